@@ -1,0 +1,9 @@
+"""Text in, cases out: one file a corpus."""
+
+BUILTINS = {
+    "demo-counterfact": "editbench.corpora.demo:DemoCounterFact",
+    "demo-zsre": "editbench.corpora.demo:DemoZsre",
+    "counterfact": "editbench.corpora.counterfact:CounterFact",
+    "zsre": "editbench.corpora.zsre:Zsre",
+    "local": "editbench.corpora.local:Local",
+}

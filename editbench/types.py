@@ -1,0 +1,199 @@
+"""The nouns of knowledge editing: facts, probes, cases. Frozen, validated on construction, free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from editbench.errors import DataError, FactError
+
+AXES = ("rewrite", "paraphrase", "neighborhood", "portability")
+FORMS = ("cloze", "question")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing to be made true, and all that a method may see of it.
+
+    Raises:
+        FactError: empty prompt or target, a subject that is not in the prompt, a target that the prompt
+            already ends with, an unknown form.
+    """
+
+    id: str
+    prompt: str
+    """A cloze to complete ("The capital of Australia is") or a question to answer; no trailing space."""
+    target: str
+    """What the edited model should say after the prompt; no leading space."""
+    subject: str | None = None
+    """A span of the prompt, verbatim. Optional: methods that need one say so."""
+    original: str | None = None
+    """The answer before the edit, where it is known."""
+    aliases: tuple[str, ...] = ()
+    """Other accepted wordings of the target."""
+    demonstration: str | None = None
+    """A longer worked answer for trainers and teachers; ``None`` means the target itself."""
+    relation: str | None = None
+    form: str = "cloze"
+    """``cloze``: continued as raw text; ``question``: asked through the model's chat template."""
+
+    def __post_init__(self) -> None:
+        for field in ("prompt", "target"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip():
+                raise FactError(f"Fact {self.id!r}: field {field!r} is empty. Every fact needs a prompt and a target.")
+            object.__setattr__(self, field, value.strip())
+        for field in ("subject", "original", "demonstration", "relation"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise FactError(f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}.")
+            object.__setattr__(self, field, (value or "").strip() or None)
+        if isinstance(self.aliases, str) or not all(isinstance(a, str) for a in self.aliases):
+            raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
+        object.__setattr__(self, "aliases", tuple(a.strip() for a in self.aliases if a.strip()))
+        if self.form not in FORMS:
+            raise FactError(f"Fact {self.id!r}: form is {self.form!r}; it must be one of {', '.join(FORMS)}.")
+        if self.subject and self.subject not in self.prompt:
+            raise FactError(
+                f"Fact {self.id!r}: subject {self.subject!r} is not in its prompt {self.prompt!r}. "
+                "Copy it from the prompt letter for letter, or leave it out."
+            )
+        if self.prompt == self.target or self.prompt.endswith(" " + self.target):
+            raise FactError(
+                f"Fact {self.id!r}: the prompt already ends with the target {self.target!r}. "
+                "End the prompt where the target should begin."
+            )
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The target and its aliases."""
+        return (self.target, *self.aliases)
+
+    @property
+    def statement(self) -> str:
+        """The fact as one declarative text: ``prompt target.`` or ``Question: ... Answer: ...``."""
+        if self.form == "question":
+            return f"Question: {self.prompt} Answer: {self.target}"
+        return f"{self.prompt} {self.target}" + ("" if self.target.endswith((".", "!", "?")) else ".")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; empty fields left out."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v not in (None, ())}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Fact:
+        """Inverse of ``to_dict``; without an ``id`` the fact is named by the hash of prompt and target.
+
+        Raises:
+            FactError: an unknown field, or any failure of validation.
+        """
+        record = dict(record)
+        unknown = set(record) - {f.name for f in fields(cls)}
+        if unknown:
+            known = ", ".join(f.name for f in fields(cls))
+            raise FactError(f"Unknown field {sorted(unknown)[0]!r} in a fact. Fields: {known}.")
+        record.setdefault("prompt", "")
+        record.setdefault("target", "")
+        record.setdefault("id", "fact-" + digest([record["prompt"], record["target"]])[:8])
+        record["id"] = str(record["id"])
+        record["aliases"] = record.get("aliases") or ()
+        if not isinstance(record["aliases"], str):
+            record["aliases"] = tuple(record["aliases"])
+        return cls(**record)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question put to the edited model, with its expected answers and its axis."""
+
+    axis: str
+    """``rewrite``, ``paraphrase``, ``neighborhood`` (must not move) or ``portability``."""
+    prompt: str
+    answers: tuple[str, ...]
+    """Accepted answers; the first is the canonical one."""
+    distractor: str | None = None
+    """The answer that must be less probable than ``answers[0]`` under protocol ``likelihood``."""
+    form: str = "cloze"
+
+    def __post_init__(self) -> None:
+        if self.axis not in AXES:
+            raise DataError(f"Probe axis {self.axis!r} is not one of {', '.join(AXES)}.")
+        if self.form not in FORMS:
+            raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
+        answers = tuple(a.strip() for a in self.answers if a and a.strip())
+        if not self.prompt.strip() or not answers:
+            raise DataError(f"A {self.axis} probe needs a prompt and an answer, got {self.prompt!r} and {self.answers!r}.")
+        object.__setattr__(self, "prompt", self.prompt.strip())
+        object.__setattr__(self, "answers", answers)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fact with its probes. Only ``eval/`` sees the probes. The rewrite probe is always the first."""
+
+    fact: Fact
+    probes: tuple[Probe, ...]
+
+    @classmethod
+    def build(cls, fact: Fact, probes: Iterable[Probe] = ()) -> Case:
+        """The case of ``fact``: its rewrite probe, derived from the fact, then ``probes``."""
+        rewrite = Probe("rewrite", fact.prompt, fact.answers, fact.original, fact.form)
+        return cls(fact, (rewrite, *probes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, the rewrite probe left out (it follows from the fact)."""
+        probes = [
+            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items() if v is not None}
+            for p in self.probes[1:]
+        ]
+        return {**self.fact.to_dict(), "probes": probes}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Case:
+        """Inverse of ``to_dict``.
+
+        Raises:
+            DataError: a fact or a probe that does not validate.
+        """
+        record = dict(record)
+        try:
+            probes = [Probe(**{**p, "answers": tuple(p["answers"])}) for p in record.pop("probes", ())]
+        except (TypeError, KeyError) as error:
+            raise DataError(f"A probe of fact {record.get('id')!r} is malformed: {error}.") from error
+        return cls.build(Fact.from_dict(record), probes)
+
+
+def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fact]:
+    """``facts`` as a list, after making sure that they can be taught together.
+
+    Raises:
+        FactError: an id used twice, a fact given twice, or one prompt with two targets (``allow_conflicts``
+            lets the last kind pass).
+    """
+    facts = list(facts)
+    ids: set[str] = set()
+    seen: dict[tuple[str, str], Fact] = {}
+    for fact in facts:
+        if fact.id in ids:
+            raise FactError(f"Fact id {fact.id!r} is used twice. Ids must be unique.")
+        ids.add(fact.id)
+        earlier = seen.setdefault((fact.form, fact.prompt), fact)
+        if earlier is fact:
+            continue
+        if earlier.target == fact.target:
+            raise FactError(f"Facts {earlier.id!r} and {fact.id!r} are the same: {fact.prompt!r} -> {fact.target!r}. Remove one.")
+        if not allow_conflicts:
+            raise FactError(
+                f"Facts {earlier.id!r} and {fact.id!r} contradict each other: {fact.prompt!r} -> {earlier.target!r} "
+                f"and -> {fact.target!r}. Remove one, or pass --allow-conflicts."
+            )
+    return facts
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``: the same in every process, on every machine."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

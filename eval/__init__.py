@@ -1,0 +1,1 @@
+"""Applied model in, scores out. Does not know who made the edit."""

@@ -1,0 +1,11 @@
+"""Facts in, edit out: one file a method."""
+
+BUILTINS = {
+    "base": "editbench.methods.baselines:Base",
+    "ice": "editbench.methods.baselines:InContext",
+    "sft": "editbench.methods.sft:Sft",
+    "mixsd": "editbench.methods.mixsd:MixSD",
+    "opsd": "editbench.methods.opsd:OPSD",
+    "rome": "editbench.methods.rome:Rome",
+    "memit": "editbench.methods.memit:Memit",
+}
