@@ -1,0 +1,78 @@
+"""zsRE as model editors use it (Levy et al. 2017; edits by De Cao et al. 2021): MEND's records or KnowEdit's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from editbench.corpora._fetch import Published, one_hop_probes
+from editbench.corpora._read import form_of, text_at, texts_in
+from editbench.errors import DataError
+from editbench.types import Case, Fact, Probe
+
+LOC_PREFIX = "nq question: "
+
+
+class Zsre(Published):
+    """Questions with a counterfactual target, one rephrasing, and unrelated or related questions that must not move.
+
+    The target is ``alt``, a wrong answer that some model gave, as in MEND and EasyEdit. The authors of ROME and MEMIT
+    teach ``answers[0]``, the true one, instead: their zsRE numbers measure another edit. MEND's ``loc`` is a question
+    from Natural Questions about something else; KnowEdit's locality prompts are clozes about the same subject.
+    """
+
+    summary = "questions about Wikipedia relations with a counterfactual answer (MEND's evaluation set, 19,086 records)"
+    license = "none stated for zsRE; neighborhood questions (Natural Questions) CC BY-SA 3.0"
+    form = "question"
+    url = "https://rome.baulab.info/data/dsets/zsre_mend_eval.json"
+    name = "zsre"
+
+    def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
+        fact_id = f"{self.name}-{record.get('case_id', index)}"
+        if {"src", "alt", "answers"} <= set(record):
+            fact = _fact(fact_id, record, "src", "alt", "answers")
+            return Case.build(fact, [*_paraphrases(fact, record, "rephrase"), *_mend_neighbor(record), *one_hop_probes(record)])
+        if {"prompt", "target_new", "ground_truth", "rephrase_prompt"} <= set(record):
+            fact = _fact(fact_id, record, "prompt", "target_new", "ground_truth")
+            probes = [*_paraphrases(fact, record, "rephrase_prompt"), *_knowedit_probes(record)]
+            return Case.build(fact, probes)
+        raise DataError(
+            "It has neither MEND's fields (src, alt, answers) nor KnowEdit's (prompt, target_new, ground_truth, "
+            f"rephrase_prompt), but {', '.join(map(str, record)) or 'none'}."
+        )
+
+
+def _fact(fact_id: str, record: Mapping[str, Any], prompt: str, target: str, answers: str) -> Fact:
+    known = texts_in(record[answers], answers)
+    alt = text_at(record, target)
+    if alt in known:
+        raise DataError(f"Its target {alt!r} is among its answers already.")
+    return Fact(fact_id, text_at(record, prompt), alt, subject=record.get("subject"), original=known[0], form="question")
+
+
+def _paraphrases(fact: Fact, record: Mapping[str, Any], field: str) -> list[Probe]:
+    if field not in record:
+        return []
+    return [Probe("paraphrase", text_at(record, field), (fact.target,), fact.original, "question")]
+
+
+def _mend_neighbor(record: Mapping[str, Any]) -> list[Probe]:
+    if "loc" not in record:
+        return []
+    question = text_at(record, "loc").removeprefix(LOC_PREFIX)
+    answers = texts_in(record.get("loc_ans"), "loc_ans")
+    return [Probe("neighborhood", question if question.endswith("?") else question + "?", tuple(answers), form="question")]
+
+
+def _knowedit_probes(record: Mapping[str, Any]) -> list[Probe]:
+    probes = []
+    for field, axis in (("locality", "neighborhood"), ("portability", "portability")):
+        groups = record.get(field) or {}
+        if not isinstance(groups, Mapping):
+            raise DataError(f"Field {field!r} must be an object, not {type(groups).__name__}.")
+        for kind, items in groups.items():
+            for item in items:
+                prompt = text_at(item, "prompt")
+                answers = texts_in(item.get("ground_truth"), f"{field}.{kind}.ground_truth")
+                probes.append(Probe(axis, prompt, tuple(answers), form=form_of(prompt)))
+    return probes
