@@ -1,0 +1,171 @@
+"""Summaries in, ranked rows out; refuses to rank what was not measured the same way.
+
+Ranking key, ``score``: the harmonic mean of efficacy, generalization, specificity and ``retention_mean``, each clamped
+to [0, 1], so that a method cannot buy one with another. Undefined parts are left out, and ``score_of`` says which
+went in. The unedited base is the reference, not a competitor: it comes last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editbench.errors import RecordError
+from editbench.stats import number
+
+AXES = ("efficacy", "generalization", "specificity")
+BASE = "base"
+BASELINES = (BASE, "ice")
+"""Rows that are references: never bold, and no obstacle to another row's bold."""
+SETTING = {
+    "model": ("model", "name"),
+    "model hash": ("model", "hash"),
+    "precision": ("model", "precision"),
+    "corpus": ("corpus", "name"),
+    "corpus hash": ("corpus", "hash"),
+    "slice": ("corpus", "part"),
+    "n": ("corpus", "n"),
+    "form": ("corpus", "form"),
+    "regime": ("regime",),
+    "seed": ("seed",),
+}
+"""What all rows of one ranking must share, and where a summary keeps it."""
+
+
+def setting(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The conditions of a cell, by the names in ``SETTING``."""
+
+    def find(path: Sequence[str]) -> Any:
+        value: Any = summary
+        for part in path:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    return {name: find(path) for name, path in SETTING.items()}
+
+
+def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, Any]:
+    """One cell as a JSON-ready row; what was not measured is ``None``, never 0.
+
+    ``seconds`` is the injection alone, ``precompute_seconds`` what can be cached for the next one. ``retention_mean``
+    is the mean over ``retention_tasks`` tasks of the ratio edited / base; it has no interval.
+    """
+    metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
+    axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in AXES}
+    retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
+    ratios = [found["ratio"] for found in retention.values() if number(found.get("ratio")) is not None]
+    retention_mean = sum(ratios) / len(ratios) if ratios else None
+    parts = {**{axis: found["mean"] for axis, found in axes.items()}, "retention_mean": retention_mean}
+    return {
+        "method": summary["method"],
+        "key": summary.get("key"),
+        "options": summary.get("options") or {},
+        "tuned": bool(summary.get("tuned")),
+        "status": summary.get("status", "done"),
+        "note": summary.get("note") or "",
+        "protocol": protocol,
+        **axes,
+        "retention": retention,
+        "retention_mean": retention_mean,
+        "retention_tasks": len(ratios),
+        "score": harmonic_mean([value for value in parts.values() if value is not None]),
+        "score_of": [name for name, value in parts.items() if value is not None],
+        "seconds": number(seconds.get("inject")),
+        "precompute_seconds": number(seconds.get("precompute")),
+        "peak_memory_bytes": summary.get("peak_memory_bytes"),
+    }
+
+
+def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -> list[dict[str, Any]]:
+    """The rows of one ranking, best first, ``base`` last; each gets a ``label`` that tells it from its neighbours.
+
+    Raises:
+        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed), in their retention tasks
+            or in protocol; names the rows (counted from 1 in the order given).
+    """
+    for name in SETTING:
+        _refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])
+    _refuse_mixture(
+        summaries,
+        "retention tasks",
+        [{t: found.get("metric") for t, found in s["retention"].items()} if s.get("retention") else None for s in summaries],
+        ignore=None,
+    )
+    _refuse_mixture(summaries, "protocol", [_protocol(s, protocol) for s in summaries], ignore=None, expected=protocol)
+    found = [row(s, protocol) for s in summaries]
+    for one, label in zip(found, _labels(found), strict=True):
+        one["label"] = label
+    return sorted(found, key=lambda r: (r["method"] == BASE, r["score"] is None, -(r["score"] or 0.0), r["label"]))
+
+
+def harmonic_mean(values: Sequence[float]) -> float | None:
+    """Harmonic mean of ``values`` clamped to [0, 1]; 0 if one is 0, ``None`` if there are none."""
+    clamped = [min(1.0, max(0.0, v)) for v in values]
+    if not clamped:
+        return None
+    return len(clamped) / sum(1 / v for v in clamped) if all(clamped) else 0.0
+
+
+def ahead(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]], low: str = "low", high: str = "high") -> bool:
+    """Whether the interval of ``one`` lies above those of all ``others``, at least one of which was scored.
+
+    A scored one without an interval cannot be told apart, so nothing is ahead of it.
+    """
+    scored = [o for o in others if o.get("mean") is not None]
+    if one.get(low) is None or not scored:
+        return False
+    return all(o.get(high) is not None and one[low] > o[high] for o in scored)
+
+
+def _interval(found: Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:
+    found = found or {}
+    return {**{k: number(found.get(k)) for k in ("mean", "low", "high")}, "n": found.get("n") or 0, "protocol": protocol}
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: number(v) if isinstance(v, float) else v for k, v in found.items()}
+
+
+def _protocol(summary: Mapping[str, Any], protocol: str) -> str | None:
+    """The protocol that the scores are of: ``protocol`` if there, else another, ``None`` where nothing is scored."""
+    metrics = (summary.get("metrics") or {}).values()
+    stated = {name: (found or {}).get("protocol", name) for axis in metrics for name, found in axis.items()}
+    return stated.get(protocol, min(stated.values(), default=None))
+
+
+_ANY = object()
+
+
+def _refuse_mixture(
+    summaries: Sequence[Mapping[str, Any]], name: str, values: Sequence[Any], ignore: Any = _ANY, expected: Any = _ANY
+) -> None:
+    texts = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
+    counted = Counter(t for t, v in zip(texts, values, strict=True) if v is not ignore)
+    if not counted:
+        return
+    usual = json.dumps(expected) if expected is not _ANY else counted.most_common(1)[0][0]
+    odd = [i for i, t in enumerate(texts) if t != usual and values[i] is not ignore]
+    if odd:
+        who = " and ".join(f"{i + 1} ({summaries[i]['method']})" for i in odd)
+        raise RecordError(
+            f"Row{'s' if len(odd) > 1 else ''} {who} with {name} {texts[odd[0]]} cannot share a ranking with {name} {usual}. "
+            f"Make one table for each {name}."
+        )
+
+
+def _labels(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The method's name, followed by the options in which rows of one method differ."""
+    labels = []
+    for one in found:
+        same = [r["options"] for r in found if r["method"] == one["method"]]
+        names = sorted({k for options in same for k in options})
+        differing = [k for k in names if len({json.dumps(o.get(k), sort_keys=True) for o in same}) > 1]
+        shown = ", ".join(f"{k}={_plain(one['options'][k])}" for k in differing if k in one["options"])
+        labels.append(f"{one['method']} ({shown})" if shown else one["method"])
+    return labels
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
