@@ -78,7 +78,9 @@ def _check_header(path: Path, columns: Mapping[str, Any]) -> None:
 def _others(bad: list[tuple[Row, DataError]]) -> str:
     if not bad:
         return ""
-    numbers = ", ".join(str(row.number) for row, _ in bad[:LISTED]) + (", ..." if len(bad) > LISTED else "")
+    numbers = ", ".join(str(row.number) for row, _ in bad[:LISTED])
+    if len(bad) > LISTED:
+        numbers += f" and {len(bad) - LISTED} others"
     word = "line" if ", line " in bad[0][0].place else "record"
     return f" {len(bad)} more bad {word}{'s follow' if len(bad) > 1 else ' follows'}: {numbers}."
 
@@ -109,13 +111,14 @@ def _read_case(row: Row, default_id: str) -> Case:
 
 def _neighbor(item: Mapping[str, Any], fact: Fact, form: str | None) -> Probe:
     """A neighborhood probe; as in CounterFact its distractor is the new target."""
-    _check_names(item, NEIGHBOR_FIELDS, "field of 'neighborhoods'", needed=("prompt", "answer"))
-    probe = {"axis": "neighborhood", "distractor": fact.target, **({"form": form} if form else {}), **item}
-    return _probe({**probe, "answers": probe.pop("answer")})
+    _check_names(item, NEIGHBOR_FIELDS, "neighborhood field", needed=("prompt", "answer"))
+    probe = {"axis": "neighborhood", "distractor": fact.target, "form": form, **item}
+    probe["answers"] = probe.pop("answer")
+    return _probe(probe)
 
 
 def _probe(item: Mapping[str, Any]) -> Probe:
-    _check_names(item, PROBE_FIELDS, "field of a probe", needed=("axis", "prompt", "answers"))
+    _check_names(item, PROBE_FIELDS, "probe field", needed=("axis", "prompt", "answers"))
     for name in set(item) - {"answers"}:
         if item[name] is not None:
             _text(item, name)
@@ -131,7 +134,7 @@ def _probe(item: Mapping[str, Any]) -> Probe:
 def _check_names(found: Mapping[str, Any], known: Iterable[str], what: str, needed: Iterable[str] = ()) -> None:
     for name in needed:
         if name not in found:
-            raise DataError(f"there is no {what} {name!r}; found: {', '.join(map(str, found))}.{_nearest(name, found)}")
+            raise DataError(f"{what} {name!r} is missing; found: {', '.join(map(str, found))}.{_nearest(name, found)}")
     for name in found:
         if name not in known:
             raise DataError(f"unknown {what} {name!r}.{_nearest(name, known)} Known: {', '.join(known)}.")
