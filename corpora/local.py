@@ -91,7 +91,7 @@ def _read_case(row: Row, default_id: str) -> Case:
     _check_names(row.values, FIELDS, "field", needed=("prompt", "target"))
     values = {name: value for name, value in row.values.items() if value not in ("", None)}
     given = {name: values[name] for name in FACT_FIELDS if name in values}
-    for name in set(given) - {"id", "aliases"}:
+    for name in [name for name in given if name not in ("id", "aliases")]:
         _text(given, name)
     if not isinstance(given.setdefault("id", default_id), (str, int)):
         raise DataError(f"field 'id' must be text, not {_shown(given['id'])}.")
@@ -119,7 +119,7 @@ def _neighbor(item: Mapping[str, Any], fact: Fact, form: str | None) -> Probe:
 
 def _probe(item: Mapping[str, Any]) -> Probe:
     _check_names(item, PROBE_FIELDS, "probe field", needed=("axis", "prompt", "answers"))
-    for name in set(item) - {"answers"}:
+    for name in [name for name in item if name != "answers"]:
         if item[name] is not None:
             _text(item, name)
     return Probe(
