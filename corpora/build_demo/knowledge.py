@@ -121,9 +121,11 @@ RELATIONS = (
             "What continent would you look at to find {s}?",
         ),
         {
-            "Africa": "Kenya; Nigeria; Ethiopia; Tanzania; Uganda; Zimbabwe; Morocco; Cameroon; Mali; Rwanda; Botswana; Namibia",
+            "Africa": "Kenya; Nigeria; Ethiopia; Tanzania; Uganda; Zimbabwe; Morocco; Cameroon; Mali; Rwanda; Botswana; "
+            "Namibia",
             "Asia": "Japan; Vietnam; Thailand; Mongolia; Cambodia; Laos; Bangladesh; Malaysia; Iran; Afghanistan; Bhutan",
-            "Europe": "Poland; Belgium; Denmark; Hungary; Norway; Sweden; Switzerland; Bulgaria; Croatia; Romania; Finland; Latvia",
+            "Europe": "Poland; Belgium; Denmark; Hungary; Norway; Sweden; Switzerland; Bulgaria; Croatia; Romania; Finland; "
+            "Latvia",
             "South America": "Brazil; Peru; Bolivia; Ecuador; Paraguay; Suriname; Guyana",
             "North America": "Canada; Haiti; Honduras; Guatemala; Nicaragua; Costa Rica; Belize",
         },
@@ -175,7 +177,7 @@ RELATIONS = (
     Relation(
         "writer_language",
         (
-            "The writer {s} wrote in",
+            "The language in which the writer {s} wrote is",
             "The original language of the works of {s} is",
             "Readers who want the untranslated works of the author {s} must know",
         ),
@@ -189,8 +191,8 @@ RELATIONS = (
             "Mikhail Bulgakov; Boris Pasternak; Maxim Gorky",
             "French": "Victor Hugo; Gustave Flaubert; Marcel Proust; Émile Zola; Honoré de Balzac; Molière; Alexandre Dumas; "
             "Albert Camus; Charles Baudelaire",
-            "German": "Johann Wolfgang von Goethe; Friedrich Schiller; Thomas Mann; Franz Kafka; Hermann Hesse; Günter Grass; "
-            "Bertolt Brecht; Heinrich Heine",
+            "German": "Johann Wolfgang von Goethe; Friedrich Schiller; Thomas Mann; Franz Kafka; Hermann Hesse; "
+            "Günter Grass; Bertolt Brecht; Heinrich Heine",
             "Spanish": "Miguel de Cervantes; Gabriel García Márquez; Pablo Neruda; Jorge Luis Borges; Federico García Lorca; "
             "Mario Vargas Llosa; Isabel Allende; Octavio Paz",
             "Italian": "Dante Alighieri; Giovanni Boccaccio; Umberto Eco; Italo Calvino; Primo Levi; Alberto Moravia; "
@@ -211,17 +213,18 @@ RELATIONS = (
         (
             "What was the nationality of the composer {s}?",
             "Which nationality did the composer {s} have?",
-            "How would you name the nationality of the composer {s}?",
+            "What nationality do concert programs give for the composer {s}?",
         ),
         {
-            "German": "Johann Sebastian Bach; Johannes Brahms; Richard Wagner; Robert Schumann; Felix Mendelssohn; Georg Telemann",
+            "German": "Johann Sebastian Bach; Johannes Brahms; Richard Wagner; Robert Schumann; Felix Mendelssohn; "
+            "Georg Telemann",
             "Austrian": "Franz Schubert; Joseph Haydn; Gustav Mahler; Anton Bruckner; Johann Strauss; Alban Berg",
-            "Italian": "Antonio Vivaldi; Giuseppe Verdi; Giacomo Puccini; Gioachino Rossini; Claudio Monteverdi; Niccolò Paganini; "
-            "Gaetano Donizetti; Vincenzo Bellini",
-            "French": "Claude Debussy; Maurice Ravel; Hector Berlioz; Georges Bizet; Erik Satie; Camille Saint-Saëns; Gabriel Fauré; "
-            "Charles Gounod",
-            "Russian": "Pyotr Tchaikovsky; Sergei Rachmaninoff; Modest Mussorgsky; Nikolai Rimsky-Korsakov; Dmitri Shostakovich; "
-            "Sergei Prokofiev; Alexander Borodin; Mikhail Glinka",
+            "Italian": "Antonio Vivaldi; Giuseppe Verdi; Giacomo Puccini; Gioachino Rossini; Claudio Monteverdi; "
+            "Niccolò Paganini; Gaetano Donizetti; Vincenzo Bellini",
+            "French": "Claude Debussy; Maurice Ravel; Hector Berlioz; Georges Bizet; Erik Satie; Camille Saint-Saëns; "
+            "Gabriel Fauré; Charles Gounod",
+            "Russian": "Pyotr Tchaikovsky; Sergei Rachmaninoff; Modest Mussorgsky; Nikolai Rimsky-Korsakov; "
+            "Dmitri Shostakovich; Sergei Prokofiev; Alexander Borodin; Mikhail Glinka",
             "English": "Edward Elgar; Henry Purcell; Benjamin Britten; Gustav Holst; Ralph Vaughan Williams; William Byrd",
             "American": "Aaron Copland; Leonard Bernstein; Philip Glass; Samuel Barber; John Cage; Charles Ives; Scott Joplin",
             "Czech": "Antonín Dvořák; Bedřich Smetana; Leoš Janáček",
@@ -237,7 +240,7 @@ RELATIONS = (
         (
             "What was the nationality of the painter {s}?",
             "Which nationality did the painter {s} have?",
-            "How would a museum label give the nationality of the painter {s}?",
+            "What nationality does a museum label give for the painter {s}?",
         ),
         {
             "Italian": "Leonardo da Vinci; Raphael; Sandro Botticelli; Caravaggio; Titian; Tintoretto; Giotto; Canaletto",
@@ -245,7 +248,8 @@ RELATIONS = (
             "French": "Claude Monet; Edgar Degas; Paul Cézanne; Henri Matisse; Édouard Manet; Georges Seurat; Paul Gauguin; "
             "Eugène Delacroix",
             "Spanish": "Pablo Picasso; Diego Velázquez; Francisco Goya; Salvador Dalí; Joan Miró; Francisco de Zurbarán",
-            "German": "Albrecht Dürer; Caspar David Friedrich; Käthe Kollwitz; Gerhard Richter; Otto Dix; Franz Marc; Lucas Cranach",
+            "German": "Albrecht Dürer; Caspar David Friedrich; Käthe Kollwitz; Gerhard Richter; Otto Dix; Franz Marc; "
+            "Lucas Cranach",
             "English": "J. M. W. Turner; John Constable; Thomas Gainsborough; William Hogarth; Joshua Reynolds; David Hockney",
             "American": "Andy Warhol; Jackson Pollock; Edward Hopper; Georgia O'Keeffe; Roy Lichtenstein; Norman Rockwell; "
             "Winslow Homer",
@@ -261,16 +265,17 @@ RELATIONS = (
         (
             "What was the nationality of the philosopher {s}?",
             "Which nationality did the thinker {s} have?",
-            "How would a history of philosophy give the nationality of {s}?",
+            "What nationality does a history of philosophy give for {s}?",
         ),
         {
             "Greek": "Plato; Aristotle; Socrates; Epicurus; Heraclitus; Pythagoras; Democritus; Parmenides",
-            "German": "Immanuel Kant; Friedrich Nietzsche; Georg Wilhelm Friedrich Hegel; Arthur Schopenhauer; Martin Heidegger; "
-            "Gottfried Leibniz; Jürgen Habermas; Ludwig Feuerbach",
-            "French": "René Descartes; Jean-Paul Sartre; Voltaire; Blaise Pascal; Michel Foucault; Montesquieu; Denis Diderot; "
-            "Simone de Beauvoir; Auguste Comte",
+            "German": "Immanuel Kant; Friedrich Nietzsche; Georg Wilhelm Friedrich Hegel; Arthur Schopenhauer; "
+            "Martin Heidegger; Gottfried Leibniz; Jürgen Habermas; Ludwig Feuerbach",
+            "French": "René Descartes; Jean-Paul Sartre; Voltaire; Blaise Pascal; Michel Foucault; Montesquieu; "
+            "Denis Diderot; Simone de Beauvoir; Auguste Comte",
             "English": "John Locke; Thomas Hobbes; Francis Bacon; John Stuart Mill; Jeremy Bentham; Thomas More; Roger Bacon",
-            "American": "John Dewey; Ralph Waldo Emerson; Henry David Thoreau; John Rawls; Hilary Putnam; Charles Sanders Peirce",
+            "American": "John Dewey; Ralph Waldo Emerson; Henry David Thoreau; John Rawls; Hilary Putnam; "
+            "Charles Sanders Peirce",
             "Chinese": "Confucius; Laozi; Mencius; Zhuangzi; Xunzi; Wang Yangming",
             "Dutch": "Baruch Spinoza; Erasmus; Hugo Grotius",
         },
@@ -288,20 +293,20 @@ RELATIONS = (
             "What was the scholarly field of {s}?",
         ),
         {
-            "physics": "Albert Einstein; Niels Bohr; Werner Heisenberg; Max Planck; Erwin Schrödinger; Richard Feynman; Paul Dirac; "
-            "Enrico Fermi; Peter Higgs",
-            "chemistry": "Antoine Lavoisier; Dmitri Mendeleev; Robert Bunsen; Justus von Liebig; Friedrich Wöhler; Fritz Haber; "
-            "Jöns Jacob Berzelius; Humphry Davy",
-            "biology": "Charles Darwin; Ernst Mayr; Alfred Russel Wallace; Ernst Haeckel; Richard Dawkins; Jean-Baptiste Lamarck; "
-            "Lynn Margulis; Thomas Henry Huxley",
+            "physics": "Albert Einstein; Niels Bohr; Werner Heisenberg; Max Planck; Erwin Schrödinger; Richard Feynman; "
+            "Paul Dirac; Enrico Fermi; Peter Higgs",
+            "chemistry": "Antoine Lavoisier; Dmitri Mendeleev; Robert Bunsen; Justus von Liebig; Friedrich Wöhler; "
+            "Fritz Haber; Jöns Jacob Berzelius; Humphry Davy",
+            "biology": "Charles Darwin; Ernst Mayr; Alfred Russel Wallace; Ernst Haeckel; Richard Dawkins; "
+            "Jean-Baptiste Lamarck; Lynn Margulis; Thomas Henry Huxley",
             "mathematics": "Euclid; Leonhard Euler; Bernhard Riemann; Georg Cantor; Évariste Galois; Pierre de Fermat; "
             "David Hilbert; Srinivasa Ramanujan; Emmy Noether",
             "astronomy": "Edwin Hubble; Tycho Brahe; Nicolaus Copernicus; William Herschel; Edmond Halley; Clyde Tombaugh; "
             "Charles Messier; Percival Lowell",
             "psychology": "Sigmund Freud; Carl Jung; B. F. Skinner; Jean Piaget; Abraham Maslow; Alfred Adler; Erik Erikson; "
             "Stanley Milgram",
-            "economics": "John Maynard Keynes; Milton Friedman; Friedrich Hayek; David Ricardo; Joseph Schumpeter; Paul Samuelson; "
-            "Paul Krugman; Kenneth Arrow",
+            "economics": "John Maynard Keynes; Milton Friedman; Friedrich Hayek; David Ricardo; Joseph Schumpeter; "
+            "Paul Samuelson; Paul Krugman; Kenneth Arrow",
         },
         {"mathematics": ("math",)},
     ),
@@ -318,19 +323,21 @@ RELATIONS = (
             "To which line of work did {s} devote a career?",
         ),
         {
-            "architecture": "Frank Lloyd Wright; Le Corbusier; Antoni Gaudí; Frank Gehry; Zaha Hadid; Norman Foster; I. M. Pei; "
-            "Walter Gropius; Andrea Palladio",
+            "architecture": "Frank Lloyd Wright; Le Corbusier; Antoni Gaudí; Frank Gehry; Zaha Hadid; Norman Foster; "
+            "I. M. Pei; Walter Gropius; Andrea Palladio",
             "fashion": "Coco Chanel; Christian Dior; Giorgio Armani; Gianni Versace; Karl Lagerfeld; Vivienne Westwood; "
             "Yves Saint Laurent; Ralph Lauren; Calvin Klein",
-            "cooking": "Gordon Ramsay; Jamie Oliver; Julia Child; Wolfgang Puck; Paul Bocuse; Auguste Escoffier; Nigella Lawson",
-            "ballet": "Rudolf Nureyev; Mikhail Baryshnikov; Anna Pavlova; Margot Fonteyn; Vaslav Nijinsky; George Balanchine; "
-            "Marius Petipa",
+            "cooking": "Gordon Ramsay; Jamie Oliver; Julia Child; Wolfgang Puck; Paul Bocuse; Auguste Escoffier; "
+            "Nigella Lawson",
+            "ballet": "Rudolf Nureyev; Mikhail Baryshnikov; Anna Pavlova; Margot Fonteyn; Vaslav Nijinsky; "
+            "George Balanchine; Marius Petipa",
             "photography": "Ansel Adams; Henri Cartier-Bresson; Annie Leibovitz; Robert Capa; Diane Arbus; Dorothea Lange; "
             "Helmut Newton",
             "opera": "Luciano Pavarotti; Maria Callas; Plácido Domingo; Enrico Caruso; José Carreras; Joan Sutherland; "
             "Montserrat Caballé",
             "magic": "Harry Houdini; David Blaine; Criss Angel; Howard Thurston",
-            "spaceflight": "Yuri Gagarin; Neil Armstrong; Buzz Aldrin; Valentina Tereshkova; John Glenn; Sally Ride; Alan Shepard",
+            "spaceflight": "Yuri Gagarin; Neil Armstrong; Buzz Aldrin; Valentina Tereshkova; John Glenn; Sally Ride; "
+            "Alan Shepard",
         },
         {"spaceflight": ("space travel",)},
     ),
@@ -349,7 +356,8 @@ RELATIONS = (
         {
             "tennis": "Roger Federer; Rafael Nadal; Serena Williams; Pete Sampras; Andre Agassi; Steffi Graf; Björn Borg; "
             "Martina Navratilova; John McEnroe; Boris Becker",
-            "golf": "Tiger Woods; Jack Nicklaus; Arnold Palmer; Phil Mickelson; Gary Player; Rory McIlroy; Ernie Els; Nick Faldo",
+            "golf": "Tiger Woods; Jack Nicklaus; Arnold Palmer; Phil Mickelson; Gary Player; Rory McIlroy; Ernie Els; "
+            "Nick Faldo",
             "basketball": "Kobe Bryant; LeBron James; Magic Johnson; Larry Bird; Shaquille O'Neal; Kareem Abdul-Jabbar; "
             "Stephen Curry; Tim Duncan; Yao Ming; Wilt Chamberlain",
             "boxing": "Muhammad Ali; Mike Tyson; Joe Frazier; George Foreman; Floyd Mayweather; Rocky Marciano; Joe Louis; "
@@ -359,8 +367,10 @@ RELATIONS = (
             "baseball": "Babe Ruth; Jackie Robinson; Joe DiMaggio; Mickey Mantle; Hank Aaron; Derek Jeter; Willie Mays; "
             "Ted Williams; Lou Gehrig",
             "swimming": "Michael Phelps; Mark Spitz; Ian Thorpe; Katie Ledecky; Ryan Lochte; Missy Franklin",
-            "cricket": "Sachin Tendulkar; Don Bradman; Shane Warne; Virat Kohli; Brian Lara; Ricky Ponting; Muttiah Muralitharan",
-            "ice hockey": "Wayne Gretzky; Gordie Howe; Sidney Crosby; Bobby Orr; Mario Lemieux; Jaromír Jágr; Alexander Ovechkin",
+            "cricket": "Sachin Tendulkar; Don Bradman; Shane Warne; Virat Kohli; Brian Lara; Ricky Ponting; "
+            "Muttiah Muralitharan",
+            "ice hockey": "Wayne Gretzky; Gordie Howe; Sidney Crosby; Bobby Orr; Mario Lemieux; Jaromír Jágr; "
+            "Alexander Ovechkin",
         },
         {"soccer": ("football",), "ice hockey": ("hockey",)},
     ),
@@ -379,12 +389,13 @@ RELATIONS = (
         {
             "guitar": "Jimi Hendrix; Eric Clapton; Jimmy Page; B.B. King; Carlos Santana; Keith Richards; Andrés Segovia; "
             "Django Reinhardt; Eddie Van Halen",
-            "piano": "Vladimir Horowitz; Arthur Rubinstein; Glenn Gould; Lang Lang; Alfred Brendel; Thelonious Monk; Art Tatum; "
-            "Martha Argerich; Keith Jarrett",
+            "piano": "Vladimir Horowitz; Arthur Rubinstein; Glenn Gould; Lang Lang; Alfred Brendel; Thelonious Monk; "
+            "Art Tatum; Martha Argerich; Keith Jarrett",
             "violin": "Jascha Heifetz; Yehudi Menuhin; Itzhak Perlman; David Oistrakh; Isaac Stern; Hilary Hahn; "
             "Anne-Sophie Mutter",
             "cello": "Yo-Yo Ma; Pablo Casals; Mstislav Rostropovich; Jacqueline du Pré; Mischa Maisky; Steven Isserlis",
-            "trumpet": "Louis Armstrong; Miles Davis; Dizzy Gillespie; Chet Baker; Clifford Brown; Wynton Marsalis; Freddie Hubbard",
+            "trumpet": "Louis Armstrong; Miles Davis; Dizzy Gillespie; Chet Baker; Clifford Brown; Wynton Marsalis; "
+            "Freddie Hubbard",
             "saxophone": "John Coltrane; Charlie Parker; Sonny Rollins; Stan Getz; Lester Young; Paul Desmond; Coleman Hawkins",
             "drums": "Ringo Starr; John Bonham; Keith Moon; Buddy Rich; Neil Peart; Gene Krupa; Charlie Watts; Ginger Baker",
         },
@@ -425,10 +436,11 @@ RELATIONS = (
             "Which animal has a breed named {s}?",
         ),
         {
-            "dog": "Labrador; Poodle; Beagle; Dachshund; Rottweiler; Chihuahua; Dalmatian; Border Collie; Boxer; Pug; Greyhound",
+            "dog": "Labrador; Poodle; Beagle; Dachshund; Rottweiler; Chihuahua; Dalmatian; Border Collie; Boxer; Pug; "
+            "Greyhound",
             "cat": "Siamese; Maine Coon; Sphynx; Ragdoll; Scottish Fold; Russian Blue; Abyssinian; British Shorthair",
             "horse": "Clydesdale; Appaloosa; Lipizzaner; Thoroughbred; Akhal-Teke; Hanoverian; Percheron; Haflinger",
-            "cow": "Holstein; Hereford; Aberdeen Angus; Charolais; Brahman; Texas Longhorn; Simmental; Guernsey",
+            "cow": "Holstein; Limousin; Aberdeen Angus; Charolais; Brahman; Texas Longhorn; Simmental; Guernsey",
             "sheep": "Merino; Dorper; Cheviot; Romney; Corriedale; Texel",
             "pig": "Berkshire; Duroc; Tamworth; Mangalica; Pietrain",
         },
@@ -472,7 +484,8 @@ RELATIONS = (
             "alkali metals": "lithium; sodium; potassium; rubidium; cesium; francium",
             "halogens": "fluorine; chlorine; bromine; iodine; astatine",
             "alkaline earth metals": "beryllium; magnesium; calcium; strontium; barium; radium",
-            "transition metals": "iron; copper; gold; silver; nickel; titanium; chromium; platinum; tungsten; cobalt; manganese",
+            "transition metals": "iron; copper; gold; silver; nickel; titanium; chromium; platinum; tungsten; cobalt; "
+            "manganese",
             "lanthanides": "cerium; neodymium; europium; gadolinium; praseodymium; samarium; terbium",
             "actinides": "uranium; plutonium; thorium; curium; americium; neptunium; einsteinium",
         },
@@ -563,12 +576,14 @@ RELATIONS = (
             "Which company owns {the}{s}?",
         ),
         {
-            "Microsoft": "Windows 95; Excel; PowerPoint; the Xbox; Bing; Visual Studio; OneDrive; Internet Explorer; SharePoint",
+            "Microsoft": "Windows 95; Excel; PowerPoint; the Xbox; Bing; Visual Studio; OneDrive; Internet Explorer; "
+            "SharePoint",
             "Apple": "the iPhone; the iPad; the Macintosh; the iPod; iTunes; the MacBook; GarageBand; Final Cut Pro; FaceTime",
             "Google": "Gmail; the Chrome browser; the Pixel phone; TensorFlow; Chromecast; Street View; AdSense",
             "Adobe": "Photoshop; Illustrator; InDesign; Acrobat; Lightroom; After Effects; Premiere Pro",
             "Sony": "the PlayStation; the Walkman; the Handycam; the Betamax; the Trinitron; the Cyber-shot",
-            "Nintendo": "the Game Boy; the Wii; the GameCube; Super Mario Bros.; The Legend of Zelda; Donkey Kong; Animal Crossing",
+            "Nintendo": "the Game Boy; the Wii; the GameCube; Super Mario Bros.; The Legend of Zelda; Donkey Kong; "
+            "Animal Crossing",
             "Amazon": "the Kindle; Alexa; the Echo smart speaker; the Fire TV Stick; Prime Video",
         },
     ),
@@ -619,11 +634,12 @@ RELATIONS = (
             "Strangers on a Train",
             "Stanley Kubrick": "2001: A Space Odyssey; The Shining; A Clockwork Orange; Full Metal Jacket; Dr. Strangelove; "
             "Barry Lyndon; Eyes Wide Shut; Paths of Glory",
-            "Christopher Nolan": "Inception; Interstellar; The Dark Knight; Memento; Dunkirk; Tenet; The Prestige; Batman Begins",
+            "Christopher Nolan": "Inception; Interstellar; The Dark Knight; Memento; Dunkirk; Tenet; The Prestige; "
+            "Batman Begins",
             "Martin Scorsese": "Taxi Driver; Goodfellas; Raging Bull; The Departed; Shutter Island; Mean Streets; "
             "Gangs of New York; The Wolf of Wall Street",
-            "Quentin Tarantino": "Pulp Fiction; Reservoir Dogs; Kill Bill; Django Unchained; Inglourious Basterds; Jackie Brown; "
-            "The Hateful Eight",
+            "Quentin Tarantino": "Pulp Fiction; Reservoir Dogs; Kill Bill; Django Unchained; Inglourious Basterds; "
+            "Jackie Brown; The Hateful Eight",
             "Ridley Scott": "Blade Runner; Gladiator; The Martian; Thelma & Louise; Black Hawk Down; Prometheus",
             "James Cameron": "Titanic; Avatar; The Terminator; The Abyss; True Lies",
             "Hayao Miyazaki": "Spirited Away; Princess Mononoke; My Neighbor Totoro; Howl's Moving Castle; Ponyo",
@@ -645,8 +661,8 @@ RELATIONS = (
             "Which author's name is on the cover of {s}?",
         ),
         {
-            "Charles Dickens": "Oliver Twist; A Tale of Two Cities; Great Expectations; David Copperfield; A Christmas Carol; "
-            "Bleak House; Little Dorrit; Nicholas Nickleby",
+            "Charles Dickens": "Oliver Twist; A Tale of Two Cities; Great Expectations; David Copperfield; "
+            "A Christmas Carol; Bleak House; Little Dorrit; Nicholas Nickleby",
             "William Shakespeare": "Hamlet; Romeo and Juliet; King Lear; Othello; The Tempest; Twelfth Night; Macbeth; "
             "Much Ado About Nothing; The Merchant of Venice",
             "Jane Austen": "Pride and Prejudice; Emma; Sense and Sensibility; Persuasion; Mansfield Park; Northanger Abbey",
@@ -683,7 +699,7 @@ RELATIONS = (
             "Strawberry Fields Forever; Help!",
             "Queen": "Bohemian Rhapsody; We Will Rock You; We Are the Champions; Radio Ga Ga; Another One Bites the Dust; "
             "Don't Stop Me Now; I Want to Break Free",
-            "ABBA": "Dancing Queen; Mamma Mia; Fernando; Take a Chance on Me; Super Trouper; The Winner Takes It All",
+            "ABBA": "Mamma Mia; Knowing Me, Knowing You; Fernando; Take a Chance on Me; Super Trouper; The Winner Takes It All",
             "Michael Jackson": "Thriller; Billie Jean; Beat It; Smooth Criminal; Bad; Black or White; Man in the Mirror",
             "Elvis Presley": "Jailhouse Rock; Heartbreak Hotel; Suspicious Minds; Love Me Tender; All Shook Up; "
             "Can't Help Falling in Love",
@@ -691,7 +707,8 @@ RELATIONS = (
             "the Rolling Stones": "Paint It Black; Satisfaction; Gimme Shelter; Sympathy for the Devil; Brown Sugar; Angie; "
             "Jumpin' Jack Flash",
             "Madonna": "Like a Virgin; Material Girl; Vogue; Like a Prayer; La Isla Bonita; Papa Don't Preach",
-            "Bob Dylan": "Like a Rolling Stone; Subterranean Homesick Blues; Lay Lady Lay; Positively 4th Street; Tangled Up in Blue",
+            "Bob Dylan": "Like a Rolling Stone; Subterranean Homesick Blues; Lay Lady Lay; Positively 4th Street; "
+            "Tangled Up in Blue",
         },
         {"the Beatles": ("The Beatles", "Beatles"), "the Rolling Stones": ("The Rolling Stones", "Rolling Stones"),
          "Elvis Presley": ("Elvis",)},
@@ -715,8 +732,8 @@ RELATIONS = (
             "Bedroom in Arles; Almond Blossoms; The Night Café",
             "Pablo Picasso": "Guernica; Les Demoiselles d'Avignon; The Old Guitarist; The Weeping Woman; Three Musicians; "
             "Girl before a Mirror",
-            "Johannes Vermeer": "Girl with a Pearl Earring; The Milkmaid; View of Delft; The Art of Painting; The Astronomer; "
-            "The Lacemaker",
+            "Johannes Vermeer": "Girl with a Pearl Earring; The Milkmaid; View of Delft; The Art of Painting; "
+            "The Astronomer; The Lacemaker",
             "Rembrandt": "The Night Watch; The Jewish Bride; The Anatomy Lesson of Dr. Nicolaes Tulp; The Mill; "
             "The Storm on the Sea of Galilee; Bathsheba at Her Bath",
             "Salvador Dalí": "The Persistence of Memory; Swans Reflecting Elephants; The Burning Giraffe; "
@@ -768,15 +785,15 @@ RELATIONS = (
             "Star Wars": "Luke Skywalker; Darth Vader; Han Solo; Princess Leia; Yoda; Chewbacca; Obi-Wan Kenobi; R2-D2",
             "Harry Potter": "Hermione Granger; Ron Weasley; Albus Dumbledore; Severus Snape; Draco Malfoy; Lord Voldemort; "
             "Rubeus Hagrid; Sirius Black",
-            "The Lord of the Rings": "Frodo Baggins; Gandalf; Aragorn; Legolas; Gollum; Samwise Gamgee; Sauron; Gimli",
-            "The Simpsons": "Ned Flanders; Mr. Burns; Moe Szyslak; Krusty the Clown; Sideshow Bob; "
-            "Chief Wiggum; Milhouse Van Houten",
+            "Lord of the Rings": "Frodo Baggins; Gandalf; Aragorn; Legolas; Gollum; Samwise Gamgee; Sauron; Gimli",
+            "The Simpsons": "Ned Flanders; Mr. Burns; Moe Szyslak; Krusty the Clown; Sideshow Bob; Chief Wiggum; "
+            "Milhouse Van Houten",
             "Star Trek": "Captain Kirk; Spock; Jean-Luc Picard; Uhura; Leonard McCoy; Hikaru Sulu; Seven of Nine",
             "Game of Thrones": "Jon Snow; Tyrion Lannister; Daenerys Targaryen; Arya Stark; Cersei Lannister; Sansa Stark",
             "Friends": "Chandler Bing; Joey Tribbiani; Phoebe Buffay; Ross Geller; Monica Geller; Rachel Green",
             "Toy Story": "Buzz Lightyear; Sheriff Woody; Slinky Dog; Stinky Pete; Lotso",
         },
-        {"The Lord of the Rings": ("Lord of the Rings",), "The Simpsons": ("Simpsons",)},
+        {"Lord of the Rings": ("The Lord of the Rings",), "The Simpsons": ("Simpsons",)},
     ),
     Relation(
         "ruler_country",
@@ -791,15 +808,15 @@ RELATIONS = (
             "What country had {s} on its throne?",
         ),
         {
-            "England": "Henry VIII; Elizabeth I; Richard the Lionheart; Edward the Confessor; Richard III; Ethelred the Unready; "
-            "King John; Henry V",
+            "England": "Henry VIII; Elizabeth I; Richard the Lionheart; Edward the Confessor; Richard III; "
+            "Ethelred the Unready; King John; Henry V",
             "France": "Louis XIV; Louis XVI; Louis XIII; Louis XVIII; Louis-Philippe; Hugh Capet; Louis XV; Napoleon Bonaparte",
             "Russia": "Peter the Great; Catherine the Great; Ivan the Terrible; Nicholas II; Alexander II; Boris Godunov",
             "Egypt": "Tutankhamun; Ramesses II; Akhenaten; Hatshepsut; Khufu; Cleopatra; Thutmose III; Seti I",
             "Sweden": "Gustavus Adolphus; Queen Christina; Charles XII; Gustav Vasa; Carl XVI Gustaf",
             "Spain": "Juan Carlos I; Isabella II; Alfonso XIII; Ferdinand VII; Felipe VI",
             "Prussia": "Frederick the Great; Frederick William I; Frederick William IV",
-            "Persia": "Cyrus the Great; Darius I; Xerxes I; Artaxerxes II; Cambyses II",
+            "Japan": "Hirohito; Akihito; Naruhito; Emperor Meiji; Emperor Taisho",
         },
     ),
     Relation(
@@ -812,15 +829,16 @@ RELATIONS = (
         (
             "What was the nationality of the explorer {s}?",
             "Which nationality did the explorer {s} have?",
-            "How do history books name the nationality of the explorer {s}?",
+            "What nationality do history books give for the explorer {s}?",
         ),
         {
-            "Portuguese": "Vasco da Gama; Bartolomeu Dias; Pedro Álvares Cabral; Ferdinand Magellan; Gil Eanes; "
-            "Diogo Cão",
+            "Portuguese": "Vasco da Gama; Bartolomeu Dias; Pedro Álvares Cabral; Ferdinand Magellan; Gil Eanes; Diogo Cão",
             "Spanish": "Hernán Cortés; Francisco Pizarro; Hernando de Soto; Juan Ponce de León; Vasco Núñez de Balboa; "
             "Francisco de Orellana; Francisco Vázquez de Coronado",
-            "English": "Francis Drake; Walter Raleigh; Henry Hudson; James Cook; Martin Frobisher; John Franklin; George Vancouver",
-            "French": "Jacques Cartier; Samuel de Champlain; Louis Antoine de Bougainville; Jacques Cousteau; Jean-Baptiste Charcot",
+            "English": "Francis Drake; Walter Raleigh; Henry Hudson; James Cook; Martin Frobisher; John Franklin; "
+            "George Vancouver",
+            "French": "Jacques Cartier; Samuel de Champlain; Louis Antoine de Bougainville; Jacques Cousteau; "
+            "Jean-Baptiste Charcot",
             "Norwegian": "Roald Amundsen; Fridtjof Nansen; Thor Heyerdahl; Otto Sverdrup; Børge Ousland",
             "Dutch": "Abel Tasman; Willem Barentsz; Willem Janszoon; Dirk Hartog; Jacob Roggeveen",
             "American": "Meriwether Lewis; William Clark; Robert Peary; Zebulon Pike; Richard E. Byrd; Matthew Henson",
@@ -864,7 +882,8 @@ RELATIONS = (
             "the First World War": "the Somme; Verdun; Passchendaele; Jutland; Gallipoli; Caporetto; Vimy Ridge",
             "the American Civil War": "Gettysburg; Antietam; Shiloh; Bull Run; Chancellorsville; Fredericksburg; Chickamauga",
             "the Napoleonic Wars": "Waterloo; Austerlitz; Trafalgar; Borodino; Jena; Wagram; Friedland",
-            "the American Revolutionary War": "Bunker Hill; Saratoga; Yorktown; Trenton; Brandywine; Monmouth; Cowpens; Princeton",
+            "the American Revolutionary War": "Bunker Hill; Saratoga; Yorktown; Trenton; Brandywine; Monmouth; Cowpens; "
+            "Princeton",
             "the Hundred Years' War": "Agincourt; Crécy; Formigny; Sluys; Patay; Castillon",
             "the Vietnam War": "Khe Sanh; Hamburger Hill; Ia Drang; Dak To; Ap Bac",
         },
@@ -916,7 +935,7 @@ RELATIONS = (
             "Japan": "sushi; sashimi; udon; miso soup; okonomiyaki; onigiri; sukiyaki; takoyaki; yakitori",
             "Mexico": "tacos; guacamole; enchiladas; mole poblano; quesadillas; pozole; chilaquiles; burritos",
             "India": "butter chicken; palak paneer; masala dosa; tandoori chicken; dal makhani; chana masala; idli",
-            "France": "ratatouille; bouillabaisse; crêpes; coq au vin; crème brûlée; quiche lorraine; cassoulet; soufflé",
+            "France": "ratatouille; bouillabaisse; crêpes; coq au vin; tarte Tatin; quiche lorraine; cassoulet; soufflé",
             "Spain": "paella; gazpacho; patatas bravas; fabada; salmorejo; tapas",
             "Germany": "sauerbraten; bratwurst; currywurst; Black Forest cake; labskaus; stollen",
             "Greece": "souvlaki; tzatziki; spanakopita; pastitsio; gyros",
@@ -936,7 +955,7 @@ RELATIONS = (
         (
             "What kind of food or drink is {s}?",
             "The word {s} names a type of what?",
-            "How would a dictionary explain what {s} is?",
+            "What food or drink is {s} a variety of?",
         ),
         {
             "cheese": "brie; cheddar; mozzarella; gouda; parmesan; camembert; gorgonzola; feta; roquefort; emmental",
@@ -959,7 +978,7 @@ RELATIONS = (
         (
             "What kind of thing does the word {s} name?",
             "The word {s} is the name of what kind of thing?",
-            "How would a dictionary explain the word {s}?",
+            "Under what general heading would you file the word {s}?",
         ),
         {
             "dance": "waltz; tango; foxtrot; rumba; samba; polka; flamenco; mambo; bolero",
