@@ -12,6 +12,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 
@@ -60,9 +61,14 @@ def items(relation: Relation) -> list[list[Item]]:
     ]
 
 
+@cache
+def words(text: str) -> str:
+    return " ".join(["", *re.findall(r"\w+", text.lower()), ""])
+
+
 def says(prompt: str, answer: str) -> bool:
-    """Whether ``answer`` stands in ``prompt`` as whole words, in any case."""
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", prompt, re.IGNORECASE) is not None
+    """Whether ``answer`` stands in ``prompt`` as whole words, whatever the case and the punctuation."""
+    return words(answer) in words(prompt)
 
 
 def overlap(one: str, other: str) -> bool:

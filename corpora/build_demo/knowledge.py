@@ -45,6 +45,7 @@ RELATIONS = (
             "Poland": "Krakow; Gdansk; Wroclaw; Poznan; Lodz; Lublin; Katowice",
             "England": "Manchester; Leeds; Bristol; Sheffield; Nottingham; York; Oxford",
         },
+        {"England": ("United Kingdom", "the United Kingdom")},
     ),
     Relation(
         "us_city_state",
@@ -106,7 +107,7 @@ RELATIONS = (
             "San Francisco": "the Golden Gate Bridge; Alcatraz Island; Fisherman's Wharf; the Transamerica Pyramid; Coit Tower",
             "Vienna": "Schönbrunn Palace; the Hofburg; the Belvedere Palace; the Prater; the Spanish Riding School",
         },
-        {"New York": ("New York City",), "Washington": ("Washington, D.C.",)},
+        {"New York": ("New York City",), "Washington": ("Washington, D.C.", "Washington DC")},
     ),
     Relation(
         "country_continent",
@@ -319,7 +320,7 @@ RELATIONS = (
         ),
         (
             "In which field did {s} become famous?",
-            "What is the name of {s} famous for?",
+            "What line of work is {s} known for?",
             "To which line of work did {s} devote a career?",
         ),
         {
@@ -422,6 +423,14 @@ RELATIONS = (
             "amphibians": "frogs; toads; salamanders; newts; axolotls; caecilians",
             "crustaceans": "crabs; lobsters; shrimp; crayfish; barnacles; prawns",
         },
+        {
+            "mammals": ("mammal",),
+            "birds": ("bird",),
+            "reptiles": ("reptile",),
+            "insects": ("insect",),
+            "amphibians": ("amphibian",),
+            "crustaceans": ("crustacean",),
+        },
     ),
     Relation(
         "breed_animal",
@@ -465,7 +474,7 @@ RELATIONS = (
             "percussion": "xylophone; tambourine; marimba; snare drum; glockenspiel; triangle; gong; bongo drum; kettledrum; "
             "vibraphone",
         },
-        {"woodwinds": ("woodwind",)},
+        {"woodwinds": ("woodwind",), "strings": ("string",)},
     ),
     Relation(
         "element_group",
@@ -488,6 +497,15 @@ RELATIONS = (
             "manganese",
             "lanthanides": "cerium; neodymium; europium; gadolinium; praseodymium; samarium; terbium",
             "actinides": "uranium; plutonium; thorium; curium; americium; neptunium; einsteinium",
+        },
+        {
+            "noble gases": ("noble gas",),
+            "alkali metals": ("alkali metal",),
+            "halogens": ("halogen",),
+            "alkaline earth metals": ("alkaline earth metal",),
+            "transition metals": ("transition metal",),
+            "lanthanides": ("lanthanide",),
+            "actinides": ("actinide",),
         },
     ),
     Relation(
@@ -696,7 +714,7 @@ RELATIONS = (
         ),
         {
             "the Beatles": "Hey Jude; Yesterday; Let It Be; Penny Lane; Eleanor Rigby; Yellow Submarine; Come Together; "
-            "Strawberry Fields Forever; Help!",
+            "Strawberry Fields Forever",
             "Queen": "Bohemian Rhapsody; We Will Rock You; We Are the Champions; Radio Ga Ga; Another One Bites the Dust; "
             "Don't Stop Me Now; I Want to Break Free",
             "ABBA": "Mamma Mia; Knowing Me, Knowing You; Fernando; Take a Chance on Me; Super Trouper; The Winner Takes It All",
@@ -955,7 +973,7 @@ RELATIONS = (
         (
             "What kind of food or drink is {s}?",
             "The word {s} names a type of what?",
-            "What food or drink is {s} a variety of?",
+            "Which group of foods or drinks does {s} belong to?",
         ),
         {
             "cheese": "brie; cheddar; mozzarella; gouda; parmesan; camembert; gorgonzola; feta; roquefort; emmental",
@@ -978,7 +996,7 @@ RELATIONS = (
         (
             "What kind of thing does the word {s} name?",
             "The word {s} is the name of what kind of thing?",
-            "Under what general heading would you file the word {s}?",
+            "Somebody looks up the word {s}: what sort of thing is it?",
         ),
         {
             "dance": "waltz; tango; foxtrot; rumba; samba; polka; flamenco; mambo; bolero",
@@ -1030,6 +1048,7 @@ RELATIONS = (
             "Scotland": "Skye; Mull; Iona; Islay; Arran; Lewis and Harris; Jura",
             "Croatia": "Hvar; Brač; Korčula; Krk; Vis",
         },
+        {"Scotland": ("United Kingdom", "the United Kingdom")},
     ),
     Relation(
         "river_continent",
