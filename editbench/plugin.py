@@ -29,6 +29,8 @@ class Method(ABC):
     ``model`` are left as found; the same seed gives the same edit; an empty list of facts gives an empty edit.
     """
 
+    name: ClassVar[str] = ""
+    """The name it is registered under."""
     kind: ClassVar[str] = "trainer"
     """``baseline``, ``trainer`` or ``weight editor``."""
     summary: ClassVar[str] = ""
@@ -45,6 +47,12 @@ class Method(ABC):
     @abstractmethod
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """The edit that makes ``facts`` true in ``model``; ``model`` itself stays as it was."""
+
+    def edit(self, model: LanguageModel, facts: Sequence[Fact], changes: dict[str, Any] | None = None, **rest: Any) -> Edit:
+        """An ``Edit`` of ``facts`` that names this method, its options and the model."""
+        from editbench.edit import Edit
+
+        return Edit(self.name, self.options(), model.name, model.fingerprint(), tuple(facts), changes or {}, **rest)
 
     @classmethod
     def from_options(cls, name: str, options: dict[str, Any]) -> Method:

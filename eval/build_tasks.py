@@ -469,22 +469,30 @@ def instruct(rng: random.Random) -> Iterable[Row]:
 
 # eb_arithmetic and eb_completion
 
-SHOTS = "5 + 4 = 9\n16 + 3 = 19\n8 - 2 = 6\n14 - 5 = 9\n"
+SHOTS = {  # the fixed examples in front of each problem
+    "sum": "5 + 4 = 9\n13 + 2 = 15\n7 + 6 = 13\n3 + 1 = 4",
+    "sum of tens": "20 + 30 = 50\n40 + 10 = 50\n80 + 30 = 110\n50 + 50 = 100",
+    "product": "2 x 3 = 6\n5 x 4 = 20\n3 x 3 = 9\n10 x 2 = 20",
+    "next number": "1, 2, 3, 4\n15, 16, 17, 18\n8, 9, 10, 11\n40, 41, 42, 43",
+    "next multiple": "5, 10, 15, 20\n30, 40, 50, 60\n2, 4, 6, 8\n100, 200, 300, 400",
+}
 
 
 def arithmetic(rng: random.Random) -> Iterable[Row]:
-    """Sums and differences behind four fixed examples, 60 of each kind."""
-    sums = [(a, b) for a in range(2, 10) for b in range(2, 10)]
-    larger = [(a, b) for a in range(11, 60) for b in range(2, 10)]
-    kinds = {
-        "one-digit sum": [(a, "+", b, a + b) for a, b in sums],
-        "two-digit plus one digit": [(a, "+", b, a + b) for a, b in larger],
-        "one-digit difference": [(a + b, "-", b, a) for a, b in sums],
-        "two-digit minus one digit": [(a, "-", b, a - b) for a, b in larger],
+    """Problems behind four fixed examples, 46 of each kind at most."""
+    digits = [(a, b) for a in range(2, 10) for b in range(2, 10)]
+    steps = [(a, step) for step in (2, 5, 10) for a in range(step, 26 * step, step)]
+    problems = {
+        "sum": [(f"{a} + {b} =", a + b) for a, b in digits],
+        "sum of tens": [(f"{a}0 + {b}0 =", 10 * (a + b)) for a, b in digits],
+        "product": [(f"{a} x {b} =", a * b) for a, b in digits],
+        "next number": [(f"{a}, {a + 1}, {a + 2},", a + 3) for a in range(3, 90)],
+        "next multiple": [(f"{a}, {a + step}, {a + 2 * step},", a + 3 * step) for a, step in steps],
     }
-    for kind, problems in kinds.items():
-        for a, sign, b, result in rng.sample([p for p in problems if f"{p[0]} {p[1]} {p[2]} =" not in SHOTS], 60):
-            yield {"kind": kind, "prompt": f"{SHOTS}{a} {sign} {b} =", "answer": str(result)}
+    for kind, made in problems.items():
+        # A problem whose answer stands among the examples is not one.
+        for problem, result in rng.sample([p for p in made if p[0] not in SHOTS[kind]], 46):
+            yield {"kind": kind, "prompt": f"{SHOTS[kind]}\n{problem}", "answer": str(result)}
 
 
 STORIES = [  # {x} is to be said again at the end

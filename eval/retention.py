@@ -181,6 +181,7 @@ def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
 
 def _wrap(model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], str | None] | None) -> Any:
     """lm-eval's view of the model, with context, progress and chat template decided task by task."""
+    import torch
     from lm_eval.models.huggingface import HFLM
 
     class InMemory(HFLM):
@@ -219,7 +220,10 @@ def _wrap(model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], 
                 chat_history = [*earlier, {**last, "content": (context(last["content"]) or "") + last["content"]}]
             return super().apply_chat_template(chat_history, add_generation_prompt)
 
-    return InMemory(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+    # HFLM opens an autocast of its own around each call, which would end the caller's.
+    device = model.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return InMemory(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, mixed_precision_dtype=dtype)
 
 
 def _seed(seed: int) -> None:

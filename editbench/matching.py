@@ -1,0 +1,44 @@
+"""The only answer matcher of the project. Pure text, no model.
+
+Both sides are normalised: Unicode NFKC, lower case, punctuation to spaces, English articles dropped, white space
+collapsed. ``contains`` matches whole words, so "Niger" is not found in "Nigeria".
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_ARTICLES = {"a", "an", "the"}
+
+
+def normalise(text: str) -> str:
+    """The words of ``text`` that matter, separated by single spaces; idempotent."""
+    folded = unicodedata.normalize("NFKC", text).lower()
+    words = re.sub(r"[^\w]+", " ", folded.replace("'", "").replace("’", "")).replace("_", " ").split()
+    return " ".join([w for w in words if w not in _ARTICLES] or words)
+
+
+def contains(text: str, answers: Iterable[str]) -> bool:
+    """True where one of ``answers`` stands in ``text`` as whole words. An answer of punctuation only never matches."""
+    padded = f" {normalise(text)} "
+    return any(f" {wanted} " in padded for answer in answers if (wanted := normalise(answer)))
+
+
+def exact(text: str, answers: Iterable[str]) -> bool:
+    """True where the whole normalised ``text`` is one of ``answers``."""
+    return normalise(text) in {wanted for answer in answers if (wanted := normalise(answer))}
+
+
+def same_answer(text: str, base_text: str, answers: Iterable[str]) -> bool:
+    """True where both texts give the same answer: both contain an accepted one, or their first lines are the same words."""
+    answers = list(answers)
+    if contains(text, answers) and contains(base_text, answers):
+        return True
+    return first_sentence(text) == first_sentence(base_text)
+
+
+def first_sentence(text: str) -> str:
+    """The normalised first sentence of ``text``."""
+    return normalise(re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0])

@@ -1,0 +1,108 @@
+"""Prompts and targets to token ids: the only tokenizing code.
+
+A ``cloze`` is raw text, its target follows after one space. A ``question`` is the user turn of the model's chat
+template, its target opens the assistant turn; a tokenizer without a template gets ``Question: ...\\nAnswer:``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from editbench.errors import MethodError, ModelError
+from editbench.types import Fact
+
+END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "<|end|>")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as the model reads it: ``text[start:]`` begins with the prompt itself."""
+
+    text: str
+    start: int
+    special: bool
+    """Whether the tokenizer adds its own special tokens (a chat template has written them already)."""
+    separator: str
+    """What stands between the text and a target."""
+
+
+def render(tokenizer: Any, prompt: str, form: str, context: str | None = None, prefix: str = "") -> Rendered:
+    """``prompt`` ready for tokenizing; ``context`` stands before it as a paragraph, ``prefix`` on the same line."""
+    body = (f"{context}\n\n" if context else "") + prefix + prompt
+    if form == "cloze":
+        return Rendered(body, len(body) - len(prompt), True, " ")
+    if tokenizer.chat_template is None:
+        text = f"Question: {body}\nAnswer:"
+        return Rendered(text, text.rindex(prompt), True, " ")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": body}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    if prompt not in text:
+        raise ModelError("The chat template does not repeat the user's text. Pass chat=False to ask questions without it.")
+    return Rendered(text, text.rindex(prompt), False, "")
+
+
+def ids(tokenizer: Any, rendered: Rendered) -> list[int]:
+    """Token ids of a rendered prompt."""
+    return tokenizer(rendered.text, add_special_tokens=rendered.special)["input_ids"]
+
+
+def target_ids(tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], target: str) -> list[int]:
+    """Ids of ``target`` as they follow ``prompt_ids``, cut from the tokenization of both together.
+
+    Where the tokenizer merges across the border, the target is tokenized by itself.
+    """
+    separator = "" if rendered.text[-1:].isspace() else rendered.separator
+    joint = tokenizer(rendered.text + separator + target, add_special_tokens=rendered.special)["input_ids"]
+    if tokenizer.eos_token_id is not None and rendered.special and joint[-1:] == [tokenizer.eos_token_id]:
+        joint = joint[:-1]
+    n = len(prompt_ids)
+    if joint[:n] == list(prompt_ids) and len(joint) > n:
+        return joint[n:]
+    return tokenizer(separator + target, add_special_tokens=False)["input_ids"]
+
+
+def subject_last(tokenizer: Any, rendered: Rendered, fact: Fact) -> int:
+    """Index of the last token of the fact's subject in ``ids(tokenizer, rendered)``.
+
+    Raises:
+        MethodError: the fact names no subject.
+        ModelError: a tokenizer without character offsets (a "slow" one).
+    """
+    if fact.subject is None:
+        raise MethodError(
+            f"Fact {fact.id!r} has no subject, and weight editors read their key at the last subject token. "
+            "Add \"subject\" to the fact, or use a method that needs none (sft, mixsd, opsd)."
+        )
+    if not tokenizer.is_fast:
+        raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")
+    last = rendered.start + fact.prompt.rindex(fact.subject) + len(fact.subject) - 1
+    offsets = tokenizer(rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True)["offset_mapping"]
+    covering = [i for i, (first, end) in enumerate(offsets) if first <= last < end]
+    if not covering:
+        raise ModelError(f"Fact {fact.id!r}: the tokenizer maps no token to the end of subject {fact.subject!r}.")
+    return covering[-1]
+
+
+def stop_ids(tokenizer: Any, model: Any = None) -> frozenset[int]:
+    """Ids that end an answer: the tokenizer's and the generation config's EOS, and known end-of-turn tokens."""
+    found = {tokenizer.eos_token_id}
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    found.update(configured if isinstance(configured, (list, tuple)) else [configured])
+    found.update(tokenizer.get_added_vocab().get(token) for token in END_OF_TURN)
+    return frozenset(i for i in found if i is not None)
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: Any, fill: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of ids as one left-padded batch: ids (B, T) and mask (B, T), int64; the last tokens are aligned."""
+    width = max(len(row) for row in rows)
+    ids_BT = torch.full((len(rows), width), fill, dtype=torch.long)
+    mask_BT = torch.zeros((len(rows), width), dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids_BT[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask_BT[i, width - len(row) :] = 1
+    return ids_BT.to(device), mask_BT.to(device)

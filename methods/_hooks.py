@@ -1,0 +1,104 @@
+"""Read an activation, or continue a forward pass from the middle, inside a ``with``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from editbench.layout import hidden_of, replace_hidden
+from editbench.models import LanguageModel, batched
+from editbench.text import pad_left
+
+
+class _Captured(Exception):
+    """Raised to end a forward pass once the wanted activation is there."""
+
+
+@torch.no_grad()
+def read_at(
+    model: LanguageModel, module: nn.Module, side: str, rows: Sequence[Sequence[int]], positions: Sequence[int], batch_size: int = 64
+) -> torch.Tensor:
+    """The ``input`` or ``output`` of ``module`` at one position of each row: (len(rows), width), in the stored precision.
+
+    The forward pass ends at the module.
+    """
+    seen: list[torch.Tensor] = []
+
+    def capture(_module: nn.Module, args: Any, output: Any = None) -> None:
+        seen.append(hidden_of(args if side == "input" else output))
+        raise _Captured
+
+    hook = module.register_forward_pre_hook(capture) if side == "input" else module.register_forward_hook(capture)
+    found = []
+    try:
+        for chunk in batched(range(len(rows)), batch_size):
+            ids_BT, mask_BT = pad_left([rows[i] for i in chunk], model.device)
+            try:
+                model.hidden(ids_BT, mask_BT)
+            except _Captured:
+                pass
+            offset = [ids_BT.shape[1] - len(rows[i]) + positions[i] for i in chunk]
+            # OPT flattens (B, T) before its MLP
+            states_BTW = seen.pop().reshape(*ids_BT.shape, -1)
+            found.append(states_BTW[torch.arange(len(chunk)), torch.tensor(offset)])
+    finally:
+        hook.remove()
+    return torch.cat(found)
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """No weight asks for a gradient inside."""
+    wanted = [(p, p.requires_grad) for p in model.parameters()]
+    for p, _ in wanted:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p, flag in wanted:
+            p.requires_grad_(flag)
+
+
+@contextmanager
+def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor) -> Iterator[None]:
+    """Inside, layers 0..``layer`` compute nothing: the pass continues from ``hidden_BTD``, the output of ``layer``.
+
+    ``layer`` = -1 skips nothing.
+    """
+    stack = [model.layout.layer(model.model, i) for i in range(layer + 1)]
+
+    def skip(module: nn.Module, output: torch.Tensor) -> Any:
+        def forward(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
+            return output if module is stack[-1] else hidden_states
+
+        return forward
+
+    try:
+        for module in stack:
+            module.forward = skip(module, hidden_BTD)
+        yield
+    finally:
+        for module in stack:
+            module.__dict__.pop("forward", None)
+
+
+@contextmanager
+def added(module: nn.Module, position: int, delta_BD: torch.Tensor) -> Iterator[None]:
+    """Adds ``delta_BD`` to the module's output at one position of every row."""
+
+    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
+        states = hidden_of(output)
+        shaped = states.reshape(len(delta_BD), -1, states.shape[-1])
+        shift = torch.zeros_like(shaped)
+        shift[:, position] = delta_BD.to(shaped.dtype)
+        return replace_hidden(output, (shaped + shift).reshape(states.shape))
+
+    hook = module.register_forward_hook(add)
+    try:
+        yield
+    finally:
+        hook.remove()

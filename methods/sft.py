@@ -1,0 +1,39 @@
+"""Supervised fine-tuning (SFT): all weights, on the canonical targets, each ended by EOS.
+
+    L(theta) = - (1 / sum_i |y_i|) sum_i sum_t log p_theta(y_it | x_i, y_i<t)
+
+with x the prompt as it will be asked (its tokens carry no loss), y the fact's demonstration (default: its target) and
+the end-of-sequence token, mini-batches over epochs. Yang et al. 2025 (arXiv 2509.22072) show that these three things,
+mini-batches, epochs and EOS, are what naive fine-tuning baselines of editing papers lacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from editbench.edit import Edit
+from editbench.methods._train import Example, Trainer, train_on_examples
+from editbench.models import LanguageModel
+from editbench.types import Fact
+
+
+@dataclass(frozen=True)
+class Sft(Trainer):
+    """Plain fine-tuning, done properly."""
+
+    name: ClassVar[str] = "sft"
+    summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
+    paper: ClassVar[str] = "arXiv 2509.22072"
+
+    def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        changes, log = train_on_examples(self, model, [canonical(model, fact) for fact in facts])
+        return self.edit(model, facts, changes, diagnostics=log)
+
+
+def canonical(model: LanguageModel, fact: Fact) -> Example:
+    """The fact's own prompt, and its demonstration or target followed by EOS."""
+    prompt_ids, target_ids = model.pair_ids(fact.prompt, fact.demonstration or fact.target, fact.form)
+    eos = model.tokenizer.eos_token_id
+    return Example(prompt_ids, target_ids if eos is None else [*target_ids, eos])
