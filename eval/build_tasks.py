@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,11 @@ def _deal(name: str, rows: Iterable[Row]) -> list[Row]:
     dealt = []
     for turn in range(longest):
         # A kind with few items is spread over the whole length, not used up at the start.
-        due = [g[turn * len(g) // longest] for g in kinds.values() if turn == 0 or turn * len(g) // longest > (turn - 1) * len(g) // longest]
+        due = [
+            g[turn * len(g) // longest]
+            for g in kinds.values()
+            if turn == 0 or turn * len(g) // longest > (turn - 1) * len(g) // longest
+        ]
         rng.shuffle(due)
         dealt += due
     return [{"id": f"{name[3:]}-{i:03d}", **row} for i, row in enumerate(dealt)]
@@ -78,33 +83,83 @@ PERSONS = "farmer teacher doctor singer driver writer baker soldier lawyer paint
 THINGS = "book table bottle chair lamp picture basket window blanket hammer pencil guitar".split()
 PLACES = "kitchen garden market office river station bridge school library hotel".split()
 PAST = [  # past tense, past participle, what follows
-    ("ate", "eaten", "the apple"), ("wrote", "written", "a letter"), ("took", "taken", "the money"), ("saw", "seen", "the movie"),
-    ("broke", "broken", "the window"), ("drove", "driven", "the truck"), ("gave", "given", "a speech"), ("chose", "chosen", "a gift"),
-    ("drank", "drunk", "the milk"), ("forgot", "forgotten", "the name"), ("stole", "stolen", "the car"), ("knew", "known", "the answer"),
-]  # fmt: skip
+    ("ate", "eaten", "the apple"),
+    ("wrote", "written", "a letter"),
+    ("took", "taken", "the money"),
+    ("saw", "seen", "the movie"),
+    ("broke", "broken", "the window"),
+    ("drove", "driven", "the truck"),
+    ("gave", "given", "a speech"),
+    ("chose", "chosen", "a gift"),
+    ("drank", "drunk", "the milk"),
+    ("forgot", "forgotten", "the name"),
+    ("stole", "stolen", "the car"),
+    ("knew", "known", "the answer"),
+]
 VERBS = [  # past tense, base form, participle, object
-    ("opened", "open", "opened", "door"), ("cleaned", "clean", "cleaned", "room"), ("painted", "paint", "painted", "wall"),
-    ("repaired", "repair", "repaired", "roof"), ("wrote", "write", "written", "report"), ("found", "find", "found", "wallet"),
-    ("built", "build", "built", "house"), ("sold", "sell", "sold", "boat"), ("hid", "hide", "hidden", "letter"),
-    ("caught", "catch", "caught", "thief"), ("baked", "bake", "baked", "bread"), ("washed", "wash", "washed", "car"),
-]  # fmt: skip
+    ("opened", "open", "opened", "door"),
+    ("cleaned", "clean", "cleaned", "room"),
+    ("painted", "paint", "painted", "wall"),
+    ("repaired", "repair", "repaired", "roof"),
+    ("wrote", "write", "written", "report"),
+    ("found", "find", "found", "wallet"),
+    ("built", "build", "built", "house"),
+    ("sold", "sell", "sold", "boat"),
+    ("hid", "hide", "hidden", "letter"),
+    ("caught", "catch", "caught", "thief"),
+    ("baked", "bake", "baked", "bread"),
+    ("washed", "wash", "washed", "car"),
+]
 INFINITIVE = ["decided", "wanted", "hoped", "refused", "promised", "agreed", "planned", "expected"]
 GERUND = ["enjoyed", "avoided", "finished", "kept", "suggested", "admitted", "practiced", "dislikes"]
-ACTIONS = [("play", "playing", "the piano"), ("buy", "buying", "old books"), ("visit", "visiting", "the museum"), ("cook", "cooking", "dinner"),
-           ("sell", "selling", "the house"), ("write", "writing", "long letters"), ("paint", "painting", "the fence"), ("drive", "driving", "at night")]  # fmt: skip
+ACTIONS = [
+    ("play", "playing", "the piano"),
+    ("buy", "buying", "old books"),
+    ("visit", "visiting", "the museum"),
+    ("cook", "cooking", "dinner"),
+    ("sell", "selling", "the house"),
+    ("write", "writing", "long letters"),
+    ("paint", "painting", "the fence"),
+    ("drive", "driving", "at night"),
+]
 COLLOCATIONS = [
-    ("is interested", "in", "at", "music"), ("is afraid", "of", "from", "spiders"), ("depends", "on", "of", "the weather"),
-    ("listens", "to", "at", "the radio"), ("waits", "for", "to", "the bus"), ("is famous", "for", "to", "its cheese"),
-    ("belongs", "to", "for", "my uncle"), ("is good", "at", "on", "chess"), ("looks", "for", "of", "a new job"),
-    ("believes", "in", "on", "luck"), ("agrees", "with", "at", "his wife"), ("is full", "of", "with", "water"),
-    ("is proud", "of", "on", "her son"), ("suffers", "from", "of", "headaches"), ("is married", "to", "of", "a nurse"),
-    ("consists", "of", "by", "three parts"), ("laughed", "at", "to", "the joke"), ("is tired", "of", "from the", "waiting"),
-]  # fmt: skip
+    ("is interested", "in", "at", "music"),
+    ("is afraid", "of", "from", "spiders"),
+    ("depends", "on", "of", "the weather"),
+    ("listens", "to", "at", "the radio"),
+    ("waits", "for", "to", "the bus"),
+    ("is famous", "for", "to", "its cheese"),
+    ("belongs", "to", "for", "my uncle"),
+    ("is good", "at", "on", "chess"),
+    ("looks", "for", "of", "a new job"),
+    ("believes", "in", "on", "luck"),
+    ("agrees", "with", "at", "his wife"),
+    ("is full", "of", "with", "water"),
+    ("is proud", "of", "on", "her son"),
+    ("suffers", "from", "of", "headaches"),
+    ("is married", "to", "of", "a nurse"),
+    ("consists", "of", "by", "three parts"),
+    ("laughed", "at", "to", "the joke"),
+    ("is tired", "of", "from the", "waiting"),
+]
 COUNTABLE = "apples chairs friends books letters houses questions trees".split()
 MASS = "water money sugar rice furniture milk traffic homework".split()
-ADJECTIVES = [("tall", "taller"), ("cheap", "cheaper"), ("heavy", "heavier"), ("fast", "faster"), ("old", "older"), ("clean", "cleaner")]
-LONG_ADJECTIVES = [("expensive", "expensiver"), ("beautiful", "beautifuler"), ("dangerous", "dangerouser"), ("comfortable", "comfortabler"),
-                   ("difficult", "difficulter"), ("important", "importanter")]  # fmt: skip
+ADJECTIVES = [
+    ("tall", "taller"),
+    ("cheap", "cheaper"),
+    ("heavy", "heavier"),
+    ("fast", "faster"),
+    ("old", "older"),
+    ("clean", "cleaner"),
+]
+LONG_ADJECTIVES = [
+    ("expensive", "expensiver"),
+    ("beautiful", "beautifuler"),
+    ("dangerous", "dangerouser"),
+    ("comfortable", "comfortabler"),
+    ("difficult", "difficulter"),
+    ("important", "importanter"),
+]
 
 
 def grammar(rng: random.Random) -> Iterable[Row]:
@@ -146,7 +201,11 @@ def _relative(r: random.Random) -> tuple[str, str]:
 
 def _reflexive_gender(r: random.Random) -> tuple[str, str]:
     forms, names = r.choice([(("himself", "herself"), MEN), (("herself", "himself"), WOMEN)])
-    return _swap(f"{r.choice(names)} {r.choice(['hurt', 'blamed', 'introduced', 'saw', 'taught'])} *{r.choice([' yesterday', ' again', ''])}.", *forms)
+    return _swap(
+        f"{r.choice(names)} {r.choice(['hurt', 'blamed', 'introduced', 'saw', 'taught'])} *"
+        f"{r.choice([' yesterday', ' again', ''])}.",
+        *forms,
+    )
 
 
 def _reflexive_number(r: random.Random) -> tuple[str, str]:
@@ -232,30 +291,50 @@ def _preposition(r: random.Random) -> tuple[str, str]:
 
 
 GRAMMAR: dict[str, Callable[[random.Random], tuple[str, str]]] = {
-    "agreement": _agreement, "attractor": _attractor, "relative-clause": _relative, "reflexive-gender": _reflexive_gender,
-    "reflexive-number": _reflexive_number, "determiner": _determiner, "participle": _participle, "question-order": _question_order,
-    "polarity": _polarity, "case": _case, "article": _article, "complement": _complement, "comparative": _comparative,
-    "quantity": _quantity, "passive": _passive, "preposition": _preposition,
-}  # fmt: skip
+    "agreement": _agreement,
+    "attractor": _attractor,
+    "relative-clause": _relative,
+    "reflexive-gender": _reflexive_gender,
+    "reflexive-number": _reflexive_number,
+    "determiner": _determiner,
+    "participle": _participle,
+    "question-order": _question_order,
+    "polarity": _polarity,
+    "case": _case,
+    "article": _article,
+    "complement": _complement,
+    "comparative": _comparative,
+    "quantity": _quantity,
+    "passive": _passive,
+    "preposition": _preposition,
+}
 
 
 # eb_knowledge: everyday knowledge, one word to choose out of four.
 
-KNOWLEDGE = {  # kind -> stem (with * for the item) -> "item=answer" pairs; "item=answer!no,no" bars distractors that would be right too
+# kind -> stem (* is the item) -> pairs "item=answer". The wrong choices are answers to other items of the kind, without
+# those barred ("item=answer!no,no": nearly right themselves), or are given ("=answer|wrong,wrong,wrong").
+KNOWLEDGE = {
     "opposite": {
-        "The opposite of * is": "hot=cold big=small!short,thin,low fast=slow happy=sad wet=dry hard=soft!easy heavy=light early=late full=empty "
-        "rich=poor strong=weak!soft old=young loud=quiet!soft clean=dirty!messy tall=short!small,low thick=thin easy=difficult!hard true=false "
+        "The opposite of * is": "hot=cold big=small!short,thin,low fast=slow happy=sad wet=dry hard=soft!easy heavy=light "
+        "early=late "
+        "full=empty "
+        "rich=poor strong=weak!soft old=young loud=quiet!soft clean=dirty!messy tall=short!small,low "
+        "thick=thin easy=difficult!hard true=false "
         "open=closed narrow=wide cheap=expensive brave=afraid sharp=blunt deep=shallow!low sweet=sour!bitter "
         "near=far safe=dangerous smooth=rough asleep=awake ugly=beautiful alive=dead",
     },
     "color": {
-        "The color of * is": "grass=green snow=white coal=black blood=red chocolate=brown!black milk=white lemons=yellow!green spinach=green!",
-        "The color of a * is": "ripe_banana=yellow!green fire_engine=red!yellow carrot=orange polar_bear=white flamingo=pink!orange,red "
+        "The color of * is": "grass=green snow=white blood=red chocolate=brown!black milk=white lemons=yellow!green",
+        "The color of a * is": "fire_engine=red!yellow carrot=orange polar_bear=white flamingo=pink!orange,red,white "
         "crow=black frog_in_a_pond=green!brown ripe_strawberry=red clear_daytime_sky=blue pumpkin=orange!yellow,green "
-        "tree_trunk=brown!gray,black,green sunflower=yellow!brown,orange,black,green",
+        "tree_trunk=brown!gray,black,green,white sunflower=yellow!brown,orange,black,green",
     },
     "body": {
-        "People * with their": "see=eyes hear=ears smell=nose chew=teeth!mouth,tongue think=brain breathe=lungs!nose,mouth taste=tongue!mouth kick=feet!legs,knees",
+        "People * with their": (
+            "see=eyes hear=ears smell=nose chew=teeth!mouth,tongue think=brain breathe=lungs!nose,mouth "
+            "taste=tongue!mouth kick=feet!legs,knee"
+        ),
         "A person wears a * around the": "scarf=neck belt=waist watch=wrist necklace=neck!",
         "Socks are worn on the": "=feet!legs",
         "Gloves are worn on the": "=hands!fingers",
@@ -267,64 +346,107 @@ KNOWLEDGE = {  # kind -> stem (with * for the item) -> "item=answer" pairs; "ite
         "The foot is joined to the leg at the": "=ankle!knee",
     },
     "young": {
-        "A young * is called a": "dog=puppy cat=kitten cow=calf horse=foal sheep=lamb chicken=chick frog=tadpole lion=cub!kitten duck=duckling!chick "
+        "A young * is called a": "dog=puppy cat=kitten cow=calf horse=foal sheep=lamb chicken=chick frog=tadpole "
+        "lion=cub!kitten "
+        "duck=duckling!chick "
         "goat=kid pig=piglet deer=fawn!calf kangaroo=joey bear=cub!kid goose=gosling!chick swan=cygnet!chick",
     },
     "sound": {
-        "When it makes a noise, a *": "dog=barks!growls,howls cat=meows duck=quacks sheep=bleats!baas horse=neighs lion=roars!growls bee=buzzes snake=hisses "
+        "When it makes a noise, a *": "dog=barks!growls,howls cat=meows duck=quacks sheep=bleats!baas horse=neighs "
+        "lion=roars!growls "
+        "bee=buzzes snake=hisses "
         "owl=hoots wolf=howls!growls,barks rooster=crows mouse=squeaks!hisses pigeon=coos",
     },
     "home": {
-        "A * lives in a": "bee=hive!nest spider=web!hole bird=nest bear=cave!den rabbit=burrow!hole,den goldfish=bowl!tank king=palace!tent monk=monastery "
+        "A * lives in a": "bee=hive!nest spider=web!hole bird=nest bear=cave!den rabbit=burrow!hole,den goldfish=bowl!tank "
+        "king=palace!tent monk=monastery "
         "horse=stable soldier=barracks!tent prisoner=cell!cave",
     },
     "tool": {
-        "To *, people use a": "drive_in_a_nail=hammer dig_a_hole=shovel!spoon sweep_the_floor=broom!brush cut_wood=saw!knife cut_bread=knife!saw "
-        "look_at_the_stars=telescope!camera look_at_tiny_cells=microscope take_a_photo=camera!telescope turn_a_screw=screwdriver!wrench,knife "
-        "measure_temperature=thermometer draw_a_straight_line=ruler!pencil open_a_locked_door=key stay_dry_in_the_rain=umbrella!tent "
-        "tidy_their_hair=comb!brush clean_their_teeth=toothbrush!brush sew_clothes=needle fry_an_egg=pan!spoon,pot boil_water_for_tea=kettle!pan "
-        "find_north=compass eat_soup=spoon!fork sleep_in_the_forest=tent water_the_garden=hose call_a_friend=telephone dry_themselves=towel "
-        "light_a_dark_room=lamp carry_shopping=bag!basket climb_onto_the_roof=ladder weigh_flour=scale!spoon cross_a_river=boat!ladder",
+        "To *, use the": "drive_in_a_nail=hammer dig_a_hole=shovel!spoon sweep_the_floor=broom!brush cut_wood=saw!knife "
+        "cut_bread=knife!saw "
+        "look_at_the_stars=telescope!camera look_at_tiny_cells=microscope take_a_photo=camera!telescope "
+        "turn_a_screw=screwdriver!wrench,knife "
+        "measure_temperature=thermometer draw_a_straight_line=ruler!pencil open_a_locked_door=key "
+        "stay_dry_in_the_rain=umbrella!tent "
+        "tidy_your_hair=comb!brush clean_your_teeth=toothbrush!brush sew_clothes=needle "
+        "fry_an_egg=pan!spoon,pot boil_water_for_tea=kettle!pan "
+        "find_north=compass eat_soup=spoon!fork sleep_in_the_forest=tent water_the_garden=hose "
+        "call_a_friend=telephone dry_your_wet_hands=towel "
+        "light_a_dark_room=lamp carry_shopping=bag!basket climb_onto_the_roof=ladder weigh_flour=scale!spoon "
+        "cross_a_river=boat!ladder",
     },
-    "calendar": {
-        "The day after * is": "Monday=Tuesday Wednesday=Thursday Friday=Saturday Saturday=Sunday Sunday=Monday Thursday=Friday",
-        "The day before * is": "Wednesday=Tuesday Sunday=Saturday",
-        "The month after * is": "January=February March=April May=June July=August October=November November=December August=September December=January",
-        "The month before * is": "May=April July=June October=September",
-        "The season after * is": "winter=spring spring=summer summer=autumn",
-        "The meal eaten in the morning is called": "=breakfast",
-        "The meal eaten in the evening is called": "=dinner!supper",
+    "day": {
+        "The day after * is": (
+            "Monday=Tuesday Wednesday=Thursday Friday=Saturday Saturday=Sunday Sunday=Monday Thursday=Friday Tuesday=Wednesday"
+        ),
+        "The day before * is": "Wednesday=Tuesday Sunday=Saturday Friday=Thursday",
+    },
+    "month": {
+        "The month after * is": (
+            "January=February March=April May=June July=August October=November November=December "
+            "August=September December=January"
+        ),
+        "The month before * is": "May=April July=June October=September March=February",
+    },
+    "season": {
+        "The season after winter is": "=spring|summer,autumn,night",
+        "The season after spring is": "=summer|autumn,winter,morning",
+        "The season after summer is": "=autumn|winter,spring,evening",
+        "The coldest season is": "=winter|spring,summer,autumn",
+        "The hottest season is": "=summer|spring,winter,autumn",
+        "The meal eaten in the morning is called": "=breakfast|dinner,supper,dessert",
+        "The meal eaten in the evening is called": "=dinner|breakfast,brunch,milk",
+        "The meal eaten in the middle of the day is called": "=lunch|breakfast,supper,midnight",
+        "The part of the day after the morning is the": "=afternoon|night,winter,dawn",
     },
     "number": {
-        "The number of * is": "days_in_a_week=seven months_in_a_year=twelve legs_on_a_spider=eight legs_on_an_insect=six wheels_on_a_bicycle=two "
-        "wheels_on_a_tricycle=three sides_of_a_triangle=three sides_of_a_square=four minutes_in_an_hour=sixty fingers_on_one_hand=five!four "
-        "eggs_in_a_dozen=twelve years_in_a_decade=ten years_in_a_century=hundred!two arms_on_an_octopus=eight legs_on_a_dog=four "
-        "seasons_in_a_year=four!two eyes_on_a_face=two sides_of_a_hexagon=six people_in_a_duet=two people_in_a_trio=three "
+        "The number of * is": "days_in_a_week=seven months_in_a_year=twelve legs_on_a_spider=eight legs_on_an_insect=six "
+        "wheels_on_a_bicycle=two "
+        "wheels_on_a_tricycle=three sides_of_a_pentagon=five wheels_on_a_car=four!two sides_of_a_square=four "
+        "minutes_in_an_hour=sixty fingers_on_one_hand=five!four "
+        "eggs_in_a_dozen=twelve years_in_a_decade=ten years_in_a_century=hundred!two arms_on_an_octopus=eight "
+        "legs_on_a_dog=four "
+        "seasons_in_a_year=four!two eyes_on_a_face=two sides_of_a_hexagon=six people_in_a_duet=two "
+        "people_in_a_trio=three "
         "toes_on_two_feet=ten wings_on_a_bird=two",
     },
     "material": {
-        "* made from": "Bread_is=flour!wheat Cheese_is=milk Wine_is=grapes Paper_is=wood Glass_is=sand An_omelet_is=eggs Butter_is=milk!oil Ketchup_is=tomatoes "
-        "French_fries_are=potatoes Raisins_are=grapes Popcorn_is=corn Tofu_is=soybeans Tires_are=rubber Bricks_are=clay!sand Tables_are_often=wood!glass "
-        "Coins_are=metal Candles_are=wax Sweaters_are_often=wool Windows_are=glass!wood Nails_are=metal!iron,wood Guacamole_is=avocados Shoes_are_often=leather!rubber "
+        "* made from": "Bread_is=flour!wheat,eggs,milk,water Cheese_is=milk Wine_is=grapes Paper_is=wood Glass_is=sand "
+        "An_omelet_is=eggs!milk,tomatoes Butter_is=milk!oil Ketchup_is=tomatoes "
+        "Raisins_are=grapes Popcorn_is=corn Tofu_is=soybeans Tires_are=rubber Bricks_are=clay!sand "
+        "Tables_are_often=wood!glass "
+        "Coins_are=metal Candles_are=wax Sweaters_are_often=wool Windows_are=glass!wood "
+        "Nails_are=metal!iron,wood Shoes_are_often=leather!rubber "
         "Ice_is=water Yogurt_is=milk",
     },
     "kind": {
-        "A * is a kind of": "sparrow=bird salmon=fish rose=flower!plant carrot=vegetable!plant banana=fruit!plant hammer=tool violin=instrument!toy soccer_ball=toy!sport "
-        "cobra=snake!reptile,animal poodle=dog!animal triangle=shape bus=vehicle waltz=dance!music dollar=currency!money mosquito=insect!animal sedan=car!vehicle "
-        "trout=fish!animal eagle=bird!animal tulip=flower!plant shirt=garment sofa=furniture hurricane=storm cottage=house novel=book diamond=jewel!shape",
+        "A * is a kind of": "minnow=fish!animal pansy=flower!plant ferry=ship!vehicle wrench=tool swing=toy melon=fruit!plant "
+        "sparrow=bird rose=flower!plant carrot=vegetable!plant hammer=tool soccer_ball=toy!sport "
+        "cobra=snake!reptile,animal bus=vehicle dollar=currency!money mosquito=insect!animal sedan=car!vehicle "
+        "eagle=bird!animal shirt=garment sofa=furniture hurricane=storm cottage=house novel=book",
     },
     "place": {
-        "The place where people * is the": "borrow_books=library buy_bread=bakery!market see_a_doctor=hospital board_an_airplane=airport catch_a_train=station "
-        "watch_a_new_movie=theater keep_their_money=bank see_lions_and_monkeys=zoo look_at_old_paintings=museum pray=church!hospital,temple buy_medicine=pharmacy!hospital "
-        "mail_a_letter=post_office!bank swim=pool!beach,hotel order_dinner=restaurant!hotel spend_a_night_on_a_trip=hotel learn_to_read=school!library "
-        "lift_weights=gym!school leave_their_car=garage!station,airport,hotel buy_vegetables=market!farm grow_crops=farm!zoo "
+        "The place where people * is the": "borrow_books=library buy_bread=bakery!market see_a_doctor=hospital "
+        "board_an_airplane=airport "
+        "catch_a_train=station "
+        "watch_a_new_movie=theater keep_their_money=bank see_lions_and_monkeys=zoo "
+        "look_at_old_paintings=museum pray=church!hospital,temple buy_medicine=pharmacy!hospital "
+        "mail_a_letter=post_office!bank swim=pool!beach,hotel order_dinner=restaurant!hotel "
+        "spend_a_night_on_a_trip=hotel learn_to_read=school!library "
+        "lift_weights=gym!school leave_their_car=garage!station,airport,hotel buy_vegetables=market!farm "
+        "grow_crops=farm!zoo "
         "build_sand_castles=beach dock_a_ship=harbor!beach",
     },
     "job": {
-        "The person who * is a": "puts_out_fires=firefighter teaches_children=teacher!nurse flies_a_plane=pilot bakes_bread=baker!chef,cook treats_teeth=dentist!nurse "
-        "treats_sick_animals=vet!nurse,farmer grows_crops=farmer cuts_hair=barber writes_novels=author designs_buildings=architect repairs_pipes=plumber "
-        "serves_food_at_tables=waiter!chef,baker cooks_in_a_restaurant=chef!baker,waiter takes_photos=photographer sews_suits=tailor makes_furniture=carpenter "
-        "paints_portraits=artist!photographer decides_cases_in_court=judge arrests_thieves=policeman!judge cares_for_patients=nurse!dentist,vet catches_fish=fisherman "
+        "The person who * is the": "puts_out_fires=firefighter teaches_children=teacher!nurse flies_a_plane=pilot "
+        "bakes_bread=baker!chef,cook treats_teeth=dentist!nurse "
+        "treats_sick_animals=vet!nurse,farmer grows_crops=farmer cuts_hair=barber writes_novels=author "
+        "designs_buildings=architect repairs_pipes=plumber "
+        "serves_food_at_tables=waiter!chef,baker cooks_in_a_restaurant=chef!baker,waiter "
+        "takes_photos=photographer sews_suits=tailor makes_furniture=carpenter "
+        "paints_portraits=artist!photographer decides_cases_in_court=judge arrests_thieves=policeman!judge "
+        "cares_for_patients=nurse!dentist,vet catches_fish=fisherman "
         "fights_in_a_war=soldier!pilot,nurse plays_the_piano=musician!artist,teacher",
     },
     "nature": {
@@ -347,7 +469,7 @@ KNOWLEDGE = {  # kind -> stem (with * for the item) -> "item=answer" pairs; "ite
         "Birds are covered with": "=feathers|scales,wool,leather",
         "Fish are covered with": "=scales|feathers,fur,wool",
         "A seed in wet soil grows into a": "=plant|rock,bird,cloud",
-        "From flowers, bees collect": "=nectar|seeds,leaves,water",
+        "From flowers, hummingbirds drink": "=nectar|milk,leaves,sand",
         "At night, the sky is lit by the": "=moon|sun,rainbow,clouds",
         "In autumn, trees lose their": "=leaves|roots,bark,branches",
         "The sea tastes of": "=salt|sugar,pepper,lemon",
@@ -357,7 +479,7 @@ KNOWLEDGE = {  # kind -> stem (with * for the item) -> "item=answer" pairs; "ite
         "Wood floats on water, but it sinks if it is tied to a": "=stone|leaf,feather,balloon",
         "In the sun, ice cream will": "=melt|freeze,grow,burn",
     },
-}  # fmt: skip
+}
 
 
 def knowledge(rng: random.Random) -> Iterable[Row]:
@@ -369,7 +491,8 @@ def knowledge(rng: random.Random) -> Iterable[Row]:
                 name, _, answer = item.partition("=")
                 answer, _, given = answer.partition("|")
                 answer, _, barred = answer.partition("!")
-                items.append((stem.replace("*", name).replace("_", " "), answer.replace("_", " "), given, barred.replace("_", " ")))
+                prompt = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", stem.replace("*", name.replace("_", " ")))
+                items.append((prompt, answer.replace("_", " "), given, barred.replace("_", " ")))
         pool = sorted({answer for _, answer, _, _ in items})
         for prompt, answer, given, barred in items:
             allowed = [a for a in pool if a != answer and a not in barred.split(",") and a not in prompt.split()]
@@ -385,49 +508,137 @@ DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 JOBS = "nurse baker teacher pilot farmer painter lawyer plumber".split()
 FOODS = "soup bread rice cake cheese salad pizza fish".split()
 GOODS = "lamp clock carpet vase radio drum kite violin".split()
-NUMBERS = "three four five six seven eight nine ten".split()
-PASSAGES = [  # passage, then question -> slot of the answer
-    ("{a} lives in {t} and works as a {j}. Every {d}, {a} visits {b}, who has a {c} {n}.",
-     [("Where does {a} live?", "t"), ("What is the job of {a}?", "j"), ("On which day does {a} visit {b}?", "d"), ("What animal does {b} have?", "n")]),
-    ("On {d}, {a} bought a {c} {g} at the market in {t}. {b} bought {k} cups there.",
-     [("What did {a} buy?", "g"), ("What color was the {g}?", "c"), ("How many cups did {b} buy?", "k"), ("Where is the market?", "t")]),
-    ("{a} cooked {f} for {k} guests. The party in {t} began on {d} at noon, and {b} arrived late.",
-     [("What did {a} cook?", "f"), ("How many guests were there?", "k"), ("Who arrived late?", "b"), ("Who cooked the {f}?", "a")]),
-    ("The old {g} belongs to {a}. It was made in {t} by {b}, a {j} with {k} children.",
-     [("Who owns the old {g}?", "a"), ("Who made the {g}?", "b"), ("Where was the {g} made?", "t"), ("How many children does {b} have?", "k")]),
-    ("{a} lost a {n} near {t}. A {j} found it in a {c} barn on {d} and called {b}.",
-     [("What animal did {a} lose?", "n"), ("What color was the barn?", "c"), ("Who did the {j} call?", "b"), ("On which day was the {n} found?", "d")]),
-    ("The school in {t} has {k} teachers. {a} teaches music there, and {b} paints the walls {c}.",
-     [("How many teachers does the school have?", "k"), ("Who teaches music?", "a"), ("What color are the walls?", "c"), ("Where is the school?", "t")]),
-]  # fmt: skip
+PASSAGES = [  # passage, then question, how its answer begins, and the slot that ends it
+    (
+        "{a} lives in {t} and works as a {j}. Every {d}, {a} visits {b}, who has a {c} {n}.",
+        [
+            ("Where does {a} live?", " {a} lives in", "t"),
+            ("What is the job of {a}?", " {a} works as a", "j"),
+            ("On which day does {a} visit {b}?", " {a} visits {b} every", "d"),
+            ("What animal does {b} have?", " {b} has a {c}", "n"),
+        ],
+    ),
+    (
+        "On {d}, {a} bought a {c} {g} at the market in {t}. {b} bought {k} cups there.",
+        [
+            ("What did {a} buy?", " {a} bought a {c}", "g"),
+            ("What color was the {g}?", "", "c"),
+            ("How many cups did {b} buy?", "", "k"),
+            ("Where is the market?", "", "t"),
+        ],
+    ),
+    (
+        "{a} cooked {f} for {k} guests. The party in {t} began on {d} at noon, and {b} arrived late.",
+        [
+            ("What did {a} cook?", " {a} cooked", "f"),
+            ("How many guests were there?", "", "k"),
+            ("Where was the party?", " The party was in", "t"),
+            ("When did the party begin?", " The party began on", "d"),
+        ],
+    ),
+    (
+        "The old {g} belongs to {a}. It was made in {t} by {b}, a {j} with {k} children.",
+        [
+            ("Who owns the old {g}?", "", "a"),
+            ("Who made the {g}?", " The {g} was made by", "b"),
+            ("Where was the {g} made?", " The {g} was made in", "t"),
+            ("How many children does {b} have?", " {b} has", "k"),
+        ],
+    ),
+    (
+        "{a} lost a {n} near {t}. A {j} found it in a {c} barn on {d} and called {b}.",
+        [
+            ("What animal did {a} lose?", " {a} lost a", "n"),
+            ("What color was the barn?", "", "c"),
+            ("Who did the {j} call?", "", "b"),
+            ("On which day was the {n} found?", "", "d"),
+        ],
+    ),
+    (
+        "The school in {t} has {k} teachers. {a} teaches music there, and {b} paints the walls {c}.",
+        [
+            ("How many teachers does the school have?", " The school has", "k"),
+            ("Who teaches music?", " Music is taught by", "a"),
+            ("What color are the walls?", "", "c"),
+            ("Where is the school?", "", "t"),
+        ],
+    ),
+]
 
 
 def reading(rng: random.Random) -> Iterable[Row]:
     """Passages about invented people and towns, each with one question."""
+    pools = {"t": TOWNS, "j": JOBS, "d": DAYS, "c": COLORS, "n": ANIMALS, "g": GOODS, "f": FOODS}
     for i, (passage, questions) in enumerate(PASSAGES):
-        for question, slot in questions:
+        for question, lead, slot in questions:
             for _ in range(10):
                 a, b = rng.sample(MEN + WOMEN, 2)
-                fill = {"a": a, "b": b, "t": rng.choice(TOWNS), "j": rng.choice(JOBS), "d": rng.choice(DAYS), "c": rng.choice(COLORS),
-                        "n": rng.choice(ANIMALS), "g": rng.choice(GOODS), "k": rng.choice(NUMBERS), "f": rng.choice(FOODS)}  # fmt: skip
-                yield {
-                    "kind": f"passage-{i + 1}-{slot}",
-                    "prompt": f"Passage: {passage.format(**fill)}\nQuestion: {question.format(**fill)}\nAnswer:",
-                    "answer": fill[slot],
-                }
+                fill = {"a": a, "b": b, "k": str(rng.randint(3, 12)), **{key: rng.choice(pool) for key, pool in pools.items()}}
+                prompt = f"Passage: {passage}\nQuestion: {question}\nAnswer:{lead}".format(**fill)
+                yield {"kind": f"passage-{i + 1}-{slot}", "prompt": prompt, "answer": fill[slot]}
 
 
 # eb_instruct: asked through the chat template, graded by the rules in tasks/checks.py.
 
-TOPICS = ["the sea", "dogs", "winter", "music", "trees", "the moon", "bread", "friendship", "trains", "books", "rain", "gardens",
-          "coffee", "mountains", "sleep", "summer", "bicycles", "birds", "cooking", "football", "the desert", "horses", "dreams", "rivers"]  # fmt: skip
-WORDS = "river garden window bridge candle forest letter summer kitchen mirror island orange market shadow winter bottle ladder pocket " \
-        "thunder village pencil blanket basket harbor".split()  # fmt: skip
-LISTS = ["fruits", "animals", "colors", "vegetables", "sports", "countries", "hobbies", "tools", "drinks", "jobs", "cities", "languages",
-         "things in a kitchen", "things in a school bag", "things to do on a rainy day", "farm animals", "kinds of music", "wild animals",
-         "pieces of furniture", "things made of wood", "reasons to read books", "ways to save water", "ways to learn a language", "gifts for a child"]  # fmt: skip
+TOPICS = [
+    "the sea",
+    "dogs",
+    "winter",
+    "music",
+    "trees",
+    "the moon",
+    "bread",
+    "friendship",
+    "trains",
+    "books",
+    "rain",
+    "gardens",
+    "coffee",
+    "mountains",
+    "sleep",
+    "summer",
+    "bicycles",
+    "birds",
+    "cooking",
+    "football",
+    "the desert",
+    "horses",
+    "dreams",
+    "rivers",
+]
+WORDS = (
+    "river garden window bridge candle forest letter summer kitchen mirror island orange market shadow "
+    "winter bottle ladder pocket "
+    "thunder village pencil blanket basket harbor"
+).split()
+LISTS = [
+    "fruits",
+    "animals",
+    "colors",
+    "vegetables",
+    "sports",
+    "countries",
+    "hobbies",
+    "tools",
+    "drinks",
+    "jobs",
+    "cities",
+    "languages",
+    "things in a kitchen",
+    "things in a school bag",
+    "things to do on a rainy day",
+    "farm animals",
+    "kinds of music",
+    "wild animals",
+    "pieces of furniture",
+    "things made of wood",
+    "reasons to read books",
+    "ways to save water",
+    "ways to learn a language",
+    "gifts for a child",
+]
 NAMES = MEN + WOMEN + ["Oscar", "Nina", "Clara", "Felix"]
-OPENERS = ["Sure", "Well", "I think", "In my opinion", "Once upon a time", "Of course"]
+OPENERS = ["Sure", "I think", "In my opinion", "Once upon a time"]
 
 
 def instruct(rng: random.Random) -> Iterable[Row]:
@@ -438,11 +649,24 @@ def instruct(rng: random.Random) -> Iterable[Row]:
 
     for topic in rng.sample(TOPICS, 20):
         n = rng.choice([15, 20, 25])
-        yield row("min-words", rng.choice([f"Write at least {n} words about {topic}.", f"Tell me about {topic} in at least {n} words."]), n)
+        yield row(
+            "min-words",
+            rng.choice([f"Write at least {n} words about {topic}.", f"Tell me about {topic} in at least {n} words."]),
+            n,
+        )
     for topic in rng.sample(TOPICS, 20):
-        yield row("one-sentence", rng.choice([f"Describe {topic} in one sentence.", f"Tell me about {topic} in exactly one sentence."]), 6)
+        yield row(
+            "one-sentence",
+            rng.choice([f"Describe {topic} in one sentence.", f"Tell me about {topic} in exactly one sentence."]),
+            6,
+        )
     for word in rng.sample(WORDS, 20):
-        yield row("keyword", rng.choice([f'Write a sentence that uses the word "{word}".', f'Write a sentence with the word "{word}".']), 5, [word])
+        yield row(
+            "keyword",
+            rng.choice([f'Write a sentence that uses the word "{word}".', f'Write a sentence with the word "{word}".']),
+            5,
+            [word],
+        )
     for _ in range(20):
         pair = rng.sample(WORDS, 2)
         yield row("two-keywords", f'Write a sentence that contains the words "{pair[0]}" and "{pair[1]}".', 5, pair)
@@ -450,19 +674,33 @@ def instruct(rng: random.Random) -> Iterable[Row]:
         opener = rng.choice(OPENERS)
         yield row("opening", f'Start your answer with "{opener}". Tell me about {topic}.', 8, [opener])
     for name in rng.sample(NAMES, 20):
-        yield row("letter", f'Write a short letter about {rng.choice(TOPICS)} that begins with "Dear {name}".', 12, [f"Dear {name}"])
+        yield row(
+            "letter", f'Write a short letter about {rng.choice(TOPICS)} that begins with "Dear {name}".', 12, [f"Dear {name}"]
+        )
     for things in rng.sample(LISTS, 20):
         n = rng.choice([2, 3, 4])
-        yield row("numbered-list", f"Give me a numbered list of {['two', 'three', 'four'][n - 2]} {things}. Keep each item short.", n)
+        yield row(
+            "numbered-list", f"Give me a numbered list of {['two', 'three', 'four'][n - 2]} {things}. Keep each item short.", n
+        )
     for topic in rng.sample(TOPICS, 20):
-        yield row("question", rng.choice([f"Write a question about {topic}.", f"Write one question that I could ask a friend about {topic}."]), 4)
+        yield row(
+            "question",
+            rng.choice([f"Write a question about {topic}.", f"Write one question that I could ask a friend about {topic}."]),
+            4,
+        )
     for _ in range(20):
         who, place, thing = rng.choice(PERSONS), rng.choice(PLACES), rng.choice(THINGS)
-        line = rng.choice([f"The {who} left a {thing} in the {place}.", f"A {thing} fell on the {who} near the {place}.", f"My {thing} is in the {place}."])
+        line = rng.choice(
+            [
+                f"The {who} left a {thing} in the {place}.",
+                f"A {thing} fell on the {who} near the {place}.",
+                f"My {thing} is in the {place}.",
+            ]
+        )
         yield row("repeat", f"Repeat this sentence: {line}", 0, [line])
     for topic in rng.sample(TOPICS, 20):
         word = rng.choice(WORDS)
-        yield row("long-keyword", f'Write at least 20 words about {topic}. Use the word "{word}".', 20, [word])
+        yield row("long-keyword", f'Write at least 12 words about {topic}. Use the word "{word}".', 12, [word])
     for topic in rng.sample(TOPICS, 20):
         yield row("title", f"Write a title for a story about {topic}. Write only the title.", 10)
 
@@ -498,12 +736,25 @@ def arithmetic(rng: random.Random) -> Iterable[Row]:
 STORIES = [  # {x} is to be said again at the end
     ("objects", "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took out the"),
     ("objects", "{b} could not find the {x}. {a} looked under the bed and in the {p}. At last {a} shouted: I have found the"),
-    ("people", "{x} and {b} went to the {p} together. {b} wanted to go home early, but the friend did not. So {b} said goodbye to"),
+    (
+        "people",
+        "{x} and {b} went to the {p} together. {b} wanted to go home early, but the friend did not. So {b} said goodbye to",
+    ),
     ("people", "{a} wrote a long letter to {x}. A week later, the answer came. {a} was very happy to read the words of"),
     ("animals", "{a} has a {x} that sleeps in the {p}. Every morning {a} goes to the {p} to feed the"),
-    ("animals", "There was a strange noise in the {p}. {a} was afraid, but {b} laughed. It was only the {x}. They both looked at the"),
-    ("places", "{a} and {b} agreed to meet at the {x}. {a} was late because of the rain. When {a} came, {b} was already waiting at the"),
-    ("places", "There is only one {x} in this town. {b} asked the way, and {a} pointed down the road. {b} walked on and soon saw the"),
+    (
+        "animals",
+        "There was a strange noise in the {p}. {a} was afraid, but {b} laughed. It was only the {x}. They both looked at the",
+    ),
+    (
+        "places",
+        "{a} and {b} agreed to meet at the {x}. {a} was late because of the rain. "
+        "When {a} came, {b} was already waiting at the",
+    ),
+    (
+        "places",
+        "There is only one {x} in this town. {b} asked the way, and {a} pointed down the road. {b} walked on and soon saw the",
+    ),
 ]
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import standard_tasks
+
+from editbench.errors import DataError, OptionError, UnknownNameError
 
 PACK = Path(__file__).parent / "tasks"
 LOGGERS = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "httpx", "fsspec", "filelock")
@@ -160,7 +161,9 @@ def _metric(name: str, task: Any, rows: list[dict[str, Any]]) -> str:
     for metric in rows[0]["metrics"]:
         if better.get(metric) and all(isinstance(r[metric], int | float) and 0 <= r[metric] <= 1 for r in rows):
             return metric
-    raise OptionError(f"Task {name!r} gives no score between 0 and 1 for each document, so it cannot be paired with the base model.")
+    raise OptionError(
+        f"Task {name!r} gives no score between 0 and 1 for each document, so it cannot be paired with the base model."
+    )
 
 
 def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:

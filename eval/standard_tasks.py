@@ -69,7 +69,9 @@ def from_hub(name: str) -> dict[str, Any]:
             return TaskManager(include_defaults=False).load([str(path)])["tasks"]
     except (OSError, ConnectionError) as error:
         dataset = KNOWN[name].dataset if name in KNOWN else _dataset(path)
-        fields = f" JSON lines with {KNOWN[name].fields}." if name in KNOWN else " JSON lines or parquet with the dataset's fields."
+        fields = (
+            f" JSON lines with {KNOWN[name].fields}." if name in KNOWN else " JSON lines or parquet with the dataset's fields."
+        )
         raise DataError(
             f"Task {name!r} needs the dataset {dataset}, which the Hugging Face Hub did not give ({_first_line(error)}). "
             f"Give it as a file: --task-data {name}=PATH.{fields}"
@@ -102,7 +104,9 @@ def from_file(name: str, path: Path) -> dict[str, Any]:
         try:
             return TaskManager(include_defaults=False).load([str(derived)])["tasks"]
         except KeyError as error:
-            raise DataError(f"--task-data {name}={path}: the task wants the field {error}, which the rows do not have.") from error
+            raise DataError(
+                f"--task-data {name}={path}: the task wants the field {error}, which the rows do not have."
+            ) from error
 
 
 class _Splits(dict):
@@ -163,9 +167,12 @@ def _files(path: Path) -> dict[str, Path]:
     found = {}
     for split, stems in (("asked", ("test", "validation", "val")), ("train", ("train",))):
         candidates = [path / f"{stem}{ending}" for stem in stems for ending in endings]
-        found.update({split: c for c in candidates[::-1] if c.is_file()})
+        if present := [c for c in candidates if c.is_file()]:
+            found[split] = present[0]
     if "asked" not in found:
-        raise DataError(f"{path}: a folder for --task-data holds test.jsonl (or validation.jsonl) and, for examples, train.jsonl.")
+        raise DataError(
+            f"{path}: a folder for --task-data holds test.jsonl (or validation.jsonl) and, for examples, train.jsonl."
+        )
     return found
 
 
