@@ -145,15 +145,16 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         text = raw.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({_first_line(error)}).") from error
+    # Not splitlines: a JSON string may hold a line separator of Unicode.
+    lines = [text] if text.lstrip().startswith("[") else text.split("\n")
     rows: list[Any] = []
-    try:
-        if text.lstrip().startswith("["):
-            rows = json.loads(text)
-        else:
-            # Not splitlines: a JSON string may hold a line separator of Unicode.
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, record {len(rows) + 1}: not JSON ({error.msg}).") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg}).") from error
+    if rows and isinstance(rows[0], list):
+        rows = rows[0]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: wants one JSON object a line, and at least one.")
     return rows
