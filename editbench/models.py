@@ -104,12 +104,14 @@ class LanguageModel:
             sha.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return sha.hexdigest()[:16]
 
-    def compute(self) -> Any:
-        """The context in which forward passes run."""
+    def compute(self, weights_fixed: bool = False) -> Any:
+        """The context in which forward passes run; ``weights_fixed`` promises that no weight changes inside it.
+
+        A promise kept saves half the time on a CPU: each weight is then cast to bfloat16 once, not once a pass.
+        """
         if self.precision == "float32":
             return nullcontext()
-        # no cache: a cast made under no_grad must not serve a pass that needs gradients
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=False)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=weights_fixed)
 
     # --- text -----------------------------------------------------------------------------------------------
 
@@ -193,7 +195,7 @@ class LanguageModel:
         """For each (prompt ids, target ids): log-probabilities of the target's tokens, float32, shape (len(target),)."""
         result: list[Any] = [None] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar, self.compute():
+        with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar, self.compute(weights_fixed=True):
             for chunk in batched(order, batch_size):
                 rows = [pairs[i][0] + pairs[i][1] for i in chunk]
                 ids_BT, mask_BT = text.pad_left(rows, self.device)
@@ -227,7 +229,7 @@ class LanguageModel:
         """
         result: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        with progress.task(what, len(prompts), "texts") if what else nullcontext() as bar, self.compute():
+        with progress.task(what, len(prompts), "texts") if what else nullcontext() as bar, self.compute(weights_fixed=True):
             for chunk in batched(order, batch_size):
                 self._decode_batch(prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop)
                 if bar:

@@ -38,11 +38,12 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     needs_subject: ClassVar[bool] = False
     needs_covariance: ClassVar[bool] = False
-    always_in_table: ClassVar[bool] = False
-    """Baselines that ``compare`` adds by itself."""
 
     seed: int = 0
     """Seed of all random choices."""
+
+    def prepare(self, model: LanguageModel) -> None:
+        """Computes and caches what does not depend on the facts (covariance). ``inject`` works without it, too."""
 
     @abstractmethod
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
@@ -115,6 +116,9 @@ class Corpus(ABC):
     """True where ``--data`` (a path, a hub id or a URL) must be given or the published file fetched."""
     url: ClassVar[str | None] = None
     sha256: ClassVar[str | None] = None
+
+    skipped: Sequence[str] = ()
+    """After ``load``: the records that were left out, one reason each."""
 
     @abstractmethod
     def load(self, data: str | Path | None = None) -> list[Case]:

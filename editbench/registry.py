@@ -14,7 +14,7 @@ from typing import Any
 
 from editbench.errors import PluginError, UnknownNameError
 
-KINDS = {"methods": "method", "corpora": "corpus"}
+KINDS = {"methods": "method", "corpora": "corpus", "eval": "evaluator"}
 
 
 def _table(group: str) -> dict[str, str]:
@@ -39,6 +39,23 @@ def names(group: str) -> list[str]:
     return sorted(_table(group))
 
 
+def baselines() -> tuple[str, ...]:
+    """The methods that every table shows, in the order in which they run."""
+    return importlib.import_module("editbench.methods").BASELINES
+
+
+def check(group: str, name: str) -> str:
+    """``module:Class`` of the plug-in called ``name``; imports nothing of it.
+
+    Raises:
+        UnknownNameError: no such name; suggests the nearest ones.
+    """
+    table = _table(group)
+    if name not in table:
+        raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
+    return table[name]
+
+
 def get(group: str, name: str) -> Any:
     """The plug-in class called ``name``.
 
@@ -46,13 +63,10 @@ def get(group: str, name: str) -> Any:
         UnknownNameError: no such name; suggests the nearest ones.
         PluginError: the plug-in's module fails to import, or lacks the class.
     """
-    table = _table(group)
-    if name not in table:
-        raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
-    module, _, attribute = table[name].partition(":")
+    module, _, attribute = check(group, name).partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        if table[name].startswith("editbench."):
+        if module.startswith("editbench."):
             raise
-        raise PluginError(f"The {KINDS[group]} {name!r} ({table[name]}) is broken: {type(error).__name__}: {error}") from error
+        raise PluginError(f"The {KINDS[group]} {name!r} ({module}:{attribute}) is broken: {type(error).__name__}: {error}") from error

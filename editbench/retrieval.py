@@ -51,6 +51,12 @@ class Retriever:
         return best
 
     def context(self, prompt: str) -> str | None:
-        """The text to stand before ``prompt``: the retrieved fact as a statement, or None."""
+        """The text to stand before ``prompt``: the retrieved fact as a note, or None."""
         fact = self.find(prompt)
-        return None if fact is None else fact.statement
+        return None if fact is None else guidance(fact)
+
+
+def guidance(fact: Fact) -> str:
+    """The fact as a note in front of a prompt: what in-context editing shows, and what the expert and the teacher read."""
+    worked = f"\n{fact.demonstration}" if fact.demonstration else ""
+    return f"Answer from this note.\nNote: {fact.statement}{worked}"

@@ -1,1 +1,9 @@
 """Applied model in, scores out. Does not know who made the edit."""
+
+BUILTINS = {
+    "probes": "editbench.eval.probes:ask",
+    "metrics": "editbench.eval.probes:metrics",
+    "retention": "editbench.eval.retention:evaluate",
+    "task-names": "editbench.eval.retention:task_names",
+    "resolve-tasks": "editbench.eval.retention:resolve_tasks",
+}

@@ -9,3 +9,5 @@ BUILTINS = {
     "rome": "editbench.methods.rome:Rome",
     "memit": "editbench.methods.memit:Memit",
 }
+
+BASELINES = ("base", "ice")

@@ -51,19 +51,6 @@ def read_at(
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """No weight asks for a gradient inside."""
-    wanted = [(p, p.requires_grad) for p in model.parameters()]
-    for p, _ in wanted:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p, flag in wanted:
-            p.requires_grad_(flag)
-
-
-@contextmanager
 def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor) -> Iterator[None]:
     """Inside, layers 0..``layer`` compute nothing: the pass continues from ``hidden_BTD``, the output of ``layer``.
 

@@ -19,7 +19,7 @@ that the loss reads; a fact stops when its nll alone (not the sum) is below ``st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ from transformers import DynamicCache
 
 from editbench import progress
 from editbench.layout import hidden_of
-from editbench.methods._hooks import added, frozen, read_at, resumed_above
+from editbench.methods._hooks import added, read_at, resumed_above
 from editbench.models import LanguageModel, batched
 from editbench.text import pad_left
 from editbench.types import Fact
@@ -93,14 +93,16 @@ def key_rows(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str
 
 
 def optimize(
-    model: LanguageModel, facts: Sequence[Fact], layer: int, site: str, prefixes: Sequence[str], solver: Solver, what: str
+    model: LanguageModel, facts: Sequence[Fact], layer: int, site: str, prefixes: Sequence[str], solver: Solver, what: str | None = None
 ) -> Targets:
     """The target value of each fact at ``layer``; weights, hooks and gradients of ``model`` are left as found."""
     order = sorted(range(len(facts)), key=lambda i: len(facts[i].prompt))
     solved: list[tuple[torch.Tensor, ...]] = [()] * len(facts)
-    with frozen(model.model), progress.task(what, len(facts), "facts") as bar:
+    with progress.task(what, len(facts), "facts") if what else nullcontext() as bar:
         for chunk in batched(order, solver.facts_at_once):
-            parts = _Batch(model, [facts[i] for i in chunk], layer, site, prefixes).solve(solver, bar)
+            batch = _Batch(model, [facts[i] for i in chunk], layer, site, prefixes)
+            with model.compute(weights_fixed=True):
+                parts = batch.solve(solver, bar)
             for row, i in enumerate(chunk):
                 solved[i] = tuple(part[row] for part in parts)
     return Targets(*(torch.stack(column) for column in zip(*solved, strict=True)))
@@ -181,7 +183,7 @@ class _Batch:
         self.length_R = torch.tensor([max(1, len(t)) for t in labels], device=device)
         self.essence_N = torch.tensor([r for r, t in enumerate(labels) if not t], device=device)
 
-    def solve(self, solver: Solver, bar: progress.Bar) -> tuple[torch.Tensor, ...]:
+    def solve(self, solver: Solver, bar: progress.Bar | None) -> tuple[torch.Tensor, ...]:
         """(v_0, v*, nll, clamped, steps) of the facts. Adam is written out because each fact stops by itself."""
         delta_ND = torch.zeros_like(self.start_ND)
         first_ND, second_ND = torch.zeros_like(delta_ND), torch.zeros_like(delta_ND)
@@ -204,11 +206,13 @@ class _Batch:
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
             if step == solver.steps - 1 or done.all():
-                bar.advance(len(who))
+                if bar:
+                    bar.advance(len(who))
                 break
             # d||delta|| / d delta is undefined at 0, where torch gives 0
             (gradient,) = torch.autograd.grad(loss.sum(), delta)
-            bar.advance(int(done.sum()))
+            if bar:
+                bar.advance(int(done.sum()))
             active_N[who[done]] = False
             who, gradient = who[~done], gradient[~done].float()
             first_ND[who] = 0.9 * first_ND[who] + 0.1 * gradient
@@ -232,7 +236,6 @@ class _Batch:
         row_index[rows] = torch.arange(len(rows), device=delta.device)
         delta_RD = delta[new_index[self.owner_R[rows]]]
         with ExitStack() as stack:
-            stack.enter_context(model.compute())
             if self.below_RSD is not None:
                 below = self.below_RSD[rows]
                 if self.site == "residual":

@@ -20,7 +20,6 @@ class Base(Method):
     name: ClassVar[str] = "base"
     kind: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "the unedited model"
-    always_in_table: ClassVar[bool] = True
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         return self.edit(model, facts)
@@ -38,7 +37,6 @@ class InContext(Method):
     kind: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "facts in context, the right one retrieved"
     paper: ClassVar[str] = "arXiv 2305.12740"
-    always_in_table: ClassVar[bool] = True
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         return self.edit(model, facts, context=Retriever(facts) if facts else None)

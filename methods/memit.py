@@ -17,6 +17,7 @@ Differs from the reference:
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -60,6 +61,16 @@ class WeightEditor(Method):
         if self.steps < 2 or self.v_lr <= 0 or self.prefixes < 0 or self.covariance_tokens < 2:
             raise ValueError("steps must be at least 2, v_lr above 0, prefixes at least 0, covariance_tokens at least 2")
 
+    @abstractmethod
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        """The layers that this method writes, ascending."""
+
+    def prepare(self, model: LanguageModel) -> None:
+        self.moments(model)
+
+    def moments(self, model: LanguageModel) -> dict[int, Moment]:
+        return second_moments(model, self.edited_layers(model), self.covariance, self.covariance_tokens, self.seed)
+
     def solver(self, clamp: float) -> Solver:
         return Solver(self.steps, self.v_lr, clamp, self.kl_factor, self.v_weight_decay)
 
@@ -79,13 +90,16 @@ class Memit(WeightEditor):
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
 
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        return check_layers(model, self.layers if self.layers is not None else default_layers(model.layout.depth))
+
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
             return self.edit(model, facts)
-        layers = check_layers(model, self.layers if self.layers is not None else default_layers(model.layout.depth))
+        layers = self.edited_layers(model)
         lam = self.lam if self.lam is not None else model.layout.mlp_width / 3
         gain = additive_gain(model, layers)
-        moments = second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
+        moments = self.moments(model)
         prefixes = context_prefixes(model, self.prefixes, self.seed)
         rows, positions = key_rows(model, facts, prefixes)
         bare = slice(None, None, 1 + len(prefixes))

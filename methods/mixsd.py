@@ -33,6 +33,7 @@ from editbench.matching import contains
 from editbench.methods._train import Example, Trainer, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel, batched
+from editbench.retrieval import guidance
 from editbench.text import pad_left
 from editbench.types import Fact, digest
 
@@ -110,7 +111,7 @@ class MixSD(Trainer):
         expert = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in facts]
         ids_BT, mask_BT = pad_left(naive + expert, model.device)
         cache, going = DynamicCache(config=model.model.config), list(range(len(facts)))
-        with model.compute():
+        with model.compute(weights_fixed=True):
             for step in range(self.max_new_tokens):
                 logits_2BV = model.logits(model.hidden(ids_BT, mask_BT, cache)[:, -1])
                 logp_2BV = logits_2BV.log_softmax(-1)
@@ -163,11 +164,6 @@ class Draft:
 
     def record(self) -> dict[str, Any]:
         return {**{k: v for k, v in asdict(self).items() if k != "fact"}, "fact": self.fact.id}
-
-
-def guidance(fact: Fact) -> str:
-    """What the expert reads before the prompt."""
-    return fact.statement if fact.demonstration is None else f"{fact.statement}\n{fact.demonstration}"
 
 
 def _draw(logp_V: torch.Tensor, temperature: float, dice: random.Random) -> int:

@@ -22,8 +22,8 @@ import torch
 
 from editbench.edit import Edit
 from editbench.methods._train import Trainer, label_states, train
-from editbench.methods.mixsd import guidance
 from editbench.models import LanguageModel
+from editbench.retrieval import guidance
 from editbench.types import Fact
 
 # N label positions of a batch, K teacher's top-k

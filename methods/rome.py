@@ -24,7 +24,6 @@ import torch
 
 from editbench import progress
 from editbench.edit import Edit
-from editbench.methods._covariance import second_moments
 from editbench.methods._hooks import read_at
 from editbench.methods._value import context_prefixes, key_rows, optimize
 from editbench.methods.memit import WeightEditor, check_layers, restore, write
@@ -47,12 +46,15 @@ class Rome(WeightEditor):
     clamp: float = 4.0
     """Largest ||delta|| as a multiple of ||v_0||."""
 
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        return check_layers(model, [self.layer if self.layer is not None else round(model.layout.depth / 6)])
+
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
             return self.edit(model, facts)
-        (layer,) = check_layers(model, [self.layer if self.layer is not None else round(model.layout.depth / 6)])
+        (layer,) = self.edited_layers(model)
         name = model.layout.weight_name(layer)
-        moment = second_moments(model, [layer], self.covariance, self.covariance_tokens, self.seed)[layer]
+        moment = self.moments(model)[layer]
         prefixes = context_prefixes(model, self.prefixes, self.seed)
         original = model.weight(name).detach().clone()
         lefts, rights, solved = [], [], []
@@ -60,7 +62,7 @@ class Rome(WeightEditor):
             with progress.task("rome: writing facts", len(facts), "facts") as bar:
                 for fact in facts:
                     rows, positions = key_rows(model, [fact], [])
-                    target = optimize(model, [fact], layer, "mlp", prefixes, self.solver(self.clamp), "")
+                    target = optimize(model, [fact], layer, "mlp", prefixes, self.solver(self.clamp))
                     v_star_d = target.value_ND[0].double()
                     projection = model.layout.out_projection(model.model, layer)
                     k_star_f = read_at(model, projection, "input", rows, positions)[0].double().cpu()

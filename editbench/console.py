@@ -1,0 +1,167 @@
+"""What the terminal shows: progress on stderr, tables on stdout. Plain lines when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from editbench.stats import cells_text
+
+PLAIN_WIDTH = 150
+QUIET_SECONDS = 5
+"""Steps shorter than this are not announced in plain mode."""
+
+
+def out() -> Console:
+    """The console of results."""
+    return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def say(message: str) -> None:
+    """One line of what is going on, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def reporter() -> Bars | Lines:
+    """Live bars on a terminal, a line every now and then elsewhere."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Bars:
+    """Progress bars with the time left."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            console=Console(file=sys.stderr),
+            transient=True,
+        )
+        self._open = 0
+
+    @contextmanager
+    def task(self, name: str, total: float | None, unit: str) -> Iterator[_Bar]:
+        if self._open == 0:
+            self._progress.start()
+        self._open += 1
+        task = self._progress.add_task(escape(name), total=total, count="")
+        try:
+            yield _Bar(self._progress, task, total, unit)
+        finally:
+            self._progress.remove_task(task)
+            self._open -= 1
+            if self._open == 0:
+                self._progress.stop()
+
+
+class _Bar:
+    def __init__(self, bars: Progress, task: TaskID, total: float | None, unit: str):
+        self._bars, self._task, self._total, self._unit, self._done = bars, task, total, unit, 0.0
+
+    def advance(self, n: float = 1) -> None:
+        self._done += n
+        count = f"{self._done:.0f} of {self._total:.0f} {self._unit}" if self._total else ""
+        self._bars.update(self._task, advance=n, count=count)
+
+
+class Lines:
+    """A line on stderr for each step that takes longer than a few seconds, repeated with the time left."""
+
+    def __init__(self, every: float = 10.0):
+        self._every = every
+
+    @contextmanager
+    def task(self, name: str, total: float | None, unit: str) -> Iterator[_Line]:
+        line = _Line(name, total, unit, self._every)
+        yield line
+        if line.shown:
+            say(f"  {name}: done in {time.monotonic() - line.started:.0f} s")
+
+
+class _Line:
+    def __init__(self, name: str, total: float | None, unit: str, every: float):
+        self._name, self._total, self._unit, self._every, self._done = name, total, unit, every, 0.0
+        self.started = time.monotonic()
+        self._next = self.started + QUIET_SECONDS
+        self.shown = False
+
+    def advance(self, n: float = 1) -> None:
+        self._done += n
+        now = time.monotonic()
+        if now < self._next or not self._total or self._done >= self._total or self._done <= 0:
+            return
+        left = (now - self.started) / self._done * (self._total - self._done)
+        say(f"  {self._name}: {self._done:.0f} of {self._total:.0f} {self._unit}, {left:.0f} s left")
+        self._next, self.shown = now + self._every, True
+
+
+def results(rows: Sequence[Mapping[str, Any]], about: str) -> list[Table]:
+    """The table of scores, and the table of retention by task where tasks were asked."""
+    scores = Table(title=about, title_justify="left", title_style="bold")
+    for column in ("Method", "Efficacy ↑", "Generalization ↑", "Specificity ↑", "Retention ↑", "Inject s ↓", "Memory ↓"):
+        scores.add_column(column, justify="left" if column == "Method" else "right", no_wrap=True)
+    for row in rows:
+        retention = "–" if row["retention_mean"] is None else f"{row['retention_mean']:.2f}"
+        scores.add_row(
+            escape(row.get("label") or row["method"]) + ("" if row["status"] == "done" else f" ({row['status']})"),
+            *(cells_text(row[axis]) for axis in ("efficacy", "generalization", "specificity")),
+            retention,
+            "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
+            "–" if not row["peak_memory_bytes"] else f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",
+        )
+    tables = [scores]
+    tasks = list(dict.fromkeys(task for row in rows for task in row["retention"]))
+    if tasks:
+        n = next(found["n"] for row in rows for found in row["retention"].values())
+        kept = Table(
+            title=f"Retention by task: score, and change against base with its 95% interval (n={n} a task)",
+            title_justify="left",
+            title_style="bold",
+        )
+        kept.add_column("Method", no_wrap=True)
+        for task in tasks:
+            kept.add_column(escape(task), justify="right")
+        for row in rows:
+            kept.add_row(escape(row.get("label") or row["method"]), *(_task_cell(row, task) for task in tasks))
+        tables.append(kept)
+    return tables
+
+
+def _task_cell(row: Mapping[str, Any], task: str) -> str:
+    found = row["retention"].get(task)
+    if found is None:
+        return "–"
+    if row["method"] == "base":
+        return f"{found['mean']:.2f}"
+    delta = {"mean": found["delta"], "low": found["delta_low"], "high": found["delta_high"]}
+    return f"{found['mean']:.2f}\n{cells_text(delta, sign=True)}"
+
+
+def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """Records as a table, one column a field."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for column in records[0] if records else ("name",):
+        table.add_column(column)
+    for record in records:
+        table.add_row(*(escape(_text(value)) for value in record.values()))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
