@@ -736,11 +736,8 @@ def arithmetic(rng: random.Random) -> Iterable[Row]:
 STORIES = [  # {x} is to be said again at the end
     ("objects", "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took out the"),
     ("objects", "{b} could not find the {x}. {a} looked under the bed and in the {p}. At last {a} shouted: I have found the"),
-    (
-        "people",
-        "{x} and {b} went to the {p} together. {b} wanted to go home early, but the friend did not. So {b} said goodbye to",
-    ),
-    ("people", "{a} wrote a long letter to {x}. A week later, the answer came. {a} was very happy to read the words of"),
+    ("people", "{b} has a friend called {x}. {x} is a {j} and knows many things. When {b} has a question, {b} always asks"),
+    ("people", "{x} opened the door of the {p}. {b} looked up and smiled: Good morning, {x}! And {a} said: Good morning,"),
     ("animals", "{a} has a {x} that sleeps in the {p}. Every morning {a} goes to the {p} to feed the"),
     (
         "animals",
@@ -766,7 +763,7 @@ def completion(rng: random.Random) -> Iterable[Row]:
         while len(made) < 28:
             x = rng.choice(pools[pool])
             a, b = rng.sample([n for n in MEN + WOMEN if n != x], 2)
-            text = story.format(x=x, a=a, b=b, p=rng.choice([p for p in PLACES if p != x]))
+            text = story.format(x=x, a=a, b=b, p=rng.choice([p for p in PLACES if p != x]), j=rng.choice(JOBS))
             if text not in made:
                 made.add(text)
                 yield {"kind": f"{pool}-{i % 2 + 1}", "prompt": text, "answer": x}

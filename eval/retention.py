@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from editbench.eval import standard_tasks
-
 from editbench.errors import DataError, OptionError, UnknownNameError
+from editbench.eval import standard_tasks
 
 PACK = Path(__file__).parent / "tasks"
 LOGGERS = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "httpx", "fsspec", "filelock")
