@@ -231,12 +231,17 @@ class LanguageModel:
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         with progress.task(what, len(prompts), "texts") if what else nullcontext() as bar, self.compute(weights_fixed=True):
             for chunk in batched(order, batch_size):
-                self._decode_batch(prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop)
-                if bar:
-                    bar.advance(len(chunk))
+                for share in self._decode_batch(
+                    prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop
+                ):
+                    if bar:
+                        bar.advance(len(chunk) * share)
         return result
 
-    def _decode_batch(self, prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop) -> None:
+    def _decode_batch(
+        self, prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop
+    ) -> Iterator[float]:
+        """Fills ``result`` for the rows of ``chunk``; yields the share of the work that each step was."""
         ids_BT, mask_BT = text.pad_left([prompts[i] for i in chunk], self.device)
         cache, rows = DynamicCache(config=self.model.config), list(chunk)
         for step in range(max_new_tokens):
@@ -250,7 +255,9 @@ class LanguageModel:
                 if not (stop_at_newline and result[i] and "\n" in self.decode([token]) and self.decode(result[i]).strip()):
                     going.append(row)
             if not going or step == max_new_tokens - 1:
+                yield 1 - step / max_new_tokens
                 return
+            yield 1 / max_new_tokens
             if len(going) < len(rows):
                 index = torch.tensor(going, device=self.device)
                 cache.batch_select_indices(index)

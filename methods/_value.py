@@ -205,14 +205,14 @@ class _Batch:
                 loss = nll + solver.kl_factor * kl + decay
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
-            if step == solver.steps - 1 or done.all():
-                if bar:
-                    bar.advance(len(who))
+            last = step == solver.steps - 1
+            if bar:
+                ended = len(who) if last else int(done.sum())
+                bar.advance(ended * (1 - step / solver.steps) + (len(who) - ended) / solver.steps)
+            if last or done.all():
                 break
             # d||delta|| / d delta is undefined at 0, where torch gives 0
             (gradient,) = torch.autograd.grad(loss.sum(), delta)
-            if bar:
-                bar.advance(int(done.sum()))
             active_N[who[done]] = False
             who, gradient = who[~done], gradient[~done].float()
             first_ND[who] = 0.9 * first_ND[who] + 0.1 * gradient

@@ -1,0 +1,56 @@
+"""How the defaults were chosen: the same number of trials for every method, on dev facts only.
+
+    python benchmarks/tune_defaults.py            # about an hour on two cores; resumes
+    python benchmarks/tune_defaults.py sft mixsd  # only these
+
+Corpus demo-counterfact, dev slice, 40 facts; retention on eb_instruct and eb_reading, 40 items each. Objective: the
+leaderboard's score, the harmonic mean of efficacy, generalization, specificity and mean retention. All trials are kept
+in ``benchmarks/results/tune_defaults.json``.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from editbench import console, progress, runner
+from editbench.leaderboard.rows import row
+from editbench.models import load_model
+from editbench.records import RunStore, write_json_atomic
+
+TRIALS = {
+    "sft": [{"lr": lr, "epochs": epochs} for lr in (2e-5, 5e-5) for epochs in (8, 14)],
+    "mixsd": [{"lr": lr, "epochs": epochs} for lr in (2e-5, 5e-5) for epochs in (8, 14)],
+    "opsd": [{"lr": lr, "epochs": epochs} for lr in (3e-5, 1e-4) for epochs in (8, 14)],
+    "memit": [{"lam": lam, "clamp": clamp} for lam in (150, 512) for clamp in (0.75, 1.5)],
+    "rome": [{"layer": layer, "clamp": clamp} for layer in (5, 8) for clamp in (2.0, 4.0)],
+}
+RESULT = Path(__file__).parent / "results" / "tune_defaults.json"
+
+
+def main(methods: list[str]) -> None:
+    done = json.loads(RESULT.read_text()) if RESULT.exists() else []
+    model = load_model()
+    for method in methods:
+        for options in TRIALS[method]:
+            if any(t["method"] == method and t["options"] == options for t in done):
+                continue
+            config = runner.RunConfig(
+                methods=(method,), model="smollm2-135m", corpus="demo-counterfact", part="dev", n=40,
+                tasks=("eb_instruct", "eb_reading"), limit=40, options={method: options},
+            )  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
+                with RunStore(folder).open(runner.identity(config)) as store:
+                    (summary,) = runner.run(runner.plan(config), model, store, lambda *_: None)
+            found = row(summary)
+            done.append({"method": method, "options": options, "status": summary["status"], "note": summary["note"],
+                         **{k: found[k] for k in ("score", "efficacy", "generalization", "specificity", "retention", "seconds")}})  # fmt: skip
+            RESULT.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(RESULT, done)
+            axes = " ".join(f"{a} {found[a]['mean'] or 0:.2f}" for a in ("efficacy", "generalization", "specificity"))
+            kept = " ".join(f"{t} {r['mean']:.2f} (base {r['base']:.2f})" for t, r in found["retention"].items())
+            print(f"{method} {options}: score {found['score'] or 0:.3f} {axes} {kept} {found['seconds'] or 0:.0f}s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(TRIALS))
