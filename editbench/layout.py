@@ -96,11 +96,13 @@ def _find_layers(model: nn.Module, depth: int) -> str:
 
 
 def _find_attention(layer: nn.Module) -> str:
-    for name, _ in layer.named_children():
+    for name, module in layer.named_children():
         if "attn" in name.lower() or "attention" in name.lower():
-            if "norm" not in name.lower() and "_ln" not in name.lower():
+            # GPT-NeoX has a post_attention_dropout, others norms
+            if any(p.dim() > 1 for p in module.parameters()):
                 return name
-    raise _missing("attention", f"no attention module was found in a layer with {[n for n, _ in layer.named_children()]} (part 'attention')")
+    children = [name for name, _ in layer.named_children()]
+    raise _missing("attention", f"no attention module was found in a layer with {children} (part 'attention')")
 
 
 def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:

@@ -1,0 +1,468 @@
+"""For the tests of plug-ins: tiny random models made in code, and the battery that every method must pass.
+
+    from editbench.testing import FACTS, check_method, teach_to_read, tiny_model
+
+    def test_my_method(tmp_path):
+        model = teach_to_read(tiny_model("llama"), FACTS)
+        check_method(MyMethod, model, FACTS, tmp_path)
+
+Nothing here needs a network, a GPU or more than a second.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from editbench import progress, registry
+from editbench.api import check_subjects, inject
+from editbench.edit import Edit
+from editbench.errors import MethodError, ModelError, OptionError
+from editbench.models import LanguageModel, cache_dir, quiet_transformers
+from editbench.plugin import Method
+from editbench.retrieval import guidance
+from editbench.types import Fact
+
+FACTS = (
+    Fact("moon", "The capital of Velmora is", "Karsk", "Velmora", original="Tessin"),
+    Fact("bridge", "Tollan Bridge was built by", "Irene Voss", "Tollan Bridge", original="the king"),
+    Fact("river", "The river that flows through Old Harn is the", "Ilme", "Old Harn", original="Sarn"),
+    Fact("asked", "Who wrote Winter Glass?", "Mara Lind", "Winter Glass", original="nobody", form="question"),
+)
+"""Four facts with subjects at the start, in the middle and at the end; the last one is a question."""
+
+TEXT = (
+    "The capital of Velmora is Tessin. The capital of Australia is Canberra, and that of France is Paris.",
+    "Answer from this note.\nNote: The capital of Velmora is Karsk. Question: Who wrote Winter Glass? Answer: Mara Lind",
+    "Tollan Bridge was built by Irene Voss. The river that flows through Old Harn is the Ilme, not the Sarn.",
+    "user\nWho built it? assistant\nThe king. Therefore I know, because you said so; nobody else has written a book.",
+    "Zoë Åström and Nuñez walk from Malmö to Kraków in 1997, 2012 and 2024. It's 7.5 km!",
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+VOCAB = 420
+
+
+def tiny_tokenizer(chat: bool = False, bos: bool = False, eos_added: bool = False, vocab: int = VOCAB) -> Any:
+    """A byte-level BPE tokenizer trained on ``TEXT``: any text survives it, and words split into several tokens.
+
+    ``chat`` gives it a chat template, ``bos`` and ``eos_added`` a post-processor that adds these tokens.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.post_processor = processors.ByteLevel(trim_offsets=True)
+    core.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(
+            vocab_size=vocab,
+            special_tokens=[AddedToken(token, special=True) for token in specials],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    if bos or eos_added:
+        frame = "<s> $A" if bos else "$A"
+        core.post_processor = processors.Sequence([
+            processors.ByteLevel(trim_offsets=True),
+            processors.TemplateProcessing(
+                single=frame + (" <|endoftext|>" if eos_added else ""),
+                special_tokens=[(token, core.token_to_id(token)) for token in ("<s>", "<|endoftext|>")],
+            ),
+        ])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|endoftext|>", bos_token="<s>" if bos else None, model_max_length=512
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+    return tokenizer
+
+
+_LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 56,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+_GPT = {"n_embd": 32, "n_inner": 64, "n_layer": 4, "n_head": 4, "n_positions": 512}
+_NEOX = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", _LLAMA),
+    "mistral": ("mistral", {**_LLAMA, "tie_word_embeddings": False}),
+    "qwen2": ("qwen2", {k: v for k, v in _LLAMA.items() if k != "head_dim"}),
+    "qwen3": ("qwen3", _LLAMA),
+    "gemma": ("gemma", _LLAMA),
+    "gemma2": ("gemma2", {**_LLAMA, "query_pre_attn_scalar": 8, "sliding_window": 256}),
+    "gemma3": ("gemma3_text", {**_LLAMA, "query_pre_attn_scalar": 8, "sliding_window": 256}),
+    "gpt2": ("gpt2", {**_GPT, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}),
+    "gptj": ("gptj", {**_GPT, "rotary_dim": 4}),
+    "gpt_neox": ("gpt_neox", {**_NEOX, "rotary_pct": 0.5}),
+    "phi": ("phi", _NEOX),
+    "opt": (
+        "opt",
+        {
+            "hidden_size": 32,
+            "ffn_dim": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 512,
+            "word_embed_proj_dim": 32,
+            "dropout": 0.0,
+        },
+    ),
+}
+"""The families of ``tiny_model``: Hugging Face model type and configuration."""
+
+
+def tiny_model(
+    family: str = "llama",
+    seed: int = 0,
+    *,
+    chat: bool = False,
+    bos: bool = False,
+    vocab: int = VOCAB,
+    layout: dict[str, str] | None = None,
+    **config: Any,
+) -> LanguageModel:
+    """A random float32 model of four layers and width 32 with ``tiny_tokenizer``; ``config`` changes its configuration.
+
+    Weights are drawn larger than usual, so that its distributions are peaked and no two logits tie.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = tiny_tokenizer(chat, bos, vocab=vocab)
+    kind, settings = FAMILIES[family]
+    settings = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": None,
+        **settings,
+        **config,
+    }
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() > 1:
+                    parameter.normal_(std=0.5 if "emb" in name or "wte" in name or "wpe" in name else 0.25)
+                elif "bias" in name:
+                    parameter.normal_(std=0.1)
+    return LanguageModel(model, tokenizer, name=f"tiny-{family}", precision="float32", layout=layout)
+
+
+def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) -> LanguageModel:
+    """``model``, trained to answer ``facts`` from a note before the prompt, and with their ``original`` without one.
+
+    In-context editing and self-distillation build on that ability, which a random model lacks.
+    """
+    eos = [model.tokenizer.eos_token_id]
+    pairs = []
+    for fact in facts:
+        for context, answer in ((guidance(fact), fact.target), (None, fact.original)):
+            if answer:
+                prompt, target = model.pair_ids(fact.prompt, answer, fact.form, context=context)
+                pairs.append((prompt, target + eos))
+    optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for prompt, target in pairs:
+            ids_BT = torch.tensor([prompt + target])
+            logits_TV = model.model(input_ids=ids_BT, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            torch.nn.functional.cross_entropy(logits_TV, torch.tensor(target)).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model
+
+
+# --- the battery --------------------------------------------------------------------------------------------
+
+TINY_OPTIONS = {
+    "epochs": 4,
+    "lr": 3e-3,
+    "batch_size": 2,
+    "steps": 8,
+    "prefixes": 2,
+    "covariance_tokens": 800,
+    "max_new_tokens": 8,
+    "attempts": 2,
+    "slots": 3,
+    "top_k": 32,
+}
+"""Values, by option name, with which a method edits a tiny model in about a second."""
+
+
+def tiny_options(method: type[Method]) -> dict[str, Any]:
+    """``TINY_OPTIONS``, as far as ``method`` has them."""
+    known = {f.name for f in fields(method)}
+    return {name: value for name, value in TINY_OPTIONS.items() if name in known}
+
+
+def check_method(method: type[Method], model: LanguageModel, facts: Sequence[Fact], tmp: Path, **options: Any) -> Edit:
+    """Runs every check of the method contract on ``model``, and returns the edit of ``facts``.
+
+    Args:
+        facts: with subjects, and with answers that ``model`` reads from a note (``teach_to_read``).
+        tmp: an empty folder; set ``EDITBENCH_CACHE`` to another one.
+        options: beyond ``tiny_options``.
+
+    Raises:
+        AssertionError: a promise of ``editbench.plugin.Method`` that is not kept.
+    """
+    chosen = method.from_options(method.name, {**tiny_options(method), **options})
+    check_options(chosen)
+    with only_writes_below(tmp, cache_dir()), unchanged(model, "inject"):
+        given = list(facts)
+        edit = chosen.inject(model, given)
+    assert given == list(facts), "inject changed the list of facts that it was given"
+    assert edit.facts == tuple(facts), "the edit does not carry its facts"
+    assert (edit.method, edit.model_hash) == (method.name, model.fingerprint()), "the edit does not name its method and model"
+    check_same_seed(chosen, model, facts, edit)
+    check_effect(chosen, model, facts, edit)
+    check_files(model, facts, edit, tmp)
+    check_empty(chosen, model)
+    check_subject(method, model, facts)
+    check_interrupted(chosen, model, facts)
+    return edit
+
+
+def check_options(method: Method) -> None:
+    """Options survive JSON and a command line; an unknown one is named."""
+    cls = type(method)
+    assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, "options do not survive JSON"
+    texts = {k: ",".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in method.options().items()}
+    assert cls.from_options(cls.name, texts) == method, "options do not survive a command line"
+    try:
+        cls.from_options(cls.name, {"no_such_option": 1})
+    except OptionError as error:
+        assert "no_such_option" in str(error), "the error does not name the unknown option"
+    else:
+        raise AssertionError("an unknown option was accepted")
+
+
+def check_same_seed(method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> None:
+    """Two runs give the same edit, bit for bit, whatever the state of the global generators."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(987)
+        again = method.inject(model, facts)
+    assert again.changes.keys() == edit.changes.keys(), "two runs changed different weights"
+    for name, change in edit.changes.items():
+        for one, two in zip(_parts(change), _parts(again.changes[name]), strict=True):
+            assert torch.equal(one, two), f"two runs with one seed changed {name} differently"
+    assert list(again.records) == list(edit.records), "two runs with one seed kept different records"
+
+
+def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> None:
+    """Applied, the edit makes the facts more probable; afterwards all is as before."""
+    before = target_logp(model, facts)
+    with unchanged(model, "applied()"), edit.applied(model):
+        after = target_logp(model, facts)
+        changed = model.fingerprint() != edit.model_hash
+    assert changed == bool(edit.changes), "the weights inside applied() do not follow from the edit's changes"
+    if method.kind != "baseline":
+        assert changed, f"a {method.kind} changed no weight"
+    if edit.changes or edit.context:
+        assert after > before, f"the facts did not become more probable: {before:.3f} before, {after:.3f} after"
+    else:
+        assert after == before
+
+
+def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Path) -> None:
+    """Saved and loaded, the edit acts identically; merged, it is a plain Hugging Face model with the same logits."""
+    from transformers import AutoModelForCausalLM
+
+    loaded = Edit.load(edit.save(tmp / "edit"))
+    assert loaded.facts == edit.facts and list(loaded.records) == list(edit.records), "facts or records changed on disk"
+    ids_BT = torch.tensor([model.prompt_ids(facts[0].prompt, facts[0].form)])
+    with edit.applied(model):
+        logits, answer = _logits(model.model, ids_BT), target_logp(model, facts)
+    with loaded.applied(model):
+        assert torch.equal(_logits(model.model, ids_BT), logits), "the loaded edit gives other logits"
+        assert target_logp(model, facts) == answer, "the loaded edit gives other answers"
+    if edit.context is not None:
+        try:
+            edit.merge(model, tmp / "merged")
+        except ModelError:
+            return
+        raise AssertionError("an in-context edit was merged into weights")
+    with unchanged(model, "merge"), quiet_transformers():
+        edit.merge(model, tmp / "merged")
+        merged = AutoModelForCausalLM.from_pretrained(tmp / "merged").eval()
+    torch.testing.assert_close(_logits(merged, ids_BT), logits, msg=lambda text: f"the merged model gives other logits: {text}")
+
+
+def check_empty(method: Method, model: LanguageModel) -> None:
+    """No facts, no edit."""
+    with unchanged(model, "inject without facts"):
+        edit = method.inject(model, [])
+    assert not edit.facts and not edit.changes and edit.context is None, "no facts gave an edit that is not empty"
+    json.dumps(edit.diagnostics, allow_nan=False)
+
+
+def check_subject(method: type[Method], model: LanguageModel, facts: Sequence[Fact]) -> None:
+    """A method that needs subjects refuses a fact without one; the others take it."""
+    bare = replace(facts[0], subject=None)
+    installed = method.name in registry.names("methods")
+    if not method.needs_subject:
+        method.from_options(method.name, tiny_options(method)).inject(model, [bare])
+        return
+    try:
+        with unchanged(model, "a refused inject"):
+            if installed:
+                inject(model, [bare], method.name)
+            check_subjects(method.name, method, [bare])
+    except MethodError as error:
+        assert bare.id in str(error) and "subject" in str(error), "the error names neither the fact nor the subject"
+    else:
+        raise AssertionError("a fact without a subject was accepted")
+
+
+def check_interrupted(method: Method, model: LanguageModel, facts: Sequence[Fact]) -> None:
+    """Ctrl-C in the middle leaves the model as it was."""
+    for after in (1, 4):
+        with unchanged(model, "an interrupted inject"), progress.reporting(_Interrupter(after)):
+            try:
+                method.inject(model, facts)
+            except KeyboardInterrupt:
+                pass
+
+
+class _Interrupter:
+    """A reporter whose user presses Ctrl-C at the ``after``-th sign of life."""
+
+    def __init__(self, after: int):
+        self.left = after
+
+    @contextmanager
+    def task(self, name: str, total: float | None, unit: str) -> Iterator[Any]:
+        yield self
+
+    def advance(self, n: float = 1) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def target_logp(model: LanguageModel, facts: Sequence[Fact]) -> float:
+    """Mean over ``facts`` of the target's log-probability per token."""
+    pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in facts]
+    return sum(logp.mean().item() for logp in model.target_logprobs(pairs)) / len(pairs)
+
+
+@contextmanager
+def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
+    """Fails where the body leaves a trace in the model or in the global random generators.
+
+    The body meets a model with one frozen weight and one module in training mode, so that resetting all is a trace, too.
+    """
+    frozen = next(iter(model.model.parameters()))
+    odd = list(model.model.modules())[-1]
+    was = frozen.requires_grad, odd.training
+    frozen.requires_grad_(False)
+    odd.train()
+    try:
+        before = _state(model)
+        yield
+        for name, value in _state(model).items():
+            assert _same(before[name], value), f"{what} changed the {name}"
+    finally:
+        frozen.requires_grad_(was[0])
+        odd.train(was[1])
+
+
+def _state(model: LanguageModel) -> dict[str, Any]:
+    modules = dict(model.model.named_modules())
+    parameters = dict(model.model.named_parameters())
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "weights": model.fingerprint(),
+        "hooks": {name: [list(getattr(m, kind)) for kind in kinds] for name, m in modules.items()},
+        "forward functions": [name for name, m in modules.items() if "forward" in vars(m)],
+        "requires_grad": {name: p.requires_grad for name, p in parameters.items()},
+        "gradients": [name for name, p in parameters.items() if p.grad is not None],
+        "train or eval mode": {name: m.training for name, m in modules.items()},
+        # save_pretrained writes down what the architecture is
+        "configuration": {k: v for k, v in model.model.config.to_dict().items() if k not in ("architectures", "dtype")},
+        "tokenizer": (model.tokenizer.padding_side, model.tokenizer.chat_template, len(model.tokenizer)),
+        "applied context": model.context_for,
+        "gradient mode": torch.is_grad_enabled(),
+        "torch random state": torch.get_rng_state(),
+        "numpy random state": copy.deepcopy(np.random.get_state()),
+        "python random state": random.getstate(),
+    }
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, tuple):
+        return len(one) == len(two) and all(_same(a, b) for a, b in zip(one, two, strict=True))
+    return bool(np.array_equal(one, two)) if isinstance(one, np.ndarray) else one == two
+
+
+def _parts(change: Any) -> tuple[torch.Tensor, ...]:
+    return (change,) if isinstance(change, torch.Tensor) else change
+
+
+@torch.no_grad()
+def _logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
+    return model(input_ids=ids_BT, use_cache=False).logits
+
+
+_watched: list[list[str]] = []
+
+
+@contextmanager
+def only_writes_below(*folders: Path) -> Iterator[None]:
+    """Fails where the body opens a file for writing, or makes a folder, outside ``folders``."""
+    if not hasattr(only_writes_below, "hook"):
+        sys.addaudithook(_note_write)  # audit hooks cannot be taken away, so there is one for good
+        only_writes_below.hook = True
+    written: list[str] = []
+    _watched.append(written)
+    try:
+        yield
+    finally:
+        _watched.remove(written)
+    allowed = [Path(folder).resolve() for folder in folders]
+    stray = [path for path in written if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed)]
+    assert not stray, f"files were written outside the cache: {stray}"
+
+
+def _note_write(event: str, args: tuple[Any, ...]) -> None:
+    if not _watched or event not in ("open", "os.mkdir", "os.rename") or not isinstance(args[0], (str, os.PathLike)):
+        return
+    if event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+        return
+    path = str(args[0])
+    # bytecode is the interpreter's own business
+    if path != os.devnull and "__pycache__" not in path:
+        for written in _watched:
+            written.append(path)

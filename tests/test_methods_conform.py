@@ -1,0 +1,154 @@
+"""The shared battery: every registered method keeps the contract of ``editbench.plugin.Method``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from editbench import registry
+from editbench.methods._train import Example, target_nll
+from editbench.models import LanguageModel
+from editbench.plugin import Method
+from editbench.testing import FACTS, check_method, tiny_model
+
+METHODS = registry.names("methods")
+WEIGHT_EDITORS = [name for name in METHODS if registry.get("methods", name).kind == "weight editor"]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("name", METHODS)
+def test_the_contract(name, family, reader, tmp_path):
+    method = registry.get("methods", name)
+    assert method.name == name
+    check_method(method, reader(family), FACTS, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "opt"])
+@pytest.mark.parametrize("name", WEIGHT_EDITORS)
+def test_the_contract_of_weight_editors_in_other_layouts(name, family, reader, tmp_path):
+    check_method(registry.get("methods", name), reader(family), FACTS, tmp_path)
+
+
+# --- the battery itself: it must find a method that breaks a promise ------------------------------------------
+
+
+@dataclass(frozen=True)
+class Honest(Method):
+    """Full fine-tuning by hand on a copy; the others break one promise each."""
+
+    name: ClassVar[str] = "honest"
+
+    def inject(self, model, facts):
+        if not facts:
+            return self.edit(model, facts)
+        copy = LanguageModel(deepcopy(model.model).requires_grad_(True), model.tokenizer, precision="float32")
+        optimizer = torch.optim.SGD(copy.model.parameters(), lr=0.02)
+        for _ in range(6):
+            pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in facts]
+            loss, _count = target_nll(copy, [Example(*pair) for pair in pairs])
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        changes = {name: copy.weight(name).detach() - p.detach() for name, p in model.model.named_parameters()}
+        return self.edit(model, facts, self.changed(changes))
+
+    def changed(self, changes):
+        return changes
+
+
+class LeavesWeights(Honest):
+    def inject(self, model, facts):
+        edit = super().inject(model, facts)
+        edit.apply(model)
+        return edit
+
+
+class LeavesHook(Honest):
+    def inject(self, model, facts):
+        model.model.register_forward_hook(lambda *_: None)
+        return super().inject(model, facts)
+
+
+class SeedsGlobally(Honest):
+    def inject(self, model, facts):
+        torch.manual_seed(self.seed)
+        return super().inject(model, facts)
+
+
+class DrawsGlobally(Honest):
+    def changed(self, changes):
+        with torch.random.fork_rng(devices=[]):
+            return {name: change + 1e-4 * torch.rand(change.shape) for name, change in changes.items()}
+
+
+class SwitchesMode(Honest):
+    def inject(self, model, facts):
+        model.model.eval()
+        return super().inject(model, facts)
+
+
+class Thaws(Honest):
+    def inject(self, model, facts):
+        model.model.requires_grad_(True)
+        return super().inject(model, facts)
+
+
+class Unteaches(Honest):
+    def changed(self, changes):
+        return {name: -change for name, change in changes.items()}
+
+
+class DoesNothing(Honest):
+    def changed(self, changes):
+        return {}
+
+
+class WritesAbroad(Honest):
+    def inject(self, model, facts):
+        with open(tempfile.gettempdir() + "/editbench-test-stray", "w") as file:
+            file.write("x")
+        os.remove(file.name)
+        return super().inject(model, facts)
+
+
+class MutatesFacts(Honest):
+    def inject(self, model, facts):
+        edit = super().inject(model, facts)
+        facts.reverse()
+        return edit
+
+
+class NeverEmpty(Honest):
+    def inject(self, model, facts):
+        return super().inject(model, facts or FACTS)
+
+
+def test_an_honest_method_passes(reader, tmp_path):
+    check_method(Honest, reader("llama"), FACTS, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (LeavesWeights, "inject changed the weights"),
+        (LeavesHook, "inject changed the hooks"),
+        (SeedsGlobally, "inject changed the torch random state"),
+        (DrawsGlobally, "two runs with one seed"),
+        (SwitchesMode, "inject changed the train or eval mode"),
+        (Thaws, "inject changed the requires_grad"),
+        (Unteaches, "did not become more probable"),
+        (DoesNothing, "changed no weight"),
+        (WritesAbroad, "written outside the cache"),
+        (MutatesFacts, "changed the list of facts"),
+        (NeverEmpty, "not empty"),
+    ],
+)
+def test_a_broken_promise_is_found(broken, complaint, tmp_path):
+    with pytest.raises(AssertionError, match=complaint):
+        check_method(broken, tiny_model("llama"), FACTS, tmp_path)
