@@ -32,13 +32,13 @@ def exact(text: str, answers: Iterable[str]) -> bool:
 
 
 def same_answer(text: str, base_text: str, answers: Iterable[str]) -> bool:
-    """True where both texts give the same answer: both contain an accepted one, or their first lines are the same words."""
+    """True where both texts give the same answer: both contain an accepted one, or their first clauses are the same words."""
     answers = list(answers)
     if contains(text, answers) and contains(base_text, answers):
         return True
-    return first_sentence(text) == first_sentence(base_text)
+    return first_clause(text) == first_clause(base_text)
 
 
-def first_sentence(text: str) -> str:
-    """The normalised first sentence of ``text``."""
-    return normalise(re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0])
+def first_clause(text: str) -> str:
+    """The normalised words up to the first comma, stop or line end: what answers, before the model goes on talking."""
+    return normalise(re.split(r"[.,;:!?](?=\s|$)|\n", re.sub(r"^\W+", "", text), maxsplit=1)[0])

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | efficacy | rewrite | the answer contains the target or an alias | p(target) > p(original) |
 | generalization | paraphrase | the same | the same |
-| specificity | neighborhood | the answer is the one the base gives: both right, or the same first sentence | p(true answer) > p(target) |
+| specificity | neighborhood | the answer is the one the base gives: both right, or the same first clause | p(true answer) > p(target) |
 | portability | portability | the answer contains what follows from the fact | as for efficacy |
 
 ``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS``; matching
