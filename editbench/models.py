@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GgufConfig
 from transformers import logging as hf_logging
 
@@ -359,7 +360,7 @@ def _load_pretrained(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = "" if Path(name).is_dir() else " Without a network, give a local folder: --model PATH (config.json, model.safetensors, tokenizer.json)."
         raise ModelError(f"Model {name!r} could not be loaded: {reason}{hint}") from error

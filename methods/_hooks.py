@@ -51,16 +51,17 @@ def read_at(
 
 
 @contextmanager
-def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor) -> Iterator[None]:
+def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor, wrapped: bool) -> Iterator[None]:
     """Inside, layers 0..``layer`` compute nothing: the pass continues from ``hidden_BTD``, the output of ``layer``.
 
-    ``layer`` = -1 skips nothing.
+    ``layer`` = -1 skips nothing. ``wrapped``: this model's layers return a tuple (GPT-J), not the hidden states alone.
     """
     stack = [model.layout.layer(model.model, i) for i in range(layer + 1)]
 
     def skip(module: nn.Module, output: torch.Tensor) -> Any:
         def forward(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
-            return output if module is stack[-1] else hidden_states
+            hidden = output if module is stack[-1] else hidden_states
+            return (hidden, None) if wrapped else hidden
 
         return forward
 

