@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from editbench.errors import EditbenchError, OptionError, RecordError
+from editbench.errors import EditbenchError, ModelError, OptionError, PluginError, RecordError
 
 app = typer.Typer(
     help="Knowledge editing: put facts into a language model's weights, and know what it cost.",
@@ -62,7 +65,6 @@ def compare(
     chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
 
     from editbench import runner
-    from editbench.models import load_model
 
     config = runner.RunConfig(
         methods=runner.with_baselines(names),
@@ -85,7 +87,12 @@ def compare(
     if plan.left_out:
         console.say(f"{len(plan.left_out)} records of {corpus} are no valid facts and were left out; the first: {plan.left_out[0]}")
     folder = output or runner.default_output(config)
-    with RunStore(folder).open(runner.identity(config)) as store, progress.reporting(console.reporter()):
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    with (
+        RunStore(folder).open(runner.identity(config)) as store,
+        runner.no_empty_run(folder, made),
+        progress.reporting(console.reporter()),
+    ):
         runner.save_cases(folder, plan)
         if not as_json:
             console.say(
@@ -93,7 +100,7 @@ def compare(
                 f"{len(chosen)} retention tasks. Record: {folder}"
             )
         try:
-            handle = load_model(model, precision=precision, layout=config.layout)
+            handle = _load(model, precision, config.layout)
             summaries = runner.run(plan, handle, store, lambda name, state: _tell_cell(console, name, state))
         except KeyboardInterrupt:
             console.say(f"\nStopped. Finished methods are kept in {folder}; the same command goes on from there.")
@@ -101,7 +108,7 @@ def compare(
     _show(folder, summaries, as_json)
     if not as_json:
         page = _write_page([folder], folder / "README.md", None)
-        console.say(f"\nThe same as markdown: {page}\nAgain, from the record: editbench show {folder}")
+        console.say(f"\nThe same as markdown: {page}\nAgain, from the record: editbench show {shlex.quote(str(folder))}")
     if any(summary["status"] == "failed" for summary in summaries):
         raise typer.Exit(1)
 
@@ -131,21 +138,21 @@ def inject(
     options = {"seed": seed, **{key.removeprefix(f"{method}."): value for key, value in _pairs(option, "--option").items()}}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
     check_facts(chosen, allow_conflicts)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise RecordError(f"{output} exists and is not an empty folder. Choose another --output.")
+    parts = _pairs(layout, "--layout")
 
+    from editbench.api import check_subjects
     from editbench.api import inject as inject_facts
-    from editbench.models import load_model
 
-    registry.get("methods", method).from_options(method, options)
-    with progress.reporting(console.reporter()):
+    check_subjects(method, registry.get("methods", method).from_options(method, options), chosen)
+    with _new_folder(output), progress.reporting(console.reporter()):
         try:
-            handle = load_model(model, precision=precision, layout=_pairs(layout, "--layout"))
+            handle = _load(model, precision, parts)
             edit = inject_facts(handle, chosen, method, allow_conflicts=allow_conflicts, **options)
             edit.save(output)
             answers = _ask_back(handle, edit, chosen)
         except KeyboardInterrupt:
-            console.say("\nStopped; nothing was written.")
+            saved = (output / "manifest.json").is_file()
+            console.say(f"\nStopped; the edit is saved in {output}." if saved else "\nStopped; nothing was written.")
             raise typer.Exit(130) from None
     known = sum(row["now right"] for row in answers)
     summary = edit.summary(handle)
@@ -157,6 +164,53 @@ def inject(
         f"    with editbench.Edit.load({str(output)!r}).applied(model):\n        print(model.generate({chosen[0].prompt!r}))",
         markup=False,
     )
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[None]:
+    """``path`` as a new folder, taken away again where no edit is saved in it: a bad --output is told before the work.
+
+    Raises:
+        RecordError: it holds something, or cannot be made.
+    """
+    made = [p for p in (path, *path.parents) if not os.path.exists(p)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()):
+            raise RecordError(f"{path} exists and is not an empty folder. Choose another --output.")
+    except FileExistsError:
+        raise RecordError(f"{path} exists and is not an empty folder. Choose another --output.") from None
+    except OSError as error:
+        raise RecordError(f"{path} cannot be used: {error.strerror}. Choose another --output.") from error
+    try:
+        yield
+    finally:
+        if not (path / "manifest.json").is_file():
+            with suppress(OSError):
+                for name in ("edit.safetensors", "records.jsonl"):
+                    (path / name).unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()
+
+
+def _load(model: str, precision: str, layout: dict[str, str]) -> Any:
+    """The model, its layout checked where parts of it are named.
+
+    Raises:
+        ModelError: whatever the files hold that no library expects.
+    """
+    from editbench.models import load_model
+
+    try:
+        handle = load_model(model, precision=precision, layout=layout)
+    except (EditbenchError, MemoryError):
+        raise
+    except Exception as error:  # transformers and safetensors raise what they like on damaged files
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ModelError(f"Model {model!r} could not be loaded: {type(error).__name__}: {reason}. Is a file damaged?") from error
+    if layout:
+        handle.layout  # noqa: B018 - derived on first use, and a wrong name is better told now
+    return handle
 
 
 def _ask_back(model: Any, edit: Any, facts: list[Any]) -> list[dict[str, Any]]:
@@ -185,16 +239,9 @@ def list_names(
     from editbench.errors import UnknownNameError
 
     if what == "methods":
-        found = [(name, registry.get("methods", name)) for name in registry.names("methods")]
-        records = [
-            {"name": n, "kind": m.kind, "needs_subject": m.needs_subject, "needs_covariance": m.needs_covariance,
-             "paper": m.paper, "summary": m.summary} for n, m in found
-        ]  # fmt: skip
+        records = _plugins("methods", ("kind", "needs_subject", "needs_covariance", "paper", "summary"))
     elif what == "corpora":
-        found = [(name, registry.get("corpora", name)) for name in registry.names("corpora")]
-        records = [
-            {"name": n, "form": c.form, "needs_data": c.needs_data, "license": c.license, "summary": c.summary} for n, c in found
-        ]
+        records = _plugins("corpora", ("form", "needs_data", "license", "summary"))
     elif what == "tasks":
         records = [{"name": name, "summary": line} for name, line in registry.get("eval", "task-names")().items()]
     elif what == "models":
@@ -204,9 +251,25 @@ def list_names(
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    console.out().print(console.listing(records, what))
+    shown = [{key: value for key, value in record.items() if key != "broken"} for record in records]
+    console.out().print(console.listing(shown, what))
     if what == "tasks":
         console.say("Every task of lm-eval works too, by its own name.")
+
+
+def _plugins(group: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One record a plug-in of ``group``; a broken one has the reason as ``broken`` and in its summary."""
+    from editbench import registry
+
+    records = []
+    for name in registry.names(group):
+        try:
+            plugin = registry.get(group, name)
+        except PluginError as error:
+            records.append({"name": name, **dict.fromkeys(fields), "summary": f"BROKEN: {error}", "broken": str(error)})
+        else:
+            records.append({"name": name, **{field: getattr(plugin, field) for field in fields}, "broken": None})
+    return records
 
 
 @app.command()
@@ -224,23 +287,23 @@ def leaderboard(
     output: Annotated[Path, typer.Option("-o", "--output", help="The markdown file to write.")],
 ) -> None:
     """Render stored runs to one markdown page."""
-    command = "editbench leaderboard " + " ".join(str(run) for run in runs) + f" -o {output}"
+    command = shlex.join(["editbench", "leaderboard", *map(str, runs), "-o", str(output)])
     print(_write_page(runs, output, command))
 
 
 def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
-    from editbench.leaderboard.rows import rows
+    from editbench.leaderboard.rows import rows, setting
     from editbench.records import jsonable
 
     ranked = rows(summaries)
     if as_json:
-        print(json.dumps(jsonable({"run": str(folder), "rows": ranked}), indent=2, ensure_ascii=False))
+        print(json.dumps(jsonable({"run": str(folder), "rows": ranked}), indent=2))
         return
-    one = summaries[0]
+    one = setting(summaries[0])
     about = (
-        f"{one['model']['name']} ({one['model']['precision']}), {one['corpus']['name']} {one['corpus']['part']} slice, "
-        f"n={one['corpus']['n']}, regime {one['regime']}, seed {one['seed']}, protocol generation, 95% intervals"
+        f"{one['model']} ({one['precision']}), {one['corpus']} {one['slice']} slice, "
+        f"n={one['n']}, regime {one['regime']}, seed {one['seed']}, protocol generation, 95% intervals"
     )
     page = console.out()
     for table in console.results(ranked, about):
@@ -254,8 +317,15 @@ def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
     from editbench.leaderboard.markdown import render
 
     text = render(runs, output, command)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(temporary, output)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise RecordError(f"{output} cannot be written: {error.strerror}. Choose another file.") from error
     return output
 
 
@@ -290,6 +360,9 @@ def main() -> None:
     """The console script: user errors become one sentence on stderr and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no arrow shall not cost the table
     try:
         app()
     except EditbenchError as error:

@@ -109,7 +109,7 @@ class _Line:
 
 def results(rows: Sequence[Mapping[str, Any]], about: str) -> list[Table]:
     """The table of scores, and the table of retention by task where tasks were asked."""
-    scores = Table(title=about, title_justify="left", title_style="bold")
+    scores = Table(title=escape(about), title_justify="left", title_style="bold")
     for column in ("Method", "Efficacy ↑", "Generalization ↑", "Specificity ↑", "Retention ↑", "Inject s ↓", "Memory ↓"):
         scores.add_column(column, justify="left" if column == "Method" else "right", no_wrap=True)
     for row in rows:

@@ -6,14 +6,18 @@ whole method is one file: a frozen dataclass derived from ``Method`` whose field
 
 from __future__ import annotations
 
+import difflib
+import math
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
-from editbench.errors import DataError, OptionError, UnknownNameError
+from editbench.errors import DataError, OptionError
 from editbench.types import Case, Fact, digest
 
 if TYPE_CHECKING:
@@ -65,12 +69,21 @@ class Method(ABC):
         known = {f.name for f in fields(cls)}
         for key in options:
             if key not in known:
-                raise OptionError(str(UnknownNameError(f"option of {name}", key, known)))
+                close = difflib.get_close_matches(key, known, n=1)
+                meant = f" Did you mean {close[0]!r}?" if close else ""
+                raise OptionError(f"Method {name!r} has no option {key!r}.{meant} Its options: {', '.join(sorted(known))}.")
         hints = get_type_hints(cls)
+        values = {}
+        for key, value in options.items():
+            try:
+                values[key] = parse_option(value, hints[key])
+            except (ValueError, TypeError) as error:
+                raise OptionError(f"Bad option for {name}: {key}={value}: {error}.") from error
+        check_seed(values.get("seed", 0))
         try:
-            return cls(**{key: parse_option(value, hints[key]) for key, value in options.items()})
+            return cls(**values)
         except (ValueError, TypeError) as error:
-            raise OptionError(f"Bad option for {name}: {error}") from error
+            raise OptionError(f"Bad option for {name}: {error}.") from error
 
     def options(self) -> dict[str, Any]:
         """All options with their values, JSON-ready."""
@@ -86,8 +99,7 @@ def parse_option(value: Any, kind: Any) -> Any:
     if not isinstance(value, str):
         return tuple(value) if isinstance(value, list) else value
     text = value.strip()
-    kinds = getattr(kind, "__args__", None) if not hasattr(kind, "__origin__") else None
-    kinds = kinds or (kind,)
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if type(None) in kinds and text.lower() in ("none", "auto", ""):
         return None
     for one in kinds:
@@ -96,14 +108,33 @@ def parse_option(value: Any, kind: Any) -> Any:
                 raise ValueError(f"{value!r} is neither true nor false")
             return text.lower() in ("true", "1", "yes")
         if one in (int, float):
-            return one(text)
-        if getattr(one, "__origin__", None) is tuple:
-            inner = one.__args__[0]
-            if "-" in text and inner is int and "," not in text:
-                first, last = text.split("-")
-                return tuple(range(int(first), int(last) + 1))
-            return tuple(inner(part) for part in text.split(","))
+            return _number(text, one)
+        if get_origin(one) is tuple:
+            inner = get_args(one)[0]
+            if span := re.fullmatch(r"(\d+)\s*-\s*(\d+)", text) if inner is int else None:
+                return tuple(range(int(span[1]), int(span[2]) + 1))
+            return tuple(_number(part, inner) if inner in (int, float) else part.strip() for part in text.split(","))
     return value
+
+
+def _number(text: str, kind: type) -> Any:
+    try:
+        number = kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not {'a whole number' if kind is int else 'a number'}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not finite")
+    return number
+
+
+def check_seed(seed: Any) -> None:
+    """Makes sure that every random generator takes ``seed``.
+
+    Raises:
+        OptionError: it is no whole number from 0 to 2**32 - 1, which is what NumPy takes.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise OptionError(f"Seed {seed!r} is not a whole number from 0 to {2**32 - 1}.")
 
 
 class Corpus(ABC):

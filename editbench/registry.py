@@ -8,13 +8,16 @@ points of the same group. ``names`` imports no plug-in; ``get`` imports exactly 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 from importlib.metadata import entry_points
 from typing import Any
 
 from editbench.errors import PluginError, UnknownNameError
 
 KINDS = {"methods": "method", "corpora": "corpus", "eval": "evaluator"}
+CONTRACTS = {"methods": "Method", "corpora": "Corpus"}
 
 
 def _table(group: str) -> dict[str, str]:
@@ -49,10 +52,16 @@ def check(group: str, name: str) -> str:
 
     Raises:
         UnknownNameError: no such name; suggests the nearest ones.
+        PluginError: a name that cannot stand between commas or in a path.
     """
     table = _table(group)
     if name not in table:
         raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+        raise PluginError(
+            f"The {KINDS[group]} name {name!r} ({table[name]}) is not lower-case letters, digits and hyphens. "
+            "Rename its entry point."
+        )
     return table[name]
 
 
@@ -61,12 +70,23 @@ def get(group: str, name: str) -> Any:
 
     Raises:
         UnknownNameError: no such name; suggests the nearest ones.
-        PluginError: the plug-in's module fails to import, or lacks the class.
+        PluginError: the plug-in's module fails to import, or lacks the class, or the class is not complete.
     """
     module, _, attribute = check(group, name).partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
+        if group in CONTRACTS:
+            _check_contract(group, found)
     except Exception as error:
         if module.startswith("editbench."):
             raise
         raise PluginError(f"The {KINDS[group]} {name!r} ({module}:{attribute}) is broken: {type(error).__name__}: {error}") from error
+    return found
+
+
+def _check_contract(group: str, found: Any) -> None:
+    contract = getattr(importlib.import_module("editbench.plugin"), CONTRACTS[group])
+    if not (isinstance(found, type) and issubclass(found, contract)):
+        raise TypeError(f"it is no subclass of editbench.plugin.{CONTRACTS[group]}")
+    if inspect.isabstract(found):
+        raise TypeError(f"it does not define {', '.join(sorted(found.__abstractmethods__))}")

@@ -7,12 +7,14 @@ is the hash of everything that can change its numbers.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,9 @@ import psutil
 
 from editbench import progress, registry
 from editbench.api import check_subjects
-from editbench.errors import OptionError
-from editbench.models import LanguageModel, cache_dir
-from editbench.plugin import Method, slice_cases
+from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
+from editbench.models import PRECISIONS, LanguageModel, cache_dir
+from editbench.plugin import Method, check_seed, slice_cases
 from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import clustered_mean, paired_delta, ratio
 from editbench.types import Case, check_facts, digest
@@ -57,6 +59,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.regime not in REGIMES:
             raise OptionError(f"Regime {self.regime!r} is not one of {', '.join(REGIMES)}.")
+        if self.precision not in PRECISIONS:
+            raise OptionError(f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}.")
+        check_seed(self.seed)
         if self.n < 1:
             raise OptionError(f"-n is {self.n}; at least one fact is needed.")
         if self.limit is not None and self.limit < 1:
@@ -64,8 +69,10 @@ class RunConfig:
         twice = next((m for i, m in enumerate(self.methods) if m in self.methods[:i]), None)
         if twice:
             raise OptionError(f"Method {twice!r} is listed twice. List it once.")
-        if other := next((m for m in self.options if m not in self.methods), None):
-            raise OptionError(f"--option {other}... is for a method that is not compared: {', '.join(self.methods)}.")
+        for other in self.options:
+            if other not in self.methods:
+                compared = ", ".join(self.methods)
+                raise OptionError(f"--option {other}.… is for a method that is not compared. Compared: {compared}.")
 
 
 @dataclass(frozen=True)
@@ -78,9 +85,16 @@ class Plan:
     left_out: Sequence[str] = ()
     """Records of the corpus that cannot be facts, one reason each."""
 
-    @property
+    @cached_property
     def slice_hash(self) -> str:
         return digest([case.to_dict() for case in self.cases])[:16]
+
+    @cached_property
+    def task_digests(self) -> dict[str, str | None]:
+        """Task to the hash of its data; None for data from the hub."""
+        data = self.config.task_data
+        asked = registry.get("eval", "task-digest")
+        return {task: asked(task, Path(data[task]) if task in data else None) for task in self.config.tasks}
 
 
 def with_baselines(methods: Sequence[str]) -> tuple[str, ...]:
@@ -98,6 +112,11 @@ def plan(config: RunConfig) -> Plan:
         name: registry.get("methods", name).from_options(name, {"seed": config.seed, **config.options.get(name, {})})
         for name in config.methods
     }
+    for name, method in methods.items():
+        try:
+            digest(method.options())
+        except (TypeError, ValueError) as error:
+            raise PluginError(f"The options of method {name!r} cannot be recorded as JSON: {error}.") from error
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
@@ -110,9 +129,14 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
     """Computes the cells that are not done yet, each written as a whole; a method that fails leaves a failed cell.
 
     ``on_cell(method, state)`` hears ``start``, ``done``, ``kept`` (finished before) or ``failed``.
+
+    Raises:
+        EditbenchError: what no method could mend: the base cannot be scored (data of a task that cannot be had), a record
+            cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it.
     """
     config = the_plan.config
     weights = model.fingerprint()
+    _check_same(the_plan, store, weights, model.precision)
     base = _Baseline(the_plan, model, weights)
     summaries = []
     for name, method in the_plan.methods.items():
@@ -137,20 +161,52 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
         try:
             found, tables = _cell(the_plan, name, method, model, weights, base)
         except Exception as error:  # one method's failure must not cost the others' results
-            found = {"status": "failed", "note": f"{type(error).__name__}: {error}", "metrics": {}, "retention": {},
-                     "seconds": {}, "edit": {}, "traceback": traceback.format_exc()}  # fmt: skip
-            tables = {}
-        path = store.write_cell(key, {**summary, **found}, tables)
-        on_cell(name, "failed" if found["status"] == "failed" else "done")
-        summaries.append(store.read_summary(path.parent.name))
+            if isinstance(error, EditbenchError) and not base.measured:
+                raise
+            found, tables = _failed(error), {}
+        try:
+            store.write_cell(key, {**summary, **found}, tables)
+        except EditbenchError:
+            raise
+        except Exception as error:  # a plug-in's diagnostics or records that no file can hold
+            found = _failed(error)
+            store.write_cell(key, {**summary, **found}, {})
+        failed = found["status"] == "failed"
+        on_cell(name, "failed" if failed else "done")
+        summaries.append(store.read_summary(key))
+        if failed and model.fingerprint() != weights:
+            raise MethodError(
+                f"{name} failed and left the model's weights changed, so nothing can be measured after it ({found['note']}). "
+                "Run again without it; finished methods are kept."
+            )
     return summaries
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    return {"status": "failed", "note": f"{type(error).__name__}: {error}", "metrics": {}, "retention": {}, "seconds": {},
+            "edit": {}, "traceback": "".join(traceback.format_exception(error))}  # fmt: skip
+
+
+def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str) -> None:
+    """Makes sure that cells finished earlier are of these facts, weights and precision: names alone do not tell."""
+    for summary in store.summaries():
+        for what, old, new in (
+            ("facts", summary["corpus"]["hash"], the_plan.slice_hash),
+            ("weights", summary["model"]["hash"], weights),
+            ("precision", summary["model"]["precision"], precision),
+        ):
+            if old != new:
+                raise RecordError(
+                    f"{store.path} holds results for other {what} under the same names ({old} there, {new} now). "
+                    "Use another --output."
+                )
 
 
 def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision: str) -> str:
     """The name of a cell: its method, and the hash of all that can change its numbers."""
     config = the_plan.config
     identity = [SCORING, name, method.options(), weights, precision, the_plan.slice_hash, config.regime, config.seed,
-                list(config.tasks), dict(config.task_data), config.limit]  # fmt: skip
+                list(config.tasks), the_plan.task_digests, config.limit]  # fmt: skip
     return f"{name}-{digest(identity)[:12]}"
 
 
@@ -158,7 +214,7 @@ def _cell(
     the_plan: Plan, name: str, method: Method, model: LanguageModel, weights: str, base: _Baseline
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     config, facts = the_plan.config, [case.fact for case in the_plan.cases]
-    base_probes, base_retention = base.probes(), base.retention()
+    base_probes, base_retention = base.measure()
     with Meter(model) as meter:
         with meter.phase("precompute"):
             method.prepare(model)
@@ -190,6 +246,15 @@ class _Baseline:
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
         self.setting = [SCORING, weights, model.precision, model.chat]
+        self.measured = False
+        """Whether the base has its scores, so that an error after that is the method's."""
+
+    def measure(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The rows of the probes and of the retention tasks."""
+        if not self.measured:
+            self._rows = self.probes(), self.retention()
+            self.measured = True
+        return self._rows
 
     def probes(self) -> list[dict[str, Any]]:
         return _cached(["probes", *self.setting, self.plan.slice_hash], lambda: self.ask(None))
@@ -203,31 +268,33 @@ class _Baseline:
             row
             for task in config.tasks
             for row in _cached(
-                ["retention", *self.setting, task, config.task_data.get(task), config.limit, config.seed],
+                ["retention", *self.setting, task, self.plan.task_digests[task], config.limit, config.seed],
                 lambda task=task: self._samples([task]),
             )
         ]
 
     def retain(self, base: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        before = {(row["task"], row["doc_id"]): row for row in base}
+        before = {(row["task"], row["member"], row["doc_id"]): row for row in base}
         rows = self._samples(self.plan.config.tasks)
-        return [{**row, "base_score": before[row["task"], row["doc_id"]]["score"]} for row in rows]
+        return [{**row, "base_score": before[row["task"], row["member"], row["doc_id"]]["score"]} for row in rows]
 
     def _samples(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
         if not tasks:
             return []
         config, context = self.plan.config, self.model.context_for
-        bars: dict[str, tuple[Any, Any, int]] = {}
+        bars, bar, shown = ExitStack(), None, None
 
         def advance(task: str, done: int, total: int) -> None:
-            if task not in bars or bars[task][2] != total:
-                manager = progress.task(f"retention: {task}", total, "requests")
-                bars[task] = (manager, manager.__enter__(), total)
-            bars[task][1].advance()
+            nonlocal bar, shown
+            if shown != (task, total):
+                bars.close()
+                bar, shown = bars.enter_context(progress.task(f"retention: {task}", total, "requests")), (task, total)
+            bar.advance()
             if done == total:
-                bars[task][0].__exit__(None, None, None)
+                bars.close()
+                shown = None
 
-        with self.model.compute(weights_fixed=True):
+        with bars, self.model.compute(weights_fixed=True):
             found = registry.get("eval", "retention")(
                 self.model.model,
                 self.model.tokenizer,
@@ -273,7 +340,7 @@ def _cached(key: Sequence[Any], compute: Callable[[], list[dict[str, Any]]]) -> 
         rows = json.loads(json.dumps(compute()))  # as it will be read back: NaN stays NaN
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".tmp")
+            temporary = path.with_suffix(f".{os.getpid()}.tmp")
             temporary.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8", errors="replace")
             temporary.replace(path)
         except OSError:
@@ -320,6 +387,25 @@ class Meter:
             import torch
 
             self.peak = torch.cuda.max_memory_allocated()
+
+
+@contextmanager
+def no_empty_run(path: Path, made: Sequence[Path]) -> Iterator[None]:
+    """Takes a new run folder (its own lock held) away again where an error comes before the first finished cell.
+
+    ``made`` are the folders that were not there before, innermost first; none for a run that is resumed.
+    """
+    try:
+        yield
+    except (EditbenchError, OSError):
+        if made and not any((path / "cells").glob("*/summary.json")):
+            with suppress(OSError):
+                for name in ("cases.json", "run.json", ".lock"):
+                    (path / name).unlink(missing_ok=True)
+                (path / "cells").rmdir()
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

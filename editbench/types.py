@@ -20,7 +20,7 @@ class Fact:
 
     Raises:
         FactError: empty prompt or target, a subject that is not in the prompt, a target that the prompt
-            already ends with, an unknown form.
+            already ends with or that is the original answer, an unknown form.
     """
 
     id: str
@@ -45,15 +45,16 @@ class Fact:
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip():
                 raise FactError(f"Fact {self.id!r}: field {field!r} is empty. Every fact needs a prompt and a target.")
-            object.__setattr__(self, field, value.strip())
+            object.__setattr__(self, field, _clean(value, f"Fact {self.id!r}: field {field!r}", FactError))
         for field in ("subject", "original", "demonstration", "relation"):
             value = getattr(self, field)
             if value is not None and not isinstance(value, str):
                 raise FactError(f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}.")
-            object.__setattr__(self, field, (value or "").strip() or None)
-        if isinstance(self.aliases, str) or not all(isinstance(a, str) for a in self.aliases):
+            object.__setattr__(self, field, _clean(value or "", f"Fact {self.id!r}: field {field!r}", FactError) or None)
+        if not _are_texts(self.aliases):
             raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
-        object.__setattr__(self, "aliases", tuple(a.strip() for a in self.aliases if a.strip()))
+        aliases = tuple(_clean(a, f"Fact {self.id!r}: field 'aliases'", FactError) for a in self.aliases if a.strip())
+        object.__setattr__(self, "aliases", aliases)
         if self.form not in FORMS:
             raise FactError(f"Fact {self.id!r}: form is {self.form!r}; it must be one of {', '.join(FORMS)}.")
         if self.subject and self.subject not in self.prompt:
@@ -65,6 +66,11 @@ class Fact:
             raise FactError(
                 f"Fact {self.id!r}: the prompt already ends with the target {self.target!r}. "
                 "End the prompt where the target should begin."
+            )
+        if self.target == self.original:
+            raise FactError(
+                f"Fact {self.id!r}: the target {self.target!r} is the original answer already. "
+                "Give the new answer as the target, or leave 'original' out."
             )
 
     @property
@@ -123,11 +129,19 @@ class Probe:
             raise DataError(f"Probe axis {self.axis!r} is not one of {', '.join(AXES)}.")
         if self.form not in FORMS:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
-        answers = tuple(a.strip() for a in self.answers if a and a.strip())
+        what = f"A {self.axis} probe's"
+        for field in ("prompt", "distractor"):
+            if not isinstance(value := getattr(self, field), str) and (value is not None or field == "prompt"):
+                raise DataError(f"{what} {field} must be text, not {type(value).__name__}.")
+        if not _are_texts(self.answers):
+            raise DataError(f"{what} answers must be a list of texts, got {self.answers!r}.")
+        answers = tuple(_clean(a, f"{what} answer", DataError) for a in self.answers if a.strip())
         if not self.prompt.strip() or not answers:
             raise DataError(f"A {self.axis} probe needs a prompt and an answer, got {self.prompt!r} and {self.answers!r}.")
-        object.__setattr__(self, "prompt", self.prompt.strip())
+        object.__setattr__(self, "prompt", _clean(self.prompt, f"{what} prompt", DataError))
         object.__setattr__(self, "answers", answers)
+        if self.distractor is not None:
+            object.__setattr__(self, "distractor", _clean(self.distractor, f"{what} distractor", DataError) or None)
 
 
 @dataclass(frozen=True)
@@ -160,7 +174,10 @@ class Case:
         """
         record = dict(record)
         try:
-            probes = [Probe(**{**p, "answers": tuple(p["answers"])}) for p in record.pop("probes", ())]
+            probes = [
+                Probe(**{**p, "answers": p["answers"] if isinstance(p["answers"], str) else tuple(p["answers"])})
+                for p in record.pop("probes", ())
+            ]
         except (TypeError, KeyError) as error:
             raise DataError(f"A probe of fact {record.get('id')!r} is malformed: {error}.") from error
         return cls.build(Fact.from_dict(record), probes)
@@ -193,7 +210,20 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
     return facts
 
 
+def _are_texts(values: Any) -> bool:
+    return not isinstance(values, str) and isinstance(values, Iterable) and all(isinstance(v, str) for v in values)
+
+
+def _clean(text: str, what: str, error: type[DataError]) -> str:
+    """``text`` without the space around it; refused where no tokenizer and no file could take it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise error(f"{what} holds half a character ({text[cause.start]!r}). Write the whole one.") from cause
+    return text.strip()
+
+
 def digest(value: Any) -> str:
     """SHA-256 of the canonical JSON of ``value``: the same in every process, on every machine."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

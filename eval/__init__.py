@@ -4,6 +4,7 @@ BUILTINS = {
     "probes": "editbench.eval.probes:ask",
     "metrics": "editbench.eval.probes:metrics",
     "retention": "editbench.eval.retention:evaluate",
+    "task-digest": "editbench.eval.retention:data_digest",
     "task-names": "editbench.eval.retention:task_names",
     "resolve-tasks": "editbench.eval.retention:resolve_tasks",
 }

@@ -7,6 +7,7 @@ A pack of tasks lies in ``tasks/`` and needs no network. Every task of lm-eval w
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import random
 import warnings
@@ -78,6 +79,17 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
         if not Path(path).exists():
             raise DataError(f"--task-data {name}={path}: there is no such file.")
     return names
+
+
+def data_digest(task: str, data: Path | None = None) -> str | None:
+    """SHA-256 of the files that a task is asked from: the pack's own, or ``data``; ``None`` for data from the hub."""
+    if task in task_names():
+        files = [PACK / f"{task}.yaml", PACK / "checks.py", *sorted((PACK / "data").glob(f"{task}*"))]
+    elif data is not None:
+        files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
+    else:
+        return None
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def evaluate(

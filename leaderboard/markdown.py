@@ -21,7 +21,7 @@ DEFINITIONS = """\
 - **Efficacy**: share of facts whose rewrite prompt is answered with the target.
 - **Generalization**: the same for paraphrases of the prompt.
 - **Specificity**: under `generation`, share of neighbourhood probes on which the edited model still gives the base model's
-  own answer: both are right, or both are word for word the same. Under `likelihood`, share on which the true answer is
+  own answer: both are right, or their first clauses are the same. Under `likelihood`, share on which the true answer is
   more probable than the edit's target.
 - **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks; the change per task is
   paired by sample.
