@@ -85,6 +85,8 @@ def _json_list(path: Path, text: str) -> list[Row]:
         records = json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: JSON that cannot be read: {error}.") from error
     return [Row(f"{path}, record {number}", number, record) for number, record in enumerate(records, start=1)]
 
 
@@ -101,6 +103,8 @@ def _json_lines(path: Path, text: str) -> list[Row]:
                 f"{path}, line {number}, column {error.colno}: malformed JSON: {error.msg}. "
                 "Write one JSON object a line, or one list of objects; name a table .csv or .tsv."
             ) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number}: JSON that cannot be read: {error}.") from error
     return rows
 
 

@@ -24,10 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Option(help="Alias, hub id (owner/name), local folder, or .gguf file. See 'editbench list models'.")]
+Model = Annotated[str, typer.Option(help="Alias (see 'editbench list models'), hub id (owner/name), local folder, .gguf file.")]
 Seed = Annotated[int, typer.Option(help="Seed of the slice, the methods and the intervals.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16: of all forward passes; recorded.")]
-LayoutParts = Annotated[list[str], typer.Option("--layout", metavar="PART=PATH", help="Name a module of an unknown architecture.")]
+LayoutParts = Annotated[
+    list[str], typer.Option("--layout", metavar="PART=PATH", help="Name a module of an unknown architecture.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else.")]
 
 
@@ -35,7 +37,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on st
 def compare(
     methods: Annotated[str, typer.Option(help="Names between commas; base and ice are always added.")] = "mixsd,memit,sft",
     model: Model = "smollm2-135m",
-    corpus: Annotated[str, typer.Option(help="See 'editbench list corpora'; 'local' reads your own --data file.")] = "demo-counterfact",
+    corpus: Annotated[str, typer.Option(help="See 'editbench list corpora'; 'local' reads your --data.")] = "demo-counterfact",
     data: Annotated[str | None, typer.Option(help="File, hub id or URL for a corpus that is not built in.")] = None,
     n: Annotated[int, typer.Option("-n", help="Facts to inject.")] = 50,
     part: Annotated[str, typer.Option(help="Slice of the corpus: test, or dev for choosing hyper-parameters.")] = "test",
@@ -85,7 +87,8 @@ def compare(
     )
     plan = runner.plan(config)
     if plan.left_out:
-        console.say(f"{len(plan.left_out)} records of {corpus} are no valid facts and were left out; the first: {plan.left_out[0]}")
+        left = f"{len(plan.left_out)} records of {corpus}"
+        console.say(f"{left} are no valid facts and were left out; the first: {plan.left_out[0]}")
     folder = output or runner.default_output(config)
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     with (
@@ -158,7 +161,8 @@ def inject(
     summary = edit.summary(handle)
     page = console.out()
     page.print(console.listing(answers, f"{known} of {len(answers)} facts answered with their target"))
-    page.print(f"{method}: {summary['facts']} facts, {summary['changed_weights']} weights changed by {summary['delta_norm']:.3g} (norm).", markup=False)
+    changed = f"{summary['changed_weights']} weights changed by {summary['delta_norm']:.3g} (norm)"
+    page.print(f"{method}: {summary['facts']} facts, {changed}.", markup=False)
     page.print(
         f"Saved in {output}. Load it again:\n\n    import editbench\n    model = editbench.load_model({model!r})\n"
         f"    with editbench.Edit.load({str(output)!r}).applied(model):\n        print(model.generate({chosen[0].prompt!r}))",
@@ -207,7 +211,8 @@ def _load(model: str, precision: str, layout: dict[str, str]) -> Any:
         raise
     except Exception as error:  # transformers and safetensors raise what they like on damaged files
         reason = (str(error).strip().splitlines() or [""])[0]
-        raise ModelError(f"Model {model!r} could not be loaded: {type(error).__name__}: {reason}. Is a file damaged?") from error
+        what = f"{type(error).__name__}: {reason}"
+        raise ModelError(f"Model {model!r} could not be loaded ({what}). Is a file damaged?") from error
     if layout:
         handle.layout  # noqa: B018 - derived on first use, and a wrong name is better told now
     return handle

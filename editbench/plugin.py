@@ -46,7 +46,7 @@ class Method(ABC):
     seed: int = 0
     """Seed of all random choices."""
 
-    def prepare(self, model: LanguageModel) -> None:
+    def prepare(self, model: LanguageModel) -> None:  # noqa: B027 - most methods have nothing to prepare
         """Computes and caches what does not depend on the facts (covariance). ``inject`` works without it, too."""
 
     @abstractmethod
@@ -182,5 +182,7 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     chosen.sort(key=lambda c: c.fact.id)
     random.Random(seed).shuffle(chosen)
     if n is not None and n > len(chosen):
-        raise DataError(f"-n {n} is more than the {len(chosen)} cases of the {part} slice ({len(cases)} in the corpus). Use a smaller -n.")
+        raise DataError(
+            f"-n {n} is more than the {len(chosen)} cases of the {part} slice ({len(cases)} in the corpus). Use a smaller -n."
+        )
     return chosen if n is None else chosen[:n]

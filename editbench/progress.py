@@ -1,7 +1,7 @@
 """Progress of long steps. Methods and evaluators report here; who shows it (the CLI) plugs in a reporter.
 
-    with progress.task("covariance", total=20_000, unit="tokens") as bar:
-        bar.advance(512)
+with progress.task("covariance", total=20_000, unit="tokens") as bar:
+    bar.advance(512)
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class _Silent:
         yield self
 
 
-_reporter: ContextVar[Reporter] = ContextVar("reporter", default=_Silent())
+_SILENT = _Silent()
+_reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)  # noqa: B039 - it has no state
 
 
 def task(name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Bar]:

@@ -30,8 +30,8 @@ def _table(group: str) -> dict[str, str]:
         dist = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
         if point.name in table:
             raise PluginError(
-                f"{KINDS[group].capitalize()} name {point.name!r} is provided twice: by {origin[point.name]} ({table[point.name]}) "
-                f"and by {dist} ({point.value}). Uninstall one, or rename its entry point."
+                f"{KINDS[group].capitalize()} name {point.name!r} is provided twice: by {origin[point.name]} "
+                f"({table[point.name]}) and by {dist} ({point.value}). Uninstall one, or rename its entry point."
             )
         table[point.name], origin[point.name] = point.value, dist
     return table
@@ -80,7 +80,8 @@ def get(group: str, name: str) -> Any:
     except Exception as error:
         if module.startswith("editbench."):
             raise
-        raise PluginError(f"The {KINDS[group]} {name!r} ({module}:{attribute}) is broken: {type(error).__name__}: {error}") from error
+        what = f"The {KINDS[group]} {name!r} ({module}:{attribute})"
+        raise PluginError(f"{what} is broken: {type(error).__name__}: {error}") from error
     return found
 
 

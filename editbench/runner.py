@@ -306,7 +306,9 @@ class _Baseline:
                 progress=advance,
                 task_data={name: Path(path) for name, path in config.task_data.items()},
             )
-        return [{**asdict(sample), "task": task, "member": sample.task} for task, samples in found.items() for sample in samples]
+        return [
+            {**asdict(sample), "task": task, "member": sample.task} for task, samples in found.items() for sample in samples
+        ]
 
 
 def retention_scores(
@@ -317,7 +319,8 @@ def retention_scores(
     for task in dict.fromkeys(row["task"] for row in samples):
         after = [row["score"] for row in samples if row["task"] == task]
         before = [row["score"] for row in base if row["task"] == task]
-        mean, delta, share = clustered_mean(after, seed=seed), paired_delta(after, before, seed=seed), ratio(after, before, seed=seed)
+        mean, delta = clustered_mean(after, seed=seed), paired_delta(after, before, seed=seed)
+        share = ratio(after, before, seed=seed)
         scores[task] = {
             "base": clustered_mean(before, seed=seed).mean,
             **mean.to_dict(),

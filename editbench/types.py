@@ -69,8 +69,8 @@ class Fact:
             )
         if self.target == self.original:
             raise FactError(
-                f"Fact {self.id!r}: the target {self.target!r} is the original answer already. "
-                "Give the new answer as the target, or leave 'original' out."
+                f"Fact {self.id!r}: the target {self.target!r} is the answer already, its 'original'. "
+                "Give the new answer as the target."
             )
 
     @property
@@ -160,8 +160,7 @@ class Case:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the rewrite probe left out (it follows from the fact)."""
         probes = [
-            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items() if v is not None}
-            for p in self.probes[1:]
+            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items() if v is not None} for p in self.probes[1:]
         ]
         return {**self.fact.to_dict(), "probes": probes}
 
@@ -201,7 +200,8 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
         if earlier is fact:
             continue
         if earlier.target == fact.target:
-            raise FactError(f"Facts {earlier.id!r} and {fact.id!r} are the same: {fact.prompt!r} -> {fact.target!r}. Remove one.")
+            same = f"{fact.prompt!r} -> {fact.target!r}"
+            raise FactError(f"Facts {earlier.id!r} and {fact.id!r} are the same: {same}. Remove one.")
         if not allow_conflicts:
             raise FactError(
                 f"Facts {earlier.id!r} and {fact.id!r} contradict each other: {fact.prompt!r} -> {earlier.target!r} "

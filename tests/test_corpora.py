@@ -125,7 +125,7 @@ def test_records_that_cannot_be_facts_are_counted_with_reasons(tmp_path):
             **changed(8, prompt="{} knew"),
             "paraphrase_prompts": [""],
         },
-        "Its target 'French' is the answer already": changed(9, target_new={"str": "French"}),
+        "the target 'French' is the answer already": changed(9, target_new={"str": "French"}),
         "Its id 'counterfact-7' is that of record 0": changed(7, prompt="{} wrote in"),
         "Its prompt 'The mother tongue of Danielle Darrieux is' is that of record 0": changed(11),
         "It has neither ROME's field": {"case_id": 12, "question": "?"},
