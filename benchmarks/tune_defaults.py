@@ -43,8 +43,8 @@ def main(methods: list[str]) -> None:
                 with RunStore(folder).open(runner.identity(config)) as store:
                     (summary,) = runner.run(runner.plan(config), model, store, lambda *_: None)
             found = row(summary)
-            done.append({"method": method, "options": options, "status": summary["status"], "note": summary["note"],
-                         **{k: found[k] for k in ("score", "efficacy", "generalization", "specificity", "retention", "seconds")}})  # fmt: skip
+            kept = ("score", "efficacy", "generalization", "specificity", "retention", "seconds", "status", "note")
+            done.append({"method": method, "options": options, **{key: found[key] for key in kept}})
             RESULT.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomic(RESULT, done)
             axes = " ".join(f"{a} {found[a]['mean'] or 0:.2f}" for a in ("efficacy", "generalization", "specificity"))

@@ -19,7 +19,7 @@ _HOME = {
     "inject": "api",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["Case", "Edit", "Fact", "LanguageModel", "Probe", "__version__", "inject", "load_model"]
 
 if TYPE_CHECKING:
     from editbench.api import inject

@@ -112,7 +112,13 @@ class Edit:
         norms = self.norms(model)
         shown = norms if len(norms) <= 12 else {}
         total = sum(dense(c).double().pow(2).sum().item() for c in self.changes.values()) ** 0.5
-        return {"facts": len(self.facts), "changed_weights": len(norms), "delta_norm": total, "relative_norms": shown, **self.diagnostics}
+        return {
+            "facts": len(self.facts),
+            "changed_weights": len(norms),
+            "delta_norm": total,
+            "relative_norms": shown,
+            **self.diagnostics,
+        }
 
     def save(self, folder: str | Path) -> Path:
         """Writes ``edit.safetensors``, ``records.jsonl`` and, last, ``manifest.json``.
@@ -131,7 +137,9 @@ class Edit:
             _replace(folder / "records.jsonl", lambda path: Path(path).write_text(lines, encoding="utf-8"))
             write_json_atomic(folder / "manifest.json", self._manifest())
         except (OSError, SafetensorError) as error:
-            raise RecordError(f"The edit could not be written to {folder}: {getattr(error, 'strerror', None) or error}.") from error
+            raise RecordError(
+                f"The edit could not be written to {folder}: {getattr(error, 'strerror', None) or error}."
+            ) from error
         return folder
 
     def _tensors(self) -> dict[str, torch.Tensor]:

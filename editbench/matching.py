@@ -16,7 +16,9 @@ _ARTICLES = {"a", "an", "the"}
 def normalise(text: str) -> str:
     """The words of ``text`` that matter, separated by single spaces; idempotent."""
     folded = unicodedata.normalize("NFKC", text).lower()
-    words = re.sub(r"[^\w]+", " ", folded.replace("'", "").replace("’", "")).replace("_", " ").split()
+    joined = unicodedata.normalize("NFKC", folded.replace("'", "").replace("’", ""))
+    # combining marks belong to their words: many scripts write vowels with them
+    words = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in joined).split()
     return " ".join([w for w in words if w not in _ARTICLES] or words)
 
 
@@ -40,5 +42,8 @@ def same_answer(text: str, base_text: str, answers: Iterable[str]) -> bool:
 
 
 def first_clause(text: str) -> str:
-    """The normalised words up to the first comma, stop or line end: what answers, before the model goes on talking."""
-    return normalise(re.split(r"[.,;:!?](?=\s|$)|\n", re.sub(r"^\W+", "", text), maxsplit=1)[0])
+    """The normalised words up to the first comma, stop or line end: what answers, before the model goes on talking.
+
+    A full stop ends a clause only after three letters or digits, so that "St.", "U.S." and "1." do not.
+    """
+    return normalise(re.split(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|\n", re.sub(r"^\W+", "", text), maxsplit=1)[0])

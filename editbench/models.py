@@ -1,6 +1,6 @@
 """``load_model`` and the ``LanguageModel`` handle: weights, tokenizer, chat decision, layout, and batched decoding.
 
-    # B rows, T tokens, D model width, V vocabulary
+# B rows, T tokens, D model width, V vocabulary
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ class LanguageModel:
             want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
             have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
-            raise ModelError(f"{type(self.model).__name__} changes its logits after the head in a way that editbench does not know.")
+            raise ModelError(
+                f"{type(self.model).__name__} changes its logits after the head in a way that editbench does not know."
+            )
         return True
 
     @torch.no_grad()
@@ -325,9 +327,7 @@ def load_model(
     target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     with quiet_transformers():
         model, own_tokenizer = _load(name, trust_remote_code)
-    return LanguageModel(
-        model.to(target), tokenizer or own_tokenizer, name=name, chat=chat, precision=precision, layout=layout
-    )
+    return LanguageModel(model.to(target), tokenizer or own_tokenizer, name=name, chat=chat, precision=precision, layout=layout)
 
 
 def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -346,7 +346,10 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
         if not (path / "config.json").is_file():
             raise ModelError(f"Folder {path} is not a model: it has no config.json.")
         if not any((path / f).exists() for f in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")):
-            raise ModelError(f"Model folder {path} has no tokenizer (no tokenizer.json). Save it there with tokenizer.save_pretrained({str(path)!r}).")
+            raise ModelError(
+                f"Model folder {path} has no tokenizer (no tokenizer.json). "
+                f"Save it there with tokenizer.save_pretrained({str(path)!r})."
+            )
         return _load_pretrained(str(path), trust_remote_code)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _load_pretrained(name, trust_remote_code)
@@ -362,7 +365,11 @@ def _load_pretrained(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = "" if Path(name).is_dir() else " Without a network, give a local folder: --model PATH (config.json, model.safetensors, tokenizer.json)."
+        hint = (
+            ""
+            if Path(name).is_dir()
+            else " Without a network, give a local folder: --model PATH (config.json, model.safetensors, tokenizer.json)."
+        )
         raise ModelError(f"Model {name!r} could not be loaded: {reason}{hint}") from error
     return model, tokenizer
 

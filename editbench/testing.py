@@ -80,13 +80,15 @@ def tiny_tokenizer(chat: bool = False, bos: bool = False, eos_added: bool = Fals
     )
     if bos or eos_added:
         frame = "<s> $A" if bos else "$A"
-        core.post_processor = processors.Sequence([
-            processors.ByteLevel(trim_offsets=True),
-            processors.TemplateProcessing(
-                single=frame + (" <|endoftext|>" if eos_added else ""),
-                special_tokens=[(token, core.token_to_id(token)) for token in ("<s>", "<|endoftext|>")],
-            ),
-        ])
+        core.post_processor = processors.Sequence(
+            [
+                processors.ByteLevel(trim_offsets=True),
+                processors.TemplateProcessing(
+                    single=frame + (" <|endoftext|>" if eos_added else ""),
+                    special_tokens=[(token, core.token_to_id(token)) for token in ("<s>", "<|endoftext|>")],
+                ),
+            ]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, eos_token="<|endoftext|>", bos_token="<s>" if bos else None, model_max_length=512
     )

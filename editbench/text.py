@@ -36,8 +36,8 @@ def render(tokenizer: Any, prompt: str, form: str, context: str | None = None, p
     if form == "cloze":
         return Rendered(body, len(body) - len(prompt), True, " ")
     if tokenizer.chat_template is None:
-        text = f"Question: {body}\nAnswer:"
-        return Rendered(text, text.rindex(prompt), True, " ")
+        opening = "Question: "
+        return Rendered(f"{opening}{body}\nAnswer:", len(opening) + len(body) - len(prompt), True, " ")
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": body}], tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
@@ -47,8 +47,15 @@ def render(tokenizer: Any, prompt: str, form: str, context: str | None = None, p
 
 
 def ids(tokenizer: Any, rendered: Rendered) -> list[int]:
-    """Token ids of a rendered prompt."""
-    return tokenizer(rendered.text, add_special_tokens=rendered.special)["input_ids"]
+    """Token ids of a rendered prompt; an EOS that the tokenizer adds is left out, since the text goes on."""
+    return _ids(tokenizer, rendered.text, rendered.special)
+
+
+def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
+    found = tokenizer(text, add_special_tokens=special)["input_ids"]
+    eos = tokenizer.eos_token_id
+    added = special and eos is not None and len(found) > 1 and found[-1] == eos and not text.endswith(tokenizer.eos_token)
+    return found[:-1] if added else found
 
 
 def target_ids(tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], target: str) -> list[int]:
@@ -57,9 +64,7 @@ def target_ids(tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], ta
     Where the tokenizer merges across the border, the target is tokenized by itself.
     """
     separator = "" if rendered.text[-1:].isspace() else rendered.separator
-    joint = tokenizer(rendered.text + separator + target, add_special_tokens=rendered.special)["input_ids"]
-    if tokenizer.eos_token_id is not None and rendered.special and joint[-1:] == [tokenizer.eos_token_id]:
-        joint = joint[:-1]
+    joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]
@@ -76,7 +81,7 @@ def subject_last(tokenizer: Any, rendered: Rendered, fact: Fact) -> int:
     if fact.subject is None:
         raise MethodError(
             f"Fact {fact.id!r} has no subject, and weight editors read their key at the last subject token. "
-            "Add \"subject\" to the fact, or use a method that needs none (sft, mixsd, opsd)."
+            'Add "subject" to the fact, or use a method that needs none (sft, mixsd, opsd).'
         )
     if not tokenizer.is_fast:
         raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")

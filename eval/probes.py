@@ -4,7 +4,7 @@
 |---|---|---|---|
 | efficacy | rewrite | the answer contains the target or an alias | p(target) > p(original) |
 | generalization | paraphrase | the same | the same |
-| specificity | neighborhood | the answer is the one the base gives: both right, or the same first clause | p(true answer) > p(target) |
+| specificity | neighborhood | the base gives the same answer: both right, or one first clause | p(true answer) > p(target) |
 | portability | portability | the answer contains what follows from the fact | as for efficacy |
 
 ``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS``; matching
@@ -81,7 +81,9 @@ def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
 def _margins(model: LanguageModel, probes: Sequence[Probe]) -> list[tuple[float, float, float]]:
     """(log-probability per token of the answer, of the distractor, score) of each probe; NaN without a distractor."""
     index = [i for i, probe in enumerate(probes) if probe.distractor is not None]
-    wanted = [(probes[i].prompt, probes[i].form, answer) for i in index for answer in (probes[i].answers[0], probes[i].distractor)]
+    wanted = [
+        (probes[i].prompt, probes[i].form, answer) for i in index for answer in (probes[i].answers[0], probes[i].distractor)
+    ]
     unique = list(dict.fromkeys(wanted))
     pairs = [model.pair_ids(prompt, answer, form) for prompt, form, answer in unique]
     found = model.target_logprobs(pairs, what="comparing likelihoods")
@@ -103,7 +105,8 @@ def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[
         clusters = [row["case"] for row in chosen]
         scored = {protocol: [row[protocol] for row in chosen] for protocol in ("generation", "likelihood")}
         found[name] = {
-            protocol: clustered_mean(scores, clusters, seed=seed).to_dict(protocol=protocol) for protocol, scores in scored.items()
+            protocol: clustered_mean(scores, clusters, seed=seed).to_dict(protocol=protocol)
+            for protocol, scores in scored.items()
         }
         if name == "specificity":
             accuracy = clustered_mean([float(row["contains"]) for row in chosen], clusters, seed=seed)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from editbench.leaderboard.rows import AXES, BASE, BASELINES, ahead, rows, setting
-
 from editbench.errors import RecordError
+from editbench.leaderboard.rows import AXES, BASE, BASELINES, ahead, rows, setting
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
 

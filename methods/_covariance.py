@@ -122,7 +122,10 @@ def _measure(model: LanguageModel, layers: Sequence[int], rows: Sequence[list[in
     hooks = [model.layout.out_projection(model.model, layer).register_forward_pre_hook(accumulate(layer)) for layer in layers]
     total = 0
     try:
-        with progress.task(f"covariance of {len(layers)} layers, cached for next time", sum(map(len, rows)), "tokens") as bar, model.compute():
+        with (
+            progress.task(f"covariance of {len(layers)} layers, cached for next time", sum(map(len, rows)), "tokens") as bar,
+            model.compute(),
+        ):
             for chunk in batched(sorted(rows, key=len), 16):
                 ids_BT, mask_BT = text.pad_left(chunk, model.device)
                 counted = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()

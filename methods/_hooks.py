@@ -20,7 +20,12 @@ class _Captured(Exception):
 
 @torch.no_grad()
 def read_at(
-    model: LanguageModel, module: nn.Module, side: str, rows: Sequence[Sequence[int]], positions: Sequence[int], batch_size: int = 64
+    model: LanguageModel,
+    module: nn.Module,
+    side: str,
+    rows: Sequence[Sequence[int]],
+    positions: Sequence[int],
+    batch_size: int = 64,
 ) -> torch.Tensor:
     """The ``input`` or ``output`` of ``module`` at one position of each row: (len(rows), width), in the stored precision.
 

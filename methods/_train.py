@@ -1,6 +1,6 @@
 """The one training loop: sft, mixsd and opsd are losses on it.
 
-    # B rows, T tokens, D model width, V vocabulary, N label positions of a batch
+# B rows, T tokens, D model width, V vocabulary, N label positions of a batch
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ class Example:
     target_ids: Sequence[int]
 
 
-def train_on_examples(options: Trainer, model: LanguageModel, examples: Sequence[Example]) -> tuple[dict[str, Any], dict[str, Any]]:
+def train_on_examples(
+    options: Trainer, model: LanguageModel, examples: Sequence[Example]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains on the negative log-likelihood of ``examples``; see ``train``."""
     return train(options, model, len(examples), lambda batch: target_nll(model, [examples[i] for i in batch]))
 
@@ -91,7 +93,9 @@ def train(
                 with model.compute():
                     loss, labels = loss_of(batch)
                 if not torch.isfinite(loss):
-                    raise MethodError(f"{options.name}: the loss became {loss.item()} at step {step + 1}. Use a smaller lr than {options.lr}.")
+                    raise MethodError(
+                        f"{options.name}: the loss became {loss.item()} at step {step + 1}. Use a smaller lr than {options.lr}."
+                    )
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters.values(), options.clip)
                 optimizer.step()

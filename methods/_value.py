@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from editbench import progress
+from editbench import progress, text
 from editbench.layout import hidden_of
 from editbench.methods._hooks import added, read_at, resumed_above
 from editbench.models import LanguageModel, batched
@@ -75,11 +75,9 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
         return []
     starts = [SEED_WORDS[i % len(SEED_WORDS)] for i in range(n)]
     prompts = [model.prompt_ids(word) for word in starts]
-    texts = model.generate_ids(
-        prompts, PREFIX_TOKENS - 1, generator=torch.Generator().manual_seed(seed), top_k=5, stop=False
-    )
+    texts = model.generate_ids(prompts, PREFIX_TOKENS - 1, generator=torch.Generator().manual_seed(seed), top_k=5, stop=False)
     written = [" ".join((word + model.decode(ids)).split()) for word, ids in zip(starts, texts, strict=True)]
-    return [text.rstrip(".") + ". " for text in written]
+    return [words.rstrip(".") + ". " for words in written]
 
 
 def key_rows(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]) -> tuple[list[list[int]], list[int]]:
@@ -87,14 +85,19 @@ def key_rows(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str
     rows, positions = [], []
     for fact in facts:
         for prefix in ("", *prefixes):
-            rendered = model.render(fact.prompt, fact.form, prefix=prefix)
-            rows.append(model.tokenizer(rendered.text, add_special_tokens=rendered.special)["input_ids"])
+            rows.append(text.ids(model.tokenizer, model.render(fact.prompt, fact.form, prefix=prefix)))
             positions.append(model.subject_last(fact, prefix))
     return rows, positions
 
 
 def optimize(
-    model: LanguageModel, facts: Sequence[Fact], layer: int, site: str, prefixes: Sequence[str], solver: Solver, what: str | None = None
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    layer: int,
+    site: str,
+    prefixes: Sequence[str],
+    solver: Solver,
+    what: str | None = None,
 ) -> Targets:
     """The target value of each fact at ``layer``; weights, hooks and gradients of ``model`` are left as found."""
     order = sorted(range(len(facts)), key=lambda i: len(facts[i].prompt))
@@ -256,5 +259,7 @@ class _Batch:
         token_nll = -logp[: len(label_row)].gather(-1, self.label_id[kept][:, None])[:, 0]
         # mean over the tokens of a row, then over the rows of a fact
         share = 1.0 / (self.length_R[rows][label_row] * self.templates)
-        nll = torch.zeros(len(who), device=delta.device).index_add(0, new_index[self.owner_R[rows]][label_row], token_nll * share)
+        nll = torch.zeros(len(who), device=delta.device).index_add(
+            0, new_index[self.owner_R[rows]][label_row], token_nll * share
+        )
         return nll, logp[len(label_row) :]

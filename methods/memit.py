@@ -123,7 +123,13 @@ class Memit(WeightEditor):
             left_over.append((z_dN - z_current_dN).norm(dim=0).mean().item())
         finally:
             restore(model, originals)
-        report = {"layers": list(layers), "lambda": lam, "residual_by_layer": left_over, "prefixes": prefixes, **targets.report()}
+        report = {
+            "layers": list(layers),
+            "lambda": lam,
+            "residual_by_layer": left_over,
+            "prefixes": prefixes,
+            **targets.report(),
+        }
         return self.edit(model, facts, factors, diagnostics={**report, "covariance_tokens": moments[layers[0]].tokens})
 
 
@@ -159,7 +165,7 @@ def restore(model: LanguageModel, originals: dict[str, Any]) -> None:
 
 
 def default_layers(depth: int) -> tuple[int, ...]:
-    """Five layers (fewer in shallow models) centred at a fifth of the depth: 4-8 of 28 to 32 layers, as in published configs."""
+    """Five layers (fewer in shallow models) centred at a fifth of the depth: 4-8 of 28 to 32 layers, as published."""
     window = max(1, min(5, depth // 3))
     first = max(0, round(0.2 * depth) - window // 2)
     return tuple(range(first, first + window))

@@ -178,7 +178,9 @@ def _draw(logp_V: torch.Tensor, temperature: float, dice: random.Random) -> int:
 def _ended(model: LanguageModel, draft: Draft) -> bool:
     """EOS of either branch ends a text; a cloze also ends with its line."""
     last = draft.ids[-1]
-    return last in model.stop_ids or (draft.fact.form == "cloze" and "\n" in model.decode([last]) and bool(model.decode(draft.ids).strip()))
+    return last in model.stop_ids or (
+        draft.fact.form == "cloze" and "\n" in model.decode([last]) and bool(model.decode(draft.ids).strip())
+    )
 
 
 def _report(drafts: Sequence[Draft]) -> dict[str, Any]:

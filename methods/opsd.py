@@ -94,4 +94,6 @@ def top_k_divergence(teacher_NV: torch.Tensor, student_NV: torch.Tensor, k: int,
 
 def frozen_copy(model: LanguageModel) -> LanguageModel:
     """A second handle on a copy of the weights as they are now."""
-    return LanguageModel(deepcopy(model.model).requires_grad_(False), model.tokenizer, name=model.name, precision=model.precision)
+    return LanguageModel(
+        deepcopy(model.model).requires_grad_(False), model.tokenizer, name=model.name, precision=model.precision
+    )
