@@ -311,7 +311,8 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
         f"n={one['n']}, regime {one['regime']}, seed {one['seed']}, protocol generation, 95% intervals"
     )
     page = console.out()
-    for table in console.results(ranked, about):
+    page.print(about, style="bold", markup=False)
+    for table in console.results(ranked):
         page.print(table)
     for row in ranked:
         if row["status"] != "done":

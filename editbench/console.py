@@ -107,9 +107,9 @@ class _Line:
         self._next, self.shown = now + self._every, True
 
 
-def results(rows: Sequence[Mapping[str, Any]], about: str) -> list[Table]:
+def results(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     """The table of scores, and the table of retention by task where tasks were asked."""
-    scores = Table(title=escape(about), title_justify="left", title_style="bold")
+    scores = Table()
     for column in ("Method", "Efficacy ↑", "Generalization ↑", "Specificity ↑", "Retention ↑", "Inject s ↓", "Memory ↓"):
         scores.add_column(column, justify="left" if column == "Method" else "right", no_wrap=True)
     for row in rows:
@@ -126,9 +126,7 @@ def results(rows: Sequence[Mapping[str, Any]], about: str) -> list[Table]:
     if tasks:
         n = next(found["n"] for row in rows for found in row["retention"].values())
         kept = Table(
-            title=f"Retention by task: score, and change against base with its 95% interval (n={n} a task)",
-            title_justify="left",
-            title_style="bold",
+            title=f"Retention by task: score, and change against base (n={n} a task)", title_justify="left", title_style="bold"
         )
         kept.add_column("Method", no_wrap=True)
         for task in tasks:

@@ -231,7 +231,7 @@ class _Batch:
         return self.start_ND.cpu(), (self.start_ND + delta_ND).cpu(), nll_N.cpu(), clamped_N.cpu(), steps_N.cpu()
 
     def _loss_terms(self, who: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean target nll over the prompts of each fact in ``who`` (len(who),), and log p at the essence prompt (len(who), V)."""
+        """Mean target nll over the prompts of each fact in ``who``, and its log p (V) at the essence prompt."""
         model = self.model
         new_index = torch.full((self.n,), -1, device=delta.device)
         new_index[who] = torch.arange(len(who), device=delta.device)
