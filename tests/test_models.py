@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import shutil
 import time
@@ -15,7 +14,6 @@ from torch import nn
 from editbench.aliases import DEFAULT
 from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
 from editbench.layout import mlp_gain
-from editbench.methods._covariance import second_moments
 from editbench.methods._hooks import read_at
 from editbench.methods._value import key_rows, optimize
 from editbench.methods.memit import Memit
@@ -192,9 +190,7 @@ def test_hidden_and_head_give_the_models_own_logits(family):
     want = naive_logits(model, ids)
     with torch.no_grad():
         alone = model.logits(model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))[0]
-        padded = model.logits(
-            model.hidden(torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * len(ids)]))
-        )[0, 5:]
+        padded = model.logits(model.hidden(torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * len(ids)])))[0, 5:]
     torch.testing.assert_close(alone, want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(padded, want, rtol=1e-3, atol=1e-3)
 
@@ -224,7 +220,11 @@ def test_generation_equals_transformers(family):
     for row in rows:
         ids = torch.tensor([row])
         out = model.model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12, pad_token_id=0,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=12,
+            pad_token_id=0,
             eos_token_id=sorted(model.stop_ids),
         )[0, len(row) :].tolist()
         want.append([token for token in out if token not in model.stop_ids])
@@ -343,7 +343,7 @@ def test_the_chat_decision(folder):
 def test_your_own_model_object():
     tiny = tiny_model("gpt2")
     model = load_model(tiny.model, tiny.tokenizer, precision="float32")
-    assert model.model is tiny.model and model.generate("The capital of Velmora is") == tiny.generate("The capital of Velmora is")
+    assert model.model is tiny.model and model.generate(PROMPTS[1]) == tiny.generate(PROMPTS[1])
     with pytest.raises(ModelError, match="needs its tokenizer"):
         load_model(tiny.model)
     with pytest.raises(OptionError, match="'half' is not one of auto, float32, bfloat16"):

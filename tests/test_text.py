@@ -1,0 +1,186 @@
+"""Prompts and targets to ids: subject positions, joint targets, templates, padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from editbench import text
+from editbench.errors import MethodError, ModelError
+from editbench.testing import tiny_tokenizer
+from editbench.types import Fact
+
+TOKENIZERS = {
+    "plain": tiny_tokenizer(),
+    "bos": tiny_tokenizer(bos=True),
+    "eos": tiny_tokenizer(eos_added=True),
+    "bos and eos": tiny_tokenizer(bos=True, eos_added=True),
+    "chat": tiny_tokenizer(chat=True),
+    "chat and bos": tiny_tokenizer(chat=True, bos=True),
+}
+SUBJECTS = {
+    "start": Fact("a", "Velmora has a capital called", "Karsk", "Velmora"),
+    "one letter at the start": Fact("a", "I is the opposite of", "you", "I"),
+    "middle": Fact("b", "The capital of Velmora is", "Karsk", "Velmora"),
+    "end": Fact("c", "Who wrote Winter Glass", "Mara Lind", "Winter Glass"),
+    "before punctuation": Fact("d", "In Velmora, the capital is", "Karsk", "Velmora"),
+    "twice": Fact("e", "Velmora is large, and Velmora is", "old", "Velmora"),
+    "accents": Fact("f", "The mayor of Malmö is", "Zoë Åström", "Malmö"),
+    "emoji": Fact("g", "The sign 🜚🦊 stands for", "gold", "🜚🦊"),
+    "other scripts": Fact("h", "The city of Київ 東京 is", "far", "Київ 東京"),
+    "decomposed": Fact("i", "The mayor of Malmo\u0308 is", "Ada", "Malmo\u0308"),
+    "inside a word": Fact("j", "Velmorans say that", "yes", "Velmora"),
+}
+FORMS = [
+    ("cloze", None, ""),
+    ("cloze", None, "Therefore I know. "),
+    ("cloze", "Note: Velmora is old.", ""),
+    ("question", None, ""),
+    ("question", "Answer from this note.\nNote: Velmora is old.", "Because. "),
+]
+
+
+def upto(tokenizer, ids, position):
+    return tokenizer.decode(ids[: position + 1], clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize(("form", "context", "prefix"), FORMS)
+@pytest.mark.parametrize("fact", SUBJECTS.values(), ids=SUBJECTS)
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
+    rendered = text.render(tokenizer, fact.prompt, form, context, prefix)
+    assert rendered.text[rendered.start :].startswith(fact.prompt)
+    assert prefix + fact.prompt in rendered.text and (context or "") in rendered.text
+    ids = text.ids(tokenizer, rendered)
+    position = text.subject_last(tokenizer, rendered, fact)
+    before, up_to = upto(tokenizer, ids, position - 1) if position else "", upto(tokenizer, ids, position)
+    place = rendered.start + fact.prompt.rindex(fact.subject)
+    start = "<s>" if ids[0] == tokenizer.bos_token_id else ""
+    # all of the subject has been read here, and one token earlier it had not
+    assert up_to.startswith(start + rendered.text[:place] + fact.subject)
+    assert not before.startswith(start + rendered.text[:place] + fact.subject)
+    if fact.id != "j":
+        assert up_to == start + rendered.text[:place] + fact.subject
+
+
+GOLDEN = [
+    # tokenizer, form, the prompt's tokens up to the subject's last one, the rest, the target
+    ("plain", "cloze", ["The", "Ġcapital", "Ġof", "ĠVelmora"], ["Ġis"], ["ĠKarsk"]),
+    ("bos", "cloze", ["<s>", "The", "Ġcapital", "Ġof", "ĠVelmora"], ["Ġis"], ["ĠKarsk"]),
+    ("eos", "cloze", ["The", "Ġcapital", "Ġof", "ĠVelmora"], ["Ġis"], ["ĠKarsk"]),
+    (
+        "chat",
+        "question",
+        ["<|im_start|>", "user", "Ċ", "The", "Ġcapital", "Ġof", "ĠVelmora"],
+        ["Ġis", "<|im_end|>", "Ċ", "<|im_start|>", "assistant", "Ċ"],
+        ["Karsk"],
+    ),
+    (
+        "plain",
+        "question",
+        ["Question", ":", "ĠThe", "Ġcapital", "Ġof", "ĠVelmora"],
+        ["Ġis", "Ċ", "Answer", ":"],
+        ["ĠKarsk"],
+    ),
+]
+
+
+def words(tokenizer, ids):
+    """Tokens joined to words, so that the goldens do not depend on the merges that BPE found."""
+    joined = []
+    for token in tokenizer.convert_ids_to_tokens(ids):
+        glued = (
+            joined and token[0].isalpha() and token[0] not in "ĠĊ" and joined[-1].lstrip("Ġ").isalpha() and joined[-1] != "Ċ"
+        )
+        if glued:
+            joined[-1] += token
+        else:
+            joined.append(token)
+    return joined
+
+
+@pytest.mark.parametrize(("which", "form", "upto_subject", "rest", "target"), GOLDEN)
+def test_golden(which, form, upto_subject, rest, target):
+    tokenizer, fact = TOKENIZERS[which], SUBJECTS["middle"]
+    rendered = text.render(tokenizer, fact.prompt, form)
+    ids = text.ids(tokenizer, rendered)
+    position = text.subject_last(tokenizer, rendered, fact)
+    assert words(tokenizer, ids[: position + 1]) == upto_subject
+    assert words(tokenizer, ids[position + 1 :]) == rest
+    assert words(tokenizer, text.target_ids(tokenizer, rendered, ids, fact.target)) == target
+
+
+@pytest.mark.parametrize(("form", "context", "prefix"), FORMS)
+@pytest.mark.parametrize("target", ["Karsk", "Zoë Åström", "1997", "7.5 km!", "Київ", "'s", "🦊", "a\nb"])
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+def test_prompt_and_target_are_the_joint_tokenization(tokenizer, target, form, context, prefix):
+    rendered = text.render(tokenizer, "The capital of Velmora is", form, context, prefix)
+    prompt_ids = text.ids(tokenizer, rendered)
+    target_ids = text.target_ids(tokenizer, rendered, prompt_ids, target)
+    separator = "" if rendered.text.endswith("\n") else " "
+    joint = tokenizer(rendered.text + separator + target, add_special_tokens=rendered.special)["input_ids"]
+    if joint[-1] == tokenizer.eos_token_id:
+        joint.pop()
+    assert prompt_ids + target_ids == joint
+    assert tokenizer.decode(target_ids) == separator + target
+    assert tokenizer.eos_token_id not in prompt_ids + target_ids
+
+
+def test_a_border_that_merges_keeps_the_prompt():
+    """A tokenizer that merges the prompt's end with the target's beginning: the prompt stays, the target stands alone."""
+
+    class Merging:
+        eos_token_id, chat_template = None, None
+
+        def __call__(self, string, add_special_tokens):
+            merged = string.replace("is Karsk", "\x01")
+            return {"input_ids": [ord(c) for c in merged]}
+
+    rendered = text.render(Merging(), "it is", "cloze")
+    prompt_ids = text.ids(Merging(), rendered)
+    assert text.target_ids(Merging(), rendered, prompt_ids, "Karsk") == [ord(c) for c in " Karsk"]
+
+
+def test_a_question_without_a_template():
+    rendered = text.render(TOKENIZERS["plain"], "Who?", "question", context="Note.", prefix="So: ")
+    assert rendered == text.Rendered("Question: Note.\n\nSo: Who?\nAnswer:", 21, True, " ")
+
+
+def test_a_prompt_that_looks_like_the_frame():
+    rendered = text.render(TOKENIZERS["plain"], "Answer", "question")
+    assert rendered.start == len("Question: ")
+
+
+def test_a_template_that_hides_the_prompt():
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = "{{ messages[0]['content'] | upper }}"
+    with pytest.raises(ModelError, match="Pass chat=False"):
+        text.render(tokenizer, "Who?", "question")
+
+
+def test_the_subject_is_needed_and_offsets_too():
+    tokenizer = TOKENIZERS["plain"]
+    rendered = text.render(tokenizer, "Who?", "cloze")
+    with pytest.raises(MethodError, match="'x' has no subject"):
+        text.subject_last(tokenizer, rendered, Fact("x", "Who?", "Ada"))
+
+
+def test_stop_ids():
+    tokenizer = TOKENIZERS["chat"]
+    eos, end = (tokenizer.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|im_end|>"))
+    assert text.stop_ids(tokenizer) == {eos, end}
+
+    class Model:
+        class generation_config:
+            eos_token_id = [7, eos]
+
+    assert text.stop_ids(tokenizer, Model) == {eos, end, 7}
+    Model.generation_config.eos_token_id = 9
+    assert text.stop_ids(tokenizer, Model) == {eos, end, 9}
+
+
+def test_pad_left():
+    ids_BT, mask_BT = text.pad_left([[5], [1, 2, 3], []], "cpu", fill=9)
+    assert ids_BT.tolist() == [[9, 9, 5], [1, 2, 3], [9, 9, 9]]
+    assert mask_BT.tolist() == [[0, 0, 1], [1, 1, 1], [0, 0, 0]]
+    assert ids_BT.dtype == mask_BT.dtype == torch.int64
