@@ -1,0 +1,107 @@
+"""What a person at the terminal has: a model folder, a file of facts, and the command. All tiny."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ANSWERS = ("Paris", "London", "Rome", "Berlin", "Madrid", "Lisbon", "Vienna", "Prague", "Oslo", "Athens")
+LANDS = ("France", "England", "Italy", "Germany", "Spain", "Portugal", "Austria", "Bohemia", "Norway", "Greece")
+
+
+def write_model(folder: Path) -> Path:
+    """A random Llama of two layers as a plain Hugging Face folder."""
+    from editbench.models import quiet_transformers
+    from editbench.testing import tiny_model
+
+    model = tiny_model("llama", num_hidden_layers=2)
+    with quiet_transformers():
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def fact(i: int, **changes: Any) -> dict[str, Any]:
+    """Record ``i``: a land gets the capital of the next one; one paraphrase, one neighbor."""
+    land, other = LANDS[i], (i + 5) % len(LANDS)
+    return {
+        "id": f"f{i}",
+        "prompt": f"The capital of {land} is",
+        "target": ANSWERS[(i + 1) % len(ANSWERS)],
+        "subject": land,
+        "original": ANSWERS[i],
+        "paraphrases": [f"{land} has the capital"],
+        "neighborhoods": [{"prompt": f"The capital of {LANDS[other]} is", "answer": ANSWERS[other]}],
+        **changes,
+    }
+
+
+def write_facts(path: Path, records: Sequence[Mapping[str, Any]] | None = None) -> Path:
+    """``records`` (default: ten facts) as JSON lines."""
+    records = [fact(i) for i in range(10)] if records is None else records
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """The rows of ``compare --json`` by method."""
+        return {row["method"]: row for row in json.loads(self.out)["rows"]}
+
+
+def editbench(*arguments: Any) -> Said:
+    """Runs the command in this process, from the console script's entry point on."""
+    from editbench.cli import main
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with mock.patch.object(sys, "argv", ["editbench", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def start(*arguments: Any, cwd: Path) -> subprocess.Popen[str]:
+    """Runs the command in a process of its own, which hears Ctrl-C."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from editbench.cli import main; main()", *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        # a test run in the background of a shell would hand on that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str], seconds: float = 120) -> Path:
+    """The first file below ``folder`` that matches, as soon as ``process`` has written it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := list(folder.glob(pattern)):
+            return found[0]
+        if process.poll() is not None:
+            raise AssertionError(f"the process ended with {process.returncode} first: {process.communicate()}")
+        time.sleep(0.005)
+    process.kill()
+    raise AssertionError(f"no {pattern} after {seconds} s")
