@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from editbench.errors import ModelError, RecordError
+from editbench.errors import DataError, ModelError, RecordError
 from editbench.records import write_json_atomic
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
@@ -65,13 +65,23 @@ class Edit:
 
     @torch.no_grad()
     def apply(self, model: LanguageModel, check: bool = True) -> Callable[[], None]:
-        """Applies the edit and returns the function that takes it back, bit for bit."""
+        """Applies the edit and returns the function that takes it back, bit for bit.
+
+        Raises:
+            ModelError: as ``applied``; ``model`` is then untouched.
+        """
         if check and model.fingerprint() != self.model_hash:
             raise ModelError(
                 f"This edit was made for {self.model_name} with weights {self.model_hash}; {model.name} has other weights. "
                 "Revert earlier edits first, or pass check=False."
             )
         before = {name: model.weight(name).detach().clone() for name in self.changes}
+        for name, change in self.changes.items():
+            if shape(change) != before[name].shape:
+                raise ModelError(
+                    f"Weight {name!r} of {model.name} is {tuple(before[name].shape)} and its change {tuple(shape(change))}; "
+                    "the edit was made for another architecture."
+                )
         context_before = model.context_for
         for name, change in self.changes.items():
             weight = model.weight(name)
@@ -127,7 +137,8 @@ class Edit:
             RecordError: the folder holds something else, or cannot be written.
         """
         folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        foreign = any(folder.iterdir()) and not (folder / "manifest.json").is_file() if folder.is_dir() else folder.exists()
+        if foreign:
             raise RecordError(f"{folder} is not empty and holds no edit. Choose another --output.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -170,32 +181,45 @@ class Edit:
             RecordError: no edit there, or a damaged one.
         """
         folder = Path(folder)
+        for file in ("manifest.json", "edit.safetensors", "records.jsonl"):
+            if not (folder / file).is_file():
+                raise RecordError(f"{folder} holds no edit: {file} is missing.")
         try:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "edit.safetensors")
-            lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
+            # not splitlines, which also splits at U+2028 and its like
+            lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
             facts = tuple(Fact.from_dict(f) for f in manifest["facts"])
             if manifest["format"] != FORMAT or manifest["facts_hash"] != digest([f.to_dict() for f in facts]):
                 raise ValueError("its manifest does not match its facts or this version")
-        except FileNotFoundError as error:
-            raise RecordError(f"{folder} holds no edit: {Path(error.filename).name} is missing.") from error
-        except (ValueError, KeyError, SafetensorError) as error:
+            return cls(
+                manifest["method"],
+                manifest["options"],
+                manifest["model"]["name"],
+                manifest["model"]["hash"],
+                facts,
+                _changes(load_file(folder / "edit.safetensors")),
+                Retriever(facts) if manifest["kind"] == "context" else None,
+                manifest["diagnostics"],
+                tuple(json.loads(line) for line in lines if line),
+            )
+        except (ValueError, KeyError, TypeError, OSError, DataError, SafetensorError) as error:
             raise RecordError(f"The edit in {folder} is damaged: {error}.") from error
-        changes: dict[str, Change] = {}
-        for key, tensor in tensors.items():
-            name, part = key.split("|")
-            changes[name] = tensor if part == "delta" else (tensors[f"{name}|left"], tensors[f"{name}|right"])
-        return cls(
-            manifest["method"],
-            manifest["options"],
-            manifest["model"]["name"],
-            manifest["model"]["hash"],
-            facts,
-            changes,
-            Retriever(facts) if manifest["kind"] == "context" else None,
-            manifest["diagnostics"],
-            tuple(json.loads(line) for line in lines),
-        )
+
+
+def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
+    """Inverse of ``Edit._tensors``."""
+    changes: dict[str, Change] = {}
+    for key, tensor in tensors.items():
+        name, part = key.split("|")
+        if part not in ("delta", "left", "right") or (part == "delta" and f"{name}|left" in tensors):
+            raise ValueError(f"tensor {key!r} is no part of a change")
+        changes[name] = tensor if part == "delta" else (tensors[f"{name}|left"], tensors[f"{name}|right"])
+    return changes
+
+
+def shape(change: Change) -> torch.Size:
+    """The shape of the weight that a change belongs to."""
+    return change.shape if isinstance(change, torch.Tensor) else torch.Size([change[0].shape[0], change[1].shape[1]])
 
 
 def dense(change: Change) -> torch.Tensor:
