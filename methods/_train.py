@@ -29,7 +29,7 @@ class Trainer(Method):
     """Passes over the facts."""
     batch_size: int = 10
     """Facts in one optimizer step."""
-    lr: float = 3e-5
+    lr: float = 2e-5
     """Learning rate after warm-up."""
     warmup: float = 0.1
     """Share of the steps over which the rate rises linearly."""

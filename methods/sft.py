@@ -27,6 +27,9 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
 
+    epochs: int = 14
+    """Passes over the facts; with so few tokens a pass, more of them than mixsd needs."""
+
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         changes, log = train_on_examples(self, model, [canonical(model, fact) for fact in facts])
         return self.edit(model, facts, changes, diagnostics=log)
