@@ -68,6 +68,7 @@ class LanguageModel:
         self.chat = tokenizer.chat_template is not None
         self.precision = native_precision(self.device) if precision == "auto" else precision
         self._layout_overrides = layout
+        self._head_checked = False
         self.context_for: Callable[[str], str | None] | None = None
         """Set while an in-context edit is applied: a prompt to the text that stands before it."""
 
@@ -160,7 +161,7 @@ class LanguageModel:
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits (..., V) in float32 of hidden states (..., D): the head, with the scaling and soft cap of the config."""
-        assert self._check_head
+        self.check_head()
         return self._head(hidden).float()
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -174,22 +175,23 @@ class LanguageModel:
             logits = cap * torch.tanh(logits / cap)
         return logits
 
-    @cached_property
-    def _check_head(self) -> bool:
+    @torch.no_grad()
+    def check_head(self) -> None:
         """Makes sure once that hidden states plus head give the model's own logits.
 
         Raises:
             ModelError: they do not; the architecture does something to its logits that editbench does not know.
         """
-        with torch.no_grad():
-            ids_BT = torch.arange(3, device=self.device)[None]
-            want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
-            have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
+        if self._head_checked:
+            return
+        ids_BT = torch.arange(3, device=self.device)[None]
+        want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head in a way that editbench does not know."
             )
-        return True
+        self._head_checked = True
 
     @torch.no_grad()
     def target_logprobs(

@@ -117,6 +117,7 @@ class _Batch:
 
     def __init__(self, model: LanguageModel, facts: Sequence[Fact], layer: int, site: str, prefixes: Sequence[str]):
         self.model, self.layer, self.site = model, layer, site
+        model.check_head()  # by a forward pass that must not meet the hooks of the later ones
         rows, positions, owner, labels = [], [], [], []
         for n, fact in enumerate(facts):
             for prefix in ("", *prefixes):
@@ -206,7 +207,7 @@ class _Batch:
                 base_logp = reference_NV[who]
                 kl = (essence_logp.exp() * (essence_logp - base_logp)).sum(-1)
                 decay = solver.weight_decay * delta.norm(dim=-1) / norm_N[who] ** 2
-                loss = nll + solver.kl_factor * kl + decay
+                loss = (nll + solver.kl_factor * kl + decay).sum()
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
             last = step == solver.steps - 1
@@ -216,7 +217,7 @@ class _Batch:
             if last or done.all():
                 break
             # d||delta|| / d delta is undefined at 0, where torch gives 0
-            (gradient,) = torch.autograd.grad(loss.sum(), delta)
+            (gradient,) = torch.autograd.grad(loss, delta)
             active_N[who[done]] = False
             who, gradient = who[~done], gradient[~done].float()
             first_ND[who] = 0.9 * first_ND[who] + 0.1 * gradient

@@ -15,7 +15,7 @@ from editbench import registry
 from editbench.methods._train import Example, target_nll
 from editbench.models import LanguageModel
 from editbench.plugin import Method
-from editbench.testing import FACTS, check_method, tiny_model
+from editbench.testing import FACTS, check_method, check_same_seed, tiny_model, tiny_options, unchanged
 
 METHODS = registry.names("methods")
 WEIGHT_EDITORS = [name for name in METHODS if registry.get("methods", name).kind == "weight editor"]
@@ -33,6 +33,15 @@ def test_the_contract(name, family, reader, tmp_path):
 @pytest.mark.parametrize("name", WEIGHT_EDITORS)
 def test_the_contract_of_weight_editors_in_other_layouts(name, family, reader, tmp_path):
     check_method(registry.get("methods", name), reader(family), FACTS, tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_callers_gradient_mode_does_not_matter(name, reader):
+    model, method = reader("llama"), registry.get("methods", name)
+    chosen = method(**tiny_options(method))
+    with torch.no_grad(), unchanged(model, "inject"):
+        edit = chosen.inject(model, FACTS)
+    check_same_seed(chosen, model, FACTS, edit)
 
 
 # --- the battery itself: it must find a method that breaks a promise ------------------------------------------

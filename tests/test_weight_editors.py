@@ -1,0 +1,439 @@
+"""ROME and MEMIT against their equations, and the pieces that they share against direct computations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from editbench.edit import dense
+from editbench.errors import DataError, MethodError
+from editbench.methods import _covariance, _value
+from editbench.methods._covariance import Moment, second_moments
+from editbench.methods._hooks import added, read_at
+from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
+from editbench.methods.memit import Memit, default_layers, fact_keys, memit_solve
+from editbench.methods.rome import Rome
+from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
+from editbench.types import Fact
+
+FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
+LAYER = 1
+SHORT = Fact("short", "I is the opposite of", "you", "I")
+"""Its subject is the first token of the prompt, so nothing can be cached before it."""
+
+
+def spd(f, seed, tokens=None):
+    """A well-conditioned second moment."""
+    keys = torch.randn(f, tokens or 4 * f, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Moment(keys @ keys.T / keys.shape[1] + 0.1 * torch.eye(f, dtype=torch.float64), keys.shape[1])
+
+
+def delta_of(edit, model, layer=LAYER):
+    """The change of W at ``layer`` as (d, f), float64."""
+    change = dense(edit.changes[model.layout.weight_name(layer)]).double()
+    return change.T if model.layout.transposed else change
+
+
+def key_of(model, fact, layer=LAYER):
+    """Key and value (without what the edit adds) of the fact's bare prompt, float64."""
+    rows, positions = key_rows(model, [fact], [])
+    projection = model.layout.out_projection(model.model, layer)
+    return [read_at(model, projection, side, rows, positions)[0].double() for side in ("input", "output")]
+
+
+# --- ROME ---------------------------------------------------------------------------------------------------
+
+
+@FOUR
+def test_rome(family):
+    model, fact = tiny_model(family), FACTS[1]
+    method = Rome(**tiny_options(Rome), layer=LAYER)
+    with unchanged(model, "inject"):
+        edit = method.inject(model, [fact])
+    target = optimize(model, [fact], LAYER, "mlp", edit.diagnostics["prefixes"], method.solver(method.clamp))
+    v_star_d = target.value_ND[0].double()
+    k_star_f, v_d = key_of(model, fact)
+    delta_df = delta_of(edit, model)
+
+    # the equation, transcribed
+    c_ff = method.moments(model)[LAYER].c_ff.numpy()
+    c_ff = c_ff + 1e-6 * np.diag(c_ff).mean() * np.eye(len(c_ff))
+    u_f = np.linalg.solve(c_ff, k_star_f.numpy())
+    want_df = np.outer(v_star_d - v_d, u_f) / (u_f @ k_star_f.numpy())
+    np.testing.assert_allclose(delta_df.numpy(), want_df, rtol=1e-6, atol=1e-9 * np.abs(want_df).max())
+
+    # what it means
+    assert np.linalg.matrix_rank(delta_df.numpy()) == 1 and list(edit.changes) == [model.layout.weight_name(LAYER)]
+    torch.testing.assert_close(v_d + delta_df @ k_star_f, v_star_d, rtol=1e-9, atol=1e-9)
+    x_f = torch.randn(len(u_f), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    u_f = torch.from_numpy(u_f)
+    x_f -= u_f * (x_f @ u_f) / (u_f @ u_f)  # now x C^-1 k* = 0
+    assert (delta_df @ x_f).norm() < 1e-9 * delta_df.norm() * x_f.norm()
+
+    # and in the model itself
+    with edit.applied(model):
+        written_d = key_of(model, fact)[1]
+    assert (v_star_d - v_d).norm() > 0.1
+    torch.testing.assert_close(written_d, v_star_d, rtol=1e-4, atol=1e-4)
+
+
+def test_rome_writes_facts_one_after_the_other():
+    model = tiny_model("llama")
+    method = Rome(**tiny_options(Rome), layer=LAYER)
+    together = method.inject(model, FACTS[:3])
+    assert np.linalg.matrix_rank(delta_of(together, model).numpy()) == 3
+    first = method.inject(model, FACTS[:1])
+    torch.testing.assert_close(
+        together.changes[model.layout.weight_name(LAYER)][0][:, 0], first.changes[model.layout.weight_name(LAYER)][0][:, 0]
+    )
+    # the last fact written holds exactly
+    assert len(together.diagnostics["prefixes"]) == method.prefixes
+    with method.inject(model, FACTS[:2]).applied(model):
+        prefixes = together.diagnostics["prefixes"]
+        target = optimize(model, FACTS[2:3], LAYER, "mlp", prefixes, method.solver(method.clamp))
+    with together.applied(model):
+        torch.testing.assert_close(key_of(model, FACTS[2])[1].float(), target.value_ND[0], rtol=1e-3, atol=1e-3)
+
+
+# --- MEMIT --------------------------------------------------------------------------------------------------
+
+
+@FOUR
+def test_memit_with_a_vanishing_lambda_writes_every_residual(family):
+    model = tiny_model(family)
+    method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(LAYER,), lam=1e-9)
+    edit = method.inject(model, FACTS)
+    target = optimize(model, FACTS, LAYER, "residual", [], method.solver(method.clamp))
+    r_dN = (target.value_ND - target.start_ND).T.double()
+    k_fN = torch.stack([key_of(model, fact)[0] for fact in FACTS], dim=1)
+    assert r_dN.norm(dim=0).min() > 0.05
+    torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
+    before, after = edit.diagnostics["residual_by_layer"]
+    assert before == pytest.approx(r_dN.norm(dim=0).mean().item(), rel=1e-3) and after < 1e-3 * before
+
+
+@FOUR
+def test_memit_writes_the_share_that_lambda_leaves(family):
+    model, fact, lam = tiny_model(family), FACTS[0], 20.0
+    method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(LAYER,), lam=lam)
+    edit = method.inject(model, [fact])
+    target = optimize(model, [fact], LAYER, "residual", [], method.solver(method.clamp))
+    r_d = (target.value_ND - target.start_ND)[0].double()
+    k_f = key_of(model, fact)[0]
+    s = (k_f @ method.moments(model)[LAYER].solve(k_f[:, None])[:, 0]).item() / lam
+    assert 0.05 < s / (1 + s) < 0.95
+    torch.testing.assert_close(delta_of(edit, model) @ k_f, r_d * s / (1 + s), rtol=1e-3, atol=1e-4)
+    before, after = edit.diagnostics["residual_by_layer"]
+    assert after / before == pytest.approx(1 / (1 + s), rel=1e-2)
+
+
+@pytest.mark.parametrize("n", [1, 5, 24, 40])
+def test_memit_solve_equals_the_equation(n):
+    f, lam = 24, 7.0
+    moment = spd(f, 0)
+    k_fN = torch.randn(f, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    c = moment.c_ff.numpy()
+    c = c + _covariance.RIDGE * np.diag(c).mean() * np.eye(f)
+    k = k_fN.numpy()
+    want_Nf = k.T @ np.linalg.inv(lam * c + k @ k.T)
+    have_Nf = memit_solve(moment, k_fN, lam).numpy().T
+    assert np.abs(have_Nf - want_Nf).max() < 1e-6 * np.abs(want_Nf).max()
+
+
+def test_memit_equals_rome_as_lambda_vanishes():
+    moment = spd(24, 3)
+    k_f = torch.randn(24, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    u_f = moment.solve(k_f[:, None])[:, 0]
+    torch.testing.assert_close(memit_solve(moment, k_f[:, None], 1e-9)[:, 0], u_f / (u_f @ k_f), rtol=1e-7, atol=0)
+
+
+@FOUR
+def test_the_residual_shrinks_from_layer_to_layer(family):
+    model = tiny_model(family)
+    method = Memit(**tiny_options(Memit), layers=(0, 1, 2), lam=0.5)
+    edit = method.inject(model, FACTS)
+    left = edit.diagnostics["residual_by_layer"]
+    assert len(left) == 4 and list(edit.changes) == [model.layout.weight_name(i) for i in (0, 1, 2)]
+    assert left[0] > left[-1] and left[-1] < 0.6 * left[0], left
+
+
+def test_memit_keys_weigh_the_bare_prompt_by_half():
+    model = tiny_model("llama")
+    prefixes = context_prefixes(model, 3, 0)
+    rows, positions = key_rows(model, FACTS[:2], prefixes)
+    keys = fact_keys(model, LAYER, rows, positions, 2)
+    single = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).double()
+    for n in range(2):
+        bare, *others = single[4 * n : 4 * n + 4]
+        torch.testing.assert_close(keys[n], (bare + torch.stack(others).mean(0)) / 2)
+
+
+@pytest.mark.parametrize(
+    ("depth", "layers"),
+    [
+        (2, (0,)),
+        (4, (1,)),
+        (6, (0, 1)),
+        (12, (0, 1, 2, 3)),
+        (28, (4, 5, 6, 7, 8)),
+        (32, (4, 5, 6, 7, 8)),
+        (48, (8, 9, 10, 11, 12)),
+    ],
+)
+def test_default_layers(depth, layers):
+    assert default_layers(depth) == layers
+
+
+@pytest.mark.parametrize("layers", [(), (-1,), (1, 4), (9,)])
+def test_layers_that_the_model_lacks(layers):
+    model = tiny_model("llama")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="which has 0 to 3"):
+        Memit(**tiny_options(Memit), layers=layers).inject(model, FACTS)
+
+
+def test_layers_are_written_once_and_ascending():
+    assert Memit(layers=(2, 1, 2)).edited_layers(tiny_model("llama")) == (1, 2)
+
+
+# --- target optimisation ------------------------------------------------------------------------------------
+
+
+def naive_terms(model, facts, layer, site, prefixes, delta_ND):
+    """Mean target nll of each fact and log p at its essence prompt, by full forward passes of single prompts."""
+    module = model.layout.mlp_module(model.model, layer) if site == "mlp" else model.layout.layer(model.model, layer)
+
+    def logp(ids, position, delta_d):
+        with added(module, position, delta_d[None]):
+            return model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().log_softmax(-1)
+
+    nll_N, essence_NV = [], []
+    for fact, delta_d in zip(facts, delta_ND, strict=True):
+        nlls = []
+        for prefix in ("", *prefixes):
+            prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
+            logp_TV = logp(prompt + target, model.subject_last(fact, prefix), delta_d)
+            nlls.append(-sum(logp_TV[len(prompt) - 1 + t, token] for t, token in enumerate(target)) / len(target))
+        nll_N.append(sum(nlls) / len(nlls))
+        essence = Fact("e", f"{fact.subject} is a", "x", fact.subject)
+        position = model.subject_last(essence)
+        essence_NV.append(logp(model.prompt_ids(essence.prompt), position, delta_d)[position])
+    return torch.stack(nll_N), torch.stack(essence_NV)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+@pytest.mark.parametrize(
+    "prefixes", [(), ("Therefore I know. ", "You said so, because the king built it. ")], ids=["bare", "prefixed"]
+)
+@pytest.mark.parametrize(("family", "site"), [(f, s) for f in FAMILIES for s in ("mlp", "residual")])
+def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
+    model, facts = tiny_model(family), [*FACTS, SHORT]
+    batch = _value._Batch(model, facts, layer, site, prefixes)
+    dice = torch.Generator().manual_seed(5)
+    delta_ND = torch.randn(len(facts), 32, generator=dice) * batch.start_ND.norm(dim=-1, keepdim=True) / 32**0.5
+    with torch.no_grad():
+        want_nll, want_essence = naive_terms(model, facts, layer, site, prefixes, delta_ND)
+        for who in (torch.arange(5), torch.tensor([4]), torch.tensor([1, 3])):
+            nll, essence = batch._loss_terms(who, delta_ND[who])
+            torch.testing.assert_close(nll, want_nll[who], rtol=2e-4, atol=2e-4)
+            torch.testing.assert_close(essence, want_essence[who], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("site", ["mlp", "residual"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])
+def test_the_gradient_equals_a_naive_one(family, site):
+    model = tiny_model(family)
+    batch = _value._Batch(model, FACTS, 1, site, ())
+    delta = torch.full((4, 32), 0.05, requires_grad=True)
+    (have,) = torch.autograd.grad(batch._loss_terms(torch.arange(4), delta)[0].sum(), delta)
+    (want,) = torch.autograd.grad(naive_terms(model, FACTS, 1, site, (), delta)[0].sum(), delta)
+    torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
+
+
+SOLVER = Solver(steps=8, lr=0.3, clamp=4.0, kl_factor=0.0625, weight_decay=1e-3)
+
+
+@pytest.mark.parametrize("site", ["mlp", "residual"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_facts_solved_together_equal_facts_solved_alone(family, site):
+    model, facts = tiny_model(family), [*FACTS, SHORT]
+    prefixes = ("Therefore I know. ",)
+    with unchanged(model, "optimize"):
+        together = optimize(model, facts, LAYER, site, prefixes, SOLVER)
+    in_twos = optimize(model, facts, LAYER, site, prefixes, replace(SOLVER, facts_at_once=2))
+    for i, fact in enumerate(facts):
+        alone = optimize(model, [fact], LAYER, site, prefixes, SOLVER)
+        for one in ((together, i), (in_twos, i)):
+            assert torch.allclose(one[0].start_ND[i], alone.start_ND[0], rtol=1e-4, atol=1e-4)
+            assert torch.allclose(one[0].nll_N[i], alone.nll_N[0], rtol=2e-2, atol=2e-2)
+            moved = (alone.value_ND[0] - alone.start_ND[0]).norm()
+            assert (one[0].value_ND[i] - alone.value_ND[0]).norm() < 0.03 * moved
+            assert one[0].steps_N[i] == alone.steps_N[0]
+
+
+def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
+    model = reader("llama")
+    known = [replace(fact, target=fact.original, original=None) for fact in FACTS[:2]]  # the model says these already
+    facts = [known[0], FACTS[2], known[1], FACTS[3]]
+    solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5)
+    first = optimize(model, facts, LAYER, "residual", (), replace(solver, steps=2))
+    last = optimize(model, facts, LAYER, "residual", (), solver)
+    assert last.steps_N[[0, 2]].tolist() == [0, 0] and torch.equal(last.value_ND[[0, 2]], last.start_ND[[0, 2]])
+    assert (last.nll_N[[0, 2]] < 0.5).all() and (last.steps_N[[1, 3]] > 5).all()
+    assert first.steps_N.tolist() == [0, 1, 0, 1]
+    assert (last.nll_N[[1, 3]] < 0.9 * first.nll_N[[1, 3]]).all()
+    assert set(last.report()) == {"target_nll_mean", "target_nll_max", "clamped_share", "mean_steps"}
+
+
+def test_the_clamp_holds():
+    model = tiny_model("llama")
+    targets = optimize(model, FACTS, LAYER, "residual", (), replace(SOLVER, clamp=0.1, lr=5.0))
+    moved = (targets.value_ND - targets.start_ND).norm(dim=-1)
+    torch.testing.assert_close(moved, 0.1 * targets.start_ND.norm(dim=-1))
+    assert targets.clamped_N.all() and targets.report()["clamped_share"] == 1
+
+
+def test_a_heavy_kl_keeps_the_essence():
+    model, fact = tiny_model("llama"), FACTS[0]
+
+    def drift(kl_factor):
+        solver = replace(SOLVER, kl_factor=kl_factor, steps=20)
+        targets = optimize(model, [fact], 2, "residual", (), solver)
+        zero = torch.zeros(1, 32)
+        before = naive_terms(model, [fact], 2, "residual", (), zero)[1]
+        after = naive_terms(model, [fact], 2, "residual", (), targets.value_ND - targets.start_ND)[1]
+        return (after.exp() * (after - before)).sum().item()
+
+    with torch.no_grad():
+        free, held = drift(0.0), drift(100.0)
+    assert held < 0.2 * free, (held, free)
+
+
+def test_context_prefixes():
+    one, two = tiny_model("llama"), tiny_model("llama", seed=1)
+    prefixes = context_prefixes(one, 7, 3)
+    assert len(prefixes) == 7 and all(p.endswith(". ") and "\n" not in p for p in prefixes)
+    assert prefixes == context_prefixes(one, 7, 3) != context_prefixes(one, 7, 4)
+    assert prefixes != context_prefixes(two, 7, 3)
+    assert context_prefixes(one, 0, 3) == []
+    assert [p.startswith(w) for p, w in zip(prefixes, _value.SEED_WORDS, strict=False)] == [True] * 5
+
+
+# --- covariance ---------------------------------------------------------------------------------------------
+
+DOCUMENT = (
+    "The capital of Velmora is Tessin.\n\nTollan Bridge was built by Irene Voss, because you said so.\nI\n" + "very " * 300
+)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "opt"])
+def test_covariance_equals_a_direct_computation(family, tmp_path):
+    model = tiny_model(family)
+    (tmp_path / "text.txt").write_text(DOCUMENT)
+    with unchanged(model, "second_moments"):
+        found = second_moments(model, [0, 2], str(tmp_path / "text.txt"), 250, 0)
+    rows, budget = [], 250
+    for paragraph in filter(str.strip, DOCUMENT.split("\n")):
+        row = model.prompt_ids(paragraph)[: min(128, budget)]
+        if len(row) > 1:
+            rows.append(row)
+            budget -= len(row)
+    assert len(rows) == 3
+    for layer in (0, 2):
+        projection = model.layout.out_projection(model.model, layer)
+        places = [(row, t) for row in rows for t in range(1, len(row))]  # every token but the first of each text
+        keys_Nf = torch.cat([read_at(model, projection, "input", [row], [t]) for row, t in places]).double()
+        assert found[layer].tokens == len(places)
+        torch.testing.assert_close(found[layer].c_ff, keys_Nf.T @ keys_Nf / len(places), rtol=1e-4, atol=1e-5)
+
+
+def test_the_models_own_text(own_cache):
+    model = tiny_model("llama", chat=True)
+    with unchanged(model, "second_moments"):
+        (moment,) = second_moments(model, [1], "self", 500, 0).values()
+    rows = _covariance._own_text(model, 500, 0)
+    assert moment.tokens == sum(len(row) - 1 for row in rows) >= 500
+    assert rows == _covariance._own_text(model, 500, 0) != _covariance._own_text(model, 500, 1)
+    user = model.tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
+    assert [row[: len(user)] == user for row in rows] == [False, True, False, True]
+
+
+def test_the_cache_is_used_and_keyed(own_cache, tmp_path):
+    model, other = tiny_model("llama"), tiny_model("llama", seed=1)
+    folder = own_cache / "statistics"
+    text = tmp_path / "text.txt"
+    text.write_text(DOCUMENT)
+
+    def files():
+        return {p: p.stat().st_mtime_ns for p in folder.iterdir()}
+
+    first = second_moments(model, [1], "self", 300, 0)
+    kept = files()
+    again = second_moments(model, [1], "self", 300, 0)
+    assert files() == kept and len(kept) == 1
+    assert torch.equal(first[1].c_ff, again[1].c_ff) and first[1].tokens == again[1].tokens
+    # only the missing layer is added
+    second_moments(model, [1, 2], "self", 300, 0)
+    assert len(files()) == 2 and kept.items() <= files().items()
+    n = 2
+    for arguments in [
+        (other, [1], "self", 300, 0),
+        (model, [1], "self", 400, 0),
+        (model, [1], "self", 300, 1),
+        (model, [1], str(text), 300, 0),
+    ]:
+        second_moments(*arguments)
+        n += 1
+        assert len(files()) == n, "another setting took the same file"
+    with torch.no_grad():
+        model.weight("model.layers.3.mlp.up_proj.weight")[0, 0] += 1
+    second_moments(model, [1], "self", 300, 0)
+    text.write_text(DOCUMENT + "more")
+    second_moments(model, [1], str(text), 300, 0)
+    assert len(files()) == n + 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-50], lambda b: b"", lambda b: b"x" * 100, None], ids=["cut", "empty", "noise", "nan"]
+)
+def test_a_damaged_cache_file_is_computed_anew(own_cache, damage):
+    from safetensors.torch import load_file, save_file
+
+    model = tiny_model("gpt2")
+    first = second_moments(model, [0], "self", 300, 0)[0]
+    (path,) = (own_cache / "statistics").iterdir()
+    if damage:
+        path.write_bytes(damage(path.read_bytes()))
+    else:
+        save_file({"c": first.c_ff * float("nan"), "tokens": torch.tensor(1)}, path)
+    again = second_moments(model, [0], "self", 300, 0)[0]
+    assert torch.equal(first.c_ff, again.c_ff) and again.tokens == first.tokens
+    assert torch.equal(load_file(path)["c"], first.c_ff)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(own_cache):
+    (own_cache / "statistics").write_text("in the way")
+    assert second_moments(tiny_model("gpt2"), [0], "self", 300, 0)[0].tokens > 0
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b"\n \n"])
+def test_a_source_without_text(content, tmp_path):
+    path = tmp_path / "text.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="ovariance source"):
+        second_moments(tiny_model("gpt2"), [0], str(path), 100, 0)
+
+
+def test_few_tokens_still_solve():
+    """Fewer tokens than f leave C singular; the ridge keeps the solve finite."""
+    keys = torch.randn(24, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moment = Moment(keys @ keys.T / 6, 6)
+    solved = moment.solve(torch.ones(24, 1))
+    assert solved.isfinite().all()
+    ridge = _covariance.RIDGE * moment.c_ff.diagonal().mean()
+    torch.testing.assert_close(
+        moment.c_ff @ solved + ridge * solved, torch.ones(24, 1, dtype=torch.float64), rtol=1e-6, atol=1e-6
+    )
