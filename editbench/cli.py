@@ -90,10 +90,10 @@ def compare(
         left = f"{len(plan.left_out)} records of {corpus}"
         console.say(f"{left} are no valid facts and were left out; the first: {plan.left_out[0]}")
     folder = output or runner.default_output(config)
-    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    kept = runner.no_empty_run(folder)
     with (
         RunStore(folder).open(runner.identity(config)) as store,
-        runner.no_empty_run(folder, made),
+        kept,
         progress.reporting(console.reporter()),
     ):
         runner.save_cases(folder, plan)
@@ -323,7 +323,7 @@ def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
     from editbench.leaderboard.markdown import render
 
     text = render(runs, output, command)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    temporary = output.parent / f".{output.name}.{os.getpid()}.tmp"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8", errors="replace")
@@ -370,7 +370,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no arrow shall not cost the table
     try:
-        app()
+        app(prog_name="editbench")
     except EditbenchError as error:
         print(f"editbench: {error}", file=sys.stderr)
         sys.exit(2)

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -392,23 +392,27 @@ class Meter:
             self.peak = torch.cuda.max_memory_allocated()
 
 
-@contextmanager
-def no_empty_run(path: Path, made: Sequence[Path]) -> Iterator[None]:
-    """Takes a new run folder (its own lock held) away again where an error comes before the first finished cell.
+def no_empty_run(path: Path) -> AbstractContextManager[None]:
+    """To be called before the run folder is opened, and entered after, when its lock is held: where an error comes before
+    the first finished cell of a new run, nothing of it stays."""
+    fresh = not os.path.exists(path / "run.json")
+    made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
 
-    ``made`` are the folders that were not there before, innermost first; none for a run that is resumed.
-    """
-    try:
-        yield
-    except (EditbenchError, OSError):
-        if made and not any((path / "cells").glob("*/summary.json")):
-            with suppress(OSError):
-                for name in ("cases.json", "run.json", ".lock"):
-                    (path / name).unlink(missing_ok=True)
-                (path / "cells").rmdir()
-                for folder in made:
-                    folder.rmdir()
-        raise
+    @contextmanager
+    def guard() -> Iterator[None]:
+        try:
+            yield
+        except (EditbenchError, OSError):
+            if fresh and not any((path / "cells").glob("*/summary.json")):
+                with suppress(OSError):
+                    for name in ("cases.json", "run.json", ".lock"):
+                        (path / name).unlink(missing_ok=True)
+                    (path / "cells").rmdir()
+                    for folder in made:
+                        folder.rmdir()
+            raise
+
+    return guard()
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -1,0 +1,603 @@
+"""The commands, as a stranger uses and misuses them: one sentence, exit code 2, nothing left behind."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from tiny import editbench, fact, start, wait_for, write_facts, write_model
+
+from editbench import registry
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working folder with facts in it."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    write_facts(folder / "facts.jsonl")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def compare(here, model):
+    """``editbench compare`` of the smallest kind; further arguments come after, so they win."""
+
+    def run(*arguments):
+        start = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none")
+        return editbench(*start, "--methods", "ice", "--output", "run", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def inject(here, model):
+    def run(facts="facts.jsonl", *arguments):
+        start = ("inject", "--method", "sft", "--model", model, "--output", "edit", "--option", "epochs=1")
+        return editbench(*start, "--facts", facts, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def refused(here):
+    """Checks that a command was refused in one sentence, and that the working folder is as before."""
+    before = files(here)
+
+    def check(said, *parts):
+        lines = [line for line in said.err.splitlines() if line.startswith("editbench: ")]
+        assert said.code == 2 and said.out == "" and "Traceback" not in said.err, said
+        assert len(lines) == 1 and said.err.rstrip().endswith(lines[0]), said.err
+        for part in parts:
+            assert str(part) in lines[0], f"{part!r} is not in {lines[0]!r}"
+        assert files(here) == before, said.err
+
+    return check
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+# --- what it does -------------------------------------------------------------------------------------------
+
+
+def test_compare_prints_one_object_and_nothing_else(compare, here):
+    said = compare("--methods", "rome", "--tasks", "eb_grammar", "--limit", 2, "--json")
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    assert found["run"] == "run" and [row["method"] for row in found["rows"]][-1] == "base"
+    assert sorted(row["method"] for row in found["rows"]) == ["base", "ice", "rome"]
+    for row in found["rows"]:
+        for axis in ("efficacy", "generalization", "specificity"):
+            score = row[axis]
+            assert {"mean", "low", "high", "n", "protocol"} <= score.keys() and score["protocol"] == "generation"
+            assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1 and score["n"] == 2
+        assert list(row["retention"]) == ["eb_grammar"]
+        task = row["retention"]["eb_grammar"]
+        assert {"base", "mean", "delta", "ratio", "low", "high", "n"} <= task.keys() and task["n"] == 2
+        assert 0 <= task["low"] <= task["mean"] <= task["high"] <= 1
+        assert task["delta"] == pytest.approx(task["mean"] - task["base"])
+        assert row["seconds"] >= 0 and row["peak_memory_bytes"] > 2**20
+        assert row["status"] == "done" and row["options"]["seed"] == 0
+
+    again = compare("--methods", "rome", "--tasks", "eb_grammar", "--limit", 2, "--json")
+    assert again.out == said.out and again.err.count("kept from an earlier run") == 3
+    shown = editbench("show", "run", "--json")
+    assert shown.out == said.out and shown.code == 0
+
+
+def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
+    said = compare()
+    assert said.code == 0 and "Efficacy ↑" in said.out and "ice" in said.out
+    assert "2 facts of local (test)" in said.err and "base: done" in said.err and "editbench show run" in said.err
+    page = (here / "run" / "README.md").read_text(encoding="utf-8")
+    assert "| ---" in page and "cells/ice-" in page
+    assert editbench("show", "run").out == said.out
+    board = editbench("leaderboard", "run", "-o", "deep/board.md")
+    assert board.code == 0 and board.out.strip() == "deep/board.md"
+    page = Path("deep/board.md").read_text(encoding="utf-8")
+    assert "editbench leaderboard run -o deep/board.md" in page and "(../run/cells/ice-" in page
+
+
+def test_compare_without_output_finds_its_run_again(compare, here, model):
+    command = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 1, "--tasks", "none")
+    first = editbench(*command, "--methods", "ice", "--json")
+    second = editbench(*command, "--methods", "ice", "--json")
+    assert first.code == 0 and first.out == second.out and "kept" in second.err
+    assert json.loads(first.out)["run"].startswith("runs/tiny_local_n1_")
+
+
+def test_inject_saves_an_edit_that_loads(inject, here, model):
+    from editbench import Edit, load_model
+
+    said = inject()
+    assert said.code == 0, said.err
+    assert "of 10 facts answered with their target" in said.out and "Edit.load('edit')" in said.out
+    edit = Edit.load(here / "edit")
+    assert edit.method == "sft" and len(edit.facts) == 10 and edit.options["epochs"] == 1
+    with edit.applied(load_model(str(model))):
+        pass
+    shutil.rmtree(here / "edit")
+    (here / "edit").mkdir()
+    assert inject().code == 0, "an empty folder is as good as none"
+
+
+def test_inject_takes_a_table_and_any_script(inject, here):
+    table = 'prompt,target\n"日本の首都は 🎉",東京\n"Zoë, <eos> [/bold] says",Ünïcode\n'
+    (here / "facts.csv").write_text(table, encoding="utf-8")
+    said = inject("facts.csv")
+    assert said.code == 0 and "東京" in said.out and "[/bold]" in said.out, said
+
+
+@pytest.mark.parametrize("what", ["methods", "corpora", "tasks", "models"])
+def test_list(what, here):
+    said = editbench("list", what, "--json")
+    records = json.loads(said.out)
+    assert said.code == 0 and all(record["name"] and record["summary"] for record in records)
+    names = [record["name"] for record in records]
+    if what in ("methods", "corpora"):
+        assert names == registry.names(what)
+    table = editbench("list", what)
+    assert table.code == 0 and all(name in table.out for name in names)
+
+
+def test_help_names_every_command(here):
+    said = editbench("--help")
+    assert said.code == 0 and all(name in said.out for name in ("compare", "inject", "list", "show", "leaderboard"))
+    for name in ("compare", "inject", "list", "show", "leaderboard"):
+        assert editbench(name, "--help").code == 0
+
+
+def test_names_with_brackets_and_spaces_are_shown_as_they_are(compare, here, model):
+    """Square brackets are markup to the library that draws the tables."""
+    shutil.copytree(model, "[x/[/x] my model")
+    said = compare("--model", "[x/[/x] my model", "--output", "my [/run]")
+    assert said.code == 0 and "[x/[/x] my model (" in said.out and "editbench show 'my [/run]'" in said.err
+
+
+def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
+    """Windows and LC_ALL=C have encodings without ↑ and –."""
+    assert compare().code == 0
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = start("show", "run", cwd=here)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "Efficacy" in out, err
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--methods", "mmit"], ["Unknown method 'mmit'", "Did you mean 'memit'?"]),
+        (["--methods", "ice, mmit"], ["Unknown method 'mmit'"]),
+        (["--methods", ""], ["--methods names no method"]),
+        (["--methods", " , ,"], ["--methods names no method"]),
+        (["--methods", "sft,ice,sft"], ["'sft' is listed twice"]),
+        (["--methods", "base,base"], ["'base' is listed twice"]),
+        (["--methods", "rome;memit"], ["Unknown method 'rome;memit'"]),
+        (["--methods", "ROME"], ["Unknown method 'ROME'"]),
+        (["--methods", "日本"], ["Unknown method '日本'"]),
+        (["--corpus", "lokal"], ["Unknown corpus 'lokal'", "Did you mean 'local'?"]),
+        (["--corpus", "demo-zsre"], ["'demo-zsre'", "takes no --data", "'facts.jsonl'"]),
+        (["--tasks", "eb_gramar"], ["Unknown task 'eb_gramar'", "Did you mean 'eb_grammar'"]),
+        (["--tasks", "none", "--task-data", "gsm8k=facts.jsonl"], ["'gsm8k'", "not among the tasks"]),
+        (["--tasks", "gsm8k", "--task-data", "gsm8k=nosuch"], ["nosuch", "no such file"]),
+        (["--tasks", "gsm8k", "--task-data", "gsm8k=facts.jsonl"], ["facts.jsonl", "question, answer"]),
+        (["--task-data", "gsm8k"], ["--task-data 'gsm8k' has no '='"]),
+        (["--model", "smolm2-135m"], ["Unknown model 'smolm2-135m'", "Did you mean 'smollm2-135m'?"]),
+        (["--model", "/nosuch/folder"], ["no model folder or GGUF file at /nosuch/folder"]),
+        (["--model", "nosuch.gguf"], ["no GGUF file nosuch.gguf"]),
+        (["--model", "."], ["not a model", "config.json"]),
+        (["--model", "facts.jsonl"], ["Unknown model 'facts.jsonl'"]),
+        (["--model", "x" * 300], ["File name too long"]),
+        (["-n", "0"], ["-n is 0"]),
+        (["-n", "-5"], ["-n is -5"]),
+        (["-n", "11"], ["-n 11 is more than", "10 in the corpus"]),
+        (["-n", "1000000000000000"], ["is more than"]),
+        (["--part", "train"], ["'train' is neither 'dev' nor 'test'"]),
+        (["--limit", "-1"], ["--limit is -1"]),
+        (["--regime", "sequential"], ["'sequential'", "batch"]),
+        (["--precision", "float16"], ["'float16'", "float32"]),
+        (["--seed", "-1"], ["Seed -1"]),
+        (["--seed", "99999999999"], ["Seed 99999999999"]),
+        (["--layout", "mlp"], ["--layout 'mlp' has no '='"]),
+        (["--layout", "nosuch=mlp"], ["nosuch"]),
+        (["--option", "lr=1"], ["names no method", "METHOD.lr=1"]),
+        (["--option", "ice.seed"], ["--option 'ice.seed' has no '='"]),
+        (["--option", "=1"], ["has no '='"]),
+        (["--option", ".x=1"], ["for a method that is not compared", "ice"]),
+        (["--option", "rome.layers=1"], ["--option rome", "not compared", "ice"]),
+        (["--option", "ice.nosuch=1"], ["'ice' has no option 'nosuch'"]),
+        (["--option", "ice.seed=x"], ["seed=x", "not a whole number"]),
+        (["--option", "ice.seed=1", "--option", "ice.seed=2"], ["ice.seed is given twice"]),
+        (["--methods", "sft", "--option", "sft.lr=fast"], ["lr=fast", "not a number"]),
+        (["--methods", "sft", "--option", "sft.epochs=0"], ["epochs"]),
+        (["--data", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
+        (["--data", "."], ["Cannot read .", "directory"]),
+        (["--data", ""], ["Cannot read"]),
+        (["--corpus", "counterfact"], ["facts.jsonl", "none of its 10 records", "--corpus local"]),
+        (["--corpus", "counterfact", "--data", "http://localhost/x.json"], ["not an https address"]),
+        (["--output", "facts.jsonl"], ["facts.jsonl is a file"]),
+        (["--output", "facts.jsonl/run"], ["facts.jsonl/run cannot be used", "Not a directory"]),
+        (["--output", "."], [". is not empty and is not a run folder", "facts.jsonl"]),
+        (["--output", "x" * 300], ["File name too long"]),
+    ],
+)
+def test_bad_arguments_of_compare(compare, refused, arguments, parts):
+    refused(compare(*arguments), *parts)
+
+
+def test_local_needs_data(here, model, refused):
+    refused(editbench("compare", "--model", model, "--corpus", "local", "--tasks", "none"), "--data PATH")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["compare", "-n", "many"], ["compare", "--nosuch"], ["nosuch"], ["inject"], ["show"], ["list"], []]
+)
+def test_wrong_usage_shows_how_it_is_used(here, arguments):
+    said = editbench(*arguments)
+    assert said.code == 2 and "Traceback" not in said.err and "Usage: editbench" in said.err + said.out
+
+
+def test_an_unknown_listing(here, refused):
+    refused(editbench("list", "nosuch"), "'nosuch'", "corpora, methods, models, tasks")
+
+
+BAD_FILES = {
+    "empty.jsonl": ("", ["is empty"]),
+    "blank.jsonl": ("\n \n", ["is empty"]),
+    "no_records.json": ("[]", ["holds no records"]),
+    "header_only.csv": ("prompt,target\n", ["holds no records"]),
+    "cut.jsonl": ('{"prompt": "a is", "target": "b"}\n{"prompt": "a', ["line 2", "malformed JSON"]),
+    "text.jsonl": ("Canberra is the capital.", ["line 1", "malformed JSON", ".csv"]),
+    "binary.jsonl": (bytes(range(256)), ["line 2", "0x80", "UTF-8"]),
+    "zeros.jsonl": (b"\0" * 64, ["line 1", "malformed JSON"]),
+    "latin.csv": ("prompt,target\nZoë is,b".encode("latin-1"), ["line 2", "UTF-8"]),
+    "cut.jsonl.gz": (b"\x1f\x8b\x08", ["damaged gzip"]),
+    "number.jsonl": ("3", ["line 1", "not 3"]),
+    "deep.json": ("[" * 100_000, ["deep.json", "cannot be read", "recursion"]),
+    "deep.jsonl": ('{"prompt":' * 100_000, ["line 1", "cannot be read", "recursion"]),
+    "digits.jsonl": ('{"prompt": "a is", "target": ' + "9" * 5000 + "}", ["line 1", "digits"]),
+    "no_target.jsonl": ('{"prompt": "a is"}', ["line 1", "'target' is missing"]),
+    "no_columns.csv": ("question,answer\na,b\n", ["header", "'prompt' is missing"]),
+    "quotes.csv": ('prompt,target\n"a is,b\n', ["line 2", "double quotes"]),
+    "columns.csv": ("prompt,target\na, b, c\n", ["line 2", "3 columns"]),
+    "unknown.jsonl": ('{"prompt": "a is", "target": "b", "subjekt": "a"}', ["'subjekt'", "Did you mean 'subject'?"]),
+    "number_target.jsonl": ('{"prompt": "a is", "target": 3}', ["line 1", "'target' must be text, not 3"]),
+    "nan.jsonl": ('{"prompt": NaN, "target": "b"}', ["line 1", "'prompt' must be text"]),
+    "empty_target.jsonl": ('{"prompt": "a is", "target": "  "}', ["line 1", "'target' is empty"]),
+    "null_prompt.jsonl": ('{"prompt": null, "target": "b"}', ["line 1", "'prompt' is empty"]),
+    "subject.jsonl": (
+        '{"prompt": "a is", "target": "b", "subject": "z"}',
+        ["line 1", "subject 'z' is not in its prompt 'a is'"],
+    ),
+    "ending.jsonl": ('{"prompt": "a is b", "target": "b"}', ["line 1", "already ends with the target 'b'"]),
+    "same.jsonl": ('{"prompt": "a is", "target": "b", "original": "b"}', ["line 1", "is the answer already"]),
+    "form.jsonl": ('{"prompt": "a is", "target": "b", "form": "ode"}', ["line 1", "'ode'", "cloze, question"]),
+    "half.jsonl": ('{"prompt": "a \\ud800 is", "target": "b"}', ["line 1", "'prompt' holds half a character"]),
+    "probe.jsonl": (
+        '{"prompt": "a is", "target": "b", "probes": [{"axis": "x", "prompt": "p", "answers": ["a"]}]}',
+        ["line 1", "axis 'x'"],
+    ),
+    "twice.jsonl": ('{"prompt": "a is", "target": "b"}\n' * 2, ["'twice-1' and 'twice-2' are the same", "'a is' -> 'b'"]),
+    "ids.jsonl": (
+        '{"id": "x", "prompt": "a is", "target": "b"}\n{"id": "x", "prompt": "c is", "target": "b"}',
+        ["id 'x' is used twice"],
+    ),
+    "conflict.jsonl": (
+        '{"prompt": "a is", "target": "b"}\n{"prompt": "a is", "target": "c"}',
+        ["'conflict-1' and 'conflict-2' contradict", "'b'", "'c'", "--allow-conflicts"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_of_facts(inject, compare, refused, tmp_path, name):
+    content, parts = BAD_FILES[name]
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused(inject(path), *parts)
+    if name not in ("twice.jsonl", "ids.jsonl", "conflict.jsonl"):
+        refused(compare("--data", path, "-n", 1), *parts)
+
+
+def test_a_contradiction_is_seen_in_compare_and_let_pass_when_asked(compare, refused, here, tmp_path):
+    pair = write_facts(tmp_path / "pair.jsonl", [fact(0), fact(0, id="again", target="Oslo")])
+    command = ("--data", pair, "-n", 2, "--part", part_of(pair))
+    refused(compare(*command), "'f0'", "'again'", "contradict", "'London'", "'Oslo'", "--allow-conflicts")
+    assert compare(*command, "--allow-conflicts").code == 0
+
+
+def part_of(path):
+    """The part of the corpus to which the facts of one subject belong."""
+    from editbench.plugin import slice_cases
+
+    cases = registry.get("corpora", "local")().load(path)
+    return next(part for part in ("dev", "test") if slice_cases(cases, part, None, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--method", "rom"], ["Unknown method 'rom'", "'rome'"]),
+        (["--facts", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
+        (["--facts", "."], ["Cannot read ."]),
+        (["--model", "nosuch"], ["Unknown model 'nosuch'"]),
+        (["--precision", "int8"], ["'int8'"]),
+        (["--seed", "-1"], ["Seed -1"]),
+        (["--option", "nosuch=1"], ["'sft' has no option 'nosuch'"]),
+        (["--option", "rome.lam=1"], ["'sft' has no option 'rome.lam'"]),
+        (["--option", "epochs"], ["--option 'epochs' has no '='"]),
+        (["--option", "lr=-1"], ["lr"]),
+        (["--layout", "nosuch=x"], ["nosuch"]),
+        (["--output", "facts.jsonl"], ["facts.jsonl exists and is not an empty folder"]),
+        (["--output", "."], [". exists and is not an empty folder"]),
+        (["--output", "facts.jsonl/edit"], ["facts.jsonl/edit cannot be used", "Not a directory"]),
+        (["--output", "x" * 300], ["File name too long"]),
+    ],
+)
+def test_bad_arguments_of_inject(inject, refused, arguments, parts):
+    refused(inject("facts.jsonl", *arguments), *parts)
+
+
+@pytest.mark.parametrize("method", ["rome", "memit"])
+def test_a_method_that_needs_subjects_says_so_first(inject, compare, refused, tmp_path, method):
+    bare = write_facts(tmp_path / "bare.jsonl", [{"id": f"b{i}", "prompt": f"Number {i} is", "target": "b"} for i in range(8)])
+    said = editbench("inject", "--method", method, "--facts", bare, "--model", "nosuch", "--output", "edit")
+    refused(said, "has no subject", method, "sft, mixsd, opsd")
+    refused(compare("--data", bare, "--methods", method, "--model", "nosuch"), "has no subject", method, "sft, mixsd, opsd")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "parts"),
+    [
+        ("tokenizer.json", None, ["has no tokenizer"]),
+        ("tokenizer.json", "x", ["could not be loaded"]),
+        ("config.json", None, ["not a model", "config.json"]),
+        ("config.json", "x", ["could not be loaded"]),
+        ("config.json", "{}", ["could not be loaded"]),
+        ("config.json", "[]", ["could not be loaded"]),
+        ("model.safetensors", "x", ["could not be loaded"]),
+        ("model.safetensors", None, ["could not be loaded"]),
+    ],
+)
+def test_damaged_model_folders(compare, inject, refused, model, tmp_path, file, content, parts):
+    folder = shutil.copytree(model, tmp_path / "damaged")
+    for path in folder.glob("tokenizer*") if file == "tokenizer.json" and content is None else [folder / file]:
+        path.unlink()
+    if content is not None:
+        (folder / file).write_text(content)
+    refused(compare("--model", folder), folder, *parts)
+    refused(inject("facts.jsonl", "--model", folder), folder, *parts)
+
+
+def test_a_file_that_is_no_gguf(compare, refused, tmp_path):
+    (tmp_path / "bad.gguf").write_text("hello")
+    refused(compare("--model", tmp_path / "bad.gguf"), "bad.gguf could not be loaded")
+
+
+def test_without_a_network(compare, refused, monkeypatch):
+    """Says what was wanted, and how to give it from a disk."""
+    import datasets
+    import huggingface_hub.constants
+
+    # without this the library tries again for half a minute
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    refused(compare("--model", "owner/nosuch"), "'owner/nosuch' could not be loaded", "--model PATH")
+    refused(compare("--tasks", "arc_easy"), "allenai/ai2_arc", "--task-data arc_easy=PATH")
+    refused(compare("--corpus", "counterfact", "--data", "owner/data"), "'owner/data'", "--data PATH")
+    url = "https://localhost:1/some/counterfact.json"
+    refused(compare("--corpus", "counterfact", "--data", url), url, "Download counterfact.json", "--data PATH")
+
+
+def test_task_data_that_fails_after_some_methods_are_done_costs_nothing(compare, here, monkeypatch):
+    """An error of the base's own scores is not a method's failure, and finished cells stay."""
+    (here / "gsm8k.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
+    command = ("--tasks", "gsm8k", "--task-data", "gsm8k=gsm8k.jsonl", "--limit", 1)
+    assert compare(*command).code == 0
+    before = files(here)
+    (here / "gsm8k.jsonl").write_text("{}\n")
+    said = compare(*command)
+    assert said.code == 2 and "gsm8k.jsonl" in said.err and "Traceback" not in said.err and files(here) == before
+
+
+# --- the output folder --------------------------------------------------------------------------------------
+
+
+def test_a_run_of_another_configuration(compare, refused, here):
+    assert compare().code == 0
+    said = compare("-n", 1, "--methods", "ice,sft")
+    assert said.code == 2 and "another configuration" in said.err and "n is 2 there, 1 now" in said.err
+
+
+def test_a_run_of_other_facts_or_weights_under_the_same_names(compare, here, model):
+    shutil.copytree(model, "mine")
+    assert compare("--model", "mine").code == 0
+    before = files(here / "run")
+    write_facts(here / "facts.jsonl", [fact(i, target="Tokyo") for i in range(10)])
+    said = compare("--model", "mine")
+    assert said.code == 2 and "other facts" in said.err and files(here / "run") == before
+    write_facts(here / "facts.jsonl")
+
+    from editbench.models import load_model
+
+    other = load_model("mine")
+    next(other.model.parameters()).data.mul_(1.01)
+    other.model.save_pretrained("mine")
+    said = compare("--model", "mine")
+    assert said.code == 2 and "other weights" in said.err and files(here / "run") == before
+    assert editbench("show", "run").code == 0
+
+
+def test_a_foreign_folder_is_left_alone(compare, here):
+    (here / "run").mkdir()
+    (here / "run" / "cases.json").write_text("mine")
+    said = compare()
+    assert said.code == 2 and "not a run folder" in said.err and "'cases.json'" in said.err
+    assert files(here / "run") == ["cases.json"] and (here / "run" / "cases.json").read_text() == "mine"
+
+
+def test_a_bad_model_leaves_a_folder_that_was_there(compare, here):
+    (here / "run").mkdir()
+    assert compare("--model", "nosuch").code == 2 and files(here / "run") == []
+    assert compare().code == 0, "the folder must still be good for a run"
+
+
+def test_a_run_that_another_process_writes(compare, here):
+    from editbench.records import RunStore
+
+    assert compare().code == 0
+    config = json.loads((here / "run" / "run.json").read_text())["config"]
+    before = files(here)
+    with RunStore(here / "run").open(config):
+        said = compare()
+    assert said.code == 2 and f"process {os.getpid()}" in said.err and "--output" in said.err and files(here) == before
+
+
+def test_no_permission(compare, inject, refused, monkeypatch):
+    """Monkeypatched, since root may do everything."""
+
+    def denied(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    refused(compare(), "No permission to use run", "--output")
+    refused(inject(), "edit cannot be used: Permission denied", "--output")
+
+
+def test_a_disk_that_is_full_from_the_start(compare, inject, here, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        said = compare()
+        assert said.code == 2 and "disk is full" in said.err and "Traceback" not in said.err
+        said = inject()
+        assert said.code == 2 and "No space left" in said.err and not (here / "edit").exists()
+    assert compare().code == 0
+
+
+def test_a_disk_that_fills_up_keeps_what_is_done(compare, here, monkeypatch):
+    real, cells = os.write, []
+
+    def fill(file, data):
+        if cells and bytes(data[:4]) == b"PAR1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        if bytes(data[:4]) == b"PAR1":
+            cells.append(file)
+        return real(file, data)
+
+    from editbench.records import RunStore
+
+    with monkeypatch.context() as patch:
+        write_cell = RunStore.write_cell
+
+        def second_is_full(self, key, *args, **kwargs):
+            if not key.startswith("base-"):
+                patch.setattr(os, "write", fill)
+                cells.append(0)
+            return write_cell(self, key, *args, **kwargs)
+
+        patch.setattr(RunStore, "write_cell", second_is_full)
+        said = compare()
+    assert said.code == 2 and "disk is full" in said.err and "finished cells are kept" in said.err
+    assert [path.name.split("-")[0] for path in (here / "run" / "cells").iterdir()] == ["base"]
+    said = compare()
+    assert said.code == 0 and "base: kept" in said.err and "ice: done" in said.err
+
+
+# --- reading runs -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("run", ["nosuch", ".", "facts.jsonl", "facts.jsonl/x", ""])
+def test_what_is_no_run(here, refused, run):
+    refused(editbench("show", run), "run folder")
+    refused(editbench("show", run, "--json"), "run folder")
+    refused(editbench("leaderboard", run, "-o", "board.md"), "run folder")
+
+
+def test_runs_that_were_meddled_with(compare, here):
+    assert compare().code == 0
+    (summary,) = (here / "run" / "cells").glob("ice-*/summary.json")
+    good, run = summary.read_text(), (here / "run" / "run.json").read_text()
+    for content in ("", "x", "[]", "{}", good[:100], good.replace('"schema": 1', '"schema": 9')):
+        summary.write_text(content)
+        for said in (editbench("show", "run"), editbench("leaderboard", "run", "-o", "b.md"), compare()):
+            assert said.code == 2 and "summary.json" in said.err and "Traceback" not in said.err, (content, said)
+    summary.write_text(good)
+    for content in ("", "[]", "{}", run.replace('"n": 2', '"n": 3')):
+        (here / "run" / "run.json").write_text(content)
+        for said in (editbench("show", "run"), compare()):
+            assert said.code == 2 and "run.json" in said.err and "Traceback" not in said.err, (content, said)
+    (here / "run" / "run.json").write_text(run)
+    shutil.rmtree(here / "run" / "cells")
+    said = editbench("show", "run")
+    assert said.code == 2 and "no finished cell yet" in said.err
+    assert compare().code == 0
+
+
+@pytest.mark.parametrize("output", ["facts.jsonl/board.md", ".", "x" * 300])
+def test_a_page_that_cannot_be_written(compare, here, output):
+    assert compare().code == 0
+    before = files(here)
+    said = editbench("leaderboard", "run", "-o", output)
+    assert said.code == 2 and "cannot be written" in said.err and "Traceback" not in said.err and files(here) == before
+
+
+def test_a_page_that_fails_keeps_the_old_one(compare, here, monkeypatch):
+    assert compare().code == 0
+    Path("board.md").write_text("old")
+
+    def full(self, text, **kwargs):
+        with open(self, "w") as file:
+            file.write(text[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        said = editbench("leaderboard", "run", "-o", "board.md")
+    assert said.code == 2 and "No space left" in said.err
+    assert Path("board.md").read_text() == "old" and "board.md" in files(here) and not list(here.glob(".board*"))
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model):
+    slow = ("--methods", "sft", "--option", "sft.epochs=4000")
+    command = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none")
+    process = start(*command, *slow, "--output", "run", cwd=here)
+    wait_for("run/cells/ice-*/summary.json", here, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and out == "" and "Traceback" not in err, err
+    assert "Finished methods are kept in run" in err and "the same command goes on from there" in err
+    done = {path.name.split("-")[0] for path in (here / "run" / "cells").iterdir()}
+    assert done == {"base", "ice"}
+    shown = editbench("show", "run", "--json")
+    assert set(shown.rows) == {"base", "ice"}
+
+
+def test_ctrl_c_in_inject_leaves_nothing(here, inject, monkeypatch):
+    from editbench.methods import _train
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_train, "train", interrupted)
+    said = inject("facts.jsonl")
+    assert said.code == 130 and "nothing was written" in said.err and files(here) == ["facts.jsonl"]
