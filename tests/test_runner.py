@@ -1,0 +1,513 @@
+"""Cells: resumed, killed, repeated, failed; and what a method gets to see."""
+
+import gc
+import json
+import os
+import signal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import pytest
+from tiny import editbench, fact, start, wait_for, write_facts, write_model
+
+from editbench import progress, runner
+from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
+from editbench.models import cache_dir, load_model
+from editbench.plugin import Method
+from editbench.records import RunStore, load_run, read_table
+from editbench.types import Case, Fact, Probe
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def model(model_folder):
+    return load_model(str(model_folder), precision="float32")
+
+
+@pytest.fixture
+def config(tmp_path, model_folder):
+    data = write_facts(tmp_path / "facts.jsonl")
+    return runner.RunConfig(
+        ("base", "sft"), str(model_folder), "local", str(data), n=3, options={"sft": {"epochs": 2}}, precision="float32"
+    )
+
+
+@pytest.fixture
+def plug(monkeypatch):
+    """Registers methods of this file."""
+    import editbench.methods
+
+    def add(**classes):
+        for name, cls in classes.items():
+            monkeypatch.setitem(editbench.methods.BUILTINS, name, f"{__name__}:{cls.__name__}")
+
+    Spy.seen.clear()
+    return add
+
+
+def run(config, model, folder):
+    """The summaries by method, and what the terminal would be told."""
+    told = []
+    with RunStore(folder).open(runner.identity(config)) as store:
+        summaries = runner.run(runner.plan(config), model, store, lambda name, state: told.append(f"{name} {state}"))
+    return {summary["method"]: summary for summary in summaries}, told
+
+
+@dataclass(frozen=True)
+class Spy(Method):
+    """Changes nothing, and keeps what it was given."""
+
+    name: ClassVar[str] = "spy"
+    seen: ClassVar[list[Any]] = []
+
+    def inject(self, model, facts):
+        self.seen.append((model, facts))
+        return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Raises(Method):
+    name: ClassVar[str] = "raises"
+    fixed: ClassVar[list[bool]] = []
+
+    def inject(self, model, facts):
+        if not self.fixed:
+            raise ZeroDivisionError("the third layer is missing")
+        return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Needs(Method):
+    name: ClassVar[str] = "needs"
+
+    def inject(self, model, facts):
+        raise MethodError("This model has no third layer.")
+
+
+@dataclass(frozen=True)
+class Spoils(Method):
+    """Breaks the promise that weights are left as found; ``silently`` without even raising."""
+
+    name: ClassVar[str] = "spoils"
+    silently: bool = False
+
+    def inject(self, model, facts):
+        next(model.model.parameters()).data.add_(1.0)
+        if not self.silently:
+            raise ValueError("half way")
+        return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Babbles(Method):
+    """Keeps records that no table can hold, or diagnostics that no JSON can."""
+
+    name: ClassVar[str] = "babbles"
+    where: str = "records"
+
+    def inject(self, model, facts):
+        if self.where == "records":
+            return self.edit(model, facts, records=[{"a": 1}, {"a": "text"}])
+        return self.edit(model, facts, diagnostics={"thing": object()})
+
+
+@dataclass(frozen=True)
+class Odd(Method):
+    name: ClassVar[str] = "odd"
+    thing: Any = object
+
+    def inject(self, model, facts):
+        return self.edit(model, facts)
+
+
+# --- configuration ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n": 0}, "-n is 0"),
+        ({"n": -1}, "-n is -1"),
+        ({"limit": 0}, "--limit is 0"),
+        ({"limit": -1}, "--limit is -1"),
+        ({"regime": "single"}, "'single' is not one of batch"),
+        ({"precision": "half"}, "'half' is not one of"),
+        ({"seed": -1}, "Seed -1"),
+        ({"seed": 2**32}, "Seed 4294967296"),
+        ({"methods": ("sft", "rome", "sft")}, "'sft' is listed twice"),
+        ({"options": {"rome": {}}}, "rome.* not compared. Compared: base, sft"),
+        ({"options": {"": {}}}, "not compared"),
+    ],
+)
+def test_a_bad_configuration_is_refused(config, changes, said):
+    with pytest.raises(OptionError, match=said):
+        replace(config, **changes)
+
+
+def test_baselines_come_first_and_once():
+    assert runner.with_baselines(("sft",)) == ("base", "ice", "sft")
+    assert runner.with_baselines(("sft", "base")) == ("ice", "sft", "base")
+
+
+def test_a_plan_builds_methods_and_cases(config):
+    plan = runner.plan(config)
+    assert plan.methods["sft"].epochs == 2 and plan.methods["sft"].seed == config.seed
+    assert len(plan.cases) == 3 and plan.left_out == ()
+    assert runner.plan(replace(config, seed=5)).methods["sft"].seed == 5
+    for changes in ({"n": 99}, {"data": "nosuch"}, {"data": None}, {"part": "train"}):
+        with pytest.raises(DataError):
+            runner.plan(replace(config, **changes))
+
+
+def test_options_that_no_record_can_hold(config, plug):
+    plug(odd=Odd)
+    with pytest.raises(PluginError, match="'odd' cannot be recorded as JSON"):
+        runner.plan(replace(config, methods=("odd",), options={}))
+
+
+def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_path):
+    def key(config, name="sft", weights="w", precision="float32"):
+        plan = runner.plan(config)
+        return runner.cell_key(plan, name, plan.methods[name], weights, precision)
+
+    classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
+                  "task_data", "allow_conflicts", "layout"}  # fmt: skip
+    assert set(runner.RunConfig.__dataclass_fields__) == classified, "a new field: say below whether it changes a cell"
+    usual = key(config)
+    copy = write_facts(tmp_path / "elsewhere.jsonl")
+    assert key(replace(config, data=str(copy), model="other", methods=("sft",))) == usual
+    other = write_facts(tmp_path / "other.jsonl", [fact(i, target="Tokyo") for i in range(10)])
+    (tmp_path / "t.jsonl").write_text("{}")
+    data = {"gsm8k": str(tmp_path / "t.jsonl")}
+    changed = [
+        key(config, "base"),
+        key(config, weights="x"),
+        key(config, precision="bfloat16"),
+        key(replace(config, data=str(other))),
+        key(replace(config, part="dev", n=1)),
+        key(replace(config, n=2)),
+        key(replace(config, seed=1)),
+        key(replace(config, limit=5)),
+        key(replace(config, tasks=("eb_grammar",))),
+        key(replace(config, options={"sft": {"epochs": 3}})),
+        key(replace(config, options={})),
+        key(replace(config, tasks=("gsm8k",), task_data=data)),
+    ]
+    (tmp_path / "t.jsonl").write_text("{}\n")
+    changed.append(key(replace(config, tasks=("gsm8k",), task_data=data)))
+    assert len({usual, *changed}) == 1 + len(changed)
+    assert usual.startswith("sft-")
+
+
+# --- one run ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_complete_cells(config, model, tmp_path):
+    config = replace(config, tasks=("eb_grammar", "eb_instruct"), limit=2)
+    before = model.fingerprint()
+    found, told = run(config, model, tmp_path / "run")
+    assert told == ["base start", "base done", "sft start", "sft done"] and model.fingerprint() == before
+    base, sft = found["base"], found["sft"]
+    for summary in (base, sft):
+        assert summary["status"] == "done" and summary["note"] == ""
+        assert summary["corpus"]["n"] == 3 and summary["corpus"]["form"] == "cloze"
+        assert summary["model"]["precision"] == "float32"
+        assert set(summary["seconds"]) == {"precompute", "inject", "probes", "retention", "total"}
+        assert summary["peak_memory_bytes"] > 2**20 and summary["environment"]["packages"]["torch"]
+        assert set(summary["retention"]) == {"eb_grammar", "eb_instruct"}
+        for score in summary["retention"].values():
+            assert score["n"] == 2 and score["delta"] == pytest.approx(score["mean"] - score["base"])
+    assert base["metrics"]["specificity"]["generation"]["mean"] == 1.0
+    assert all(score["delta"] == 0 and score["ratio"] in (1.0, None) for score in base["retention"].values())
+    assert sft["edit"]["changed_weights"] > 0 and sft["options"]["epochs"] == 2 and base["edit"]["changed_weights"] == 0
+
+    probes = read_table(tmp_path / "run", sft["key"], "probes")
+    assert len(probes) == 3 * 3 and set(probes["axis"]) == {"rewrite", "paraphrase", "neighborhood"}
+    mean = probes[probes["axis"] == "rewrite"]["generation"].mean()
+    assert sft["metrics"]["efficacy"]["generation"]["mean"] == pytest.approx(mean)
+    samples = read_table(tmp_path / "run", sft["key"], "retention")
+    assert len(samples) == 4 and {"task", "member", "doc_id", "score", "base_score", "prompt", "output"} <= set(samples.columns)
+    config_there, summaries = load_run(tmp_path / "run")
+    assert config_there["n"] == 3 and [s["method"] for s in summaries] == ["base", "sft"]
+
+
+def test_base_is_always_there_with_specificity_one(tmp_path, model_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_facts(tmp_path / "facts.jsonl")
+    said = editbench("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 3,
+                     "--tasks", "none", "--methods", "rome", "--json", "--output", "run")  # fmt: skip
+    assert set(said.rows) == {"base", "ice", "rome"}
+    base = said.rows["base"]
+    assert base["specificity"]["mean"] == 1.0 and base["specificity"]["n"] == 3 and base["retention"] == {}
+
+
+def test_methods_see_facts_and_no_probe(config, model, tmp_path, plug):
+    plug(spy=Spy)
+    run(replace(config, methods=("base", "spy"), options={}), model, tmp_path / "run")
+    ((given, facts),) = Spy.seen
+    assert given is model and len(facts) == 3 and all(type(one) is Fact for one in facts)
+    seen, todo = set(), list(facts)
+    while todo:  # all that can be reached from the facts
+        one = todo.pop()
+        if id(one) in seen or isinstance(one, type):
+            continue
+        seen.add(id(one))
+        assert not isinstance(one, Probe | Case), one
+        todo += gc.get_referents(one)
+
+
+def test_a_method_that_changes_nothing_is_called_that(config, model, tmp_path, plug):
+    plug(spy=Spy)
+    found, _ = run(replace(config, methods=("base", "spy"), options={}), model, tmp_path / "run")
+    assert found["spy"]["status"] == "no_effect" and found["spy"]["note"] == "the edit changes nothing"
+    assert found["spy"]["metrics"] == found["base"]["metrics"] and found["base"]["status"] == "done"
+
+
+def test_records_of_an_edit_are_kept(config, model, tmp_path):
+    config = replace(config, methods=("base", "mixsd"), options={"mixsd": {"epochs": 1, "max_new_tokens": 4}})
+    found, _ = run(config, model, tmp_path / "run")
+    assert found["mixsd"]["status"] in ("done", "no_effect"), found["mixsd"].get("traceback")
+    assert len(read_table(tmp_path / "run", found["mixsd"]["key"], "edit_records")) >= 3
+
+
+# --- again --------------------------------------------------------------------------------------------------
+
+
+def numbers(summaries):
+    """All that must not differ between two runs of one configuration."""
+    return {
+        name: [summary["key"], summary["status"], summary["metrics"], summary["retention"], summary["edit"].get("delta_norm")]
+        for name, summary in summaries.items()
+    }
+
+
+def test_the_same_twice_gives_the_same_numbers(config, model, tmp_path, monkeypatch):
+    config = replace(config, methods=("base", "ice", "sft", "mixsd", "rome"), tasks=("eb_completion",), limit=2,
+                     options={"mixsd": {"epochs": 1, "max_new_tokens": 4}, "rome": {"steps": 3}})  # fmt: skip
+    first, _ = run(config, model, tmp_path / "one")
+    monkeypatch.setenv("EDITBENCH_CACHE", str(tmp_path / "other cache"))
+    second, _ = run(config, model, tmp_path / "two")
+    assert numbers(first) == numbers(second)
+    for name in first:
+        for table in ("probes", "retention"):
+            one, two = (read_table(tmp_path / folder, first[name]["key"], table) for folder in ("one", "two"))
+            assert one.equals(two), (name, table)
+
+
+def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
+    config = replace(config, tasks=("eb_grammar",), limit=2)
+    run(config, model, tmp_path / "one")
+    files = sorted((cache_dir() / "base").iterdir())
+    assert len(files) == 2 and all(path.suffix == ".json" for path in files), "one for the probes, one a task"
+    stamps = [path.stat().st_mtime_ns for path in files]
+
+    # a mark in the cached rows shows that the second run takes its base from there
+    for path in files:
+        rows = json.loads(path.read_text())
+        for row in rows:
+            row["text" if "text" in row else "output"] = "from the cache"
+        path.write_text(json.dumps(rows))
+        os.utime(path, ns=(1, 1))
+    found, _ = run(replace(config, options={"sft": {"epochs": 3}}), model, tmp_path / "two")
+    assert sorted((cache_dir() / "base").iterdir()) == files and [p.stat().st_mtime_ns for p in files] == [1, 1] != stamps
+    assert set(read_table(tmp_path / "two", found["base"]["key"], "probes")["text"]) == {"from the cache"}
+    assert set(read_table(tmp_path / "two", found["base"]["key"], "retention")["output"]) == {"from the cache"}
+
+    run(replace(config, n=2, limit=1), model, tmp_path / "three")
+    assert len(list((cache_dir() / "base").iterdir())) == 4, "other facts and another limit have scores of their own"
+
+
+def test_a_damaged_or_read_only_cache_costs_no_result(config, model, tmp_path, monkeypatch):
+    first, _ = run(config, model, tmp_path / "one")
+    for path in (cache_dir() / "base").iterdir():
+        path.write_text('[{"case": "f')
+    second, _ = run(config, model, tmp_path / "two")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDITBENCH_CACHE", str(tmp_path / "file" / "below"))
+    third, _ = run(config, model, tmp_path / "three")
+    assert numbers(first) == numbers(second) == numbers(third)
+
+
+def test_a_changed_option_is_another_cell(config, model, tmp_path):
+    first, _ = run(config, model, tmp_path / "one")
+    second, _ = run(replace(config, options={"sft": {"epochs": 3}}), model, tmp_path / "two")
+    assert first["sft"]["key"] != second["sft"]["key"] and first["base"]["key"] == second["base"]["key"]
+    assert first["sft"]["edit"]["steps"] != second["sft"]["edit"]["steps"]
+
+
+def cells(folder):
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("cells/*/summary.json")}
+
+
+def test_finished_cells_are_kept(config, model, tmp_path):
+    first, _ = run(config, model, tmp_path / "run")
+    before = cells(tmp_path / "run")
+    again, told = run(config, model, tmp_path / "run")
+    assert told == ["base kept", "sft kept"] and again == first and cells(tmp_path / "run") == before
+
+
+COMMAND = ("--methods", "rome,sft", "--option", "sft.epochs=300", "--option", "sft.lr=0.001", "--option", "rome.steps=5")
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """The rows of a run that nobody killed, made by the first test that wants them."""
+    return []
+
+
+@pytest.mark.parametrize("killed_after", ["base", "ice", "rome"])
+def test_killed_in_the_middle_and_run_again(killed_after, tmp_path, model_folder, monkeypatch, undisturbed):
+    """The table is that of a run that nobody disturbed, and what was finished is not computed twice."""
+    monkeypatch.chdir(tmp_path)
+    write_facts(tmp_path / "facts.jsonl")
+    arguments = ("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none",
+                 *COMMAND, "--json")  # fmt: skip
+    process = start(*arguments, "--output", "killed", cwd=tmp_path)
+    wait_for(f"killed/cells/{killed_after}-*/summary.json", tmp_path, process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    before = cells(tmp_path / "killed")
+    done = {key.rpartition("-")[0] for key in before}
+    assert killed_after in done and "sft" not in done, "killed too late to be of use"
+
+    again = editbench(*arguments, "--output", "killed")
+    assert again.code == 0, again.err
+    assert all(f"{name}: kept from an earlier run" in again.err for name in done)
+    assert again.err.count("kept") == len(done) and "sft: done" in again.err
+    after = cells(tmp_path / "killed")
+    assert len(after) == 4 and {key: after[key] for key in before} == before
+    assert not list((tmp_path / "killed").rglob(".tmp-*"))
+
+    if not undisturbed:
+        undisturbed += comparable(editbench(*arguments, "--output", "undisturbed"))
+    assert comparable(again) == undisturbed
+
+
+def comparable(said):
+    timed = ("seconds", "precompute_seconds", "peak_memory_bytes")
+    return [{k: v for k, v in row.items() if k not in timed} for row in json.loads(said.out)["rows"]]
+
+
+# --- failures -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_a_method_that_fails_costs_only_its_own_cell(tmp_path, model_folder, monkeypatch, plug, json_too):
+    plug(raises=Raises)
+    monkeypatch.chdir(tmp_path)
+    write_facts(tmp_path / "facts.jsonl")
+    command = ("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none",
+               "--methods", "raises,rome", "--output", "run", *json_too)  # fmt: skip
+    said = editbench(*command)
+    assert said.code == 1 and "raises: FAILED" in said.err and "rome: done" in said.err and "Traceback" not in said.err
+    (path,) = (tmp_path / "run").glob("cells/raises-*/summary.json")
+    record = json.loads(path.read_text())
+    assert record["status"] == "failed" and record["note"] == "ZeroDivisionError: the third layer is missing"
+    assert "in inject" in record["traceback"] and "ZeroDivisionError" in record["traceback"]
+    if json_too:
+        row = said.rows["raises"]
+        assert row["status"] == "failed" and row["efficacy"]["mean"] is None and row["retention"] == {}
+        assert said.rows["rome"]["status"] == "done"
+    else:
+        assert "raises (failed)" in said.out and "the third layer is missing" in said.err
+        assert "the third layer is missing" in (tmp_path / "run" / "README.md").read_text()
+
+    shown = editbench("show", "run", *json_too)
+    assert shown.code == 0 and shown.out == said.out
+
+    stamps = cells(tmp_path / "run")
+    monkeypatch.setattr(Raises, "fixed", [True])
+    again = editbench(*command)
+    assert again.code == 0 and "rome: kept" in again.err and "raises: done" in again.err
+    changed = {key for key, stamp in cells(tmp_path / "run").items() if stamps[key] != stamp}
+    assert {key.split("-")[0] for key in changed} == {"raises"}, "a failed cell is computed again, in place"
+
+
+def test_an_error_for_the_person_is_the_method_s_failure_too(config, model, tmp_path, plug):
+    plug(needs=Needs)
+    config = replace(config, methods=("base", "needs", "sft"))
+    found, told = run(config, model, tmp_path / "run")
+    assert told == ["base start", "base done", "needs start", "needs failed", "sft start", "sft done"]
+    assert found["needs"]["note"] == "MethodError: This model has no third layer."
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_a_method_that_spoils_the_model_ends_the_run(config, tmp_path, plug, model_folder, silently):
+    plug(spoils=Spoils)
+    config = replace(config, methods=("base", "spoils", "sft"), options={"spoils": {"silently": silently}})
+    mine = load_model(str(model_folder), precision="float32")
+    with pytest.raises(MethodError, match="spoils failed and left the model's weights changed.*Run again without it"):
+        run(config, mine, tmp_path / "run")
+    _, summaries = load_run(tmp_path / "run")
+    assert {s["method"]: s["status"] for s in summaries} == {"base": "done", "spoils": "failed"}
+
+
+@pytest.mark.parametrize("where", ["records", "diagnostics"])
+def test_a_method_whose_records_no_file_can_hold(config, model, tmp_path, plug, where):
+    plug(babbles=Babbles)
+    config = replace(config, methods=("base", "babbles", "sft"), options={"babbles": {"where": where}})
+    found, told = run(config, model, tmp_path / "run")
+    assert told[-4:] == ["babbles start", "babbles failed", "sft start", "sft done"]
+    assert found["babbles"]["note"].startswith(("ArrowInvalid", "TypeError")) and found["babbles"]["metrics"] == {}
+
+
+def test_an_error_of_the_base_s_scores_is_no_method_s_failure(config, model, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"nothing": "useful"}\n')
+    config = replace(config, tasks=("gsm8k",), task_data={"gsm8k": str(tmp_path / "bad.jsonl")}, limit=1)
+    with pytest.raises(DataError, match="bad.jsonl"):
+        run(config, model, tmp_path / "run")
+    assert not cells(tmp_path / "run")
+
+
+def test_no_empty_run_clears_only_what_is_new(tmp_path):
+    folder = tmp_path / "deep" / "run"
+
+    def fail(kind, before=lambda store: None):
+        guard = runner.no_empty_run(folder)
+        with RunStore(folder).open({"methods": []}) as store, guard:
+            before(store)
+            raise kind("bad")
+
+    for kind in (EditbenchError, OSError):
+        with pytest.raises(kind):
+            fail(kind)
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt)
+    assert (folder / "run.json").exists(), "Ctrl-C is no mistake"
+    with pytest.raises(EditbenchError):
+        fail(EditbenchError)
+    assert (folder / "run.json").exists(), "it was there before"
+
+
+def test_progress_is_closed_when_retention_fails(config, model, tmp_path, monkeypatch):
+    """A bar left open hides the cursor of the terminal."""
+    open_now, seen = [], []
+
+    class Watch:
+        def task(self, name, total, unit):
+            watch = self
+
+            class Step:
+                def __enter__(self):
+                    open_now.append(name)
+                    return watch
+
+                def __exit__(self, *_):
+                    open_now.remove(name)
+
+            return Step()
+
+        def advance(self, n=1):
+            seen.append(n)
+            if any("retention" in name for name in open_now):
+                raise MethodError("stop")
+
+    with progress.reporting(Watch()), pytest.raises(MethodError):
+        run(replace(config, tasks=("eb_grammar",), limit=2), model, tmp_path / "run")
+    assert seen and not open_now
