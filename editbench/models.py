@@ -275,10 +275,16 @@ class LanguageModel:
         return self.decode(self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]).strip()
 
 
+class NotFiniteError(ModelError):
+    """Weights that have exploded: nothing can be drawn from their logits."""
+
+
 def pick(logits_BV: torch.Tensor, generator: torch.Generator | None, temperature: float, top_k: int | None) -> torch.Tensor:
     """Next ids (B,): the argmax, or a draw from the ``top_k`` at ``temperature`` when a generator is given."""
     if generator is None or temperature == 0:
         return logits_BV.argmax(-1)
+    if not logits_BV.amax(-1).isfinite().all():
+        raise NotFiniteError("the model's logits became infinite or NaN")
     if top_k is None:
         probs_BV = (logits_BV / temperature).softmax(-1)
         return torch.multinomial(probs_BV.cpu(), 1, generator=generator)[:, 0].to(logits_BV.device)

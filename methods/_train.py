@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from editbench import progress
 from editbench.errors import MethodError
-from editbench.models import LanguageModel, batched
+from editbench.models import LanguageModel, NotFiniteError, batched
 from editbench.plugin import Method
 from editbench.text import pad_left
 
@@ -70,7 +70,7 @@ def train(
         The change of each weight (float32, CPU), and the training's diagnostics.
 
     Raises:
-        MethodError: the loss became infinite or NaN.
+        MethodError: the loss or a weight became infinite or NaN.
     """
     if n == 0:
         return {}, {}
@@ -90,12 +90,13 @@ def train(
             for step, batch in enumerate(steps):
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * min(1.0, (step + 1) / warmup)
-                with model.compute():
-                    loss, labels = loss_of(batch)
+                try:
+                    with model.compute():
+                        loss, labels = loss_of(batch)
+                except NotFiniteError as error:
+                    raise exploded(options, f"{error} at step {step + 1}") from error
                 if not torch.isfinite(loss):
-                    raise MethodError(
-                        f"{options.name}: the loss became {loss.item()} at step {step + 1}. Use a smaller lr than {options.lr}."
-                    )
+                    raise exploded(options, f"the loss became {loss.item()} at step {step + 1}")
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(parameters.values(), options.clip)
                 optimizer.step()
@@ -105,6 +106,8 @@ def train(
                 bar.advance()
         with torch.no_grad():
             changes = {name: (p.detach() - before[name]).float().cpu() for name, p in parameters.items()}
+        if not all(change.isfinite().all() for change in changes.values()):
+            raise exploded(options, "the last step left weights that are not finite")
     finally:
         with torch.no_grad():
             for name, p in parameters.items():
@@ -120,6 +123,10 @@ def train(
         "final_loss": sum(last) / len(last),
         "steps_per_second": len(steps) / seconds,
     }
+
+
+def exploded(options: Trainer, what: str) -> MethodError:
+    return MethodError(f"{options.name}: {what}. Use a smaller lr than {options.lr}.")
 
 
 def _batches(n: int, options: Trainer) -> Iterator[list[int]]:
@@ -142,4 +149,5 @@ def label_states(model: LanguageModel, rows: Sequence[Sequence[int]], lengths: S
     """Hidden states (N, D) that predict the last ``lengths[i]`` tokens of each row, row after row."""
     ids_BT, mask_BT = pad_left(rows, model.device)
     hidden_BTD = model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
-    return torch.cat([hidden_BTD[i, -length:] for i, length in enumerate(lengths)])
+    width = hidden_BTD.shape[1]
+    return torch.cat([hidden_BTD[i, width - length :] for i, length in enumerate(lengths)])

@@ -15,7 +15,7 @@ from editbench import registry
 from editbench.methods._train import Example, target_nll
 from editbench.models import LanguageModel
 from editbench.plugin import Method
-from editbench.testing import FACTS, check_method, check_same_seed, tiny_model, tiny_options, unchanged
+from editbench.testing import FACTS, check_method, check_same_seed, teach_to_read, tiny_model, tiny_options, unchanged
 
 METHODS = registry.names("methods")
 WEIGHT_EDITORS = [name for name in METHODS if registry.get("methods", name).kind == "weight editor"]
@@ -33,6 +33,13 @@ def test_the_contract(name, family, reader, tmp_path):
 @pytest.mark.parametrize("name", WEIGHT_EDITORS)
 def test_the_contract_of_weight_editors_in_other_layouts(name, family, reader, tmp_path):
     check_method(registry.get("methods", name), reader(family), FACTS, tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_contract_in_bfloat16_and_with_chat(name, tmp_path):
+    exact = teach_to_read(tiny_model("llama", chat=True), FACTS)
+    model = LanguageModel(exact.model, exact.tokenizer, name="tiny-chat", precision="bfloat16")
+    check_method(registry.get("methods", name), model, FACTS, tmp_path)
 
 
 @pytest.mark.parametrize("name", METHODS)
