@@ -274,6 +274,20 @@ def test_records_of_an_edit_are_kept(config, model, tmp_path):
     assert len(read_table(tmp_path / "run", found["mixsd"]["key"], "edit_records")) >= 3
 
 
+def test_scores_are_those_of_the_edited_model(config, model, tmp_path):
+    """Probes and retention alike are asked while the edit is applied."""
+    config = replace(config, tasks=("eb_completion",), limit=2, options={"sft": {"epochs": 8, "lr": 3e-3}})
+    found, _ = run(config, model, tmp_path / "run")
+    base, sft = (
+        [read_table(tmp_path / "run", found[name]["key"], table) for table in ("probes", "retention")]
+        for name in ("base", "sft")
+    )
+    rewrites = base[0]["axis"] == "rewrite"
+    assert (sft[0]["answer_logprob"][rewrites] > base[0]["answer_logprob"][rewrites]).all()
+    assert (sft[1]["output"] != base[1]["output"]).all() and (sft[1]["prompt"] == base[1]["prompt"]).all()
+    assert (sft[0]["base_text"] == base[0]["text"]).all() and (sft[1]["base_score"] == base[1]["score"]).all()
+
+
 # --- again --------------------------------------------------------------------------------------------------
 
 
@@ -350,7 +364,7 @@ def test_finished_cells_are_kept(config, model, tmp_path):
     assert told == ["base kept", "sft kept"] and again == first and cells(tmp_path / "run") == before
 
 
-COMMAND = ("--methods", "rome,sft", "--option", "sft.epochs=300", "--option", "sft.lr=0.001", "--option", "rome.steps=5")
+COMMAND = ("--methods", "rome,sft", "--option", "sft.epochs=200", "--option", "sft.lr=0.001", "--option", "rome.steps=5")
 
 
 @pytest.fixture(scope="module")
