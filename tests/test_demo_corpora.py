@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from editbench.corpora.demo import DemoCounterFact, DemoZsre
 
+from editbench.corpora.demo import DemoCounterFact, DemoZsre
 from editbench.errors import DataError
 from editbench.plugin import slice_cases
 from editbench.types import check_facts

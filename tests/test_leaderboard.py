@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from editbench.leaderboard.markdown import DEFINITIONS, escape, render
-from editbench.leaderboard.rows import ahead, harmonic_mean, row, rows
 
 from editbench.errors import RecordError
+from editbench.leaderboard.markdown import DEFINITIONS, escape, render
+from editbench.leaderboard.rows import ahead, harmonic_mean, row, rows
 from editbench.records import RunStore
 
 
