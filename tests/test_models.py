@@ -108,6 +108,7 @@ class Toy(nn.Module):
         def __init__(self, width, inner):
             super().__init__()
             self.mixer = nn.Linear(width, width)
+            self.spare = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))  # as many as there are layers
             self.feed = nn.ModuleDict({"up": nn.Linear(width, inner), "down": nn.Linear(inner, width)})
 
         def forward(self, x_BTD):

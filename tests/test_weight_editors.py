@@ -160,6 +160,20 @@ def test_the_residual_shrinks_from_layer_to_layer(family):
     assert left[0] > left[-1] and left[-1] < 0.6 * left[0], left
 
 
+@FOUR
+def test_each_layer_takes_its_share_of_what_is_left(family):
+    """R / (m - i): a third of the residual at the first of three layers, all that is left at the last one."""
+    model = tiny_model(family)
+    method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(0, 1, 2), lam=1e-9)
+    edit = method.inject(model, FACTS)
+    target = optimize(model, FACTS, 2, "residual", [], method.solver(method.clamp))
+    r_dN = (target.value_ND - target.start_ND).T.double()
+    k_fN = torch.stack([key_of(model, fact, 0)[0] for fact in FACTS], dim=1)
+    torch.testing.assert_close(delta_of(edit, model, 0) @ k_fN, r_dN / 3, rtol=1e-3, atol=1e-3)
+    left = edit.diagnostics["residual_by_layer"]
+    assert left[-2] > 0.1 * left[0] and left[-1] < 1e-3 * left[0]
+
+
 def test_memit_keys_weigh_the_bare_prompt_by_half():
     model = tiny_model("llama")
     prefixes = context_prefixes(model, 3, 0)
