@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GgufConfig
 from transformers import logging as hf_logging
+from transformers.cache_utils import DynamicLayer
 
 from editbench import layout as layouts
 from editbench import progress, text
@@ -248,7 +249,7 @@ class LanguageModel:
     ) -> Iterator[float]:
         """Fills ``result`` for the rows of ``chunk``; yields the share of the work that each step was."""
         ids_BT, mask_BT = text.pad_left([prompts[i] for i in chunk], self.device)
-        cache, rows = DynamicCache(config=self.model.config), list(chunk)
+        cache, rows = decoding_cache(self.model), list(chunk)
         for step in range(max_new_tokens):
             logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
             next_B = pick(logits_BV, generator, temperature, top_k)
@@ -285,12 +286,46 @@ def pick(logits_BV: torch.Tensor, generator: torch.Generator | None, temperature
         return logits_BV.argmax(-1)
     if not logits_BV.amax(-1).isfinite().all():
         raise NotFiniteError("the model's logits became infinite or NaN")
-    if top_k is None:
-        probs_BV = (logits_BV / temperature).softmax(-1)
-        return torch.multinomial(probs_BV.cpu(), 1, generator=generator)[:, 0].to(logits_BV.device)
-    values_BK, index_BK = logits_BV.topk(top_k, dim=-1)
-    drawn_B1 = torch.multinomial((values_BK / temperature).softmax(-1).cpu(), 1, generator=generator).to(logits_BV.device)
-    return index_BK.gather(-1, drawn_B1)[:, 0]
+    values_BV, index_BV = (logits_BV, None) if top_k is None else logits_BV.topk(top_k, dim=-1)
+    # the inverse of the distribution function: torch.multinomial would draw one number per token of the vocabulary
+    cumulative_BV = (values_BV / temperature).softmax(-1).cumsum(-1)
+    drawn_B1 = torch.rand(len(values_BV), 1, generator=generator).to(logits_BV.device) * cumulative_BV[:, -1:]
+    place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True).clamp(max=values_BV.shape[-1] - 1)
+    return (place_B1 if index_BV is None else index_BV.gather(-1, place_B1))[:, 0]
+
+
+class _GrowingLayer(DynamicLayer):
+    """Keys and values in buffers with room to spare: DynamicLayer copies the whole cache at every token."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._room = (key_states[:, :, :0], value_states[:, :, :0])
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
+        if new > self._room[0].shape[-2]:
+            self._room = tuple(
+                torch.cat([room[:, :, :old], states.new_empty(*states.shape[:2], new - old + 64, states.shape[3])], dim=2)
+                for room, states in zip(self._room, (key_states, value_states), strict=True)
+            )
+        for room, states in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, old:new] = states
+        self.keys, self.values = (room[:, :, :new] for room in self._room)
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        if (length := self.get_seq_length()) > 0:
+            self._room = tuple(room[indices] for room in self._room)
+            self.keys, self.values = (room[:, :, :length] for room in self._room)
+
+
+def decoding_cache(model: Any) -> DynamicCache:
+    """An empty cache for token-by-token decoding under ``no_grad``; rows can be dropped with ``batch_select_indices``."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

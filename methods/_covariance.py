@@ -24,7 +24,7 @@ from editbench.errors import DataError
 from editbench.models import LanguageModel, batched, cache_dir
 from editbench.types import digest
 
-SAMPLE_LENGTH = 128
+SAMPLE_LENGTH = 64
 RIDGE = 1e-6
 """Added to C as a share of its mean diagonal, so that directions no text uses keep the solve finite."""
 

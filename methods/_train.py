@@ -104,6 +104,7 @@ def train(
                 losses.append(loss.item())
                 tokens += labels
                 bar.advance()
+        del optimizer  # two numbers a weight, freed before the changes need one
         with torch.no_grad():
             changes = {name: (p.detach() - before[name]).float().cpu() for name, p in parameters.items()}
         if not all(change.isfinite().all() for change in changes.values()):

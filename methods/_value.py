@@ -47,7 +47,7 @@ class Solver:
     kl_factor: float
     weight_decay: float
     stop_nll: float = 0.05
-    facts_at_once: int = 32
+    facts_at_once: int = 16
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from transformers import DynamicCache
 
 from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._train import Example, Trainer, train_on_examples
 from editbench.methods.sft import canonical
-from editbench.models import LanguageModel, batched
+from editbench.models import LanguageModel, batched, decoding_cache
 from editbench.retrieval import guidance
 from editbench.text import pad_left
 from editbench.types import Fact, digest
@@ -110,7 +109,7 @@ class MixSD(Trainer):
         naive = [model.prompt_ids(fact.prompt, fact.form) for fact in facts]
         expert = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in facts]
         ids_BT, mask_BT = pad_left(naive + expert, model.device)
-        cache, going = DynamicCache(config=model.model.config), list(range(len(facts)))
+        cache, going = decoding_cache(model.model), list(range(len(facts)))
         with model.compute(weights_fixed=True):
             for step in range(self.max_new_tokens):
                 logits_2BV = model.logits(model.hidden(ids_BT, mask_BT, cache)[:, -1])
