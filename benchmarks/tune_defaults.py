@@ -1,6 +1,6 @@
 """How the defaults were chosen: the same number of trials for every method, on dev facts only.
 
-    python benchmarks/tune_defaults.py            # about an hour on two cores; resumes
+    python benchmarks/tune_defaults.py            # some two hours on two cores; resumes
     python benchmarks/tune_defaults.py sft mixsd  # only these
 
 Corpus demo-counterfact, dev slice, 40 facts; retention on eb_instruct and eb_reading, 40 items each. Objective: the

@@ -40,6 +40,8 @@ class Method(ABC):
     summary: ClassVar[str] = ""
     """One line for ``editbench list methods``."""
     paper: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    """Raised by a change of the algorithm that can move its numbers: stored cells are then computed anew."""
     needs_subject: ClassVar[bool] = False
     needs_covariance: ClassVar[bool] = False
 
