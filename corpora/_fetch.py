@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from editbench.corpora._read import read_rows, text_at
 from editbench.errors import DataError
+from editbench.hub import offline_if_unreachable
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe
 
@@ -131,7 +132,8 @@ def load_hub(name: str, split: str | None = None) -> list[Any]:
     import datasets
 
     try:
-        found = datasets.load_dataset(name)
+        with offline_if_unreachable():
+            found = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
             f"There is no file {name!r} here, and the hub data set of that name cannot be loaded ({error}). "

@@ -31,6 +31,7 @@ from editbench import layout as layouts
 from editbench import progress, text
 from editbench.aliases import ALIASES, DEFAULT
 from editbench.errors import ModelError, OptionError, UnknownNameError
+from editbench.hub import offline_if_unreachable
 from editbench.types import Fact
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -404,8 +405,9 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
 def _load_pretrained(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
     options = {"trust_remote_code": trust_remote_code}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
+        with nullcontext() if Path(name).is_dir() else offline_if_unreachable():
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (

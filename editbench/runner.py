@@ -205,8 +205,10 @@ def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str) -
 def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision: str) -> str:
     """The name of a cell: its method, and the hash of all that can change its numbers."""
     config = the_plan.config
-    identity = [SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime, config.seed,
-                list(config.tasks), the_plan.task_digests, config.limit]  # fmt: skip
+    identity = [
+        SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
+        config.seed, list(config.tasks), the_plan.task_digests, config.limit,
+    ]  # fmt: skip
     return f"{name}-{digest(identity)[:12]}"
 
 

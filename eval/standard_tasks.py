@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from unittest import mock
-from urllib.parse import urlparse
 
 from editbench.errors import DataError
+from editbench.hub import offline_if_unreachable
 
 SHOTS = {"gsm8k": 5}
 """Tasks that ask with examples from their training split; a file without one means no examples."""
@@ -61,7 +57,7 @@ def from_hub(name: str) -> dict[str, Any]:
     """
     path = find(name)
     try:
-        with _offline_if_unreachable():
+        with offline_if_unreachable():
             if path is None:
                 return _manager().load([name])["tasks"]
             from lm_eval.tasks import TaskManager
@@ -229,25 +225,3 @@ def _dataset(yaml: Path | None) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().split("\n") or [""])[0][:160] or type(error).__name__
-
-
-@contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Without a hub, read its cache only: the libraries would retry for half a minute before they say so."""
-    import datasets
-    import huggingface_hub.constants as hub
-
-    url = urlparse(hub.ENDPOINT)
-    proxied = any(os.environ.get(k) for k in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
-    reachable = proxied
-    if not proxied and url.hostname:
-        try:
-            socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5).close()
-            reachable = True
-        except OSError:
-            pass
-    if reachable:
-        yield
-        return
-    with mock.patch.object(hub, "HF_HUB_OFFLINE", True), mock.patch.object(datasets.config, "HF_HUB_OFFLINE", True):
-        yield

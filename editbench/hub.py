@@ -1,0 +1,35 @@
+"""The Hugging Face Hub, where it can be reached, and its cache where not."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+from urllib.parse import urlparse
+
+
+@contextmanager
+def offline_if_unreachable() -> Iterator[None]:
+    """Without a hub, its cache only is read inside: the libraries would retry for half a minute before they say so."""
+    import huggingface_hub.constants as hub
+
+    with ExitStack() as stack:
+        if not _reachable(hub.ENDPOINT):
+            stack.enter_context(mock.patch.object(hub, "HF_HUB_OFFLINE", True))
+            if "datasets" in sys.modules:  # it keeps a copy of the switch
+                stack.enter_context(mock.patch.object(sys.modules["datasets"].config, "HF_HUB_OFFLINE", True))
+        yield
+
+
+def _reachable(endpoint: str) -> bool:
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # only the proxy knows
+    url = urlparse(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5).close()
+    except OSError:
+        return False
+    return True
