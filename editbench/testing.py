@@ -208,6 +208,7 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
 
 TINY_OPTIONS = {
     "epochs": 4,
+    "min_steps": 1,
     "lr": 3e-3,
     "batch_size": 2,
     "steps": 8,

@@ -9,6 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class Trainer(Method):
 
     epochs: int = 8
     """Passes over the facts."""
+    min_steps: int = 40
+    """Fewest optimizer steps: a few facts are passed over more often than ``epochs``, or they would not be learned."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     lr: float = 2e-5
@@ -38,8 +41,8 @@ class Trainer(Method):
     """Largest global gradient norm."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be at least 1")
+        if self.epochs < 1 or self.batch_size < 1 or self.min_steps < 1:
+            raise ValueError("epochs, min_steps and batch_size must be at least 1")
         if not self.lr > 0 or not self.clip > 0:
             raise ValueError("lr and clip must be above 0")
         if not 0 <= self.warmup < 1:
@@ -116,7 +119,7 @@ def train(
                 p.requires_grad_(wanted_grad[name])
                 p.grad = None
     seconds = time.perf_counter() - started
-    last = losses[-max(1, len(losses) // options.epochs) :]
+    last = losses[-ceil(n / options.batch_size) :]
     return changes, {
         "steps": len(steps),
         "trained_tokens": tokens,
@@ -132,7 +135,7 @@ def exploded(options: Trainer, what: str) -> MethodError:
 
 def _batches(n: int, options: Trainer) -> Iterator[list[int]]:
     shuffled = random.Random(options.seed)
-    for _ in range(options.epochs):
+    for _ in range(max(options.epochs, ceil(options.min_steps / ceil(n / options.batch_size)))):
         order = list(range(n))
         shuffled.shuffle(order)
         yield from batched(order, options.batch_size)

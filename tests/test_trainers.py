@@ -77,14 +77,14 @@ def test_one_step_is_adamw():
     name = "model.layers.2.mlp.up_proj.weight"
     weight = model.weight(name)
     (gradient,) = torch.autograd.grad(loss, weight)
-    method = Sft(epochs=1, batch_size=4, lr=1e-3, warmup=0.0, clip=1e9)
+    method = Sft(epochs=1, min_steps=1, batch_size=4, lr=1e-3, warmup=0.0, clip=1e9)
     change = method.inject(model, FACTS).changes[name]
     want = -1e-3 * (gradient / (gradient.abs() + 1e-8) + 0.01 * weight.detach())
     torch.testing.assert_close(change, want, rtol=1e-2, atol=2e-6)
 
 
 def test_batches_visit_every_fact_once_an_epoch():
-    chosen = Sft(epochs=3, batch_size=4, seed=5)
+    chosen = Sft(epochs=3, min_steps=1, batch_size=4, seed=5)
     batches = list(_batches(10, chosen))
     assert [len(batch) for batch in batches] == [4, 4, 2] * 3
     epochs = [sum(batches[i : i + 3], []) for i in (0, 3, 6)]
@@ -111,7 +111,7 @@ def test_a_loss_that_explodes_is_reported_and_leaves_nothing(name):
 def test_weights_that_overflow_in_the_last_step_are_reported():
     model = tiny_model("llama")
     with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="Use a smaller lr"):
-        Sft(epochs=1, batch_size=4, lr=1e38, weight_decay=100.0).inject(model, FACTS)
+        Sft(epochs=1, min_steps=1, batch_size=4, lr=1e38, weight_decay=100.0).inject(model, FACTS)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
