@@ -348,7 +348,7 @@ def test_a_damaged_or_read_only_cache_costs_no_result(config, model, tmp_path, m
 
 def test_a_changed_option_is_another_cell(config, model, tmp_path):
     first, _ = run(config, model, tmp_path / "one")
-    second, _ = run(replace(config, options={"sft": {"epochs": 3}}), model, tmp_path / "two")
+    second, _ = run(replace(config, options={"sft": {"epochs": 50}}), model, tmp_path / "two")
     assert first["sft"]["key"] != second["sft"]["key"] and first["base"]["key"] == second["base"]["key"]
     assert first["sft"]["edit"]["steps"] != second["sft"]["edit"]["steps"]
 
