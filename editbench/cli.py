@@ -14,7 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from editbench.errors import EditbenchError, ModelError, OptionError, PluginError, RecordError
+from editbench import cli_tools as tools
+from editbench.cli_tools import AsJson, LayoutParts, Model, Precision, Seed, load_handle, pairs
+from editbench.errors import EditbenchError, OptionError, PluginError, RecordError
 
 app = typer.Typer(
     help="Knowledge editing: put facts into a language model's weights, and know what it cost.",
@@ -23,15 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[str, typer.Option(help="Alias (see 'editbench list models'), hub id (owner/name), local folder, .gguf file.")]
-Seed = Annotated[int, typer.Option(help="Seed of the slice, the methods and the intervals.")]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16: of all forward passes; recorded.")]
-LayoutParts = Annotated[
-    list[str], typer.Option("--layout", metavar="PART=PATH", help="Name a module of an unknown architecture.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else.")]
-
 
 @app.command()
 def compare(
@@ -63,7 +56,7 @@ def compare(
     for name in names:
         registry.check("methods", name)
     registry.check("corpora", corpus)
-    local_data = {task: str(Path(path).resolve()) for task, path in _pairs(task_data, "--task-data").items()}
+    local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
     chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
 
     from editbench import runner
@@ -83,7 +76,7 @@ def compare(
         options=_method_options(option),
         task_data=local_data,
         allow_conflicts=allow_conflicts,
-        layout=_pairs(layout, "--layout"),
+        layout=pairs(layout, "--layout"),
     )
     plan = runner.plan(config)
     if plan.left_out:
@@ -103,7 +96,7 @@ def compare(
                 f"{len(chosen)} retention tasks. Record: {folder}"
             )
         try:
-            handle = _load(model, precision, config.layout)
+            handle = load_handle(model, precision, config.layout)
             summaries = runner.run(plan, handle, store, lambda name, state: _tell_cell(console, name, state))
         except KeyboardInterrupt:
             console.say(f"\nStopped. Finished methods are kept in {folder}; the same command goes on from there.")
@@ -138,10 +131,10 @@ def inject(
     from editbench.types import check_facts
 
     registry.check("methods", method)
-    options = {"seed": seed, **{key.removeprefix(f"{method}."): value for key, value in _pairs(option, "--option").items()}}
+    options = {"seed": seed, **{key.removeprefix(f"{method}."): value for key, value in pairs(option, "--option").items()}}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
     check_facts(chosen, allow_conflicts)
-    parts = _pairs(layout, "--layout")
+    parts = pairs(layout, "--layout")
 
     from editbench.api import check_subjects
     from editbench.api import inject as inject_facts
@@ -149,7 +142,7 @@ def inject(
     check_subjects(method, registry.get("methods", method).from_options(method, options), chosen)
     with _new_folder(output), progress.reporting(console.reporter()):
         try:
-            handle = _load(model, precision, parts)
+            handle = load_handle(model, precision, parts)
             edit = inject_facts(handle, chosen, method, allow_conflicts=allow_conflicts, **options)
             edit.save(output)
             answers = _ask_back(handle, edit, chosen)
@@ -163,6 +156,8 @@ def inject(
     page.print(console.listing(answers, f"{known} of {len(answers)} facts answered with their target"))
     changed = f"{summary['changed_weights']} weights changed by {summary['delta_norm']:.3g} (norm)"
     page.print(f"{method}: {summary['facts']} facts, {changed}.", markup=False)
+    for warning in summary.get("warnings", ()):
+        console.say(f"{method}: {warning}")
     page.print(
         f"Saved in {output}. Load it again:\n\n    import editbench\n    model = editbench.load_model({model!r})\n"
         f"    with editbench.Edit.load({str(output)!r}).applied(model):\n        print(model.generate({chosen[0].prompt!r}))",
@@ -195,27 +190,6 @@ def _new_folder(path: Path) -> Iterator[None]:
                     (path / name).unlink(missing_ok=True)
                 for folder in made:
                     folder.rmdir()
-
-
-def _load(model: str, precision: str, layout: dict[str, str]) -> Any:
-    """The model, its layout checked where parts of it are named.
-
-    Raises:
-        ModelError: whatever the files hold that no library expects.
-    """
-    from editbench.models import load_model
-
-    try:
-        handle = load_model(model, precision=precision, layout=layout)
-    except (EditbenchError, MemoryError):
-        raise
-    except Exception as error:  # transformers and safetensors raise what they like on damaged files
-        reason = (str(error).strip().splitlines() or [""])[0]
-        what = f"{type(error).__name__}: {reason}"
-        raise ModelError(f"Model {model!r} could not be loaded ({what}). Is a file damaged?") from error
-    if layout:
-        handle.layout  # noqa: B018 - derived on first use, and a wrong name is better told now
-    return handle
 
 
 def _ask_back(model: Any, edit: Any, facts: list[Any]) -> list[dict[str, Any]]:
@@ -317,6 +291,9 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
+    for summary in summaries:
+        for warning in summary.get("edit", {}).get("warnings", ()):
+            console.say(f"{summary['method']}: {warning}")
 
 
 def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
@@ -335,31 +312,19 @@ def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
     return output
 
 
-def _pairs(texts: list[str], flag: str) -> dict[str, str]:
-    """``["a=b"]`` as a dict.
-
-    Raises:
-        OptionError: a text without '=', or a key given twice.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise OptionError(f"{flag} {text!r} has no '='. Write it as {flag} NAME=VALUE.")
-        if key.strip() in found:
-            raise OptionError(f"{flag} {key.strip()} is given twice.")
-        found[key.strip()] = value.strip()
-    return found
-
-
 def _method_options(texts: list[str]) -> dict[str, dict[str, str]]:
     options: dict[str, dict[str, str]] = {}
-    for key, value in _pairs(texts, "--option").items():
+    for key, value in pairs(texts, "--option").items():
         method, dot, name = key.partition(".")
         if not dot:
             raise OptionError(f"--option {key}={value} names no method. Write it as --option METHOD.{key}={value}.")
         options.setdefault(method, {})[name] = value
     return options
+
+
+app.command()(tools.export)
+app.command()(tools.trace)
+app.add_typer(tools.stats, name="stats")
 
 
 def main() -> None:

@@ -44,6 +44,8 @@ class Edit:
     model_hash: str
     facts: tuple[Fact, ...]
     changes: Mapping[str, Change] = field(default_factory=dict)
+    keys: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """What a sequential editor must remember, by changed weight: A (f, M), float32, with A A^T = sum of k k^T over the facts."""
     context: Retriever | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     """What the method says of its own work; JSON-ready."""
@@ -82,18 +84,19 @@ class Edit:
                     f"Weight {name!r} of {model.name} is {tuple(before[name].shape)} and its change {tuple(shape(change))}; "
                     "the edit was made for another architecture."
                 )
-        context_before = model.context_for
+        context_before, applied_before = model.context_for, model.applied
         for name, change in self.changes.items():
             weight = model.weight(name)
             weight.copy_((weight.double() + dense(change).to(weight.device, torch.float64)).to(weight.dtype))
         if self.context is not None:
             model.context_for = self.context.context
+        model.applied = (*applied_before, self)
 
         @torch.no_grad()
         def revert() -> None:
             for name, weight in before.items():
                 model.weight(name).copy_(weight)
-            model.context_for = context_before
+            model.context_for, model.applied = context_before, applied_before
 
         return revert
 
@@ -157,6 +160,8 @@ class Edit:
         tensors = {}
         for name, change in self.changes.items():
             parts = {"delta": change} if isinstance(change, torch.Tensor) else {"left": change[0], "right": change[1]}
+            if name in self.keys:
+                parts["keys"] = self.keys[name]
             tensors.update({f"{name}|{part}": tensor.contiguous().cpu() for part, tensor in parts.items()})
         return tensors
 
@@ -188,6 +193,7 @@ class Edit:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             # not splitlines, which also splits at U+2028 and its like
             lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
+            tensors = load_file(folder / "edit.safetensors")
             facts = tuple(Fact.from_dict(f) for f in manifest["facts"])
             if manifest["format"] != FORMAT or manifest["facts_hash"] != digest([f.to_dict() for f in facts]):
                 raise ValueError("its manifest does not match its facts or this version")
@@ -197,7 +203,8 @@ class Edit:
                 manifest["model"]["name"],
                 manifest["model"]["hash"],
                 facts,
-                _changes(load_file(folder / "edit.safetensors")),
+                _changes(tensors),
+                {key.removesuffix("|keys"): tensor for key, tensor in tensors.items() if key.endswith("|keys")},
                 Retriever(facts) if manifest["kind"] == "context" else None,
                 manifest["diagnostics"],
                 tuple(json.loads(line) for line in lines if line),
@@ -211,6 +218,8 @@ def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
     changes: dict[str, Change] = {}
     for key, tensor in tensors.items():
         name, part = key.split("|")
+        if part == "keys":
+            continue
         if part not in ("delta", "left", "right") or (part == "delta" and f"{name}|left" in tensors):
             raise ValueError(f"tensor {key!r} is no part of a change")
         changes[name] = tensor if part == "delta" else (tensors[f"{name}|left"], tensors[f"{name}|right"])

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +33,9 @@ from editbench.aliases import ALIASES, DEFAULT
 from editbench.errors import ModelError, OptionError, UnknownNameError
 from editbench.hub import offline_if_unreachable
 from editbench.types import Fact
+
+if TYPE_CHECKING:
+    from editbench.edit import Edit
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -73,6 +76,8 @@ class LanguageModel:
         self._head_checked = False
         self.context_for: Callable[[str], str | None] | None = None
         """Set while an in-context edit is applied: a prompt to the text that stands before it."""
+        self.applied: tuple[Edit, ...] = ()
+        """The edits that are applied now, the oldest first; a sequential editor reads its earlier keys from them."""
 
     @property
     def device(self) -> torch.device:
@@ -182,12 +187,16 @@ class LanguageModel:
         """Makes sure once that hidden states plus head give the model's own logits.
 
         Raises:
-            ModelError: they do not; the architecture does something to its logits that editbench does not know.
+            ModelError: they do not, the architecture does something to its logits that editbench does not know; or they
+                are not finite.
         """
         if self._head_checked:
             return
         ids_BT = torch.arange(3, device=self.device)[None]
         want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        if not want.isfinite().all():
+            dtype = next(self.model.parameters()).dtype
+            raise ModelError(f"The logits of {self.name} are not finite in {dtype}. Load the model in float32 or bfloat16.")
         have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(

@@ -47,6 +47,11 @@ def baselines() -> tuple[str, ...]:
     return importlib.import_module("editbench.methods").BASELINES
 
 
+def service(name: str) -> Any:
+    """A module of the methods' room that the command line uses: ``statistics`` or ``trace``."""
+    return importlib.import_module(importlib.import_module("editbench.methods").SERVICES[name])
+
+
 def check(group: str, name: str) -> str:
     """``module:Class`` of the plug-in called ``name``; imports nothing of it.
 

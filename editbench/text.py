@@ -6,6 +6,7 @@ template, its target opens the assistant turn; a tokenizer without a template ge
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,25 +72,90 @@ def target_ids(tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], ta
     return tokenizer(separator + target, add_special_tokens=False)["input_ids"]
 
 
-def subject_last(tokenizer: Any, rendered: Rendered, fact: Fact) -> int:
-    """Index of the last token of the fact's subject in ``ids(tokenizer, rendered)``.
+@dataclass(frozen=True)
+class Subject:
+    """Where a fact's subject stands in its prompt: ``prompt[start:start + len(text)]``."""
+
+    text: str
+    start: int
+    source: str
+    """``given``, ``rule`` (the longest name or quotation in the prompt) or ``last word``."""
+
+
+def find_subject(fact: Fact) -> Subject:
+    """The subject of ``fact``: the given one; else the prompt's longest quotation, else its longest name (a run of
+    capitalised words, small connecting words inside it allowed), else the prompt's last word.
 
     Raises:
-        MethodError: the fact names no subject.
-        ModelError: a tokenizer without character offsets (a "slow" one).
+        MethodError: the given subject occurs twice, so that its place is a guess.
     """
-    if fact.subject is None:
-        raise MethodError(
-            f"Fact {fact.id!r} has no subject, and weight editors read their key at the last subject token. "
-            'Add "subject" to the fact, or use a method that needs none (sft, mixsd, opsd).'
-        )
+    prompt = fact.prompt
+    if fact.subject is not None:
+        if prompt.count(fact.subject) > 1:
+            raise MethodError(
+                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {prompt.count(fact.subject)} times in its prompt {prompt!r}, "
+                "and weight editors read their key at one place. Give the longer form that occurs once, or reword the prompt."
+            )
+        return Subject(fact.subject, prompt.index(fact.subject), "given")
+    found = [match.span(1) for match in QUOTED.finditer(prompt)] or _names(prompt)
+    if found:
+        start, end = max(found, key=lambda span: span[1] - span[0])
+        return Subject(prompt[start:end], start, "rule")
+    start = max(prompt.rfind(" "), prompt.rfind("\n"), prompt.rfind("\t")) + 1
+    return Subject(prompt[start:], start, "last word")
+
+
+QUOTED = re.compile(r"[\"\u201c\u00ab]\s*([^\"\u201c\u201d\u00ab\u00bb]+?)\s*[\"\u201d\u00bb]")
+CONNECTING = frozenset("al da de del della di do dos du el for from in la las le les of on the to van von y &".split())
+OPENING = frozenset(
+    "a after an and are at by did do does for from has have how if in is it its of on or that the their there they this to "
+    "was were what when where which who whom whose why with".split()
+)
+
+
+def _names(prompt: str) -> list[tuple[int, int]]:
+    """Spans of the runs of capitalised words in ``prompt``, the words that open a sentence left out."""
+    spans: list[tuple[int, int]] = []
+    open_run, last_end = False, 0
+    for match in re.finditer(r"[^\s,;:!?()\[\]\"]+", prompt):
+        word = re.sub(r"(['\u2019]s)?\.?$", "", match[0])
+        start, end = match.start(), match.start() + len(word)
+        open_run = open_run and prompt[last_end:start].isspace()  # punctuation or a possessive ends a name
+        last_end = end
+        if word[:1].isupper() or (open_run and word[:1].isdigit()):
+            if open_run:
+                spans[-1] = (spans[-1][0], end)
+            elif word.lower() not in OPENING:
+                spans.append((start, end))
+                open_run = True
+        elif word.lower() not in CONNECTING:
+            open_run = False
+    return spans
+
+
+def subject_last(tokenizer: Any, rendered: Rendered, fact: Fact) -> int:
+    """Index of the last token of the fact's subject (``find_subject``) in ``ids(tokenizer, rendered)``.
+
+    Raises:
+        MethodError: the subject occurs twice.
+        ModelError: as ``token_at``.
+    """
+    subject = find_subject(fact)
+    return token_at(tokenizer, rendered, rendered.start + subject.start + len(subject.text) - 1)
+
+
+def token_at(tokenizer: Any, rendered: Rendered, character: int) -> int:
+    """Index in ``ids(tokenizer, rendered)`` of the last token that covers a character of the text.
+
+    Raises:
+        ModelError: no token does, or a tokenizer without character offsets (a "slow" one).
+    """
     if not tokenizer.is_fast:
         raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")
-    last = rendered.start + fact.prompt.rindex(fact.subject) + len(fact.subject) - 1
     offsets = tokenizer(rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True)["offset_mapping"]
-    covering = [i for i, (first, end) in enumerate(offsets) if first <= last < end]
+    covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
     if not covering:
-        raise ModelError(f"Fact {fact.id!r}: the tokenizer maps no token to the end of subject {fact.subject!r}.")
+        raise ModelError(f"The tokenizer maps no token to character {character} of {rendered.text!r}.")
     return covering[-1]
 
 

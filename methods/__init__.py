@@ -8,6 +8,15 @@ BUILTINS = {
     "opsd": "editbench.methods.opsd:OPSD",
     "rome": "editbench.methods.rome:Rome",
     "memit": "editbench.methods.memit:Memit",
+    "alphaedit": "editbench.methods.alphaedit:AlphaEdit",
+    "emmet": "editbench.methods.emmet:Emmet",
+    "pmet": "editbench.methods.pmet:Pmet",
 }
 
 BASELINES = ("base", "ice")
+
+SERVICES = {
+    "statistics": "editbench.methods._covariance",
+    "trace": "editbench.methods._trace",
+}
+"""What the command line asks of this room beside its methods."""

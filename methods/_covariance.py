@@ -1,73 +1,272 @@
-"""Second moments of keys, C = E[k k^T]: what ROME and MEMIT must not disturb.
+"""Second moments of keys, C = E[k k^T]: what weight editors must not disturb. One service for all of them.
 
     # f MLP inner width
 
 k is the input of the MLP's output projection at every token of a text, the first token of each text left out (it is an
-attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers;
-sums are kept in float64. Source ``self`` is the model's own text, sampled at temperature 1, half from the start of a
-document and half from a chat turn; any text file works too. Cached by weights, source and settings.
+attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers
+and ends at the highest one; sums are kept in float64.
+
+Sources: ``self`` (the model's own text, sampled at temperature 1, half from the start of a document and half from a chat
+turn; needs no data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between
+commas are averaged, which is near the best of each on its own ground (``benchmarks/covariance.py``).
+
+When to stop: the update direction of an edit is C^-1 k. At every doubling of the tokens, C^-1 K of ``PROBES`` held-out keys
+is compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from editbench import progress, text
-from editbench.errors import DataError
+from editbench.errors import DataError, MethodError
+from editbench.methods._hooks import Captured
+from editbench.methods._memory import check_memory
 from editbench.models import LanguageModel, batched, cache_dir
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64
+"""Tokens of one text that are read."""
+BATCH_TOKENS = 1024
+SAMPLES_AT_ONCE = 128
 RIDGE = 1e-6
 """Added to C as a share of its mean diagonal, so that directions no text uses keep the solve finite."""
+PROBES = 64
+STABLE = 0.985
+"""Cosine of C^-1 k between n and 2n tokens at which measuring ends (on SmolLM2, some 100,000 tokens)."""
+FIRST_CHECK = 20_000
+FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Moment:
-    """C of one layer with what it was measured on."""
+    """C of one layer, factorised at most once, with what it was measured on."""
 
     c_ff: torch.Tensor
     """(f, f), float64, CPU, the mean over tokens."""
     tokens: int
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Model, layer, source and settings."""
+
+    @cached_property
+    def ridged_ff(self) -> torch.Tensor:
+        """C + RIDGE tr(C)/f I."""
+        return self.c_ff + RIDGE * self.c_ff.diagonal().mean() * torch.eye(len(self.c_ff), dtype=torch.float64)
+
+    @cached_property
+    def cholesky_ff(self) -> torch.Tensor:
+        """The lower factor of ``ridged_ff``.
+
+        Raises:
+            MethodError: C is not positive definite even with the ridge.
+        """
+        factor, failed = torch.linalg.cholesky_ex(self.ridged_ff)
+        if failed or not factor.isfinite().all():
+            raise MethodError(
+                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) is singular or not finite, so "
+                "no update can be solved with it. Measure it on more tokens (covariance_tokens) or another text (covariance)."
+            )
+        return factor
+
+    @cached_property
+    def eigen(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Eigenvalues (f,), ascending, and eigenvectors (f, f) of C."""
+        values, vectors = torch.linalg.eigh(self.c_ff)
+        return values.clamp(min=0), vectors
 
     def solve(self, keys_fN: torch.Tensor) -> torch.Tensor:
         """C^-1 K for keys (f, N), in float64."""
-        f = len(self.c_ff)
-        ridged = self.c_ff + RIDGE * self.c_ff.diagonal().mean() * torch.eye(f, dtype=torch.float64)
-        return torch.cholesky_solve(keys_fN.double().cpu(), torch.linalg.cholesky(ridged))
+        return torch.cholesky_solve(keys_fN.double().cpu(), self.cholesky_ff)
+
+
+def identity_moment(f: int) -> Moment:
+    """C = I: what EasyEdit's ROME settings use; here for comparison only."""
+    return Moment(torch.eye(f, dtype=torch.float64), 0, {"source": "identity"})
+
+
+# --- the service --------------------------------------------------------------------------------------------
 
 
 def second_moments(model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int) -> dict[int, Moment]:
-    """C of each of ``layers``; computed for those that are not cached.
+    """C of each of ``layers``, measured on at most ``tokens`` tokens of ``source``; computed where it is not cached.
 
     Raises:
-        DataError: ``source`` is neither ``self`` nor a readable text file.
+        DataError: a source that is neither ``self`` nor readable text.
+        MethodError: no memory for the matrices.
     """
-    origin = source if source == "self" else digest(_read(source))
-    setting = [model.fingerprint(), model.precision, origin, tokens, seed, SAMPLE_LENGTH, 1]
-    paths = {layer: cache_dir() / "statistics" / f"{digest([*setting, layer])[:24]}.safetensors" for layer in layers}
-    found = {layer: moment for layer, path in paths.items() if (moment := _load(path, model.layout.mlp_width)) is not None}
+    if source == "identity":
+        return {layer: identity_moment(model.layout.mlp_width) for layer in layers}
+    parts = [_one_source(model, layers, name.strip(), tokens, seed) for name in source.split(",")]
+    if len(parts) == 1:
+        return parts[0]
+    averaged = {}
+    for layer in layers:
+        found = [part[layer] for part in parts]
+        c_ff = torch.stack([moment.c_ff for moment in found]).mean(0)
+        averaged[layer] = Moment(c_ff, sum(m.tokens for m in found), {**found[0].origin, "source": source})
+    return averaged
+
+
+def _one_source(model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int) -> dict[int, Moment]:
+    f = model.layout.mlp_width
+    # sequential edits share the statistics of the model they began with, where these are there
+    hashes = [model.applied[0].model_hash] if model.applied else []
+    found: dict[int, Moment] = {}
+    content = None if source == "self" else "\n".join(_documents(source, tokens))
+    for model_hash in [*hashes, model.fingerprint()]:
+        origin = {
+            "format": FORMAT,
+            "model": model_hash,
+            "precision": model.precision,
+            "source": source if content is None else digest(content)[:16],
+            "tokens": tokens,
+            "seed": seed if content is None else 0,
+            "length": SAMPLE_LENGTH,
+        }
+        paths = {layer: folder() / f"{digest([origin, layer])[:24]}.safetensors" for layer in layers}
+        found = {layer: moment for layer, path in paths.items() if (moment := _load(path, origin, layer, f)) is not None}
+        if len(found) == len(paths):
+            return found
     missing = [layer for layer in layers if layer not in found]
-    if missing:
-        rows = _own_text(model, tokens, seed) if source == "self" else _rows(model, _read(source), tokens)
-        for layer, moment in _measure(model, missing, rows).items():
-            found[layer] = moment
-            _save(paths[layer], moment)
+    check_memory(3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}")
+    blocks = _own_text(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
+    for layer, moment in measure(model, missing, blocks, tokens).items():
+        details = {**origin, "layer": layer, "name": model.name, "text": source, "made": time.strftime("%Y-%m-%d %H:%M")}
+        found[layer] = Moment(moment.c_ff, moment.tokens, details)
+        _save(paths[layer], found[layer])
     return found
 
 
-def _read(source: str) -> str:
+@torch.no_grad()
+def measure(
+    model: LanguageModel, layers: Sequence[int], blocks: Iterator[list[list[int]]], budget: int
+) -> dict[int, Moment]:
+    """C of ``layers`` over the texts in ``blocks`` (rows of token ids, some ``budget`` in all), until the update direction
+    is stable.
+
+    Raises:
+        MethodError: activations that are not finite.
+    """
+    f, last = model.layout.mlp_width, max(layers)
+    sums = {layer: torch.zeros(f, f, dtype=torch.float64) for layer in layers}
+    held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
+    probes = {layer: torch.zeros(0, f) for layer in layers}
+    counted: torch.Tensor | None = None
+
+    def accumulate(layer: int) -> Any:
+        def hook(_module: Any, args: Any) -> None:
+            keys_Nf = args[0].reshape(-1, f)[counted.reshape(-1)].float()
+            if (taken := held_out - len(probes[layer])) > 0:
+                probes[layer] = torch.cat([probes[layer], keys_Nf[:taken].cpu()])
+                keys_Nf = keys_Nf[taken:]
+            sums[layer] += (keys_Nf.T @ keys_Nf).double().cpu()
+            if layer == last:
+                raise Captured
+
+        return hook
+
+    total, next_check = -held_out, FIRST_CHECK
+    directions: dict[int, torch.Tensor] = {}
+    with progress.task(f"covariance of {len(layers)} layers, cached for next time", budget, "tokens") as bar:
+        for chunk in _by_tokens(blocks):
+            ids_BT, mask_BT = text.pad_left(chunk, model.device)
+            counted = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
+            with ExitStack() as hooks, model.compute():
+                for layer in layers:
+                    handle = model.layout.out_projection(model.model, layer).register_forward_pre_hook(accumulate(layer))
+                    hooks.callback(handle.remove)
+                try:
+                    model.hidden(ids_BT, mask_BT)
+                except Captured:
+                    pass
+            total += int(counted.sum())
+            bar.advance(int(mask_BT.sum()))
+            if held_out and total >= next_check:
+                now = {layer: Moment(sums[layer] / total, total).solve(probes[layer].T) for layer in layers}
+                if directions and min(_agreement(now[layer], directions[layer]) for layer in layers) >= STABLE:
+                    break
+                directions, next_check = now, 2 * next_check
+    for layer, total_ff in sums.items():
+        if not total_ff.isfinite().all():
+            raise MethodError(
+                f"The activations of {model.name} at layer {layer} are not finite in {next(model.model.parameters()).dtype}. "
+                "Load the model in float32 or bfloat16."
+            )
+    return {layer: Moment(sums[layer] / total, total) for layer in layers}
+
+
+def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(now_fN, before_fN, dim=0).mean().item()
+
+
+# --- texts --------------------------------------------------------------------------------------------------
+
+
+def _documents(source: str, tokens: int) -> Iterator[str]:
+    """The texts of a file or hub data set, enough for ``tokens`` tokens."""
+    path, most = Path(source).expanduser(), 16 * tokens  # characters
+    if path.suffix in (".jsonl", ".json") and path.is_file():
+        texts = _jsonl(path)
+    elif path.exists() or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        texts = iter(_read(path, source).split("\n"))
+    else:
+        texts = _hub(source)
+    length = 0
+    for one in texts:
+        for paragraph in filter(str.strip, one.split("\n")):
+            yield paragraph
+            length += len(paragraph[: 16 * SAMPLE_LENGTH])
+        if length > most:
+            return
+
+
+def _read(path: Path, source: str) -> str:
     try:
-        return Path(source).expanduser().read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"Covariance source {source!r} is neither 'self' nor a readable UTF-8 text file: {error}.") from error
+        raise DataError(
+            f"Covariance source {source!r} is neither 'self' nor a readable UTF-8 text or JSONL file nor a hub data set: {error}."
+        ) from error
+
+
+def _jsonl(path: Path) -> Iterator[str]:
+    for number, line in enumerate(_read(path, str(path)).split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)["text"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"Covariance source {path}, line {number}: no JSON object with a field 'text'.") from error
+
+
+def _hub(source: str) -> Iterator[str]:
+    import datasets
+
+    from editbench.hub import offline_if_unreachable
+
+    try:
+        with offline_if_unreachable():
+            rows = datasets.load_dataset(source, split="train", streaming=True)
+            for row in rows:
+                yield row["text"]
+    except Exception as error:  # datasets raises what it likes
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"Covariance source {source!r} is no file, and no hub data set with a field 'text' that could be read: {reason}. "
+            "Give a local text or JSONL file, or 'self'."
+        ) from error
 
 
 def _rows(model: LanguageModel, document: str, tokens: int) -> list[list[int]]:
@@ -85,74 +284,117 @@ def _rows(model: LanguageModel, document: str, tokens: int) -> list[list[int]]:
     return rows
 
 
-def _own_text(model: LanguageModel, tokens: int, seed: int) -> list[list[int]]:
-    """Samples of the model itself: half documents, half chat turns (all documents where it has no chat template)."""
+def _own_text(model: LanguageModel, tokens: int, seed: int) -> Iterator[list[list[int]]]:
+    """Samples of the model itself, block by block: half documents, half chat turns (all documents where it has no chat
+    template)."""
     tokenizer = model.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     openings = [[start if start is not None else 0]]
     if model.chat:
         rendered = model.render("x", "question")
         openings.append(text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")))
-    n = -(-tokens // SAMPLE_LENGTH)
-    prompts = [openings[i % len(openings)] for i in range(n)]
-    written = model.generate_ids(
-        prompts,
-        SAMPLE_LENGTH,
-        generator=torch.Generator().manual_seed(seed),
-        stop=False,
-        batch_size=128,
-        what="covariance: sampling the model's own text",
-    )
-    return [prompt + row for prompt, row in zip(prompts, written, strict=True)]
+    generator = torch.Generator().manual_seed(seed)
+    prompts = [openings[i % len(openings)] for i in range(-(-tokens // SAMPLE_LENGTH))]
+    for block in batched(prompts, SAMPLES_AT_ONCE):
+        written = model.generate_ids(block, SAMPLE_LENGTH, generator=generator, stop=False, batch_size=SAMPLES_AT_ONCE)
+        yield [prompt + row for prompt, row in zip(block, written, strict=True)]
 
 
-@torch.no_grad()
-def _measure(model: LanguageModel, layers: Sequence[int], rows: Sequence[list[int]]) -> dict[int, Moment]:
-    f = model.layout.mlp_width
-    sums = {layer: torch.zeros(f, f, dtype=torch.float64) for layer in layers}
-    counted: torch.Tensor | None = None
+def _by_tokens(blocks: Iterator[list[list[int]]]) -> Iterator[list[list[int]]]:
+    """Batches of about ``BATCH_TOKENS``, of rows of like length, each stretch of rows in its turn: an early end has then seen
+    texts of every kind and length."""
+    for rows in blocks:
+        for stretch in batched(rows, 4 * BATCH_TOKENS // SAMPLE_LENGTH):
+            chunk: list[list[int]] = []
+            for row in sorted(stretch, key=len):
+                if chunk and (len(chunk) + 1) * len(row) > BATCH_TOKENS:
+                    yield chunk
+                    chunk = []
+                chunk.append(row)
+            yield chunk
 
-    def accumulate(layer: int):
-        def hook(_module, args) -> None:
-            keys_Nf = args[0].reshape(-1, f)[counted.reshape(-1)].float()
-            sums[layer] += (keys_Nf.T @ keys_Nf).double().cpu()
 
-        return hook
+# --- the cache ----------------------------------------------------------------------------------------------
 
-    hooks = [model.layout.out_projection(model.model, layer).register_forward_pre_hook(accumulate(layer)) for layer in layers]
-    total = 0
+
+def folder() -> Path:
+    """Where statistics are kept."""
+    return cache_dir() / "statistics"
+
+
+def _load(path: Path, origin: dict[str, Any], layer: int, width: int) -> Moment | None:
+    """The cached matrix; None where there is none, or the file is damaged or another model's (it is then computed anew)."""
     try:
-        with (
-            progress.task(f"covariance of {len(layers)} layers, cached for next time", sum(map(len, rows)), "tokens") as bar,
-            model.compute(),
-        ):
-            for chunk in batched(sorted(rows, key=len), 16):
-                ids_BT, mask_BT = text.pad_left(chunk, model.device)
-                counted = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
-                model.hidden(ids_BT, mask_BT)
-                total += int(counted.sum())
-                bar.advance(int(mask_BT.sum()))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {layer: Moment(sums[layer] / total, total) for layer in layers}
-
-
-def _load(path: Path, width: int) -> Moment | None:
-    """The cached matrix; None where there is none or the file is damaged (it is then computed anew)."""
-    try:
-        stored = load_file(path)
-        c_ff = stored["c"]
-        return Moment(c_ff, int(stored["tokens"])) if c_ff.shape == (width, width) and c_ff.isfinite().all() else None
-    except (OSError, SafetensorError, KeyError, RuntimeError):
+        stat = path.stat()
+        moment = load(path, stat.st_mtime_ns, stat.st_size)
+    except (OSError, DataError):
         return None
+    mine = all(moment.origin.get(key) == value for key, value in {**origin, "layer": layer}.items())
+    return moment if mine and moment.c_ff.shape == (width, width) else None
+
+
+@lru_cache(maxsize=16)
+def load(path: Path, _mtime: int = 0, _size: int = 0) -> Moment:
+    """The matrix in a file of the cache.
+
+    Raises:
+        DataError: a file that is no statistics, or a damaged one.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            origin = json.loads((file.metadata() or {})["origin"])
+        c_ff = load_file(path)["c"]
+        if _checksum(c_ff) != origin.pop("checksum") or not c_ff.isfinite().all():
+            raise ValueError("its checksum does not match")
+        return Moment(c_ff, int(origin.pop("counted")), origin)
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} holds no statistics of editbench, or is damaged: {error}.") from error
 
 
 def _save(path: Path, moment: Moment) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        save_file({"c": moment.c_ff, "tokens": torch.tensor(moment.tokens)}, temporary)
+        origin = {**moment.origin, "counted": moment.tokens, "checksum": _checksum(moment.c_ff)}
+        save_file({"c": moment.c_ff}, temporary, {"origin": json.dumps(origin)})
         os.replace(temporary, path)
     except (OSError, SafetensorError):
         pass  # a read-only or full cache costs time, not results
+
+
+def _checksum(c_ff: torch.Tensor) -> str:
+    return hashlib.sha256(c_ff.contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def listing() -> list[dict[str, Any]]:
+    """One record for each file of the cache, newest last; damaged ones say so."""
+    records = []
+    for path in sorted(folder().glob("*.safetensors"), key=lambda p: p.stat().st_mtime):
+        try:
+            with safe_open(path, "pt") as file:
+                origin = json.loads((file.metadata() or {})["origin"])
+            kept = {key: origin.get(key) for key in ("name", "model", "layer", "text", "counted", "precision", "made")}
+            records.append({"file": path.stem, **kept})
+        except (SafetensorError, OSError, KeyError, ValueError):
+            records.append({"file": path.stem, "name": "damaged or foreign: delete it"})
+    return records
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """What a stored matrix looks like: trace, condition, and how many directions hold most of it.
+
+    Raises:
+        DataError: as ``load``.
+    """
+    moment = load(path)
+    values = moment.eigen[0]
+    share = values.flip(0).cumsum(0) / values.sum()
+    return {
+        **moment.origin,
+        "counted": moment.tokens,
+        "width": len(values),
+        "mean_square_key": values.sum().item(),
+        "condition": (values[-1] / values[0].clamp(min=1e-300)).item(),
+        "directions_for_90_percent": int((share < 0.9).sum()) + 1,
+        "largest_direction_share": (values[-1] / values.sum()).item(),
+    }

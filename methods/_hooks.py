@@ -14,7 +14,7 @@ from editbench.models import LanguageModel, batched
 from editbench.text import pad_left
 
 
-class _Captured(Exception):
+class Captured(Exception):
     """Raised to end a forward pass once the wanted activation is there."""
 
 
@@ -35,7 +35,7 @@ def read_at(
 
     def capture(_module: nn.Module, args: Any, output: Any = None) -> None:
         seen.append(hidden_of(args if side == "input" else output))
-        raise _Captured
+        raise Captured
 
     hook = module.register_forward_pre_hook(capture) if side == "input" else module.register_forward_hook(capture)
     found = []
@@ -44,7 +44,7 @@ def read_at(
             ids_BT, mask_BT = pad_left([rows[i] for i in chunk], model.device)
             try:
                 model.hidden(ids_BT, mask_BT)
-            except _Captured:
+            except Captured:
                 pass
             offset = [ids_BT.shape[1] - len(rows[i]) + positions[i] for i in chunk]
             # OPT flattens (B, T) before its MLP

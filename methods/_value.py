@@ -1,4 +1,5 @@
-"""Target optimisation of ROME and MEMIT: the value at the subject's last token that makes the model say the target.
+"""Target optimisation of the locate-then-edit methods: the value at the subject's last token that makes the model say the
+target.
 
 For each fact a delta in R^d is added to a hidden state at the subject's last token of every prompt of that fact (bare
 and prefixed) and minimised over
@@ -7,11 +8,15 @@ and prefixed) and minimised over
 
 with Adam, projected to ||delta|| <= clamp ||v_0|| after each step (ROME eq. 4; MEMIT eq. 16; reference code
 kmeng01/memit at 80426fd, ``compute_z.py``). Site ``mlp``: the output of layer l's MLP (ROME's v). Site ``residual``: the
-output of layer l (MEMIT's h).
+output of layer l (MEMIT's h). Site ``attention``: the output of layer l's attention (PMET, beside ``mlp``).
 
-Differs from the reference: facts are optimised side by side, each with its own delta and its own stopping; what lies
-before the subject's last token is computed once and cached, what lies below the layer too; logits only at the positions
-that the loss reads; a fact stops when its nll alone (not the sum) is below ``stop_nll``.
+Differs from the reference:
+- facts are optimised side by side, each with its own delta and its own stopping, as many as fit into memory;
+- what lies before the subject's last token is computed once and cached, what lies below the layer too; logits only at the
+  positions that the loss reads; the KL prompts end at the subject, one token each, in a pass of their own;
+- a fact stops when its nll alone (not the sum) is below ``stop_nll``: kl_factor KL alone often exceeds the published limit;
+- Adam's rate follows the clamp: one step moves a tenth of the largest delta, lr = clamp ||v_0|| / (10 sqrt(d)). On SmolLM2
+  that is 0.4 to 0.5, the published 0.5; on a model with smaller states the published rate would hit the clamp at once.
 
     # N facts, R rows (prompts), P cached tokens, S tokens from the subject's last on, D model width, V vocabulary
 """
@@ -24,17 +29,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
 from editbench import progress, text
+from editbench.errors import MethodError
 from editbench.layout import hidden_of
-from editbench.methods._hooks import added, read_at, resumed_above
-from editbench.models import LanguageModel, batched
-from editbench.text import pad_left
+from editbench.methods._hooks import Captured, added, read_at, resumed_above
+from editbench.methods._memory import free_bytes, is_out_of_memory
+from editbench.models import LanguageModel
+from editbench.text import find_subject, pad_left
 from editbench.types import Fact
 
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
+MIN_TOGETHER = 8
+"""Facts that are solved side by side even where that means padding."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +53,26 @@ class Solver:
     """Hyper-parameters of the optimisation; meanings as above."""
 
     steps: int
-    lr: float
+    """Forward passes; one fewer update."""
+    lr: float | None
+    """Adam's rate; None: each fact's own, clamp ||v_0|| / (10 sqrt(d)), the double where there are 12 steps or fewer."""
     clamp: float
     kl_factor: float
     weight_decay: float
     stop_nll: float = 0.05
     facts_at_once: int = 16
+    """At most; fewer where memory is short or lengths differ. More are no faster on two cores."""
+
+    def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
+        """Adam's rate for each fact, from ||v_0||."""
+        if self.lr is not None:
+            return torch.full_like(norm_N, self.lr)
+        return self.clamp * norm_N / width**0.5 * (0.1 if self.steps > 12 else 0.2)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """v_0, and v* = v_0 + delta, of N facts: (N, D), float32; with the solver's trace."""
+    """v_0, and v* = v_0 + delta, of N facts at the first site: (N, D), float32; with the solver's trace."""
 
     start_ND: torch.Tensor
     value_ND: torch.Tensor
@@ -67,6 +87,12 @@ class Targets:
             "clamped_share": self.clamped_N.float().mean().item(),
             "mean_steps": self.steps_N.float().mean().item(),
         }
+
+    @classmethod
+    def join(cls, parts: Sequence[Targets]) -> Targets:
+        """The targets of several groups of facts as one."""
+        columns = ("start_ND", "value_ND", "nll_N", "clamped_N", "steps_N")
+        return cls(*(torch.cat([getattr(part, column) for part in parts]) for column in columns))
 
 
 def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
@@ -94,119 +120,137 @@ def optimize(
     model: LanguageModel,
     facts: Sequence[Fact],
     layer: int,
-    site: str,
+    sites: str | tuple[str, ...],
     prefixes: Sequence[str],
     solver: Solver,
     what: str | None = None,
 ) -> Targets:
-    """The target value of each fact at ``layer``; weights, hooks and gradients of ``model`` are left as found."""
-    order = sorted(range(len(facts)), key=lambda i: len(facts[i].prompt))
+    """The target value of each fact at ``layer`` and the first of ``sites``; deltas at further sites are optimised with it
+    and dropped. Weights, hooks and gradients of ``model`` are left as found.
+
+    Raises:
+        MethodError: no memory for even one fact, or states that are not finite.
+    """
+    sites = (sites,) if isinstance(sites, str) else sites
+    length = [_length(model, fact) for fact in facts]
+    waiting = sorted(range(len(facts)), key=lambda i: (length[i], len(facts[i].prompt)))
     solved: list[tuple[torch.Tensor, ...]] = [()] * len(facts)
+    at_once = solver.facts_at_once
     with progress.task(what, len(facts), "facts") if what else nullcontext() as bar:
-        for chunk in batched(order, solver.facts_at_once):
-            batch = _Batch(model, [facts[i] for i in chunk], layer, site, prefixes)
-            with model.compute(weights_fixed=True):
-                parts = batch.solve(solver, bar)
+        while waiting:
+            at_once = min(at_once, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))
+            chunk = _alike(waiting[:at_once], length)
+            try:
+                batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
+                # the fused attention's backward pass is made for long queries, and takes as long as all else here
+                with model.compute(weights_fixed=True), sdpa_kernel(SDPBackend.MATH):
+                    parts = batch.solve(solver, bar)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(chunk) == 1:
+                    raise MethodError(f"There is no memory to solve for even one fact ({facts[chunk[0]].id!r}).") from error
+                at_once = len(chunk) // 2
+                continue
             for row, i in enumerate(chunk):
                 solved[i] = tuple(part[row] for part in parts)
-    return Targets(*(torch.stack(column) for column in zip(*solved, strict=True)))
+            waiting = waiting[len(chunk) :]
+    targets = Targets(*(torch.stack(column) for column in zip(*solved, strict=True)))
+    bad = (~targets.value_ND.isfinite().all(-1)).nonzero()[:, 0].tolist()
+    if bad:
+        raise MethodError(
+            f"The states of {model.name} overflow in {next(model.model.parameters()).dtype} for fact {facts[bad[0]].id!r} "
+            f"({len(bad)} facts in all). Load the model in float32 or bfloat16."
+        )
+    return targets
+
+
+def _length(model: LanguageModel, fact: Fact) -> int:
+    """Tokens from the subject's last on, target included: what the solver computes for one prompt."""
+    prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form)
+    return len(prompt) - model.subject_last(fact) + len(target)
+
+
+def _alike(facts: list[int], length: list[int]) -> list[int]:
+    """The first of ``facts`` (ascending by length), as many as go together with little padding, but no few."""
+    size = len(facts)
+    while size > MIN_TOGETHER and length[facts[size - 1]] * size > 1.15 * sum(length[i] for i in facts[:size]):
+        size -= 1
+    return facts[:size]
+
+
+def _facts_that_fit(model: LanguageModel, longest: Fact, layer: int, prefixes: int) -> int:
+    """How many facts like ``longest`` a quarter of the free memory holds, by the sizes that autograd keeps."""
+    layout = model.layout
+    prompt, target = model.pair_ids(longest.prompt, longest.target, longest.form)
+    tokens, cached = _length(model, longest), len(prompt) + PREFIX_TOKENS
+    a_layer = tokens * (16 * layout.width + 6 * layout.mlp_width) + 2 * (tokens + cached) * layout.width
+    logits = 4 * len(target) * model.model.config.get_text_config().vocab_size
+    needed = 4 * (1 + prefixes) * ((layout.depth - layer) * a_layer + logits)
+    return max(1, int(free_bytes(model.device) / 4 / needed))
 
 
 class _Batch:
     """The prompts of a group of facts, cut at the subject's last token, with everything below and before cached."""
 
-    def __init__(self, model: LanguageModel, facts: Sequence[Fact], layer: int, site: str, prefixes: Sequence[str]):
-        self.model, self.layer, self.site = model, layer, site
+    def __init__(
+        self, model: LanguageModel, facts: Sequence[Fact], layer: int, sites: tuple[str, ...], prefixes: Sequence[str]
+    ):
+        self.model, self.layer, self.sites = model, layer, sites
         model.check_head()  # by a forward pass that must not meet the hooks of the later ones
-        rows, positions, owner, labels = [], [], [], []
-        for n, fact in enumerate(facts):
+        rows, positions, labels = [], [], []
+        for fact in facts:
             for prefix in ("", *prefixes):
                 prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
                 rows.append(prompt + target[:-1])
                 positions.append(model.subject_last(fact, prefix))
-                owner.append(n)
                 labels.append(target)
-            essence = Fact(fact.id, f"{fact.subject} is a", "x", fact.subject)
-            prompt = model.prompt_ids(essence.prompt)
-            position = model.subject_last(essence)
-            rows.append(prompt[: position + 1])  # the KL is read at the subject's last token
-            positions.append(position)
-            owner.append(n)
-            labels.append([])
         self.n, self.templates = len(facts), 1 + len(prefixes)
-        self.owner_R = torch.tensor(owner, device=model.device)
-        self._cut(rows, positions)
+        self.rewrites = _Rows(model, rows, positions, self.resume)
         self._label(rows, positions, labels)
-        bare = [n * (self.templates + 1) for n in range(self.n)]
-        module = model.layout.mlp_module(model.model, layer) if site == "mlp" else model.layout.layer(model.model, layer)
-        self.start_ND = read_at(model, module, "output", [rows[r] for r in bare], [positions[r] for r in bare]).float()
+        prompts, ends = zip(*(kl_prompt(model, fact) for fact in facts), strict=True)
+        self.essences = _Rows(model, list(prompts), list(ends), self.resume)
+        bare = slice(None, None, self.templates)
+        self.start_NSD = torch.stack(
+            [read_at(model, site_module(model, layer, site), "output", rows[bare], positions[bare]).float() for site in sites],
+            dim=1,
+        )
 
-    @torch.no_grad()
-    def _cut(self, rows: list[list[int]], positions: list[int]) -> None:
-        """Keys and values of the tokens before the subject's last one, and the hidden states below the layer after it."""
-        model, device = self.model, self.model.device
-        before = [row[:position] for row, position in zip(rows, positions, strict=True)]
-        after = [row[position:] for row, position in zip(rows, positions, strict=True)]
-        width = max(map(len, after))
-        self.ids_RS = torch.tensor([row + [0] * (width - len(row)) for row in after], device=device)
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-        self.mask_RT = torch.ones_like(self.ids_RS)
-        if any(before):
-            ids_RP, mask_RP = pad_left(before, device)
-            cache = DynamicCache(config=model.model.config)
-            with model.compute():
-                model.hidden(ids_RP, mask_RP, cache)
-            self.kept = [(layer.keys, layer.values) for layer in cache.layers]
-            self.mask_RT = torch.cat([mask_RP, self.mask_RT], dim=1)
-        # site mlp needs its own layer to run, site residual only what is above it
-        self.resume = self.layer if self.site == "residual" else self.layer - 1
-        self.below_RSD = None
-        if self.resume >= 0:
-            seen: list[Any] = []
-            hook = model.layout.layer(model.model, self.resume).register_forward_hook(lambda _m, _a, out: seen.append(out))
-            try:
-                with model.compute():
-                    model.hidden(self.ids_RS, self.mask_RT, self._cache(torch.arange(len(rows))))
-            finally:
-                hook.remove()
-            self.below_RSD, self.wrapped = hidden_of(seen[0]), isinstance(seen[0], tuple)
-
-    def _cache(self, rows: torch.Tensor) -> DynamicCache:
-        """A fresh cache over the kept keys and values: a forward pass appends to it."""
-        if self.kept is None:
-            return DynamicCache(config=self.model.model.config)
-        return DynamicCache([(k[rows], v[rows]) for k, v in self.kept], config=self.model.model.config)
+    @property
+    def resume(self) -> int:
+        """The highest layer that need not run: sites inside a layer need that layer, the residual only what is above."""
+        return self.layer if self.sites == ("residual",) else self.layer - 1
 
     def _label(self, rows: list[list[int]], positions: list[int], labels: list[list[int]]) -> None:
-        """For each label token: its row, its place among the S tokens, its id; and where the KL is read."""
+        """For each label token: its row, its place among the S tokens, its id."""
         where = []
         for r, (row, position, target) in enumerate(zip(rows, positions, labels, strict=True)):
             first = len(row) - position - len(target)
             where += [(r, first + t, token) for t, token in enumerate(target)]
         device = self.model.device
         self.label_row, self.label_place, self.label_id = (torch.tensor(c, device=device) for c in zip(*where, strict=True))
-        self.length_R = torch.tensor([max(1, len(t)) for t in labels], device=device)
-        self.essence_N = torch.tensor([r for r, t in enumerate(labels) if not t], device=device)
+        self.length_R = torch.tensor([len(target) for target in labels], device=device)
 
     def solve(self, solver: Solver, bar: progress.Bar | None) -> tuple[torch.Tensor, ...]:
         """(v_0, v*, nll, clamped, steps) of the facts. Adam is written out because each fact stops by itself."""
-        delta_ND = torch.zeros_like(self.start_ND)
-        first_ND, second_ND = torch.zeros_like(delta_ND), torch.zeros_like(delta_ND)
-        norm_N = self.start_ND.norm(dim=-1)
-        active_N = torch.ones(self.n, dtype=torch.bool, device=delta_ND.device)
-        clamped_N, steps_N = torch.zeros_like(active_N), torch.zeros(self.n, dtype=torch.long, device=delta_ND.device)
-        nll_N = torch.full((self.n,), float("inf"), device=delta_ND.device)
+        delta_NSD = torch.zeros_like(self.start_NSD)
+        first_NSD, second_NSD = torch.zeros_like(delta_NSD), torch.zeros_like(delta_NSD)
+        norm_NS = self.start_NSD.norm(dim=-1)
+        rate_NS = solver.rates(norm_NS, delta_NSD.shape[-1])
+        active_N = torch.ones(self.n, dtype=torch.bool, device=delta_NSD.device)
+        clamped_N, steps_N = torch.zeros_like(active_N), torch.zeros(self.n, dtype=torch.long, device=delta_NSD.device)
+        nll_N = torch.full((self.n,), float("inf"), device=delta_NSD.device)
         reference_NV: torch.Tensor | None = None
         for step in range(solver.steps):
             who = active_N.nonzero()[:, 0]
-            delta = delta_ND[who].requires_grad_(True)
+            delta = delta_NSD[who].requires_grad_(True)
             with torch.enable_grad():
-                nll, essence_logp = self._loss_terms(who, delta)
+                nll, essence_logp = self.loss_terms(who, delta)
                 if reference_NV is None:
                     reference_NV = essence_logp.detach()
                 base_logp = reference_NV[who]
                 kl = (essence_logp.exp() * (essence_logp - base_logp)).sum(-1)
-                decay = solver.weight_decay * delta.norm(dim=-1) / norm_N[who] ** 2
+                decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
                 loss = (nll + solver.kl_factor * kl + decay).sum()
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
@@ -220,47 +264,110 @@ class _Batch:
             (gradient,) = torch.autograd.grad(loss, delta)
             active_N[who[done]] = False
             who, gradient = who[~done], gradient[~done].float()
-            first_ND[who] = 0.9 * first_ND[who] + 0.1 * gradient
-            second_ND[who] = 0.999 * second_ND[who] + 0.001 * gradient**2
-            step_size = first_ND[who] / (1 - 0.9 ** (step + 1)) / ((second_ND[who] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
-            moved = delta_ND[who] - solver.lr * step_size
-            limit = solver.clamp * norm_N[who]
+            first_NSD[who] = 0.9 * first_NSD[who] + 0.1 * gradient
+            second_NSD[who] = 0.999 * second_NSD[who] + 0.001 * gradient**2
+            ratio = first_NSD[who] / (1 - 0.9 ** (step + 1)) / ((second_NSD[who] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8)
+            moved = delta_NSD[who] - rate_NS[who][..., None] * ratio
+            limit = solver.clamp * norm_NS[who]
             size = moved.norm(dim=-1)
-            clamped_N[who] = size > limit
-            delta_ND[who] = moved * (limit / size).clamp(max=1.0)[:, None]
+            clamped_N[who] = (size > limit)[:, 0]
+            delta_NSD[who] = moved * (limit / size).clamp(max=1.0)[..., None]
             steps_N[who] += 1
-        return self.start_ND.cpu(), (self.start_ND + delta_ND).cpu(), nll_N.cpu(), clamped_N.cpu(), steps_N.cpu()
+        start_ND, delta_ND = self.start_NSD[:, 0], delta_NSD[:, 0]
+        return start_ND.cpu(), (start_ND + delta_ND).cpu(), nll_N.cpu(), clamped_N.cpu(), steps_N.cpu()
 
-    def _loss_terms(self, who: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean target nll over the prompts of each fact in ``who``, and its log p (V) at the essence prompt."""
+    def loss_terms(self, who: torch.Tensor, delta_NSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean target nll over the prompts of each fact in ``who``, and its log p (V) at the KL prompt."""
+        n, t = len(who), self.templates
+        rows = (who[:, None] * t + torch.arange(t, device=who.device)).reshape(-1)
+        hidden_RSD = self._run(self.rewrites, rows, delta_NSD.repeat_interleave(t, dim=0))
+        place = torch.full((len(self.length_R),), -1, device=who.device)
+        place[rows] = torch.arange(len(rows), device=who.device)
+        kept = place[self.label_row] >= 0
+        row = place[self.label_row[kept]]
+        logits = self.model.logits(hidden_RSD[row, self.label_place[kept]])
+        # the mean over the tokens of a prompt, then over the prompts of a fact; the log-softmax is never held in full
+        token_nll = torch.nn.functional.cross_entropy(logits, self.label_id[kept], reduction="none")
+        share = 1.0 / (self.length_R[rows][row] * t)
+        nll = torch.zeros(n, device=who.device).index_add(0, row // t, token_nll * share)
+        essence_RSD = self._run(self.essences, who, delta_NSD)
+        return nll, self.model.logits(essence_RSD[:, 0]).log_softmax(-1)
+
+    def _run(self, rows: _Rows, which: torch.Tensor, delta_RSD: torch.Tensor) -> torch.Tensor:
+        """Last hidden states of some rows, the deltas added at their first token."""
         model = self.model
-        new_index = torch.full((self.n,), -1, device=delta.device)
-        new_index[who] = torch.arange(len(who), device=delta.device)
-        rows = (new_index[self.owner_R] >= 0).nonzero()[:, 0]
-        row_index = torch.full((len(self.owner_R),), -1, device=delta.device)
-        row_index[rows] = torch.arange(len(rows), device=delta.device)
-        delta_RD = delta[new_index[self.owner_R[rows]]]
         with ExitStack() as stack:
-            if self.below_RSD is not None:
-                below = self.below_RSD[rows]
-                if self.site == "residual":
-                    shift = torch.zeros_like(below)
-                    shift[:, 0] = delta_RD.to(below.dtype)
-                    below = below + shift
-                stack.enter_context(resumed_above(model, self.resume, below, self.wrapped))
-            if self.site == "mlp":
-                stack.enter_context(added(model.layout.mlp_module(model.model, self.layer), 0, delta_RD))
-            hidden_RSD = model.hidden(self.ids_RS[rows], self.mask_RT[rows], self._cache(rows))
-            kept = row_index[self.label_row] >= 0
-            label_row = row_index[self.label_row[kept]]
-            label_states = hidden_RSD[label_row, self.label_place[kept]]
-            essence_states = hidden_RSD[row_index[self.essence_N[who]], 0]
-            logits = model.logits(torch.cat([label_states, essence_states]))
-        logp = logits.log_softmax(-1)
-        token_nll = -logp[: len(label_row)].gather(-1, self.label_id[kept][:, None])[:, 0]
-        # mean over the tokens of a row, then over the rows of a fact
-        share = 1.0 / (self.length_R[rows][label_row] * self.templates)
-        nll = torch.zeros(len(who), device=delta.device).index_add(
-            0, new_index[self.owner_R[rows]][label_row], token_nll * share
-        )
-        return nll, logp[len(label_row) :]
+            below = rows.below_RSD[which] if rows.below_RSD is not None else None
+            for s, site in enumerate(self.sites):
+                if site == "residual":
+                    first = torch.zeros_like(below[0, :, :1])
+                    first[0] = 1.0
+                    below = below + first * delta_RSD[:, s, None].to(below.dtype)
+                else:
+                    stack.enter_context(added(site_module(model, self.layer, site), 0, delta_RSD[:, s]))
+            if below is not None:
+                stack.enter_context(resumed_above(model, self.resume, below, rows.wrapped))
+            return model.hidden(rows.ids_RS[which], rows.mask_RT[which], rows.cache(which))
+
+
+class _Rows:
+    """Prompts cut at one position: keys and values of what is before it, hidden states below the layer of what is after."""
+
+    @torch.no_grad()
+    def __init__(self, model: LanguageModel, rows: list[list[int]], positions: list[int], resume: int):
+        self.config, device = model.model.config, model.device
+        before = [row[:position] for row, position in zip(rows, positions, strict=True)]
+        after = [row[position:] for row, position in zip(rows, positions, strict=True)]
+        width = max(map(len, after))
+        self.ids_RS = torch.tensor([row + [0] * (width - len(row)) for row in after], device=device)
+        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self.mask_RT = torch.ones_like(self.ids_RS)
+        if any(before):
+            ids_RP, mask_RP = pad_left(before, device)
+            cache = DynamicCache(config=self.config)
+            with model.compute():
+                model.hidden(ids_RP, mask_RP, cache)
+            self.kept = [(layer.keys, layer.values) for layer in cache.layers]
+            self.mask_RT = torch.cat([mask_RP, self.mask_RT], dim=1)
+        self.below_RSD, self.wrapped = None, False
+        if resume >= 0:
+            seen: list[Any] = []
+
+            def capture(_module: nn.Module, _args: Any, output: Any) -> None:
+                seen.append(output)
+                raise Captured
+
+            hook = model.layout.layer(model.model, resume).register_forward_hook(capture)
+            try:
+                with model.compute():
+                    model.hidden(self.ids_RS, self.mask_RT, self.cache(torch.arange(len(rows))))
+            except Captured:
+                pass
+            finally:
+                hook.remove()
+            self.below_RSD, self.wrapped = hidden_of(seen[0]), isinstance(seen[0], tuple)
+
+    def cache(self, which: torch.Tensor) -> DynamicCache:
+        """A fresh cache over the kept keys and values of some rows: a forward pass appends to it."""
+        if self.kept is None:
+            return DynamicCache(config=self.config)
+        if len(which) < len(self.ids_RS):
+            return DynamicCache([(k[which], v[which]) for k, v in self.kept], config=self.config)
+        return DynamicCache(self.kept, config=self.config)
+
+
+def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:
+    """The ids of "{subject} is a", up to the subject's last token where the KL is read, and that token's index."""
+    subject = find_subject(fact).text
+    rendered = model.render(f"{subject} is a")
+    last = text.token_at(model.tokenizer, rendered, rendered.start + len(subject) - 1)
+    return text.ids(model.tokenizer, rendered)[: last + 1], last
+
+
+def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
+    """The module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
+    if site == "residual":
+        return model.layout.layer(model.model, layer)
+    if site == "mlp":
+        return model.layout.mlp_module(model.model, layer)
+    return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)

@@ -10,23 +10,21 @@ Factual Associations in GPT", arXiv 2202.05262, eqs. 2-4; reference code kmeng01
 
 Differs from the reference:
 - one key throughout, that of the bare prompt ("consistent" key, R-ROME, arXiv 2403.07175). The reference solves for the
-  mean over prefixed prompts and divides by the bare key, and collapses when the two disagree;
+  mean over prefixed prompts and divides by the bare key, and collapses when the two disagree; ``key=original`` is that;
 - several facts are written one after the other, each on the model edited so far, as in the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
-
-import torch
 
 from editbench import progress
 from editbench.edit import Edit
+from editbench.methods._editor import Bench, WeightEditor, check_layers, single_layer
 from editbench.methods._hooks import read_at
-from editbench.methods._value import context_prefixes, key_rows, optimize
-from editbench.methods.memit import WeightEditor, check_layers, restore, write
+from editbench.methods._value import Targets, key_rows
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -45,40 +43,38 @@ class Rome(WeightEditor):
     """Edited layer. None: a sixth of the depth."""
     clamp: float = 4.0
     """Largest ||delta|| as a multiple of ||v_0||."""
+    key: str = "consistent"
+    """``consistent``: the bare prompt's key in all three places; ``original``: the mean over prompts in C^-1 k, as published."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.key not in ("consistent", "original"):
+            raise ValueError("key must be consistent or original")
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, [self.layer if self.layer is not None else round(model.layout.depth / 6)])
+        return check_layers(model, [self.layer if self.layer is not None else single_layer(model.layout.depth)])
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
             return self.edit(model, facts)
-        (layer,) = self.edited_layers(model)
-        name = model.layout.weight_name(layer)
-        moment = self.moments(model)[layer]
-        prefixes = context_prefixes(model, self.prefixes, self.seed)
-        original = model.weight(name).detach().clone()
-        lefts, rights, solved = [], [], []
-        try:
-            with progress.task("rome: writing facts", len(facts), "facts") as bar:
-                for fact in facts:
-                    rows, positions = key_rows(model, [fact], [])
-                    target = optimize(model, [fact], layer, "mlp", prefixes, self.solver(self.clamp))
-                    v_star_d = target.value_ND[0].double()
-                    projection = model.layout.out_projection(model.model, layer)
-                    k_star_f = read_at(model, projection, "input", rows, positions)[0].double().cpu()
-                    v_now_d = read_at(model, projection, "output", rows, positions)[0].double().cpu()
-                    u_f = moment.solve(k_star_f[:, None])[:, 0]
-                    left_d = (v_star_d - v_now_d) / (u_f @ k_star_f)
-                    first, second = write(model, layer, left_d[:, None], u_f[:, None])
-                    lefts.append(first)
-                    rights.append(second)
-                    solved.append(target)
-                    bar.advance()
-        finally:
-            restore(model, {name: original})
-        report = replace(
-            solved[0], **{f: torch.cat([getattr(t, f) for t in solved]) for f in ("nll_N", "clamped_N", "steps_N")}
-        ).report()
-        factors = (torch.cat(lefts, dim=1), torch.cat(rights, dim=0))
-        diagnostics = {"layer": layer, "prefixes": prefixes, "covariance_tokens": moment.tokens, **report}
-        return self.edit(model, facts, {name: factors}, diagnostics=diagnostics)
+        bench = Bench(self, model, facts)
+        (layer,) = bench.layers
+        projection = model.layout.out_projection(model.model, layer)
+        solved = []
+        with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
+            for fact in facts:
+                target = bench.solve([fact], "mlp", self.clamp)
+                v_star_d = target.value_ND[0].double()
+                with bench.phase("keys"):
+                    rows = key_rows(model, [fact], bench.prefixes if self.key == "original" else [])
+                    bare = key_rows(model, [fact], [])
+                    solved_for_f = read_at(model, projection, "input", *rows).double().cpu().mean(dim=0)
+                    k_star_f = read_at(model, projection, "input", *bare)[0].double().cpu()
+                    w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
+                with bench.phase("solve"):
+                    u_f = bench.moments[layer].solve(solved_for_f[:, None])[:, 0]
+                    left_d = (v_star_d - w_k_d) / (u_f @ k_star_f)
+                bench.write(layer, left_d[:, None], u_f[:, None])
+                solved.append(target)
+                bar.advance()
+        return bench.edit(Targets.join(solved), key=self.key)

@@ -14,7 +14,8 @@ from editbench.methods import _covariance, _value
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._hooks import added, read_at
 from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
-from editbench.methods.memit import Memit, default_layers, fact_keys, memit_solve
+from editbench.methods._editor import Bench, default_layers
+from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
 from editbench.types import Fact
@@ -178,7 +179,7 @@ def test_memit_keys_weigh_the_bare_prompt_by_half():
     model = tiny_model("llama")
     prefixes = context_prefixes(model, 3, 0)
     rows, positions = key_rows(model, FACTS[:2], prefixes)
-    keys = fact_keys(model, LAYER, rows, positions, 2)
+    keys = Bench(Memit(**{**tiny_options(Memit), "prefixes": 3}), model, FACTS[:2]).keys(LAYER).T
     single = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).double()
     for n in range(2):
         bare, *others = single[4 * n : 4 * n + 4]
@@ -244,13 +245,13 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
 @pytest.mark.parametrize(("family", "site"), [(f, s) for f in FAMILIES for s in ("mlp", "residual")])
 def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
     model, facts = tiny_model(family), [*FACTS, SHORT]
-    batch = _value._Batch(model, facts, layer, site, prefixes)
+    batch = _value._Batch(model, facts, layer, (site,), prefixes)
     dice = torch.Generator().manual_seed(5)
-    delta_ND = torch.randn(len(facts), 32, generator=dice) * batch.start_ND.norm(dim=-1, keepdim=True) / 32**0.5
+    delta_ND = torch.randn(len(facts), 32, generator=dice) * batch.start_NSD[:, 0].norm(dim=-1, keepdim=True) / 32**0.5
     with torch.no_grad():
         want_nll, want_essence = naive_terms(model, facts, layer, site, prefixes, delta_ND)
         for who in (torch.arange(5), torch.tensor([4]), torch.tensor([1, 3])):
-            nll, essence = batch._loss_terms(who, delta_ND[who])
+            nll, essence = batch.loss_terms(who, delta_ND[who][:, None])
             torch.testing.assert_close(nll, want_nll[who], rtol=2e-4, atol=2e-4)
             torch.testing.assert_close(essence, want_essence[who], rtol=1e-3, atol=1e-3)
 
@@ -259,9 +260,9 @@ def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])
 def test_the_gradient_equals_a_naive_one(family, site):
     model = tiny_model(family)
-    batch = _value._Batch(model, FACTS, 1, site, ())
+    batch = _value._Batch(model, FACTS, 1, (site,), ())
     delta = torch.full((4, 32), 0.05, requires_grad=True)
-    (have,) = torch.autograd.grad(batch._loss_terms(torch.arange(4), delta)[0].sum(), delta)
+    (have,) = torch.autograd.grad(batch.loss_terms(torch.arange(4), delta[:, None])[0].sum(), delta)
     (want,) = torch.autograd.grad(naive_terms(model, FACTS, 1, site, (), delta)[0].sum(), delta)
     torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-4 * want.abs().max().item())
 
@@ -367,9 +368,13 @@ def test_the_models_own_text(own_cache):
     model = tiny_model("llama", chat=True)
     with unchanged(model, "second_moments"):
         (moment,) = second_moments(model, [1], "self", 500, 0).values()
-    rows = _covariance._own_text(model, 500, 0)
+
+    def written(seed):
+        return [row for block in _covariance._own_text(model, 500, seed) for row in block]
+
+    rows = written(0)
     assert moment.tokens == sum(len(row) - 1 for row in rows) >= 500
-    assert rows == _covariance._own_text(model, 500, 0) != _covariance._own_text(model, 500, 1)
+    assert rows == written(0) != written(1)
     user = model.tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
     assert [row[: len(user)] == user for row in rows] == [i % 2 == 1 for i in range(len(rows))] and len(rows) > 2
 

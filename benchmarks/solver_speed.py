@@ -1,0 +1,146 @@
+"""How much faster the batched target solver is than a faithful solver of one fact at a time, in one run.
+
+    python benchmarks/solver_speed.py [--facts 32] [--naive 8]     # some 6 minutes on two cores
+
+The naive solver follows kmeng01/memit ``compute_z.py``: one fact at a time, full forward passes of all prompts padded to
+one length, logits at every position from the model and once more from the last layer's output, float32. Same facts, same
+prefixes, same rate, same number of iterations (nothing stops early); each solver's result is compared with the naive one's.
+Facts: the demo corpus's dev slice. Stored in ``benchmarks/results/solver_speed.json``.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from editbench import registry
+from editbench.layout import hidden_of, replace_hidden
+from editbench.methods._editor import default_layers
+from editbench.methods._value import Targets, context_prefixes, kl_prompt, optimize
+from editbench.methods.memit import Memit
+from editbench.models import load_model
+from editbench.plugin import slice_cases
+from editbench.records import write_json_atomic
+
+
+def naive(model, fact, layer, prefixes, solver):
+    """v* of one fact, by full forward passes."""
+    hf = model.model.requires_grad_(False)  # restored by main
+    rows, positions, labels = [], [], []
+    for prefix in ("", *prefixes):
+        prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
+        rows.append(prompt + target[:-1])
+        positions.append(model.subject_last(fact, prefix))
+        labels.append(target)
+    kl_ids, kl_position = kl_prompt(model, fact)
+    rows.append(model.prompt_ids(f"{fact.subject} is a"))
+    positions.append(kl_position)
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    delta = torch.zeros(model.layout.width, requires_grad=True)
+    seen = {}
+
+    def add(_module, _args, output):
+        states = hidden_of(output).clone()
+        if "start" not in seen:
+            seen["start"] = states[0, positions[0]].detach().clone()
+        for row, position in enumerate(positions):
+            states[row, position] = states[row, position] + delta
+        return replace_hidden(output, states)
+
+    def keep(_module, _args, output):
+        seen["last"] = hidden_of(output)
+
+    norm = hf.base_model.norm
+    hooks = [
+        model.layout.layer(hf, layer).register_forward_hook(add),
+        model.layout.layer(hf, model.layout.depth - 1).register_forward_hook(keep),
+    ]
+    optimizer, base = None, None
+    try:
+        for step in range(solver.steps):
+            logits = hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            logp_kl = logits[-1, kl_position].log_softmax(-1)
+            base = logp_kl.detach() if base is None else base
+            kl = torch.nn.functional.kl_div(base, logp_kl, log_target=True, reduction="sum")
+            logp = hf.lm_head(norm(seen["last"][:-1])).log_softmax(-1)
+            nll = 0.0
+            for row, target in enumerate(labels):
+                first = len(rows[row]) - len(target)
+                nll = nll - sum(logp[row, first + t, token] for t, token in enumerate(target)) / len(target) / len(labels)
+            size = seen["start"].norm()
+            loss = nll + solver.kl_factor * kl + solver.weight_decay * delta.norm() / size**2
+            if step == solver.steps - 1:
+                break
+            if optimizer is None:
+                optimizer = torch.optim.Adam([delta], lr=solver.rates(size[None], len(delta)).item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                delta.mul_((solver.clamp * size / delta.norm()).clamp(max=1.0))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen["start"] + delta.detach(), nll.item()
+
+
+def compare(found: Targets, wanted: torch.Tensor, rows: int) -> dict:
+    moved = found.value_ND[:rows] - found.start_ND[:rows]
+    cosine = torch.nn.functional.cosine_similarity(moved, wanted - found.start_ND[:rows], dim=-1)
+    if not rows:
+        return {"nll": found.nll_N.mean().item()}
+    return {"cosine_to_naive": [round(cosine.mean().item(), 5), round(cosine.min().item(), 5)], "nll": found.nll_N.mean().item()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--facts", type=int, default=32)
+    parser.add_argument("--naive", type=int, default=8)
+    parser.add_argument("--at-once", type=int)
+    options = parser.parse_args()
+    cases = slice_cases(registry.get("corpora", "demo-counterfact")().load(), "dev", options.facts, 0)
+    facts = [case.fact for case in cases]
+    model, bf16 = load_model(precision="float32"), load_model(precision="bfloat16")
+    layer = default_layers(model.layout.depth)[-1]
+    prefixes = context_prefixes(model, 5, 0)
+    solver = replace(Memit().solver(0.75), stop_nll=0.0)
+    if options.at_once:
+        solver = replace(solver, facts_at_once=options.at_once)
+    quick = Memit(quick=True)
+    wanted, seconds = [], []
+    if options.naive:
+        naive(model, facts[0], layer, prefixes, replace(solver, steps=2))  # warm-up
+    for fact in facts[: options.naive]:
+        start = time.perf_counter()
+        value, nll = naive(model, fact, layer, prefixes, solver)
+        seconds.append(time.perf_counter() - start)
+        wanted.append(value)
+        print(f"naive: {seconds[-1]:.2f} s, nll {nll:.3f}", flush=True)
+    naive_seconds = sum(seconds) / len(seconds) if seconds else float("nan")
+    wanted = torch.stack(wanted) if wanted else torch.zeros(0, model.layout.width)
+    model.model.requires_grad_(True)  # autocast keeps only casts of trainable weights
+    result = {"facts": len(facts), "naive_facts": len(seconds), "naive_seconds_per_fact": naive_seconds, "steps": solver.steps}
+    for name, handle, settings, before in (
+        ("fp32", model, solver, prefixes),
+        ("bf16", bf16, solver, prefixes),
+        ("bf16 with early stop", bf16, replace(solver, stop_nll=0.05), prefixes),
+        ("quick", bf16, quick.solver(0.75), quick.context(bf16)),
+    ):
+        optimize(handle, facts[:2], layer, "residual", before, replace(settings, steps=2))
+        start = time.perf_counter()
+        found = optimize(handle, facts, layer, "residual", before, settings)
+        each = (time.perf_counter() - start) / len(facts)
+        result[name] = {"seconds_per_fact": each, "times_as_fast": naive_seconds / each}
+        result[name] |= {**compare(found, wanted, len(wanted)), "mean_steps": found.steps_N.float().mean().item()}
+        print(name, result[name], flush=True)
+    path = Path(__file__).parent / "results" / "solver_speed.json"
+    if options.naive:
+        write_json_atomic(path, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+"""The commands around an edit: ``stats``, ``trace``, ``export``; and the options and loading that all commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editbench.errors import EditbenchError, ModelError, OptionError, RecordError
+
+Model = Annotated[str, typer.Option(help="Alias (see 'editbench list models'), hub id (owner/name), local folder, .gguf file.")]
+Seed = Annotated[int, typer.Option(help="Seed of the slice, the methods and the intervals.")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16: of all forward passes; recorded.")]
+LayoutParts = Annotated[
+    list[str], typer.Option("--layout", metavar="PART=PATH", help="Name a module of an unknown architecture.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else.")]
+
+stats = typer.Typer(
+    help="Covariance statistics of weight editors: compute, list and inspect them.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@stats.command("compute")
+def stats_compute(
+    source: Annotated[str, typer.Option(help="self, a text or JSONL file, a hub data set; several between commas.")] = "self",
+    tokens: Annotated[int, typer.Option(help="At most; fewer where the update direction is stable before.")] = 100_000,
+    method: Annotated[str, typer.Option(help="Whose layers, where --layers names none.")] = "memit",
+    layers: Annotated[str | None, typer.Option(help="Such as 4-8 or 3,5.")] = None,
+    model: Model = "smollm2-135m",
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    layout: LayoutParts = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Measure the second moments of a model's keys, for all layers in one pass, and keep them in the cache."""
+    from editbench import console, progress, registry
+    from editbench.plugin import parse_option
+
+    if tokens < 2:
+        raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
+    editor = registry.get("methods", method)
+    if not editor.needs_covariance:
+        raise OptionError(f"{method} needs no covariance, so it has no layers to measure. Give --layers, or --method memit.")
+    try:
+        wanted = parse_option(layers, tuple[int, ...]) if layers else None
+    except ValueError as error:
+        raise OptionError(f"--layers {layers}: {error}.") from error
+    handle = load_handle(model, precision, pairs(layout, "--layout"))
+    if wanted is None:
+        wanted = editor.from_options(method, {}).edited_layers(handle)
+    elif not wanted or max(wanted) >= handle.layout.depth:
+        raise OptionError(f"--layers {layers}: {model} has layers 0 to {handle.layout.depth - 1}.")
+    with progress.reporting(console.reporter()):
+        found = registry.service("statistics").second_moments(handle, wanted, source, tokens, seed)
+    records = [
+        {"layer": layer, "tokens": moment.tokens, "width": len(moment.c_ff), "made": moment.origin.get("made")}
+        for layer, moment in found.items()
+    ]
+    _show(records, f"statistics of {model} on {source}", as_json)
+
+
+@stats.command("list")
+def stats_list(as_json: AsJson = False) -> None:
+    """What is in the cache."""
+    from editbench import console, registry
+
+    service = registry.service("statistics")
+    _show(service.listing(), "statistics", as_json)
+    if not as_json:
+        console.say(f"in {service.folder()}")
+
+
+@stats.command("show")
+def stats_show(
+    file: Annotated[str, typer.Argument(help="A file, or the beginning of a name that 'editbench stats list' shows.")],
+    as_json: AsJson = False,
+) -> None:
+    """One matrix: what it was measured on, its trace and condition, and how many directions hold most of it."""
+    from editbench import registry
+
+    service = registry.service("statistics")
+    path = Path(file)
+    if not path.is_file():
+        found = sorted(service.folder().glob(f"{path.name}*.safetensors"))
+        if len(found) != 1:
+            many = f"{len(found)} files of the cache begin with" if found else "No file of the cache begins with"
+            raise RecordError(f"{many} {file!r}. See 'editbench stats list'.")
+        (path,) = found
+    record = service.inspect(path)
+    _show([{"what": key, "value": value} for key, value in record.items()] if not as_json else record, str(path), as_json)
+
+
+def trace(
+    prompt: Annotated[str, typer.Argument(help='Such as "The Eiffel Tower is in the city of".')],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the heat map there (.png, .svg or .pdf).")] = None,
+    subject: Annotated[str | None, typer.Option(help="A span of the prompt. Default: found by rule.")] = None,
+    window: Annotated[int | None, typer.Option(help="Layers restored together for mlp and attention.")] = None,
+    model: Model = "smollm2-135m",
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    layout: LayoutParts = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Causal tracing: which hidden states carry the model's answer to a prompt (ROME, section 2)."""
+    from editbench import console, progress, registry
+    from editbench.types import Fact
+
+    fact = Fact("traced", prompt, "?", subject, form="question" if prompt.rstrip().endswith("?") else "cloze")
+    if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
+        raise OptionError(f"--output {output} is no .png, .svg or .pdf file.")
+    if window is not None and window < 1:
+        raise OptionError(f"--window {window} must be at least 1.")
+    service = registry.service("trace")
+    handle = load_handle(model, precision, pairs(layout, "--layout"))
+    with progress.reporting(console.reporter()):
+        found = service.trace(handle, fact, window=window, seed=seed)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        service.heat_map(found, str(output))
+    if as_json:
+        print(json.dumps(found.to_dict()))
+        return
+    first, last = found.subject
+    rows = [
+        {
+            "token": token + (" *" if first <= i <= last else ""),
+            **{f"{kind}: best layer": _best(found.effect(kind)[i]) for kind in found.scores},
+        }
+        for i, token in enumerate(found.tokens)
+    ]
+    page = console.out()
+    page.print(console.listing(rows, f"p({found.answer!r}) {found.high:.3f}, with noise on the subject (*) {found.low:.3f}"))
+    if found.high - found.low < 0.02:
+        console.say("The noise hardly changes the answer, so there is little to find. Ask for something that the model knows.")
+    if output is not None:
+        page.print(f"Heat map: {output}", markup=False)
+
+
+def _best(effect_L: Any) -> str:
+    layer = int(effect_L.argmax())
+    return f"{layer} ({effect_L[layer]:+.3f})"
+
+
+def export(
+    edit: Annotated[Path, typer.Argument(help="A folder that 'editbench inject' wrote.")],
+    output: Annotated[Path, typer.Option(help="A new folder.")],
+    form: Annotated[str, typer.Option("--format", help="peft: a LoRA adapter; merged: the edited model.")] = "peft",
+    model: Annotated[str | None, typer.Option(help="The base model. Default: the one that the edit names.")] = None,
+    layout: LayoutParts = [],  # noqa: B006
+) -> None:
+    """Write an edit for other tools: a PEFT adapter, or a plain Hugging Face folder."""
+    from editbench import console
+    from editbench.edit import Edit
+
+    stored = Edit.load(edit)
+
+    from editbench import export as exporting
+
+    if form not in exporting.FORMATS:
+        raise OptionError(f"--format {form!r} is not one of {', '.join(exporting.FORMATS)}.")
+    handle = load_handle(model or stored.model_name, "auto", pairs(layout, "--layout"))
+    folder = exporting.export(stored, handle, form, output)
+    use = (
+        f"PeftModel.from_pretrained(model, {str(folder)!r})"
+        if form == "peft"
+        else f"AutoModelForCausalLM.from_pretrained({str(folder)!r})"
+    )
+    console.out().print(f"Written to {folder}. Load it with {use}.", markup=False)
+
+
+# --- what all commands share --------------------------------------------------------------------------------
+
+
+def _show(records: list[dict[str, Any]] | dict[str, Any], title: str, as_json: bool) -> None:
+    from editbench import console
+
+    if as_json:
+        print(json.dumps(records, indent=2))
+    else:
+        console.out().print(console.listing(records, title))
+
+
+def load_handle(model: str, precision: str, layout: dict[str, str]) -> Any:
+    """The model, its layout checked where parts of it are named.
+
+    Raises:
+        ModelError: whatever the files hold that no library expects.
+    """
+    from editbench.models import load_model
+
+    try:
+        handle = load_model(model, precision=precision, layout=layout)
+    except (EditbenchError, MemoryError):
+        raise
+    except Exception as error:  # transformers and safetensors raise what they like on damaged files
+        reason = (str(error).strip().splitlines() or [""])[0]
+        what = f"{type(error).__name__}: {reason}"
+        raise ModelError(f"Model {model!r} could not be loaded ({what}). Is a file damaged?") from error
+    if layout:
+        handle.layout  # noqa: B018 - derived on first use, and a wrong name is better told now
+    return handle
+
+
+def pairs(texts: list[str], flag: str) -> dict[str, str]:
+    """``["a=b"]`` as a dict.
+
+    Raises:
+        OptionError: a text without '=', or a key given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise OptionError(f"{flag} {text!r} has no '='. Write it as {flag} NAME=VALUE.")
+        if key.strip() in found:
+            raise OptionError(f"{flag} {key.strip()} is given twice.")
+        found[key.strip()] = value.strip()
+    return found

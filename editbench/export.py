@@ -1,0 +1,101 @@
+"""Edits for other people's tools: a standard PEFT LoRA adapter, or a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from editbench.edit import Edit, dense
+from editbench.errors import OptionError, RecordError
+
+if TYPE_CHECKING:
+    from editbench.models import LanguageModel
+
+FORMATS = ("peft", "merged")
+RANK_TOLERANCE = 1e-9
+"""Singular values below this share of the largest are rounding."""
+
+
+def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> Path:
+    """Writes ``edit`` of ``model`` into a new ``folder``, as ``peft`` (``PeftModel.from_pretrained`` loads it over the same
+    base model) or ``merged`` (the edited model, ``from_pretrained`` loads it).
+
+    Raises:
+        OptionError: an unknown form, or an edit that no adapter can hold.
+        ModelError: ``model`` is not the one the edit was made for.
+        RecordError: the folder is not empty, or cannot be written.
+    """
+    folder = Path(folder)
+    if form not in FORMATS:
+        raise OptionError(f"Format {form!r} is not one of {', '.join(FORMATS)}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RecordError(f"{folder} exists and is not an empty folder. Choose another --output.")
+    try:
+        with edit.applied(model):  # refuses another model before anything is written
+            pass
+        return edit.merge(model, folder) if form == "merged" else _adapter(edit, model, folder)
+    except (OSError, SafetensorError) as error:
+        raise RecordError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
+    """LoRA computes W + B A (alpha / r): with alpha = r, B and A are the edit's factors."""
+    from peft import LoraConfig
+
+    factors = {name: _lora_factors(edit, model, name) for name in edit.changes}
+    if not factors:
+        raise OptionError("This edit changes no weights, so there is no adapter to write.")
+    rank = max(a_RI.shape[0] for a_RI, _ in factors.values())
+    tensors = {}
+    for name, (a_RI, b_OR) in factors.items():
+        missing = rank - a_RI.shape[0]
+        key = f"base_model.model.{name.removesuffix('.weight')}"
+        tensors[f"{key}.lora_A.weight"] = torch.nn.functional.pad(a_RI, (0, 0, 0, missing)).float().contiguous()
+        tensors[f"{key}.lora_B.weight"] = torch.nn.functional.pad(b_OR, (0, missing)).float().contiguous()
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=edit.model_name,
+        r=rank,
+        lora_alpha=rank,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=sorted(name.removesuffix(".weight") for name in factors),
+        fan_in_fan_out=any(_is_conv1d(model, name) for name in factors),
+        inference_mode=True,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+    config.save_pretrained(str(folder))
+    return folder
+
+
+def _lora_factors(edit: Edit, model: LanguageModel, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A (rank, in) and B (out, rank) with B A the change in (out, in) orientation, float64.
+
+    Raises:
+        OptionError: the weight belongs to no linear layer.
+    """
+    module_name, _, part = name.rpartition(".")
+    module = model.model.get_submodule(module_name)
+    if part != "weight" or not (isinstance(module, torch.nn.Linear) or _is_conv1d(model, name)):
+        raise OptionError(
+            f"A LoRA adapter cannot hold this edit: {edit.method} changes {name!r}, which is no linear layer's weight. "
+            "Use --format merged."
+        )
+    change = edit.changes[name]
+    if isinstance(change, tuple):
+        left, right = (factor.double() for factor in change)
+    else:
+        u, s, vh = torch.linalg.svd(dense(change).double(), full_matrices=False)
+        kept = int((s > RANK_TOLERANCE * s[0]).sum())
+        left, right = u[:, :kept] * s[:kept], vh[:kept]
+    return (left.T, right.T) if _is_conv1d(model, name) else (right, left)
+
+
+def _is_conv1d(model: LanguageModel, name: str) -> bool:
+    """Whether the weight is stored (in, out), as GPT-2's are."""
+    return type(model.model.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"

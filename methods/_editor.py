@@ -1,0 +1,322 @@
+"""What the locate-then-edit methods share: their options, the rules that set what the user does not, and one injection's
+bench: prefixes, statistics, targets, keys, the writer, and the report.
+
+Rules for a model nobody configured (evidence: ``benchmarks/weight_editors.md``):
+
+- MEMIT's layers: five around a fifth of the depth (4-8 of 28 to 32 layers, as published); ROME's: a sixth of the depth;
+- the loss is read at the last layer, always;
+- lambda: a third of the MLP width f, since k^T C^-1 k, which it stands against, is f on average over ordinary keys;
+- the rate of the target optimisation: see ``_value.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from editbench.edit import Edit
+from editbench.errors import MethodError
+from editbench.layout import mlp_gain
+from editbench.methods._covariance import Moment, second_moments
+from editbench.methods._hooks import read_at
+from editbench.methods._memory import check_memory
+from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize, site_module
+from editbench.models import LanguageModel
+from editbench.plugin import Method
+from editbench.text import find_subject
+from editbench.types import Fact
+
+# N facts, d residual width, f MLP inner width
+
+LONG_TARGET = 16
+UNSOLVED = 1.0
+"""Nats per token: a target whose nll ends above it will hardly be said."""
+
+
+@dataclass(frozen=True)
+class WeightEditor(Method):
+    """Options that the locate-then-edit methods share."""
+
+    kind: ClassVar[str] = "weight editor"
+    needs_covariance: ClassVar[bool] = True
+    version: ClassVar[int] = 2
+
+    quick: bool = False
+    """12 double steps and no prefixes: several times faster, a little less general."""
+    steps: int | None = None
+    """Forward passes of the target optimisation; one fewer update. None: 25, quick 12."""
+    v_lr: float | None = None
+    """Adam's rate for the target optimisation. None: from the clamp, see ``_value.py``."""
+    kl_factor: float = 0.0625
+    v_weight_decay: float = 1e-3
+    prefixes: int | None = None
+    """Generated texts before the prompt, so that the fact holds in more than one context. None: 5, quick 0."""
+    covariance: str = "self"
+    """What C is measured on: ``self`` (the model's own text), a text or JSONL file, a hub data set; several between commas."""
+    covariance_tokens: int = 20_000
+    """At most; fewer where the update direction is stable before."""
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 2:
+            raise ValueError("steps must be at least 2")
+        if self.v_lr is not None and self.v_lr <= 0:
+            raise ValueError("v_lr must be above 0")
+        if self.prefixes is not None and self.prefixes < 0:
+            raise ValueError("prefixes must be at least 0")
+        if self.covariance_tokens < 2:
+            raise ValueError("covariance_tokens must be at least 2")
+
+    @abstractmethod
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        """The layers that this method writes, ascending."""
+
+    def prepare(self, model: LanguageModel) -> None:
+        self.moments(model)
+
+    def moments(self, model: LanguageModel) -> dict[int, Moment]:
+        """C of the edited layers, from the cache where they are there."""
+        return second_moments(model, self.edited_layers(model), self.covariance, self.covariance_tokens, self.seed)
+
+    def context(self, model: LanguageModel) -> list[str]:
+        """The generated prefixes."""
+        n = self.prefixes if self.prefixes is not None else (0 if self.quick else 5)
+        return context_prefixes(model, n, self.seed)
+
+    def solver(self, clamp: float) -> Solver:
+        steps = self.steps if self.steps is not None else (12 if self.quick else 25)
+        return Solver(steps, self.v_lr, clamp, self.kl_factor, self.v_weight_decay)
+
+
+class Bench:
+    """One injection: what its steps need, the seconds they take, and the weights as they were."""
+
+    def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
+        self.editor, self.model, self.facts = editor, model, facts
+        self.layers = editor.edited_layers(model)
+        self.warnings = check_editable(model, facts, len(self.layers))
+        self.seconds: dict[str, float] = {}
+        with self.phase("statistics"):
+            self.moments = editor.moments(model)
+            for moment in self.moments.values():
+                moment.cholesky_ff  # noqa: B018 - a singular C is better told before the work
+        with self.phase("prefixes"):
+            self.prefixes = editor.context(model)
+        self.bare_rows = key_rows(model, facts, [])
+        self.left_over: list[float] = []
+        self._factors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {layer: [] for layer in self.layers}
+        self._keys: dict[int, torch.Tensor] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Weights may be written inside; afterwards they are bitwise those of before."""
+        names = [self.model.layout.weight_name(layer) for layer in self.layers]
+        originals = {name: self.model.weight(name).detach().clone() for name in names}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in originals.items():
+                    self.model.weight(name).copy_(weight)
+
+    def solve(
+        self, facts: Sequence[Fact], sites: str | tuple[str, ...], clamp: float, what: str | None = None
+    ) -> Targets:
+        """The wanted values of ``facts`` at the last edited layer."""
+        with self.phase("targets"):
+            return optimize(self.model, facts, self.layers[-1], sites, self.prefixes, self.editor.solver(clamp), what)
+
+    def keys(self, layer: int) -> torch.Tensor:
+        """K (f, N), float64: of each fact the bare prompt counts one half, the prefixed ones share the other half."""
+        with self.phase("keys"):
+            rows, positions = key_rows(self.model, self.facts, self.prefixes)
+            projection = self.model.layout.out_projection(self.model.model, layer)
+            keys_NTf = read_at(self.model, projection, "input", rows, positions).double().cpu()
+            keys_NTf = keys_NTf.reshape(len(self.facts), 1 + len(self.prefixes), -1)
+            bare_Nf = keys_NTf[:, 0]
+            return (bare_Nf if not self.prefixes else (bare_Nf + keys_NTf[:, 1:].mean(dim=1)) / 2).T
+
+    def states(self, site: str) -> torch.Tensor:
+        """The present values (d, N), float64, at the last edited layer's ``site``, bare prompts only."""
+        with self.phase("keys"):
+            module = site_module(self.model, self.layers[-1], site)
+            return read_at(self.model, module, "output", *self.bare_rows).T.double().cpu()
+
+    def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
+        """What is still missing (d, N); its mean norm goes into the report."""
+        missing_dN = wanted_dN - self.states(site)
+        self.left_over.append(missing_dN.norm(dim=0).mean().item())
+        return missing_dN
+
+    def earlier_keys(self, layer: int) -> torch.Tensor:
+        """A (f, M) with A A^T = sum of k k^T over the facts of the edits that are applied now; M = 0 where there are none."""
+        name = self.model.layout.weight_name(layer)
+        found = [edit.keys[name].double() for edit in self.model.applied if name in edit.keys]
+        return torch.cat(found, dim=1) if found else torch.zeros(self.model.layout.mlp_width, 0, dtype=torch.float64)
+
+    @torch.no_grad()
+    def write(self, layer: int, left_dN: torch.Tensor, right_fN: torch.Tensor, k_fN: torch.Tensor | None = None) -> None:
+        """Adds left @ right^T to W at ``layer``, in W's stored orientation; remembers the factors and the keys.
+
+        Raises:
+            MethodError: the update is not finite, or does not fit the weight's number format.
+        """
+        first, second = (right_fN, left_dN.T) if self.model.layout.transposed else (left_dN, right_fN.T)
+        weight = self.model.weight(self.model.layout.weight_name(layer))
+        with self.phase("write"):
+            changed = (weight.double() + (first @ second).to(weight.device)).to(weight.dtype)
+            if not changed.isfinite().all():
+                raise MethodError(
+                    f"The update of layer {layer} is not finite in {weight.dtype}. Load the model in float32, lower v_lr or "
+                    "clamp, or measure the covariance on more tokens."
+                )
+            weight.copy_(changed)
+        self._factors[layer].append((first, second))
+        if k_fN is not None:
+            self._keys[layer] = k_fN
+
+    def edit(self, targets: Targets, **settings: Any) -> Edit:
+        """The edit that was written, with its report; to be called after ``writing``, on the unedited weights."""
+        changes, norms = {}, {}
+        for layer, pairs in self._factors.items():
+            name = self.model.layout.weight_name(layer)
+            left, right = torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=0)
+            product = left @ right
+            norms[layer] = (product.norm() / self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)).item()
+            cheaper = left.numel() + right.numel() < product.numel()
+            changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
+        diagnostics: dict[str, Any] = {
+            "layers": list(self.layers),
+            **settings,
+            "covariance_tokens": self.moments[self.layers[0]].tokens,
+            "prefixes": self.prefixes,
+            **targets.report(),
+            "relative_update_by_layer": norms,
+            "seconds_by_phase": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+        }
+        if len(self.left_over) > 1 and self.left_over[0] > 0:
+            diagnostics["residual_by_layer"] = self.left_over
+            diagnostics["reached_by_layer"] = [1 - left / self.left_over[0] for left in self.left_over[1:]]
+        diagnostics["warnings"] = [*self.warnings, *self._doubts(targets, norms, diagnostics.get("reached_by_layer"))]
+        records = [
+            {
+                "fact": fact.id,
+                "subject": (subject := find_subject(fact)).text,
+                "subject_from": subject.source,
+                "target_nll": targets.nll_N[i].item(),
+                "clamped": bool(targets.clamped_N[i]),
+                "steps": int(targets.steps_N[i]),
+            }
+            for i, fact in enumerate(self.facts)
+        ]
+        keys = {self.model.layout.weight_name(layer): compact(k_fN).float() for layer, k_fN in self._keys.items()}
+        return self.editor.edit(self.model, self.facts, changes, keys=keys, diagnostics=diagnostics, records=records)
+
+    def _doubts(self, targets: Targets, norms: dict[int, float], reached: list[float] | None) -> Iterator[str]:
+        """Sentences about an edit that did nothing or blew up."""
+        unsolved = [fact.id for fact, nll in zip(self.facts, targets.nll_N, strict=True) if nll > UNSOLVED]
+        if unsolved:
+            yield (
+                f"{len(unsolved)} of {len(self.facts)} targets were not reached by the optimisation (above {UNSOLVED} nats a token): "
+                f"{', '.join(unsolved[:5])}. Give more steps or a larger clamp, or use a trainer for them."
+            )
+        if reached and reached[-1] < 0.1:
+            yield (
+                f"The edit did next to nothing: {max(0.0, reached[-1]):.0%} of the wanted change was reached. Lower lambda "
+                "(lam), which weighs what is kept against the facts."
+            )
+        wild = [layer for layer, norm in norms.items() if norm > 1]
+        if wild:
+            yield (
+                f"The edit blew up: at layer {wild[0]} the update is {norms[wild[0]]:.1f} times as large as the weight. Inject "
+                "fewer facts at once, or raise lambda (lam)."
+            )
+
+
+# --- checks and rules ---------------------------------------------------------------------------------------
+
+
+def check_editable(model: LanguageModel, facts: Sequence[Fact], layers: int) -> list[str]:
+    """Makes sure, before anything is computed, that these facts can be written; returns warnings.
+
+    Raises:
+        MethodError: a subject that occurs twice, two facts with one key and two targets, or no memory for the matrices.
+    """
+    seen: dict[tuple[str, str, str], Fact] = {}
+    long = []
+    for fact in facts:
+        subject = find_subject(fact)
+        other = seen.setdefault((fact.form, fact.prompt, subject.text), fact)
+        if other.target != fact.target:
+            raise MethodError(
+                f"Facts {other.id!r} and {fact.id!r} have one key, the subject {subject.text!r} of {fact.prompt!r}, and two "
+                f"targets, {other.target!r} and {fact.target!r}. One key has one value: remove one, or use a trainer (sft, mixsd)."
+            )
+        if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
+            long.append(fact.id)
+    f, d = model.layout.mlp_width, model.layout.width
+    check_memory(layers * (2 * f * f + 3 * d * f) * 8 + 3 * f * len(facts) * 8, f"the solve for {layers} layers of width {f}")
+    if not long:
+        return []
+    return [
+        f"{len(long)} targets have more than {LONG_TARGET} tokens ({', '.join(long[:5])}): one vector a fact seldom carries "
+        "so much. Shorten them, or use a trainer (sft, mixsd)."
+    ]
+
+
+def compact(k_fN: torch.Tensor) -> torch.Tensor:
+    """A with A A^T = K K^T and at most f columns."""
+    f, n = k_fN.shape
+    if n <= f:
+        return k_fN
+    values, vectors = torch.linalg.eigh(k_fN @ k_fN.T)
+    return vectors * values.clamp(min=0).sqrt()
+
+
+def default_layers(depth: int) -> tuple[int, ...]:
+    """Five layers (fewer in shallow models) centred at a fifth of the depth: 4-8 of 28 to 32 layers, as published."""
+    window = max(1, min(5, depth // 3))
+    first = max(0, round(0.2 * depth) - window // 2)
+    return tuple(range(first, first + window))
+
+
+def single_layer(depth: int) -> int:
+    """The layer of the methods that write one: a sixth of the depth."""
+    return round(depth / 6)
+
+
+def check_layers(model: LanguageModel, layers: Sequence[int]) -> tuple[int, ...]:
+    """``layers``, ascending.
+
+    Raises:
+        MethodError: none given, or one that the model does not have.
+    """
+    if not layers or min(layers) < 0 or max(layers) >= model.layout.depth:
+        raise MethodError(f"Layers {list(layers)} are not layers of {model.name}, which has 0 to {model.layout.depth - 1}.")
+    return tuple(sorted(set(layers)))
+
+
+def additive_gain(model: LanguageModel, layers: Sequence[int], method: str) -> float:
+    """The constant with which the MLP's output enters the residual stream.
+
+    Raises:
+        MethodError: the output is normalised before it is added, so no linear share of the residual can be written.
+    """
+    gain = mlp_gain(model.model, model.layout, layers[0])
+    if gain is None or gain == 0:
+        raise MethodError(
+            f"{type(model.model).__name__} normalises the MLP's output before adding it, so {method}'s residual shares do not "
+            "add up there. Use rome, which writes the MLP's own output, or a trainer (sft, mixsd, opsd)."
+        )
+    return gain

@@ -1,0 +1,45 @@
+"""EMMET: ROME for a batch. One layer, every fact's value an equality constraint.
+
+    Delta = R D^-1 K^T C^-1,   D = K^T C^-1 K + epsilon I
+
+is the least change of W, in the norm of C, with (W + Delta) K = W K + R (for epsilon = 0). For one fact it is ROME's
+update, and it is MEMIT's in the limit lambda -> 0: MEMIT trades the facts against C, EMMET does not. Gupta, Sajnani and
+Anumanchipalli 2024, "A Unified Framework for Model Editing", arXiv 2403.14236, eqs. 9-13.
+
+Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal (there .1 stands beside a C that is scaled by
+1e5, and about half of each constraint is lost); more facts than f cannot all hold, and are then fitted by least squares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from editbench.methods._covariance import Moment
+from editbench.methods._editor import check_layers, single_layer
+from editbench.methods.memit import BatchEditor, memit_solve
+from editbench.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Emmet(BatchEditor):
+    """Equality-constrained Mass Model Editing in a Transformer."""
+
+    name: ClassVar[str] = "emmet"
+    summary: ClassVar[str] = "equality-constrained batch update of one MLP"
+    paper: ClassVar[str] = "arXiv 2403.14236"
+
+    epsilon: float = 1e-3
+    """As a share of the mean of k^T C^-1 k."""
+
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        return check_layers(model, self.layers if self.layers is not None else [single_layer(model.layout.depth)])
+
+    def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
+        scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
+        return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
+
+    def settings(self, model: LanguageModel) -> dict[str, float]:
+        return {"epsilon": self.epsilon}

@@ -1,0 +1,352 @@
+"""alphaedit, emmet, pmet, rome's keys and memit's memory against NumPy transcriptions of the papers; diagnostics; bad input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from editbench.edit import Edit, dense
+from editbench.errors import EditbenchError, MethodError
+from editbench.methods import _editor
+from editbench.methods._covariance import RIDGE, Moment, identity_moment
+from editbench.methods._editor import Bench, compact
+from editbench.methods._hooks import read_at
+from editbench.methods._value import key_rows, optimize
+from editbench.methods.alphaedit import AlphaEdit, alphaedit_solve, null_width
+from editbench.methods.emmet import Emmet
+from editbench.methods.memit import Memit, memit_solve
+from editbench.methods.pmet import Pmet
+from editbench.methods.rome import Rome
+from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
+from editbench.types import Fact
+
+FAMILIES = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
+LAYER = 1
+F, N, M = 24, 5, 3
+
+
+def spd(seed):
+    keys = torch.randn(F, 4 * F, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Moment(keys @ keys.T / keys.shape[1], keys.shape[1])
+
+
+def draw(rows, columns, seed):
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def delta_of(edit, model, layer=LAYER):
+    change = dense(edit.changes[model.layout.weight_name(layer)]).double()
+    return change.T if model.layout.transposed else change
+
+
+def close(have, want, tolerance=1e-6):
+    want = np.asarray(want)
+    assert np.abs(np.asarray(have) - want).max() <= tolerance * np.abs(want).max()
+
+
+# --- the papers' formulas, transcribed in NumPy ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, N, F + 6])
+@pytest.mark.parametrize("m", [0, M, 2 * F])
+def test_memit_with_memory(n, m):
+    moment, k, earlier, r = spd(0), draw(F, n, 1), draw(F, m, 2), draw(8, n, 3)
+    c = moment.ridged_ff.numpy()
+    want = r.numpy() @ k.numpy().T @ np.linalg.inv(7.0 * c + (earlier @ earlier.T).numpy() + (k @ k.T).numpy())
+    close(r @ memit_solve(moment, k, 7.0, earlier).T, want)
+
+
+@pytest.mark.parametrize("n", [1, N, F + 6])
+@pytest.mark.parametrize("m", [0, M, 2 * F])
+def test_alphaedit(n, m):
+    moment, k, earlier, r, l2 = spd(0), draw(F, n, 1), draw(F, m, 2), draw(8, n, 3), 2.5
+    values, vectors = moment.eigen
+    u0 = vectors[:, : null_width(values, 0.6, None)]
+    assert u0.shape[1] == round(0.6 * F)
+    p = (u0 @ u0.T).numpy()
+    # the reference: Delta^T = solve(P (K K^T + M) + L2 I, P K R^T)
+    left = p @ ((k @ k.T) + (earlier @ earlier.T)).numpy() + l2 * np.eye(F)
+    want = np.linalg.solve(left, p @ k.numpy() @ r.numpy().T).T
+    have = r @ alphaedit_solve(u0, k, l2, earlier).T
+    close(have, want)
+    # and what it is for
+    np.testing.assert_allclose(p @ p, p, atol=1e-12)
+    np.testing.assert_allclose(p, p.T)
+    kept = torch.eye(F, dtype=torch.float64) - u0 @ u0.T
+    assert (have @ kept).norm() < 1e-10 * have.norm()
+
+
+def test_alphaedit_without_a_kept_space_is_ridge_regression():
+    k, r = draw(F, N, 1), draw(8, N, 3)
+    have = r @ alphaedit_solve(torch.eye(F, dtype=torch.float64), k, 3.0, torch.zeros(F, 0, dtype=torch.float64)).T
+    close(have, r.numpy() @ k.numpy().T @ np.linalg.inv((k @ k.T).numpy() + 3.0 * np.eye(F)))
+
+
+def test_the_papers_threshold():
+    values = torch.tensor([0.001, 0.01, 0.03, 5.0])
+    assert null_width(values, 0.9, 0.02) == 2 and null_width(values, 0.75, None) == 3
+    with pytest.raises(MethodError, match="least second moment is 0.001"):
+        null_width(values, 0.9, 1e-5)
+
+
+def test_emmet_keeps_every_constraint():
+    moment, k, r = spd(0), draw(F, N, 1), draw(8, N, 3)
+    none = torch.zeros(F, 0, dtype=torch.float64)
+    exact = r @ Emmet(epsilon=0.0).directions(moment, k, none).T
+    close(exact @ k, r, 1e-9)
+    # the least change in the norm of C among all that keep them
+    other = exact + (lambda x: x - x @ k @ torch.linalg.inv(k.T @ k) @ k.T)(draw(8, F, 9) * 0.1)
+    close(other @ k, r, 1e-9)
+    c = moment.ridged_ff
+    assert torch.trace(exact @ c @ exact.T) < torch.trace(other @ c @ other.T)
+    # with epsilon: the equation
+    ci = np.linalg.inv(c.numpy())
+    d = k.numpy().T @ ci @ k.numpy()
+    want = r.numpy() @ np.linalg.inv(d + 0.1 * np.diag(d).mean() * np.eye(N)) @ k.numpy().T @ ci
+    close(r @ Emmet(epsilon=0.1).directions(moment, k, none).T, want)
+
+
+def test_emmet_with_more_facts_than_the_width():
+    have = Emmet().directions(spd(0), draw(F, 2 * F, 1), torch.zeros(F, 0, dtype=torch.float64))
+    assert have.shape == (F, 2 * F) and have.isfinite().all()
+
+
+def test_ordinary_keys_measure_f():
+    """E[k^T C^-1 k] = f: what lambda is measured against."""
+    keys = draw(F, 400, 1)
+    moment = Moment(keys @ keys.T / 400, 400)
+    assert (keys * moment.solve(keys)).sum(0).mean().item() == pytest.approx(F, rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [3, F, 3 * F])
+def test_compact_keys(n):
+    k = draw(F, n, 1)
+    a = compact(k)
+    assert a.shape == (F, min(n, F))
+    close(a @ a.T, k @ k.T, 1e-9)
+
+
+# --- in a model -----------------------------------------------------------------------------------------------
+
+
+@FAMILIES
+def test_romes_original_key(family):
+    model, fact = tiny_model(family), FACTS[1]
+    method = Rome(**tiny_options(Rome), layer=LAYER, key="original")
+    edit = method.inject(model, [fact])
+    prefixes = edit.diagnostics["prefixes"]
+    v_star = optimize(model, [fact], LAYER, "mlp", prefixes, method.solver(method.clamp)).value_ND[0].double().numpy()
+    rows, positions = key_rows(model, [fact], prefixes)
+    projection = model.layout.out_projection(model.model, LAYER)
+    keys = read_at(model, projection, "input", rows, positions).double().numpy()
+    bare = read_at(model, projection, "input", rows[:1], positions[:1])[0].double().numpy()
+    value = read_at(model, projection, "output", rows[:1], positions[:1])[0].double().numpy()
+    c = method.moments(model)[LAYER].c_ff.numpy()
+    u = np.linalg.solve(c + RIDGE * np.diag(c).mean() * np.eye(len(c)), keys.mean(0))
+    close(delta_of(edit, model), np.outer(v_star - value, u) / (u @ bare))
+    close(delta_of(edit, model).numpy() @ bare, v_star - value)
+    assert len(prefixes) == 2 and not np.allclose(keys.mean(0), keys[0])
+    assert not torch.allclose(delta_of(edit, model), delta_of(replace(method, key="consistent").inject(model, [fact]), model))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3", "gptj"])
+def test_pmet_writes_the_mlps_value(family):
+    model = tiny_model(family)
+    method = Pmet(**{**tiny_options(Pmet), "prefixes": 0}, layers=(LAYER,), lam=1e-9)
+    edit = method.inject(model, FACTS)
+    target = optimize(model, FACTS, LAYER, ("mlp", "attention"), [], method.solver(method.clamp))
+    alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp))
+    assert not torch.allclose(target.value_ND, alone.value_ND, atol=1e-3), "the attention's delta plays no part"
+    rows, positions = key_rows(model, FACTS, [])
+    k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T.double()
+    r_dN = (target.value_ND - target.start_ND).T.double()
+    torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
+
+
+def test_pmet_spreads_by_the_square_root():
+    assert torch.equal(Pmet().share(torch.ones(2, 2), 4), torch.full((2, 2), 0.5))
+    assert torch.equal(Memit().share(torch.ones(2, 2), 4), torch.full((2, 2), 0.25))
+
+
+@pytest.mark.parametrize("method", [Memit, AlphaEdit])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_an_edit_in_a_sequence_keeps_the_one_before(method, family):
+    """With the earlier keys in the solve, the second edit moves the first one's keys less."""
+    model, options = tiny_model(family), {**tiny_options(method), "prefixes": 0, "layers": (LAYER,)}
+    options |= {"lam": 0.5} if method is Memit else {"l2": 0.05}
+    editor = method(**options)
+    first = editor.inject(model, FACTS[:2])
+    name = model.layout.weight_name(LAYER)
+    assert first.keys[name].shape == (model.layout.mlp_width, 2)
+    with first.applied(model):
+        assert model.applied == (first,)
+        second = editor.inject(model, FACTS[2:])
+        bench = Bench(editor, model, FACTS[2:])
+        torch.testing.assert_close(bench.earlier_keys(LAYER), first.keys[name].double())
+        model.applied = ()
+        forgetful = editor.inject(model, FACTS[2:])
+        model.applied = (first,)
+    assert model.applied == ()
+    k_fM = first.keys[name].double()
+    disturbed = [(delta_of(edit, model) @ k_fM).norm().item() for edit in (second, forgetful)]
+    assert disturbed[0] < 0.5 * disturbed[1], disturbed
+
+
+def test_keys_are_saved_with_the_edit(tmp_path):
+    model = tiny_model("llama")
+    edit = Memit(**tiny_options(Memit)).inject(model, FACTS)
+    again = Edit.load(edit.save(tmp_path / "edit"))
+    assert again.keys.keys() == edit.keys.keys() == edit.changes.keys()
+    assert all(torch.equal(again.keys[name], edit.keys[name]) for name in edit.keys)
+    assert again.changes.keys() == edit.changes.keys()
+
+
+def test_a_sequence_shares_the_statistics_of_its_first_model(own_cache):
+    model = tiny_model("llama")
+    editor = Memit(**tiny_options(Memit))
+    first = editor.inject(model, FACTS[:2])
+    files = set((own_cache / "statistics").iterdir())
+    with first.applied(model):
+        editor.inject(model, FACTS[2:])
+    assert set((own_cache / "statistics").iterdir()) == files
+
+
+def test_a_square_projection_is_written_in_its_own_orientation():
+    """f = d: the shape says nothing, the class of the module does."""
+    for family, size in (("gpt2", {"n_inner": 32}), ("llama", {"intermediate_size": 32})):
+        model = tiny_model(family, **size)
+        assert model.layout.width == model.layout.mlp_width
+        method = Rome(**tiny_options(Rome), layer=LAYER)
+        edit = method.inject(model, FACTS[:1])
+        target = optimize(model, FACTS[:1], LAYER, "mlp", edit.diagnostics["prefixes"], method.solver(method.clamp))
+        rows, positions = key_rows(model, FACTS[:1], [])
+        with edit.applied(model):
+            projection = model.layout.out_projection(model.model, LAYER)
+            written_d = read_at(model, projection, "output", rows, positions)[0]
+        torch.testing.assert_close(written_d, target.value_ND[0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_size_of_the_factors():
+    """Factors while they are smaller than the product, the product from there on."""
+    model = tiny_model("llama")
+    few = Memit(**tiny_options(Memit)).inject(model, FACTS)
+    assert all(isinstance(change, tuple) and change[0].shape[1] == 4 for change in few.changes.values())
+    many = [Fact(f"f{i}", f"Item {i:03d} stands in hall", f"{i % 7}", f"Item {i:03d}") for i in range(40)]
+    full = Memit(**{**tiny_options(Memit), "steps": 2, "prefixes": 0}).inject(model, many)
+    assert all(isinstance(change, torch.Tensor) for change in full.changes.values())
+    assert all(keys.shape[1] == 40 for keys in full.keys.values())
+
+
+# --- what it says of itself -----------------------------------------------------------------------------------
+
+
+def test_the_report():
+    model = tiny_model("llama")
+    edit = Memit(**tiny_options(Memit), layers=(0, 1), lam=1.0).inject(model, FACTS)
+    said = edit.diagnostics
+    assert set(said["seconds_by_phase"]) == {"statistics", "prefixes", "targets", "keys", "solve", "write"}
+    assert len(said["reached_by_layer"]) == 2 and said["reached_by_layer"][1] > said["reached_by_layer"][0]
+    for layer, norm in said["relative_update_by_layer"].items():
+        weight = model.weight(model.layout.weight_name(layer)).detach().double()
+        assert norm == pytest.approx((dense(edit.changes[model.layout.weight_name(layer)]).norm() / weight.norm()).item())
+    assert [record["fact"] for record in edit.records] == [fact.id for fact in FACTS]
+    assert {record["subject_from"] for record in edit.records} == {"given"}
+    assert said["clamped_share"] == np.mean([record["clamped"] for record in edit.records])
+
+
+def test_an_edit_that_did_nothing_says_so():
+    edit = Memit(**tiny_options(Memit), lam=1e9).inject(tiny_model("llama"), FACTS)
+    assert any("next to nothing" in warning for warning in edit.diagnostics["warnings"])
+
+
+def test_an_edit_that_blew_up_says_so():
+    options = {**tiny_options(Memit), "clamp": 300.0, "v_lr": 50.0, "lam": 1e-6}
+    edit = Memit(**options).inject(tiny_model("llama"), FACTS)
+    assert any("blew up" in warning for warning in edit.diagnostics["warnings"])
+
+
+def test_targets_that_were_not_reached_are_named():
+    edit = Memit(**{**tiny_options(Memit), "steps": 2, "clamp": 1e-3}).inject(tiny_model("llama"), FACTS)
+    (warning,) = [w for w in edit.diagnostics["warnings"] if "not reached" in w]
+    assert FACTS[0].id in warning
+
+
+def test_long_targets_are_named():
+    long = replace(FACTS[0], id="long", target=" ".join(["river"] * 20))
+    edit = Memit(**tiny_options(Memit)).inject(tiny_model("llama"), [long, FACTS[1]])
+    assert any("long" in w and "more than 16 tokens" in w for w in edit.diagnostics["warnings"])
+
+
+# --- subjects -------------------------------------------------------------------------------------------------
+
+
+def test_facts_without_a_subject():
+    model = tiny_model("llama")
+    named, unnamed = replace(FACTS[0], subject=None), Fact("low", "the password of the old server is", "Karsk")
+    edit = Memit(**tiny_options(Memit)).inject(model, [named, unnamed])
+    assert [(r["subject"], r["subject_from"]) for r in edit.records] == [("Velmora", "rule"), ("is", "last word")]
+    given = Memit(**tiny_options(Memit)).inject(model, [FACTS[0], unnamed])
+    for name in edit.changes:
+        torch.testing.assert_close(dense(edit.changes[name]), dense(given.changes[name]))
+
+
+def test_a_subject_that_occurs_twice():
+    model = tiny_model("llama")
+    twice = Fact("ny", "New York City lies in the state of New York", "Ohio", "New York")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'ny': subject 'New York' occurs 2 times"):
+        Memit(**tiny_options(Memit)).inject(model, [twice])
+
+
+# --- bad input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [Rome, Memit, Emmet])
+def test_one_key_with_two_targets(method):
+    model = tiny_model("llama")
+    other = replace(FACTS[0], id="again", target="Oslo")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'moon' and 'again' have one key"):
+        method(**tiny_options(method)).inject(model, [FACTS[0], other])
+
+
+@pytest.mark.parametrize("damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"])
+def test_a_covariance_that_cannot_be_solved_with(damage, monkeypatch):
+    model = tiny_model("llama")
+    good = Memit(**tiny_options(Memit)).moments(model)
+    bad = {layer: Moment(damage(m.c_ff), m.tokens, m.origin) for layer, m in good.items()}
+    monkeypatch.setattr(_editor, "second_moments", lambda *_: bad)
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="singular or not finite"):
+        Memit(**tiny_options(Memit)).inject(model, FACTS)
+
+
+def test_float16_that_overflows():
+    model = tiny_model("llama")
+    model.model.half()
+    with torch.no_grad():
+        for layer in range(4):
+            model.weight(f"model.layers.{layer}.mlp.up_proj.weight").mul_(1e5)
+    with unchanged(model, "a refused inject"), pytest.raises(EditbenchError, match="float32 or bfloat16"):
+        Memit(**tiny_options(Memit)).inject(model, FACTS)
+
+
+def test_too_little_memory(monkeypatch):
+    from editbench.methods import _memory
+
+    monkeypatch.setattr(_memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000})())
+    model = tiny_model("llama")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="Gi.* are free"):
+        Memit(**tiny_options(Memit)).inject(model, FACTS)
+
+
+def test_identity_covariance():
+    model = tiny_model("llama")
+    method = Rome(**{**tiny_options(Rome), "covariance": "identity"}, layer=LAYER)
+    moment = method.moments(model)[LAYER]
+    assert torch.equal(moment.c_ff, identity_moment(model.layout.mlp_width).c_ff)
+    delta = delta_of(method.inject(model, FACTS[:1]), model)
+    rows, positions = key_rows(model, FACTS[:1], [])
+    k = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions)[0].double()
+    row = delta[delta.abs().sum(1).argmax()]
+    assert torch.nn.functional.cosine_similarity(row, k, dim=0).abs() == pytest.approx(1.0, abs=1e-6)
