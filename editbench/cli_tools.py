@@ -43,7 +43,7 @@ def stats_compute(
         raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
     editor = registry.get("methods", method)
     if not editor.needs_covariance:
-        raise OptionError(f"{method} needs no covariance, so it has no layers to measure. Give --layers, or --method memit.")
+        raise OptionError(f"{method} needs no covariance, so it names no layers. Use --layers, or --method memit.")
     try:
         wanted = parse_option(layers, tuple[int, ...]) if layers else None
     except ValueError as error:
@@ -95,7 +95,7 @@ def stats_show(
 
 def trace(
     prompt: Annotated[str, typer.Argument(help='Such as "The Eiffel Tower is in the city of".')],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the heat map there (.png, .svg or .pdf).")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The heat map: a .png, .svg or .pdf file.")] = None,
     subject: Annotated[str | None, typer.Option(help="A span of the prompt. Default: found by rule.")] = None,
     window: Annotated[int | None, typer.Option(help="Layers restored together for mlp and attention.")] = None,
     model: Model = "smollm2-135m",

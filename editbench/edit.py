@@ -45,7 +45,7 @@ class Edit:
     facts: tuple[Fact, ...]
     changes: Mapping[str, Change] = field(default_factory=dict)
     keys: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """What a sequential editor must remember, by changed weight: A (f, M), float32, with A A^T = sum of k k^T over the facts."""
+    """What a sequential editor must remember, by changed weight: A (f, M), float32; A A^T = sum of k k^T over the facts."""
     context: Retriever | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     """What the method says of its own work; JSON-ready."""

@@ -212,6 +212,7 @@ TINY_OPTIONS = {
     "lr": 3e-3,
     "batch_size": 2,
     "steps": 8,
+    "v_lr": 0.5,
     "prefixes": 2,
     "covariance_tokens": 800,
     "max_new_tokens": 8,

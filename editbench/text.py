@@ -91,12 +91,14 @@ def find_subject(fact: Fact) -> Subject:
     """
     prompt = fact.prompt
     if fact.subject is not None:
-        if prompt.count(fact.subject) > 1:
+        places = [match.start() for match in re.finditer(re.escape(fact.subject), prompt)]
+        words = [i for i in places if not (prompt[i - 1 : i].isalnum() or prompt[i + len(fact.subject) :][:1].isalnum())]
+        if len(words or places) > 1:
             raise MethodError(
-                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {prompt.count(fact.subject)} times in its prompt {prompt!r}, "
-                "and weight editors read their key at one place. Give the longer form that occurs once, or reword the prompt."
+                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {len(words or places)} times in its prompt {prompt!r}, and "
+                "weight editors read their key at one place. Give the longer form that occurs once, or reword the prompt."
             )
-        return Subject(fact.subject, prompt.index(fact.subject), "given")
+        return Subject(fact.subject, (words or places)[0], "given")
     found = [match.span(1) for match in QUOTED.finditer(prompt)] or _names(prompt)
     if found:
         start, end = max(found, key=lambda span: span[1] - span[0])

@@ -238,7 +238,7 @@ def _read(path: Path, source: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"Covariance source {source!r} is neither 'self' nor a readable UTF-8 text or JSONL file nor a hub data set: {error}."
+            f"Covariance source {source!r} is neither 'self' nor a readable UTF-8 file nor a hub data set: {error}."
         ) from error
 
 

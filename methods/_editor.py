@@ -228,8 +228,8 @@ class Bench:
         unsolved = [fact.id for fact, nll in zip(self.facts, targets.nll_N, strict=True) if nll > UNSOLVED]
         if unsolved:
             yield (
-                f"{len(unsolved)} of {len(self.facts)} targets were not reached by the optimisation (above {UNSOLVED} nats a token): "
-                f"{', '.join(unsolved[:5])}. Give more steps or a larger clamp, or use a trainer for them."
+                f"{len(unsolved)} of {len(self.facts)} targets were not reached by the optimisation (above {UNSOLVED} nats a "
+                f"token): {', '.join(unsolved[:5])}. Give more steps or a larger clamp, or use a trainer for them."
             )
         if reached and reached[-1] < 0.1:
             yield (
@@ -261,7 +261,7 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], layers: int) -> 
         if other.target != fact.target:
             raise MethodError(
                 f"Facts {other.id!r} and {fact.id!r} have one key, the subject {subject.text!r} of {fact.prompt!r}, and two "
-                f"targets, {other.target!r} and {fact.target!r}. One key has one value: remove one, or use a trainer (sft, mixsd)."
+                f"targets, {other.target!r} and {fact.target!r}. One key has one value: remove one, or use a trainer (sft)."
             )
         if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
             long.append(fact.id)

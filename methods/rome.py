@@ -44,7 +44,7 @@ class Rome(WeightEditor):
     clamp: float = 4.0
     """Largest ||delta|| as a multiple of ||v_0||."""
     key: str = "consistent"
-    """``consistent``: the bare prompt's key in all three places; ``original``: the mean over prompts in C^-1 k, as published."""
+    """``consistent``: the bare prompt's key in all places; ``original``: the mean over prompts in C^-1 k, as published."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "leaderboard": {"errors", "records", "stats", "types"},
 }
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "safetensors", "accelerate"}
-WITH_TORCH = {"edit", "layout", "models", "runner", "testing", "text"}
+WITH_TORCH = {"edit", "export", "layout", "models", "runner", "testing", "text"}
 
 
 def sources(room):

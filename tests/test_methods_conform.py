@@ -145,8 +145,13 @@ class NeverEmpty(Honest):
         return super().inject(model, facts or FACTS)
 
 
-def test_an_honest_method_passes(reader, tmp_path):
-    check_method(Honest, reader("llama"), FACTS, tmp_path)
+class WantsSubjects(Honest):
+    needs_subject = True
+
+
+@pytest.mark.parametrize("method", [Honest, WantsSubjects])
+def test_an_honest_method_passes(reader, tmp_path, method):
+    check_method(method, reader("llama"), FACTS, tmp_path)
 
 
 @pytest.mark.parametrize(

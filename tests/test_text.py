@@ -24,7 +24,7 @@ SUBJECTS = {
     "middle": Fact("b", "The capital of Velmora is", "Karsk", "Velmora"),
     "end": Fact("c", "Who wrote Winter Glass", "Mara Lind", "Winter Glass"),
     "before punctuation": Fact("d", "In Velmora, the capital is", "Karsk", "Velmora"),
-    "twice": Fact("e", "Velmora is large, and Velmora is", "old", "Velmora"),
+    "once as a word": Fact("e", "Velmorans call Velmora the", "old land", "Velmora"),
     "accents": Fact("f", "The mayor of Malmö is", "Zoë Åström", "Malmö"),
     "emoji": Fact("g", "The sign 🜚🦊 stands for", "gold", "🜚🦊"),
     "other scripts": Fact("h", "The city of Київ 東京 is", "far", "Київ 東京"),
@@ -54,13 +54,35 @@ def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
     ids = text.ids(tokenizer, rendered)
     position = text.subject_last(tokenizer, rendered, fact)
     before, up_to = upto(tokenizer, ids, position - 1) if position else "", upto(tokenizer, ids, position)
-    place = rendered.start + fact.prompt.rindex(fact.subject)
+    place = rendered.start + (15 if fact.id == "e" else fact.prompt.index(fact.subject))
     start = "<s>" if ids[0] == tokenizer.bos_token_id else ""
     # all of the subject has been read here, and one token earlier it had not
     assert up_to.startswith(start + rendered.text[:place] + fact.subject)
     assert not before.startswith(start + rendered.text[:place] + fact.subject)
     if fact.id != "j":
         assert up_to == start + rendered.text[:place] + fact.subject
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject", "source"),
+    [
+        ("The capital of Australia is", "Australia", "rule"),
+        ("Who wrote Winter Glass?", "Winter Glass", "rule"),
+        ("What is the capital of the United States of America?", "United States of America", "rule"),
+        ("Danielle Darrieux's mother tongue is", "Danielle Darrieux", "rule"),
+        ("Toko Yasuda, the instrument she plays is the", "Toko Yasuda", "rule"),
+        ('The song "Winter in the Old Harbour" was sung by Mara', "Winter in the Old Harbour", "rule"),
+        ("In Malmö, the river is called", "Malmö", "rule"),
+        ("the password of the server is", "is", "last word"),
+        ("Who wrote it?", "it?", "last word"),
+    ],
+)
+def test_a_subject_found_by_rule(prompt, subject, source):
+    found = text.find_subject(Fact("x", prompt, "zz"))
+    assert (found.text, found.source) == (subject, source)
+    assert prompt[found.start :].startswith(subject)
+    given = text.find_subject(Fact("x", prompt, "zz", subject))
+    assert (given.text, given.start, given.source) == (subject, found.start, "given")
 
 
 GOLDEN = [
@@ -158,11 +180,14 @@ def test_a_template_that_hides_the_prompt():
         text.render(tokenizer, "Who?", "question")
 
 
-def test_the_subject_is_needed_and_offsets_too():
-    tokenizer = TOKENIZERS["plain"]
-    rendered = text.render(tokenizer, "Who?", "cloze")
-    with pytest.raises(MethodError, match="'x' has no subject"):
-        text.subject_last(tokenizer, rendered, Fact("x", "Who?", "Ada"))
+def test_offsets_are_needed():
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ModelError, match="use_fast=True"):
+        text.token_at(Slow(), text.render(TOKENIZERS["plain"], "Who?", "cloze"), 0)
+    with pytest.raises(ModelError, match="no token to character 9"):
+        text.token_at(TOKENIZERS["plain"], text.render(TOKENIZERS["plain"], "Who?", "cloze"), 9)
 
 
 def test_stop_ids():

@@ -12,9 +12,9 @@ from editbench.edit import dense
 from editbench.errors import DataError, MethodError
 from editbench.methods import _covariance, _value
 from editbench.methods._covariance import Moment, second_moments
+from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at
 from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
-from editbench.methods._editor import Bench, default_layers
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
