@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from editbench.errors import DataError, OptionError
 from editbench.types import Case, Fact, digest
@@ -102,6 +102,9 @@ def parse_option(value: Any, kind: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
     text = value.strip()
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    for one in kinds:
+        if get_origin(one) is Literal and text.lower() in get_args(one):
+            return text.lower()
     if type(None) in kinds and text.lower() in ("none", "auto", ""):
         return None
     for one in kinds:

@@ -26,6 +26,7 @@ from editbench.layout import mlp_gain
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._hooks import read_at
 from editbench.methods._memory import check_memory
+from editbench.methods._trace import layer_curve
 from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize, site_module
 from editbench.models import LanguageModel
 from editbench.plugin import Method
@@ -34,6 +35,8 @@ from editbench.types import Fact
 
 # N facts, d residual width, f MLP inner width
 
+AUTO = "auto"
+AUTO_FACTS = 20
 LONG_TARGET = 16
 UNSOLVED = 1.0
 """Nats per token: a target whose nll ends above it will hardly be said."""
@@ -76,12 +79,18 @@ class WeightEditor(Method):
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
         """The layers that this method writes, ascending."""
 
-    def prepare(self, model: LanguageModel) -> None:
-        self.moments(model)
+    def choose_layers(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[tuple[int, ...], dict[str, Any]]:
+        """The layers that this method writes for ``facts``, and what the report says of the choice."""
+        return self.edited_layers(model), {}
 
-    def moments(self, model: LanguageModel) -> dict[int, Moment]:
+    def prepare(self, model: LanguageModel) -> None:
+        if AUTO not in (getattr(self, "layers", None), getattr(self, "layer", None)):
+            self.moments(model, self.edited_layers(model))
+
+    def moments(self, model: LanguageModel, layers: tuple[int, ...] | None = None) -> dict[int, Moment]:
         """C of the edited layers, from the cache where they are there."""
-        return second_moments(model, self.edited_layers(model), self.covariance, self.covariance_tokens, self.seed)
+        layers = layers or self.edited_layers(model)
+        return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
 
     def context(self, model: LanguageModel) -> list[str]:
         """The generated prefixes."""
@@ -98,11 +107,13 @@ class Bench:
 
     def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
         self.editor, self.model, self.facts = editor, model, facts
-        self.layers = editor.edited_layers(model)
-        self.warnings = check_editable(model, facts, len(self.layers))
         self.seconds: dict[str, float] = {}
+        self.warnings = check_editable(model, facts)
+        with self.phase("layers"):
+            self.layers, self.choice = editor.choose_layers(model, facts)
+        check_room(model, facts, len(self.layers))
         with self.phase("statistics"):
-            self.moments = editor.moments(model)
+            self.moments = editor.moments(model, self.layers)
             for moment in self.moments.values():
                 moment.cholesky_ff  # noqa: B018 - a singular C is better told before the work
         with self.phase("prefixes"):
@@ -198,6 +209,7 @@ class Bench:
             changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
         diagnostics: dict[str, Any] = {
             "layers": list(self.layers),
+            **self.choice,
             **settings,
             "covariance_tokens": self.moments[self.layers[0]].tokens,
             "prefixes": self.prefixes,
@@ -247,11 +259,11 @@ class Bench:
 # --- checks and rules ---------------------------------------------------------------------------------------
 
 
-def check_editable(model: LanguageModel, facts: Sequence[Fact], layers: int) -> list[str]:
+def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
     """Makes sure, before anything is computed, that these facts can be written; returns warnings.
 
     Raises:
-        MethodError: a subject that occurs twice, two facts with one key and two targets, or no memory for the matrices.
+        MethodError: a subject that occurs twice, or two facts with one key and two targets.
     """
     seen: dict[tuple[str, str, str], Fact] = {}
     long = []
@@ -265,14 +277,22 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], layers: int) -> 
             )
         if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
             long.append(fact.id)
-    f, d = model.layout.mlp_width, model.layout.width
-    check_memory(layers * (2 * f * f + 3 * d * f) * 8 + 3 * f * len(facts) * 8, f"the solve for {layers} layers of width {f}")
     if not long:
         return []
     return [
         f"{len(long)} targets have more than {LONG_TARGET} tokens ({', '.join(long[:5])}): one vector a fact seldom carries "
         "so much. Shorten them, or use a trainer (sft, mixsd)."
     ]
+
+
+def check_room(model: LanguageModel, facts: Sequence[Fact], layers: int) -> None:
+    """Makes sure that the matrices of the solve fit into memory.
+
+    Raises:
+        MethodError: they do not.
+    """
+    f, d = model.layout.mlp_width, model.layout.width
+    check_memory(layers * (2 * f * f + 3 * d * f) * 8 + 3 * f * len(facts) * 8, f"the solve for {layers} layers of width {f}")
 
 
 def compact(k_fN: torch.Tensor) -> torch.Tensor:
@@ -294,6 +314,26 @@ def default_layers(depth: int) -> tuple[int, ...]:
 def single_layer(depth: int) -> int:
     """The layer of the methods that write one: a sixth of the depth."""
     return round(depth / 6)
+
+
+def traced_layers(
+    model: LanguageModel, facts: Sequence[Fact], count: int, seed: int
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """``count`` neighbouring layers whose MLPs carry most of the model's present answers, by a causal trace of the first
+    ``AUTO_FACTS`` prompts; with the curve.
+
+    Raises:
+        MethodError: no prompt has an answer that hangs on its subject.
+    """
+    curve = layer_curve(model, facts[:AUTO_FACTS], seed)
+    sums = [sum(curve[first : first + count]) for first in range(len(curve) - count + 1)]
+    if max(sums) <= 0:
+        raise MethodError(
+            f"The causal trace of {min(len(facts), AUTO_FACTS)} prompts found no layer: noise on their subjects does not "
+            "change what the model says. Leave layers unset for the default, or name them."
+        )
+    first = sums.index(max(sums))
+    return tuple(range(first, first + count)), {"layer_curve": [round(value, 4) for value in curve]}
 
 
 def check_layers(model: LanguageModel, layers: Sequence[int]) -> tuple[int, ...]:

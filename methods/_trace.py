@@ -31,6 +31,8 @@ KINDS = ("residual", "mlp", "attention")
 NOISE = 3.0
 """Standard deviations of the prompt's embeddings."""
 SAMPLES = 10
+LEAST_EFFECT = 0.02
+"""A prompt whose answer loses less than this by the noise says nothing about layers."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,17 @@ class Trace:
 
 @torch.no_grad()
 def trace(
-    model: LanguageModel, fact: Fact, kinds: Sequence[str] = KINDS, window: int | None = None, seed: int = 0
+    model: LanguageModel,
+    fact: Fact,
+    kinds: Sequence[str] = KINDS,
+    window: int | None = None,
+    seed: int = 0,
+    subject_only: bool = False,
 ) -> Trace:
     """Traces the model's own next token after the fact's prompt.
 
     Args:
+        subject_only: restore states at the subject's last token only; the other rows of the tables are then NaN.
         window: layers that are restored together for ``mlp`` and ``attention``; None: a fifth of the depth (the paper's 10
             of 48).
         seed: of the noise.
@@ -106,12 +114,13 @@ def trace(
     scores = {}
     with progress.task(f"tracing {fact.prompt!r}", len(kinds) * depth, "layers") as bar, model.compute(weights_fixed=True):
         for kind in kinds:
-            table = torch.zeros(length, depth)
+            table = torch.full((length, depth), float("nan"))
             for layer in range(depth):
                 half = 0 if kind == "residual" else window
                 lowest = max(0, layer - half // 2)
                 layers = range(lowest, min(depth, layer - half // 2 + max(half, 1)))
-                table[:, layer] = _restored(model, states, kind, layers, ids, answer)
+                places = [last] if subject_only else list(range(length))
+                table[places, layer] = _restored(model, states, kind, layers, ids, places, answer)
                 bar.advance()
             scores[kind] = table
     tokens = [model.tokenizer.decode([i]) for i in ids]
@@ -119,14 +128,20 @@ def trace(
 
 
 def _restored(
-    model: LanguageModel, states: dict[tuple[str, int], Any], kind: str, layers: range, ids: list[int], answer: int
+    model: LanguageModel,
+    states: dict[tuple[str, int], Any],
+    kind: str,
+    layers: range,
+    ids: list[int],
+    places: list[int],
+    answer: int,
 ) -> torch.Tensor:
-    """p(answer) (T,), when the states of ``kind`` at ``layers`` are clean at one token each: T x S rows, one pass.
+    """p(answer), when the states of ``kind`` at ``layers`` are clean at one of ``places`` each: places x S rows, one pass.
 
     The pass starts at the first of ``layers``: below, the noised states are those of the first pass.
     """
     length, device = len(ids), model.device
-    rows = torch.arange(length, device=device).repeat_interleave(SAMPLES)  # the token that each row restores
+    rows = torch.tensor(places, device=device).repeat_interleave(SAMPLES)  # the token that each row restores
     start = layers[0] - (kind != "residual")
     ids_RT = torch.tensor([ids], device=device).expand(len(rows), -1)
     every = torch.arange(len(rows), device=device)
@@ -145,11 +160,11 @@ def _restored(
         if kind != "residual":
             hooks = [site_module(model, layer, kind).register_forward_hook(patch(layer)) for layer in layers]
         if start < 0:
-            below = states["embedding", 0][1:].repeat(length, 1, 1)
+            below = states["embedding", 0][1:].repeat(len(places), 1, 1)
             final = _from_embeddings(model, ids_RT, below)
         else:
             output = states["residual", start]
-            below = hidden_of(output)[1:].repeat(length, 1, 1)
+            below = hidden_of(output)[1:].repeat(len(places), 1, 1)
             if kind == "residual":
                 below = put_back(hidden_of(output)[0], below)
             with resumed_above(model, start, below, isinstance(output, tuple)):
@@ -158,7 +173,7 @@ def _restored(
     finally:
         for hook in hooks:
             hook.remove()
-    return p_R.reshape(length, SAMPLES).mean(-1).cpu()
+    return p_R.reshape(len(places), SAMPLES).mean(-1).cpu()
 
 
 def _from_embeddings(model: LanguageModel, ids_RT: torch.Tensor, embedded_RTD: torch.Tensor) -> torch.Tensor:
@@ -197,8 +212,8 @@ def layer_curve(model: LanguageModel, facts: Sequence[Fact], seed: int = 0) -> l
     the noise took."""
     rows = []
     for fact in facts:
-        found = trace(model, fact, ("mlp",), seed=seed)
-        if found.high - found.low > 0.02:  # else there is no answer to be found anywhere
+        found = trace(model, fact, ("mlp",), seed=seed, subject_only=True)
+        if found.high - found.low > LEAST_EFFECT:  # else there is no answer to be found anywhere
             rows.append(found.effect("mlp")[found.subject[1]] / (found.high - found.low))
     return torch.stack(rows).mean(0).tolist() if rows else [0.0] * model.layout.depth
 

@@ -41,7 +41,7 @@ class AlphaEdit(BatchEditor):
     """Share of the f directions, those with the least second moment, that may be written."""
     threshold: float | None = None
     """Instead of the share: the largest second moment of a direction that may be written (the paper's 0.02)."""
-    l2: float = 1.0
+    l2: float = 0.5
     """As a multiple of tr(P C), the mean square of an ordinary key in the null space."""
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ class Emmet(BatchEditor):
     """As a share of the mean of k^T C^-1 k."""
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, self.layers if self.layers is not None else [single_layer(model.layout.depth)])
+        return check_layers(model, self.layers if isinstance(self.layers, tuple) else [single_layer(model.layout.depth)])
 
     def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()

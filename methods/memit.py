@@ -22,13 +22,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from editbench.edit import Edit
 from editbench.methods._covariance import Moment
-from editbench.methods._editor import Bench, WeightEditor, additive_gain, check_layers, default_layers
+from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers, traced_layers
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -42,13 +42,18 @@ class BatchEditor(WeightEditor):
     sites: ClassVar[tuple[str, ...]] = ("residual",)
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
 
-    layers: tuple[int, ...] | None = None
-    """Edited layers, ascending. None: five layers around a fifth of the depth."""
+    layers: tuple[int, ...] | Literal["auto"] | None = None
+    """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a causal trace of the prompts."""
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, self.layers if self.layers is not None else default_layers(model.layout.depth))
+        return check_layers(model, self.layers if isinstance(self.layers, tuple) else default_layers(model.layout.depth))
+
+    def choose_layers(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[tuple[int, ...], dict[str, Any]]:
+        if self.layers == AUTO:
+            return traced_layers(model, facts, len(self.edited_layers(model)), self.seed)
+        return super().choose_layers(model, facts)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:

@@ -31,7 +31,7 @@ class Pmet(Memit):
     paper: ClassVar[str] = "arXiv 2308.08742"
     sites: ClassVar[tuple[str, ...]] = ("mlp", "attention")
 
-    clamp: float = 4.0
+    clamp: float = 1.5
     """Largest ||delta|| as a multiple of ||v_0||, for each of the two."""
 
     def share(self, residual_dN: torch.Tensor, layers_left: int) -> torch.Tensor:

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from editbench import progress
 from editbench.edit import Edit
-from editbench.methods._editor import Bench, WeightEditor, check_layers, single_layer
+from editbench.methods._editor import AUTO, Bench, WeightEditor, check_layers, single_layer, traced_layers
 from editbench.methods._hooks import read_at
 from editbench.methods._value import Targets, key_rows
 from editbench.models import LanguageModel
@@ -39,8 +39,8 @@ class Rome(WeightEditor):
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
 
-    layer: int | None = None
-    """Edited layer. None: a sixth of the depth."""
+    layer: int | Literal["auto"] | None = None
+    """Edited layer. None: a sixth of the depth; ``auto``: by a causal trace of the prompts."""
     clamp: float = 4.0
     """Largest ||delta|| as a multiple of ||v_0||."""
     key: str = "consistent"
@@ -52,7 +52,10 @@ class Rome(WeightEditor):
             raise ValueError("key must be consistent or original")
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, [self.layer if self.layer is not None else single_layer(model.layout.depth)])
+        return check_layers(model, [self.layer if isinstance(self.layer, int) else single_layer(model.layout.depth)])
+
+    def choose_layers(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[tuple[int, ...], dict[str, Any]]:
+        return traced_layers(model, facts, 1, self.seed) if self.layer == AUTO else super().choose_layers(model, facts)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:

@@ -247,7 +247,7 @@ def test_the_report():
     model = tiny_model("llama")
     edit = Memit(**tiny_options(Memit), layers=(0, 1), lam=1.0).inject(model, FACTS)
     said = edit.diagnostics
-    assert set(said["seconds_by_phase"]) == {"statistics", "prefixes", "targets", "keys", "solve", "write"}
+    assert set(said["seconds_by_phase"]) == {"layers", "statistics", "prefixes", "targets", "keys", "solve", "write"}
     assert len(said["reached_by_layer"]) == 2 and said["reached_by_layer"][1] > said["reached_by_layer"][0]
     for layer, norm in said["relative_update_by_layer"].items():
         weight = model.weight(model.layout.weight_name(layer)).detach().double()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editbench import text
-from editbench.errors import MethodError, ModelError
+from editbench.errors import ModelError
 from editbench.testing import tiny_tokenizer
 from editbench.types import Fact
 

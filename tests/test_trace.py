@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from editbench import inject, registry
+from editbench.errors import MethodError
 from editbench.layout import hidden_of, replace_hidden
 from editbench.methods import _trace
 from editbench.methods._trace import heat_map, layer_curve, trace
 from editbench.methods._value import site_module
-from editbench.testing import FACTS, unchanged
+from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 
 FACT = FACTS[1]  # its subject opens the prompt
 
@@ -81,6 +83,34 @@ def test_what_a_trace_means(reader):
     assert found.scores["residual"][-1, depth - 1].item() == pytest.approx(found.high, abs=1e-4)
     assert found.scores["residual"][0, depth - 1].item() == pytest.approx(found.low, abs=1e-4)
     assert trace(model, FACT).to_dict() == found.to_dict()
+
+
+@pytest.mark.parametrize(("method", "count"), [("memit", 1), ("rome", 1)])
+def test_layers_by_trace(method, count, reader, own_cache):
+    model = reader("llama")
+    option = {"layers" if method == "memit" else "layer": "auto"}
+    edit = inject(model, FACTS, method, **{**tiny_options(registry.get("methods", method)), **option})
+    curve = edit.diagnostics["layer_curve"]
+    assert curve == [round(value, 4) for value in layer_curve(model, FACTS)]
+    best = max(range(len(curve)), key=curve.__getitem__)
+    assert edit.diagnostics["layers"] == [best] and list(edit.changes) == [model.layout.weight_name(best)]
+
+
+def test_the_subjects_row_alone(reader):
+    model = reader("gpt2")
+    whole, row = trace(model, FACT, ("mlp",)), trace(model, FACT, ("mlp",), subject_only=True)
+    last = whole.subject[1]
+    torch.testing.assert_close(row.scores["mlp"][last], whole.scores["mlp"][last], rtol=1e-4, atol=1e-5)
+    assert row.scores["mlp"][:last].isnan().all()
+
+
+def test_a_trace_that_finds_nothing():
+    model = tiny_model("llama")
+    with torch.no_grad():
+        for layer in range(4):  # no token hears of another, and the prompts end behind their subjects
+            model.weight(f"model.layers.{layer}.self_attn.o_proj.weight").zero_()
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="causal trace of 2 prompts found no layer"):
+        inject(model, FACTS[:2], "memit", layers="auto")
 
 
 def test_the_curve_and_the_picture(reader, tmp_path):

@@ -456,3 +456,90 @@ def test_few_tokens_still_solve():
     torch.testing.assert_close(
         moment.c_ff @ solved + ridge * solved, torch.ones(24, 1, dtype=torch.float64), rtol=1e-6, atol=1e-6
     )
+
+
+def test_measuring_ends_when_the_direction_is_stable(monkeypatch):
+    model = tiny_model("llama")
+    budget = 12_000
+    whole = second_moments(model, [0, 1], "self", budget, 0)[0]
+    assert whole.tokens >= budget
+    monkeypatch.setattr(_covariance, "FIRST_CHECK", 1000)
+    monkeypatch.setattr(_covariance, "folder", lambda: _covariance.cache_dir() / "other")
+    monkeypatch.setattr(_covariance, "STABLE", 0.9)
+    early = second_moments(model, [0, 1], "self", budget, 0)[0]
+    assert 2000 <= early.tokens < budget / 2
+    monkeypatch.setattr(_covariance, "folder", lambda: _covariance.cache_dir() / "third")
+    monkeypatch.setattr(_covariance, "STABLE", 2.0)  # never
+    never = second_moments(model, [0, 1], "self", budget, 0)[0]
+    assert never.tokens == whole.tokens - _covariance.PROBES
+    k = torch.randn(56, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    cosine = torch.nn.functional.cosine_similarity(early.solve(k), whole.solve(k), dim=0).mean()
+    assert cosine > 0.85
+
+
+def test_sources_are_averaged(tmp_path):
+    model = tiny_model("llama")
+    (tmp_path / "text.txt").write_text(DOCUMENT)
+    both = second_moments(model, [1], f"self, {tmp_path / 'text.txt'}", 300, 0)[1]
+    parts = [second_moments(model, [1], source, 300, 0)[1] for source in ("self", str(tmp_path / "text.txt"))]
+    torch.testing.assert_close(both.c_ff, (parts[0].c_ff + parts[1].c_ff) / 2)
+    assert both.tokens == parts[0].tokens + parts[1].tokens
+
+
+def test_statistics_of_another_model_are_not_taken(own_cache):
+    """A file that was renamed, or copied from another model's, is noticed by what stands in it."""
+    one, two = tiny_model("llama"), tiny_model("llama", seed=1)
+    second_moments(one, [1], "self", 300, 0)
+    (first,) = (own_cache / "statistics").iterdir()
+    want = second_moments(two, [1], "self", 300, 0)[1].c_ff
+    (second,) = set((own_cache / "statistics").iterdir()) - {first}
+    second.write_bytes(first.read_bytes())
+    assert torch.equal(second_moments(two, [1], "self", 300, 0)[1].c_ff, want)
+
+
+def test_out_of_memory_halves_the_batch(monkeypatch):
+    model, sizes, solve = tiny_model("llama"), [], _value._Batch.solve
+    want = optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+
+    def short(batch, *arguments):
+        sizes.append(batch.n)
+        if batch.n > 2:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory: you tried")
+        return solve(batch, *arguments)
+
+    monkeypatch.setattr(_value._Batch, "solve", short)
+    with unchanged(model, "optimize"):
+        found = optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+    assert sizes == [4, 2, 2]
+    torch.testing.assert_close(found.value_ND, want.value_ND, rtol=1e-2, atol=1e-2)
+
+    def never(batch, *arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(_value._Batch, "solve", never)
+    with unchanged(model, "optimize"), pytest.raises(MethodError, match="no memory to solve for even one fact"):
+        optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+
+
+def test_the_batch_follows_the_free_memory(monkeypatch):
+    model = tiny_model("llama")
+    plenty = _value._facts_that_fit(model, FACTS[0], 1, 5)
+    monkeypatch.setattr(_value, "free_bytes", lambda _device: 4_000_000)
+    few = _value._facts_that_fit(model, FACTS[0], 1, 5)
+    assert 1 <= few < 16 < plenty
+    assert _value._facts_that_fit(model, FACTS[0], 3, 5) > few  # fewer layers above
+    monkeypatch.setattr(_value, "free_bytes", lambda _device: 1)
+    assert _value._facts_that_fit(model, FACTS[0], 1, 5) == 1
+
+
+def test_facts_of_like_length_go_together():
+    length = {i: n for i, n in enumerate([3] * 20 + [9] * 4)}
+    assert _value._alike(list(range(16)), length) == list(range(16))
+    assert len(_value._alike(list(range(12, 24)), length)) == 8  # four of length 3 would be padded by half
+
+
+def test_the_rate_follows_the_clamp():
+    norm_N = torch.tensor([10.0, 20.0])
+    assert replace(SOLVER, lr=None, clamp=2.0, steps=25).rates(norm_N, 100).tolist() == pytest.approx([0.2, 0.4])
+    assert replace(SOLVER, lr=None, clamp=2.0, steps=12).rates(norm_N, 100).tolist() == pytest.approx([0.4, 0.8])
+    assert replace(SOLVER, lr=0.3).rates(norm_N, 100).tolist() == pytest.approx([0.3, 0.3])

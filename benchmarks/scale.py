@@ -1,0 +1,106 @@
+"""Time and memory of one injection, by phase and number of facts.
+
+    python benchmarks/scale.py memit 1 10 100            # full settings
+    python benchmarks/scale.py memit:quick 1 10 100 1000
+    python benchmarks/scale.py plot                      # benchmarks/results/scale.png, scale.md
+
+Facts: the demo corpus, and from 1,000 on invented ones of the same form (time does not depend on what they say). Each count
+runs in a process of its own, so that peaks do not add up. Stored in ``benchmarks/results/scale.json``.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RESULT = Path(__file__).parent / "results" / "scale.json"
+PHASES = ("targets", "keys", "solve", "write")
+
+
+def facts(n: int) -> list:
+    from editbench import Fact, registry
+    from editbench.plugin import slice_cases
+
+    loaded = registry.get("corpora", "demo-counterfact")().load()
+    if n <= 150:
+        return [case.fact for case in slice_cases(loaded, "test", n, 0)]
+    syllables = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "il")]
+    made, seen = [], set()
+    for i in range(40 * n):
+        case = loaded[i % len(loaded)].fact
+        word = "".join(syllables[(i * step + step // 3) % len(syllables)] for step in (7, 31, 57, 11)[: 2 + i % 3]).capitalize()
+        name = f"{word} {syllables[i * 13 % len(syllables)].capitalize()}{syllables[i * 29 % len(syllables)]}"
+        if case.subject and name not in seen and case.prompt.count(case.subject) == 1:
+            seen.add(name)
+            made.append(Fact(f"made-{i}", case.prompt.replace(case.subject, name), case.target, name))
+        if len(made) == n:
+            return made
+    raise SystemExit(f"only {len(made)} invented facts")
+
+
+def one(method: str, n: int) -> dict:
+    import psutil
+
+    from editbench import console, progress, registry
+    from editbench.models import load_model
+    from editbench.runner import Meter
+
+    name, _, preset = method.partition(":")
+    editor = registry.get("methods", name).from_options(name, {"quick": True} if preset == "quick" else {})
+    model, chosen = load_model(), facts(n)
+    editor.prepare(model)
+    before = psutil.Process().memory_info().rss
+    with progress.reporting(console.Lines(60)), Meter(model) as meter:
+        started = time.perf_counter()
+        edit = editor.inject(model, chosen)
+        seconds = time.perf_counter() - started
+    said = edit.diagnostics
+    kept = ("seconds_by_phase", "target_nll_mean", "reached_by_layer", "relative_update_by_layer")
+    return {
+        "method": method, "facts": n, "seconds": seconds, "seconds_per_fact": seconds / n, "model_bytes": before,
+        "peak_bytes": meter.peak, **{key: said[key] for key in kept},
+    }  # fmt: skip
+
+
+def plot(rows: list[dict]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    time_axes, memory_axes = figure.subplots(1, 2)
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["facts"])
+        counts = [row["facts"] for row in mine]
+        time_axes.plot(counts, [row["seconds_per_fact"] for row in mine], marker="o", label=method)
+        memory_axes.plot(counts, [row["peak_bytes"] / 2**30 for row in mine], marker="o", label=method)
+    for axes, title in ((time_axes, "seconds for each fact"), (memory_axes, "peak memory, GiB")):
+        axes.set(xscale="log", xlabel="facts in one batch", title=title, ylim=(0, None))
+        axes.legend()
+    figure.savefig(RESULT.with_suffix(".png"), dpi=120)
+    titles = ("method", "facts", "seconds", "s a fact", *PHASES, "peak GiB")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in sorted(rows, key=lambda row: (row["method"], row["facts"])):
+        phases = " | ".join(f"{row['seconds_by_phase'].get(phase, 0):.1f}" for phase in PHASES)
+        numbers = f"{row['seconds']:.1f} | {row['seconds_per_fact']:.2f} | {phases} | {row['peak_bytes'] / 2**30:.1f}"
+        lines.append(f"| {row['method']} | {row['facts']} | {numbers} |")
+    RESULT.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    done = json.loads(RESULT.read_text()) if RESULT.exists() else []
+    if sys.argv[1] == "plot":
+        plot(done)
+    elif sys.argv[1] == "--one":
+        print(json.dumps(one(sys.argv[2], int(sys.argv[3]))))
+    else:
+        for n in map(int, sys.argv[2:]):
+            said = subprocess.run([sys.executable, __file__, "--one", sys.argv[1], str(n)], stdout=subprocess.PIPE, check=True)
+            row = json.loads(said.stdout)
+            done = [r for r in done if (r["method"], r["facts"]) != (row["method"], n)] + [row]
+            RESULT.write_text(json.dumps(done, indent=1))
+            print(row["method"], n, f"{row['seconds']:.1f} s, {row['peak_bytes'] / 2**30:.1f} GiB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Weight editors on real CounterFact facts: what they gain and what they move.
+
+    python benchmarks/weight_editors.py SHARED dev            # rows for choosing settings, 20 dev facts
+    python benchmarks/weight_editors.py SHARED test           # the table: 20 and 100 test facts
+    python benchmarks/weight_editors.py SHARED dev memit.lam=1536 alphaedit.null_space=0.9   # other rows, on dev facts
+
+SHARED holds ``counterfact/counterfact-edit.json``, ``counterfact/counterfact_qna.json`` and ``wiki_text``. Facts: the records
+of the first that have a question in the second, by this project's dev and test slices. Axes: efficacy and generalization (the
+rephrase prompt) and specificity as in the harness, ``chat`` (the question through the chat template), all with 95 %
+intervals; KL(base || edited) per token and perplexity on ``WIKI_TOKENS`` tokens of Wikipedia text that no statistics saw.
+Scored in float32. Every row is kept in ``benchmarks/results/weight_editors_{dev,test}.json``; a row that is there is not
+computed again.
+"""
+
+import gzip
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from editbench import console, progress, registry
+from editbench.models import LanguageModel, batched, load_model
+from editbench.plugin import slice_cases
+from editbench.records import write_json_atomic
+from editbench.text import pad_left
+from editbench.types import Case, Probe
+
+WIKI_TOKENS, WIKI_LENGTH = 5000, 128
+EASYEDIT = {"lam": 15000.0, "clamp": 4.0, "v_lr": 0.5}
+ROWS = {
+    "dev": [("memit", {}, 20), ("alphaedit", {}, 20), ("emmet", {}, 20), ("pmet", {}, 20)],
+    "test": [
+        *[(method, {}, 20) for method in ("base", "memit", "alphaedit", "emmet", "pmet")],
+        ("memit", {"quick": True}, 20),
+        ("memit", EASYEDIT, 20),
+        *[(method, {}, 100) for method in ("base", "memit", "alphaedit", "emmet", "pmet")],
+        ("memit", EASYEDIT, 100),
+        ("rome", {}, 1),
+        ("rome", {"covariance": "identity"}, 1),
+        ("rome", {"key": "original"}, 1),
+    ],
+}
+"""(method, options, facts at once); 1: twenty single edits, each alone."""
+
+
+def cases(shared: Path, part: str, n: int) -> list[Case]:
+    """The first ``n`` cases of the slice that have a chat question, which becomes a probe of the axis portability."""
+    folder = shared / "counterfact"
+    asked = json.loads((folder / "counterfact_qna.json").read_text())
+    questions = {(r["question"], r["answer"]): r["qna_question"] for r in asked}
+    found = []
+    loaded = registry.get("corpora", "counterfact")().load(str(folder / "counterfact-edit.json"))
+    for case in slice_cases(loaded, part, None, 0):
+        question = questions.get((case.fact.prompt, case.fact.target))
+        if question and case.fact.prompt.count(case.fact.subject) == 1:
+            chat = Probe("portability", question, case.fact.answers, case.fact.original, "question")
+            found.append(replace(case, probes=(*case.probes, chat)))
+    return found[:n]
+
+
+def wiki(shared: Path, model: LanguageModel) -> list[list[int]]:
+    """The last paragraphs of the Wikipedia text; statistics are measured on the first ones."""
+    lines = gzip.open(shared / "wiki_text" / "wiki_plain_combined.txt.gz", "rt", encoding="utf-8").read().split("\n")
+    rows, budget = [], WIKI_TOKENS
+    for line in reversed(lines):
+        if len(line) > 200 and budget > 0:
+            rows.append(model.prompt_ids(line)[:WIKI_LENGTH])
+            budget -= len(rows[-1])
+    return rows
+
+
+@torch.no_grad()
+def log_probs(model: LanguageModel, rows: list[list[int]]) -> list[torch.Tensor]:
+    """Log-probabilities (T - 1, V) of each text."""
+    found = []
+    for chunk in batched(rows, 4):
+        ids_BT, mask_BT = pad_left(chunk, model.device)
+        logp_BTV = model.logits(model.hidden(ids_BT, mask_BT)).log_softmax(-1)
+        found += [logp_BTV[i, -len(row) : -1].clone() for i, row in enumerate(chunk)]
+    return found
+
+
+def drift(model: LanguageModel, rows: list[list[int]], base: list[torch.Tensor]) -> dict[str, float]:
+    """KL to the base per token, and perplexity."""
+    kl = nll = tokens = 0.0
+    for i, chunk in enumerate(batched(rows, 4)):
+        for row, want, have in zip(chunk, base[4 * i : 4 * i + 4], log_probs(model, chunk), strict=True):
+            kl += (want.exp() * (want - have)).sum().item()
+            nll -= have.gather(-1, torch.tensor(row[1:])[:, None]).sum().item()
+            tokens += len(have)
+    return {"kl": kl / tokens, "perplexity": torch.tensor(nll / tokens).exp().item()}
+
+
+def score(scorer: LanguageModel, chosen: list[Case], base: list[dict]) -> list[dict]:
+    return registry.get("eval", "probes")(scorer, chosen, base)
+
+
+def one_row(shared: Path, part: str, method: str, options: dict, n: int, models: tuple, texts: tuple) -> dict:
+    editing, scoring = models
+    rows, base_logp, base_drift = texts
+    chosen = cases(shared, part, max(n, 20))
+    base = registry.get("eval", "probes")(scoring, chosen)
+    started, edits, probes, drifts = time.perf_counter(), [], [], []
+    editor = registry.get("methods", method).from_options(method, options)
+    editor.prepare(editing)
+    prepared = time.perf_counter() - started
+    seconds = 0.0
+    for group in [[case] for case in chosen] if n == 1 else [chosen]:
+        began = time.perf_counter()
+        edit = editor.inject(editing, [case.fact for case in group])
+        seconds += time.perf_counter() - began
+        with edit.applied(scoring, check=False):  # the same weights, another precision
+            ids = {case.fact.id for case in group}
+            probes += score(scoring, group, [row for row in base if row["case"] in ids])
+            drifts.append(drift(scoring, rows, base_logp) if edit.changes else base_drift)
+        edits.append(edit.diagnostics)
+    scores = registry.get("eval", "metrics")(probes)
+    same = [row["text"] == row["base_text"] for row in probes if row["axis"] == "neighborhood"]
+    kept = ("lambda", "reached_by_layer", "relative_update_by_layer", "target_nll_mean", "clamped_share", "seconds_by_phase")
+    return {
+        "method": method,
+        "options": options,
+        "facts": n,
+        "cases": len(chosen),
+        "scores": scores,
+        "neighbors_unchanged": sum(same) / len(same),
+        "kl": sum(d["kl"] for d in drifts) / len(drifts),
+        "kl_max": max(d["kl"] for d in drifts),
+        "perplexity": sum(d["perplexity"] for d in drifts) / len(drifts),
+        "base_perplexity": base_drift["perplexity"],
+        "seconds": seconds,
+        "prepare_seconds": prepared,
+        "diagnostics": {key: edits[0][key] for key in kept if key in edits[0]},
+    }
+
+
+def say(row: dict) -> None:
+    def both(axis: str) -> str:
+        found = row["scores"][axis]
+        return "/".join(f"{found[p]['mean']:.2f}" for p in ("generation", "likelihood"))
+
+    print(
+        f"{row['method']} {row['options']} n={row['facts']}: efficacy {both('efficacy')} "
+        f"generalization {both('generalization')} specificity {both('specificity')} chat {both('portability')} "
+        f"same {row['neighbors_unchanged']:.2f} "
+        f"ppl {row['perplexity'] / row['base_perplexity'] - 1:+.1%} kl {row['kl']:.4f} {row['seconds']:.0f}s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    shared, part, *extra = sys.argv[1:]
+    shared = Path(shared)
+    wanted = ROWS[part]
+    if extra:
+        wanted = []
+        for text in extra:
+            method, _, settings = text.partition(".")
+            count, _, settings = settings.partition(":") if ":" in settings else ("20", "", settings)
+            options = dict(pair.split("=") for pair in settings.split(";")) if settings else {}
+            wanted.append((method, options, int(count)))
+    path = Path(__file__).parent / "results" / f"weight_editors_{part}.json"
+    done = json.loads(path.read_text()) if path.exists() else []
+    models = load_model(), load_model(precision="float32")
+    rows = wiki(shared, models[1])
+    base_logp = log_probs(models[1], rows)
+    texts = rows, base_logp, drift(models[1], rows, base_logp)
+    with progress.reporting(console.Lines(60)):
+        for method, options, n in wanted:
+            known = [r for r in done if (r["method"], r["options"], r["facts"]) == (method, options, n)]
+            row = known[0] if known else one_row(shared, part, method, options, n, models, texts)
+            if not known:
+                done.append(row)
+                write_json_atomic(path, done)
+            say(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The commands around an edit, as a person types them: stats, trace, export."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny import editbench, fact, write_facts, write_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def edit(model, tmp_path):
+    write_facts(tmp_path / "facts.jsonl", [fact(i) for i in range(3)])
+    options = ("covariance_tokens=300", "steps=4", "prefixes=0")
+    said = editbench(
+        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl", "--model", model, "--output", tmp_path / "edit",
+        *(part for option in options for part in ("--option", option)),
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    return tmp_path / "edit"
+
+
+def test_statistics(model):
+    assert json.loads(editbench("stats", "list", "--json").out) == []
+    said = editbench("stats", "compute", "--model", model, "--layers", "0-1", "--tokens", 300, "--json")
+    assert said.code == 0, said.err
+    rows = json.loads(said.out)
+    assert [row["layer"] for row in rows] == [0, 1] and all(row["tokens"] >= 300 for row in rows)
+    listed = json.loads(editbench("stats", "list", "--json").out)
+    assert [row["layer"] for row in listed] == [0, 1] and listed[0]["text"] == "self"
+    shown = json.loads(editbench("stats", "show", listed[0]["file"][:12], "--json").out)
+    assert shown["width"] == 56 and shown["condition"] > 1 and 1 <= shown["directions_for_90_percent"] <= 56
+    assert str(shown["counted"]) in editbench("stats", "show", listed[0]["file"]).out
+    assert "300" in editbench("stats", "list").out or str(shown["counted"]) in editbench("stats", "list").out
+
+
+def test_statistics_on_texts(model, tmp_path):
+    plain, lines = tmp_path / "text.txt", tmp_path / "text.jsonl"
+    plain.write_text("The river runs to the sea.\nNobody has read the book.\n")
+    lines.write_text('{"text": "The river runs to the sea."}\n{"text": "Nobody has read the book."}\n')
+    counts = []
+    for source in (plain, lines, f"{plain},{lines}"):
+        said = editbench("stats", "compute", "--model", model, "--layers", "1", "--source", source, "--json")
+        assert said.code == 0, said.err
+        counts.append(json.loads(said.out)[0]["tokens"])
+    assert counts[0] == counts[1] and counts[2] == 2 * counts[0]
+    listed = json.loads(editbench("stats", "list", "--json").out)
+    assert len(listed) == 1, "the same text measured once, whatever file it stands in"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["compute", "--layers", "7"], ["layers 0 to 1"]),
+        (["compute", "--layers", "x"], ["--layers x", "not a whole number"]),
+        (["compute", "--tokens", "1"], ["--tokens 1"]),
+        (["compute", "--method", "sft"], ["sft needs no covariance"]),
+        (["compute", "--source", "nosuch.txt"], ["'nosuch.txt' is neither"]),
+        (["compute", "--source", "broken.jsonl"], ["broken.jsonl, line 2"]),
+        (["compute", "--source", "nosuch/dataset"], ["nosuch/dataset", "local text or JSONL file"]),
+        (["show", "nosuch"], ["No file of the cache begins with 'nosuch'"]),
+        (["show", "broken.jsonl"], ["no statistics of editbench"]),
+    ],
+)
+def test_bad_input_of_stats(model, tmp_path, monkeypatch, arguments, parts):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
+    said = editbench("stats", *arguments, *(["--model", model] if arguments[0] == "compute" else []))
+    assert said.code == 2 and not said.out
+    for part in parts:
+        assert part in said.err
+
+
+def test_trace(model, tmp_path):
+    picture = tmp_path / "pictures" / "map.png"
+    prompt = "The capital of France is"
+    said = editbench("trace", prompt, "--model", model, "-o", picture)
+    assert said.code == 0, said.err
+    assert picture.read_bytes()[:4] == b"\x89PNG" and "*" in said.out and str(picture) in said.out.replace("\n", "")
+    found = json.loads(editbench("trace", prompt, "--model", model, "--json").out)
+    tokens, (first, last) = found["tokens"], found["subject"]
+    assert "".join(tokens[first : last + 1]).strip() == "France"
+    assert all(len(found["scores"][kind]) == len(tokens) for kind in ("residual", "mlp", "attention"))
+    other = json.loads(editbench("trace", prompt, "--subject", "capital", "--model", model, "--json").out)
+    assert other["subject"] != found["subject"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--subject", "Spain"], "'Spain' is not in its prompt"),
+        (["-o", "map.txt"], "map.txt is no .png"),
+        (["--window", "0"], "--window 0"),
+    ],
+)
+def test_bad_input_of_trace(model, arguments, part):
+    said = editbench("trace", "The capital of France is", "--model", model, *arguments)
+    assert said.code == 2 and part in said.err and not said.out
+
+
+def test_export(model, edit, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for form in ("peft", "merged"):
+        said = editbench("export", edit, "--format", form, "--output", tmp_path / form)
+        assert said.code == 0 and str(tmp_path / form) in said.out.replace("\n", ""), said.err
+    ids = torch.tensor([[5, 80, 200]])
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(model).eval()
+        plain = base(input_ids=ids).logits
+        adapted = PeftModel.from_pretrained(base, tmp_path / "peft").eval()(input_ids=ids).logits
+    torch.testing.assert_close(adapted, merged, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(plain, merged, atol=1e-3)
+
+
+def test_bad_input_of_export(edit, tmp_path):
+    for arguments, part in [
+        ((tmp_path, "--output", tmp_path / "x"), "holds no edit"),
+        ((edit, "--output", tmp_path / "x", "--format", "onnx"), "peft, merged"),
+        ((edit, "--output", edit), "not an empty folder"),
+        ((edit, "--output", tmp_path / "x", "--model", "nosuch"), "Unknown model 'nosuch'"),
+    ]:
+        said = editbench("export", *arguments)
+        assert said.code == 2 and part in said.err and not said.out, said
+    assert not (tmp_path / "x").exists()
