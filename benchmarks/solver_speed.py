@@ -17,9 +17,9 @@ import torch
 
 from editbench import registry
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._editor import default_layers
+from editbench.methods._editor import Bench, default_layers
 from editbench.methods._value import Targets, context_prefixes, kl_prompt, optimize
-from editbench.methods.memit import Memit
+from editbench.methods.memit import Memit, memit_solve
 from editbench.models import load_model
 from editbench.plugin import slice_cases
 from editbench.records import write_json_atomic
@@ -125,6 +125,7 @@ def main() -> None:
     wanted = torch.stack(wanted) if wanted else torch.zeros(0, model.layout.width)
     model.model.requires_grad_(True)  # autocast keeps only casts of trainable weights
     result = {"facts": len(facts), "naive_facts": len(seconds), "naive_seconds_per_fact": naive_seconds, "steps": solver.steps}
+    kept = {}
     for name, handle, settings, before in (
         ("fp32", model, solver, prefixes),
         ("bf16", bf16, solver, prefixes),
@@ -137,7 +138,14 @@ def main() -> None:
         each = (time.perf_counter() - start) / len(facts)
         result[name] = {"seconds_per_fact": each, "times_as_fast": naive_seconds / each}
         result[name] |= {**compare(found, wanted, len(wanted)), "mean_steps": found.steps_N.float().mean().item()}
+        kept[name] = found
         print(name, result[name], flush=True)
+    # the update that MEMIT's equation makes of the two solvers' values, with the same keys and C
+    bench = Bench(Memit(layers=(layer,)), bf16, facts)
+    a_fN = memit_solve(bench.moments[layer], bench.keys(layer), bf16.layout.mlp_width / 3)
+    one, two = ((t.value_ND - t.start_ND).double().T @ a_fN.T for t in (kept["fp32"], kept["bf16"]))
+    result["cosine_of_updates_fp32_bf16"] = torch.nn.functional.cosine_similarity(one.flatten(), two.flatten(), dim=0).item()
+    print(result["cosine_of_updates_fp32_bf16"], flush=True)
     path = Path(__file__).parent / "results" / "solver_speed.json"
     if options.naive:
         write_json_atomic(path, result)

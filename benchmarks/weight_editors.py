@@ -3,6 +3,7 @@
     python benchmarks/weight_editors.py SHARED dev            # rows for choosing settings, 20 dev facts
     python benchmarks/weight_editors.py SHARED test           # the table: 20 and 100 test facts
     python benchmarks/weight_editors.py SHARED dev memit.lam=1536 alphaedit.null_space=0.9   # other rows, on dev facts
+    python benchmarks/weight_editors.py table                 # both as markdown
 
 SHARED holds ``counterfact/counterfact-edit.json``, ``counterfact/counterfact_qna.json`` and ``wiki_text``. Facts: the records
 of the first that have a question in the second, by this project's dev and test slices. Axes: efficacy and generalization (the
@@ -151,7 +152,37 @@ def say(row: dict) -> None:
     )
 
 
+def table(rows: list[dict]) -> str:
+    """The rows as markdown, with 95 % intervals."""
+    axes = ("efficacy", "generalization", "specificity", "portability")
+    costs = ("neighbors unchanged", "KL", "perplexity", "s a fact")
+    titles = ("method", "options", "facts", "protocol", *axes[:3], "chat", *costs)
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in rows:
+        for protocol in ("generation", "likelihood"):
+            cells = []
+            for axis in axes:
+                found = row["scores"][axis][protocol]
+                known = found["mean"] is not None
+                cells.append(f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" if known else "-")
+            options = " ".join(f"{key}={value}" for key, value in row["options"].items()) or "defaults"
+            facts = f"{row['facts']}" if row["facts"] > 1 else f"1, {row['cases']} times"
+            if protocol == "generation":
+                change = row["perplexity"] / row["base_perplexity"] - 1
+                costs = [f"{row['neighbors_unchanged']:.2f}", f"{row['kl']:.4f}", f"{change:+.1%}"]
+                costs.append(f"{row['seconds'] / row['cases']:.2f}")
+            else:
+                costs = [""] * 4
+            lines.append(f"| {' | '.join([row['method'], options, facts, protocol, *cells, *costs])} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
+    results = Path(__file__).parent / "results"
+    if sys.argv[1:] == ["table"]:
+        for part in ("test", "dev"):
+            print(f"\n## {part} facts\n\n{table(json.loads((results / f'weight_editors_{part}.json').read_text()))}")
+        return
     shared, part, *extra = sys.argv[1:]
     shared = Path(shared)
     wanted = ROWS[part]
@@ -162,7 +193,7 @@ def main() -> None:
             count, _, settings = settings.partition(":") if ":" in settings else ("20", "", settings)
             options = dict(pair.split("=") for pair in settings.split(";")) if settings else {}
             wanted.append((method, options, int(count)))
-    path = Path(__file__).parent / "results" / f"weight_editors_{part}.json"
+    path = results / f"weight_editors_{part}.json"
     done = json.loads(path.read_text()) if path.exists() else []
     models = load_model(), load_model(precision="float32")
     rows = wiki(shared, models[1])

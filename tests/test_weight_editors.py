@@ -48,7 +48,7 @@ def key_of(model, fact, layer=LAYER):
 # --- ROME ---------------------------------------------------------------------------------------------------
 
 
-@FOUR
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox", "gemma3"])
 def test_rome(family):
     model, fact = tiny_model(family), FACTS[1]
     method = Rome(**tiny_options(Rome), layer=LAYER)
