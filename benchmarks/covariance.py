@@ -55,10 +55,11 @@ def main(shared: Path) -> None:
                 continue
             options = {"covariance": source.replace("wiki", str(path)), "covariance_tokens": tokens}
             if source == "identity":  # of the size of C, so that lambda means the same
-                mean = torch.stack([m.c_ff.diagonal().mean() for m in memit("self", 20_000).moments(editing).values()]).mean()
+                own_moments = memit("self", 20_000).moments(editing, (4, 5, 6, 7, 8)).values()
+                mean = torch.stack([moment.c_ff.diagonal().mean() for moment in own_moments]).mean()
                 options = {"covariance": "identity", "lam": 512.0 * mean.item()}
             editor = registry.get("methods", "memit").from_options("memit", options)
-            measured = editor.moments(editing)
+            measured = editor.moments(editing, editor.edited_layers(editing))
             edit = editor.inject(editing, facts)
             with edit.applied(scoring, check=False):
                 probes = registry.get("eval", "probes")(scoring, chosen, base_probes)

@@ -2,15 +2,16 @@
 
     python benchmarks/weight_editors.py SHARED dev            # rows for choosing settings, 20 dev facts
     python benchmarks/weight_editors.py SHARED test           # the table: 20 and 100 test facts
-    python benchmarks/weight_editors.py SHARED dev memit.lam=1536 alphaedit.null_space=0.9   # other rows, on dev facts
+    python benchmarks/weight_editors.py SHARED dev memit.lam=1536 alphaedit.null_space=0.9   # other rows
     python benchmarks/weight_editors.py table                 # both as markdown
 
-SHARED holds ``counterfact/counterfact-edit.json``, ``counterfact/counterfact_qna.json`` and ``wiki_text``. Facts: the records
-of the first that have a question in the second, by this project's dev and test slices. Axes: efficacy and generalization (the
-rephrase prompt) and specificity as in the harness, ``chat`` (the question through the chat template), all with 95 %
-intervals; KL(base || edited) per token and perplexity on ``WIKI_TOKENS`` tokens of Wikipedia text that no statistics saw.
-Scored in float32. Every row is kept in ``benchmarks/results/weight_editors_{dev,test}.json``; a row that is there is not
-computed again.
+Other rows are written METHOD.KEY=VALUE;KEY=VALUE, or METHOD.COUNT:KEY=VALUE where COUNT is not 20. SHARED holds
+``counterfact/counterfact-edit.json``, ``counterfact/counterfact_qna.json`` and ``wiki_text``. Facts: the records of
+the first that have a question in the second, by this project's dev and test slices. Axes: efficacy and generalization
+(the rephrase prompt) and specificity as in the harness, ``chat`` (the question through the chat template), all with
+95 % intervals; KL(base || edited) per token and perplexity on ``WIKI_TOKENS`` tokens of Wikipedia text that no
+statistics saw. Scored in float32. Every row is kept in ``benchmarks/results/weight_editors_{dev,test}.json``; a row
+that is there is not computed again.
 """
 
 import gzip

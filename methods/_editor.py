@@ -76,20 +76,26 @@ class WeightEditor(Method):
             raise ValueError("covariance_tokens must be at least 2")
 
     @abstractmethod
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        """The layers that this method writes, ascending."""
+    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        """The layers that this method writes in a model nobody configured, ascending."""
+
+    @abstractmethod
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+        """The layers that this method writes; None where the facts decide (``auto``)."""
 
     def choose_layers(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[tuple[int, ...], dict[str, Any]]:
         """The layers that this method writes for ``facts``, and what the report says of the choice."""
-        return self.edited_layers(model), {}
+        layers = self.edited_layers(model)
+        if layers is None:
+            return traced_layers(model, facts, len(self.usual_layers(model)), self.seed)
+        return layers, {}
 
     def prepare(self, model: LanguageModel) -> None:
-        if AUTO not in (getattr(self, "layers", None), getattr(self, "layer", None)):
-            self.moments(model, self.edited_layers(model))
+        if (layers := self.edited_layers(model)) is not None:
+            self.moments(model, layers)
 
-    def moments(self, model: LanguageModel, layers: tuple[int, ...] | None = None) -> dict[int, Moment]:
-        """C of the edited layers, from the cache where they are there."""
-        layers = layers or self.edited_layers(model)
+    def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
+        """C of ``layers``, from the cache where they are there."""
         return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
 
     def context(self, model: LanguageModel) -> list[str]:

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 
 from editbench.methods._covariance import Moment
-from editbench.methods._editor import check_layers, single_layer
+from editbench.methods._editor import single_layer
 from editbench.methods.memit import BatchEditor, memit_solve
 from editbench.models import LanguageModel
 
@@ -34,8 +34,8 @@ class Emmet(BatchEditor):
     epsilon: float = 1e-3
     """As a share of the mean of k^T C^-1 k."""
 
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, self.layers if isinstance(self.layers, tuple) else [single_layer(model.layout.depth)])
+    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        return (single_layer(model.layout.depth),)
 
     def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()

@@ -22,13 +22,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from editbench.edit import Edit
 from editbench.methods._covariance import Moment
-from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers, traced_layers
+from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -47,13 +47,13 @@ class BatchEditor(WeightEditor):
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
 
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, self.layers if isinstance(self.layers, tuple) else default_layers(model.layout.depth))
+    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        return default_layers(model.layout.depth)
 
-    def choose_layers(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[tuple[int, ...], dict[str, Any]]:
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
         if self.layers == AUTO:
-            return traced_layers(model, facts, len(self.edited_layers(model)), self.seed)
-        return super().choose_layers(model, facts)
+            return None
+        return self.usual_layers(model) if self.layers is None else check_layers(model, self.layers)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from editbench import progress
 from editbench.edit import Edit
-from editbench.methods._editor import AUTO, Bench, WeightEditor, check_layers, single_layer, traced_layers
+from editbench.methods._editor import AUTO, Bench, WeightEditor, check_layers, single_layer
 from editbench.methods._hooks import read_at
 from editbench.methods._value import Targets, key_rows
 from editbench.models import LanguageModel
@@ -51,11 +51,13 @@ class Rome(WeightEditor):
         if self.key not in ("consistent", "original"):
             raise ValueError("key must be consistent or original")
 
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return check_layers(model, [self.layer if isinstance(self.layer, int) else single_layer(model.layout.depth)])
+    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        return (single_layer(model.layout.depth),)
 
-    def choose_layers(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[tuple[int, ...], dict[str, Any]]:
-        return traced_layers(model, facts, 1, self.seed) if self.layer == AUTO else super().choose_layers(model, facts)
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+        if self.layer == AUTO:
+            return None
+        return self.usual_layers(model) if self.layer is None else check_layers(model, (self.layer,))
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:

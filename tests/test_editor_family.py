@@ -144,7 +144,7 @@ def test_romes_original_key(family):
     keys = read_at(model, projection, "input", rows, positions).double().numpy()
     bare = read_at(model, projection, "input", rows[:1], positions[:1])[0].double().numpy()
     value = read_at(model, projection, "output", rows[:1], positions[:1])[0].double().numpy()
-    c = method.moments(model)[LAYER].c_ff.numpy()
+    c = method.moments(model, (LAYER,))[LAYER].c_ff.numpy()
     u = np.linalg.solve(c + RIDGE * np.diag(c).mean() * np.eye(len(c)), keys.mean(0))
     close(delta_of(edit, model), np.outer(v_star - value, u) / (u @ bare))
     close(delta_of(edit, model).numpy() @ bare, v_star - value)
@@ -314,7 +314,7 @@ def test_one_key_with_two_targets(method):
 @pytest.mark.parametrize("damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"])
 def test_a_covariance_that_cannot_be_solved_with(damage, monkeypatch):
     model = tiny_model("llama")
-    good = Memit(**tiny_options(Memit)).moments(model)
+    good = Memit(**tiny_options(Memit)).moments(model, (1,))
     bad = {layer: Moment(damage(m.c_ff), m.tokens, m.origin) for layer, m in good.items()}
     monkeypatch.setattr(_editor, "second_moments", lambda *_: bad)
     with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="singular or not finite"):
@@ -343,7 +343,7 @@ def test_too_little_memory(monkeypatch):
 def test_identity_covariance():
     model = tiny_model("llama")
     method = Rome(**{**tiny_options(Rome), "covariance": "identity"}, layer=LAYER)
-    moment = method.moments(model)[LAYER]
+    moment = method.moments(model, (LAYER,))[LAYER]
     assert torch.equal(moment.c_ff, identity_moment(model.layout.mlp_width).c_ff)
     delta = delta_of(method.inject(model, FACTS[:1]), model)
     rows, positions = key_rows(model, FACTS[:1], [])

@@ -60,7 +60,7 @@ def test_rome(family):
     delta_df = delta_of(edit, model)
 
     # the equation, transcribed
-    c_ff = method.moments(model)[LAYER].c_ff.numpy()
+    c_ff = method.moments(model, (LAYER,))[LAYER].c_ff.numpy()
     c_ff = c_ff + 1e-6 * np.diag(c_ff).mean() * np.eye(len(c_ff))
     u_f = np.linalg.solve(c_ff, k_star_f.numpy())
     want_df = np.outer(v_star_d - v_d, u_f) / (u_f @ k_star_f.numpy())
@@ -124,7 +124,7 @@ def test_memit_writes_the_share_that_lambda_leaves(family):
     target = optimize(model, [fact], LAYER, "residual", [], method.solver(method.clamp))
     r_d = (target.value_ND - target.start_ND)[0].double()
     k_f = key_of(model, fact)[0]
-    s = (k_f @ method.moments(model)[LAYER].solve(k_f[:, None])[:, 0]).item() / lam
+    s = (k_f @ method.moments(model, (LAYER,))[LAYER].solve(k_f[:, None])[:, 0]).item() / lam
     assert 0.05 < s / (1 + s) < 0.95
     torch.testing.assert_close(delta_of(edit, model) @ k_f, r_d * s / (1 + s), rtol=1e-3, atol=1e-4)
     before, after = edit.diagnostics["residual_by_layer"]
