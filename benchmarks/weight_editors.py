@@ -125,6 +125,7 @@ def one_row(shared: Path, part: str, method: str, options: dict, n: int, models:
     return {
         "method": method,
         "options": options,
+        "all_options": editor.options(),
         "facts": n,
         "cases": len(chosen),
         "scores": scores,
@@ -181,7 +182,7 @@ def table(rows: list[dict]) -> str:
 def main() -> None:
     results = Path(__file__).parent / "results"
     if sys.argv[1:] == ["table"]:
-        for part in ("test", "dev"):
+        for part in ("test", "dev"):  # "wiki" among the options: the first 3,000,000 characters of SHARED/wiki_text
             print(f"\n## {part} facts\n\n{table(json.loads((results / f'weight_editors_{part}.json').read_text()))}")
         return
     shared, part, *extra = sys.argv[1:]
