@@ -72,11 +72,8 @@ class Edit:
         Raises:
             ModelError: as ``applied``; ``model`` is then untouched.
         """
-        if check and model.fingerprint() != self.model_hash:
-            raise ModelError(
-                f"This edit was made for {self.model_name} with weights {self.model_hash}; {model.name} has other weights. "
-                "Revert earlier edits first, or pass check=False."
-            )
+        if check:
+            self.check(model)
         before = {name: model.weight(name).detach().clone() for name in self.changes}
         for name, change in self.changes.items():
             if shape(change) != before[name].shape:
@@ -99,6 +96,18 @@ class Edit:
             model.context_for, model.applied = context_before, applied_before
 
         return revert
+
+    def check(self, model: LanguageModel) -> None:
+        """Makes sure that ``model`` is the one this edit was made for.
+
+        Raises:
+            ModelError: it has other weights.
+        """
+        if model.fingerprint() != self.model_hash:
+            raise ModelError(
+                f"This edit was made for {self.model_name} with weights {self.model_hash}; {model.name} has other weights. "
+                "Revert earlier edits first, or pass check=False."
+            )
 
     def merge(self, model: LanguageModel, folder: str | Path) -> Path:
         """Writes the edited model as a plain Hugging Face folder.

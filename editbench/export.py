@@ -34,9 +34,8 @@ def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> P
         raise OptionError(f"Format {form!r} is not one of {', '.join(FORMATS)}.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RecordError(f"{folder} exists and is not an empty folder. Choose another --output.")
+    edit.check(model)
     try:
-        with edit.applied(model):  # refuses another model before anything is written
-            pass
         return edit.merge(model, folder) if form == "merged" else _adapter(edit, model, folder)
     except (OSError, SafetensorError) as error:
         raise RecordError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error

@@ -8,7 +8,8 @@ and ends at the highest one; sums are kept in float64.
 
 Sources: ``self`` (the model's own text, sampled at temperature 1, half from the start of a document and half from a chat
 turn; needs no data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between
-commas are averaged: on Wikipedia text an edit then costs a third less KL than with ``self`` (``benchmarks/weight_editors.md``).
+commas are averaged: on Wikipedia text an edit then cost a fifth to a third less KL than with ``self``
+(``benchmarks/weight_editors.md``).
 
 When to stop: the update direction of an edit is C^-1 k. At every doubling of the tokens, C^-1 K of ``PROBES`` held-out keys
 is compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
@@ -46,7 +47,7 @@ RIDGE = 1e-6
 """Added to C as a share of its mean diagonal, so that directions no text uses keep the solve finite."""
 PROBES = 64
 STABLE = 0.985
-"""Cosine of C^-1 k between n and 2n tokens at which measuring ends (on SmolLM2, some 100,000 tokens)."""
+"""Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
 FORMAT = 2
 

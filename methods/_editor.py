@@ -61,7 +61,8 @@ class WeightEditor(Method):
     prefixes: int | None = None
     """Generated texts before the prompt, so that the fact holds in more than one context. None: 5, quick 0."""
     covariance: str = "self"
-    """What C is measured on: ``self`` (the model's own text), a text or JSONL file, a hub data set; several between commas."""
+    """What C is measured on: ``self`` (the model's own text), a text or JSONL file, a hub data set; several between commas.
+    ``identity``: C = I, as EasyEdit's ROME settings have it."""
     covariance_tokens: int = 20_000
     """At most; fewer where the update direction is stable before."""
 
@@ -122,9 +123,16 @@ class Bench:
             self.moments = editor.moments(model, self.layers)
             for moment in self.moments.values():
                 moment.cholesky_ff  # noqa: B018 - a singular C is better told before the work
+        measured_on = self.moments[self.layers[0]].origin.get("model")
+        if model.applied and measured_on not in (None, model.applied[0].model_hash):
+            self.warnings.append(
+                "The covariance was measured on the edited model, since that of the model before its edits is not cached. "
+                "Run 'editbench stats compute' before the first edit to keep to that."
+            )
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
-        self.bare_rows = key_rows(model, facts, [])
+        self.rows = key_rows(model, facts, self.prefixes)
+        self.bare_rows = tuple(column[:: 1 + len(self.prefixes)] for column in self.rows)
         self.left_over: list[float] = []
         self._factors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {layer: [] for layer in self.layers}
         self._keys: dict[int, torch.Tensor] = {}
@@ -157,9 +165,8 @@ class Bench:
     def keys(self, layer: int) -> torch.Tensor:
         """K (f, N), float64: of each fact the bare prompt counts one half, the prefixed ones share the other half."""
         with self.phase("keys"):
-            rows, positions = key_rows(self.model, self.facts, self.prefixes)
             projection = self.model.layout.out_projection(self.model.model, layer)
-            keys_NTf = read_at(self.model, projection, "input", rows, positions).double().cpu()
+            keys_NTf = read_at(self.model, projection, "input", *self.rows).double().cpu()
             keys_NTf = keys_NTf.reshape(len(self.facts), 1 + len(self.prefixes), -1)
             bare_Nf = keys_NTf[:, 0]
             return (bare_Nf if not self.prefixes else (bare_Nf + keys_NTf[:, 1:].mean(dim=1)) / 2).T
@@ -251,14 +258,14 @@ class Bench:
             )
         if reached and reached[-1] < 0.1:
             yield (
-                f"The edit did next to nothing: {max(0.0, reached[-1]):.0%} of the wanted change was reached. Lower lambda "
-                "(lam), which weighs what is kept against the facts."
+                f"The edit did next to nothing: {max(0.0, reached[-1]):.0%} of the wanted change was reached. Lower the weight "
+                "of what is kept: memit's and pmet's lam, alphaedit's l2, emmet's epsilon."
             )
         wild = [layer for layer, norm in norms.items() if norm > 1]
         if wild:
             yield (
                 f"The edit blew up: at layer {wild[0]} the update is {norms[wild[0]]:.1f} times as large as the weight. Inject "
-                "fewer facts at once, or raise lambda (lam)."
+                "fewer facts at once, or raise the weight of what is kept: lam, l2 or epsilon."
             )
 
 

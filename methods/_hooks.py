@@ -38,9 +38,10 @@ def read_at(
         raise Captured
 
     hook = module.register_forward_pre_hook(capture) if side == "input" else module.register_forward_hook(capture)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     found = []
     try:
-        for chunk in batched(range(len(rows)), batch_size):
+        for chunk in batched(order, batch_size):
             ids_BT, mask_BT = pad_left([rows[i] for i in chunk], model.device)
             try:
                 model.hidden(ids_BT, mask_BT)
@@ -52,7 +53,7 @@ def read_at(
             found.append(states_BTW[torch.arange(len(chunk)), torch.tensor(offset)])
     finally:
         hook.remove()
-    return torch.cat(found)
+    return torch.cat(found)[torch.tensor(order).argsort()]
 
 
 @contextmanager
