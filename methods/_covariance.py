@@ -6,10 +6,9 @@ k is the input of the MLP's output projection at every token of a text, the firs
 attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers
 and ends at the highest one; sums are kept in float64.
 
-Sources: ``self`` (the model's own text, sampled at temperature 1, half from the start of a document and half from a chat
-turn; needs no data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between
-commas are averaged: on Wikipedia text an edit then cost a fifth to a third less KL than with ``self``
-(``benchmarks/weight_editors.md``).
+Sources: ``self`` (the model's own text, sampled at temperature 1: articles on ``TOPICS``, documents, chat turns; needs no
+data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between commas are
+averaged: text like yours protects your text better (``benchmarks/weight_editors.md``).
 
 When to stop: the update direction of an edit is C^-1 k. At every doubling of the tokens, C^-1 K of ``PROBES`` held-out keys
 is compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
@@ -49,7 +48,19 @@ PROBES = 64
 STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
-FORMAT = 2
+FORMAT = 3
+TOPICS = (
+    "the history of France; the solar system; a jazz musician; World War II; the Roman Empire; a football club in "
+    "England; quantum mechanics; the city of Tokyo; a Russian writer; the river Nile; a television series; Toyota; "
+    "the human heart; a Japanese video game; a village in Poland; the United Nations; an Italian composer; a "
+    "species of bird; Microsoft; a professor of mathematics; a railway line in India; the Catholic Church; an "
+    "American actress; Buddhism; a lake in Finland; the Swedish language; a rock band from Chicago; the president "
+    "of Brazil; the chemical elements; a museum in Berlin; a Canadian politician; an airport; the Olympic Games; a "
+    "programming language; a hospital in Boston; an island in the Pacific; a bank in Switzerland; a civil war; a "
+    "basketball player; a newspaper in Australia"
+).split("; ")
+"""What half of the model's own text is about: with names and facts in it, as text has around the subjects of edits, an edit
+of 100 facts costs a fifth less KL (``benchmarks/weight_editors.md``)."""
 
 
 @dataclass(frozen=True)
@@ -286,16 +297,20 @@ def _rows(model: LanguageModel, document: str, tokens: int) -> list[list[int]]:
 
 
 def _own_text(model: LanguageModel, tokens: int, seed: int) -> Iterator[list[list[int]]]:
-    """Samples of the model itself, block by block: half documents, half chat turns (all documents where it has no chat
-    template)."""
+    """Samples of the model itself, block by block: half articles about ``TOPICS``, half documents and chat turns (all
+    documents where it has no chat template)."""
     tokenizer = model.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     openings = [[start if start is not None else 0]]
     if model.chat:
         rendered = model.render("x", "question")
         openings.append(text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")))
+    articles = [model.prompt_ids(f"{heading} {topic}\n\n") for topic in TOPICS for heading in ("#", "An article about")]
     generator = torch.Generator().manual_seed(seed)
-    prompts = [openings[i % len(openings)] for i in range(-(-tokens // SAMPLE_LENGTH))]
+    prompts = [
+        articles[i // 2 % len(articles)] if i % 2 else openings[i // 2 % len(openings)]
+        for i in range(-(-tokens // SAMPLE_LENGTH))
+    ]
     for block in batched(prompts, SAMPLES_AT_ONCE):
         written = model.generate_ids(block, SAMPLE_LENGTH, generator=generator, stop=False, batch_size=SAMPLES_AT_ONCE)
         yield [prompt + row for prompt, row in zip(block, written, strict=True)]

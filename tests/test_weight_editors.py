@@ -376,7 +376,9 @@ def test_the_models_own_text(own_cache):
     assert moment.tokens == sum(len(row) - 1 for row in rows) >= 500
     assert rows == written(0) != written(1)
     user = model.tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
-    assert [row[: len(user)] == user for row in rows] == [i % 2 == 1 for i in range(len(rows))] and len(rows) > 2
+    assert [row[: len(user)] == user for row in rows] == [i % 4 == 2 for i in range(len(rows))] and len(rows) > 7
+    article = model.prompt_ids(f"An article about {_covariance.TOPICS[0]}\n\n")
+    assert rows[3][: len(article)] == article
 
 
 def test_the_cache_is_used_and_keyed(own_cache, tmp_path):
