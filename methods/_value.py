@@ -30,12 +30,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import DynamicCache
 
 from editbench import progress, text
 from editbench.errors import MethodError
 from editbench.layout import hidden_of
+from editbench.methods._attention import short_queries
 from editbench.methods._hooks import Captured, added, read_at, resumed_above
 from editbench.methods._memory import free_bytes, is_out_of_memory
 from editbench.models import LanguageModel
@@ -142,8 +142,7 @@ def optimize(
             chunk = _alike(waiting[:at_once], length)
             try:
                 batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
-                # the fused attention's backward pass is made for long queries, and took 38 % of the time here
-                with model.compute(weights_fixed=True), sdpa_kernel(SDPBackend.MATH):
+                with model.compute(weights_fixed=True):
                     parts = batch.solve(solver, bar)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -296,7 +295,7 @@ class _Batch:
     def _run(self, rows: _Rows, which: torch.Tensor, delta_RSD: torch.Tensor) -> torch.Tensor:
         """Last hidden states of some rows, the deltas added at their first token."""
         model = self.model
-        with ExitStack() as stack:
+        with short_queries(model), ExitStack() as stack:
             below = rows.below_RSD[which] if rows.below_RSD is not None else None
             for s, site in enumerate(self.sites):
                 if site == "residual":
@@ -315,7 +314,7 @@ class _Rows:
 
     @torch.no_grad()
     def __init__(self, model: LanguageModel, rows: list[list[int]], positions: list[int], resume: int):
-        self.config, device = model.model.config, model.device
+        device = model.device
         before = [row[:position] for row, position in zip(rows, positions, strict=True)]
         after = [row[position:] for row, position in zip(rows, positions, strict=True)]
         width = max(map(len, after))
@@ -324,7 +323,7 @@ class _Rows:
         self.mask_RT = torch.ones_like(self.ids_RS)
         if any(before):
             ids_RP, mask_RP = pad_left(before, device)
-            cache = DynamicCache(config=self.config)
+            cache = DynamicCache()
             with model.compute():
                 model.hidden(ids_RP, mask_RP, cache)
             self.kept = [(layer.keys, layer.values) for layer in cache.layers]
@@ -348,12 +347,13 @@ class _Rows:
             self.below_RSD, self.wrapped = hidden_of(seen[0]), isinstance(seen[0], tuple)
 
     def cache(self, which: torch.Tensor) -> DynamicCache:
-        """A fresh cache over the kept keys and values of some rows: a forward pass appends to it."""
+        """A fresh cache over the kept keys and values of some rows: a forward pass appends to it. Not told of the config, it
+        keeps every key; a sliding window is then the mask's affair alone."""
         if self.kept is None:
-            return DynamicCache(config=self.config)
+            return DynamicCache()
         if len(which) < len(self.ids_RS):
-            return DynamicCache([(k[which], v[which]) for k, v in self.kept], config=self.config)
-        return DynamicCache(self.kept, config=self.config)
+            return DynamicCache([(k[which], v[which]) for k, v in self.kept])
+        return DynamicCache(self.kept)
 
 
 def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AttentionInterface
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
 from editbench.methods import _covariance, _value
+from editbench.methods._attention import NAME, short_queries
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at
@@ -254,6 +256,35 @@ def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
             nll, essence = batch.loss_terms(who, delta_ND[who][:, None])
             torch.testing.assert_close(nll, want_nll[who], rtol=2e-4, atol=2e-4)
             torch.testing.assert_close(essence, want_essence[who], rtol=1e-3, atol=1e-3)
+
+
+def test_a_sliding_window_is_kept():
+    model = tiny_model("gemma3", sliding_window=6)
+    prefixes = ("You said so, because the king built it. ",)
+    batch, nothing_ND = _value._Batch(model, FACTS, 1, ("residual",), prefixes), torch.zeros(4, 32)
+    with torch.no_grad():
+        nll, _ = batch.loss_terms(torch.arange(4), nothing_ND[:, None])
+        want, _ = naive_terms(model, FACTS, 1, "residual", prefixes, nothing_ND)
+        other = tiny_model("gemma3")
+        wide, _ = naive_terms(other, FACTS, 1, "residual", prefixes, nothing_ND)
+    torch.testing.assert_close(nll, want, rtol=2e-4, atol=2e-4)
+    assert (wide - want).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("family", "ours"), [("llama", True), ("gpt2", True), ("gptj", False)])
+def test_short_queries(family, ours, monkeypatch):
+    """Attention through the interface, where the model has one; the model is as before even after an error."""
+    model, used = tiny_model(family), []
+    config = model.model.config
+    usual = config._attn_implementation
+    attend = AttentionInterface()[NAME]
+    monkeypatch.setitem(AttentionInterface._global_mapping, NAME, lambda *a, **k: used.append(1) or attend(*a, **k))
+    optimize(model, FACTS, LAYER, "residual", ("Therefore I know. ",), replace(SOLVER, steps=2))
+    assert bool(used) == ours and config._attn_implementation == usual
+    with pytest.raises(ZeroDivisionError), short_queries(model):
+        assert (config._attn_implementation == NAME) == ours
+        raise ZeroDivisionError
+    assert config._attn_implementation == usual
 
 
 @pytest.mark.parametrize("site", ["mlp", "residual"])
