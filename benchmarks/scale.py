@@ -1,11 +1,12 @@
 """Time and memory of one injection, by phase and number of facts.
 
     python benchmarks/scale.py memit 1 10 100            # full settings
-    python benchmarks/scale.py memit:quick 1 10 100 1000
+    python benchmarks/scale.py memit:quick 1 10 32 100 1000
     python benchmarks/scale.py plot                      # benchmarks/results/scale.png, scale.md
 
 Facts: the demo corpus, and from 1,000 on invented ones of the same form (time does not depend on what they say). Each count
-runs in a process of its own, so that peaks do not add up. Stored in ``benchmarks/results/scale.json``.
+runs in a process of its own, so that peaks do not add up. ``said``: the share of ``SAMPLE`` evenly spread facts that the
+edited model says by itself. Stored in ``benchmarks/results/scale.json``.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 PHASES = ("targets", "keys", "solve", "write")
+SAMPLE = 200
 
 
 def facts(n: int) -> list:
@@ -39,6 +41,13 @@ def facts(n: int) -> list:
     raise SystemExit(f"only {len(made)} invented facts")
 
 
+def said(model, sample: list) -> float:
+    from editbench.matching import contains
+
+    written = model.generate_ids([model.prompt_ids(fact.prompt) for fact in sample], 8)
+    return sum(contains(model.decode(ids), fact.answers) for ids, fact in zip(written, sample, strict=True)) / len(sample)
+
+
 def one(method: str, n: int) -> dict:
     import psutil
 
@@ -55,11 +64,15 @@ def one(method: str, n: int) -> dict:
         started = time.perf_counter()
         edit = editor.inject(model, chosen)
         seconds = time.perf_counter() - started
-    said = edit.diagnostics
+    sample = chosen[:: -(-n // SAMPLE)]
+    before_edit = said(model, sample)
+    with edit.applied(model):
+        after_edit = said(model, sample)
     kept = ("seconds_by_phase", "target_nll_mean", "reached_by_layer", "relative_update_by_layer")
     return {
         "method": method, "facts": n, "seconds": seconds, "seconds_per_fact": seconds / n, "model_bytes": before,
-        "peak_bytes": meter.peak, **{key: said[key] for key in kept},
+        "peak_bytes": meter.peak, "sample": len(sample), "said_before": before_edit, "said": after_edit,
+        **{key: edit.diagnostics[key] for key in kept},
     }  # fmt: skip
 
 
@@ -77,11 +90,12 @@ def plot(rows: list[dict]) -> None:
         axes.set(xscale="log", xlabel="facts in one batch", title=title, ylim=(0, None))
         axes.legend()
     figure.savefig(RESULT.with_suffix(".png"), dpi=120)
-    titles = ("method", "facts", "seconds", "s a fact", *PHASES, "peak GiB")
+    titles = ("method", "facts", "seconds", "s a fact", *PHASES, "peak GiB", "said")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in sorted(rows, key=lambda row: (row["method"], row["facts"])):
         phases = " | ".join(f"{row['seconds_by_phase'].get(phase, 0):.1f}" for phase in PHASES)
         numbers = f"{row['seconds']:.1f} | {row['seconds_per_fact']:.2f} | {phases} | {row['peak_bytes'] / 2**30:.1f}"
+        numbers += f" | {row['said']:.2f} of {row['sample']}"
         lines.append(f"| {row['method']} | {row['facts']} | {numbers} |")
     RESULT.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
@@ -95,8 +109,8 @@ def main() -> None:
         print(json.dumps(one(sys.argv[2], int(sys.argv[3]))))
     else:
         for n in map(int, sys.argv[2:]):
-            said = subprocess.run([sys.executable, __file__, "--one", sys.argv[1], str(n)], stdout=subprocess.PIPE, check=True)
-            row = json.loads(said.stdout)
+            command = [sys.executable, __file__, "--one", sys.argv[1], str(n)]
+            row = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
             done = [r for r in done if (r["method"], r["facts"]) != (row["method"], n)] + [row]
             RESULT.write_text(json.dumps(done, indent=1))
             print(row["method"], n, f"{row['seconds']:.1f} s, {row['peak_bytes'] / 2**30:.1f} GiB", flush=True)

@@ -157,7 +157,7 @@ def say(row: dict) -> None:
 def table(rows: list[dict]) -> str:
     """The rows as markdown, with 95 % intervals."""
     axes = ("efficacy", "generalization", "specificity", "portability")
-    costs = ("neighbors unchanged", "KL", "perplexity", "s a fact")
+    costs = ("neighbors unchanged", "KL", "perplexity")
     titles = ("method", "options", "facts", "protocol", *axes[:3], "chat", *costs)
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
@@ -172,9 +172,8 @@ def table(rows: list[dict]) -> str:
             if protocol == "generation":
                 change = row["perplexity"] / row["base_perplexity"] - 1
                 costs = [f"{row['neighbors_unchanged']:.2f}", f"{row['kl']:.4f}", f"{change:+.1%}"]
-                costs.append(f"{row['seconds'] / row['cases']:.2f}")
             else:
-                costs = [""] * 4
+                costs = [""] * 3
             lines.append(f"| {' | '.join([row['method'], options, facts, protocol, *cells, *costs])} |")
     return "\n".join(lines)
 
