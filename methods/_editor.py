@@ -48,7 +48,7 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     quick: bool = False
     """12 double steps and no prefixes: several times faster, a little less general."""
