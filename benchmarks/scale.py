@@ -10,6 +10,7 @@ edited model says by itself. Stored in ``benchmarks/results/scale.json``.
 """
 
 import json
+import random
 import subprocess
 import sys
 import time
@@ -28,11 +29,11 @@ def facts(n: int) -> list:
     if n <= 150:
         return [case.fact for case in slice_cases(loaded, "test", n, 0)]
     syllables = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "il")]
-    made, seen = [], set()
-    for i in range(40 * n):
+    made, seen, dice = [], set(), random.Random(0)
+    for i in range(4 * n):
         case = loaded[i % len(loaded)].fact
-        word = "".join(syllables[(i * step + step // 3) % len(syllables)] for step in (7, 31, 57, 11)[: 2 + i % 3]).capitalize()
-        name = f"{word} {syllables[i * 13 % len(syllables)].capitalize()}{syllables[i * 29 % len(syllables)]}"
+        words = ("".join(dice.choices(syllables, k=dice.randint(2, 4))) for _ in range(2))
+        name = " ".join(word.capitalize() for word in words)
         if case.subject and name not in seen and case.prompt.count(case.subject) == 1:
             seen.add(name)
             made.append(Fact(f"made-{i}", case.prompt.replace(case.subject, name), case.target, name))
