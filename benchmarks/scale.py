@@ -1,10 +1,10 @@
 """Time and memory of one injection, by phase and number of facts.
 
-    python benchmarks/scale.py memit 1 10 100            # full settings
+    python benchmarks/scale.py memit 1 10 32 100         # full settings
     python benchmarks/scale.py memit:quick 1 10 32 100 1000
     python benchmarks/scale.py plot                      # benchmarks/results/scale.png, scale.md
 
-Facts: the demo corpus, and from 1,000 on invented ones of the same form (time does not depend on what they say). Each count
+Facts: the demo corpus, and above 150 invented ones of the same form (time does not depend on what they say). Each count
 runs in a process of its own, so that peaks do not add up. ``said``: the share of ``SAMPLE`` evenly spread facts that the
 edited model says by itself. Stored in ``benchmarks/results/scale.json``.
 """

@@ -124,7 +124,7 @@ def one_row(shared: Path, part: str, method: str, options: dict, n: int, models:
     kept = ("lambda", "reached_by_layer", "relative_update_by_layer", "target_nll_mean", "clamped_share", "seconds_by_phase")
     return {
         "method": method,
-        "options": options,
+        "options": {key: str(value) for key, value in options.items()},
         "all_options": editor.options(),
         "facts": n,
         "cases": len(chosen),
@@ -202,7 +202,8 @@ def main() -> None:
     texts = rows, base_logp, drift(models[1], rows, base_logp)
     with progress.reporting(console.Lines(60)):
         for method, options, n in wanted:
-            known = [r for r in done if (r["method"], r["options"], r["facts"]) == (method, options, n)]
+            words = {key: str(value) for key, value in options.items()}
+            known = [r for r in done if (r["method"], r["facts"]) == (method, n) and r["options"] == words]
             row = known[0] if known else one_row(shared, part, method, options, n, models, texts)
             if not known:
                 done.append(row)

@@ -27,7 +27,8 @@ def attend(
     module: Any, query_BHSd: torch.Tensor, key_BGTd: torch.Tensor, value_BGTd: torch.Tensor, mask: Any, **how: Any
 ) -> tuple[torch.Tensor, None]:
     """softmax(scaling q k^T) v, (B, S, H, d), over the keys that a boolean mask (B, 1, S, T) leaves; transformers calls it."""
-    if mask is None or mask.dtype != torch.bool or how.get("position_bias") is not None:
+    beyond = any(how.get(name) is not None for name in ("position_bias", "softcap"))
+    if mask is None or mask.dtype != torch.bool or beyond:
         return sdpa_attention_forward(module, query_BHSd, key_BGTd, value_BGTd, mask, **how)
     B, H, S, d = query_BHSd.shape
     G = key_BGTd.shape[1]

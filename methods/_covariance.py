@@ -59,8 +59,8 @@ TOPICS = (
     "programming language; a hospital in Boston; an island in the Pacific; a bank in Switzerland; a civil war; a "
     "basketball player; a newspaper in Australia"
 ).split("; ")
-"""What half of the model's own text is about: with names and facts in it, as text has around the subjects of edits, an edit
-of 100 facts costs a fifth less KL (``benchmarks/weight_editors.md``)."""
+"""What half of the model's own text is about: with names and facts in it, as text has around the subjects of edits, memit
+of 100 dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
 
 
 @dataclass(frozen=True)

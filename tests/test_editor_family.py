@@ -210,8 +210,14 @@ def test_a_sequence_shares_the_statistics_of_its_first_model(own_cache):
     first = editor.inject(model, FACTS[:2])
     files = set((own_cache / "statistics").iterdir())
     with first.applied(model):
-        editor.inject(model, FACTS[2:])
-    assert set((own_cache / "statistics").iterdir()) == files
+        second = editor.inject(model, FACTS[2:])
+        assert set((own_cache / "statistics").iterdir()) == files
+        for file in files:
+            file.unlink()
+        late = editor.inject(model, FACTS[2:])
+    told = "measured on the edited model"
+    assert any(told in warning for warning in late.diagnostics["warnings"])
+    assert not any(told in warning for edit in (first, second) for warning in edit.diagnostics["warnings"])
 
 
 def test_a_square_projection_is_written_in_its_own_orientation():
