@@ -12,7 +12,7 @@ import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
@@ -169,10 +169,11 @@ DEV_SHARE = 0.3
 
 
 def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> list[Case]:
-    """``n`` cases of the ``dev`` or ``test`` part, chosen by ``seed``; the parts never share a subject.
+    """``n`` cases of the ``dev`` or ``test`` part, chosen by ``seed``; the parts never share a subject or a group.
 
-    A case's place is decided by the hash of its subject (else its id), so adding a case moves no other one; the
-    order within a part depends on ``seed``, the parts do not. Smaller ``n`` give prefixes of larger ones.
+    A case's place is decided by the hash of its group, else its subject, else its id, so adding a case moves no other one;
+    the order within a part depends on ``seed``, the parts do not. Groups stay together, in the corpus's order. Smaller
+    ``n`` give prefixes of larger ones. Probes that need a fact which is not among the chosen ones are left out.
 
     Raises:
         DataError: ``n`` is larger than the part.
@@ -181,13 +182,19 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
         raise DataError(f"Slice {part!r} is neither 'dev' nor 'test'.")
 
     def share(case: Case) -> float:
-        return int(digest(["split", case.fact.subject or case.fact.id])[:8], 16) / 16**8
+        return int(digest(["split", case.group or case.fact.subject or case.fact.id])[:8], 16) / 16**8
 
-    chosen = [c for c in cases if (share(c) < DEV_SHARE) == (part == "dev")]
-    chosen.sort(key=lambda c: c.fact.id)
-    random.Random(seed).shuffle(chosen)
+    groups: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        if (share(case) < DEV_SHARE) == (part == "dev"):
+            groups.setdefault(("group", case.group) if case.group else ("case", case.fact.id), []).append(case)
+    order = sorted(groups.values(), key=lambda group: group[0].fact.id)
+    random.Random(seed).shuffle(order)
+    chosen = [case for group in order for case in group]
     if n is not None and n > len(chosen):
         raise DataError(
             f"-n {n} is more than the {len(chosen)} cases of the {part} slice ({len(cases)} in the corpus). Use a smaller -n."
         )
-    return chosen if n is None else chosen[:n]
+    chosen = chosen if n is None else chosen[:n]
+    taught = {case.fact.id for case in chosen}
+    return [replace(case, probes=tuple(p for p in case.probes if taught.issuperset(p.needs))) for case in chosen]

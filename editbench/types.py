@@ -10,7 +10,7 @@ from typing import Any
 
 from editbench.errors import DataError, FactError
 
-AXES = ("rewrite", "paraphrase", "neighborhood", "portability")
+AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context")
 FORMS = ("cloze", "question")
 
 
@@ -116,13 +116,18 @@ class Probe:
     """One question put to the edited model, with its expected answers and its axis."""
 
     axis: str
-    """``rewrite``, ``paraphrase``, ``neighborhood`` (must not move) or ``portability``."""
+    """``rewrite``, ``paraphrase``, ``neighborhood`` (must not move), ``portability`` (what follows from the fact) or
+    ``in_context`` (a skill: everything needed stands in the prompt, and no fact of the corpus helps)."""
     prompt: str
     answers: tuple[str, ...]
     """Accepted answers; the first is the canonical one."""
     distractor: str | None = None
     """The answer that must be less probable than ``answers[0]`` under protocol ``likelihood``."""
     form: str = "cloze"
+    needs: tuple[str, ...] = ()
+    """Ids of the further facts that it takes to answer (a second hop); it is asked only where they are taught, too."""
+    max_new_tokens: int | None = None
+    """Room for the answer, where the protocol's own does not do."""
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
@@ -135,6 +140,11 @@ class Probe:
                 raise DataError(f"{what} {field} must be text, not {type(value).__name__}.")
         if not _are_texts(self.answers):
             raise DataError(f"{what} answers must be a list of texts, got {self.answers!r}.")
+        if not _are_texts(self.needs):
+            raise DataError(f"{what} needs must be a list of fact ids, got {self.needs!r}.")
+        object.__setattr__(self, "needs", tuple(self.needs))
+        if self.max_new_tokens is not None and (not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1):
+            raise DataError(f"{what} max_new_tokens must be a whole number of at least 1, got {self.max_new_tokens!r}.")
         answers = tuple(_clean(a, f"{what} answer", DataError) for a in self.answers if a.strip())
         if not self.prompt.strip() or not answers:
             raise DataError(f"A {self.axis} probe needs a prompt and an answer, got {self.prompt!r} and {self.answers!r}.")
@@ -150,19 +160,25 @@ class Case:
 
     fact: Fact
     probes: tuple[Probe, ...]
+    group: str | None = None
+    """Cases of one group are never split between dev and test (the facts of a chain, of an invented world)."""
 
     @classmethod
-    def build(cls, fact: Fact, probes: Iterable[Probe] = ()) -> Case:
+    def build(
+        cls, fact: Fact, probes: Iterable[Probe] = (), group: str | None = None, max_new_tokens: int | None = None
+    ) -> Case:
         """The case of ``fact``: its rewrite probe, derived from the fact, then ``probes``."""
-        rewrite = Probe("rewrite", fact.prompt, fact.answers, fact.original, fact.form)
-        return cls(fact, (rewrite, *probes))
+        rewrite = Probe("rewrite", fact.prompt, fact.answers, fact.original, fact.form, max_new_tokens=max_new_tokens)
+        return cls(fact, (rewrite, *probes), group)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the rewrite probe left out (it follows from the fact)."""
         probes = [
-            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items() if v is not None} for p in self.probes[1:]
+            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items() if v not in (None, ())}
+            for p in self.probes[1:]
         ]
-        return {**self.fact.to_dict(), "probes": probes}
+        room = {"max_new_tokens": self.probes[0].max_new_tokens} if self.probes[0].max_new_tokens else {}
+        return {**self.fact.to_dict(), "probes": probes, **({"group": self.group} if self.group else {}), **room}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Case:
@@ -172,6 +188,7 @@ class Case:
             DataError: a fact or a probe that does not validate.
         """
         record = dict(record)
+        group, room = record.pop("group", None), record.pop("max_new_tokens", None)
         try:
             probes = [
                 Probe(**{**p, "answers": p["answers"] if isinstance(p["answers"], str) else tuple(p["answers"])})
@@ -179,7 +196,7 @@ class Case:
             ]
         except (TypeError, KeyError) as error:
             raise DataError(f"A probe of fact {record.get('id')!r} is malformed: {error}.") from error
-        return cls.build(Fact.from_dict(record), probes)
+        return cls.build(Fact.from_dict(record), probes, group, room)
 
 
 def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fact]:

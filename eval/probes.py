@@ -6,8 +6,9 @@
 | generalization | paraphrase | the same | the same |
 | specificity | neighborhood | the base gives the same answer: both right, or one first clause | p(true answer) > p(target) |
 | portability | portability | the answer contains what follows from the fact | as for efficacy |
+| in-context | in_context | the answer contains what follows from the prompt alone | as for efficacy |
 
-``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS``; matching
+``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS`` or the probe's own budget; matching
 as in ``editbench.matching``. ``likelihood``: mean log-probability per token, strict comparison, as ROME's ES, PS and NS
 except for the length of the prompt; undefined (NaN) where a probe names no second answer. Each case counts the same.
 """
@@ -24,7 +25,13 @@ from editbench.stats import clustered_mean
 from editbench.types import Case, Probe
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
-METRICS = {"efficacy": "rewrite", "generalization": "paraphrase", "specificity": "neighborhood", "portability": "portability"}
+METRICS = {
+    "efficacy": "rewrite",
+    "generalization": "paraphrase",
+    "specificity": "neighborhood",
+    "portability": "portability",
+    "in_context": "in_context",
+}
 
 
 def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -65,8 +72,9 @@ def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str,
 
 def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
     texts = [""] * len(probes)
-    for form, budget in MAX_NEW_TOKENS.items():
-        index = [i for i, probe in enumerate(probes) if probe.form == form]
+    kinds = [(probe.form, probe.max_new_tokens or MAX_NEW_TOKENS[probe.form]) for probe in probes]
+    for form, budget in dict.fromkeys(kinds):
+        index = [i for i, kind in enumerate(kinds) if kind == (form, budget)]
         # one prompt may be asked by many cases: it is answered once
         prompts = {probes[i].prompt: model.prompt_ids(probes[i].prompt, form) for i in index}
         written = model.generate_ids(
