@@ -8,9 +8,10 @@
 | portability | portability | the answer contains what follows from the fact | as for efficacy |
 | in-context | in_context | the answer contains what follows from the prompt alone | as for efficacy |
 
-``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS`` or the probe's own budget; matching
-as in ``editbench.matching``. ``likelihood``: mean log-probability per token, strict comparison, as ROME's ES, PS and NS
-except for the length of the prompt; undefined (NaN) where a probe names no second answer. Each case counts the same.
+``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS`` (or the
+probe's own number); matching as in ``editbench.matching``. ``likelihood``: mean log-probability per token, strict comparison,
+as ROME's ES, PS and NS except for the length of the prompt; undefined (NaN) where a probe names no second answer. Each case
+counts the same.
 """
 
 from __future__ import annotations
