@@ -12,7 +12,6 @@ import os
 import re
 import tempfile
 import urllib.request
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -48,13 +47,21 @@ class Published(Corpus):
     def __init__(self) -> None:
         self.skipped, self.digest = [], None
 
-    @abstractmethod
     def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
         """The case in ``record``.
 
         Raises:
             DataError: why there is none.
         """
+        raise NotImplementedError
+
+    def read_cases(self, index: int, record: Mapping[str, Any]) -> list[Case]:
+        """The cases in ``record``: all of them, or none. To be overridden, instead of ``read_case``, where there are several.
+
+        Raises:
+            DataError: why there is none.
+        """
+        return [self.read_case(index, record)]
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         """The cases of ``data``: a file (.json, .jsonl, .gz of these), a folder or hub id that ``load_dataset`` reads
@@ -71,14 +78,16 @@ class Published(Corpus):
             try:
                 if not isinstance(record, Mapping):
                     raise DataError(f"It is a {type(record).__name__}, not an object.")
-                case = self.read_case(index, record)
-                _check_new(case.fact, seen)
+                found = self.read_cases(index, record)
+                for case in found:
+                    _check_new(case.fact, seen)
             except DataError as error:
                 case_id = f" (case_id {record['case_id']})" if isinstance(record, Mapping) and "case_id" in record else ""
                 self.skipped.append(f"record {index}{case_id}: {error}")
                 continue
-            seen[case.fact.id] = seen[case.fact.form, case.fact.prompt] = index
-            cases.append(case)
+            for case in found:
+                seen[case.fact.id] = seen[case.fact.form, case.fact.prompt] = index
+            cases += found
         if not cases:
             raise DataError(
                 f"{data or self.url}: none of its {len(records):,} records is a {self.name} record; "

@@ -15,12 +15,12 @@ ABOVE = {"api", "cli", "console", "registry", "runner", "testing"}
 """Core modules that know the rooms: nothing in a room may lead back to them."""
 MAY_IMPORT = {
     "methods": CORE - ABOVE,
-    "corpora": {"errors", "hub", "plugin", "types"},
+    "corpora": {"errors", "hub", "matching", "plugin", "types"},
     "eval": CORE - ABOVE - {"plugin", "edit"},
     "leaderboard": {"errors", "records", "stats", "types"},
 }
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "safetensors", "accelerate"}
-WITH_TORCH = {"edit", "export", "layout", "models", "runner", "testing", "text"}
+WITH_TORCH = {"edit", "export", "fisher", "layout", "models", "own_text", "runner", "testing", "text"}
 
 
 def sources(room):
