@@ -7,6 +7,9 @@ BUILTINS = {
     "zsre": "editbench.corpora.zsre:Zsre",
     "mquake": "editbench.corpora.mquake:MQuAKE",
     "simpleqa": "editbench.corpora.simpleqa:SimpleQA",
+    "kgfact": "editbench.corpora.kgfact:KGFact",
     "kgfunc": "editbench.corpora.kgfunc:KGFunc",
+    "conflicts": "editbench.corpora.conflicts:Conflicts",
+    "time": "editbench.corpora.timed:Timed",
     "local": "editbench.corpora.local:Local",
 }
