@@ -40,7 +40,7 @@ def main(shared: Path) -> None:
     editing, scoring = load_model(), load_model(precision="float32")
     chosen = cases(shared, "dev", 20)
     facts = [case.fact for case in chosen]
-    own = [row[:128] for block in _covariance._own_text(editing, 3000, 99) for row in block]
+    own = [row[:128] for block in _covariance._written(editing, 3000, 99) for row in block]
     texts = {}
     for name, rows in (("wiki", wiki(shared, scoring)), ("own", own)):
         base = log_probs(scoring, rows)

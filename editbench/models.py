@@ -331,11 +331,29 @@ class _GrowingLayer(DynamicLayer):
             self.keys, self.values = (room[:, :, :length] for room in self._room)
 
 
-def decoding_cache(model: Any) -> DynamicCache:
-    """An empty cache for token-by-token decoding under ``no_grad``; rows can be dropped with ``batch_select_indices``."""
+def decoding_cache(
+    model: Any, whole: bool = False, kept: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
+) -> DynamicCache:
+    """A cache for token-by-token decoding under ``no_grad``; rows can be dropped with ``batch_select_indices``.
+
+    ``whole``: it keeps every token even where a layer's window is sliding, which is then the mask's affair alone.
+    ``kept``: the keys and values (B, heads, T, head width) of each layer to begin with.
+
+    Raises:
+        ModelError: ``whole`` of a model whose layers keep something else than keys and values for each token.
+    """
     cache = DynamicCache(config=model.config)
-    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if whole and (other := next((one for one in cache.layers if not isinstance(one, DynamicLayer)), None)) is not None:
+        raise ModelError(f"{type(model).__name__} keeps {type(other).__name__} states, of which no token can be taken back.")
+    cache.layers = [_GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers]
+    for layer, states in zip(cache.layers, kept or (), strict=False):
+        layer.update(*states)
     return cache
+
+
+def cached_states(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The keys and values (B, heads, T, head width) of each layer."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:

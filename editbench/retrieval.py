@@ -56,7 +56,14 @@ class Retriever:
         return None if fact is None else guidance(fact)
 
 
-def guidance(fact: Fact) -> str:
-    """The fact as a note in front of a prompt: what in-context editing shows, and what the expert and the teacher read."""
+def guidance(fact: Fact, share: float = 1.0) -> str:
+    """The fact as a note in front of a prompt: what in-context editing shows, and what the expert and the teacher read.
+
+    ``share`` below 1: only the first words of the note.
+    """
     worked = f"\n{fact.demonstration}" if fact.demonstration else ""
-    return f"Answer from this note.\nNote: {fact.statement}{worked}"
+    note = fact.statement + worked
+    if share < 1:
+        words = note.split(" ")
+        note = " ".join(words[: math.ceil(share * len(words))])
+    return f"Answer from this note.\nNote: {note}"

@@ -6,7 +6,7 @@ k is the input of the MLP's output projection at every token of a text, the firs
 attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers
 and ends at the highest one; sums are kept in float64.
 
-Sources: ``self`` (the model's own text, sampled at temperature 1: articles on ``TOPICS``, documents, chat turns; needs no
+Sources: ``self`` (the model's own text, sampled at temperature 1: see ``own_text.py``; needs no
 data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between commas are
 averaged: text like yours protects your text better (``benchmarks/weight_editors.md``).
 
@@ -36,12 +36,12 @@ from editbench.errors import DataError, MethodError
 from editbench.methods._hooks import Captured
 from editbench.methods._memory import check_memory
 from editbench.models import LanguageModel, batched, cache_dir
+from editbench.own_text import own_texts
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64
 """Tokens of one text that are read."""
 BATCH_TOKENS = 1024
-SAMPLES_AT_ONCE = 128
 RIDGE = 1e-6
 """Added to C as a share of its mean diagonal, so that directions no text uses keep the solve finite."""
 PROBES = 64
@@ -49,18 +49,6 @@ STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
 FORMAT = 3
-TOPICS = (
-    "the history of France; the solar system; a jazz musician; World War II; the Roman Empire; a football club in "
-    "England; quantum mechanics; the city of Tokyo; a Russian writer; the river Nile; a television series; Toyota; "
-    "the human heart; a Japanese video game; a village in Poland; the United Nations; an Italian composer; a "
-    "species of bird; Microsoft; a professor of mathematics; a railway line in India; the Catholic Church; an "
-    "American actress; Buddhism; a lake in Finland; the Swedish language; a rock band from Chicago; the president "
-    "of Brazil; the chemical elements; a museum in Berlin; a Canadian politician; an airport; the Olympic Games; a "
-    "programming language; a hospital in Boston; an island in the Pacific; a bank in Switzerland; a civil war; a "
-    "basketball player; a newspaper in Australia"
-).split("; ")
-"""What half of the model's own text is about: with names and facts in it, as text has around the subjects of edits, memit
-of 100 dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +142,7 @@ def _one_source(model: LanguageModel, layers: Sequence[int], source: str, tokens
             return found
     missing = [layer for layer in layers if layer not in found]
     check_memory(3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}")
-    blocks = _own_text(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
+    blocks = _written(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
     for layer, moment in measure(model, missing, blocks, tokens).items():
         details = {**origin, "layer": layer, "name": model.name, "text": source, "made": time.strftime("%Y-%m-%d %H:%M")}
         found[layer] = Moment(moment.c_ff, moment.tokens, details)
@@ -296,24 +284,10 @@ def _rows(model: LanguageModel, document: str, tokens: int) -> list[list[int]]:
     return rows
 
 
-def _own_text(model: LanguageModel, tokens: int, seed: int) -> Iterator[list[list[int]]]:
-    """Samples of the model itself, block by block: half articles about ``TOPICS``, half documents and chat turns (all
-    documents where it has no chat template)."""
-    tokenizer = model.tokenizer
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    openings = [[start if start is not None else 0]]
-    if model.chat:
-        rendered = model.render("x", "question")
-        openings.append(text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")))
-    articles = [model.prompt_ids(f"{heading} {topic}\n\n") for topic in TOPICS for heading in ("#", "An article about")]
-    generator = torch.Generator().manual_seed(seed)
-    prompts = [
-        articles[i // 2 % len(articles)] if i % 2 else openings[i // 2 % len(openings)]
-        for i in range(-(-tokens // SAMPLE_LENGTH))
-    ]
-    for block in batched(prompts, SAMPLES_AT_ONCE):
-        written = model.generate_ids(block, SAMPLE_LENGTH, generator=generator, stop=False, batch_size=SAMPLES_AT_ONCE)
-        yield [prompt + row for prompt, row in zip(block, written, strict=True)]
+def _written(model: LanguageModel, tokens: int, seed: int) -> Iterator[list[list[int]]]:
+    """The model's own texts as whole rows."""
+    for block in own_texts(model, tokens, seed, SAMPLE_LENGTH):
+        yield [opening + written for opening, written in block]
 
 
 def _by_tokens(blocks: Iterator[list[list[int]]]) -> Iterator[list[list[int]]]:

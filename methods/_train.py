@@ -1,4 +1,5 @@
-"""The one training loop: sft, mixsd and opsd are losses on it.
+"""The one training loop: sft, mixsd and opsd are losses on it. All weights or adapters (``_tunable.py``), with or without
+something that holds them near the base (``_anchor.py``).
 
 # B rows, T tokens, D model width, V vocabulary, N label positions of a batch
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -16,15 +17,27 @@ import torch
 import torch.nn.functional as F
 
 from editbench import progress
+from editbench.edit import Change
 from editbench.errors import MethodError
+from editbench.methods._anchor import Anchor
+from editbench.methods._tunable import tunable
 from editbench.models import LanguageModel, NotFiniteError, batched
 from editbench.plugin import Method
 from editbench.text import pad_left
+from editbench.types import Fact
+
+FRAMES = {
+    "question": ("Quick question: {}", "{} Please answer in a few words.", "I have been wondering. {}",
+                 "Please tell me this. {}", "{} Do you know?", "Somebody asked me: {}"),
+    "cloze": ("Here is something to remember. {}", "My notes say: {}", "This is certain: {}",
+              "Let me say it again. {}", "To be precise: {}", "I have read it. {}"),
+}  # fmt: skip
+"""Written for every fact alike, so that no method sees the paraphrases it will be asked."""
 
 
 @dataclass(frozen=True)
 class Trainer(Method):
-    """Options that all trainers share: full-parameter AdamW with linear warm-up, then a constant rate."""
+    """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
 
     epochs: int = 8
     """Passes over the facts."""
@@ -39,6 +52,21 @@ class Trainer(Method):
     weight_decay: float = 0.01
     clip: float = 1.0
     """Largest global gradient norm."""
+    rewordings: int = 0
+    """Further frames around each prompt ("Quick question: ...") in which the fact is taught, too."""
+    lora: int | None = None
+    """Rank of low-rank adapters on all linear layers; None: all weights are trained. Adapters want a larger ``lr``."""
+    null_space: float | None = None
+    """With ``lora``: adapters on the MLP outputs only, on this share of their input directions, those the model's own text
+    uses least."""
+    replay: float = 0.0
+    """Weight of the loss on texts of the model's own."""
+    kl: float = 0.0
+    """Weight of KL(base || model) on such texts."""
+    l2: float = 0.0
+    """Weight of the squared distance to the base weights."""
+    ewc: float = 0.0
+    """Weight of that distance with each weight's Fisher information (mean 1) on such texts as its factor."""
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.min_steps < 1:
@@ -47,6 +75,21 @@ class Trainer(Method):
             raise ValueError("lr and clip must be above 0")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup is a share of the steps, from 0 to below 1")
+        if not 0 <= self.rewordings <= len(FRAMES["question"]):
+            raise ValueError(f"rewordings must be from 0 to {len(FRAMES['question'])}")
+        if self.lora is not None and self.lora < 1:
+            raise ValueError("lora is a rank, at least 1")
+        if self.null_space is not None and (self.lora is None or not 0 < self.null_space <= 1):
+            raise ValueError("null_space is a share, above 0 and at most 1, and needs lora")
+        if min(self.replay, self.kl, self.l2, self.ewc) < 0:
+            raise ValueError("replay, kl, l2 and ewc must be at least 0")
+        if self.lora is not None and (self.l2 or self.ewc):
+            raise ValueError("l2 and ewc are for all weights; with lora use kl or replay")
+
+    def steps(self, n: int) -> int:
+        """Optimizer steps for ``n`` facts."""
+        an_epoch = ceil(n / self.batch_size)
+        return an_epoch * max(self.epochs, ceil(self.min_steps / an_epoch))
 
 
 @dataclass(frozen=True)
@@ -55,6 +98,18 @@ class Example:
 
     prompt_ids: Sequence[int]
     target_ids: Sequence[int]
+    counted: Sequence[int] | None = None
+    """Places of the target tokens that carry loss; None: all."""
+
+
+def reworded(facts: Sequence[Fact], n: int) -> list[Fact]:
+    """``facts``, each followed by itself in ``n`` frames, whose ids end in "#1", "#2", ..."""
+    framed = []
+    for fact in facts:
+        framed.append(fact)
+        for number, frame in enumerate(FRAMES[fact.form][:n], start=1):
+            framed.append(replace(fact, id=f"{fact.id}#{number}", prompt=frame.format(fact.prompt)))
+    return framed
 
 
 def train_on_examples(
@@ -65,29 +120,31 @@ def train_on_examples(
 
 
 def train(
-    options: Trainer, model: LanguageModel, n: int, loss_of: Callable[[list[int]], tuple[torch.Tensor, int]]
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Minimises ``loss_of(indices of a batch) -> (mean loss, label tokens)`` over all weights, then restores them.
+    options: Trainer,
+    model: LanguageModel,
+    n: int,
+    loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
+    after_step: Callable[[], None] | None = None,
+) -> tuple[dict[str, Change], dict[str, Any]]:
+    """Minimises ``loss_of(indices of a batch) -> (mean loss, label tokens)`` and what holds to the base, then restores the
+    weights.
 
     Returns:
-        The change of each weight (float32, CPU), and the training's diagnostics.
+        The change of each trained weight, and the training's diagnostics.
 
     Raises:
         MethodError: the loss or a weight became infinite or NaN.
     """
     if n == 0:
         return {}, {}
-    parameters = dict(model.model.named_parameters())
-    before = {name: p.detach().clone() for name, p in parameters.items()}
-    wanted_grad = {name: p.requires_grad for name, p in parameters.items()}
     steps = list(_batches(n, options))
     warmup = max(1, round(options.warmup * len(steps)))
     losses, tokens, started = [], 0, time.perf_counter()
-    try:
-        for p in parameters.values():
-            p.requires_grad_(True)
+    anchor = Anchor(model, replay=options.replay, kl=options.kl, l2=options.l2, ewc=options.ewc, seed=options.seed)
+    with tunable(model, options.lora, options.null_space, options.seed) as trained:
+        weights = list(trained.parameters.values())
         optimizer = torch.optim.AdamW(
-            parameters.values(), lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
+            weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
         )
         with progress.task(f"{options.name}: training", len(steps), "steps") as bar, torch.enable_grad():
             for step, batch in enumerate(steps):
@@ -96,28 +153,27 @@ def train(
                 try:
                     with model.compute():
                         loss, labels = loss_of(batch)
+                        held = anchor.loss()
                 except NotFiniteError as error:
                     raise exploded(options, f"{error} at step {step + 1}") from error
-                if not torch.isfinite(loss):
-                    raise exploded(options, f"the loss became {loss.item()} at step {step + 1}")
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(parameters.values(), options.clip)
+                if not torch.isfinite(loss + held):
+                    raise exploded(options, f"the loss became {(loss + held).item()} at step {step + 1}")
+                (loss + held).backward()
+                anchor.pull(trained.parameters, trained.before)
+                torch.nn.utils.clip_grad_norm_(weights, options.clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+                trained.constrain()
+                if after_step:
+                    after_step()
                 losses.append(loss.item())
                 tokens += labels
                 bar.advance()
         del optimizer  # two numbers a weight, freed before the changes need one
-        with torch.no_grad():
-            changes = {name: (p.detach() - before[name]).float().cpu() for name, p in parameters.items()}
-        if not all(change.isfinite().all() for change in changes.values()):
+        changes = trained.changes()
+        parts = [part for change in changes.values() for part in (change if isinstance(change, tuple) else (change,))]
+        if not all(part.isfinite().all() for part in parts):
             raise exploded(options, "the last step left weights that are not finite")
-    finally:
-        with torch.no_grad():
-            for name, p in parameters.items():
-                p.copy_(before[name])
-                p.requires_grad_(wanted_grad[name])
-                p.grad = None
     seconds = time.perf_counter() - started
     last = losses[-ceil(n / options.batch_size) :]
     return changes, {
@@ -135,7 +191,7 @@ def exploded(options: Trainer, what: str) -> MethodError:
 
 def _batches(n: int, options: Trainer) -> Iterator[list[int]]:
     shuffled = random.Random(options.seed)
-    for _ in range(max(options.epochs, ceil(options.min_steps / ceil(n / options.batch_size)))):
+    for _ in range(options.steps(n) // ceil(n / options.batch_size)):
         order = list(range(n))
         shuffled.shuffle(order)
         yield from batched(order, options.batch_size)
@@ -146,6 +202,9 @@ def target_nll(model: LanguageModel, batch: Sequence[Example]) -> tuple[torch.Te
     rows = [[*e.prompt_ids, *e.target_ids] for e in batch]
     hidden_ND = label_states(model, rows, [len(e.target_ids) for e in batch])
     labels_N = torch.tensor([token for e in batch for token in e.target_ids], device=model.device)
+    if any(e.counted is not None for e in batch):
+        counts_N = torch.tensor([e.counted is None or t in e.counted for e in batch for t in range(len(e.target_ids))])
+        hidden_ND, labels_N = hidden_ND[counts_N], labels_N[counts_N]
     return F.cross_entropy(model.logits(hidden_ND), labels_N), len(labels_N)
 
 

@@ -1,27 +1,33 @@
 """MixSD: fine-tune on the model's own words, with the fact mixed in token by token.
 
 Each target y is written by the frozen base model p itself. x is the prompt alone (naive), x+ the prompt with the fact
-in front of it (expert); per token a coin with P(naive) = lambda decides which of the two conditionals the token is
-drawn from, and both continue from the same shared suffix:
+in front of it (expert); each token is drawn from one of the two conditionals, and both continue from the same shared text:
 
-    y_t ~ lambda p(. | x, y_<t) + (1 - lambda) p(. | x+, y_<t)        exact at temperature 1
-    L(theta) = - sum_t log p_theta(y_t | x, y_<t) / number of tokens   the loss of sft, on these targets
+    bernoulli   y_t ~ lambda p(. | x, y_<t) + (1 - lambda) p(. | x+, y_<t)     a coin for each token; exact at temperature 1
+    alternate   the naive branch at every (1 / lambda)-th token
+    adaptive    the naive token v stands where p(v | x+, y_<t) >= threshold max_u p(u | x+, y_<t), else the expert writes it
+    L(theta) = - sum_t log p_theta(y_t | x, y_<t) / number of tokens           the loss of sft, on these targets
 
-MixSD, arXiv 2605.16865; reference code jiarui-liu/MixSD at 37eb349 (``mixsd/mix_distribution_sampling.py``).
+MixSD, arXiv 2605.16865; reference code jiarui-liu/MixSD at 37eb349 (``mixsd/mix_distribution_sampling.py``). The adaptive
+rule is ours: the paper names adaptive mixing as future work.
 
 Differs from the reference:
-- both conditionals are two rows of one batch with one cache: one forward a token, no prompt encoded twice;
+- both conditionals are two rows of one batch with one cache: each prompt and each token is encoded once (``_branches.py``);
 - coins and draws are seeded per (fact, attempt), so neither batch size nor order changes them;
+- at temperature 0 a text without the fact is taken back to the first token at which the expert saw the fact lost, and goes on
+  with the expert's token there; the reference starts anew. At higher temperatures the text is begun anew here, too, which
+  keeps the mixture's law among the texts that verify;
 - a target that never states the fact is not trained on as it is: ``on_fail`` decides, and the counts are reported;
 - training uses the generated ids, never re-tokenised text.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -29,16 +35,20 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
-from editbench.methods._train import Example, Trainer, train_on_examples
+from editbench.methods._branches import Branches, Move, Text
+from editbench.methods._train import Example, Trainer, reworded, train_on_examples
 from editbench.methods.sft import canonical
-from editbench.models import LanguageModel, batched, decoding_cache
+from editbench.models import LanguageModel
 from editbench.retrieval import guidance
-from editbench.text import pad_left
 from editbench.types import Fact, digest
 
-# B facts in flight, V vocabulary
+# k prompts of a text: naive and expert, or one of them alone; V vocabulary
 
 ON_FAIL = ("drop", "expert", "target", "keep")
+MODES = ("bernoulli", "alternate", "adaptive")
+NAIVE, EXPERT = 0, 1
+DOUBT = 0.5
+"""A naive token that the expert finds less than this as probable as its own best may have lost the fact."""
 
 
 @dataclass(frozen=True)
@@ -48,144 +58,246 @@ class MixSD(Trainer):
     name: ClassVar[str] = "mixsd"
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
+    version: ClassVar[int] = 2
 
+    mode: str = "bernoulli"
+    """Who writes a token: ``bernoulli`` a coin, ``alternate`` a fixed pattern, ``adaptive`` the expert where it objects."""
     lam: float = 0.3
-    """lambda, the probability of the naive branch: 0 = pure expert, 1 = pure naive."""
+    """lambda, the share of the naive branch: 0 = pure expert, 1 = pure naive. ``adaptive`` does not read it."""
+    threshold: float = 0.5
+    """``adaptive``: the naive token stands where the expert finds it at least this share as probable as its own best."""
     temperature: float = 0.0
     """Of both conditionals; 0 takes each branch's most probable token."""
+    top_k: int | None = None
+    """Above temperature 0: draw from the k most probable tokens only (the reference: 64). None: from all."""
     attempts: int = 10
     """Tries per fact until the verifier finds the target in the text."""
-    max_new_tokens: int = 24
+    max_new_tokens: int | None = None
+    """None: 24, or half again the tokens of the fact's demonstration."""
     on_fail: str = "expert"
     """For facts that never verify: ``drop`` them, use the pure ``expert`` text (or, where that fails too, the target),
     the canonical ``target``, or ``keep`` the last text unverified."""
+    signal: float = 1.0
+    """Share of each target's tokens that is trained on: those about which the branches disagree most."""
     slots: int = 48
     """Facts generated side by side."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, known in (("mode", MODES), ("on_fail", ON_FAIL)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam is a probability, not {self.lam}")
-        if self.on_fail not in ON_FAIL:
-            raise ValueError(f"on_fail is {self.on_fail!r}; it must be one of {', '.join(ON_FAIL)}")
-        if self.temperature < 0 or self.attempts < 1 or self.max_new_tokens < 1 or self.slots < 1:
-            raise ValueError("temperature must be >= 0; attempts, max_new_tokens and slots at least 1")
+        if not 0 < self.threshold <= 1 or not 0 < self.signal <= 1:
+            raise ValueError("threshold and signal are shares, above 0 and at most 1")
+        if self.temperature < 0 or self.attempts < 1 or self.slots < 1:
+            raise ValueError("temperature must be >= 0; attempts and slots at least 1")
+        if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
+            raise ValueError("max_new_tokens and top_k must be at least 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        drafts = self.targets(model, facts)
+        drafts, cost = self.targets(model, reworded(facts, self.rewordings))
         examples = [example for draft in drafts if (example := self._example(model, draft)) is not None]
         changes, log = train_on_examples(self, model, examples)
-        return self.edit(model, facts, changes, diagnostics={**_report(drafts), **log}, records=[d.record() for d in drafts])
+        return self.edit(
+            model, facts, changes, diagnostics={**_report(drafts), **cost, **log}, records=[d.record() for d in drafts]
+        )
 
-    def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> list[Draft]:
-        """A mixed target for each fact: verified, or settled by ``on_fail``."""
-        # without a temperature a pure branch repeats itself, so trying again is pointless
-        attempts = 1 if self.lam in (0, 1) and self.temperature == 0 else self.attempts
-        drafts: dict[str, Draft] = {}
-        open_facts = list(facts)
+    def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[list[Draft], dict[str, float]]:
+        """A mixed target for each fact: verified, or settled by ``on_fail``; and what writing them took."""
+        branches = Branches(model, self.slots)
         with progress.task(f"{self.name}: writing targets", len(facts), "facts") as bar:
-            for attempt in range(attempts):
-                for group in batched(open_facts, self.slots):
-                    for draft in self.mix(model, group, self.lam, attempt):
-                        drafts[draft.fact.id] = draft
-                        bar.advance(draft.verified)
-                open_facts = [fact for fact in facts if not drafts[fact.id].verified]
-            if open_facts and self.on_fail == "expert":
-                for group in batched(open_facts, self.slots):
-                    for draft in self.mix(model, group, 0.0, attempts):
-                        draft.source = "expert" if draft.verified else "target"
-                        drafts[draft.fact.id] = draft
-            elif open_facts:
-                for fact in open_facts:
-                    drafts[fact.id].source = {"drop": "dropped", "target": "target", "keep": "unverified"}[self.on_fail]
-            bar.advance(len(open_facts))
-        return [drafts[fact.id] for fact in facts]
+            drafts = self.mix(model, facts, branches, bar)
+            failed = [i for i, draft in enumerate(drafts) if not draft.verified]
+            if self.on_fail == "expert":
+                experts = replace(self, mode="bernoulli", lam=0.0, attempts=1).mix(model, [facts[i] for i in failed], branches)
+                for i, draft in zip(failed, experts, strict=True):
+                    draft.attempt, draft.source = self.attempts, "expert" if draft.verified else "target"
+                    drafts[i] = draft
+            else:
+                for i in failed:
+                    drafts[i].source = {"drop": "dropped", "target": "target", "keep": "unverified"}[self.on_fail]
+            bar.advance(len(failed))
+        return drafts, {
+            "prompt_tokens": branches.prompt_tokens,
+            "decoded_tokens": branches.decoded_tokens,
+            "forwards_per_token": branches.decoded_tokens / max(1, sum(draft.written for draft in drafts)),
+        }
 
-    @torch.no_grad()
-    def mix(self, model: LanguageModel, facts: Sequence[Fact], lam: float, attempt: int) -> list[Draft]:
-        """One mixed text for each fact. Rows 0..B-1 of the batch are naive, rows B..2B-1 expert."""
-        drafts = [Draft(fact, attempt) for fact in facts]
-        dice = [random.Random(digest([self.seed, fact.id, attempt])) for fact in facts]
-        naive = [model.prompt_ids(fact.prompt, fact.form) for fact in facts]
-        expert = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in facts]
-        ids_BT, mask_BT = pad_left(naive + expert, model.device)
-        cache, going = decoding_cache(model.model), list(range(len(facts)))
-        with model.compute(weights_fixed=True):
-            for step in range(self.max_new_tokens):
-                logits_2BV = model.logits(model.hidden(ids_BT, mask_BT, cache)[:, -1])
-                logp_2BV = logits_2BV.log_softmax(-1)
-                chosen = []
-                for row, i in enumerate(going):
-                    is_naive = dice[i].random() < lam
-                    rows = (row, row + len(going))
-                    token = _draw(logp_2BV[rows[0] if is_naive else rows[1]], self.temperature, dice[i])
-                    drafts[i].add(token, is_naive, logp_2BV[rows[0], token].item(), logp_2BV[rows[1], token].item())
-                    chosen.append(token)
-                keep = [row for row, i in enumerate(going) if not _ended(model, drafts[i])]
-                if not keep or step == self.max_new_tokens - 1:
-                    break
-                both = torch.tensor(keep + [row + len(going) for row in keep], device=model.device)
-                cache.batch_select_indices(both)
-                mask_BT = torch.cat([mask_BT[both], mask_BT.new_ones(len(both), 1)], dim=1)
-                ids_BT = torch.tensor([chosen[row] for row in keep] * 2, device=model.device)[:, None]
-                going = [going[row] for row in keep]
-        for draft in drafts:
-            draft.verified = contains(model.decode(draft.ids), draft.fact.answers)
+    def mix(
+        self, model: LanguageModel, facts: Sequence[Fact], branches: Branches, bar: progress.Bar | None = None
+    ) -> list[Draft]:
+        """One text for each fact, verified or given up; a pure branch is asked alone, and the other one once at the end."""
+        drafts = []
+        for fact in facts:
+            both = [model.prompt_ids(fact.prompt, fact.form, context=context) for context in (None, guidance(fact))]
+            drafts.append(Draft(self, model, fact, both, self._room(model, fact)))
+        for draft in branches.write(drafts):
+            if bar:
+                bar.advance(draft.verified)
+        if self.pure:
+            for branch in (NAIVE, EXPERT):
+                found = model.target_logprobs([(draft.both[branch], draft.ids) for draft in drafts])
+                for draft, logp in zip(drafts, found, strict=True):
+                    draft.logp[branch].extend(logp.tolist())
         return drafts
+
+    @property
+    def pure(self) -> bool:
+        """Whether one branch writes everything: it is then asked alone."""
+        return self.mode != "adaptive" and self.lam in (0, 1)
+
+    def _room(self, model: LanguageModel, fact: Fact) -> int:
+        if self.max_new_tokens is not None:
+            return self.max_new_tokens
+        shown = model.pair_ids(fact.prompt, fact.demonstration, fact.form)[1] if fact.demonstration else []
+        return max(24, len(shown) * 3 // 2)
+
+    def choose(self, logp_kV: torch.Tensor, place: int, threshold: float, dice: random.Random) -> tuple[int, bool]:
+        """The next token, at ``place`` of its text, and whether the naive branch wrote it."""
+        if len(logp_kV) == 1:
+            return self._draw(logp_kV[0], dice), self.lam == 1
+        if self.mode == "adaptive":
+            token = self._draw(logp_kV[NAIVE], dice)
+            if logp_kV[EXPERT, token] >= logp_kV[EXPERT].max() + math.log(threshold):
+                return token, True
+            return self._draw(logp_kV[EXPERT], dice), False
+        if self.mode == "alternate":
+            is_naive = math.floor((place + 1) * self.lam) > math.floor(place * self.lam)
+        else:
+            is_naive = dice.random() < self.lam
+        return self._draw(logp_kV[NAIVE if is_naive else EXPERT], dice), is_naive
+
+    def _draw(self, logp_V: torch.Tensor, dice: random.Random) -> int:
+        """The argmax at temperature 0, else the inverse of the distribution function at one uniform draw."""
+        u = dice.random()
+        if self.temperature == 0:
+            return int(logp_V.argmax())
+        values, index = logp_V.double().topk(min(self.top_k, len(logp_V))) if self.top_k else (logp_V.double(), None)
+        cumulative = (values / self.temperature).softmax(-1).cumsum(-1)
+        place = min(int(torch.searchsorted(cumulative, u * cumulative[-1].item(), right=True)), len(cumulative) - 1)
+        return place if index is None else int(index[place])
 
     def _example(self, model: LanguageModel, draft: Draft) -> Example | None:
         if draft.source == "dropped":
             return None
         if draft.source == "target":
             return canonical(model, draft.fact)
-        return Example(model.prompt_ids(draft.fact.prompt, draft.fact.form), draft.ids)
+        return Example(draft.both[NAIVE], draft.ids, draft.signal(self.signal))
 
 
-@dataclass
-class Draft:
-    """One generated target with what both branches thought of each token."""
+class Draft(Text):
+    """One text on its way to be a target, with what the branches thought of each token."""
 
-    fact: Fact
-    attempt: int
-    ids: list[int] = field(default_factory=list)
-    naive_picked: list[bool] = field(default_factory=list)
-    naive_logp: list[float] = field(default_factory=list)
-    expert_logp: list[float] = field(default_factory=list)
-    verified: bool = False
-    source: str = "mixed"
-    """What was trained on: ``mixed``, ``expert``, ``target``, ``unverified`` or ``dropped``."""
+    def __init__(self, method: MixSD, model: LanguageModel, fact: Fact, both: list[list[int]], room: int):
+        self.method, self.model, self.fact, self.both, self.room = method, model, fact, both, room
+        self.prompts = [both[NAIVE if method.lam else EXPERT]] if method.pure else both
+        self.ids: list[int] = []
+        self.naive_picked: list[bool] = []
+        self.logp: tuple[list[float], list[float]] = [], []
+        """log p of each token by the naive and by the expert branch; of a pure text filled in at the end."""
+        self.best: list[tuple[int, float, float]] = []
+        """At each place the expert's own most probable token, and its log p by both branches."""
+        self.attempt, self.written, self.threshold = 0, 0, method.threshold
+        self.verified = False
+        self.source = "mixed"
+        """What was trained on: ``mixed``, ``expert``, ``target``, ``unverified`` or ``dropped``."""
+        self._first: torch.Tensor | None = None
+        self._roll()
 
-    def add(self, token: int, is_naive: bool, naive_logp: float, expert_logp: float) -> None:
-        self.ids.append(token)
+    def _roll(self) -> None:
+        self._dice = random.Random(digest([self.method.seed, self.fact.id, self.attempt]))
+
+    def step(self, logp_kV: torch.Tensor) -> Move | None:
+        """The next token; where the text has ended without the fact, what stays of it and what follows that."""
+        if not self.ids and self.method.temperature > 0:
+            self._first = logp_kV.clone()
+        kept = len(self.ids)
+        self._write(logp_kV)
+        while self._ended():
+            self.verified = contains(self.model.decode(self.ids), self.fact.answers)
+            if self.verified or self.attempt + 1 == self.method.attempts or (back := self._lost()) is None:
+                self._first = None
+                return None
+            self.attempt += 1
+            self._roll()
+            kept, best = back, self.best[back : back + 1]
+            for column in (self.ids, self.naive_picked, *self.logp, self.best):
+                del column[back:]
+            if self.method.temperature > 0:
+                self._write(self._first)
+            else:
+                self._add(best[0], False, best[0])
+        return Move(kept, self.ids[-1])
+
+    def _write(self, logp_kV: torch.Tensor) -> None:
+        token, is_naive = self.method.choose(logp_kV, len(self.ids), self.threshold, self._dice)
+        if len(logp_kV) == 1:
+            self.ids.append(token)
+            self.naive_picked.append(is_naive)
+            self.written += 1
+            return
+        best = int(logp_kV[EXPERT].argmax())
+        found = [(t, logp_kV[NAIVE, t].item(), logp_kV[EXPERT, t].item()) for t in (token, best)]
+        self._add(found[0], is_naive, found[1])
+
+    def _add(self, chosen: tuple[int, float, float], is_naive: bool, best: tuple[int, float, float]) -> None:
+        self.ids.append(chosen[0])
         self.naive_picked.append(is_naive)
-        self.naive_logp.append(round(naive_logp, 4))
-        self.expert_logp.append(round(expert_logp, 4))
+        self.logp[NAIVE].append(chosen[1])
+        self.logp[EXPERT].append(chosen[2])
+        self.best.append(best)
+        self.written += 1
+
+    def _ended(self) -> bool:
+        """EOS of either branch ends a text, and the end of its room; a cloze also ends with its line."""
+        if len(self.ids) >= self.room or self.ids[-1] in self.model.stop_ids:
+            return True
+        newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
+        return newline and bool(self.model.decode(self.ids).strip())
+
+    def _lost(self) -> int | None:
+        """The place from which a failed text is written again; None where that would only repeat it.
+
+        At temperature 0 the first naive token that the expert doubts, else the first that is not the expert's own;
+        ``adaptive`` doubts more with each attempt.
+        """
+        if self.method.temperature > 0:
+            return 0
+        if len(self.prompts) == 1:
+            return None
+        if self.method.mode == "adaptive":
+            self.threshold = (1 + self.threshold) / 2
+        limit = math.log(self.threshold if self.method.mode == "adaptive" else DOUBT)
+        naive = [t for t, picked in enumerate(self.naive_picked) if picked]
+        doubted = [t for t in naive if self.logp[EXPERT][t] < self.best[t][2] + limit]
+        other = [t for t in naive if self.ids[t] != self.best[t][0]]
+        return next(iter(doubted or other), None)
+
+    def signal(self, share: float) -> list[int] | None:
+        """The places of the ``share`` of tokens about which the branches disagree most; None for all."""
+        if share == 1:
+            return None
+        gap = [abs(n - e) for n, e in zip(*self.logp, strict=True)]
+        most = sorted(range(len(gap)), key=lambda t: -gap[t])[: math.ceil(share * len(gap))]
+        return sorted(most)
 
     def record(self) -> dict[str, Any]:
-        return {**{k: v for k, v in asdict(self).items() if k != "fact"}, "fact": self.fact.id}
-
-
-def _draw(logp_V: torch.Tensor, temperature: float, dice: random.Random) -> int:
-    """The argmax at temperature 0, else the inverse of the distribution function at one uniform draw."""
-    u = dice.random()
-    if temperature == 0:
-        return int(logp_V.argmax())
-    cumulative_V = (logp_V.double() / temperature).softmax(-1).cumsum(-1)
-    return min(int(torch.searchsorted(cumulative_V, u * cumulative_V[-1].item(), right=True)), len(logp_V) - 1)
-
-
-def _ended(model: LanguageModel, draft: Draft) -> bool:
-    """EOS of either branch ends a text; a cloze also ends with its line."""
-    last = draft.ids[-1]
-    return last in model.stop_ids or (
-        draft.fact.form == "cloze" and "\n" in model.decode([last]) and bool(model.decode(draft.ids).strip())
-    )
+        naive, expert = ([round(p, 4) for p in column] for column in self.logp)
+        return {
+            "fact": self.fact.id, "attempt": self.attempt, "ids": self.ids, "naive_picked": self.naive_picked,
+            "naive_logp": naive, "expert_logp": expert, "verified": self.verified, "source": self.source,
+        }  # fmt: skip
 
 
 def _report(drafts: Sequence[Draft]) -> dict[str, Any]:
-    tokens = [(p, n) for d in drafts for p, n in zip(d.naive_picked, d.naive_logp, strict=True)]
+    tokens = [(p, n) for d in drafts for p, n in zip(d.naive_picked, d.logp[NAIVE], strict=True)]
+    verified = [d for d in drafts if d.source == "mixed"]
     return {
         "target_sources": dict(Counter(d.source for d in drafts)),
+        "verified_at_once": sum(d.attempt == 0 for d in verified) / max(1, len(drafts)),
+        "verified": len(verified) / max(1, len(drafts)),
         "mean_attempts": sum(d.attempt + 1 for d in drafts) / max(1, len(drafts)),
         "effective_lambda": sum(p for p, _ in tokens) / max(1, len(tokens)),
         "target_nll": -sum(n for _, n in tokens) / max(1, len(tokens)),

@@ -6,9 +6,11 @@ and both distributions are renormalised over it:
 
     forward:  L = mean_t sum_{v in S_t} p_T(v) (log p_T(v) - log p_S(v))     p_T = p(. | x+, y_<t), p_S = p_theta(. | x, y_<t)
     reverse:  the same with T and S exchanged
+    jsd:      the mean of both sides' KL to (p_T + p_S) / 2
 
 SDFT, arXiv 2601.19897; OPSD, arXiv 2601.18734; the baseline of MixSD (arXiv 2605.16865): n rollouts, top-64, forward KL,
-teacher frozen at the base model (``teacher="current"`` lets it follow the student).
+teacher frozen at the base model. ``teacher="current"`` is the student itself, ``teacher="ema"`` follows it slowly:
+theta_T <- ema theta_T + (1 - ema) theta after each step.
 """
 
 from __future__ import annotations
@@ -16,17 +18,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from editbench.edit import Edit
-from editbench.methods._train import Trainer, label_states, train
+from editbench.matching import contains
+from editbench.methods._divergence import DIVERGENCES, divergence
+from editbench.methods._exposure import HOLD, AdaptiveExposure, FixedExposure
+from editbench.methods._train import Trainer, label_states, reworded, target_nll, train
+from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
 from editbench.types import Fact
 
-# N label positions of a batch, K teacher's top-k
+TEACHERS = ("frozen", "ema", "current")
+WATCHED = 16
+"""Facts whose nll tells an adaptive exposure how the student gets on."""
 
 
 @dataclass(frozen=True)
@@ -42,27 +50,44 @@ class OPSD(Trainer):
     temperature: float = 1.0
     """Of the student's rollouts."""
     max_new_tokens: int = 12
-    top_k: int = 64
+    top_k: int | None = 64
+    """Of the teacher; None: the whole vocabulary."""
     divergence: str = "forward"
-    """``forward`` KL(teacher || student) or ``reverse`` KL(student || teacher)."""
+    """``forward`` KL(teacher || student), ``reverse`` KL(student || teacher) or ``jsd``."""
     teacher: str = "frozen"
-    """``frozen``: the base model; ``current``: the student itself, without gradient."""
+    """``frozen``: the base model; ``ema``: follows the student slowly; ``current``: the student itself, without gradient."""
+    ema: float = 0.95
+    """What an ``ema`` teacher keeps of itself at each step."""
+    exposure: float | Literal["adaptive"] = 1.0
+    """Share of the note that the teacher sees; ``adaptive``: learned during training (``_exposure.py``)."""
+    verified: bool = False
+    """Learn only from rollouts in which the target stands, where a step has any."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.divergence not in ("forward", "reverse"):
-            raise ValueError(f"divergence is {self.divergence!r}; it must be forward or reverse")
-        if self.teacher not in ("frozen", "current"):
-            raise ValueError(f"teacher is {self.teacher!r}; it must be frozen or current")
-        if self.rollouts < 1 or self.max_new_tokens < 1 or self.top_k < 1 or self.temperature <= 0:
-            raise ValueError("rollouts, max_new_tokens and top_k must be at least 1, temperature above 0")
+        for name, known in (("divergence", DIVERGENCES), ("teacher", TEACHERS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+        if self.teacher == "ema" and self.lora is not None:
+            raise ValueError("an ema teacher follows all weights; with lora use frozen or current")
+        if self.rollouts < 1 or self.max_new_tokens < 1 or self.temperature <= 0:
+            raise ValueError("rollouts and max_new_tokens must be at least 1, temperature above 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError("top_k must be at least 1")
+        if self.exposure != "adaptive" and not 0 < self.exposure <= 1:
+            raise ValueError("exposure is a share, above 0 and at most 1, or adaptive")
+        if not 0 <= self.ema < 1:
+            raise ValueError("ema is a share, from 0 to below 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        taught = reworded(facts, self.rewordings)
         teacher = model if self.teacher == "current" or not facts else frozen_copy(model)
-        naive = [model.prompt_ids(fact.prompt, fact.form) for fact in facts]
-        expert = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in facts]
+        naive = [model.prompt_ids(fact.prompt, fact.form) for fact in taught]
+        exposure = AdaptiveExposure(self.seed) if self.exposure == "adaptive" else FixedExposure(self.exposure)
+        watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
         eos = model.tokenizer.eos_token_id
+        stated: list[float] = []
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
             rows = [i for i in batch for _ in range(self.rollouts)]
@@ -71,25 +96,34 @@ class OPSD(Trainer):
             )
             # a rollout that ended by itself ended with EOS, which is a choice to learn from too
             texts = [y + [eos] if len(y) < self.max_new_tokens and eos is not None else y for y in texts]
+            right = [j for j, i in enumerate(rows) if contains(model.decode(texts[j]), taught[i].answers)]
+            stated.append(len(right) / len(rows))
+            if self.verified and right:
+                rows, texts = ([column[j] for j in right] for column in (rows, texts))
             lengths = [len(y) for y in texts]
             with torch.no_grad():
-                seen = [expert[i] + y for i, y in zip(rows, texts, strict=True)]
+                if len(stated) % HOLD == 1 and self.exposure == "adaptive":
+                    exposure.update(len(stated) / self.steps(len(taught)), target_nll(model, watched)[0].item())
+                seen = [
+                    model.prompt_ids(taught[i].prompt, taught[i].form, context=guidance(taught[i], exposure.share)) + y
+                    for i, y in zip(rows, texts, strict=True)
+                ]
                 teacher_NV = teacher.logits(label_states(teacher, seen, lengths))
             student_NV = model.logits(label_states(model, [naive[i] + y for i, y in zip(rows, texts, strict=True)], lengths))
-            return top_k_divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
+            return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 
-        changes, log = train(self, model, len(facts), loss_of)
-        return self.edit(model, facts, changes, diagnostics=log)
+        follow = (lambda: follow_slowly(teacher, model, self.ema)) if self.teacher == "ema" else None
+        changes, log = train(self, model, len(taught), loss_of, follow)
+        # the share of the rollouts that state their fact: an on-policy method sees its own progress
+        seen = {"stated_at_first": stated[0], "stated_at_last": stated[-1]} if stated else {}
+        return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})
 
 
-def top_k_divergence(teacher_NV: torch.Tensor, student_NV: torch.Tensor, k: int, direction: str) -> torch.Tensor:
-    """Mean over positions of the KL divergence over the teacher's top-k tokens, both sides renormalised over them."""
-    top_NK = teacher_NV.topk(min(k, teacher_NV.shape[-1]), dim=-1).indices
-    log_t_NK = teacher_NV.gather(-1, top_NK).log_softmax(-1)
-    log_s_NK = student_NV.gather(-1, top_NK).log_softmax(-1)
-    if direction == "reverse":
-        log_t_NK, log_s_NK = log_s_NK, log_t_NK
-    return (log_t_NK.exp() * (log_t_NK - log_s_NK)).sum(-1).mean()
+@torch.no_grad()
+def follow_slowly(teacher: LanguageModel, student: LanguageModel, ema: float) -> None:
+    """theta_T <- ema theta_T + (1 - ema) theta."""
+    for mine, other in zip(teacher.model.parameters(), student.model.parameters(), strict=True):
+        mine.lerp_(other.detach(), 1 - ema)
 
 
 def frozen_copy(model: LanguageModel) -> LanguageModel:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._train import Example, Trainer, train_on_examples
+from editbench.methods._train import Example, Trainer, reworded, train_on_examples
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -31,7 +31,7 @@ class Sft(Trainer):
     """Passes over the facts; with so few tokens a pass, more of them than mixsd needs."""
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        changes, log = train_on_examples(self, model, [canonical(model, fact) for fact in facts])
+        changes, log = train_on_examples(self, model, [canonical(model, fact) for fact in reworded(facts, self.rewordings)])
         return self.edit(model, facts, changes, diagnostics=log)
 
 

@@ -13,11 +13,18 @@ import pytest
 import torch
 
 from editbench import progress, registry
+from editbench.edit import dense
 from editbench.errors import MethodError, OptionError
 from editbench.methods import mixsd as mixsd_module
-from editbench.methods._train import Example, Trainer, _batches, label_states, target_nll, train
+from editbench.methods._anchor import Anchor
+from editbench.methods._branches import Branches
+from editbench.methods._covariance import second_moments
+from editbench.methods._divergence import DIVERGENCES, divergence
+from editbench.methods._exposure import LEAST, AdaptiveExposure
+from editbench.methods._train import Example, Trainer, _batches, label_states, reworded, target_nll, train
+from editbench.methods._tunable import NULL_TOKENS
 from editbench.methods.mixsd import ON_FAIL, MixSD
-from editbench.methods.opsd import OPSD, frozen_copy, top_k_divergence
+from editbench.methods.opsd import OPSD, TEACHERS, follow_slowly, frozen_copy
 from editbench.methods.sft import Sft, canonical
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
@@ -144,8 +151,22 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("mixsd", {"on_fail": "retry"}),
         ("mixsd", {"temperature": "-1"}),
         ("mixsd", {"attempts": "0"}),
+        ("mixsd", {"mode": "coin"}),
+        ("mixsd", {"threshold": "0"}),
+        ("mixsd", {"signal": "1.5"}),
+        ("mixsd", {"top_k": "0"}),
+        ("mixsd", {"max_new_tokens": "0"}),
         ("opsd", {"divergence": "js"}),
-        ("opsd", {"teacher": "ema"}),
+        ("opsd", {"teacher": "wise"}),
+        ("opsd", {"teacher": "ema", "lora": "4"}),
+        ("opsd", {"ema": "1"}),
+        ("opsd", {"exposure": "0"}),
+        ("opsd", {"exposure": "some"}),
+        ("sft", {"lora": "0"}),
+        ("sft", {"null_space": "0.5"}),
+        ("sft", {"lora": "4", "null_space": "2"}),
+        ("sft", {"lora": "4", "ewc": "1"}),
+        ("sft", {"kl": "-1"}),
         ("opsd", {"top_k": "0"}),
         ("opsd", {"temperature": "0"}),
     ],
@@ -172,6 +193,15 @@ def test_bfloat16_trains_too(name, reader):
 # --- MixSD --------------------------------------------------------------------------------------------------
 
 
+def once(method, model, facts):
+    """One text for each fact, without a second try."""
+    return replace(method, attempts=1).mix(model, facts, Branches(model, 400))
+
+
+def targets(method, model, facts):
+    return method.targets(model, facts)[0]
+
+
 def greedy(model, fact, context, n):
     """The model's own greedy text, with the token that ended it."""
     ids = model.prompt_ids(fact.prompt, fact.form, context=context)
@@ -191,16 +221,19 @@ def test_the_pure_branches(family, taught, reader):
     model = reader(family) if taught else tiny_model(family)
     method = MixSD(max_new_tokens=10)
     for lam, context in ((0.0, guidance), (1.0, lambda fact: None)):
-        for draft in method.mix(model, FACTS, lam, 0):
+        for draft in once(replace(method, lam=lam), model, FACTS):
             assert draft.ids == greedy(model, draft.fact, context(draft.fact), 10)
             assert draft.naive_picked == [lam == 1.0] * len(draft.ids)
-            assert len(draft.naive_logp) == len(draft.expert_logp) == len(draft.ids)
+            assert len(draft.logp[0]) == len(draft.logp[1]) == len(draft.ids)
 
 
 def test_both_branches_log_probabilities_are_recorded(reader):
     model = reader("llama")
-    for draft in MixSD(max_new_tokens=10, temperature=1.0).mix(model, FACTS, 0.5, 0):
-        for context, kept in ((None, draft.naive_logp), (guidance(draft.fact), draft.expert_logp)):
+    methods = [MixSD(max_new_tokens=10, temperature=1.0, lam=0.5), MixSD(max_new_tokens=10, lam=0.0), MixSD(mode="adaptive")]
+    drafts = [draft for method in methods for draft in once(method, model, FACTS)]
+    drafts += targets(MixSD(max_new_tokens=10, lam=0.6, on_fail="keep"), model, FACTS)
+    for draft in drafts:
+        for context, kept in ((None, draft.logp[0]), (guidance(draft.fact), draft.logp[1])):
             prompt = model.prompt_ids(draft.fact.prompt, draft.fact.form, context=context)
             (logp,) = model.target_logprobs([(prompt, draft.ids)])
             np.testing.assert_allclose(kept, logp.numpy(), rtol=1e-3, atol=1e-3)
@@ -212,7 +245,7 @@ def test_texts_do_not_depend_on_slots_or_order():
 
     def written(method, facts):
         with unchanged(model, "targets"):
-            drafts = method.targets(model, facts)
+            drafts = targets(method, model, facts)
         assert [d.fact for d in drafts] == list(facts)
         return {d.fact.id: (d.ids, d.naive_picked, d.attempt) for d in drafts}
 
@@ -260,7 +293,7 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
 def test_verified_texts_are_trained_on_as_written(reader):
     model = reader("llama")
     method = options(MixSD, lam=0.0)
-    drafts = method.targets(model, FACTS)
+    drafts = targets(method, model, FACTS)
     assert [d.source for d in drafts] == ["mixed"] * 4 and all(d.verified and d.attempt == 0 for d in drafts)
     for draft in drafts:
         assert draft.fact.target in model.decode(draft.ids)
@@ -269,10 +302,10 @@ def test_verified_texts_are_trained_on_as_written(reader):
 
 def test_a_fact_is_tried_until_it_is_stated(reader):
     model = reader("llama")
-    drafts = MixSD(lam=0.2, temperature=1.0, attempts=30, max_new_tokens=8, on_fail="drop").targets(model, FACTS)
+    drafts = targets(MixSD(lam=0.2, temperature=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
     assert all(d.verified for d in drafts) and max(d.attempt for d in drafts) > 0
     # a pure greedy branch would repeat itself, so it is tried once
-    drafts = MixSD(lam=1.0, attempts=30, max_new_tokens=8, on_fail="drop").targets(model, FACTS)
+    drafts = targets(MixSD(lam=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
     assert {(d.source, d.attempt) for d in drafts} == {("dropped", 0)}
 
 
@@ -282,7 +315,7 @@ def test_the_law_of_the_mixture(lam, temperature):
     model, n = tiny_model("llama"), 4000
     facts = [replace(FACTS[0], id=f"copy-{i}") for i in range(n)]
     method = MixSD(lam=lam, temperature=temperature, max_new_tokens=1)
-    drafts = [draft for start in range(0, n, 500) for draft in method.mix(model, facts[start : start + 500], lam, 0)]
+    drafts = once(method, model, facts)
 
     def p(context):
         ids = model.prompt_ids(FACTS[0].prompt, context=context)
@@ -305,8 +338,7 @@ def test_the_second_token_continues_the_shared_text():
     """Whichever branch wrote the first token, both read it: p(y_2 | x, y_1) and p(y_2 | x+, y_1) mix."""
     model, n = tiny_model("llama"), 3000
     facts = [replace(FACTS[0], id=f"copy-{i}") for i in range(n)]
-    method = MixSD(temperature=1.0, max_new_tokens=2)
-    drafts = [draft for start in range(0, n, 500) for draft in method.mix(model, facts[start : start + 500], 0.5, 0)]
+    drafts = once(MixSD(lam=0.5, temperature=1.0, max_new_tokens=2), model, facts)
     (first, _), *_ = Counter(d.ids[0] for d in drafts).most_common()
     seconds = Counter(d.ids[1] for d in drafts if d.ids[0] == first and len(d.ids) > 1)
     total = sum(seconds.values())
@@ -319,6 +351,105 @@ def test_the_second_token_continues_the_shared_text():
     for token in np.argsort(-mixture)[:5]:
         q = mixture[token]
         assert abs(seconds[int(token)] - total * q) < 4 * math.sqrt(total * q * (1 - q))
+
+
+# --- modes and second tries ---------------------------------------------------------------------------------
+
+
+def conditional(model, fact, context, ids):
+    """p(. | prompt, ids), from one forward pass without a cache."""
+    prompt = model.prompt_ids(fact.prompt, fact.form, context=context)
+    with torch.no_grad():
+        return model.model(input_ids=torch.tensor([prompt + list(ids)]), use_cache=False).logits[0, -1].double().softmax(-1)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
+@pytest.mark.parametrize("slots", [1, 2, 48])
+def test_adaptive_texts_follow_the_rule(family, slots, reader):
+    """The naive token stands where the expert finds it at least half as probable as its own best."""
+    model = reader(family)
+    for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(model, FACTS, Branches(model, slots)):
+        for t, (token, picked) in enumerate(zip(draft.ids, draft.naive_picked, strict=True)):
+            naive, expert = (conditional(model, draft.fact, c, draft.ids[:t]) for c in (None, guidance(draft.fact)))
+            stands = expert[naive.argmax()] >= 0.5 * expert.max()
+            assert picked == stands and token == (naive if stands else expert).argmax()
+
+
+def test_a_threshold_of_one_is_the_expert(reader):
+    model = reader("llama")
+    expert, strict = (once(m, model, FACTS) for m in (MixSD(lam=0.0), MixSD(mode="adaptive", threshold=1.0)))
+    assert [d.ids for d in expert] == [d.ids for d in strict] and all(d.verified for d in strict)
+
+
+@pytest.mark.parametrize(("lam", "pattern"), [(0.5, "010101"), (0.25, "000100"), (0.75, "011101")])
+def test_alternate_is_a_fixed_pattern(lam, pattern):
+    drafts = once(MixSD(mode="alternate", lam=lam, max_new_tokens=6), tiny_model("llama"), FACTS)
+    assert all(d.naive_picked == [p == "1" for p in pattern][: len(d.ids)] for d in drafts)
+    assert max(len(d.ids) for d in drafts) == 6
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "gemma3"])
+@pytest.mark.parametrize("method", [MixSD(lam=0.7), MixSD(mode="adaptive", threshold=1e-9), MixSD(mode="alternate", lam=0.8)])
+def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, reader):
+    """What stays before the place is the earlier text, what is there is the expert's own token, and what follows is what
+    a forward pass without a cache gives: taking tokens back leaves no trace in it."""
+    model = reader(family)
+    method = replace(method, max_new_tokens=8, attempts=20)
+    branches = Branches(model, 3)
+    first, final = once(method, model, FACTS), method.mix(model, FACTS, branches)
+    again = [(a, b) for a, b in zip(first, final, strict=True) if b.attempt]
+    assert all(b.verified for b in final) and again, "nothing was tried again"
+    for before, after in again:
+        assert not before.verified and before.ids != after.ids
+        place = next(t for t, (a, b) in enumerate(zip(before.ids, after.ids, strict=False)) if a != b)
+        assert before.naive_picked[place] and not after.naive_picked[place]
+        for t, token in enumerate(after.ids):
+            naive, expert = (conditional(model, after.fact, c, after.ids[:t]) for c in (None, guidance(after.fact)))
+            assert token == (naive if after.naive_picked[t] else expert).argmax()
+            assert after.logp[0][t] == pytest.approx(naive[token].log().item(), abs=2e-3)
+            assert after.logp[1][t] == pytest.approx(expert[token].log().item(), abs=2e-3)
+    written = sum(d.written for d in final)
+    assert branches.decoded_tokens <= 2 * written, "a token was encoded twice"
+    assert branches.prompt_tokens == sum(len(prompt) for d in final for prompt in d.prompts)
+
+
+def test_a_text_that_only_repeats_itself_is_given_up(reader):
+    """All of the expert's own words and no fact: a second try would be the first one."""
+    model = tiny_model("llama")
+    for method in (MixSD(lam=0.5, attempts=50), MixSD(mode="adaptive", attempts=50), MixSD(mode="alternate", attempts=50)):
+        for draft in replace(method, max_new_tokens=4).mix(model, FACTS, Branches(model, 8)):
+            assert not draft.verified and draft.attempt < 49
+
+
+def test_draws_stay_among_the_top_k():
+    model = tiny_model("llama")
+    for draft in once(MixSD(temperature=5.0, top_k=3, max_new_tokens=6, lam=0.5), model, FACTS):
+        for t, token in enumerate(draft.ids):
+            context = None if draft.naive_picked[t] else guidance(draft.fact)
+            assert token in conditional(model, draft.fact, context, draft.ids[:t]).topk(3).indices
+
+
+def test_loss_on_the_signal_only(reader):
+    """The places where the branches disagree most; the others carry no loss."""
+    model = reader("llama")
+    method = MixSD(signal=0.4)
+    (draft, *_) = targets(method, model, FACTS)
+    example = method._example(model, draft)
+    gaps = [abs(a - b) for a, b in zip(*draft.logp, strict=True)]
+    assert len(example.counted) == math.ceil(0.4 * len(gaps))
+    assert min(gaps[t] for t in example.counted) >= max(gaps[t] for t in range(len(gaps)) if t not in example.counted)
+    loss, count = target_nll(model, [example])
+    (logp,) = model.target_logprobs([(list(example.prompt_ids), list(example.target_ids))])
+    assert count == len(example.counted)
+    assert loss.item() == pytest.approx(-logp[list(example.counted)].mean().item(), abs=1e-4)
+
+
+def test_room_follows_the_demonstration():
+    model = tiny_model("llama")
+    worked = replace(FACTS[0], demonstration="First this, then that, and so on: " + "so " * 40)
+    length = len(model.pair_ids(worked.prompt, worked.demonstration)[1])
+    assert MixSD()._room(model, FACTS[0]) == 24 and MixSD()._room(model, worked) == length * 3 // 2 > 24
+    assert MixSD(max_new_tokens=7)._room(model, worked) == 7
 
 
 def test_progress_ends_where_it_should(reader):
@@ -349,35 +480,40 @@ def test_progress_ends_where_it_should(reader):
 # --- OPSD ---------------------------------------------------------------------------------------------------
 
 
-def numpy_divergence(teacher, student, k, direction):
+def numpy_divergence(teacher, student, k, kind):
+    def kl(p, q):
+        return (p * np.log(p / q)).sum()
+
     total = 0.0
     for t, s in zip(teacher, student, strict=True):
         top = np.argsort(-t)[:k]
         p = np.exp(t[top]) / np.exp(t[top]).sum()
         q = np.exp(s[top]) / np.exp(s[top]).sum()
-        p, q = (p, q) if direction == "forward" else (q, p)
-        total += (p * np.log(p / q)).sum()
+        m = (p + q) / 2
+        total += {"forward": kl(p, q), "reverse": kl(q, p), "jsd": (kl(p, m) + kl(q, m)) / 2}[kind]
     return total / len(teacher)
 
 
-@pytest.mark.parametrize("k", [1, 3, 16, 40, 400])
-@pytest.mark.parametrize("direction", ["forward", "reverse"])
-def test_the_divergence_equals_the_formula(direction, k):
+@pytest.mark.parametrize("k", [1, 3, 16, 40, 400, None])
+@pytest.mark.parametrize("kind", DIVERGENCES)
+def test_the_divergence_equals_the_formula(kind, k):
     dice = torch.Generator().manual_seed(0)
     teacher, student = (2 * torch.randn(7, 40, generator=dice, dtype=torch.float64) for _ in range(2))
-    have = top_k_divergence(teacher, student, k, direction).item()
-    assert have == pytest.approx(numpy_divergence(teacher.numpy(), student.numpy(), k, direction), abs=1e-12)
-    assert have > 0 or k == 1
-    assert top_k_divergence(teacher, teacher + 3.0, k, direction).item() == pytest.approx(0, abs=1e-12)
-    if k > 1:
-        other = {"forward": "reverse", "reverse": "forward"}[direction]
-        assert have != pytest.approx(top_k_divergence(teacher, student, k, other).item(), rel=1e-3)
+    have = divergence(teacher, student, k, kind).item()
+    assert have == pytest.approx(numpy_divergence(teacher.numpy(), student.numpy(), k, kind), abs=1e-12)
+    assert divergence(teacher, teacher + 3.0, k, kind).item() == pytest.approx(0, abs=1e-12)
+    if k != 1:
+        others = [divergence(teacher, student, k, other).item() for other in DIVERGENCES if other != kind]
+        assert have > 0 and all(have != pytest.approx(other, rel=1e-3) for other in others)
+    if kind == "jsd":
+        assert have <= math.log(2)
+        assert k is not None or have == pytest.approx(divergence(student, teacher, None, kind).item())
 
 
 def test_the_gradient_goes_to_the_student_only():
     teacher, student = torch.randn(3, 9, requires_grad=True), torch.randn(3, 9, requires_grad=True)
-    for direction in ("forward", "reverse"):
-        (gradient,) = torch.autograd.grad(top_k_divergence(teacher.detach(), student, 4, direction), student)
+    for kind in DIVERGENCES:
+        (gradient,) = torch.autograd.grad(divergence(teacher.detach(), student, 4, kind), student)
         top = teacher.topk(4).indices
         outside = torch.ones(3, 9).scatter(1, top, 0.0).bool()
         assert gradient[outside].abs().max() == 0 and gradient.abs().sum() > 0
@@ -385,20 +521,34 @@ def test_the_gradient_goes_to_the_student_only():
 
 def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     """Without a note teacher and student are the same model on the same prompt: the loss is zero."""
-    monkeypatch.setattr("editbench.methods.opsd.guidance", lambda fact: None)
+    monkeypatch.setattr("editbench.methods.opsd.guidance", lambda fact, share: None)
     edit = options(OPSD, weight_decay=0.0, epochs=1).inject(tiny_model("llama"), FACTS)
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
 
-@pytest.mark.parametrize("divergence", ["forward", "reverse"])
-@pytest.mark.parametrize("teacher", ["frozen", "current"])
-def test_opsd_teaches(divergence, teacher, reader):
+@pytest.mark.parametrize("kind", DIVERGENCES)
+@pytest.mark.parametrize("more", [{"teacher": t} for t in TEACHERS] + [{"top_k": None}, {"verified": True}], ids=str)
+def test_opsd_teaches(kind, more, reader):
     model = reader("llama")
     before = target_logp(model, FACTS)
-    edit = options(OPSD, divergence=divergence, teacher=teacher, epochs=6).inject(model, FACTS)
+    with unchanged(model, "inject"):
+        edit = options(OPSD, divergence=kind, epochs=6, **more).inject(model, FACTS)
     with edit.applied(model):
         assert target_logp(model, FACTS) > before + 0.1
     assert math.isfinite(edit.diagnostics["final_loss"])
+    assert 0 <= edit.diagnostics["stated_at_first"] <= 1
+
+
+def test_an_ema_teacher_follows_slowly():
+    student = tiny_model("llama")
+    teacher = frozen_copy(student)
+    name = "model.layers.0.mlp.up_proj.weight"
+    with torch.no_grad():
+        student.weight(name).add_(1.0)
+    for n in (1, 2):
+        follow_slowly(teacher, student, 0.9)
+        gap = (student.weight(name) - teacher.weight(name)).detach()
+        torch.testing.assert_close(gap, torch.full_like(gap, 0.9**n), rtol=1e-5, atol=1e-5)
 
 
 def test_the_frozen_teacher_stays():
@@ -409,3 +559,160 @@ def test_the_frozen_teacher_stays():
         model.weight("model.layers.0.mlp.up_proj.weight").add_(1)
     assert teacher.fingerprint() != model.fingerprint()
     assert not any(p.requires_grad for p in teacher.model.parameters())
+
+
+# --- what holds a trainer near the base, and adapters -------------------------------------------------------
+
+
+def distance(edit):
+    return sum(dense(change).double().pow(2).sum().item() for change in edit.changes.values()) ** 0.5
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("held", [{"l2": 100.0}, {"ewc": 100.0}, {"kl": 10.0}, {"replay": 10.0}], ids=str)
+def test_what_holds_a_trainer_near_the_base(family, held):
+    """The targets are still learned; the distance it is about is smaller than without."""
+    model = tiny_model(family)
+    anchor = Anchor(model, replay=1.0, kl=1.0, l2=1.0, ewc=1.0, seed=3)
+    before = target_logp(model, FACTS)
+    (kind,) = held
+
+    def measured(**more):
+        with unchanged(model, "inject"):
+            edit = options(Sft, epochs=6, weight_decay=0.0, **more).inject(model, FACTS)
+        with edit.applied(model), torch.no_grad():
+            assert target_logp(model, FACTS) > before + 0.05
+            anchor.kl, anchor.replay = float(kind == "kl"), float(kind == "replay")
+            anchor._queue = list(range(len(anchor.texts)))
+            drift = float(sum(anchor.loss() for _ in range(4)))
+        weighted = sum((anchor.fisher[n] * c**2).sum().item() for n, c in edit.changes.items())
+        return {"l2": distance(edit), "ewc": weighted, "kl": drift, "replay": drift}[kind]
+
+    assert measured(**held) < 0.95 * measured()
+
+
+def test_the_pull_of_l2_and_ewc_is_the_gradient():
+    model = tiny_model("llama")
+    anchor = Anchor(model, replay=0.0, kl=0.0, l2=0.3, ewc=0.7, seed=0)
+    mean = sum(f.sum() for f in anchor.fisher.values()) / sum(f.numel() for f in anchor.fisher.values())
+    assert mean.item() == pytest.approx(1.0, rel=1e-4)
+    parameters = dict(model.model.named_parameters())
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    with torch.no_grad():
+        for p in parameters.values():
+            p.add_(0.01 * torch.randn_like(p))
+    moved = {name: p.detach() - before[name] for name, p in parameters.items()}
+    anchor.pull(parameters, before)
+    for name, p in parameters.items():
+        torch.testing.assert_close(p.grad, 2 * (0.3 + 0.7 * anchor.fisher[name]) * moved[name], rtol=1e-4, atol=1e-6)
+
+
+def test_the_base_itself_is_not_pulled():
+    model = tiny_model("llama")
+    anchor = Anchor(model, replay=0.0, kl=5.0, l2=0.0, ewc=0.0, seed=0)
+    with torch.no_grad():
+        assert abs(float(anchor.loss())) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_adapters_are_factors_of_a_change(family, name, reader):
+    """Low-rank, on every linear layer, without a trace in the model; applied they teach."""
+    model = reader(family) if name != "sft" else tiny_model(family)
+    names, modules = [n for n, _ in model.model.named_parameters()], [n for n, _ in model.model.named_modules()]
+    before = target_logp(model, FACTS)
+    with unchanged(model, "inject"):
+        edit = options(registry.get("methods", name), lora=3, lr=2e-2, epochs=6).inject(model, FACTS)
+    assert names == [n for n, _ in model.model.named_parameters()] and modules == [n for n, _ in model.model.named_modules()]
+    assert not hasattr(model.model, "peft_config")
+    assert len(edit.changes) >= 4 * model.layout.depth
+    for weight, (left, right) in edit.changes.items():
+        assert left.shape[1] == right.shape[0] == 3 and (left @ right).shape == model.weight(weight).shape
+    with edit.applied(model):
+        assert target_logp(model, FACTS) > before + 0.1
+
+
+def test_adapters_equal_what_was_trained():
+    """The loss that the third step saw, through peft's modules, is the loss of the edit that two steps made."""
+    model = tiny_model("llama")
+    examples = [canonical(model, fact) for fact in FACTS]
+    method = options(Sft, lora=4, lr=1e-2, batch_size=4, min_steps=1, warmup=0.0)
+    seen = []
+
+    def loss_of(batch):
+        loss, count = target_nll(model, examples)
+        seen.append(loss.item())
+        return loss, count
+
+    train(replace(method, epochs=3), model, len(FACTS), loss_of)
+    changes, _ = train(replace(method, epochs=2), model, len(FACTS), loss_of)
+    with method.edit(model, FACTS, changes).applied(model), torch.no_grad():
+        assert target_nll(model, examples)[0].item() == pytest.approx(seen[2], rel=1e-3) != pytest.approx(seen[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_adapters_in_the_null_space(family):
+    """On the directions that ordinary keys use the change does nothing, and only MLP outputs are changed."""
+    model = tiny_model(family)
+    edit = options(Sft, lora=4, lr=2e-2, epochs=8, null_space=0.5).inject(model, FACTS)
+    layers = tuple(range(model.layout.depth))
+    assert set(edit.changes) == {model.layout.weight_name(layer) for layer in layers}
+    for layer, moment in second_moments(model, layers, "self", NULL_TOKENS, 0).items():
+        change = dense(edit.changes[model.layout.weight_name(layer)])
+        delta_df = change.T if model.layout.transposed else change
+        values, vectors = moment.eigen
+        used = vectors[:, len(values) // 2 :]
+        assert delta_df.norm() > 0 and (delta_df @ used).norm() < 1e-4 * delta_df.norm()
+
+
+# --- how much the teacher sees ------------------------------------------------------------------------------
+
+
+def test_a_share_of_the_note():
+    fact = FACTS[0]
+    whole, half = guidance(fact).split("Note: ")[1], guidance(fact, 0.5).split("Note: ")[1]
+    assert whole == fact.statement and whole.startswith(half) and len(half.split()) == math.ceil(len(whole.split()) / 2)
+    assert guidance(fact, 1.0) == guidance(fact)
+
+
+def test_the_exposure_controller_learns_what_helps():
+    """A student that progresses by as much as the teacher hides: the shares fall."""
+    controller, nll = AdaptiveExposure(seed=0), 8.0
+    for step in range(400):
+        controller.update(step / 400, nll)
+        nll = 8.0 if step % 40 == 39 else nll - 0.3 * (1 - controller.share)
+    assert all(LEAST <= share < 1 for share in controller.shares)
+    assert np.mean(controller.shares[-100:]) < np.mean(controller.shares[:100]) - 0.05
+    assert controller.shares != [0] and AdaptiveExposure(seed=0).shares == []
+
+
+def test_opsd_adapts_what_its_teacher_sees(reader):
+    model = reader("llama")
+    with unchanged(model, "inject"):
+        edit = options(OPSD, exposure="adaptive", epochs=8).inject(model, FACTS)
+    assert LEAST <= edit.diagnostics["exposure_mean"] < 1
+    again = options(OPSD, exposure="adaptive", epochs=8).inject(model, FACTS)
+    assert again.diagnostics["exposure_mean"] == edit.diagnostics["exposure_mean"]
+
+
+# --- rewordings ---------------------------------------------------------------------------------------------
+
+
+def test_frames_keep_the_fact():
+    framed = reworded(FACTS, 2)
+    assert len(framed) == 3 * len(FACTS) and len({fact.id for fact in framed}) == len(framed)
+    assert reworded(FACTS, 0) == list(FACTS)
+    for i, fact in enumerate(framed):
+        origin = FACTS[i // 3]
+        assert origin.prompt in fact.prompt and (fact.target, fact.subject) == (origin.target, origin.subject)
+        assert (fact.prompt == origin.prompt) == (i % 3 == 0) and fact.id.startswith(origin.id)
+        assert fact.form == "question" or fact.prompt.endswith(origin.prompt), "a cloze must still end where the target begins"
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_facts_are_taught_in_their_frames(name, reader):
+    model, method = reader("llama"), registry.get("methods", name)
+    with unchanged(model, "inject"):
+        edit = options(method, rewordings=2, epochs=3, min_steps=1).inject(model, FACTS)
+    assert edit.facts == FACTS
+    assert edit.diagnostics["steps"] == 3 * math.ceil(3 * len(FACTS) / options(method).batch_size)

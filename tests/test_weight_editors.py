@@ -19,6 +19,7 @@ from editbench.methods._hooks import added, read_at
 from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
+from editbench.own_text import TOPICS
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
 from editbench.types import Fact
 
@@ -401,14 +402,14 @@ def test_the_models_own_text(own_cache):
         (moment,) = second_moments(model, [1], "self", 500, 0).values()
 
     def written(seed):
-        return [row for block in _covariance._own_text(model, 500, seed) for row in block]
+        return [row for block in _covariance._written(model, 500, seed) for row in block]
 
     rows = written(0)
     assert moment.tokens == sum(len(row) - 1 for row in rows) >= 500
     assert rows == written(0) != written(1)
     user = model.tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
     assert [row[: len(user)] == user for row in rows] == [i % 4 == 2 for i in range(len(rows))] and len(rows) > 7
-    article = model.prompt_ids(f"An article about {_covariance.TOPICS[0]}\n\n")
+    article = model.prompt_ids(f"An article about {TOPICS[0]}\n\n")
     assert rows[3][: len(article)] == article
 
 
