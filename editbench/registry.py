@@ -53,12 +53,14 @@ def service(name: str) -> Any:
 
 
 def check(group: str, name: str) -> str:
-    """``module:Class`` of the plug-in called ``name``; imports nothing of it.
+    """``module:Class`` of the plug-in called ``name`` (of a pair of methods, ``ONE+OTHER``, those of both); imports nothing.
 
     Raises:
         UnknownNameError: no such name; suggests the nearest ones.
         PluginError: a name that cannot stand between commas or in a path.
     """
+    if group == "methods" and "+" in name:
+        return "+".join(check(group, part) for part in name.split("+"))
     table = _table(group)
     if name not in table:
         raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
@@ -71,12 +73,17 @@ def check(group: str, name: str) -> str:
 
 
 def get(group: str, name: str) -> Any:
-    """The plug-in class called ``name``.
+    """The plug-in class called ``name``; ``ONE+OTHER`` is a pair of methods as one (``compose.py``).
 
     Raises:
+        OptionError: a pair that is none.
         UnknownNameError: no such name; suggests the nearest ones.
         PluginError: the plug-in's module fails to import, or lacks the class, or the class is not complete.
     """
+    if group == "methods" and "+" in name:
+        from editbench.compose import compose
+
+        return compose(name, [(part, get(group, part)) for part in name.split("+")])
     module, _, attribute = check(group, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,111 @@
+"""Two methods as one: ``memit+mixsd`` gives the surgical facts to the first, the others to the second, and makes one edit.
+
+Surgical is a fact that one vector at its subject can carry: a given subject that stands once in the prompt, no worked
+demonstration, a target of at most ``SURGICAL_WORDS`` words. The second method works on the model that the first has edited, so
+that it neither learns nor forgets past it; the changes of both are added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from editbench.errors import MethodError, OptionError
+from editbench.plugin import Method
+from editbench.types import Fact
+
+if TYPE_CHECKING:
+    from editbench.edit import Edit
+    from editbench.models import LanguageModel
+
+SURGICAL_WORDS = 4
+
+
+def is_surgical(fact: Fact) -> bool:
+    return (
+        fact.subject is not None
+        and fact.prompt.count(fact.subject) == 1
+        and fact.demonstration is None
+        and len(fact.target.split()) <= SURGICAL_WORDS
+    )
+
+
+@dataclass(frozen=True)
+class Composed(Method):
+    """The base of what ``compose`` makes."""
+
+    summary: ClassVar[str] = "the surgical facts by one method, the others by another"
+    parts: ClassVar[tuple[tuple[str, type[Method]], ...]] = ()
+
+    methods: tuple[Method, ...] = ()
+
+    @classmethod
+    def from_options(cls, name: str, options: dict[str, Any]) -> Method:
+        """Options are written PART.KEY (``memit.lam``); ``seed`` is for both."""
+        mine: dict[str, dict[str, Any]] = {part: {} for part, _ in cls.parts}
+        for key, value in options.items():
+            part, dot, option = key.partition(".")
+            if key == "seed":
+                for one in mine.values():
+                    one.setdefault("seed", value)
+            elif not dot or part not in mine:
+                raise OptionError(f"Method {name!r} has no option {key!r}. Write PART.KEY, with PART one of {', '.join(mine)}.")
+            else:
+                mine[part][option] = value
+        built = tuple(method.from_options(part, mine[part]) for part, method in cls.parts)
+        return cls(seed=built[0].seed, methods=built)
+
+    def options(self) -> dict[str, Any]:
+        return {f"{one.name}.{key}": value for one in self.methods for key, value in one.options().items()}
+
+    def prepare(self, model: LanguageModel) -> None:
+        for one in self.methods:
+            one.prepare(model)
+
+    def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        from editbench.edit import dense
+
+        first, second = self.methods
+        surgical, bulk = [f for f in facts if is_surgical(f)], [f for f in facts if not is_surgical(f)]
+        one = first.inject(model, surgical)
+        with one.applied(model):
+            other = second.inject(model, bulk)
+        for edit in (one, other):
+            if edit.context is not None:
+                raise MethodError(f"{edit.method} changes no weights, so it cannot be a part of {self.name}.")
+        changes = {**one.changes, **other.changes}
+        for name in set(one.changes) & set(other.changes):
+            changes[name] = (dense(one.changes[name]) + dense(other.changes[name])).float()
+        return self.edit(
+            model,
+            facts,
+            changes,
+            keys=one.keys,
+            diagnostics={
+                "facts_by_method": {first.name: len(surgical), second.name: len(bulk)},
+                first.name: dict(one.diagnostics),
+                second.name: dict(other.diagnostics),
+                "warnings": [w for edit in (one, other) for w in edit.diagnostics.get("warnings", ())],
+            },
+            records=[{"method": edit.method, **record} for edit in (one, other) for record in edit.records],
+        )
+
+
+def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Composed]:
+    """The method called ``name`` made of two others.
+
+    Raises:
+        OptionError: not two different ones.
+    """
+    if len(parts) != 2 or parts[0][0] == parts[1][0]:
+        raise OptionError(f"{name!r} is no pair of methods. Write two different ones, as in memit+mixsd.")
+    about = {
+        "name": name,
+        "parts": tuple(parts),
+        "version": sum(method.version << (8 * i) for i, (_, method) in enumerate(parts)),
+        "needs_subject": False,
+        "needs_covariance": any(method.needs_covariance for _, method in parts),
+        "__doc__": Composed.__doc__,
+    }
+    return type(name, (Composed,), about)
