@@ -28,33 +28,96 @@ app = typer.Typer(
 
 @app.command()
 def compare(
-    methods: Annotated[str, typer.Option(help="Names between commas; base and ice are always added.")] = "mixsd,memit,sft",
+    methods: Annotated[
+        str, typer.Option(help="Names between commas; base and ice are always added. NAME@LABEL: NAME with options of its own.")
+    ] = "mixsd,memit,sft",
     model: Model = "smollm2-135m",
-    corpus: Annotated[str, typer.Option(help="See 'editbench list corpora'; 'local' reads your --data.")] = "demo-counterfact",
-    data: Annotated[str | None, typer.Option(help="File, hub id or URL for a corpus that is not built in.")] = None,
-    n: Annotated[int, typer.Option("-n", help="Facts to inject.")] = 50,
+    corpus: tools.CorpusName = "demo-counterfact",
+    data: tools.Data = None,
+    n: tools.Count = 50,
     part: Annotated[str, typer.Option(help="Slice of the corpus: test, or dev for choosing hyper-parameters.")] = "test",
-    tasks: Annotated[str, typer.Option(help="Retention tasks: default, none, or lm-eval names between commas.")] = "default",
-    limit: Annotated[int | None, typer.Option(help="Items per retention task; 0 for all.")] = 100,
-    task_data: Annotated[list[str], typer.Option(metavar="TASK=PATH", help="Local data of a standard task.")] = [],  # noqa: B006
-    regime: Annotated[str, typer.Option(help="How facts arrive; batch: all at once.")] = "batch",
+    tasks: tools.Tasks = "default",
+    limit: tools.Limit = 100,
+    task_data: tools.TaskData = [],  # noqa: B006
+    regime: tools.Regime = "batch",
     seed: Seed = 0,
-    option: Annotated[list[str], typer.Option(metavar="METHOD.KEY=VALUE", help="A method's own option; repeatable.")] = [],  # noqa: B006
-    output: Annotated[Path | None, typer.Option(help="Run folder; the same folder again resumes.")] = None,
+    option: Annotated[
+        list[str], typer.Option(metavar="METHOD.KEY=VALUE", help="A method's own option, or a variant's; repeatable.")
+    ] = [],  # noqa: B006
+    output: tools.RunFolder = None,
     precision: Precision = "auto",
-    allow_conflicts: Annotated[bool, typer.Option(help="Let one prompt have two targets.")] = False,
+    allow_conflicts: tools.AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Inject the same facts with each method, and table what each gained and what it destroyed."""
+    names = tools.method_names(methods)
+    _, summaries = _run(
+        names, tools.method_options(option), tasks, task_data, output, as_json, model=model, corpus=corpus, data=data, n=n,
+        part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
+        layout=pairs(layout, "--layout"),
+    )  # fmt: skip
+    _end(summaries)
+
+
+@app.command()
+def sweep(
+    method: Annotated[str, typer.Option(help="The method whose options are tried; base and ice are always added.")],
+    over: Annotated[
+        list[str], typer.Option(metavar="KEY=VALUE,VALUE", help="An option and its values; repeated: every combination.")
+    ],
+    model: Model = "smollm2-135m",
+    corpus: tools.CorpusName = "demo-counterfact",
+    data: tools.Data = None,
+    n: tools.Count = 50,
+    part: Annotated[
+        str, typer.Option(help="Slice of the corpus: dev, since a sweep chooses hyper-parameters; test for a curve to report.")
+    ] = "dev",
+    tasks: tools.Tasks = "default",
+    limit: tools.Limit = 100,
+    task_data: tools.TaskData = [],  # noqa: B006
+    regime: tools.Regime = "batch",
+    seed: Seed = 0,
+    option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="An option that all points share; repeatable.")] = [],  # noqa: B006
+    output: tools.RunFolder = None,
+    precision: Precision = "auto",
+    allow_conflicts: tools.AllowConflicts = False,
+    layout: LayoutParts = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Try values of one method's options, and draw what is memorized against what is retained."""
+    from editbench import console, registry
+
+    registry.check("methods", method)
+    points = tools.variants(method, over, option)
+    folder, summaries = _run(
+        tuple(points), points, tasks, task_data, output, as_json, model=model, corpus=corpus, data=data, n=n,
+        part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
+        layout=pairs(layout, "--layout"),
+    )  # fmt: skip
+    try:
+        pictures = _draw([folder], folder / "trade_off.png")
+    except RecordError as error:  # the run is done and kept
+        console.say(f"No picture: {error}")
+    else:
+        console.say(f"Memorization against retention: {pictures}")
+    _end(summaries)
+
+
+def _run(
+    names: tuple[str, ...],
+    options: dict[str, dict[str, str]],
+    tasks: str,
+    task_data: list[str],
+    output: Path | None,
+    as_json: bool,
+    **conditions: Any,
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Runs and shows ``names`` and the baselines under ``conditions``, fields of ``RunConfig``: the folder, the summaries."""
     from editbench import console, progress, registry
     from editbench.records import RunStore
 
-    names = tuple(name.strip() for name in methods.split(",") if name.strip())
-    if not names:
-        raise OptionError("--methods names no method. See 'editbench list methods'.")
-    for name in names:
-        registry.check("methods", name)
+    corpus = conditions["corpus"]
     registry.check("corpora", corpus)
     local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
     chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
@@ -62,21 +125,7 @@ def compare(
     from editbench import runner
 
     config = runner.RunConfig(
-        methods=runner.with_baselines(names),
-        model=model,
-        corpus=corpus,
-        data=data,
-        part=part,
-        n=n,
-        tasks=tuple(chosen),
-        limit=limit or None,
-        regime=regime,
-        seed=seed,
-        precision=precision,
-        options=_method_options(option),
-        task_data=local_data,
-        allow_conflicts=allow_conflicts,
-        layout=pairs(layout, "--layout"),
+        methods=runner.with_baselines(names), tasks=tuple(chosen), options=options, task_data=local_data, **conditions
     )
     plan = runner.plan(config)
     if plan.left_out:
@@ -92,11 +141,11 @@ def compare(
         runner.save_cases(folder, plan)
         if not as_json:
             console.say(
-                f"{len(plan.cases)} facts of {corpus} ({part}), model {model}, methods {', '.join(config.methods)}, "
-                f"{len(chosen)} retention tasks. Record: {folder}"
+                f"{len(plan.cases)} facts of {corpus} ({config.part}), model {config.model}, "
+                f"methods {', '.join(config.methods)}, {len(chosen)} retention tasks. Record: {folder}"
             )
         try:
-            handle = load_handle(model, precision, config.layout)
+            handle = load_handle(config.model, config.precision, config.layout)
             summaries = runner.run(plan, handle, store, lambda name, state: _tell_cell(console, name, state))
         except KeyboardInterrupt:
             console.say(f"\nStopped. Finished methods are kept in {folder}; the same command goes on from there.")
@@ -105,6 +154,10 @@ def compare(
     if not as_json:
         page = _write_page([folder], folder / "README.md", None)
         console.say(f"\nThe same as markdown: {page}\nAgain, from the record: editbench show {shlex.quote(str(folder))}")
+    return folder, summaries
+
+
+def _end(summaries: list[dict[str, Any]]) -> None:
     if any(summary["status"] == "failed" for summary in summaries):
         raise typer.Exit(1)
 
@@ -123,7 +176,7 @@ def inject(
     option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="The method's own option; repeatable.")] = [],  # noqa: B006
     seed: Seed = 0,
     precision: Precision = "auto",
-    allow_conflicts: Annotated[bool, typer.Option(help="Let one prompt have two targets.")] = False,
+    allow_conflicts: tools.AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
 ) -> None:
     """Put your facts into a model, save the edit, and ask the edited model the facts back."""
@@ -131,7 +184,7 @@ def inject(
     from editbench.types import check_facts
 
     registry.check("methods", method)
-    options = {"seed": seed, **{key.removeprefix(f"{method}."): value for key, value in pairs(option, "--option").items()}}
+    options = {"seed": seed, **tools.own_options(option, method, "--option")}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
     check_facts(chosen, allow_conflicts)
     parts = pairs(layout, "--layout")
@@ -270,6 +323,17 @@ def leaderboard(
     print(_write_page(runs, output, command))
 
 
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of one model, corpus and slice.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png; FILE.svg is written beside it.")],
+) -> None:
+    """Draw stored runs, such as sweeps: what is memorized against what is retained."""
+    if output.suffix != ".png":
+        raise OptionError(f"--output {output} is no .png file. Name one; the .svg is written beside it.")
+    print(_draw(runs, output))
+
+
 def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
     from editbench.leaderboard.rows import rows, setting
@@ -286,7 +350,9 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     )
     page = console.out()
     page.print(about, style="bold", markup=False)
-    for table in console.results(ranked):
+    scores, *others = console.results(ranked)
+    console.fit(page, scores)
+    for table in (scores, *others):
         page.print(table)
     for row in ranked:
         if row["status"] != "done":
@@ -294,6 +360,16 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     for summary in summaries:
         for warning in summary.get("edit", {}).get("warnings", ()):
             console.say(f"{summary['method']}: {warning}")
+
+
+def _draw(runs: list[Path], output: Path) -> str:
+    """Draws ``runs`` and names the files."""
+    from editbench.leaderboard.plots import trade_off
+
+    try:
+        return " and ".join(map(str, trade_off(runs, output)))
+    except OSError as error:
+        raise RecordError(f"{output} cannot be written: {error.strerror}. Choose another file.") from error
 
 
 def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
@@ -310,16 +386,6 @@ def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
             temporary.unlink()
         raise RecordError(f"{output} cannot be written: {error.strerror}. Choose another file.") from error
     return output
-
-
-def _method_options(texts: list[str]) -> dict[str, dict[str, str]]:
-    options: dict[str, dict[str, str]] = {}
-    for key, value in pairs(texts, "--option").items():
-        method, dot, name = key.partition(".")
-        if not dot:
-            raise OptionError(f"--option {key}={value} names no method. Write it as --option METHOD.{key}={value}.")
-        options.setdefault(method, {})[name] = value
-    return options
 
 
 app.command()(tools.export)

@@ -1,8 +1,10 @@
-"""The commands around an edit: ``stats``, ``trace``, ``export``; and the options and loading that all commands share."""
+"""The commands around an edit: ``stats``, ``trace``, ``export``; and the options and loading that commands share."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,17 @@ LayoutParts = Annotated[
     list[str], typer.Option("--layout", metavar="PART=PATH", help="Name a module of an unknown architecture.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout and nothing else.")]
+
+# of the commands that run methods
+CorpusName = Annotated[str, typer.Option("--corpus", help="See 'editbench list corpora'; 'local' reads your --data.")]
+Data = Annotated[str | None, typer.Option(help="File, hub id or URL for a corpus that is not built in.")]
+Count = Annotated[int, typer.Option("-n", help="Facts to inject.")]
+Tasks = Annotated[str, typer.Option(help="Retention tasks: default, none, or lm-eval names between commas.")]
+Limit = Annotated[int | None, typer.Option(help="Items per retention task; 0 for all.")]
+TaskData = Annotated[list[str], typer.Option(metavar="TASK=PATH", help="Local data of a standard task.")]
+Regime = Annotated[str, typer.Option(help="How facts arrive; batch: all at once.")]
+RunFolder = Annotated[Path | None, typer.Option(help="Run folder; the same folder again resumes.")]
+AllowConflicts = Annotated[bool, typer.Option(help="Let one prompt have two targets.")]
 
 stats = typer.Typer(
     help="Covariance statistics of weight editors: compute, list and inspect them.", no_args_is_help=True, rich_markup_mode=None
@@ -219,3 +232,67 @@ def pairs(texts: list[str], flag: str) -> dict[str, str]:
             raise OptionError(f"{flag} {key.strip()} is given twice.")
         found[key.strip()] = value.strip()
     return found
+
+
+def method_names(text: str) -> tuple[str, ...]:
+    """The methods and variants that ``--methods`` names; imports none of them.
+
+    Raises:
+        OptionError: no name, or a label that METHOD.KEY=VALUE could not be read with.
+        UnknownNameError: no such method.
+    """
+    from editbench import registry
+
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise OptionError("--methods names no method. See 'editbench list methods'.")
+    for name in names:
+        method, at, label = name.partition("@")
+        registry.check("methods", method)
+        if at and not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+            raise OptionError(
+                f"--methods {name}: the label {label!r} is not letters, digits, - and _. Write it as {method}@LABEL, "
+                f"with --option {method}@LABEL.KEY=VALUE; to try values of an option use 'editbench sweep --method {method}'."
+            )
+    return names
+
+
+def method_options(texts: list[str]) -> dict[str, dict[str, str]]:
+    """``["METHOD.KEY=VALUE"]`` by method or variant."""
+    options: dict[str, dict[str, str]] = {}
+    for key, value in pairs(texts, "--option").items():
+        method, dot, name = key.partition(".")
+        if not dot:
+            raise OptionError(f"--option {key}={value} names no method. Write it as --option METHOD.{key}={value}.")
+        options.setdefault(method, {})[name] = value
+    return options
+
+
+def own_options(texts: list[str], method: str, flag: str) -> dict[str, str]:
+    """``["KEY=VALUE"]`` of one method, whose name may stand in front: ``METHOD.KEY=VALUE``."""
+    return pairs([text.strip().removeprefix(f"{method}.") for text in texts], flag)
+
+
+def variants(method: str, over: list[str], option: list[str]) -> dict[str, dict[str, str]]:
+    """``METHOD@KEY=VALUE`` to the options of that point: every combination of the values in ``over``, beside ``option``.
+
+    Raises:
+        OptionError: an option without values, or one that both name.
+    """
+    fixed, axes = own_options(option, method, "--option"), own_options(over, method, "--over")
+    grid = []
+    for key, text in axes.items():
+        if key in fixed:
+            raise OptionError(f"Both --over and --option set {key!r}. Give one of them.")
+        values = [value.strip() for value in text.split(",") if value.strip()]
+        if not values:
+            raise OptionError(f"--over {key} names no value. Write it as --over {key}=VALUE,VALUE.")
+        twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+        if twice:
+            raise OptionError(f"--over {key} names {twice} twice. Name it once.")
+        grid.append([(key, value) for value in values])
+    return {
+        f"{method}@{','.join(f'{key}={value}' for key, value in point)}": {**fixed, **dict(point)}
+        for point in itertools.product(*grid)
+    }
+

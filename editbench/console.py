@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -107,16 +108,24 @@ class _Line:
         self._next, self.shown = now + self._every, True
 
 
+def fit(page: Console, table: Table) -> None:
+    """Widens ``page``, where it is no terminal, so that no number of ``table`` is cut off."""
+    if not sys.stdout.isatty():
+        page.width = max(page.width, Measurement.get(page, page.options.update(max_width=10_000), table).maximum)
+
+
 def results(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     """The table of scores, and the table of retention by task where tasks were asked."""
     scores = Table()
-    for column in ("Method", "Efficacy ↑", "Generalization ↑", "Specificity ↑", "Retention ↑", "Inject s ↓", "Memory ↓"):
+    axes = [axis for axis in ("efficacy", "generalization", "specificity", "portability", "in_context") if axis in rows[0]]
+    titles = [f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes]
+    for column in ("Method", *titles, "Retention ↑", "Inject s ↓", "Memory ↓"):
         scores.add_column(column, justify="left" if column == "Method" else "right", no_wrap=True)
     for row in rows:
         retention = "–" if row["retention_mean"] is None else f"{row['retention_mean']:.2f}"
         scores.add_row(
             escape(row.get("label") or row["method"]) + ("" if row["status"] == "done" else f" ({row['status']})"),
-            *(cells_text(row[axis]) for axis in ("efficacy", "generalization", "specificity")),
+            *(cells_text(row[axis]) for axis in axes),
             retention,
             "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
             "–" if not row["peak_memory_bytes"] else f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",

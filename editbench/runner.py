@@ -1,13 +1,15 @@
 """A ``RunConfig`` to cells to records. Knows no algorithm and no metric; rooms are reached through the registry.
 
 A cell is one method with its options on one model, corpus slice, regime and seed: the unit of work and of resume. Its key
-is the hash of everything that can change its numbers.
+is the hash of everything that can change its numbers. One method may have several cells in a run: NAME@LABEL is the method
+NAME under options of its own.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 import traceback
@@ -39,6 +41,7 @@ class RunConfig:
     """What ``editbench compare`` was asked for. Every field is part of the run's identity."""
 
     methods: tuple[str, ...]
+    """Names of methods, or NAME@LABEL for variants of one."""
     model: str
     corpus: str
     data: str | None = None
@@ -51,7 +54,7 @@ class RunConfig:
     seed: int = 0
     precision: str = "auto"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Method to option to value."""
+    """Method or variant to option to value; a variant takes none from its method."""
     task_data: Mapping[str, str] = field(default_factory=dict)
     allow_conflicts: bool = False
     layout: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +72,11 @@ class RunConfig:
         twice = next((m for i, m in enumerate(self.methods) if m in self.methods[:i]), None)
         if twice:
             raise OptionError(f"Method {twice!r} is listed twice. List it once.")
+        for name in self.methods:
+            if name.endswith("@"):
+                raise OptionError(f"Variant {name!r} has an empty label. Write it as NAME@LABEL, such as {name}slow.")
+            if name.startswith("base@"):
+                raise OptionError(f"Variant {name!r} makes no sense: base is the unedited model. Leave it out.")
         for other in self.options:
             if other not in self.methods:
                 compared = ", ".join(self.methods)
@@ -102,16 +110,21 @@ def with_baselines(methods: Sequence[str]) -> tuple[str, ...]:
     return (*(name for name in registry.baselines() if name not in methods), *methods)
 
 
+def method_of(name: str) -> str:
+    """The registered method behind ``name``: its part before the @."""
+    return name.partition("@")[0]
+
+
 def plan(config: RunConfig) -> Plan:
     """Checks every name, option and record of ``config``.
 
     Raises:
         EditbenchError: the first thing that is wrong.
     """
-    methods = {
-        name: registry.get("methods", name).from_options(name, {"seed": config.seed, **config.options.get(name, {})})
-        for name in config.methods
-    }
+    methods = {}
+    for name in config.methods:
+        options = {"seed": config.seed, **config.options.get(name, {})}
+        methods[name] = registry.get("methods", method_of(name)).from_options(method_of(name), options)
     for name, method in methods.items():
         try:
             digest(method.options())
@@ -209,7 +222,9 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
         SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
         config.seed, list(config.tasks), the_plan.task_digests, config.limit,
     ]  # fmt: skip
-    return f"{name}-{digest(identity)[:12]}"
+    method_name, at, label = name.partition("@")
+    label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
+    return f"{method_name}{label}-{digest(identity)[:12]}"
 
 
 def _cell(

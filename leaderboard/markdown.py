@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from editbench.errors import RecordError
-from editbench.leaderboard.rows import AXES, BASE, BASELINES, ahead, rows, setting
+from editbench.leaderboard.rows import AXES, BASE, BASELINES, MORE_AXES, ahead, axes_of, family, rows, setting
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
 
@@ -28,6 +28,9 @@ DEFINITIONS = """\
 - **Seconds**: injection, then `+` what can be cached for the next one. **Peak memory**: the highest while injecting.
 - **Intervals**: 95 %, percentile bootstrap over cases (Wilson's where every case is wholly right or wrong). **Bold**: the
   interval lies above that of every other method; base and ice are references and take no part. **–**: not measured."""
+MORE_DEFINITIONS = """
+- **Portability**: share of probes answered with what follows from the facts. **In-context**: share of probes answered right
+  whose prompt holds all that is needed. Neither enters the score: only some corpora ask them."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
 PARTIAL = "‡ the score leaves out what was not measured."
 
@@ -60,9 +63,12 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
+    definitions = DEFINITIONS
     for name, summaries in tables.items():
         parts += _section(headers[name], summaries, links)
-    return "\n\n".join([*parts, "## What the columns mean", DEFINITIONS]) + "\n"
+    if any(axis in (s.get("metrics") or {}) for summaries in tables.values() for s in summaries for axis in MORE_AXES):
+        definitions += MORE_DEFINITIONS
+    return "\n\n".join([*parts, "## What the columns mean", definitions]) + "\n"
 
 
 def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -> list[str]:
@@ -87,9 +93,7 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
         parts += [
             "### Protocol likelihood: is the target more probable than the old answer?",
             "Not comparable with the table above, and ranked apart from it.",
-            _table(
-                ["Method", *(f"{a.capitalize()} ↑" for a in AXES)], [[_method(r, links), *_axes(r, second)] for r in second]
-            ),
+            _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second)] for r in second]),
         ]
     left = [s["method"] for s in summaries if s.get("metrics") and not _has(s, protocol)]
     return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])
@@ -110,7 +114,7 @@ def _conditions(where: Mapping[str, Any], protocol: str) -> str:
 
 
 def _main_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -> str:
-    header = ["Method", *(f"{a.capitalize()} ↑" for a in AXES), "Retention ↑", "Score ↑", "Seconds", "Peak memory"]
+    header = ["Method", *_titles(ranked), "Retention ↑", "Score ↑", "Seconds", "Peak memory"]
     body = [
         [
             _method(r, links),
@@ -166,14 +170,18 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
 
 def _axes(one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> list[str]:
     rivals = _rivals(one, ranked)
-    return [_bold(cells_text(one[a]), bool(rivals) and ahead(one[a], [r[a] for r in rivals])) for a in AXES]
+    return [_bold(cells_text(one[a]), bool(rivals) and ahead(one[a], [r[a] for r in rivals])) for a in axes_of(ranked)]
+
+
+def _titles(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes_of(ranked)]
 
 
 def _rivals(one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The rows that ``one`` must be ahead of to be bold; none for a reference."""
-    if one["method"] in BASELINES:
+    if family(one["method"]) in BASELINES:
         return []
-    return [r for r in ranked if r is not one and r["method"] not in BASELINES]
+    return [r for r in ranked if r is not one and family(r["method"]) not in BASELINES]
 
 
 def _method(one: Mapping[str, Any], links: Mapping[str, str]) -> str:
@@ -182,7 +190,7 @@ def _method(one: Mapping[str, Any], links: Mapping[str, str]) -> str:
 
 
 def _untuned(one: Mapping[str, Any]) -> bool:
-    return not one["tuned"] and one["method"] not in BASELINES
+    return not one["tuned"] and family(one["method"]) not in BASELINES
 
 
 def _partial(one: Mapping[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 Ranking key, ``score``: the harmonic mean of efficacy, generalization, specificity and ``retention_mean``, each clamped
 to [0, 1], so that a method cannot buy one with another. Undefined parts are left out, and ``score_of`` says which
-went in. The unedited base is the reference, not a competitor: it comes last.
+went in. The unedited base is the reference, not a competitor: it comes last. Portability and in-context, which only some
+corpora ask, do not enter it, so that it means the same for all corpora.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from editbench.errors import RecordError
 from editbench.stats import number
 
 AXES = ("efficacy", "generalization", "specificity")
+MORE_AXES = ("portability", "in_context")
+"""Metrics of the corpora that have such probes; not part of the score."""
 BASE = "base"
 BASELINES = (BASE, "ice")
 """Rows that are references: never bold, and no obstacle to another row's bold."""
@@ -32,6 +35,11 @@ SETTING = {
     "seed": ("seed",),
 }
 """What all rows of one ranking must share, and where a summary keeps it."""
+
+
+def family(method: str) -> str:
+    """The method that ``method`` is, or is a variant of: NAME@LABEL is a variant of NAME."""
+    return method.partition("@")[0]
 
 
 def setting(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,11 +61,11 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
     is the mean over ``retention_tasks`` tasks of the ratio edited / base; it has no interval.
     """
     metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
-    axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in AXES}
+    axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in (*AXES, *MORE_AXES)}
     retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
     ratios = [found["ratio"] for found in retention.values() if number(found.get("ratio")) is not None]
     retention_mean = sum(ratios) / len(ratios) if ratios else None
-    parts = {**{axis: found["mean"] for axis, found in axes.items()}, "retention_mean": retention_mean}
+    parts = {**{axis: axes[axis]["mean"] for axis in AXES}, "retention_mean": retention_mean}
     return {
         "method": summary["method"],
         "key": summary.get("key"),
@@ -66,7 +74,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "status": summary.get("status", "done"),
         "note": summary.get("note") or "",
         "protocol": protocol,
-        **axes,
+        **{axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None},
         "retention": retention,
         "retention_mean": retention_mean,
         "retention_tasks": len(ratios),
@@ -81,23 +89,33 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
 def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -> list[dict[str, Any]]:
     """The rows of one ranking, best first, ``base`` last; each gets a ``label`` that tells it from its neighbours.
 
+    One of ``MORE_AXES`` that any row has stands in all of them.
+
     Raises:
         RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed), in their retention tasks
             or in protocol; names the rows (counted from 1 in the order given).
     """
     for name in SETTING:
-        _refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])
-    _refuse_mixture(
+        refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])
+    refuse_mixture(
         summaries,
         "retention tasks",
         [{t: found.get("metric") for t, found in s["retention"].items()} if s.get("retention") else None for s in summaries],
         ignore=None,
     )
-    _refuse_mixture(summaries, "protocol", [_protocol(s, protocol) for s in summaries], ignore=None, expected=protocol)
+    refuse_mixture(summaries, "protocol", [_protocol(s, protocol) for s in summaries], ignore=None, expected=protocol)
     found = [row(s, protocol) for s in summaries]
+    for axis in axes_of(found):
+        for one in found:
+            one.setdefault(axis, _interval(None, protocol))
     for one, label in zip(found, _labels(found), strict=True):
         one["label"] = label
     return sorted(found, key=lambda r: (r["method"] == BASE, r["score"] is None, -(r["score"] or 0.0), r["label"]))
+
+
+def axes_of(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics that a table of ``ranked`` shows: ``AXES``, and those of ``MORE_AXES`` that a row has."""
+    return [*AXES, *(axis for axis in MORE_AXES if any(axis in one for one in ranked))]
 
 
 def harmonic_mean(values: Sequence[float]) -> float | None:
@@ -138,9 +156,14 @@ def _protocol(summary: Mapping[str, Any], protocol: str) -> str | None:
 _ANY = object()
 
 
-def _refuse_mixture(
+def refuse_mixture(
     summaries: Sequence[Mapping[str, Any]], name: str, values: Sequence[Any], ignore: Any = _ANY, expected: Any = _ANY
 ) -> None:
+    """Makes sure that ``values``, one a summary, are all the same.
+
+    Raises:
+        RecordError: they differ; names the odd rows. A value that is ``ignore`` is never odd.
+    """
     texts = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
     counted = Counter(t for t, v in zip(texts, values, strict=True) if v is not ignore)
     if not counted:

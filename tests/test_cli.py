@@ -109,6 +109,33 @@ def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
     assert "editbench leaderboard run -o deep/board.md" in page and "(../run/cells/ice-" in page
 
 
+def test_compare_shows_variants_under_their_own_names(compare, here):
+    command = ("--methods", "sft,sft@slow", "--option", "sft.epochs=1", "--option", "sft@slow.epochs=1",
+               "--option", "sft@slow.lr=1e-7")  # fmt: skip
+    said = compare(*command, "--json")
+    assert said.code == 0 and "sft@slow: done" in said.err, said.err
+    assert {name: row["options"].get("lr") for name, row in said.rows.items() if name != "sft"} == {
+        "base": None, "ice": None, "sft@slow": 1e-7
+    }  # fmt: skip
+    assert said.rows["sft"]["options"]["lr"] != 1e-7 and said.rows["sft@slow"]["label"] == "sft@slow"
+    (path,) = (here / "run").glob("cells/sft_slow-*/summary.json")
+    assert json.loads(path.read_text())["method"] == "sft@slow"
+    again = compare(*command)
+    assert again.err.count("kept from an earlier run") == 4 and "sft@slow" in again.out
+    page = (here / "run" / "README.md").read_text(encoding="utf-8")
+    assert "[sft@slow](cells/sft_slow-" in page
+
+
+def test_compare_shows_portability_where_it_is_asked(compare, here):
+    follows = {"axis": "portability", "prompt": "Its river is the", "answers": ["Seine"], "form": "cloze"}
+    record = fact(0, probes=[follows])
+    said = compare("-n", 1, "--part", part_of(write_facts(here / "one.jsonl", [record])), "--data", "one.jsonl", "--json")
+    assert said.code == 0, said.err
+    assert all(row["portability"]["n"] == 1 and "in_context" not in row for row in said.rows.values())
+    shown = editbench("show", "run").out
+    assert "Portability ↑" in shown and "In-context" not in shown
+
+
 def test_compare_without_output_finds_its_run_again(compare, here, model):
     command = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 1, "--tasks", "none")
     first = editbench(*command, "--methods", "ice", "--json")
@@ -153,8 +180,9 @@ def test_list(what, here):
 
 def test_help_names_every_command(here):
     said = editbench("--help")
-    assert said.code == 0 and all(name in said.out for name in ("compare", "inject", "list", "show", "leaderboard"))
-    for name in ("compare", "inject", "list", "show", "leaderboard"):
+    names = ("compare", "sweep", "inject", "list", "show", "leaderboard", "plot")
+    assert said.code == 0 and all(name in said.out for name in names)
+    for name in names:
         assert editbench(name, "--help").code == 0
 
 
@@ -223,6 +251,18 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
         (["--option", "ice.seed=x"], ["seed=x", "not a whole number"]),
         (["--option", "ice.seed=1", "--option", "ice.seed=2"], ["ice.seed is given twice"]),
         (["--methods", "sft", "--option", "sft.lr=fast"], ["lr=fast", "not a number"]),
+        (["--methods", "sft@"], ["--methods sft@", "label ''", "sft@LABEL"]),
+        (["--methods", "sft@a@b"], ["label 'a@b'"]),
+        (["--methods", "sft@lr=1"], ["label 'lr=1'", "editbench sweep --method sft"]),
+        (["--methods", "sft@v1.2"], ["label 'v1.2'"]),
+        (["--methods", "@slow"], ["Unknown method ''"]),
+        (["--methods", "nosuch@slow"], ["Unknown method 'nosuch'"]),
+        (["--methods", "base@a"], ["'base@a' makes no sense"]),
+        (["--methods", "sft@a,sft@a"], ["'sft@a' is listed twice"]),
+        (["--methods", "sft@a", "--option", "sft.lr=1"], ["--option sft", "not compared. Compared: base, ice, sft@a"]),
+        (["--methods", "sft", "--option", "sft@a.lr=1"], ["--option sft@a", "not compared"]),
+        (["--methods", "sft@a", "--option", "sft@a.nosuch=1"], ["'sft' has no option 'nosuch'"]),
+        (["--methods", "sft@a", "--option", "sft@a.lr=fast"], ["lr=fast", "not a number"]),
         (["--methods", "sft", "--option", "sft.epochs=0"], ["epochs"]),
         (["--data", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
         (["--data", "."], ["Cannot read .", "directory"]),
@@ -332,6 +372,7 @@ def part_of(path):
     ("arguments", "parts"),
     [
         (["--method", "rom"], ["Unknown method 'rom'", "'rome'"]),
+        (["--method", "sft@slow"], ["Unknown method 'sft@slow'", "Did you mean 'sft'"]),
         (["--facts", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
         (["--facts", "."], ["Cannot read ."]),
         (["--model", "nosuch"], ["Unknown model 'nosuch'"]),

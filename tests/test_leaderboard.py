@@ -1,6 +1,7 @@
 """The leaderboard: golden page, bold, escape, refusal to mix."""
 
 import html
+import math
 import re
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from editbench import console
 from editbench.errors import RecordError
 from editbench.leaderboard.markdown import DEFINITIONS, escape, render
+from editbench.leaderboard.plots import retention_half, trade_off
 from editbench.leaderboard.rows import ahead, harmonic_mean, row, rows
 from editbench.records import RunStore
 
@@ -176,6 +179,55 @@ def test_score_leaves_out_what_is_missing_and_says_so(tmp_path):
     assert " ‡ |" in line(page, "mixsd") and "‡ the score leaves out" in page and "| – |" in line(page, "mixsd")
 
 
+def with_more(one, **more):
+    found = {name: {"generation": metric(*values)} for name, values in more.items()}
+    return {**one, "metrics": {**one["metrics"], **found}}
+
+
+def test_portability_and_in_context_have_columns_where_a_row_has_them(tmp_path):
+    cells = [base(), with_more(summary("mixsd"), portability=(0.3, 0.2, 0.4)), summary("sft")]
+    plain = rows([base(), summary("mixsd"), summary("sft")])
+    assert not any("portability" in one or "in_context" in one for one in plain)
+    ranked = rows(cells)
+    assert [one["portability"]["mean"] for one in ranked] == [0.3, None, None]
+    assert [(one["score"], one["score_of"]) for one in ranked] == [(one["score"], one["score_of"]) for one in plain]
+    page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
+    assert "Specificity ↑ | Portability ↑ | Retention ↑" in page and "In-context ↑" not in page
+    assert "Neither enters the score" in page and "| 0.30 [0.20, 0.40] |" in line(page, "mixsd")
+    likelihood = page[page.index("### Protocol likelihood") :]
+    assert "Portability ↑" not in likelihood, "no probe names a second answer"
+
+    both = with_more(summary("mixsd"), portability=(0.9, 0.8, 1.0), in_context=(0.3, 0.2, 0.4))
+    both["metrics"]["portability"]["likelihood"] = metric(0.6, 0.5, 0.7, "likelihood")
+    weak = with_more(summary("sft"), portability=(0.1, 0.0, 0.2))
+    page = render([write(tmp_path / "two", both, weak)], tmp_path / "README.md")
+    assert "Portability ↑ | In-context ↑ | Retention ↑" in page and "**0.90 [0.80, 1.00]**" in line(page, "mixsd")
+    likelihood = page[page.index("### Protocol likelihood") :]
+    assert "Specificity ↑ | Portability ↑ |\n" in likelihood and "0.60 [0.50, 0.70]" in likelihood
+
+
+def test_the_terminal_cuts_no_number_off(capsys):
+    name = "mixsd@lam=0.3,lr=1e-5,epochs=14,batch_size=8"
+    one = with_more(summary(name), portability=(0.9, 0.8, 1), in_context=(0.3, 0.2, 0.4))
+    page, (table, *_) = console.out(), console.results(rows([base(), one]))
+    console.fit(page, table)
+    page.print(table)
+    shown = capsys.readouterr().out
+    assert "In-context ↑" in shown and "0.30 [0.20, 0.40]" in shown and "1.5 GiB" in shown and "…" not in shown
+
+
+def test_variants_are_rivals_and_those_of_ice_are_not(tmp_path):
+    low, high = (0.3, 0.2, 0.4), (0.9, 0.8, 1.0)
+    cells = [
+        summary("ice@k", "i", metrics=axes((1.0, 0.95, 1.0), high, high), tuned=False),
+        summary("mixsd@a", "a", metrics=axes(high, high, high)),
+        summary("mixsd@b", "b", metrics=axes(low, high, high)),
+    ]
+    page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
+    assert "**0.90 [0.80, 1.00]**" in line(page, "mixsd@a")
+    assert "**" not in line(page, "ice@k") and "†" not in line(page, "ice@k")
+
+
 def test_harmonic_mean():
     assert harmonic_mean([]) is None and harmonic_mean([0.5, 0]) == 0 and harmonic_mean([-1, 0.5]) == 0
     assert harmonic_mean([1.3, 1.0]) == 1 and harmonic_mean([0.5, 1.0]) == pytest.approx(2 / 3)
@@ -300,3 +352,82 @@ def test_no_torch():
         "import sys, editbench.leaderboard.markdown; print(sorted({'torch', 'lm_eval', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# --- the picture --------------------------------------------------------------------------------------------
+
+
+def kept(*ratios, half=0.1):
+    """Retention of as many tasks, each with an interval of that half-width."""
+    ends = [{"ratio_low": one - half, "ratio_high": one + half} for one in ratios]
+    return {f"t{i}": {**task(0.5, 0.5 * one, 0, 0, 0), **ends[i]} for i, one in enumerate(ratios)}
+
+
+def test_the_interval_of_mean_retention_is_combined_from_the_tasks():
+    one = row(summary("mixsd", retention=kept(0.9, 0.7)))
+    assert one["retention_mean"] == pytest.approx(0.8) and retention_half(one) == pytest.approx(0.1 * 2**0.5 / 2)
+    assert retention_half(row(summary("mixsd", retention=kept(0.9)))) == pytest.approx(0.1)
+    lacking = kept(0.9, 0.7)
+    lacking["t1"]["ratio_low"] = None
+    assert math.isnan(retention_half(row(summary("mixsd", retention=lacking)))) and math.isnan(retention_half(row(base())))
+
+
+def swept(method, label, mean, *ratios, **changes):
+    scores = axes((mean, mean - 0.1, mean + 0.1), (mean / 2, mean / 2 - 0.1, mean / 2 + 0.1), (1, 0.9, 1))
+    name = f"{method}@{label}" if label else method
+    return summary(name, f"{method}{label}".replace("$", ""), metrics=scores, retention=kept(*ratios), **changes)
+
+
+def test_the_picture_shows_every_method_and_point(tmp_path):
+    reference = {**base(), "retention": kept(1.0, 1.0)}
+    one = write(tmp_path / "one", reference, swept("mixsd", "lam=0", 0.9, 0.6, 0.7), swept("mixsd", "lam=$1$", 0.4, 0.9, 1.0))
+    two = write(tmp_path / "two", reference, swept("sft", "", 0.7, 0.4, 0.5), summary("rome", metrics={}, retention={}))
+    png, svg = trade_off([one, two], tmp_path / "deep" / "picture.png")
+    assert (png, svg) == (tmp_path / "deep" / "picture.png", tmp_path / "deep" / "picture.svg")
+    assert png.read_bytes()[:4] == b"\x89PNG"
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text())
+    assert {"base", "mixsd", "sft"} <= set(texts) and texts.count("base") == 1 and "rome" not in texts
+    assert texts.count("lam=0") == texts.count("lam=$1$") == 2, "once in each panel"
+    assert any(text.startswith("efficacy") for text in texts) and any(text.startswith("generalization") for text in texts)
+    assert "tiny, local (test), n = 50, protocol generation" in texts
+    assert any("2 tasks" in text for text in texts)
+    before = svg.read_bytes()
+    assert trade_off([one, two], png) and svg.read_bytes() == before, "the same file each time"
+
+
+def test_variants_are_joined_in_the_order_of_the_run(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    lines, crosses = [], []
+    plot, errorbar = Axes.plot, Axes.errorbar
+    monkeypatch.setattr(Axes, "plot", lambda self, x, y, **kw: (lines.append((list(x), list(y))), plot(self, x, y, **kw))[1])
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, x, y, *a, **kw: (crosses.append((x, y, a[0])), errorbar(self, x, y, *a, **kw))[1]
+    )
+    points = [swept("mixsd", f"lam={i}", x, y) for i, (x, y) in enumerate([(0.9, 0.5), (0.3, 0.8), (0.6, 0.9)])]
+    reference = {**base(), "retention": kept(1.0)}
+    run = write(tmp_path / "run", reference, swept("mixsd", "", 0.5, 0.7), *points)
+    trade_off([run], tmp_path / "picture.png")
+    joined = [line for line in lines if line[0]]
+    assert joined[0] == ([0.9, 0.3, 0.6], pytest.approx([0.5, 0.8, 0.9])) and len(joined) == 2, "not through the plain method"
+    x, y, half = crosses[0]
+    assert (x, y) == (0.0, 1.0) and math.isnan(half), "the base stands at its efficacy and 1"
+    assert crosses[1][:2] == (0.5, pytest.approx(0.7)) and crosses[1][2] == pytest.approx(0.1)
+
+
+def test_crowded_labels_are_left_out(tmp_path):
+    cells = [swept("mixsd", f"lam={i}", 0.5, 0.7) for i in range(20)]
+    _, svg = trade_off([write(tmp_path / "run", *cells)], tmp_path / "picture.png")
+    assert 2 <= svg.read_text().count(">lam=") < 20
+
+
+def test_what_cannot_be_drawn_together(tmp_path):
+    one = write(tmp_path / "one", swept("mixsd", "a", 0.9, 0.5), limit=10)
+    other = write(tmp_path / "other", swept("mixsd", "b", 0.9, 0.5), limit=20)
+    corpus = {"name": "zsre", "hash": "b" * 64, "part": "test", "n": 50, "form": "cloze"}
+    zsre = write(tmp_path / "zsre", swept("mixsd", "c", 0.9, 0.5, corpus=corpus), limit=10)
+    blank = write(tmp_path / "blank", summary("sft", metrics={}, retention={}))
+    for runs, text in [([one, other], "retention limit 20"), ([one, zsre], 'corpus "zsre"'), ([blank], "nothing to draw")]:
+        with pytest.raises(RecordError, match=text):
+            trade_off(runs, tmp_path / "picture.png")
+    assert not list(tmp_path.glob("picture*"))

@@ -141,6 +141,10 @@ class Odd(Method):
         ({"methods": ("sft", "rome", "sft")}, "'sft' is listed twice"),
         ({"options": {"rome": {}}}, "rome.* not compared. Compared: base, sft"),
         ({"options": {"": {}}}, "not compared"),
+        ({"methods": ("base", "sft@")}, "'sft@' has an empty label. Write it as NAME@LABEL"),
+        ({"methods": ("base", "sft", "base@a")}, "'base@a' makes no sense"),
+        ({"methods": ("sft", "sft@a", "sft@a")}, "'sft@a' is listed twice"),
+        ({"options": {"sft@a": {}}}, "sft@a.* not compared. Compared: base, sft"),
     ],
 )
 def test_a_bad_configuration_is_refused(config, changes, said):
@@ -201,6 +205,36 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
     changed.append(key(replace(config, tasks=("gsm8k",), task_data=data)))
     assert len({usual, *changed}) == 1 + len(changed)
     assert usual.startswith("sft-")
+
+
+def test_the_key_of_a_known_cell():
+    """Published records and started runs are found by their keys: a change here costs them all."""
+    case = Case.build(Fact("f", "The capital of France is", "Rome", "France"))
+    plan = runner.Plan(runner.RunConfig(("spy",), "tiny", "local"), {}, [case])
+    assert runner.cell_key(plan, "spy", Spy(), "w", "float32") == "spy-947652b59c50"
+
+
+def test_the_key_of_a_variant_is_a_folder_s_name(config):
+    plan = runner.plan(config)
+
+    def key(name):
+        return runner.cell_key(plan, name, plan.methods["sft"], "w", "float32")
+
+    names = ["sft", "sft@slow", "sft@lr=1e-5,epochs=3", "sft@text=a/b.txt", "sft@text=a b.txt", "sft@" + "9" * 300]
+    keys = [key(name) for name in names]
+    assert len(set(keys)) == len(names), "the hash has the whole name"
+    assert keys[1].startswith("sft_slow-") and keys[2].startswith("sft_lr=1e-5_epochs=3-")
+    assert keys[3].startswith("sft_text=a_b.txt-") and len(keys[-1]) < 120
+    assert all(RunStore("run").summary_path(key) for key in keys), "a key that is no folder's name is refused there"
+
+
+def test_a_variant_has_its_own_options_and_no_other(config):
+    options = {"sft": {"epochs": 2}, "sft@a": {"lr": "1e-3"}}
+    methods = runner.plan(replace(config, methods=("sft", "sft@a", "sft@b"), options=options, seed=4)).methods
+    assert methods["sft"].epochs == 2 and methods["sft@a"].epochs == methods["sft@b"].epochs != 2
+    assert methods["sft@a"].lr == 1e-3 != methods["sft@b"].lr and {m.seed for m in methods.values()} == {4}
+    with pytest.raises(OptionError, match="'sft' has no option 'nosuch'"):
+        runner.plan(replace(config, methods=("sft@a",), options={"sft@a": {"nosuch": 1}}))
 
 
 # --- one run ------------------------------------------------------------------------------------------------

@@ -1,0 +1,145 @@
+"""Run folders in, one picture out: what is memorized against what is retained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from editbench.errors import RecordError
+from editbench.leaderboard.rows import BASE, family, refuse_mixture, rows
+from editbench.records import load_run
+
+PANELS = ("efficacy", "generalization")
+PLACES = ((6, 5, "left", "bottom"), (6, -5, "left", "top"), (-6, 5, "right", "bottom"), (-6, -5, "right", "top"))
+"""Where a point's label may stand, best first: offset in points, and the corner of the text that is there."""
+NAN = math.nan
+
+
+def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
+    """Draws all cells of ``runs`` as ``output`` with the endings .png and .svg; returns both paths.
+
+    One panel for efficacy, one for generalization (protocol generation) against mean retention, the ratio edited / base. A
+    colour is a method; the variants of one method in one run are joined in the order of the run. Crosses are 95 % intervals;
+    that of mean retention is combined from those of the tasks (``retention_half``).
+
+    Raises:
+        RecordError: no readable run, cells that cannot share a ranking, or none with both efficacy and retention.
+    """
+    cells: dict[str, dict[str, Any]] = {}
+    places: dict[str, Path] = {}
+    limits = []
+    for path in map(Path, runs):
+        config, summaries = load_run(path)
+        for summary in summaries:
+            if summary["key"] not in cells:  # another run holds the same cell
+                cells[summary["key"]], places[summary["key"]] = summary, path
+                limits.append(config.get("limit"))
+    refuse_mixture(list(cells.values()), "retention limit", limits)
+    found = {row["key"]: row for row in rows(list(cells.values()))}
+    drawn = [found[key] for key in cells if found[key]["retention_mean"] is not None]
+    if all(row["efficacy"]["mean"] is None for row in drawn):
+        named = ", ".join(map(str, runs))
+        raise RecordError(f"No cell of {named} has both efficacy and retention, so there is nothing to draw. Run with --tasks.")
+    return _draw(drawn, places, next(iter(cells.values())), output)
+
+
+def retention_half(row: Mapping[str, Any]) -> float:
+    """Half the width of the 95 % interval of ``retention_mean``; NaN where a task's ratio has none.
+
+    The tasks' items are different ones, so their errors are taken as independent: for k tasks whose ratios have intervals of
+    half-width h_i, it is sqrt(sum h_i^2) / k, as for normal errors. The methods share the items, so overlapping crosses do
+    not show that two methods are equal.
+    """
+    tasks = [task for task in row["retention"].values() if task.get("ratio") is not None]
+    ends = [(task.get("ratio_low"), task.get("ratio_high")) for task in tasks]
+    if not ends or any(None in pair for pair in ends):
+        return NAN
+    return math.hypot(*((high - low) / 2 for low, high in ends)) / len(ends)
+
+
+def _draw(
+    drawn: Sequence[Mapping[str, Any]], places: Mapping[str, Path], summary: Mapping[str, Any], output: Path
+) -> list[Path]:
+    from matplotlib import colormaps, rc_context
+    from matplotlib.figure import Figure
+
+    families = list(dict.fromkeys(family(row["method"]) for row in drawn if row["method"] != BASE))
+    styles = {name: {"color": colormaps["tab10"](i % 10), "marker": "o"} for i, name in enumerate(families)}
+    if any(row["method"] == BASE for row in drawn):
+        styles[BASE] = {"color": "black", "marker": "D"}
+    panels = [axis for axis in PANELS if any(row[axis]["mean"] is not None for row in drawn)]
+    figure = Figure(figsize=(1.6 + 4.6 * len(panels), 4.4), layout="constrained")
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    labels, points = [], {}
+    for axes, axis in zip(grid, panels, strict=True):
+        here = [row for row in drawn if row[axis]["mean"] is not None]
+        points[axes] = [(row[axis]["mean"], row["retention_mean"]) for row in here]
+        labels += _panel(axes, axis, here, places, styles)
+    tasks = max(row["retention_tasks"] for row in drawn)
+    grid[0].set_ylabel(f"retention: edited / base, mean of {tasks} task{'s' * (tasks > 1)}")
+    for name, style in styles.items():
+        grid[0].plot([], [], linestyle="", label=name, **style)
+    figure.legend(loc="outside right upper", frameon=False)
+    corpus = summary["corpus"]
+    about = f"{summary['model']['name']}, {corpus['name']} ({corpus['part']}), n = {corpus['n']}, protocol generation"
+    figure.suptitle(_literal(f"Memorization against retention\n{about}"), fontsize=10)
+    _place(figure, labels, points)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    written = [output.with_suffix(".png"), output.with_suffix(".svg")]
+    with rc_context({"svg.hashsalt": "editbench", "svg.fonttype": "none"}):  # the same file each time, its text kept as text
+        figure.savefig(written[0], dpi=150)
+        figure.savefig(written[1], metadata={"Date": None})
+    return written
+
+
+def _panel(
+    axes: Any, axis: str, here: Sequence[Mapping[str, Any]], places: Mapping[str, Path], styles: Mapping[str, Mapping[str, Any]]
+) -> list[Any]:
+    """Draws the points, crosses and lines of one metric; returns the points' labels, not yet in their places."""
+    labels = []
+    axes.axhline(1, color="0.8", linewidth=0.8, zorder=0)
+    for name, path in dict.fromkeys((family(row["method"]), places[row["key"]]) for row in here):
+        line = [row for row in here if row["method"].startswith(f"{name}@") and places[row["key"]] == path]
+        color = styles[name]["color"]
+        axes.plot([row[axis]["mean"] for row in line], [row["retention_mean"] for row in line], color=color, alpha=0.5)
+    for row in here:
+        name, x, y = family(row["method"]), row[axis], row["retention_mean"]
+        ends = [[NAN if x[end] is None else abs(x["mean"] - x[end])] for end in ("low", "high")]
+        half = NAN if name == BASE else retention_half(row)  # of the base: 1 by definition
+        axes.errorbar(x["mean"], y, half, ends, markersize=5, linewidth=0.7, alpha=0.9, **styles[name])
+        if text := row["label"].removeprefix(name).lstrip("@ "):
+            note = axes.annotate(_literal(text), (x["mean"], y), (0, 0), textcoords="offset points", fontsize=7)
+            note.set(color=styles[name]["color"], in_layout=False)
+            labels.append(note)
+    axes.set(xlabel=f"{axis} (95 % interval)", xlim=(-0.03, 1.03))
+    return labels
+
+
+def _place(figure: Any, labels: Sequence[Any], points: Mapping[Any, Sequence[tuple[float, float]]]) -> None:
+    """Moves each label to where it meets no other label, no point and no border, and stands nearest to its own point; one
+    without such a place is not shown."""
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()  # the layout is known only then
+    shown = {axes: [tuple(axes.transData.transform(point)) for point in found] for axes, found in points.items()}
+    taken = {axes: [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in found] for axes, found in shown.items()}
+    for note in labels:
+        own, border = tuple(note.axes.transData.transform(note.xy)), note.axes.bbox
+        for x, y, across, up in PLACES:
+            note.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
+            box = note.get_window_extent()
+            end = (box.x0 if across == "left" else box.x1, (box.y0 + box.y1) / 2)  # of the text, towards its point
+            inside = border.x0 <= box.x0 and box.x1 <= border.x1 and border.y0 <= box.y0 and box.y1 <= border.y1
+            nearest = all(math.dist(end, other) >= math.dist(end, own) for other in shown[note.axes])
+            if inside and nearest and not box.count_overlaps(taken[note.axes]):
+                taken[note.axes].append(box)
+                break
+        else:
+            note.set_visible(False)
+
+
+def _literal(text: str) -> str:
+    """``text`` without mathematics."""
+    return text.replace("$", r"\$")
