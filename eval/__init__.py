@@ -7,4 +7,6 @@ BUILTINS = {
     "task-digest": "editbench.eval.retention:data_digest",
     "task-names": "editbench.eval.retention:task_names",
     "resolve-tasks": "editbench.eval.retention:resolve_tasks",
+    "diagnostics": "editbench.eval.diagnostics:diagnose",
+    "check-diagnostics": "editbench.eval.diagnostics:check_names",
 }
