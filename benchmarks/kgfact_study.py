@@ -19,7 +19,7 @@ from editbench import console, progress, registry, runner
 from editbench.models import load_model
 from editbench.records import RunStore, write_json_atomic
 
-RATES = (1e-5, 2e-5, 5e-5)
+RATES = (2e-5, 5e-5, 1e-5)
 KEPT = 0.95
 LONG = {"epochs": 14}
 ROWS = {

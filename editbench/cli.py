@@ -40,6 +40,7 @@ def compare(
     limit: tools.Limit = 100,
     task_data: tools.TaskData = [],  # noqa: B006
     regime: tools.Regime = "batch",
+    diagnostics: tools.Diagnostics = "",
     seed: Seed = 0,
     option: Annotated[
         list[str], typer.Option(metavar="METHOD.KEY=VALUE", help="A method's own option, or a variant's; repeatable.")
@@ -55,7 +56,7 @@ def compare(
     _, summaries = _run(
         names, tools.method_options(option), tasks, task_data, output, as_json, model=model, corpus=corpus, data=data, n=n,
         part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
-        layout=pairs(layout, "--layout"),
+        layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
     _end(summaries)
 
@@ -77,6 +78,7 @@ def sweep(
     limit: tools.Limit = 100,
     task_data: tools.TaskData = [],  # noqa: B006
     regime: tools.Regime = "batch",
+    diagnostics: tools.Diagnostics = "",
     seed: Seed = 0,
     option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="An option that all points share; repeatable.")] = [],  # noqa: B006
     output: tools.RunFolder = None,
@@ -93,7 +95,7 @@ def sweep(
     folder, summaries = _run(
         tuple(points), points, tasks, task_data, output, as_json, model=model, corpus=corpus, data=data, n=n,
         part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
-        layout=pairs(layout, "--layout"),
+        layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
     try:
         pictures = _draw([folder], folder / "trade_off.png")
@@ -336,7 +338,7 @@ def plot(
 
 def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
-    from editbench.leaderboard.rows import rows, setting
+    from editbench.leaderboard.rows import diagnostics, rows, setting
     from editbench.records import jsonable
 
     ranked = rows(summaries)
@@ -354,6 +356,8 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     console.fit(page, scores)
     for table in (scores, *others):
         page.print(table)
+    if found := diagnostics(summaries, {row["key"]: row["label"] for row in ranked}):
+        page.print(console.listing(found, "Diagnostics; definitions in eval/diagnostics.py"))
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")

@@ -28,6 +28,9 @@ Tasks = Annotated[str, typer.Option(help="Retention tasks: default, none, or lm-
 Limit = Annotated[int | None, typer.Option(help="Items per retention task; 0 for all.")]
 TaskData = Annotated[list[str], typer.Option(metavar="TASK=PATH", help="Local data of a standard task.")]
 Regime = Annotated[str, typer.Option(help="How facts arrive; batch: all at once.")]
+Diagnostics = Annotated[
+    str, typer.Option(help="Beside the scores, between commas: supervision, mixing, fisher, drift, errors; or all.")
+]
 RunFolder = Annotated[Path | None, typer.Option(help="Run folder; the same folder again resumes.")]
 AllowConflicts = Annotated[bool, typer.Option(help="Let one prompt have two targets.")]
 
@@ -255,6 +258,15 @@ def method_names(text: str) -> tuple[str, ...]:
                 f"with --option {method}@LABEL.KEY=VALUE; to try values of an option use 'editbench sweep --method {method}'."
             )
     return names
+
+
+def diagnostic_names(text: str) -> tuple[str, ...]:
+    """The diagnostics between the commas of ``text``, ``all`` or none; whether there are such, the runner says."""
+    from editbench import registry
+
+    if text.strip() == "all":
+        return registry.get("eval", "diagnostic-names")
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
 def method_options(texts: list[str]) -> dict[str, dict[str, str]]:

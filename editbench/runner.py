@@ -58,6 +58,8 @@ class RunConfig:
     task_data: Mapping[str, str] = field(default_factory=dict)
     allow_conflicts: bool = False
     layout: Mapping[str, str] = field(default_factory=dict)
+    diagnostics: tuple[str, ...] = ()
+    """Names of what is measured beside the scores; see ``eval/diagnostics.py``."""
 
     def __post_init__(self) -> None:
         if self.regime not in REGIMES:
@@ -130,6 +132,7 @@ def plan(config: RunConfig) -> Plan:
             digest(method.options())
         except (TypeError, ValueError) as error:
             raise PluginError(f"The options of method {name!r} cannot be recorded as JSON: {error}.") from error
+    registry.get("eval", "check-diagnostics")(config.diagnostics)
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
@@ -221,6 +224,7 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
     identity = [
         SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
         config.seed, list(config.tasks), the_plan.task_digests, config.limit,
+        *([list(config.diagnostics)] if config.diagnostics else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -242,6 +246,13 @@ def _cell(
                 probes = base_probes if not edit.changes and edit.context is None else base.ask(base_probes)
             with meter.phase("retention"):
                 samples = base_retention if not edit.changes and edit.context is None else base.retain(base_retention)
+        diagnosed = {}
+        if config.diagnostics:
+            with meter.phase("diagnostics"):
+                diagnosed = registry.get("eval", "diagnostics")(
+                    model, edit, config.diagnostics, base_probes=base_probes, probes=probes, base_samples=base_retention,
+                    samples=samples, seed=config.seed,
+                )  # fmt: skip
     if (now := model.fingerprint()) != weights:
         raise RuntimeError(f"{name} changed the base model's weights: {weights} became {now}")
     moved = bool(edit.changes) or edit.context is not None
@@ -253,6 +264,7 @@ def _cell(
         "seconds": meter.seconds,
         "peak_memory_bytes": meter.peak,
         "edit": edit.summary(model),
+        **({"diagnostics": diagnosed} if diagnosed else {}),
     }
     return summary, {"probes": probes, "retention": samples, "edit_records": list(edit.records)}
 
@@ -434,7 +446,10 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
-    return asdict(config)
+    found = asdict(config)
+    if not config.diagnostics:
+        del found["diagnostics"]  # so that runs from before there were any are found again
+    return found
 
 
 def save_cases(path: Path, the_plan: Plan) -> None:
@@ -445,4 +460,4 @@ def save_cases(path: Path, the_plan: Plan) -> None:
 def default_output(config: RunConfig) -> Path:
     """``runs/MODEL_CORPUS_nN_HASH``: the same command finds its run again."""
     model = Path(config.model).name.replace(".gguf", "")
-    return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(asdict(config))[:8]}"
+    return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(identity(config))[:8]}"

@@ -8,5 +8,6 @@ BUILTINS = {
     "task-names": "editbench.eval.retention:task_names",
     "resolve-tasks": "editbench.eval.retention:resolve_tasks",
     "diagnostics": "editbench.eval.diagnostics:diagnose",
+    "diagnostic-names": "editbench.eval.diagnostics:NAMES",
     "check-diagnostics": "editbench.eval.diagnostics:check_names",
 }

@@ -156,7 +156,8 @@ def supervision(model: LanguageModel, edit: Edit) -> dict[str, Any] | None:
 
 
 def _targets(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
-    recorded = {record["fact"]: record for record in edit.records if {"fact", "ids", "source"} <= record.keys()}
+    kept = [record for record in edit.records if {"fact", "ids", "source"} <= record.keys()]
+    recorded = {record["fact"]: record for record in kept if not record.get("frame")}  # the prompt as it will be asked
     eos = model.tokenizer.eos_token_id
     pairs = []
     for fact in edit.facts:

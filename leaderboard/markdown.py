@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from editbench.errors import RecordError
-from editbench.leaderboard.rows import AXES, BASE, BASELINES, MORE_AXES, ahead, axes_of, family, rows, setting
+from editbench.leaderboard.rows import AXES, BASE, BASELINES, MORE_AXES, ahead, axes_of, diagnostics, family, rows, setting
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
 
@@ -95,6 +95,9 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
             "Not comparable with the table above, and ranked apart from it.",
             _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second)] for r in second]),
         ]
+    if found := diagnostics(summaries, labels):
+        about = "What the edits did beside the scores; definitions in `eval/diagnostics.py`. Nothing is ranked by them."
+        parts += ["### Diagnostics", about, _table(list(found[0]), [list(map(escape, row.values())) for row in found])]
     left = [s["method"] for s in summaries if s.get("metrics") and not _has(s, protocol)]
     return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])
 

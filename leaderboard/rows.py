@@ -118,6 +118,47 @@ def axes_of(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*AXES, *(axis for axis in MORE_AXES if any(axis in one for one in ranked))]
 
 
+DIAGNOSTICS = {
+    "target nll": ("supervision", "nll"),
+    "rare targets": ("supervision", "rare"),
+    "lambda, answer": ("mixing", "lam_answer"),
+    "lambda, filler": ("mixing", "lam_filler"),
+    "Fisher displacement": ("fisher", "displacement"),
+    "squared norm": ("fisher", "squared_norm"),
+    "curvature": ("fisher", "relative_curvature"),
+    "top 1 % share": ("fisher", "top_share"),
+    "KL": ("drift", "kl"),
+    "words": ("drift", "words_after"),
+    "words before": ("drift", "words_before"),
+}
+"""Columns, and where a summary's diagnostics keep them; an estimate is given by its mean."""
+
+
+def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """One row of texts a cell, in the order of ``labels`` (by key); columns that no cell has are left out, and so is the
+    table where no cell was diagnosed."""
+    place = {key: i for i, key in enumerate(labels)}
+    summaries = sorted(summaries, key=lambda summary: place.get(summary.get("key"), len(place)))
+    shown: list[dict[str, str]] = []
+    for summary in summaries:
+        values = {}
+        for title, (name, key) in DIAGNOSTICS.items():
+            value = ((summary.get("diagnostics") or {}).get(name) or {}).get(key)
+            value = number(value.get("mean") if isinstance(value, Mapping) else value)
+            values[title] = "" if value is None else f"{value:.3g}"
+        for kind in ("format", "leakage", "collapse", "genuine"):
+            counted = [found.get(kind) or 0 for place in _errors(summary) for found in place.values()]
+            values[f"lost: {kind}"] = str(sum(counted)) if counted else ""
+        shown.append({"method": labels.get(summary.get("key"), summary["method"]), **values})
+    used = [title for title in (shown[0] if shown else ()) if any(row[title] for row in shown)]
+    return [{title: row[title] for title in used} for row in shown] if len(used) > 1 else []
+
+
+def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The counts of lost answers: those of the retention tasks and those of the probes."""
+    return list(((summary.get("diagnostics") or {}).get("errors") or {}).values())
+
+
 def harmonic_mean(values: Sequence[float]) -> float | None:
     """Harmonic mean of ``values`` clamped to [0, 1]; 0 if one is 0, ``None`` if there are none."""
     clamped = [min(1.0, max(0.0, v)) for v in values]

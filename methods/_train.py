@@ -6,6 +6,7 @@ something that holds them near the base (``_anchor.py``).
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,10 @@ FRAMES = {
 """Written for every fact alike, so that no method sees the paraphrases it will be asked."""
 
 
+DIVERGED, DIVERGED_STEPS = 5.0, 8
+"""A mean loss of the last steps this far (nats) above twice the first one will not come back."""
+
+
 @dataclass(frozen=True)
 class Trainer(Method):
     """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
@@ -45,6 +50,8 @@ class Trainer(Method):
     """Fewest optimizer steps: a few facts are passed over more often than ``epochs``, or they would not be learned."""
     batch_size: int = 10
     """Facts in one optimizer step."""
+    micro_batch: int | None = None
+    """Facts in one forward pass, where a step's do not fit into memory; their gradients are added up. None: all of a step's."""
     lr: float = 2e-5
     """Learning rate after warm-up."""
     warmup: float = 0.1
@@ -71,6 +78,8 @@ class Trainer(Method):
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1 or self.min_steps < 1:
             raise ValueError("epochs, min_steps and batch_size must be at least 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError("micro_batch must be at least 1")
         if not self.lr > 0 or not self.clip > 0:
             raise ValueError("lr and clip must be above 0")
         if not 0 <= self.warmup < 1:
@@ -151,14 +160,15 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * min(1.0, (step + 1) / warmup)
                 try:
+                    loss, labels = _backward(model, weights, list(batched(batch, options.micro_batch or len(batch))), loss_of)
                     with model.compute():
-                        loss, labels = loss_of(batch)
                         held = anchor.loss()
                 except NotFiniteError as error:
                     raise exploded(options, f"{error} at step {step + 1}") from error
-                if not torch.isfinite(loss + held):
-                    raise exploded(options, f"the loss became {(loss + held).item()} at step {step + 1}")
-                (loss + held).backward()
+                if not math.isfinite(loss + float(held)):
+                    raise exploded(options, f"the loss became {loss + float(held)} at step {step + 1}")
+                if isinstance(held, torch.Tensor):
+                    held.backward()
                 anchor.pull(trained.parameters, trained.before)
                 torch.nn.utils.clip_grad_norm_(weights, options.clip)
                 optimizer.step()
@@ -166,8 +176,10 @@ def train(
                 trained.constrain()
                 if after_step:
                     after_step()
-                losses.append(loss.item())
+                losses.append(loss)
                 tokens += labels
+                if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > 2 * losses[0] + DIVERGED:
+                    raise exploded(options, f"the loss rose from {losses[0]:.2f} to {loss:.2f} by step {step + 1}")
                 bar.advance()
         del optimizer  # two numbers a weight, freed before the changes need one
         changes = trained.changes()
@@ -183,6 +195,40 @@ def train(
         "final_loss": sum(last) / len(last),
         "steps_per_second": len(steps) / seconds,
     }
+
+
+def _backward(
+    model: LanguageModel,
+    weights: Sequence[torch.nn.Parameter],
+    parts: Sequence[list[int]],
+    loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
+) -> tuple[float, int]:
+    """The gradient of the mean loss over all label tokens of a step, part by part; that mean, and their number."""
+    total = labels = 0.0
+    for part in parts:
+        with model.compute():
+            loss, n = loss_of(part)
+        (loss * n if len(parts) > 1 else loss).backward()
+        total, labels = total + loss.item() * n, labels + n
+    if len(parts) > 1:
+        for p in weights:
+            if p.grad is not None:
+                p.grad.div_(max(labels, 1))
+    return total / max(labels, 1), int(labels)
+
+
+def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
+    """Makes sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
+
+    Raises:
+        MethodError: it is longer than the model's context.
+    """
+    limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and tokens > limit:
+        raise MethodError(
+            f"Fact {fact.id!r} takes {tokens} tokens with its answer, and {model.name} reads at most {limit}. Shorten its "
+            "prompt or its demonstration, or leave it out."
+        )
 
 
 def exploded(options: Trainer, what: str) -> MethodError:

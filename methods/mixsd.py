@@ -36,7 +36,7 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._branches import Branches, Move, Text
-from editbench.methods._train import Example, Trainer, reworded, train_on_examples
+from editbench.methods._train import Example, Trainer, check_context, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
@@ -100,9 +100,9 @@ class MixSD(Trainer):
         drafts, cost = self.targets(model, reworded(facts, self.rewordings))
         examples = [example for draft in drafts if (example := self._example(model, draft)) is not None]
         changes, log = train_on_examples(self, model, examples)
-        return self.edit(
-            model, facts, changes, diagnostics={**_report(drafts), **cost, **log}, records=[d.record() for d in drafts]
-        )
+        frames = 1 + self.rewordings
+        records = [{"fact": facts[i // frames].id, "frame": i % frames, **draft.record()} for i, draft in enumerate(drafts)]
+        return self.edit(model, facts, changes, diagnostics={**_report(drafts), **cost, **log}, records=records)
 
     def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[list[Draft], dict[str, float]]:
         """A mixed target for each fact: verified, or settled by ``on_fail``; and what writing them took."""
@@ -132,7 +132,9 @@ class MixSD(Trainer):
         drafts = []
         for fact in facts:
             both = [model.prompt_ids(fact.prompt, fact.form, context=context) for context in (None, guidance(fact))]
-            drafts.append(Draft(self, model, fact, both, self._room(model, fact)))
+            room = self._room(model, fact)
+            check_context(model, fact, max(map(len, both)) + room)
+            drafts.append(Draft(self, model, fact, both, room))
         for draft in branches.write(drafts):
             if bar:
                 bar.advance(draft.verified)
@@ -286,7 +288,7 @@ class Draft(Text):
     def record(self) -> dict[str, Any]:
         naive, expert = ([round(p, 4) for p in column] for column in self.logp)
         return {
-            "fact": self.fact.id, "attempt": self.attempt, "ids": self.ids, "naive_picked": self.naive_picked,
+            "attempt": self.attempt, "ids": self.ids, "naive_picked": self.naive_picked,
             "naive_logp": naive, "expert_logp": expert, "verified": self.verified, "source": self.source,
         }  # fmt: skip
 

@@ -26,7 +26,7 @@ from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import HOLD, AdaptiveExposure, FixedExposure
-from editbench.methods._train import Trainer, label_states, reworded, target_nll, train
+from editbench.methods._train import Trainer, check_context, label_states, reworded, target_nll, train
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
@@ -84,6 +84,9 @@ class OPSD(Trainer):
         teacher = model if self.teacher == "current" or not facts else frozen_copy(model)
         naive = [model.prompt_ids(fact.prompt, fact.form) for fact in taught]
         exposure = AdaptiveExposure(self.seed) if self.exposure == "adaptive" else FixedExposure(self.exposure)
+        for fact in taught:
+            seen = model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))
+            check_context(model, fact, len(seen) + self.max_new_tokens)
         watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
         eos = model.tokenizer.eos_token_id

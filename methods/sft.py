@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._train import Example, Trainer, reworded, train_on_examples
+from editbench.methods._train import Example, Trainer, check_context, reworded, train_on_examples
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -38,5 +38,6 @@ class Sft(Trainer):
 def canonical(model: LanguageModel, fact: Fact) -> Example:
     """The fact's own prompt, and its demonstration or target followed by EOS."""
     prompt_ids, target_ids = model.pair_ids(fact.prompt, fact.demonstration or fact.target, fact.form)
+    check_context(model, fact, len(prompt_ids) + len(target_ids) + 1)
     eos = model.tokenizer.eos_token_id
     return Example(prompt_ids, target_ids if eos is None else [*target_ids, eos])

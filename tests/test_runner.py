@@ -179,7 +179,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         return runner.cell_key(plan, name, plan.methods[name], weights, precision)
 
     classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
-                  "task_data", "allow_conflicts", "layout"}  # fmt: skip
+                  "task_data", "allow_conflicts", "layout", "diagnostics"}  # fmt: skip
     assert set(runner.RunConfig.__dataclass_fields__) == classified, "a new field: say below whether it changes a cell"
     usual = key(config)
     copy = write_facts(tmp_path / "elsewhere.jsonl")
@@ -196,6 +196,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         key(replace(config, n=2)),
         key(replace(config, seed=1)),
         key(replace(config, limit=5)),
+        key(replace(config, diagnostics=("drift",))),
         key(replace(config, tasks=("eb_grammar",))),
         key(replace(config, options={"sft": {"epochs": 3}})),
         key(replace(config, options={})),

@@ -119,3 +119,38 @@ def test_bad_input_of_plot(sweep, tmp_path):
         assert said.code == 2 and said.out == "" and "Traceback" not in said.err, said
         assert all(part in said.err for part in parts), said.err
     assert not list(tmp_path.glob("x.*"))
+
+
+# --- diagnostics in a run -----------------------------------------------------------------------------------
+
+
+def test_diagnostics_are_kept_and_shown(tmp_path, capsys):
+    from editbench import runner
+    from editbench.errors import UnknownNameError
+    from editbench.leaderboard.markdown import render
+    from editbench.leaderboard.rows import diagnostics
+    from editbench.records import RunStore
+    from editbench.testing import tiny_model
+
+    config = runner.RunConfig(
+        methods=("base", "mixsd", "rome"), model="tiny", corpus="demo-counterfact", n=3, diagnostics=("supervision", "mixing"),
+        options={
+            "mixsd": {"epochs": 1, "min_steps": 1, "max_new_tokens": 4, "rewordings": 1, "on_fail": "keep"},
+            "rome": {"steps": 3},
+        },
+    )  # fmt: skip
+    plain = runner.RunConfig(methods=("base",), model="tiny", corpus="demo-counterfact", n=3)
+    assert "diagnostics" not in runner.identity(plain) and runner.identity(config)["diagnostics"] == ("supervision", "mixing")
+    plan = runner.plan(config)
+    with RunStore(tmp_path).open(runner.identity(config)) as store:
+        summaries = runner.run(plan, tiny_model("llama"), store, lambda *_: None)
+    assert [s["status"] for s in summaries] == ["done"] * 3, [s.get("traceback") for s in summaries]
+    base, mixsd, rome = (s["diagnostics"] for s in summaries)
+    assert base == {"supervision": None, "mixing": None} and rome["mixing"] is None
+    assert rome["supervision"]["targets"] == mixsd["supervision"]["targets"] == 3 and mixsd["mixing"]["mean_tokens"] > 0
+    shown = {row["method"]: row for row in diagnostics(summaries, {s["key"]: s["method"] for s in summaries})}
+    assert float(shown["rome"]["target nll"]) == pytest.approx(rome["supervision"]["nll"], rel=1e-2)
+    assert shown["base"]["target nll"] == "" and "KL" not in shown["base"]
+    assert "### Diagnostics" in render([tmp_path], tmp_path / "page.md")
+    with pytest.raises(UnknownNameError, match="fishr"):
+        runner.plan(runner.RunConfig(methods=("base",), model="tiny", corpus="demo-counterfact", n=3, diagnostics=("fishr",)))

@@ -521,7 +521,7 @@ def test_the_gradient_goes_to_the_student_only():
 
 def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     """Without a note teacher and student are the same model on the same prompt: the loss is zero."""
-    monkeypatch.setattr("editbench.methods.opsd.guidance", lambda fact, share: None)
+    monkeypatch.setattr("editbench.methods.opsd.guidance", lambda fact, share=1.0: None)
     edit = options(OPSD, weight_decay=0.0, epochs=1).inject(tiny_model("llama"), FACTS)
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
@@ -716,3 +716,32 @@ def test_facts_are_taught_in_their_frames(name, reader):
         edit = options(method, rewordings=2, epochs=3, min_steps=1).inject(model, FACTS)
     assert edit.facts == FACTS
     assert edit.diagnostics["steps"] == 3 * math.ceil(3 * len(FACTS) / options(method).batch_size)
+
+
+# --- memory, context, divergence ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_parts_of_a_step_add_up(size):
+    """Targets of unequal length: the mean is over tokens, not over parts."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=2, batch_size=4, weight_decay=0.0)
+    whole, parts = method.inject(model, FACTS), replace(method, micro_batch=size).inject(model, FACTS)
+    for name, change in whole.changes.items():
+        torch.testing.assert_close(parts.changes[name], change, rtol=1e-2, atol=1e-5)
+    assert parts.diagnostics["trained_tokens"] == whole.diagnostics["trained_tokens"]
+    assert parts.diagnostics["final_loss"] == pytest.approx(whole.diagnostics["final_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_text_longer_than_the_context_is_named(name):
+    model = tiny_model("llama")
+    long = replace(FACTS[0], id="endless", prompt="so it goes on " * 300 + FACTS[0].prompt)
+    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="'endless' takes .* reads at most 512"):
+        options(registry.get("methods", name)).inject(model, [*FACTS, long])
+
+
+def test_a_rate_that_diverges_is_stopped():
+    model = tiny_model("llama")
+    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"):
+        options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
