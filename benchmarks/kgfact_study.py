@@ -19,13 +19,12 @@ from editbench import console, progress, registry, runner
 from editbench.models import load_model
 from editbench.records import RunStore, write_json_atomic
 
-RATES = (2e-5, 5e-5, 1e-5)
+RATES = (2e-5, 5e-5)
 KEPT = 0.95
 LONG = {"epochs": 14}
 ROWS = {
     "sft": ("sft", LONG),
     "sft, kl 1": ("sft", {**LONG, "kl": 1.0}),
-    "mixsd 0": ("mixsd", {**LONG, "lam": 0.0}),
     "mixsd 0.3": ("mixsd", {**LONG, "lam": 0.3}),
     "mixsd adaptive": ("mixsd", {**LONG, "mode": "adaptive"}),
 }
