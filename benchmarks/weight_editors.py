@@ -161,8 +161,10 @@ def table(rows: list[dict]) -> str:
     titles = ("method", "options", "facts", "protocol", *axes[:3], "chat", *costs)
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
-        for protocol in ("generation", "likelihood"):
+        for protocol in ("generation", "argmax", "likelihood"):
             cells = []
+            if protocol not in row["scores"]["efficacy"]:  # rows from before it was measured
+                continue
             for axis in axes:
                 found = row["scores"][axis][protocol]
                 known = found["mean"] is not None

@@ -204,11 +204,17 @@ class LanguageModel:
             )
         self._head_checked = True
 
-    @torch.no_grad()
     def target_logprobs(
         self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int = 64, what: str | None = None
     ) -> list[torch.Tensor]:
         """For each (prompt ids, target ids): log-probabilities of the target's tokens, float32, shape (len(target),)."""
+        return [logp_T for logp_T, _ in self.target_scores(pairs, batch_size, what)]
+
+    @torch.no_grad()
+    def target_scores(
+        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int = 64, what: str | None = None
+    ) -> list[tuple[torch.Tensor, list[int]]]:
+        """As ``target_logprobs``, and the most probable token at each of the target's places, the target given up to there."""
         result: list[Any] = [None] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar, self.compute(weights_fixed=True):
@@ -219,8 +225,10 @@ class LanguageModel:
                 hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
                 logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
                 logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
+                best_BT = logp_BTV.argmax(-1).cpu()
                 for row, i in enumerate(chunk):
-                    result[i] = logp_BT[row, keep - len(pairs[i][1]) :].clone()
+                    first = keep - len(pairs[i][1])
+                    result[i] = (logp_BT[row, first:].clone(), best_BT[row, first:].tolist())
                 if bar:
                     bar.advance(len(chunk))
         return result

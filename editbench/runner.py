@@ -31,7 +31,7 @@ from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import clustered_mean, paired_delta, ratio
 from editbench.types import Case, check_facts, digest
 
-SCORING = 1
+SCORING = 2
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
 REGIMES = ("batch",)
 

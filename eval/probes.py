@@ -9,16 +9,18 @@
 | in-context | in_context | the answer contains what follows from the prompt alone | as for efficacy |
 
 ``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS`` (or the
-probe's own number); matching as in ``editbench.matching``. ``likelihood``: mean log-probability per token, strict comparison,
-as ROME's ES, PS and NS except for the length of the prompt; undefined (NaN) where a probe names no second answer. Each case
-counts the same.
+probe's own number); matching as in ``editbench.matching``. ``argmax``: teacher-forced, the expected answer is given token by
+token; 1 if each of its tokens is the most probable one, for neighborhood probes if the most probable ones are those of the
+base (EasyEdit's rewrite accuracy is the share of tokens instead). ``likelihood``: mean log-probability per token, strict
+comparison, as ROME's ES, PS and NS except for the length of the prompt; undefined (NaN) where a probe names no second
+answer. Each case counts the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from editbench.matching import contains, exact, same_answer
 from editbench.models import LanguageModel
@@ -26,6 +28,7 @@ from editbench.stats import clustered_mean
 from editbench.types import Case, Probe
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
+PROTOCOLS = ("generation", "argmax", "likelihood")
 METRICS = {
     "efficacy": "rewrite",
     "generalization": "paraphrase",
@@ -38,14 +41,15 @@ METRICS = {
 def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
     """One row per probe: what was asked, what the model wrote, and its scores. ``base``: the rows of the unedited model.
 
-    A row's ``generation`` and ``likelihood`` are 1.0, 0.0 or NaN, as defined above.
+    A row's ``generation``, ``argmax`` and ``likelihood`` are 1.0, 0.0 or NaN, as defined above.
     """
     asked = [(case, index, probe) for case in cases for index, probe in enumerate(case.probes)]
     texts = _answers(model, [probe for _, _, probe in asked])
-    margins = _margins(model, [probe for _, _, probe in asked])
+    forced = _forced(model, [probe for _, _, probe in asked])
     rows = []
     for i, (case, index, probe) in enumerate(asked):
         base_text = texts[i] if base is None else base[i]["text"]
+        wanted = forced[i].target if probe.axis != "neighborhood" else forced[i].best if base is None else base[i]["argmax_ids"]
         right = contains(texts[i], probe.answers)
         kept = same_answer(texts[i], base_text, probe.answers)
         rows.append(
@@ -60,12 +64,14 @@ def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str,
                 "text": texts[i],
                 "base_text": base_text,
                 "generation": float(kept if probe.axis == "neighborhood" else right),
-                "likelihood": margins[i][2],
+                "argmax": float(forced[i].best == list(wanted)),
+                "likelihood": forced[i].likelihood,
                 "contains": right,
                 "exact": exact(texts[i], probe.answers),
                 "target_leaked": probe.axis == "neighborhood" and contains(texts[i], case.fact.answers),
-                "answer_logprob": margins[i][0],
-                "distractor_logprob": margins[i][1],
+                "answer_logprob": forced[i].answer,
+                "distractor_logprob": forced[i].distractor,
+                "argmax_ids": forced[i].best,
             }
         )
     return rows
@@ -87,21 +93,39 @@ def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
     return texts
 
 
-def _margins(model: LanguageModel, probes: Sequence[Probe]) -> list[tuple[float, float, float]]:
-    """(log-probability per token of the answer, of the distractor, score) of each probe; NaN without a distractor."""
-    index = [i for i, probe in enumerate(probes) if probe.distractor is not None]
+class Forced(NamedTuple):
+    """What a model thinks of a probe's expected answer, which it is given token by token."""
+
+    target: list[int]
+    best: list[int]
+    """The most probable token at each place of the target."""
+    answer: float
+    """Mean log-probability of its tokens; so for the distractor, NaN where there is none."""
+    distractor: float
+    likelihood: float
+
+
+def _forced(model: LanguageModel, probes: Sequence[Probe]) -> list[Forced]:
     wanted = [
-        (probes[i].prompt, probes[i].form, answer) for i in index for answer in (probes[i].answers[0], probes[i].distractor)
+        (probe.prompt, probe.form, answer)
+        for probe in probes
+        for answer in (probe.answers[0], probe.distractor)
+        if answer is not None
     ]
     unique = list(dict.fromkeys(wanted))
     pairs = [model.pair_ids(prompt, answer, form) for prompt, form, answer in unique]
-    found = model.target_logprobs(pairs, what="comparing likelihoods")
-    mean = {key: logp.mean().item() for key, logp in zip(unique, found, strict=True)}
-    margins = [(math.nan, math.nan, math.nan)] * len(probes)
-    for place, i in enumerate(index):
-        answer, distractor = mean[wanted[2 * place]], mean[wanted[2 * place + 1]]
-        margins[i] = (answer, distractor, float(answer > distractor))
-    return margins
+    scores = dict(zip(unique, model.target_scores(pairs, what="answers, token by token"), strict=True))
+    target = {key: list(ids) for key, (_, ids) in zip(unique, pairs, strict=True)}
+    found = []
+    for probe in probes:
+        key = (probe.prompt, probe.form, probe.answers[0])
+        logp, best = scores[key]
+        answer, distractor, more = logp.mean().item(), math.nan, math.nan
+        if probe.distractor is not None:
+            distractor = scores[probe.prompt, probe.form, probe.distractor][0].mean().item()
+            more = float(answer > distractor)
+        found.append(Forced(target[key], list(best), answer, distractor, more))
+    return found
 
 
 def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
@@ -112,7 +136,7 @@ def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[
         if not chosen:
             continue
         clusters = [row["case"] for row in chosen]
-        scored = {protocol: [row[protocol] for row in chosen] for protocol in ("generation", "likelihood")}
+        scored = {protocol: [row[protocol] for row in chosen] for protocol in PROTOCOLS}
         found[name] = {
             protocol: clustered_mean(scores, clusters, seed=seed).to_dict(protocol=protocol)
             for protocol, scores in scored.items()

@@ -20,8 +20,8 @@ DEFINITIONS = """\
 - **Efficacy**: share of facts whose rewrite prompt is answered with the target.
 - **Generalization**: the same for paraphrases of the prompt.
 - **Specificity**: under `generation`, share of neighbourhood probes on which the edited model still gives the base model's
-  own answer: both are right, or their first clauses are the same. Under `likelihood`, share on which the true answer is
-  more probable than the edit's target.
+  own answer: both are right, or their first clauses are the same. Under `argmax`, share on which the same tokens are the
+  most probable as in the base. Under `likelihood`, share on which the true answer is more probable than the edit's target.
 - **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks; the change per task is
   paired by sample.
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
@@ -31,6 +31,12 @@ DEFINITIONS = """\
 MORE_DEFINITIONS = """
 - **Portability**: share of probes answered with what follows from the facts. **In-context**: share of probes answered right
   whose prompt holds all that is needed. Neither enters the score: only some corpora ask them."""
+PROTOCOLS = {
+    "generation": "does the model write it?",
+    "argmax": "is each token of the target the most probable, the target given up to there?",
+    "likelihood": "is the target more probable than the old answer?",
+}
+"""The first that was scored makes the headline."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
 PARTIAL = "‡ the score leaves out what was not measured."
 
@@ -72,8 +78,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
 
 
 def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -> list[str]:
-    scored = {p: [s for s in summaries if _has(s, p)] for p in ("generation", "likelihood")}
-    protocol = "generation" if scored["generation"] or not scored["likelihood"] else "likelihood"
+    scored = {p: [s for s in summaries if _has(s, p)] for p in PROTOCOLS}
+    protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
     # Failed cells have no scores of any protocol; they stay visible in the headline table.
     ranked = rows([s for s in summaries if s in scored[protocol] or not s.get("metrics")], protocol)
     labels = {r["key"]: r["label"] for r in ranked}
@@ -86,15 +92,16 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
         parts.append("\n".join(f"- {note}" for note in notes))
     if any(r["retention"] for r in ranked):
         parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links)]
-    if protocol == "generation" and scored["likelihood"]:
-        second = rows(scored["likelihood"], "likelihood")
-        for one in second:
-            one["label"] = labels.get(one["key"], one["label"])
-        parts += [
-            "### Protocol likelihood: is the target more probable than the old answer?",
-            "Not comparable with the table above, and ranked apart from it.",
-            _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second)] for r in second]),
-        ]
+    for other, question in PROTOCOLS.items():
+        if other != protocol and scored[other]:
+            second = rows(scored[other], other)
+            for one in second:
+                one["label"] = labels.get(one["key"], one["label"])
+            parts += [
+                f"### Protocol {other}: {question}",
+                "Not comparable with the table above, and ranked apart from it.",
+                _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second)] for r in second]),
+            ]
     if found := diagnostics(summaries, labels):
         about = "What the edits did beside the scores; definitions in `eval/diagnostics.py`. Nothing is ranked by them."
         parts += ["### Diagnostics", about, _table(list(found[0]), [list(map(escape, row.values())) for row in found])]

@@ -14,8 +14,8 @@ from editbench.types import Case, Fact, Probe
 class Scripted:
     """A model that answers from a table, and counts what it is asked. One character is one token."""
 
-    def __init__(self, answers, logprobs=None):
-        self.answers, self.logprobs = answers, logprobs or {}
+    def __init__(self, answers, logprobs=None, best=None):
+        self.answers, self.logprobs, self.best = answers, logprobs or {}, best or {}
         self.asked, self.compared = [], []
 
     def prompt_ids(self, prompt, form):
@@ -34,9 +34,10 @@ class Scripted:
     def pair_ids(self, prompt, target, form):
         return ([form, *prompt], list(target))
 
-    def target_logprobs(self, pairs, what):
+    def target_scores(self, pairs, what):
         self.compared += [("".join(prompt[1:]), "".join(target)) for prompt, target in pairs]
-        return [torch.tensor(self.logprobs["".join(target)]) for _, target in pairs]
+        texts = ["".join(target) for _, target in pairs]
+        return [(torch.tensor(self.logprobs.get(text, [-9.0])), list(self.best.get(text, text))) for text in texts]
 
 
 CASE = Case.build(
@@ -118,12 +119,21 @@ def test_likelihood_is_strict_by_token_and_undefined_without_a_second_answer(row
     _, edited = rows
     # London -1 a token against Paris -2; Rome -0.5 against London -1
     assert [edited[i]["likelihood"] for i in (0, 1, 3)] == [1.0, 1.0, 1.0]
-    assert all(math.isnan(edited[i][key]) for i in (2, 4, 5) for key in ("likelihood", "answer_logprob", "distractor_logprob"))
+    assert all(math.isnan(edited[i][key]) for i in (2, 4, 5) for key in ("likelihood", "distractor_logprob"))
     assert (edited[0]["answer_logprob"], edited[0]["distractor_logprob"]) == (-1.0, -2.0)
     tied = ask(Scripted(EDITED, {**LOGPROBS, "Paris": [-1.0] * 5}), [CASE])
     assert tied[0]["likelihood"] == 0.0  # a tie is no success, although the shorter answer has the larger sum
     lost = ask(Scripted(EDITED, {**LOGPROBS, "London": [math.nan] * 6}), [CASE])
     assert lost[0]["likelihood"] == 0.0  # a model that was destroyed has failed; it is not left out
+
+
+def test_argmax_takes_every_token_and_for_neighbors_those_of_the_base():
+    base = ask(Scripted(BASE, LOGPROBS, {"London": "Paris?", "Madrid": "a citx"}), [CASE])
+    edited = ask(Scripted(EDITED, LOGPROBS, {"Rome": "Rama", "England": "Englund", "Madrid": "a citx"}), [CASE], base)
+    assert [row["argmax"] for row in base] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+    assert [row["argmax"] for row in edited] == [1.0, 1.0, 1.0, 0.0, 1.0, 0.0]
+    assert "".join(edited[5]["argmax_ids"]) == "Englund"
+    assert metrics(edited)["specificity"]["argmax"]["mean"] == 0.5
 
 
 def test_the_same_prompt_is_answered_once():
@@ -161,7 +171,8 @@ def test_metrics_are_means_by_axis_and_protocol(rows):
 
 def row(case, axis, generation, likelihood=math.nan):
     return {
-        "case": case, "axis": axis, "generation": generation, "likelihood": likelihood, "contains": bool(generation),
+        "case": case, "axis": axis, "generation": generation, "argmax": 0.0, "likelihood": likelihood,
+        "contains": bool(generation),
         "target_leaked": False,
     }  # fmt: skip
 
@@ -193,4 +204,6 @@ def test_a_tiny_model_answers_every_form():
     by_hand = logits[torch.arange(len(target)), target].mean().item()
     assert first["answer_logprob"] == pytest.approx(by_hand, abs=1e-4)
     assert first["likelihood"] == float(first["answer_logprob"] > first["distractor_logprob"])
+    assert first["argmax_ids"] == model.model(torch.tensor([prompt + target])).logits[0, len(prompt) - 1 : -1].argmax(-1).tolist()
+    assert first["argmax"] == float(first["argmax_ids"] == target)
     assert all("\n" not in r["text"] for r in base if r["form"] == "cloze")
