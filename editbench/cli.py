@@ -211,6 +211,10 @@ def inject(
     page.print(console.listing(answers, f"{known} of {len(answers)} facts answered with their target"))
     changed = f"{summary['changed_weights']} weights changed by {summary['delta_norm']:.3g} (norm)"
     page.print(f"{method}: {summary['facts']} facts, {changed}.", markup=False)
+    told = {"steps": "steps", "steps_per_second": "steps a second", "verified_at_once": "of the targets verified at once",
+            "verified": "verified", "forwards_per_token": "forward passes a token"}  # fmt: skip
+    if work := [f"{summary[key]:.3g} {words}" for key, words in told.items() if key in summary]:
+        page.print(f"{method}: {', '.join(work)}.", markup=False)
     for warning in summary.get("warnings", ()):
         console.say(f"{method}: {warning}")
     page.print(

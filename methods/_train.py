@@ -36,6 +36,8 @@ FRAMES = {
 """Written for every fact alike, so that no method sees the paraphrases it will be asked."""
 
 
+BUCKET = 8
+"""Batches among whose texts those of like length are put together."""
 DIVERGED, DIVERGED_STEPS = 5.0, 8
 """A mean loss of the last steps this far (nats) above twice the first one will not come back."""
 
@@ -125,7 +127,8 @@ def train_on_examples(
     options: Trainer, model: LanguageModel, examples: Sequence[Example]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains on the negative log-likelihood of ``examples``; see ``train``."""
-    return train(options, model, len(examples), lambda batch: target_nll(model, [examples[i] for i in batch]))
+    lengths = [len(e.prompt_ids) + len(e.target_ids) for e in examples]
+    return train(options, model, len(examples), lambda batch: target_nll(model, [examples[i] for i in batch]), lengths)
 
 
 def train(
@@ -133,6 +136,7 @@ def train(
     model: LanguageModel,
     n: int,
     loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
+    lengths: Sequence[int] | None = None,
     after_step: Callable[[], None] | None = None,
 ) -> tuple[dict[str, Change], dict[str, Any]]:
     """Minimises ``loss_of(indices of a batch) -> (mean loss, label tokens)`` and what holds to the base, then restores the
@@ -146,7 +150,7 @@ def train(
     """
     if n == 0:
         return {}, {}
-    steps = list(_batches(n, options))
+    steps = list(_batches(n, options, lengths))
     warmup = max(1, round(options.warmup * len(steps)))
     losses, tokens, started = [], 0, time.perf_counter()
     anchor = Anchor(model, replay=options.replay, kl=options.kl, l2=options.l2, ewc=options.ewc, seed=options.seed)
@@ -235,12 +239,19 @@ def exploded(options: Trainer, what: str) -> MethodError:
     return MethodError(f"{options.name}: {what}. Use a smaller lr than {options.lr}.")
 
 
-def _batches(n: int, options: Trainer) -> Iterator[list[int]]:
+def _batches(n: int, options: Trainer, lengths: Sequence[int] | None = None) -> Iterator[list[int]]:
+    """Each epoch in a new order; given ``lengths``, texts of like length stand in one batch, so that little is padded."""
     shuffled = random.Random(options.seed)
     for _ in range(options.steps(n) // ceil(n / options.batch_size)):
         order = list(range(n))
         shuffled.shuffle(order)
-        yield from batched(order, options.batch_size)
+        if lengths is None:
+            yield from batched(order, options.batch_size)
+            continue
+        alike = [sorted(window, key=lengths.__getitem__) for window in batched(order, BUCKET * options.batch_size)]
+        batches = list(batched([i for window in alike for i in window], options.batch_size))
+        shuffled.shuffle(batches)
+        yield from batches
 
 
 def target_nll(model: LanguageModel, batch: Sequence[Example]) -> tuple[torch.Tensor, int]:

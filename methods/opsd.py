@@ -44,6 +44,7 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
+    version: ClassVar[int] = 2
 
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
@@ -116,7 +117,7 @@ class OPSD(Trainer):
             return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 
         follow = (lambda: follow_slowly(teacher, model, self.ema)) if self.teacher == "ema" else None
-        changes, log = train(self, model, len(taught), loss_of, follow)
+        changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), follow)
         # the share of the rollouts that state their fact: an on-policy method sees its own progress
         seen = {"stated_at_first": stated[0], "stated_at_last": stated[-1]} if stated else {}
         return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})

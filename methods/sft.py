@@ -26,6 +26,7 @@ class Sft(Trainer):
     name: ClassVar[str] = "sft"
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
+    version: ClassVar[int] = 2
 
     epochs: int = 14
     """Passes over the facts; with so few tokens a pass, more of them than mixsd needs."""

@@ -99,6 +99,21 @@ def test_batches_visit_every_fact_once_an_epoch():
     assert batches == list(_batches(10, chosen)) != list(_batches(10, replace(chosen, seed=6)))
 
 
+def test_texts_of_like_length_stand_together():
+    chosen = Sft(epochs=2, min_steps=1, batch_size=4, seed=5)
+    lengths = [(7 * i) % 40 + 1 for i in range(70)]
+    batches = list(_batches(70, chosen, lengths))
+    assert [sorted(sum(batches[i : i + 18], [])) for i in (0, 18)] == [list(range(70))] * 2
+
+    def padded(batches):
+        return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches) / (2 * sum(lengths))
+
+    assert padded(batches) < 1.25 < padded(_batches(70, chosen))
+    assert batches == list(_batches(70, chosen, lengths)) != list(_batches(70, replace(chosen, seed=6), lengths))
+    shortest = [min(lengths[i] for i in batch) for batch in batches[:18]]
+    assert shortest != sorted(shortest)
+
+
 def test_label_states_of_an_empty_target():
     model = tiny_model("llama")
     assert label_states(model, [[5, 6, 7], [5, 6]], [0, 1]).shape == (1, 32)
