@@ -1,7 +1,8 @@
 """Text that a model writes by itself: the ground that every model has, for statistics, replay and diagnostics without data.
 
-Half of it are articles on ``TOPICS``, the other half documents and chat turns from nothing (all documents where there is no
-chat template), sampled at temperature 1.
+``own_texts``: half of it articles on ``TOPICS``, the other half documents and chat turns from nothing (all documents where
+there is no chat template). ``own_answers``: its answers to questions that it asks itself, written where a user's turn begins,
+as Magpie does (Xu et al. 2024, arXiv 2406.08464). All sampled at temperature 1.
 """
 
 from __future__ import annotations
@@ -44,3 +45,23 @@ def own_texts(model: LanguageModel, tokens: int, seed: int, length: int) -> Iter
     for block in batched(prompts, AT_ONCE):
         written = model.generate_ids(block, length, generator=generator, stop=False, batch_size=AT_ONCE)
         yield list(zip(block, written, strict=True))
+
+
+QUESTION_TOKENS = 32
+
+
+def own_answers(model: LanguageModel, n: int, seed: int, length: int) -> list[tuple[list[int], list[int]]]:
+    """At most ``n`` questions of the model's own, each the ids of its prompt and of at most ``length`` tokens of answer with
+    the token that ended it; none where there is no chat template."""
+    if not model.chat:
+        return []
+    generator = torch.Generator().manual_seed(seed)
+    rendered = model.render("x", "question")
+    opening = text.ids(model.tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, ""))
+    asked = model.generate_ids([opening] * n, QUESTION_TOKENS, generator=generator)
+    questions = [words for ids in asked if (words := model.decode(ids).strip())]
+    prompts = [model.prompt_ids(words, "question") for words in questions]
+    answers = model.generate_ids(prompts, length, generator=generator)
+    eos = model.tokenizer.eos_token_id
+    ended = [ids + [eos] if len(ids) < length and eos is not None else ids for ids in answers]
+    return [(prompt, ids) for prompt, ids in zip(prompts, ended, strict=True) if ids]

@@ -1,6 +1,6 @@
 """What holds a trainer near the base model: the remedies against forgetting that the field uses, for any trainer's loss.
 
-    replay  weight * NLL of texts of the model's own                (experience replay, pseudo-rehearsal)
+    replay  weight * NLL of the model's own texts and answers       (experience replay, pseudo-rehearsal)
     kl      weight * KL(p_base || p_theta) on such texts            (learning without forgetting)
     l2      weight * ||theta - theta_0||^2                          (L2-SP)
     ewc     weight * sum_j F_j (theta_j - theta_0j)^2               (elastic weight consolidation; F scaled to mean 1)
@@ -18,17 +18,18 @@ import torch.nn.functional as F
 
 from editbench.fisher import diagonal_fisher
 from editbench.methods._divergence import divergence
-from editbench.models import LanguageModel, batched
-from editbench.own_text import own_texts
+from editbench.models import LanguageModel
+from editbench.own_text import own_answers, own_texts
 from editbench.text import pad_left
 
-TOKENS = 2048
+TOKENS = 8192
 LENGTH = 32
 """Of one text."""
 AT_ONCE = 8
 """Texts in a step."""
 TEACHER_TOP_K = 256
-"""The base's most probable tokens, over which its KL is taken: all of them would be 400 MB of logits."""
+"""The base's most probable tokens, over which its KL is taken: all of them would be gigabytes of logits."""
+FISHER_TEXTS = 64
 
 
 class Anchor:
@@ -40,11 +41,15 @@ class Anchor:
         self._queue: list[int] = []
         self.texts: list[tuple[list[int], list[int]]] = []
         if replay or kl or ewc:
-            self.texts = [pair for block in own_texts(model, TOKENS, seed, LENGTH) for pair in block]
+            self.texts = [pair for block in own_texts(model, TOKENS // 2, seed, LENGTH) for pair in block]
+            more = TOKENS // LENGTH - len(self.texts)
+            self.texts += own_answers(model, more, seed, LENGTH) or [
+                pair for block in own_texts(model, TOKENS - TOKENS // 2, seed + 1, LENGTH) for pair in block
+            ]
         if kl:
-            self.base = [self._top(chunk) for chunk in batched(range(len(self.texts)), 1)]
+            self.base = [self._top([i]) for i in range(len(self.texts))]
         if ewc:
-            found = diagonal_fisher(model, self.texts)
+            found = diagonal_fisher(model, self.texts[:: len(self.texts) // FISHER_TEXTS])
             mean = sum(f.sum().item() for f in found.values()) / sum(f.numel() for f in found.values())
             self.fisher = {name: f.div_(max(mean, 1e-30)) for name, f in found.items()}
 

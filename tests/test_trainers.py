@@ -16,7 +16,7 @@ from editbench import progress, registry
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError
 from editbench.methods import mixsd as mixsd_module
-from editbench.methods._anchor import Anchor
+from editbench.methods._anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._branches import Branches
 from editbench.methods._covariance import second_moments
 from editbench.methods._divergence import DIVERGENCES, divergence
@@ -620,6 +620,17 @@ def test_the_pull_of_l2_and_ewc_is_the_gradient():
     anchor.pull(parameters, before)
     for name, p in parameters.items():
         torch.testing.assert_close(p.grad, 2 * (0.3 + 0.7 * anchor.fisher[name]) * moved[name], rtol=1e-4, atol=1e-6)
+
+
+def test_half_of_the_anchor_are_answers_to_the_models_own_questions():
+    model = tiny_model("llama", chat=True)
+    texts = Anchor(model, replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts
+    turn = model.tokenizer("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    answers = [written for opening, written in texts if opening[-len(turn) :] == turn]
+    assert 0.4 * len(texts) < len(answers) <= 0.6 * len(texts)
+    assert all(0 < len(written) <= LENGTH for _, written in texts)
+    assert all(not set(written[:-1]) & model.stop_ids for written in answers), "an answer goes on past its end"
+    assert len(Anchor(tiny_model("llama"), replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts) == TOKENS // LENGTH
 
 
 def test_the_base_itself_is_not_pulled():
