@@ -53,10 +53,10 @@ class Anchor:
             mean = sum(f.sum().item() for f in found.values()) / sum(f.numel() for f in found.values())
             self.fisher = {name: f.div_(max(mean, 1e-30)) for name, f in found.items()}
 
-    def loss(self) -> torch.Tensor | float:
-        """``replay`` and ``kl`` on the next few texts."""
+    def loss(self) -> torch.Tensor | None:
+        """``replay`` and ``kl`` on the next few texts; None where neither is asked for."""
         if not (self.replay or self.kl):
-            return 0.0
+            return None
         if len(self._queue) < AT_ONCE:
             self._queue = list(range(len(self.texts)))
             self._order.shuffle(self._queue)

@@ -169,9 +169,10 @@ def train(
                         held = anchor.loss()
                 except NotFiniteError as error:
                     raise exploded(options, f"{error} at step {step + 1}") from error
-                if not math.isfinite(loss + float(held)):
-                    raise exploded(options, f"the loss became {loss + float(held)} at step {step + 1}")
-                if isinstance(held, torch.Tensor):
+                total = loss + (held.item() if held is not None else 0.0)
+                if not math.isfinite(total):
+                    raise exploded(options, f"the loss became {total} at step {step + 1}")
+                if held is not None:
                     held.backward()
                 anchor.pull(trained.parameters, trained.before)
                 torch.nn.utils.clip_grad_norm_(weights, options.clip)
