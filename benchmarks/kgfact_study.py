@@ -24,11 +24,11 @@ KEPT = 0.95
 LONG = {"epochs": 14}
 ROWS = {
     "sft": ("sft", LONG),
-    "sft, kl 1": ("sft", {**LONG, "kl": 1.0}),
     "mixsd 0.3": ("mixsd", {**LONG, "lam": 0.3}),
     "mixsd adaptive": ("mixsd", {**LONG, "mode": "adaptive"}),
+    "sft, kl 1": ("sft", {**LONG, "kl": 1.0}),
 }
-UNTUNED = {"base": ("base", {}), "ice": ("ice", {}), "memit": ("memit", {})}
+UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
 DEV_TASKS, REAL = ("eb_instruct", "eb_reading", "eb_knowledge"), ("hellaswag", "lambada_openai", "arc_easy")
 RESULTS = Path(__file__).parent / "results"
 KEYS = ("status", "note", "metrics", "retention", "seconds", "peak_memory_bytes", "edit")
@@ -88,7 +88,8 @@ def test(shared: Path) -> None:
         "arc_easy": shared / "arc_easy_mc" / "arc_easy.jsonl",
     }
     tasks = (*registry.get("eval", "resolve-tasks")("default", {}), *REAL)
-    rows = {**UNTUNED, **{name: (method, {**options, "lr": chosen(name)}) for name, (method, options) in ROWS.items()}}
+    tuned = {name: (method, {**options, "lr": chosen(name)}) for name, (method, options) in ROWS.items()}
+    rows = {"base": UNTUNED["base"], **tuned, **UNTUNED}
     for name, (method, options) in rows.items():
         if any(row["name"] == name for row in done):
             continue
