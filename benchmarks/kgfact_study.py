@@ -5,8 +5,8 @@
     python benchmarks/kgfact_study.py table
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
-eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row learned all dev facts; weight editors and
-ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``.
+eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row learned all dev facts; weight editors
+and ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``.
 """
 
 import json
