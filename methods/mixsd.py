@@ -109,9 +109,11 @@ class MixSD(Trainer):
         branches = Branches(model, self.slots)
         with progress.task(f"{self.name}: writing targets", len(facts), "facts") as bar:
             drafts = self.mix(model, facts, branches, bar)
+            written = sum(draft.written for draft in drafts)
             failed = [i for i, draft in enumerate(drafts) if not draft.verified]
             if self.on_fail == "expert":
                 experts = replace(self, mode="bernoulli", lam=0.0, attempts=1).mix(model, [facts[i] for i in failed], branches)
+                written += sum(draft.written for draft in experts)
                 for i, draft in zip(failed, experts, strict=True):
                     draft.attempt, draft.source = self.attempts, "expert" if draft.verified else "target"
                     drafts[i] = draft
@@ -122,7 +124,7 @@ class MixSD(Trainer):
         return drafts, {
             "prompt_tokens": branches.prompt_tokens,
             "decoded_tokens": branches.decoded_tokens,
-            "forwards_per_token": branches.decoded_tokens / max(1, sum(draft.written for draft in drafts)),
+            "forwards_per_token": branches.decoded_tokens / max(1, written),
         }
 
     def mix(

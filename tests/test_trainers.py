@@ -436,6 +436,13 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
             assert not draft.verified and draft.attempt < 49
 
 
+@pytest.mark.parametrize("method", [MixSD(lam=0.5), MixSD(mode="adaptive"), MixSD(lam=0.5, temperature=1.0), MixSD(lam=0.0)])
+def test_forwards_a_token_count_what_failed_too(method):
+    """Texts that are given up were written as well: two forwards a token, one where a branch is asked alone."""
+    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(tiny_model("llama"), FACTS)
+    assert 0 < cost["forwards_per_token"] <= (1 if method.pure else 2)
+
+
 def test_draws_stay_among_the_top_k():
     model = tiny_model("llama")
     for draft in once(MixSD(temperature=5.0, top_k=3, max_new_tokens=6, lam=0.5), model, FACTS):
