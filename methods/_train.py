@@ -58,6 +58,8 @@ class Trainer(Method):
     """Learning rate after warm-up."""
     warmup: float = 0.1
     """Share of the steps over which the rate rises linearly."""
+    stop_after: float = 1.0
+    """Share of the steps after which training ends, early; order and schedule are those of all steps."""
     weight_decay: float = 0.01
     clip: float = 1.0
     """Largest global gradient norm."""
@@ -86,6 +88,8 @@ class Trainer(Method):
             raise ValueError("lr and clip must be above 0")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup is a share of the steps, from 0 to below 1")
+        if not 0 < self.stop_after <= 1:
+            raise ValueError("stop_after is a share of the steps, above 0 and at most 1")
         if not 0 <= self.rewordings <= len(FRAMES["question"]):
             raise ValueError(f"rewordings must be from 0 to {len(FRAMES['question'])}")
         if self.lora is not None and self.lora < 1:
@@ -98,7 +102,7 @@ class Trainer(Method):
             raise ValueError("l2 and ewc are for all weights; with lora use kl or replay")
 
     def steps(self, n: int) -> int:
-        """Optimizer steps for ``n`` facts."""
+        """Optimizer steps for ``n`` facts, of which ``stop_after`` is the share that is made."""
         an_epoch = ceil(n / self.batch_size)
         return an_epoch * max(self.epochs, ceil(self.min_steps / an_epoch))
 
@@ -150,8 +154,9 @@ def train(
     """
     if n == 0:
         return {}, {}
-    steps = list(_batches(n, options, lengths))
-    warmup = max(1, round(options.warmup * len(steps)))
+    planned = list(_batches(n, options, lengths))
+    warmup = max(1, round(options.warmup * len(planned)))
+    steps = planned[: max(1, round(options.stop_after * len(planned)))]
     losses, tokens, started = [], 0, time.perf_counter()
     anchor = Anchor(model, replay=options.replay, kl=options.kl, l2=options.l2, ewc=options.ewc, seed=options.seed)
     with tunable(model, options.lora, options.null_space, options.seed) as trained:

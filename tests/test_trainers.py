@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -114,6 +114,39 @@ def test_texts_of_like_length_stand_together():
     assert shortest != sorted(shortest)
 
 
+class Watcher:
+    """A reporter that keeps the weights after each training step."""
+
+    def __init__(self, model):
+        self.model, self.training, self.states = model.model, False, []
+
+    @contextmanager
+    def task(self, name, total, unit):
+        self.training = unit == "steps"
+        yield self
+        self.training = False
+
+    def advance(self, n=1):
+        if self.training:
+            self.states.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"), [*((name, {}) for name in TRAINERS), ("opsd", {"exposure": "adaptive", "teacher": "ema"})]
+)
+def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed, reader):
+    model = reader("llama")
+    whole = options(registry.get("methods", name), epochs=5, warmup=0.5, **changed)
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        assert whole.inject(model, FACTS).diagnostics["steps"] == len(watcher.states) == 10
+    for share, steps in ((0.01, 1), (0.3, 3), (0.5, 5)):
+        edit = replace(whole, stop_after=share).inject(model, FACTS)
+        assert edit.diagnostics["steps"] == steps
+        for weight, change in edit.changes.items():
+            assert torch.equal(change, watcher.states[steps - 1][weight] - model.weight(weight).detach())
+
+
 def test_label_states_of_an_empty_target():
     model = tiny_model("llama")
     assert label_states(model, [[5, 6, 7], [5, 6]], [0, 1]).shape == (1, 32)
@@ -161,6 +194,8 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("sft", {"lr": "0"}),
         ("sft", {"lr": "fast"}),
         ("sft", {"warmup": "1"}),
+        ("sft", {"stop_after": "0"}),
+        ("sft", {"stop_after": "1.5"}),
         ("sft", {"clip": "-1"}),
         ("mixsd", {"lam": "1.1"}),
         ("mixsd", {"on_fail": "retry"}),
