@@ -141,10 +141,10 @@ def train(
     n: int,
     loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
     lengths: Sequence[int] | None = None,
-    after_step: Callable[[], None] | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Change], dict[str, Any]]:
     """Minimises ``loss_of(indices of a batch) -> (mean loss, label tokens)`` and what holds to the base, then restores the
-    weights.
+    weights. ``before_step`` is told the number of each optimizer step, from 0, of which ``loss_of`` may see only a part.
 
     Returns:
         The change of each trained weight, and the training's diagnostics.
@@ -169,6 +169,8 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * min(1.0, (step + 1) / warmup)
                 try:
+                    if before_step:
+                        before_step(step)
                     loss, labels = _backward(model, weights, list(batched(batch, options.micro_batch or len(batch))), loss_of)
                     with model.compute():
                         held = anchor.loss()
@@ -184,8 +186,6 @@ def train(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
                 trained.constrain()
-                if after_step:
-                    after_step()
                 losses.append(loss)
                 tokens += labels
                 if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > 2 * losses[0] + DIVERGED:

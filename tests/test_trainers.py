@@ -16,6 +16,7 @@ from editbench import progress, registry
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError
 from editbench.methods import mixsd as mixsd_module
+from editbench.methods import opsd as opsd_module
 from editbench.methods._anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._branches import Branches
 from editbench.methods._covariance import second_moments
@@ -761,6 +762,20 @@ def test_opsd_adapts_what_its_teacher_sees(reader):
     assert LEAST <= edit.diagnostics["exposure_mean"] < 1
     again = options(OPSD, exposure="adaptive", epochs=8).inject(model, FACTS)
     assert again.diagnostics["exposure_mean"] == edit.diagnostics["exposure_mean"]
+
+
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_the_exposure_follows_the_steps_not_their_parts(micro_batch, reader, monkeypatch):
+    told = []
+
+    class Watched(AdaptiveExposure):
+        def update(self, done, nll):
+            told.append(done)
+            super().update(done, nll)
+
+    monkeypatch.setattr(opsd_module, "AdaptiveExposure", Watched)
+    options(OPSD, exposure="adaptive", epochs=5, micro_batch=micro_batch).inject(reader("llama"), FACTS)
+    assert told == [1 / 10, 5 / 10, 9 / 10], "every fourth of ten steps, however many parts each has"
 
 
 # --- rewordings ---------------------------------------------------------------------------------------------
