@@ -10,12 +10,15 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from editbench import progress
 from editbench.edit import Change
@@ -54,6 +57,8 @@ class Trainer(Method):
     """Facts in one optimizer step."""
     micro_batch: int | None = None
     """Facts in one forward pass, where a step's do not fit into memory; their gradients are added up. None: all of a step's."""
+    checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: slower, in far less memory."""
     lr: float = 2e-5
     """Learning rate after warm-up."""
     warmup: float = 0.1
@@ -150,16 +155,17 @@ def train(
         The change of each trained weight, and the training's diagnostics.
 
     Raises:
-        MethodError: the loss or a weight became infinite or NaN.
+        MethodError: the loss or a weight became infinite or NaN; ``checkpointing`` of a model that does not support it.
     """
     if n == 0:
         return {}, {}
+    layers = _layers(model) if options.checkpointing else []
     planned = list(_batches(n, options, lengths))
     warmup = max(1, round(options.warmup * len(planned)))
     steps = planned[: max(1, round(options.stop_after * len(planned)))]
     losses, tokens, started = [], 0, time.perf_counter()
     anchor = Anchor(model, replay=options.replay, kl=options.kl, l2=options.l2, ewc=options.ewc, seed=options.seed)
-    with tunable(model, options.lora, options.null_space, options.seed) as trained:
+    with tunable(model, options.lora, options.null_space, options.seed) as trained, _recomputed(layers):
         weights = list(trained.parameters.values())
         optimizer = torch.optim.AdamW(
             weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
@@ -225,6 +231,37 @@ def _backward(
             if p.grad is not None:
                 p.grad.div_(max(labels, 1))
     return total / max(labels, 1), int(labels)
+
+
+def _layers(model: LanguageModel) -> list[torch.nn.Module]:
+    """The layers whose activations can be computed again, by the model's own word."""
+    from transformers.modeling_layers import GradientCheckpointingLayer  # takes seconds to import
+
+    found = [module for module in model.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not (found and model.model.supports_gradient_checkpointing):
+        raise MethodError(
+            f"{type(model.model).__name__} does not support activation checkpointing. Leave checkpointing out; "
+            "a smaller micro_batch saves memory, too."
+        )
+    return found
+
+
+@contextmanager
+def _recomputed(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Inside, ``layers`` keep only their inputs for the backward pass.
+
+    Transformers' own switch acts in training mode alone, which brings dropout and takes the cache from opsd's rollouts.
+    """
+    forwards = [(layer, vars(layer).get("forward")) for layer in layers]
+    try:
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        yield
+    finally:
+        for layer, forward in forwards:
+            layer.__dict__.pop("forward", None)
+            if forward:
+                layer.forward = forward
 
 
 def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
 from editbench.edit import dense
@@ -22,7 +23,17 @@ from editbench.methods._branches import Branches
 from editbench.methods._covariance import second_moments
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import LEAST, AdaptiveExposure
-from editbench.methods._train import Example, Trainer, _batches, label_states, reworded, target_nll, train
+from editbench.methods._train import (
+    Example,
+    Trainer,
+    _batches,
+    _layers,
+    _recomputed,
+    label_states,
+    reworded,
+    target_nll,
+    train,
+)
 from editbench.methods._tunable import NULL_TOKENS
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, TEACHERS, follow_slowly, frozen_copy
@@ -197,6 +208,7 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("sft", {"warmup": "1"}),
         ("sft", {"stop_after": "0"}),
         ("sft", {"stop_after": "1.5"}),
+        ("sft", {"checkpointing": "maybe"}),
         ("sft", {"clip": "-1"}),
         ("mixsd", {"lam": "1.1"}),
         ("mixsd", {"on_fail": "retry"}),
@@ -814,6 +826,48 @@ def test_parts_of_a_step_add_up(size):
         torch.testing.assert_close(parts.changes[name], change, rtol=1e-2, atol=1e-5)
     assert parts.diagnostics["trained_tokens"] == whole.diagnostics["trained_tokens"]
     assert parts.diagnostics["final_loss"] == pytest.approx(whole.diagnostics["final_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_recomputed_activations_give_the_same_gradients(family):
+    model = tiny_model(family)
+    batch = [canonical(model, fact) for fact in FACTS]
+    parameters = list(model.model.parameters())
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+
+    def gradients():
+        """And the numbers that were kept for them, beside the weights."""
+        kept = []
+        count = lambda t: kept.append(t.numel() * (t.untyped_storage().data_ptr() not in weights)) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            loss, _ = target_nll(model, batch)
+        return torch.autograd.grad(loss, parameters, materialize_grads=True), sum(kept)
+
+    plain, many = gradients()
+    with _recomputed(_layers(model)):
+        again, few = gradients()
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+    assert few < many / 2
+
+
+@pytest.mark.parametrize(("family", "lora"), [("llama", None), ("gpt2", 3)])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_checkpointing_gives_the_same_edit(name, family, lora, reader):
+    model, method = reader(family), options(registry.get("methods", name), epochs=2, lora=lora, weight_decay=0.0)
+    plain = method.inject(model, FACTS)
+    with unchanged(model, "inject"):
+        edit = replace(method, checkpointing=True).inject(model, FACTS)
+    for weight, change in plain.changes.items():
+        torch.testing.assert_close(edit.changes[weight], change, rtol=1e-2, atol=1e-5)
+
+
+def test_a_model_without_checkpointing_is_refused():
+    tokenizer = tiny_model("llama").tokenizer
+    config = AutoConfig.for_model("openai-gpt", vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    model = LanguageModel(AutoModelForCausalLM.from_config(config), tokenizer, precision="float32")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="OpenAIGPTLMHeadModel does not support"):
+        options(Sft, checkpointing=True).inject(model, FACTS)
 
 
 @pytest.mark.parametrize("name", TRAINERS)
