@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch.utils.checkpoint import checkpoint
 
 from editbench import progress
@@ -164,11 +166,16 @@ def train(
     warmup = max(1, round(options.warmup * len(planned)))
     steps = planned[: max(1, round(options.stop_after * len(planned)))]
     losses, tokens, started = [], 0, time.perf_counter()
+    # Accelerate's state is one for the whole process: precision and device stay the model's own, see model.compute()
+    accelerator = Accelerator(device_placement=False, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
+    accelerator.sync_gradients = True  # another training may have left it False: no step would be made
     anchor = Anchor(model, replay=options.replay, kl=options.kl, l2=options.l2, ewc=options.ewc, seed=options.seed)
     with tunable(model, options.lora, options.null_space, options.seed) as trained, _recomputed(layers):
         weights = list(trained.parameters.values())
-        optimizer = torch.optim.AdamW(
-            weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
+        optimizer = accelerator.prepare_optimizer(
+            torch.optim.AdamW(
+                weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
+            )
         )
         with progress.task(f"{options.name}: training", len(steps), "steps") as bar, torch.enable_grad():
             for step, batch in enumerate(steps):
@@ -177,7 +184,8 @@ def train(
                 try:
                     if before_step:
                         before_step(step)
-                    loss, labels = _backward(model, weights, list(batched(batch, options.micro_batch or len(batch))), loss_of)
+                    parts = list(batched(batch, options.micro_batch or len(batch)))
+                    loss, labels = _backward(accelerator, model, weights, parts, loss_of)
                     with model.compute():
                         held = anchor.loss()
                 except NotFiniteError as error:
@@ -186,18 +194,18 @@ def train(
                 if not math.isfinite(total):
                     raise exploded(options, f"the loss became {total} at step {step + 1}")
                 if held is not None:
-                    held.backward()
+                    accelerator.backward(held)
                 anchor.pull(trained.parameters, trained.before)
-                torch.nn.utils.clip_grad_norm_(weights, options.clip)
+                accelerator.clip_grad_norm_(weights, options.clip)
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 trained.constrain()
                 losses.append(loss)
                 tokens += labels
                 if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > 2 * losses[0] + DIVERGED:
                     raise exploded(options, f"the loss rose from {losses[0]:.2f} to {loss:.2f} by step {step + 1}")
                 bar.advance()
-        del optimizer  # two numbers a weight, freed before the changes need one
+        del accelerator, optimizer  # two numbers a weight, freed before the changes need one
         changes = trained.changes()
         parts = [part for change in changes.values() for part in (change if isinstance(change, tuple) else (change,))]
         if not all(part.isfinite().all() for part in parts):
@@ -214,17 +222,21 @@ def train(
 
 
 def _backward(
+    accelerator: Accelerator,
     model: LanguageModel,
     weights: Sequence[torch.nn.Parameter],
     parts: Sequence[list[int]],
     loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
 ) -> tuple[float, int]:
-    """The gradient of the mean loss over all label tokens of a step, part by part; that mean, and their number."""
+    """The gradient of the mean loss over all label tokens of a step, part by part; that mean, and their number.
+
+    Not by ``accelerator.accumulate``, which gives each part the same weight whatever its tokens.
+    """
     total = labels = 0.0
     for part in parts:
         with model.compute():
             loss, n = loss_of(part)
-        (loss * n if len(parts) > 1 else loss).backward()
+        accelerator.backward(loss * n if len(parts) > 1 else loss)
         total, labels = total + loss.item() * n, labels + n
     if len(parts) > 1:
         for p in weights:

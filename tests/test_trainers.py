@@ -11,11 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError
+from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._anchor import LENGTH, TOKENS, Anchor
@@ -251,6 +254,48 @@ def test_bfloat16_trains_too(name, reader):
     assert all(change.dtype == torch.float32 and change.abs().max() > 0 for change in edit.changes.values())
     with edit.applied(model):
         assert target_logp(model, FACTS) > before + 0.1
+
+
+# --- Accelerate, whose state is one for the whole process ---------------------------------------------------
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """As in a new process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.mark.parametrize("first", ["ours", "lm-eval"])
+def test_two_precisions_and_lm_eval_in_one_process(first, fresh_accelerate):
+    exact = tiny_model("llama")
+    rough = LanguageModel(exact.model, exact.tokenizer, precision="bfloat16")
+    method = options(Sft)
+    if first == "lm-eval":
+        Accelerator()  # what lm-eval makes of a model that it loads by name
+    want = {model: method.inject(model, FACTS).changes for model in (exact, rough)}
+    evaluate(exact.model, exact.tokenizer, ["eb_grammar"], limit=2)
+    Accelerator()
+    for model, changes in want.items():
+        with unchanged(model, "inject"):
+            again = method.inject(model, FACTS).changes
+        assert all(torch.equal(again[name], change) for name, change in changes.items())
+    assert any(not torch.equal(want[exact][name], want[rough][name]) for name in want[exact])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelerate):
+    model, method = tiny_model("llama"), options(Sft)
+    want = method.inject(model, FACTS).changes
+    AcceleratorState._reset_state(reset_partial_state=True)
+    theirs = Accelerator(mixed_precision=precision, gradient_accumulation_steps=4)
+    with theirs.accumulate(model.model):
+        assert not theirs.sync_gradients, "in the middle of a step"
+    found = method.inject(model, FACTS).changes
+    assert all(torch.equal(found[name], change) for name, change in want.items())
 
 
 # --- MixSD --------------------------------------------------------------------------------------------------
