@@ -94,7 +94,6 @@ class OPSD(Trainer):
         watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
         eos = model.tokenizer.eos_token_id
-        planned = self.steps(len(taught))
         stated: list[list[bool]] = []
 
         def before_step(step: int) -> None:
@@ -106,7 +105,7 @@ class OPSD(Trainer):
                     nll = target_nll(model, watched)[0].item()
                 if not math.isfinite(nll):
                     raise NotFiniteError(f"the nll of the targets became {nll}")
-                exposure.update((step + 1) / planned, nll)
+                exposure.update((step + 1) / self.steps(len(taught)), nll)
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
             rows = [i for i in batch for _ in range(self.rollouts)]
