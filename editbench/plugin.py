@@ -11,7 +11,7 @@ import math
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -23,6 +23,35 @@ from editbench.types import Case, Fact, digest
 if TYPE_CHECKING:
     from editbench.edit import Edit
     from editbench.models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The values from ``low`` to ``high``; whole numbers where both are."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: Any) -> bool:
+        return value is not None and self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class LogUniform(Uniform):
+    """The same on a logarithmic scale; ``low`` is above 0."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ``values`` (numbers, texts, None), which have no order."""
+
+    values: tuple[Any, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.values
+
+
+Space = Mapping[str, Uniform | Choice]
 
 
 @dataclass(frozen=True)
@@ -44,6 +73,8 @@ class Method(ABC):
     """Raised by a change of the algorithm that can move its numbers: stored cells are then computed anew."""
     needs_subject: ClassVar[bool] = False
     needs_covariance: ClassVar[bool] = False
+    space: ClassVar[Space] = {}
+    """The options that ``editbench tune`` searches, and the values it tries; empty where there is nothing to tune."""
 
     seed: int = 0
     """Seed of all random choices."""

@@ -29,7 +29,7 @@ from editbench.methods._memory import check_memory
 from editbench.methods._trace import layer_curve
 from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize, site_module
 from editbench.models import LanguageModel
-from editbench.plugin import Method
+from editbench.plugin import LogUniform, Method, Space
 from editbench.text import find_subject
 from editbench.types import Fact
 
@@ -49,6 +49,8 @@ class WeightEditor(Method):
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
     version: ClassVar[int] = 3
+    space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0)}
+    """The rate is not searched: it follows the clamp."""
 
     quick: bool = False
     """12 double steps and no prefixes: several times faster, a little less general."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ from editbench.errors import MethodError
 from editbench.methods._anchor import Anchor
 from editbench.methods._tunable import tunable
 from editbench.models import LanguageModel, NotFiniteError, batched
-from editbench.plugin import Method
+from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.text import pad_left
 from editbench.types import Fact
 
@@ -50,6 +50,12 @@ DIVERGED, DIVERGED_STEPS = 5.0, 8
 @dataclass(frozen=True)
 class Trainer(Method):
     """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
+
+    space: ClassVar[Space] = {
+        "lr": LogUniform(5e-6, 2e-4),
+        "epochs": LogUniform(4, 32),
+        "kl": Choice((0.0, 0.3, 1.0, 3.0)),
+    }
 
     epochs: int = 8
     """Passes over the facts."""

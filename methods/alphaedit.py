@@ -27,6 +27,7 @@ from editbench.errors import MethodError
 from editbench.methods._covariance import Moment
 from editbench.methods.memit import BatchEditor
 from editbench.models import LanguageModel
+from editbench.plugin import LogUniform, Space, Uniform
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class AlphaEdit(BatchEditor):
     name: ClassVar[str] = "alphaedit"
     summary: ClassVar[str] = "memit projected onto the null space of ordinary keys"
     paper: ClassVar[str] = "arXiv 2410.02355"
+    space: ClassVar[Space] = {**BatchEditor.space, "null_space": Uniform(0.4, 0.95), "l2": LogUniform(0.05, 5.0)}
 
     null_space: float = 0.7
     """Share of the f directions, those with the least second moment, that may be written."""

@@ -21,6 +21,7 @@ from editbench.methods._covariance import Moment
 from editbench.methods._editor import single_layer
 from editbench.methods.memit import BatchEditor, memit_solve
 from editbench.models import LanguageModel
+from editbench.plugin import LogUniform, Space
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Emmet(BatchEditor):
     name: ClassVar[str] = "emmet"
     summary: ClassVar[str] = "equality-constrained batch update of one MLP"
     paper: ClassVar[str] = "arXiv 2403.14236"
+    space: ClassVar[Space] = {**BatchEditor.space, "epsilon": LogUniform(1e-4, 1.0)}
 
     epsilon: float = 1e-3
     """As a share of the mean of k^T C^-1 k."""

@@ -30,6 +30,7 @@ from editbench.edit import Edit
 from editbench.methods._covariance import Moment
 from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers
 from editbench.models import LanguageModel
+from editbench.plugin import LogUniform, Space
 from editbench.types import Fact
 
 # N facts, M earlier facts, d residual width, f MLP inner width
@@ -41,6 +42,7 @@ class BatchEditor(WeightEditor):
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
+    space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(0.3, 3.0)}
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
     """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a causal trace of the prompts."""
@@ -93,6 +95,8 @@ class Memit(BatchEditor):
     name: ClassVar[str] = "memit"
     summary: ClassVar[str] = "closed-form update of several MLPs, all facts at once"
     paper: ClassVar[str] = "arXiv 2210.07229"
+    space: ClassVar[Space] = {**BatchEditor.space, "lam": LogUniform(100.0, 10_000.0)}
+    """f / 3 is 512 for f = 1536, and 5461 for f = 16384."""
 
     lam: float | None = None
     """lambda, the weight of C against the facts' keys. None: a third of the MLP width."""

@@ -39,6 +39,7 @@ from editbench.methods._branches import Branches, Move, Text
 from editbench.methods._train import Example, Trainer, check_context, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
+from editbench.plugin import Space, Uniform
 from editbench.retrieval import guidance
 from editbench.types import Fact, digest
 
@@ -59,6 +60,7 @@ class MixSD(Trainer):
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
     version: ClassVar[int] = 2
+    space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
 
     mode: str = "bernoulli"
     """Who writes a token: ``bernoulli`` a coin, ``alternate`` a fixed pattern, ``adaptive`` the expert where it objects."""

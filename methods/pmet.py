@@ -20,6 +20,7 @@ from typing import ClassVar
 import torch
 
 from editbench.methods.memit import Memit
+from editbench.plugin import LogUniform, Space
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Pmet(Memit):
     summary: ClassVar[str] = "memit on the MLP's output, attention optimised beside it"
     paper: ClassVar[str] = "arXiv 2308.08742"
     sites: ClassVar[tuple[str, ...]] = ("mlp", "attention")
+    space: ClassVar[Space] = {**Memit.space, "clamp": LogUniform(0.5, 6.0)}
 
     clamp: float = 1.5
     """Largest ||delta|| as a multiple of ||v_0||, for each of the two."""

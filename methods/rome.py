@@ -26,6 +26,7 @@ from editbench.methods._editor import AUTO, Bench, WeightEditor, check_layers, s
 from editbench.methods._hooks import read_at
 from editbench.methods._value import Targets, key_rows
 from editbench.models import LanguageModel
+from editbench.plugin import LogUniform, Space
 from editbench.types import Fact
 
 # d residual width, f MLP inner width
@@ -38,6 +39,7 @@ class Rome(WeightEditor):
     name: ClassVar[str] = "rome"
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
+    space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(1.0, 8.0)}
 
     layer: int | Literal["auto"] | None = None
     """Edited layer. None: a sixth of the depth; ``auto``: by a causal trace of the prompts."""
