@@ -50,13 +50,16 @@ def compare(
     precision: Precision = "auto",
     allow_conflicts: tools.AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
+    tuned: Annotated[
+        Path | None, typer.Option(help="A folder of 'editbench tune': its methods get the options that were chosen there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Inject the same facts with each method, and table what each gained and what it destroyed."""
     names = tools.method_names(methods)
     folder, summaries = _run(
-        names, tools.method_options(option), tasks, task_data, output, as_json, model=model, corpus=corpus, data=data, n=n,
-        part=part, limit=limit or None, regime=regime, curve=tools.fact_counts(curve), seed=seed, precision=precision,
+        names, tools.method_options(option), tasks, task_data, output, as_json, tuned, model=model, corpus=corpus, data=data,
+        n=n, part=part, limit=limit or None, regime=regime, curve=tools.fact_counts(curve), seed=seed, precision=precision,
         allow_conflicts=allow_conflicts, layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
     if curve:
@@ -65,6 +68,97 @@ def compare(
 
         console.say(f"Scores against the number of facts: {_drawn(over_facts, folder, folder / 'curve.png')}")
     _end(summaries)
+
+
+@app.command()
+def tune(
+    methods: Annotated[str, typer.Option(help="Names between commas; each gets equally many trials.")] = "mixsd,memit,sft",
+    budget: Annotated[int, typer.Option(help="Trials of each method; the first has its defaults.")] = 8,
+    retention: Annotated[
+        float, typer.Option(help="Least mean of edited / base score over the tasks; among trials that keep it, recall decides.")
+    ] = 0.95,
+    model: Model = "smollm2-135m",
+    corpus: tools.CorpusName = "demo-counterfact",
+    data: tools.Data = None,
+    n: tools.Count = 50,
+    tasks: tools.Tasks = "default",
+    limit: tools.Limit = 100,
+    task_data: tools.TaskData = [],  # noqa: B006
+    regime: tools.Regime = "batch",
+    seed: Seed = 0,
+    output: tools.RunFolder = None,
+    precision: Precision = "auto",
+    allow_conflicts: tools.AllowConflicts = False,
+    layout: LayoutParts = [],  # noqa: B006
+    as_json: AsJson = False,
+) -> None:
+    """Search each method's options on dev facts, with the same number of trials, for 'compare --tuned'."""
+    wanted = tools.method_names(methods)
+
+    from editbench import console
+    from editbench import tune as tuning
+
+    search = tuning.Search(wanted, budget, retention)
+    names = tuple(name for method in search.methods for name in search.trials(method))
+    plan = _plan(
+        names, {}, tasks, task_data, model=model, corpus=corpus, data=data, n=n, part="dev", limit=limit or None,
+        regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts, layout=pairs(layout, "--layout"),
+    )  # fmt: skip
+    if not plan.config.tasks:
+        raise OptionError("The objective is recall subject to retention, and no retention task is asked. Name some --tasks.")
+    with _open_run(plan, search.identity(plan.config), output) as store:
+        if not as_json:
+            console.say(
+                f"{len(plan.cases)} facts of {corpus} (dev), model {model}, {budget} trials each of {', '.join(wanted)}. "
+                f"Record: {store.path}"
+            )
+        handle = load_handle(model, precision, plan.config.layout)
+        found = tuning.tune(search, plan, handle, store, lambda name, state: _tell_cell(console, name, state))
+    if as_json:
+        print(json.dumps({"run": str(store.path), **found}, indent=2))
+    else:
+        _show_trials(found, store.path)
+    if not all(tried["chosen"] for tried in found["methods"].values()):
+        raise typer.Exit(1)
+
+
+def _show_trials(found: dict[str, Any], folder: Path) -> None:
+    """The trials of a tune run, the chosen ones marked; what went wrong with them."""
+    from editbench import console
+
+    def short(value: Any) -> str:
+        return "–" if value is None else f"{value:.2f}"
+
+    trials = [
+        {
+            "method": method,
+            "trial": trial["trial"],
+            "options": ", ".join(f"{key}={'auto' if value is None else value}" for key, value in trial["options"].items()),
+            "recall ↑": short(trial["recall"]),
+            "retention ↑": short(trial["retention"]),
+            "feasible": trial["feasible"],
+            "inject s": short(trial["seconds"]),
+            "chosen": trial == tried["chosen"],
+        }
+        for method, tried in found["methods"].items()
+        for trial in tried["trials"]
+    ]
+    equal = f"{found['budget']} trials each, the first the defaults, on {found['corpus']['n']} dev facts"
+    page = console.out()
+    table = console.listing(trials, f"{equal}; feasible: retention at least {found['retention']}")
+    console.fit(page, table)
+    page.print(table)
+    for method, tried in found["methods"].items():
+        for trial in tried["trials"]:
+            if trial["status"] != "done":
+                console.say(f"{method}@trial{trial['trial']}: {trial['status']}: {trial['note']}")
+        if not tried["chosen"]:
+            console.say(f"{method}: every trial failed, so nothing is chosen.")
+        elif not tried["chosen"]["feasible"]:
+            console.say(f"{method}: no trial keeps {found['retention']}; the nearest one is chosen.")
+    names = ",".join(method for method, tried in found["methods"].items() if tried["chosen"])
+    if names:
+        console.say(f"\nOn test facts: editbench compare --methods {names} --tuned {shlex.quote(str(folder))}")
 
 
 @app.command()
@@ -121,11 +215,48 @@ def _run(
     task_data: list[str],
     output: Path | None,
     as_json: bool,
+    tuned: Path | None = None,
     **conditions: Any,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Runs and shows ``names`` and the baselines under ``conditions``, fields of ``RunConfig``: the folder, the summaries."""
-    from editbench import console, progress, registry
-    from editbench.records import RunStore
+    from editbench import console
+
+    chosen = None
+    if tuned is not None:
+        from editbench.tune import Tuned
+
+        chosen = Tuned.read(tuned)
+        options, conditions["tuned"] = chosen.options(names, options)
+    plan = _plan(names, options, tasks, task_data, **conditions)
+    if chosen:
+        chosen.check_facts(plan)
+
+    from editbench import runner
+
+    config = plan.config
+    with _open_run(plan, runner.identity(config), output) as store:
+        if not as_json:
+            console.say(
+                f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {config.model}, "
+                f"methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks. Record: {store.path}"
+            )
+        handle = load_handle(config.model, config.precision, config.layout)
+        if chosen:
+            chosen.check_model(handle)
+        summaries = runner.run(plan, handle, store, lambda name, state: _tell_cell(console, name, state))
+    folder = store.path
+    _show(folder, summaries, as_json)
+    if not as_json:
+        page = _write_page([folder], folder / "README.md", None)
+        console.say(f"\nThe same as markdown: {page}\nAgain, from the record: editbench show {shlex.quote(str(folder))}")
+    return folder, summaries
+
+
+def _plan(
+    names: tuple[str, ...], options: dict[str, dict[str, str]], tasks: str, task_data: list[str], **conditions: Any
+) -> Any:
+    """The checked plan of ``names`` and the baselines; what was left out is told."""
+    from editbench import console, registry
 
     corpus = conditions["corpus"]
     registry.check("corpora", corpus)
@@ -144,30 +275,24 @@ def _run(
     if plan.left_out:
         left = f"{len(plan.left_out)} records of {corpus}"
         console.say(f"{left} are no valid facts and were left out; the first: {plan.left_out[0]}")
-    folder = output or runner.default_output(config)
+    return plan
+
+
+@contextmanager
+def _open_run(plan: Any, identity: dict[str, Any], output: Path | None) -> Iterator[Any]:
+    """The run folder of ``plan``, open for its cells; Ctrl-C inside ends the command with what is done kept."""
+    from editbench import console, progress, runner
+    from editbench.records import RunStore
+
+    folder = output or runner.default_output(plan.config, identity)
     kept = runner.no_empty_run(folder)
-    with (
-        RunStore(folder).open(runner.identity(config)) as store,
-        kept,
-        progress.reporting(console.reporter()),
-    ):
+    with RunStore(folder).open(identity) as store, kept, progress.reporting(console.reporter()):
         runner.save_cases(folder, plan)
-        if not as_json:
-            console.say(
-                f"{len(plan.cases)} facts of {corpus} ({config.part}), model {config.model}, "
-                f"methods {', '.join(config.methods)}, {len(chosen)} retention tasks. Record: {folder}"
-            )
         try:
-            handle = load_handle(config.model, config.precision, config.layout)
-            summaries = runner.run(plan, handle, store, lambda name, state: _tell_cell(console, name, state))
+            yield store
         except KeyboardInterrupt:
             console.say(f"\nStopped. Finished methods are kept in {folder}; the same command goes on from there.")
             raise typer.Exit(130) from None
-    _show(folder, summaries, as_json)
-    if not as_json:
-        page = _write_page([folder], folder / "README.md", None)
-        console.say(f"\nThe same as markdown: {page}\nAgain, from the record: editbench show {shlex.quote(str(folder))}")
-    return folder, summaries
 
 
 def _end(summaries: list[dict[str, Any]]) -> None:

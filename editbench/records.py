@@ -11,7 +11,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 
 ``summary.json``:
 
-    {"schema": 1, "key": str, "method": str, "options": {...}, "tuned": bool,
+    {"schema": 1, "key": str, "method": str, "options": {...}, "tuned": bool, "tuning": {...} where tuned (tune.py),
      "model": {"name": str, "hash": str, "precision": str},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "regime": "batch" | "single" | "sequential:CHUNK", "seed": int,

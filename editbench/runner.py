@@ -64,6 +64,8 @@ class RunConfig:
     layout: Mapping[str, str] = field(default_factory=dict)
     diagnostics: tuple[str, ...] = ()
     """Names of what is measured beside the scores; see ``eval/diagnostics.py``."""
+    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Method whose ``options`` were searched for, to the record of that search; see ``tune.py``."""
 
     def __post_init__(self) -> None:
         regimes.check_curve(self.regime, self.curve, self.n)
@@ -172,7 +174,8 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
         summary = {
             "method": name,
             "options": method.options(),
-            "tuned": False,
+            "tuned": name in config.tuned,
+            **({"tuning": config.tuned[name]} if name in config.tuned else {}),
             "model": {"name": model.name, "hash": weights, "precision": model.precision},
             "corpus": {"name": config.corpus, "hash": the_plan.slice_hash, "part": config.part, "n": len(the_plan.cases),
                        "form": the_plan.cases[0].fact.form},
@@ -450,7 +453,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 def identity(config: RunConfig) -> dict[str, Any]:
     """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
     found = asdict(config)
-    for late in ("diagnostics", "curve"):  # so that runs from before there were any are found again
+    for late in ("diagnostics", "curve", "tuned"):  # so that runs from before there were any are found again
         if not found[late]:
             del found[late]
     return found
@@ -461,7 +464,7 @@ def save_cases(path: Path, the_plan: Plan) -> None:
     write_json_atomic(path / "cases.json", [case.to_dict() for case in the_plan.cases])
 
 
-def default_output(config: RunConfig) -> Path:
-    """``runs/MODEL_CORPUS_nN_HASH``: the same command finds its run again."""
+def default_output(config: RunConfig, stored: Mapping[str, Any]) -> Path:
+    """``runs/MODEL_CORPUS_nN_HASH``, the hash that of what ``run.json`` has: the same command finds its run again."""
     model = Path(config.model).name.replace(".gguf", "")
-    return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(identity(config))[:8]}"
+    return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(stored)[:8]}"

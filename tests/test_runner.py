@@ -186,11 +186,11 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         return runner.cell_key(plan, name, plan.methods[name], weights, precision)
 
     classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
-                  "task_data", "allow_conflicts", "layout", "diagnostics", "curve"}  # fmt: skip
+                  "task_data", "allow_conflicts", "layout", "diagnostics", "curve", "tuned"}  # fmt: skip
     assert set(runner.RunConfig.__dataclass_fields__) == classified, "a new field: say below whether it changes a cell"
     usual = key(config)
     copy = write_facts(tmp_path / "elsewhere.jsonl")
-    assert key(replace(config, data=str(copy), model="other", methods=("sft",))) == usual
+    assert key(replace(config, data=str(copy), model="other", methods=("sft",), tuned={"sft": {}})) == usual
     other = write_facts(tmp_path / "other.jsonl", [fact(i, target="Tokyo") for i in range(10)])
     (tmp_path / "t.jsonl").write_text("{}")
     data = {"gsm8k": str(tmp_path / "t.jsonl")}
