@@ -24,9 +24,9 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
      "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics}}
 
-``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``; ``protocol`` is
-``generation``, ``argmax`` or ``likelihood``. In ``retention``, ``low`` and ``high`` bound ``mean``, ``delta_low`` and
-``delta_high`` bound ``delta``, which is paired.
+``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``, or one of these over one kind
+of probes alone, ``portability/KIND``; ``protocol`` is ``generation``, ``argmax`` or ``likelihood``. In ``retention``, ``low``
+and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired.
 A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``.
 """
 

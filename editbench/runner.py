@@ -31,7 +31,7 @@ from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import clustered_mean, paired_delta, ratio
 from editbench.types import Case, check_facts, digest
 
-SCORING = 2
+SCORING = 3
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
 
 Rows = list[dict[str, Any]]
@@ -102,7 +102,7 @@ class Plan:
     methods: Mapping[str, Method]
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
-    """Records of the corpus that cannot be facts, one reason each."""
+    """Records of the corpus that cannot be facts, and probes that cannot be asked, one reason each."""
 
     @cached_property
     def slice_hash(self) -> str:

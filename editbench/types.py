@@ -128,6 +128,8 @@ class Probe:
     """Ids of the further facts that it takes to answer (a second hop); it is asked only where they are taught, too."""
     max_new_tokens: int | None = None
     """Room for the answer, where the protocol's own does not do."""
+    kind: str | None = None
+    """What the question takes within its axis, in the source's words ("Subject_Aliasing"); metrics are split by it."""
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
@@ -135,7 +137,7 @@ class Probe:
         if self.form not in FORMS:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
         what = f"A {self.axis} probe's"
-        for field in ("prompt", "distractor"):
+        for field in ("prompt", "distractor", "kind"):
             if not isinstance(value := getattr(self, field), str) and (value is not None or field == "prompt"):
                 raise DataError(f"{what} {field} must be text, not {type(value).__name__}.")
         if not _are_texts(self.answers):

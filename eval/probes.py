@@ -13,7 +13,7 @@ probe's own number); matching as in ``editbench.matching``. ``argmax``: teacher-
 token; 1 if each of its tokens is the most probable one, for neighborhood probes if the most probable ones are those of the
 base (EasyEdit's rewrite accuracy is the share of tokens instead). ``likelihood``: mean log-probability per token, strict
 comparison, as ROME's ES, PS and NS except for the length of the prompt; undefined (NaN) where a probe names no second
-answer. Each case counts the same.
+answer. Each case counts the same. Where a corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str,
                 "case": case.fact.id,
                 "probe": index,
                 "axis": probe.axis,
+                "kind": probe.kind,
                 "form": probe.form,
                 "prompt": probe.prompt,
                 "answers": list(probe.answers),
@@ -135,15 +136,21 @@ def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[
         chosen = [row for row in rows if row["axis"] == axis]
         if not chosen:
             continue
-        clusters = [row["case"] for row in chosen]
-        scored = {protocol: [row[protocol] for row in chosen] for protocol in PROTOCOLS}
-        found[name] = {
-            protocol: clustered_mean(scores, clusters, seed=seed).to_dict(protocol=protocol)
-            for protocol, scores in scored.items()
-        }
+        found[name] = _by_protocol(chosen, seed)
+        for kind in sorted({row["kind"] for row in chosen} - {None}):
+            found[f"{name}/{kind}"] = _by_protocol([row for row in chosen if row["kind"] == kind], seed)
         if name == "specificity":
+            clusters = [row["case"] for row in chosen]
             accuracy = clustered_mean([float(row["contains"]) for row in chosen], clusters, seed=seed)
             leak = clustered_mean([float(row["target_leaked"]) for row in chosen], clusters, seed=seed)
             found["neighborhood_accuracy"] = {"generation": accuracy.to_dict(protocol="generation")}
             found["target_leak"] = {"generation": leak.to_dict(protocol="generation")}
     return found
+
+
+def _by_protocol(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
+    clusters = [row["case"] for row in rows]
+    return {
+        protocol: clustered_mean([row[protocol] for row in rows], clusters, seed=seed).to_dict(protocol=protocol)
+        for protocol in PROTOCOLS
+    }

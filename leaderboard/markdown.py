@@ -93,6 +93,8 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
         parts.append("\n".join(f"- {note}" for note in notes))
     if any(r["retention"] for r in ranked):
         parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links)]
+    if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
+        parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
     for other, question in PROTOCOLS.items():
         if other != protocol and scored[other]:
             second = rows(scored[other], other)
@@ -170,6 +172,20 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, st
         body.append([_method(one, links), *cells])
     if all(r["method"] != BASE for r in ranked):
         body.append([BASE, *(f"scores {cells_text({'mean': found.get('base')})}" for found in some.values())])
+    return _table(header, body)
+
+
+def _kinds_table(
+    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Mapping[str, str]
+) -> str:
+    """The metrics over one kind of probes; n counts the probes of the first cell that has the metric."""
+    scores: dict[str, dict[str, Any]] = {}
+    for one in summaries:
+        metrics = (one.get("metrics") or {}).items()
+        scores[one["key"]] = {name: found[protocol] for name, found in metrics if "/" in name and protocol in found}
+    numbers = {name: found["n"] for of_cell in reversed(scores.values()) for name, found in of_cell.items()}
+    header = ["Method", *(f"{escape(name)} (n = {escape(n)})" for name, n in sorted(numbers.items()))]
+    body = [[_method(r, links), *(cells_text(scores[r["key"]].get(name)) for name in sorted(numbers))] for r in ranked]
     return _table(header, body)
 
 

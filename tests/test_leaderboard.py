@@ -184,6 +184,18 @@ def with_more(one, **more):
     return {**one, "metrics": {**one["metrics"], **found}}
 
 
+def test_metrics_by_kind_of_probe_have_a_table_of_their_own(tmp_path):
+    more = {"portability": (0.5, 0.4, 0.6), "portability/a|b_": (0.25, 0.1, 0.4)}
+    cells = [base(), with_more(summary("mixsd"), **more), summary("sft", status="failed", metrics={})]
+    page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
+    table = page.split("### By kind of probe ↑\n\n")[1].split("\n\n")[0].splitlines()
+    assert table[0] == "| Method | portability/a&#124;b\\_ (n = 50) |"
+    assert {line.split("](")[0]: line.split("|")[-2].strip() for line in table[2:]} == {
+        "| [mixsd": "0.25 [0.10, 0.40]", "| [base": "–", "| [sft": "–",
+    }  # fmt: skip
+    assert "By kind" not in render([write(tmp_path / "plain", base(), summary("mixsd"))], tmp_path / "README.md")
+
+
 def test_portability_and_in_context_have_columns_where_a_row_has_them(tmp_path):
     cells = [base(), with_more(summary("mixsd"), portability=(0.3, 0.2, 0.4)), summary("sft")]
     plain = rows([base(), summary("mixsd"), summary("sft")])

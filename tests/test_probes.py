@@ -169,9 +169,9 @@ def test_metrics_are_means_by_axis_and_protocol(rows):
     json.dumps(found, allow_nan=False)
 
 
-def row(case, axis, generation, likelihood=math.nan):
+def row(case, axis, generation, likelihood=math.nan, kind=None):
     return {
-        "case": case, "axis": axis, "generation": generation, "argmax": 0.0, "likelihood": likelihood,
+        "case": case, "axis": axis, "kind": kind, "generation": generation, "argmax": 0.0, "likelihood": likelihood,
         "contains": bool(generation),
         "target_leaked": False,
     }  # fmt: skip
@@ -184,6 +184,16 @@ def test_each_case_counts_the_same():
     assert "generalization" not in found and "portability" not in found
     assert 0 <= found["specificity"]["generation"]["low"] <= 0.5 <= found["specificity"]["generation"]["high"] <= 1
     assert metrics(hand[::-1]) == found
+
+
+def test_kinds_of_probes_have_metrics_of_their_own():
+    kinds = [("alias", 1.0), ("alias", 0.0), ("hop", 0.0), (None, 1.0)]
+    hand = [row(str(i), "portability", right, kind=kind) for i, (kind, right) in enumerate(kinds)]
+    found = metrics([*hand, row("0", "rewrite", 1.0)])
+    scored = {name: (scores["generation"]["mean"], scores["generation"]["n"]) for name, scores in found.items()}
+    assert scored == {
+        "efficacy": (1.0, 1), "portability": (0.5, 4), "portability/alias": (0.5, 2), "portability/hop": (0.0, 1),
+    }  # fmt: skip
     assert metrics([]) == {}
 
 
