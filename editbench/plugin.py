@@ -18,7 +18,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from editbench.errors import DataError, OptionError
-from editbench.types import Case, Fact, digest
+from editbench.types import Case, Fact, Probe, digest
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -185,7 +185,7 @@ class Corpus(ABC):
     sha256: ClassVar[str | None] = None
 
     skipped: Sequence[str] = ()
-    """After ``load``: the records that were left out, one reason each."""
+    """After ``load``: the records and probes that were left out, one reason each."""
 
     @abstractmethod
     def load(self, data: str | Path | None = None) -> list[Case]:
@@ -204,7 +204,8 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
 
     A case's place is decided by the hash of its group, else its subject, else its id, so adding a case moves no other one;
     the order within a part depends on ``seed``, the parts do not. Groups stay together, in the corpus's order. Smaller
-    ``n`` give prefixes of larger ones. Probes that need a fact which is not among the chosen ones are left out.
+    ``n`` give prefixes of larger ones. Probes that need a fact which is not among the chosen ones are left out, and so are
+    neighborhood probes that ask what another chosen fact changes: they must move.
 
     Raises:
         DataError: ``n`` is larger than the part.
@@ -227,5 +228,9 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
             f"-n {n} is more than the {len(chosen)} cases of the {part} slice ({len(cases)} in the corpus). Use a smaller -n."
         )
     chosen = chosen if n is None else chosen[:n]
-    taught = {case.fact.id for case in chosen}
-    return [replace(case, probes=tuple(p for p in case.probes if taught.issuperset(p.needs))) for case in chosen]
+    taught, edited = {case.fact.id for case in chosen}, {case.fact.prompt for case in chosen}
+
+    def can_be_asked(probe: Probe) -> bool:
+        return taught.issuperset(probe.needs) and not (probe.axis == "neighborhood" and probe.prompt in edited)
+
+    return [replace(case, probes=tuple(filter(can_be_asked, case.probes))) for case in chosen]
