@@ -12,7 +12,8 @@ import os
 import re
 import tempfile
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, ClassVar
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from editbench.corpora._read import read_rows, text_at
 from editbench.errors import DataError
 from editbench.hub import offline_if_unreachable
+from editbench.matching import contains
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe
 
@@ -32,15 +34,18 @@ class Published(Corpus):
     """A corpus whose records others wrote: those that cannot be facts are left out, each with its reason.
 
     Left out are also a second record with the prompt of an earlier one, since the two cannot be taught together (ROME
-    publishes such a conflict-free subset for the same reason), and a record whose target is its answer already.
+    publishes such a conflict-free subset for the same reason), a record whose target is its answer already, and a neighborhood
+    probe whose answer has the target in it (so has an alias: it is dropped), since a right answer would count as moved.
     """
 
     needs_data = True
     name: ClassVar[str]
     """The first part of every id."""
+    record_type: ClassVar[type] = dict
+    """``dict``, or ``list`` where a record is a list of objects."""
 
     skipped: list[str]
-    """After ``load``: one reason for each record left out, with its index in the source."""
+    """After ``load``: one reason for each record or probe left out, with the record's index in the source."""
     digest: str | None
     """After ``load``: the SHA-256 of the file that was read; ``None`` for a hub data set."""
 
@@ -54,6 +59,19 @@ class Published(Corpus):
             DataError: why there is none.
         """
         raise NotImplementedError
+
+    def read_probes(self, place: str, items: Iterable[Any], read: Callable[[Any], Probe]) -> list[Probe]:
+        """What ``read`` makes of each of ``items``; one that it refuses is left out, the record stays.
+
+        ``place`` and the item's number from 1 stand before the reason.
+        """
+        probes = []
+        for number, item in enumerate(items, start=1):
+            try:
+                probes.append(read(item))
+            except DataError as error:
+                self.skipped.append(f"{place} {number}: {error}")
+        return probes
 
     def read_cases(self, index: int, record: Mapping[str, Any]) -> list[Case]:
         """The cases in ``record``: all of them, or none. To be overridden, instead of ``read_case``, where there are several.
@@ -76,8 +94,9 @@ class Published(Corpus):
         seen: dict[Any, int] = {}
         for index, record in enumerate(records):
             try:
-                if not isinstance(record, Mapping):
-                    raise DataError(f"It is a {type(record).__name__}, not an object.")
+                if not isinstance(record, self.record_type):
+                    wanted = "an object" if self.record_type is dict else "a list"
+                    raise DataError(f"It is a {type(record).__name__}, not {wanted}.")
                 found = self.read_cases(index, record)
                 for case in found:
                     _check_new(case.fact, seen)
@@ -87,13 +106,26 @@ class Published(Corpus):
                 continue
             for case in found:
                 seen[case.fact.id] = seen[case.fact.form, case.fact.prompt] = index
-            cases += found
+            cases += [self._apart(index, case) for case in found]
         if not cases:
             raise DataError(
                 f"{data or self.url}: none of its {len(records):,} records is a {self.name} record; "
                 f"{self.skipped[0] if self.skipped else 'it is empty.'} For a file of your own facts use --corpus local."
             )
         return cases
+
+    def _apart(self, index: int, case: Case) -> Case:
+        """``case`` with no answer of a neighborhood probe that has the target in it."""
+        probes = []
+        for probe in case.probes:
+            if probe.axis == "neighborhood":
+                if contains(probe.answers[0], case.fact.answers):
+                    has = f"its answer {probe.answers[0]!r} has the target {case.fact.target!r} in it"
+                    self.skipped.append(f"record {index}: {probe.prompt!r} must not move, but {has}.")
+                    continue
+                probe = replace(probe, answers=tuple(a for a in probe.answers if not contains(a, case.fact.answers)))
+            probes.append(probe)
+        return replace(case, probes=tuple(probes))
 
 
 def _check_new(fact: Fact, seen: Mapping[Any, int]) -> None:

@@ -6,15 +6,19 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from editbench.errors import DataError
+from editbench.matching import contains, normalise
 
 TABLES = {".csv": ",", ".tsv": "\t"}
+CODE = re.compile(r"[a-z0-9]{0,3}")
+KNOWN_CODES = ("uk", "usa", "uae", "nyc")
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,30 @@ def texts_in(value: Any, field: str) -> list[str]:
     if not (value or "").strip():
         raise DataError(f"Field {field!r} is empty or has an empty text.")
     return [value.strip()]
+
+
+def matchable(answers: Iterable[str]) -> tuple[str, ...]:
+    """The first of ``answers``, and those of its aliases that can be told from other words, each once, stripped.
+
+    Codes of up to three letters are dropped but for UK, USA, UAE and NYC: many are words of English when case is ignored ("IN"
+    for India, "it" for Italian).
+    """
+    first, *aliases = answers
+    usable = [a.strip() for a in aliases if not CODE.fullmatch(word := normalise(a)) or word in KNOWN_CODES]
+    return tuple(dict.fromkeys([first, *usable]))
+
+
+def told_apart(answers: tuple[str, ...], old: str | None) -> tuple[str, ...]:
+    """``answers`` but for the aliases that would count the old answer as right.
+
+    Raises:
+        DataError: the first answer would.
+    """
+    if old is None:
+        return answers
+    if contains(old, answers[:1]):
+        raise DataError(f"The old answer {old!r} has the new one, {answers[0]!r}, in it.")
+    return tuple(answer for answer in answers if not contains(old, [answer]))
 
 
 def form_of(prompt: str) -> str:

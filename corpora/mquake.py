@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import text_at, texts_in
+from editbench.corpora._read import matchable, text_at, texts_in, told_apart
 from editbench.errors import DataError
-from editbench.matching import contains, normalise
 from editbench.types import Case, Fact, Probe
 
 FIELDS = ("requested_rewrite", "questions", "answer", "new_answer", "new_single_hops")
-CODE = re.compile(r"[a-z0-9]{0,3}")
-KNOWN_CODES = ("uk", "usa", "uae", "nyc")
 
 
 class MQuAKE(Published):
@@ -31,8 +27,8 @@ class MQuAKE(Published):
     - a record whose old answer has the new one in it ("American English", "English"), so that no matcher tells them apart.
 
     The chain's unedited hops are neighborhood probes: the question needs them as they are. An edit in question form is its
-    paraphrase probe. Aliases in the old answer are dropped, and so are codes of up to three letters, many of which are words
-    of English when case is ignored ("IN" for India, "it" for Italian), but for UK, USA, UAE and NYC.
+    paraphrase probe. The kind of a question counts its hops and those of them that are edited ("3 hops, 2 edited"). Aliases in
+    the old answer are dropped, and so are those that ``matchable`` drops.
     """
 
     summary = "counterfactual edits with multi-hop questions that follow from them (MQuAKE-CF-3k, 3,000 records)"
@@ -68,7 +64,8 @@ class MQuAKE(Published):
             probes = [Probe("paraphrase", hops[prompt].question, fact.answers, fact.original, "question")]
             if not cases:
                 probes += [Probe("neighborhood", hop.question, hop.answers, form="question") for hop in unedited]
-                probes += _questions(record, tuple(fact_id for fact_id in ids if fact_id != fact.id))
+                kind = f"{len(hops)} hops, {len(facts)} edited"
+                probes += _questions(record, tuple(fact_id for fact_id in ids if fact_id != fact.id), kind)
             cases.append(Case.build(fact, probes, group))
         self._names.add(name)
         self._edits.update({case.fact.prompt: case for case in cases})
@@ -143,7 +140,7 @@ def _fact(fact_id: str, edit: Mapping[str, Any], hops: Mapping[str, _Hop]) -> Fa
         target,
         subject=subject,
         original=original,
-        aliases=_told_apart(hop.answers, original)[1:],
+        aliases=told_apart(hop.answers, original)[1:],
         relation=edit.get("relation_id"),
     )
 
@@ -153,11 +150,11 @@ def _value(edit: Mapping[str, Any], field: str) -> str:
     return text_at(edit, f"{field}_str") if f"{field}_str" in edit else text_at(edit, field, "str")
 
 
-def _questions(record: Mapping[str, Any], needs: tuple[str, ...]) -> list[Probe]:
+def _questions(record: Mapping[str, Any], needs: tuple[str, ...], kind: str) -> list[Probe]:
     old = text_at(record, "answer")
-    answers = _told_apart(_answers(record, "new_answer"), old)
+    answers = told_apart(_answers(record, "new_answer"), old)
     questions = texts_in(record["questions"], "questions")
-    return [Probe("portability", question, answers, old, "question", needs) for question in questions]
+    return [Probe("portability", question, answers, old, "question", needs, kind=kind) for question in questions]
 
 
 def _answers(record: Mapping[str, Any], field: str) -> tuple[str, ...]:
@@ -165,12 +162,4 @@ def _answers(record: Mapping[str, Any], field: str) -> tuple[str, ...]:
     aliases = record.get(f"{field}_alias") or []
     if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
         raise DataError(f"Field '{field}_alias' must be a list of texts.")
-    usable = [alias.strip() for alias in aliases if not CODE.fullmatch(word := normalise(alias)) or word in KNOWN_CODES]
-    return tuple(dict.fromkeys([text_at(record, field), *usable]))
-
-
-def _told_apart(answers: tuple[str, ...], old: str) -> tuple[str, ...]:
-    """``answers`` but for the aliases that would count the old answer as right."""
-    if contains(old, answers[:1]):
-        raise DataError(f"The old answer {old!r} has the new one, {answers[0]!r}, in it.")
-    return tuple(answer for answer in answers if not contains(old, [answer]))
+    return matchable([text_at(record, field), *aliases])

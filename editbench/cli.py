@@ -273,8 +273,8 @@ def _plan(
     )
     plan = runner.plan(config)
     if plan.left_out:
-        left = f"{len(plan.left_out)} records of {corpus}"
-        console.say(f"{left} are no valid facts and were left out; the first: {plan.left_out[0]}")
+        left = f"{len(plan.left_out)} records or probes of {corpus}"
+        console.say(f"{left} cannot be used and were left out; the first: {plan.left_out[0]}")
     return plan
 
 

@@ -85,6 +85,7 @@ def test_a_record_with_one_edit_is_one_case(mquake):
     assert probes(case, "neighborhood") == [("Who runs Lund?", ("Cleo", "Cleopatra"), None, "question", ())]
     answers = ("Cleo", "Cleopatra")
     assert probes(case, "portability") == [(text, answers, "Bertram", "question", ()) for text in ANN["questions"]]
+    assert [p.kind for p in case.probes if p.axis == "portability"] == ["2 hops, 1 edited"] * 3
 
 
 def test_questions_need_the_other_edits_and_are_asked_at_the_first(mquake):
@@ -92,6 +93,7 @@ def test_questions_need_the_other_edits_and_are_asked_at_the_first(mquake):
     assert (first.fact.id, second.fact.id, first.group, second.group) == ("mquake-2-1", "mquake-2-2", "mquake-2", "mquake-2")
     assert first.fact.aliases == ("Faye",)
     assert [needs for *_, needs in probes(first, "portability")] == [("mquake-2-2",)] * 3
+    assert {p.kind for p in first.probes if p.axis == "portability"} == {"2 hops, 2 edited"}
     assert [p.axis for p in second.probes] == ["rewrite", "paraphrase"]
     assert probes(first, "neighborhood") == [], "every hop is edited"
 
@@ -231,9 +233,10 @@ def test_mquake_real_set():
     corpus = MQuAKE()
     cases = corpus.load(path)
     axes = Counter(probe.axis for case in cases for probe in case.probes)
-    assert (len(cases), len(corpus.skipped)) == (1881, 1684)
-    assert axes == {"rewrite": 1881, "paraphrase": 1881, "portability": 3 * 1316, "neighborhood": 735}
-    assert 1316 + len(corpus.skipped) == 3000
+    assert (len(cases), len(corpus.skipped)) == (1881, 1684 + 5)
+    assert axes == {"rewrite": 1881, "paraphrase": 1881, "portability": 3 * 1316, "neighborhood": 730}
+    moved = [reason for reason in corpus.skipped if "must not move" in reason]
+    assert len(moved) == 5 and 1316 + len(corpus.skipped) - len(moved) == 3000
     facts = {fact.id: fact for fact in check_facts(case.fact for case in cases)}
     assert all(fact.subject and fact.original and fact.relation for fact in facts.values())
     groups = {case.fact.id: case.group for case in cases}
