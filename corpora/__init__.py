@@ -6,6 +6,8 @@ BUILTINS = {
     "counterfact": "editbench.corpora.counterfact:CounterFact",
     "zsre": "editbench.corpora.zsre:Zsre",
     "mquake": "editbench.corpora.mquake:MQuAKE",
+    "ripple": "editbench.corpora.ripple:Ripple",
+    "knowedit": "editbench.corpora.knowedit:KnowEdit",
     "simpleqa": "editbench.corpora.simpleqa:SimpleQA",
     "kgfact": "editbench.corpora.kgfact:KGFact",
     "kgfunc": "editbench.corpora.kgfunc:KGFunc",

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from editbench.corpora._fetch import Published, one_hop_probes
-from editbench.corpora._read import form_of, text_at, texts_in
+from editbench.corpora._read import text_at, texts_in
+from editbench.corpora.knowedit import knowedit_probes
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe
 
@@ -34,7 +35,7 @@ class Zsre(Published):
             return Case.build(fact, [*_paraphrases(fact, record, "rephrase"), *_mend_neighbor(record), *one_hop_probes(record)])
         if {"prompt", "target_new", "ground_truth", "rephrase_prompt"} <= set(record):
             fact = _fact(fact_id, record, "prompt", "target_new", "ground_truth")
-            probes = [*_paraphrases(fact, record, "rephrase_prompt"), *_knowedit_probes(record)]
+            probes = [*_paraphrases(fact, record, "rephrase_prompt"), *knowedit_probes(self, index, record, fact)]
             return Case.build(fact, probes)
         raise DataError(
             "It has neither MEND's fields (src, alt, answers) nor KnowEdit's (prompt, target_new, ground_truth, "
@@ -62,17 +63,3 @@ def _mend_neighbor(record: Mapping[str, Any]) -> list[Probe]:
     question = text_at(record, "loc").removeprefix(LOC_PREFIX)
     answers = texts_in(record.get("loc_ans"), "loc_ans")
     return [Probe("neighborhood", question if question.endswith("?") else question + "?", tuple(answers), form="question")]
-
-
-def _knowedit_probes(record: Mapping[str, Any]) -> list[Probe]:
-    probes = []
-    for field, axis in (("locality", "neighborhood"), ("portability", "portability")):
-        groups = record.get(field) or {}
-        if not isinstance(groups, Mapping):
-            raise DataError(f"Field {field!r} must be an object, not {type(groups).__name__}.")
-        for kind, items in groups.items():
-            for item in items:
-                prompt = text_at(item, "prompt")
-                answers = texts_in(item.get("ground_truth"), f"{field}.{kind}.ground_truth")
-                probes.append(Probe(axis, prompt, tuple(answers), form=form_of(prompt)))
-    return probes

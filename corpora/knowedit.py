@@ -1,0 +1,80 @@
+"""KnowEdit (Zhang et al. 2024, arXiv 2401.01286): edits of Wikidata facts, with what follows from them and what must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from editbench.corpora._fetch import Published
+from editbench.corpora._read import form_of, matchable, text_at, texts_in, told_apart
+from editbench.errors import DataError
+from editbench.types import Case, Fact, Probe
+
+GROUPS = {"portability": "portability", "locality": "neighborhood"}
+"""Field of a record -> axis of its probes."""
+
+
+class KnowEdit(Published):
+    """Clozes with a new answer. Probes keep the published names as their kind: portability ``Reasoning``, ``Subject_Aliasing``
+    and ``Logical_Generalization``; neighborhood ``Relation_Specificity`` (other relations of the subject) and ``Forgetfulness``
+    (the subject's other answers: "The siblings of X, which is not Y, are").
+
+    Reads the records of wiki_recent, wiki_counterfact and ZsRE; those of the other three files (WikiBio, ConvSent, TriviaQA)
+    are no facts with a short answer. A probe with several answers takes any of them, where EasyEdit asks for the first one
+    token by token; codes of up to three letters are no aliases. wiki_recent names no old answer, so its facts have no
+    ``original``, and its probes no second answer for protocol ``likelihood``.
+    """
+
+    summary = "edits of Wikidata facts with portability and locality by kind (KnowEdit wiki_counterfact, 885 records)"
+    license = "MIT"
+    url = "https://huggingface.co/datasets/zjunlp/KnowEdit/resolve/main/benchmark/wiki_counterfact/test_cf.json"
+    name = "knowedit"
+
+    def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
+        if not {"subject", "prompt", "target_new", *GROUPS} <= set(record):
+            raise DataError(
+                "It has not the fields of KnowEdit's wiki_recent, wiki_counterfact and ZsRE (subject, prompt, target_new, "
+                f"portability, locality), but {', '.join(map(str, record)) or 'none'}."
+            )
+        prompt, target, subject = (text_at(record, field) for field in ("prompt", "target_new", "subject"))
+        original = texts_in(record["ground_truth"], "ground_truth")[0] if "ground_truth" in record else None
+        told_apart((target,), original)
+        fact = Fact(f"{self.name}-{index}", prompt, target, subject, original, form=form_of(prompt))
+        probes = knowedit_probes(self, index, record, fact)
+        if "rephrase_prompt" in record:
+            asked = text_at(record, "rephrase_prompt")
+            probes.insert(0, Probe("paraphrase", asked, fact.answers, fact.original, form_of(asked)))
+        return Case.build(fact, probes)
+
+
+def knowedit_probes(corpus: Published, index: int, record: Mapping[str, Any], fact: Fact) -> list[Probe]:
+    """The probes in the fields of ``GROUPS``, each an object of lists by kind; ``corpus`` notes those that are left out.
+
+    Raises:
+        DataError: a field of another shape.
+    """
+    probes = []
+    for field, axis in GROUPS.items():
+        kinds = record.get(field) or {}
+        if not isinstance(kinds, Mapping) or not all(isinstance(items, list) for items in kinds.values()):
+            raise DataError(f"Field {field!r} must be an object of lists.")
+        for kind, items in kinds.items():
+            # The old answer is what an alias of the subject got before.
+            distractor = fact.original if kind == "Subject_Aliasing" else None
+            probes += corpus.read_probes(f"record {index}: {field} {kind}", items, partial(_probe, axis, kind, distractor))
+    return probes
+
+
+def _probe(axis: str, kind: str, distractor: str | None, item: Any) -> Probe:
+    prompt = text_at(item, "prompt")
+    answers = told_apart(_answers(item.get("ground_truth")), distractor)
+    return Probe(axis, prompt, answers, distractor, form_of(prompt), kind=kind)
+
+
+def _answers(value: Any) -> tuple[str, ...]:
+    """All answers in ``ground_truth``: one text, or a list of texts or of lists that hold one answer and its aliases each."""
+    groups = [group for group in (value if isinstance(value, list) else [value]) if group]  # Wikidata lists nameless answers
+    if not groups:
+        raise DataError("Field 'ground_truth' is empty.")
+    return tuple(answer for group in groups for answer in matchable(texts_in(group, "ground_truth")))
