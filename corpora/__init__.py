@@ -8,6 +8,8 @@ BUILTINS = {
     "mquake": "editbench.corpora.mquake:MQuAKE",
     "ripple": "editbench.corpora.ripple:Ripple",
     "knowedit": "editbench.corpora.knowedit:KnowEdit",
+    "conflictedit": "editbench.corpora.conflictedit:ConflictEdit",
+    "templama": "editbench.corpora.templama:TempLAMA",
     "simpleqa": "editbench.corpora.simpleqa:SimpleQA",
     "kgfact": "editbench.corpora.kgfact:KGFact",
     "kgfunc": "editbench.corpora.kgfunc:KGFunc",

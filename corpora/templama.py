@@ -1,0 +1,64 @@
+"""TempLAMA (Dhingra et al. 2022, arXiv 2106.15110) as IKE edits time: one query, and its answers at several years."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from editbench.corpora._fetch import Published
+from editbench.corpora._read import text_at, told_apart
+from editbench.errors import DataError
+from editbench.types import Case, Fact, Probe
+
+QUERY = re.compile(r"((.+) (?:attended|holds the position of|is a member of the|is owned by|plays for|works for)) _X_\.")
+"""The six of TempLAMA's nine relations that have the answer at their end."""
+
+
+class TempLAMA(Published):
+    """One case for each year of a query, in the order of years: "In 2019, Tom Brady plays for". All are true of their year.
+
+    The years of one subject are one group. No fact contradicts another, so none has an ``original``. Where the last year's
+    answer is the most recent one that TempLAMA knows, it has a portability probe of kind ``now``: the query without a year,
+    whose distractor is the answer before, asked where all the years are taught. The set has neither rewordings nor neighbors.
+    """
+
+    summary = "who worked, played or held office where in which year, and now (TempLAMA's 928 queries of IKE)"
+    license = "none stated for IKE's selection; TempLAMA Apache-2.0, Wikidata CC0"
+    url = "https://raw.githubusercontent.com/Zce1112zslx/IKE/6ffd87232f626baf8d5c24c2ed4a1d21cc896935/time_editing.json"
+    name = "templama"
+    record_type = list
+
+    def read_cases(self, index: int, record: list[Mapping[str, Any]]) -> list[Case]:
+        if not record:
+            raise DataError("It is an empty list.")
+        entries = sorted(record, key=lambda entry: text_at(entry, "date"))
+        query = text_at(entries[0], "query")
+        found = QUERY.fullmatch(query)
+        if not found or any(text_at(entry, "query") != query for entry in entries):
+            raise DataError(f"Its queries are not one query with the answer at its end, as in {query!r}.")
+        prompt, subject = found.groups()
+        facts = [_fact(entry, prompt, subject) for entry in entries]
+        group = facts[0].id.rpartition("_")[0].rpartition("_")[0]
+        cases = [Case.build(fact, group=group) for fact in facts]
+        if len(facts) > 1 and text_at(entries[-1], "most_recent_answer", "name") == facts[-1].target:
+            now = self.read_probes(f"record {index}: portability now", [facts], partial(_now, prompt))
+            cases[-1] = Case.build(facts[-1], now, group)
+        return cases
+
+
+def _now(prompt: str, facts: list[Fact]) -> Probe:
+    *earlier, last = facts
+    answers = told_apart(last.answers, earlier[-1].target)
+    return Probe("portability", prompt, answers, earlier[-1].target, needs=tuple(fact.id for fact in earlier), kind="now")
+
+
+def _fact(entry: Mapping[str, Any], prompt: str, subject: str) -> Fact:
+    answers = entry.get("answer")
+    if not isinstance(answers, list) or not answers:
+        raise DataError("Field 'answer' must be a list of objects.")
+    target, *aliases = (text_at(answer, "name") for answer in answers)
+    fact_id = f"templama-{text_at(entry, 'id')}"
+    year = text_at(entry, "date")
+    return Fact(fact_id, f"In {year}, {prompt}", target, subject, None, tuple(aliases), relation=text_at(entry, "relation"))
