@@ -428,7 +428,7 @@ def list_names(
     shown = [{key: value for key, value in record.items() if key != "broken"} for record in records]
     console.out().print(console.listing(shown, what))
     if what == "tasks":
-        console.say("Every task of lm-eval works too, by its own name.")
+        console.say("Every task of lm-eval works too, by its own name; so do bfcl_simple, from a file, and your own PATH.yaml.")
 
 
 def _plugins(group: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Retention: what is left of the model's other abilities, asked through lm-eval on the model in memory.
 
-A pack of tasks lies in ``tasks/`` and needs no network. Every task of lm-eval works too, from the hub or from a file
-(``standard_tasks``). One score a document, so that an edited model can be paired with its base.
+A pack of tasks lies in ``tasks/`` and needs no network. Every task of lm-eval works too, from the hub or from a file, and
+so does a task file of your own (``standard_tasks``). One score a document, so that an edited model can be paired with its
+base; a ``limit`` draws the same documents for every model.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from unittest import mock
 
 from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import standard_tasks
+from editbench.eval.standard_tasks import PACK
 
-PACK = Path(__file__).parent / "tasks"
 LOGGERS = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "httpx", "fsspec", "filelock")
 FILTERS = {"gsm8k": "flexible-extract"}
 """Where a task reads the answer in more than one way: the one that counts, if it is not the task's first."""
@@ -48,16 +49,16 @@ class Sample:
 
 def task_names() -> dict[str, str]:
     """The bundled tasks: name -> one line on what each asks. Free of lm-eval."""
-    first_lines = {path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0] for path in sorted(PACK.glob("*.yaml"))}
+    first_lines = {path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0] for path in sorted(PACK.glob("eb_*.yaml"))}
     return {name: line.lstrip("# ").rstrip(".") for name, line in first_lines.items()}
 
 
 def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> list[str]:
-    """The task names that ``spec`` means: ``default`` (the pack), ``none``, or names between commas.
+    """The task names that ``spec`` means: ``default`` (the pack), ``none``, or names between commas; PATH.yaml is a task file.
 
     Raises:
         UnknownNameError: a name that neither the pack nor lm-eval has.
-        DataError: a file in ``task_data`` that is not there, or is for a task that is not asked for.
+        DataError: a task file that cannot be read; a file in ``task_data`` that is not there, or is for a task not asked for.
     """
     pack = task_names()
     names: list[str] = []
@@ -65,12 +66,14 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
         names += list(pack) if part == "default" else [] if part == "none" else [part]
     names = list(dict.fromkeys(names))
     for name in names:
-        if name not in pack and standard_tasks.find(name) is None:
+        if standard_tasks.is_path(name):
+            standard_tasks.yaml_files(Path(name))
+        elif name not in pack and name not in standard_tasks.GROUPS and standard_tasks.find(name) is None:
             # A slip in a bundled name is told at once; lm-eval's index takes ten seconds to read.
             others = [] if difflib.get_close_matches(name, pack, cutoff=0.8) else standard_tasks.all_names()
             if name not in others:
                 close = difflib.get_close_matches(name, others, n=5, cutoff=0.6)
-                raise UnknownNameError("task", name, [*pack, *close], "Any task name of lm-eval works too.")
+                raise UnknownNameError("task", name, [*pack, *close], "Task names of lm-eval and PATH.yaml work, too.")
     for name, path in (task_data or {}).items():
         if name not in names:
             raise DataError(f"--task-data is given for {name!r}, which is not among the tasks: {', '.join(names) or 'none'}.")
@@ -82,12 +85,13 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
 
 
 def data_digest(task: str, data: Path | None = None) -> str | None:
-    """SHA-256 of the files that a task is asked from: the pack's own, or ``data``; ``None`` for data from the hub."""
+    """SHA-256 of the files that a task is asked from: ours, your task file's, ``data``; ``None``: from the hub."""
+    yaml = standard_tasks.find(task)
+    files = standard_tasks.yaml_files(yaml) if yaml and (yaml.parent == PACK or standard_tasks.is_path(task)) else []
     if task in task_names():
-        files = [PACK / f"{task}.yaml", PACK / "checks.py", *sorted((PACK / "data").glob(f"{task}*"))]
-    elif data is not None:
-        files = sorted(p for p in data.rglob("*") if p.is_file()) if data.is_dir() else [data]
-    else:
+        files += sorted((PACK / "data").glob(f"{task}*"))
+    files += standard_tasks.data_files(task, data) if data is not None else []
+    if not files:
         return None
     return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
@@ -110,15 +114,16 @@ def evaluate(
 
     Args:
         model: a causal LM of transformers, on its device; called under the caller's autocast if there is one.
-        limit: the first so many documents of each task; ``None`` for all.
+        limit: how many documents of each task, drawn by ``seed`` (``draw``); ``None`` for all.
         context: given the prompt of a document (for a chat task: the user's turn), text to put in front of it, or
             ``None``. A prompt may be empty (the choice carries the whole sentence).
         progress: called as ``progress(task, requests done, requests in all)``.
         task_data: files for tasks whose data shall not come from the hub.
 
     Raises:
-        DataError: the data of a task can neither be fetched nor read; names the dataset and ``--task-data``.
-        OptionError: a task without a score between 0 and 1 for each document.
+        DataError: the data of a task can neither be fetched nor read (names the dataset and ``--task-data``), or it has no
+            documents; a task file that lm-eval cannot ask.
+        OptionError: a task without a score between 0 and 1 for each document, or whose answers exceed the model's context.
     """
     if not tasks:
         return {}
@@ -128,11 +133,24 @@ def evaluate(
         for name in tasks:
             _seed(seed)
             samples: list[Sample] = []
-            for member, task in _load(name, (task_data or {}).get(name)).items():
-                lm.begin(name, bool((task.config.metadata or {}).get("chat")), progress)
-                samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
+            with standard_tasks.in_plain_words(name):
+                for member, task in _load(name, (task_data or {}).get(name)).items():
+                    lm.begin(name, bool((task.config.metadata or {}).get("chat")), progress)
+                    samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
             found[name] = samples
         return found
+
+
+def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
+    """Which of the ``n`` documents of ``task`` are asked, ascending: all, or a random ``limit`` of them.
+
+    The same for every model, process and machine; a smaller ``limit`` draws a part of what a larger one draws.
+    """
+    ids = list(range(n))
+    if limit is None or limit >= n:
+        return ids
+    random.Random(f"{task}/{seed}").shuffle(ids)
+    return sorted(ids[:limit])
 
 
 def _load(name: str, data: Path | None) -> dict[str, Any]:
@@ -151,9 +169,14 @@ def _ask(lm: Any, member: str, task: Any, limit: int | None, seed: int, name: st
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=seed)
+    n = len(task.eval_docs)
+    answer = (task.config.generation_kwargs or {}).get("max_gen_toks", 0)
+    if answer >= lm.max_length:
+        raise OptionError(f"Task {member!r} asks for up to {answer} tokens, but the model's whole context is {lm.max_length}.")
+    ids = draw(member, n, limit, seed)
     results = lm_evaluate(
-        lm=lm, task_dict={"tasks": {member: task}}, limit=limit, bootstrap_iters=0, log_samples=True,
-        apply_chat_template=lm.chat, fewshot_as_multiturn=True,
+        lm=lm, task_dict={"tasks": {member: task}}, samples={member: ids} if len(ids) < n else None, bootstrap_iters=0,
+        log_samples=True, apply_chat_template=lm.chat, fewshot_as_multiturn=True,
     )  # fmt: skip
     rows = results["samples"][member]
     kept = FILTERS.get(name, rows[0]["filter"])

@@ -1,0 +1,167 @@
+"""Rows for lm-eval's tasks out of local files: those with the fields of the hub, and those in another form in common use.
+
+Whatever the file looks like, the task's own YAML (prompt, choices, filters) then applies to its rows unchanged.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from editbench.errors import DataError
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a task's dataset is called, which fields its file may have, and how they become the hub's."""
+
+    dataset: str
+    fields: str
+    hub: tuple[str, ...]
+    convert: Callable[[Row], Row]
+    beside: str = ""
+    """Folder beside the file with a file of the same name, whose fields are added to the rows by ``id``."""
+
+
+def form(task: str) -> Form | None:
+    """The form that is known for ``task``."""
+    return FORMS.get("mmlu" if task.startswith("mmlu_") else task)
+
+
+def files_of(task: str, path: Path) -> list[Path]:
+    """The files that the rows of ``task`` are read from, ``path`` first."""
+    known = form(task)
+    return [path, path.parent / known.beside / path.name] if known and known.beside else [path]
+
+
+def hub_rows(task: str, path: Path) -> list[Row]:
+    """The records of ``path`` with the fields that ``task`` has on the hub.
+
+    Raises:
+        DataError: a file that cannot be read, or a record that lacks a field; names both.
+    """
+    rows, known = read_rows(path), form(task)
+    if known is None:
+        return rows
+    for extra in files_of(task, path)[1:]:
+        added = {row.get("id"): row for row in read_rows(extra)}
+        rows = [{**row, **added.get(row.get("id"), {})} for row in rows]
+    return [_converted(known, row, path, i) for i, row in enumerate(rows, 1)]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The records of a JSON-lines, JSON-list, CSV (with a header) or parquet file; text files may be gzipped.
+
+    Raises:
+        DataError: a file that cannot be read; names the line.
+    """
+    if path.suffix == ".parquet":
+        import pandas
+
+        return json.loads(pandas.read_parquet(path).to_json(orient="records"))
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
+    rows: list[Any] = []
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    else:
+        # Not splitlines: a JSON string may hold a line separator of Unicode.
+        for number, line in enumerate([text] if text.lstrip().startswith("[") else text.split("\n"), 1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg}).") from error
+        if rows and isinstance(rows[0], list):
+            rows = rows[0]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path}: wants one record a line (a JSON object, or a CSV row under a header), and at least one.")
+    return rows
+
+
+def first_line(error: BaseException) -> str:
+    """What ``error`` says, in one line of 160 characters at most."""
+    return (str(error).strip().split("\n") or [""])[0][:160] or type(error).__name__
+
+
+def _converted(known: Form, row: Row, path: Path, number: int) -> Row:
+    if all(field in row for field in known.hub):
+        return {field: row[field] for field in known.hub}
+    try:
+        return known.convert(row)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise DataError(f"{path}, record {number}: wants {known.fields}; has {', '.join(map(str, row))}.") from error
+
+
+def _same(row: Row) -> Row:
+    raise KeyError
+
+
+def _hellaswag(row: Row) -> Row:
+    """Undo what lm-eval's own ``process_docs`` does: it capitalizes the unfinished sentence at the end (``ctx_b``)."""
+    label, _, text = row["query"].partition(": ")
+    start, dot, end = text.rpartition(". ")
+    start, end = (start + ".", end) if dot and end[:1].islower() else (text, "")
+    return {"activity_label": label, "ctx_a": start, "ctx_b": end, "endings": row["endings"], "label": str(row["label"])}
+
+
+def _arc(row: Row) -> Row:
+    labels = [chr(ord("A") + i) for i in range(len(row["choices"]))]
+    question = row["query"].removeprefix("Question: ").removesuffix("Answer:").rstrip()
+    return {"question": question, "choices": {"text": row["choices"], "label": labels}, "answerKey": labels[int(row["gold"])]}
+
+
+def _mmlu(row: Row) -> Row:
+    choices = [row[f"choice{i}"] for i in range(4)]
+    return {"question": row["question"], "choices": choices, "answer": range(4)[int(row["answer"])]}
+
+
+def _truthfulqa(row: Row) -> Row:
+    """The two lists of the hub's ``multiple_choice``: the best answer against the wrong ones, all right against all wrong."""
+    right, wrong = (_parts(row[f"{kind} Answers"]) for kind in ("Correct", "Incorrect"))
+    lists = {"mc1_targets": [row["Best Answer"].strip()], "mc2_targets": right}
+    targets = {key: {"choices": good + wrong, "labels": [1] * len(good) + [0] * len(wrong)} for key, good in lists.items()}
+    return {"question": row["Question"], **targets}
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def _bfcl(row: Row) -> Row:
+    ((message,),) = row["question"]
+    # As JSON text: a column of a dataset has one type, and arguments have many.
+    functions, answers = json.dumps(row["function"]), json.dumps(row["ground_truth"])
+    return {"question": message["content"], "functions": functions, "answers": answers}
+
+
+_TRUTHFULQA = Form("truthfulqa/truthful_qa, multiple_choice (validation)",
+                   "the hub's fields, or Question, Best Answer, Correct Answers, Incorrect Answers",
+                   ("question", "mc1_targets", "mc2_targets"), _truthfulqa)  # fmt: skip
+FORMS = {
+    "hellaswag": Form("Rowan/hellaswag (validation)", "the hub's fields, or query, endings, label",
+                      ("activity_label", "ctx_a", "ctx_b", "endings", "label"), _hellaswag),
+    "arc_easy": Form("allenai/ai2_arc, ARC-Easy (test)", "the hub's fields, or query, choices, gold",
+                     ("question", "choices", "answerKey"), _arc),
+    "lambada_openai": Form("EleutherAI/lambada_openai (test)", "text", ("text",), _same),
+    "gsm8k": Form("openai/gsm8k (test; train for the examples)", "question, answer", ("question", "answer"), _same),
+    "mmlu": Form("cais/mmlu (test)", "the hub's fields, or question, choice0 to choice3, answer (0 to 3)",
+                 ("question", "choices", "answer"), _mmlu),
+    "truthfulqa_mc1": _TRUTHFULQA,
+    "truthfulqa_mc2": _TRUTHFULQA,
+    "ifeval": Form("google/IFEval (train)", "key, prompt, instruction_id_list, kwargs",
+                   ("key", "prompt", "instruction_id_list", "kwargs"), _same),
+    "bfcl_simple": Form("BFCL, BFCL_v4_simple_python.json of ShishirPatil/gorilla with its possible_answer/",
+                        "question (one turn), function, and a ground_truth of the same id in possible_answer/",
+                        ("question", "functions", "answers"), _bfcl, beside="possible_answer"),
+}  # fmt: skip
