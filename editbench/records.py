@@ -17,7 +17,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "regime": "batch" | "single" | "sequential:CHUNK", "seed": int,
      "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
-     "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "metric"}},
+     "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "metric",
+                          "lost", "gained"}},
      "seconds": {"inject", "precompute", "probes", "retention", "total"},
      "work": {phase: {"passes", "tokens", "gradient_tokens"}},
      "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
@@ -26,7 +27,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 
 ``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``, or one of these over one kind
 of probes alone, ``portability/KIND``; ``protocol`` is ``generation``, ``argmax`` or ``likelihood``. In ``retention``, ``low``
-and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired.
+and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count
+the documents that scored at least 0.5 before and less after, and the other way.
 A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``.
 """
 

@@ -51,7 +51,7 @@ class RunConfig:
     n: int = 50
     tasks: tuple[str, ...] = ()
     limit: int | None = None
-    """Documents per retention task."""
+    """Documents per retention task, drawn by ``seed``."""
     regime: str = "batch"
     curve: tuple[int, ...] = ()
     """Numbers of facts after which the model is asked, too; see ``editbench.regimes``."""
@@ -390,7 +390,10 @@ class _Baseline:
 def retention_scores(
     samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Task -> base and edited score, paired difference and ratio, with 95 % intervals."""
+    """Task -> base and edited score, paired difference and ratio, with 95 % intervals; documents lost and gained.
+
+    Lost: scored at least 0.5 before and less after. Gained: the other way.
+    """
     scores: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(row["task"] for row in samples):
         after = [row["score"] for row in samples if row["task"] == task]
@@ -406,6 +409,8 @@ def retention_scores(
             "ratio": share.mean,
             "ratio_low": share.low,
             "ratio_high": share.high,
+            "lost": sum(b >= 0.5 > a for a, b in zip(after, before, strict=True)),
+            "gained": sum(a >= 0.5 > b for a, b in zip(after, before, strict=True)),
             "metric": next(row["metric"] for row in samples if row["task"] == task),
         }
     return scores

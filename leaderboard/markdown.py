@@ -24,7 +24,7 @@ DEFINITIONS = """\
   own answer: both are right, or their first clauses are the same. Under `argmax`, share on which the same tokens are the
   most probable as in the base. Under `likelihood`, share on which the true answer is more probable than the edit's target.
 - **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks; the change per task is
-  paired by sample.
+  paired by sample; (8↓ 2↑) says that 8 samples were right before and are wrong now, and 2 the other way.
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
 - **Seconds**: injection, then `+` what can be cached for the next one. **Peak memory**: the highest while injecting.
 - **Intervals**: 95 %, percentile bootstrap over cases (Wilson's where every case is wholly right or wrong). **Bold**: the
@@ -168,7 +168,8 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, st
             others = [r["retention"].get(task, {}) for r in _rivals(one, ranked)]
             best = bool(others) and ahead(found, others, "delta_low", "delta_high")
             base = f"scores {cells_text(found)}" if found else "–"
-            cells.append(base if one["method"] == BASE else _bold(cells_text(change, sign=True), best))
+            flips = f" ({escape(found['lost'])}↓ {escape(found['gained'])}↑)" if "lost" in found else ""
+            cells.append(base if one["method"] == BASE else _bold(cells_text(change, sign=True), best) + flips)
         body.append([_method(one, links), *cells])
     if all(r["method"] != BASE for r in ranked):
         body.append([BASE, *(f"scores {cells_text({'mean': found.get('base')})}" for found in some.values())])
