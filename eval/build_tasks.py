@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from editbench.eval import build_skills
+
 DATA = Path(__file__).parent / "tasks" / "data"
 Row = dict[str, Any]
 
@@ -26,6 +28,8 @@ def build() -> dict[str, list[Row]]:
         "eb_instruct": instruct,
         "eb_arithmetic": arithmetic,
         "eb_completion": completion,
+        "eb_reasoning": build_skills.reasoning,
+        "eb_toolcall": build_skills.toolcall,
     }
     return {name: _deal(name, make(random.Random(name))) for name, make in makers.items()}
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import os
 import random
+import re
 import socket
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,11 +19,16 @@ import pytest
 from editbench.errors import DataError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
 from editbench.eval.tasks import checks
+from editbench.leaderboard import markdown
+from editbench.runner import retention_scores
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 PACK = list(retention.task_names())
 ROWS = {name: [json.loads(line) for line in (build_tasks.DATA / f"{name}.jsonl").read_text().splitlines()] for name in PACK}
+
+IDS = {name: retention.draw(name, len(rows), 3, 0) for name, rows in ROWS.items()}
+"""What a limit of 3 asks with seed 0."""
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,7 @@ def offline(monkeypatch):
 def test_the_pack_is_large_and_its_ids_are_unique():
     assert len(PACK) >= 5 and all(line and "\n" not in line for line in retention.task_names().values())
     for name, rows in ROWS.items():
-        assert len(rows) >= 200, name
+        assert len(rows) >= 100, name
         assert len({row["id"] for row in rows}) == len(rows), name
         asked = [(row["prompt"], *sorted(row.get("choices", ()))) for row in rows]
         assert len(set(asked)) == len(rows), name
@@ -149,6 +158,60 @@ def test_answers_are_matched_as_whole_words_in_the_first_line():
     assert checks.computed({"answer": "12"}, [" none"])["exact"] == 0
 
 
+def test_reasoning_is_judged_by_the_final_answer():
+    assert checks.concluded({"answer": "7"}, [" 4 + 5 = 9. 9 - 2 = 7. The answer is 7."])["exact"] == 1
+    assert checks.concluded({"answer": "kitchen"}, [" It is in the bag. The answer is the Kitchen."])["exact"] == 1
+    assert checks.concluded({"answer": "7"}, [" 9 - 2 = 7. The answer is 9."])["exact"] == 0
+    assert checks.concluded({"answer": "7"}, [" 7"])["exact"] == 0
+    assert checks.concluded({"answer": "7"}, [" 4 + 5 = 9.\nThe answer is 7."])["exact"] == 0
+
+
+def test_a_worked_example_is_right_itself():
+    for row in ROWS["eb_reasoning"]:
+        example, problem = row["prompt"].split("\n\n")
+        assert problem.endswith("\nAnswer:") and "The answer is" not in problem
+        for sign, step in {"+": int.__add__, "-": int.__sub__, "x": int.__mul__}.items():
+            for x, y, z in re.findall(rf"(\d+) {re.escape(sign)} (\d+) = (\d+)", example):
+                assert step(int(x), int(y)) == int(z)
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        (' {"name": "set_alarm", "arguments": {"hour": 7, "day": "Monday"}}', 1),
+        ('Sure: {"arguments": {"day": "monday", "hour": 7}, "name": "set_alarm"} and more {', 1),
+        (' {"name": "set_alarm", "arguments": {"hour": "7", "day": "Monday"}}', 0),
+        (' {"name": "set_alarm", "arguments": {"hour": 7}}', 0),
+        (' {"name": "set_alarm", "arguments": {"hour": 7, "day": "Monday", "loud": true}}', 0),
+        (' {"name": "set_timer", "arguments": {"hour": 7, "day": "Monday"}}', 0),
+        (' {"name": "set_alarm", "arguments": {"hour": 7, "day": "Monday"', 0),
+        ("", 0),
+    ],
+)
+def test_a_call_is_checked_by_what_it_says(text, score):
+    doc = {"answer": '{"name": "set_alarm", "arguments": {"hour": 7, "day": "Monday"}}'}
+    assert checks.called(doc, [text]) == {"call": score}
+    assert (
+        checks.called(
+            {"answer": '{"name": "light", "arguments": {"on": true}}'}, ['{"name": "light", "arguments": {"on": 1}}']
+        )["call"]
+        == 0
+    )
+
+
+def test_each_expected_call_fits_its_schema():
+    types = {"string": str, "integer": int, "boolean": bool}
+    for row in ROWS["eb_toolcall"]:
+        call, tool = json.loads(row["answer"]), json.loads(row["tool"])
+        schema = tool["parameters"]
+        assert row["prompt"].startswith(f"Tool: {row['tool']}\n") and call["name"] == tool["name"]
+        assert sorted(call["arguments"]) == sorted(schema["required"]) == sorted(schema["properties"])
+        for key, value in call["arguments"].items():
+            kind = schema["properties"][key]
+            assert type(value) is types[kind["type"]] if "type" in kind else value in kind["enum"]
+        assert checks.called(row, [row["answer"]])["call"] == 1
+
+
 # Names
 
 
@@ -169,6 +232,21 @@ def test_unknown_names_and_stray_files_are_refused(monkeypatch, tmp_path):
         retention.resolve_tasks("eb_grammar", {"hellaswag": tmp_path})
     with pytest.raises(DataError, match="no such file"):
         retention.resolve_tasks("hellaswag", {"hellaswag": tmp_path / "absent.jsonl"})
+
+
+# Which documents
+
+
+def test_a_limit_draws_the_same_documents_everywhere():
+    ids = retention.draw("eb_grammar", 256, 20, 0)
+    assert ids == sorted(set(ids)) and len(ids) == 20 and ids[-1] > 100
+    code = "from editbench.eval import retention; print(retention.draw('eb_grammar', 256, 20, 0))"
+    for hash_seed in ("0", "1"):
+        env = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        assert json.loads(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout) == ids
+    assert ids != retention.draw("eb_grammar", 256, 20, 1) and ids != retention.draw("eb_knowledge", 256, 20, 0)
+    assert set(ids) < set(retention.draw("eb_grammar", 256, 21, 0))
+    assert retention.draw("eb_grammar", 3, 20, 0) == retention.draw("eb_grammar", 3, None, 0) == [0, 1, 2]
 
 
 # Runs
@@ -194,13 +272,13 @@ def test_the_pack_runs_offline_and_leaves_no_trace(tiny, offline, capfd):
 
     assert list(first) == PACK
     for name, samples in first.items():
-        assert [s.doc_id for s in samples] == [0, 1, 2]
+        assert [s.doc_id for s in samples] == IDS[name]
         assert all(s.task == name and 0 <= s.score <= 1 and s.expected and s.metric for s in samples)
         last = [tick for tick in ticks if tick[0] == name][-1]
         assert last[1] == last[2] >= 3
-    assert first["eb_reading"][0].prompt == ROWS["eb_reading"][0]["prompt"]
+    assert first["eb_reading"][0].prompt == ROWS["eb_reading"][IDS["eb_reading"][0]]["prompt"]
     assert first["eb_instruct"][0].prompt.startswith("<|im_start|>") and first["eb_reading"][0].prompt.startswith("Passage")
-    assert {s.output for s in first["eb_grammar"]} <= {c for row in ROWS["eb_grammar"][:3] for c in row["choices"]}
+    assert {s.output for s in first["eb_grammar"]} <= {c for i in IDS["eb_grammar"] for c in ROWS["eb_grammar"][i]["choices"]}
 
     random.seed(8), torch.manual_seed(8)
     assert retention.evaluate(model, tokenizer, PACK[:2], limit=3, batch_size=4) == {n: first[n] for n in PACK[:2]}
@@ -222,7 +300,8 @@ def test_context_is_put_in_front_of_what_it_answers(tiny, offline):
     assert found["eb_grammar"] == plain["eb_grammar"]
     for name in ("eb_knowledge", "eb_reading"):
         assert [s.prompt for s in found[name]] == ["New facts.\n\n" + s.prompt for s in plain[name]]
-    for old, new, row in zip(plain["eb_instruct"], found["eb_instruct"], ROWS["eb_instruct"], strict=False):
+    for old, new in zip(plain["eb_instruct"], found["eb_instruct"], strict=True):
+        row = ROWS["eb_instruct"][old.doc_id]
         assert new.prompt == old.prompt.replace(row["prompt"], "New facts.\n\n" + row["prompt"], 1)
         assert row["prompt"] in asked
 
@@ -231,7 +310,7 @@ def test_a_model_without_chat_template_gets_the_plain_text(tiny, offline, monkey
     model, tokenizer = tiny
     monkeypatch.setattr(tokenizer, "chat_template", None)
     samples = retention.evaluate(model, tokenizer, ["eb_instruct"], limit=1)["eb_instruct"]
-    assert samples[0].prompt == ROWS["eb_instruct"][0]["prompt"]
+    assert samples[0].prompt == ROWS["eb_instruct"][samples[0].doc_id]["prompt"]
 
 
 def test_the_callers_autocast_holds(tiny, offline):
@@ -246,6 +325,27 @@ def test_the_callers_autocast_holds(tiny, offline):
     assert set(seen) == {torch.bfloat16}
 
 
+# What flipped
+
+
+def scored(*scores):
+    return [{"task": "t", "score": score, "metric": "acc"} for score in scores]
+
+
+def test_flips_are_counted_both_ways():
+    found = retention_scores(scored(0, 1, 1, 1, 0.4, 0.7), scored(1, 1, 0, 0, 0.6, 0.9), seed=0)["t"]
+    assert (found["lost"], found["gained"], found["n"]) == (2, 2, 6)
+    assert found["delta"] == pytest.approx(0.1)
+
+
+def test_the_retention_table_shows_the_flips():
+    found = retention_scores(scored(0, 1, 1, 1, 0), scored(1, 1, 0, 0, 0), seed=0)
+    one = {"method": "sft", "label": "sft", "key": "k", "status": "done", "tuned": True, "retention": found}
+    old = {**one, "label": "old", "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}}}
+    lines = markdown._retention_table([one, old], {"k": "x"}).splitlines()
+    assert "(1↓ 2↑)" in lines[2] and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
+
+
 # lm-eval's own tasks
 
 FILES = {
@@ -253,6 +353,10 @@ FILES = {
     "arc_easy": "arc_easy_mc/arc_easy.jsonl",
     "lambada_openai": "lambada/lambada_test.jsonl",
     "gsm8k": "gsm8k/test.jsonl",
+    "mmlu_anatomy": "mmlu/test/anatomy_test.csv",
+    "truthfulqa_mc1": "truthfulqa/TruthfulQA.csv",
+    "truthfulqa_mc2": "truthfulqa/TruthfulQA.csv",
+    "bfcl_simple": "bfcl/BFCL_v4_simple_python.json",
 }
 
 
@@ -262,8 +366,8 @@ def test_standard_tasks_run_from_local_files(name, tiny, offline):
     if not path.exists():
         pytest.skip(f"{FILES[name]} is not in ../shared/data")
     samples = retention.evaluate(*tiny, [name], limit=2, batch_size=2, task_data={name: path})[name]
-    assert [s.doc_id for s in samples] == [0, 1] and all(s.prompt and s.expected for s in samples)
-    metric = {"gsm8k": "exact_match,flexible-extract,0-shot"}.get(name, "acc")
+    assert len({s.doc_id for s in samples}) == 2 and all(s.prompt and s.expected for s in samples)
+    metric = {"gsm8k": "exact_match,flexible-extract,0-shot", "bfcl_simple": "call"}.get(name, "acc")
     assert {s.metric for s in samples} == {metric}
 
 

@@ -34,6 +34,28 @@ def computed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     return {"exact": float(bool(found) and found.group() == doc["answer"])}
 
 
+def concluded(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Metric ``exact``: 1 if the first line of the text ends with ``the answer is`` and the expected number or word."""
+    found = re.search(r"answer is (?:the )?(\w+)", results[0].strip().split("\n")[0], re.IGNORECASE)
+    return {"exact": float(bool(found) and found.group(1).lower() == doc["answer"].lower())}
+
+
+def called(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
+    """Metric ``call``: 1 if the first JSON object of the text is the expected call: the tool's name, and each argument of the
+    schema with its value and type, no other. The case of texts is free."""
+    start = results[0].find("{")
+    try:
+        found, _ = json.JSONDecoder().raw_decode(results[0][max(start, 0) :])
+    except ValueError:
+        return {"call": 0.0}
+    return {"call": float(_plain(found) == _plain(json.loads(doc["answer"])))}
+
+
+def _plain(value: Any) -> str:
+    # As text, in which 1, 1.0, true and "1" differ; in Python the first three are equal.
+    return json.dumps(value, sort_keys=True).lower()
+
+
 def followed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Metric ``follow``: 1 if the text passes the check of the item's kind."""
     return {"follow": float(bool(results[0].strip()) and CHECKS[doc["kind"]](results[0].strip(), doc["n"], doc["words"]))}
