@@ -84,8 +84,12 @@ def yaml_files(path: Path) -> list[Path]:
         file = todo.pop()
         try:
             content = yaml.load(file.read_text(encoding="utf-8"), Loader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"Task file {file} cannot be read as YAML: {' '.join(str(error).split())}.") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"Task file {file} cannot be read ({first_line(error)}).") from error
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f", line {mark.line + 1}" if mark else ""
+            raise DataError(f"Task file {file}{where}: not YAML ({getattr(error, 'problem', first_line(error))}).") from error
         if not isinstance(content, dict):
             raise DataError(f"Task file {file} is no task of lm-eval: it wants 'task: NAME' and what is asked.")
         found[file] = None
