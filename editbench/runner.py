@@ -416,19 +416,20 @@ def retention_scores(
     return scores
 
 
-def _cached(key: Sequence[Any], compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _cached(key: Sequence[Any], compute: Callable[[], Rows]) -> Rows:
+    """The rows that ``compute`` gives, from the cache where they were computed before. An entry that is damaged, edited or
+    another key's is computed anew."""
     path = cache_dir() / "base" / f"{digest(list(key))[:24]}.json"
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        rows = json.loads(json.dumps(compute()))  # as it will be read back: NaN stays NaN
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8", errors="replace")
-            temporary.replace(path)
-        except OSError:
-            pass  # a read-only or full cache costs time, not results
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        entry = json.loads(path.read_bytes())
+        if entry["key"] == list(key) and entry["sha256"] == digest(entry["rows"]):
+            return entry["rows"]
+    rows = json.loads(json.dumps(compute()))  # as it will be read back: NaN stays NaN
+    with suppress(OSError):  # a read-only or full cache costs time, not results
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"key": key, "sha256": digest(rows), "rows": rows}), encoding="utf-8")
+        temporary.replace(path)
     return rows
 
 

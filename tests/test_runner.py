@@ -15,7 +15,7 @@ from editbench.errors import DataError, EditbenchError, MethodError, OptionError
 from editbench.models import cache_dir, load_model
 from editbench.plugin import Method
 from editbench.records import RunStore, load_run, read_table
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, digest
 
 
 @pytest.fixture(scope="session")
@@ -366,10 +366,10 @@ def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
 
     # a mark in the cached rows shows that the second run takes its base from there
     for path in files:
-        rows = json.loads(path.read_text())
-        for row in rows:
+        entry = json.loads(path.read_text())
+        for row in entry["rows"]:
             row["text" if "text" in row else "output"] = "from the cache"
-        path.write_text(json.dumps(rows))
+        path.write_text(json.dumps({**entry, "sha256": digest(entry["rows"])}))
         os.utime(path, ns=(1, 1))
     found, _ = run(replace(config, options={"sft": {"epochs": 3}}), model, tmp_path / "two")
     assert sorted((cache_dir() / "base").iterdir()) == files and [p.stat().st_mtime_ns for p in files] == [1, 1] != stamps
