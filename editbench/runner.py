@@ -310,6 +310,7 @@ class _Baseline:
     def measure(self) -> tuple[Rows, Rows]:
         """The rows of the probes and of the retention tasks."""
         if not self.measured:
+            self.model.check_head()  # two passes that would be counted as the work of whoever comes first
             self._probes, self._retention = self._base_probes(), self._base_retention()
             if regimes.parse(self.plan.config.regime)[0] == "sequential":
                 texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
