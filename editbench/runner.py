@@ -7,6 +7,9 @@ NAME under options of its own.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -16,11 +19,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from editbench import progress, registry
 from editbench.api import check_subjects
@@ -95,11 +98,11 @@ class Plan:
     left_out: Sequence[str] = ()
     """Records of the corpus that cannot be facts, one reason each."""
 
-    @cached_property
+    @functools.cached_property
     def slice_hash(self) -> str:
         return digest([case.to_dict() for case in self.cases])[:16]
 
-    @cached_property
+    @functools.cached_property
     def task_digests(self) -> dict[str, str | None]:
         """Task to the hash of its data; None for data from the hub."""
         data = self.config.task_data
@@ -151,8 +154,8 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it.
     """
     config = the_plan.config
-    weights = model.fingerprint()
-    _check_same(the_plan, store, weights, model.precision)
+    weights, template = model.fingerprint(), template_digest(model)
+    _check_same(the_plan, store, weights, model.precision, template)
     base = _Baseline(the_plan, model, weights)
     summaries = []
     for name, method in the_plan.methods.items():
@@ -166,13 +169,15 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "method": name,
             "options": method.options(),
             "tuned": False,
-            "model": {"name": model.name, "hash": weights, "precision": model.precision},
+            "model": {"name": model.name, "hash": weights, "precision": model.precision, "chat_template": template},
             "corpus": {"name": config.corpus, "hash": the_plan.slice_hash, "part": config.part, "n": len(the_plan.cases),
                        "form": the_plan.cases[0].fact.form},
+            "tasks": the_plan.task_digests,
             "regime": config.regime,
             "seed": config.seed,
             "limit": config.limit,
-            "environment": environment(),
+            "environment": {**environment(), "code": code_digest(), "threads": torch.get_num_threads(),
+                            "device": model.device.type},
         }  # fmt: skip
         try:
             found, tables = _cell(the_plan, name, method, model, weights, base)
@@ -203,13 +208,31 @@ def _failed(error: Exception) -> dict[str, Any]:
             "edit": {}, "traceback": "".join(traceback.format_exception(error))}  # fmt: skip
 
 
-def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str) -> None:
-    """Makes sure that cells finished earlier are of these facts, weights and precision: names alone do not tell."""
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the Python files that can move a number, 16 hex digits: the core's, methods', corpora's and eval's.
+
+    The same in a checkout and in an installed wheel; data that code reads has hashes of its own.
+    """
+    packages = ["editbench", *(f"editbench.{group}" for group in registry.KINDS)]
+    folders = {name: importlib.util.find_spec(name).submodule_search_locations[0] for name in packages}
+    files = [(name, file) for name, folder in folders.items() for file in sorted(Path(folder).glob("*.py"))]
+    return digest([[name, file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in files])[:16]
+
+
+def template_digest(model: LanguageModel) -> str | None:
+    """Hash of the chat template; ``None`` where there is none."""
+    return digest(model.tokenizer.chat_template)[:16] if model.chat else None
+
+
+def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str, template: str | None) -> None:
+    """Makes sure that cells finished earlier are of these facts, weights, precision and template: names alone do not tell."""
     for summary in store.summaries():
         for what, old, new in (
             ("facts", summary["corpus"]["hash"], the_plan.slice_hash),
             ("weights", summary["model"]["hash"], weights),
             ("precision", summary["model"]["precision"], precision),
+            ("chat template", summary["model"].get("chat_template", template), template),
         ):
             if old != new:
                 raise RecordError(
@@ -245,7 +268,7 @@ def _cell(
             with meter.phase("probes"):
                 probes = base_probes if not edit.changes and edit.context is None else base.ask(base_probes)
             with meter.phase("retention"):
-                samples = base_retention if not edit.changes and edit.context is None else base.retain(base_retention)
+                samples = base_retention if not edit.changes and edit.context is None else base.samples(config.tasks)
         diagnosed = {}
         if config.diagnostics:
             with meter.phase("diagnostics"):
@@ -253,6 +276,8 @@ def _cell(
                     model, edit, config.diagnostics, base_probes=base_probes, probes=probes, base_samples=base_retention,
                     samples=samples, seed=config.seed,
                 )  # fmt: skip
+    probes = _beside(probes, base_probes, ("case", "probe"), registry.get("eval", "protocols"))
+    samples = _beside(samples, base_retention, ("task", "member", "doc_id"), ("score", "output"))
     if (now := model.fingerprint()) != weights:
         raise RuntimeError(f"{name} changed the base model's weights: {weights} became {now}")
     moved = bool(edit.changes) or edit.context is not None
@@ -269,12 +294,20 @@ def _cell(
     return summary, {"probes": probes, "retention": samples, "edit_records": list(edit.records)}
 
 
+def _beside(
+    rows: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], place: Sequence[str], columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """``rows``, each with ``columns`` of the base's row at the same ``place`` as ``base_...``: a record explains itself."""
+    before = {tuple(row[key] for key in place): row for row in base}
+    return [{**row, **{f"base_{c}": before[tuple(row[key] for key in place)][c] for c in columns}} for row in rows]
+
+
 class _Baseline:
     """The unedited model's answers: computed once for each model, slice and task setting, and kept in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
-        self.setting = [SCORING, weights, model.precision, model.chat]
+        self.setting = [SCORING, weights, model.precision, template_digest(model)]
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""
 
@@ -298,16 +331,11 @@ class _Baseline:
             for task in config.tasks
             for row in _cached(
                 ["retention", *self.setting, task, self.plan.task_digests[task], config.limit, config.seed],
-                lambda task=task: self._samples([task]),
+                lambda task=task: self.samples([task]),
             )
         ]
 
-    def retain(self, base: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        before = {(row["task"], row["member"], row["doc_id"]): row for row in base}
-        rows = self._samples(self.plan.config.tasks)
-        return [{**row, "base_score": before[row["task"], row["member"], row["doc_id"]]["score"]} for row in rows]
-
-    def _samples(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def samples(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
         if not tasks:
             return []
         config, context = self.plan.config, self.model.context_for
@@ -397,8 +425,6 @@ class Meter:
     def __enter__(self) -> Meter:
         self._start, self._stop = time.perf_counter(), threading.Event()
         if self.cuda:
-            import torch
-
             torch.cuda.reset_peak_memory_stats()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -416,8 +442,6 @@ class Meter:
         self._watcher.join()
         self.seconds["total"] = time.perf_counter() - self._start
         if self.cuda:
-            import torch
-
             self.peak = torch.cuda.max_memory_allocated()
 
 
