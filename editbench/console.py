@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from editbench.records import visible
 from editbench.stats import cells_text
@@ -160,12 +161,12 @@ def _task_cell(row: Mapping[str, Any], task: str) -> str:
 
 
 def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Records as a table, one column a field."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Records as a table, one column a field. No text in it is markup, whatever it holds."""
+    table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
     for column in records[0] if records else ("name",):
-        table.add_column(column)
+        table.add_column(Text(_text(column)))
     for record in records:
-        table.add_row(*(escape(_text(value)) for value in record.values()))
+        table.add_row(*(Text(_text(value)) for value in record.values()))
     return table
 
 
