@@ -105,15 +105,17 @@ def verify(
 
 
 def _note_code(summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
-    """Says which cells are of other code than this."""
-    now = runner.code_digest()
+    """Says which cells are of other code than this, and which of so old a one that they have no digests."""
+    now, reasons = runner.code_digest(), {}
     for summary in summaries:
         made = summary.get("environment") or {}
-        if made.get("code") != now:
-            what = made.get("code") or f"unknown, commit {made.get('commit') or 'unknown'}"
-            report.notes.append(f"{summary['key']} was made by other code ({what}; here {now}), which may count otherwise.")
+        if (code := made.get("code")) != now:
+            what = f"{code or 'unknown'}, commit {made.get('commit') or 'unknown'}; here {now}"
+            reasons.setdefault(f"made by other code ({what}), which may score otherwise", []).append(summary["method"])
         if "digest" not in summary:
-            report.notes.append(f"{summary['key']} is from before digests were stored: a changed text in it is not noticed.")
+            why = "from before digests were stored: a changed text is noticed only by computing anew"
+            reasons.setdefault(why, []).append(summary["method"])
+    report.notes += [f"{', '.join(methods)}: {reason}." for reason, methods in reasons.items()]
 
 
 def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> None:

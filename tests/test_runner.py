@@ -12,7 +12,7 @@ from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
 from editbench import progress, runner
 from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
-from editbench.models import cache_dir, load_model
+from editbench.models import LanguageModel, cache_dir, load_model
 from editbench.plugin import Method
 from editbench.records import RunStore, load_run, read_table
 from editbench.types import Case, Fact, Probe
@@ -250,7 +250,7 @@ def test_a_run_leaves_complete_cells(config, model, tmp_path):
     for summary in (base, sft):
         assert summary["status"] == "done" and summary["note"] == ""
         assert summary["corpus"]["n"] == 3 and summary["corpus"]["form"] == "cloze"
-        assert summary["model"]["precision"] == "float32" and len(summary["model"]["chat_template"]) == 16
+        assert summary["model"]["precision"] == "float32" and summary["model"]["chat_template"] is None
         assert set(summary["tasks"]) == {"eb_grammar", "eb_instruct"} and summary["environment"]["threads"] >= 1
         assert summary["environment"]["code"] == runner.code_digest() and summary["environment"]["device"] == "cpu"
         assert set(summary["seconds"]) == {"precompute", "inject", "probes", "retention", "total"}
@@ -572,11 +572,13 @@ def test_another_chat_template_is_another_base(config, model, model_folder, tmp_
     """Equal weights that are asked otherwise answer otherwise: neither the cache nor the folder may mix them."""
     run(replace(config, methods=("base",), options={}), model, tmp_path / "run")
     before = len(list((cache_dir() / "base").iterdir()))
-    other = load_model(str(model_folder), precision="float32")
-    other.tokenizer.chat_template = "{{ messages[0]['content'] }}!"
+    tokenizer = load_model(str(model_folder)).tokenizer
+    tokenizer.chat_template = "{{ messages[0]['content'] }}!"
+    other = LanguageModel(model.model, tokenizer, precision="float32")
     with pytest.raises(EditbenchError, match="other chat template under the same names"):
         run(replace(config, methods=("base",), options={}), other, tmp_path / "run")
-    run(replace(config, methods=("base",), options={}), other, tmp_path / "elsewhere")
+    found, _ = run(replace(config, methods=("base",), options={}), other, tmp_path / "elsewhere")
+    assert len(found["base"]["model"]["chat_template"]) == 16
     assert len(list((cache_dir() / "base").iterdir())) == 2 * before
 
 
