@@ -353,11 +353,12 @@ def verify(
     """Recompute a run's numbers from its records, and some of its cells from nothing; exit 1 where something differs."""
     from editbench import console, progress
     from editbench import verify as checking
+    from editbench.records import jsonable
 
     with progress.reporting(console.reporter()):
         report = checking.verify(run, rerun, seed, load_handle, lambda name, state: _tell_cell(console, name, state))
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print(json.dumps(jsonable(report), indent=2))
     else:
         page = console.out()
         if report.differences:

@@ -395,7 +395,9 @@ def _read_run(path: Path) -> dict[str, Any]:
 def _read_summary(path: Path) -> dict[str, Any]:
     found = _read_json(path, hint=" Delete its folder and run again to redo the cell.")
     if found.get("schema") != SCHEMA:
-        raise RecordError(f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}.")
+        raise RecordError(
+            f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Delete its folder and run again."
+        )
     if found.get("key") != path.parent.name or not isinstance(found.get("method"), str):
         raise RecordError(f"{path} is not the record of cell {path.parent.name}. Delete its folder and run again.")
     return found

@@ -51,9 +51,6 @@ class Report:
     def differ(self, cell: str, what: str, stored: Any, found: Any) -> None:
         self.differences.append({"cell": cell, "what": what, "stored": stored, "found": found})
 
-    def to_dict(self) -> dict[str, Any]:
-        return jsonable(self)
-
     def words(self) -> Iterator[str]:
         """What the terminal says."""
         yield from self.notes
@@ -68,11 +65,12 @@ def verify(
     rerun: int,
     seed: int,
     load: Callable[[str, str, Mapping[str, str]], Any],
-    on_cell: Callable[[str, str], None] = lambda name, state: None,
+    on_cell: Callable[[str, str], None],
 ) -> Report:
     """Checks all cells of ``run`` by their rows, and ``rerun`` of them, drawn by ``seed``, by computing them anew.
 
-    ``load(model, precision, layout)`` gives the model; it is called only where something is computed anew.
+    ``load(model, precision, layout)`` gives the model; it is called only where something is computed anew, as is
+    ``on_cell(method, state)`` of ``runner.run``.
 
     Raises:
         RecordError: no readable run.
@@ -87,6 +85,8 @@ def verify(
         if lacking := next((name for name, kind in PARTS.items() if not isinstance(summary.get(name), kind)), None):
             raise RecordError(f"{summary_path(run, summary['key'])} is no record of a cell: it has no {lacking!r}.")
     base = next((s for s in summaries if s["method"] == "base" and s["status"] != "failed"), None)
+    if missing := [name for name in config.get("methods", ()) if name not in {s["method"] for s in summaries}]:
+        report.notes.append(f"{', '.join(missing)}: no record; the run was not finished, or it was taken away.")
     _note_code(summaries, report)
     cases = digest(read_cases(run))[:16]
     for summary in summaries:
@@ -125,6 +125,8 @@ def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> Non
         found = digest({name: value for name, value in summary.items() if name != "digest"})
         if found != summary["digest"]:
             report.differ(key, "digest of summary.json: it was changed after it was written", summary["digest"], found)
+    elif "code" in summary.get("environment", {}):  # both are stored since the same day
+        report.differ(key, "digest of summary.json: it was taken out", None, None)
     for name, stored in summary.get("tables", {}).items():
         try:
             found = hashlib.sha256(table_path(run, key, name).read_bytes()).hexdigest()

@@ -115,6 +115,14 @@ def test_a_number_that_is_not_there_or_not_of_the_rows(here):
     assert any(w.startswith("retention.mmlu") for w in whats)
 
 
+def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
+    change_summary(cell(here, "sft"), lambda summary: summary.pop("digest"))
+    shutil.rmtree(cell(here, "ice"))
+    code, report = verify("--rerun", 0)
+    assert code == 1 and [one["what"] for one in report["differences"]] == ["digest of summary.json: it was taken out"]
+    assert report["notes"][0].startswith("ice: no record")
+
+
 def test_any_change_of_a_summary_is_told_by_its_digest(here):
     change_summary(cell(here, "sft"), lambda summary: summary["options"].update(lr=5e-5))
     code, report = verify("--rerun", 0)
