@@ -53,8 +53,8 @@ def one(method: str, n: int) -> dict:
     import psutil
 
     from editbench import console, progress, registry
+    from editbench.cost import Meter
     from editbench.models import load_model
-    from editbench.runner import Meter
 
     name, _, preset = method.partition(":")
     editor = registry.get("methods", name).from_options(name, {"quick": True} if preset == "quick" else {})

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +40,7 @@ def compare(
     limit: tools.Limit = 100,
     task_data: tools.TaskData = [],  # noqa: B006
     regime: tools.Regime = "batch",
+    curve: tools.Curve = "",
     diagnostics: tools.Diagnostics = "",
     seed: Seed = 0,
     option: Annotated[
@@ -53,11 +54,16 @@ def compare(
 ) -> None:
     """Inject the same facts with each method, and table what each gained and what it destroyed."""
     names = tools.method_names(methods)
-    _, summaries = _run(
+    folder, summaries = _run(
         names, tools.method_options(option), tasks, task_data, output, as_json, model=model, corpus=corpus, data=data, n=n,
-        part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
-        layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
+        part=part, limit=limit or None, regime=regime, curve=tools.fact_counts(curve), seed=seed, precision=precision,
+        allow_conflicts=allow_conflicts, layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
+    if curve:
+        from editbench import console
+        from editbench.leaderboard.curves import over_facts
+
+        console.say(f"Scores against the number of facts: {_drawn(over_facts, folder, folder / 'curve.png')}")
     _end(summaries)
 
 
@@ -97,8 +103,10 @@ def sweep(
         part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
         layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
+    from editbench.leaderboard.plots import trade_off
+
     try:
-        pictures = _draw([folder], folder / "trade_off.png")
+        pictures = _drawn(trade_off, [folder], folder / "trade_off.png")
     except RecordError as error:  # the run is done and kept
         console.say(f"No picture: {error}")
     else:
@@ -121,6 +129,9 @@ def _run(
 
     corpus = conditions["corpus"]
     registry.check("corpora", corpus)
+    if conditions["regime"] == "single" and tasks == "default":
+        tasks = "none"
+        console.say("Regime single: each fact has a model of its own, so retention tasks are not asked.")
     local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
     chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
 
@@ -383,15 +394,21 @@ def leaderboard(
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="Run folders of one model, corpus and slice.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="FILE.png; FILE.svg is written beside it.")],
+    over_facts: Annotated[bool, typer.Option("--over-facts", help="One run with --curve: scores by number of facts.")] = False,
 ) -> None:
     """Draw stored runs, such as sweeps: what is memorized against what is retained."""
+    from editbench.leaderboard import curves, plots
+
     if output.suffix != ".png":
         raise OptionError(f"--output {output} is no .png file. Name one; the .svg is written beside it.")
-    print(_draw(runs, output))
+    if over_facts and len(runs) > 1:
+        raise OptionError(f"--over-facts draws one run; {len(runs)} are given.")
+    print(_drawn(curves.over_facts, runs[0], output) if over_facts else _drawn(plots.trade_off, runs, output))
 
 
 def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
+    from editbench.leaderboard import details
     from editbench.leaderboard.rows import diagnostics, rows, setting
     from editbench.records import jsonable
 
@@ -410,8 +427,11 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     console.fit(page, scores)
     for table in (scores, *others):
         page.print(table)
-    if found := diagnostics(summaries, {row["key"]: row["label"] for row in ranked}):
+    labels = {row["key"]: row["label"] for row in ranked}
+    if found := diagnostics(summaries, labels):
         page.print(console.listing(found, "Diagnostics; definitions in eval/diagnostics.py"))
+    if found := details.curve(summaries, labels, "generation"):
+        page.print(console.listing(found, "Curve over facts; scores of those injected by then"))
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
@@ -452,12 +472,10 @@ def _failures_page(run: Path) -> str:
     return page(run)
 
 
-def _draw(runs: list[Path], output: Path) -> str:
+def _drawn(draw: Callable[[Any, Path], list[Path]], runs: Path | list[Path], output: Path) -> str:
     """Draws ``runs`` and names the files."""
-    from editbench.leaderboard.plots import trade_off
-
     try:
-        return " and ".join(map(str, trade_off(runs, output)))
+        return " and ".join(map(str, draw(runs, output)))
     except OSError as error:
         raise RecordError(f"{output} cannot be written: {error.strerror}. Choose another file.") from error
 

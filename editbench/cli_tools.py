@@ -27,7 +27,10 @@ Count = Annotated[int, typer.Option("-n", help="Facts to inject.")]
 Tasks = Annotated[str, typer.Option(help="Retention tasks: default, none, or lm-eval names between commas.")]
 Limit = Annotated[int | None, typer.Option(help="Items per retention task; 0 for all.")]
 TaskData = Annotated[list[str], typer.Option(metavar="TASK=PATH", help="Local data of a standard task.")]
-Regime = Annotated[str, typer.Option(help="How facts arrive; batch: all at once.")]
+Regime = Annotated[
+    str, typer.Option(help="Facts arrive all at once (batch), some at a time (sequential:CHUNK), or each alone (single).")
+]
+Curve = Annotated[str, typer.Option(metavar="N,N", help="Ask the model after the first N facts, too, and draw the curve.")]
 Diagnostics = Annotated[
     str, typer.Option(help="Beside the scores, between commas: supervision, mixing, fisher, drift, errors; or all.")
 ]
@@ -267,6 +270,19 @@ def diagnostic_names(text: str) -> tuple[str, ...]:
     if text.strip() == "all":
         return registry.get("eval", "diagnostic-names")
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def fact_counts(text: str) -> tuple[int, ...]:
+    """The numbers between the commas of ``text``.
+
+    Raises:
+        OptionError: something that is no number of facts.
+    """
+    counts = [part.strip() for part in text.split(",") if part.strip()]
+    for count in counts:
+        if not count.isdecimal():
+            raise OptionError(f"--curve {text}: {count!r} is no number of facts. Write --curve 1,10,100.")
+    return tuple(sorted({int(count) for count in counts}))
 
 
 def method_options(texts: list[str]) -> dict[str, dict[str, str]]:

@@ -15,12 +15,15 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "tasks": {task: hash of its data},
-     "regime": "batch", "seed": int,
-     "status": "done" | "no_effect" | "failed", "note": str,
+     "regime": "batch" | "single" | "sequential:CHUNK", "seed": int,
+     "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
      "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "metric"}},
      "seconds": {"inject", "precompute", "probes", "retention", "total"},
-     "peak_memory_bytes": int, "environment": {...}, "edit": {...diagnostics},
+     "work": {phase: {"passes", "tokens", "gradient_tokens"}},
+     "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
+     "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
+     "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
      "tables": {name: SHA-256 of its parquet file}, "digest": hash of all of the above}
 
 ``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``; ``protocol`` is

@@ -13,8 +13,6 @@ import importlib.util
 import json
 import os
 import re
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -22,13 +20,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
-from editbench import progress, registry
+from editbench import progress, regimes, registry
 from editbench.api import check_subjects
+from editbench.cost import Meter
 from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
+from editbench.own_text import own_texts
 from editbench.plugin import Method, check_seed, slice_cases
 from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import clustered_mean, paired_delta, ratio
@@ -36,7 +35,9 @@ from editbench.types import Case, check_facts, digest
 
 SCORING = 2
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
-REGIMES = ("batch",)
+
+Rows = list[dict[str, Any]]
+OWN_TEXT_TOKENS, OWN_TEXT_LENGTH = 512, 32
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class RunConfig:
     limit: int | None = None
     """Documents per retention task."""
     regime: str = "batch"
+    curve: tuple[int, ...] = ()
+    """Numbers of facts after which the model is asked, too; see ``editbench.regimes``."""
     seed: int = 0
     precision: str = "auto"
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -65,8 +68,11 @@ class RunConfig:
     """Names of what is measured beside the scores; see ``eval/diagnostics.py``."""
 
     def __post_init__(self) -> None:
-        if self.regime not in REGIMES:
-            raise OptionError(f"Regime {self.regime!r} is not one of {', '.join(REGIMES)}.")
+        regimes.check_curve(self.regime, self.curve, self.n)
+        if self.tasks and self.regime == "single":
+            raise OptionError("Under --regime single each fact has a model of its own, none to ask tasks. Pass --tasks none.")
+        if self.diagnostics and self.regime == "single":
+            raise OptionError("--diagnostics does not go with --regime single: they are of one edited model.")
         if self.precision not in PRECISIONS:
             raise OptionError(f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}.")
         check_seed(self.seed)
@@ -144,7 +150,7 @@ def plan(config: RunConfig) -> Plan:
     return Plan(config, methods, cases, tuple(getattr(corpus, "skipped", ())))
 
 
-def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable[[str, str], None]) -> list[dict[str, Any]]:
+def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable[[str, str], None]) -> Rows:
     """Computes the cells that are not done yet, each written as a whole; a method that fails leaves a failed cell.
 
     ``on_cell(method, state)`` hears ``start``, ``done``, ``kept`` (finished before) or ``failed``.
@@ -247,7 +253,7 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
     identity = [
         SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
         config.seed, list(config.tasks), the_plan.task_digests, config.limit,
-        *([list(config.diagnostics)] if config.diagnostics else []),
+        *([list(config.diagnostics)] if config.diagnostics else []), *([list(config.curve)] if config.curve else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -257,41 +263,62 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
 def _cell(
     the_plan: Plan, name: str, method: Method, model: LanguageModel, weights: str, base: _Baseline
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    config, facts = the_plan.config, [case.fact for case in the_plan.cases]
-    base_probes, base_retention = base.measure()
+    config, cases = the_plan.config, the_plan.cases
+    base_probes, base_samples = base.measure()
+    diagnosed = {}
     with Meter(model) as meter:
         with meter.phase("precompute"):
             method.prepare(model)
-        with meter.phase("inject"):
-            edit = method.inject(model, facts)
-        with edit.applied(model):
-            with meter.phase("probes"):
-                probes = base_probes if not edit.changes and edit.context is None else base.ask(base_probes)
-            with meter.phase("retention"):
-                samples = base_retention if not edit.changes and edit.context is None else base.samples(config.tasks)
-        diagnosed = {}
+        done = regimes.inject(config.regime, config.curve, method, model, cases, base, meter.phase)
+        last = done.points[-1]
         if config.diagnostics:
             with meter.phase("diagnostics"):
                 diagnosed = registry.get("eval", "diagnostics")(
-                    model, edit, config.diagnostics, base_probes=base_probes, probes=probes, base_samples=base_retention,
-                    samples=samples, seed=config.seed,
+                    model, done.edit, config.diagnostics, base_probes=base_probes, probes=last.probes,
+                    base_samples=base_samples, samples=last.samples, seed=config.seed,
                 )  # fmt: skip
-    probes = _beside(probes, base_probes, ("case", "probe"), registry.get("eval", "protocols"))
-    samples = _beside(samples, base_retention, ("task", "member", "doc_id"), ("score", "output"))
     if (now := model.fingerprint()) != weights:
         raise RuntimeError(f"{name} changed the base model's weights: {weights} became {now}")
-    moved = bool(edit.changes) or edit.context is not None
+    status, note = "done", ""
+    if done.stopped:
+        status = "stopped"
+        note = f"taken back and stopped after {last.facts} of {len(cases)} facts: with the next chunk {done.stopped}"
+    elif name != "base" and not done.moved:
+        status, note = "no_effect", "the edit changes nothing"
     summary = {
-        "status": "no_effect" if name != "base" and not moved else "done",
-        "note": "" if name == "base" or moved else "the edit changes nothing",
-        "metrics": registry.get("eval", "metrics")(probes, seed=config.seed),
-        "retention": retention_scores(samples, base_retention, config.seed),
+        "status": status,
+        "note": note,
+        "metrics": registry.get("eval", "metrics")(last.probes, seed=config.seed),
+        "retention": retention_scores(last.samples, base_samples, config.seed),
         "seconds": meter.seconds,
+        "work": meter.work,
         "peak_memory_bytes": meter.peak,
-        "edit": edit.summary(model),
+        "peak_process_bytes": meter.peak_process,
+        "edit": done.edit.summary(model),
+        **({"trajectory": done.trajectory} if done.trajectory else {}),
+        **({"curve": _curve(done.points, cases, base_samples, config.seed)} if config.curve else {}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
     }
-    return summary, {"probes": probes, "retention": samples, "edit_records": list(edit.records)}
+    tables = {
+        "probes": _beside(last.probes, base_probes, ("case", "probe"), registry.get("eval", "protocols")),
+        "retention": _beside(last.samples, base_samples, ("task", "member", "doc_id"), ("score", "output")),
+        "edit_records": list(done.edit.records),
+    }
+    for kind in ("probes", "samples") if config.curve else ():
+        rows = [{"facts": point.facts, **row} for point in done.points[:-1] for row in getattr(point, kind)]
+        tables |= {f"curve_{kind}": rows} if rows else {}
+    return summary, tables
+
+
+def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows, seed: int) -> list[dict[str, Any]]:
+    """The scores after so many facts, of the facts injected by then."""
+    curve = []
+    for point in {point.facts: point for point in points}.values():  # a stopped sequence ends where it was asked before
+        taught = {case.fact.id for case in cases[: point.facts]}
+        asked = [row for row in point.probes if row["case"] in taught]
+        metrics = registry.get("eval", "metrics")(asked, seed=seed) if asked else {}
+        curve.append({"facts": point.facts, "metrics": metrics, "retention": retention_scores(point.samples, base, seed)})
+    return curve
 
 
 def _beside(
@@ -311,31 +338,50 @@ class _Baseline:
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""
 
-    def measure(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def measure(self) -> tuple[Rows, Rows]:
         """The rows of the probes and of the retention tasks."""
         if not self.measured:
-            self._rows = self.probes(), self.retention()
+            self._probes, self._retention = self._base_probes(), self._base_retention()
+            if regimes.parse(self.plan.config.regime)[0] == "sequential":
+                texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
+                self._own_text = [pair for block in texts for pair in block]
+                self._base_nll = self._nll()
             self.measured = True
-        return self._rows
+        return self._probes, self._retention
 
-    def probes(self) -> list[dict[str, Any]]:
-        return _cached(["probes", *self.setting, self.plan.slice_hash], lambda: self.ask(None))
+    def ask(self, cases: Sequence[Case], moved: bool) -> Rows:
+        """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``."""
+        ids = {case.fact.id for case in cases}
+        base = [row for row in self._probes if row["case"] in ids]
+        return registry.get("eval", "probes")(self.model, cases, base) if moved else base
 
-    def ask(self, base: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-        return registry.get("eval", "probes")(self.model, self.plan.cases, base)
+    def retain(self, moved: bool) -> Rows:
+        """The rows of the retention tasks, as ``ask``."""
+        return self._samples(self.plan.config.tasks) if moved else self._retention
 
-    def retention(self) -> list[dict[str, Any]]:
+    def own_text_nll(self) -> tuple[float, float]:
+        """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
+        return self._nll(), self._base_nll
+
+    def _nll(self) -> float:
+        return -torch.cat([logp for logp, _ in self.model.target_scores(self._own_text)]).double().mean().item()
+
+    def _base_probes(self) -> Rows:
+        ask = registry.get("eval", "probes")
+        return _cached(["probes", *self.setting, self.plan.slice_hash], lambda: ask(self.model, self.plan.cases, None))
+
+    def _base_retention(self) -> Rows:
         config = self.plan.config
         return [
             row
             for task in config.tasks
             for row in _cached(
                 ["retention", *self.setting, task, self.plan.task_digests[task], config.limit, config.seed],
-                lambda task=task: self.samples([task]),
+                lambda task=task: self._samples([task]),
             )
         ]
 
-    def samples(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def _samples(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
         if not tasks:
             return []
         config, context = self.plan.config, self.model.context_for
@@ -408,43 +454,6 @@ def _cached(key: Sequence[Any], compute: Callable[[], list[dict[str, Any]]]) -> 
     return rows
 
 
-class Meter:
-    """Seconds by phase and the peak of memory while it is open: resident memory on a CPU, allocated memory on a GPU."""
-
-    def __init__(self, model: LanguageModel):
-        self.cuda = model.device.type == "cuda"
-        self.seconds: dict[str, float] = {}
-        self.peak = 0
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - started
-
-    def __enter__(self) -> Meter:
-        self._start, self._stop = time.perf_counter(), threading.Event()
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        return self
-
-    def _watch(self) -> None:
-        process = psutil.Process()
-        while True:
-            self.peak = max(self.peak, process.memory_info().rss)
-            if self._stop.wait(0.1):
-                return
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._watcher.join()
-        self.seconds["total"] = time.perf_counter() - self._start
-        if self.cuda:
-            self.peak = torch.cuda.max_memory_allocated()
-
-
 def no_empty_run(path: Path) -> AbstractContextManager[None]:
     """To be called before the run folder is opened, and entered after, when its lock is held: where an error comes before
     the first finished cell of a new run, nothing of it stays."""
@@ -471,8 +480,9 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 def identity(config: RunConfig) -> dict[str, Any]:
     """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
     found = asdict(config)
-    if not config.diagnostics:
-        del found["diagnostics"]  # so that runs from before there were any are found again
+    for late in ("diagnostics", "curve"):  # so that runs from before there were any are found again
+        if not found[late]:
+            del found[late]
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from editbench.errors import RecordError
+from editbench.leaderboard import details
 from editbench.leaderboard.rows import AXES, BASE, BASELINES, MORE_AXES, ahead, axes_of, diagnostics, family, rows, setting
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
@@ -104,9 +105,19 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
             ]
     if found := diagnostics(summaries, labels):
         about = "What the edits did beside the scores; definitions in `eval/diagnostics.py`. Nothing is ranked by them."
-        parts += ["### Diagnostics", about, _table(list(found[0]), [list(map(escape, row.values())) for row in found])]
+        parts += ["### Diagnostics", about, _listing(found)]
+    if found := details.curve(summaries, labels, protocol):
+        about = "Scores of the facts injected by then, retention as a mean over the tasks; × against the base."
+        parts += [f"### Curve over facts (protocol {protocol})", about, _listing(found)]
+    if found := details.costs(summaries, labels):
+        about = "Seconds by phase; forward passes and tokens through the decoder layers while injecting; memory at its highest."
+        parts += ["### Cost", about, _listing(found)]
     left = [s["method"] for s in summaries if s.get("metrics") and not _has(s, protocol)]
     return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])
+
+
+def _listing(found: Sequence[Mapping[str, str]]) -> str:
+    return _table(list(found[0]), [list(map(escape, row.values())) for row in found])
 
 
 def _conditions(where: Mapping[str, Any], protocol: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
     """Draws all cells of ``runs`` as ``output`` with the endings .png and .svg; returns both paths.
 
     One panel for efficacy, one for generalization (protocol generation) against mean retention, the ratio edited / base. A
-    colour is a method; the variants of one method in one run are joined in the order of the run. Crosses are 95 % intervals;
-    that of mean retention is combined from those of the tasks (``retention_half``).
+    colour is a method; the variants of one method in one run are joined in the order of the run, those that differ in
+    ``stop_after`` as the points of one training. Crosses are 95 % intervals; that of mean retention is combined from those of
+    the tasks (``retention_half``).
 
     Raises:
         RecordError: no readable run, cells that cannot share a ranking, or none with both efficacy and retention.
@@ -100,9 +102,8 @@ def _panel(
     """Draws the points, crosses and lines of one metric; returns the points' labels, not yet in their places."""
     labels = []
     axes.axhline(1, color="0.8", linewidth=0.8, zorder=0)
-    for name, path in dict.fromkeys((family(row["method"]), places[row["key"]]) for row in here):
-        line = [row for row in here if row["method"].startswith(f"{name}@") and places[row["key"]] == path]
-        color = styles[name]["color"]
+    for line in _lines(here, places):
+        color = styles[family(line[0]["method"])]["color"]
         axes.plot([row[axis]["mean"] for row in line], [row["retention_mean"] for row in line], color=color, alpha=0.5)
     for row in here:
         name, x, y = family(row["method"]), row[axis], row["retention_mean"]
@@ -115,6 +116,23 @@ def _panel(
             labels.append(note)
     axes.set(xlabel=f"{axis} (95 % interval)", xlim=(-0.03, 1.03))
     return labels
+
+
+def _lines(here: Sequence[Mapping[str, Any]], places: Mapping[str, Path]) -> list[list[Mapping[str, Any]]]:
+    """The variants of one method in one run, in its order; points along trainings (``stop_after``) are a line a training."""
+    variants, lines = {}, []
+    for row in here:
+        if "@" in row["method"]:
+            variants.setdefault((family(row["method"]), places[row["key"]]), []).append(row)
+    for line in variants.values():
+        if len({row["options"].get("stop_after") for row in line}) == 1:
+            lines.append(line)
+            continue
+        trainings = {}
+        for row in sorted(line, key=lambda row: row["options"]["stop_after"]):
+            trainings.setdefault(json.dumps({**row["options"], "stop_after": None}, sort_keys=True), []).append(row)
+        lines += trainings.values()
+    return lines
 
 
 def _place(figure: Any, labels: Sequence[Any], points: Mapping[Any, Sequence[tuple[float, float]]]) -> None:

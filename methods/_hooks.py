@@ -29,7 +29,7 @@ def read_at(
 ) -> torch.Tensor:
     """The ``input`` or ``output`` of ``module`` at one position of each row: (len(rows), width), in the stored precision.
 
-    The forward pass ends at the module.
+    The forward pass ends at the module, and the rows at their positions: what follows cannot reach back.
     """
     seen: list[torch.Tensor] = []
 
@@ -38,19 +38,17 @@ def read_at(
         raise Captured
 
     hook = module.register_forward_pre_hook(capture) if side == "input" else module.register_forward_hook(capture)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    order = sorted(range(len(rows)), key=lambda i: positions[i])
     found = []
     try:
         for chunk in batched(order, batch_size):
-            ids_BT, mask_BT = pad_left([rows[i] for i in chunk], model.device)
+            ids_BT, mask_BT = pad_left([rows[i][: positions[i] + 1] for i in chunk], model.device)
             try:
                 model.hidden(ids_BT, mask_BT)
             except Captured:
                 pass
-            offset = [ids_BT.shape[1] - len(rows[i]) + positions[i] for i in chunk]
             # OPT flattens (B, T) before its MLP
-            states_BTW = seen.pop().reshape(*ids_BT.shape, -1)
-            found.append(states_BTW[torch.arange(len(chunk)), torch.tensor(offset)])
+            found.append(seen.pop().reshape(*ids_BT.shape, -1)[:, -1])
     finally:
         hook.remove()
     return torch.cat(found)[torch.tensor(order).argsort()]

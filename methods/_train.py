@@ -10,12 +10,17 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
+from torch.utils.checkpoint import checkpoint
 
 from editbench import progress
 from editbench.edit import Change
@@ -54,10 +59,14 @@ class Trainer(Method):
     """Facts in one optimizer step."""
     micro_batch: int | None = None
     """Facts in one forward pass, where a step's do not fit into memory; their gradients are added up. None: all of a step's."""
+    checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: slower, in far less memory."""
     lr: float = 2e-5
     """Learning rate after warm-up."""
     warmup: float = 0.1
     """Share of the steps over which the rate rises linearly."""
+    stop_after: float = 1.0
+    """Share of the steps after which training ends, early; order and schedule are those of all steps."""
     weight_decay: float = 0.01
     clip: float = 1.0
     """Largest global gradient norm."""
@@ -86,6 +95,8 @@ class Trainer(Method):
             raise ValueError("lr and clip must be above 0")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup is a share of the steps, from 0 to below 1")
+        if not 0 < self.stop_after <= 1:
+            raise ValueError("stop_after is a share of the steps, above 0 and at most 1")
         if not 0 <= self.rewordings <= len(FRAMES["question"]):
             raise ValueError(f"rewordings must be from 0 to {len(FRAMES['question'])}")
         if self.lora is not None and self.lora < 1:
@@ -98,7 +109,7 @@ class Trainer(Method):
             raise ValueError("l2 and ewc are for all weights; with lora use kl or replay")
 
     def steps(self, n: int) -> int:
-        """Optimizer steps for ``n`` facts."""
+        """Optimizer steps for ``n`` facts, of which ``stop_after`` is the share that is made."""
         an_epoch = ceil(n / self.batch_size)
         return an_epoch * max(self.epochs, ceil(self.min_steps / an_epoch))
 
@@ -137,34 +148,44 @@ def train(
     n: int,
     loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
     lengths: Sequence[int] | None = None,
-    after_step: Callable[[], None] | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Change], dict[str, Any]]:
     """Minimises ``loss_of(indices of a batch) -> (mean loss, label tokens)`` and what holds to the base, then restores the
-    weights.
+    weights. ``before_step`` is told the number of each optimizer step, from 0, of which ``loss_of`` may see only a part.
 
     Returns:
         The change of each trained weight, and the training's diagnostics.
 
     Raises:
-        MethodError: the loss or a weight became infinite or NaN.
+        MethodError: the loss or a weight became infinite or NaN; ``checkpointing`` of a model that does not support it.
     """
     if n == 0:
         return {}, {}
-    steps = list(_batches(n, options, lengths))
-    warmup = max(1, round(options.warmup * len(steps)))
+    layers = _layers(model) if options.checkpointing else []
+    planned = list(_batches(n, options, lengths))
+    warmup = max(1, round(options.warmup * len(planned)))
+    steps = planned[: max(1, round(options.stop_after * len(planned)))]
     losses, tokens, started = [], 0, time.perf_counter()
+    # Accelerate's state is one for the whole process: precision and device stay the model's own, see model.compute()
+    accelerator = Accelerator(device_placement=False, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
+    accelerator.sync_gradients = True  # another training may have left it False: no step would be made
     anchor = Anchor(model, replay=options.replay, kl=options.kl, l2=options.l2, ewc=options.ewc, seed=options.seed)
-    with tunable(model, options.lora, options.null_space, options.seed) as trained:
+    with tunable(model, options.lora, options.null_space, options.seed) as trained, _recomputed(layers):
         weights = list(trained.parameters.values())
-        optimizer = torch.optim.AdamW(
-            weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
+        optimizer = accelerator.prepare_optimizer(
+            torch.optim.AdamW(
+                weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
+            )
         )
         with progress.task(f"{options.name}: training", len(steps), "steps") as bar, torch.enable_grad():
             for step, batch in enumerate(steps):
                 for group in optimizer.param_groups:
                     group["lr"] = options.lr * min(1.0, (step + 1) / warmup)
                 try:
-                    loss, labels = _backward(model, weights, list(batched(batch, options.micro_batch or len(batch))), loss_of)
+                    if before_step:
+                        before_step(step)
+                    parts = list(batched(batch, options.micro_batch or len(batch)))
+                    loss, labels = _backward(accelerator, model, weights, parts, loss_of)
                     with model.compute():
                         held = anchor.loss()
                 except NotFiniteError as error:
@@ -173,20 +194,18 @@ def train(
                 if not math.isfinite(total):
                     raise exploded(options, f"the loss became {total} at step {step + 1}")
                 if held is not None:
-                    held.backward()
+                    accelerator.backward(held)
                 anchor.pull(trained.parameters, trained.before)
-                torch.nn.utils.clip_grad_norm_(weights, options.clip)
+                accelerator.clip_grad_norm_(weights, options.clip)
                 optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.zero_grad()
                 trained.constrain()
-                if after_step:
-                    after_step()
                 losses.append(loss)
                 tokens += labels
                 if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > 2 * losses[0] + DIVERGED:
                     raise exploded(options, f"the loss rose from {losses[0]:.2f} to {loss:.2f} by step {step + 1}")
                 bar.advance()
-        del optimizer  # two numbers a weight, freed before the changes need one
+        del accelerator, optimizer  # two numbers a weight, freed before the changes need one
         changes = trained.changes()
         parts = [part for change in changes.values() for part in (change if isinstance(change, tuple) else (change,))]
         if not all(part.isfinite().all() for part in parts):
@@ -203,23 +222,58 @@ def train(
 
 
 def _backward(
+    accelerator: Accelerator,
     model: LanguageModel,
     weights: Sequence[torch.nn.Parameter],
     parts: Sequence[list[int]],
     loss_of: Callable[[list[int]], tuple[torch.Tensor, int]],
 ) -> tuple[float, int]:
-    """The gradient of the mean loss over all label tokens of a step, part by part; that mean, and their number."""
+    """The gradient of the mean loss over all label tokens of a step, part by part; that mean, and their number.
+
+    Not by ``accelerator.accumulate``, which gives each part the same weight whatever its tokens.
+    """
     total = labels = 0.0
     for part in parts:
         with model.compute():
             loss, n = loss_of(part)
-        (loss * n if len(parts) > 1 else loss).backward()
+        accelerator.backward(loss * n if len(parts) > 1 else loss)
         total, labels = total + loss.item() * n, labels + n
     if len(parts) > 1:
         for p in weights:
             if p.grad is not None:
                 p.grad.div_(max(labels, 1))
     return total / max(labels, 1), int(labels)
+
+
+def _layers(model: LanguageModel) -> list[torch.nn.Module]:
+    """The layers whose activations can be computed again, by the model's own word."""
+    from transformers.modeling_layers import GradientCheckpointingLayer  # takes seconds to import
+
+    found = [module for module in model.model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not (found and model.model.supports_gradient_checkpointing):
+        raise MethodError(
+            f"{type(model.model).__name__} does not support activation checkpointing. Leave checkpointing out; "
+            "a smaller micro_batch saves memory, too."
+        )
+    return found
+
+
+@contextmanager
+def _recomputed(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Inside, ``layers`` keep only their inputs for the backward pass.
+
+    Transformers' own switch acts in training mode alone, which brings dropout and takes the cache from opsd's rollouts.
+    """
+    forwards = [(layer, vars(layer).get("forward")) for layer in layers]
+    try:
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        yield
+    finally:
+        for layer, forward in forwards:
+            layer.__dict__.pop("forward", None)
+            if forward:
+                layer.forward = forward
 
 
 def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:

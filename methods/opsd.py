@@ -15,9 +15,12 @@ theta_T <- ema theta_T + (1 - ema) theta after each step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import compress
+from statistics import fmean
 from typing import ClassVar, Literal
 
 import torch
@@ -28,7 +31,7 @@ from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train import Trainer, check_context, label_states, reworded, target_nll, train
 from editbench.methods.sft import canonical
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, NotFiniteError
 from editbench.retrieval import guidance
 from editbench.types import Fact
 
@@ -44,7 +47,7 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
@@ -62,7 +65,7 @@ class OPSD(Trainer):
     exposure: float | Literal["adaptive"] = 1.0
     """Share of the note that the teacher sees; ``adaptive``: learned during training (``_exposure.py``)."""
     verified: bool = False
-    """Learn only from rollouts in which the target stands, where a step has any."""
+    """Learn only from rollouts in which the target stands, where a step (with ``micro_batch``: a part of it) has any."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,7 +94,19 @@ class OPSD(Trainer):
         watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
         eos = model.tokenizer.eos_token_id
-        stated: list[float] = []
+        planned = self.steps(len(taught))
+        stated: list[list[bool]] = []
+
+        def before_step(step: int) -> None:
+            stated.append([])
+            if self.teacher == "ema":  # still the student itself before the first step
+                follow_slowly(teacher, model, self.ema)
+            if self.exposure == "adaptive" and step % HOLD == 0:
+                with torch.no_grad(), model.compute():
+                    nll = target_nll(model, watched)[0].item()
+                if not math.isfinite(nll):
+                    raise NotFiniteError(f"the nll of the targets became {nll}")
+                exposure.update((step + 1) / planned, nll)
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
             rows = [i for i in batch for _ in range(self.rollouts)]
@@ -100,14 +115,12 @@ class OPSD(Trainer):
             )
             # a rollout that ended by itself ended with EOS, which is a choice to learn from too
             texts = [y + [eos] if len(y) < self.max_new_tokens and eos is not None else y for y in texts]
-            right = [j for j, i in enumerate(rows) if contains(model.decode(texts[j]), taught[i].answers)]
-            stated.append(len(right) / len(rows))
-            if self.verified and right:
-                rows, texts = ([column[j] for j in right] for column in (rows, texts))
+            right = [contains(model.decode(y), taught[i].answers) for i, y in zip(rows, texts, strict=True)]
+            stated[-1].extend(right)
+            if self.verified and any(right):
+                rows, texts = list(compress(rows, right)), list(compress(texts, right))
             lengths = [len(y) for y in texts]
             with torch.no_grad():
-                if len(stated) % HOLD == 1 and self.exposure == "adaptive":
-                    exposure.update(len(stated) / self.steps(len(taught)), target_nll(model, watched)[0].item())
                 seen = [
                     model.prompt_ids(taught[i].prompt, taught[i].form, context=guidance(taught[i], exposure.share)) + y
                     for i, y in zip(rows, texts, strict=True)
@@ -116,10 +129,9 @@ class OPSD(Trainer):
             student_NV = model.logits(label_states(model, [naive[i] + y for i, y in zip(rows, texts, strict=True)], lengths))
             return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 
-        follow = (lambda: follow_slowly(teacher, model, self.ema)) if self.teacher == "ema" else None
-        changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), follow)
+        changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), before_step)
         # the share of the rollouts that state their fact: an on-policy method sees its own progress
-        seen = {"stated_at_first": stated[0], "stated_at_last": stated[-1]} if stated else {}
+        seen = {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])} if stated else {}
         return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})
 
 

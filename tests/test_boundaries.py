@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "leaderboard": {"errors", "records", "stats", "types"},
 }
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "safetensors", "accelerate"}
-WITH_TORCH = {"edit", "export", "fisher", "layout", "models", "own_text", "runner", "testing", "text"}
+WITH_TORCH = {"cost", "edit", "export", "fisher", "layout", "models", "own_text", "regimes", "runner", "testing", "text"}
 
 
 def sources(room):
@@ -69,7 +69,8 @@ def test_core_imports_a_room_only_to_show_results():
                 found.add((path.stem, ".".join(parts[:3])))
         at_top = {name for name in imports(path, top_only=True) if name.startswith("editbench.")}
         assert not any(name.split(".")[1] in ROOMS for name in at_top), path
-    assert found == {("cli", f"editbench.leaderboard.{name}") for name in ("rows", "markdown", "plots", "failures")}
+    rooms = ("rows", "markdown", "plots", "curves", "details", "failures")
+    assert found == {("cli", f"editbench.leaderboard.{name}") for name in rooms}
 
 
 def test_nobody_imports_a_room_past_the_package():

@@ -415,6 +415,19 @@ def test_variants_are_joined_in_the_order_of_the_run(tmp_path, monkeypatch):
     assert crosses[1][:2] == (0.5, pytest.approx(0.7)) and crosses[1][2] == pytest.approx(0.1)
 
 
+def test_points_along_one_training_are_one_line(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    lines, plot = [], Axes.plot
+    monkeypatch.setattr(Axes, "plot", lambda self, x, y, **kw: (lines.append(list(x)), plot(self, x, y, **kw))[1])
+    found = {(1e-5, 1): 0.4, (1e-5, 0.5): 0.2, (1e-4, 1): 0.9, (1e-4, 0.5): 0.6}
+    points = [
+        swept("sft", f"{lr}-{share}", x, 0.5, options={"lr": lr, "stop_after": share}) for (lr, share), x in found.items()
+    ]
+    trade_off([write(tmp_path / "run", *points)], tmp_path / "picture.png")
+    assert [line for line in lines if line][:2] == [[0.2, 0.4], [0.6, 0.9]], "by the share of the steps, not by the run's order"
+
+
 def test_crowded_labels_are_left_out(tmp_path):
     cells = [swept("mixsd", f"lam={i}", 0.5, 0.7) for i in range(20)]
     _, svg = trade_off([write(tmp_path / "run", *cells)], tmp_path / "picture.png")

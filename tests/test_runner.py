@@ -134,7 +134,14 @@ class Odd(Method):
         ({"n": -1}, "-n is -1"),
         ({"limit": 0}, "--limit is 0"),
         ({"limit": -1}, "--limit is -1"),
-        ({"regime": "single"}, "'single' is not one of batch"),
+        ({"regime": "both"}, "'both' is not one of batch, single, sequential:CHUNK"),
+        ({"regime": "sequential"}, "How many facts at a time"),
+        ({"regime": "sequential:0"}, "'sequential:0' is not one of"),
+        ({"regime": "single", "tasks": ("eb_grammar",)}, "--tasks none"),
+        ({"regime": "single", "diagnostics": ("drift",)}, "--diagnostics does not go with"),
+        ({"regime": "single", "curve": (1,)}, "--curve does not go with"),
+        ({"curve": (4,)}, "--curve 4: a point lies between 1 and -n 3"),
+        ({"curve": (1,), "regime": "sequential:2"}, "no multiple of the chunk"),
         ({"precision": "half"}, "'half' is not one of"),
         ({"seed": -1}, "Seed -1"),
         ({"seed": 2**32}, "Seed 4294967296"),
@@ -179,7 +186,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         return runner.cell_key(plan, name, plan.methods[name], weights, precision)
 
     classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
-                  "task_data", "allow_conflicts", "layout", "diagnostics"}  # fmt: skip
+                  "task_data", "allow_conflicts", "layout", "diagnostics", "curve"}  # fmt: skip
     assert set(runner.RunConfig.__dataclass_fields__) == classified, "a new field: say below whether it changes a cell"
     usual = key(config)
     copy = write_facts(tmp_path / "elsewhere.jsonl")
@@ -197,6 +204,9 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         key(replace(config, seed=1)),
         key(replace(config, limit=5)),
         key(replace(config, diagnostics=("drift",))),
+        key(replace(config, curve=(1,))),
+        key(replace(config, regime="single")),
+        key(replace(config, regime="sequential:1")),
         key(replace(config, tasks=("eb_grammar",))),
         key(replace(config, options={"sft": {"epochs": 3}})),
         key(replace(config, options={})),

@@ -5,23 +5,38 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError
+from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
+from editbench.methods import opsd as opsd_module
 from editbench.methods._anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._branches import Branches
 from editbench.methods._covariance import second_moments
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import LEAST, AdaptiveExposure
-from editbench.methods._train import Example, Trainer, _batches, label_states, reworded, target_nll, train
+from editbench.methods._train import (
+    Example,
+    Trainer,
+    _batches,
+    _layers,
+    _recomputed,
+    label_states,
+    reworded,
+    target_nll,
+    train,
+)
 from editbench.methods._tunable import NULL_TOKENS
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, TEACHERS, follow_slowly, frozen_copy
@@ -114,6 +129,39 @@ def test_texts_of_like_length_stand_together():
     assert shortest != sorted(shortest)
 
 
+class Watcher:
+    """A reporter that keeps the weights after each training step."""
+
+    def __init__(self, model):
+        self.model, self.training, self.states = model.model, False, []
+
+    @contextmanager
+    def task(self, name, total, unit):
+        self.training = unit == "steps"
+        yield self
+        self.training = False
+
+    def advance(self, n=1):
+        if self.training:
+            self.states.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"), [*((name, {}) for name in TRAINERS), ("opsd", {"exposure": "adaptive", "teacher": "ema"})]
+)
+def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed, reader):
+    model = reader("llama")
+    whole = options(registry.get("methods", name), epochs=5, warmup=0.5, **changed)
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        assert whole.inject(model, FACTS).diagnostics["steps"] == len(watcher.states) == 10
+    for share, steps in ((0.01, 1), (0.3, 3), (0.5, 5)):
+        edit = replace(whole, stop_after=share).inject(model, FACTS)
+        assert edit.diagnostics["steps"] == steps
+        for weight, change in edit.changes.items():
+            assert torch.equal(change, watcher.states[steps - 1][weight] - model.weight(weight).detach())
+
+
 def test_label_states_of_an_empty_target():
     model = tiny_model("llama")
     assert label_states(model, [[5, 6, 7], [5, 6]], [0, 1]).shape == (1, 32)
@@ -161,6 +209,9 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("sft", {"lr": "0"}),
         ("sft", {"lr": "fast"}),
         ("sft", {"warmup": "1"}),
+        ("sft", {"stop_after": "0"}),
+        ("sft", {"stop_after": "1.5"}),
+        ("sft", {"checkpointing": "maybe"}),
         ("sft", {"clip": "-1"}),
         ("mixsd", {"lam": "1.1"}),
         ("mixsd", {"on_fail": "retry"}),
@@ -203,6 +254,48 @@ def test_bfloat16_trains_too(name, reader):
     assert all(change.dtype == torch.float32 and change.abs().max() > 0 for change in edit.changes.values())
     with edit.applied(model):
         assert target_logp(model, FACTS) > before + 0.1
+
+
+# --- Accelerate, whose state is one for the whole process ---------------------------------------------------
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """As in a new process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.mark.parametrize("first", ["ours", "lm-eval"])
+def test_two_precisions_and_lm_eval_in_one_process(first, fresh_accelerate):
+    exact = tiny_model("llama")
+    rough = LanguageModel(exact.model, exact.tokenizer, precision="bfloat16")
+    method = options(Sft)
+    if first == "lm-eval":
+        Accelerator()  # what lm-eval makes of a model that it loads by name
+    want = {model: method.inject(model, FACTS).changes for model in (exact, rough)}
+    evaluate(exact.model, exact.tokenizer, ["eb_grammar"], limit=2)
+    Accelerator()
+    for model, changes in want.items():
+        with unchanged(model, "inject"):
+            again = method.inject(model, FACTS).changes
+        assert all(torch.equal(again[name], change) for name, change in changes.items())
+    assert any(not torch.equal(want[exact][name], want[rough][name]) for name in want[exact])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "no"])
+def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelerate):
+    model, method = tiny_model("llama"), options(Sft)
+    want = method.inject(model, FACTS).changes
+    AcceleratorState._reset_state(reset_partial_state=True)
+    theirs = Accelerator(mixed_precision=precision, gradient_accumulation_steps=4)
+    with theirs.accumulate(model.model):
+        assert not theirs.sync_gradients, "in the middle of a step"
+    found = method.inject(model, FACTS).changes
+    assert all(torch.equal(found[name], change) for name, change in want.items())
 
 
 # --- MixSD --------------------------------------------------------------------------------------------------
@@ -728,6 +821,20 @@ def test_opsd_adapts_what_its_teacher_sees(reader):
     assert again.diagnostics["exposure_mean"] == edit.diagnostics["exposure_mean"]
 
 
+@pytest.mark.parametrize("micro_batch", [None, 1])
+def test_the_exposure_follows_the_steps_not_their_parts(micro_batch, reader, monkeypatch):
+    told = []
+
+    class Watched(AdaptiveExposure):
+        def update(self, done, nll):
+            told.append(done)
+            super().update(done, nll)
+
+    monkeypatch.setattr(opsd_module, "AdaptiveExposure", Watched)
+    options(OPSD, exposure="adaptive", epochs=5, micro_batch=micro_batch).inject(reader("llama"), FACTS)
+    assert told == [1 / 10, 5 / 10, 9 / 10], "every fourth of ten steps, however many parts each has"
+
+
 # --- rewordings ---------------------------------------------------------------------------------------------
 
 
@@ -764,6 +871,48 @@ def test_parts_of_a_step_add_up(size):
         torch.testing.assert_close(parts.changes[name], change, rtol=1e-2, atol=1e-5)
     assert parts.diagnostics["trained_tokens"] == whole.diagnostics["trained_tokens"]
     assert parts.diagnostics["final_loss"] == pytest.approx(whole.diagnostics["final_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
+def test_recomputed_activations_give_the_same_gradients(family):
+    model = tiny_model(family)
+    batch = [canonical(model, fact) for fact in FACTS]
+    parameters = list(model.model.parameters())
+    weights = {p.untyped_storage().data_ptr() for p in parameters}
+
+    def gradients():
+        """And the numbers that were kept for them, beside the weights."""
+        kept = []
+        count = lambda t: kept.append(t.numel() * (t.untyped_storage().data_ptr() not in weights)) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            loss, _ = target_nll(model, batch)
+        return torch.autograd.grad(loss, parameters, materialize_grads=True), sum(kept)
+
+    plain, many = gradients()
+    with _recomputed(_layers(model)):
+        again, few = gradients()
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)
+    assert few < many / 2
+
+
+@pytest.mark.parametrize(("family", "lora"), [("llama", None), ("gpt2", 3)])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_checkpointing_gives_the_same_edit(name, family, lora, reader):
+    model, method = reader(family), options(registry.get("methods", name), epochs=2, lora=lora, weight_decay=0.0)
+    plain = method.inject(model, FACTS)
+    with unchanged(model, "inject"):
+        edit = replace(method, checkpointing=True).inject(model, FACTS)
+    for weight, change in plain.changes.items():
+        torch.testing.assert_close(edit.changes[weight], change, rtol=1e-2, atol=1e-5)
+
+
+def test_a_model_without_checkpointing_is_refused():
+    tokenizer = tiny_model("llama").tokenizer
+    config = AutoConfig.for_model("openai-gpt", vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    model = LanguageModel(AutoModelForCausalLM.from_config(config), tokenizer, precision="float32")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="OpenAIGPTLMHeadModel does not support"):
+        options(Sft, checkpointing=True).inject(model, FACTS)
 
 
 @pytest.mark.parametrize("name", TRAINERS)

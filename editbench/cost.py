@@ -1,0 +1,89 @@
+"""What work costs: seconds, memory, and tokens through the model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+
+from editbench.errors import ModelError
+from editbench.models import LanguageModel
+
+
+class Meter:
+    """What is spent while it is open, by phase. A context manager.
+
+    ``seconds`` is the wall clock; ``peak_process`` the highest resident memory and ``peak_device`` the highest allocated memory
+    of a GPU (0 without one), in bytes. ``work`` counts what goes through the decoder layers, whoever calls them: forward
+    passes, tokens, and those of them for which gradients were kept. A pass through some of the layers counts as its share of
+    one; padding is work like any other.
+    """
+
+    def __init__(self, model: LanguageModel):
+        self.cuda = model.device.type == "cuda"
+        self.seconds: dict[str, float] = {}
+        self.work: dict[str, dict[str, float]] = {}
+        self.peak_process = self.peak_device = 0
+        self._phase = ""
+        try:
+            self._layers = [model.layout.layer(model.model, i) for i in range(model.layout.depth)]
+        except ModelError:  # layers that nobody has named: their work is not known
+            self._layers = []
+
+    @property
+    def peak(self) -> int:
+        """Of the memory that the model lies in."""
+        return self.peak_device if self.cuda else self.peak_process
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Adds what happens inside to phase ``name``; phases do not nest."""
+        started, self._phase = time.perf_counter(), name
+        try:
+            yield
+        finally:
+            self._phase = ""
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def _count(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not self._phase:
+            return
+        hidden_BTD = args[0] if args else kwargs["hidden_states"]
+        done = self.work.setdefault(self._phase, {"passes": 0.0, "tokens": 0.0, "gradient_tokens": 0.0})
+        share = 1 / len(self._layers)
+        done["passes"] += share
+        done["tokens"] += share * hidden_BTD.shape[:-1].numel()
+        if torch.is_grad_enabled():
+            done["gradient_tokens"] += share * hidden_BTD.shape[:-1].numel()
+
+    def __enter__(self) -> Meter:
+        self._start, self._stop = time.perf_counter(), threading.Event()
+        self._hooks = [layer.register_forward_pre_hook(self._count, with_kwargs=True) for layer in self._layers]
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def _watch(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.peak_process = max(self.peak_process, process.memory_info().rss)
+            if self._stop.wait(0.1):
+                return
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._watcher.join()
+        for hook in self._hooks:
+            hook.remove()
+        for done in self.work.values():
+            done.update({name: round(number) for name, number in done.items()})
+        self.seconds["total"] = time.perf_counter() - self._start
+        if self.cuda:
+            self.peak_device = torch.cuda.max_memory_allocated()

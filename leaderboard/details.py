@@ -1,0 +1,66 @@
+"""What stands below a ranking: the curve over facts, and what each cell cost. Rows of texts, ready for any table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from editbench.leaderboard.rows import AXES, BASE
+from editbench.stats import cells_text, number
+
+PHASES = ("precompute", "inject", "inject for the curve", "watch", "probes", "retention", "diagnostics")
+
+
+def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], protocol: str) -> list[dict[str, str]]:
+    """A row for each cell and point of its curve: scores of the facts injected by then, and the vital signs of a sequence."""
+    found = []
+    for summary in summaries:
+        signs = {one["facts"]: one for one in summary.get("trajectory") or ()}
+        for point in summary.get("curve") or ():
+            if summary["method"] == BASE:
+                continue
+            ratios = [task["ratio"] for task in point["retention"].values() if number(task.get("ratio")) is not None]
+            sign = signs.get(point["facts"], {})
+            found.append(
+                {
+                    "method": labels.get(summary["key"], summary["method"]),
+                    "facts": str(point["facts"]),
+                    **{axis: cells_text((point["metrics"].get(axis) or {}).get(protocol)) for axis in AXES},
+                    "retention": cells_text({"mean": sum(ratios) / len(ratios)}) if ratios else "–",
+                    "own text's perplexity": _times(sign.get("perplexity_ratio")),
+                    "largest ||W||": _times(sign.get("norm_growth")),
+                }
+            )
+    return found
+
+
+def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """A row a cell: seconds by phase, tokens through the decoder layers while injecting, memory."""
+    phases = [phase for phase in PHASES if any(phase in (summary.get("seconds") or {}) for summary in summaries)]
+    found = []
+    for summary in summaries:
+        seconds, work = summary.get("seconds") or {}, (summary.get("work") or {}).get("inject") or {}
+        found.append(
+            {
+                "method": labels.get(summary["key"], summary["method"]),
+                **{f"{phase}, s": f"{seconds[phase]:.1f}" if phase in seconds else "–" for phase in phases},
+                "forward passes": _count(work.get("passes")),
+                "tokens": _count(work.get("tokens")),
+                "with gradients": _count(work.get("gradient_tokens")),
+                "process, GiB": _gib(summary.get("peak_process_bytes")),
+                "device, GiB": _gib(summary.get("peak_memory_bytes")),
+            }
+        )
+    return found if any(summary.get("work") for summary in summaries) else []
+
+
+def _times(value: float | None) -> str:
+    return "–" if number(value) is None else f"× {value:.3g}"
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _gib(value: int | None) -> str:
+    return "–" if not value else f"{value / 2**30:.1f}"

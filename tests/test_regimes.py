@@ -1,0 +1,152 @@
+"""Facts that arrive at once, one chunk after the other, or each alone; and what a sequence does before it collapses."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from tiny import editbench, write_facts, write_model
+
+import editbench as package
+from editbench import regimes, registry, runner
+from editbench.models import load_model
+from editbench.plugin import Method
+from editbench.records import RunStore, read_table
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(str(write_model(tmp_path_factory.mktemp("models") / "tiny")), precision="float32")
+
+
+@pytest.fixture
+def config(tmp_path, model):
+    data = write_facts(tmp_path / "facts.jsonl")
+    return runner.RunConfig(("base", "rome"), model.name, "local", str(data), n=4, precision="float32")
+
+
+@dataclass(frozen=True)
+class Bomb(Method):
+    """Each edit adds ``size`` to one weight; for fact ``at`` without end."""
+
+    name: ClassVar[str] = "bomb"
+    size: float = 0.01
+    at: str = ""
+
+    def inject(self, model, facts):
+        name = model.layout.weight_name(1)
+        size = math.inf if any(fact.id == self.at for fact in facts) else self.size
+        return self.edit(model, facts, {name: torch.full_like(model.weight(name), size).cpu()})
+
+
+def run(config, model, folder):
+    with RunStore(folder).open(runner.identity(config)) as store:
+        summaries = runner.run(runner.plan(config), model, store, lambda name, state: None)
+    return {summary["method"]: summary for summary in summaries}
+
+
+def probes(folder, summary, name="probes"):
+    return read_table(folder, summary["key"], name)
+
+
+def test_a_sequence_is_the_edits_one_on_top_of_the_other(config, model, tmp_path):
+    config = replace(config, regime="sequential:2", curve=(2, 4))
+    weights = model.fingerprint()
+    found = run(config, model, tmp_path / "run")["rome"]
+    assert model.fingerprint() == weights and model.applied == ()
+    assert found["status"] == "done" and found["edit"]["chunks"] == 2
+    plan = runner.plan(config)
+    facts = [case.fact for case in plan.cases]
+    asked = registry.get("eval", "probes")
+    first = package.inject(model, facts[:2], "rome")
+    base = asked(model, plan.cases, None)
+    with first.applied(model):
+        half = asked(model, plan.cases[:2], base[: sum(len(case.probes) for case in plan.cases[:2])])
+        second = package.inject(model, facts[2:], "rome")
+        with second.applied(model):
+            whole = asked(model, plan.cases, base)
+    written = probes(tmp_path / "run", found)
+    assert list(written["text"]) == [row["text"] for row in whole]
+    assert list(written["answer_logprob"]) == [row["answer_logprob"] for row in whole]
+    at_two = probes(tmp_path / "run", found, "curve_probes")
+    assert set(at_two["facts"]) == {2} and list(at_two["text"]) == [row["text"] for row in half]
+    assert [point["facts"] for point in found["curve"]] == [2, 4]
+    assert found["curve"][-1]["metrics"]["efficacy"] == found["metrics"]["efficacy"]
+    assert [signs["facts"] for signs in found["trajectory"]] == [2, 4]
+    assert found["trajectory"][0]["norm_growth"] > 0 and found["trajectory"][0]["perplexity_ratio"] > 0
+
+
+def test_each_fact_alone(config, model, tmp_path):
+    config = replace(config, regime="single")
+    found = run(config, model, tmp_path / "run")["rome"]
+    plan = runner.plan(config)
+    texts = []
+    for case in plan.cases:
+        with package.inject(model, [case.fact], "rome").applied(model):
+            texts += [row["text"] for row in registry.get("eval", "probes")(model, [case], None)]
+    assert list(probes(tmp_path / "run", found)["text"]) == texts
+    assert found["retention"] == {} and found["edit"]["edits"] == 4 and found["edit"]["mean_delta_norm"] > 0
+
+
+def test_a_batch_with_points_injects_anew_for_each(config, model, tmp_path):
+    found = run(replace(config, curve=(1, 4)), model, tmp_path / "run")["rome"]
+    plain = run(config, model, tmp_path / "plain")["rome"]
+    one = run(replace(config, n=1), model, tmp_path / "one")["rome"]
+    assert found["metrics"] == plain["metrics"]
+    assert found["curve"][0]["metrics"] == one["metrics"]
+    assert found["edit"]["facts"] == 4 and found["seconds"]["inject for the curve"] > 0
+
+
+def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monkeypatch):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    config = replace(config, methods=("base", "bomb"), regime="sequential:1", curve=(1, 2, 3, 4))
+    weights = model.fingerprint()
+    calm = run(replace(config, options={"bomb": {"size": 1e-4}}), model, tmp_path / "calm")["bomb"]
+    assert calm["status"] == "done" and len(calm["trajectory"]) == 4
+    third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
+    loud = run(replace(config, options={"bomb": {"size": 1e-4, "at": third}}), model, tmp_path / "loud")["bomb"]
+    assert loud["status"] == "stopped" and "stopped after 2 of 4 facts" in loud["note"]
+    assert len(loud["trajectory"]) == 3 and loud["edit"]["facts"] == 2
+    assert loud["curve"] == calm["curve"][:2]
+    assert loud["metrics"]["efficacy"]["generation"]["n"] == 4, "facts that were never injected are asked all the same"
+    assert model.fingerprint() == weights
+    huge = run(replace(config, options={"bomb": {"size": 1e3}}), model, tmp_path / "huge")["bomb"]
+    assert huge["status"] == "stopped" and ("perplexing" in huge["note"] or "times as large" in huge["note"])
+
+
+def test_contexts_are_joined(config, model, tmp_path):
+    found = run(replace(config, methods=("base", "ice"), regime="sequential:1"), model, tmp_path / "run")
+    at_once = run(replace(config, methods=("base", "ice")), model, tmp_path / "once")
+    assert found["ice"]["metrics"] == at_once["ice"]["metrics"]
+
+
+def test_dense_edits_leave_no_copies_behind(model, config):
+    facts = [case.fact for case in runner.plan(config).cases]
+    with regimes.Chain(model) as chain:
+        for fact in facts:
+            chain.add(package.inject(model, [fact], "sft", epochs=1))
+        assert all(not edit.changes for edit in model.applied)
+        assert len(model.applied) == 4
+
+
+def test_the_command_draws_the_curve(config, tmp_path, model):
+    folder = tmp_path / "run"
+    said = editbench(
+        "compare", "--methods", "rome", "--model", config.model, "--corpus", "local", "--data", config.data, "-n", 4, "--tasks",
+        "none", "--regime", "sequential:2", "--curve", "2,4", "--output", folder,
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert (folder / "curve.png").stat().st_size > 5000 and "<svg" in (folder / "curve.svg").read_text()
+    again = editbench("plot", folder, "-o", tmp_path / "again.png", "--over-facts")
+    assert again.code == 0 and (tmp_path / "again.svg").read_bytes() == (folder / "curve.svg").read_bytes()
+
+
+def test_the_command_asks_no_tasks_of_single_facts(config, tmp_path):
+    said = editbench(
+        "compare", "--methods", "rome", "--model", config.model, "--corpus", "local", "--data", config.data, "-n", 1,
+        "--regime", "single", "--output", tmp_path / "run",
+    )  # fmt: skip
+    assert said.code == 0 and "retention tasks are not asked" in said.err
