@@ -248,7 +248,9 @@ def _run(
     _show(folder, summaries, as_json)
     if not as_json:
         page = _write_page([folder], folder / "README.md", None)
-        console.say(f"\nThe same as markdown: {page}\nAgain, from the record: editbench show {shlex.quote(str(folder))}")
+        texts = _write(_failures_page(folder), folder / "failures.html")
+        console.say(f"\nThe same as markdown: {page}\nWhat went wrong, case by case: {texts}")
+        console.say(f"Again, from the record: editbench show {shlex.quote(str(folder))}")
     return folder, summaries
 
 
@@ -447,12 +449,60 @@ def _plugins(group: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="A run folder.")], as_json: AsJson = False) -> None:
-    """The table of a stored run."""
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    method: Annotated[str | None, typer.Argument(help="With --failures: of this method only.")] = None,
+    failures: Annotated[bool, typer.Option("--failures", help="The probes that failed: of METHOD, else of all.")] = False,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="METHOD METHOD", help="The probes and samples that two methods score differently."),
+    ] = None,
+    case: Annotated[str | None, typer.Option(metavar="ID", help="All about one case, across the methods.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write the failures as one page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The table of a stored run, or the texts behind it."""
     from editbench.records import load_run
 
-    _, summaries = load_run(run)
-    _show(run, summaries, as_json)
+    if failures + sum(what is not None for what in (diff, case, html)) > 1:
+        raise OptionError("--failures, --diff, --case and --html show different things. Give one of them.")
+    if method is not None and not failures:
+        raise OptionError(f"A method ({method!r}) goes with --failures only.")
+    if html is not None and as_json:
+        raise OptionError("--html writes a page, which is no JSON. Leave --json out.")
+    if html is not None:
+        print(_write(_failures_page(run), html))
+    elif failures or diff or case is not None:
+        _show_texts(run, method, failures, diff, case, as_json)
+    else:
+        _, summaries = load_run(run)
+        _show(run, summaries, as_json)
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    rerun: Annotated[int, typer.Option(metavar="K", help="Compute so many cells anew, drawn at random; 0 for none.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute a run's numbers from its records, and some of its cells from nothing; exit 1 where something differs."""
+    from editbench import console, progress
+    from editbench import verify as checking
+    from editbench.records import jsonable
+
+    with progress.reporting(console.reporter()):
+        report = checking.verify(run, rerun, seed, load_handle, lambda name, state: _tell_cell(console, name, state))
+    if as_json:
+        print(json.dumps(jsonable(report), indent=2))
+    else:
+        page = console.out()
+        if report.differences:
+            page.print(console.listing(list(map(console.shortened, report.differences)), "What differs"))
+        for line in report.words():
+            page.print(line, markup=False)
+    if report.differences:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -515,6 +565,38 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
             console.say(f"{summary['method']}: {warning}")
 
 
+def _show_texts(
+    run: Path, method: str | None, failures: bool, diff: tuple[str, str] | None, case: str | None, as_json: bool
+) -> None:
+    from editbench import console
+    from editbench.leaderboard import failures as texts
+
+    if failures:
+        found: Any = texts.failures(run, method)
+        tables = {f"{len(found)} probes that failed; neighborhood: where the base's answer is not kept": found}
+    elif diff:
+        found = texts.differences(run, *diff)
+        tables = {f"{len(found)} probes and samples that {diff[0]} and {diff[1]} score differently": found}
+    else:
+        found = texts.case(run, case)
+        notes = {}
+        for note in found["edit_records"]:
+            notes.setdefault(f"what {note['method']} noted on it", []).append(note)
+        tables = {f"case {case}": [found["fact"]], "answers": found["answers"], **notes}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    page = console.out()
+    for title, records in tables.items():
+        page.print(console.listing(list(map(console.shortened, records)), title))
+
+
+def _failures_page(run: Path) -> str:
+    from editbench.leaderboard.failures import page
+
+    return page(run)
+
+
 def _drawn(draw: Callable[[Any, Path], list[Path]], runs: Path | list[Path], output: Path) -> str:
     """Draws ``runs`` and names the files."""
     try:
@@ -526,7 +608,11 @@ def _drawn(draw: Callable[[Any, Path], list[Path]], runs: Path | list[Path], out
 def _write_page(runs: list[Path], output: Path, command: str | None) -> Path:
     from editbench.leaderboard.markdown import render
 
-    text = render(runs, output, command)
+    return _write(render(runs, output, command), output)
+
+
+def _write(text: str, output: Path) -> Path:
+    """Writes ``text`` as a whole, or leaves what was there."""
     temporary = output.parent / f".{output.name}.{os.getpid()}.tmp"
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -13,10 +13,14 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from editbench.records import visible
 from editbench.stats import cells_text
 
 PLAIN_WIDTH = 150
+LONG = 240
+"""Characters of a text; of a longer one the beginning and the end are shown."""
 QUIET_SECONDS = 5
 """Steps shorter than this are not announced in plain mode."""
 
@@ -157,18 +161,26 @@ def _task_cell(row: Mapping[str, Any], task: str) -> str:
 
 
 def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Records as a table, one column a field."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Records as a table, one column a field. No text in it is markup, whatever it holds."""
+    table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
     for column in records[0] if records else ("name",):
-        table.add_column(column)
+        table.add_column(Text(_text(column)))
     for record in records:
-        table.add_row(*(escape(_text(value)) for value in record.values()))
+        table.add_row(*(Text(_text(value)) for value in record.values()))
     return table
+
+
+def shortened(record: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of ``record``, the middle of ``LONG`` ones left out; of a long prompt the end tells what was asked."""
+    texts = {key: _text(value) for key, value in record.items()}
+    return {k: f"{t[: LONG // 4]} […] {t[-3 * LONG // 4 :]}" if len(t) > LONG else t for k, t in texts.items()}
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return "" if value is None else str(value)
+        return ", ".join(map(_text, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
+    return "" if value is None else visible(str(value))

@@ -12,8 +12,9 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 ``summary.json``:
 
     {"schema": 1, "key": str, "method": str, "options": {...}, "tuned": bool, "tuning": {...} where tuned (tune.py),
-     "model": {"name": str, "hash": str, "precision": str},
+     "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
+     "tasks": {task: hash of its data},
      "regime": "batch" | "single" | "sequential:CHUNK", "seed": int,
      "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
@@ -23,19 +24,23 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "work": {phase: {"passes", "tokens", "gradient_tokens"}},
      "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
-     "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics}}
+     "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
+     "tables": {name: SHA-256 of its parquet file}, "digest": hash of all of the above}
 
 ``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``, or one of these over one kind
 of probes alone, ``portability/KIND``; ``protocol`` is ``generation``, ``argmax`` or ``likelihood``. In ``retention``, ``low``
 and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count
 the documents that scored at least 0.5 before and less after, and the other way.
-A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``.
+A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``. The hash of the model is that of its
+weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables`` and ``digest``
+were stored are read all the same.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -61,9 +66,15 @@ except ImportError:  # Windows: the pid is noted, two writers are not kept apart
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 SCHEMA = 1
 PACKAGES = ("editbench", "torch", "transformers", "lm_eval", "datasets", "numpy")
+COLUMNS = {
+    "probes": ("case", "probe", "axis", "form", "prompt", "answers", "text", "base_text", "generation"),
+    "retention": ("task", "member", "doc_id", "prompt", "expected", "output", "score", "metric"),
+}
+"""What a table must have to be one."""
 
 
 class RunStore:
@@ -146,7 +157,7 @@ class RunStore:
         """Write a cell as a whole, in place of an earlier one; returns its ``summary.json``.
 
         ``tables`` maps a name (``probes``, ``retention``) to rows; a dict inside a row is stored as JSON text.
-        ``schema`` and ``key`` are added to ``summary``.
+        ``schema``, ``key`` and the digests are added to ``summary``.
 
         Raises:
             RecordError: the disk is full or not writable; no part of the new cell stays, an earlier one does.
@@ -156,11 +167,15 @@ class RunStore:
         try:
             with _in_plain_words(final):
                 new.mkdir()
+                hashes = {}
                 for name, rows in tables.items():
-                    _write_synced(new / f"{name}.parquet", _parquet(rows))
+                    data = _parquet(rows)
+                    _write_synced(new / f"{name}.parquet", data)
+                    hashes[name] = hashlib.sha256(data).hexdigest()
                 if edit is not None:
                     write_json_atomic(new / "edit.json", edit)
-                write_json_atomic(new / "summary.json", {"schema": SCHEMA, **summary, "key": key})
+                record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
+                write_json_atomic(new / "summary.json", {**record, "digest": digest(record)})
                 if final.exists():
                     os.replace(final, old)
                 os.replace(new, final)
@@ -239,17 +254,48 @@ def read_table(path: str | Path, key: str, name: str) -> pandas.DataFrame:
     Raises:
         RecordError: it is missing or corrupt; names the file.
     """
+    return _read_parquet(table_path(path, key, name)).to_pandas()
+
+
+def read_rows(path: str | Path, key: str, name: str) -> list[dict[str, Any]]:
+    """As ``read_table``, as the rows that were written; what a row lacks, and NaN, is ``None``.
+
+    Raises:
+        RecordError: it is missing, corrupt, or without a column that table ``name`` has; names the file.
+    """
+    file = table_path(path, key, name)
+    table = _read_parquet(file)
+    lacking = [column for column in COLUMNS.get(name, ()) if table.num_rows and column not in table.column_names]
+    if lacking:
+        raise RecordError(f"{file} is no table of {name}: it has no column {lacking[0]!r}. Delete its folder and run again.")
+    return table.to_pylist()
+
+
+def read_cases(path: str | Path) -> list[dict[str, Any]]:
+    """The facts of a run with their probes, as ``Case.to_dict`` gives them.
+
+    Raises:
+        RecordError: ``cases.json`` is missing or corrupt.
+    """
+    return _read_json(Path(path) / "cases.json", list)
+
+
+def _read_parquet(file: Path) -> pyarrow.Table:
     import pyarrow
     import pyarrow.parquet
 
-    file = summary_path(path, key).with_name(f"{name}.parquet")
     with _in_plain_words(file):
         try:
-            return pyarrow.parquet.read_table(file).to_pandas()
+            return pyarrow.parquet.read_table(file)
         except FileNotFoundError:
             raise RecordError(f"{file} does not exist.") from None
         except (pyarrow.ArrowInvalid, pyarrow.ArrowIOError) as error:
             raise RecordError(f"{file} is corrupt: {error}. Delete its folder and run again to redo the cell.") from error
+
+
+def table_path(path: str | Path, key: str, name: str) -> Path:
+    """The parquet file of table ``name`` of cell ``key`` in the run folder ``path``."""
+    return summary_path(path, key).with_name(f"{name}.parquet")
 
 
 def summary_path(path: str | Path, key: str) -> Path:
@@ -326,6 +372,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def visible(text: str) -> str:
+    """``text`` on one line, with escapes for what is not shown or could change how the rest is: control, bidi and
+    zero-width characters."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 _ABSENT = object()
 
 
@@ -348,13 +400,15 @@ def _read_run(path: Path) -> dict[str, Any]:
 def _read_summary(path: Path) -> dict[str, Any]:
     found = _read_json(path, hint=" Delete its folder and run again to redo the cell.")
     if found.get("schema") != SCHEMA:
-        raise RecordError(f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}.")
+        raise RecordError(
+            f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Delete its folder and run again."
+        )
     if found.get("key") != path.parent.name or not isinstance(found.get("method"), str):
         raise RecordError(f"{path} is not the record of cell {path.parent.name}. Delete its folder and run again.")
     return found
 
 
-def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
+def _read_json(path: Path, kind: type = dict, hint: str = "") -> Any:
     with _in_plain_words(path):
         try:
             found = json.loads(path.read_bytes())
@@ -362,8 +416,8 @@ def _read_json(path: Path, hint: str = "") -> dict[str, Any]:
             raise RecordError(f"{path} does not exist.") from None
         except ValueError as error:
             raise RecordError(f"{path} is corrupt: it is not JSON ({error}).{hint}") from error
-    if not isinstance(found, dict):
-        raise RecordError(f"{path} is corrupt: it is not a JSON object.{hint}")
+    if not isinstance(found, kind):
+        raise RecordError(f"{path} is corrupt: it is not a JSON {'object' if kind is dict else 'list'}.{hint}")
     return found
 
 

@@ -7,6 +7,9 @@ NAME under options of its own.
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -14,7 +17,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +106,11 @@ class Plan:
     left_out: Sequence[str] = ()
     """Records of the corpus that cannot be facts, and probes that cannot be asked, one reason each."""
 
-    @cached_property
+    @functools.cached_property
     def slice_hash(self) -> str:
         return digest([case.to_dict() for case in self.cases])[:16]
 
-    @cached_property
+    @functools.cached_property
     def task_digests(self) -> dict[str, str | None]:
         """Task to the hash of its data; None for data from the hub."""
         data = self.config.task_data
@@ -160,8 +162,8 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it.
     """
     config = the_plan.config
-    weights = model.fingerprint()
-    _check_same(the_plan, store, weights, model.precision)
+    weights, template = model.fingerprint(), template_digest(model)
+    _check_same(the_plan, store, weights, model.precision, template)
     base = _Baseline(the_plan, model, weights)
     summaries = []
     for name, method in the_plan.methods.items():
@@ -176,13 +178,15 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "options": method.options(),
             "tuned": name in config.tuned,
             **({"tuning": config.tuned[name]} if name in config.tuned else {}),
-            "model": {"name": model.name, "hash": weights, "precision": model.precision},
+            "model": {"name": model.name, "hash": weights, "precision": model.precision, "chat_template": template},
             "corpus": {"name": config.corpus, "hash": the_plan.slice_hash, "part": config.part, "n": len(the_plan.cases),
                        "form": the_plan.cases[0].fact.form},
+            "tasks": the_plan.task_digests,
             "regime": config.regime,
             "seed": config.seed,
             "limit": config.limit,
-            "environment": environment(),
+            "environment": {**environment(), "code": code_digest(), "threads": torch.get_num_threads(),
+                            "device": model.device.type},
         }  # fmt: skip
         try:
             found, tables = _cell(the_plan, name, method, model, weights, base)
@@ -213,13 +217,31 @@ def _failed(error: Exception) -> dict[str, Any]:
             "edit": {}, "traceback": "".join(traceback.format_exception(error))}  # fmt: skip
 
 
-def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str) -> None:
-    """Makes sure that cells finished earlier are of these facts, weights and precision: names alone do not tell."""
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the Python files that can move a number, 16 hex digits: the core's, methods', corpora's and eval's.
+
+    The same in a checkout and in an installed wheel; data that code reads has hashes of its own.
+    """
+    packages = ["editbench", *(f"editbench.{group}" for group in registry.KINDS)]
+    folders = {name: importlib.util.find_spec(name).submodule_search_locations[0] for name in packages}
+    files = [(name, file) for name, folder in folders.items() for file in sorted(Path(folder).glob("*.py"))]
+    return digest([[name, file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in files])[:16]
+
+
+def template_digest(model: LanguageModel) -> str | None:
+    """Hash of the chat template; ``None`` where there is none."""
+    return digest(model.tokenizer.chat_template)[:16] if model.chat else None
+
+
+def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str, template: str | None) -> None:
+    """Makes sure that cells finished earlier are of these facts, weights, precision and template: names alone do not tell."""
     for summary in store.summaries():
         for what, old, new in (
             ("facts", summary["corpus"]["hash"], the_plan.slice_hash),
             ("weights", summary["model"]["hash"], weights),
             ("precision", summary["model"]["precision"], precision),
+            ("chat template", summary["model"].get("chat_template", template), template),
         ):
             if old != new:
                 raise RecordError(
@@ -280,7 +302,11 @@ def _cell(
         **({"curve": _curve(done.points, cases, base_samples, config.seed)} if config.curve else {}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
     }
-    tables = {"probes": last.probes, "retention": last.samples, "edit_records": list(done.edit.records)}
+    tables = {
+        "probes": _beside(last.probes, base_probes, ("case", "probe"), registry.get("eval", "protocols")),
+        "retention": _beside(last.samples, base_samples, ("task", "member", "doc_id"), ("score", "output")),
+        "edit_records": list(done.edit.records),
+    }
     for kind in ("probes", "samples") if config.curve else ():
         rows = [{"facts": point.facts, **row} for point in done.points[:-1] for row in getattr(point, kind)]
         tables |= {f"curve_{kind}": rows} if rows else {}
@@ -298,12 +324,20 @@ def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows, s
     return curve
 
 
+def _beside(
+    rows: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], place: Sequence[str], columns: Sequence[str]
+) -> list[dict[str, Any]]:
+    """``rows``, each with ``columns`` of the base's row at the same ``place`` as ``base_...``: a record explains itself."""
+    before = {tuple(row[key] for key in place): row for row in base}
+    return [{**row, **{f"base_{c}": before[tuple(row[key] for key in place)][c] for c in columns}} for row in rows]
+
+
 class _Baseline:
     """The unedited model's answers: computed once for each model, slice and task setting, and kept in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
-        self.setting = [SCORING, weights, model.precision, model.chat]
+        self.setting = [SCORING, weights, model.precision, template_digest(model)]
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""
 
@@ -327,11 +361,7 @@ class _Baseline:
 
     def retain(self, moved: bool) -> Rows:
         """The rows of the retention tasks, as ``ask``."""
-        if not moved:
-            return self._retention
-        before = {(row["task"], row["member"], row["doc_id"]): row for row in self._retention}
-        rows = self._samples(self.plan.config.tasks)
-        return [{**row, "base_score": before[row["task"], row["member"], row["doc_id"]]["score"]} for row in rows]
+        return self._samples(self.plan.config.tasks) if moved else self._retention
 
     def own_text_nll(self) -> tuple[float, float]:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""

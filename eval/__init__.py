@@ -3,6 +3,7 @@
 BUILTINS = {
     "probes": "editbench.eval.probes:ask",
     "metrics": "editbench.eval.probes:metrics",
+    "protocols": "editbench.eval.probes:PROTOCOLS",
     "retention": "editbench.eval.retention:evaluate",
     "task-digest": "editbench.eval.retention:data_digest",
     "task-names": "editbench.eval.retention:task_names",

@@ -69,7 +69,8 @@ def test_core_imports_a_room_only_to_show_results():
                 found.add((path.stem, ".".join(parts[:3])))
         at_top = {name for name in imports(path, top_only=True) if name.startswith("editbench.")}
         assert not any(name.split(".")[1] in ROOMS for name in at_top), path
-    assert found == {("cli", f"editbench.leaderboard.{name}") for name in ("rows", "markdown", "plots", "curves", "details")}
+    rooms = ("rows", "markdown", "plots", "curves", "details", "failures")
+    assert found == {("cli", f"editbench.leaderboard.{name}") for name in rooms}
 
 
 def test_nobody_imports_a_room_past_the_package():
@@ -117,7 +118,7 @@ LIGHT = {
     "corpora": "import editbench.corpora.zsre, editbench.corpora.counterfact\nfrom editbench import registry\n"
     "for name in registry.names('corpora'): registry.get('corpora', name)\n"
     "assert registry.get('corpora', 'demo-zsre')().load()",
-    "leaderboard": "import editbench.leaderboard.rows, editbench.leaderboard.markdown",
+    "leaderboard": "import editbench.leaderboard.rows, editbench.leaderboard.markdown, editbench.leaderboard.failures",
 }
 
 

@@ -102,6 +102,8 @@ def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
     assert "2 facts of local (test)" in said.err and "base: done" in said.err and "editbench show run" in said.err
     page = (here / "run" / "README.md").read_text(encoding="utf-8")
     assert "| ---" in page and "cells/ice-" in page
+    texts = (here / "run" / "failures.html").read_text(encoding="utf-8")
+    assert "The capital of" in texts and "run/failures.html" in said.err
     assert editbench("show", "run").out == said.out
     board = editbench("leaderboard", "run", "-o", "deep/board.md")
     assert board.code == 0 and board.out.strip() == "deep/board.md"
@@ -180,7 +182,7 @@ def test_list(what, here):
 
 def test_help_names_every_command(here):
     said = editbench("--help")
-    names = ("compare", "sweep", "inject", "list", "show", "leaderboard", "plot")
+    names = ("compare", "sweep", "inject", "list", "show", "verify", "leaderboard", "plot")
     assert said.code == 0 and all(name in said.out for name in names)
     for name in names:
         assert editbench(name, "--help").code == 0

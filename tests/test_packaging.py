@@ -24,6 +24,8 @@ for name in ("cli", "runner", "methods.rome", "corpora.demo", "eval.probes", "le
 for name in ("demo-counterfact", "demo-zsre"):
     found["corpora"][name] = len(registry.get("corpora", name)().load())
 from lm_eval.tasks import TaskManager
+from editbench.leaderboard import failures
+found["template"] = (failures.Path(failures.__file__).parent / failures.TEMPLATE).is_file()
 from editbench.eval import retention
 for name in retention.task_names():
     found["tasks"].append([name, len(list(retention._load(name, None)[name].test_docs()))])
@@ -68,7 +70,7 @@ def place(path):
     if top not in ("methods", "corpora", "eval", "leaderboard"):
         return None
     is_module = len(rest) == 1 and path.endswith(".py")
-    is_data = path.startswith(("corpora/data/", "eval/tasks/"))
+    is_data = path.startswith(("corpora/data/", "eval/tasks/")) or path == "leaderboard/failures.html.j2"
     return f"editbench/{path}" if is_module or is_data else None
 
 
@@ -115,7 +117,7 @@ def elsewhere(installed, tmp_path):
 
 def test_the_installed_copy_works_from_elsewhere(installed, elsewhere):
     found = json.loads(run(sys.executable, "-c", LOOK, **elsewhere).splitlines()[-1])
-    assert len(found["modules"]) == 6
+    assert len(found["modules"]) == 6 and found["template"]
     for name, file in found["modules"].items():
         assert Path(file).is_relative_to(installed), (name, file)
     assert all(n >= 100 for n in found["corpora"].values()), found["corpora"]

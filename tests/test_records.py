@@ -13,7 +13,8 @@ import pytest
 
 from editbench import records
 from editbench.errors import RecordError
-from editbench.records import RunStore, jsonable, load_run, read_table, write_json_atomic
+from editbench.records import RunStore, jsonable, load_run, read_rows, read_table, write_json_atomic
+from editbench.types import digest
 
 CONFIG = {"methods": ["base", "mixsd"], "model": "m", "corpus": {"name": "local", "n": 3}, "seed": 0}
 SUMMARY = {"method": "mixsd", "status": "done", "metrics": {}, "peak_memory_bytes": np.int64(7)}
@@ -34,10 +35,13 @@ def test_a_cell_round_trips(run):
         assert not store.done("k1")
         path = store.write_cell("k1", SUMMARY, TABLES, edit={"rank": 4})
         assert store.done("k1") and path == run / "cells" / "k1" / "summary.json"
-        assert store.read_summary("k1") == {"schema": 1, "key": "k1", **SUMMARY}
+        summary = store.read_summary("k1")
+    stored = summary.pop("digest")
+    assert stored == digest(summary) and set(summary.pop("tables")) == {"probes", "retention"}
+    assert summary == {"schema": 1, "key": "k1", **SUMMARY}
     probes = read_table(run, "k1", "probes")
     assert list(probes.columns) == ["case", "score", "text"] and probes["score"].isna().tolist() == [False, True]
-    assert read_table(run, "k1", "retention").empty
+    assert read_table(run, "k1", "retention").empty and read_rows(run, "k1", "retention") == []
     assert json.loads((path.parent / "edit.json").read_text()) == {"rank": 4}
     assert not leftovers(run)
 

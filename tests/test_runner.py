@@ -12,7 +12,7 @@ from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
 from editbench import progress, runner
 from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
-from editbench.models import cache_dir, load_model
+from editbench.models import LanguageModel, cache_dir, load_model
 from editbench.plugin import Method
 from editbench.records import RunStore, load_run, read_table
 from editbench.types import Case, Fact, Probe, digest
@@ -260,7 +260,9 @@ def test_a_run_leaves_complete_cells(config, model, tmp_path):
     for summary in (base, sft):
         assert summary["status"] == "done" and summary["note"] == ""
         assert summary["corpus"]["n"] == 3 and summary["corpus"]["form"] == "cloze"
-        assert summary["model"]["precision"] == "float32"
+        assert summary["model"]["precision"] == "float32" and summary["model"]["chat_template"] is None
+        assert set(summary["tasks"]) == {"eb_grammar", "eb_instruct"} and summary["environment"]["threads"] >= 1
+        assert summary["environment"]["code"] == runner.code_digest() and summary["environment"]["device"] == "cpu"
         assert set(summary["seconds"]) == {"precompute", "inject", "probes", "retention", "total"}
         assert summary["peak_memory_bytes"] > 2**20 and summary["environment"]["packages"]["torch"]
         assert set(summary["retention"]) == {"eb_grammar", "eb_instruct"}
@@ -276,6 +278,10 @@ def test_a_run_leaves_complete_cells(config, model, tmp_path):
     assert sft["metrics"]["efficacy"]["generation"]["mean"] == pytest.approx(mean)
     samples = read_table(tmp_path / "run", sft["key"], "retention")
     assert len(samples) == 4 and {"task", "member", "doc_id", "score", "base_score", "prompt", "output"} <= set(samples.columns)
+    for column in ("base_generation", "base_argmax", "base_likelihood"):
+        own = read_table(tmp_path / "run", base["key"], "probes")[column.removeprefix("base_")]
+        assert probes[column].equals(own), column
+    assert (samples["base_output"] == read_table(tmp_path / "run", base["key"], "retention")["output"]).all()
     config_there, summaries = load_run(tmp_path / "run")
     assert config_there["n"] == 3 and [s["method"] for s in summaries] == ["base", "sft"]
 
@@ -570,3 +576,29 @@ def test_progress_is_closed_when_retention_fails(config, model, tmp_path, monkey
     with progress.reporting(Watch()), pytest.raises(MethodError):
         run(replace(config, tasks=("eb_grammar",), limit=2), model, tmp_path / "run")
     assert seen and not open_now
+
+
+def test_another_chat_template_is_another_base(config, model, model_folder, tmp_path):
+    """Equal weights that are asked otherwise answer otherwise: neither the cache nor the folder may mix them."""
+    run(replace(config, methods=("base",), options={}), model, tmp_path / "run")
+    before = len(list((cache_dir() / "base").iterdir()))
+    tokenizer = load_model(str(model_folder)).tokenizer
+    tokenizer.chat_template = "{{ messages[0]['content'] }}!"
+    other = LanguageModel(model.model, tokenizer, precision="float32")
+    with pytest.raises(EditbenchError, match="other chat template under the same names"):
+        run(replace(config, methods=("base",), options={}), other, tmp_path / "run")
+    found, _ = run(replace(config, methods=("base",), options={}), other, tmp_path / "elsewhere")
+    assert len(found["base"]["model"]["chat_template"]) == 16
+    assert len(list((cache_dir() / "base").iterdir())) == 2 * before
+
+
+def test_the_digest_of_the_code_is_that_of_what_can_move_a_number(tmp_path, monkeypatch):
+    runner.code_digest.cache_clear()
+    whole = runner.code_digest()
+    read = runner.Path.read_bytes
+    for changed, moved in (("probes.py", True), ("rome.py", True), ("runner.py", True), ("markdown.py", False)):
+        runner.code_digest.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.Path, "read_bytes", lambda p, name=changed: read(p) + b"#" * (p.name == name))
+            assert (runner.code_digest() != whole) == moved, changed
+    runner.code_digest.cache_clear()

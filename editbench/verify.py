@@ -1,0 +1,256 @@
+"""Whether a stored run says the truth: its numbers computed again from its rows, and some of its cells from nothing.
+
+From the rows: every metric and every retention score with its interval, at most ``CLOSE`` apart; that each row quotes the
+base's record as it is; the digests of tables and summaries. From nothing: a cell drawn at random is injected and asked again
+in a folder and a cache of its own, and each of its rows must come out the same: texts and scores equal, log-probabilities at
+most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds, memory and diagnostics are
+measurements that nothing recomputes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from editbench import registry, runner
+from editbench.errors import OptionError, RecordError
+from editbench.records import RunStore, jsonable, load_run, read_cases, read_rows, summary_path, table_path
+from editbench.types import digest
+
+CLOSE = 1e-12
+ROUNDING = 1e-2
+PLACE = {"probes": ("case", "probe"), "retention": ("task", "member", "doc_id")}
+"""The tables that numbers rest on, and the columns that tell which item a row is of."""
+PARTS = {"status": str, "corpus": dict, "model": dict, "options": dict, "metrics": dict, "retention": dict, "seed": int}
+"""What a summary must have to be checked."""
+
+
+@dataclass
+class Report:
+    """What was checked, and what was found."""
+
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    """``cell``, ``what``, ``stored``, ``found``; empty where all is as it is recorded."""
+    notes: list[str] = field(default_factory=list)
+    """What the reader must know of how far the check went."""
+    cells: int = 0
+    numbers: int = 0
+    rerun: list[str] = field(default_factory=list)
+    """Keys of the cells that were computed anew."""
+    rows: int = 0
+    """Rows of these that were compared."""
+
+    def differ(self, cell: str, what: str, stored: Any, found: Any) -> None:
+        self.differences.append({"cell": cell, "what": what, "stored": stored, "found": found})
+
+    def words(self) -> Iterator[str]:
+        """What the terminal says."""
+        yield from self.notes
+        yield f"{self.numbers} numbers of {self.cells} cells recomputed from their rows."
+        if self.rerun:
+            yield f"{self.rows} rows of {', '.join(self.rerun)} computed anew and compared."
+        yield f"{len(self.differences)} differences." if self.differences else "Nothing differs."
+
+
+def verify(
+    run: Path,
+    rerun: int,
+    seed: int,
+    load: Callable[[str, str, Mapping[str, str]], Any],
+    on_cell: Callable[[str, str], None],
+) -> Report:
+    """Checks all cells of ``run`` by their rows, and ``rerun`` of them, drawn by ``seed``, by computing them anew.
+
+    ``load(model, precision, layout)`` gives the model; it is called only where something is computed anew, as is
+    ``on_cell(method, state)`` of ``runner.run``.
+
+    Raises:
+        RecordError: no readable run.
+        OptionError: ``rerun`` is negative.
+        EditbenchError: the model, the corpus or the data of a task is not to be had for computing anew.
+    """
+    if rerun < 0:
+        raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
+    config, summaries = load_run(run)
+    report = Report(cells=len(summaries))
+    for summary in summaries:
+        if lacking := next((name for name, kind in PARTS.items() if not isinstance(summary.get(name), kind)), None):
+            raise RecordError(f"{summary_path(run, summary['key'])} is no record of a cell: it has no {lacking!r}.")
+    base = next((s for s in summaries if s["method"] == "base" and s["status"] != "failed"), None)
+    if missing := [name for name in config.get("methods", ()) if name not in {s["method"] for s in summaries}]:
+        report.notes.append(f"{', '.join(missing)}: no record; the run was not finished, or it was taken away.")
+    _note_code(summaries, report)
+    cases = digest(read_cases(run))[:16]
+    for summary in summaries:
+        if summary["corpus"].get("hash") != cases:
+            report.differ(summary["key"], "hash of cases.json", summary["corpus"].get("hash"), cases)
+        try:
+            _check_digests(run, summary, report)
+            if summary["status"] != "failed":
+                _check_numbers(run, summary, base, report)
+        except RecordError as error:
+            report.differ(summary["key"], str(error), None, None)
+    done = [summary for summary in summaries if summary["status"] != "failed"]
+    if chosen := random.Random(seed).sample(done, min(rerun, len(done))):
+        _rerun(run, config, chosen, load, on_cell, report)
+    return report
+
+
+def _note_code(summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
+    """Says which cells are of other code than this, and which of so old a one that they have no digests."""
+    now, reasons = runner.code_digest(), {}
+    for summary in summaries:
+        made = summary.get("environment") or {}
+        if (code := made.get("code")) != now:
+            what = f"{code or 'unknown'}, commit {made.get('commit') or 'unknown'}; here {now}"
+            reasons.setdefault(f"made by other code ({what}), which may score otherwise", []).append(summary["method"])
+        if "digest" not in summary:
+            why = "from before digests were stored: a changed text is noticed only by computing anew"
+            reasons.setdefault(why, []).append(summary["method"])
+    report.notes += [f"{', '.join(methods)}: {reason}." for reason, methods in reasons.items()]
+
+
+def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> None:
+    """The summary and the tables are those that were written."""
+    key = summary["key"]
+    if "digest" in summary:
+        found = digest({name: value for name, value in summary.items() if name != "digest"})
+        if found != summary["digest"]:
+            report.differ(key, "digest of summary.json: it was changed after it was written", summary["digest"], found)
+    elif "code" in summary.get("environment", {}):  # both are stored since the same day
+        report.differ(key, "digest of summary.json: it was taken out", None, None)
+    for name, stored in summary.get("tables", {}).items():
+        try:
+            found = hashlib.sha256(table_path(run, key, name).read_bytes()).hexdigest()
+        except OSError as error:
+            raise RecordError(f"{table_path(run, key, name)} cannot be read: {error.strerror}.") from error
+        if found != stored:
+            report.differ(key, f"digest of {name}.parquet: it was changed after it was written", stored, found)
+
+
+def _check_numbers(run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, report: Report) -> None:
+    """The numbers of a cell are those of its rows, and its rows quote the base's record."""
+    key, seed = summary["key"], summary["seed"]
+    rows = {name: read_rows(run, key, name) for name in PLACE}
+    before = [{**row, "score": row.get("base_score", row["score"])} for row in rows["retention"]]
+    try:
+        found = {
+            "metrics": registry.get("eval", "metrics")(rows["probes"], seed=seed),
+            "retention": runner.retention_scores(rows["retention"], before, seed),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"The rows of {key} cannot be scored ({type(error).__name__}: {error}).") from error
+    for name, numbers in found.items():
+        report.numbers += _compare(key, name, summary[name], jsonable(numbers), report)
+    if base is None:
+        return
+    for name, quoted in (("probes", "text"), ("retention", "score")):
+        said = {_place(row, name): row[quoted] for row in read_rows(run, base["key"], name)}
+        for row in rows[name]:
+            there = row.get(f"base_{quoted}", row[quoted])
+            if (really := said.get(_place(row, name))) != there and key != base["key"]:
+                report.differ(key, f"{name}, {_words(row, name)}: base_{quoted} is not that of {base['key']}", there, really)
+
+
+def _compare(key: str, what: str, stored: Any, found: Any, report: Report) -> int:
+    """Compares two trees of numbers and texts; returns how many numbers were there."""
+    if isinstance(stored, Mapping) and isinstance(found, Mapping):
+        names = dict.fromkeys((*stored, *found))
+        return sum(_compare(key, f"{what}.{name}", stored.get(name), found.get(name), report) for name in names)
+    if not _same(stored, found):
+        report.differ(key, what, stored, found)
+    return int(isinstance(stored, float | int))
+
+
+def _same(one: Any, other: Any, close: float = CLOSE) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=0, abs_tol=close)
+    return one == other
+
+
+def _rerun(
+    run: Path,
+    config: Mapping[str, Any],
+    chosen: Sequence[Mapping[str, Any]],
+    load: Callable[[str, str, Mapping[str, str]], Any],
+    on_cell: Callable[[str, str], None],
+    report: Report,
+) -> None:
+    """Computes the ``chosen`` cells anew and compares each row."""
+    plans = [runner.plan(_config(run, config, summary)) for summary in chosen]
+    asked = plans[0].config
+    model = load(asked.model, asked.precision, asked.layout)
+    weights, template = model.fingerprint(), runner.template_digest(model)
+    # A cache of its own: what was computed before, such as the base's answers and covariances, would prove nothing.
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"EDITBENCH_CACHE": f"{folder}/cache"}):
+        for summary, plan in zip(chosen, plans, strict=True):
+            key, other = summary["key"], Path(folder) / summary["key"]
+            for what, there, now in (
+                ("hash of the weights", summary["model"].get("hash"), weights),
+                ("chat template", summary["model"].get("chat_template", template), template),
+                ("hash of the corpus's cases", summary["corpus"].get("hash"), plan.slice_hash),
+            ):
+                if there != now:
+                    report.differ(key, what, there, now)
+            with RunStore(other).open(runner.identity(plan.config)) as store:
+                (again,) = runner.run(plan, model, store, on_cell)
+            _compare_rows(run, summary, other, again, report)
+
+
+def _config(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> runner.RunConfig:
+    """What was asked, for the one cell of ``summary`` and with the options that stand there."""
+    unknown = sorted(set(config) - {f.name for f in fields(runner.RunConfig)})
+    if unknown:
+        raise RecordError(f"{run / 'run.json'} has {unknown[0]!r}, which this editbench does not know. Use --rerun 0.")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    one = {"methods": (summary["method"],), "options": {summary["method"]: summary["options"]}, "diagnostics": ()}
+    return runner.RunConfig(**{**given, **one, "precision": summary["model"]["precision"]})
+
+
+def _compare_rows(run: Path, summary: Mapping[str, Any], other: Path, again: Mapping[str, Any], report: Report) -> None:
+    """Compares the tables of a cell with those of the one that was computed anew in the run folder ``other``."""
+    key = summary["key"]
+    report.rerun.append(key)
+    before = len(report.differences)
+    if again["status"] != summary["status"]:
+        report.differ(key, "status", summary["status"], f"{again['status']}: {again['note']}")
+    else:
+        for name in PLACE:
+            report.rows += _compare_table(key, name, read_rows(run, key, name), read_rows(other, again["key"], name), report)
+    if len(report.differences) > before:
+        there, here = summary.get("environment") or {}, again["environment"]
+        changed = [name for name in here if there.get(name) != here[name]]
+        if changed:
+            report.notes.append(f"{key} was made elsewhere or otherwise: {', '.join(changed)} of its environment differ.")
+
+
+def _compare_table(
+    key: str, name: str, stored: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]], report: Report
+) -> int:
+    """Compares the stored columns row by row; one difference a column, with the first row that has it."""
+    if [_place(row, name) for row in stored] != [_place(row, name) for row in found]:
+        report.differ(key, f"{name}: which items were asked", len(stored), len(found))
+        return 0
+    for column in dict.fromkeys(column for row in stored for column in row):
+        close = ROUNDING if column.endswith("logprob") else CLOSE
+        odd = [i for i, row in enumerate(stored) if not _same(row[column], found[i].get(column), close)]
+        if odd:
+            what = f"{name}, {column}: {len(odd)} of {len(stored)} rows, the first {_words(stored[odd[0]], name)}"
+            report.differ(key, what, stored[odd[0]][column], found[odd[0]].get(column))
+    return len(stored)
+
+
+def _place(row: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    return tuple(row[column] for column in PLACE[name])
+
+
+def _words(row: Mapping[str, Any], name: str) -> str:
+    return " ".join(f"{column} {row[column]}" for column in PLACE[name] if column != "member")

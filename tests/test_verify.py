@@ -1,0 +1,257 @@
+"""verify: an honest run passes, and whatever was changed in one is named."""
+
+import hashlib
+import json
+import shutil
+
+import pandas
+import pytest
+from tiny import editbench, write_facts, write_model
+
+from editbench.records import write_json_atomic
+from editbench.types import digest
+
+COMPARE = ("compare", "--corpus", "local", "--data", "facts.jsonl", "-n", 3, "--methods", "sft", "--option", "sft.epochs=4",
+           "--option", "sft.lr=1e-3", "--tasks", "eb_grammar,eb_instruct", "--limit", 3, "--precision", "float32",
+           "--output", "run", "--model")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, model):
+    """A folder with facts and a run of base, ice and sft on them, not to be changed."""
+    folder = tmp_path_factory.mktemp("verify")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("EDITBENCH_CACHE", str(folder / "cache"))
+        patch.setenv("EDITBENCH_PLUGINS", "none")
+        write_facts(folder / "facts.jsonl")
+        said = editbench(*COMPARE, model)
+        assert said.code == 0, said.err
+    return folder
+
+
+@pytest.fixture
+def here(original, tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    shutil.copytree(original, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def cell(here, method):
+    (found,) = (here / "run" / "cells").glob(f"{method}-*")
+    return found
+
+
+def change_summary(folder, change, digested=False):
+    """Rewrites a summary; ``digested``: with its digest, as somebody would who knows of it."""
+    summary = json.loads((folder / "summary.json").read_text())
+    change(summary)
+    if digested:
+        del summary["digest"]
+        summary["digest"] = digest(summary)
+    write_json_atomic(folder / "summary.json", summary)
+
+
+def change_table(folder, name, change, digested=False):
+    file = folder / f"{name}.parquet"
+    table = pandas.read_parquet(file)
+    change(table)
+    table.to_parquet(file)
+    if digested:
+        now = hashlib.sha256(file.read_bytes()).hexdigest()
+        change_summary(folder, lambda summary: summary["tables"].update({name: now}), True)
+
+
+def verify(*arguments):
+    said = editbench("verify", "run", *arguments, "--json")
+    return said.code, json.loads(said.out)
+
+
+def test_an_honest_run_passes_and_every_cell_comes_out_again(here):
+    code, report = verify("--rerun", 9)
+    assert (code, report["differences"]) == (0, [])
+    assert report["cells"] == 3 and len(report["rerun"]) == 3 and report["notes"] == []
+    assert report["rows"] == 3 * (3 * 3 + 2 * 3) and report["numbers"] > 3 * 50
+    said = editbench("verify", "run", "--rerun", 0)
+    assert said.code == 0 and "Nothing differs." in said.out and "computed anew" not in said.out
+
+
+def test_the_draw_of_cells_is_seeded(here):
+    drawn = {seed: verify("--seed", seed)[1]["rerun"] for seed in (0, 1, 2, 3)}
+    assert all(len(keys) == 1 for keys in drawn.values()) and len({keys[0] for keys in drawn.values()}) > 1
+    assert verify("--seed", 1)[1]["rerun"] == drawn[1]
+
+
+def test_a_changed_number_is_named_with_both_values(here):
+    def better(summary):
+        summary["metrics"]["efficacy"]["generation"]["mean"] = 0.987
+        summary["retention"]["eb_grammar"]["delta_low"] = 0.5
+
+    change_summary(cell(here, "sft"), better, digested=True)
+    code, report = verify("--rerun", 0)
+    found = {one["what"]: one for one in report["differences"]}
+    assert code == 1 and set(found) == {"metrics.efficacy.generation.mean", "retention.eb_grammar.delta_low"}
+    one = found["metrics.efficacy.generation.mean"]
+    assert one["cell"] == cell(here, "sft").name and one["stored"] == 0.987 and 0 <= one["found"] <= 1
+    said = editbench("verify", "run", "--rerun", 0)
+    assert said.code == 1 and "metrics.efficacy.generation.mean" in said.out.replace("\n", "") and "0.987" in said.out
+
+
+def test_a_number_that_is_not_there_or_not_of_the_rows(here):
+    def other(summary):
+        del summary["metrics"]["efficacy"]["likelihood"]
+        summary["retention"]["mmlu"] = dict(summary["retention"]["eb_grammar"])
+
+    change_summary(cell(here, "ice"), other, digested=True)
+    code, report = verify("--rerun", 0)
+    whats = {one["what"] for one in report["differences"]}
+    assert code == 1 and any(w.startswith("metrics.efficacy.likelihood") for w in whats)
+    assert any(w.startswith("retention.mmlu") for w in whats)
+
+
+def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
+    change_summary(cell(here, "sft"), lambda summary: summary.pop("digest"))
+    shutil.rmtree(cell(here, "ice"))
+    code, report = verify("--rerun", 0)
+    assert code == 1 and [one["what"] for one in report["differences"]] == ["digest of summary.json: it was taken out"]
+    assert report["notes"][0].startswith("ice: no record")
+
+
+def test_any_change_of_a_summary_is_told_by_its_digest(here):
+    change_summary(cell(here, "sft"), lambda summary: summary["options"].update(lr=5e-5))
+    code, report = verify("--rerun", 0)
+    assert code == 1 and [one["what"] for one in report["differences"]] == [
+        "digest of summary.json: it was changed after it was written"
+    ]
+
+
+@pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "Rome, sure"), ("retention", "output", "better")])
+def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table, column, value):
+    def change(rows):
+        rows.loc[0, column] = value
+
+    change_table(cell(here, "sft"), table, change)
+    code, report = verify("--rerun", 0)
+    assert code == 1 and any(f"digest of {table}.parquet" in one["what"] for one in report["differences"])
+    # the digests made to fit: only the model itself can tell
+    change_table(cell(here, "sft"), table, lambda rows: None, digested=True)
+    assert verify("--rerun", 0)[0] == 0
+    code, report = verify("--rerun", 3)
+    (one,) = report["differences"]
+    assert code == 1 and one["what"].startswith(f"{table}, {column}: 1 of") and one["stored"] == value != one["found"]
+    assert one["cell"] == cell(here, "sft").name
+
+
+def test_a_changed_score_moves_the_numbers(here):
+    def change(rows):
+        rows["generation"] = 1.0 - rows["generation"]
+
+    change_table(cell(here, "sft"), "probes", change, digested=True)
+    code, report = verify("--rerun", 0)
+    assert code == 1 and any(one["what"] == "metrics.efficacy.generation.mean" for one in report["differences"])
+
+
+def test_a_row_that_misquotes_the_base_is_named(here):
+    def change(rows):
+        rows.loc[1, "base_text"] = "something else"
+
+    change_table(cell(here, "sft"), "probes", change, digested=True)
+    code, report = verify("--rerun", 0)
+    (one,) = report["differences"]
+    assert code == 1 and "base_text is not that of base-" in one["what"] and one["stored"] == "something else"
+
+
+def test_other_facts_beside_the_run_are_noticed(here):
+    cases = json.loads((here / "run" / "cases.json").read_text())
+    cases[0]["target"] = "Tokyo"
+    write_json_atomic(here / "run" / "cases.json", cases)
+    code, report = verify("--rerun", 0)
+    assert code == 1 and {one["what"] for one in report["differences"]} == {"hash of cases.json"}
+
+
+def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
+    """The run was scored against a cache that somebody had changed; computing anew does not read it."""
+    cache = here / "cache" / "base"
+    for file in cache.iterdir():
+        rows = json.loads(file.read_text())
+        for row in rows:
+            row["text" if "text" in row else "output"] = "from the cache"
+        file.write_text(json.dumps(rows))
+    monkeypatch.setenv("EDITBENCH_CACHE", str(cache.parent))
+    assert verify("--rerun", 3)[0] == 0, "the records themselves are honest"
+    shutil.rmtree(cell(here, "base"))
+    assert editbench(*COMPARE, model).code == 0
+    code, report = verify("--rerun", 3)
+    assert code == 1 and any(one["what"].startswith("probes, text: 9 of 9 rows") for one in report["differences"])
+
+
+def test_cells_of_other_code_and_of_before_digests_are_said_and_still_checked(here):
+    def old(summary):
+        for name in ("digest", "tables"):
+            del summary[name]
+        del summary["environment"]["code"]
+
+    change_summary(cell(here, "sft"), old)
+    code, report = verify("--rerun", 0)
+    assert code == 0 and report["numbers"] > 100 and len(report["notes"]) == 2
+    assert report["notes"][0].startswith("sft: made by other code (unknown, commit ")
+    assert report["notes"][1].startswith("sft: from before digests were stored")
+    change_summary(cell(here, "sft"), lambda summary: summary["metrics"]["efficacy"]["argmax"].update(low=0.25))
+    code, report = verify("--rerun", 0)
+    assert code == 1 and [one["what"] for one in report["differences"]] == ["metrics.efficacy.argmax.low"]
+
+
+def test_other_weights_are_named(here, model, tmp_path):
+    import torch
+
+    from editbench.models import load_model
+
+    handle = load_model(str(model))
+    with torch.no_grad():
+        next(handle.model.parameters()).mul_(1.01)
+    shutil.copytree(model, tmp_path / "other")
+    handle.model.save_pretrained(tmp_path / "other")
+    run = json.loads((here / "run" / "run.json").read_text())
+    run["config"]["model"] = str(tmp_path / "other")
+    write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
+    code, report = verify()
+    assert code == 1 and report["differences"][0]["what"] == "hash of the weights"
+
+
+def test_a_corrupt_table_is_one_difference_and_the_rest_is_checked(here):
+    (cell(here, "ice") / "probes.parquet").write_bytes(b"PAR1")
+    change_summary(cell(here, "sft"), lambda s: s["metrics"]["efficacy"]["argmax"].update(low=0.25), digested=True)
+    code, report = verify("--rerun", 0)
+    whats = [one["what"] for one in report["differences"]]
+    assert code == 1 and any("ice" in w and "is corrupt" in w for w in whats) and "metrics.efficacy.argmax.low" in whats
+
+
+@pytest.mark.parametrize(
+    ("meddle", "said"),
+    [
+        (lambda run: (run / "run.json").write_text("{}"), "run.json is corrupt"),
+        (lambda run: (run / "cases.json").unlink(), "cases.json does not exist"),
+        (lambda run: change_summary(next(run.glob("cells/sft-*")), lambda s: s.update(schema=0)), "has schema 0"),
+        (lambda run: change_summary(next(run.glob("cells/sft-*")), lambda s: s.update(corpus=3)), "it has no 'corpus'"),
+        (lambda run: change_summary(next(run.glob("cells/sft-*")), lambda s: s.update(key="x")), "is not the record of cell"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_sentence(here, meddle, said):
+    meddle(here / "run")
+    found = editbench("verify", "run")
+    assert found.code == 2 and said in found.err and found.out == "" and "Traceback" not in found.err
+
+
+def test_what_cannot_be_computed_anew_is_refused_in_one_sentence(here):
+    (here / "facts.jsonl").unlink()
+    found = editbench("verify", "run")
+    assert found.code == 2 and "facts.jsonl" in found.err and "Traceback" not in found.err
+    assert editbench("verify", "run", "--rerun", 0).code == 0
+    found = editbench("verify", "run", "--rerun", -1)
+    assert found.code == 2 and "--rerun is -1" in found.err
