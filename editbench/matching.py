@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable
 
 _ARTICLES = {"a", "an", "the"}
+_YES = frozenset("yes yeah true correct right sure certain".split())
+_NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
 
 
 def normalise(text: str) -> str:
@@ -47,3 +49,12 @@ def first_clause(text: str) -> str:
     A full stop ends a clause only after three letters or digits, so that "St.", "U.S." and "1." do not.
     """
     return normalise(re.split(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|\n", re.sub(r"^\W+", "", text), maxsplit=1)[0])
+
+
+def yes_or_no(text: str) -> bool | None:
+    """What the first clause of ``text`` says to a yes/no question; ``None`` where it says neither.
+
+    A word of denial goes before one of assent: "That is not true" is a no.
+    """
+    words = set(first_clause(text).split())
+    return False if words & _NO else True if words & _YES else None

@@ -21,9 +21,9 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "seconds": {"inject", "precompute", "probes", "retention", "total"},
      "peak_memory_bytes": int, "environment": {...}, "edit": {...diagnostics}}
 
-``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``; ``protocol`` is
-``generation``, ``argmax`` or ``likelihood``. In ``retention``, ``low`` and ``high`` bound ``mean``, ``delta_low`` and
-``delta_high`` bound ``delta``, which is paired.
+``axis`` is a metric of ``eval/DEFINITIONS.md`` (``efficacy``, ...); ``protocol`` is ``generation``, ``argmax``, ``likelihood``
+or ``judge``. In ``retention``, ``low`` and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which
+is paired.
 A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``.
 """
 

@@ -31,7 +31,7 @@ from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import clustered_mean, paired_delta, ratio
 from editbench.types import Case, check_facts, digest
 
-SCORING = 2
+SCORING = 3
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
 REGIMES = ("batch",)
 
@@ -60,6 +60,9 @@ class RunConfig:
     layout: Mapping[str, str] = field(default_factory=dict)
     diagnostics: tuple[str, ...] = ()
     """Names of what is measured beside the scores; see ``eval/diagnostics.py``."""
+    judge: str | None = None
+    """The address of a language model that judges the answers, too; see ``eval/judge.py``."""
+    judge_model: str | None = None
 
     def __post_init__(self) -> None:
         if self.regime not in REGIMES:
@@ -133,6 +136,7 @@ def plan(config: RunConfig) -> Plan:
         except (TypeError, ValueError) as error:
             raise PluginError(f"The options of method {name!r} cannot be recorded as JSON: {error}.") from error
     registry.get("eval", "check-diagnostics")(config.diagnostics)
+    registry.get("eval", "check-judge")(config.judge, config.judge_model)
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
@@ -172,6 +176,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "regime": config.regime,
             "seed": config.seed,
             "limit": config.limit,
+            **({"judge": {"model": config.judge_model}} if config.judge else {}),
             "environment": environment(),
         }  # fmt: skip
         try:
@@ -225,6 +230,7 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
         SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
         config.seed, list(config.tasks), the_plan.task_digests, config.limit,
         *([list(config.diagnostics)] if config.diagnostics else []),
+        *([{"judge": config.judge, "model": config.judge_model}] if config.judge else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -246,7 +252,10 @@ def _cell(
                 probes = base_probes if not edit.changes and edit.context is None else base.ask(base_probes)
             with meter.phase("retention"):
                 samples = base_retention if not edit.changes and edit.context is None else base.retain(base_retention)
-        diagnosed = {}
+        diagnosed, judged = {}, {}
+        if config.judge:
+            with meter.phase("judge"):
+                probes, judged = registry.get("eval", "judge")(probes, config.judge, config.judge_model)
         if config.diagnostics:
             with meter.phase("diagnostics"):
                 diagnosed = registry.get("eval", "diagnostics")(
@@ -265,6 +274,7 @@ def _cell(
         "peak_memory_bytes": meter.peak,
         "edit": edit.summary(model),
         **({"diagnostics": diagnosed} if diagnosed else {}),
+        **({"judge": judged} if judged else {}),
     }
     return summary, {"probes": probes, "retention": samples, "edit_records": list(edit.records)}
 
@@ -446,10 +456,8 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
-    found = asdict(config)
-    if not config.diagnostics:
-        del found["diagnostics"]  # so that runs from before there were any are found again
-    return found
+    later = ("diagnostics", "judge", "judge_model")  # left out where not used: runs from before there were any are found again
+    return {name: value for name, value in asdict(config).items() if value or name not in later}
 
 
 def save_cases(path: Path, the_plan: Plan) -> None:
