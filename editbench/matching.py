@@ -52,9 +52,9 @@ def first_clause(text: str) -> str:
 
 
 def yes_or_no(text: str) -> bool | None:
-    """What the first clause of ``text`` says to a yes/no question; ``None`` where it says neither.
+    """What the first sentence of ``text`` says to a yes/no or true/false question; ``None`` where it says neither.
 
-    A word of denial goes before one of assent: "That is not true" is a no.
+    The first word of assent or denial decides: "That is not true" and "No, it is true that ..." are both a no.
     """
-    words = set(first_clause(text).split())
-    return False if words & _NO else True if words & _YES else None
+    words = normalise(re.split(r"[.!?](?=\s|$)|\n", text.strip(), maxsplit=1)[0]).split()
+    return next((word in _YES for word in words if word in _YES | _NO), None)

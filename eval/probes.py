@@ -7,22 +7,22 @@
 | specificity | neighborhood | the base gives the same answer: both right, or one first clause | p(true answer) > p(target) |
 | portability | portability | the answer contains what follows from the fact | as for efficacy |
 | in-context | in_context | the answer contains what follows from the prompt alone | as for efficacy |
-| distracted | the first neighborhood prompt after the fact as a statement | as for specificity | as for specificity |
 
 ``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS`` (or the
 probe's own number); matching as in ``editbench.matching``. ``argmax``: teacher-forced, the expected answer is given token by
-token; 1 if each of its tokens is the most probable one, for neighborhood and distracted probes if the most probable ones are
-those of the base. ``likelihood``: mean log-probability per token; a tie scores 0, whichever answer should win; undefined
-(NaN) where a probe names no second answer. Each case counts the same.
+token; 1 if each of its tokens is the most probable one, for neighborhood probes if the most probable ones are those of the
+base. ``likelihood``: mean log-probability per token; a tie scores 0, whichever answer should win; undefined (NaN) where a
+probe names no second answer. Each case counts the same.
 
-A model with a chat template is also asked, once a case, whether the fact that it has just stated is true (``denial``), and
-whether it is sure of an answer that held the target (``reversion``). A case with ``fluency`` probes has the first continued.
+Under ``generation`` alone each case is asked a little more: its first neighborhood prompt behind the fact as a statement
+(``distracted``); of models with a chat template, whether the fact that they have just stated is true (``denial``), and whether
+they are sure of an answer that held the target (``reversion``). Its first ``fluency`` probe is continued.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import harmonic_mean
 from typing import Any, NamedTuple
@@ -31,11 +31,12 @@ import torch
 
 from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.matching import contains, exact, same_answer, yes_or_no
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, NotFiniteError
 from editbench.stats import clustered_mean
 from editbench.types import Case, Fact, Probe
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
+TALK_TOKENS = 24
 FREE_TOKENS = 90
 """Length of a free text; ROME's has 100 with its prompt."""
 PROTOCOLS = ("generation", "argmax", "likelihood")
@@ -47,7 +48,6 @@ METRICS = {
     "specificity": "neighborhood",
     "portability": "portability",
     "in_context": "in_context",
-    "distracted": "distracted",
 }
 """Metrics of all protocols, and the axis that each is the mean of."""
 MORE_METRICS = {
@@ -57,6 +57,7 @@ MORE_METRICS = {
     "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
     "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
     "target_leak": ("neighborhood", "generation", "target_leaked"),
+    "distracted": ("distracted", "generation", "generation"),
     "distracted_accuracy": ("distracted", "generation", "contains"),
     "distracted_leak": ("distracted", "generation", "target_leaked"),
     "denial": ("denial", "generation", "generation"),
@@ -75,12 +76,18 @@ def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str,
     """
     before = {(row["case"], row["probe"]): row for row in base or ()}
     rows = _ask_questions(model, cases, before)
-    rows += _continue_texts(model, cases, before)
+    rows += _distract(model, cases, before) + _continue_texts(model, cases, before)
     return rows + (_talk(model, cases, rows, before) if model.chat else [])
 
 
-def _row(case: Case, index: int, probe: Probe, text: str, base_text: str, generation: float, **scores: Any) -> dict[str, Any]:
-    """All columns; ``scores`` are those of the columns that only some axes have."""
+def _row(
+    case: Case, index: int, probe: Probe, text: str, before: Mapping[Any, Any], score: float | None = None, **scores: Any
+) -> dict[str, Any]:
+    """All columns; ``score`` is that under ``generation`` where it is not the usual one, ``scores`` those of some axes."""
+    base_text = before[case.fact.id, index]["text"] if before else text
+    if score is None:
+        kept = probe.axis in KEPT
+        score = float(same_answer(text, base_text, probe.answers) if kept else contains(text, probe.answers))
     return {
         "case": case.fact.id,
         "probe": index,
@@ -91,7 +98,7 @@ def _row(case: Case, index: int, probe: Probe, text: str, base_text: str, genera
         "distractor": probe.distractor,
         "text": text,
         "base_text": base_text,
-        "generation": generation,
+        "generation": score,
         "argmax": math.nan,
         "likelihood": math.nan,
         "contains": contains(text, probe.answers),
@@ -111,21 +118,18 @@ def _row(case: Case, index: int, probe: Probe, text: str, base_text: str, genera
 
 
 def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    asked = [(case, index, probe) for case in cases for index, probe in _questions(case)]
+    """The cases' own probes."""
+    asked = [(case, i, probe) for case in cases for i, probe in enumerate(case.probes) if probe.axis != "fluency"]
     texts = _answers(model, [probe for _, _, probe in asked])
     forced = _forced(model, [probe for _, _, probe in asked])
     rows = []
     for (case, index, probe), text, found in zip(asked, texts, forced, strict=True):
-        base_text, base_best = text, found.best
-        if before:
-            base_text, base_best = (before[case.fact.id, index][column] for column in ("text", "argmax_ids"))
+        base_best = before[case.fact.id, index]["argmax_ids"] if before else found.best
         right, same = _share(found.best, found.target), _share(found.best, base_best)
-        kept = probe.axis in KEPT
         rows.append(
             _row(
-                case, index, probe, text, base_text,
-                float(same_answer(text, base_text, probe.answers) if kept else contains(text, probe.answers)),
-                argmax=float((same if kept else right) == 1),
+                case, index, probe, text, before,
+                argmax=float((same if probe.axis in KEPT else right) == 1),
                 likelihood=found.likelihood,
                 answer_logprob=found.answer,
                 distractor_logprob=found.distractor,
@@ -135,18 +139,6 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
             )
         )  # fmt: skip
     return rows
-
-
-def _questions(case: Case) -> Iterator[tuple[int, Probe]]:
-    """The case's own probes with their index, and its first neighborhood probe behind the fact as a statement.
-
-    So CounterFact+ (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553) shows that an edit leaks once it is mentioned.
-    """
-    yield from ((index, probe) for index, probe in enumerate(case.probes) if probe.axis != "fluency")
-    for probe in case.probes:
-        if probe.axis == "neighborhood":
-            yield len(case.probes), replace(probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}")
-            return
 
 
 def _share(ids: Sequence[int], wanted: Sequence[int]) -> float:
@@ -204,6 +196,24 @@ def _forced(model: LanguageModel, probes: Sequence[Probe]) -> list[Forced]:
     return found
 
 
+# --- distraction ----------------------------------------------------------------------------------------------
+
+
+def _distract(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """The first neighborhood prompt of each case, behind the fact as a statement.
+
+    So CounterFact+ (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553) shows that an edit leaks once it is mentioned.
+    """
+    asked = []
+    for case in cases:
+        neighbors = [probe for probe in case.probes if probe.axis == "neighborhood"]
+        asked += [
+            (case, replace(probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}")) for probe in neighbors[:1]
+        ]
+    texts = _answers(model, [probe for _, probe in asked])
+    return [_row(case, len(case.probes), probe, text, before) for (case, probe), text in zip(asked, texts, strict=True)]
+
+
 # --- free texts -----------------------------------------------------------------------------------------------
 
 
@@ -214,27 +224,27 @@ def _continue_texts(model: LanguageModel, cases: Sequence[Case], before: Mapping
         asked += [(case, index, probe) for index, probe in enumerate(case.probes) if probe.axis == "fluency"][:1]
     if not asked:
         return []
-    written = model.generate_ids(
-        [model.prompt_ids(probe.prompt, probe.form) for _, _, probe in asked], FREE_TOKENS,
-        generator=torch.Generator().manual_seed(0), top_k=5, stop=False, what="continuing texts",
-    )  # fmt: skip
+    try:
+        written = model.generate_ids(
+            [model.prompt_ids(probe.prompt, probe.form) for _, _, probe in asked], FREE_TOKENS,
+            generator=torch.Generator().manual_seed(0), top_k=5, stop=False, what="continuing texts",
+        )  # fmt: skip
+    except NotFiniteError:  # weights that exploded: nothing can be drawn, and that is the finding
+        written = [[] for _ in asked]
     texts = [model.decode(ids).strip() for ids in written]
     agreement = consistency(
         [f"{probe.prompt} {text}" for (_, _, probe), text in zip(asked, texts, strict=True)],
         [probe.references for _, _, probe in asked],
     )
     return [
-        _row(
-            case, index, probe, text, before[case.fact.id, index]["text"] if before else text,
-            ngram_entropy(f"{probe.prompt} {text}"), consistency=close,
-        )
+        _row(case, index, probe, text, before, ngram_entropy(f"{probe.prompt} {text}"), consistency=close)
         for (case, index, probe), text, close in zip(asked, texts, agreement, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 # --- conversations --------------------------------------------------------------------------------------------
 
-IS_IT_TRUE = "Is that true? Answer yes or no."
+IS_IT_TRUE = "Is that true or false?"
 ARE_YOU_SURE = "Are you sure? Answer again."
 
 
@@ -242,34 +252,30 @@ def _talk(
     model: LanguageModel, cases: Sequence[Case], rows: Sequence[Mapping[str, Any]], before: Mapping[Any, Any]
 ) -> list[dict[str, Any]]:
     """Two rows a case: ``denial`` and ``reversion``; the latter is not asked (NaN) where the first answer lacks the target."""
-    first = {row["case"]: row["text"] for row in rows if row["axis"] == "rewrite"}
-    talks: list[tuple[Case, int, Probe, list[str]]] = []
+    first = {row["case"]: row for row in rows if row["axis"] == "rewrite"}
+    talks = []
     for case in cases:
-        fact, index = case.fact, len(case.probes) + 1  # the distracted probe has the one before
-        room = case.probes[0].max_new_tokens or MAX_NEW_TOKENS["question"]
-        for place, (axis, stated, question, budget) in enumerate((
-            ("denial", fact.target, IS_IT_TRUE, MAX_NEW_TOKENS["cloze"]),
-            ("reversion", first[fact.id], ARE_YOU_SURE, room),
-        )):  # fmt: skip
-            turns = [*_stated(fact, stated), question]
-            prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(("user", "assistant", "user"), turns, strict=True))
-            probe = Probe(axis, prompt, fact.answers, fact.original, "question", max_new_tokens=budget)
-            talks.append((case, index + place, probe, turns))
-    asked = [talk for talk in talks if talk[2].axis == "denial" or contains(first[talk[0].fact.id], talk[0].fact.answers)]
-    texts = {}
-    for budget in dict.fromkeys(probe.max_new_tokens for _, _, probe, _ in asked):
-        some = [talk for talk in asked if talk[2].max_new_tokens == budget]
-        written = model.generate_ids(
-            [model.chat_ids(turns) for *_, turns in some], budget, stop_at_newline=False, what="asking whether it is sure"
+        fact, answer = case.fact, first[case.fact.id]["text"]
+        talks += [
+            (case, "denial", [*_stated(fact, fact.target), IS_IT_TRUE]),
+            (case, "reversion", [*_stated(fact, answer), ARE_YOU_SURE]),
+        ]
+    asked = [axis == "denial" or first[case.fact.id]["contains"] for case, axis, _ in talks]
+    written = iter(
+        model.generate_ids(
+            [model.chat_ids(turns) for (*_, turns), wanted in zip(talks, asked, strict=True) if wanted],
+            max((case.probes[0].max_new_tokens or TALK_TOKENS for case in cases), default=TALK_TOKENS),
+            what="asking whether it is true",
         )
-        texts.update({(t[0].fact.id, t[1]): model.decode(ids).strip() for t, ids in zip(some, written, strict=True)})
+    )
     found = []
-    for case, index, probe, _ in talks:
-        key = (case.fact.id, index)
-        text, score = texts.get(key, ""), math.nan
-        if key in texts:
-            score = float((denied if probe.axis == "denial" else reverted)(text, case.fact))
-        found.append(_row(case, index, probe, text, before[key]["text"] if before else text, score))
+    for (case, axis, turns), wanted in zip(talks, asked, strict=True):
+        prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(("user", "assistant", "user"), turns, strict=True))
+        probe = Probe(axis, prompt, case.fact.answers, case.fact.original, "question")
+        text = model.decode(next(written)).strip() if wanted else ""
+        score = float((denied if axis == "denial" else reverted)(text, case.fact)) if wanted else math.nan
+        # the case's own probes come first, and then the distracted one
+        found.append(_row(case, len(case.probes) + 1 + (axis == "reversion"), probe, text, before, score))
     return found
 
 

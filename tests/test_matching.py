@@ -134,6 +134,9 @@ def test_first_clause():
         ("Paris", None),
         ("I cannot say. No idea", None),
         ("Nothing is known", None),  # whole words
+        ("The answer is: False. It is not.", False),
+        ("I'm sorry for any confusion, but no, I was wrong", False),
+        ("True, not false", True),
         ("", None),
     ],
 )

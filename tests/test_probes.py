@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from editbench.eval.fluency import ngram_entropy
-from editbench.eval.probes import ARE_YOU_SURE, FREE_TOKENS, IS_IT_TRUE, MAX_NEW_TOKENS, ask, denied, metrics, reverted
+from editbench.eval.probes import (
+    ARE_YOU_SURE,
+    FREE_TOKENS,
+    IS_IT_TRUE,
+    MAX_NEW_TOKENS,
+    TALK_TOKENS,
+    ask,
+    denied,
+    metrics,
+    reverted,
+)
 from editbench.testing import FACTS, tiny_model
 from editbench.types import AXES, DERIVED_AXES, Case, Fact, Probe
 
@@ -111,7 +121,6 @@ def test_distracted_is_the_first_neighbor_behind_the_fact_against_the_base_on_th
     back = ask(Scripted({**EDITED, BEHIND: "Rome"}, LOGPROBS), [CASE], base)
     found = {name: scores["generation"]["mean"] for name, scores in metrics(back).items() if name.startswith("distracted")}
     assert found == {"distracted": 0.0, "distracted_accuracy": 1.0, "distracted_leak": 0.0}
-    assert metrics(back)["distracted"]["likelihood"]["mean"] == 1.0  # Rome -0.5 against London -1
 
 
 def test_a_case_without_neighbors_has_no_distracted_probe():
@@ -182,7 +191,7 @@ def test_the_same_prompt_is_answered_once():
     found = ask(model, [CASE, other])
     assert len(found) == 14 and len(model.asked) == len(set(model.asked)) == 9
     assert len(model.compared) == len(set(model.compared))
-    assert [row["text"] for row in found[1:7]] == [row["text"] for row in found[8:]]
+    assert [row["text"] for row in found[1:6]] == [row["text"] for row in found[7:12]]
 
 
 def test_a_prompt_is_asked_again_in_the_other_form():
@@ -270,9 +279,9 @@ class Talker(Scripted):
         self.talks.append(list(turns))
         return ["chat", turns[-1]]
 
-    def generate_ids(self, prompts, budget, *, stop_at_newline, what):
+    def generate_ids(self, prompts, budget, *, stop_at_newline=False, what):
         if prompts and prompts[0][0] == "chat":
-            assert not stop_at_newline
+            assert not stop_at_newline and budget == TALK_TOKENS
             return [list(self.turns[question]) for _, question in prompts]
         return super().generate_ids(prompts, budget, stop_at_newline=stop_at_newline, what=what)
 
@@ -388,6 +397,15 @@ def test_a_free_text_is_sampled_from_the_first_opening_and_measured():
     assert again["text"] == free["text"], "seeded"
     found = metrics([free])
     assert found["fluency"]["generation"]["mean"] == pytest.approx(free["generation"]) and "consistency" not in found
+
+
+def test_a_model_that_exploded_is_still_scored():
+    model = tiny_model("llama", chat=True)
+    base = ask(model, [with_openings()])
+    model.model.lm_head.weight.data.fill_(math.nan)
+    rows = ask(model, [with_openings()], base)
+    assert [row["axis"] for row in rows] == [row["axis"] for row in base]
+    assert rows[0]["likelihood"] == 0.0 and rows[1]["text"] == "" and metrics(rows)["efficacy"]["argmax"]["mean"] == 0.0
 
 
 def test_consistency_where_the_corpus_has_texts():
