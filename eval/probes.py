@@ -15,8 +15,9 @@ base. ``likelihood``: mean log-probability per token; a tie scores 0, whichever 
 probe names no second answer. Each case counts the same.
 
 Under ``generation`` alone each case is asked a little more: its first neighborhood prompt behind the fact as a statement
-(``distracted``); of models with a chat template, whether the fact that they have just stated is true (``denial``), and whether
-they are sure of an answer that held the target (``reversion``). Its first ``fluency`` probe is continued.
+(``distracted``), and its first ``fluency`` probe is continued. In every second case a model with a chat template is asked
+whether the fact that it has just stated is true (``denial``), and whether it is sure of an answer that held the target
+(``reversion``).
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from editbench.types import Case, Fact, Probe
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
 TALK_TOKENS = 24
+TALK_EVERY = 2
+"""Conversations are long: every second case has them, so that they cost no more than a third of the other questions."""
 FREE_TOKENS = 90
 """Length of a free text; ROME's has 100 with its prompt."""
 PROTOCOLS = ("generation", "argmax", "likelihood")
@@ -251,10 +254,10 @@ ARE_YOU_SURE = "Are you sure? Answer again."
 def _talk(
     model: LanguageModel, cases: Sequence[Case], rows: Sequence[Mapping[str, Any]], before: Mapping[Any, Any]
 ) -> list[dict[str, Any]]:
-    """Two rows a case: ``denial`` and ``reversion``; the latter is not asked (NaN) where the first answer lacks the target."""
+    """``denial`` and ``reversion`` of every second case; the latter is not asked (NaN) where the answer lacked the target."""
     first = {row["case"]: row for row in rows if row["axis"] == "rewrite"}
     talks = []
-    for case in cases:
+    for case in cases[::TALK_EVERY]:
         fact, answer = case.fact, first[case.fact.id]["text"]
         talks += [
             (case, "denial", [*_stated(fact, fact.target), IS_IT_TRUE]),

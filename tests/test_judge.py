@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tiny import editbench, write_facts, write_model
 
 from editbench.errors import OptionError
 from editbench.eval import judge as judging
@@ -166,6 +167,28 @@ def test_a_redirect_is_not_followed():
 
 def test_no_rows():
     assert judge([], "http://127.0.0.1:1/v1", "tiny") == ([], {"model": "tiny", "judged": 0, "not_judged": 0, "reason": ""})
+
+
+def test_compare_with_a_judge(tmp_path):
+    """Its verdicts are a protocol of their own, one that is missing is told, and the run goes on."""
+    model, facts, run = write_model(tmp_path / "model"), write_facts(tmp_path / "facts.jsonl"), tmp_path / "run"
+    command = ["compare", "--methods", "base", "--model", model, "--corpus", "local", "--data", facts]
+    command += ["-n", 2, "--tasks", "none"]
+    with endpoint(lambda c: "hm" if c["question"].endswith("has the capital") else '{"same": "yes"}') as (url, sent):
+        said = editbench(*command, "--judge", url, "--judge-model", "stub", "--output", run)
+        calls = len(sent)
+        again = editbench(*command, "--judge", url, "--judge-model", "stub", "--output", run)
+        assert len(sent) == calls, "finished cells are kept"
+    assert said.code == again.code == 0, said.err
+    assert "2 answers were not judged; the last reason: the reply is no yes or no" in said.err
+    summary = json.loads(next(run.glob("cells/base-*/summary.json")).read_text())
+    judged = {name: scores["judge"]["mean"] for name, scores in summary["metrics"].items() if "judge" in scores}
+    assert judged == {"efficacy": 1.0, "generalization": None, "specificity": 1.0}
+    # two each of rewrite, paraphrase, neighborhood and distracted
+    assert summary["judge"]["model"] == "stub" and (summary["judge"]["judged"], summary["judge"]["not_judged"]) == (6, 2)
+    assert summary["seconds"]["judge"] >= 0 and "### Protocol judge" in (run / "README.md").read_text()
+    bad = editbench(*command, "--judge", "file:///etc/passwd", "--judge-model", "stub")
+    assert bad.code == 2 and "no http address" in bad.err and "Traceback" not in bad.err
 
 
 @pytest.mark.parametrize(
