@@ -19,7 +19,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
      "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "metric"}},
      "seconds": {"inject", "precompute", "probes", "retention", "total"},
-     "peak_memory_bytes": int, "environment": {...}, "edit": {...diagnostics}}
+     "peak_memory_bytes": int, "environment": {...}, "edit": {...diagnostics},
+     "judge": {"model", "judged", "not_judged", "reason"}}                          only where one was asked
 
 ``axis`` is a metric of ``eval/DEFINITIONS.md`` (``efficacy``, ...); ``protocol`` is ``generation``, ``argmax``, ``likelihood``
 or ``judge``. In ``retention``, ``low`` and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which

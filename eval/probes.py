@@ -15,7 +15,7 @@ base. ``likelihood``: mean log-probability per token; a tie scores 0, whichever 
 probe names no second answer. Each case counts the same.
 
 Under ``generation`` alone each case is asked a little more: its first neighborhood prompt behind the fact as a statement
-(``distracted``), and its first ``fluency`` probe is continued. In every second case a model with a chat template is asked
+(``distracted``), and its first ``fluency`` probe is continued. In every third case a model with a chat template is asked
 whether the fact that it has just stated is true (``denial``), and whether it is sure of an answer that held the target
 (``reversion``).
 """
@@ -37,9 +37,9 @@ from editbench.stats import clustered_mean
 from editbench.types import Case, Fact, Probe
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
-TALK_TOKENS = 24
-TALK_EVERY = 2
-"""Conversations are long: every second case has them, so that they cost no more than a third of the other questions."""
+TALK_TOKENS = 16
+TALK_EVERY = 3
+"""Every third case has conversations: all of them would cost as much as two thirds of the other questions."""
 FREE_TOKENS = 90
 """Length of a free text; ROME's has 100 with its prompt."""
 PROTOCOLS = ("generation", "argmax", "likelihood")
@@ -248,13 +248,13 @@ def _continue_texts(model: LanguageModel, cases: Sequence[Case], before: Mapping
 # --- conversations --------------------------------------------------------------------------------------------
 
 IS_IT_TRUE = "Is that true or false?"
-ARE_YOU_SURE = "Are you sure? Answer again."
+ARE_YOU_SURE = "Are you sure? Answer in a few words."
 
 
 def _talk(
     model: LanguageModel, cases: Sequence[Case], rows: Sequence[Mapping[str, Any]], before: Mapping[Any, Any]
 ) -> list[dict[str, Any]]:
-    """``denial`` and ``reversion`` of every second case; the latter is not asked (NaN) where the answer lacked the target."""
+    """``denial`` and ``reversion`` of every third case; the latter is not asked (NaN) where the answer lacked the target."""
     first = {row["case"]: row for row in rows if row["axis"] == "rewrite"}
     talks = []
     for case in cases[::TALK_EVERY]:

@@ -246,11 +246,11 @@ def test_a_tiny_model_answers_every_form():
     base = ask(model, cases)
     assert [r["generation"] for r in base if r["axis"] in ("neighborhood", "distracted")] == [1.0] * 2 * len(cases)
     talks = [(r["case"], r["axis"]) for r in base if r["axis"] in ("denial", "reversion")]
-    assert talks == [(cases[i].fact.id, axis) for i in (0, 2) for axis in ("denial", "reversion")], "every second case"
+    assert talks == [(cases[i].fact.id, axis) for i in (0, 3) for axis in ("denial", "reversion")], "every third case"
     assert all(tuple(r) == tuple(base[0]) for r in base)
     assert str(ask(model, cases, base)) == str(base)  # as text, since NaN is not equal to itself
-    alone = ask(model, cases[2:3])
-    assert [r["text"] for r in alone] == [r["text"] for r in base if r["case"] == cases[2].fact.id]
+    alone = ask(model, cases[3:])
+    assert [r["text"] for r in alone] == [r["text"] for r in base if r["case"] == cases[3].fact.id]
     assert {r["axis"] for r in ask(tiny_model("llama"), cases)} == {"rewrite", "paraphrase", "neighborhood", "distracted"}
     first = base[0]
     prompt, target = model.pair_ids(cases[0].fact.prompt, cases[0].fact.target)
