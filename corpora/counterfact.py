@@ -15,7 +15,9 @@ class CounterFact(Published):
     """Cloze facts with two paraphrases and ten neighbors each (in EasyEdit's form: one and one).
 
     As in the paper, a neighborhood prompt's answer is the fact's own original one (the neighbors share it) and its
-    distractor is the target. Attribute, generation and distracting-neighborhood prompts are not read.
+    distractor is the target. Generation prompts become ``fluency`` probes. The texts that consistency is measured against
+    lie in a file of their own at the publisher (attribute_snippets.json); a record may bring them as ``attribute_snippets``,
+    a list of texts. Attribute and distracting-neighborhood prompts are not read.
     """
 
     summary = "counterfactual triples about Wikidata subjects (ROME, 21,919 records)"
@@ -53,7 +55,15 @@ def _from_rome(fact_id: str, record: Mapping[str, Any]) -> Case:
         field = f"{axis}_prompts"
         prompts = texts_in(record[field], field) if record.get(field) else []
         probes += [Probe(axis, prompt, (answer,), distractor) for prompt in prompts]
-    return Case.build(fact, [*probes, *one_hop_probes(record)])
+    return Case.build(fact, [*probes, *one_hop_probes(record), *_openings(record, target)])
+
+
+def _openings(record: Mapping[str, Any], target: str) -> list[Probe]:
+    """A fluency probe for each generation prompt; the ten of a record are three or four, repeated."""
+    prompts, texts = (
+        texts_in(record[field], field) if record.get(field) else [] for field in ("generation_prompts", "attribute_snippets")
+    )
+    return [Probe("fluency", prompt, (target,), references=tuple(texts)) for prompt in dict.fromkeys(prompts)]
 
 
 def _from_easyedit(fact_id: str, record: Mapping[str, Any]) -> Case:

@@ -42,6 +42,10 @@ def compare(
     regime: tools.Regime = "batch",
     curve: tools.Curve = "",
     diagnostics: tools.Diagnostics = "",
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint that judges the answers, too.")
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge's name there; its key comes from OPENAI_API_KEY.")] = None,
     seed: Seed = 0,
     option: Annotated[
         list[str], typer.Option(metavar="METHOD.KEY=VALUE", help="A method's own option, or a variant's; repeatable.")
@@ -61,6 +65,7 @@ def compare(
         names, tools.method_options(option), tasks, task_data, output, as_json, tuned, model=model, corpus=corpus, data=data,
         n=n, part=part, limit=limit or None, regime=regime, curve=tools.fact_counts(curve), seed=seed, precision=precision,
         allow_conflicts=allow_conflicts, layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
+        judge=judge, judge_model=judge_model,
     )  # fmt: skip
     if curve:
         from editbench import console
@@ -563,6 +568,8 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     for summary in summaries:
         for warning in summary.get("edit", {}).get("warnings", ()):
             console.say(f"{summary['method']}: {warning}")
+        if missed := summary.get("judge", {}).get("not_judged"):
+            console.say(f"{summary['method']}: {missed} answers were not judged; the last reason: {summary['judge']['reason']}")
 
 
 def _show_texts(

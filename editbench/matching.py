@@ -11,6 +11,8 @@ import unicodedata
 from collections.abc import Iterable
 
 _ARTICLES = {"a", "an", "the"}
+_YES = frozenset("yes yeah true correct right sure certain".split())
+_NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
 
 
 def normalise(text: str) -> str:
@@ -47,3 +49,12 @@ def first_clause(text: str) -> str:
     A full stop ends a clause only after three letters or digits, so that "St.", "U.S." and "1." do not.
     """
     return normalise(re.split(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|\n", re.sub(r"^\W+", "", text), maxsplit=1)[0])
+
+
+def yes_or_no(text: str) -> bool | None:
+    """What the first sentence of ``text`` says to a yes/no or true/false question; ``None`` where it says neither.
+
+    The first word of assent or denial decides: "That is not true" and "No, it is true that ..." are both a no.
+    """
+    words = normalise(re.split(r"[.!?](?=\s|$)|\n", text.strip(), maxsplit=1)[0]).split()
+    return next((word in _YES for word in words if word in _YES | _NO), None)

@@ -133,6 +133,12 @@ class LanguageModel:
     def prompt_ids(self, prompt: str, form: str = "cloze", context: str | None = None) -> list[int]:
         return text.ids(self.tokenizer, self.render(prompt, form, context))
 
+    def chat_ids(self, turns: Sequence[str]) -> list[int]:
+        """Ids of a conversation, the user's turns and the model's alternately, up to where the model's next turn begins."""
+        note = self.context_for(turns[0]) if self.context_for else None
+        first = f"{note}\n\n{turns[0]}" if note else turns[0]
+        return text.ids(self.tokenizer, text.render_chat(self.tokenizer, [first, *turns[1:]]))
+
     def pair_ids(
         self, prompt: str, target: str, form: str = "cloze", context: str | None = None, prefix: str = ""
     ) -> tuple[list[int], list[int]]:

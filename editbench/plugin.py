@@ -208,7 +208,7 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     neighborhood probes that ask what another chosen fact changes: they must move.
 
     Raises:
-        DataError: ``n`` is larger than the part.
+        DataError: ``n`` cases are asked of a part that is empty or smaller.
     """
     if part not in ("dev", "test"):
         raise DataError(f"Slice {part!r} is neither 'dev' nor 'test'.")
@@ -223,6 +223,12 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     order = sorted(groups.values(), key=lambda group: group[0].fact.id)
     random.Random(seed).shuffle(order)
     chosen = [case for group in order for case in group]
+    if n is not None and not chosen:
+        other = "test" if part == "dev" else "dev"
+        raise DataError(
+            f"The {part} slice is empty: the {len(cases)} cases of the corpus are all in the {other} slice, or there are none. "
+            f"Use the {other} slice, or a larger corpus."
+        )
     if n is not None and n > len(chosen):
         raise DataError(
             f"-n {n} is more than the {len(chosen)} cases of the {part} slice ({len(cases)} in the corpus). Use a smaller -n."

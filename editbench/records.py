@@ -25,12 +25,13 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
      "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
+     "judge": {"model", "judged", "not_judged", "reason"},                         only where one was asked
      "tables": {name: SHA-256 of its parquet file}, "digest": hash of all of the above}
 
-``axis`` is ``efficacy``, ``generalization``, ``specificity``, ``portability`` or ``in_context``, or one of these over one kind
-of probes alone, ``portability/KIND``; ``protocol`` is ``generation``, ``argmax`` or ``likelihood``. In ``retention``, ``low``
-and ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count
-the documents that scored at least 0.5 before and less after, and the other way.
+``axis`` is a metric of ``eval/DEFINITIONS.md`` (``efficacy``, ...), or one over one kind of probes alone,
+``portability/KIND``; ``protocol`` is ``generation``, ``argmax``, ``likelihood`` or ``judge``. In ``retention``, ``low`` and
+``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count the
+documents that scored at least 0.5 before and less after, and the other way.
 A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``. The hash of the model is that of its
 weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables`` and ``digest``
 were stored are read all the same.

@@ -68,6 +68,9 @@ class RunConfig:
     """Names of what is measured beside the scores; see ``eval/diagnostics.py``."""
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Method whose ``options`` were searched for, to the record of that search; see ``tune.py``."""
+    judge: str | None = None
+    """The address of a language model that judges the answers, too; see ``eval/judge.py``."""
+    judge_model: str | None = None
 
     def __post_init__(self) -> None:
         regimes.check_curve(self.regime, self.curve, self.n)
@@ -144,6 +147,7 @@ def plan(config: RunConfig) -> Plan:
         except (TypeError, ValueError) as error:
             raise PluginError(f"The options of method {name!r} cannot be recorded as JSON: {error}.") from error
     registry.get("eval", "check-diagnostics")(config.diagnostics)
+    registry.get("eval", "check-judge")(config.judge, config.judge_model)
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
@@ -185,6 +189,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "regime": config.regime,
             "seed": config.seed,
             "limit": config.limit,
+            **({"judge": {"model": config.judge_model}} if config.judge else {}),
             "environment": {**environment(), "code": code_digest(), "threads": torch.get_num_threads(),
                             "device": model.device.type},
         }  # fmt: skip
@@ -257,6 +262,7 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
         SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
         config.seed, list(config.tasks), the_plan.task_digests, config.limit,
         *([list(config.diagnostics)] if config.diagnostics else []), *([list(config.curve)] if config.curve else []),
+        *([{"judge": config.judge, "model": config.judge_model}] if config.judge else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -268,12 +274,15 @@ def _cell(
 ) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
     config, cases = the_plan.config, the_plan.cases
     base_probes, base_samples = base.measure()
-    diagnosed = {}
+    diagnosed, judged = {}, {}
     with Meter(model) as meter:
         with meter.phase("precompute"):
             method.prepare(model)
         done = regimes.inject(config.regime, config.curve, method, model, cases, base, meter.phase)
         last = done.points[-1]
+        if config.judge:
+            with meter.phase("judge"):
+                last.probes, judged = registry.get("eval", "judge")(last.probes, config.judge, config.judge_model)
         if config.diagnostics:
             with meter.phase("diagnostics"):
                 diagnosed = registry.get("eval", "diagnostics")(
@@ -301,6 +310,7 @@ def _cell(
         **({"trajectory": done.trajectory} if done.trajectory else {}),
         **({"curve": _curve(done.points, cases, base_samples, config.seed)} if config.curve else {}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
+        **({"judge": judged} if judged else {}),
     }
     tables = {
         "probes": _beside(last.probes, base_probes, ("case", "probe"), registry.get("eval", "protocols")),
@@ -489,11 +499,8 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
-    found = asdict(config)
-    for late in ("diagnostics", "curve", "tuned"):  # so that runs from before there were any are found again
-        if not found[late]:
-            del found[late]
-    return found
+    later = ("diagnostics", "curve", "tuned", "judge", "judge_model")  # left out where not used: older runs are found again
+    return {name: value for name, value in asdict(config).items() if value or name not in later}
 
 
 def save_cases(path: Path, the_plan: Plan) -> None:

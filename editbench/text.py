@@ -39,12 +39,17 @@ def render(tokenizer: Any, prompt: str, form: str, context: str | None = None, p
     if tokenizer.chat_template is None:
         opening = "Question: "
         return Rendered(f"{opening}{body}\nAnswer:", len(opening) + len(body) - len(prompt), True, " ")
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": body}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    text = render_chat(tokenizer, [body]).text
     if prompt not in text:
         raise ModelError("The chat template does not repeat the user's text. Pass chat=False to ask questions without it.")
     return Rendered(text, text.rindex(prompt), False, "")
+
+
+def render_chat(tokenizer: Any, turns: Sequence[str]) -> Rendered:
+    """A conversation up to where the model's next turn begins; ``turns`` are the user's and the model's alternately."""
+    messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return Rendered(text, len(text), False, "")
 
 
 def ids(tokenizer: Any, rendered: Rendered) -> list[int]:

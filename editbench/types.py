@@ -10,7 +10,10 @@ from typing import Any
 
 from editbench.errors import DataError, FactError
 
-AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context")
+AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
+"""What a probe of a corpus can ask."""
+DERIVED_AXES = ("distracted", "denial", "reversion")
+"""What ``eval/`` makes of a case by itself, so that no corpus has to."""
 FORMS = ("cloze", "question")
 
 
@@ -116,8 +119,9 @@ class Probe:
     """One question put to the edited model, with its expected answers and its axis."""
 
     axis: str
-    """``rewrite``, ``paraphrase``, ``neighborhood`` (must not move), ``portability`` (what follows from the fact) or
-    ``in_context`` (a skill: everything needed stands in the prompt, and no fact of the corpus helps)."""
+    """``rewrite``, ``paraphrase``, ``neighborhood`` (must not move), ``portability`` (what follows from the fact),
+    ``in_context`` (a skill: everything needed stands in the prompt, and no fact of the corpus helps) or ``fluency``
+    (the opening of a free text about the subject)."""
     prompt: str
     answers: tuple[str, ...]
     """Accepted answers; the first is the canonical one."""
@@ -130,9 +134,11 @@ class Probe:
     """Room for the answer, where the protocol's own does not do."""
     kind: str | None = None
     """What the question takes within its axis, in the source's words ("Subject_Aliasing"); metrics are split by it."""
+    references: tuple[str, ...] = ()
+    """Real texts about the target, with which a free text is compared; only of ``fluency`` probes."""
 
     def __post_init__(self) -> None:
-        if self.axis not in AXES:
+        if self.axis not in AXES + DERIVED_AXES:
             raise DataError(f"Probe axis {self.axis!r} is not one of {', '.join(AXES)}.")
         if self.form not in FORMS:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
@@ -144,12 +150,17 @@ class Probe:
             raise DataError(f"{what} answers must be a list of texts, got {self.answers!r}.")
         if not _are_texts(self.needs):
             raise DataError(f"{what} needs must be a list of fact ids, got {self.needs!r}.")
+        if not _are_texts(self.references):
+            raise DataError(f"{what} references must be a list of texts, got {self.references!r}.")
         object.__setattr__(self, "needs", tuple(self.needs))
+        object.__setattr__(self, "references", tuple(self.references))
         if self.max_new_tokens is not None and (not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1):
             raise DataError(f"{what} max_new_tokens must be a whole number of at least 1, got {self.max_new_tokens!r}.")
         answers = tuple(_clean(a, f"{what} answer", DataError) for a in self.answers if a.strip())
-        if not self.prompt.strip() or not answers:
-            raise DataError(f"A {self.axis} probe needs a prompt and an answer, got {self.prompt!r} and {self.answers!r}.")
+        if not self.prompt.strip():
+            raise DataError(f"{what} prompt is empty. Give it the question, or leave the probe out.")
+        if not answers:
+            raise DataError(f"The {self.axis} probe {self.prompt!r} has no expected answer. Give it at least one in 'answers'.")
         object.__setattr__(self, "prompt", _clean(self.prompt, f"{what} prompt", DataError))
         object.__setattr__(self, "answers", answers)
         if self.distractor is not None:
@@ -169,8 +180,18 @@ class Case:
     def build(
         cls, fact: Fact, probes: Iterable[Probe] = (), group: str | None = None, max_new_tokens: int | None = None
     ) -> Case:
-        """The case of ``fact``: its rewrite probe, derived from the fact, then ``probes``."""
+        """The case of ``fact``: its rewrite probe, derived from the fact, then ``probes``.
+
+        Raises:
+            DataError: a probe of an axis that the evaluation makes by itself.
+        """
         rewrite = Probe("rewrite", fact.prompt, fact.answers, fact.original, fact.form, max_new_tokens=max_new_tokens)
+        probes = tuple(probes)
+        if own := next((probe.axis for probe in probes if probe.axis in DERIVED_AXES), None):
+            raise DataError(
+                f"Fact {fact.id!r} has a probe of axis {own!r}, which editbench makes of every fact by itself. Leave it out; "
+                f"a corpus gives {', '.join(AXES)}."
+            )
         return cls(fact, (rewrite, *probes), group)
 
     def to_dict(self) -> dict[str, Any]:

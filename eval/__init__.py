@@ -4,6 +4,8 @@ BUILTINS = {
     "probes": "editbench.eval.probes:ask",
     "metrics": "editbench.eval.probes:metrics",
     "protocols": "editbench.eval.probes:PROTOCOLS",
+    "judge": "editbench.eval.judge:judge",
+    "check-judge": "editbench.eval.judge:check_endpoint",
     "retention": "editbench.eval.retention:evaluate",
     "task-digest": "editbench.eval.retention:data_digest",
     "task-names": "editbench.eval.retention:task_names",

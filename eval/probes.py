@@ -1,4 +1,4 @@
-"""Asks every probe of every case, and turns the answers into efficacy, generalization and specificity.
+"""Asks every probe of every case, and turns the answers into metrics. Each metric's formula: ``DEFINITIONS.md``.
 
 | metric | probes | ``generation`` scores 1 if | ``likelihood`` scores 1 if |
 |---|---|---|---|
@@ -11,24 +11,41 @@
 ``generation``: greedy, ended by the model (EOS; for a cloze also the end of the line) or after ``MAX_NEW_TOKENS`` (or the
 probe's own number); matching as in ``editbench.matching``. ``argmax``: teacher-forced, the expected answer is given token by
 token; 1 if each of its tokens is the most probable one, for neighborhood probes if the most probable ones are those of the
-base (EasyEdit's rewrite accuracy is the share of tokens instead). ``likelihood``: mean log-probability per token, strict
-comparison, as ROME's ES, PS and NS except for the length of the prompt; undefined (NaN) where a probe names no second
-answer. Each case counts the same. Where a corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
+base. ``likelihood``: mean log-probability per token; a tie scores 0, whichever answer should win; undefined (NaN) where a
+probe names no second answer. Each case counts the same. Where a corpus names kinds of probes, ``METRIC/KIND`` is the metric
+over that kind alone.
+
+Under ``generation`` alone each case is asked a little more: its first neighborhood prompt behind the fact as a statement
+(``distracted``), and its first ``fluency`` probe is continued. In a third of the cases a model with a chat template is asked
+whether the fact that it has just stated is true (``denial``), and whether it is sure of an answer that held the target
+(``reversion``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import harmonic_mean
 from typing import Any, NamedTuple
 
-from editbench.matching import contains, exact, same_answer
-from editbench.models import LanguageModel
+import torch
+
+from editbench.eval.fluency import consistency, ngram_entropy
+from editbench.matching import contains, exact, same_answer, yes_or_no
+from editbench.models import LanguageModel, NotFiniteError
 from editbench.stats import clustered_mean
-from editbench.types import Case, Probe
+from editbench.types import Case, Fact, Probe, digest
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
+TALK_TOKENS = 16
+TALK_SHARE = 3
+"""A third of the cases, by the hash of their ids, has conversations: those of all would cost two thirds of the other probes."""
+FREE_TOKENS = 90
+"""Length of a free text; ROME's has 100 with its prompt."""
 PROTOCOLS = ("generation", "argmax", "likelihood")
+KEPT = ("neighborhood", "distracted")
+"""Axes on which the base's own answer is the one to give."""
 METRICS = {
     "efficacy": "rewrite",
     "generalization": "paraphrase",
@@ -36,46 +53,101 @@ METRICS = {
     "portability": "portability",
     "in_context": "in_context",
 }
+"""Metrics of all protocols, and the axis that each is the mean of."""
+MORE_METRICS = {
+    **{f"{name}_exact": (METRICS[name], "generation", "exact") for name in METRICS if METRICS[name] not in KEPT},
+    **{f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy") for name in METRICS if METRICS[name] not in KEPT},
+    "specificity_tokens_rome": ("neighborhood", "argmax", "token_accuracy"),
+    "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
+    "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
+    "target_leak": ("neighborhood", "generation", "target_leaked"),
+    "distracted": ("distracted", "generation", "generation"),
+    "distracted_accuracy": ("distracted", "generation", "contains"),
+    "distracted_leak": ("distracted", "generation", "target_leaked"),
+    "denial": ("denial", "generation", "generation"),
+    "reversion": ("reversion", "generation", "generation"),
+    "fluency": ("fluency", "generation", "generation"),
+    "consistency": ("fluency", "generation", "consistency"),
+}
+"""Metrics of one protocol: their axis, the protocol, and the column of the rows that each is the mean of."""
 
 
 def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
     """One row per probe: what was asked, what the model wrote, and its scores. ``base``: the rows of the unedited model.
 
-    A row's ``generation``, ``argmax`` and ``likelihood`` are 1.0, 0.0 or NaN, as defined above.
+    A row's ``generation``, ``argmax`` and ``likelihood`` are 1.0, 0.0 or NaN, as defined above; of a ``fluency`` row
+    ``generation`` is an entropy in bits. The rows of the cases' own questions come first, in order.
     """
-    asked = [(case, index, probe) for case in cases for index, probe in enumerate(case.probes)]
+    before = {(row["case"], row["probe"]): row for row in base or ()}
+    rows = _ask_questions(model, cases, before)
+    rows += _distract(model, cases, before) + _continue_texts(model, cases, before)
+    return rows + (_talk(model, cases, rows, before) if model.chat else [])
+
+
+def _row(
+    case: Case, index: int, probe: Probe, text: str, before: Mapping[Any, Any], score: float | None = None, **scores: Any
+) -> dict[str, Any]:
+    """All columns; ``score`` is that under ``generation`` where it is not the usual one, ``scores`` those of some axes."""
+    base_text = before[case.fact.id, index]["text"] if before else text
+    if score is None:
+        kept = probe.axis in KEPT
+        score = float(same_answer(text, base_text, probe.answers) if kept else contains(text, probe.answers))
+    return {
+        "case": case.fact.id,
+        "probe": index,
+        "axis": probe.axis,
+        "kind": probe.kind,
+        "form": probe.form,
+        "prompt": probe.prompt,
+        "answers": list(probe.answers),
+        "distractor": probe.distractor,
+        "text": text,
+        "base_text": base_text,
+        "generation": score,
+        "argmax": math.nan,
+        "likelihood": math.nan,
+        "contains": contains(text, probe.answers),
+        "exact": exact(text, probe.answers),
+        "target_leaked": probe.axis in KEPT and contains(text, case.fact.answers),
+        "answer_logprob": math.nan,
+        "distractor_logprob": math.nan,
+        "argmax_ids": [],
+        "token_accuracy": math.nan,
+        "token_agreement": math.nan,
+        "consistency": math.nan,
+        **scores,
+    }
+
+
+# --- questions ------------------------------------------------------------------------------------------------
+
+
+def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """The cases' own probes."""
+    asked = [(case, i, probe) for case in cases for i, probe in enumerate(case.probes) if probe.axis != "fluency"]
     texts = _answers(model, [probe for _, _, probe in asked])
     forced = _forced(model, [probe for _, _, probe in asked])
     rows = []
-    for i, (case, index, probe) in enumerate(asked):
-        base_text = texts[i] if base is None else base[i]["text"]
-        wanted = forced[i].target if probe.axis != "neighborhood" else forced[i].best if base is None else base[i]["argmax_ids"]
-        right = contains(texts[i], probe.answers)
-        kept = same_answer(texts[i], base_text, probe.answers)
+    for (case, index, probe), text, found in zip(asked, texts, forced, strict=True):
+        base_best = before[case.fact.id, index]["argmax_ids"] if before else found.best
+        right, same = _share(found.best, found.target), _share(found.best, base_best)
         rows.append(
-            {
-                "case": case.fact.id,
-                "probe": index,
-                "axis": probe.axis,
-                "kind": probe.kind,
-                "form": probe.form,
-                "prompt": probe.prompt,
-                "answers": list(probe.answers),
-                "distractor": probe.distractor,
-                "text": texts[i],
-                "base_text": base_text,
-                "generation": float(kept if probe.axis == "neighborhood" else right),
-                "argmax": float(forced[i].best == list(wanted)),
-                "likelihood": forced[i].likelihood,
-                "contains": right,
-                "exact": exact(texts[i], probe.answers),
-                "target_leaked": probe.axis == "neighborhood" and contains(texts[i], case.fact.answers),
-                "answer_logprob": forced[i].answer,
-                "distractor_logprob": forced[i].distractor,
-                "argmax_ids": forced[i].best,
-            }
-        )
+            _row(
+                case, index, probe, text, before,
+                argmax=float((same if probe.axis in KEPT else right) == 1),
+                likelihood=found.likelihood,
+                answer_logprob=found.answer,
+                distractor_logprob=found.distractor,
+                argmax_ids=found.best,
+                token_accuracy=right,
+                token_agreement=same,
+            )
+        )  # fmt: skip
     return rows
+
+
+def _share(ids: Sequence[int], wanted: Sequence[int]) -> float:
+    return sum(a == b for a, b in zip(ids, wanted, strict=True)) / len(wanted)
 
 
 def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
@@ -129,28 +201,151 @@ def _forced(model: LanguageModel, probes: Sequence[Probe]) -> list[Forced]:
     return found
 
 
-def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
-    """Metric -> protocol -> mean with its 95 % interval, clustered by case; metrics without a probe are left out."""
-    found = {}
-    for name, axis in METRICS.items():
-        chosen = [row for row in rows if row["axis"] == axis]
-        if not chosen:
-            continue
-        found[name] = _by_protocol(chosen, seed)
-        for kind in sorted({row["kind"] for row in chosen} - {None}):
-            found[f"{name}/{kind}"] = _by_protocol([row for row in chosen if row["kind"] == kind], seed)
-        if name == "specificity":
-            clusters = [row["case"] for row in chosen]
-            accuracy = clustered_mean([float(row["contains"]) for row in chosen], clusters, seed=seed)
-            leak = clustered_mean([float(row["target_leaked"]) for row in chosen], clusters, seed=seed)
-            found["neighborhood_accuracy"] = {"generation": accuracy.to_dict(protocol="generation")}
-            found["target_leak"] = {"generation": leak.to_dict(protocol="generation")}
+# --- distraction ----------------------------------------------------------------------------------------------
+
+
+def _distract(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """The first neighborhood prompt of each case, behind the fact as a statement.
+
+    So CounterFact+ (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553) shows that an edit leaks once it is mentioned.
+    """
+    asked = []
+    for case in cases:
+        neighbors = [probe for probe in case.probes if probe.axis == "neighborhood"]
+        asked += [
+            (case, replace(probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}")) for probe in neighbors[:1]
+        ]
+    texts = _answers(model, [probe for _, probe in asked])
+    return [_row(case, len(case.probes), probe, text, before) for (case, probe), text in zip(asked, texts, strict=True)]
+
+
+# --- free texts -----------------------------------------------------------------------------------------------
+
+
+def _continue_texts(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """The first fluency probe of each case, continued as ROME does: sampled from the five most probable tokens, past EOS."""
+    asked = []
+    for case in cases:
+        asked += [(case, index, probe) for index, probe in enumerate(case.probes) if probe.axis == "fluency"][:1]
+    if not asked:
+        return []
+    try:
+        written = model.generate_ids(
+            [model.prompt_ids(probe.prompt, probe.form) for _, _, probe in asked], FREE_TOKENS,
+            generator=torch.Generator().manual_seed(0), top_k=5, stop=False, what="continuing texts",
+        )  # fmt: skip
+    except NotFiniteError:  # weights that exploded: nothing can be drawn, and that is the finding
+        written = [[] for _ in asked]
+    texts = [model.decode(ids).strip() for ids in written]
+    agreement = consistency(
+        [f"{probe.prompt} {text}" for (_, _, probe), text in zip(asked, texts, strict=True)],
+        [probe.references for _, _, probe in asked],
+    )
+    return [
+        _row(case, index, probe, text, before, ngram_entropy(f"{probe.prompt} {text}"), consistency=close)
+        for (case, index, probe), text, close in zip(asked, texts, agreement, strict=True)
+    ]
+
+
+# --- conversations --------------------------------------------------------------------------------------------
+
+IS_IT_TRUE = "Is that true or false?"
+ARE_YOU_SURE = "Are you sure? Answer in a few words."
+
+
+def _talk(
+    model: LanguageModel, cases: Sequence[Case], rows: Sequence[Mapping[str, Any]], before: Mapping[Any, Any]
+) -> list[dict[str, Any]]:
+    """``denial`` and ``reversion`` of a third of the cases; the latter is not asked (NaN) where the answer had no target."""
+    first = {row["case"]: row for row in rows if row["axis"] == "rewrite"}
+    talks = []
+    for case in (case for case in cases if int(digest(case.fact.id)[:8], 16) % TALK_SHARE == 0):
+        fact, answer = case.fact, first[case.fact.id]["text"]
+        talks += [
+            (case, "denial", [*_stated(fact, fact.target), IS_IT_TRUE]),
+            (case, "reversion", [*_stated(fact, answer), ARE_YOU_SURE]),
+        ]
+    asked = [axis == "denial" or first[case.fact.id]["contains"] for case, axis, _ in talks]
+    written = iter(
+        model.generate_ids(
+            [model.chat_ids(turns) for (*_, turns), wanted in zip(talks, asked, strict=True) if wanted],
+            max((case.probes[0].max_new_tokens or TALK_TOKENS for case in cases), default=TALK_TOKENS),
+            what="asking whether it is true",
+        )
+    )
+    found = []
+    for (case, axis, turns), wanted in zip(talks, asked, strict=True):
+        prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(("user", "assistant", "user"), turns, strict=True))
+        probe = Probe(axis, prompt, case.fact.answers, case.fact.original, "question")
+        text = model.decode(next(written)).strip() if wanted else ""
+        score = float((denied if axis == "denial" else reverted)(text, case.fact)) if wanted else math.nan
+        # the case's own probes come first, and then the distracted one
+        found.append(_row(case, len(case.probes) + 1 + (axis == "reversion"), probe, text, before, score))
     return found
 
 
-def _by_protocol(rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, dict[str, Any]]:
-    clusters = [row["case"] for row in rows]
+def _stated(fact: Fact, answer: str) -> tuple[str, str]:
+    """The turns of a user who asks for the fact, and of the model that gives ``answer``."""
+    if fact.form == "question":
+        return fact.prompt, answer
+    return f"Complete this sentence: {fact.prompt}", f"{fact.prompt} {answer}"
+
+
+def denied(text: str, fact: Fact) -> bool:
+    """Whether an answer to ``IS_IT_TRUE`` denies the fact: it says no, or names the original and not the target."""
+    names_original = fact.original is not None and contains(text, [fact.original]) and not contains(text, fact.answers)
+    return yes_or_no(text) is False or names_original
+
+
+def reverted(text: str, fact: Fact) -> bool:
+    """Whether an answer to ``ARE_YOU_SURE`` leaves the target: without it, it says no yes, or names the original."""
+    if contains(text, fact.answers):
+        return False
+    return yes_or_no(text) is not True or (fact.original is not None and contains(text, [fact.original]))
+
+
+# --- metrics --------------------------------------------------------------------------------------------------
+
+
+def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metric -> protocol -> mean with its 95 % interval, clustered by case; metrics without a probe are left out.
+
+    Those of ``MORE_METRICS`` are also left out where no row has a score. Rows that were judged have protocol ``judge``, too.
+    """
+
+    def mean(axis: str, column: str, protocol: str, kind: str | None = None) -> dict[str, Any]:
+        chosen = [row for row in rows if row["axis"] == axis and kind in (None, row["kind"])]
+        scores = [float(row[column]) for row in chosen]
+        return clustered_mean(scores, [row["case"] for row in chosen], seed=seed).to_dict(protocol=protocol)
+
+    asked = {row["axis"] for row in rows}
+    protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))
+    found = {}
+    for name, axis in METRICS.items():
+        if axis in asked:
+            kinds = sorted({row["kind"] for row in rows if row["axis"] == axis} - {None})
+            found |= {
+                name if kind is None else f"{name}/{kind}": {p: mean(axis, p, p, kind) for p in protocols}
+                for kind in (None, *kinds)
+            }
+    for name, (axis, protocol, column) in MORE_METRICS.items():
+        if axis in asked and (one := mean(axis, column, protocol))["n"]:
+            found[name] = {protocol: one}
+    if score := counterfact_score(found):
+        found["counterfact_score"] = {"likelihood": score}
+    return found
+
+
+def counterfact_score(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any] | None:
+    """ROME's S: the harmonic mean of ES, PS and NS, which are efficacy, generalization and specificity under ``likelihood``.
+
+    ``None`` where one of the three was not measured; no interval.
+    """
+    parts = [found.get(name, {}).get("likelihood", {}) for name in ("efficacy", "generalization", "specificity")]
+    if any(part.get("mean") is None for part in parts):
+        return None
+    fewest = min(parts, key=lambda part: part["clusters"])
     return {
-        protocol: clustered_mean([row[protocol] for row in rows], clusters, seed=seed).to_dict(protocol=protocol)
-        for protocol in PROTOCOLS
-    }
+        "mean": harmonic_mean([part["mean"] for part in parts]), "low": None, "high": None,
+        "n": sum(part["n"] for part in parts), "clusters": fewest["clusters"], "protocol": "likelihood",
+    }  # fmt: skip

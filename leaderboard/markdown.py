@@ -13,7 +13,19 @@ from urllib.parse import quote
 
 from editbench.errors import RecordError
 from editbench.leaderboard import details
-from editbench.leaderboard.rows import AXES, BASE, BASELINES, MORE_AXES, ahead, axes_of, diagnostics, family, rows, setting
+from editbench.leaderboard.rows import (
+    AXES,
+    BASE,
+    BASELINES,
+    MORE_AXES,
+    ahead,
+    axes_of,
+    diagnostics,
+    family,
+    rows,
+    setting,
+    under_generation,
+)
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
 
@@ -36,6 +48,7 @@ PROTOCOLS = {
     "generation": "does the model write it?",
     "argmax": "is each token of the target the most probable, the target given up to there?",
     "likelihood": "is the target more probable than the old answer?",
+    "judge": "does another language model say that the answer means the same?",
 }
 """The first that was scored makes the headline."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
@@ -95,6 +108,11 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
         parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links)]
     if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
         parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
+    titles, texts = under_generation(summaries, list(labels))
+    if titles:
+        about = "None of it enters the score; definitions in `eval/DEFINITIONS.md`. Fluency in bits."
+        table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
+        parts += ["### More under generation", about, table]
     for other, question in PROTOCOLS.items():
         if other != protocol and scored[other]:
             second = rows(scored[other], other)

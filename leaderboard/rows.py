@@ -14,11 +14,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editbench.errors import RecordError
-from editbench.stats import number
+from editbench.stats import cells_text, number
 
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
 """Metrics of the corpora that have such probes; not part of the score."""
+UNDER_GENERATION = {
+    "efficacy_exact": "Efficacy, exact ↑",
+    "generalization_exact": "Generalization, exact ↑",
+    "neighborhood_accuracy": "Neighbors right ↑",
+    "target_leak": "Target leaked ↓",
+    "distracted": "Distracted ↑",
+    "distracted_leak": "Leaked, distracted ↓",
+    "denial": "Denial ↓",
+    "reversion": "Reversion ↓",
+    "fluency": "Fluency ↑",
+    "consistency": "Consistency ↑",
+}
+"""Metrics of a second table, not part of the score, and their titles."""
 BASE = "base"
 BASELINES = (BASE, "ice")
 """Rows that are references: never bold, and no obstacle to another row's bold."""
@@ -33,6 +46,7 @@ SETTING = {
     "form": ("corpus", "form"),
     "regime": ("regime",),
     "seed": ("seed",),
+    "judge": ("judge", "model"),
 }
 """What all rows of one ranking must share, and where a summary keeps it."""
 
@@ -152,6 +166,14 @@ def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str
         shown.append({"method": labels.get(summary.get("key"), summary["method"]), **values})
     used = [title for title in (shown[0] if shown else ()) if any(row[title] for row in shown)]
     return [{title: row[title] for title in used} for row in shown] if len(used) > 1 else []
+
+
+def under_generation(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Titles of the metrics in ``UNDER_GENERATION`` that a cell of ``keys`` has, and their texts by key."""
+    metrics = {s["key"]: s.get("metrics") or {} for s in summaries}
+    shown = [name for name in UNDER_GENERATION if any(name in metrics[key] for key in keys)]
+    texts = {key: [cells_text(metrics[key].get(name, {}).get("generation")) for name in shown] for key in keys}
+    return [UNDER_GENERATION[name] for name in shown], texts
 
 
 def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

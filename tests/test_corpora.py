@@ -25,6 +25,7 @@ ROME = {
     "paraphrase_prompts": ["Danielle Darrieux, a native", "Danielle Darrieux spoke the language"],
     "neighborhood_prompts": ["Michel Rocard is a native speaker of", "The native language of Montesquieu is"],
     "attribute_prompts": ["not read"],
+    "generation_prompts": ["Danielle Darrieux was born in", "She grew up in", "Danielle Darrieux was born in"],
 }
 EASYEDIT = {
     "case_id": 7,
@@ -97,6 +98,20 @@ def test_counterfact_reads_rome_records(tmp_path, name):
     assert probes(case, "neighborhood")[0] == ("Michel Rocard is a native speaker of", ("French",), "English", "cloze")
     assert probes(case, "portability") == [("Which food is it known for?", ("Pie",), None, "question")]
     assert corpus.skipped == [] and len(corpus.digest) == 64
+
+
+def test_counterfact_passes_openings_once_and_reference_texts_where_there_are_some(tmp_path):
+    texts = ["English is spoken in Kent.", "Many speak it."]
+    (bare, rich), _ = load("counterfact", tmp_path / "cf.json", [ROME, _another(ROME, attribute_snippets=texts)])
+    openings = [("Danielle Darrieux was born in", ("English",), None, "cloze"), ("She grew up in", ("English",), None, "cloze")]
+    assert probes(bare, "fluency") == probes(rich, "fluency") == openings
+    assert [p.references for p in bare.probes if p.axis == "fluency"] == [(), ()]
+    assert [p.references for p in rich.probes if p.axis == "fluency"] == [tuple(texts)] * 2
+
+
+def _another(record, **changes):
+    rewrite = {**record["requested_rewrite"], "subject": "Jean Gabin"}
+    return {**record, "case_id": 8, "requested_rewrite": rewrite, **changes}
 
 
 def test_counterfact_reads_easyedit_records(tmp_path):
@@ -329,7 +344,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.jsonl",
             '{"prompt": "a", "target": "b", "neighborhoods": [{"prompt": "c", "answer": ""}]}',
-            ["A neighborhood probe needs a prompt and an answer"],
+            ["The neighborhood probe 'c' has no expected answer"],
         ),
         (
             "f.jsonl",

@@ -218,6 +218,37 @@ def test_portability_and_in_context_have_columns_where_a_row_has_them(tmp_path):
     assert "Specificity ↑ | Portability ↑ |\n" in likelihood and "0.60 [0.50, 0.70]" in likelihood
 
 
+def test_more_under_generation_has_a_table_of_its_own_and_no_part_in_the_score(tmp_path):
+    cells = [
+        base(),
+        with_more(summary("mixsd"), denial=(0.25, 0.1, 0.4), distracted=(0.5, 0.4, 0.6), fluency=(5.12, 5.0, 5.2)),
+        summary("sft", status="failed", note="no", metrics={}, retention={}),
+    ]
+    plain = rows([base(), summary("mixsd")])
+    ranked = rows(cells)
+    assert [(r["method"], r["score"]) for r in ranked[:1]] == [(r["method"], r["score"]) for r in plain[:1]]
+    page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
+    second = page[page.index("### More under generation") : page.index("### Protocol")]
+    assert "| Method | Distracted ↑ | Denial ↓ | Fluency ↑ |" in second and "Reversion" not in page
+    assert line(second, "mixsd").endswith("| 0.50 [0.40, 0.60] | 0.25 [0.10, 0.40] | 5.12 [5.00, 5.20] |")
+    assert line(second, "base").endswith("| – | – | – |") and line(second, "sft").endswith("| – | – | – |")
+    assert "Denial" not in page[: page.index("### More under generation")]
+    assert "More under generation" not in render([write(tmp_path / "old", base(), summary("mixsd"))], tmp_path / "README.md")
+
+
+def test_judged_scores_are_ranked_apart_and_two_judges_never_together(tmp_path):
+    def judged(name, key, by):
+        one = {**summary(name, key), "judge": {"model": by, "judged": 3, "not_judged": 0, "reason": ""}}
+        one["metrics"]["efficacy"]["judge"] = metric(0.4, 0.3, 0.5, "judge")
+        return one
+
+    page = render([write(tmp_path / "run", judged("mixsd", "a", "one"))], tmp_path / "README.md")
+    table = page[page.index("### Protocol judge") :]
+    assert "ranked apart" in table and "| 0.40 [0.30, 0.50] |" in line(table, "mixsd")
+    with pytest.raises(RecordError, match="judge"):
+        rows([judged("mixsd", "a", "one"), judged("sft", "b", "two")])
+
+
 def test_the_terminal_cuts_no_number_off(capsys):
     name = "mixsd@lam=0.3,lr=1e-5,epochs=14,batch_size=8"
     one = with_more(summary(name), portability=(0.9, 0.8, 1), in_context=(0.3, 0.2, 0.4))

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from editbench.matching import contains, exact, first_clause, normalise, same_answer
+from editbench.matching import contains, exact, first_clause, normalise, same_answer, yes_or_no
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,29 @@ def test_first_clause():
     assert first_clause("Version 2.5 is out. Yes.") == "version 2 5 is out"
     assert first_clause("1,000 people; more") == "1 000 people"
     assert first_clause("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Yes.", True),
+        ("yes, but not always", True),
+        ("That is correct", True),
+        ("I am sure of it", True),
+        ("No.", False),
+        ("No, it is true that Paris is the capital", False),
+        ("That is not true", False),
+        ("It isn't.", False),
+        ("This is incorrect.", False),
+        ("I am not sure", False),
+        ("Paris", None),
+        ("I cannot say. No idea", None),
+        ("Nothing is known", None),  # whole words
+        ("The answer is: False. It is not.", False),
+        ("I'm sorry for any confusion, but no, I was wrong", False),
+        ("True, not false", True),
+        ("", None),
+    ],
+)
+def test_yes_or_no(text, said):
+    assert yes_or_no(text) is said

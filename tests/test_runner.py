@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -174,6 +175,28 @@ def test_a_plan_builds_methods_and_cases(config):
             runner.plan(replace(config, **changes))
 
 
+def test_a_judge_needs_an_address_and_a_name_and_an_unused_one_leaves_no_trace(config):
+    with pytest.raises(OptionError, match="--judge is given without --judge-model"):
+        runner.plan(replace(config, judge="http://localhost:1/v1"))
+    assert not {"judge", "judge_model", "diagnostics"} & set(runner.identity(config))
+    asked = replace(config, judge="http://localhost:1/v1", judge_model="a")
+    assert {"judge", "judge_model"} <= set(runner.identity(asked))
+    assert runner.default_output(asked, runner.identity(asked)) != runner.default_output(config, runner.identity(config))
+
+
+def test_an_empty_slice_is_told(config, tmp_path):
+    data = write_facts(tmp_path / "one.jsonl", [fact(0)])
+    config = replace(config, data=str(data), n=1)
+    empty = next(part for part in ("dev", "test") if not _cases(config, part))
+    with pytest.raises(DataError, match=f"The {empty} slice is empty: the 1 cases of the corpus are all in the"):
+        runner.plan(replace(config, part=empty))
+
+
+def _cases(config, part):
+    with suppress(DataError):
+        return runner.plan(replace(config, part=part)).cases
+
+
 def test_options_that_no_record_can_hold(config, plug):
     plug(odd=Odd)
     with pytest.raises(PluginError, match="'odd' cannot be recorded as JSON"):
@@ -186,7 +209,8 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         return runner.cell_key(plan, name, plan.methods[name], weights, precision)
 
     classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
-                  "task_data", "allow_conflicts", "layout", "diagnostics", "curve", "tuned"}  # fmt: skip
+                  "task_data", "allow_conflicts", "layout", "diagnostics", "curve", "tuned", "judge",
+                  "judge_model"}  # fmt: skip
     assert set(runner.RunConfig.__dataclass_fields__) == classified, "a new field: say below whether it changes a cell"
     usual = key(config)
     copy = write_facts(tmp_path / "elsewhere.jsonl")
@@ -207,6 +231,8 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         key(replace(config, curve=(1,))),
         key(replace(config, regime="single")),
         key(replace(config, regime="sequential:1")),
+        key(replace(config, judge="http://localhost:1/v1", judge_model="a")),
+        key(replace(config, judge="http://localhost:1/v1", judge_model="b")),
         key(replace(config, tasks=("eb_grammar",))),
         key(replace(config, options={"sft": {"epochs": 3}})),
         key(replace(config, options={})),
@@ -273,7 +299,7 @@ def test_a_run_leaves_complete_cells(config, model, tmp_path):
     assert sft["edit"]["changed_weights"] > 0 and sft["options"]["epochs"] == 2 and base["edit"]["changed_weights"] == 0
 
     probes = read_table(tmp_path / "run", sft["key"], "probes")
-    assert len(probes) == 3 * 3 and set(probes["axis"]) == {"rewrite", "paraphrase", "neighborhood"}
+    assert len(probes) == 3 * 4 and set(probes["axis"]) == {"rewrite", "paraphrase", "neighborhood", "distracted"}
     mean = probes[probes["axis"] == "rewrite"]["generation"].mean()
     assert sft["metrics"]["efficacy"]["generation"]["mean"] == pytest.approx(mean)
     samples = read_table(tmp_path / "run", sft["key"], "retention")

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from editbench.errors import DataError, EditbenchError, FactError
-from editbench.types import Case, Fact, Probe, check_facts, digest
+from editbench.types import DERIVED_AXES, Case, Fact, Probe, check_facts, digest
 
 FACT = Fact("a", "The capital of Australia is", "Sydney", subject="Australia", original="Canberra", aliases=("Sydney City",))
 
@@ -85,15 +85,16 @@ def test_a_fact_round_trips_and_names_itself():
     [
         ({"axis": "rewrites"}, "axis 'rewrites' is not one of rewrite, paraphrase"),
         ({"form": "riddle"}, "form 'riddle' is not one of"),
-        ({"prompt": " "}, "needs a prompt and an answer"),
+        ({"prompt": " "}, "prompt is empty"),
         ({"prompt": None}, "prompt must be text, not NoneType"),
         ({"prompt": 3}, "prompt must be text, not int"),
-        ({"answers": ()}, "needs a prompt and an answer"),
-        ({"answers": (" ",)}, "needs a prompt and an answer"),
+        ({"answers": ()}, "The paraphrase probe 'It is' has no expected answer"),
+        ({"answers": (" ",)}, "has no expected answer"),
         ({"answers": "Sydney"}, "answers must be a list of texts"),
         ({"answers": (3,)}, "answers must be a list of texts"),
         ({"answers": (None,)}, "answers must be a list of texts"),
         ({"answers": None}, "answers must be a list of texts"),
+        ({"references": "a text"}, "references must be a list of texts"),
         ({"distractor": 3}, "distractor must be text, not int"),
         ({"prompt": "\ud800"}, "prompt holds half a character"),
         ({"answers": ("\ud800",)}, "answer holds half a character"),
@@ -131,6 +132,17 @@ def test_a_case_begins_with_its_rewrite_and_round_trips():
 def test_a_case_with_a_bad_probe_is_a_data_error(probe, said):
     with pytest.raises(DataError, match=said):
         Case.from_dict({"id": "a", "prompt": "a is", "target": "b", "probes": [probe]})
+
+
+@pytest.mark.parametrize("axis", DERIVED_AXES)
+def test_a_corpus_cannot_bring_what_the_evaluation_makes(axis):
+    with pytest.raises(DataError, match=f"Fact '{FACT.id}' has a probe of axis '{axis}'.* by itself"):
+        Case.build(FACT, [Probe(axis, "It is", ("so",))])
+
+
+def test_references_of_a_probe_round_trip():
+    case = Case.build(FACT, [Probe("fluency", "Sydney lies", ("Sydney",), references=["One text.", "Another."])])
+    assert case.probes[1].references == ("One text.", "Another.") and Case.from_dict(case.to_dict()) == case
 
 
 def test_facts_that_cannot_be_taught_together():
