@@ -43,6 +43,9 @@ class Published(Corpus):
     """The first part of every id."""
     record_type: ClassVar[type] = dict
     """``dict``, or ``list`` where a record is a list of objects."""
+    one_at_a_time: ClassVar[bool] = False
+    """Whether the source means its records for one edit each, so that one record's neighborhood probe may ask what another one
+    edits. Such a probe is left out, since facts are taught together."""
 
     skipped: list[str]
     """After ``load``: one reason for each record or probe left out, with the record's index in the source."""
@@ -112,7 +115,7 @@ class Published(Corpus):
                 f"{data or self.url}: none of its {len(records):,} records is a {self.name} record; "
                 f"{self.skipped[0] if self.skipped else 'it is empty.'} For a file of your own facts use --corpus local."
             )
-        return cases
+        return [self._unedited(seen, case) for case in cases] if self.one_at_a_time else cases
 
     def _apart(self, index: int, case: Case) -> Case:
         """``case`` with no answer of a neighborhood probe that has the target in it."""
@@ -125,6 +128,17 @@ class Published(Corpus):
                     continue
                 probe = replace(probe, answers=tuple(a for a in probe.answers if not contains(a, case.fact.answers)))
             probes.append(probe)
+        return replace(case, probes=tuple(probes))
+
+    def _unedited(self, seen: Mapping[Any, int], case: Case) -> Case:
+        """``case`` without the neighborhood probes whose prompts other records edit."""
+        probes = []
+        for probe in case.probes:
+            if probe.axis == "neighborhood" and (probe.form, probe.prompt) in seen:
+                other = f"record {seen[probe.form, probe.prompt]} edits it"
+                self.skipped.append(f"record {seen[case.fact.id]}: {probe.prompt!r} must not move, but {other}.")
+            else:
+                probes.append(probe)
         return replace(case, probes=tuple(probes))
 
 

@@ -34,6 +34,7 @@ class ConflictEdit(Published):
     license = "MIT"
     url = "https://raw.githubusercontent.com/zjunlp/PitfallsKnowledgeEditing/main/data/GPT2-XL/composite_edit.json"
     name = "conflictedit"
+    one_at_a_time = True
 
     def read_cases(self, index: int, record: Mapping[str, Any]) -> list[Case]:
         edits, kind = record.get("edits"), record.get("type")

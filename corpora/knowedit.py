@@ -30,6 +30,7 @@ class KnowEdit(Published):
     license = "MIT"
     url = "https://huggingface.co/datasets/zjunlp/KnowEdit/resolve/main/benchmark/wiki_counterfact/test_cf.json"
     name = "knowedit"
+    one_at_a_time = True
 
     def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
         if not {"subject", "prompt", "target_new", *GROUPS} <= set(record):

@@ -63,6 +63,7 @@ class Ripple(Published):
     license = "MIT"
     url = "https://github.com/edenbiran/RippleEdits/raw/main/data/benchmark/popular.json"
     name = "ripple"
+    one_at_a_time = True
 
     def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
         if not isinstance(record.get("edit"), Mapping) or not CRITERIA.keys() & record.keys():

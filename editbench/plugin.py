@@ -18,7 +18,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from editbench.errors import DataError, OptionError
-from editbench.types import Case, Fact, Probe, digest
+from editbench.types import Case, Fact, digest
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -204,8 +204,7 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
 
     A case's place is decided by the hash of its group, else its subject, else its id, so adding a case moves no other one;
     the order within a part depends on ``seed``, the parts do not. Groups stay together, in the corpus's order. Smaller
-    ``n`` give prefixes of larger ones. Probes that need a fact which is not among the chosen ones are left out, and so are
-    neighborhood probes that ask what another chosen fact changes: they must move.
+    ``n`` give prefixes of larger ones. Probes that need a fact which is not among the chosen ones are left out.
 
     Raises:
         DataError: ``n`` cases are asked of a part that is empty or smaller.
@@ -234,9 +233,5 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
             f"-n {n} is more than the {len(chosen)} cases of the {part} slice ({len(cases)} in the corpus). Use a smaller -n."
         )
     chosen = chosen if n is None else chosen[:n]
-    taught, edited = {case.fact.id for case in chosen}, {case.fact.prompt for case in chosen}
-
-    def can_be_asked(probe: Probe) -> bool:
-        return taught.issuperset(probe.needs) and not (probe.axis == "neighborhood" and probe.prompt in edited)
-
-    return [replace(case, probes=tuple(filter(can_be_asked, case.probes))) for case in chosen]
+    taught = {case.fact.id for case in chosen}
+    return [replace(case, probes=tuple(p for p in case.probes if taught.issuperset(p.needs))) for case in chosen]

@@ -9,7 +9,6 @@ import pytest
 from editbench.corpora import BUILTINS
 from editbench.errors import DataError
 from editbench.matching import contains
-from editbench.plugin import slice_cases
 from editbench.registry import get
 from editbench.types import Case, Fact, Probe, check_facts
 
@@ -46,19 +45,6 @@ def test_a_kind_survives_a_file_and_is_left_out_where_there_is_none():
     assert Case.from_dict(case.to_dict()) == case
     with pytest.raises(DataError, match="portability probe's kind must be text, not int"):
         Probe("portability", "Its river", ("Thames",), kind=3)
-
-
-def test_a_slice_asks_no_neighbor_that_another_of_its_facts_changes():
-    def case(number, land, city, neighbor):
-        asked = Probe("neighborhood", f"The capital of {neighbor} is", ("as it was",))
-        return Case.build(Fact(f"f{number}", f"The capital of {land} is", city), [asked], group="one")
-
-    cases = [case(1, "France", "Lyon", "Italy"), case(2, "Italy", "Milan", "Spain"), case(3, "Chad", "Sarh", "Italy")]
-    parts = [slice_cases(cases, part, None, 0) for part in ("dev", "test")]
-    (chosen,) = [part for part in parts if part]
-    assert [[p.prompt for p in one.probes[1:]] for one in chosen] == [[], ["The capital of Spain is"], []]
-    prefix = slice_cases(cases, "dev" if parts[0] else "test", 1, 0)
-    assert [p.axis for p in prefix[0].probes] == ["rewrite", "neighborhood"], "Italy's capital is not edited there"
 
 
 # RippleEdits
@@ -271,6 +257,13 @@ def test_knowedit_leaves_out_what_cannot_be_asked_and_says_so(load):
     assert skipped == [*records, *partly]
 
 
+def test_knowedit_asks_no_neighbor_that_another_record_edits(load):
+    other = {**COUNTERFACT, "prompt": "The gender of Ann is", "target_new": "male", "ground_truth": "female"}
+    (first, second), skipped = load("knowedit", COUNTERFACT, {**other, "locality": {}})
+    assert [p.kind for p in first.probes if p.axis == "neighborhood"] == ["Forgetfulness"]
+    assert skipped == ["record 0: 'The gender of Ann is' must not move, but record 1 edits it."]
+
+
 # ConflictEdit
 
 
@@ -408,9 +401,9 @@ SETS = {
     ("zsre", "zsre/zsre_mend_eval_portability_gpt4.json"): (1008, 29),
     ("zsre", "zsre/ZsRE-test-all.json"): (1244, 73),
     ("knowedit", "zsre/ZsRE-test-all.json"): (1240, 68),
-    ("knowedit", "knowedit/wiki_counterfact_test_cf-generate-10.json"): (864, 48),
+    ("knowedit", "knowedit/wiki_counterfact_test_cf-generate-10.json"): (864, 279),
     ("mquake", "mquake/MQuAKE-CF-3k.json.gz"): (1881, 1689),
-    ("conflictedit", "conflictedit/GPT2-XL/composite_edit.json"): (2430, 786),
+    ("conflictedit", "conflictedit/GPT2-XL/composite_edit.json"): (2430, 866),
     ("templama", "templama_time_editing/time_editing.json"): (2067, 7),
     ("simpleqa", "simpleqa/simple_qa_test_set.csv"): (4326, 0),
 }
@@ -419,7 +412,7 @@ KINDS = {
         ("portability", "Reasoning"): 2159,
         ("portability", "Subject_Aliasing"): 2346,
         ("portability", "Logical_Generalization"): 442,
-        ("neighborhood", "Relation_Specificity"): 5403,
+        ("neighborhood", "Relation_Specificity"): 5172,
         ("neighborhood", "Forgetfulness"): 460,
     },
     "conflictedit/GPT2-XL/composite_edit.json": {("portability", "composite"): 1215},
@@ -458,7 +451,6 @@ def test_published_corpora_pass_the_audit(name, file):
     kinds = Counter((probe.axis, probe.kind) for case in cases for probe in case.probes if probe.kind)
     if file in KINDS:
         assert kinds == KINDS[file]
-    for part in ("dev", "test"):
-        chosen = slice_cases(cases, part, None, 0)
-        edited = {case.fact.prompt for case in chosen}
-        assert not any(p.axis == "neighborhood" and p.prompt in edited for case in chosen for p in case.probes)
+    if corpus.one_at_a_time:
+        edited = {(case.fact.form, case.fact.prompt) for case in cases}
+        assert not any(p.axis == "neighborhood" and (p.form, p.prompt) in edited for case in cases for p in case.probes)
