@@ -287,7 +287,8 @@ def _read_parquet(file: Path) -> pyarrow.Table:
 
     with _in_plain_words(file):
         try:
-            return pyarrow.parquet.read_table(file)
+            with file.open("rb") as source:  # a name with a colon would be read as an address
+                return pyarrow.parquet.read_table(source)
         except FileNotFoundError:
             raise RecordError(f"{file} does not exist.") from None
         except (pyarrow.ArrowInvalid, pyarrow.ArrowIOError) as error:

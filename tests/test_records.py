@@ -46,6 +46,13 @@ def test_a_cell_round_trips(run):
     assert not leftovers(run)
 
 
+def test_a_folder_with_a_colon_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with RunStore("sequential:2").open(CONFIG) as store:
+        store.write_cell("k1", SUMMARY, TABLES)
+    assert [row["case"] for row in read_table("sequential:2", "k1", "probes").to_dict("records")] == ["a", "b"]
+
+
 def test_nan_becomes_null_and_numpy_becomes_plain(tmp_path):
     path = tmp_path / "x.json"
     write_json_atomic(
