@@ -28,10 +28,10 @@ from editbench.errors import EditbenchError, MethodError, OptionError, PluginErr
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.plugin import Method, check_seed, slice_cases
 from editbench.records import RunStore, environment, write_json_atomic
-from editbench.stats import clustered_mean, paired_delta, ratio
+from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
-SCORING = 2
+SCORING = 3
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
 REGIMES = ("batch",)
 
@@ -259,8 +259,8 @@ def _cell(
     summary = {
         "status": "no_effect" if name != "base" and not moved else "done",
         "note": "" if name == "base" or moved else "the edit changes nothing",
-        "metrics": registry.get("eval", "metrics")(probes, seed=config.seed),
-        "retention": retention_scores(samples, base_retention, config.seed),
+        "metrics": registry.get("eval", "metrics")(probes),
+        "retention": retention_scores(samples, base_retention),
         "seconds": meter.seconds,
         "peak_memory_bytes": meter.peak,
         "edit": edit.summary(model),
@@ -341,24 +341,15 @@ class _Baseline:
 
 
 def retention_scores(
-    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], seed: int
+    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Task -> base and edited score, paired difference and ratio, with 95 % intervals."""
     scores: dict[str, dict[str, Any]] = {}
     for task in dict.fromkeys(row["task"] for row in samples):
         after = [row["score"] for row in samples if row["task"] == task]
         before = [row["score"] for row in base if row["task"] == task]
-        mean, delta = clustered_mean(after, seed=seed), paired_delta(after, before, seed=seed)
-        share = ratio(after, before, seed=seed)
         scores[task] = {
-            "base": clustered_mean(before, seed=seed).mean,
-            **mean.to_dict(),
-            "delta": delta.mean,
-            "delta_low": delta.low,
-            "delta_high": delta.high,
-            "ratio": share.mean,
-            "ratio_low": share.low,
-            "ratio_high": share.high,
+            **retained(after, before),
             "metric": next(row["metric"] for row in samples if row["task"] == task),
         }
     return scores

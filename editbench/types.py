@@ -11,6 +11,14 @@ from typing import Any
 from editbench.errors import DataError, FactError
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context")
+METRICS = {
+    "efficacy": "rewrite",
+    "generalization": "paraphrase",
+    "specificity": "neighborhood",
+    "portability": "portability",
+    "in_context": "in_context",
+}
+"""Metric -> the axis of the probes that it is the mean over."""
 FORMS = ("cloze", "question")
 
 

@@ -25,17 +25,10 @@ from typing import Any, NamedTuple
 from editbench.matching import contains, exact, same_answer
 from editbench.models import LanguageModel
 from editbench.stats import clustered_mean
-from editbench.types import Case, Probe
+from editbench.types import METRICS, Case, Probe
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
 PROTOCOLS = ("generation", "argmax", "likelihood")
-METRICS = {
-    "efficacy": "rewrite",
-    "generalization": "paraphrase",
-    "specificity": "neighborhood",
-    "portability": "portability",
-    "in_context": "in_context",
-}
 
 
 def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -128,7 +121,7 @@ def _forced(model: LanguageModel, probes: Sequence[Probe]) -> list[Forced]:
     return found
 
 
-def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
+def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Metric -> protocol -> mean with its 95 % interval, clustered by case; metrics without a probe are left out."""
     found = {}
     for name, axis in METRICS.items():
@@ -138,12 +131,12 @@ def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[
         clusters = [row["case"] for row in chosen]
         scored = {protocol: [row[protocol] for row in chosen] for protocol in PROTOCOLS}
         found[name] = {
-            protocol: clustered_mean(scores, clusters, seed=seed).to_dict(protocol=protocol)
+            protocol: clustered_mean(scores, clusters).to_dict(protocol=protocol)
             for protocol, scores in scored.items()
         }
         if name == "specificity":
-            accuracy = clustered_mean([float(row["contains"]) for row in chosen], clusters, seed=seed)
-            leak = clustered_mean([float(row["target_leaked"]) for row in chosen], clusters, seed=seed)
+            accuracy = clustered_mean([float(row["contains"]) for row in chosen], clusters)
+            leak = clustered_mean([float(row["target_leaked"]) for row in chosen], clusters)
             found["neighborhood_accuracy"] = {"generation": accuracy.to_dict(protocol="generation")}
             found["target_leak"] = {"generation": leak.to_dict(protocol="generation")}
     return found
