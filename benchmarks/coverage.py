@@ -69,9 +69,7 @@ def deltas(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
             before = np.where(change == 0, 0.5, change < 0)  # what an unchanged item scored has no say in a difference
             return paired_delta(before + change, before, cases)
 
-        yield {"n": n, "probes": probes, "gain": gain, "loss": loss} | covered(
-            gain - loss, (interval() for _ in range(DRAWS))
-        )
+        yield {"n": n, "probes": probes, "gain": gain, "loss": loss} | covered(gain - loss, (interval() for _ in range(DRAWS)))
 
 
 def ratios(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -117,7 +115,7 @@ def errors(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
                 found += [paired_p(one, other, cases) for one, other in combinations(methods, 2)]
             return min(holm(found)) <= 0.05
 
-        false = np.mean([table() for _ in range(DRAWS // 8)])
+        false = np.mean([table() for _ in range(DRAWS // 4)])
         cases = np.repeat(range(n), 2)
 
         def pair(difference, n=n, rate=rate, cases=cases):

@@ -258,7 +258,8 @@ def _grids(
 
 
 def _numbered(labels: Sequence[Any], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
-    unique, index = np.unique(np.array([str(label) for label in labels], dtype=str)[kept], return_inverse=True)
+    names = np.asarray(labels)
+    unique, index = np.unique(names[kept].astype(str) if names.dtype == object else names[kept], return_inverse=True)
     return index, unique.size
 
 

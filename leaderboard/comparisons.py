@@ -91,9 +91,7 @@ def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
     return pandas.concat(found, ignore_index=True).assign(seed=summary["seed"]) if found else None
 
 
-def judge(
-    rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataFrame | None], protocol: str
-) -> Verdicts:
+def judge(rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataFrame | None], protocol: str) -> Verdicts:
     """Compares all pairs of ``rivals``, rows of one table, under ``protocol`` or in ``RETENTION``."""
     measured = [r for r in rivals if (r["retention"] if protocol == RETENTION else r["score_of"])]
     if len(measured) < 2:

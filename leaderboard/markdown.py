@@ -224,9 +224,7 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts
     return _table(header, body)
 
 
-def _notes(
-    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts
-) -> list[str]:
+def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
     notes = [UNTUNED] if any(map(_untuned, ranked)) else []
     notes += [PARTIAL] if any(map(_partial, ranked)) else []
     notes += [

@@ -370,7 +370,7 @@ def test_the_terminal_stars_who_is_ahead(tmp_path, capsys):
     for table in console.results(ranked, *(judge(ranked, tables, part) for part in ("generation", RETENTION))):
         console.out().print(table)
     shown = capsys.readouterr().out
-    assert "1.00 [0.80, 1.00] * │" in shown and "+0.00 [-0.09, +0.09] * │" in shown and shown.count(" * │") == 2
+    assert "1.00 [0.81, 1.00] * │" in shown and "+0.00 [-0.09, +0.09] * │" in shown and shown.count(" * │") == 2
     assert "2 comparisons, Holm, 5 %. Detectable with 80 % power: efficacy 0." in " ".join(shown.split())
 
 
