@@ -23,6 +23,7 @@ def pooled(
     first = summaries[0]
     failed = [s for s in summaries if s.get("status") == "failed"]
     items = None if failed or any(table is None for table in tables) else pandas.concat(tables, ignore_index=True)
+    machines = [summary.get("environment") or {} for summary in summaries]
     merged = {
         **first,
         "key": "+".join(s["key"] for s in summaries),
@@ -36,6 +37,7 @@ def pooled(
         "retention": {} if failed else _retention(summaries, items),
         "seconds": {name: _mean([s.get("seconds", {}).get(name) for s in summaries]) for name in first.get("seconds") or ()},
         "peak_memory_bytes": max(s.get("peak_memory_bytes") or 0 for s in summaries) or None,
+        "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
         "diagnostics": {},
     }
     return merged, items
