@@ -539,12 +539,15 @@ def plot(
 def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
     from editbench.leaderboard import details
-    from editbench.leaderboard.rows import diagnostics, rows, setting
+    from editbench.leaderboard.comparisons import RETENTION, items, judge
+    from editbench.leaderboard.rows import diagnostics, rivals, rows, setting
     from editbench.records import jsonable
 
     ranked = rows(summaries)
+    found = {summary["key"]: items(folder, summary) for summary in summaries}
+    verdicts = {part: judge(rivals(ranked), found, part) for part in ("generation", RETENTION)}
     if as_json:
-        print(json.dumps(jsonable({"run": str(folder), "rows": ranked}), indent=2))
+        print(json.dumps(jsonable({"run": str(folder), "rows": ranked, "comparisons": verdicts}), indent=2))
         return
     one = setting(summaries[0])
     about = (
@@ -553,7 +556,7 @@ def _show(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     )
     page = console.out()
     page.print(about, style="bold", markup=False)
-    scores, *others = console.results(ranked)
+    scores, *others = console.results(ranked, *verdicts.values())
     console.fit(page, scores)
     for table in (scores, *others):
         page.print(table)

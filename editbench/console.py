@@ -118,9 +118,10 @@ def fit(page: Console, table: Table) -> None:
         page.width = max(page.width, Measurement.get(page, page.options.update(max_width=10_000), table).maximum)
 
 
-def results(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """The table of scores, and the table of retention by task where tasks were asked."""
-    scores = Table()
+def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list[Table]:
+    """The table of scores, and the table of retention by task where tasks were asked, with the ``Verdicts`` on each; who is
+    ahead is starred."""
+    scores = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
     axes = [axis for axis in ("efficacy", "generalization", "specificity", "portability", "in_context") if axis in rows[0]]
     titles = [f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes]
     for column in ("Method", *titles, "Retention ↑", "Inject s ↓", "Memory ↓"):
@@ -129,7 +130,7 @@ def results(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
         retention = "–" if row["retention_mean"] is None else f"{row['retention_mean']:.2f}"
         scores.add_row(
             escape(row.get("label") or row["method"]) + ("" if row["status"] == "done" else f" ({row['status']})"),
-            *(cells_text(row[axis]) for axis in axes),
+            *(cells_text(row[axis]) + " *" * verdicts.ahead(row["key"], axis) for axis in axes),
             retention,
             "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
             "–" if not row["peak_memory_bytes"] else f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",
@@ -138,16 +139,31 @@ def results(rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     tasks = list(dict.fromkeys(task for row in rows for task in row["retention"]))
     if tasks:
         n = next(found["n"] for row in rows for found in row["retention"].values())
-        kept = Table(
-            title=f"Retention by task: score, and change against base (n={n} a task)", title_justify="left", title_style="bold"
-        )
-        kept.add_column("Method", no_wrap=True)
+        changes = Table(
+            title=f"Retention by task: score, and change against base (n={n} a task)", title_justify="left", title_style="bold",
+            caption=_caption(kept), caption_justify="left", caption_style="",
+        )  # fmt: skip
+        changes.add_column("Method", no_wrap=True)
         for task in tasks:
-            kept.add_column(escape(task), justify="right")
+            changes.add_column(escape(task), justify="right")
         for row in rows:
-            kept.add_row(escape(row.get("label") or row["method"]), *(_task_cell(row, task) for task in tasks))
-        tables.append(kept)
+            stars = (" *" * kept.ahead(row["key"], task) for task in tasks)
+            cells = (_task_cell(row, task) + star for task, star in zip(tasks, stars, strict=True))
+            changes.add_row(escape(row.get("label") or row["method"]), *cells)
+        tables.append(changes)
     return tables
+
+
+def _caption(verdicts: Any) -> str | None:
+    if verdicts.missing:
+        return escape(f"Nobody is compared: the records hold no tables of {', '.join(verdicts.missing)}.")
+    if not verdicts.comparisons:
+        return None
+    seen = ", ".join(f"{name} {difference:.2f}" for name, difference in verdicts.detectable.items())
+    return escape(
+        f"* ahead of every other method: paired by case, {len(verdicts.comparisons)} comparisons, Holm, 5 %. "
+        f"Detectable with 80 % power: {seen}."
+    )
 
 
 def _task_cell(row: Mapping[str, Any], task: str) -> str:

@@ -30,7 +30,7 @@ from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.own_text import own_texts
 from editbench.plugin import Method, check_seed, slice_cases
 from editbench.records import RunStore, environment, write_json_atomic
-from editbench.stats import clustered_mean, paired_delta, ratio
+from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
 SCORING = 3
@@ -300,15 +300,15 @@ def _cell(
     summary = {
         "status": status,
         "note": note,
-        "metrics": registry.get("eval", "metrics")(last.probes, seed=config.seed),
-        "retention": retention_scores(last.samples, base_samples, config.seed),
+        "metrics": registry.get("eval", "metrics")(last.probes),
+        "retention": retention_scores(last.samples, base_samples),
         "seconds": meter.seconds,
         "work": meter.work,
         "peak_memory_bytes": meter.peak,
         "peak_process_bytes": meter.peak_process,
         "edit": done.edit.summary(model),
         **({"trajectory": done.trajectory} if done.trajectory else {}),
-        **({"curve": _curve(done.points, cases, base_samples, config.seed)} if config.curve else {}),
+        **({"curve": _curve(done.points, cases, base_samples)} if config.curve else {}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
         **({"judge": judged} if judged else {}),
     }
@@ -323,14 +323,14 @@ def _cell(
     return summary, tables
 
 
-def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows, seed: int) -> list[dict[str, Any]]:
+def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows) -> list[dict[str, Any]]:
     """The scores after so many facts, of the facts injected by then."""
     curve = []
     for point in {point.facts: point for point in points}.values():  # a stopped sequence ends where it was asked before
         taught = {case.fact.id for case in cases[: point.facts]}
         asked = [row for row in point.probes if row["case"] in taught]
-        metrics = registry.get("eval", "metrics")(asked, seed=seed) if asked else {}
-        curve.append({"facts": point.facts, "metrics": metrics, "retention": retention_scores(point.samples, base, seed)})
+        metrics = registry.get("eval", "metrics")(asked) if asked else {}
+        curve.append({"facts": point.facts, "metrics": metrics, "retention": retention_scores(point.samples, base)})
     return curve
 
 
@@ -429,7 +429,7 @@ class _Baseline:
 
 
 def retention_scores(
-    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], seed: int
+    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Task -> base and edited score, paired difference and ratio, with 95 % intervals; documents lost and gained.
 
@@ -439,19 +439,8 @@ def retention_scores(
     for task in dict.fromkeys(row["task"] for row in samples):
         after = [row["score"] for row in samples if row["task"] == task]
         before = [row["score"] for row in base if row["task"] == task]
-        mean, delta = clustered_mean(after, seed=seed), paired_delta(after, before, seed=seed)
-        share = ratio(after, before, seed=seed)
         scores[task] = {
-            "base": clustered_mean(before, seed=seed).mean,
-            **mean.to_dict(),
-            "delta": delta.mean,
-            "delta_low": delta.low,
-            "delta_high": delta.high,
-            "ratio": share.mean,
-            "ratio_low": share.low,
-            "ratio_high": share.high,
-            "lost": sum(b >= 0.5 > a for a, b in zip(after, before, strict=True)),
-            "gained": sum(a >= 0.5 > b for a, b in zip(after, before, strict=True)),
+            **retained(after, before),
             "metric": next(row["metric"] for row in samples if row["task"] == task),
         }
     return scores

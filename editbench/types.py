@@ -14,6 +14,14 @@ AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "f
 """What a probe of a corpus can ask."""
 DERIVED_AXES = ("distracted", "denial", "reversion")
 """What ``eval/`` makes of a case by itself, so that no corpus has to."""
+METRICS = {
+    "efficacy": "rewrite",
+    "generalization": "paraphrase",
+    "specificity": "neighborhood",
+    "portability": "portability",
+    "in_context": "in_context",
+}
+"""Metric -> the axis of the probes that it is the mean over."""
 FORMS = ("cloze", "question")
 
 

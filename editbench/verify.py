@@ -138,13 +138,13 @@ def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> Non
 
 def _check_numbers(run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, report: Report) -> None:
     """The numbers of a cell are those of its rows, and its rows quote the base's record."""
-    key, seed = summary["key"], summary["seed"]
+    key = summary["key"]
     rows = {name: read_rows(run, key, name) for name in PLACE}
     before = [{**row, "score": row.get("base_score", row["score"])} for row in rows["retention"]]
     try:
         found = {
-            "metrics": registry.get("eval", "metrics")(rows["probes"], seed=seed),
-            "retention": runner.retention_scores(rows["retention"], before, seed),
+            "metrics": registry.get("eval", "metrics")(rows["probes"]),
+            "retention": runner.retention_scores(rows["retention"], before),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"The rows of {key} cannot be scored ({type(error).__name__}: {error}).") from error

@@ -52,7 +52,7 @@ from editbench.matching import contains
 from editbench.models import LanguageModel, batched, cache_dir
 from editbench.own_text import own_texts
 from editbench.records import jsonable
-from editbench.stats import clustered_mean
+from editbench.stats import unbounded_mean
 from editbench.text import pad_left
 from editbench.types import Fact, digest
 
@@ -298,8 +298,8 @@ def drift(model: LanguageModel, edit: Edit, seed: int) -> dict[str, Any]:
         kl += (base_NV.exp() * gap_NV).sum(-1, dtype=torch.float64).tolist()
         nll += gap_NV.gather(-1, labels_N[rows, None])[:, 0].tolist()
     return {
-        "kl": _by_text(kl, seed),
-        "nll_change": _by_text(nll, seed),
+        "kl": _by_text(kl),
+        "nll_change": _by_text(nll),
         "words_before": base["words"].double().mean().item(),
         "words_after": words_after.double().mean().item(),
     }
@@ -334,10 +334,8 @@ def _logp(model: LanguageModel, hidden_ND: torch.Tensor) -> torch.Tensor:
         return model.logits(hidden_ND).log_softmax(-1)
 
 
-def _by_text(values: Sequence[float], seed: int) -> dict[str, Any]:
-    found = clustered_mean(values, [n // LENGTH for n in range(len(values))], seed=seed)
-    # where nothing moved the interval would be Wilson's, which is for shares
-    return (found if any(values) else replace(found, low=0.0, high=0.0)).to_dict()
+def _by_text(values: Sequence[float]) -> dict[str, Any]:
+    return unbounded_mean(values, [n // LENGTH for n in range(len(values))]).to_dict()
 
 
 # --- errors ---------------------------------------------------------------------------------------------------

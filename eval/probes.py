@@ -35,7 +35,7 @@ from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.matching import contains, exact, same_answer, yes_or_no
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.stats import clustered_mean
-from editbench.types import Case, Fact, Probe, digest
+from editbench.types import METRICS, Case, Fact, Probe, digest
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
 TALK_TOKENS = 16
@@ -46,14 +46,6 @@ FREE_TOKENS = 90
 PROTOCOLS = ("generation", "argmax", "likelihood")
 KEPT = ("neighborhood", "distracted")
 """Axes on which the base's own answer is the one to give."""
-METRICS = {
-    "efficacy": "rewrite",
-    "generalization": "paraphrase",
-    "specificity": "neighborhood",
-    "portability": "portability",
-    "in_context": "in_context",
-}
-"""Metrics of all protocols, and the axis that each is the mean of."""
 MORE_METRICS = {
     **{f"{name}_exact": (METRICS[name], "generation", "exact") for name in METRICS if METRICS[name] not in KEPT},
     **{f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy") for name in METRICS if METRICS[name] not in KEPT},
@@ -307,7 +299,7 @@ def reverted(text: str, fact: Fact) -> bool:
 # --- metrics --------------------------------------------------------------------------------------------------
 
 
-def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
+def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, Any]]]:
     """Metric -> protocol -> mean with its 95 % interval, clustered by case; metrics without a probe are left out.
 
     Those of ``MORE_METRICS`` are also left out where no row has a score. Rows that were judged have protocol ``judge``, too.
@@ -316,7 +308,7 @@ def metrics(rows: Sequence[Mapping[str, Any]], seed: int = 0) -> dict[str, dict[
     def mean(axis: str, column: str, protocol: str, kind: str | None = None) -> dict[str, Any]:
         chosen = [row for row in rows if row["axis"] == axis and kind in (None, row["kind"])]
         scores = [float(row[column]) for row in chosen]
-        return clustered_mean(scores, [row["case"] for row in chosen], seed=seed).to_dict(protocol=protocol)
+        return clustered_mean(scores, [row["case"] for row in chosen]).to_dict(protocol=protocol)
 
     asked = {row["axis"] for row in rows}
     protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))

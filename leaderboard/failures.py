@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.errors import RecordError
-from editbench.leaderboard.markdown import PROTOCOLS
+from editbench.leaderboard.comparisons import PROTOCOLS
 from editbench.leaderboard.rows import BASE, row, setting
 from editbench.records import load_run, read_cases, read_rows, visible
 

@@ -6,22 +6,26 @@ import html
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pandas
+
 from editbench.errors import RecordError
 from editbench.leaderboard import details
+from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Comparison, Verdicts, items, judge
+from editbench.leaderboard.pooling import pooled
 from editbench.leaderboard.rows import (
     AXES,
     BASE,
     BASELINES,
     MORE_AXES,
-    ahead,
     axes_of,
     diagnostics,
     family,
+    rivals,
     rows,
     setting,
     under_generation,
@@ -39,18 +43,22 @@ DEFINITIONS = """\
   paired by sample; (8↓ 2↑) says that 8 samples were right before and are wrong now, and 2 the other way.
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
 - **Seconds**: injection, then `+` what can be cached for the next one. **Peak memory**: the highest while injecting.
-- **Intervals**: 95 %, percentile bootstrap over cases (Wilson's where every case is wholly right or wrong). **Bold**: the
-  interval lies above that of every other method; base and ice are references and take no part. **–**: not measured."""
+- **Intervals**: 95 %, over cases: Wilson's on the effective sample size for shares, Bonett and Price's for paired changes;
+  formulas in `editbench/stats.py`, their coverage in `benchmarks/coverage.md`. **–**: not measured.
+- **Bold**: ahead of every other method. Every pair is compared case by case in every column (sign-flip permutation test of the
+  mean difference), and all p of one table are adjusted by Holm; bold is better than all others at a family-wise 5 %. Base and
+  ice are references and take no part. No bold, no winner.
+- **Detectable**: the difference that any two methods of the table would show with 80 % power at that corrected level, from
+  the widest spread of the paired differences. Smaller ones may be there unseen."""
 MORE_DEFINITIONS = """
 - **Portability**: share of probes answered with what follows from the facts. **In-context**: share of probes answered right
   whose prompt holds all that is needed. Neither enters the score: only some corpora ask them."""
-PROTOCOLS = {
-    "generation": "does the model write it?",
-    "argmax": "is each token of the target the most probable, the target given up to there?",
-    "likelihood": "is the target more probable than the old answer?",
-    "judge": "does another language model say that the answer means the same?",
-}
-"""The first that was scored makes the headline."""
+SEEDS = """
+- **Seeds**: means over the seeds. The intervals hold the spread of the cases (a case that several seeds drew is one) and that
+  of the seeds' means. Few seeds tell little of their own spread: a shift between seeds that is larger than the standard error
+  of one seed is not bounded by two or three. Bold speaks for the seeds that were run."""
+Links = dict[str, list[tuple[Any, str]]]
+"""Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
 PARTIAL = "‡ the score leaves out what was not measured."
 
@@ -58,54 +66,92 @@ PARTIAL = "‡ the score leaves out what was not measured."
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
     """The page for ``run_paths`` as it should be written to ``output``, from where the links to the records lead.
 
-    Cells of different models, corpora, slices, regimes, seeds or retention limits get separate tables. ``command`` is
-    quoted as the way to make the page again.
+    Cells that differ by their seed only make one row. Cells of different models, corpora, slices, regimes, (sets of) seeds or
+    retention limits get separate tables. ``command`` is quoted as the way to make the page again.
 
     Raises:
         RecordError: no run, a path that is no readable run, or cells of one table that cannot be compared.
     """
     if not run_paths:
         raise RecordError("A leaderboard needs at least one run folder.")
-    tables: dict[str, list[dict[str, Any]]] = {}
-    headers: dict[str, dict[str, Any]] = {}
-    links: dict[str, str] = {}
+    cells: dict[str, dict[str, Any]] = {}
+    links: Links = {}
+    tables: dict[str, pandas.DataFrame | None] = {}
     for path in map(Path, run_paths):
         config, summaries = load_run(path)
         for summary in summaries:
-            if summary["key"] in links:
+            key = summary["key"]
+            if key in cells:
                 continue  # A key is the hash of a cell's inputs: another run holds the same cell.
-            links[summary["key"]] = _link(summary_path(path, summary["key"]), output)
-            where = {**setting(summary), "limit": config.get("limit"), "tasks": _tasks(summaries, summary)}
-            name = json.dumps(where, sort_keys=True)
-            headers[name] = where
-            tables.setdefault(name, []).append(summary)
+            run = {"limit": config.get("limit"), "tasks": _tasks(summaries, summary)}
+            cells[key] = {"summary": summary, "run": run, "data": config.get("data")}
+            links[key] = [(summary["seed"], _link(summary_path(path, key), output))]
+            tables[key] = items(path, summary)
+    sections: dict[str, list[dict[str, Any]]] = {}
+    headers: dict[str, dict[str, Any]] = {}
+    for group in _by_seed(cells.values()):
+        summary = group[0]["summary"]
+        if len(group) > 1:
+            keys = [cell["summary"]["key"] for cell in group]
+            summary, table = pooled([cell["summary"] for cell in group], [tables[key] for key in keys])
+            tables[summary["key"]], links[summary["key"]] = table, [place for key in keys for place in links[key]]
+        where = {**setting(summary), **group[0]["run"]}
+        name = json.dumps(where, sort_keys=True)
+        headers[name] = where
+        sections.setdefault(name, []).append(summary)
     parts = ["# Leaderboard"]
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
     definitions = DEFINITIONS
-    for name, summaries in tables.items():
-        parts += _section(headers[name], summaries, links)
-    if any(axis in (s.get("metrics") or {}) for summaries in tables.values() for s in summaries for axis in MORE_AXES):
+    for name, summaries in sections.items():
+        parts += _section(headers[name], summaries, links, tables)
+    if any(axis in (s.get("metrics") or {}) for summaries in sections.values() for s in summaries for axis in MORE_AXES):
         definitions += MORE_DEFINITIONS
+    if any(isinstance(where["seed"], list) for where in headers.values()):
+        definitions += SEEDS
     return "\n\n".join([*parts, "## What the columns mean", definitions]) + "\n"
 
 
-def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -> list[str]:
+def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The cells, together where they differ by their seed (and so by the facts that it chose) only. Where one seed has two
+    such cells, of other facts under one name, nobody knows which belongs to which, so each stays alone."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        summary = cell["summary"]
+        same = {name: value for name, value in setting(summary).items() if name not in ("seed", "corpus hash")}
+        options = {name: value for name, value in (summary.get("options") or {}).items() if name != "seed"}
+        identity = [same, cell["run"], cell["data"], summary["method"], options]
+        groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
+    for group in groups.values():
+        group.sort(key=lambda cell: cell["summary"]["seed"])
+        clear = len({cell["summary"]["seed"] for cell in group}) == len(group)
+        yield from [group] if clear else [[cell] for cell in group]
+
+
+def _section(
+    where: Mapping[str, Any],
+    summaries: Sequence[Mapping[str, Any]],
+    links: Links,
+    tables: Mapping[str, pandas.DataFrame | None],
+) -> list[str]:
     scored = {p: [s for s in summaries if _has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
     # Failed cells have no scores of any protocol; they stay visible in the headline table.
     ranked = rows([s for s in summaries if s in scored[protocol] or not s.get("metrics")], protocol)
     labels = {r["key"]: r["label"] for r in ranked}
+    verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
         "## {model} · {corpus} ({slice}, n = {n}) · {regime}".format(**{k: escape(v) for k, v in where.items()}),
         _conditions(where, protocol),
-        _main_table(ranked, links),
+        _main_table(ranked, links, verdicts),
+        *_detectable(verdicts),
     ]
-    if notes := _notes(ranked, summaries):
+    if notes := _notes(ranked, summaries, verdicts):
         parts.append("\n".join(f"- {note}" for note in notes))
     if any(r["retention"] for r in ranked):
-        parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links)]
+        parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links, kept)]
+        parts += _detectable(kept)
     if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
         parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
     titles, texts = under_generation(summaries, list(labels))
@@ -118,11 +164,16 @@ def _section(where: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]], l
             second = rows(scored[other], other)
             for one in second:
                 one["label"] = labels.get(one["key"], one["label"])
+            found = judge(rivals(second), tables, other)
             parts += [
                 f"### Protocol {other}: {question}",
                 "Not comparable with the table above, and ranked apart from it.",
-                _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second)] for r in second]),
+                _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second, found)] for r in second]),
+                *_detectable(found),
             ]
+    if verdicts.comparisons or kept.comparisons:
+        about = f"### Every pair, protocol {protocol}: mean difference by case, and p adjusted by Holm in each table"
+        parts += [about, _pairs_table([*verdicts.comparisons, *kept.comparisons], labels)]
     if found := diagnostics(summaries, labels):
         about = "What the edits did beside the scores; definitions in `eval/diagnostics.py`. Nothing is ranked by them."
         parts += ["### Diagnostics", about, _listing(found)]
@@ -142,24 +193,35 @@ def _listing(found: Sequence[Mapping[str, str]]) -> str:
 
 def _conditions(where: Mapping[str, Any], protocol: str) -> str:
     limit = where["limit"]
+    several = isinstance(where["seed"], list)
+    hashes = where["corpus hash"] if several else [where["corpus hash"]]
     facts = [
-        f"n = {escape(where['n'])} cases ({escape(where['form'])})",
+        f"n = {escape(where['n'])} cases{' a seed' * several} ({escape(where['form'])})",
         f"protocol {protocol}",
-        f"seed {escape(where['seed'])}",
+        f"seeds {escape(', '.join(map(str, where['seed'])))}" if several else f"seed {escape(where['seed'])}",
         f"precision {escape(where['precision'])}",
         "all retention samples" if limit is None else f"at most {escape(limit)} retention samples a task",
         f"model {escape(str(where['model hash'])[:12])}",
-        f"corpus {escape(str(where['corpus hash'])[:12])}",
+        f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
     ]
     return " · ".join(facts)
 
 
-def _main_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -> str:
+def _detectable(verdicts: Verdicts) -> list[str]:
+    """One line: what difference the table could have shown."""
+    if not verdicts.detectable:
+        return []
+    count = len(verdicts.comparisons)
+    found = ", ".join(f"{escape(name)} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
+    return [f"Detectable with 80 % power at 5 % corrected for {count} comparison{'s' * (count > 1)}: {found}."]
+
+
+def _main_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts: Verdicts) -> str:
     header = ["Method", *_titles(ranked), "Retention ↑", "Score ↑", "Seconds", "Peak memory"]
     body = [
         [
             _method(r, links),
-            *_axes(r, ranked),
+            *_axes(r, ranked, verdicts),
             cells_text({"mean": r["retention_mean"]}),
             cells_text({"mean": r["score"]}) + (" ‡" if _partial(r) else ""),
             _seconds(r),
@@ -172,7 +234,7 @@ def _main_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -
     return _table(header, body)
 
 
-def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, str]) -> str:
+def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts: Verdicts) -> str:
     """Changes of the methods; the base's row, which has none by definition, gives its scores."""
     tasks = list(dict.fromkeys(task for r in ranked for task in r["retention"]))
     some = {task: next(r["retention"][task] for r in ranked if task in r["retention"]) for task in tasks}
@@ -183,11 +245,10 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, st
         for task in tasks:
             found = one["retention"].get(task, {})
             change = {"mean": found.get("delta"), "low": found.get("delta_low"), "high": found.get("delta_high")}
-            others = [r["retention"].get(task, {}) for r in _rivals(one, ranked)]
-            best = bool(others) and ahead(found, others, "delta_low", "delta_high")
             base = f"scores {cells_text(found)}" if found else "–"
             flips = f" ({escape(found['lost'])}↓ {escape(found['gained'])}↑)" if "lost" in found else ""
-            cells.append(base if one["method"] == BASE else _bold(cells_text(change, sign=True), best) + flips)
+            bold = _bold(cells_text(change, sign=True), verdicts.ahead(one["key"], task))
+            cells.append(base if one["method"] == BASE else bold + flips)
         body.append([_method(one, links), *cells])
     if all(r["method"] != BASE for r in ranked):
         body.append([BASE, *(f"scores {cells_text({'mean': found.get('base')})}" for found in some.values())])
@@ -195,7 +256,7 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Mapping[str, st
 
 
 def _kinds_table(
-    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Mapping[str, str]
+    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Links
 ) -> str:
     """The metrics over one kind of probes; n counts the probes of the first cell that has the metric."""
     scores: dict[str, dict[str, Any]] = {}
@@ -208,7 +269,7 @@ def _kinds_table(
     return _table(header, body)
 
 
-def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
     notes = [UNTUNED] if any(map(_untuned, ranked)) else []
     notes += [PARTIAL] if any(map(_partial, ranked)) else []
     notes += [
@@ -216,6 +277,9 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
         for r in ranked
         if r["status"] != "done"
     ]
+    if verdicts.missing:
+        who = ", ".join(map(escape, verdicts.missing))
+        notes.append(f"Nothing is bold: methods are compared by their tables, and the records hold none of {who}.")
     if all(r["method"] != BASE for r in ranked):
         notes.append("The base is not among these cells; its retention is known from the others.")
     machines = [{k: (s.get("environment") or {}).get(k) for k in ("platform", "cpu_count")} for s in summaries]
@@ -224,25 +288,35 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
     return notes
 
 
-def _axes(one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> list[str]:
-    rivals = _rivals(one, ranked)
-    return [_bold(cells_text(one[a]), bool(rivals) and ahead(one[a], [r[a] for r in rivals])) for a in axes_of(ranked)]
+def _axes(one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
+    return [_bold(cells_text(one[axis]), verdicts.ahead(one["key"], axis)) for axis in axes_of(ranked)]
 
 
 def _titles(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes_of(ranked)]
 
 
-def _rivals(one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows that ``one`` must be ahead of to be bold; none for a reference."""
-    if family(one["method"]) in BASELINES:
-        return []
-    return [r for r in ranked if r is not one and family(r["method"]) not in BASELINES]
+def _pairs_table(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -> str:
+    columns = list(dict.fromkeys(c.column for c in comparisons))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for c in comparisons:
+        p = "p < 0.001" if c.p < 0.001 else f"p {c.p:.3f}"
+        cells.setdefault((c.one, c.other), {})[c.column] = f"{cells_text({'mean': c.difference}, sign=True)}, {p}"
+    body = [
+        [f"{escape(labels[one])} − {escape(labels[other])}", *(found.get(column, "–") for column in columns)]
+        for (one, other), found in cells.items()
+    ]
+    return _table(["Pair", *map(escape, columns)], body)
 
 
-def _method(one: Mapping[str, Any], links: Mapping[str, str]) -> str:
+def _method(one: Mapping[str, Any], links: Links) -> str:
     status = "" if one["status"] == "done" else f" ({escape(one['status'].replace('_', ' '))})"
-    return f"[{escape(one['label'])}]({links[one['key']]}){status}{' †' if _untuned(one) else ''}"
+    (_, link), *more = links[one["key"]]
+    name = f"[{escape(one['label'])}]({link})"
+    if more:
+        seeds = ", ".join(f"[{escape(seed)}]({place})" for seed, place in links[one["key"]])
+        name = f"{escape(one['label'])} (seeds {seeds})"
+    return f"{name}{status}{' †' if _untuned(one) else ''}"
 
 
 def _untuned(one: Mapping[str, Any]) -> bool:

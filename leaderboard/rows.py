@@ -34,7 +34,7 @@ UNDER_GENERATION = {
 """Metrics of a second table, not part of the score, and their titles."""
 BASE = "base"
 BASELINES = (BASE, "ice")
-"""Rows that are references: never bold, and no obstacle to another row's bold."""
+"""Rows that are references: compared with nobody, so they are never ahead, and no obstacle to another row."""
 SETTING = {
     "model": ("model", "name"),
     "model hash": ("model", "hash"),
@@ -54,6 +54,11 @@ SETTING = {
 def family(method: str) -> str:
     """The method that ``method`` is, or is a variant of: NAME@LABEL is a variant of NAME."""
     return method.partition("@")[0]
+
+
+def rivals(ranked: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows that compete."""
+    return [row for row in ranked if family(row["method"]) not in BASELINES]
 
 
 def setting(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,17 +192,6 @@ def harmonic_mean(values: Sequence[float]) -> float | None:
     if not clamped:
         return None
     return len(clamped) / sum(1 / v for v in clamped) if all(clamped) else 0.0
-
-
-def ahead(one: Mapping[str, Any], others: Sequence[Mapping[str, Any]], low: str = "low", high: str = "high") -> bool:
-    """Whether the interval of ``one`` lies above those of all ``others``, at least one of which was scored.
-
-    A scored one without an interval cannot be told apart, so nothing is ahead of it.
-    """
-    scored = [o for o in others if o.get("mean") is not None]
-    if one.get(low) is None or not scored:
-        return False
-    return all(o.get(high) is not None and one[low] > o[high] for o in scored)
 
 
 def _interval(found: Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_core_imports_a_room_only_to_show_results():
                 found.add((path.stem, ".".join(parts[:3])))
         at_top = {name for name in imports(path, top_only=True) if name.startswith("editbench.")}
         assert not any(name.split(".")[1] in ROOMS for name in at_top), path
-    rooms = ("rows", "markdown", "plots", "curves", "details", "failures")
+    rooms = ("rows", "markdown", "plots", "curves", "details", "failures", "comparisons")
     assert found == {("cli", f"editbench.leaderboard.{name}") for name in rooms}
 
 

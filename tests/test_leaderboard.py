@@ -11,10 +11,12 @@ import pytest
 
 from editbench import console
 from editbench.errors import RecordError
-from editbench.leaderboard.markdown import DEFINITIONS, escape, render
+from editbench.leaderboard.comparisons import RETENTION, Verdicts, items, judge
+from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import retention_half, trade_off
-from editbench.leaderboard.rows import ahead, harmonic_mean, row, rows
-from editbench.records import RunStore
+from editbench.leaderboard.rows import harmonic_mean, rivals, row, rows
+from editbench.records import RunStore, load_run
+from editbench.stats import clustered_mean, retained
 
 
 def metric(mean, low, high, protocol="generation", n=50):
@@ -73,10 +75,35 @@ def base():
 
 
 def write(path, *summaries, **config):
-    with RunStore(path).open({"methods": [s["method"] for s in summaries], **config}) as store:
-        for one in summaries:
-            store.write_cell(one["key"], one, {})
+    """A run of cells without tables, or of ``(cell, tables)``."""
+    cells = [one if isinstance(one, tuple) else (one, {}) for one in summaries]
+    with RunStore(path).open({"methods": [s["method"] for s, _ in cells], **config}) as store:
+        for one, tables in cells:
+            store.write_cell(one["key"], one, tables)
     return path
+
+
+def measured(method, efficacy, specificity, kept, seed=0, ids=None, **changes):
+    """A cell with its tables: one rewrite and two neighborhood probes a case, scored as in the lists; ``kept``: documents of
+    task arc, all of which the base gets right."""
+    ids = ids or range(len(efficacy))
+    probes = [
+        {"case": f"c{case}", "probe": i, "axis": axis, "generation": float(score)}
+        for case, right, kept_ones in zip(ids, efficacy, specificity, strict=True)
+        for i, (axis, score) in enumerate([("rewrite", right), *(("neighborhood", one) for one in kept_ones)])
+    ]
+    documents = [
+        {"task": "arc", "member": "arc", "doc_id": i, "score": float(score), "base_score": 1.0} for i, score in enumerate(kept)
+    ]
+    cases = [row["case"] for row in probes if row["axis"] == "neighborhood"]
+    scores = [row["generation"] for row in probes if row["axis"] == "neighborhood"]
+    metrics = {
+        "efficacy": {"generation": clustered_mean(list(map(float, efficacy))).to_dict(protocol="generation")},
+        "specificity": {"generation": clustered_mean(scores, cases).to_dict(protocol="generation")},
+    }
+    retention = {"arc": {**retained(kept, [1.0] * len(kept)), "metric": "acc"}} if kept else {}
+    shown = {"metrics": metrics, "retention": retention, "seed": seed, "options": {"seed": seed}, **changes}
+    return summary(method, f"{method}-{seed}", **shown), {"probes": probes, **({"retention": documents} if kept else {})}
 
 
 GOLDEN = f"""\
@@ -130,28 +157,148 @@ def line(page, label):
     return next(text for text in page.splitlines() if text.startswith(f"| [{label}]"))
 
 
-def test_bold_only_where_intervals_separate(tmp_path):
-    low, high = (0.3, 0.2, 0.4), (0.9, 0.8, 1.0)
+GOOD, POOR = [1] * 20, [1] * 4 + [0] * 16
+KEPT, LOST = [[1, 1]] * 20, [[1, 0]] * 10 + [[0, 0]] * 10
+
+
+def test_bold_is_ahead_of_every_method_by_case(tmp_path):
     run = write(
         tmp_path / "run",
-        base(),
-        summary("ice", metrics=axes((1.0, 0.95, 1.0), high, high)),
-        summary("mixsd", metrics=axes(high, high, high)),
-        summary("sft", metrics=axes(low, (0.7, 0.6, 0.8), high), retention={"arc": task(0.5, 0.2, -0.3, -0.4, -0.2)}),
+        measured("ice", GOOD, KEPT, [1] * 30),
+        measured("mixsd", GOOD, LOST, [1] * 30),
+        measured("sft", POOR, LOST, [0] * 30),
+        measured("rome", POOR, KEPT, [0] * 30),
     )
     page = render([run], tmp_path / "README.md")
-    # 0.80 does not lie above 0.80; ice and base are never bold and bar nobody.
-    assert re.findall(r"\*\*(\S+) \[", line(page, "mixsd")) == ["0.90"]
-    assert page.count("**0.90 [0.80, 1.00]**") == 2  # once under each protocol
-    assert "**-0.05 [-0.10, +0.00]**" in page and "**" not in line(page, "ice") + line(page, "base") + line(page, "sft")
+    # mixsd's efficacy and retention lead; in specificity rome and nobody else does: ice is a reference and bars nobody.
+    assert re.findall(r"\*\*(\S+) \[", line(page, "mixsd")) == ["1.00"]
+    assert re.findall(r"\*\*(\S+) \[", line(page, "rome")) == ["1.00"]
+    assert "**" not in line(page, "ice") + line(page, "sft") and re.search(r"mixsd\]\S+ \| \*\*\+0.00 \[", page)
+    # 3 pairs in 2 columns; 16 of 20 cases differ, all in one direction
+    assert "| mixsd − sft | +0.80, p < 0.001 | +0.00, p 1.000 | +1.00, p < 0.001 |" in page
+    assert "for 6 comparisons: efficacy 0." in page and "for 3 comparisons: arc 0." in page
+    assert render([run], tmp_path / "README.md") == page, "the same page each time"
 
 
-def test_nothing_is_bold_without_a_rival():
-    one, blank = metric(0.9, 0.8, 1.0), metric(None, None, None)
-    assert not ahead(one, [blank]) and not ahead(one, [])
-    assert ahead(one, [metric(0.5, 0.4, 0.6), blank])
-    assert not ahead(one, [metric(0.5, None, None)])
-    assert not ahead(metric(0.9, None, None), [metric(0.1, 0.0, 0.2)])
+def test_overlapping_intervals_may_hide_a_paired_difference(tmp_path):
+    # 40 cases; 9 of them are better under one, none worse: the intervals of 0.5 and 0.725 overlap.
+    half, more = [1, 0] * 20, [1] * 18 + [1, 0] * 11
+    cells = [measured("a", half, [[1, 1]] * 40, []), measured("b", more, [[1, 1]] * 40, [])]
+    ranked = rows([one for one, _ in cells])
+    low, high = sorted((one["efficacy"] for one in ranked), key=lambda axis: axis["mean"])
+    assert low["high"] > high["low"]
+    run = write(tmp_path / "run", *cells)
+    found = judge(rivals(ranked), {one["key"]: items(run, one) for one in load_run(run)[1]}, "generation")
+    assert found.ahead("b-0", "efficacy") and not found.ahead("a-0", "efficacy") and not found.ahead("b-0", "specificity")
+    (efficacy, _) = found.comparisons
+    assert (efficacy.column, efficacy.difference * (1 if efficacy.one == "b-0" else -1)) == ("efficacy", 0.225)
+    assert efficacy.p == pytest.approx(2 * 2 / 2**9, abs=0.005), "9 flips of one sign, two comparisons"
+
+
+def test_holm_counts_all_pairs_of_the_table(tmp_path):
+    def table(*methods):
+        run = write(tmp_path / str(len(methods)), *(measured(name, eff, KEPT, []) for name, eff in methods))
+        summaries = load_run(run)[1]
+        return judge(rows(summaries), {one["key"]: items(run, one) for one in summaries}, "generation")
+
+    # 7 cases of 20 differ: p = 2 / 128, adjusted for 2, then for 12 comparisons
+    two = table(("a", [1] * 20), ("b", [1] * 13 + [0] * 7))
+    four = table(("a", [1] * 20), ("b", [1] * 13 + [0] * 7), ("c", [1] * 13 + [0] * 7), ("d", [1] * 13 + [0] * 7))
+    assert two.ahead("a-0", "efficacy") and not four.ahead("a-0", "efficacy")
+    assert len(four.comparisons) == 12 and four.detectable["efficacy"] > two.detectable["efficacy"]
+
+
+def test_nothing_is_bold_without_tables_or_a_rival(tmp_path):
+    cells = [measured("mixsd", GOOD, KEPT, []), measured("sft", POOR, LOST, [])]
+    page = render([write(tmp_path / "moved", cells[0], cells[1][0])], tmp_path / "README.md")
+    assert "Nothing is bold: methods are compared by their tables, and the records hold none of sft." in page
+    assert "**1.00" not in page and "Detectable with" not in page
+    alone = render([write(tmp_path / "alone", cells[0])], tmp_path / "README.md")
+    assert "**1.00" not in alone and "Nothing is bold" not in alone
+    (probes,) = (tmp_path / "alone").glob("cells/*/probes.parquet")
+    probes.write_bytes(b"PAR1")
+    with pytest.raises(RecordError, match="probes.parquet is corrupt"):
+        render([tmp_path / "alone"], tmp_path / "README.md")
+
+
+def seeded(seed, ids, right, **changes):
+    facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 20, "form": "cloze"}
+    return measured("mixsd", right, KEPT, [1, 1, 0, 0] * 5, seed, ids, corpus=facts, **changes)
+
+
+def test_cells_of_several_seeds_are_one_row(tmp_path):
+    more = [1] * 15 + [0] * 5
+    runs = [
+        write(tmp_path / "zero", seeded(0, range(20), GOOD), limit=20, data="facts.csv"),
+        write(tmp_path / "one", seeded(1, range(10, 30), more, seconds={"inject": 10.0}), limit=20, data="facts.csv"),
+    ]
+    page = render(runs, tmp_path / "README.md")
+    zero, one = "zero/cells/mixsd-0/summary.json", "one/cells/mixsd-1/summary.json"
+    row_of = next(text for text in page.splitlines() if text.startswith("| mixsd"))
+    assert row_of.startswith(f"| mixsd (seeds [0]({zero}), [1]({one}))") and page.count("\n## tiny") == 1
+    ids = [*range(20), *range(10, 30)]
+    expected = clustered_mean([*GOOD, *more], ids, [0] * 20 + [1] * 20)
+    assert expected.clusters == 30 and f"| {expected.mean:.2f} [{expected.low:.2f}, {expected.high:.2f}] |" in row_of
+    kept = retained([1, 1, 0, 0] * 10, [1.0] * 40, [*range(20)] * 2, [0] * 20 + [1] * 20)
+    assert f"| -0.50 [{kept['delta_low']:.2f}, {kept['delta_high']:.2f}] |" in page and "| 11.2 |" in row_of
+    assert "n = 20 cases a seed (cloze)" in page and "seeds 0, 1 ·" in page and SEEDS in page
+    assert f"corpus {'0' * 12}, {'1' * 12}" in page
+    assert render(runs[::-1], tmp_path / "README.md") == page
+
+
+def test_pooled_methods_are_compared_by_case_across_seeds(tmp_path):
+    def run(seed, ids):
+        facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 4, "form": "cloze"}
+        cells = (("a", [1] * 4), ("b", [0] * 4))
+        return write(
+            tmp_path / str(seed), *(measured(name, right, [[1, 1]] * 4, [], seed, ids, corpus=facts) for name, right in cells)
+        )
+
+    zero, output = run(0, range(4)), tmp_path / "README.md"
+    same, other = render([zero, run(1, range(4))], output), render([zero, run(2, range(4, 8))], output)
+    # 4 cases: p = 2 / 16, for two comparisons; 8 cases: 2 / 256
+    assert re.search(r"\| a − b \| \+1.00, p 0\.2[345]", same) and re.search(r"\| a − b \| \+1.00, p 0\.01[4-7]", other)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"limit": 5}, {"data": "other.csv"}, {"options": {"seed": 1, "lr": 2}}, {"regime": "single"}],
+    ids=["limit", "data", "options", "regime"],
+)
+def test_seeds_under_other_conditions_are_not_pooled(tmp_path, changes):
+    config = {"limit": 20, "data": "facts.csv", **{k: v for k, v in changes.items() if k in ("limit", "data")}}
+    cell, tables = seeded(1, range(20), GOOD)
+    cell |= {k: v for k, v in changes.items() if k not in config}
+    runs = [
+        write(tmp_path / "zero", seeded(0, range(20), GOOD), limit=20, data="facts.csv"),
+        write(tmp_path / "one", (cell, tables), **config),
+    ]
+    page = render(runs, tmp_path / "README.md")
+    assert page.count("\n## tiny") == 2 and "(seeds" not in page and SEEDS not in page
+
+
+def test_two_cells_of_one_seed_stay_apart(tmp_path):
+    other, tables = seeded(0, range(20), GOOD)
+    other = {**other, "key": "other", "corpus": {**other["corpus"], "hash": "f" * 16}}
+    cells = [seeded(0, range(20), GOOD), (other, tables), seeded(1, range(20), GOOD)]
+    runs = [write(tmp_path / f"{i}", cell) for i, cell in enumerate(cells)]
+    assert "(seeds" not in render(runs, tmp_path / "README.md")
+
+
+def test_a_seed_that_failed_fails_its_row(tmp_path):
+    failed = {"status": "failed", "note": "no <subject>", "metrics": {}, "retention": {}, "seconds": {}}
+    (bad, _), good = seeded(1, range(20), GOOD), seeded(0, range(20), GOOD)
+    mate, lost = ((measured("sft", GOOD, KEPT, [1] * 20, s, corpus=c["corpus"])) for s, c in ((0, good[0]), (1, bad)))
+    runs = [write(tmp_path / "zero", good, mate), write(tmp_path / "one", {**bad, **failed}, lost)]
+    page = render(runs, tmp_path / "README.md")
+    assert "- mixsd: failed. seed 1: no &lt;subject&gt;" in page and page.count("\n## tiny") == 1
+    assert re.search(r"\| mixsd \(seeds .*\(failed\) \| – \|", page)
+
+
+def test_seeds_without_tables_have_means_and_no_interval(tmp_path):
+    runs = [write(tmp_path / f"{seed}", seeded(seed, range(20), right)[0]) for seed, right in enumerate((GOOD, [0] * 20))]
+    page = render(runs, tmp_path / "README.md")
+    assert re.search(r"\| mixsd \(seeds .* \| 0\.50 \| – \| 1\.00 \|", page)
 
 
 def test_base_is_last_and_score_ranks():
@@ -213,7 +360,7 @@ def test_portability_and_in_context_have_columns_where_a_row_has_them(tmp_path):
     both["metrics"]["portability"]["likelihood"] = metric(0.6, 0.5, 0.7, "likelihood")
     weak = with_more(summary("sft"), portability=(0.1, 0.0, 0.2))
     page = render([write(tmp_path / "two", both, weak)], tmp_path / "README.md")
-    assert "Portability ↑ | In-context ↑ | Retention ↑" in page and "**0.90 [0.80, 1.00]**" in line(page, "mixsd")
+    assert "Portability ↑ | In-context ↑ | Retention ↑" in page and "| 0.90 [0.80, 1.00] |" in line(page, "mixsd")
     likelihood = page[page.index("### Protocol likelihood") :]
     assert "Specificity ↑ | Portability ↑ |\n" in likelihood and "0.60 [0.50, 0.70]" in likelihood
 
@@ -252,22 +399,33 @@ def test_judged_scores_are_ranked_apart_and_two_judges_never_together(tmp_path):
 def test_the_terminal_cuts_no_number_off(capsys):
     name = "mixsd@lam=0.3,lr=1e-5,epochs=14,batch_size=8"
     one = with_more(summary(name), portability=(0.9, 0.8, 1), in_context=(0.3, 0.2, 0.4))
-    page, (table, *_) = console.out(), console.results(rows([base(), one]))
+    page, (table, *_) = console.out(), console.results(rows([base(), one]), Verdicts(), Verdicts())
     console.fit(page, table)
     page.print(table)
     shown = capsys.readouterr().out
     assert "In-context ↑" in shown and "0.30 [0.20, 0.40]" in shown and "1.5 GiB" in shown and "…" not in shown
 
 
+def test_the_terminal_stars_who_is_ahead(tmp_path, capsys):
+    run = write(tmp_path / "run", measured("mixsd", GOOD, KEPT, [1] * 30), measured("sft", POOR, KEPT, [0] * 30))
+    summaries = load_run(run)[1]
+    ranked, tables = rows(summaries), {one["key"]: items(run, one) for one in summaries}
+    for table in console.results(ranked, *(judge(ranked, tables, part) for part in ("generation", RETENTION))):
+        console.out().print(table)
+    shown = capsys.readouterr().out
+    assert "1.00 [0.81, 1.00] * │" in shown and "+0.00 [-0.09, +0.09] * │" in shown and shown.count(" * │") == 2
+    assert "2 comparisons, Holm, 5 %. Detectable with 80 % power: efficacy 0." in " ".join(shown.split())
+
+
 def test_variants_are_rivals_and_those_of_ice_are_not(tmp_path):
-    low, high = (0.3, 0.2, 0.4), (0.9, 0.8, 1.0)
     cells = [
-        summary("ice@k", "i", metrics=axes((1.0, 0.95, 1.0), high, high), tuned=False),
-        summary("mixsd@a", "a", metrics=axes(high, high, high)),
-        summary("mixsd@b", "b", metrics=axes(low, high, high)),
+        measured("ice@k", GOOD, KEPT, [], tuned=False),
+        measured("mixsd@a", GOOD, KEPT, []),
+        measured("mixsd@b", POOR, KEPT, []),
     ]
+    cells = [({**one, "key": one["method"].replace("@", "_")}, tables) for one, tables in cells]
     page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
-    assert "**0.90 [0.80, 1.00]**" in line(page, "mixsd@a")
+    assert line(page, "mixsd@a").count("**1.00 [") == 1
     assert "**" not in line(page, "ice@k") and "†" not in line(page, "ice@k")
 
 
@@ -300,7 +458,7 @@ def test_wrong_protocol_is_named_even_if_all_share_it():
 
 def test_settings_become_separate_tables(tmp_path):
     one = write(tmp_path / "one", base(), summary("mixsd"), limit=10)
-    two = write(tmp_path / "two", summary("mixsd", "k2", seed=1), limit=10)
+    two = write(tmp_path / "two", summary("mixsd", "k2", regime="single"), limit=10)
     three = write(tmp_path / "three", summary("mixsd", "k3"), limit=20)
     page = render([one, two, three], tmp_path / "README.md")
     assert page.count("## tiny · local") == 3 and page.count("| base | – |") == 2
