@@ -9,12 +9,12 @@ of Student's distribution (``benchmarks/coverage.md`` has the coverage of all of
 
 - A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of Wilson's formula becomes
   V / (p (1 - p)), V the variance of the mean from the spread of the cases (Korn and Graubard 1998; Franco, Little, Louis and
-  Slud 2019). V is known from the cases that differ from the majority alone, so their number gives t its degrees of freedom;
-  and V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong.
+  Slud 2019). Two things are ours: V is known from the cases that differ from the majority alone, so their number gives t its
+  degrees of freedom; and V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong.
 - A paired difference or ratio has a t interval, after a case that gained all and a case that lost all were added (Bonett
   and Price 2012): that nothing changed in 50 cases does not show that nothing ever will.
-- Several seeds add the variance of their means / their number to V. What the cases have done to those means is in V already,
-  so this errs on the wide side, which makes up for how little two or three seeds tell of their own spread.
+- Several seeds add the variance of their means / their number to V (ours, too). What the cases have done to those means is in
+  V already, so this errs on the wide side, which makes up for how little two or three seeds tell of their own spread.
 """
 
 from __future__ import annotations
