@@ -34,7 +34,7 @@ import torch
 from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.matching import contains, exact, same_answer, yes_or_no
 from editbench.models import LanguageModel, NotFiniteError
-from editbench.stats import clustered_mean
+from editbench.stats import clustered_mean, unbounded_mean
 from editbench.types import METRICS, Case, Fact, Probe, digest
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
@@ -307,8 +307,9 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
 
     def mean(axis: str, column: str, protocol: str, kind: str | None = None) -> dict[str, Any]:
         chosen = [row for row in rows if row["axis"] == axis and kind in (None, row["kind"])]
+        interval = unbounded_mean if (axis, column) == ("fluency", "generation") else clustered_mean  # bits are no shares
         scores = [float(row[column]) for row in chosen]
-        return clustered_mean(scores, [row["case"] for row in chosen]).to_dict(protocol=protocol)
+        return interval(scores, [row["case"] for row in chosen]).to_dict(protocol=protocol)
 
     asked = {row["axis"] for row in rows}
     protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))

@@ -43,7 +43,7 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
         found.append(
             {
                 "method": labels.get(summary["key"], summary["method"]),
-                **{f"{phase}, s": f"{seconds[phase]:.1f}" if phase in seconds else "–" for phase in phases},
+                **{f"{phase}, s": _seconds(seconds.get(phase)) for phase in phases},
                 "forward passes": _count(work.get("passes")),
                 "tokens": _count(work.get("tokens")),
                 "with gradients": _count(work.get("gradient_tokens")),
@@ -54,12 +54,16 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
     return found if any(summary.get("work") for summary in summaries) else []
 
 
+def _seconds(value: float | None) -> str:
+    return "–" if number(value) is None else f"{value:.1f}"
+
+
 def _times(value: float | None) -> str:
     return "–" if number(value) is None else f"× {value:.3g}"
 
 
 def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
+    return "–" if number(value) is None else f"{value:,.0f}"
 
 
 def _gib(value: int | None) -> str:

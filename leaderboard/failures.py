@@ -156,7 +156,7 @@ def _shown(cell: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:
         "expected": probe["answers"][0],
         "base": probe["base_text"],
         "edited": probe["text"],
-        "scores": {protocol: probe.get(protocol) for protocol in PROTOCOLS},
+        "scores": {protocol: probe[protocol] for protocol in PROTOCOLS if protocol in probe},
     }
 
 

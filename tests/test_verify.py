@@ -77,7 +77,7 @@ def test_an_honest_run_passes_and_every_cell_comes_out_again(here):
     code, report = verify("--rerun", 9)
     assert (code, report["differences"]) == (0, [])
     assert report["cells"] == 3 and len(report["rerun"]) == 3 and report["notes"] == []
-    assert report["rows"] == 3 * (3 * 3 + 2 * 3) and report["numbers"] > 3 * 50
+    assert report["rows"] == 3 * (3 * 4 + 2 * 3) and report["numbers"] > 3 * 50
     said = editbench("verify", "run", "--rerun", 0)
     assert said.code == 0 and "Nothing differs." in said.out and "computed anew" not in said.out
 
@@ -179,10 +179,10 @@ def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
     """The run was scored against a cache that somebody had changed; computing anew does not read it."""
     cache = here / "cache" / "base"
     for file in cache.iterdir():
-        rows = json.loads(file.read_text())
-        for row in rows:
+        entry = json.loads(file.read_text())
+        for row in entry["rows"]:
             row["text" if "text" in row else "output"] = "from the cache"
-        file.write_text(json.dumps(rows))
+        file.write_text(json.dumps({**entry, "sha256": digest(entry["rows"])}))
     monkeypatch.setenv("EDITBENCH_CACHE", str(cache.parent))
     assert verify("--rerun", 3)[0] == 0, "the records themselves are honest"
     shutil.rmtree(cell(here, "base"))
