@@ -63,7 +63,12 @@ class Meter:
 
     def __enter__(self) -> Meter:
         self._start, self._stop = time.perf_counter(), threading.Event()
-        self._hooks = [layer.register_forward_pre_hook(self._count, with_kwargs=True) for layer in self._layers]
+
+        # Not the bound method: a method that copies the model copies its hooks, and would copy the meter with its thread.
+        def count(*given: Any) -> None:
+            self._count(*given)
+
+        self._hooks = [layer.register_forward_pre_hook(count, with_kwargs=True) for layer in self._layers]
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
         self._watcher = threading.Thread(target=self._watch, daemon=True)

@@ -1,5 +1,7 @@
 """Work is counted at the decoder layers, by phase, whoever calls them."""
 
+from copy import deepcopy
+
 import torch
 
 from editbench.cost import Meter
@@ -41,6 +43,13 @@ def test_a_pass_through_half_of_the_layers_is_half_a_pass():
         for _ in range(2):
             model.layout.layer(model.model, 3)(*seen["args"], **seen["kwargs"])
     assert meter.work["part"] == {"passes": 1, "tokens": 4, "gradient_tokens": 0}
+
+
+def test_the_work_of_a_copy_counts_too():
+    model, ids_BT = tiny_model("llama"), torch.ones(1, 4, dtype=torch.long)
+    with Meter(model) as meter, meter.phase("teacher"), torch.no_grad():
+        deepcopy(model.model)(ids_BT)
+    assert meter.work["teacher"] == {"passes": 1, "tokens": 4, "gradient_tokens": 0}
 
 
 def test_a_model_with_layers_that_nobody_named_has_no_count():
