@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 _ARTICLES = {"a", "an", "the"}
 _YES = frozenset("yes yeah true correct right sure certain".split())
 _NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
 
 
+@lru_cache(maxsize=4096)  # the answers of one prompt are matched against many texts
 def normalise(text: str) -> str:
     """The words of ``text`` that matter, separated by single spaces; idempotent."""
     folded = unicodedata.normalize("NFKC", text).lower()

@@ -341,7 +341,7 @@ class _GrowingLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         if (length := self.get_seq_length()) > 0:
-            self._room = tuple(room[indices] for room in self._room)
+            self._room = tuple(room.index_select(0, indices) for room in self._room)
             self.keys, self.values = (room[:, :, :length] for room in self._room)
 
 
