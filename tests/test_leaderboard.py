@@ -240,7 +240,7 @@ def test_cells_of_several_seeds_are_one_row(tmp_path):
     expected = clustered_mean([*GOOD, *more], ids, [0] * 20 + [1] * 20)
     assert expected.clusters == 30 and f"| {expected.mean:.2f} [{expected.low:.2f}, {expected.high:.2f}] |" in row_of
     kept = retained([1, 1, 0, 0] * 10, [1.0] * 40, [*range(20)] * 2, [0] * 20 + [1] * 20)
-    assert f"| -0.50 [{kept['delta_low']:.2f}, {kept['delta_high']:.2f}] |" in page and "| 11.2 |" in row_of
+    assert f"| -0.50 [{kept['delta_low']:.2f}, {kept['delta_high']:.2f}] (20↓ 0↑) |" in page and "| 11.2 |" in row_of
     assert "n = 20 cases a seed (cloze)" in page and "seeds 0, 1 ·" in page and SEEDS in page
     assert f"corpus {'0' * 12}, {'1' * 12}" in page
     assert render(runs[::-1], tmp_path / "README.md") == page

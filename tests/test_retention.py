@@ -20,6 +20,7 @@ from editbench.errors import DataError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
 from editbench.eval.tasks import checks
 from editbench.leaderboard import markdown
+from editbench.leaderboard.comparisons import Verdicts
 from editbench.runner import retention_scores
 
 ROOT = Path(__file__).parents[1]
@@ -333,16 +334,16 @@ def scored(*scores):
 
 
 def test_flips_are_counted_both_ways():
-    found = retention_scores(scored(0, 1, 1, 1, 0.4, 0.7), scored(1, 1, 0, 0, 0.6, 0.9), seed=0)["t"]
+    found = retention_scores(scored(0, 1, 1, 1, 0.4, 0.7), scored(1, 1, 0, 0, 0.6, 0.9))["t"]
     assert (found["lost"], found["gained"], found["n"]) == (2, 2, 6)
     assert found["delta"] == pytest.approx(0.1)
 
 
 def test_the_retention_table_shows_the_flips():
-    found = retention_scores(scored(0, 1, 1, 1, 0), scored(1, 1, 0, 0, 0), seed=0)
+    found = retention_scores(scored(0, 1, 1, 1, 0), scored(1, 1, 0, 0, 0))
     one = {"method": "sft", "label": "sft", "key": "k", "status": "done", "tuned": True, "retention": found}
     old = {**one, "label": "old", "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}}}
-    lines = markdown._retention_table([one, old], {"k": "x"}).splitlines()
+    lines = markdown._retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
     assert "(1↓ 2↑)" in lines[2] and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
 
 

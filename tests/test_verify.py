@@ -188,7 +188,7 @@ def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
     shutil.rmtree(cell(here, "base"))
     assert editbench(*COMPARE, model).code == 0
     code, report = verify("--rerun", 3)
-    assert code == 1 and any(one["what"].startswith("probes, text: 9 of 9 rows") for one in report["differences"])
+    assert code == 1 and any(one["what"].startswith("probes, text: 12 of 12 rows") for one in report["differences"])
 
 
 def test_cells_of_other_code_and_of_before_digests_are_said_and_still_checked(here):
