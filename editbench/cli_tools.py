@@ -272,6 +272,14 @@ def diagnostic_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
+def tell_cell(name: str, state: str) -> None:
+    """Says how far the cell ``name`` is."""
+    from editbench import console
+
+    words = {"start": "...", "done": "done", "kept": "kept from an earlier run", "failed": "FAILED"}
+    console.say(f"{name}: {words[state]}")
+
+
 def fact_counts(text: str) -> tuple[int, ...]:
     """The numbers between the commas of ``text``.
 

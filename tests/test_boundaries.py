@@ -70,7 +70,7 @@ def test_core_imports_a_room_only_to_show_results():
         at_top = {name for name in imports(path, top_only=True) if name.startswith("editbench.")}
         assert not any(name.split(".")[1] in ROOMS for name in at_top), path
     rooms = ("rows", "markdown", "plots", "curves", "details", "failures", "comparisons")
-    assert found == {("cli", f"editbench.leaderboard.{name}") for name in rooms}
+    assert found == {("cli_records", f"editbench.leaderboard.{name}") for name in rooms}
 
 
 def test_nobody_imports_a_room_past_the_package():
