@@ -193,7 +193,7 @@ def write_page(runs: list[Path], output: Path, command: str | None) -> Path:
 
 def write(text: str, output: Path) -> Path:
     """Writes ``text`` as a whole, or leaves what was there."""
-    temporary = output.parent / f".{output.name}.{os.getpid()}.tmp"
+    temporary = output.parent / f".tmp-{output.name}-{os.getpid()}"  # cleared with the run's own when it is resumed
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -33,6 +33,7 @@ the share of entries above it then misses 1 % by less than 0.02 points. Log-prob
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
@@ -43,8 +44,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from editbench.errors import UnknownNameError
 from editbench.fisher import diagonal_fisher
@@ -443,19 +444,29 @@ def _setting(model: LanguageModel) -> list[Any]:
 
 
 def _cached(kind: str, key: Sequence[Any], compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """What ``compute`` gives, on the CPU; from the cache where it was computed before. A damaged file is written anew."""
-    path = cache_dir() / kind / f"{digest([VERSION, *key])[:24]}.safetensors"
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError):
-        pass
-    found = {name: tensor.cpu().contiguous() for name, tensor in compute().items()}
+    """What ``compute`` gives, on the CPU; from the cache where it was computed before. A damaged or foreign file is written
+    anew."""
+    name = digest([VERSION, *key])
+    path = cache_dir() / kind / f"{name[:24]}.safetensors"
+    with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
+        found = {tensor: file.get_tensor(tensor) for tensor in file.keys()}
+        if (file.metadata() or {}).get("sha256") == _checksum(name, found):
+            return found
+    found = {tensor: values.cpu().contiguous() for tensor, values in compute().items()}
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(found, temporary)
+        save_file(found, temporary, {"sha256": _checksum(name, found)})
         os.replace(temporary, path)
     except (OSError, SafetensorError):  # a read-only or full cache costs time, not results
         with suppress(OSError):
             temporary.unlink()
     return found
+
+
+def _checksum(key: str, tensors: Mapping[str, torch.Tensor]) -> str:
+    sha = hashlib.sha256(key.encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(name.encode())
+        sha.update(tensor.view(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()

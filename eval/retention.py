@@ -116,6 +116,8 @@ def evaluate(
     Args:
         model: a causal LM of transformers, on its device; called under the caller's autocast if there is one.
         limit: how many documents of each task, drawn by ``seed`` (``draw``); ``None`` for all.
+        batch_size: requests in one forward pass. In float32 it changes no score, but where two choices or tokens are as good as
+            equally probable (log-probabilities move by less than 1e-4); in bfloat16 such near ties are more frequent.
         context: given the prompt of a document (for a chat task: the user's turn), text to put in front of it, or
             ``None``. A prompt may be empty (the choice carries the whole sentence).
         progress: called as ``progress(task, requests done, requests in all)``.

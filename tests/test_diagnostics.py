@@ -312,7 +312,10 @@ def test_fisher_is_computed_once_for_a_model(model, monkeypatch):
     assert list((cache_dir() / "fisher").iterdir()) == [path]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b"", lambda data: b"\x00" * 64 + data])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data[:-100], lambda data: b"", lambda data: b"\x00" * 64 + data, lambda data: data[:-1] + b"\x07"],
+)
 def test_a_damaged_cache_costs_time_only(model, damage):
     edit = edit_of(model, noise(model, *names_of(model, "down_proj")))
     first = diagnose(model, edit, ("fisher", "drift"), **NOTHING)

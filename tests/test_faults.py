@@ -30,6 +30,9 @@ def serve() -> None:
     import lm_eval.evaluator  # noqa: F401
     import lm_eval.models.huggingface  # noqa: F401
     import lm_eval.tasks  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    from transformers import LlamaForCausalLM  # noqa: F401
 
     from editbench import cli, runner  # noqa: F401
     from editbench.eval import diagnostics, probes, retention  # noqa: F401
@@ -112,7 +115,7 @@ def command(tmp_path_factory):
 
 
 def everything(folder):
-    """All numbers and texts that a run keeps; times and memory apart, and work that a cache may save."""
+    """All numbers and texts that a run keeps; times, memory and the commit apart, and work that a cache may save."""
     config, summaries = load_run(folder)
     tables = {}
     for summary in summaries:
@@ -128,7 +131,8 @@ def timed(name):
 
 def without_times(value):
     if isinstance(value, dict):
-        return {key: without_times(inner) for key, inner in value.items() if not timed(key) and key != "precompute"}
+        apart = ("precompute", "environment")
+        return {key: without_times(inner) for key, inner in value.items() if not timed(key) and key not in apart}
     return [without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -146,9 +150,8 @@ def without_times(value):
 def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
     """Between two changes of its files a process leaves the same behind, wherever it dies: so the changes are gone through,
     writes that stop half way among them."""
-    rome = ["rome.steps=3", "rome.prefixes=2", "rome.covariance_tokens=300"]
-    options = [f"--option={one}" for one in ["sft.epochs=2", *rome]]
-    arguments = [*command, "--methods", "rome,sft", *options, *setting]
+    options = ("sft.epochs=2", "sft.min_steps=1", "rome.steps=3", "rome.prefixes=2", "rome.covariance_tokens=300")
+    arguments = [*command, "--methods", "rome,sft", *(f"--option={one}" for one in options), *setting]
     assert warm(arguments, tmp_path / "undisturbed") == 0, (tmp_path / "undisturbed" / "said").read_text()
     wanted, changes = everything(tmp_path / "undisturbed" / "run"), int((tmp_path / "undisturbed" / "changes").read_text())
     dice = random.Random(0)
