@@ -234,4 +234,9 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
         )
     chosen = chosen if n is None else chosen[:n]
     taught = {case.fact.id for case in chosen}
-    return [replace(case, probes=tuple(p for p in case.probes if taught.issuperset(p.needs))) for case in chosen]
+    return [askable(case, taught) for case in chosen]
+
+
+def askable(case: Case, taught: set[str]) -> Case:
+    """``case`` without the probes that need a fact whose id is not among ``taught``."""
+    return replace(case, probes=tuple(probe for probe in case.probes if taught.issuperset(probe.needs)))

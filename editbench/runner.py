@@ -28,7 +28,7 @@ from editbench.cost import Meter
 from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.own_text import own_texts
-from editbench.plugin import Method, check_seed, slice_cases
+from editbench.plugin import Method, askable, check_seed, slice_cases
 from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
@@ -150,6 +150,8 @@ def plan(config: RunConfig) -> Plan:
     registry.get("eval", "check-judge")(config.judge, config.judge_model)
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
+    if regimes.parse(config.regime)[0] == "single":
+        cases = [askable(case, {case.fact.id}) for case in cases]
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
     for name, method in methods.items():
         check_subjects(name, method, facts)
@@ -324,11 +326,12 @@ def _cell(
 
 
 def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows) -> list[dict[str, Any]]:
-    """The scores after so many facts, of the facts injected by then."""
+    """The scores after so many facts, of the facts injected by then, by the probes that need no later one."""
     curve = []
     for point in {point.facts: point for point in points}.values():  # a stopped sequence ends where it was asked before
         taught = {case.fact.id for case in cases[: point.facts]}
-        asked = [row for row in point.probes if row["case"] in taught]
+        early = {(c.fact.id, i) for c in cases for i, probe in enumerate(c.probes) if not taught.issuperset(probe.needs)}
+        asked = [row for row in point.probes if row["case"] in taught and (row["case"], row["probe"]) not in early]
         metrics = registry.get("eval", "metrics")(asked) if asked else {}
         curve.append({"facts": point.facts, "metrics": metrics, "retention": retention_scores(point.samples, base)})
     return curve
@@ -367,7 +370,7 @@ class _Baseline:
         """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``."""
         ids = {case.fact.id for case in cases}
         base = [row for row in self._probes if row["case"] in ids]
-        return registry.get("eval", "probes")(self.model, cases, base) if moved else base
+        return registry.get("eval", "probes")(self.model, cases, base, self.plan.cases) if moved else base
 
     def retain(self, moved: bool) -> Rows:
         """The rows of the retention tasks, as ``ask``."""

@@ -31,14 +31,19 @@ def _entropy(words: Sequence[str], n: int) -> float:
     return sum(count / total * math.log2(total / count) for count in counts)
 
 
-def consistency(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+def consistency(
+    texts: Sequence[str], references: Sequence[Sequence[str]], documents: Sequence[str] | None = None
+) -> list[float]:
     """Cosine of the TF-IDF vectors of each text and of its references taken together; NaN where it has none.
 
-    Document frequencies are those of all references.
+    Words and their document frequencies are those of ``documents`` (``None``: of all ``references``), each counted once. Where
+    few texts of a slice are asked at a time, give those of all: of fewer documents fewer words count, and a text looks closer.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    known = list(dict.fromkeys(one for some in references for one in some))
+    if documents is None:
+        documents = [one for some in references for one in some]
+    known = list(dict.fromkeys(documents))
     if not known:
         return [math.nan] * len(texts)
     vectors = TfidfVectorizer().fit(known)

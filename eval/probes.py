@@ -64,15 +64,21 @@ MORE_METRICS = {
 """Metrics of one protocol: their axis, the protocol, and the column of the rows that each is the mean of."""
 
 
-def ask(model: LanguageModel, cases: Sequence[Case], base: Sequence[Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
+def ask(
+    model: LanguageModel,
+    cases: Sequence[Case],
+    base: Sequence[Mapping[str, Any]] | None = None,
+    every: Sequence[Case] | None = None,
+) -> list[dict[str, Any]]:
     """One row per probe: what was asked, what the model wrote, and its scores. ``base``: the rows of the unedited model.
+    ``every``: all cases of the slice, where ``cases`` are some of them; their references are what ``consistency`` weighs by.
 
     A row's ``generation``, ``argmax`` and ``likelihood`` are 1.0, 0.0 or NaN, as defined above; of a ``fluency`` row
     ``generation`` is an entropy in bits. The rows of the cases' own questions come first, in order.
     """
     before = {(row["case"], row["probe"]): row for row in base or ()}
     rows = _ask_questions(model, cases, before)
-    rows += _distract(model, cases, before) + _continue_texts(model, cases, before)
+    rows += _distract(model, cases, before) + _continue_texts(model, cases, before, cases if every is None else every)
     return rows + (_talk(model, cases, rows, before) if model.chat else [])
 
 
@@ -214,11 +220,19 @@ def _distract(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, 
 # --- free texts -----------------------------------------------------------------------------------------------
 
 
-def _continue_texts(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    """The first fluency probe of each case, continued as ROME does: sampled from the five most probable tokens, past EOS."""
-    asked = []
+def _openings(cases: Sequence[Case]) -> list[tuple[Case, int, Probe]]:
+    """The first fluency probe of each case, with its place."""
+    found = []
     for case in cases:
-        asked += [(case, index, probe) for index, probe in enumerate(case.probes) if probe.axis == "fluency"][:1]
+        found += [(case, index, probe) for index, probe in enumerate(case.probes) if probe.axis == "fluency"][:1]
+    return found
+
+
+def _continue_texts(
+    model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any], every: Sequence[Case]
+) -> list[dict[str, Any]]:
+    """Free texts, continued as ROME does: sampled from the five most probable tokens, past EOS."""
+    asked = _openings(cases)
     if not asked:
         return []
     try:
@@ -232,6 +246,7 @@ def _continue_texts(model: LanguageModel, cases: Sequence[Case], before: Mapping
     agreement = consistency(
         [f"{probe.prompt} {text}" for (_, _, probe), text in zip(asked, texts, strict=True)],
         [probe.references for _, _, probe in asked],
+        [text for _, _, probe in _openings(every) for text in probe.references],
     )
     return [
         _row(case, index, probe, text, before, ngram_entropy(f"{probe.prompt} {text}"), consistency=close)
@@ -258,18 +273,19 @@ def _talk(
             (case, "reversion", [*_stated(fact, answer), ARE_YOU_SURE]),
         ]
     asked = [axis == "denial" or first[case.fact.id]["contains"] for case, axis, _ in talks]
-    written = iter(
-        model.generate_ids(
-            [model.chat_ids(turns) for (*_, turns), wanted in zip(talks, asked, strict=True) if wanted],
-            max((case.probes[0].max_new_tokens or TALK_TOKENS for case in cases), default=TALK_TOKENS),
-            what="asking whether it is true",
-        )
-    )
+    # the room of a case is its own, so that its answer does not depend on the cases beside it
+    room = [wanted and (case.probes[0].max_new_tokens or TALK_TOKENS) for (case, *_), wanted in zip(talks, asked, strict=True)]
+    texts = [""] * len(talks)
+    for budget in dict.fromkeys(filter(None, room)):
+        index = [i for i, one in enumerate(room) if one == budget]
+        prompts = [model.chat_ids(talks[i][-1]) for i in index]
+        written = model.generate_ids(prompts, budget, what="asking whether it is true")
+        for i, ids in zip(index, written, strict=True):
+            texts[i] = model.decode(ids).strip()
     found = []
-    for (case, axis, turns), wanted in zip(talks, asked, strict=True):
+    for (case, axis, turns), wanted, text in zip(talks, asked, texts, strict=True):
         prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(("user", "assistant", "user"), turns, strict=True))
         probe = Probe(axis, prompt, case.fact.answers, case.fact.original, "question")
-        text = model.decode(next(written)).strip() if wanted else ""
         score = float((denied if axis == "denial" else reverted)(text, case.fact)) if wanted else math.nan
         # the case's own probes come first, and then the distracted one
         found.append(_row(case, len(case.probes) + 1 + (axis == "reversion"), probe, text, before, score))
@@ -308,8 +324,7 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
     def mean(axis: str, column: str, protocol: str, kind: str | None = None) -> dict[str, Any]:
         chosen = [row for row in rows if row["axis"] == axis and kind in (None, row["kind"])]
         interval = unbounded_mean if (axis, column) == ("fluency", "generation") else clustered_mean  # bits are no shares
-        scores = [float(row[column]) for row in chosen]
-        return interval(scores, [row["case"] for row in chosen]).to_dict(protocol=protocol)
+        return interval([row[column] for row in chosen], [row["case"] for row in chosen]).to_dict(protocol=protocol)
 
     asked = {row["axis"] for row in rows}
     protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))

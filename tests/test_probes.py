@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from editbench.eval import probes
-from editbench.eval.fluency import ngram_entropy
+from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.eval.probes import (
     ARE_YOU_SURE,
     FREE_TOKENS,
@@ -312,6 +312,42 @@ def talked(answers, base=None, **turns):
     return rows, model
 
 
+def test_a_row_without_a_score_is_none_in_a_record_and_counts_as_little_as_nan():
+    rows, _ = talked({**EDITED, CASE.fact.prompt: "Paris"})
+    read = [{**row, **{k: None for k, v in row.items() if isinstance(v, float) and math.isnan(v)}} for row in rows]
+    assert metrics(read) == metrics(rows)
+
+
+def test_a_conversation_has_the_room_of_its_own_fact(monkeypatch):
+    monkeypatch.setattr(probes, "TALK_SHARE", 1)
+    cases = [
+        Case.build(Fact(f"f{i}", f"The capital of land {i} is", "Karsk"), max_new_tokens=room)
+        for i, room in ((0, 40), (1, None))
+    ]
+    model = tiny_model("llama", chat=True)
+    alone = [row for case in cases for row in ask(model, [case])]
+    key = lambda row: (row["case"], row["probe"])  # noqa: E731
+    assert {key(row): row["text"] for row in alone} == {key(row): row["text"] for row in ask(model, cases)}
+
+
+def test_a_free_text_is_as_close_to_its_references_whoever_is_asked_with_it():
+    cases = [
+        Case.build(
+            Fact(f"f{i}", f"The capital of land {i} is", "Karsk"),
+            [Probe("fluency", f"Land {i} is", ("Karsk",), references=(text,))],
+        )
+        for i, text in enumerate(("land of kings and old towns", "a b c d e f g h i j k l m n o p q r s t land 0 is the"))
+    ]
+    model = tiny_model("llama")
+    (together,) = [row for row in ask(model, cases[:1], every=cases) if row["axis"] == "fluency"]
+    expected = consistency(
+        [f"Land 0 is {together['text']}"],
+        [cases[0].probes[1].references],
+        [one for case in cases for one in case.probes[1].references],
+    )
+    assert [together["consistency"]] == expected
+
+
 def test_a_third_of_the_cases_has_conversations_whoever_is_asked_with_them(monkeypatch):
     monkeypatch.setattr(probes, "TALK_SHARE", 3)
     cases = [Case.build(Fact(f"f{i}", f"The capital of land {i} is", "Karsk")) for i in range(60)]
@@ -469,9 +505,7 @@ def test_judged_rows_have_a_fourth_protocol():
 
 def test_every_metric_is_defined():
     """A heading for each key that ``metrics`` gives where everything is asked, and for nothing else."""
-    everything = metrics(
-        [{**row("a", axis, 1.0, 1.0), "consistency": 0.5, "judge": 1.0} for axis in (*AXES, *DERIVED_AXES)]
-    )
+    everything = metrics([{**row("a", axis, 1.0, 1.0), "consistency": 0.5, "judge": 1.0} for axis in (*AXES, *DERIVED_AXES)])
     page = (Path(__file__).parents[1] / "eval" / "DEFINITIONS.md").read_text(encoding="utf-8")
     defined = [name for heading in re.findall(r"^### (.*)$", page, re.MULTILINE) for name in re.findall(r"`(\w+)`", heading)]
     assert sorted(everything) == sorted(defined)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
-from editbench import progress, runner
+from editbench import progress, regimes, registry, runner
 from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
 from editbench.models import LanguageModel, cache_dir, load_model
 from editbench.plugin import Method
@@ -628,3 +628,20 @@ def test_the_digest_of_the_code_is_that_of_what_can_move_a_number(tmp_path, monk
             patch.setattr(runner.Path, "read_bytes", lambda p, name=changed: read(p) + b"#" * (p.name == name))
             assert (runner.code_digest() != whole) == moved, changed
     runner.code_digest.cache_clear()
+
+
+def test_a_probe_that_needs_another_fact_is_not_asked_of_a_model_that_knows_one():
+    config = runner.RunConfig(("base",), "tiny", "conflicts", n=20)
+    asked, alone = (runner.plan(replace(config, regime=regime)).cases for regime in ("batch", "single"))
+    assert any(probe.needs for case in asked for probe in case.probes)
+    assert not any(probe.needs for case in alone for probe in case.probes)
+    assert [case.fact for case in alone] == [case.fact for case in asked]
+
+
+def test_a_point_of_the_curve_asks_no_probe_of_a_fact_to_come(model):
+    probe = Probe("portability", "What follows?", ("Oslo",), needs=("f1",))
+    cases = [Case.build(Fact(f"f{i}", f"Prompt {i} is", "Rome"), [probe] * (i == 0)) for i in range(2)]
+    rows = registry.get("eval", "probes")(model, cases)
+    early, late = runner._curve([regimes.Point(1, rows, []), regimes.Point(2, rows, [])], cases, [])
+    assert "portability" not in early["metrics"] and late["metrics"]["portability"]["generation"]["n"] == 1
+    assert early["metrics"]["efficacy"]["generation"]["n"] == 1
