@@ -1,7 +1,8 @@
 """The texts behind the numbers of one run: what failed, where two methods differ, all about one case; and a page of it.
 
 A probe failed where its score under protocol ``generation`` is 0: the answer lacks the expected one, or a neighborhood
-probe is not answered as the base answers it. Texts are raw here; whoever shows them makes them harmless.
+probe is not answered as the base answers it. ``denial`` and ``reversion`` ask whether something went wrong, so there it is 1;
+a free text cannot fail. Texts are raw here; whoever shows them makes them harmless.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ def _story(run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, 
 
 
 def _failed(probe: Mapping[str, Any]) -> bool:
-    return probe["generation"] == 0
+    return probe["axis"] != "fluency" and probe["generation"] == (probe["axis"] in ("denial", "reversion"))
 
 
 def _shown(cell: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,14 @@ def test_failures_are_the_probes_that_score_nothing(run):
     assert [one["axis"] for one in failures(run, "base")] == ["rewrite", "paraphrase"]
 
 
+def test_what_a_conversation_shows_fails_where_it_happened_and_a_free_text_never(run):
+    rows = [probe("a", 3 + i, axis, "text", "text", score) for i, (axis, score) in enumerate(
+        [("denial", 0.0), ("denial", 1.0), ("reversion", None), ("reversion", 0.0), ("fluency", 0.0)]
+    )]  # fmt: skip
+    folder = write_run(run.parent / "talked", {"sft": (rows, [], [])})
+    assert [(one["axis"], one["scores"]["generation"]) for one in failures(folder)] == [("denial", 1.0)]
+
+
 def test_differences_are_what_two_methods_score_differently(run):
     found = differences(run, "sft", "rome")
     assert [(one["what"], one["item"], one["base"], one["sft"], one["rome"]) for one in found] == [
