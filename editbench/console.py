@@ -31,8 +31,8 @@ def out() -> Console:
 
 
 def say(message: str) -> None:
-    """One line of what is going on, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """What is going on, on stderr. Names and reasons in it may come from data, so nothing in it moves the cursor."""
+    print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def reporter() -> Bars | Lines:
@@ -129,7 +129,7 @@ def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list
     for row in rows:
         retention = "–" if row["retention_mean"] is None else f"{row['retention_mean']:.2f}"
         scores.add_row(
-            escape(row.get("label") or row["method"]) + ("" if row["status"] == "done" else f" ({row['status']})"),
+            escape(_named(row) + ("" if row["status"] == "done" else f" ({visible(row['status'])})")),
             *(cells_text(row[axis]) + " *" * verdicts.ahead(row["key"], axis) for axis in axes),
             retention,
             "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
@@ -145,25 +145,28 @@ def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list
         )  # fmt: skip
         changes.add_column("Method", no_wrap=True)
         for task in tasks:
-            changes.add_column(escape(task), justify="right")
+            changes.add_column(escape(visible(task)), justify="right")
         for row in rows:
             stars = (" *" * kept.ahead(row["key"], task) for task in tasks)
             cells = (_task_cell(row, task) + star for task, star in zip(tasks, stars, strict=True))
-            changes.add_row(escape(row.get("label") or row["method"]), *cells)
+            changes.add_row(escape(_named(row)), *cells)
         tables.append(changes)
     return tables
 
 
+def _named(row: Mapping[str, Any]) -> str:
+    return visible(row.get("label") or row["method"])
+
+
 def _caption(verdicts: Any) -> str | None:
     if verdicts.missing:
-        return escape(f"Nobody is compared: the records hold no tables of {', '.join(verdicts.missing)}.")
+        return escape(visible(f"Nobody is compared: the records hold no tables of {', '.join(verdicts.missing)}."))
     if not verdicts.comparisons:
         return None
-    seen = ", ".join(f"{name} {difference:.2f}" for name, difference in verdicts.detectable.items())
-    return escape(
-        f"* ahead of every other method: paired by case, {len(verdicts.comparisons)} comparisons, Holm, 5 %. "
-        f"Detectable with 80 % power: {seen}."
-    )
+    about = f"* ahead of every other method: paired by case, {len(verdicts.comparisons)} comparisons, Holm, 5 %."
+    # no two shares differ by more than 1
+    seen = ", ".join(f"{name} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
+    return escape(visible(about + (f" Detectable with 80 % power: {seen}." if seen else "")))
 
 
 def _task_cell(row: Mapping[str, Any], task: str) -> str:

@@ -65,7 +65,7 @@ class Verdicts:
 
 def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
     """All that the cell was scored on in the run folder ``path``: ``protocol``, ``column``, ``seed``, ``case``, ``item``,
-    ``score`` and, of documents, ``base``. ``None`` if the record was moved without its tables.
+    ``score``, of probes ``kind`` and, of documents, ``base``. ``None`` if the record was moved without its tables.
 
     Raises:
         RecordError: a table is corrupt; names the file.
@@ -82,7 +82,7 @@ def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
             for protocol in PROTOCOLS:
                 if protocol in chosen:
                     named = {"case": chosen["case"], "item": chosen["probe"], "score": chosen[protocol]}
-                    found.append(pandas.DataFrame(named).assign(protocol=protocol, column=column))
+                    found.append(pandas.DataFrame(named).assign(protocol=protocol, column=column, kind=chosen.get("kind")))
     if "retention" in needed:
         kept = read_table(path, summary["key"], "retention")
         documents = kept["member"] + " " + kept["doc_id"].astype(str)

@@ -18,7 +18,8 @@ def pooled(
     """The summary of cells of several seeds and all their items. ``seed`` and the corpus' ``hash`` become lists.
 
     A case that several seeds drew is one cluster. If a seed failed, so did the row: a mean over the others would be of the
-    seeds that went well. Without the items of all seeds there are means and no intervals.
+    seeds that went well. Without the items of all seeds there are means and no intervals. What is told of each model alone
+    (diagnostics, trajectory, curve) is left out.
     """
     first = summaries[0]
     failed = [s for s in summaries if s.get("status") == "failed"]
@@ -36,25 +37,37 @@ def pooled(
         "metrics": {} if failed else _metrics(summaries, items),
         "retention": {} if failed else _retention(summaries, items),
         "seconds": {name: _mean([s.get("seconds", {}).get(name) for s in summaries]) for name in first.get("seconds") or ()},
-        "peak_memory_bytes": max(s.get("peak_memory_bytes") or 0 for s in summaries) or None,
+        "work": _work(summaries),
+        **{name: max(s.get(name) or 0 for s in summaries) or None for name in ("peak_memory_bytes", "peak_process_bytes")},
         "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
-        "diagnostics": {},
+        **dict.fromkeys(("diagnostics", "trajectory", "curve")),
     }
     return merged, items
 
 
 def _metrics(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | None) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for axis, protocols in summaries[0]["metrics"].items():
-        for protocol in protocols:
-            parts = [(s["metrics"].get(axis) or {}).get(protocol) or {} for s in summaries]
-            value = {"mean": _mean([p.get("mean") for p in parts]), "n": _total(parts), "protocol": protocol}
-            if items is not None:
-                chosen = items[(items["protocol"] == protocol) & (items["column"] == axis)]
-                if len(chosen):
-                    value = clustered_mean(chosen["score"], chosen["case"], chosen["seed"]).to_dict(protocol=protocol)
-            found.setdefault(axis, {})[protocol] = value
+    asked = dict.fromkeys((name, protocol) for s in summaries for name, of in s["metrics"].items() for protocol in of)
+    for name, protocol in asked:
+        parts = [(s["metrics"].get(name) or {}).get(protocol) or {} for s in summaries]
+        value = {"mean": _mean([p.get("mean") for p in parts]), "n": _total(parts), "protocol": protocol}
+        if items is not None and value["mean"] is not None:
+            axis, _, kind = name.partition("/")
+            chosen = items[(items["protocol"] == protocol) & (items["column"] == axis)]
+            chosen = chosen[chosen["kind"] == kind] if kind else chosen
+            if len(chosen):
+                value = clustered_mean(chosen["score"], chosen["case"], chosen["seed"]).to_dict(protocol=protocol)
+        found.setdefault(name, {})[protocol] = value
     return found
+
+
+def _work(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean over the seeds of what was counted, by phase."""
+    first = summaries[0].get("work") or {}
+    return {
+        phase: {name: _mean([((s.get("work") or {}).get(phase) or {}).get(name) for s in summaries]) for name in counted}
+        for phase, counted in first.items()
+    }
 
 
 def _retention(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | None) -> dict[str, dict[str, Any]]:

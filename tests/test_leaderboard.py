@@ -11,7 +11,7 @@ import pytest
 
 from editbench import console
 from editbench.errors import RecordError
-from editbench.leaderboard.comparisons import RETENTION, Verdicts, items, judge
+from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import retention_half, trade_off
 from editbench.leaderboard.rows import harmonic_mean, rivals, row, rows
@@ -295,6 +295,34 @@ def test_a_seed_that_failed_fails_its_row(tmp_path):
     assert re.search(r"\| mixsd \(seeds .*\(failed\) \| – \|", page)
 
 
+def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
+    def cell(seed, ids):
+        facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 4, "form": "cloze"}
+        told = {"curve": [{"facts": 2, "metrics": {}, "retention": {}}], "trajectory": [{"facts": 2}],
+                "work": {"inject": {"passes": 1000 * (seed + 1), "tokens": 10, "gradient_tokens": 0}},
+                "peak_process_bytes": (seed + 1) * 2**30, "seconds": {"inject": 1.0, "judge": 4.0}}  # fmt: skip
+        one, tables = measured("mixsd", [1, 0, 1, 1], [[1, 0]] * 4, [], seed, ids, corpus=facts, **told)
+        for one_row in tables["probes"]:
+            one_row["kind"] = "Forgetfulness" if one_row["probe"] == 2 else "other" if one_row["probe"] else None
+        for name, score in (("Forgetfulness", 0.0), ("other", 1.0)):
+            one["metrics"][f"specificity/{name}"] = {"generation": clustered_mean([score] * 4).to_dict(protocol="generation")}
+        if seed:  # a kind that the first seed did not draw
+            one["metrics"]["specificity/rare"] = {"generation": clustered_mean([1.0]).to_dict(protocol="generation")}
+        return one, tables
+
+    page = render(
+        [write(tmp_path / str(seed), cell(seed, range(4 * seed, 4 * seed + 4))) for seed in (0, 1)], tmp_path / "README.md"
+    )
+    kinds = next(text for text in page.split("### By kind")[1].splitlines() if text.startswith("| mixsd"))
+    expected = clustered_mean([0.0] * 8, range(8), [0] * 4 + [1] * 4)
+    assert f"| 0.00 [{expected.low:.2f}, {expected.high:.2f}] |" in kinds and kinds.endswith("| – |"), (
+        "half of the seeds is no mean"
+    )
+    assert "### Curve" not in page, "the curve of one seed is not that of the row"
+    cost = page.split("### Cost")[1]
+    assert "judge, s" in cost and "| 1,500 |" in cost and "| 2.0 |" in cost
+
+
 def test_seeds_without_tables_have_means_and_no_interval(tmp_path):
     runs = [write(tmp_path / f"{seed}", seeded(seed, range(20), right)[0]) for seed, right in enumerate((GOOD, [0] * 20))]
     page = render(runs, tmp_path / "README.md")
@@ -415,6 +443,29 @@ def test_the_terminal_stars_who_is_ahead(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "1.00 [0.81, 1.00] * │" in shown and "+0.00 [-0.09, +0.09] * │" in shown and shown.count(" * │") == 2
     assert "2 comparisons, Holm, 5 %. Detectable with 80 % power: efficacy 0." in " ".join(shown.split())
+
+
+def test_nothing_in_a_foreign_record_moves_the_cursor(tmp_path, capsys):
+    hostile = summary(
+        "mixsd",
+        status="no_effect\x1b[2J",
+        options={"lr": "\x1b[31m"},
+        retention={"arc\x1b[0m": task(0.5, 0.4, -0.1, -0.2, 0.0)},
+    )
+    ranked = rows([hostile, {**hostile, "key": "other", "options": {"lr": "[/]"}}])
+    for table in console.results(ranked, Verdicts(), Verdicts(missing=["\x1b[1m"])):
+        console.out().print(table)
+    console.say("first\nthe reason: \x1b]0;owned\x07")
+    said = capsys.readouterr()
+    assert (
+        "\x1b" not in said.out + said.err and "\\x1b[31m" in said.out and said.err == "first\nthe reason: \\x1b]0;owned\\x07\n"
+    )
+
+
+def test_the_terminal_promises_no_difference_above_one(capsys):
+    found = Verdicts([Comparison("efficacy", "a", "b", 0.5, 0.2)], {"efficacy": 1.4})
+    console.out().print(console.results(rows([summary("a"), summary("b")]), found, Verdicts())[0])
+    assert "80 % power: efficacy none." in " ".join(capsys.readouterr().out.split())
 
 
 def test_variants_are_rivals_and_those_of_ice_are_not(tmp_path):
