@@ -96,7 +96,7 @@ def _parse(edit: Mapping[str, Any]) -> tuple[str, str, str]:
     if relation in TEMPLATES:
         pattern = re.escape(TEMPLATES[relation]).replace(r"\{\}", "(?P<subject>.+?)")
     else:
-        pattern = rf"The (name of the )?{relation.lower().replace('_', ' ')} of (?P<subject>.+?) is"
+        pattern = rf"The (name of the )?{re.escape(relation.lower().replace('_', ' '))} of (?P<subject>.+?) is"
     found = re.fullmatch(rf"(?P<prompt>{pattern}) (?P<target>.+)\.", sentence)
     if not found:
         raise DataError(f"Its edit {sentence!r} does not read like one of relation {relation}.")

@@ -143,7 +143,7 @@ def test_ripple_finds_subject_and_target_in_every_kind_of_sentence(load, relatio
 def test_ripple_leaves_out_what_cannot_be_asked_and_says_so(load):
     spouse = ANN["edit"]["prompt"]
     edits = {
-        f"Its edit {spouse!r} does not read like one of relation MOTHER.": {**ANN["edit"], "relation": "MOTHER"},
+        f"Its edit {spouse!r} does not read like one of relation MOTHER (.": {**ANN["edit"], "relation": "MOTHER ("},
         "Field 'relation' is missing.": {"prompt": spouse},
         "The old answer 'Gus Kay' has the new one, 'Gus', in it.": {
             "prompt": "The name of the spouse of Ann is Gus.",
