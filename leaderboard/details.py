@@ -8,7 +8,7 @@ from typing import Any
 from editbench.leaderboard.rows import AXES, BASE
 from editbench.stats import cells_text, number
 
-PHASES = ("precompute", "inject", "inject for the curve", "watch", "probes", "retention", "diagnostics")
+PHASES = ("precompute", "inject", "inject for the curve", "watch", "probes", "retention", "judge", "diagnostics")
 
 
 def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], protocol: str) -> list[dict[str, str]]:
