@@ -308,7 +308,7 @@ def _cell(
         "peak_process_bytes": meter.peak_process,
         "edit": done.edit.summary(model),
         **({"trajectory": done.trajectory} if done.trajectory else {}),
-        **({"curve": _curve(done.points, cases, base_samples)} if config.curve else {}),
+        **({"curve": curve_scores(done.points, [case.fact.id for case in cases], base_samples)} if config.curve else {}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
         **({"judge": judged} if judged else {}),
     }
@@ -323,11 +323,11 @@ def _cell(
     return summary, tables
 
 
-def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows) -> list[dict[str, Any]]:
-    """The scores after so many facts, of the facts injected by then."""
+def curve_scores(points: Sequence[regimes.Point], ids: Sequence[str], base: Rows) -> list[dict[str, Any]]:
+    """The scores after so many facts, of the facts injected by then; ``ids``: all of them, in their order."""
     curve = []
     for point in {point.facts: point for point in points}.values():  # a stopped sequence ends where it was asked before
-        taught = {case.fact.id for case in cases[: point.facts]}
+        taught = set(ids[: point.facts])
         asked = [row for row in point.probes if row["case"] in taught]
         metrics = registry.get("eval", "metrics")(asked) if asked else {}
         curve.append({"facts": point.facts, "metrics": metrics, "retention": retention_scores(point.samples, base)})

@@ -308,7 +308,7 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
     def mean(axis: str, column: str, protocol: str, kind: str | None = None) -> dict[str, Any]:
         chosen = [row for row in rows if row["axis"] == axis and kind in (None, row["kind"])]
         interval = unbounded_mean if (axis, column) == ("fluency", "generation") else clustered_mean  # bits are no shares
-        scores = [float(row[column]) for row in chosen]
+        scores = [None if row[column] is None else float(row[column]) for row in chosen]  # None: a NaN that was stored
         return interval(scores, [row["case"] for row in chosen]).to_dict(protocol=protocol)
 
     asked = {row["axis"] for row in rows}
