@@ -31,8 +31,8 @@ def out() -> Console:
 
 
 def say(message: str) -> None:
-    """One line of what is going on, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """What is going on, on stderr; texts of a model or of data in it as ``visible``."""
+    print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def reporter() -> Bars | Lines:
