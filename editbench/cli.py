@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,9 +69,7 @@ def compare(
         judge=judge, judge_model=judge_model,
     )  # fmt: skip
     if curve:
-        from editbench import console
-
-        console.say(f"Scores against the number of facts: {stored.draw_over_facts(folder, folder / 'curve.png')}")
+        _draw("Scores against the number of facts", stored.draw_over_facts, folder, folder / "curve.png")
     _end(summaries)
 
 
@@ -103,6 +101,8 @@ def tune(
     from editbench import console
     from editbench import tune as tuning
 
+    if regime == "single":
+        raise OptionError("tune does not go with --regime single: it measures no retention. Use batch or sequential:CHUNK.")
     search = tuning.Search(wanted, budget, retention)
     names = tuple(name for method in search.methods for name in search.trials(method))
     plan = _plan(
@@ -193,7 +193,7 @@ def sweep(
     as_json: AsJson = False,
 ) -> None:
     """Try values of one method's options, and draw what is memorized against what is retained."""
-    from editbench import console, registry
+    from editbench import registry
 
     registry.check("methods", method)
     points = tools.variants(method, over, option)
@@ -202,12 +202,7 @@ def sweep(
         part=part, limit=limit or None, regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts,
         layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
-    try:
-        pictures = stored.draw_trade_off([folder], folder / "trade_off.png")
-    except RecordError as error:  # the run is done and kept
-        console.say(f"No picture: {error}")
-    else:
-        console.say(f"Memorization against retention: {pictures}")
+    _draw("Memorization against retention", stored.draw_trade_off, [folder], folder / "trade_off.png")
     _end(summaries)
 
 
@@ -298,6 +293,16 @@ def _open_run(plan: Any, identity: dict[str, Any], output: Path | None) -> Itera
         except KeyboardInterrupt:
             console.say(f"\nStopped. Finished methods are kept in {folder}; the same command goes on from there.")
             raise typer.Exit(130) from None
+
+
+def _draw(what: str, draw: Callable[[Any, Path], str], runs: Path | list[Path], output: Path) -> None:
+    """Draws ``runs``, which are done and kept whether it succeeds or not."""
+    from editbench import console
+
+    try:
+        console.say(f"{what}: {draw(runs, output)}")
+    except RecordError as error:
+        console.say(f"No picture: {error}")
 
 
 def _end(summaries: list[dict[str, Any]]) -> None:
@@ -461,7 +466,9 @@ def main() -> None:
     try:
         app(prog_name="editbench")
     except EditbenchError as error:
-        print(f"editbench: {error}", file=sys.stderr)
+        from editbench import console
+
+        console.say(f"editbench: {error}")
         sys.exit(2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

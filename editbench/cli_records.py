@@ -140,7 +140,7 @@ def _print_texts(
 
     if failures:
         found: Any = texts.failures(run, method)
-        tables = {f"{len(found)} probes that failed; neighborhood: where the base's answer is not kept": found}
+        tables = {f"{len(found)} probes that failed; neighborhood, distracted: where the base's answer is not kept": found}
     elif diff:
         found = texts.differences(run, *diff)
         tables = {f"{len(found)} probes and samples that {diff[0]} and {diff[1]} score differently": found}

@@ -31,7 +31,7 @@ def out() -> Console:
 
 
 def say(message: str) -> None:
-    """What is going on, on stderr. Names and reasons in it may come from data, so nothing in it moves the cursor."""
+    """What is going on, on stderr; texts of a model or of data in it as ``visible``."""
     print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
 
 

@@ -5,7 +5,9 @@
     RUN/cells/<key>/summary.json       its presence means that the cell is done
     RUN/cells/<key>/probes.parquet     one row a probe, with the text that the model wrote
     RUN/cells/<key>/retention.parquet  one row a task sample
-    RUN/cells/<key>/edit.json          optional: the manifest of the edit
+    RUN/cells/<key>/edit_records.parquet             what the edit noted on its facts
+    RUN/cells/<key>/curve_{probes,samples}.parquet   rows of the points of a curve but the last, with their ``facts``
+    RUN/cases.json                     the facts and their probes
 
 A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whole. JSON has no NaN: null stands for it.
 
@@ -15,12 +17,12 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "tasks": {task: hash of its data},
-     "regime": "batch" | "single" | "sequential:CHUNK", "seed": int,
+     "regime": "batch" | "single" | "sequential:CHUNK", "seed": int, "limit": int | null,
      "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
-     "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "metric",
-                          "lost", "gained"}},
-     "seconds": {"inject", "precompute", "probes", "retention", "total"},
+     "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "ratio_low",
+                          "ratio_high", "metric", "lost", "gained"}},
+     "seconds": {phase: float, "total": float},                                    phases: leaderboard/details.py
      "work": {phase: {"passes", "tokens", "gradient_tokens"}},
      "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
@@ -32,9 +34,9 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 ``portability/KIND``; ``protocol`` is ``generation``, ``argmax``, ``likelihood`` or ``judge``. In ``retention``, ``low`` and
 ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count the
 documents that scored at least 0.5 before and less after, and the other way.
-A failed cell has empty ``metrics`` and ``retention``, and its reason in ``note``. The hash of the model is that of its
-weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables`` and ``digest``
-were stored are read all the same.
+A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``. The hash of the model is
+that of its weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables``
+and ``digest`` were stored are read all the same.
 """
 
 from __future__ import annotations
@@ -153,7 +155,6 @@ class RunStore:
         key: str,
         summary: Mapping[str, Any],
         tables: Mapping[str, Sequence[Mapping[str, Any]]],
-        edit: Mapping[str, Any] | None = None,
     ) -> Path:
         """Write a cell as a whole, in place of an earlier one; returns its ``summary.json``.
 
@@ -173,8 +174,6 @@ class RunStore:
                     data = _parquet(rows)
                     _write_synced(new / f"{name}.parquet", data)
                     hashes[name] = hashlib.sha256(data).hexdigest()
-                if edit is not None:
-                    write_json_atomic(new / "edit.json", edit)
                 record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
                 write_json_atomic(new / "summary.json", {**record, "digest": digest(record)})
                 if final.exists():

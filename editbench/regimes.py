@@ -142,20 +142,21 @@ def _batch(curve, method, model, cases, examiner, phase) -> Outcome:
 
 
 def _single(method, model, cases, examiner, phase) -> Outcome:
-    probes, norms, warnings, records = [], [], [], []
+    probes, norms, warnings, records, moved = [], [], [], [], False
     with progress.task("facts, one at a time", len(cases), "facts") as bar:
         for case in cases:
             with phase("inject"):
                 edit = method.inject(model, [case.fact])
             with edit.applied(model), phase("probes"):
                 probes += examiner.ask([case], _moves(edit))
+            moved = moved or _moves(edit)
             norms.append(edit.summary(model)["delta_norm"] if edit.changes else 0.0)
             warnings += edit.diagnostics.get("warnings", ())
             records += edit.records
             bar.advance()
     told = {"edits": len(cases), "mean_delta_norm": sum(norms) / len(norms), "warnings": list(dict.fromkeys(warnings))}
     whole = method.edit(model, [case.fact for case in cases], diagnostics=told, records=records)
-    return Outcome(whole, _moves(edit), [Point(len(cases), probes, [])])
+    return Outcome(whole, moved, [Point(len(cases), probes, [])])
 
 
 def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:

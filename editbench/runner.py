@@ -33,7 +33,7 @@ from editbench.records import RunStore, environment, write_json_atomic
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
-SCORING = 3
+SCORING = 4
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
 
 Rows = list[dict[str, Any]]
@@ -310,7 +310,7 @@ def _cell(
         "peak_process_bytes": meter.peak_process,
         "edit": done.edit.summary(model),
         **({"trajectory": done.trajectory} if done.trajectory else {}),
-        **({"curve": _curve(done.points, cases, base_samples)} if config.curve else {}),
+        **({"curve": curve_scores(done.points, cases, base_samples)} if config.curve else {}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
         **({"judge": judged} if judged else {}),
     }
@@ -325,7 +325,7 @@ def _cell(
     return summary, tables
 
 
-def _curve(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows) -> list[dict[str, Any]]:
+def curve_scores(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows) -> list[dict[str, Any]]:
     """The scores after so many facts, of the facts injected by then, by the probes that need no later one."""
     curve = []
     for point in {point.facts: point for point in points}.values():  # a stopped sequence ends where it was asked before

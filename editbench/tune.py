@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editbench import registry, runner
-from editbench.errors import DataError, OptionError, RecordError
+from editbench.errors import DataError, MethodError, OptionError, RecordError
 from editbench.plugin import Choice, LogUniform, Uniform
 from editbench.records import RunStore, jsonable, write_json_atomic
 from editbench.stats import number
@@ -104,12 +104,15 @@ def tune(
 
     Raises:
         OptionError: no retention task is asked of which the base gets anything right.
+        MethodError: the base could not be asked.
         EditbenchError: as ``runner.run``.
     """
     config = plan.config
     trials = {name for method in search.methods for name in search.trials(method)}
     baselines = {name: method for name, method in plan.methods.items() if name not in trials}
     base = next(s for s in runner.run(replace(plan, methods=baselines), model, store, on_cell) if s["method"] == "base")
+    if base["status"] == "failed":
+        raise MethodError(f"The base could not be asked ({base['note']}), so no trial can be judged.")
     if _retention(base) is None:
         raise OptionError(
             f"The base scores 0 on every retention task (asked: {', '.join(config.tasks) or 'none'}), so no share of it can "

@@ -1,10 +1,11 @@
 """Whether a stored run says the truth: its numbers computed again from its rows, and some of its cells from nothing.
 
-From the rows: every metric and every retention score with its interval, at most ``CLOSE`` apart; that each row quotes the
-base's record as it is; the digests of tables and summaries. From nothing: a cell drawn at random is injected and asked again
-in a folder and a cache of its own, and each of its rows must come out the same: texts and scores equal, log-probabilities at
-most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds, memory and diagnostics are
-measurements that nothing recomputes.
+From the rows: every metric and every retention score with its interval, also at the points of a curve, at most ``CLOSE``
+apart; that each row quotes the base's record as it is; the digests of tables and summaries. From nothing: a cell drawn at
+random is injected and asked again in a folder and a cache of its own, and each of its rows must come out the same: texts and
+scores equal, log-probabilities at most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds,
+memory and diagnostics are measurements that nothing recomputes, and a judge is not asked again: its verdicts drift, and each
+has its price.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from unittest import mock
 from editbench import registry, runner
 from editbench.errors import OptionError, RecordError
 from editbench.records import RunStore, jsonable, load_run, read_cases, read_rows, summary_path, table_path
-from editbench.types import digest
+from editbench.regimes import Point
+from editbench.types import Case, digest
 
 CLOSE = 1e-12
 ROUNDING = 1e-2
@@ -145,11 +147,14 @@ def _check_numbers(run: Path, summary: Mapping[str, Any], base: Mapping[str, Any
         found = {
             "metrics": registry.get("eval", "metrics")(rows["probes"]),
             "retention": runner.retention_scores(rows["retention"], before),
+            "curve": _curve(run, summary, rows, before),
         }
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"The rows of {key} cannot be scored ({type(error).__name__}: {error}).") from error
     for name, numbers in found.items():
-        report.numbers += _compare(key, name, summary[name], jsonable(numbers), report)
+        stored = summary.get(name) or {}
+        stored = {f"{at['facts']} facts": at for at in stored} if name == "curve" else stored
+        report.numbers += _compare(key, name, stored, jsonable(numbers), report)
     if base is None:
         return
     for name, quoted in (("probes", "text"), ("retention", "score")):
@@ -158,6 +163,23 @@ def _check_numbers(run: Path, summary: Mapping[str, Any], base: Mapping[str, Any
             there = row.get(f"base_{quoted}", row[quoted])
             if (really := said.get(_place(row, name))) != there and key != base["key"]:
                 report.differ(key, f"{name}, {_words(row, name)}: base_{quoted} is not that of {base['key']}", there, really)
+
+
+def _curve(
+    run: Path, summary: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]], base: list[dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The points of ``summary["curve"]`` by their number of facts, from the rows of each; the last point's are ``rows``."""
+    counts = [at["facts"] for at in summary.get("curve") or ()]
+    kept = {
+        kind: read_rows(run, summary["key"], f"curve_{kind}") if f"curve_{kind}" in summary.get("tables", {}) else []
+        for kind in ("probes", "samples")
+    }
+    points = [
+        Point(count, *([row for row in asked if row["facts"] == count] for asked in kept.values())) for count in counts[:-1]
+    ]
+    points += [Point(count, rows["probes"], rows["retention"]) for count in counts[-1:]]
+    cases = [Case.from_dict(case) for case in read_cases(run)]
+    return {f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, base)}
 
 
 def _compare(key: str, what: str, stored: Any, found: Any, report: Report) -> int:
@@ -207,11 +229,12 @@ def _rerun(
 
 def _config(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> runner.RunConfig:
     """What was asked, for the one cell of ``summary`` and with the options that stand there."""
-    unknown = sorted(set(config) - {f.name for f in fields(runner.RunConfig)})
+    unknown = sorted(set(config) - {f.name for f in fields(runner.RunConfig)} - {"tune"})  # a trial is a cell like any other
     if unknown:
         raise RecordError(f"{run / 'run.json'} has {unknown[0]!r}, which this editbench does not know. Use --rerun 0.")
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name != "tune"}
     one = {"methods": (summary["method"],), "options": {summary["method"]: summary["options"]}, "diagnostics": ()}
+    one |= {"judge": None, "judge_model": None}
     return runner.RunConfig(**{**given, **one, "precision": summary["model"]["precision"]})
 
 
@@ -239,7 +262,7 @@ def _compare_table(
     if [_place(row, name) for row in stored] != [_place(row, name) for row in found]:
         report.differ(key, f"{name}: which items were asked", len(stored), len(found))
         return 0
-    for column in dict.fromkeys(column for row in stored for column in row):
+    for column in dict.fromkeys(column for row in stored for column in row if column != "judge"):
         close = ROUNDING if column.endswith("logprob") else CLOSE
         odd = [i for i, row in enumerate(stored) if not _same(row[column], found[i].get(column), close)]
         if odd:

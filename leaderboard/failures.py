@@ -1,8 +1,8 @@
 """The texts behind the numbers of one run: what failed, where two methods differ, all about one case; and a page of it.
 
-A probe failed where its score under protocol ``generation`` is 0: the answer lacks the expected one, or a neighborhood
-probe is not answered as the base answers it. ``denial`` and ``reversion`` ask whether something went wrong, so there it is 1;
-a free text cannot fail. Texts are raw here; whoever shows them makes them harmless.
+A probe failed where the answer lacks the expected one (its score under protocol ``generation`` is 0), where a neighborhood or
+distracted probe is not answered as the base answers it (0, too), and where the fact is denied or taken back (1). A ``fluency``
+probe has an entropy, and never fails. Texts are raw here; whoever shows them makes them harmless.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from editbench.leaderboard.rows import BASE, row, setting
 from editbench.records import load_run, read_cases, read_rows, visible
 
 TEMPLATE = "failures.html.j2"
+WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}
+"""Axis to the score of a failure, where that is not 0."""
 
 
 def failures(run: Path, method: str | None = None) -> list[dict[str, Any]]:
@@ -134,7 +136,9 @@ def _story(run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, 
                 "fact": {"prompt": name, "target": None, "original": None, **facts.get(name, {})},
                 "failed": sum(map(_failed, asked)),
                 "asked": len(asked),
-                "probes": [one for one in asked if one["axis"] in ("rewrite", "paraphrase") or _failed(one)],
+                "probes": [
+                    {**one, "failed": _failed(one)} for one in asked if one["axis"] in ("rewrite", "paraphrase") or _failed(one)
+                ],
             }
             for name, asked in by_case.items()
             if any(map(_failed, asked))
@@ -145,7 +149,7 @@ def _story(run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, 
 
 
 def _failed(probe: Mapping[str, Any]) -> bool:
-    return probe["axis"] != "fluency" and probe["generation"] == (probe["axis"] in ("denial", "reversion"))
+    return probe["generation"] is not None and probe["generation"] == WORST.get(probe["axis"], 0.0)
 
 
 def _shown(cell: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,11 +36,12 @@ def pooled(
         "note": "; ".join(f"seed {s['seed']}: {s['note']}" for s in summaries if s.get("note")),
         "metrics": {} if failed else _metrics(summaries, items),
         "retention": {} if failed else _retention(summaries, items),
-        "seconds": {name: _mean([s.get("seconds", {}).get(name) for s in summaries]) for name in first.get("seconds") or ()},
-        "work": _work(summaries),
-        **{name: max(s.get(name) or 0 for s in summaries) or None for name in ("peak_memory_bytes", "peak_process_bytes")},
+        "seconds": _means(summaries, "seconds"),
+        "work": {phase: _means([s.get("work") or {} for s in summaries], phase) for phase in first.get("work") or ()},
+        "peak_memory_bytes": max(s.get("peak_memory_bytes") or 0 for s in summaries) or None,
+        "peak_process_bytes": max(s.get("peak_process_bytes") or 0 for s in summaries) or None,
         "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
-        **dict.fromkeys(("diagnostics", "trajectory", "curve")),
+        **{name: {} for name in ("diagnostics", "curve", "trajectory")},  # of one cell each: they are not pooled
     }
     return merged, items
 
@@ -61,15 +62,6 @@ def _metrics(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | N
     return found
 
 
-def _work(summaries: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean over the seeds of what was counted, by phase."""
-    first = summaries[0].get("work") or {}
-    return {
-        phase: {name: _mean([((s.get("work") or {}).get(phase) or {}).get(name) for s in summaries]) for name in counted}
-        for phase, counted in first.items()
-    }
-
-
 def _retention(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | None) -> dict[str, dict[str, Any]]:
     found = {}
     for task, first in (summaries[0].get("retention") or {}).items():
@@ -82,6 +74,10 @@ def _retention(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame |
             value = retained(chosen["score"], chosen["base"], chosen["case"], chosen["seed"])
         found[task] = {**value, "metric": first.get("metric")}
     return found
+
+
+def _means(summaries: Sequence[Mapping[str, Any]], part: str) -> dict[str, float | None]:
+    return {name: _mean([(s.get(part) or {}).get(name) for s in summaries]) for name in summaries[0].get(part) or ()}
 
 
 def _total(parts: Sequence[Mapping[str, Any]]) -> int:

@@ -38,6 +38,17 @@ def sample(document, output, score, base_score=1.0, task="arc"):
     }  # fmt: skip
 
 
+def test_a_denial_is_the_failure_and_a_text_has_none(tmp_path):
+    talks = [
+        probe("a", 4, "denial", "No.", "Yes.", 1.0), probe("a", 5, "reversion", "Yes, Rome.", "Paris", 0.0),
+        probe("a", 6, "fluency", "la la la", "a text", 0.0), probe("a", 7, "reversion", "", "", None),
+    ]  # fmt: skip
+    run = write_run(tmp_path / "run", {"base": (talks, [], []), "sft": (talks, [], [])})
+    assert [one["axis"] for one in failures(run)] == ["denial"]
+    shown = page(run)
+    assert "1 of 4 probes failed" in shown and shown.count('class="failed"') == 1 and "la la la" not in shown
+
+
 def write_run(folder, cells, facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},)):
     """A run folder; ``cells`` is method to probes, samples and edit records, or to a note where it failed."""
     with RunStore(folder).open({"methods": list(cells)}) as store:

@@ -33,7 +33,7 @@ def leftovers(run):
 def test_a_cell_round_trips(run):
     with RunStore(run).open(CONFIG) as store:
         assert not store.done("k1")
-        path = store.write_cell("k1", SUMMARY, TABLES, edit={"rank": 4})
+        path = store.write_cell("k1", SUMMARY, TABLES)
         assert store.done("k1") and path == run / "cells" / "k1" / "summary.json"
         summary = store.read_summary("k1")
     stored = summary.pop("digest")
@@ -42,7 +42,6 @@ def test_a_cell_round_trips(run):
     probes = read_table(run, "k1", "probes")
     assert list(probes.columns) == ["case", "score", "text"] and probes["score"].isna().tolist() == [False, True]
     assert read_table(run, "k1", "retention").empty and read_rows(run, "k1", "retention") == []
-    assert json.loads((path.parent / "edit.json").read_text()) == {"rank": 4}
     assert not leftovers(run)
 
 

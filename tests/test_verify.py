@@ -6,9 +6,10 @@ import shutil
 
 import pandas
 import pytest
-from tiny import editbench, write_facts, write_model
+from tiny import editbench, fact, write_facts, write_model
 
-from editbench.records import write_json_atomic
+from editbench.eval.probes import metrics
+from editbench.records import jsonable, read_rows, write_json_atomic
 from editbench.types import digest
 
 COMPARE = ("compare", "--corpus", "local", "--data", "facts.jsonl", "-n", 3, "--methods", "sft", "--option", "sft.epochs=4",
@@ -113,6 +114,33 @@ def test_a_number_that_is_not_there_or_not_of_the_rows(here):
     whats = {one["what"] for one in report["differences"]}
     assert code == 1 and any(w.startswith("metrics.efficacy.likelihood") for w in whats)
     assert any(w.startswith("retention.mmlu") for w in whats)
+
+
+def test_points_of_a_curve_and_probes_without_a_second_answer(here, model):
+    """NaN is stored as nothing: scores that are undefined are not scores that cannot be read."""
+    write_facts(here / "facts.jsonl", [fact(i, original=None) for i in range(10)])
+    said = editbench(*COMPARE[:-2], "curved", "--regime", "sequential:1", "--curve", "1,3", "--model", model)
+    assert said.code == 0, said.err
+    said = editbench("verify", "curved", "--rerun", 1)
+    assert said.code == 0, said.out
+    (folder,) = (here / "curved" / "cells").glob("sft-*")
+    change_summary(folder, lambda s: s["curve"][0]["metrics"]["efficacy"]["generation"].update(mean=0.9), digested=True)
+    said = editbench("verify", "curved", "--rerun", 0, "--json")
+    assert [one["what"] for one in json.loads(said.out)["differences"]] == ["curve.1 facts.metrics.efficacy.generation.mean"]
+
+
+def test_a_judge_is_not_asked_again(here):
+    """Its verdicts are recomputed from the rows, and the rows without them from the model."""
+    for method in ("base", "ice", "sft"):
+        folder = cell(here, method)
+        change_table(folder, "probes", lambda rows: rows.insert(0, "judge", 1.0), digested=True)
+        rows = read_rows(here / "run", folder.name, "probes")
+        change_summary(folder, lambda s, rows=rows: s.update(metrics=jsonable(metrics(rows))), digested=True)
+    run = json.loads((here / "run" / "run.json").read_text())
+    run["config"] |= {"judge": "http://127.0.0.1:1/v1", "judge_model": "gone"}
+    write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
+    code, report = verify("--rerun", 9)
+    assert (code, report["differences"]) == (0, [])
 
 
 def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
