@@ -35,8 +35,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 ``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count the
 documents that scored at least 0.5 before and less after, and the other way.
 A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``. The hash of the model is
-that of its weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables`` and ``digest``
-were stored are read all the same.
+that of its weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables``
+and ``digest`` were stored are read all the same.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Whether a stored run says the truth: its numbers computed again from its rows, and some of its cells from nothing.
 
 From the rows: every metric and every retention score with its interval, also at the points of a curve, at most ``CLOSE``
-apart; that each row quotes the base's record as it is; the digests of tables and summaries. From nothing: a cell drawn at random is injected and asked again
-in a folder and a cache of its own, and each of its rows must come out the same: texts and scores equal, log-probabilities at
-most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds, memory and diagnostics are
-measurements that nothing recomputes, and a judge is not asked again: its verdicts drift, and each has its price.
+apart; that each row quotes the base's record as it is; the digests of tables and summaries. From nothing: a cell drawn at
+random is injected and asked again in a folder and a cache of its own, and each of its rows must come out the same: texts and
+scores equal, log-probabilities at most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds,
+memory and diagnostics are measurements that nothing recomputes, and a judge is not asked again: its verdicts drift, and each
+has its price.
 """
 
 from __future__ import annotations
