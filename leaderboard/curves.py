@@ -47,6 +47,8 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
             if summary["status"] == "stopped":
                 axes.plot(facts[-1], means[-1], "x", color=style["color"], markersize=10)
         axes.set(xscale="log", xlabel="facts", title=name, ylim=(-0.03, 1.13 if name == "retention" else 1.03))
+        axes.set_xticks(config["curve"], map(str, config["curve"]))
+        axes.minorticks_off()
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     about = f"{config['model']}, {config['corpus']} ({config['part']}), regime {config['regime']}, seed {config['seed']}"
     figure.suptitle(about.replace("$", r"\$"), fontsize=10)

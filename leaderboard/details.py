@@ -28,7 +28,7 @@ def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], pro
                     **{axis: cells_text((point["metrics"].get(axis) or {}).get(protocol)) for axis in AXES},
                     "retention": cells_text({"mean": sum(ratios) / len(ratios)}) if ratios else "–",
                     "own text's perplexity": _times(sign.get("perplexity_ratio")),
-                    "largest ||W||": _times(sign.get("norm_growth")),
+                    "largest weight": _times(sign.get("norm_growth")),
                 }
             )
     return found
@@ -39,6 +39,7 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
     phases = [phase for phase in PHASES if any(phase in (summary.get("seconds") or {}) for summary in summaries)]
     found = []
     for summary in summaries:
+        on_gpu = (summary.get("environment") or {}).get("device") == "cuda"
         seconds, work = summary.get("seconds") or {}, (summary.get("work") or {}).get("inject") or {}
         found.append(
             {
@@ -48,7 +49,7 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
                 "tokens": _count(work.get("tokens")),
                 "with gradients": _count(work.get("gradient_tokens")),
                 "process, GiB": _gib(summary.get("peak_process_bytes")),
-                "device, GiB": _gib(summary.get("peak_memory_bytes")),
+                "device, GiB": _gib(summary.get("peak_memory_bytes") if on_gpu else None),
             }
         )
     return found if any(summary.get("work") for summary in summaries) else []
