@@ -269,7 +269,7 @@ class Tuned:
                     f"--option {name}.{key} and --tuned {self.folder} both set options of {name}. Give a variant its own: "
                     f"--methods {name},{name}@mine --option {name}@mine.{key}=VALUE."
                 )
-        about = {what: self.record[what] for what in ("budget", "retention", "seed")}
+        about = {what: self.record[what] for what in ("budget", "retention", "seed", "regime", "tasks")}
         about |= {"digest": self.digest, "n": self.record["corpus"]["n"]}
         return (
             {**given, **{name: trial["options"] for name, trial in tuned.items()}},
@@ -277,12 +277,15 @@ class Tuned:
         )
 
     def check_facts(self, plan: runner.Plan) -> None:
-        """Makes sure that ``plan`` has the same corpus, and none of the facts that were tuned on.
+        """Makes sure that ``plan`` has the same regime and corpus, and none of the facts that were tuned on. The retention
+        tasks may be others: the record of a tuned cell names those of the search.
 
         Raises:
-            RecordError: it has another corpus, or a fact in common.
+            RecordError: it has another regime or corpus, or a fact in common.
         """
         config, there = plan.config, self.record["corpus"]
+        if self.record["regime"] != config.regime:
+            raise RecordError(f"{self.folder} was tuned under regime {self.record['regime']}, not {config.regime}. {AGAIN}")
         if there["name"] != config.corpus:
             raise RecordError(f"{self.folder} was tuned on corpus {there['name']}, not {config.corpus}. {AGAIN}")
         same = runner.RunConfig(

@@ -263,9 +263,11 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
     (tuned,) = (s for s in summaries if s["tuned"])
     assert tuned["method"] == "nudge" and tuned["tuning"] == {
         "budget": 3, "retention": 0.5, "seed": 0, "digest": Tuned.read(tmp_path / "tune").digest, "n": 2,
-        "trial": chosen["trial"], "feasible": chosen["feasible"],
+        "regime": "batch", "tasks": ["eb_grammar"], "trial": chosen["trial"], "feasible": chosen["feasible"],
     }  # fmt: skip
     assert not any("tuning" in s for s in summaries if not s["tuned"])
+    other = command("compare", "--methods", "nudge", "--tuned", "tune", "--regime", "sequential:1")
+    assert other.code == 2 and "tuned under regime batch, not sequential:1" in other.err
     board = editbench("leaderboard", "compare", "-o", "board.md")
     lines = [line for line in (tmp_path / "board.md").read_text().splitlines() if line.startswith("| [nudge")]
     assert board.code == 0 and {line.startswith("| [nudge](") != (") † |" in line) for line in lines} == {True}
