@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.errors import RecordError
+from editbench.leaderboard.plots import saved
 from editbench.records import load_run
 
 PANELS = ("efficacy", "generalization", "specificity", "retention")
@@ -31,7 +32,7 @@ def over_facts(run: Path, output: Path) -> list[Path]:
 
 
 def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) -> list[Path]:
-    from matplotlib import colormaps, rc_context
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(PANELS), 3.8), layout="constrained")
@@ -52,12 +53,7 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     about = f"{config['model']}, {config['corpus']} ({config['part']}), regime {config['regime']}, seed {config['seed']}"
     figure.suptitle(about.replace("$", r"\$"), fontsize=10)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    written = [output.with_suffix(".png"), output.with_suffix(".svg")]
-    with rc_context({"svg.hashsalt": "editbench", "svg.fonttype": "none"}):  # the same file each time, its text kept as text
-        figure.savefig(written[0], dpi=150)
-        figure.savefig(written[1], metadata={"Date": None})
-    return written
+    return saved(figure, output)
 
 
 def _value(at: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:

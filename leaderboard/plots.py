@@ -64,7 +64,7 @@ def retention_half(row: Mapping[str, Any]) -> float:
 def _draw(
     drawn: Sequence[Mapping[str, Any]], places: Mapping[str, Path], summary: Mapping[str, Any], output: Path
 ) -> list[Path]:
-    from matplotlib import colormaps, rc_context
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     families = list(dict.fromkeys(family(row["method"]) for row in drawn if row["method"] != BASE))
@@ -88,6 +88,13 @@ def _draw(
     about = f"{summary['model']['name']}, {corpus['name']} ({corpus['part']}), n = {corpus['n']}, protocol generation"
     figure.suptitle(_literal(f"Memorization against retention\n{about}"), fontsize=10)
     _place(figure, labels, points)
+    return saved(figure, output)
+
+
+def saved(figure: Any, output: Path) -> list[Path]:
+    """Writes ``output`` with the endings .png and .svg, and returns both paths."""
+    from matplotlib import rc_context
+
     output.parent.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".png"), output.with_suffix(".svg")]
     with rc_context({"svg.hashsalt": "editbench", "svg.fonttype": "none"}):  # the same file each time, its text kept as text

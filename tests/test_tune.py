@@ -307,7 +307,7 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         (["--retention", 1.2], "--retention is 1.2"),
         (["--retention", "nan"], "--retention is nan"),
         (["--tasks", "none"], "no retention task is asked"),
-        (["--regime", "single", "--tasks", "default"], "no retention task is asked"),
+        (["--regime", "single", "--tasks", "default"], "tune does not go with --regime single"),
         (["-n", 99], "-n 99 is more than"),
     ],
 )
