@@ -127,11 +127,10 @@ def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list
     for column in ("Method", *titles, "Retention ↑", "Inject s ↓", "Memory ↓"):
         scores.add_column(column, justify="left" if column == "Method" else "right", no_wrap=True)
     for row in rows:
-        retention = "–" if row["retention_mean"] is None else f"{row['retention_mean']:.2f}"
         scores.add_row(
             escape(_named(row) + ("" if row["status"] == "done" else f" ({visible(row['status'])})")),
             *(cells_text(row[axis]) + " *" * verdicts.ahead(row["key"], axis) for axis in axes),
-            retention,
+            cells_text(row["retention_mean"]),
             "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
             "–" if not row["peak_memory_bytes"] else f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",
         )

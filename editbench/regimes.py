@@ -239,9 +239,10 @@ class Chain:
         self.edits.pop()
 
     def growth(self) -> float:
-        """The largest ||W|| / ||W of the base|| of a changed weight."""
-        norms = [(self.model.weight(name).norm() / before.norm()).item() for name, before in self._before.items()]
-        return max(norms, default=1.0)
+        """The largest ||W|| / ||W of the base|| of a changed weight; one that begins as zeros (biases) has no such ratio."""
+        norms = [(self.model.weight(name).norm(), before.norm()) for name, before in self._before.items()]
+        ratios = [(now / base).item() for now, base in norms if base > 0]
+        return torch.tensor(ratios or [1.0]).max().item()  # NaN where one is, unlike the built-in max
 
     def as_one(self, method: Method) -> Edit:
         """The edit of the base that does the same."""

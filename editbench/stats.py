@@ -167,6 +167,24 @@ def retained(
     }
 
 
+def mean_ratio(retention: Mapping[str, Mapping[str, Any]]) -> Interval:
+    """Mean retention: the mean over tasks (``n``) of the ratio edited / base, of the tasks that have one.
+
+    The tasks' items are different ones, so their errors are taken as independent: for k tasks whose ratios have intervals of
+    half-width h_i, the half-width is sqrt(sum h_i^2) / k, as for normal errors. The methods share the items, so overlapping
+    intervals do not show that two methods are equal.
+    """
+    tasks = [task for task in retention.values() if number(task.get("ratio")) is not None]
+    if not tasks:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = sum(task["ratio"] for task in tasks) / len(tasks)
+    ends = [(number(task.get("ratio_low")), number(task.get("ratio_high"))) for task in tasks]
+    if any(None in pair for pair in ends):
+        return Interval(mean, math.nan, math.nan, len(tasks))
+    half = math.hypot(*((high - low) / 2 for low, high in ends)) / len(tasks)
+    return Interval(mean, max(0.0, mean - half), mean + half, len(tasks))
+
+
 def paired_p(one: Sequence[Any], other: Sequence[Any], clusters: Sequence[Any], seeds: Sequence[Any] | None = None) -> float:
     """Two-sided p of the sign-flip permutation test of the mean difference, flipped case by case over all its seeds.
 

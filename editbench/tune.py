@@ -33,7 +33,7 @@ from editbench import registry, runner
 from editbench.errors import DataError, MethodError, OptionError, RecordError
 from editbench.plugin import Choice, LogUniform, Uniform
 from editbench.records import RunStore, jsonable, write_json_atomic
-from editbench.stats import number
+from editbench.stats import mean_ratio, number
 from editbench.types import digest
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def tune(
     base = next(s for s in runner.run(replace(plan, methods=baselines), model, store, on_cell) if s["method"] == "base")
     if base["status"] == "failed":
         raise MethodError(f"The base could not be asked ({base['note']}), so no trial can be judged.")
-    if _retention(base) is None:
+    if number(mean_ratio(base["retention"]).mean) is None:
         raise OptionError(
             f"The base scores 0 on every retention task (asked: {', '.join(config.tasks) or 'none'}), so no share of it can "
             "be kept. Name other --tasks, or a larger --limit."
@@ -185,14 +185,9 @@ def judge(summary: Mapping[str, Any], least: float) -> dict[str, Any]:
     if summary["status"] == "failed":
         return {"recall": None, "retention": None, "feasible": False, "value": FAILED, **what}
     found = (summary["metrics"].get(axis, {}).get("generation", {}) for axis in ("efficacy", "generalization"))
-    recall, retention = _mean([one.get("mean") for one in found]), _retention(summary)
+    recall, retention = _mean([one.get("mean") for one in found]), number(mean_ratio(summary["retention"]).mean)
     value = recall if retention >= least else retention - least
     return {"recall": recall, "retention": retention, "feasible": retention >= least, "value": value, **what}
-
-
-def _retention(summary: Mapping[str, Any]) -> float | None:
-    """The mean ratio over the tasks that have one; None where the base scores 0 on all of them."""
-    return _mean([task["ratio"] for task in summary["retention"].values()])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from editbench.errors import RecordError
 from editbench.leaderboard.plots import saved
 from editbench.records import load_run
+from editbench.stats import mean_ratio
 
 PANELS = ("efficacy", "generalization", "specificity", "retention")
 
@@ -59,9 +59,9 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
 def _value(at: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
     """Mean, and how far its interval reaches below and above (NaN where it has none)."""
     if name == "retention":
-        ratios = [task["ratio"] for task in at["retention"].values() if task.get("ratio") is not None]
-        return (sum(ratios) / len(ratios), math.nan, math.nan) if ratios else None
-    found = (at["metrics"].get(name) or {}).get("generation")
+        found = mean_ratio(at["retention"]).to_dict()
+    else:
+        found = (at["metrics"].get(name) or {}).get("generation")
     if not found or found["mean"] is None:
         return None
     low, high = (found["mean"] if end is None else end for end in (found["low"], found["high"]))

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editbench.leaderboard.rows import AXES, BASE
-from editbench.stats import cells_text, number
-
-PHASES = ("precompute", "inject", "inject for the curve", "watch", "probes", "retention", "judge", "diagnostics")
+from editbench.stats import cells_text, mean_ratio, number
 
 
 def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], protocol: str) -> list[dict[str, str]]:
@@ -19,14 +17,13 @@ def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], pro
         for point in summary.get("curve") or ():
             if summary["method"] == BASE:
                 continue
-            ratios = [task["ratio"] for task in point["retention"].values() if number(task.get("ratio")) is not None]
             sign = signs.get(point["facts"], {})
             found.append(
                 {
                     "method": labels.get(summary["key"], summary["method"]),
                     "facts": str(point["facts"]),
                     **{axis: cells_text((point["metrics"].get(axis) or {}).get(protocol)) for axis in AXES},
-                    "retention": cells_text({"mean": sum(ratios) / len(ratios)}) if ratios else "–",
+                    "retention": cells_text(mean_ratio(point["retention"]).to_dict()),
                     "own text's perplexity": _times(sign.get("perplexity_ratio")),
                     "largest weight": _times(sign.get("norm_growth")),
                 }
@@ -36,7 +33,7 @@ def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], pro
 
 def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, str]]:
     """A row a cell: seconds by phase, tokens through the decoder layers while injecting, memory."""
-    phases = [phase for phase in PHASES if any(phase in (summary.get("seconds") or {}) for summary in summaries)]
+    phases = dict.fromkeys(phase for summary in summaries for phase in summary.get("seconds") or () if phase != "total")
     found = []
     for summary in summaries:
         on_gpu = (summary.get("environment") or {}).get("device") == "cuda"

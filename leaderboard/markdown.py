@@ -39,8 +39,9 @@ DEFINITIONS = """\
 - **Specificity**: under `generation`, share of neighbourhood probes on which the edited model still gives the base model's
   own answer: both are right, or their first clauses are the same. Under `argmax`, share on which the same tokens are the
   most probable as in the base. Under `likelihood`, share on which the true answer is more probable than the edit's target.
-- **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks; the change per task is
-  paired by sample; (8↓ 2↑) says that 8 samples were right before and are wrong now, and 2 the other way.
+- **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks, whose errors are taken as
+  independent; the change per task is paired by sample; (8↓ 2↑) says that 8 samples were right before and are wrong now, and
+  2 the other way.
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
 - **Seconds**: injection, then `+` what can be cached for the next one. **Peak memory**: the highest while injecting.
 - **Intervals**: 95 %, over cases: Wilson's on the effective sample size for shares, Bonett and Price's for paired changes;
@@ -156,7 +157,10 @@ def _section(
         parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
     titles, texts = under_generation(summaries, list(labels))
     if titles:
-        about = "None of it enters the score; definitions in `eval/DEFINITIONS.md`. Fluency in bits."
+        about = (
+            "None of it enters the score; definitions in `eval/DEFINITIONS.md`. Denial and reversion are asked of a third of "
+            "the cases. Fluency in bits."
+        )
         table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
         parts += ["### More under generation", about, table]
     for other, question in PROTOCOLS.items():
@@ -222,7 +226,7 @@ def _main_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts: Ver
         [
             _method(r, links),
             *_axes(r, ranked, verdicts),
-            cells_text({"mean": r["retention_mean"]}),
+            cells_text(r["retention_mean"]),
             cells_text({"mean": r["score"]}) + (" ‡" if _partial(r) else ""),
             _seconds(r),
             _memory(r["peak_memory_bytes"]),

@@ -23,8 +23,7 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
 
     One panel for efficacy, one for generalization (protocol generation) against mean retention, the ratio edited / base. A
     colour is a method; the variants of one method in one run are joined in the order of the run, those that differ in
-    ``stop_after`` as the points of one training. Crosses are 95 % intervals; that of mean retention is combined from those of
-    the tasks (``retention_half``).
+    ``stop_after`` as the points of one training. Crosses are 95 % intervals.
 
     Raises:
         RecordError: no readable run, cells that cannot share a ranking, or none with both efficacy and retention.
@@ -40,25 +39,11 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
                 limits.append(config.get("limit"))
     refuse_mixture(list(cells.values()), "retention limit", limits)
     found = {row["key"]: row for row in rows(list(cells.values()))}
-    drawn = [found[key] for key in cells if found[key]["retention_mean"] is not None]
+    drawn = [found[key] for key in cells if found[key]["retention_mean"]["mean"] is not None]
     if all(row["efficacy"]["mean"] is None for row in drawn):
         named = ", ".join(map(str, runs))
         raise RecordError(f"No cell of {named} has both efficacy and retention, so there is nothing to draw. Run with --tasks.")
     return _draw(drawn, places, next(iter(cells.values())), output)
-
-
-def retention_half(row: Mapping[str, Any]) -> float:
-    """Half the width of the 95 % interval of ``retention_mean``; NaN where a task's ratio has none.
-
-    The tasks' items are different ones, so their errors are taken as independent: for k tasks whose ratios have intervals of
-    half-width h_i, it is sqrt(sum h_i^2) / k, as for normal errors. The methods share the items, so overlapping crosses do
-    not show that two methods are equal.
-    """
-    tasks = [task for task in row["retention"].values() if task.get("ratio") is not None]
-    ends = [(task.get("ratio_low"), task.get("ratio_high")) for task in tasks]
-    if not ends or any(None in pair for pair in ends):
-        return NAN
-    return math.hypot(*((high - low) / 2 for low, high in ends)) / len(ends)
 
 
 def _draw(
@@ -77,9 +62,9 @@ def _draw(
     labels, points = [], {}
     for axes, axis in zip(grid, panels, strict=True):
         here = [row for row in drawn if row[axis]["mean"] is not None]
-        points[axes] = [(row[axis]["mean"], row["retention_mean"]) for row in here]
+        points[axes] = [(row[axis]["mean"], row["retention_mean"]["mean"]) for row in here]
         labels += _panel(axes, axis, here, places, styles)
-    tasks = max(row["retention_tasks"] for row in drawn)
+    tasks = max(row["retention_mean"]["n"] for row in drawn)
     grid[0].set_ylabel(f"retention: edited / base, mean of {tasks} task{'s' * (tasks > 1)}")
     for name, style in styles.items():
         grid[0].plot([], [], linestyle="", label=name, **style)
@@ -111,14 +96,13 @@ def _panel(
     axes.axhline(1, color="0.8", linewidth=0.8, zorder=0)
     for line in _lines(here, places):
         color = styles[family(line[0]["method"])]["color"]
-        axes.plot([row[axis]["mean"] for row in line], [row["retention_mean"] for row in line], color=color, alpha=0.5)
+        axes.plot([row[axis]["mean"] for row in line], [row["retention_mean"]["mean"] for row in line], color=color, alpha=0.5)
     for row in here:
         name, x, y = family(row["method"]), row[axis], row["retention_mean"]
-        ends = [[NAN if x[end] is None else abs(x["mean"] - x[end])] for end in ("low", "high")]
-        half = NAN if name == BASE else retention_half(row)  # of the base: 1 by definition
-        axes.errorbar(x["mean"], y, half, ends, markersize=5, linewidth=0.7, alpha=0.9, **styles[name])
+        ends_x, ends_y = ([[NAN if at[end] is None else abs(at["mean"] - at[end])] for end in ("low", "high")] for at in (x, y))
+        axes.errorbar(x["mean"], y["mean"], ends_y, ends_x, markersize=5, linewidth=0.7, alpha=0.9, **styles[name])
         if text := row["label"].removeprefix(name).lstrip("@ "):
-            note = axes.annotate(_literal(text), (x["mean"], y), (0, 0), textcoords="offset points", fontsize=7)
+            note = axes.annotate(_literal(text), (x["mean"], y["mean"]), (0, 0), textcoords="offset points", fontsize=7)
             note.set(color=styles[name]["color"], in_layout=False)
             labels.append(note)
     axes.set(xlabel=f"{axis} (95 % interval)", xlim=(-0.03, 1.03))

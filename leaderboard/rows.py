@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from editbench.errors import RecordError
-from editbench.stats import cells_text, number
+from editbench.stats import cells_text, mean_ratio, number
 
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
@@ -77,14 +77,15 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
     """One cell as a JSON-ready row; what was not measured is ``None``, never 0.
 
     ``seconds`` is the injection alone, ``precompute_seconds`` what can be cached for the next one. ``retention_mean``
-    is the mean over ``retention_tasks`` tasks of the ratio edited / base; it has no interval.
+    is the mean over its n tasks of the ratio edited / base.
     """
     metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
     axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in (*AXES, *MORE_AXES)}
     retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
-    ratios = [found["ratio"] for found in retention.values() if number(found.get("ratio")) is not None]
-    retention_mean = sum(ratios) / len(ratios) if ratios else None
-    parts = {**{axis: axes[axis]["mean"] for axis in AXES}, "retention_mean": retention_mean}
+    retention_mean = mean_ratio(retention).to_dict()
+    if summary["method"] == BASE:  # 1 by definition
+        retention_mean |= {"low": None, "high": None}
+    parts = {**{axis: axes[axis]["mean"] for axis in AXES}, "retention_mean": retention_mean["mean"]}
     return {
         "method": summary["method"],
         "key": summary.get("key"),
@@ -96,7 +97,6 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         **{axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None},
         "retention": retention,
         "retention_mean": retention_mean,
-        "retention_tasks": len(ratios),
         "score": harmonic_mean([value for value in parts.values() if value is not None]),
         "score_of": [name for name, value in parts.items() if value is not None],
         "seconds": number(seconds.get("inject")),

@@ -13,7 +13,7 @@ from editbench import console
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
-from editbench.leaderboard.plots import retention_half, trade_off
+from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.rows import harmonic_mean, rivals, row, rows
 from editbench.records import RunStore, load_run
 from editbench.stats import clustered_mean, retained
@@ -334,13 +334,14 @@ def test_base_is_last_and_score_ranks():
     failed = summary("memit", status="failed", metrics={}, retention={}, seconds={}, peak_memory_bytes=None)
     ranked = rows([base(), failed, weak, summary("mixsd")])
     assert [r["method"] for r in ranked] == ["mixsd", "sft", "memit", "base"]
-    assert ranked[2]["score"] is None and ranked[2]["efficacy"]["mean"] is None and ranked[2]["retention_mean"] is None
+    assert ranked[2]["score"] is None and ranked[2]["efficacy"]["mean"] is None and ranked[2]["retention_mean"]["mean"] is None
 
 
 def test_row_has_the_shape_of_the_contract():
     found = row(summary("mixsd", options={"lam": 0.5}))
     assert found["efficacy"] == {"mean": 0.8, "low": 0.7, "high": 0.9, "n": 50, "protocol": "generation"}
-    assert found["retention"]["arc"]["delta"] == -0.05 and found["retention_mean"] == 0.9 and found["retention_tasks"] == 1
+    assert found["retention"]["arc"]["delta"] == -0.05
+    assert found["retention_mean"]["mean"] == 0.9 and found["retention_mean"]["n"] == 1
     assert (found["seconds"], found["peak_memory_bytes"], found["status"]) == (12.34, 3 * 2**29, "done")
     assert found["score_of"] == ["efficacy", "generalization", "specificity", "retention_mean"]
     assert found["score"] == pytest.approx(4 / (1 / 0.8 + 1 / 0.5 + 1 / 0.9 + 1 / 0.9))
@@ -616,12 +617,15 @@ def kept(*ratios, half=0.1):
 
 
 def test_the_interval_of_mean_retention_is_combined_from_the_tasks():
-    one = row(summary("mixsd", retention=kept(0.9, 0.7)))
-    assert one["retention_mean"] == pytest.approx(0.8) and retention_half(one) == pytest.approx(0.1 * 2**0.5 / 2)
-    assert retention_half(row(summary("mixsd", retention=kept(0.9)))) == pytest.approx(0.1)
+    one, half = row(summary("mixsd", retention=kept(0.9, 0.7)))["retention_mean"], 0.1 * 2**0.5 / 2
+    assert (one["mean"], one["low"], one["high"]) == pytest.approx((0.8, 0.8 - half, 0.8 + half)) and one["n"] == 2
+    alone = row(summary("mixsd", retention=kept(0.9)))["retention_mean"]
+    assert (alone["low"], alone["high"]) == pytest.approx((0.8, 1.0))
     lacking = kept(0.9, 0.7)
     lacking["t1"]["ratio_low"] = None
-    assert math.isnan(retention_half(row(summary("mixsd", retention=lacking)))) and math.isnan(retention_half(row(base())))
+    unknown = row(summary("mixsd", retention=lacking))["retention_mean"]
+    assert unknown["mean"] == pytest.approx(0.8) and unknown["low"] is None
+    assert row(base())["retention_mean"]["low"] is None  # 1 by definition
 
 
 def swept(method, label, mean, *ratios, **changes):
@@ -662,9 +666,9 @@ def test_variants_are_joined_in_the_order_of_the_run(tmp_path, monkeypatch):
     trade_off([run], tmp_path / "picture.png")
     joined = [line for line in lines if line[0]]
     assert joined[0] == ([0.9, 0.3, 0.6], pytest.approx([0.5, 0.8, 0.9])) and len(joined) == 2, "not through the plain method"
-    x, y, half = crosses[0]
-    assert (x, y) == (0.0, 1.0) and math.isnan(half), "the base stands at its efficacy and 1"
-    assert crosses[1][:2] == (0.5, pytest.approx(0.7)) and crosses[1][2] == pytest.approx(0.1)
+    x, y, ends = crosses[0]
+    assert (x, y) == (0.0, 1.0) and all(math.isnan(end) for [end] in ends), "the base stands at its efficacy and 1"
+    assert crosses[1][:2] == (0.5, pytest.approx(0.7)) and crosses[1][2] == [[pytest.approx(0.1)], [pytest.approx(0.1)]]
 
 
 def test_points_along_one_training_are_one_line(tmp_path, monkeypatch):

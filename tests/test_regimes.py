@@ -149,6 +149,26 @@ def test_dense_edits_leave_no_copies_behind(model, config):
         assert len(model.applied) == 4
 
 
+def test_growth_is_of_weights_that_had_a_size(model):
+    name, empty = model.layout.weight_name(1), model.layout.weight_name(0)
+    before = model.weight(empty).detach().clone()
+    with torch.no_grad():
+        model.weight(empty).zero_()
+    try:
+        method = Bomb()
+        doubled = {name: model.weight(name).detach().cpu().clone(), empty: torch.ones_like(before)}
+        with regimes.Chain(model) as chain:
+            assert chain.growth() == 1.0
+            chain.add(method.edit(model, [], doubled))
+            assert chain.growth() == pytest.approx(2.0)
+        with regimes.Chain(model) as chain:
+            chain.add(method.edit(model, [], {**doubled, empty: doubled[name].fill_(math.nan)}))
+            assert math.isnan(chain.growth())
+    finally:
+        with torch.no_grad():
+            model.weight(empty).copy_(before)
+
+
 def test_the_command_draws_the_curve(config, tmp_path, model):
     folder = tmp_path / "run"
     said = editbench(
