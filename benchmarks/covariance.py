@@ -32,6 +32,7 @@ SETTINGS = [
     ("self,wiki", 20_000),
     ("identity", 2),
 ]
+AXES = ("efficacy", "generalization", "specificity", "portability")
 RESULT = Path(__file__).parent / "results" / "covariance.json"
 
 
@@ -72,7 +73,7 @@ def main(shared: Path) -> None:
                 }
             )  # fmt: skip
             write_json_atomic(RESULT, done)
-            means = " ".join(f"{axis} {scores[axis]['generation']['mean']:.2f}" for axis in scores)
+            means = " ".join(f"{axis} {scores[axis]['generation']['mean']:.2f}" for axis in AXES)
             row = done[-1]
             print(f"{source} {row['tokens']}: {means} kl wiki {row['kl_wiki']:.4f} own {row['kl_own']:.4f}", flush=True)
 

@@ -6,10 +6,12 @@
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
 eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row learned all dev facts; weight editors
-and ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``.
+and ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``; a row that is there is
+not computed again.
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from pathlib import Path
 from editbench import console, progress, registry, runner
 from editbench.models import load_model
 from editbench.records import RunStore, write_json_atomic
+from editbench.stats import cells_text, mean_ratio
 
 RATES = (2e-5, 5e-5)
 RATE = 5e-5
@@ -25,13 +28,18 @@ ROWS = {
     "sft": ("sft", LONG),
     "mixsd 0.3": ("mixsd", {**LONG, "lam": 0.3}),
     "mixsd adaptive": ("mixsd", {**LONG, "mode": "adaptive"}),
+    "mixsd 0": ("mixsd", {**LONG, "lam": 0.0}),
+    "mixsd 0.5": ("mixsd", {**LONG, "lam": 0.5}),
+    "opsd": ("opsd", LONG),
     "sft, kl 1": ("sft", {**LONG, "kl": 1.0}),
     "mixsd 0.3, kl 1": ("mixsd", {**LONG, "lam": 0.3, "kl": 1.0}),
 }
 UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
+AXES = ("efficacy", "generalization", "portability", "specificity")
 DEV_TASKS, REAL = ("eb_instruct", "eb_reading", "eb_knowledge"), ("hellaswag", "lambada_openai", "arc_easy")
 RESULTS = Path(__file__).parent / "results"
-KEYS = ("status", "note", "metrics", "retention", "seconds", "peak_memory_bytes", "edit")
+DIAGNOSTICS = ("supervision", "mixing", "fisher", "drift")
+KEYS = ("status", "note", "metrics", "retention", "seconds", "peak_memory_bytes", "edit", "diagnostics")
 
 
 def cell(model, method: str, options: dict, **config) -> dict:
@@ -41,21 +49,14 @@ def cell(model, method: str, options: dict, **config) -> dict:
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         with RunStore(folder).open(runner.identity(plan.config)) as store:
             (summary,) = runner.run(plan, model, store, lambda *_: None)
-    return {key: summary[key] for key in KEYS if key in summary}
-
-
-def mean(found: dict, axis: str) -> float:
-    return found["metrics"][axis]["generation"]["mean"]
-
-
-def kept(found: dict) -> float:
-    ratios = [task["ratio"] for task in found["retention"].values()]
-    return sum(ratios) / len(ratios)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {**{key: summary[key] for key in KEYS if key in summary}, "commit": commit}
 
 
 def say(name: str, options: dict, found: dict) -> None:
-    axes = " ".join(f"{axis} {mean(found, axis):.2f}" for axis in found["metrics"] if "generation" in found["metrics"][axis])
-    print(f"{name} {options}: {axes} kept {kept(found):.2f} {found['seconds']['inject']:.0f}s", flush=True)
+    axes = " ".join(f"{axis} {cells_text(found['metrics'][axis]['generation'])}" for axis in AXES if axis in found["metrics"])
+    kept = cells_text(mean_ratio(found["retention"]).to_dict())
+    print(f"{name} {options}: {axes} kept {kept} {found['seconds']['inject']:.0f}s", flush=True)
 
 
 def tune() -> None:
@@ -86,31 +87,36 @@ def test(shared: Path) -> None:
         if any(row["name"] == name for row in done):
             continue
         local = {task: str(file) for task, file in data.items()}
-        found = cell(model, method, options, part="test", n=100, tasks=tasks, limit=100, task_data=local)
+        more = {"task_data": local, "diagnostics": DIAGNOSTICS}
+        found = cell(model, method, options, part="test", n=100, tasks=tasks, limit=100, **more)
         done.append({"name": name, "options": options, "tuned": name in ROWS, **found})
         write_json_atomic(path, done)
         say(name, options, found)
 
 
 def table() -> None:
-    def shown(found: dict | None) -> str:
-        if not found or found.get("mean") is None:
-            return "-"
-        return f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-
     rows = json.loads((RESULTS / "kgfact_test.json").read_text())
-    axes = ("efficacy", "generalization", "portability", "specificity", "in_context")
-    lines = [f"| row | lr | {' | '.join(axes)} | target NLL | seconds |", "|---" * 9 + "|"]
+    titles = ("row", *AXES, "retention", "target NLL", "rare", "displacement", "curvature", "KL", "words", "s", "commit")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
-        cells = [shown(row["metrics"].get(axis, {}).get("generation")) for axis in axes]
-        nll = row["edit"].get("target_nll")
-        last = ["-" if nll is None else f"{nll:.2f}", f"{row['seconds']['inject']:.0f}"]
-        lines.append(f"| {' | '.join([row['name'], str(row['options'].get('lr', 'defaults')), *cells, *last])} |")
-    tasks = list(rows[0]["retention"])
-    lines += ["", f"| row | {' | '.join(tasks)} |", "|---" * (1 + len(tasks)) + "|"]
+        told = {part: (row.get("diagnostics") or {}).get(part) or {} for part in DIAGNOSTICS}
+        cells = [cells_text(row["metrics"].get(axis, {}).get("generation")) for axis in AXES]
+        cells.append(cells_text(mean_ratio(row["retention"]).to_dict()))
+        for part, name, form in (
+            ("supervision", "nll", ".2f"), ("supervision", "rare", ".2f"), ("fisher", "displacement", ".2g"),
+            ("fisher", "relative_curvature", ".2f"), ("drift", "kl", ".3f"), ("drift", "words_after", ".0f"),
+        ):  # fmt: skip
+            value = told[part].get(name)
+            value = value.get("mean") if isinstance(value, dict) else value
+            cells.append("–" if value is None else format(value, form))
+        cells += [f"{row['seconds']['inject']:.0f}", row.get("commit", "–")]
+        lines.append(f"| {' | '.join([row['name'], *cells])} |")
+    tasks = rows[0]["retention"]
+    lines += ["", f"| change against base | {' | '.join(tasks)} |", "|---" * (1 + len(tasks)) + "|"]
     for row in rows:
-        cells = [f"{r['ratio']:.2f} [{r['ratio_low']:.2f}, {r['ratio_high']:.2f}]" for r in row["retention"].values()]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+        found = [row["retention"].get(task) or {} for task in tasks]
+        ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
+        lines.append(f"| {row['name']} | {' | '.join(cells_text(one, sign=True) for one in ends)} |")
     print("\n".join(lines))
 
 
