@@ -38,7 +38,7 @@ def failures(run: Path, method: str | None = None) -> list[dict[str, Any]]:
 
 def differences(run: Path, one: str, other: str) -> list[dict[str, Any]]:
     """The probes and retention samples that two methods score differently, with both texts: ``what`` is the axis or task,
-    ``item`` the case or document.
+    ``item`` the case or document. Fluency is left out: no two entropies are the same.
 
     Raises:
         RecordError: no readable run, no such method in it, or records that do not hold the same items.
@@ -53,7 +53,7 @@ def differences(run: Path, one: str, other: str) -> list[dict[str, Any]]:
         if tables[0].keys() != tables[1].keys():
             raise RecordError(f"{one} and {other} were not asked the same {name} in {run}, so they cannot be compared there.")
         for key, a in tables[0].items():
-            if a[score] != (b := tables[1][key])[score]:
+            if a[score] != (b := tables[1][key])[score] and WORST.get(key[0], 0.0) is not None:
                 found.append(
                     {
                         "what": key[0],

@@ -127,6 +127,12 @@ def test_differences_are_what_two_methods_score_differently(run):
     assert differences(run, "sft", "sft") == []
 
 
+def test_entropies_are_no_difference(tmp_path):
+    one, other = ([probe("a", 0, "fluency", "la", "", bits), probe("a", 1, "rewrite", "Rome", "", 1.0)] for bits in (1.5, 2.5))
+    run = write_run(tmp_path / "run", {"sft": (one, [], []), "rome": (other, [], [])})
+    assert differences(run, "sft", "rome") == []
+
+
 def test_a_case_across_the_methods(run):
     found = case(run, "a")
     assert found["fact"]["target"] == "Rome" and "probes" not in found["fact"]
