@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -136,17 +136,14 @@ def _one_source(model: LanguageModel, layers: Sequence[int], source: str, tokens
             "seed": seed if content is None else 0,
             "length": SAMPLE_LENGTH,
         }
-        paths = {layer: folder() / f"{digest([origin, layer])[:24]}.safetensors" for layer in layers}
-        found = {layer: moment for layer, path in paths.items() if (moment := _load(path, origin, layer, f)) is not None}
-        if len(found) == len(paths):
+        found = {layer: moment for layer in layers if (moment := cached({**origin, "layer": layer}, f)) is not None}
+        if len(found) == len(set(layers)):
             return found
     missing = [layer for layer in layers if layer not in found]
     check_memory(3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}")
     blocks = _written(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
     for layer, moment in measure(model, missing, blocks, tokens).items():
-        details = {**origin, "layer": layer, "name": model.name, "text": source, "made": time.strftime("%Y-%m-%d %H:%M")}
-        found[layer] = Moment(moment.c_ff, moment.tokens, details)
-        _save(paths[layer], found[layer])
+        found[layer] = keep(moment, {**origin, "layer": layer}, model, source)
     return found
 
 
@@ -312,15 +309,27 @@ def folder() -> Path:
     return cache_dir() / "statistics"
 
 
-def _load(path: Path, origin: dict[str, Any], layer: int, width: int) -> Moment | None:
-    """The cached matrix; None where there is none, or the file is damaged or another model's (it is then computed anew)."""
+def _path(origin: dict[str, Any]) -> Path:
+    return folder() / f"{digest(origin)[:24]}.safetensors"
+
+
+def cached(origin: dict[str, Any], width: int) -> Moment | None:
+    """The matrix measured as ``origin`` says; None where there is none, or the file is damaged or another model's (it is then
+    computed anew)."""
     try:
-        stat = path.stat()
-        moment = load(path, stat.st_mtime_ns, stat.st_size)
+        stat = _path(origin).stat()
+        moment = load(_path(origin), stat.st_mtime_ns, stat.st_size)
     except (OSError, DataError):
         return None
-    mine = all(moment.origin.get(key) == value for key, value in {**origin, "layer": layer}.items())
+    mine = all(moment.origin.get(key) == value for key, value in origin.items())
     return moment if mine and moment.c_ff.shape == (width, width) else None
+
+
+def keep(moment: Moment, origin: dict[str, Any], model: LanguageModel, source: str) -> Moment:
+    """``moment`` with where it is from, put into the cache as far as that can be written."""
+    found = replace(moment, origin={**origin, "name": model.name, "text": source, "made": time.strftime("%Y-%m-%d %H:%M")})
+    _save(_path(origin), found)
+    return found
 
 
 @lru_cache(maxsize=16)

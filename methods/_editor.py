@@ -24,10 +24,11 @@ from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.layout import mlp_gain
 from editbench.methods._covariance import Moment, second_moments
-from editbench.methods._hooks import read_at
+from editbench.methods._fisher import state_fisher
+from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import check_memory
 from editbench.methods._trace import layer_curve
-from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize, site_module
+from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Method, Space
 from editbench.text import find_subject
@@ -48,8 +49,10 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    version: ClassVar[int] = 3
-    space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0)}
+    version: ClassVar[int] = 4
+    sites: ClassVar[tuple[str, ...]]
+    """Where the target optimisation adds its deltas; the first one's value is what is written."""
+    space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": LogUniform(0.1, 10.0)}
     """The rate is not searched: it follows the clamp."""
 
     quick: bool = False
@@ -60,6 +63,8 @@ class WeightEditor(Method):
     """Adam's rate for the target optimisation. None: from the clamp, see ``_value.py``."""
     kl_factor: float = 0.0625
     v_weight_decay: float = 1e-3
+    fisher_factor: float = 1.0
+    """Weight of what a target's delta would cost the model's own text, in nats; see ``_fisher.py``. 0: as published."""
     prefixes: int | None = None
     """Generated texts before the prompt, so that the fact holds in more than one context. None: 5, quick 0."""
     covariance: str = "self"
@@ -75,6 +80,8 @@ class WeightEditor(Method):
             raise ValueError("v_lr must be above 0")
         if self.prefixes is not None and self.prefixes < 0:
             raise ValueError("prefixes must be at least 0")
+        if self.fisher_factor < 0:
+            raise ValueError("fisher_factor must be at least 0")
         if self.covariance_tokens < 2:
             raise ValueError("covariance_tokens must be at least 2")
 
@@ -96,10 +103,17 @@ class WeightEditor(Method):
     def prepare(self, model: LanguageModel) -> None:
         if (layers := self.edited_layers(model)) is not None:
             self.moments(model, layers)
+            self.fisher(model, layers[-1])
 
     def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
         """C of ``layers``, from the cache where they are there."""
         return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
+
+    def fisher(self, model: LanguageModel, layer: int) -> torch.Tensor | None:
+        """G of each site (S, D, D) at ``layer``, from the cache where it is there; None where it has no weight."""
+        if not self.fisher_factor:
+            return None
+        return torch.stack([state_fisher(model, layer, site, self.seed) for site in self.sites]).to(model.device)
 
     def context(self, model: LanguageModel) -> list[str]:
         """The generated prefixes."""
@@ -108,7 +122,7 @@ class WeightEditor(Method):
 
     def solver(self, clamp: float) -> Solver:
         steps = self.steps if self.steps is not None else (12 if self.quick else 25)
-        return Solver(steps, self.v_lr, clamp, self.kl_factor, self.v_weight_decay)
+        return Solver(steps, self.v_lr, clamp, self.kl_factor, self.v_weight_decay, self.fisher_factor)
 
 
 class Bench:
@@ -123,6 +137,7 @@ class Bench:
         check_room(model, facts, len(self.layers))
         with self.phase("statistics"):
             self.moments = editor.moments(model, self.layers)
+            self.fisher_SDD = editor.fisher(model, self.layers[-1])
             for moment in self.moments.values():
                 moment.cholesky_ff  # noqa: B018 - a singular C is better told before the work
         measured_on = self.moments[self.layers[0]].origin.get("model")
@@ -157,12 +172,12 @@ class Bench:
                 for name, weight in originals.items():
                     self.model.weight(name).copy_(weight)
 
-    def solve(
-        self, facts: Sequence[Fact], sites: str | tuple[str, ...], clamp: float, what: str | None = None
-    ) -> Targets:
+    def solve(self, facts: Sequence[Fact], clamp: float, what: str | None = None) -> Targets:
         """The wanted values of ``facts`` at the last edited layer."""
         with self.phase("targets"):
-            return optimize(self.model, facts, self.layers[-1], sites, self.prefixes, self.editor.solver(clamp), what)
+            solver = self.editor.solver(clamp)
+            layer, sites = self.layers[-1], self.editor.sites
+            return optimize(self.model, facts, layer, sites, self.prefixes, solver, what, self.fisher_SDD)
 
     def keys(self, layer: int) -> torch.Tensor:
         """K (f, N), float64: of each fact the bare prompt counts one half, the prefixed ones share the other half."""

@@ -18,6 +18,15 @@ class Captured(Exception):
     """Raised to end a forward pass once the wanted activation is there."""
 
 
+def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
+    """The module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
+    if site == "residual":
+        return model.layout.layer(model.model, layer)
+    if site == "mlp":
+        return model.layout.mlp_module(model.model, layer)
+    return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)
+
+
 @torch.no_grad()
 def read_at(
     model: LanguageModel,

@@ -21,8 +21,7 @@ import torch
 
 from editbench import progress, text
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._hooks import resumed_above
-from editbench.methods._value import site_module
+from editbench.methods._hooks import resumed_above, site_module
 from editbench.models import LanguageModel
 from editbench.text import find_subject
 from editbench.types import Fact

@@ -5,12 +5,14 @@ For each fact a delta in R^d is added to a hidden state at the subject's last to
 and prefixed) and minimised over
 
     L(delta) = mean_j nll_j(target)  +  kl_factor KL(p_delta || p_0)["{subject} is a"]  +  wd ||delta|| / ||v_0||^2
+               +  fisher_factor 1/2 delta^T G delta
 
 with Adam, projected to ||delta|| <= clamp ||v_0|| after each step (ROME eq. 4; MEMIT eq. 16; reference code
 kmeng01/memit at 80426fd, ``compute_z.py``). Site ``mlp``: the output of layer l's MLP (ROME's v). Site ``residual``: the
 output of layer l (MEMIT's h). Site ``attention``: the output of layer l's attention (PMET, beside ``mlp``).
 
 Differs from the reference:
+- the last term, ours: what delta costs the model's own text, in nats, where it leaks (``_fisher.py``; 0 is as published);
 - facts are optimised side by side, each with its own delta and its own stopping, as many as fit into memory;
 - what lies before the subject's last token is computed once and cached, what lies below the layer too; logits only at the
   positions that the loss reads; the KL prompts end at the subject, one token each, in a pass of their own;
@@ -36,7 +38,7 @@ from editbench import progress, text
 from editbench.errors import MethodError
 from editbench.layout import hidden_of
 from editbench.methods._attention import short_queries
-from editbench.methods._hooks import Captured, added, read_at, resumed_above
+from editbench.methods._hooks import Captured, added, read_at, resumed_above, site_module
 from editbench.methods._memory import free_bytes, is_out_of_memory
 from editbench.models import LanguageModel
 from editbench.text import find_subject, pad_left
@@ -59,6 +61,7 @@ class Solver:
     clamp: float
     kl_factor: float
     weight_decay: float
+    fisher_factor: float = 0.0
     stop_nll: float = 0.05
     facts_at_once: int = 16
     """At most; fewer where memory is short or lengths differ. More are no faster on two cores."""
@@ -124,9 +127,11 @@ def optimize(
     prefixes: Sequence[str],
     solver: Solver,
     what: str | None = None,
+    fisher_SDD: torch.Tensor | None = None,
 ) -> Targets:
     """The target value of each fact at ``layer`` and the first of ``sites``; deltas at further sites are optimised with it
-    and dropped. Weights, hooks and gradients of ``model`` are left as found.
+    and dropped. ``fisher_SDD``: G of each site; without it the loss has no such term. Weights, hooks and gradients of
+    ``model`` are left as found.
 
     Raises:
         MethodError: no memory for even one fact, or states that are not finite.
@@ -143,7 +148,7 @@ def optimize(
             try:
                 batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
                 with model.compute(weights_fixed=True):
-                    parts = batch.solve(solver, bar)
+                    parts = batch.solve(solver, bar, fisher_SDD)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -230,7 +235,7 @@ class _Batch:
         self.label_row, self.label_place, self.label_id = (torch.tensor(c, device=device) for c in zip(*where, strict=True))
         self.length_R = torch.tensor([len(target) for target in labels], device=device)
 
-    def solve(self, solver: Solver, bar: progress.Bar | None) -> tuple[torch.Tensor, ...]:
+    def solve(self, solver: Solver, bar: progress.Bar | None, fisher_SDD: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """(v_0, v*, nll, clamped, steps) of the facts. Adam is written out because each fact stops by itself."""
         delta_NSD = torch.zeros_like(self.start_NSD)
         first_NSD, second_NSD = torch.zeros_like(delta_NSD), torch.zeros_like(delta_NSD)
@@ -251,6 +256,8 @@ class _Batch:
                 kl = (essence_logp.exp() * (essence_logp - base_logp)).sum(-1)
                 decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
                 loss = (nll + solver.kl_factor * kl + decay).sum()
+                if fisher_SDD is not None:
+                    loss = loss + solver.fisher_factor / 2 * torch.einsum("nsd,sde,nse->", delta, fisher_SDD, delta)
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
             last = step == solver.steps - 1
@@ -362,12 +369,3 @@ def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:
     rendered = model.render(f"{subject} is a")
     last = text.token_at(model.tokenizer, rendered, rendered.start + len(subject) - 1)
     return text.ids(model.tokenizer, rendered)[: last + 1], last
-
-
-def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
-    """The module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
-    if site == "residual":
-        return model.layout.layer(model.model, layer)
-    if site == "mlp":
-        return model.layout.mlp_module(model.model, layer)
-    return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)

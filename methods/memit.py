@@ -41,7 +41,6 @@ class BatchEditor(WeightEditor):
     """MEMIT's algorithm 1, with the two steps open in which its descendants differ: ``share`` and ``directions``."""
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
-    """Where the target optimisation adds its deltas; the first one's value is what is written."""
     space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(0.3, 3.0)}
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
@@ -63,7 +62,7 @@ class BatchEditor(WeightEditor):
         bench = Bench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
         gain = additive_gain(model, bench.layers, self.name) if site == "residual" else 1.0
-        targets = bench.solve(facts, self.sites, self.clamp, f"{self.name}: solving targets")
+        targets = bench.solve(facts, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
         with bench.writing():
             for i, layer in enumerate(bench.layers):

@@ -39,6 +39,7 @@ class Rome(WeightEditor):
     name: ClassVar[str] = "rome"
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
+    sites: ClassVar[tuple[str, ...]] = ("mlp",)
     space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(1.0, 8.0)}
 
     layer: int | Literal["auto"] | None = None
@@ -70,7 +71,7 @@ class Rome(WeightEditor):
         solved = []
         with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
             for fact in facts:
-                target = bench.solve([fact], "mlp", self.clamp)
+                target = bench.solve([fact], self.clamp)
                 v_star_d = target.value_ND[0].double()
                 with bench.phase("keys"):
                     rows = key_rows(model, [fact], bench.prefixes if self.key == "original" else [])

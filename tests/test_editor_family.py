@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny import targets_of
 
 from editbench.edit import Edit, dense
 from editbench.errors import EditbenchError, MethodError
@@ -138,7 +139,7 @@ def test_romes_original_key(family):
     method = Rome(**tiny_options(Rome), layer=LAYER, key="original")
     edit = method.inject(model, [fact])
     prefixes = edit.diagnostics["prefixes"]
-    v_star = optimize(model, [fact], LAYER, "mlp", prefixes, method.solver(method.clamp)).value_ND[0].double().numpy()
+    v_star = targets_of(method, model, [fact], LAYER, prefixes).value_ND[0].double().numpy()
     rows, positions = key_rows(model, [fact], prefixes)
     projection = model.layout.out_projection(model.model, LAYER)
     keys = read_at(model, projection, "input", rows, positions).double().numpy()
@@ -157,8 +158,9 @@ def test_pmet_writes_the_mlps_value(family):
     model = tiny_model(family)
     method = Pmet(**{**tiny_options(Pmet), "prefixes": 0}, layers=(LAYER,), lam=1e-9)
     edit = method.inject(model, FACTS)
-    target = optimize(model, FACTS, LAYER, ("mlp", "attention"), [], method.solver(method.clamp))
-    alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp))
+    target = targets_of(method, model, FACTS, LAYER, [])
+    fisher_SDD = method.fisher(model, LAYER)[:1]
+    alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp), fisher_SDD=fisher_SDD)
     assert not torch.allclose(target.value_ND, alone.value_ND, atol=1e-3), "the attention's delta plays no part"
     rows, positions = key_rows(model, FACTS, [])
     k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T.double()
@@ -227,7 +229,7 @@ def test_a_square_projection_is_written_in_its_own_orientation():
         assert model.layout.width == model.layout.mlp_width
         method = Rome(**tiny_options(Rome), layer=LAYER)
         edit = method.inject(model, FACTS[:1])
-        target = optimize(model, FACTS[:1], LAYER, "mlp", edit.diagnostics["prefixes"], method.solver(method.clamp))
+        target = targets_of(method, model, FACTS[:1], LAYER, edit.diagnostics["prefixes"])
         rows, positions = key_rows(model, FACTS[:1], [])
         with edit.applied(model):
             projection = model.layout.out_projection(model.model, LAYER)

@@ -9,13 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import targets_of
 from torch import nn
 
 from editbench.aliases import DEFAULT
 from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
 from editbench.layout import mlp_gain
 from editbench.methods._hooks import read_at
-from editbench.methods._value import key_rows, optimize
+from editbench.methods._value import key_rows
 from editbench.methods.memit import Memit
 from editbench.methods.rome import Rome
 from editbench.models import LanguageModel, load_model
@@ -93,7 +94,7 @@ def test_rome_writes_the_value_exactly(family):
     model, fact = tiny_model(family), FACTS[1]
     method = Rome(**tiny_options(Rome), layer=1)
     edit = method.inject(model, [fact])
-    wanted = optimize(model, [fact], 1, "mlp", edit.diagnostics["prefixes"], method.solver(method.clamp))
+    wanted = targets_of(method, model, [fact], 1, edit.diagnostics["prefixes"])
     rows, positions = key_rows(model, [fact], [])
     with edit.applied(model):
         written = read_at(model, model.layout.mlp_module(model.model, 1), "output", rows, positions)

@@ -9,8 +9,8 @@ from editbench import inject, registry
 from editbench.errors import MethodError
 from editbench.layout import hidden_of, replace_hidden
 from editbench.methods import _trace
+from editbench.methods._hooks import site_module
 from editbench.methods._trace import heat_map, layer_curve, trace
-from editbench.methods._value import site_module
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 
 FACT = FACTS[1]  # its subject opens the prompt

@@ -7,19 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from tiny import targets_of
 from transformers import AttentionInterface
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
-from editbench.methods import _covariance, _value
+from editbench.methods import _covariance, _fisher, _value
 from editbench.methods._attention import NAME, short_queries
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
-from editbench.methods._hooks import added, read_at
+from editbench.methods._hooks import added, read_at, site_module
 from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
-from editbench.own_text import TOPICS
+from editbench.own_text import TOPICS, own_texts
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
 from editbench.types import Fact
 
@@ -57,7 +59,7 @@ def test_rome(family):
     method = Rome(**tiny_options(Rome), layer=LAYER)
     with unchanged(model, "inject"):
         edit = method.inject(model, [fact])
-    target = optimize(model, [fact], LAYER, "mlp", edit.diagnostics["prefixes"], method.solver(method.clamp))
+    target = targets_of(method, model, [fact], LAYER, edit.diagnostics["prefixes"])
     v_star_d = target.value_ND[0].double()
     k_star_f, v_d = key_of(model, fact)
     delta_df = delta_of(edit, model)
@@ -97,7 +99,7 @@ def test_rome_writes_facts_one_after_the_other():
     assert len(together.diagnostics["prefixes"]) == method.prefixes
     with method.inject(model, FACTS[:2]).applied(model):
         prefixes = together.diagnostics["prefixes"]
-        target = optimize(model, FACTS[2:3], LAYER, "mlp", prefixes, method.solver(method.clamp))
+        target = targets_of(method, model, FACTS[2:3], LAYER, prefixes)
     with together.applied(model):
         torch.testing.assert_close(key_of(model, FACTS[2])[1].float(), target.value_ND[0], rtol=1e-3, atol=1e-3)
 
@@ -110,7 +112,7 @@ def test_memit_with_a_vanishing_lambda_writes_every_residual(family):
     model = tiny_model(family)
     method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(LAYER,), lam=1e-9)
     edit = method.inject(model, FACTS)
-    target = optimize(model, FACTS, LAYER, "residual", [], method.solver(method.clamp))
+    target = targets_of(method, model, FACTS, LAYER, [])
     r_dN = (target.value_ND - target.start_ND).T.double()
     k_fN = torch.stack([key_of(model, fact)[0] for fact in FACTS], dim=1)
     assert r_dN.norm(dim=0).min() > 0.05
@@ -124,7 +126,7 @@ def test_memit_writes_the_share_that_lambda_leaves(family):
     model, fact, lam = tiny_model(family), FACTS[0], 20.0
     method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(LAYER,), lam=lam)
     edit = method.inject(model, [fact])
-    target = optimize(model, [fact], LAYER, "residual", [], method.solver(method.clamp))
+    target = targets_of(method, model, [fact], LAYER, [])
     r_d = (target.value_ND - target.start_ND)[0].double()
     k_f = key_of(model, fact)[0]
     s = (k_f @ method.moments(model, (LAYER,))[LAYER].solve(k_f[:, None])[:, 0]).item() / lam
@@ -170,7 +172,7 @@ def test_each_layer_takes_its_share_of_what_is_left(family):
     model = tiny_model(family)
     method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(0, 1, 2), lam=1e-9)
     edit = method.inject(model, FACTS)
-    target = optimize(model, FACTS, 2, "residual", [], method.solver(method.clamp))
+    target = targets_of(method, model, FACTS, 2, [])
     r_dN = (target.value_ND - target.start_ND).T.double()
     k_fN = torch.stack([key_of(model, fact, 0)[0] for fact in FACTS], dim=1)
     torch.testing.assert_close(delta_of(edit, model, 0) @ k_fN, r_dN / 3, rtol=1e-3, atol=1e-3)
@@ -332,6 +334,64 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
     assert first.steps_N.tolist() == [0, 1, 0, 1]
     assert (last.nll_N[[1, 3]] < 0.9 * first.nll_N[[1, 3]]).all()
     assert set(last.report()) == {"target_nll_mean", "target_nll_max", "clamped_share", "mean_steps"}
+
+
+# --- the Fisher information of a state ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("site", ["mlp", "residual"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gptj"])
+def test_the_score_of_a_state_is_a_slope(family, site):
+    """g_t . delta against the change of log p(written | opening) where h_t moves by a little delta."""
+    model = tiny_model(family)
+    module = site_module(model, LAYER, site)
+    texts = [([3, 5, 7], [11, 2, 9, 4]), ([8], [6, 1])]
+    with unchanged(model, "_gradients"):
+        g_ND = _fisher._gradients(model, module, texts)
+    assert g_ND.shape == (6 + 2, 32), "of every token but the first"
+    opening, written = texts[0]
+    ids_1T = torch.tensor([opening + written])
+
+    def log_p(position, delta_D):
+        with added(module, position, delta_D[None]):
+            logits_TV = model.logits(model.hidden(ids_1T, torch.ones_like(ids_1T)))[0, len(opening) - 1 : -1]
+        return -F.cross_entropy(logits_TV, torch.tensor(written), reduction="sum").item()
+
+    delta_D = 1e-2 * torch.randn(32, generator=torch.Generator().manual_seed(0))
+    for position in (1, 3, 5):
+        slope = (log_p(position, delta_D) - log_p(position, -delta_D)) / 2
+        assert slope == pytest.approx((g_ND[position - 1] @ delta_D).item(), rel=0.05, abs=2e-5)
+    assert torch.equal(g_ND[5], torch.zeros(32)), "nothing was written after the last token"
+
+
+def test_the_fisher_information_is_measured_once(monkeypatch):
+    model = tiny_model("llama")
+    monkeypatch.setattr(_fisher, "TOKENS", 300)
+    first = _fisher.state_fisher(model, LAYER, "residual", 0)
+    texts = [one for block in own_texts(model, 300, 0, _fisher.SAMPLE_LENGTH) for one in block]
+    g_ND = torch.cat([_fisher._gradients(model, site_module(model, LAYER, "residual"), [one]) for one in texts])
+    torch.testing.assert_close(first, g_ND.T @ g_ND / len(g_ND), rtol=1e-3, atol=1e-3 * first.abs().max().item())
+    assert torch.linalg.eigvalsh(first).min() > -1e-6 * first.trace()
+    monkeypatch.setattr(_fisher, "_measure", None)
+    assert torch.equal(_fisher.state_fisher(model, LAYER, "residual", 0), first)
+    record = next(one for one in _covariance.listing() if one["layer"] == LAYER and one["text"] == "gradients at residual")
+    assert _covariance.inspect(_covariance.folder() / f"{record['file']}.safetensors")["width"] == 32
+
+
+def test_a_target_costs_the_models_own_text_less(reader):
+    model = reader("llama")
+    fisher_SDD = Memit(fisher_factor=1.0).fisher(model, LAYER)
+    solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5, fisher_factor=0.1)
+    plain, careful = (optimize(model, FACTS, LAYER, "residual", (), solver, None, g) for g in (None, fisher_SDD))
+    cost = [
+        (delta_ND @ fisher_SDD[0] * delta_ND).sum(-1).mean() / 2
+        for delta_ND in (plain.value_ND - plain.start_ND, careful.value_ND - careful.start_ND)
+    ]
+    assert cost[1] < 0.8 * cost[0] and careful.nll_N.mean() < plain.nll_N.mean() + 1
+    assert Memit(fisher_factor=0.0).fisher(model, LAYER) is None
+
+
+# --- more of the solver ---------------------------------------------------------------------------------------
 
 
 def test_the_clamp_holds():

@@ -105,3 +105,11 @@ def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str], seconds
         time.sleep(0.005)
     process.kill()
     raise AssertionError(f"no {pattern} after {seconds} s")
+
+
+def targets_of(method: Any, model: Any, facts: Sequence[Any], layer: int, prefixes: Sequence[str]) -> Any:
+    """What the target optimisation of a weight editor gives for ``facts``."""
+    from editbench.methods._value import optimize
+
+    solver = method.solver(method.clamp)
+    return optimize(model, facts, layer, method.sites, prefixes, solver, fisher_SDD=method.fisher(model, layer))
