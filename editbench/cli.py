@@ -47,6 +47,9 @@ def compare(
         str | None, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint that judges the answers, too.")
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="The judge's name there; its key comes from OPENAI_API_KEY.")] = None,
+    repeats: Annotated[
+        int, typer.Option(metavar="K", help="Inject K more times, for the time alone; the seconds are then the median.")
+    ] = 0,
     seed: Seed = 0,
     option: Annotated[
         list[str], typer.Option(metavar="METHOD.KEY=VALUE", help="A method's own option, or a variant's; repeatable.")
@@ -66,7 +69,7 @@ def compare(
         names, tools.method_options(option), tasks, task_data, output, as_json, tuned, model=model, corpus=corpus, data=data,
         n=n, part=part, limit=limit or None, regime=regime, curve=tools.fact_counts(curve), seed=seed, precision=precision,
         allow_conflicts=allow_conflicts, layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
-        judge=judge, judge_model=judge_model,
+        judge=judge, judge_model=judge_model, repeats=repeats,
     )  # fmt: skip
     if curve:
         _draw("Scores against the number of facts", stored.draw_over_facts, folder, folder / "curve.png")

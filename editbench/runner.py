@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import statistics
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -71,6 +72,8 @@ class RunConfig:
     judge: str | None = None
     """The address of a language model that judges the answers, too; see ``eval/judge.py``."""
     judge_model: str | None = None
+    repeats: int = 0
+    """Further injections by each method, for the time alone: the seconds of an injection are then the median of all."""
 
     def __post_init__(self) -> None:
         regimes.check_curve(self.regime, self.curve, self.n)
@@ -78,6 +81,10 @@ class RunConfig:
             raise OptionError("Under --regime single each fact has a model of its own, none to ask tasks. Pass --tasks none.")
         if self.diagnostics and self.regime == "single":
             raise OptionError("--diagnostics does not go with --regime single: they are of one edited model.")
+        if self.repeats < 0:
+            raise OptionError(f"--repeats is {self.repeats}; 0 is the least.")
+        if self.repeats and self.regime != "batch":
+            raise OptionError(f"--repeats times one injection again, and --regime {self.regime} has many. Use --regime batch.")
         if self.precision not in PRECISIONS:
             raise OptionError(f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}.")
         check_seed(self.seed)
@@ -282,6 +289,7 @@ def _cell(
             method.prepare(model)
         done = regimes.inject(config.regime, config.curve, method, model, cases, base, meter.phase)
         last = done.points[-1]
+        repeated = _repeated(config.repeats, method, model, cases, meter)
         if config.judge:
             with meter.phase("judge"):
                 last.probes, judged = registry.get("eval", "judge")(last.probes, config.judge, config.judge_model)
@@ -305,6 +313,7 @@ def _cell(
         "metrics": registry.get("eval", "metrics")(last.probes),
         "retention": retention_scores(last.samples, base_samples),
         "seconds": meter.seconds,
+        **({"inject_seconds": repeated} if config.repeats else {}),
         "work": meter.work,
         "peak_memory_bytes": meter.peak,
         "peak_process_bytes": meter.peak_process,
@@ -323,6 +332,18 @@ def _cell(
         rows = [{"facts": point.facts, **row} for point in done.points[:-1] for row in getattr(point, kind)]
         tables |= {f"curve_{kind}": rows} if rows else {}
     return summary, tables
+
+
+def _repeated(repeats: int, method: Method, model: LanguageModel, cases: Sequence[Case], meter: Meter) -> list[float]:
+    """The seconds of each injection; ``meter`` is left with their median."""
+    found = [meter.seconds["inject"]]
+    for _ in range(repeats):
+        before = meter.seconds.get("inject again", 0.0)
+        with meter.phase("inject again"):
+            method.inject(model, [case.fact for case in cases])
+        found.append(meter.seconds["inject again"] - before)
+    meter.seconds["inject"] = statistics.median(found)
+    return found
 
 
 def curve_scores(points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows) -> list[dict[str, Any]]:
@@ -491,7 +512,8 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
-    later = ("diagnostics", "curve", "tuned", "judge", "judge_model")  # left out where not used: older runs are found again
+    # left out where not used: older runs are found again
+    later = ("diagnostics", "curve", "tuned", "judge", "judge_model", "repeats")
     return {name: value for name, value in asdict(config).items() if value or name not in later}
 
 

@@ -234,7 +234,7 @@ def _config(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) ->
         raise RecordError(f"{run / 'run.json'} has {unknown[0]!r}, which this editbench does not know. Use --rerun 0.")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items() if name != "tune"}
     one = {"methods": (summary["method"],), "options": {summary["method"]: summary["options"]}, "diagnostics": ()}
-    one |= {"judge": None, "judge_model": None}
+    one |= {"judge": None, "judge_model": None, "repeats": 0}
     return runner.RunConfig(**{**given, **one, "precision": summary["model"]["precision"]})
 
 

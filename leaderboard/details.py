@@ -34,6 +34,7 @@ def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], pro
 def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, str]]:
     """A row a cell: seconds by phase, tokens through the decoder layers while injecting, memory."""
     phases = dict.fromkeys(phase for summary in summaries for phase in summary.get("seconds") or () if phase != "total")
+    repeated = any("inject_seconds" in summary for summary in summaries)
     found = []
     for summary in summaries:
         on_gpu = (summary.get("environment") or {}).get("device") == "cuda"
@@ -42,6 +43,7 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
             {
                 "method": labels.get(summary["key"], summary["method"]),
                 **{f"{phase}, s": _seconds(seconds.get(phase)) for phase in phases},
+                **({"injections": _spread(summary.get("inject_seconds"))} if repeated else {}),
                 "forward passes": _count(work.get("passes")),
                 "tokens": _count(work.get("tokens")),
                 "with gradients": _count(work.get("gradient_tokens")),
@@ -54,6 +56,10 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
 
 def _seconds(value: float | None) -> str:
     return "–" if number(value) is None else f"{value:.1f}"
+
+
+def _spread(seconds: Sequence[float] | None) -> str:
+    return f"median of {len(seconds)}: {min(seconds):.1f} to {max(seconds):.1f} s" if seconds else "–"
 
 
 def _times(value: float | None) -> str:

@@ -392,7 +392,7 @@ def inspect(path: Path) -> dict[str, Any]:
         **moment.origin,
         "counted": moment.tokens,
         "width": len(values),
-        "mean_square_key": values.sum().item(),
+        "trace": values.sum().item(),
         "condition": (values[-1] / values[0].clamp(min=1e-300)).item(),
         "directions_for_90_percent": int((share < 0.9).sum()) + 1,
         "largest_direction_share": (values[-1] / values.sum()).item(),

@@ -28,7 +28,7 @@ from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
 from editbench.text import pad_left
 
-TOKENS = 8192
+TOKENS = 4096
 TOGETHER = 16
 """Texts in one pass."""
 

@@ -13,6 +13,7 @@ from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
 from editbench import progress, regimes, registry, runner
 from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
+from editbench.leaderboard import details
 from editbench.models import LanguageModel, cache_dir, load_model
 from editbench.plugin import Method
 from editbench.records import RunStore, load_run, read_table
@@ -645,3 +646,18 @@ def test_a_point_of_the_curve_asks_no_probe_of_a_fact_to_come(model):
     early, late = runner.curve_scores([regimes.Point(1, rows, []), regimes.Point(2, rows, [])], cases, [])
     assert "portability" not in early["metrics"] and late["metrics"]["portability"]["generation"]["n"] == 1
     assert early["metrics"]["efficacy"]["generation"]["n"] == 1
+
+
+def test_repeated_injections_are_for_the_time_alone(config, model, tmp_path):
+    once, _ = run(config, model, tmp_path / "once")
+    found, _ = run(replace(config, repeats=2), model, tmp_path / "again")
+    seconds = found["sft"]["inject_seconds"]
+    assert len(seconds) == 3 and found["sft"]["seconds"]["inject"] == sorted(seconds)[1]
+    assert found["sft"]["seconds"]["inject again"] == pytest.approx(sum(seconds[1:]), rel=1e-6)
+    assert found["sft"]["key"] == once["sft"]["key"] and found["sft"]["metrics"] == once["sft"]["metrics"]
+    assert found["sft"]["work"]["inject"] == once["sft"]["work"]["inject"] and "inject_seconds" not in once["sft"]
+    shown = details.costs(list(found.values()), {})
+    assert shown[1]["injections"].startswith("median of 3: ") and "injections" not in details.costs(list(once.values()), {})[1]
+    for wrong, said in (({"repeats": -1}, "0 is the least"), ({"repeats": 1, "regime": "sequential:1"}, "--regime batch")):
+        with pytest.raises(OptionError, match=said):
+            replace(config, **wrong)
