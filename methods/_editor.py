@@ -49,7 +49,7 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 3
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
     space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": LogUniform(0.1, 10.0)}
@@ -63,8 +63,9 @@ class WeightEditor(Method):
     """Adam's rate for the target optimisation. None: from the clamp, see ``_value.py``."""
     kl_factor: float = 0.0625
     v_weight_decay: float = 1e-3
-    fisher_factor: float = 1.0
-    """Weight of what a target's delta would cost the model's own text, in nats; see ``_fisher.py``. 0: as published."""
+    fisher_factor: float = 0.0
+    """Weight of what a target's delta would cost the model's own text, in nats; see ``_fisher.py``. 0, as published: carry-over
+    to other wordings first; 1 or 2: gentler on all other text."""
     prefixes: int | None = None
     """Generated texts before the prompt, so that the fact holds in more than one context. None: 5, quick 0."""
     covariance: str = "self"

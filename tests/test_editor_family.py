@@ -159,8 +159,7 @@ def test_pmet_writes_the_mlps_value(family):
     method = Pmet(**{**tiny_options(Pmet), "prefixes": 0}, layers=(LAYER,), lam=1e-9)
     edit = method.inject(model, FACTS)
     target = targets_of(method, model, FACTS, LAYER, [])
-    fisher_SDD = method.fisher(model, LAYER)[:1]
-    alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp), fisher_SDD=fisher_SDD)
+    alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp))
     assert not torch.allclose(target.value_ND, alone.value_ND, atol=1e-3), "the attention's delta plays no part"
     rows, positions = key_rows(model, FACTS, [])
     k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T.double()

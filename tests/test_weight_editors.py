@@ -388,7 +388,16 @@ def test_a_target_costs_the_models_own_text_less(reader):
         for delta_ND in (plain.value_ND - plain.start_ND, careful.value_ND - careful.start_ND)
     ]
     assert cost[1] < 0.8 * cost[0] and careful.nll_N.mean() < plain.nll_N.mean() + 1
-    assert Memit(fisher_factor=0.0).fisher(model, LAYER) is None
+    assert Memit().fisher(model, LAYER) is None
+
+
+def test_rome_measures_the_fisher_information_before_it_writes(monkeypatch):
+    """Its weights change from fact to fact; G is that of the model it was given."""
+    model, asked = tiny_model("llama"), []
+    usual = _fisher._measure
+    monkeypatch.setattr(_fisher, "_measure", lambda model, *a: asked.append(model.fingerprint()) or usual(model, *a))
+    edit = Rome(**tiny_options(Rome), layer=LAYER, fisher_factor=1.0, seed=7).inject(model, FACTS)
+    assert asked == [model.fingerprint()] and edit.changes
 
 
 # --- more of the solver ---------------------------------------------------------------------------------------
