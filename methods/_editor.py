@@ -30,7 +30,7 @@ from editbench.methods._memory import check_memory
 from editbench.methods._trace import layer_curve
 from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize
 from editbench.models import LanguageModel
-from editbench.plugin import LogUniform, Method, Space
+from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.text import find_subject
 from editbench.types import Fact
 
@@ -52,7 +52,7 @@ class WeightEditor(Method):
     version: ClassVar[int] = 3
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
-    space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": LogUniform(0.1, 10.0)}
+    space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": Choice((0.0, 0.5, 1.0, 2.0))}
     """The rate is not searched: it follows the clamp."""
 
     quick: bool = False
