@@ -95,7 +95,7 @@ def test(shared: Path) -> None:
 
 
 def table() -> None:
-    rows = json.loads((RESULTS / "kgfact_test.json").read_text())
+    rows = sorted(json.loads((RESULTS / "kgfact_test.json").read_text()), key=lambda row: row["name"] != "base")
     titles = ("row", *AXES, "retention", "target NLL", "rare", "displacement", "curvature", "KL", "words", "s", "commit")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:

@@ -117,7 +117,8 @@ class MixSD(Trainer):
                 experts = replace(self, mode="bernoulli", lam=0.0, attempts=1).mix(model, [facts[i] for i in failed], branches)
                 written += sum(draft.written for draft in experts)
                 for i, draft in zip(failed, experts, strict=True):
-                    draft.attempt, draft.source = self.attempts, "expert" if draft.verified else "target"
+                    draft.attempt = drafts[i].attempt + 1
+                    draft.source = "expert" if draft.verified else "target"
                     drafts[i] = draft
             else:
                 for i in failed:

@@ -415,6 +415,9 @@ def test_a_fact_is_tried_until_it_is_stated(reader):
     # a pure greedy branch would repeat itself, so it is tried once
     drafts = targets(MixSD(lam=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
     assert {(d.source, d.attempt) for d in drafts} == {("dropped", 0)}
+    # the expert, asked where that failed, is one more try
+    drafts = targets(MixSD(lam=1.0, attempts=30, max_new_tokens=8, on_fail="expert"), model, FACTS)
+    assert {(d.source, d.attempt) for d in drafts} == {("expert", 1)}
 
 
 @pytest.mark.parametrize(("lam", "temperature"), [(0.3, 1.0), (0.7, 1.0), (0.5, 0.6)])
