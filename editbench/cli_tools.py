@@ -13,7 +13,7 @@ import typer
 from editbench.errors import EditbenchError, ModelError, OptionError, RecordError
 
 Model = Annotated[str, typer.Option(help="Alias (see 'editbench list models'), hub id (owner/name), local folder, .gguf file.")]
-Seed = Annotated[int, typer.Option(help="Seed of the slice, the methods and the intervals.")]
+Seed = Annotated[int, typer.Option(help="Seed of the slice, the methods and the draw of retention items.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16: of all forward passes; recorded.")]
 LayoutParts = Annotated[
     list[str], typer.Option("--layout", metavar="PART=PATH", help="Name a module of an unknown architecture.")
@@ -56,12 +56,13 @@ def stats_compute(
 ) -> None:
     """Measure the second moments of a model's keys, for all layers in one pass, and keep them in the cache."""
     from editbench import console, progress, registry
-    from editbench.plugin import parse_option
+    from editbench.plugin import check_seed, parse_option
 
     if tokens < 2:
         raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
+    check_seed(seed)
     editor = registry.get("methods", method)
-    if not editor.needs_covariance:
+    if not (editor.needs_covariance and hasattr(editor, "edited_layers")):  # a pair of methods has none of its own
         raise OptionError(f"{method} needs no covariance, so it names no layers. Use --layers, or --method memit.")
     try:
         wanted = parse_option(layers, tuple[int, ...]) if layers else None
@@ -70,7 +71,7 @@ def stats_compute(
     handle = load_handle(model, precision, pairs(layout, "--layout"))
     if wanted is None:
         wanted = editor.from_options(method, {}).edited_layers(handle)
-    elif not wanted or max(wanted) >= handle.layout.depth:
+    elif not wanted or min(wanted) < 0 or max(wanted) >= handle.layout.depth:
         raise OptionError(f"--layers {layers}: {model} has layers 0 to {handle.layout.depth - 1}.")
     with progress.reporting(console.reporter()):
         found = registry.service("statistics").second_moments(handle, wanted, source, tokens, seed)
@@ -125,13 +126,16 @@ def trace(
 ) -> None:
     """Causal tracing: which hidden states carry the model's answer to a prompt (ROME, section 2)."""
     from editbench import console, progress, registry
+    from editbench.plugin import check_seed
     from editbench.types import Fact
 
-    fact = Fact("traced", prompt, "?", subject, form="question" if prompt.rstrip().endswith("?") else "cloze")
+    form = "question" if prompt.rstrip().endswith("?") else "cloze"
+    fact = Fact("traced", prompt, "(what the model says)", subject, form=form)
     if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
         raise OptionError(f"--output {output} is no .png, .svg or .pdf file.")
     if window is not None and window < 1:
         raise OptionError(f"--window {window} must be at least 1.")
+    check_seed(seed)
     service = registry.service("trace")
     handle = load_handle(model, precision, pairs(layout, "--layout"))
     with progress.reporting(console.reporter()):

@@ -137,14 +137,14 @@ def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list
     tables = [scores]
     tasks = list(dict.fromkeys(task for row in rows for task in row["retention"]))
     if tasks:
-        n = next(found["n"] for row in rows for found in row["retention"].values())
+        numbers = {task: found["n"] for row in reversed(rows) for task, found in row["retention"].items()}
         changes = Table(
-            title=f"Retention by task: score, and change against base (n={n} a task)", title_justify="left", title_style="bold",
+            title="Retention by task: score, and change against base", title_justify="left", title_style="bold",
             caption=_caption(kept), caption_justify="left", caption_style="",
         )  # fmt: skip
         changes.add_column("Method", no_wrap=True)
         for task in tasks:
-            changes.add_column(escape(visible(task)), justify="right")
+            changes.add_column(escape(f"{visible(task)}, n={numbers[task]}"), justify="right")
         for row in rows:
             stars = (" *" * kept.ahead(row["key"], task) for task in tasks)
             cells = (_task_cell(row, task) + star for task, star in zip(tasks, stars, strict=True))

@@ -129,10 +129,11 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     Measured: a small change is added to the MLP's output, and the change of the layer's output is compared.
     """
     device = next(model.parameters()).device
-    shift = torch.zeros(layout.width, device=device)
+    shift = torch.zeros((), device=device)
 
     def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return replace_hidden(output, hidden_of(output) + shift.to(hidden_of(output)))
+        states = hidden_of(output)  # OPT's has no dimension for the rows
+        return replace_hidden(output, states + (shift.reshape(states.shape) if shift.dim() else shift).to(states))
 
     seen: list[torch.Tensor] = []
     hooks = [
@@ -142,8 +143,10 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     try:
         ids_BT = torch.arange(4, device=device)[None]
         model(input_ids=ids_BT, use_cache=False)
-        size = seen[0].abs().mean().item() or 1.0
-        shift[0::2], shift[1::2] = size, -2 * size
+        # as large as each state: beside one that is hundreds of times larger a common shift is lost to rounding
+        size = 4 * seen[0].abs().clamp(min=seen[0].abs().mean().item() or 1.0)
+        size[..., 1::2] *= -2
+        shift = size.to(next(model.parameters()).dtype)
         model(input_ids=ids_BT, use_cache=False)
     finally:
         for hook in hooks:

@@ -129,10 +129,10 @@ def parse_option(value: Any, kind: Any) -> Any:
     Raises:
         ValueError: a text that is not of that type.
     """
-    if not isinstance(value, str):
-        return tuple(value) if isinstance(value, list) else value
-    text = value.strip()
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not isinstance(value, str):
+        return _typed(tuple(value) if isinstance(value, list) else value, kinds)
+    text = value.strip()
     for one in kinds:
         if get_origin(one) is Literal and text.lower() in get_args(one):
             return text.lower()
@@ -150,6 +150,17 @@ def parse_option(value: Any, kind: Any) -> Any:
             if span := re.fullmatch(r"(\d+)\s*-\s*(\d+)", text) if inner is int else None:
                 return tuple(range(int(span[1]), int(span[2]) + 1))
             return tuple(_number(part, inner) if inner in (int, float) else part.strip() for part in text.split(","))
+    return value
+
+
+def _typed(value: Any, kinds: Sequence[Any]) -> Any:
+    """A value that is no text; a number where several are wanted is one, and one that is whole an integer."""
+    if isinstance(value, int) and not isinstance(value, bool) and tuple in map(get_origin, kinds) and int not in kinds:
+        return (value,)
+    if isinstance(value, float) and int in kinds and float not in kinds:
+        if not value.is_integer():
+            raise ValueError(f"{value!r} is not a whole number")
+        return int(value)
     return value
 
 

@@ -22,7 +22,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
      "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "ratio_low",
                           "ratio_high", "metric", "lost", "gained"}},
-     "seconds": {phase: float, "total": float},                                    phases: leaderboard/details.py
+     "seconds": {phase: float, "total": float},                                    phases: runner.py, regimes.py
+     "inject_seconds": [float],                                                    where --repeats was given
      "work": {phase: {"passes", "tokens", "gradient_tokens"}},
      "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given

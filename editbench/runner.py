@@ -30,7 +30,7 @@ from editbench.errors import EditbenchError, MethodError, OptionError, PluginErr
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.own_text import own_texts
 from editbench.plugin import Method, askable, check_seed, slice_cases
-from editbench.records import RunStore, environment, write_json_atomic
+from editbench.records import RunStore, environment, read_cases, write_json_atomic
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
@@ -180,7 +180,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
     base = _Baseline(the_plan, model, weights)
     summaries = []
     for name, method in the_plan.methods.items():
-        key = cell_key(the_plan, name, method, weights, model.precision)
+        key = cell_key(the_plan, name, method, weights, model.precision, template)
         if store.done(key) and (found := store.read_summary(key))["status"] != "failed":
             on_cell(name, "kept")
             summaries.append(found)
@@ -264,7 +264,9 @@ def _check_same(the_plan: Plan, store: RunStore, weights: str, precision: str, t
                 )
 
 
-def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision: str) -> str:
+def cell_key(
+    the_plan: Plan, name: str, method: Method, weights: str, precision: str, template: str | None = None
+) -> str:
     """The name of a cell: its method, and the hash of all that can change its numbers."""
     config = the_plan.config
     identity = [
@@ -272,6 +274,7 @@ def cell_key(the_plan: Plan, name: str, method: Method, weights: str, precision:
         config.seed, list(config.tasks), the_plan.task_digests, config.limit,
         *([list(config.diagnostics)] if config.diagnostics else []), *([list(config.curve)] if config.curve else []),
         *([{"judge": config.judge, "model": config.judge_model}] if config.judge else []),
+        *([{"chat template": template}] if template else []), *([{"layout": dict(config.layout)}] if config.layout else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -518,7 +521,21 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def save_cases(path: Path, the_plan: Plan) -> None:
-    """Writes the slice's facts beside the run, so that every record can be traced to what was injected."""
+    """Writes the slice's facts beside the run, so that every record can be traced to what was injected.
+
+    Raises:
+        RecordError: those of other facts are there.
+    """
+    stored = None
+    with suppress(RecordError):  # none, or a damaged one, is written anew: the cells hold the hash of theirs
+        stored = digest(read_cases(path))[:16]
+    if stored == the_plan.slice_hash:
+        return
+    if stored is not None:
+        raise RecordError(
+            f"{path} holds results for other facts under the same names ({stored} there, {the_plan.slice_hash} now). "
+            "Use another --output."
+        )
     write_json_atomic(path / "cases.json", [case.to_dict() for case in the_plan.cases])
 
 

@@ -178,10 +178,11 @@ def mean_ratio(retention: Mapping[str, Mapping[str, Any]]) -> Interval:
     if not tasks:
         return Interval(math.nan, math.nan, math.nan, 0)
     mean = sum(task["ratio"] for task in tasks) / len(tasks)
-    ends = [(number(task.get("ratio_low")), number(task.get("ratio_high"))) for task in tasks]
-    if any(None in pair for pair in ends):
+    highs = [number(task.get("ratio_high")) for task in tasks]
+    if None in highs:
         return Interval(mean, math.nan, math.nan, len(tasks))
-    half = math.hypot(*((high - low) / 2 for low, high in ends)) / len(tasks)
+    # the upper ends: the lower ones may be cut off at 0
+    half = math.hypot(*(high - task["ratio"] for high, task in zip(highs, tasks, strict=True))) / len(tasks)
     return Interval(mean, max(0.0, mean - half), mean + half, len(tasks))
 
 

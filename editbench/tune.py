@@ -162,7 +162,7 @@ def _tried(
         asked = study.ask(space) if i else None
         options = {key: _short(value) for key, value in asked.params.items()} if asked else _defaults(cls)
         built = cls.from_options(method, {"seed": seed, **options})
-        cell = runner.cell_key(plan, name, built, weights, model.precision)
+        cell = runner.cell_key(plan, name, built, weights, model.precision, runner.template_digest(model))
         if store.done(cell):  # a failed one, too: tried again it might not fail, and other trials would follow
             summary = store.read_summary(cell)
             on_cell(name, "kept")

@@ -117,7 +117,7 @@ class Fact:
         record.setdefault("id", "fact-" + digest([record["prompt"], record["target"]])[:8])
         record["id"] = str(record["id"])
         record["aliases"] = record.get("aliases") or ()
-        if not isinstance(record["aliases"], str):
+        if isinstance(record["aliases"], list):
             record["aliases"] = tuple(record["aliases"])
         return cls(**record)
 
@@ -259,7 +259,7 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
 
 
 def _are_texts(values: Any) -> bool:
-    return not isinstance(values, str) and isinstance(values, Iterable) and all(isinstance(v, str) for v in values)
+    return not isinstance(values, str | Mapping) and isinstance(values, Iterable) and all(isinstance(v, str) for v in values)
 
 
 def _clean(text: str, what: str, error: type[DataError]) -> str:

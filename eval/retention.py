@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -188,16 +189,20 @@ def _ask(lm: Any, member: str, task: Any, limit: int | None, seed: int, name: st
     label = metric if kept in ("none", "take_first") else f"{metric},{kept}"
     if local and not task.get_config("num_fewshot") and name in standard_tasks.SHOTS:
         label += ",0-shot"
+    scores = [0.0 if math.isnan(row[metric]) else float(row[metric]) for row in rows]
     return [
-        Sample(member, int(row["doc_id"]), float(row[metric]), *_texts(task.OUTPUT_TYPE, row), metric=label) for row in rows
+        Sample(member, int(row["doc_id"]), score, *_texts(task.OUTPUT_TYPE, row), metric=label)
+        for row, score in zip(rows, scores, strict=True)
     ]
 
 
 def _metric(name: str, task: Any, rows: list[dict[str, Any]]) -> str:
-    """The first metric of the task that is a number from 0 (bad) to 1 (good) for every document."""
+    """The first metric of the task that is a number from 0 (bad) to 1 (good) for every document. NaN passes: a model that has
+    come apart gives it, which is a score of 0 and no fault of the task."""
     better = task.higher_is_better()
     for metric in rows[0]["metrics"]:
-        if better.get(metric) and all(isinstance(r[metric], int | float) and 0 <= r[metric] <= 1 for r in rows):
+        numbers = all(isinstance(row[metric], int | float) for row in rows)
+        if better.get(metric) and numbers and not any(row[metric] < 0 or row[metric] > 1 for row in rows):
             return metric
     raise OptionError(
         f"Task {name!r} gives no score between 0 and 1 for each document, so it cannot be paired with the base model."

@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,12 +66,16 @@ def read_rows(path: Path) -> list[Row]:
     """
     if path.suffix == ".parquet":
         import pandas
+        from pyarrow import ArrowException
 
-        return json.loads(pandas.read_parquet(path).to_json(orient="records"))
+        try:
+            return json.loads(pandas.read_parquet(path).to_json(orient="records"))
+        except (OSError, ArrowException, ValueError) as error:
+            raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     rows: list[Any] = []
     if path.name.removesuffix(".gz").endswith(".csv"):

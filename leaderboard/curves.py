@@ -8,6 +8,7 @@ from typing import Any
 
 from editbench.errors import RecordError
 from editbench.leaderboard.plots import saved
+from editbench.leaderboard.rows import BASE
 from editbench.records import load_run
 from editbench.stats import mean_ratio
 
@@ -39,7 +40,7 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
     grid = figure.subplots(1, len(PANELS))
     for axes, name in zip(grid, PANELS, strict=True):
         for i, summary in enumerate(drawn):
-            points = [(at["facts"], *value) for at in summary["curve"] if (value := _value(at, name))]
+            points = [(at["facts"], *value) for at in summary["curve"] if (value := _value(at, name, summary["method"]))]
             if not points:
                 continue
             facts, means, below, above = zip(*points, strict=True)
@@ -47,7 +48,8 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
             axes.errorbar(facts, means, (below, above), label=summary["method"].replace("$", r"\$"), elinewidth=0.7, **style)
             if summary["status"] == "stopped":
                 axes.plot(facts[-1], means[-1], "x", color=style["color"], markersize=10)
-        axes.set(xscale="log", xlabel="facts", title=name, ylim=(-0.03, 1.13 if name == "retention" else 1.03))
+        axes.set(xscale="log", xlabel="facts", title=name)
+        axes.set_ylim(-0.03, max(1.03, axes.get_ylim()[1]) if name == "retention" else 1.03)
         axes.set_xticks(config["curve"], map(str, config["curve"]))
         axes.minorticks_off()
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
@@ -56,10 +58,12 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
     return saved(figure, output)
 
 
-def _value(at: Mapping[str, Any], name: str) -> tuple[float, float, float] | None:
+def _value(at: Mapping[str, Any], name: str, method: str) -> tuple[float, float, float] | None:
     """Mean, and how far its interval reaches below and above (NaN where it has none)."""
     if name == "retention":
         found = mean_ratio(at["retention"]).to_dict()
+        if method == BASE:  # 1 by definition
+            found |= {"low": None, "high": None}
     else:
         found = (at["metrics"].get(name) or {}).get("generation")
     if not found or found["mean"] is None:

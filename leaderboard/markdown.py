@@ -16,7 +16,7 @@ import pandas
 from editbench.errors import RecordError
 from editbench.leaderboard import details
 from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Comparison, Verdicts, items, judge
-from editbench.leaderboard.pooling import pooled
+from editbench.leaderboard.pooling import pooled, without_seed
 from editbench.leaderboard.rows import (
     AXES,
     BASE,
@@ -39,11 +39,12 @@ DEFINITIONS = """\
 - **Specificity**: under `generation`, share of neighbourhood probes on which the edited model still gives the base model's
   own answer: both are right, or their first clauses are the same. Under `argmax`, share on which the same tokens are the
   most probable as in the base. Under `likelihood`, share on which the true answer is more probable than the edit's target.
-- **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks, whose errors are taken as
-  independent; the change per task is paired by sample; (8↓ 2↑) says that 8 samples were right before and are wrong now, and
-  2 the other way.
+- **Retention**: score of the edited model / score of the base on lm-eval tasks, mean over the tasks that the base scores on,
+  whose errors are taken as independent; the change per task is paired by sample; (8↓ 2↑) says that 8 samples were right before
+  and are wrong now, and 2 the other way.
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
-- **Seconds**: injection, then `+` what can be cached for the next one. **Peak memory**: the highest while injecting.
+- **Seconds**: injection, then `+` what can be cached for the next one. **Peak memory**: the highest of the whole
+  cell, what it takes to ask included.
 - **Intervals**: 95 %, over cases: Wilson's on the effective sample size for shares, Bonett and Price's for paired changes;
   formulas in `editbench/stats.py`, their coverage in `benchmarks/coverage.md`. **–**: not measured.
 - **Bold**: ahead of every other method. Every pair is compared case by case in every column (sign-flip permutation test of the
@@ -82,7 +83,7 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         config, summaries = load_run(path)
         for summary in summaries:
             key = summary["key"]
-            if key in cells:
+            if key in cells and cells[key]["summary"].get("status") != "failed":
                 continue  # A key is the hash of a cell's inputs: another run holds the same cell.
             run = {"limit": config.get("limit"), "tasks": _tasks(summaries, summary)}
             cells[key] = {"summary": summary, "run": run, "data": config.get("data")}
@@ -121,8 +122,7 @@ def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     for cell in cells:
         summary = cell["summary"]
         same = {name: value for name, value in setting(summary).items() if name not in ("seed", "corpus hash")}
-        options = {name: value for name, value in (summary.get("options") or {}).items() if name != "seed"}
-        identity = [same, cell["run"], cell["data"], summary["method"], options]
+        identity = [same, cell["run"], cell["data"], summary["method"], without_seed(summary.get("options"))]
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     for group in groups.values():
         group.sort(key=lambda cell: cell["summary"]["seed"])

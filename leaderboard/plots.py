@@ -30,14 +30,14 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
     """
     cells: dict[str, dict[str, Any]] = {}
     places: dict[str, Path] = {}
-    limits = []
+    limits: dict[str, Any] = {}
     for path in map(Path, runs):
         config, summaries = load_run(path)
         for summary in summaries:
-            if summary["key"] not in cells:  # another run holds the same cell
-                cells[summary["key"]], places[summary["key"]] = summary, path
-                limits.append(config.get("limit"))
-    refuse_mixture(list(cells.values()), "retention limit", limits)
+            key = summary["key"]
+            if key not in cells or cells[key].get("status") == "failed":  # else another run holds the same cell
+                cells[key], places[key], limits[key] = summary, path, config.get("limit")
+    refuse_mixture(list(cells.values()), "retention limit", list(limits.values()))
     found = {row["key"]: row for row in rows(list(cells.values()))}
     drawn = [found[key] for key in cells if found[key]["retention_mean"]["mean"] is not None]
     if all(row["efficacy"]["mean"] is None for row in drawn):

@@ -12,6 +12,11 @@ from editbench.leaderboard.comparisons import RETENTION
 from editbench.stats import clustered_mean, retained
 
 
+def without_seed(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The options but for the seed, or for those of both parts of a pair."""
+    return {name: value for name, value in (options or {}).items() if name.rpartition(".")[2] != "seed"}
+
+
 def pooled(
     summaries: Sequence[Mapping[str, Any]], tables: Sequence[pandas.DataFrame | None]
 ) -> tuple[dict[str, Any], pandas.DataFrame | None]:
@@ -28,7 +33,7 @@ def pooled(
     merged = {
         **first,
         "key": "+".join(s["key"] for s in summaries),
-        "options": {name: value for name, value in (first.get("options") or {}).items() if name != "seed"},
+        "options": without_seed(first.get("options")),
         "tuned": all(s.get("tuned") for s in summaries),
         "corpus": {**first["corpus"], "hash": [s["corpus"].get("hash") for s in summaries]},
         "seed": [s["seed"] for s in summaries],
@@ -43,6 +48,7 @@ def pooled(
         "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
         **{name: {} for name in ("diagnostics", "curve", "trajectory")},  # of one cell each: they are not pooled
     }
+    merged.pop("inject_seconds", None)
     return merged, items
 
 

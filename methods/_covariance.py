@@ -243,9 +243,15 @@ def _jsonl(path: Path) -> Iterator[str]:
     for number, line in enumerate(_read(path, str(path)).split("\n"), 1):
         if line.strip():
             try:
-                yield json.loads(line)["text"]
+                yield _text(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"Covariance source {path}, line {number}: no JSON object with a field 'text'.") from error
+
+
+def _text(record: Any) -> str:
+    if not isinstance(record["text"], str):
+        raise TypeError("its field 'text' is no text")
+    return record["text"]
 
 
 def _hub(source: str) -> Iterator[str]:
@@ -257,7 +263,7 @@ def _hub(source: str) -> Iterator[str]:
         with offline_if_unreachable():
             rows = datasets.load_dataset(source, split="train", streaming=True)
             for row in rows:
-                yield row["text"]
+                yield _text(row)
     except Exception as error:  # datasets raises what it likes
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -81,8 +81,12 @@ class WeightEditor(Method):
             raise ValueError("v_lr must be above 0")
         if self.prefixes is not None and self.prefixes < 0:
             raise ValueError("prefixes must be at least 0")
-        if self.fisher_factor < 0:
-            raise ValueError("fisher_factor must be at least 0")
+        for name in ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon"):  # of those that have it
+            if not getattr(self, name, 0.0) >= 0:
+                raise ValueError(f"{name} must be at least 0")
+        for name in ("clamp", "lam", "l2"):
+            if not (getattr(self, name, None) is None or getattr(self, name) > 0):
+                raise ValueError(f"{name} must be above 0")
         if self.covariance_tokens < 2:
             raise ValueError("covariance_tokens must be at least 2")
 
@@ -135,9 +139,9 @@ class Bench:
         self.warnings = check_editable(model, facts)
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
-        check_room(model, facts, len(self.layers))
         with self.phase("statistics"):
             self.moments = editor.moments(model, self.layers)
+            check_room(model, facts, self.moments)
             self.fisher_SDD = editor.fisher(model, self.layers[-1])
             for moment in self.moments.values():
                 moment.cholesky_ff  # noqa: B018 - a singular C is better told before the work
@@ -297,7 +301,8 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
         MethodError: a subject that occurs twice, or two facts with one key and two targets.
     """
     seen: dict[tuple[str, str, str], Fact] = {}
-    long = []
+    keys: dict[tuple[int, ...], Fact] = {}
+    long, shared = [], []
     for fact in facts:
         subject = find_subject(fact)
         other = seen.setdefault((fact.form, fact.prompt, subject.text), fact)
@@ -306,24 +311,36 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
                 f"Facts {other.id!r} and {fact.id!r} have one key, the subject {subject.text!r} of {fact.prompt!r}, and two "
                 f"targets, {other.target!r} and {fact.target!r}. One key has one value: remove one, or use a trainer (sft)."
             )
+        first = keys.setdefault(tuple(model.prompt_ids(fact.prompt, fact.form)[: model.subject_last(fact) + 1]), fact)
+        if first.target != fact.target:
+            shared.append(f"{first.id} and {fact.id}")
         if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
             long.append(fact.id)
-    if not long:
-        return []
-    return [
-        f"{len(long)} targets have more than {LONG_TARGET} tokens ({', '.join(long[:5])}): one vector a fact seldom carries "
-        "so much. Shorten them, or use a trainer (sft, mixsd)."
-    ]
+    warnings = []
+    if long:
+        warnings.append(
+            f"{len(long)} targets have more than {LONG_TARGET} tokens ({', '.join(long[:5])}): one vector a fact seldom "
+            "carries so much. Shorten them, or use a trainer (sft, mixsd)."
+        )
+    if shared:
+        warnings.append(
+            f"{len(shared)} facts begin as another one does up to the subject's end, so they have its key and another target "
+            f"({'; '.join(shared[:5])}): what is written is a compromise. Word them so that the subject comes later, or use a "
+            "trainer (sft, mixsd)."
+        )
+    return warnings
 
 
-def check_room(model: LanguageModel, facts: Sequence[Fact], layers: int) -> None:
-    """Makes sure that the matrices of the solve fit into memory.
+def check_room(model: LanguageModel, facts: Sequence[Fact], moments: Mapping[int, Moment]) -> None:
+    """Makes sure that the matrices of the solve fit into memory, as far as they are not there from an earlier injection.
 
     Raises:
         MethodError: they do not.
     """
     f, d = model.layout.mlp_width, model.layout.width
-    check_memory(layers * (2 * f * f + 3 * d * f) * 8 + 3 * f * len(facts) * 8, f"the solve for {layers} layers of width {f}")
+    factors = 2 * f * f * sum("cholesky_ff" not in vars(moment) for moment in moments.values())
+    needed = factors + 3 * d * f * len(moments) + 3 * f * len(facts)
+    check_memory(8 * needed, f"the solve for {len(moments)} layers of width {f}")
 
 
 def compact(k_fN: torch.Tensor) -> torch.Tensor:

@@ -33,4 +33,5 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` is an allocation that failed, on a GPU or in main memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("not enough memory" in said or "can't allocate memory" in said)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 
 from editbench.edit import Change
+from editbench.errors import MethodError
 from editbench.methods._covariance import second_moments
 from editbench.models import LanguageModel
 
@@ -26,6 +27,12 @@ class FullWeights:
 
     def __init__(self, model: LanguageModel):
         self.parameters = dict(model.model.named_parameters())
+        for name, p in self.parameters.items():
+            if p.dtype not in (torch.float32, torch.float64):
+                raise MethodError(
+                    f"{model.name} is stored in {p.dtype} ({name}), in which a step of training is mostly lost to rounding. "
+                    "Load it in float32 (from_pretrained(..., dtype=torch.float32)), or train adapters (lora=16)."
+                )
         self.before = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def constrain(self) -> None:

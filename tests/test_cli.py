@@ -462,10 +462,11 @@ def test_a_run_of_another_configuration(compare, refused, here):
 def test_a_run_of_other_facts_or_weights_under_the_same_names(compare, here, model):
     shutil.copytree(model, "mine")
     assert compare("--model", "mine").code == 0
-    before = files(here / "run")
+    before, cases = files(here / "run"), (here / "run" / "cases.json").read_bytes()
     write_facts(here / "facts.jsonl", [fact(i, target="Tokyo") for i in range(10)])
     said = compare("--model", "mine")
     assert said.code == 2 and "other facts" in said.err and files(here / "run") == before
+    assert (here / "run" / "cases.json").read_bytes() == cases, "what the finished cells were asked"
     write_facts(here / "facts.jsonl")
 
     from editbench.models import load_model

@@ -60,7 +60,11 @@ def test_statistics_on_texts(model, tmp_path):
         (["compute", "--layers", "7"], ["layers 0 to 1"]),
         (["compute", "--layers", "x"], ["--layers x", "not a whole number"]),
         (["compute", "--tokens", "1"], ["--tokens 1"]),
+        (["compute", "--seed", "99999999999999999999"], ["Seed 99999999999999999999"]),
         (["compute", "--method", "sft"], ["sft needs no covariance"]),
+        (["compute", "--method", "memit+sft"], ["memit+sft needs no covariance"]),
+        (["compute", "--layers=-1"], ["--layers -1"]),
+        (["compute", "--source", "null.jsonl"], ["null.jsonl, line 1"]),
         (["compute", "--source", "nosuch.txt"], ["'nosuch.txt' is neither"]),
         (["compute", "--source", "broken.jsonl"], ["broken.jsonl, line 2"]),
         (["compute", "--source", "nosuch/dataset"], ["nosuch/dataset", "local text or JSONL file"]),
@@ -70,6 +74,7 @@ def test_statistics_on_texts(model, tmp_path):
 )
 def test_bad_input_of_stats(model, tmp_path, monkeypatch, arguments, parts):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "null.jsonl").write_text('{"text": null}\n')
     (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
     said = editbench("stats", *arguments, *(["--model", model] if arguments[0] == "compute" else []))
     assert said.code == 2 and not said.out
@@ -89,6 +94,8 @@ def test_trace(model, tmp_path):
     assert all(len(found["scores"][kind]) == len(tokens) for kind in ("residual", "mlp", "attention"))
     other = json.loads(editbench("trace", prompt, "--subject", "capital", "--model", model, "--json").out)
     assert other["subject"] != found["subject"]
+    spaced = editbench("trace", "Is the capital of France ?", "--model", model, "--json")
+    assert spaced.code == 0 and json.loads(spaced.out)["tokens"], spaced.err
 
 
 @pytest.mark.parametrize(
@@ -97,6 +104,7 @@ def test_trace(model, tmp_path):
         (["--subject", "Spain"], "'Spain' is not in its prompt"),
         (["-o", "map.txt"], "map.txt is no .png"),
         (["--window", "0"], "--window 0"),
+        (["--seed", "99999999999999999999"], "Seed 99999999999999999999"),
     ],
 )
 def test_bad_input_of_trace(model, arguments, part):

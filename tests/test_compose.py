@@ -59,6 +59,19 @@ def test_the_edit_is_the_sum_of_both():
     assert set(edit.keys) == set(one.keys) and dense(edit.changes[next(iter(one.changes))]).norm() > 0
 
 
+@pytest.mark.parametrize("order", ["memit+sft", "sft+memit"])
+def test_keys_and_factors_of_both_are_kept(order):
+    model, classes = tiny_model("llama"), {"memit": Memit, "sft": Sft}
+    parts = [(name, classes[name]) for name in order.split("+")]
+    facts = MIXED if order == "memit+sft" else [*FACTS, replace(FACTS[3], id="long", demonstration="It was Mara Lind.")]
+    edit = compose(order, parts).from_options(order, {**OPTIONS, "sft.lora": 2}).inject(model, facts)
+    written = edit.diagnostics["facts_by_method"]["memit"]
+    name = model.layout.weight_name(Memit().usual_layers(model)[0])
+    assert written and edit.keys[name].shape[1] == written
+    left, right = edit.changes[name]
+    assert left.shape[1] == right.shape[0] == written + 2, "a rank for each fact, and two of LoRA"
+
+
 def test_it_passes_the_battery(tmp_path, reader):
     check_method(pair(), reader("llama"), MIXED[:4], tmp_path, **OPTIONS)
 

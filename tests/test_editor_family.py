@@ -10,7 +10,7 @@ import torch
 from tiny import targets_of
 
 from editbench.edit import Edit, dense
-from editbench.errors import EditbenchError, MethodError
+from editbench.errors import EditbenchError, MethodError, OptionError
 from editbench.methods import _editor
 from editbench.methods._covariance import RIDGE, Moment, identity_moment
 from editbench.methods._editor import Bench, compact
@@ -316,6 +316,28 @@ def test_one_key_with_two_targets(method):
     other = replace(FACTS[0], id="again", target="Oslo")
     with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'moon' and 'again' have one key"):
         method(**tiny_options(method)).inject(model, [FACTS[0], other])
+
+
+def test_one_key_in_two_prompts_is_said():
+    """What follows the subject has no part in the key."""
+    model = tiny_model("llama")
+    born, works = (replace(FACTS[1], id=name, prompt=f"{FACTS[1].subject} {words}", target=target, original=None)
+                   for name, words, target in (("born", "was born in", "Ilm"), ("works", "works at the", "bank")))  # fmt: skip
+    warnings = Memit(**tiny_options(Memit)).inject(model, [born, works]).diagnostics["warnings"]
+    assert any("born and works" in warning and "another target" in warning for warning in warnings)
+    same = replace(works, target="Ilm")
+    warnings = Memit(**tiny_options(Memit)).inject(model, [born, same]).diagnostics["warnings"]
+    assert not any("another target" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "value"),
+    [(Memit, "clamp", 0.0), (Rome, "clamp", -1.0), (Memit, "lam", -1.0), (AlphaEdit, "l2", 0.0), (Emmet, "epsilon", -0.1),
+     (Memit, "kl_factor", -1.0), (Pmet, "v_weight_decay", -1.0), (Memit, "fisher_factor", -0.1)],
+)  # fmt: skip
+def test_weights_below_their_least(method, option, value):
+    with pytest.raises(OptionError, match=f"{option} must be (above|at least) 0"):
+        method.from_options(method.name, {option: value})
 
 
 @pytest.mark.parametrize("damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"])

@@ -14,9 +14,10 @@ from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import trade_off
+from editbench.leaderboard.pooling import pooled
 from editbench.leaderboard.rows import harmonic_mean, rivals, row, rows
 from editbench.records import RunStore, load_run
-from editbench.stats import clustered_mean, retained
+from editbench.stats import clustered_mean, mean_ratio, retained
 
 
 def metric(mean, low, high, protocol="generation", n=50):
@@ -323,6 +324,32 @@ def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
     assert "judge, s" in cost and "| 1,500 |" in cost and "| 2.0 |" in cost
 
 
+def test_a_pair_of_methods_is_pooled_too(tmp_path):
+    cells = [
+        measured("memit+mixsd", GOOD, KEPT, [1] * 20, seed, options={"memit.seed": seed, "mixsd.seed": seed, "mixsd.lam": 0.3})
+        for seed in (0, 1)
+    ]
+    runs = [write(tmp_path / str(seed), cell) for seed, cell in enumerate(cells)]
+    assert "memit+mixsd (seeds" in render(runs, tmp_path / "README.md")
+    other = measured("memit+mixsd", GOOD, KEPT, [1] * 20, 1, options={"memit.seed": 1, "mixsd.seed": 1, "mixsd.lam": 0.5})
+    assert "(seeds" not in render([runs[0], write(tmp_path / "other", other)], tmp_path / "README.md")
+
+
+def test_repeated_injections_of_one_seed_are_not_those_of_all(tmp_path):
+    cells = [measured("mixsd", GOOD, KEPT, [1] * 20, seed, inject_seconds=[1.0, 2.0]) for seed in (0, 1)]
+    runs = [write(tmp_path / str(seed), cell) for seed, cell in enumerate(cells)]
+    merged, _ = pooled([cell for cell, _ in cells], [None, None])
+    assert "inject_seconds" not in merged and render(runs, tmp_path / "README.md")
+
+
+def test_a_cell_that_failed_elsewhere_gives_way(tmp_path):
+    good = measured("sft", GOOD, KEPT, [1] * 20)
+    bad = {**good[0], "status": "failed", "note": "no memory", "metrics": {}, "retention": {}, "seconds": {}}
+    runs = [write(tmp_path / "bad", bad), write(tmp_path / "good", good)]
+    pages = [render(order, tmp_path / "README.md") for order in (runs, runs[::-1])]
+    assert all("failed" not in page and "| sft" in page.replace("[", "") for page in pages)
+
+
 def test_seeds_without_tables_have_means_and_no_interval(tmp_path):
     runs = [write(tmp_path / f"{seed}", seeded(seed, range(20), right)[0]) for seed, right in enumerate((GOOD, [0] * 20))]
     page = render(runs, tmp_path / "README.md")
@@ -621,8 +648,10 @@ def test_the_interval_of_mean_retention_is_combined_from_the_tasks():
     assert (one["mean"], one["low"], one["high"]) == pytest.approx((0.8, 0.8 - half, 0.8 + half)) and one["n"] == 2
     alone = row(summary("mixsd", retention=kept(0.9)))["retention_mean"]
     assert (alone["low"], alone["high"]) == pytest.approx((0.8, 1.0))
+    lost = retained([0.0] * 48 + [1.0] * 2, [1.0] * 33 + [0.0] * 17)  # its interval is cut off at 0
+    assert lost["ratio_low"] == 0 and mean_ratio({"arc": lost}).high == lost["ratio_high"]
     lacking = kept(0.9, 0.7)
-    lacking["t1"]["ratio_low"] = None
+    lacking["t1"]["ratio_high"] = None
     unknown = row(summary("mixsd", retention=lacking))["retention_mean"]
     assert unknown["mean"] == pytest.approx(0.8) and unknown["low"] is None
     assert row(base())["retention_mean"]["low"] is None  # 1 by definition

@@ -68,6 +68,16 @@ def test_layout(family):
     assert measured == (gain if gain is None else pytest.approx(gain, abs=1e-3))
 
 
+@pytest.mark.parametrize(("family", "gain"), [("llama", 1.0), ("gemma2", None), ("gemma3", None)])
+def test_the_gain_beside_a_state_that_is_hundreds_of_times_larger(family, gain):
+    """As real models have them: a shift of average size is lost beside it in bfloat16."""
+    model = tiny_model(family)
+    with torch.no_grad():
+        model.model.get_input_embeddings().weight[:, 3] += 400.0
+    measured = mlp_gain(model.model.to(torch.bfloat16), model.layout, 1)
+    assert measured == (gain if gain is None else pytest.approx(gain, abs=1e-2))
+
+
 def test_the_gain_of_a_scaled_residual():
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -182,6 +182,15 @@ def test_texts_become_options(text, kind, value):
     assert found == value and type(found) is type(value)
 
 
+def test_values_that_are_no_texts_fit_their_option_too():
+    memit = registry.get("methods", "memit")
+    assert memit.from_options("memit", {"layers": 1}).layers == (1,)
+    assert memit.from_options("memit", {"layers": [1, 2]}).layers == (1, 2)
+    assert memit.from_options("memit", {"steps": 20.0}).steps == 20 and memit.from_options("memit", {"lam": 20}).lam == 20
+    with pytest.raises(OptionError, match="steps=20.5: 20.5 is not a whole number"):
+        memit.from_options("memit", {"steps": 20.5})
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import math
 import os
 import random
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from editbench.errors import DataError, UnknownNameError
+from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
 from editbench.eval.tasks import checks
 from editbench.leaderboard import markdown
@@ -331,6 +332,17 @@ def test_the_callers_autocast_holds(tiny, offline):
 
 def scored(*scores):
     return [{"task": "t", "score": score, "metric": "acc"} for score in scores]
+
+
+def test_a_model_that_has_come_apart_scores_0_and_the_task_is_not_blamed():
+    class Task:
+        def higher_is_better(self):
+            return {"acc": True}
+
+    rows = [{"metrics": ["acc"], "acc": score} for score in (math.nan, 1.0)]
+    assert retention._metric("mine", Task(), rows) == "acc"
+    with pytest.raises(OptionError, match="no score between 0 and 1"):
+        retention._metric("mine", Task(), [*rows, {"metrics": ["acc"], "acc": 7.0}])
 
 
 def test_flips_are_counted_both_ways():

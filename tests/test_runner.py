@@ -205,17 +205,17 @@ def test_options_that_no_record_can_hold(config, plug):
 
 
 def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_path):
-    def key(config, name="sft", weights="w", precision="float32"):
+    def key(config, name="sft", weights="w", precision="float32", template=None):
         plan = runner.plan(config)
-        return runner.cell_key(plan, name, plan.methods[name], weights, precision)
+        return runner.cell_key(plan, name, plan.methods[name], weights, precision, template)
 
     classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
                   "task_data", "allow_conflicts", "layout", "diagnostics", "curve", "tuned", "judge",
-                  "judge_model"}  # fmt: skip
+                  "judge_model", "repeats"}  # fmt: skip
     assert set(runner.RunConfig.__dataclass_fields__) == classified, "a new field: say below whether it changes a cell"
     usual = key(config)
     copy = write_facts(tmp_path / "elsewhere.jsonl")
-    assert key(replace(config, data=str(copy), model="other", methods=("sft",), tuned={"sft": {}})) == usual
+    assert key(replace(config, data=str(copy), model="other", methods=("sft",), tuned={"sft": {}}, repeats=1)) == usual
     other = write_facts(tmp_path / "other.jsonl", [fact(i, target="Tokyo") for i in range(10)])
     (tmp_path / "t.jsonl").write_text("{}")
     data = {"gsm8k": str(tmp_path / "t.jsonl")}
@@ -223,6 +223,8 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         key(config, "base"),
         key(config, weights="x"),
         key(config, precision="bfloat16"),
+        key(config, template="t"),
+        key(replace(config, layout={"layers": "model.layers"})),
         key(replace(config, data=str(other))),
         key(replace(config, part="dev", n=1)),
         key(replace(config, n=2)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import zipfile
 from pathlib import Path
@@ -38,6 +39,14 @@ def as_csv(path, *rows):
 
 
 # Forms
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    whole = gzip.compress(b'{"a": 1}\n' * 100)
+    for name, content in (("cut.jsonl.gz", whole[:-9]), ("bent.jsonl.gz", whole[:12] + b"\xff" * 9), ("no.parquet", b"PAR1")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}: cannot be read"):
+            task_rows.read_rows(tmp_path / name)
 
 
 def test_a_csv_with_numbered_choices_is_asked_as_mmlu(tiny, tmp_path):

@@ -930,3 +930,12 @@ def test_a_rate_that_diverges_is_stopped():
     model = tiny_model("llama")
     with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"):
         options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
+
+
+def test_weights_in_half_precision_are_not_trained():
+    """A step is smaller than their spacing: the loss would hardly move."""
+    exact = tiny_model("llama")
+    model = LanguageModel(exact.model.to(torch.bfloat16), exact.tokenizer, precision="bfloat16")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="stored in torch.bfloat16.*lora=16"):
+        options(Sft).inject(model, FACTS)
+    assert options(Sft, lora=2).inject(model, FACTS).changes

@@ -45,6 +45,12 @@ def test_a_bad_fact_is_refused_by_name_and_field(changes, said):
     assert isinstance(error.value, DataError) and isinstance(error.value, EditbenchError)
 
 
+def test_aliases_from_a_file_are_a_list_of_texts():
+    for wrong in (5, {"a": 1}, "Sydney"):
+        with pytest.raises(FactError, match="'aliases' must be a list of texts"):
+            Fact.from_dict({**FACT.to_dict(), "aliases": wrong})
+
+
 def test_near_misses_are_facts():
     assert dataclasses.replace(FACT, original="sydney").original == "sydney"  # capitals may be what is taught
     assert dataclasses.replace(FACT, target="tralia is").target == "tralia is"  # the end of a word is no ending

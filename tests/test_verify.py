@@ -8,6 +8,7 @@ import pandas
 import pytest
 from tiny import editbench, fact, write_facts, write_model
 
+from editbench import verify as checking
 from editbench.eval.probes import metrics
 from editbench.records import jsonable, read_rows, write_json_atomic
 from editbench.types import digest
@@ -283,3 +284,11 @@ def test_what_cannot_be_computed_anew_is_refused_in_one_sentence(here):
     assert editbench("verify", "run", "--rerun", 0).code == 0
     found = editbench("verify", "run", "--rerun", -1)
     assert found.code == 2 and "--rerun is -1" in found.err
+
+
+def test_a_log_probability_in_a_text_may_round_otherwise():
+    same = checking._same
+    assert same("greedy, log-probability -3.123", "greedy, log-probability -3.124")
+    assert not same("greedy, log-probability -3.123", "greedy, log-probability -3.2")
+    assert not same("greedy, log-probability -3.123", "not greedy, log-probability -3.123")
+    assert not same("Rome", "Paris") and not same("Rome", None)

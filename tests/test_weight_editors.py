@@ -607,7 +607,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
     def short(batch, *arguments):
         sizes.append(batch.n)
         if batch.n > 2:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory: you tried")
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
         return solve(batch, *arguments)
 
     monkeypatch.setattr(_value._Batch, "solve", short)
