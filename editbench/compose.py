@@ -64,9 +64,7 @@ class Composed(Method):
             one.prepare(model)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        import torch
-
-        from editbench.edit import dense
+        from editbench.edit import joined, summed
 
         first, second = self.methods
         surgical, bulk = [f for f in facts if is_surgical(f)], [f for f in facts if not is_surgical(f)]
@@ -78,20 +76,12 @@ class Composed(Method):
                 raise MethodError(f"{edit.method} changes no weights, so it cannot be a part of {self.name}.")
         changes = {**one.changes, **other.changes}
         for name in set(one.changes) & set(other.changes):
-            a, b = one.changes[name], other.changes[name]
-            if isinstance(a, tuple) and isinstance(b, tuple):  # the sum of two products is a product, and stays as small
-                changes[name] = (torch.cat([a[0], b[0].to(a[0])], dim=1), torch.cat([a[1], b[1].to(a[1])], dim=0))
-            else:
-                changes[name] = (dense(a) + dense(b)).float()
-        keys = {
-            name: torch.cat([edit.keys[name] for edit in (one, other) if name in edit.keys], dim=1)
-            for name in {**one.keys, **other.keys}
-        }
+            changes[name] = summed(one.changes[name], other.changes[name])
         return self.edit(
             model,
             facts,
             changes,
-            keys=keys,
+            keys=joined(one.keys, other.keys),
             diagnostics={
                 "facts_by_method": {first.name: len(surgical), second.name: len(bulk)},
                 first.name: dict(one.diagnostics),

@@ -247,6 +247,22 @@ def dense(change: Change) -> torch.Tensor:
     return change[0].cpu().double() @ change[1].cpu().double()
 
 
+def summed(one: Change, other: Change) -> Change:
+    """The change that is both; of two products one product, which stays as small."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        (a, b), (c, d) = one, other
+        return torch.cat([a, c.to(a)], dim=1), torch.cat([b, d.to(b)], dim=0)
+    return (dense(one) + dense(other)).float()
+
+
+def joined(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The keys (f, N) by weight of two edits side by side."""
+    return {
+        name: torch.cat([keys[name] for keys in (one, other) if name in keys], dim=1) for name in dict.fromkeys([*one, *other])
+    }
+
+
+
 def _replace(path: Path, write: Callable[[str], Any]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     os.close(handle)
