@@ -262,7 +262,6 @@ def joined(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -
     }
 
 
-
 def _replace(path: Path, write: Callable[[str], Any]) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     os.close(handle)
