@@ -5,8 +5,8 @@
     python benchmarks/kgfact_study.py table
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
-eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row learned all dev facts; weight editors
-and ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``; a row that is there is
+eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row that has trials learned all dev facts (``tuned``
+says which have); weight editors and ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``; a row that is there is
 not computed again.
 """
 
@@ -83,13 +83,14 @@ def test(shared: Path) -> None:
     tasks = (*registry.get("eval", "resolve-tasks")("default", {}), *REAL)
     tuned = {name: (method, {**options, "lr": RATE}) for name, (method, options) in ROWS.items()}
     rows = {"base": UNTUNED["base"], **tuned, **UNTUNED}
+    tried = {row["name"] for row in json.loads((RESULTS / "kgfact_tune.json").read_text())}
     for name, (method, options) in rows.items():
         if any(row["name"] == name for row in done):
             continue
         local = {task: str(file) for task, file in data.items()}
         more = {"task_data": local, "diagnostics": DIAGNOSTICS}
         found = cell(model, method, options, part="test", n=100, tasks=tasks, limit=100, **more)
-        done.append({"name": name, "options": options, "tuned": name in ROWS, **found})
+        done.append({"name": name, "options": options, "tuned": name in tried, **found})
         write_json_atomic(path, done)
         say(name, options, found)
 
