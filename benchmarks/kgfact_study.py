@@ -5,9 +5,9 @@
     python benchmarks/kgfact_study.py table
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
-eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row that has trials learned all dev facts (``tuned``
-says which have); weight editors and ice with their defaults. All trials and tests are in ``benchmarks/results/kgfact_{tune,test}.json``; a row that is there is
-not computed again.
+eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row that has trials learned all dev
+facts (``tuned`` says which have); weight editors and ice with their defaults. All trials and tests are in
+``benchmarks/results/kgfact_{tune,test}.json``; a row that is there is not computed again.
 """
 
 import json
