@@ -1,7 +1,8 @@
 """The only answer matcher of the project. Pure text, no model.
 
 Both sides are normalised: Unicode NFKC, lower case, punctuation to spaces, English articles dropped, white space
-collapsed. ``contains`` matches whole words, so "Niger" is not found in "Nigeria".
+collapsed. ``contains`` matches whole words, so "Niger" is not found in "Nigeria"; in scripts that put no spaces between words
+each character is one. A number is one word, "34,567" is "34567", and "34" is found neither there nor in "34.5".
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_STOPS = re.compile(r"(?<!\d)\.|\.(?!\d)")
+"""Full stops that are no decimal points."""
+_UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
 _ARTICLES = {"a", "an", "the"}
 _YES = frozenset("yes yeah true correct right sure certain".split())
 _NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
@@ -21,9 +26,17 @@ def normalise(text: str) -> str:
     """The words of ``text`` that matter, separated by single spaces; idempotent."""
     folded = unicodedata.normalize("NFKC", text).lower()
     joined = unicodedata.normalize("NFKC", folded.replace("'", "").replace("’", ""))
-    # combining marks belong to their words: many scripts write vowels with them
-    words = "".join(c if c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in joined).split()
+    words = "".join(map(_in_words, _STOPS.sub(" ", _THOUSANDS.sub("", joined)))).split()
     return " ".join([w for w in words if w not in _ARTICLES] or words)
+
+
+@lru_cache(maxsize=4096)
+def _in_words(char: str) -> str:
+    """What ``char`` is among the words: part of one, a word of its own, or the space between two."""
+    # combining marks belong to their words: many scripts write vowels with them
+    if not (char.isalnum() or char == "." or unicodedata.category(char)[0] == "M"):
+        return " "
+    return f" {char} " if unicodedata.name(char, "").startswith(_UNSPACED) else char
 
 
 def contains(text: str, answers: Iterable[str]) -> bool:
@@ -50,7 +63,7 @@ def first_clause(text: str) -> str:
 
     A full stop ends a clause only after three letters or digits, so that "St.", "U.S." and "1." do not.
     """
-    return normalise(re.split(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|\n", re.sub(r"^\W+", "", text), maxsplit=1)[0])
+    return normalise(re.split(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|[\n\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]", re.sub(r"^\W+", "", text), maxsplit=1)[0])
 
 
 def yes_or_no(text: str) -> bool | None:

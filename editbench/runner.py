@@ -34,7 +34,7 @@ from editbench.records import RunStore, environment, read_cases, write_json_atom
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
-SCORING = 4
+SCORING = 5
 """Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
 
 Rows = list[dict[str, Any]]

@@ -23,7 +23,10 @@ from editbench.matching import contains, exact, first_clause, normalise, same_an
         ("Malmo\u0308", "malmö"),
         ("ﬁne ５", "fine 5"),
         ("snake_case-and-dash", "snake case and dash"),
-        ("$1,000.50", "1 000 50"),
+        ("$1,000.50", "1000.50"),
+        ("1,000,000 and 1,00 and 12,3456", "1000000 and 1 00 and 12 3456"),
+        ("at 3.5. No. 7.", "at 3.5 no 7"),
+        ("東京です。", "東 京 で す"),
         ("İstanbul", "i̇stanbul"),
         ("भारत की राजधानी", "भारत की राजधानी"),
         ("...", ""),
@@ -42,7 +45,7 @@ def test_normalise_is_idempotent_on_every_character():
 
 
 def test_normalise_is_idempotent_on_mixtures():
-    alphabet = "aAnNtThHeE '’_-.,\u0308\u0345\u0307İßſΣﬁÅ\u212b\u1e9e\u00a0\u200d१ि"
+    alphabet = "12,東かกัaAnNtThHeE '’_-.,\u0308\u0345\u0307İßſΣﬁÅ\u212b\u1e9e\u00a0\u200d१ि"
     dice = random.Random(0)
     for _ in range(20_000):
         text = "".join(dice.choice(alphabet) for _ in range(dice.randrange(1, 9)))
@@ -66,6 +69,13 @@ def test_normalise_is_idempotent_on_mixtures():
         ("Krakow", "Kraków", False),
         ("KRAKÓW", "kraków", True),
         ("born in 1997", "199", False),
+        ("The answer is 34,567.", "34", False),
+        ("The answer is 34,567.", "34567", True),
+        ("The answer is 34.5", "34", False),
+        ("It is 34.", "34", True),
+        ("東京です", "東京", True),
+        ("東京です", "京都", False),
+        ("กรุงเทพมหานคร", "กรุงเทพ", True),
         ("New York City", "York", True),
         ("Paris", "", False),
         ("Paris ...", "...", False),
@@ -113,8 +123,9 @@ def test_first_clause():
     assert first_clause("It is Oslo\nor not") == "it is oslo"
     assert first_clause("Oslo, of course") == "oslo"
     assert first_clause("\n- Oslo") == "oslo"
-    assert first_clause("Version 2.5 is out. Yes.") == "version 2 5 is out"
-    assert first_clause("1,000 people; more") == "1 000 people"
+    assert first_clause("Version 2.5 is out. Yes.") == "version 2.5 is out"
+    assert first_clause("1,000 people; more") == "1000 people"
+    assert first_clause("東京です。京都ではない") == normalise("東京です")
     assert first_clause("") == ""
 
 
