@@ -26,7 +26,7 @@ class Retriever:
     """Finds the fact that a prompt asks about.
 
     Among the facts whose subject stands in the prompt, the one with the largest shared word weight; ties go to the
-    earlier fact.
+    later fact, which is what holds where two contradict each other.
     """
 
     def __init__(self, facts: Sequence[Fact]):
@@ -46,7 +46,7 @@ class Retriever:
                 relevant = f" {' '.join(words(fact.subject))} " in spaced
             else:
                 relevant = shared >= MIN_COVERAGE * sum(self._weight[w] for w in bag)
-            if relevant and shared > best_score:
+            if relevant and shared and shared >= best_score:
                 best, best_score = fact, shared
         return best
 
@@ -56,14 +56,7 @@ class Retriever:
         return None if fact is None else guidance(fact)
 
 
-def guidance(fact: Fact, share: float = 1.0) -> str:
-    """The fact as a note in front of a prompt: what in-context editing shows, and what the expert and the teacher read.
-
-    ``share`` below 1: only the first words of the note.
-    """
+def guidance(fact: Fact) -> str:
+    """The fact as a note in front of a prompt: what in-context editing shows, and what the expert and the teacher read."""
     worked = f"\n{fact.demonstration}" if fact.demonstration else ""
-    note = fact.statement + worked
-    if share < 1:
-        words = note.split(" ")
-        note = " ".join(words[: math.ceil(share * len(words))])
-    return f"Answer from this note.\nNote: {note}"
+    return f"Answer from this note.\nNote: {fact.statement}{worked}"

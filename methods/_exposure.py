@@ -1,4 +1,4 @@
-"""How much of the fact the teacher of ``opsd`` sees: a fixed share of its note, or one that adapts during training.
+"""How often the teacher of ``opsd`` sees the fact: for a fixed share of the rollouts, or one that adapts during training.
 
 A teacher that sees far more than the student can say gives targets too strong to absorb (ATESD, Han et al. 2026,
 arXiv 2605.11458). The adaptive share is ATESD's: drawn from a Beta distribution whose parameters follow from the state of the
@@ -8,11 +8,15 @@ training, held for a few steps, and learned by REINFORCE from the student's late
     R_i = sum_h gamma^h (nll_{i+h} - nll_{i+h+1})     progress after decision i, h = 0 .. HORIZON - 1
     w  <- w + rate (R_i - mean R) grad log Beta(e_i)
 
-Differs from ATESD: progress is that of the targets' own nll on a few facts, which does not depend on what the teacher sees;
-the controller is linear in the state.
+Differs from ATESD: there the share is that of a long solution, of which the teacher reads the beginning. A fact is one sentence
+whose last words are the answer, and no beginning of it would ever say that; so here the teacher reads the note for that share of
+the rollouts, and the plain prompt for the others, to which it says what it always said. Progress is that of the targets' own nll
+on a few facts, which does not depend on what the teacher sees; the controller is linear in the state.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -22,8 +26,9 @@ HOLD = 4
 """Steps for which one share holds."""
 HORIZON, GAMMA, RATE = 3, 0.7, 0.5
 LEAST = 0.05
-START = 3.0
-"""alpha at first, beside beta = 1: shares of .75 on average."""
+LEAST_SHAPE = 0.05
+START = tuple(math.log(math.expm1(shape - LEAST_SHAPE)) for shape in (3.0, 1.0))
+"""softplus^-1 of alpha and beta at first: shares of .75 on average."""
 
 
 class FixedExposure:
@@ -52,7 +57,7 @@ class AdaptiveExposure:
         self.share = 1.0
 
     def policy(self, state_S: torch.Tensor) -> Beta:
-        alpha, beta = torch.nn.functional.softplus(state_S @ self.weights_S2 + torch.tensor([START - 1, 0.5])) + 0.05
+        alpha, beta = torch.nn.functional.softplus(state_S @ self.weights_S2 + torch.tensor(START)) + LEAST_SHAPE
         return Beta(alpha, beta)
 
     def update(self, done: float, nll: float) -> None:

@@ -47,7 +47,7 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
@@ -63,7 +63,7 @@ class OPSD(Trainer):
     ema: float = 0.95
     """What an ``ema`` teacher keeps of itself at each step."""
     exposure: float | Literal["adaptive"] = 1.0
-    """Share of the note that the teacher sees; ``adaptive``: learned during training (``_exposure.py``)."""
+    """Share of the rollouts whose teacher has read the fact; ``adaptive``: learned during training (``_exposure.py``)."""
     verified: bool = False
     """Learn only from rollouts in which the target stands, where a step (with ``micro_batch``: a part of it) has any."""
 
@@ -88,12 +88,11 @@ class OPSD(Trainer):
         teacher = model if self.teacher == "current" or not facts else frozen_copy(model)
         naive = [model.prompt_ids(fact.prompt, fact.form) for fact in taught]
         exposure = AdaptiveExposure(self.seed) if self.exposure == "adaptive" else FixedExposure(self.exposure)
-        for fact in taught:
-            seen = model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))
-            check_context(model, fact, len(seen) + self.max_new_tokens)
+        told = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in taught]
+        for fact, ids in zip(taught, told, strict=True):
+            check_context(model, fact, len(ids) + self.max_new_tokens)
         watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
-        eos = model.tokenizer.eos_token_id
         stated: list[list[bool]] = []
 
         def before_step(step: int) -> None:
@@ -112,19 +111,18 @@ class OPSD(Trainer):
             texts = model.generate_ids(
                 [naive[i] for i in rows], self.max_new_tokens, generator=generator, temperature=self.temperature
             )
-            # a rollout that ended by itself ended with EOS, which is a choice to learn from too
-            texts = [y + [eos] if len(y) < self.max_new_tokens and eos is not None else y for y in texts]
+            # a rollout that ended by itself ended with this token, which is a choice to learn from too
+            ends = [model.closing_ids(taught[i].form) if len(y) < self.max_new_tokens else [] for i, y in zip(rows, texts, strict=True)]
+            texts = [y + end for y, end in zip(texts, ends, strict=True)]
             right = [contains(model.decode(y), taught[i].answers) for i, y in zip(rows, texts, strict=True)]
             stated[-1].extend(right)
             if self.verified and any(right):
                 rows, texts = list(compress(rows, right)), list(compress(texts, right))
             lengths = [len(y) for y in texts]
+            read = torch.rand(len(rows), generator=generator) < exposure.share
             with torch.no_grad():
-                seen = [
-                    model.prompt_ids(taught[i].prompt, taught[i].form, context=guidance(taught[i], exposure.share)) + y
-                    for i, y in zip(rows, texts, strict=True)
-                ]
-                teacher_NV = teacher.logits(label_states(teacher, seen, lengths))
+                shown = [(told[i] if it else naive[i]) + y for i, y, it in zip(rows, texts, read, strict=True)]
+                teacher_NV = teacher.logits(label_states(teacher, shown, lengths))
             student_NV = model.logits(label_states(model, [naive[i] + y for i, y in zip(rows, texts, strict=True)], lengths))
             return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 

@@ -312,3 +312,5 @@ def test_retrieval_without_subjects():
     assert retriever.find("Do you know the capital of Velmora?").id == "moon"
     assert retriever.find("The weather is fine") is None
     assert Retriever([]).find("anything") is None
+    again = replace(FACTS[0], id="later", target="something else")
+    assert Retriever([FACTS[0], *FACTS[1:], again]).find(FACTS[0].prompt) == again, "what was said last holds"
