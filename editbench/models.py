@@ -75,6 +75,7 @@ class LanguageModel:
         self._layout_overrides = layout
         self._head_checked = False
         self._line_ends: dict[int, bool] = {}
+        self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
         """Set while an in-context edit is applied: a prompt to the text that stands before it."""
         self.applied: tuple[Edit, ...] = ()
@@ -143,10 +144,16 @@ class LanguageModel:
     def pair_ids(
         self, prompt: str, target: str, form: str = "cloze", context: str | None = None, prefix: str = ""
     ) -> tuple[list[int], list[int]]:
-        """Ids of the prompt and of the target as it follows the prompt (no EOS)."""
+        """Ids of the prompt and of the target as it follows the prompt (``closing_ids`` not among them)."""
         rendered = self.render(prompt, form, context, prefix)
         prompt_ids = text.ids(self.tokenizer, rendered)
         return prompt_ids, text.target_ids(self.tokenizer, rendered, prompt_ids, target)
+
+    def closing_ids(self, form: str = "cloze") -> list[int]:
+        """What ends an answer to a prompt of ``form``: the chat template's end of turn or EOS, one id or none."""
+        if form not in self._closing:
+            self._closing[form] = text.closing_ids(self.tokenizer, form, self.stop_ids)
+        return self._closing[form]
 
     def subject_last(self, fact: Fact, prefix: str = "") -> int:
         """Index of the subject's last token in the fact's prompt, with ``prefix`` before it."""

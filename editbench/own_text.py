@@ -62,6 +62,5 @@ def own_answers(model: LanguageModel, n: int, seed: int, length: int) -> list[tu
     questions = [words for ids in asked if (words := model.decode(ids).strip())]
     prompts = [model.prompt_ids(words, "question") for words in questions]
     answers = model.generate_ids(prompts, length, generator=generator)
-    eos = model.tokenizer.eos_token_id
-    ended = [ids + [eos] if len(ids) < length and eos is not None else ids for ids in answers]
+    ended = [ids + model.closing_ids("question") if len(ids) < length else ids for ids in answers]
     return [(prompt, ids) for prompt, ids in zip(prompts, ended, strict=True) if ids]

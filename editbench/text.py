@@ -7,11 +7,13 @@ template, its target opens the assistant turn; a tokenizer without a template ge
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 
 from editbench.errors import MethodError, ModelError
 from editbench.types import Fact
@@ -46,9 +48,16 @@ def render(tokenizer: Any, prompt: str, form: str, context: str | None = None, p
 
 
 def render_chat(tokenizer: Any, turns: Sequence[str]) -> Rendered:
-    """A conversation up to where the model's next turn begins; ``turns`` are the user's and the model's alternately."""
+    """A conversation up to where the model's next turn begins; ``turns`` are the user's and the model's alternately.
+
+    Raises:
+        ModelError: the template does not take them.
+    """
     messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    except TemplateError as error:
+        raise ModelError(f"The chat template fails ({error}). Pass chat=False to ask questions without it.") from error
     return Rendered(text, len(text), False, "")
 
 
@@ -173,6 +182,18 @@ def stop_ids(tokenizer: Any, model: Any = None) -> frozenset[int]:
     found.update(configured if isinstance(configured, (list, tuple)) else [configured])
     found.update(tokenizer.get_added_vocab().get(token) for token in END_OF_TURN)
     return frozenset(i for i in found if i is not None)
+
+
+def closing_ids(tokenizer: Any, form: str, stops: Container[int]) -> list[int]:
+    """What ends an answer, as a list of one id: after a question the first of ``stops`` that the chat template writes after
+    the model's turn, else EOS; empty for a tokenizer without either."""
+    if form == "question" and tokenizer.chat_template is not None:
+        answer = "an answer"
+        with suppress(ModelError):  # a template for one turn only
+            rest = render_chat(tokenizer, ["x", answer, "x"]).text.rpartition(answer)[2]
+            if written := [i for i in _ids(tokenizer, rest, False) if i in stops]:
+                return written[:1]
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 def pad_left(rows: Sequence[Sequence[int]], device: Any, fill: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

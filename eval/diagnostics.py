@@ -159,13 +159,12 @@ def supervision(model: LanguageModel, edit: Edit) -> dict[str, Any] | None:
 def _targets(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
     kept = [record for record in edit.records if {"fact", "ids", "source"} <= record.keys()]
     recorded = {record["fact"]: record for record in kept if not record.get("frame")}  # the prompt as it will be asked
-    eos = model.tokenizer.eos_token_id
     pairs = []
     for fact in edit.facts:
         record = recorded.get(fact.id)
         if record is None or record["source"] == "target":
             prompt, target = model.pair_ids(fact.prompt, fact.demonstration or fact.target, fact.form)
-            pairs.append((prompt, target if eos is None else [*target, eos]))
+            pairs.append((prompt, [*target, *model.closing_ids(fact.form)]))
         elif record["source"] != "dropped":
             pairs.append((model.prompt_ids(fact.prompt, fact.form), list(record["ids"])))
     return pairs

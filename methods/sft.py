@@ -3,7 +3,7 @@
     L(theta) = - (1 / sum_i |y_i|) sum_i sum_t log p_theta(y_it | x_i, y_i<t)
 
 with x the prompt as it will be asked (its tokens carry no loss), y the fact's demonstration (default: its target) and
-the end-of-sequence token, mini-batches over epochs. Yang et al. 2025 (arXiv 2509.22072) show that these three things,
+the token that ends an answer, mini-batches over epochs. Yang et al. 2025 (arXiv 2509.22072) show that these three things,
 mini-batches, epochs and EOS, are what naive fine-tuning baselines of editing papers lacked.
 """
 
@@ -37,8 +37,7 @@ class Sft(Trainer):
 
 
 def canonical(model: LanguageModel, fact: Fact) -> Example:
-    """The fact's own prompt, and its demonstration or target followed by EOS."""
+    """The fact's own prompt, and its demonstration or target followed by what ends an answer (EOS, or the end of a turn)."""
     prompt_ids, target_ids = model.pair_ids(fact.prompt, fact.demonstration or fact.target, fact.form)
     check_context(model, fact, len(prompt_ids) + len(target_ids) + 1)
-    eos = model.tokenizer.eos_token_id
-    return Example(prompt_ids, target_ids if eos is None else [*target_ids, eos])
+    return Example(prompt_ids, [*target_ids, *model.closing_ids(fact.form)])

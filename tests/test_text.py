@@ -180,6 +180,27 @@ def test_a_template_that_hides_the_prompt():
         text.render(tokenizer, "Who?", "question")
 
 
+@pytest.mark.parametrize("template", ["{{ raise_exception('Roles must alternate') }}", "{% if %}"])
+def test_a_template_that_fails(template):
+    tokenizer = tiny_tokenizer(chat=True)
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match="chat template fails .*chat=False"):
+        text.render(tokenizer, "Who?", "question")
+
+
+def test_what_ends_an_answer():
+    turn, eos = (TOKENIZERS["chat"].convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
+    assert text.closing_ids(TOKENIZERS["chat"], "question", {turn, eos}) == [turn]
+    assert text.closing_ids(TOKENIZERS["chat"], "question", {eos}) == [eos], "what stops no answer does not end one"
+    assert text.closing_ids(TOKENIZERS["chat"], "cloze", {turn, eos}) == [eos]
+    assert text.closing_ids(TOKENIZERS["plain"], "question", {turn, eos}) == [eos]
+    single = tiny_tokenizer(chat=True)
+    single.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0]['content'] }}"
+    assert text.closing_ids(single, "question", {turn, eos}) == [eos]
+    single.eos_token = None
+    assert text.closing_ids(single, "question", {turn}) == []
+
+
 def test_offsets_are_needed():
     class Slow:
         is_fast = False
