@@ -481,7 +481,7 @@ REVERSE = (
         "To whom is {h} married?",
         (
             ("The wife of Barack Obama is", "Michelle Obama/Michelle", "Hillary Clinton"),
-            ("In Shakespeare's play, Romeo falls in love with", "Juliet", "Ophelia"),
+            ("The husband of Queen Victoria was Prince", "Albert", "Philip"),
         ),
     ),
     Reverse(
@@ -581,7 +581,7 @@ UPDATE = (
         "At what time does the {s} open in the morning?",
         (
             ("The things that people borrow from a library are", "books", "shoes"),
-            ("The number of minutes in half an hour is", "30/thirty", "45"),
+            ("The first meal of the day is called", "breakfast", "dinner"),
         ),
     ),
     Update(

@@ -71,7 +71,7 @@ class Composed(Method):
         one = first.inject(model, surgical)
         with one.applied(model):
             other = second.inject(model, bulk)
-        for edit in (one, other):
+        for edit in (one, other):  # compose() knows the built-in ones; a plugin's may turn out so
             if edit.context is not None:
                 raise MethodError(f"{edit.method} changes no weights, so it cannot be a part of {self.name}.")
         changes = {**one.changes, **other.changes}
@@ -96,10 +96,13 @@ def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Compos
     """The method called ``name`` made of two others.
 
     Raises:
-        OptionError: not two different ones.
+        OptionError: not two different ones, or one that changes no weights.
     """
     if len(parts) != 2 or parts[0][0] == parts[1][0]:
         raise OptionError(f"{name!r} is no pair of methods. Write two different ones, as in memit+mixsd.")
+    for part, method in parts:
+        if method.kind == "baseline":
+            raise OptionError(f"{part} changes no weights, so it cannot be a part of {name}.")
     about = {
         "name": name,
         "parts": tuple(parts),

@@ -54,6 +54,10 @@ class Choice:
 Space = Mapping[str, Uniform | Choice]
 
 
+KEYWORDS = {"lambda": "lam"}
+"""Options that cannot be called by their own name in Python."""
+
+
 @dataclass(frozen=True)
 class Method(ABC):
     """Facts in, edit out.
@@ -100,6 +104,9 @@ class Method(ABC):
             OptionError: an unknown option, or a value of the wrong type or range.
         """
         known = {f.name for f in fields(cls)}
+        if len(named := {KEYWORDS.get(key, key): value for key, value in options.items()}) < len(options):
+            raise OptionError(f"Method {name!r}: lam and lambda are one option. Give it once.")
+        options = named
         for key in options:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)

@@ -10,7 +10,7 @@ import torch
 from editbench import registry
 from editbench.compose import compose, is_surgical
 from editbench.edit import dense
-from editbench.errors import OptionError, UnknownNameError
+from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
 from editbench.methods.memit import Memit
 from editbench.methods.sft import Sft
@@ -110,6 +110,12 @@ def test_a_pair_in_a_run(tmp_path, capsys):
 def test_what_cannot_be_composed():
     with pytest.raises(OptionError, match="Write two different ones"):
         compose("sft+sft", [("sft", Sft), ("sft", Sft)])
+    with pytest.raises(OptionError, match="ice changes no weights"):
+        registry.get("methods", "sft+ice")
+
+    class Noted(InContext):
+        kind = "trainer"
+
     model = tiny_model("llama")
-    with unchanged(model, "a failed inject"), pytest.raises(Exception, match="changes no weights"):
-        compose("sft+ice", [("sft", Sft), ("ice", InContext)]).from_options("sft+ice", {}).inject(model, MIXED)
+    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="changes no weights"):
+        compose("sft+noted", [("sft", Sft), ("noted", Noted)]).from_options("sft+noted", {}).inject(model, MIXED)

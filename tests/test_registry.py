@@ -204,6 +204,7 @@ def test_values_that_are_no_texts_fit_their_option_too():
         ({"layers": "1,,2"}, "layers=1,,2: '' is not a whole number"),
         ({"layers": "1-2-3"}, "layers=1-2-3"),
         ({"size": "0"}, "size must be at least 1"),
+        ({"lambda": "1"}, "has no option 'lam'"),
         ({"sise": "1"}, "has no option 'sise'. Did you mean 'size'? Its options: layers, on, rate, seed, size."),
         ({"seed": "-1"}, "Seed -1 is not a whole number from 0"),
         ({"seed": str(2**32)}, "Seed 4294967296"),

@@ -83,6 +83,7 @@ def test_without_retention_there_is_no_picture(sweep, tmp_path):
     ("arguments", "parts"),
     [
         (["--over", "lam=0.1"], ["Method 'sft' has no option 'lam'"]),
+        (["--over", "lambda=0.1"], ["Method 'sft' has no option 'lam'"]),
         (["--over", "lr=1e-5,fast"], ["Bad option for sft: lr=fast: 'fast' is not a number."]),
         (["--over", "epochs=1,0"], ["Bad option for sft: epochs"]),
         (["--over", "lr"], ["--over 'lr' has no '='"]),
