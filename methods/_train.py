@@ -64,7 +64,8 @@ class Trainer(Method):
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
-    """Facts in one forward pass, where a step's do not fit into memory; their gradients are added up. None: all of a step's."""
+    """Facts in one forward pass, where a step's do not fit into memory; their gradients are added up. None: all of a step's.
+    The step is the same beyond rounding, but for ``opsd``, which draws other rollouts."""
     checkpointing: bool = False
     """Compute each layer's activations again in the backward pass instead of keeping them: slower, in far less memory."""
     lr: float = 2e-5
@@ -171,7 +172,7 @@ def train(
     planned = list(_batches(n, options, lengths))
     warmup = max(1, round(options.warmup * len(planned)))
     steps = planned[: max(1, round(options.stop_after * len(planned)))]
-    losses, tokens, started = [], 0, time.perf_counter()
+    losses, tokens = [], 0
     # Accelerate's state is one for the whole process: precision and device stay the model's own, see model.compute()
     accelerator = Accelerator(device_placement=False, gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
     accelerator.sync_gradients = True  # another training may have left it False: no step would be made
@@ -183,6 +184,7 @@ def train(
                 weights, lr=options.lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay, fused=True
             )
         )
+        started = time.perf_counter()  # what is prepared once is no part of a step
         with progress.task(f"{options.name}: training", len(steps), "steps") as bar, torch.enable_grad():
             for step, batch in enumerate(steps):
                 for group in optimizer.param_groups:
@@ -211,12 +213,12 @@ def train(
                 if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > 2 * losses[0] + DIVERGED:
                     raise exploded(options, f"the loss rose from {losses[0]:.2f} to {loss:.2f} by step {step + 1}")
                 bar.advance()
+        seconds = time.perf_counter() - started
         del accelerator, optimizer  # two numbers a weight, freed before the changes need one
         changes = trained.changes()
         parts = [part for change in changes.values() for part in (change if isinstance(change, tuple) else (change,))]
         if not all(part.isfinite().all() for part in parts):
             raise exploded(options, "the last step left weights that are not finite")
-    seconds = time.perf_counter() - started
     last = losses[-ceil(n / options.batch_size) :]
     return changes, {
         "steps": len(steps),
@@ -291,7 +293,7 @@ def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
     limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
     if limit and tokens > limit:
         raise MethodError(
-            f"Fact {fact.id!r} takes {tokens} tokens with its answer, and {model.name} reads at most {limit}. Shorten its "
+            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that is put in front of it, and {model.name} reads at most {limit}. Shorten its "
             "prompt or its demonstration, or leave it out."
         )
 

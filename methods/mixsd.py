@@ -13,7 +13,8 @@ rule is ours: the paper names adaptive mixing as future work.
 
 Differs from the reference:
 - both conditionals are two rows of one batch with one cache: each prompt and each token is encoded once (``_branches.py``);
-- coins and draws are seeded per (fact, attempt), so neither batch size nor order changes them;
+- coins and draws are seeded per (fact, attempt), so neither batch size nor order changes them (a text may still change where
+  two tokens are as good as equally probable, in bfloat16 more often: ``LanguageModel.generate_ids``);
 - at temperature 0 a text without the fact is taken back to the first token at which the expert saw the fact lost, and goes on
   with the expert's token there; the reference starts anew. At higher temperatures the text is begun anew here, too, which
   keeps the mixture's law among the texts that verify;
@@ -104,7 +105,8 @@ class MixSD(Trainer):
         changes, log = train_on_examples(self, model, examples)
         frames = 1 + self.rewordings
         records = [{"fact": facts[i // frames].id, "frame": i % frames, **draft.record()} for i, draft in enumerate(drafts)]
-        return self.edit(model, facts, changes, diagnostics={**_report(drafts), **cost, **log}, records=records)
+        about = {**_report(drafts), **cost, **log, "warnings": _warnings(drafts)}
+        return self.edit(model, facts, changes, diagnostics=about, records=records)
 
     def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[list[Draft], dict[str, float]]:
         """A mixed target for each fact: verified, or settled by ``on_fail``; and what writing them took."""
@@ -113,7 +115,7 @@ class MixSD(Trainer):
             drafts = self.mix(model, facts, branches, bar)
             written = sum(draft.written for draft in drafts)
             failed = [i for i, draft in enumerate(drafts) if not draft.verified]
-            if self.on_fail == "expert":
+            if self.on_fail == "expert" and not (self.pure and self.lam == 0):  # the expert alone has written already
                 experts = replace(self, mode="bernoulli", lam=0.0, attempts=1).mix(model, [facts[i] for i in failed], branches)
                 written += sum(draft.written for draft in experts)
                 for i, draft in zip(failed, experts, strict=True):
@@ -121,8 +123,9 @@ class MixSD(Trainer):
                     draft.source = "expert" if draft.verified else "target"
                     drafts[i] = draft
             else:
+                settled = {"drop": "dropped", "expert": "target", "target": "target", "keep": "unverified"}
                 for i in failed:
-                    drafts[i].source = {"drop": "dropped", "target": "target", "keep": "unverified"}[self.on_fail]
+                    drafts[i].source = settled[self.on_fail]
             bar.advance(len(failed))
         return drafts, {
             "prompt_tokens": branches.prompt_tokens,
@@ -298,14 +301,30 @@ class Draft(Text):
         }  # fmt: skip
 
 
+def _warnings(drafts: Sequence[Draft]) -> list[str]:
+    """What was not trained on a text of the model's own."""
+    counts, found = Counter(d.source for d in drafts), []
+    for source, what in (
+        ("target", "were trained on the canonical target, as sft is"),
+        ("dropped", "were left out, so they were not taught at all"),
+        ("unverified", "were trained on a text without the fact"),
+    ):
+        if counts[source]:
+            found.append(f"{counts[source]} of {len(drafts)} targets never stated their fact and {what} (on_fail)")
+    return found
+
+
 def _report(drafts: Sequence[Draft]) -> dict[str, Any]:
-    tokens = [(p, n) for d in drafts for p, n in zip(d.naive_picked, d.logp[NAIVE], strict=True)]
+    written = [d for d in drafts if d.source not in ("target", "dropped")]  # the texts that are trained on
+    tokens = [(p, n) for d in written for p, n in zip(d.naive_picked, d.logp[NAIVE], strict=True)]
     verified = [d for d in drafts if d.source == "mixed"]
     return {
         "target_sources": dict(Counter(d.source for d in drafts)),
         "verified_at_once": sum(d.attempt == 0 for d in verified) / max(1, len(drafts)),
         "verified": len(verified) / max(1, len(drafts)),
         "mean_attempts": sum(d.attempt + 1 for d in drafts) / max(1, len(drafts)),
-        "effective_lambda": sum(p for p, _ in tokens) / max(1, len(tokens)),
-        "target_nll": -sum(n for _, n in tokens) / max(1, len(tokens)),
+        **({
+            "effective_lambda": sum(p for p, _ in tokens) / len(tokens),
+            "target_nll": -sum(n for _, n in tokens) / len(tokens),
+        } if tokens else {}),
     }

@@ -70,17 +70,19 @@ def test_only_target_tokens_count(family):
     torch.testing.assert_close(loss, torch.stack(nlls).mean(), rtol=1e-4, atol=1e-4)
 
 
-def test_sft_ends_targets_with_eos():
-    model = tiny_model("llama", chat=True)
-    eos = model.tokenizer.eos_token_id
+@pytest.mark.parametrize("chat", [True, False])
+def test_sft_ends_targets_as_the_model_ends_an_answer(chat):
+    """A question's with the end of turn that the chat template writes, all others with EOS."""
+    model = tiny_model("llama", chat=chat)
+    turn, eos = model.tokenizer.convert_tokens_to_ids("<|im_end|>"), model.tokenizer.eos_token_id
+    assert {fact.form for fact in FACTS} == {"cloze", "question"}
     for fact in FACTS:
-        example = canonical(model, fact)
-        assert example.target_ids[-1] == eos and eos not in example.target_ids[:-1]
+        example, last = canonical(model, fact), turn if chat and fact.form == "question" else eos
+        assert example.target_ids[-1] == last and not model.stop_ids & {*example.target_ids[:-1]}
         assert example.prompt_ids == model.prompt_ids(fact.prompt, fact.form)
         assert model.decode(example.target_ids).strip() == fact.target
     worked = replace(FACTS[0], demonstration="It is Karsk, since 1997.")
     assert model.decode(canonical(model, worked).target_ids).strip() == "It is Karsk, since 1997."
-    assert canonical(model, worked).target_ids[-1] == eos
 
 
 def test_sft_counts_its_tokens():
@@ -385,6 +387,11 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
     assert edit.diagnostics["target_sources"] == {source: 4}
     assert [record["source"] for record in edit.records] == [source] * 4
     assert [record["fact"] for record in edit.records] == [fact.id for fact in FACTS]
+    said = {"dropped": "left out", "target": "canonical target", "unverified": "without the fact", "expert": None}[source]
+    assert len(edit.diagnostics["warnings"]) == bool(said)
+    assert not said or said in edit.diagnostics["warnings"][0] and "4 of 4" in edit.diagnostics["warnings"][0]
+    # said of the texts that are trained on, and of no others
+    assert ("target_nll" in edit.diagnostics) == ("effective_lambda" in edit.diagnostics) == (source in ("unverified", "expert"))
     json.dumps([dict(edit.diagnostics), *edit.records], allow_nan=False)
     if source == "dropped":
         assert not trained and not edit.changes
@@ -418,6 +425,13 @@ def test_a_fact_is_tried_until_it_is_stated(reader):
     # the expert, asked where that failed, is one more try
     drafts = targets(MixSD(lam=1.0, attempts=30, max_new_tokens=8, on_fail="expert"), model, FACTS)
     assert {(d.source, d.attempt) for d in drafts} == {("expert", 1)}
+
+
+def test_an_expert_that_failed_alone_is_not_asked_again():
+    model = tiny_model("llama")
+    drafts, cost = MixSD(lam=0.0, max_new_tokens=8, on_fail="expert").targets(model, FACTS)
+    assert {(d.source, d.attempt) for d in drafts} == {("target", 0)}
+    assert cost["decoded_tokens"] <= 8 * len(FACTS)
 
 
 @pytest.mark.parametrize(("lam", "temperature"), [(0.3, 1.0), (0.7, 1.0), (0.5, 0.6)])
@@ -797,13 +811,6 @@ def test_adapters_in_the_null_space(family):
 # --- how much the teacher sees ------------------------------------------------------------------------------
 
 
-def test_a_share_of_the_note():
-    fact = FACTS[0]
-    whole, half = guidance(fact).split("Note: ")[1], guidance(fact, 0.5).split("Note: ")[1]
-    assert whole == fact.statement and whole.startswith(half) and len(half.split()) == math.ceil(len(whole.split()) / 2)
-    assert guidance(fact, 1.0) == guidance(fact)
-
-
 def test_the_exposure_controller_learns_what_helps():
     """A student that progresses by as much as the teacher hides: the shares fall."""
     controller, nll = AdaptiveExposure(seed=0), 8.0
@@ -813,6 +820,29 @@ def test_the_exposure_controller_learns_what_helps():
     assert all(LEAST <= share < 1 for share in controller.shares)
     assert np.mean(controller.shares[-100:]) < np.mean(controller.shares[:100]) - 0.05
     assert controller.shares != [0] and AdaptiveExposure(seed=0).shares == []
+
+
+def test_the_controller_begins_at_three_quarters():
+    policy = AdaptiveExposure(seed=0).policy(torch.zeros(4))
+    assert policy.concentration1.item() == pytest.approx(3) and policy.concentration0.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_the_teacher_reads_the_fact_for_a_share_of_the_rollouts(share, reader, monkeypatch):
+    """Whole notes or none: the beginning of a note would never say the answer."""
+    model, read = reader("llama"), []
+    notes = {tuple(model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))): True for fact in FACTS}
+    notes |= {tuple(model.prompt_ids(fact.prompt, fact.form)): False for fact in FACTS}
+    own = opsd_module.label_states
+
+    def watched(asked, rows, lengths):
+        if not torch.is_grad_enabled():
+            read.extend(notes[tuple(row[:-n])] for row, n in zip(rows, lengths, strict=True))
+        return own(asked, rows, lengths)
+
+    monkeypatch.setattr(opsd_module, "label_states", watched)
+    options(OPSD, exposure=share, epochs=20, rollouts=2).inject(model, FACTS)
+    assert len(read) >= 160 and np.mean(read) == pytest.approx(share, abs=0.12)
 
 
 def test_opsd_adapts_what_its_teacher_sees(reader):
