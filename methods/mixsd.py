@@ -147,10 +147,11 @@ class MixSD(Trainer):
             if bar:
                 bar.advance(draft.verified)
         if self.pure:
-            for branch in (NAIVE, EXPERT):
-                found = model.target_logprobs([(draft.both[branch], draft.ids) for draft in drafts])
-                for draft, logp in zip(drafts, found, strict=True):
-                    draft.logp[branch].extend(logp.tolist())
+            other = NAIVE if self.lam == 0 else EXPERT
+            found = model.target_logprobs([(draft.both[other], draft.ids) for draft in drafts])
+            for draft, logp in zip(drafts, found, strict=True):
+                draft.logp[other].extend(logp.tolist())
+                branches.prompt_tokens += len(draft.both[other]) + len(draft.ids) - 1
         return drafts
 
     @property
@@ -206,7 +207,7 @@ class Draft(Text):
         self.ids: list[int] = []
         self.naive_picked: list[bool] = []
         self.logp: tuple[list[float], list[float]] = [], []
-        """log p of each token by the naive and by the expert branch; of a pure text filled in at the end."""
+        """log p of each token by the naive and by the expert branch; of a pure text the other branch's is filled in at the end."""
         self.best: list[tuple[int, float, float]] = []
         """At each place the expert's own most probable token, and its log p by both branches."""
         self.attempt, self.written, self.threshold = 0, 0, method.threshold
@@ -246,6 +247,7 @@ class Draft(Text):
         if len(logp_kV) == 1:
             self.ids.append(token)
             self.naive_picked.append(is_naive)
+            self.logp[NAIVE if is_naive else EXPERT].append(logp_kV[0, token].item())
             self.written += 1
             return
         best = int(logp_kV[EXPERT].argmax())
