@@ -16,6 +16,7 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _STOPS = re.compile(r"(?<!\d)\.|\.(?!\d)")
 """Full stops that are no decimal points."""
 _UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
+_CLAUSE_END = re.compile(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|[\n\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]")
 _ARTICLES = {"a", "an", "the"}
 _YES = frozenset("yes yeah true correct right sure certain".split())
 _NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
@@ -63,7 +64,7 @@ def first_clause(text: str) -> str:
 
     A full stop ends a clause only after three letters or digits, so that "St.", "U.S." and "1." do not.
     """
-    return normalise(re.split(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|[\n\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]", re.sub(r"^\W+", "", text), maxsplit=1)[0])
+    return normalise(_CLAUSE_END.split(re.sub(r"^\W+", "", text), maxsplit=1)[0])
 
 
 def yes_or_no(text: str) -> bool | None:

@@ -8,10 +8,10 @@ training, held for a few steps, and learned by REINFORCE from the student's late
     R_i = sum_h gamma^h (nll_{i+h} - nll_{i+h+1})     progress after decision i, h = 0 .. HORIZON - 1
     w  <- w + rate (R_i - mean R) grad log Beta(e_i)
 
-Differs from ATESD: there the share is that of a long solution, of which the teacher reads the beginning. A fact is one sentence
-whose last words are the answer, and no beginning of it would ever say that; so here the teacher reads the note for that share of
-the rollouts, and the plain prompt for the others, to which it says what it always said. Progress is that of the targets' own nll
-on a few facts, which does not depend on what the teacher sees; the controller is linear in the state.
+Differs from ATESD: there the share is that of a long solution, of which the teacher reads the beginning. A fact is one
+sentence whose last words are the answer, and no beginning of it would ever say that; so here the teacher reads the note for
+that share of the rollouts, and the plain prompt for the others, to which it says what it always said. Progress is that of the
+targets' own nll on a few facts, which does not depend on what the teacher sees; the controller is linear in the state.
 """
 
 from __future__ import annotations

@@ -207,7 +207,7 @@ class Draft(Text):
         self.ids: list[int] = []
         self.naive_picked: list[bool] = []
         self.logp: tuple[list[float], list[float]] = [], []
-        """log p of each token by the naive and by the expert branch; of a pure text the other branch's is filled in at the end."""
+        """log p of each token by the naive and by the expert branch; of a pure text the other one's is filled in at the end."""
         self.best: list[tuple[int, float, float]] = []
         """At each place the expert's own most probable token, and its log p by both branches."""
         self.attempt, self.written, self.threshold = 0, 0, method.threshold

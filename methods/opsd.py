@@ -112,8 +112,10 @@ class OPSD(Trainer):
                 [naive[i] for i in rows], self.max_new_tokens, generator=generator, temperature=self.temperature
             )
             # a rollout that ended by itself ended with this token, which is a choice to learn from too
-            ends = [model.closing_ids(taught[i].form) if len(y) < self.max_new_tokens else [] for i, y in zip(rows, texts, strict=True)]
-            texts = [y + end for y, end in zip(texts, ends, strict=True)]
+            ended = [len(y) < self.max_new_tokens for y in texts]
+            texts = [
+                y + model.closing_ids(taught[i].form) if end else y for i, y, end in zip(rows, texts, ended, strict=True)
+            ]
             right = [contains(model.decode(y), taught[i].answers) for i, y in zip(rows, texts, strict=True)]
             stated[-1].extend(right)
             if self.verified and any(right):

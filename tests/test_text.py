@@ -195,7 +195,7 @@ def test_what_ends_an_answer():
     assert text.closing_ids(TOKENIZERS["chat"], "cloze", {turn, eos}) == [eos]
     assert text.closing_ids(TOKENIZERS["plain"], "question", {turn, eos}) == [eos]
     single = tiny_tokenizer(chat=True)
-    single.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0]['content'] }}"
+    single.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0].content }}"
     assert text.closing_ids(single, "question", {turn, eos}) == [eos]
     single.eos_token = None
     assert text.closing_ids(single, "question", {turn}) == []
