@@ -293,7 +293,7 @@ def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
     limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
     if limit and tokens > limit:
         raise MethodError(
-            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that is put in front of it, and {model.name} reads "
+            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that stands before it, and {model.name} reads "
             f"at most {limit}. Shorten its prompt or its demonstration, or leave it out."
         )
 
