@@ -1,13 +1,19 @@
 """Keeps the numbers of a run on real data, and none of its texts, which may not lie in this project.
 
-    python benchmarks/harness.py RUN NAME     # benchmarks/results/harness_NAME.json; the commands of the runs are in harness.md
+    python benchmarks/harness.py RUN NAME       # benchmarks/results/harness_NAME.json; the runs' commands are in harness.md
+    python benchmarks/harness.py table NAME     # two tables of it: scores under each protocol, changes of the tasks
 """
 
+import json
 import sys
 from pathlib import Path
 
 from editbench.records import load_run, write_json_atomic
+from editbench.stats import cells_text, mean_ratio
 
+RESULTS = Path(__file__).parent / "results"
+AXES = ("efficacy", "generalization", "specificity", "portability", "counterfact_score")
+PROTOCOLS = ("generation", "argmax", "likelihood")
 KEYS = ("method", "options", "tuned", "tuning", "status", "note", "metrics", "retention", "curve", "trajectory", "seconds",
         "work", "peak_process_bytes", "environment")  # fmt: skip
 
@@ -16,8 +22,34 @@ def main(run: Path, name: str) -> None:
     config, summaries = load_run(run)
     kept = {key: config[key] for key in ("corpus", "part", "n", "regime", "seed", "limit", "tasks")}
     cells = [{key: one[key] for key in KEYS if key in one} for one in summaries]
-    write_json_atomic(Path(__file__).parent / "results" / f"harness_{name}.json", {"run": kept, "cells": cells})
+    write_json_atomic(RESULTS / f"harness_{name}.json", {"run": kept, "cells": cells})
+
+
+def table(name: str) -> None:
+    cells = json.loads((RESULTS / f"harness_{name}.json").read_text())["cells"]
+    axes = [axis for axis in AXES if any(axis in one["metrics"] for one in cells)]
+    print(f"| method | protocol | {' | '.join(axes)} | retention | seconds |\n" + "|---" * (4 + len(axes)) + "|")
+    for one in cells:
+        for protocol in PROTOCOLS:
+            scores = [cells_text(one["metrics"].get(axis, {}).get(protocol)) for axis in axes]
+            last = cells_text(mean_ratio(one["retention"]).to_dict()), f"{one['seconds']['inject']:.0f}"
+            print(f"| {' | '.join([one['method'], protocol, *scores, *(last if protocol == PROTOCOLS[0] else ('', ''))])} |")
+    print("\n" + changes({one["method"]: one["retention"] for one in cells}))
+
+
+def changes(retention: dict[str, dict]) -> str:
+    """A table of the changes of each task against the base, by method."""
+    tasks = list(next(iter(retention.values())))
+    lines = [f"| change against base | {' | '.join(tasks)} |", "|---" * (1 + len(tasks)) + "|"]
+    for name, by_task in retention.items():
+        found = [by_task.get(task) or {} for task in tasks]
+        ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
+        lines.append(f"| {name} | {' | '.join(cells_text(end, sign=True) for end in ends)} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    if sys.argv[1] == "table":
+        table(sys.argv[2])
+    else:
+        main(Path(sys.argv[1]), sys.argv[2])

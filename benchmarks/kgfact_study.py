@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from harness import changes
+
 from editbench import console, progress, registry, runner
 from editbench.models import load_model
 from editbench.records import RunStore, write_json_atomic
@@ -112,13 +114,7 @@ def table() -> None:
             cells.append("–" if value is None else format(value, form))
         cells += [f"{row['seconds']['inject']:.0f}", row.get("commit", "–")]
         lines.append(f"| {' | '.join([row['name'], *cells])} |")
-    tasks = rows[0]["retention"]
-    lines += ["", f"| change against base | {' | '.join(tasks)} |", "|---" * (1 + len(tasks)) + "|"]
-    for row in rows:
-        found = [row["retention"].get(task) or {} for task in tasks]
-        ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
-        lines.append(f"| {row['name']} | {' | '.join(cells_text(one, sign=True) for one in ends)} |")
-    print("\n".join(lines))
+    print("\n".join(lines) + "\n\n" + changes({row["name"]: row["retention"] for row in rows}))
 
 
 if __name__ == "__main__":
