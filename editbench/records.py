@@ -8,6 +8,7 @@
     RUN/cells/<key>/edit_records.parquet             what the edit noted on its facts
     RUN/cells/<key>/curve_{probes,samples}.parquet   rows of the points of a curve but the last, with their ``facts``
     RUN/cases.json                     the facts and their probes
+    RUN/cells.json                     {method: key}: the cells that are the run's; others beside them are older or foreign
 
 A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whole. JSON has no NaN: null stands for it.
 
@@ -37,7 +38,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 documents that scored at least 0.5 before and less after, and the other way.
 A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``. The hash of the model is
 that of its weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables``
-and ``digest`` were stored are read all the same.
+and ``digest`` were stored are read all the same, and all cells of a folder from before it had a ``cells.json``.
 """
 
 from __future__ import annotations
@@ -143,6 +144,17 @@ class RunStore:
         """Where the record of the cell is, or will be."""
         return summary_path(self.path, key)
 
+    def claim(self, keys: Mapping[str, str]) -> None:
+        """Note the cells that are the run's (method -> key), done or not; what a method had before is so no longer.
+
+        Raises:
+            RecordError: ``cells.json`` is corrupt or cannot be written.
+        """
+        own = _own_cells(self.path)
+        if own is None or own != own | keys:
+            with _in_plain_words(self.path):
+                write_json_atomic(self.path / "cells.json", (own or {}) | keys)
+
     def read_summary(self, key: str) -> dict[str, Any]:
         """The summary of a finished cell.
 
@@ -189,7 +201,7 @@ class RunStore:
         return final / "summary.json"
 
     def summaries(self) -> list[dict[str, Any]]:
-        """All finished cells, in the order of ``config["methods"]``, methods that it does not name after them."""
+        """All finished cells of the run, in the order of ``config["methods"]``, methods that it does not name after them."""
         return _summaries(self.path, self.config)
 
     def _take_lock(self) -> None:
@@ -247,6 +259,13 @@ def load_run(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not summaries:
         raise RecordError(f"{path} has no finished cell yet. Run the same 'editbench compare' command again to resume it.")
     return config, summaries
+
+
+def strangers(path: str | Path) -> list[str]:
+    """Keys of the cells that lie in the run folder and are not the run's, so that nothing reads them."""
+    path = Path(path)
+    own = _own_cells(path)
+    return [] if own is None else [file.parent.name for file in _cell_files(path) if file.parent.name not in own.values()]
 
 
 def read_table(path: str | Path, key: str, name: str) -> pandas.DataFrame:
@@ -384,10 +403,21 @@ _ABSENT = object()
 
 
 def _summaries(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = [_read_summary(file) for file in sorted((path / "cells").glob("[!.]*/summary.json"))]
+    apart = strangers(path)
+    found = [_read_summary(file) for file in _cell_files(path) if file.parent.name not in apart]
     methods = [m.get("method", m.get("name")) if isinstance(m, Mapping) else m for m in config.get("methods") or ()]
     order = {name: methods.index(name) for name in methods}
     return sorted(found, key=lambda s: order.get(s["method"], len(methods)))
+
+
+def _cell_files(path: Path) -> list[Path]:
+    return sorted((path / "cells").glob("[!.]*/summary.json"))
+
+
+def _own_cells(path: Path) -> dict[str, str] | None:
+    """``cells.json``: method -> key; ``None`` where a folder is from before it was written."""
+    file = path / "cells.json"
+    return _read_json(file, hint=" Delete it and run the same command again.") if file.exists() else None
 
 
 def _read_run(path: Path) -> dict[str, Any]:

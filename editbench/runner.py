@@ -179,8 +179,10 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
     _check_same(the_plan, store, weights, model.precision, template)
     base = _Baseline(the_plan, model, weights)
     summaries = []
+    keys = {name: cell_key(the_plan, name, m, weights, model.precision, template) for name, m in the_plan.methods.items()}
+    store.claim(keys)
     for name, method in the_plan.methods.items():
-        key = cell_key(the_plan, name, method, weights, model.precision, template)
+        key = keys[name]
         if store.done(key) and (found := store.read_summary(key))["status"] != "failed":
             on_cell(name, "kept")
             summaries.append(found)
@@ -503,7 +505,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
         except (EditbenchError, OSError):
             if fresh and not any((path / "cells").glob("*/summary.json")):
                 with suppress(OSError):
-                    for name in ("cases.json", "run.json", ".lock"):
+                    for name in ("cases.json", "cells.json", "run.json", ".lock"):
                         (path / name).unlink(missing_ok=True)
                     (path / "cells").rmdir()
                     for folder in made:

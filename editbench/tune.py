@@ -163,6 +163,7 @@ def _tried(
         options = {key: _short(value) for key, value in asked.params.items()} if asked else _defaults(cls)
         built = cls.from_options(method, {"seed": seed, **options})
         cell = runner.cell_key(plan, name, built, weights, model.precision, runner.template_digest(model))
+        store.claim({name: cell})
         if store.done(cell):  # a failed one, too: tried again it might not fail, and other trials would follow
             summary = store.read_summary(cell)
             on_cell(name, "kept")

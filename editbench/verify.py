@@ -24,7 +24,7 @@ from unittest import mock
 
 from editbench import registry, runner
 from editbench.errors import OptionError, RecordError
-from editbench.records import RunStore, jsonable, load_run, read_cases, read_rows, summary_path, table_path
+from editbench.records import RunStore, jsonable, load_run, read_cases, read_rows, strangers, summary_path, table_path
 from editbench.regimes import Point
 from editbench.types import Case, digest
 
@@ -90,6 +90,8 @@ def verify(
     base = next((s for s in summaries if s["method"] == "base" and s["status"] != "failed"), None)
     if missing := [name for name in config.get("methods", ()) if name not in {s["method"] for s in summaries}]:
         report.notes.append(f"{', '.join(missing)}: no record; the run was not finished, or it was taken away.")
+    if others := strangers(run):
+        report.notes.append(f"{', '.join(others)}: not of this run, and read by nothing; older cells, or copied here.")
     _note_code(summaries, report)
     cases = digest(read_cases(run))[:16]
     for summary in summaries:

@@ -8,6 +8,7 @@ import pandas
 import pytest
 from tiny import editbench, fact, write_facts, write_model
 
+from editbench import runner
 from editbench import verify as checking
 from editbench.eval.probes import metrics
 from editbench.records import jsonable, read_rows, write_json_atomic
@@ -48,6 +49,10 @@ def here(original, tmp_path, monkeypatch):
 def cell(here, method):
     (found,) = (here / "run" / "cells").glob(f"{method}-*")
     return found
+
+
+def cells_of(here, method, but):
+    return [path for path in (here / "run" / "cells").glob(f"{method}-*") if path.name not in but]
 
 
 def change_summary(folder, change, digested=False):
@@ -150,6 +155,28 @@ def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
     code, report = verify("--rerun", 0)
     assert code == 1 and [one["what"] for one in report["differences"]] == ["digest of summary.json: it was taken out"]
     assert report["notes"][0].startswith("ice: no record")
+
+
+def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, model, monkeypatch):
+    old = {path.name for path in (here / "run" / "cells").iterdir()}
+    monkeypatch.setattr(runner, "SCORING", runner.SCORING + 1)
+    assert editbench(*COMPARE, model).code == 0
+    shutil.copytree(cells_of(here, "sft", old)[0], here / "run" / "cells" / "sft-foreign")
+    assert len(list((here / "run" / "cells").iterdir())) == 7
+    rows = json.loads(editbench("show", "run", "--json").out)["rows"]
+    assert len(rows) == 3 and not old & {row["key"] for row in rows}
+    assert editbench("show", "run", "--diff", "sft", "ice").code == 0
+    page = (here / "run" / "README.md").read_text()
+    assert not any(key in page for key in old)
+    code, report = verify("--rerun", 0)
+    others = ", ".join(sorted(old | {"sft-foreign"}))
+    assert (code, report["cells"]) == (0, 3) and report["notes"][0].startswith(f"{others}: not of this run")
+    (here / "run" / "cells" / "sft-foreign" / "summary.json").unlink()
+    (here / "run" / "cells.json").unlink()  # a folder from before it was written: all cells are its own
+    assert len(json.loads(editbench("show", "run", "--json").out)["rows"]) == 6
+    (here / "run" / "cells.json").write_text("{")
+    said = editbench("show", "run")
+    assert said.code == 2 and "cells.json is corrupt" in said.err and "run the same command again" in said.err
 
 
 def test_any_change_of_a_summary_is_told_by_its_digest(here):
