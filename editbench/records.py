@@ -159,7 +159,7 @@ class RunStore:
         """The summary of a finished cell.
 
         Raises:
-            RecordError: it is missing, corrupt or of another cell; names the file.
+            RecordError: it is missing, corrupt, changed after it was written or of another cell; names the file.
         """
         return _read_summary(self.summary_path(key))
 
@@ -242,11 +242,13 @@ class RunStore:
         )
 
 
-def load_run(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def load_run(path: str | Path, altered: bool = False) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The configuration and the finished cells of a run, read only; takes no lock, so a running one may be read.
 
+    ``altered``: also those that were changed after they were written, for who says so.
+
     Raises:
-        RecordError: no such folder, not a run folder, a corrupt file, or no finished cell yet.
+        RecordError: no such folder, not a run folder, a corrupt or changed file, or no finished cell yet.
     """
     path = Path(path)
     with _in_plain_words(path):
@@ -255,7 +257,7 @@ def load_run(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not (path / "run.json").is_file():
             raise RecordError(f"{path} is not a run folder: it has no run.json.")
         config = _read_run(path / "run.json")
-        summaries = _summaries(path, config)
+        summaries = _summaries(path, config, altered)
     if not summaries:
         raise RecordError(f"{path} has no finished cell yet. Run the same 'editbench compare' command again to resume it.")
     return config, summaries
@@ -402,9 +404,9 @@ def visible(text: str) -> str:
 _ABSENT = object()
 
 
-def _summaries(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _summaries(path: Path, config: Mapping[str, Any], altered: bool = False) -> list[dict[str, Any]]:
     apart = strangers(path)
-    found = [_read_summary(file) for file in _cell_files(path) if file.parent.name not in apart]
+    found = [_read_summary(file, altered) for file in _cell_files(path) if file.parent.name not in apart]
     methods = [m.get("method", m.get("name")) if isinstance(m, Mapping) else m for m in config.get("methods") or ()]
     order = {name: methods.index(name) for name in methods}
     return sorted(found, key=lambda s: order.get(s["method"], len(methods)))
@@ -429,14 +431,27 @@ def _read_run(path: Path) -> dict[str, Any]:
     return found["config"]
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    found = _read_json(path, hint=" Delete its folder and run again to redo the cell.")
+def alteration(summary: Mapping[str, Any]) -> str | None:
+    """How a summary is not as it was written, by its digest; ``None`` where it is, or is from before there were digests."""
+    if "digest" in summary:
+        same = summary["digest"] == digest({name: value for name, value in summary.items() if name != "digest"})
+        return None if same else "it was changed after it was written"
+    made = summary.get("environment")
+    # the code's digest and the summary's own are stored since the same day
+    return "it was taken out" if isinstance(made, Mapping) and "code" in made else None
+
+
+def _read_summary(path: Path, altered: bool = False) -> dict[str, Any]:
+    hint = " Delete its folder and run again to redo the cell."
+    found = _read_json(path, hint=hint)
     if found.get("schema") != SCHEMA:
         raise RecordError(
             f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Delete its folder and run again."
         )
     if found.get("key") != path.parent.name or not isinstance(found.get("method"), str):
         raise RecordError(f"{path} is not the record of cell {path.parent.name}. Delete its folder and run again.")
+    if not altered and (how := alteration(found)):
+        raise RecordError(f"{path} is corrupt: digest: {how}.{hint}")
     return found
 
 

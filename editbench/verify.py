@@ -24,7 +24,17 @@ from unittest import mock
 
 from editbench import registry, runner
 from editbench.errors import OptionError, RecordError
-from editbench.records import RunStore, jsonable, load_run, read_cases, read_rows, strangers, summary_path, table_path
+from editbench.records import (
+    RunStore,
+    alteration,
+    jsonable,
+    load_run,
+    read_cases,
+    read_rows,
+    strangers,
+    summary_path,
+    table_path,
+)
 from editbench.regimes import Point
 from editbench.types import Case, digest
 
@@ -82,7 +92,7 @@ def verify(
     """
     if rerun < 0:
         raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
-    config, summaries = load_run(run)
+    config, summaries = load_run(run, altered=True)
     report = Report(cells=len(summaries))
     for summary in summaries:
         if lacking := next((name for name, kind in PARTS.items() if not isinstance(summary.get(name), kind)), None):
@@ -126,12 +136,8 @@ def _note_code(summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
 def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> None:
     """The summary and the tables are those that were written."""
     key = summary["key"]
-    if "digest" in summary:
-        found = digest({name: value for name, value in summary.items() if name != "digest"})
-        if found != summary["digest"]:
-            report.differ(key, "digest of summary.json: it was changed after it was written", summary["digest"], found)
-    elif "code" in summary.get("environment", {}):  # both are stored since the same day
-        report.differ(key, "digest of summary.json: it was taken out", None, None)
+    if how := alteration(summary):
+        report.differ(key, f"digest of summary.json: {how}", summary.get("digest"), None)
     for name, stored in summary.get("tables", {}).items():
         try:
             found = hashlib.sha256(table_path(run, key, name).read_bytes()).hexdigest()

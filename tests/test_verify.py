@@ -185,6 +185,9 @@ def test_any_change_of_a_summary_is_told_by_its_digest(here):
     assert code == 1 and [one["what"] for one in report["differences"]] == [
         "digest of summary.json: it was changed after it was written"
     ]
+    for command in (("show", "run"), ("leaderboard", "run", "-o", "page.md")):
+        said = editbench(*command)
+        assert said.code == 2 and "summary.json is corrupt: digest: it was changed" in said.err and said.out == ""
 
 
 @pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "Rome, sure"), ("retention", "output", "better")])
