@@ -55,10 +55,11 @@ def verify(
     """Recompute a run's numbers from its records, and some of its cells from nothing; exit 1 where something differs."""
     from editbench import console, progress
     from editbench import verify as checking
+    from editbench.leaderboard.markdown import render
     from editbench.records import jsonable
 
     with progress.reporting(console.reporter()):
-        report = checking.verify(run, rerun, seed, load_handle, tell_cell)
+        report = checking.verify(run, rerun, seed, load_handle, tell_cell, lambda run: render([run], run / "README.md"))
     if as_json:
         print(json.dumps(jsonable(report), indent=2))
     else:

@@ -18,6 +18,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "tasks": {task: hash of its data},
+     "versions": {"scoring": int, "method": int},                                  with what stands here, all that key is of
      "regime": "batch" | "single" | "sequential:CHUNK", "seed": int, "limit": int | null,
      "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},

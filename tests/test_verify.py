@@ -137,14 +137,18 @@ def test_points_of_a_curve_and_probes_without_a_second_answer(here, model):
 
 def test_a_judge_is_not_asked_again(here):
     """Its verdicts are recomputed from the rows, and the rows without them from the model."""
+    run = json.loads((here / "run" / "run.json").read_text())
+    run["config"] |= {"judge": "http://127.0.0.1:1/v1", "judge_model": "gone"}
+    write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
     for method in ("base", "ice", "sft"):
         folder = cell(here, method)
         change_table(folder, "probes", lambda rows: rows.insert(0, "judge", 1.0), digested=True)
         rows = read_rows(here / "run", folder.name, "probes")
-        change_summary(folder, lambda s, rows=rows: s.update(metrics=jsonable(metrics(rows))), digested=True)
-    run = json.loads((here / "run" / "run.json").read_text())
-    run["config"] |= {"judge": "http://127.0.0.1:1/v1", "judge_model": "gone"}
-    write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
+        key = runner.key_of(json.loads((folder / "summary.json").read_text()), run["config"])
+        change_summary(folder, lambda s, rows=rows, key=key: s.update(metrics=jsonable(metrics(rows)), key=key), digested=True)
+        folder.rename(folder.with_name(key))
+    for file in ("cells.json", "README.md"):  # of the cells as they were called before
+        (here / "run" / file).unlink()
     code, report = verify("--rerun", 9)
     assert (code, report["differences"]) == (0, [])
 
@@ -190,10 +194,12 @@ def test_any_change_of_a_summary_is_told_by_its_digest(here):
         assert said.code == 2 and "summary.json is corrupt: digest: it was changed" in said.err and said.out == ""
 
 
-@pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "Rome, sure"), ("retention", "output", "better")])
+@pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "{} !"), ("retention", "output", "better")])
 def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table, column, value):
+    """A text that the same scores follow from: any other would be told by them."""
+
     def change(rows):
-        rows.loc[0, column] = value
+        rows.loc[0, column] = value.format(rows.loc[0, column])
 
     change_table(cell(here, "sft"), table, change)
     code, report = verify("--rerun", 0)
@@ -203,7 +209,8 @@ def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table,
     assert verify("--rerun", 0)[0] == 0
     code, report = verify("--rerun", 3)
     (one,) = report["differences"]
-    assert code == 1 and one["what"].startswith(f"{table}, {column}: 1 of") and one["stored"] == value != one["found"]
+    assert code == 1 and one["what"].startswith(f"{table}, {column}: 1 of")
+    assert one["stored"] == value.format(one["found"]) != one["found"]
     assert one["cell"] == cell(here, "sft").name
 
 
@@ -214,6 +221,52 @@ def test_a_changed_score_moves_the_numbers(here):
     change_table(cell(here, "sft"), "probes", change, digested=True)
     code, report = verify("--rerun", 0)
     assert code == 1 and any(one["what"] == "metrics.efficacy.generation.mean" for one in report["differences"])
+
+
+def test_scores_that_the_text_does_not_give_are_named(here):
+    """Score, metrics and all digests made to fit each other: the text still says what it says."""
+    def change(rows):
+        rows.loc[rows["axis"] == "rewrite", "generation"] = 1.0
+        rows.loc[rows["axis"] == "paraphrase", "likelihood"] = 1.0
+        rows.loc[rows["axis"] == "neighborhood", "target_leaked"] = True
+
+    folder = cell(here, "base")
+    change_table(folder, "probes", change, digested=True)
+    rows = read_rows(here / "run", folder.name, "probes")
+    change_summary(folder, lambda summary: summary.update(metrics=jsonable(metrics(rows))), digested=True)
+    code, report = verify("--rerun", 0)
+    whats = [one["what"] for one in report["differences"] if one["cell"] == folder.name]
+    assert code == 1 and [what.split(": not what the text gives in ")[0] for what in whats] == [
+        "probes, generation", "probes, target_leaked", "probes, likelihood"
+    ]  # fmt: skip
+    assert "of 12 rows, the first case f" in whats[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"options": {"lr": 0.5}}, "key: not that of the options"),
+        ({"seed": 1}, "key: not that of the options"),
+        ({"tuned": True}, "tuned: not what run.json says"),
+        ({"seconds": {"inject": 0.01}}, "README.md: its tables are not those of the records"),
+    ],
+)
+def test_what_no_row_tells_is_told_by_the_key_or_the_page(here, change, said):
+    change_summary(cell(here, "sft"), lambda summary: summary.update(change), digested=True)
+    code, report = verify("--rerun", 0)
+    (one,) = report["differences"]
+    assert code == 1 and one["what"].startswith(said)
+
+
+def test_a_page_that_was_changed_or_drawn_by_other_code_is_told(here):
+    page = here / "run" / "README.md"
+    page.write_text(page.read_text().replace("| [sft](", "| [sfft]("))
+    code, report = verify("--rerun", 0)
+    assert code == 1 and {one["cell"] for one in report["differences"]} == {"run"} and report["notes"] == []
+    assert "[sfft](" in report["differences"][0]["stored"] and "[sft](" in report["differences"][0]["found"]
+    change_summary(cell(here, "ice"), lambda summary: summary["environment"].update(code="older"), digested=True)
+    code, report = verify("--rerun", 0)
+    assert code == 0 and "README.md: its tables are not those that this editbench makes" in report["notes"][-1]
 
 
 def test_a_row_that_misquotes_the_base_is_named(here):
