@@ -32,6 +32,7 @@ from editbench.leaderboard.rows import (
 )
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
+from editbench.types import digest
 
 DEFINITIONS = """\
 - **Efficacy**: share of facts whose rewrite prompt is answered with the target.
@@ -68,8 +69,8 @@ PARTIAL = "‡ the score leaves out what was not measured."
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
     """The page for ``run_paths`` as it should be written to ``output``, from where the links to the records lead.
 
-    Cells that differ by their seed only make one row. Cells of different models, corpora, slices, regimes, (sets of) seeds or
-    retention limits get separate tables. ``command`` is quoted as the way to make the page again.
+    Cells that differ by their seed only make one row. Cells of different models, chat templates, corpora, slices, regimes,
+    (sets of) seeds, task data or retention limits get separate tables. ``command`` is quoted as the way to make the page again.
 
     Raises:
         RecordError: no run, a path that is no readable run, or cells of one table that cannot be compared.
@@ -207,6 +208,8 @@ def _conditions(where: Mapping[str, Any], protocol: str) -> str:
         "all retention samples" if limit is None else f"at most {escape(limit)} retention samples a task",
         f"model {escape(str(where['model hash'])[:12])}",
         f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
+        *([f"chat template {escape(where['chat template'][:12])}"] if where["chat template"] else []),
+        *([f"task data {digest(where['task data'])[:12]}"] if where["task data"] else []),
     ]
     return " · ".join(facts)
 

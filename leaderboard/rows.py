@@ -39,6 +39,7 @@ SETTING = {
     "model": ("model", "name"),
     "model hash": ("model", "hash"),
     "precision": ("model", "precision"),
+    "chat template": ("model", "chat_template"),
     "corpus": ("corpus", "name"),
     "corpus hash": ("corpus", "hash"),
     "slice": ("corpus", "part"),
@@ -46,6 +47,7 @@ SETTING = {
     "form": ("corpus", "form"),
     "regime": ("regime",),
     "seed": ("seed",),
+    "task data": ("tasks",),
     "judge": ("judge", "model"),
 }
 """What all rows of one ranking must share, and where a summary keeps it."""
@@ -111,8 +113,8 @@ def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -
     One of ``MORE_AXES`` that any row has stands in all of them.
 
     Raises:
-        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed), in their retention tasks
-            or in protocol; names the rows (counted from 1 in the order given).
+        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed, data of the tasks), in their
+            retention tasks or in protocol; names the rows (counted from 1 in the order given).
     """
     for name in SETTING:
         refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])

@@ -544,6 +544,19 @@ def test_settings_become_separate_tables(tmp_path):
     assert "scores 0.50 |" in page  # known from the other rows
 
 
+@pytest.mark.parametrize(
+    "change", [{"tasks": {"arc": "two"}}, {"model": {**summary("x")["model"], "chat_template": "other"}}], ids=["data", "chat"]
+)
+def test_other_task_data_or_another_chat_template_is_another_table(tmp_path, change):
+    cells = [summary("mixsd", tasks={"arc": "one"}), summary("sft", **{"tasks": {"arc": "one"}, **change})]
+    page = render([write(tmp_path / one["method"], one) for one in cells], tmp_path / "README.md")
+    assert page.count("\n## tiny") == 2 and "### Every pair" not in page
+    conditions = [text for text in page.splitlines() if text.startswith("n = 50")]
+    assert len(set(conditions)) == 2 and all("task data " in text for text in conditions)
+    with pytest.raises(RecordError, match="cannot share a ranking"):
+        rows(cells)
+
+
 def test_one_cell_in_two_runs_is_one_row(tmp_path):
     one, two = (write(tmp_path / name, base(), summary("mixsd")) for name in ("one", "two"))
     assert render([one, two], tmp_path / "README.md").count("[mixsd](one/") == 3
