@@ -84,9 +84,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
     metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
     axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in (*AXES, *MORE_AXES)}
     retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
-    retention_mean = mean_ratio(retention).to_dict()
-    if summary["method"] == BASE:  # 1 by definition
-        retention_mean |= {"low": None, "high": None}
+    retention_mean = mean_retention(summary["method"], retention)
     parts = {**{axis: axes[axis]["mean"] for axis in AXES}, "retention_mean": retention_mean["mean"]}
     return {
         "method": summary["method"],
@@ -105,6 +103,11 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "precompute_seconds": number(seconds.get("precompute")),
         "peak_memory_bytes": summary.get("peak_memory_bytes"),
     }
+
+
+def mean_retention(method: str, retention: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean ratio over the tasks with its interval; the base's is 1 by definition and has none."""
+    return mean_ratio(retention).to_dict() | ({"low": None, "high": None} if method == BASE else {})
 
 
 def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -> list[dict[str, Any]]:
