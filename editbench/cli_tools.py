@@ -25,7 +25,7 @@ CorpusName = Annotated[str, typer.Option("--corpus", help="See 'editbench list c
 Data = Annotated[str | None, typer.Option(help="File, hub id or URL for a corpus that is not built in.")]
 Count = Annotated[int, typer.Option("-n", help="Facts to inject.")]
 Tasks = Annotated[str, typer.Option(help="Retention tasks: default, none, names of lm-eval or PATH.yaml, between commas.")]
-Limit = Annotated[int | None, typer.Option(help="Items per retention task, drawn by the seed; 0 for all.")]
+Limit = Annotated[int | None, typer.Option(help="Items per retention task, of a group per member, by the seed; 0 for all.")]
 TaskData = Annotated[list[str], typer.Option(metavar="TASK=PATH", help="Local data of a standard task.")]
 Regime = Annotated[
     str, typer.Option(help="Facts arrive all at once (batch), some at a time (sequential:CHUNK), or each alone (single).")

@@ -145,7 +145,7 @@ def _section(
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
         "## {model} · {corpus} ({slice}, n = {n}) · {regime}".format(**{k: escape(v) for k, v in where.items()}),
-        _conditions(where, protocol),
+        _conditions(where, protocol, ranked),
         _main_table(ranked, links, verdicts),
         *_detectable(verdicts),
     ]
@@ -196,8 +196,7 @@ def _listing(found: Sequence[Mapping[str, str]]) -> str:
     return _table(list(found[0]), [list(map(escape, row.values())) for row in found])
 
 
-def _conditions(where: Mapping[str, Any], protocol: str) -> str:
-    limit = where["limit"]
+def _conditions(where: Mapping[str, Any], protocol: str, ranked: Sequence[Mapping[str, Any]]) -> str:
     several = isinstance(where["seed"], list)
     hashes = where["corpus hash"] if several else [where["corpus hash"]]
     facts = [
@@ -205,13 +204,21 @@ def _conditions(where: Mapping[str, Any], protocol: str) -> str:
         f"protocol {protocol}",
         f"seeds {escape(', '.join(map(str, where['seed'])))}" if several else f"seed {escape(where['seed'])}",
         f"precision {escape(where['precision'])}",
-        "all retention samples" if limit is None else f"at most {escape(limit)} retention samples a task",
+        _samples(where["limit"], len(where["seed"]) if several else 1, ranked),
         f"model {escape(str(where['model hash'])[:12])}",
         f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
         *([f"chat template {escape(where['chat template'][:12])}"] if where["chat template"] else []),
         *([f"task data {digest(where['task data'])[:12]}"] if where["task data"] else []),
     ]
     return " · ".join(facts)
+
+
+def _samples(limit: int | None, seeds: int, ranked: Sequence[Mapping[str, Any]]) -> str:
+    """How many samples were asked. The limit is one for each member of a group of tasks: such a task has more."""
+    if limit is None:
+        return "all retention samples"
+    groups = any((found.get("n") or 0) > limit * seeds for r in ranked for found in r["retention"].values())
+    return f"at most {escape(limit)} retention samples a task{', of a group each member' * groups}"
 
 
 def _detectable(verdicts: Verdicts) -> list[str]:

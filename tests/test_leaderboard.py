@@ -557,6 +557,14 @@ def test_other_task_data_or_another_chat_template_is_another_table(tmp_path, cha
         rows(cells)
 
 
+def test_the_limit_of_a_group_of_tasks_is_one_for_each_member(tmp_path):
+    def page(limit):
+        return render([write(tmp_path / str(limit), base(), summary("mixsd"), limit=limit)], tmp_path / "README.md")
+
+    assert "at most 99 retention samples a task, of a group each member ·" in page(99)  # 100 were asked
+    assert "at most 100 retention samples a task ·" in page(100)
+
+
 def test_one_cell_in_two_runs_is_one_row(tmp_path):
     one, two = (write(tmp_path / name, base(), summary("mixsd")) for name in ("one", "two"))
     assert render([one, two], tmp_path / "README.md").count("[mixsd](one/") == 3
