@@ -126,11 +126,8 @@ def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) ->
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
-    for summary in summaries:
-        for warning in summary.get("edit", {}).get("warnings", ()):
-            console.say(f"{summary['method']}: {warning}")
-        if missed := summary.get("judge", {}).get("not_judged"):
-            console.say(f"{summary['method']}: {missed} answers were not judged; the last reason: {summary['judge']['reason']}")
+        for warning in row["warnings"]:
+            console.say(f"{row['method']}: {warning}")
 
 
 def _print_texts(

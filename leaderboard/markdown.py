@@ -151,6 +151,8 @@ def _section(
     ]
     if notes := _notes(ranked, summaries, verdicts):
         parts.append("\n".join(f"- {note}" for note in notes))
+    if told := [f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]]:
+        parts += ["Warnings:", "\n".join(told)]
     if any(r["retention"] for r in ranked):
         parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links, kept)]
         parts += _detectable(kept)

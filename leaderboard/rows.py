@@ -93,6 +93,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "tuned": bool(summary.get("tuned")),
         "status": summary.get("status", "done"),
         "note": summary.get("note") or "",
+        "warnings": warnings(summary),
         "protocol": protocol,
         **{axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None},
         "retention": retention,
@@ -103,6 +104,15 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "precompute_seconds": number(seconds.get("precompute")),
         "peak_memory_bytes": summary.get("peak_memory_bytes"),
     }
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """What the edit itself says is wrong with it, and how many answers the judge left out."""
+    judge = summary.get("judge") or {}
+    told = list((summary.get("edit") or {}).get("warnings") or ())
+    if missed := judge.get("not_judged"):
+        told.append(f"{missed} answers were not judged; the last reason: {judge.get('reason')}")
+    return told
 
 
 def mean_retention(method: str, retention: Mapping[str, Any]) -> dict[str, Any]:

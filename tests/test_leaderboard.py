@@ -578,6 +578,21 @@ def test_failed_and_ineffective_cells_stay_visible(tmp_path):
     assert "- memit: failed. no subject in fact &#124; 3" in page
 
 
+def test_what_an_edit_says_is_wrong_with_it_stands_below_the_table(tmp_path):
+    doubtful = {"edit": {"warnings": ["2 of 3 targets\nnot <reached>"]}}
+    judge = {"judge": {"model": "j", "judged": 1, "not_judged": 2, "reason": "a|b"}}
+    page = render([write(tmp_path / "run", summary("memit", **doubtful, **judge))], tmp_path / "README.md")
+    told = page.split("Warnings:\n\n")[1].split("\n\n")[0].splitlines()
+    assert told == [
+        "- memit: 2 of 3 targets not &lt;reached&gt;",
+        "- memit: 2 answers were not judged; the last reason: a&#124;b",
+    ]
+    seeds = [seeded(seed, range(20), GOOD, edit={"warnings": ["weak"]} if seed else {}) for seed in (0, 1)]
+    page = render([write(tmp_path / str(i), cell) for i, cell in enumerate(seeds)], tmp_path / "README.md")
+    assert "- mixsd: seed 1: weak\n" in page
+    assert "Warnings" not in render([write(tmp_path / "calm", summary("memit"))], tmp_path / "README.md")
+
+
 def test_rows_of_one_method_are_told_apart_by_their_options():
     cells = [summary("mixsd", str(i), options={"lam": lam, "steps": 9}) for i, lam in enumerate((0.5, 0.7))]
     assert sorted(r["label"] for r in rows([*cells, summary("sft", options={"steps": 3})])) == [
