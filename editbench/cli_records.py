@@ -97,15 +97,18 @@ def plot(
 def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
     from editbench.leaderboard import details
-    from editbench.leaderboard.comparisons import RETENTION, items, judge
-    from editbench.leaderboard.rows import diagnostics, rivals, rows, setting
+    from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, items, judge
+    from editbench.leaderboard.rows import diagnostics, has, rivals, rows, setting
     from editbench.records import jsonable
 
     ranked = rows(summaries)
     found = {summary["key"]: items(folder, summary) for summary in summaries}
     verdicts = {part: judge(rivals(ranked), found, part) for part in ("generation", RETENTION)}
     if as_json:
-        print(json.dumps(jsonable({"run": str(folder), "rows": ranked, "comparisons": verdicts}), indent=2))
+        scored = {name: [s for s in summaries if has(s, name)] for name in PROTOCOLS if name != "generation"}
+        others = {name: rows(found, name) for name, found in scored.items() if found}
+        whole = {"run": str(folder), "rows": ranked, "comparisons": verdicts, "protocols": others}
+        print(json.dumps(jsonable(whole), indent=2))
         return
     one = setting(summaries[0])
     about = (

@@ -25,10 +25,11 @@ from editbench.leaderboard.rows import (
     axes_of,
     diagnostics,
     family,
+    has,
+    more,
     rivals,
     rows,
     setting,
-    under_generation,
 )
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
@@ -60,6 +61,11 @@ SEEDS = """
 - **Seeds**: means over the seeds. The intervals hold the spread of the cases (a case that several seeds drew is one) and that
   of the seeds' means. Few seeds tell little of their own spread: a shift between seeds that is larger than the standard error
   of one seed is not bounded by two or three. Bold speaks for the seeds that were run."""
+ABOUT_MORE = {
+    "generation": "Denial and reversion are asked of a third of the cases. Fluency in bits.",
+    "argmax": "Tokens: the share of the expected answer's tokens that are the most probable ones, or (EasyEdit) the base's.",
+    "likelihood": "CounterFact score: ROME's S, the harmonic mean of efficacy, generalization and specificity above.",
+}
 Links = dict[str, list[tuple[Any, str]]]
 """Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
@@ -137,7 +143,7 @@ def _section(
     links: Links,
     tables: Mapping[str, pandas.DataFrame | None],
 ) -> list[str]:
-    scored = {p: [s for s in summaries if _has(s, p)] for p in PROTOCOLS}
+    scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
     # Failed cells have no scores of any protocol; they stay visible in the headline table.
     ranked = rows([s for s in summaries if s in scored[protocol] or not s.get("metrics")], protocol)
@@ -158,14 +164,7 @@ def _section(
         parts += _detectable(kept)
     if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
         parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
-    titles, texts = under_generation(summaries, list(labels))
-    if titles:
-        about = (
-            "None of it enters the score; definitions in `eval/DEFINITIONS.md`. Denial and reversion are asked of a third of "
-            "the cases. Fluency in bits."
-        )
-        table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
-        parts += ["### More under generation", about, table]
+    parts += _more(ranked, summaries, protocol, links)
     for other, question in PROTOCOLS.items():
         if other != protocol and scored[other]:
             second = rows(scored[other], other)
@@ -177,6 +176,7 @@ def _section(
                 "Not comparable with the table above, and ranked apart from it.",
                 _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second, found)] for r in second]),
                 *_detectable(found),
+                *_more(second, summaries, other, links),
             ]
     if verdicts.comparisons or kept.comparisons:
         about = f"### Every pair, protocol {protocol}: mean difference by case, and p adjusted by Holm in each table"
@@ -190,7 +190,7 @@ def _section(
     if found := details.costs(summaries, labels):
         about = "Seconds by phase; forward passes and tokens through the decoder layers while injecting; memory at its highest."
         parts += ["### Cost", about, _listing(found)]
-    left = [s["method"] for s in summaries if s.get("metrics") and not _has(s, protocol)]
+    left = [s["method"] for s in summaries if s.get("metrics") and not has(s, protocol)]
     return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])
 
 
@@ -283,6 +283,18 @@ def _kinds_table(
     header = ["Method", *(f"{escape(name)} (n = {escape(n)})" for name, n in sorted(numbers.items()))]
     body = [[_method(r, links), *(cells_text(scores[r["key"]].get(name)) for name in sorted(numbers))] for r in ranked]
     return _table(header, body)
+
+
+def _more(
+    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Links
+) -> list[str]:
+    """What else was measured under ``protocol``; nothing where nothing was."""
+    titles, texts = more(summaries, [r["key"] for r in ranked], protocol)
+    if not titles:
+        return []
+    about = f"None of it enters the score; definitions in `eval/DEFINITIONS.md`. {ABOUT_MORE[protocol]}"
+    table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
+    return [f"### More under {protocol}", about, table]
 
 
 def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
@@ -378,10 +390,6 @@ def escape(value: Any) -> str:
 def _link(target: Path, output: Path) -> str:
     relative = os.path.relpath(target.resolve(), Path(output).resolve().parent)
     return quote(Path(relative).as_posix(), safe="/.")
-
-
-def _has(summary: Mapping[str, Any], protocol: str) -> bool:
-    return any(protocol in axis for axis in (summary.get("metrics") or {}).values())
 
 
 def _tasks(summaries: Sequence[Mapping[str, Any]], like: Mapping[str, Any]) -> list[str]:

@@ -19,19 +19,33 @@ from editbench.stats import cells_text, mean_ratio, number
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
 """Metrics of the corpora that have such probes; not part of the score."""
-UNDER_GENERATION = {
-    "efficacy_exact": "Efficacy, exact ↑",
-    "generalization_exact": "Generalization, exact ↑",
-    "neighborhood_accuracy": "Neighbors right ↑",
-    "target_leak": "Target leaked ↓",
-    "distracted": "Distracted ↑",
-    "distracted_leak": "Leaked, distracted ↓",
-    "denial": "Denial ↓",
-    "reversion": "Reversion ↓",
-    "fluency": "Fluency ↑",
-    "consistency": "Consistency ↑",
+MORE = {
+    "generation": {
+        "efficacy_exact": "Efficacy, exact ↑",
+        "generalization_exact": "Generalization, exact ↑",
+        "portability_exact": "Portability, exact ↑",
+        "in_context_exact": "In-context, exact ↑",
+        "neighborhood_accuracy": "Neighbors right ↑",
+        "target_leak": "Target leaked ↓",
+        "distracted": "Distracted ↑",
+        "distracted_accuracy": "Right, distracted ↑",
+        "distracted_leak": "Leaked, distracted ↓",
+        "denial": "Denial ↓",
+        "reversion": "Reversion ↓",
+        "fluency": "Fluency ↑",
+        "consistency": "Consistency ↑",
+    },
+    "argmax": {
+        "efficacy_tokens": "Efficacy, tokens ↑",
+        "generalization_tokens": "Generalization, tokens ↑",
+        "specificity_tokens_rome": "Specificity, tokens (ROME) ↑",
+        "specificity_tokens_easyedit": "Specificity, tokens (EasyEdit) ↑",
+        "portability_tokens": "Portability, tokens ↑",
+        "in_context_tokens": "In-context, tokens ↑",
+    },
+    "likelihood": {"counterfact_score": "CounterFact score ↑"},
 }
-"""Metrics of a second table, not part of the score, and their titles."""
+"""Metrics of a second table of each protocol, not part of the score, and their titles."""
 BASE = "base"
 BASELINES = (BASE, "ice")
 """Rows that are references: compared with nobody, so they are never ahead, and no obstacle to another row."""
@@ -188,12 +202,20 @@ def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str
     return [{title: row[title] for title in used} for row in shown] if len(used) > 1 else []
 
 
-def under_generation(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Titles of the metrics in ``UNDER_GENERATION`` that a cell of ``keys`` has, and their texts by key."""
+def has(summary: Mapping[str, Any], protocol: str) -> bool:
+    """Whether the cell has a score under ``protocol``."""
+    return any(protocol in axis for axis in (summary.get("metrics") or {}).values())
+
+
+def more(
+    summaries: Sequence[Mapping[str, Any]], keys: Sequence[str], protocol: str
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Titles of the metrics in ``MORE`` under ``protocol`` that a cell of ``keys`` has, and their texts by key."""
     metrics = {s["key"]: s.get("metrics") or {} for s in summaries}
-    shown = [name for name in UNDER_GENERATION if any(name in metrics[key] for key in keys)]
-    texts = {key: [cells_text(metrics[key].get(name, {}).get("generation")) for name in shown] for key in keys}
-    return [UNDER_GENERATION[name] for name in shown], texts
+    titles = MORE.get(protocol, {})
+    shown = [name for name in titles if any(name in metrics[key] for key in keys)]
+    texts = {key: [cells_text(metrics[key].get(name, {}).get(protocol)) for name in shown] for key in keys}
+    return [titles[name] for name in shown], texts
 
 
 def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

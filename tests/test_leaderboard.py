@@ -11,11 +11,12 @@ import pytest
 
 from editbench import console
 from editbench.errors import RecordError
+from editbench.eval.probes import MORE_METRICS
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.pooling import pooled
-from editbench.leaderboard.rows import harmonic_mean, rivals, row, rows
+from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
 from editbench.records import RunStore, load_run
 from editbench.stats import clustered_mean, mean_ratio, retained
 
@@ -437,6 +438,20 @@ def test_more_under_generation_has_a_table_of_its_own_and_no_part_in_the_score(t
     assert line(second, "base").endswith("| – | – | – |") and line(second, "sft").endswith("| – | – | – |")
     assert "Denial" not in page[: page.index("### More under generation")]
     assert "More under generation" not in render([write(tmp_path / "old", base(), summary("mixsd"))], tmp_path / "README.md")
+
+
+def test_all_that_is_measured_has_a_table_under_its_own_protocol(tmp_path):
+    measured_more = {("likelihood", "counterfact_score")} | {(where, name) for name, (_, where, _) in MORE_METRICS.items()}
+    assert {(protocol, name) for protocol, titles in MORE.items() for name in titles} == measured_more
+    one = summary("mixsd")
+    for protocol, name in measured_more:
+        one["metrics"][name] = {protocol: metric(0.123, 0.1, 0.2, protocol)}
+    one["metrics"]["efficacy"]["argmax"] = metric(0.5, 0.4, 0.6, "argmax")
+    page = render([write(tmp_path / "run", base(), one)], tmp_path / "README.md")
+    for protocol, titles in MORE.items():
+        table = page.split(f"### More under {protocol}\n")[1].split("\n###")[0]
+        assert all(f"| {title} " in table for title in titles.values())
+        assert line(table, "mixsd").count("0.12 [0.10, 0.20]") == len(titles), "of this protocol and no other"
 
 
 def test_judged_scores_are_ranked_apart_and_two_judges_never_together(tmp_path):
