@@ -194,6 +194,7 @@ def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str
             value = ((summary.get("diagnostics") or {}).get(name) or {}).get(key)
             value = number(value.get("mean") if isinstance(value, Mapping) else value)
             values[title] = "" if value is None else f"{value:.3g}"
+        values["verified after 1 / 3 / all"] = _by_attempt(summary)
         for kind in ("format", "leakage", "collapse", "genuine"):
             counted = [found.get(kind) or 0 for place in _errors(summary) for found in place.values()]
             values[f"lost: {kind}"] = str(sum(counted)) if counted else ""
@@ -216,6 +217,12 @@ def more(
     shown = [name for name in titles if any(name in metrics[key] for key in keys)]
     texts = {key: [cells_text(metrics[key].get(name, {}).get(protocol)) for name in shown] for key in keys}
     return [titles[name] for name in shown], texts
+
+
+def _by_attempt(summary: Mapping[str, Any]) -> str:
+    """Shares of the mixed targets that were verified after one attempt, three and all; once where one was all."""
+    shares = ((summary.get("diagnostics") or {}).get("mixing") or {}).get("verified_by_attempt") or ()
+    return " / ".join(f"{shares[i]:.2f}" for i in sorted({0, min(2, len(shares) - 1), len(shares) - 1})) if shares else ""
 
 
 def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -608,6 +608,16 @@ def test_what_an_edit_says_is_wrong_with_it_stands_below_the_table(tmp_path):
     assert "Warnings" not in render([write(tmp_path / "calm", summary("memit"))], tmp_path / "README.md")
 
 
+@pytest.mark.parametrize(
+    ("shares", "shown"), [([0.5], "0.50"), ([0.5, 0.6], "0.50 / 0.60"), ([0.5, 0.6, 0.7, 0.7, 0.9], "0.50 / 0.70 / 0.90")]
+)
+def test_targets_that_were_verified_are_shown_by_attempt(tmp_path, shares, shown):
+    one = summary("mixsd", diagnostics={"mixing": {"lam_answer": 0.1, "verified_by_attempt": shares}})
+    page = render([write(tmp_path / "run", one, base())], tmp_path / "README.md")
+    table = page.split("### Diagnostics")[1]
+    assert "| method | lambda, answer | verified after 1 / 3 / all |" in table and f"| mixsd | 0.1 | {shown} |" in table
+
+
 def test_rows_of_one_method_are_told_apart_by_their_options():
     cells = [summary("mixsd", str(i), options={"lam": lam, "steps": 9}) for i, lam in enumerate((0.5, 0.7))]
     assert sorted(r["label"] for r in rows([*cells, summary("sft", options={"steps": 3})])) == [
