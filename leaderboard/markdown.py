@@ -75,8 +75,10 @@ PARTIAL = "‡ the score leaves out what was not measured."
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
     """The page for ``run_paths`` as it should be written to ``output``, from where the links to the records lead.
 
-    Cells that differ by their seed only make one row. Cells of different models, chat templates, corpora, slices, regimes,
-    (sets of) seeds, task data or retention limits get separate tables. ``command`` is quoted as the way to make the page again.
+    Cells that differ by their seed only make one row. Of cells that differ by what was measured beside the scores only
+    (diagnostics, points of a curve, repeated injections) the fullest stands, and the page names the others. Cells of different
+    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data or retention limits get separate tables.
+    ``command`` is quoted as the way to make the page again.
 
     Raises:
         RecordError: no run, a path that is no readable run, or cells of one table that cannot be compared.
@@ -98,7 +100,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
             tables[key] = items(path, summary)
     sections: dict[str, list[dict[str, Any]]] = {}
     headers: dict[str, dict[str, Any]] = {}
-    for group in _by_seed(cells.values()):
+    apart: dict[str, list[str]] = {}
+    for group, again in _by_seed(cells.values()):
         summary = group[0]["summary"]
         if len(group) > 1:
             keys = [cell["summary"]["key"] for cell in group]
@@ -108,13 +111,14 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         name = json.dumps(where, sort_keys=True)
         headers[name] = where
         sections.setdefault(name, []).append(summary)
+        apart.setdefault(name, []).extend(cell["summary"]["key"] for cell in again)
     parts = ["# Leaderboard"]
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
     definitions = DEFINITIONS
     for name, summaries in sections.items():
-        parts += _section(headers[name], summaries, links, tables)
+        parts += _section(headers[name], summaries, links, tables, apart[name])
     if any(axis in (s.get("metrics") or {}) for summaries in sections.values() for s in summaries for axis in MORE_AXES):
         definitions += MORE_DEFINITIONS
     if any(isinstance(where["seed"], list) for where in headers.values()):
@@ -122,9 +126,10 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     return "\n\n".join([*parts, "## What the columns mean", definitions]) + "\n"
 
 
-def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The cells, together where they differ by their seed (and so by the facts that it chose) only. Where one seed has two
-    such cells, of other facts under one name, nobody knows which belongs to which, so each stays alone."""
+def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """The cells, together where they differ by their seed (and so by the facts that it chose) only; and those that measured
+    one of them again. Where one seed has two cells, of other facts under one name, nobody knows which belongs to which, so each
+    stays alone."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         summary = cell["summary"]
@@ -132,9 +137,30 @@ def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         identity = [same, cell["run"], cell["data"], summary["method"], without_seed(summary.get("options"))]
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     for group in groups.values():
-        group.sort(key=lambda cell: cell["summary"]["seed"])
-        clear = len({cell["summary"]["seed"] for cell in group}) == len(group)
-        yield from [group] if clear else [[cell] for cell in group]
+        kept = _fullest(group)
+        kept.sort(key=lambda cell: cell["summary"]["seed"])
+        again = [cell for cell in group if cell not in kept]
+        clear = len({cell["summary"]["seed"] for cell in kept}) == len(kept)
+        for together in [kept] if clear else [[cell] for cell in kept]:
+            yield together, again
+            again = []
+
+
+def _fullest(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of cells of one seed, facts and versions, the first of those that measured most beside the scores."""
+
+    def measured(cell: dict[str, Any]) -> tuple[bool, int]:
+        summary = cell["summary"]
+        beside = [name for name in ("curve", "inject_seconds") if summary.get(name)]
+        return summary.get("status") != "failed", len(beside) + len(summary.get("diagnostics") or ())
+
+    same: dict[str, list[dict[str, Any]]] = {}
+    for cell in group:
+        summary = cell["summary"]
+        # records from before versions were stored are the same where their scores are
+        identity = [summary["seed"], summary["corpus"].get("hash"), summary.get("versions") or summary.get("metrics")]
+        same.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
+    return [max(cells, key=measured) for cells in same.values()]
 
 
 def _section(
@@ -142,6 +168,7 @@ def _section(
     summaries: Sequence[Mapping[str, Any]],
     links: Links,
     tables: Mapping[str, pandas.DataFrame | None],
+    again: Sequence[str],
 ) -> list[str]:
     scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
@@ -155,7 +182,11 @@ def _section(
         _main_table(ranked, links, verdicts),
         *_detectable(verdicts),
     ]
-    if notes := _notes(ranked, summaries, verdicts):
+    notes = _notes(ranked, summaries, verdicts)
+    if again:
+        left = ", ".join(f"[{escape(key)}]({links[key][0][1]})" for key in again)
+        notes.append(f"Left out, since a row's cell was measured again with less or nothing more beside its scores: {left}.")
+    if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     if told := [f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]]:
         parts += ["Warnings:", "\n".join(told)]

@@ -279,6 +279,29 @@ def test_seeds_under_other_conditions_are_not_pooled(tmp_path, changes):
     assert page.count("\n## tiny") == 2 and "(seeds" not in page and SEEDS not in page
 
 
+@pytest.mark.parametrize(
+    "more", [{"diagnostics": {"drift": {"kl": 0.5}}}, {"curve": [{"facts": 2, "metrics": {}, "retention": {}}]}]
+)
+@pytest.mark.parametrize("versions", [{}, {"versions": {"scoring": 4, "method": 1}}], ids=["older", "versions"])
+def test_a_cell_that_was_measured_again_is_no_second_row(tmp_path, more, versions):
+    zero, tables = seeded(0, range(20), GOOD, **versions)
+    fuller = {**zero, **more, "key": "fuller"}
+    runs = [
+        write(tmp_path / str(i), cell)
+        for i, cell in enumerate([(zero, tables), (fuller, tables), seeded(1, range(20), GOOD, **versions)])
+    ]
+    page = render(runs, tmp_path / "README.md")
+    seeds = "(seeds [0](1/cells/fuller/summary.json), [1](2/cells/mixsd-1/summary.json))"
+    assert page.count("\n## tiny") == 1 and f"| mixsd {seeds}" in page, "pooled, with the fuller one"
+    left = "less or nothing more beside its scores: [mixsd-0](0/cells/mixsd-0/summary.json)."
+    assert left in page
+    alone = render(runs[:2], tmp_path / "README.md")
+    assert line(alone, "mixsd").startswith("| [mixsd](1/cells/fuller/summary.json)") and left in alone
+    assert "### Diagnostics" in alone or "### Curve" in alone
+    other = {**zero, "key": "other", "versions": {"scoring": 5, "method": 1}}
+    assert "(seeds" not in render([*runs, write(tmp_path / "other", (other, tables))], tmp_path / "README.md")
+
+
 def test_two_cells_of_one_seed_stay_apart(tmp_path):
     other, tables = seeded(0, range(20), GOOD)
     other = {**other, "key": "other", "corpus": {**other["corpus"], "hash": "f" * 16}}
