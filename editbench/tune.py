@@ -303,7 +303,7 @@ class Tuned:
             )
 
     def check_model(self, model: LanguageModel) -> None:
-        """Makes sure that ``model`` has the weights that were tuned on.
+        """Makes sure that ``model`` has the weights and the precision that were tuned on.
 
         Raises:
             RecordError: it has others.
@@ -314,6 +314,8 @@ class Tuned:
                 f"{self.folder} was tuned on {there['name']} with weights {there['hash']}; those of {model.name} are {now}. "
                 f"{AGAIN}"
             )
+        if there["precision"] != model.precision:
+            raise RecordError(f"{self.folder} was tuned in {there['precision']}, not in {model.precision}. {AGAIN}")
 
 
 AGAIN = "Tune again, or leave --tuned out."
