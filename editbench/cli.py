@@ -238,10 +238,10 @@ def _run(
     with _open_run(plan, runner.identity(config), output) as store:
         if not as_json:
             console.say(
-                f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {config.model}, "
+                f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {conditions['model']}, "
                 f"methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks. Record: {store.path}"
             )
-        handle = load_handle(config.model, config.precision, config.layout)
+        handle = load_handle(conditions["model"], config.precision, config.layout)  # its name in the tables, as it was typed
         if chosen:
             chosen.check_model(handle)
         summaries = runner.run(plan, handle, store, tools.tell_cell)
@@ -258,14 +258,18 @@ def _run(
 def _plan(
     names: tuple[str, ...], options: dict[str, dict[str, str]], tasks: str, task_data: list[str], **conditions: Any
 ) -> Any:
-    """The checked plan of ``names`` and the baselines; what was left out is told."""
+    """The checked plan of ``names`` and the baselines, with local files by their whole paths; what was left out is told."""
     from editbench import console, registry
+    from editbench.aliases import ALIASES
 
     corpus = conditions["corpus"]
     registry.check("corpora", corpus)
     if conditions["regime"] == "single" and tasks == "default":
         tasks = "none"
         console.say("Regime single: each fact has a model of its own, so retention tasks are not asked.")
+    conditions["model"] = tools.whole_path(conditions["model"]) if conditions["model"] not in ALIASES else conditions["model"]
+    if registry.get("corpora", corpus).needs_data:  # of others it is no path
+        conditions["data"] = tools.whole_path(conditions["data"])
     local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
     chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -225,6 +226,12 @@ def load_handle(model: str, precision: str, layout: dict[str, str]) -> Any:
     if layout:
         handle.layout  # noqa: B018 - derived on first use, and a wrong name is better told now
     return handle
+
+
+def whole_path(text: str | None) -> str | None:
+    """``text``, where it names a local file or folder as its absolute path: a record must not depend on where it was made.
+    Links are left as they are, since what they lead to may have another ending."""
+    return os.path.abspath(Path(text).expanduser()) if text and Path(text).expanduser().exists() else text
 
 
 def pairs(texts: list[str], flag: str) -> dict[str, str]:

@@ -89,6 +89,18 @@ def test_an_honest_run_passes_and_every_cell_comes_out_again(here):
     assert said.code == 0 and "Nothing differs." in said.out and "computed anew" not in said.out
 
 
+def test_local_files_are_found_from_any_folder(here, model, monkeypatch):
+    shutil.copytree(model, here / "tiny")
+    said = editbench(*COMPARE[:-2], "elsewhere", "--model", "tiny")
+    assert said.code == 0 and "model tiny" in said.err, said.err
+    config = json.loads((here / "elsewhere" / "run.json").read_text())["config"]
+    assert (config["model"], config["data"]) == (str(here / "tiny"), str(here / "facts.jsonl"))
+    assert "## tiny · local" in (here / "elsewhere" / "README.md").read_text(), "its name is the one that was typed"
+    monkeypatch.chdir(here.parent)
+    said = editbench("verify", here / "elsewhere", "--rerun", 1)
+    assert said.code == 0 and "Nothing differs." in said.out, said.out + said.err
+
+
 def test_the_draw_of_cells_is_seeded(here):
     drawn = {seed: verify("--seed", seed)[1]["rerun"] for seed in (0, 1, 2, 3)}
     assert all(len(keys) == 1 for keys in drawn.values()) and len({keys[0] for keys in drawn.values()}) > 1
