@@ -267,7 +267,8 @@ def _plan(
     if conditions["regime"] == "single" and tasks == "default":
         tasks = "none"
         console.say("Regime single: each fact has a model of its own, so retention tasks are not asked.")
-    conditions["model"] = tools.whole_path(conditions["model"]) if conditions["model"] not in ALIASES else conditions["model"]
+    if conditions["model"] not in ALIASES:
+        conditions["model"] = tools.whole_path(conditions["model"])
     if registry.get("corpora", corpus).needs_data:  # of others it is no path
         conditions["data"] = tools.whole_path(conditions["data"])
     local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
