@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -267,10 +268,6 @@ def _plan(
     if conditions["regime"] == "single" and tasks == "default":
         tasks = "none"
         console.say("Regime single: each fact has a model of its own, so retention tasks are not asked.")
-    if conditions["model"] not in ALIASES:
-        conditions["model"] = tools.whole_path(conditions["model"])
-    if registry.get("corpora", corpus).needs_data:  # of others it is no path
-        conditions["data"] = tools.whole_path(conditions["data"])
     local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
     chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
 
@@ -283,7 +280,11 @@ def _plan(
     if plan.left_out:
         left = f"{len(plan.left_out)} records or probes of {corpus}"
         console.say(f"{left} cannot be used and were left out; the first: {plan.left_out[0]}")
-    return plan
+    # only now, so that errors name a file as it was typed
+    whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
+    if registry.get("corpora", corpus).needs_data:  # of others it is no path
+        whole["data"] = tools.whole_path(config.data)
+    return replace(plan, config=replace(config, **whole))
 
 
 @contextmanager
