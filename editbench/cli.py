@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -238,10 +239,10 @@ def _run(
     with _open_run(plan, runner.identity(config), output) as store:
         if not as_json:
             console.say(
-                f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {config.model}, "
+                f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {conditions['model']}, "
                 f"methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks. Record: {store.path}"
             )
-        handle = load_handle(config.model, config.precision, config.layout)
+        handle = load_handle(conditions["model"], config.precision, config.layout)  # its name in the tables, as it was typed
         if chosen:
             chosen.check_model(handle)
         summaries = runner.run(plan, handle, store, tools.tell_cell)
@@ -258,8 +259,9 @@ def _run(
 def _plan(
     names: tuple[str, ...], options: dict[str, dict[str, str]], tasks: str, task_data: list[str], **conditions: Any
 ) -> Any:
-    """The checked plan of ``names`` and the baselines; what was left out is told."""
+    """The checked plan of ``names`` and the baselines, with local files by their whole paths; what was left out is told."""
     from editbench import console, registry
+    from editbench.aliases import ALIASES
 
     corpus = conditions["corpus"]
     registry.check("corpora", corpus)
@@ -278,7 +280,11 @@ def _plan(
     if plan.left_out:
         left = f"{len(plan.left_out)} records or probes of {corpus}"
         console.say(f"{left} cannot be used and were left out; the first: {plan.left_out[0]}")
-    return plan
+    # only now, so that errors name a file as it was typed
+    whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
+    if registry.get("corpora", corpus).needs_data:  # of others it is no path
+        whole["data"] = tools.whole_path(config.data)
+    return replace(plan, config=replace(config, **whole))
 
 
 @contextmanager

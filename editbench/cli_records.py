@@ -55,10 +55,11 @@ def verify(
     """Recompute a run's numbers from its records, and some of its cells from nothing; exit 1 where something differs."""
     from editbench import console, progress
     from editbench import verify as checking
+    from editbench.leaderboard.markdown import render
     from editbench.records import jsonable
 
     with progress.reporting(console.reporter()):
-        report = checking.verify(run, rerun, seed, load_handle, tell_cell)
+        report = checking.verify(run, rerun, seed, load_handle, tell_cell, lambda run: render([run], run / "README.md"))
     if as_json:
         print(json.dumps(jsonable(report), indent=2))
     else:
@@ -96,15 +97,18 @@ def plot(
 def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench import console
     from editbench.leaderboard import details
-    from editbench.leaderboard.comparisons import RETENTION, items, judge
-    from editbench.leaderboard.rows import diagnostics, rivals, rows, setting
+    from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, items, judge
+    from editbench.leaderboard.rows import diagnostics, has, rivals, rows, setting
     from editbench.records import jsonable
 
     ranked = rows(summaries)
     found = {summary["key"]: items(folder, summary) for summary in summaries}
     verdicts = {part: judge(rivals(ranked), found, part) for part in ("generation", RETENTION)}
     if as_json:
-        print(json.dumps(jsonable({"run": str(folder), "rows": ranked, "comparisons": verdicts}), indent=2))
+        scored = {name: [s for s in summaries if has(s, name)] for name in PROTOCOLS if name != "generation"}
+        others = {name: rows(found, name) for name, found in scored.items() if found}
+        whole = {"run": str(folder), "rows": ranked, "comparisons": verdicts, "protocols": others}
+        print(json.dumps(jsonable(whole), indent=2))
         return
     one = setting(summaries[0])
     about = (
@@ -125,11 +129,8 @@ def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) ->
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
-    for summary in summaries:
-        for warning in summary.get("edit", {}).get("warnings", ()):
-            console.say(f"{summary['method']}: {warning}")
-        if missed := summary.get("judge", {}).get("not_judged"):
-            console.say(f"{summary['method']}: {missed} answers were not judged; the last reason: {summary['judge']['reason']}")
+        for warning in row["warnings"]:
+            console.say(f"{row['method']}: {warning}")
 
 
 def _print_texts(

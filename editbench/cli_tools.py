@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ CorpusName = Annotated[str, typer.Option("--corpus", help="See 'editbench list c
 Data = Annotated[str | None, typer.Option(help="File, hub id or URL for a corpus that is not built in.")]
 Count = Annotated[int, typer.Option("-n", help="Facts to inject.")]
 Tasks = Annotated[str, typer.Option(help="Retention tasks: default, none, names of lm-eval or PATH.yaml, between commas.")]
-Limit = Annotated[int | None, typer.Option(help="Items per retention task, drawn by the seed; 0 for all.")]
+Limit = Annotated[int | None, typer.Option(help="Items per retention task, of a group per member, by the seed; 0 for all.")]
 TaskData = Annotated[list[str], typer.Option(metavar="TASK=PATH", help="Local data of a standard task.")]
 Regime = Annotated[
     str, typer.Option(help="Facts arrive all at once (batch), some at a time (sequential:CHUNK), or each alone (single).")
@@ -225,6 +226,12 @@ def load_handle(model: str, precision: str, layout: dict[str, str]) -> Any:
     if layout:
         handle.layout  # noqa: B018 - derived on first use, and a wrong name is better told now
     return handle
+
+
+def whole_path(text: str | None) -> str | None:
+    """``text``, where it names a local file or folder as its absolute path: a record must not depend on where it was made.
+    Links are left as they are, since what they lead to may have another ending."""
+    return os.path.abspath(Path(text).expanduser()) if text and Path(text).expanduser().exists() else text
 
 
 def pairs(texts: list[str], flag: str) -> dict[str, str]:

@@ -8,6 +8,7 @@
     RUN/cells/<key>/edit_records.parquet             what the edit noted on its facts
     RUN/cells/<key>/curve_{probes,samples}.parquet   rows of the points of a curve but the last, with their ``facts``
     RUN/cases.json                     the facts and their probes
+    RUN/cells.json                     {method: key}: the cells that are the run's; others beside them are older or foreign
 
 A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whole. JSON has no NaN: null stands for it.
 
@@ -17,6 +18,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "tasks": {task: hash of its data},
+     "versions": {"scoring": int, "method": int},                                  with what stands here, all that key is of
      "regime": "batch" | "single" | "sequential:CHUNK", "seed": int, "limit": int | null,
      "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
@@ -37,7 +39,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 documents that scored at least 0.5 before and less after, and the other way.
 A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``. The hash of the model is
 that of its weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables``
-and ``digest`` were stored are read all the same.
+and ``digest`` were stored are read all the same, and all cells of a folder from before it had a ``cells.json``.
 """
 
 from __future__ import annotations
@@ -143,11 +145,22 @@ class RunStore:
         """Where the record of the cell is, or will be."""
         return summary_path(self.path, key)
 
+    def claim(self, keys: Mapping[str, str]) -> None:
+        """Note the cells that are the run's (method -> key), done or not; what a method had before is so no longer.
+
+        Raises:
+            RecordError: ``cells.json`` is corrupt or cannot be written.
+        """
+        own = _own_cells(self.path)
+        if own is None or own != own | keys:
+            with _in_plain_words(self.path):
+                write_json_atomic(self.path / "cells.json", (own or {}) | keys)
+
     def read_summary(self, key: str) -> dict[str, Any]:
         """The summary of a finished cell.
 
         Raises:
-            RecordError: it is missing, corrupt or of another cell; names the file.
+            RecordError: it is missing, corrupt, changed after it was written or of another cell; names the file.
         """
         return _read_summary(self.summary_path(key))
 
@@ -189,7 +202,7 @@ class RunStore:
         return final / "summary.json"
 
     def summaries(self) -> list[dict[str, Any]]:
-        """All finished cells, in the order of ``config["methods"]``, methods that it does not name after them."""
+        """All finished cells of the run, in the order of ``config["methods"]``, methods that it does not name after them."""
         return _summaries(self.path, self.config)
 
     def _take_lock(self) -> None:
@@ -230,11 +243,13 @@ class RunStore:
         )
 
 
-def load_run(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def load_run(path: str | Path, altered: bool = False) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The configuration and the finished cells of a run, read only; takes no lock, so a running one may be read.
 
+    ``altered``: also those that were changed after they were written, for who says so.
+
     Raises:
-        RecordError: no such folder, not a run folder, a corrupt file, or no finished cell yet.
+        RecordError: no such folder, not a run folder, a corrupt or changed file, or no finished cell yet.
     """
     path = Path(path)
     with _in_plain_words(path):
@@ -243,10 +258,17 @@ def load_run(path: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if not (path / "run.json").is_file():
             raise RecordError(f"{path} is not a run folder: it has no run.json.")
         config = _read_run(path / "run.json")
-        summaries = _summaries(path, config)
+        summaries = _summaries(path, config, altered)
     if not summaries:
         raise RecordError(f"{path} has no finished cell yet. Run the same 'editbench compare' command again to resume it.")
     return config, summaries
+
+
+def strangers(path: str | Path) -> list[str]:
+    """Keys of the cells that lie in the run folder and are not the run's, so that nothing reads them."""
+    path = Path(path)
+    own = _own_cells(path)
+    return [] if own is None else [file.parent.name for file in _cell_files(path) if file.parent.name not in own.values()]
 
 
 def read_table(path: str | Path, key: str, name: str) -> pandas.DataFrame:
@@ -383,11 +405,22 @@ def visible(text: str) -> str:
 _ABSENT = object()
 
 
-def _summaries(path: Path, config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = [_read_summary(file) for file in sorted((path / "cells").glob("[!.]*/summary.json"))]
+def _summaries(path: Path, config: Mapping[str, Any], altered: bool = False) -> list[dict[str, Any]]:
+    apart = strangers(path)
+    found = [_read_summary(file, altered) for file in _cell_files(path) if file.parent.name not in apart]
     methods = [m.get("method", m.get("name")) if isinstance(m, Mapping) else m for m in config.get("methods") or ()]
     order = {name: methods.index(name) for name in methods}
     return sorted(found, key=lambda s: order.get(s["method"], len(methods)))
+
+
+def _cell_files(path: Path) -> list[Path]:
+    return sorted((path / "cells").glob("[!.]*/summary.json"))
+
+
+def _own_cells(path: Path) -> dict[str, str] | None:
+    """``cells.json``: method -> key; ``None`` where a folder is from before it was written."""
+    file = path / "cells.json"
+    return _read_json(file, hint=" Delete it and run the same command again.") if file.exists() else None
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -399,14 +432,27 @@ def _read_run(path: Path) -> dict[str, Any]:
     return found["config"]
 
 
-def _read_summary(path: Path) -> dict[str, Any]:
-    found = _read_json(path, hint=" Delete its folder and run again to redo the cell.")
+def alteration(summary: Mapping[str, Any]) -> str | None:
+    """How a summary is not as it was written, by its digest; ``None`` where it is, or is from before there were digests."""
+    if "digest" in summary:
+        same = summary["digest"] == digest({name: value for name, value in summary.items() if name != "digest"})
+        return None if same else "it was changed after it was written"
+    made = summary.get("environment")
+    # the code's digest and the summary's own are stored since the same day
+    return "it was taken out" if isinstance(made, Mapping) and "code" in made else None
+
+
+def _read_summary(path: Path, altered: bool = False) -> dict[str, Any]:
+    hint = " Delete its folder and run again to redo the cell."
+    found = _read_json(path, hint=hint)
     if found.get("schema") != SCHEMA:
         raise RecordError(
             f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Delete its folder and run again."
         )
     if found.get("key") != path.parent.name or not isinstance(found.get("method"), str):
         raise RecordError(f"{path} is not the record of cell {path.parent.name}. Delete its folder and run again.")
+    if not altered and (how := alteration(found)):
+        raise RecordError(f"{path} is corrupt: digest: {how}.{hint}")
     return found
 
 

@@ -179,8 +179,10 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
     _check_same(the_plan, store, weights, model.precision, template)
     base = _Baseline(the_plan, model, weights)
     summaries = []
+    keys = {name: cell_key(the_plan, name, m, weights, model.precision, template) for name, m in the_plan.methods.items()}
+    store.claim(keys)
     for name, method in the_plan.methods.items():
-        key = cell_key(the_plan, name, method, weights, model.precision, template)
+        key = keys[name]
         if store.done(key) and (found := store.read_summary(key))["status"] != "failed":
             on_cell(name, "kept")
             summaries.append(found)
@@ -198,6 +200,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "regime": config.regime,
             "seed": config.seed,
             "limit": config.limit,
+            "versions": {"scoring": SCORING, "method": method.version},
             **({"judge": {"model": config.judge_model}} if config.judge else {}),
             "environment": {**environment(), "code": code_digest(), "threads": torch.get_num_threads(),
                             "device": model.device.type},
@@ -268,13 +271,26 @@ def cell_key(
     the_plan: Plan, name: str, method: Method, weights: str, precision: str, template: str | None = None
 ) -> str:
     """The name of a cell: its method, and the hash of all that can change its numbers."""
-    config = the_plan.config
+    summary = {
+        "method": name, "options": method.options(), "versions": {"scoring": SCORING, "method": method.version},
+        "model": {"hash": weights, "precision": precision, "chat_template": template},
+        "corpus": {"hash": the_plan.slice_hash}, "tasks": the_plan.task_digests,
+        **{what: getattr(the_plan.config, what) for what in ("regime", "seed", "limit")},
+    }  # fmt: skip
+    return key_of(summary, identity(the_plan.config))
+
+
+def key_of(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The key of the cell of ``summary`` in a run whose ``run.json`` has ``config``."""
+    name, versions, model = summary["method"], summary["versions"], summary["model"]
+    tasks, diagnostics, curve, judge, layout = map(config.get, ("tasks", "diagnostics", "curve", "judge", "layout"))
     identity = [
-        SCORING, name, method.version, method.options(), weights, precision, the_plan.slice_hash, config.regime,
-        config.seed, list(config.tasks), the_plan.task_digests, config.limit,
-        *([list(config.diagnostics)] if config.diagnostics else []), *([list(config.curve)] if config.curve else []),
-        *([{"judge": config.judge, "model": config.judge_model}] if config.judge else []),
-        *([{"chat template": template}] if template else []), *([{"layout": dict(config.layout)}] if config.layout else []),
+        versions["scoring"], name, versions["method"], summary["options"], model["hash"], model["precision"],
+        summary["corpus"]["hash"], summary["regime"], summary["seed"], list(tasks), summary["tasks"], summary["limit"],
+        *([list(diagnostics)] if diagnostics else []), *([list(curve)] if curve else []),
+        *([{"judge": judge, "model": config["judge_model"]}] if judge else []),
+        *([{"chat template": model["chat_template"]}] if model["chat_template"] else []),
+        *([{"layout": dict(layout)}] if layout else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -503,7 +519,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
         except (EditbenchError, OSError):
             if fresh and not any((path / "cells").glob("*/summary.json")):
                 with suppress(OSError):
-                    for name in ("cases.json", "run.json", ".lock"):
+                    for name in ("cases.json", "cells.json", "run.json", ".lock"):
                         (path / name).unlink(missing_ok=True)
                     (path / "cells").rmdir()
                     for folder in made:

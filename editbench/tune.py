@@ -163,6 +163,7 @@ def _tried(
         options = {key: _short(value) for key, value in asked.params.items()} if asked else _defaults(cls)
         built = cls.from_options(method, {"seed": seed, **options})
         cell = runner.cell_key(plan, name, built, weights, model.precision, runner.template_digest(model))
+        store.claim({name: cell})
         if store.done(cell):  # a failed one, too: tried again it might not fail, and other trials would follow
             summary = store.read_summary(cell)
             on_cell(name, "kept")
@@ -302,7 +303,7 @@ class Tuned:
             )
 
     def check_model(self, model: LanguageModel) -> None:
-        """Makes sure that ``model`` has the weights that were tuned on.
+        """Makes sure that ``model`` has the weights and the precision that were tuned on.
 
         Raises:
             RecordError: it has others.
@@ -313,6 +314,8 @@ class Tuned:
                 f"{self.folder} was tuned on {there['name']} with weights {there['hash']}; those of {model.name} are {now}. "
                 f"{AGAIN}"
             )
+        if there["precision"] != model.precision:
+            raise RecordError(f"{self.folder} was tuned in {there['precision']}, not in {model.precision}. {AGAIN}")
 
 
 AGAIN = "Tune again, or leave --tuned out."

@@ -1,7 +1,9 @@
 """Whether a stored run says the truth: its numbers computed again from its rows, and some of its cells from nothing.
 
-From the rows: every metric and every retention score with its interval, also at the points of a curve, at most ``CLOSE``
-apart; that each row quotes the base's record as it is; the digests of tables and summaries. From nothing: a cell drawn at
+From the rows: the scores of the probes by their texts and log-probabilities (what a tokenizer or a task's own code scored is
+taken as it stands); every metric and every retention score with its interval, also at the points of a curve, at most ``CLOSE``
+apart; that each row quotes the base's record as it is; the digests of tables and summaries; the key of each cell, which is the
+hash of its options and conditions; the tables of ``README.md``. From nothing: a cell drawn at
 random is injected and asked again in a folder and a cache of its own, and each of its rows must come out the same: texts and
 scores equal, log-probabilities at most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds,
 memory and diagnostics are measurements that nothing recomputes, and a judge is not asked again: its verdicts drift, and each
@@ -18,13 +20,24 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from editbench import registry, runner
 from editbench.errors import OptionError, RecordError
-from editbench.records import RunStore, jsonable, load_run, read_cases, read_rows, summary_path, table_path
+from editbench.records import (
+    RunStore,
+    alteration,
+    jsonable,
+    load_run,
+    read_cases,
+    read_rows,
+    strangers,
+    summary_path,
+    table_path,
+)
 from editbench.regimes import Point
 from editbench.types import Case, digest
 
@@ -69,11 +82,12 @@ def verify(
     seed: int,
     load: Callable[[str, str, Mapping[str, str]], Any],
     on_cell: Callable[[str, str], None],
+    page: Callable[[Path], str],
 ) -> Report:
     """Checks all cells of ``run`` by their rows, and ``rerun`` of them, drawn by ``seed``, by computing them anew.
 
     ``load(model, precision, layout)`` gives the model; it is called only where something is computed anew, as is
-    ``on_cell(method, state)`` of ``runner.run``.
+    ``on_cell(method, state)`` of ``runner.run``. ``page(run)`` is the ``README.md`` that the records give.
 
     Raises:
         RecordError: no readable run.
@@ -82,7 +96,7 @@ def verify(
     """
     if rerun < 0:
         raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
-    config, summaries = load_run(run)
+    config, summaries = load_run(run, altered=True)
     report = Report(cells=len(summaries))
     for summary in summaries:
         if lacking := next((name for name, kind in PARTS.items() if not isinstance(summary.get(name), kind)), None):
@@ -90,17 +104,23 @@ def verify(
     base = next((s for s in summaries if s["method"] == "base" and s["status"] != "failed"), None)
     if missing := [name for name in config.get("methods", ()) if name not in {s["method"] for s in summaries}]:
         report.notes.append(f"{', '.join(missing)}: no record; the run was not finished, or it was taken away.")
+    if others := strangers(run):
+        report.notes.append(f"{', '.join(others)}: not of this run, and read by nothing; older cells, or copied here.")
     _note_code(summaries, report)
-    cases = digest(read_cases(run))[:16]
+    facts = read_cases(run)
+    cases = digest(facts)[:16]
     for summary in summaries:
         if summary["corpus"].get("hash") != cases:
             report.differ(summary["key"], "hash of cases.json", summary["corpus"].get("hash"), cases)
         try:
             _check_digests(run, summary, report)
+            _check_key(summary, config, report)
             if summary["status"] != "failed":
-                _check_numbers(run, summary, base, report)
+                _check_numbers(run, summary, base, [Case.from_dict(case) for case in facts], report)
         except RecordError as error:
             report.differ(summary["key"], str(error), None, None)
+    if not report.differences:
+        _check_page(run, page, summaries, report)
     done = [summary for summary in summaries if summary["status"] != "failed"]
     if chosen := random.Random(seed).sample(done, min(rerun, len(done))):
         _rerun(run, config, chosen, load, on_cell, report)
@@ -118,18 +138,17 @@ def _note_code(summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
         if "digest" not in summary:
             why = "from before digests were stored: a changed text is noticed only by computing anew"
             reasons.setdefault(why, []).append(summary["method"])
+        elif "versions" not in summary:
+            why = "from before versions were stored: whether the key is that of the options cannot be said"
+            reasons.setdefault(why, []).append(summary["method"])
     report.notes += [f"{', '.join(methods)}: {reason}." for reason, methods in reasons.items()]
 
 
 def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> None:
     """The summary and the tables are those that were written."""
     key = summary["key"]
-    if "digest" in summary:
-        found = digest({name: value for name, value in summary.items() if name != "digest"})
-        if found != summary["digest"]:
-            report.differ(key, "digest of summary.json: it was changed after it was written", summary["digest"], found)
-    elif "code" in summary.get("environment", {}):  # both are stored since the same day
-        report.differ(key, "digest of summary.json: it was taken out", None, None)
+    if how := alteration(summary):
+        report.differ(key, f"digest of summary.json: {how}", summary.get("digest"), None)
     for name, stored in summary.get("tables", {}).items():
         try:
             found = hashlib.sha256(table_path(run, key, name).read_bytes()).hexdigest()
@@ -139,16 +158,52 @@ def _check_digests(run: Path, summary: Mapping[str, Any], report: Report) -> Non
             report.differ(key, f"digest of {name}.parquet: it was changed after it was written", stored, found)
 
 
-def _check_numbers(run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, report: Report) -> None:
-    """The numbers of a cell are those of its rows, and its rows quote the base's record."""
+def _check_key(summary: Mapping[str, Any], config: Mapping[str, Any], report: Report) -> None:
+    """The key of a cell is that of what it says it was made with, and tuned is what the run was told is."""
+    if "versions" not in summary or alteration(summary):
+        return
+    try:
+        found = runner.key_of(summary, config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RecordError(f"The key of {summary['key']} cannot be computed ({type(error).__name__}: {error}).") from error
+    if found != summary["key"]:
+        report.differ(summary["key"], "key: not that of the options and conditions that stand there", summary["key"], found)
+    tuned = (config.get("tuned") or {}).get(summary["method"])
+    if (summary.get("tuned"), summary.get("tuning")) != (tuned is not None, tuned):
+        report.differ(summary["key"], "tuned: not what run.json says", summary.get("tuning"), tuned)
+
+
+def _check_page(run: Path, page: Callable[[Path], str], summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
+    """The tables of ``README.md`` are those of the records; of cells by other code that is only noted: so may the page be."""
+    file = run / "README.md"
+    if not file.is_file():
+        return
+    texts = (file.read_text(encoding="utf-8", errors="replace"), page(run))
+    stored, found = ([line for line in text.splitlines() if line.startswith("|")] for text in texts)
+    if stored == found:
+        return
+    odd = next((one, other) for one, other in zip_longest(stored, found) if one != other)
+    if all((s.get("environment") or {}).get("code") == runner.code_digest() for s in summaries):
+        report.differ(run.name, "README.md: its tables are not those of the records", *odd)
+    else:
+        report.notes.append(f"{file}: its tables are not those that this editbench makes of the records.")
+
+
+def _check_numbers(
+    run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, cases: Sequence[Case], report: Report
+) -> None:
+    """The numbers of a cell are those of its rows, the scores of its rows those of their texts, and the base is quoted."""
     key = summary["key"]
     rows = {name: read_rows(run, key, name) for name in PLACE}
     before = [{**row, "score": row.get("base_score", row["score"])} for row in rows["retention"]]
+    points = _points(run, summary, rows)
     try:
+        for asked in (*(point.probes for point in points[:-1]), rows["probes"]):
+            _check_scores(key, asked, cases, report)
         found = {
             "metrics": registry.get("eval", "metrics")(rows["probes"]),
             "retention": runner.retention_scores(rows["retention"], before),
-            "curve": _curve(run, summary, rows, before),
+            "curve": {f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, before)},
         }
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"The rows of {key} cannot be scored ({type(error).__name__}: {error}).") from error
@@ -166,10 +221,20 @@ def _check_numbers(run: Path, summary: Mapping[str, Any], base: Mapping[str, Any
                 report.differ(key, f"{name}, {_words(row, name)}: base_{quoted} is not that of {base['key']}", there, really)
 
 
-def _curve(
-    run: Path, summary: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]], base: list[dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """The points of ``summary["curve"]`` by their number of facts, from the rows of each; the last point's are ``rows``."""
+def _check_scores(key: str, rows: Sequence[Mapping[str, Any]], cases: Sequence[Case], report: Report) -> None:
+    """The scores of probes are those of their texts and log-probabilities; one difference a column, its first row named."""
+    again = registry.get("eval", "rescore")(rows, cases)
+    for column in dict.fromkeys(column for scores in again for column in scores):
+        known = [(row, new[column]) for row, new in zip(rows, again, strict=True) if column in row]
+        odd = [(row, score) for row, score in known if not _same(row[column], score)]
+        if odd:
+            row, score = odd[0]
+            where = f"{len(odd)} of {len(rows)} rows, the first {_words(row, 'probes')}"
+            report.differ(key, f"probes, {column}: not what the text gives in {where}", row[column], score)
+
+
+def _points(run: Path, summary: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]]) -> list[Point]:
+    """The points of ``summary["curve"]`` with the rows of each; the last point's are ``rows``."""
     counts = [at["facts"] for at in summary.get("curve") or ()]
     kept = {
         kind: read_rows(run, summary["key"], f"curve_{kind}") if f"curve_{kind}" in summary.get("tables", {}) else []
@@ -178,9 +243,7 @@ def _curve(
     points = [
         Point(count, *([row for row in asked if row["facts"] == count] for asked in kept.values())) for count in counts[:-1]
     ]
-    points += [Point(count, rows["probes"], rows["retention"]) for count in counts[-1:]]
-    cases = [Case.from_dict(case) for case in read_cases(run)]
-    return {f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, base)}
+    return points + [Point(count, rows["probes"], rows["retention"]) for count in counts[-1:]]
 
 
 def _compare(key: str, what: str, stored: Any, found: Any, report: Report) -> int:

@@ -4,6 +4,7 @@ BUILTINS = {
     "probes": "editbench.eval.probes:ask",
     "metrics": "editbench.eval.probes:metrics",
     "protocols": "editbench.eval.probes:PROTOCOLS",
+    "rescore": "editbench.eval.rescoring:rescore",
     "judge": "editbench.eval.judge:judge",
     "check-judge": "editbench.eval.judge:check_endpoint",
     "retention": "editbench.eval.retention:evaluate",

@@ -8,9 +8,8 @@ from typing import Any
 
 from editbench.errors import RecordError
 from editbench.leaderboard.plots import saved
-from editbench.leaderboard.rows import BASE
+from editbench.leaderboard.rows import mean_retention
 from editbench.records import load_run
-from editbench.stats import mean_ratio
 
 PANELS = ("efficacy", "generalization", "specificity", "retention")
 
@@ -61,9 +60,7 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
 def _value(at: Mapping[str, Any], name: str, method: str) -> tuple[float, float, float] | None:
     """Mean, and how far its interval reaches below and above (NaN where it has none)."""
     if name == "retention":
-        found = mean_ratio(at["retention"]).to_dict()
-        if method == BASE:  # 1 by definition
-            found |= {"low": None, "high": None}
+        found = mean_retention(method, at["retention"])
     else:
         found = (at["metrics"].get(name) or {}).get("generation")
     if not found or found["mean"] is None:

@@ -25,13 +25,15 @@ from editbench.leaderboard.rows import (
     axes_of,
     diagnostics,
     family,
+    has,
+    more,
     rivals,
     rows,
     setting,
-    under_generation,
 )
 from editbench.records import load_run, summary_path
 from editbench.stats import cells_text
+from editbench.types import digest
 
 DEFINITIONS = """\
 - **Efficacy**: share of facts whose rewrite prompt is answered with the target.
@@ -59,6 +61,11 @@ SEEDS = """
 - **Seeds**: means over the seeds. The intervals hold the spread of the cases (a case that several seeds drew is one) and that
   of the seeds' means. Few seeds tell little of their own spread: a shift between seeds that is larger than the standard error
   of one seed is not bounded by two or three. Bold speaks for the seeds that were run."""
+ABOUT_MORE = {
+    "generation": "Denial and reversion are asked of a third of the cases. Fluency in bits.",
+    "argmax": "Tokens: the share of the expected answer's tokens that are the most probable ones, or (EasyEdit) the base's.",
+    "likelihood": "CounterFact score: ROME's S, the harmonic mean of efficacy, generalization and specificity above.",
+}
 Links = dict[str, list[tuple[Any, str]]]
 """Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
@@ -68,8 +75,10 @@ PARTIAL = "‡ the score leaves out what was not measured."
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
     """The page for ``run_paths`` as it should be written to ``output``, from where the links to the records lead.
 
-    Cells that differ by their seed only make one row. Cells of different models, corpora, slices, regimes, (sets of) seeds or
-    retention limits get separate tables. ``command`` is quoted as the way to make the page again.
+    Cells that differ by their seed only make one row. Of cells that differ by what was measured beside the scores only
+    (diagnostics, points of a curve, repeated injections) the fullest stands, and the page names the others. Cells of different
+    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data or retention limits get separate tables.
+    ``command`` is quoted as the way to make the page again.
 
     Raises:
         RecordError: no run, a path that is no readable run, or cells of one table that cannot be compared.
@@ -91,7 +100,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
             tables[key] = items(path, summary)
     sections: dict[str, list[dict[str, Any]]] = {}
     headers: dict[str, dict[str, Any]] = {}
-    for group in _by_seed(cells.values()):
+    apart: dict[str, list[str]] = {}
+    for group, again in _by_seed(cells.values()):
         summary = group[0]["summary"]
         if len(group) > 1:
             keys = [cell["summary"]["key"] for cell in group]
@@ -101,13 +111,14 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         name = json.dumps(where, sort_keys=True)
         headers[name] = where
         sections.setdefault(name, []).append(summary)
+        apart.setdefault(name, []).extend(cell["summary"]["key"] for cell in again)
     parts = ["# Leaderboard"]
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
     definitions = DEFINITIONS
     for name, summaries in sections.items():
-        parts += _section(headers[name], summaries, links, tables)
+        parts += _section(headers[name], summaries, links, tables, apart[name])
     if any(axis in (s.get("metrics") or {}) for summaries in sections.values() for s in summaries for axis in MORE_AXES):
         definitions += MORE_DEFINITIONS
     if any(isinstance(where["seed"], list) for where in headers.values()):
@@ -115,9 +126,10 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     return "\n\n".join([*parts, "## What the columns mean", definitions]) + "\n"
 
 
-def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The cells, together where they differ by their seed (and so by the facts that it chose) only. Where one seed has two
-    such cells, of other facts under one name, nobody knows which belongs to which, so each stays alone."""
+def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """The cells, together where they differ by their seed (and so by the facts that it chose) only; and those that measured
+    one of them again. Where one seed has two cells, of other facts under one name, nobody knows which belongs to which, so each
+    stays alone."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         summary = cell["summary"]
@@ -125,9 +137,30 @@ def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         identity = [same, cell["run"], cell["data"], summary["method"], without_seed(summary.get("options"))]
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     for group in groups.values():
-        group.sort(key=lambda cell: cell["summary"]["seed"])
-        clear = len({cell["summary"]["seed"] for cell in group}) == len(group)
-        yield from [group] if clear else [[cell] for cell in group]
+        kept = _fullest(group)
+        kept.sort(key=lambda cell: cell["summary"]["seed"])
+        again = [cell for cell in group if cell not in kept]
+        clear = len({cell["summary"]["seed"] for cell in kept}) == len(kept)
+        for together in [kept] if clear else [[cell] for cell in kept]:
+            yield together, again
+            again = []
+
+
+def _fullest(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of cells of one seed, facts and versions, the first of those that measured most beside the scores."""
+
+    def measured(cell: dict[str, Any]) -> tuple[bool, int]:
+        summary = cell["summary"]
+        beside = [name for name in ("curve", "inject_seconds") if summary.get(name)]
+        return summary.get("status") != "failed", len(beside) + len(summary.get("diagnostics") or ())
+
+    same: dict[str, list[dict[str, Any]]] = {}
+    for cell in group:
+        summary = cell["summary"]
+        # records from before versions were stored are the same where their scores are
+        identity = [summary["seed"], summary["corpus"].get("hash"), summary.get("versions") or summary.get("metrics")]
+        same.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
+    return [max(cells, key=measured) for cells in same.values()]
 
 
 def _section(
@@ -135,8 +168,9 @@ def _section(
     summaries: Sequence[Mapping[str, Any]],
     links: Links,
     tables: Mapping[str, pandas.DataFrame | None],
+    again: Sequence[str],
 ) -> list[str]:
-    scored = {p: [s for s in summaries if _has(s, p)] for p in PROTOCOLS}
+    scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
     # Failed cells have no scores of any protocol; they stay visible in the headline table.
     ranked = rows([s for s in summaries if s in scored[protocol] or not s.get("metrics")], protocol)
@@ -144,25 +178,24 @@ def _section(
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
         "## {model} · {corpus} ({slice}, n = {n}) · {regime}".format(**{k: escape(v) for k, v in where.items()}),
-        _conditions(where, protocol),
+        _conditions(where, protocol, ranked),
         _main_table(ranked, links, verdicts),
         *_detectable(verdicts),
     ]
-    if notes := _notes(ranked, summaries, verdicts):
+    notes = _notes(ranked, summaries, verdicts)
+    if again:
+        left = ", ".join(f"[{escape(key)}]({links[key][0][1]})" for key in again)
+        notes.append(f"Left out, since a row's cell was measured again with less or nothing more beside its scores: {left}.")
+    if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
+    if told := [f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]]:
+        parts += ["Warnings:", "\n".join(told)]
     if any(r["retention"] for r in ranked):
         parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links, kept)]
         parts += _detectable(kept)
     if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
         parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
-    titles, texts = under_generation(summaries, list(labels))
-    if titles:
-        about = (
-            "None of it enters the score; definitions in `eval/DEFINITIONS.md`. Denial and reversion are asked of a third of "
-            "the cases. Fluency in bits."
-        )
-        table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
-        parts += ["### More under generation", about, table]
+    parts += _more(ranked, summaries, protocol, links)
     for other, question in PROTOCOLS.items():
         if other != protocol and scored[other]:
             second = rows(scored[other], other)
@@ -174,6 +207,7 @@ def _section(
                 "Not comparable with the table above, and ranked apart from it.",
                 _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second, found)] for r in second]),
                 *_detectable(found),
+                *_more(second, summaries, other, links),
             ]
     if verdicts.comparisons or kept.comparisons:
         about = f"### Every pair, protocol {protocol}: mean difference by case, and p adjusted by Holm in each table"
@@ -187,7 +221,7 @@ def _section(
     if found := details.costs(summaries, labels):
         about = "Seconds by phase; forward passes and tokens through the decoder layers while injecting; memory at its highest."
         parts += ["### Cost", about, _listing(found)]
-    left = [s["method"] for s in summaries if s.get("metrics") and not _has(s, protocol)]
+    left = [s["method"] for s in summaries if s.get("metrics") and not has(s, protocol)]
     return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])
 
 
@@ -195,8 +229,7 @@ def _listing(found: Sequence[Mapping[str, str]]) -> str:
     return _table(list(found[0]), [list(map(escape, row.values())) for row in found])
 
 
-def _conditions(where: Mapping[str, Any], protocol: str) -> str:
-    limit = where["limit"]
+def _conditions(where: Mapping[str, Any], protocol: str, ranked: Sequence[Mapping[str, Any]]) -> str:
     several = isinstance(where["seed"], list)
     hashes = where["corpus hash"] if several else [where["corpus hash"]]
     facts = [
@@ -204,11 +237,21 @@ def _conditions(where: Mapping[str, Any], protocol: str) -> str:
         f"protocol {protocol}",
         f"seeds {escape(', '.join(map(str, where['seed'])))}" if several else f"seed {escape(where['seed'])}",
         f"precision {escape(where['precision'])}",
-        "all retention samples" if limit is None else f"at most {escape(limit)} retention samples a task",
+        _samples(where["limit"], len(where["seed"]) if several else 1, ranked),
         f"model {escape(str(where['model hash'])[:12])}",
         f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
+        *([f"chat template {escape(where['chat template'][:12])}"] if where["chat template"] else []),
+        *([f"task data {digest(where['task data'])[:12]}"] if where["task data"] else []),
     ]
     return " · ".join(facts)
+
+
+def _samples(limit: int | None, seeds: int, ranked: Sequence[Mapping[str, Any]]) -> str:
+    """How many samples were asked. The limit is one for each member of a group of tasks: such a task has more."""
+    if limit is None:
+        return "all retention samples"
+    groups = any((found.get("n") or 0) > limit * seeds for r in ranked for found in r["retention"].values())
+    return f"at most {escape(limit)} retention samples a task{', of a group each member' * groups}"
 
 
 def _detectable(verdicts: Verdicts) -> list[str]:
@@ -271,6 +314,18 @@ def _kinds_table(
     header = ["Method", *(f"{escape(name)} (n = {escape(n)})" for name, n in sorted(numbers.items()))]
     body = [[_method(r, links), *(cells_text(scores[r["key"]].get(name)) for name in sorted(numbers))] for r in ranked]
     return _table(header, body)
+
+
+def _more(
+    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Links
+) -> list[str]:
+    """What else was measured under ``protocol``; nothing where nothing was."""
+    titles, texts = more(summaries, [r["key"] for r in ranked], protocol)
+    if not titles:
+        return []
+    about = f"None of it enters the score; definitions in `eval/DEFINITIONS.md`. {ABOUT_MORE[protocol]}"
+    table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
+    return [f"### More under {protocol}", about, table]
 
 
 def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
@@ -366,10 +421,6 @@ def escape(value: Any) -> str:
 def _link(target: Path, output: Path) -> str:
     relative = os.path.relpath(target.resolve(), Path(output).resolve().parent)
     return quote(Path(relative).as_posix(), safe="/.")
-
-
-def _has(summary: Mapping[str, Any], protocol: str) -> bool:
-    return any(protocol in axis for axis in (summary.get("metrics") or {}).values())
 
 
 def _tasks(summaries: Sequence[Mapping[str, Any]], like: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas
 
 from editbench.leaderboard.comparisons import RETENTION
+from editbench.leaderboard.rows import warnings
 from editbench.stats import clustered_mean, retained
 
 
@@ -45,6 +46,8 @@ def pooled(
         "work": {phase: _means([s.get("work") or {} for s in summaries], phase) for phase in first.get("work") or ()},
         "peak_memory_bytes": max(s.get("peak_memory_bytes") or 0 for s in summaries) or None,
         "peak_process_bytes": max(s.get("peak_process_bytes") or 0 for s in summaries) or None,
+        "edit": {"warnings": [f"seed {s['seed']}: {one}" for s in summaries for one in warnings(s)]},
+        "judge": {"model": (first.get("judge") or {}).get("model")},
         "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
         **{name: {} for name in ("diagnostics", "curve", "trajectory")},  # of one cell each: they are not pooled
     }

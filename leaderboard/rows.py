@@ -19,19 +19,33 @@ from editbench.stats import cells_text, mean_ratio, number
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
 """Metrics of the corpora that have such probes; not part of the score."""
-UNDER_GENERATION = {
-    "efficacy_exact": "Efficacy, exact ↑",
-    "generalization_exact": "Generalization, exact ↑",
-    "neighborhood_accuracy": "Neighbors right ↑",
-    "target_leak": "Target leaked ↓",
-    "distracted": "Distracted ↑",
-    "distracted_leak": "Leaked, distracted ↓",
-    "denial": "Denial ↓",
-    "reversion": "Reversion ↓",
-    "fluency": "Fluency ↑",
-    "consistency": "Consistency ↑",
+MORE = {
+    "generation": {
+        "efficacy_exact": "Efficacy, exact ↑",
+        "generalization_exact": "Generalization, exact ↑",
+        "portability_exact": "Portability, exact ↑",
+        "in_context_exact": "In-context, exact ↑",
+        "neighborhood_accuracy": "Neighbors right ↑",
+        "target_leak": "Target leaked ↓",
+        "distracted": "Distracted ↑",
+        "distracted_accuracy": "Right, distracted ↑",
+        "distracted_leak": "Leaked, distracted ↓",
+        "denial": "Denial ↓",
+        "reversion": "Reversion ↓",
+        "fluency": "Fluency ↑",
+        "consistency": "Consistency ↑",
+    },
+    "argmax": {
+        "efficacy_tokens": "Efficacy, tokens ↑",
+        "generalization_tokens": "Generalization, tokens ↑",
+        "specificity_tokens_rome": "Specificity, tokens (ROME) ↑",
+        "specificity_tokens_easyedit": "Specificity, tokens (EasyEdit) ↑",
+        "portability_tokens": "Portability, tokens ↑",
+        "in_context_tokens": "In-context, tokens ↑",
+    },
+    "likelihood": {"counterfact_score": "CounterFact score ↑"},
 }
-"""Metrics of a second table, not part of the score, and their titles."""
+"""Metrics of a second table of each protocol, not part of the score, and their titles."""
 BASE = "base"
 BASELINES = (BASE, "ice")
 """Rows that are references: compared with nobody, so they are never ahead, and no obstacle to another row."""
@@ -39,6 +53,7 @@ SETTING = {
     "model": ("model", "name"),
     "model hash": ("model", "hash"),
     "precision": ("model", "precision"),
+    "chat template": ("model", "chat_template"),
     "corpus": ("corpus", "name"),
     "corpus hash": ("corpus", "hash"),
     "slice": ("corpus", "part"),
@@ -46,6 +61,7 @@ SETTING = {
     "form": ("corpus", "form"),
     "regime": ("regime",),
     "seed": ("seed",),
+    "task data": ("tasks",),
     "judge": ("judge", "model"),
 }
 """What all rows of one ranking must share, and where a summary keeps it."""
@@ -82,9 +98,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
     metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
     axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in (*AXES, *MORE_AXES)}
     retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
-    retention_mean = mean_ratio(retention).to_dict()
-    if summary["method"] == BASE:  # 1 by definition
-        retention_mean |= {"low": None, "high": None}
+    retention_mean = mean_retention(summary["method"], retention)
     parts = {**{axis: axes[axis]["mean"] for axis in AXES}, "retention_mean": retention_mean["mean"]}
     return {
         "method": summary["method"],
@@ -93,6 +107,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "tuned": bool(summary.get("tuned")),
         "status": summary.get("status", "done"),
         "note": summary.get("note") or "",
+        "warnings": warnings(summary),
         "protocol": protocol,
         **{axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None},
         "retention": retention,
@@ -105,14 +120,28 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
     }
 
 
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """What the edit itself says is wrong with it, and how many answers the judge left out."""
+    judge = summary.get("judge") or {}
+    told = list((summary.get("edit") or {}).get("warnings") or ())
+    if missed := judge.get("not_judged"):
+        told.append(f"{missed} answers were not judged; the last reason: {judge.get('reason')}")
+    return told
+
+
+def mean_retention(method: str, retention: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean ratio over the tasks with its interval; the base's is 1 by definition and has none."""
+    return mean_ratio(retention).to_dict() | ({"low": None, "high": None} if method == BASE else {})
+
+
 def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -> list[dict[str, Any]]:
     """The rows of one ranking, best first, ``base`` last; each gets a ``label`` that tells it from its neighbours.
 
     One of ``MORE_AXES`` that any row has stands in all of them.
 
     Raises:
-        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed), in their retention tasks
-            or in protocol; names the rows (counted from 1 in the order given).
+        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed, data of the tasks), in their
+            retention tasks or in protocol; names the rows (counted from 1 in the order given).
     """
     for name in SETTING:
         refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])
@@ -165,6 +194,7 @@ def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str
             value = ((summary.get("diagnostics") or {}).get(name) or {}).get(key)
             value = number(value.get("mean") if isinstance(value, Mapping) else value)
             values[title] = "" if value is None else f"{value:.3g}"
+        values["verified after 1 / 3 / all"] = _by_attempt(summary)
         for kind in ("format", "leakage", "collapse", "genuine"):
             counted = [found.get(kind) or 0 for place in _errors(summary) for found in place.values()]
             values[f"lost: {kind}"] = str(sum(counted)) if counted else ""
@@ -173,12 +203,26 @@ def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str
     return [{title: row[title] for title in used} for row in shown] if len(used) > 1 else []
 
 
-def under_generation(summaries: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Titles of the metrics in ``UNDER_GENERATION`` that a cell of ``keys`` has, and their texts by key."""
+def has(summary: Mapping[str, Any], protocol: str) -> bool:
+    """Whether the cell has a score under ``protocol``."""
+    return any(protocol in axis for axis in (summary.get("metrics") or {}).values())
+
+
+def more(
+    summaries: Sequence[Mapping[str, Any]], keys: Sequence[str], protocol: str
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Titles of the metrics in ``MORE`` under ``protocol`` that a cell of ``keys`` has, and their texts by key."""
     metrics = {s["key"]: s.get("metrics") or {} for s in summaries}
-    shown = [name for name in UNDER_GENERATION if any(name in metrics[key] for key in keys)]
-    texts = {key: [cells_text(metrics[key].get(name, {}).get("generation")) for name in shown] for key in keys}
-    return [UNDER_GENERATION[name] for name in shown], texts
+    titles = MORE.get(protocol, {})
+    shown = [name for name in titles if any(name in metrics[key] for key in keys)]
+    texts = {key: [cells_text(metrics[key].get(name, {}).get(protocol)) for name in shown] for key in keys}
+    return [titles[name] for name in shown], texts
+
+
+def _by_attempt(summary: Mapping[str, Any]) -> str:
+    """Shares of the mixed targets that were verified after one attempt, three and all; once where one was all."""
+    shares = ((summary.get("diagnostics") or {}).get("mixing") or {}).get("verified_by_attempt") or ()
+    return " / ".join(f"{shares[i]:.2f}" for i in sorted({0, min(2, len(shares) - 1), len(shares) - 1})) if shares else ""
 
 
 def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -89,6 +89,10 @@ def test_compare_prints_one_object_and_nothing_else(compare, here):
         assert task["delta"] == pytest.approx(task["mean"] - task["base"])
         assert row["seconds"] >= 0 and row["peak_memory_bytes"] > 2**20
         assert row["status"] == "done" and row["options"]["seed"] == 0
+    assert list(found["protocols"]) == ["argmax", "likelihood"]
+    for name, ranked in found["protocols"].items():
+        assert {row["method"] for row in ranked} == {"base", "ice", "rome"}
+        assert all(row["protocol"] == row["efficacy"]["protocol"] == name for row in ranked)
 
     again = compare("--methods", "rome", "--tasks", "eb_grammar", "--limit", 2, "--json")
     assert again.out == said.out and again.err.count("kept from an earlier run") == 3

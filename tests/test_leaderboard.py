@@ -11,11 +11,12 @@ import pytest
 
 from editbench import console
 from editbench.errors import RecordError
+from editbench.eval.probes import MORE_METRICS
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.pooling import pooled
-from editbench.leaderboard.rows import harmonic_mean, rivals, row, rows
+from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
 from editbench.records import RunStore, load_run
 from editbench.stats import clustered_mean, mean_ratio, retained
 
@@ -278,6 +279,29 @@ def test_seeds_under_other_conditions_are_not_pooled(tmp_path, changes):
     assert page.count("\n## tiny") == 2 and "(seeds" not in page and SEEDS not in page
 
 
+@pytest.mark.parametrize(
+    "more", [{"diagnostics": {"drift": {"kl": 0.5}}}, {"curve": [{"facts": 2, "metrics": {}, "retention": {}}]}]
+)
+@pytest.mark.parametrize("versions", [{}, {"versions": {"scoring": 4, "method": 1}}], ids=["older", "versions"])
+def test_a_cell_that_was_measured_again_is_no_second_row(tmp_path, more, versions):
+    zero, tables = seeded(0, range(20), GOOD, **versions)
+    fuller = {**zero, **more, "key": "fuller"}
+    runs = [
+        write(tmp_path / str(i), cell)
+        for i, cell in enumerate([(zero, tables), (fuller, tables), seeded(1, range(20), GOOD, **versions)])
+    ]
+    page = render(runs, tmp_path / "README.md")
+    seeds = "(seeds [0](1/cells/fuller/summary.json), [1](2/cells/mixsd-1/summary.json))"
+    assert page.count("\n## tiny") == 1 and f"| mixsd {seeds}" in page, "pooled, with the fuller one"
+    left = "less or nothing more beside its scores: [mixsd-0](0/cells/mixsd-0/summary.json)."
+    assert left in page
+    alone = render(runs[:2], tmp_path / "README.md")
+    assert line(alone, "mixsd").startswith("| [mixsd](1/cells/fuller/summary.json)") and left in alone
+    assert "### Diagnostics" in alone or "### Curve" in alone
+    other = {**zero, "key": "other", "versions": {"scoring": 5, "method": 1}}
+    assert "(seeds" not in render([*runs, write(tmp_path / "other", (other, tables))], tmp_path / "README.md")
+
+
 def test_two_cells_of_one_seed_stay_apart(tmp_path):
     other, tables = seeded(0, range(20), GOOD)
     other = {**other, "key": "other", "corpus": {**other["corpus"], "hash": "f" * 16}}
@@ -439,6 +463,20 @@ def test_more_under_generation_has_a_table_of_its_own_and_no_part_in_the_score(t
     assert "More under generation" not in render([write(tmp_path / "old", base(), summary("mixsd"))], tmp_path / "README.md")
 
 
+def test_all_that_is_measured_has_a_table_under_its_own_protocol(tmp_path):
+    measured_more = {("likelihood", "counterfact_score")} | {(where, name) for name, (_, where, _) in MORE_METRICS.items()}
+    assert {(protocol, name) for protocol, titles in MORE.items() for name in titles} == measured_more
+    one = summary("mixsd")
+    for protocol, name in measured_more:
+        one["metrics"][name] = {protocol: metric(0.123, 0.1, 0.2, protocol)}
+    one["metrics"]["efficacy"]["argmax"] = metric(0.5, 0.4, 0.6, "argmax")
+    page = render([write(tmp_path / "run", base(), one)], tmp_path / "README.md")
+    for protocol, titles in MORE.items():
+        table = page.split(f"### More under {protocol}\n")[1].split("\n###")[0]
+        assert all(f"| {title} " in table for title in titles.values())
+        assert line(table, "mixsd").count("0.12 [0.10, 0.20]") == len(titles), "of this protocol and no other"
+
+
 def test_judged_scores_are_ranked_apart_and_two_judges_never_together(tmp_path):
     def judged(name, key, by):
         one = {**summary(name, key), "judge": {"model": by, "judged": 3, "not_judged": 0, "reason": ""}}
@@ -544,6 +582,27 @@ def test_settings_become_separate_tables(tmp_path):
     assert "scores 0.50 |" in page  # known from the other rows
 
 
+@pytest.mark.parametrize(
+    "change", [{"tasks": {"arc": "two"}}, {"model": {**summary("x")["model"], "chat_template": "other"}}], ids=["data", "chat"]
+)
+def test_other_task_data_or_another_chat_template_is_another_table(tmp_path, change):
+    cells = [summary("mixsd", tasks={"arc": "one"}), summary("sft", **{"tasks": {"arc": "one"}, **change})]
+    page = render([write(tmp_path / one["method"], one) for one in cells], tmp_path / "README.md")
+    assert page.count("\n## tiny") == 2 and "### Every pair" not in page
+    conditions = [text for text in page.splitlines() if text.startswith("n = 50")]
+    assert len(set(conditions)) == 2 and all("task data " in text for text in conditions)
+    with pytest.raises(RecordError, match="cannot share a ranking"):
+        rows(cells)
+
+
+def test_the_limit_of_a_group_of_tasks_is_one_for_each_member(tmp_path):
+    def page(limit):
+        return render([write(tmp_path / str(limit), base(), summary("mixsd"), limit=limit)], tmp_path / "README.md")
+
+    assert "at most 99 retention samples a task, of a group each member ·" in page(99)  # 100 were asked
+    assert "at most 100 retention samples a task ·" in page(100)
+
+
 def test_one_cell_in_two_runs_is_one_row(tmp_path):
     one, two = (write(tmp_path / name, base(), summary("mixsd")) for name in ("one", "two"))
     assert render([one, two], tmp_path / "README.md").count("[mixsd](one/") == 3
@@ -555,6 +614,31 @@ def test_failed_and_ineffective_cells_stay_visible(tmp_path):
     page = render([write(tmp_path / "run", base(), failed, summary("sft", status="no_effect"))], tmp_path / "README.md")
     assert "(failed)" in line(page, "memit") and "(no effect)" in line(page, "sft")
     assert "- memit: failed. no subject in fact &#124; 3" in page
+
+
+def test_what_an_edit_says_is_wrong_with_it_stands_below_the_table(tmp_path):
+    doubtful = {"edit": {"warnings": ["2 of 3 targets\nnot <reached>"]}}
+    judge = {"judge": {"model": "j", "judged": 1, "not_judged": 2, "reason": "a|b"}}
+    page = render([write(tmp_path / "run", summary("memit", **doubtful, **judge))], tmp_path / "README.md")
+    told = page.split("Warnings:\n\n")[1].split("\n\n")[0].splitlines()
+    assert told == [
+        "- memit: 2 of 3 targets not &lt;reached&gt;",
+        "- memit: 2 answers were not judged; the last reason: a&#124;b",
+    ]
+    seeds = [seeded(seed, range(20), GOOD, edit={"warnings": ["weak"]} if seed else {}) for seed in (0, 1)]
+    page = render([write(tmp_path / str(i), cell) for i, cell in enumerate(seeds)], tmp_path / "README.md")
+    assert "- mixsd: seed 1: weak\n" in page
+    assert "Warnings" not in render([write(tmp_path / "calm", summary("memit"))], tmp_path / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("shares", "shown"), [([0.5], "0.50"), ([0.5, 0.6], "0.50 / 0.60"), ([0.5, 0.6, 0.7, 0.7, 0.9], "0.50 / 0.70 / 0.90")]
+)
+def test_targets_that_were_verified_are_shown_by_attempt(tmp_path, shares, shown):
+    one = summary("mixsd", diagnostics={"mixing": {"lam_answer": 0.1, "verified_by_attempt": shares}})
+    page = render([write(tmp_path / "run", one, base())], tmp_path / "README.md")
+    table = page.split("### Diagnostics")[1]
+    assert "| method | lambda, answer | verified after 1 / 3 / all |" in table and f"| mixsd | 0.1 | {shown} |" in table
 
 
 def test_rows_of_one_method_are_told_apart_by_their_options():

@@ -135,6 +135,21 @@ def test_summary_of_another_cell_or_schema_is_refused(run):
             store.read_summary("k2")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"metrics": {"efficacy": 3}}, {"seconds": {"inject": 0}}, {"digest": None}, {"environment": {"code": "x"}, "digest": ...}],
+)
+def test_a_summary_that_was_changed_is_read_by_nobody(run, change):
+    with RunStore(run).open(CONFIG) as store:
+        path = store.write_cell("k1", SUMMARY, TABLES)
+        changed = json.loads(path.read_text()) | change
+        write_json_atomic(path, {name: value for name, value in changed.items() if value is not ...})
+        for read in (lambda: store.read_summary("k1"), store.summaries, lambda: load_run(run)):
+            with pytest.raises(RecordError, match=r"k1/summary.json is corrupt: digest: it was .*Delete its folder"):
+                read()
+        assert [one["key"] for one in load_run(run, altered=True)[1]] == ["k1"]
+
+
 def test_corrupt_table_is_named(run):
     with RunStore(run).open(CONFIG) as store:
         path = store.write_cell("k1", SUMMARY, TABLES)

@@ -324,12 +324,14 @@ def test_a_tune_run_of_something_else_is_refused(command, tmp_path, model_folder
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
     write_facts(tmp_path / "more.jsonl", [fact(i, target="Tokyo") for i in range(10)])
+    (unlike,) = {"float32", "bfloat16"} - {Tuned.read(tmp_path / "tune").record["model"]["precision"]}
     for arguments, part in [
         (["--option", "nudge.size=0.1"], "--option nudge.size and --tuned tune both set options of nudge"),
         (["--methods", "rome"], "tune has chosen options for nudge; compared are rome"),
         (["--part", "dev"], "2 of these facts"),
         (["--data", "more.jsonl"], "tune was tuned on other data: its 2 dev facts of local were"),
         (["--model", "other"], "those of other are"),
+        (["--precision", unlike], f"not in {unlike}. Tune again"),
         (["--tuned", "facts.jsonl"], "facts.jsonl"),
         (["--tuned", "nosuch"], "nosuch has no tuned.json"),
     ]:

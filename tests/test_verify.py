@@ -8,6 +8,7 @@ import pandas
 import pytest
 from tiny import editbench, fact, write_facts, write_model
 
+from editbench import runner
 from editbench import verify as checking
 from editbench.eval.probes import metrics
 from editbench.records import jsonable, read_rows, write_json_atomic
@@ -50,6 +51,10 @@ def cell(here, method):
     return found
 
 
+def cells_of(here, method, but):
+    return [path for path in (here / "run" / "cells").glob(f"{method}-*") if path.name not in but]
+
+
 def change_summary(folder, change, digested=False):
     """Rewrites a summary; ``digested``: with its digest, as somebody would who knows of it."""
     summary = json.loads((folder / "summary.json").read_text())
@@ -82,6 +87,18 @@ def test_an_honest_run_passes_and_every_cell_comes_out_again(here):
     assert report["rows"] == 3 * (3 * 4 + 2 * 3) and report["numbers"] > 3 * 50
     said = editbench("verify", "run", "--rerun", 0)
     assert said.code == 0 and "Nothing differs." in said.out and "computed anew" not in said.out
+
+
+def test_local_files_are_found_from_any_folder(here, model, monkeypatch):
+    shutil.copytree(model, here / "tiny")
+    said = editbench(*COMPARE[:-2], "elsewhere", "--model", "tiny")
+    assert said.code == 0 and "model tiny" in said.err, said.err
+    config = json.loads((here / "elsewhere" / "run.json").read_text())["config"]
+    assert (config["model"], config["data"]) == (str(here / "tiny"), str(here / "facts.jsonl"))
+    assert "## tiny · local" in (here / "elsewhere" / "README.md").read_text(), "its name is the one that was typed"
+    monkeypatch.chdir(here.parent)
+    said = editbench("verify", here / "elsewhere", "--rerun", 1)
+    assert said.code == 0 and "Nothing differs." in said.out, said.out + said.err
 
 
 def test_the_draw_of_cells_is_seeded(here):
@@ -132,14 +149,18 @@ def test_points_of_a_curve_and_probes_without_a_second_answer(here, model):
 
 def test_a_judge_is_not_asked_again(here):
     """Its verdicts are recomputed from the rows, and the rows without them from the model."""
+    run = json.loads((here / "run" / "run.json").read_text())
+    run["config"] |= {"judge": "http://127.0.0.1:1/v1", "judge_model": "gone"}
+    write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
     for method in ("base", "ice", "sft"):
         folder = cell(here, method)
         change_table(folder, "probes", lambda rows: rows.insert(0, "judge", 1.0), digested=True)
         rows = read_rows(here / "run", folder.name, "probes")
-        change_summary(folder, lambda s, rows=rows: s.update(metrics=jsonable(metrics(rows))), digested=True)
-    run = json.loads((here / "run" / "run.json").read_text())
-    run["config"] |= {"judge": "http://127.0.0.1:1/v1", "judge_model": "gone"}
-    write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
+        key = runner.key_of(json.loads((folder / "summary.json").read_text()), run["config"])
+        change_summary(folder, lambda s, rows=rows, key=key: s.update(metrics=jsonable(metrics(rows)), key=key), digested=True)
+        folder.rename(folder.with_name(key))
+    for file in ("cells.json", "README.md"):  # of the cells as they were called before
+        (here / "run" / file).unlink()
     code, report = verify("--rerun", 9)
     assert (code, report["differences"]) == (0, [])
 
@@ -152,18 +173,45 @@ def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
     assert report["notes"][0].startswith("ice: no record")
 
 
+def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, model, monkeypatch):
+    old = {path.name for path in (here / "run" / "cells").iterdir()}
+    monkeypatch.setattr(runner, "SCORING", runner.SCORING + 1)
+    assert editbench(*COMPARE, model).code == 0
+    shutil.copytree(cells_of(here, "sft", old)[0], here / "run" / "cells" / "sft-foreign")
+    assert len(list((here / "run" / "cells").iterdir())) == 7
+    rows = json.loads(editbench("show", "run", "--json").out)["rows"]
+    assert len(rows) == 3 and not old & {row["key"] for row in rows}
+    assert editbench("show", "run", "--diff", "sft", "ice").code == 0
+    page = (here / "run" / "README.md").read_text()
+    assert not any(key in page for key in old)
+    code, report = verify("--rerun", 0)
+    others = ", ".join(sorted(old | {"sft-foreign"}))
+    assert (code, report["cells"]) == (0, 3) and report["notes"][0].startswith(f"{others}: not of this run")
+    (here / "run" / "cells" / "sft-foreign" / "summary.json").unlink()
+    (here / "run" / "cells.json").unlink()  # a folder from before it was written: all cells are its own
+    assert len(json.loads(editbench("show", "run", "--json").out)["rows"]) == 6
+    (here / "run" / "cells.json").write_text("{")
+    said = editbench("show", "run")
+    assert said.code == 2 and "cells.json is corrupt" in said.err and "run the same command again" in said.err
+
+
 def test_any_change_of_a_summary_is_told_by_its_digest(here):
     change_summary(cell(here, "sft"), lambda summary: summary["options"].update(lr=5e-5))
     code, report = verify("--rerun", 0)
     assert code == 1 and [one["what"] for one in report["differences"]] == [
         "digest of summary.json: it was changed after it was written"
     ]
+    for command in (("show", "run"), ("leaderboard", "run", "-o", "page.md")):
+        said = editbench(*command)
+        assert said.code == 2 and "summary.json is corrupt: digest: it was changed" in said.err and said.out == ""
 
 
-@pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "Rome, sure"), ("retention", "output", "better")])
+@pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "{} !"), ("retention", "output", "better")])
 def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table, column, value):
+    """A text that the same scores follow from: any other would be told by them."""
+
     def change(rows):
-        rows.loc[0, column] = value
+        rows.loc[0, column] = value.format(rows.loc[0, column])
 
     change_table(cell(here, "sft"), table, change)
     code, report = verify("--rerun", 0)
@@ -173,7 +221,8 @@ def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table,
     assert verify("--rerun", 0)[0] == 0
     code, report = verify("--rerun", 3)
     (one,) = report["differences"]
-    assert code == 1 and one["what"].startswith(f"{table}, {column}: 1 of") and one["stored"] == value != one["found"]
+    assert code == 1 and one["what"].startswith(f"{table}, {column}: 1 of")
+    assert one["stored"] == value.format(one["found"]) != one["found"]
     assert one["cell"] == cell(here, "sft").name
 
 
@@ -184,6 +233,52 @@ def test_a_changed_score_moves_the_numbers(here):
     change_table(cell(here, "sft"), "probes", change, digested=True)
     code, report = verify("--rerun", 0)
     assert code == 1 and any(one["what"] == "metrics.efficacy.generation.mean" for one in report["differences"])
+
+
+def test_scores_that_the_text_does_not_give_are_named(here):
+    """Score, metrics and all digests made to fit each other: the text still says what it says."""
+    def change(rows):
+        rows.loc[rows["axis"] == "rewrite", "generation"] = 1.0
+        rows.loc[rows["axis"] == "paraphrase", "likelihood"] = 1.0
+        rows.loc[rows["axis"] == "neighborhood", "target_leaked"] = True
+
+    folder = cell(here, "base")
+    change_table(folder, "probes", change, digested=True)
+    rows = read_rows(here / "run", folder.name, "probes")
+    change_summary(folder, lambda summary: summary.update(metrics=jsonable(metrics(rows))), digested=True)
+    code, report = verify("--rerun", 0)
+    whats = [one["what"] for one in report["differences"] if one["cell"] == folder.name]
+    assert code == 1 and [what.split(": not what the text gives in ")[0] for what in whats] == [
+        "probes, generation", "probes, target_leaked", "probes, likelihood"
+    ]  # fmt: skip
+    assert "of 12 rows, the first case f" in whats[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"options": {"lr": 0.5}}, "key: not that of the options"),
+        ({"seed": 1}, "key: not that of the options"),
+        ({"tuned": True}, "tuned: not what run.json says"),
+        ({"seconds": {"inject": 0.01}}, "README.md: its tables are not those of the records"),
+    ],
+)
+def test_what_no_row_tells_is_told_by_the_key_or_the_page(here, change, said):
+    change_summary(cell(here, "sft"), lambda summary: summary.update(change), digested=True)
+    code, report = verify("--rerun", 0)
+    (one,) = report["differences"]
+    assert code == 1 and one["what"].startswith(said)
+
+
+def test_a_page_that_was_changed_or_drawn_by_other_code_is_told(here):
+    page = here / "run" / "README.md"
+    page.write_text(page.read_text().replace("| [sft](", "| [sfft]("))
+    code, report = verify("--rerun", 0)
+    assert code == 1 and {one["cell"] for one in report["differences"]} == {"run"} and report["notes"] == []
+    assert "[sfft](" in report["differences"][0]["stored"] and "[sft](" in report["differences"][0]["found"]
+    change_summary(cell(here, "ice"), lambda summary: summary["environment"].update(code="older"), digested=True)
+    code, report = verify("--rerun", 0)
+    assert code == 0 and "README.md: its tables are not those that this editbench makes" in report["notes"][-1]
 
 
 def test_a_row_that_misquotes_the_base_is_named(here):
