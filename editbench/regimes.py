@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 Rows = list[dict[str, Any]]
+VERSION = 2
+"""Of how facts reach the model and are asked back other than all at once; a change that can move a number raises it."""
 COLLAPSE_PERPLEXITY = 10.0
 COLLAPSE_GROWTH = 10.0
 
@@ -121,6 +123,14 @@ def inject(
     if name == "single":
         return _single(method, model, cases, examiner, phase)
     return _sequential(chunk, curve, method, model, cases, examiner, phase)
+
+
+def asked_together(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
+    """``cases`` in the groups that a model is asked in: all at once, under ``single`` each alone.
+
+    In bfloat16 an answer depends on those computed beside it, so an edited model is compared with a base asked in the same.
+    """
+    return [[case] for case in cases] if parse(regime)[0] == "single" else [cases]
 
 
 def _moves(edit: Edit) -> bool:

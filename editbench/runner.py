@@ -275,6 +275,7 @@ def cell_key(
         *([list(config.diagnostics)] if config.diagnostics else []), *([list(config.curve)] if config.curve else []),
         *([{"judge": config.judge, "model": config.judge_model}] if config.judge else []),
         *([{"chat template": template}] if template else []), *([{"layout": dict(config.layout)}] if config.layout else []),
+        *([{"regimes": regimes.VERSION}] if config.regime != "batch" or config.curve else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -370,7 +371,7 @@ def _beside(
 
 
 class _Baseline:
-    """The unedited model's answers: computed once for each model, slice and task setting, and kept in the cache."""
+    """The unedited model's answers: computed once for each model, group of cases and task setting, and kept in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
@@ -383,17 +384,20 @@ class _Baseline:
         if not self.measured:
             self.model.check_head()  # two passes that would be counted as the work of whoever comes first
             self._probes, self._retention = self._base_probes(), self._base_retention()
+            self._whole = [row for group in self._groups(len(self.plan.cases)) for row in self._probes[_ids(group)]]
             if regimes.parse(self.plan.config.regime)[0] == "sequential":
                 texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
                 self._own_text = [pair for block in texts for pair in block]
                 self._base_nll = self._nll()
             self.measured = True
-        return self._probes, self._retention
+        return self._whole, self._retention
 
     def ask(self, cases: Sequence[Case], moved: bool) -> Rows:
-        """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``."""
-        ids = {case.fact.id for case in cases}
-        base = [row for row in self._probes if row["case"] in ids]
+        """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``.
+
+        ``cases`` are one of the groups of ``regimes.asked_together``, at a point of the curve or at the end.
+        """
+        base = self._probes[_ids(cases)]
         return registry.get("eval", "probes")(self.model, cases, base, self.plan.cases) if moved else base
 
     def retain(self, moved: bool) -> Rows:
@@ -407,9 +411,23 @@ class _Baseline:
     def _nll(self) -> float:
         return -torch.cat([logp for logp, _ in self.model.target_scores(self._own_text)]).double().mean().item()
 
-    def _base_probes(self) -> Rows:
-        ask = registry.get("eval", "probes")
-        return _cached(["probes", *self.setting, self.plan.slice_hash], lambda: ask(self.model, self.plan.cases, None))
+    def _groups(self, count: int) -> list[Sequence[Case]]:
+        """The first ``count`` cases as they are asked."""
+        return regimes.asked_together(self.plan.config.regime, self.plan.cases[:count])
+
+    def _base_probes(self) -> dict[tuple[str, ...], Rows]:
+        """The rows by the ids of the group that was asked, for every group that an edited model will be asked in."""
+        ask, every = registry.get("eval", "probes"), self.plan.cases
+        groups = [group for count in sorted({*self.plan.config.curve, len(every)}) for group in self._groups(count)]
+        found = {}
+        with progress.task("the base, asked as the edited models will be", len(groups), "groups") as bar:
+            for group in groups:
+                found[_ids(group)] = _cached(
+                    ["probes", *self.setting, self.plan.slice_hash, list(_ids(group))],
+                    lambda group=group: ask(self.model, group, None, every),
+                )
+                bar.advance()
+        return found
 
     def _base_retention(self) -> Rows:
         config = self.plan.config
@@ -453,6 +471,10 @@ class _Baseline:
         return [
             {**asdict(sample), "task": task, "member": sample.task} for task, samples in found.items() for sample in samples
         ]
+
+
+def _ids(cases: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(case.fact.id for case in cases)
 
 
 def retention_scores(

@@ -10,9 +10,10 @@ from tiny import editbench, write_facts, write_model
 
 import editbench as package
 from editbench import regimes, registry, runner
-from editbench.models import load_model
+from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
 from editbench.records import RunStore, read_table
+from editbench.testing import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,25 @@ def test_each_fact_alone(config, model, tmp_path):
             texts += [row["text"] for row in registry.get("eval", "probes")(model, [case], None)]
     assert list(probes(tmp_path / "run", found)["text"]) == texts
     assert found["retention"] == {} and found["edit"]["edits"] == 4 and found["edit"]["mean_delta_norm"] > 0
+
+
+@pytest.mark.parametrize(("regime", "curve"), [("single", ()), ("batch", (1, 3)), ("sequential:2", (2, 4))])
+def test_rounding_in_bfloat16_is_not_the_edits_doing(config, tmp_path, monkeypatch, regime, curve):
+    """An edit of nothing, which counts as one that moves, keeps every neighbor, however few cases are asked at once."""
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    model = tiny_model("gpt2")
+    model = LanguageModel(model.model, model.tokenizer, name="tiny", precision="bfloat16")
+    config = replace(config, methods=("base", "bomb"), n=5, regime=regime, curve=curve, options={"bomb": {"size": 0.0}})
+    found = run(replace(config, precision="bfloat16"), model, tmp_path / "run")
+    assert found["bomb"]["status"] == "done", "not asked where an edit is known to change nothing"
+    assert found["bomb"]["metrics"] == found["base"]["metrics"]
+    tables = [probes(tmp_path / "run", found["bomb"], name) for name in ("probes", *(["curve_probes"] if curve else []))]
+    for table in tables:
+        assert list(table["text"]) == list(table["base_text"])
+    for point in found["bomb"].get("curve", []):
+        assert all(point["metrics"][name]["generation"]["mean"] == 1 for name in ("specificity", "distracted"))
 
 
 def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_path, monkeypatch):
