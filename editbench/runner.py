@@ -371,11 +371,14 @@ def _beside(
 
 
 class _Baseline:
-    """The unedited model's answers: computed once for each model, group of cases and task setting, and kept in the cache."""
+    """The unedited model's answers: computed once for each model, group of cases, task setting, software and kind of device,
+    and kept in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
-        self.setting = [SCORING, weights, model.precision, template_digest(model)]
+        # An upgrade or another machine moves answers by rounding: base and edited rows shall come from the same.
+        made = [environment()["packages"], code_digest(), model.device.type, torch.get_num_threads()]
+        self.setting = [SCORING, weights, model.precision, template_digest(model), *made]
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""
 

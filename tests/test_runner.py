@@ -1,6 +1,7 @@
 """Cells: resumed, killed, repeated, failed; and what a method gets to see."""
 
 import gc
+import importlib.metadata
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
 from editbench import progress, regimes, registry, runner
@@ -413,6 +415,30 @@ def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
 
     run(replace(config, n=2, limit=1), model, tmp_path / "three")
     assert len(list((cache_dir() / "base").iterdir())) == 4, "other facts and another limit have scores of their own"
+
+
+def test_other_libraries_code_or_threads_ask_the_base_anew(config, model, tmp_path, monkeypatch):
+    config = replace(config, methods=("base",), options={}, n=1)
+    version, threads = importlib.metadata.version, torch.get_num_threads()
+
+    def computed(name):
+        before = set((cache_dir() / "base").glob("*"))
+        run(config, model, tmp_path / name)
+        return len(set((cache_dir() / "base").glob("*")) - before)
+
+    assert computed("first") == 1 and computed("again") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", lambda name: "99.0" if name == "transformers" else version(name))
+        assert computed("upgraded") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "code_digest", lambda: "0" * 16)
+        assert computed("changed") == 1
+    try:
+        torch.set_num_threads(threads + 1)
+        assert computed("threads") == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert computed("as before") == 0
 
 
 def test_a_damaged_or_read_only_cache_costs_no_result(config, model, tmp_path, monkeypatch):
