@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 Rows = list[dict[str, Any]]
-VERSION = 2
-"""Of how facts reach the model and are asked back other than all at once; a change that can move a number raises it."""
 COLLAPSE_PERPLEXITY = 10.0
 COLLAPSE_GROWTH = 10.0
 

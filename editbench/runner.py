@@ -34,8 +34,9 @@ from editbench.records import RunStore, environment, read_cases, write_json_atom
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
-SCORING = 4
-"""Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
+SCORING = 5
+"""Version of what ``eval/``, the regimes and the intervals do; a change that can move a number raises it, and old cells are
+computed anew."""
 
 Rows = list[dict[str, Any]]
 OWN_TEXT_TOKENS, OWN_TEXT_LENGTH = 512, 32
@@ -275,7 +276,6 @@ def cell_key(
         *([list(config.diagnostics)] if config.diagnostics else []), *([list(config.curve)] if config.curve else []),
         *([{"judge": config.judge, "model": config.judge_model}] if config.judge else []),
         *([{"chat template": template}] if template else []), *([{"layout": dict(config.layout)}] if config.layout else []),
-        *([{"regimes": regimes.VERSION}] if config.regime != "batch" or config.curve else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged

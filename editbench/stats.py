@@ -9,8 +9,10 @@ of Student's distribution (``benchmarks/coverage.md`` has the coverage of all of
 
 - A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of Wilson's formula becomes
   V / (p (1 - p)), V the variance of the mean from the spread of the cases (Korn and Graubard 1998; Franco, Little, Louis and
-  Slud 2019). Two things are ours: V is known from the cases that differ from the majority alone, so their number gives t its
-  degrees of freedom; and V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong.
+  Slud 2019). Three things are ours: V is known from the cases that differ from the majority alone, so their number gives t its
+  degrees of freedom; V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong; and V is
+  at least the variance of the n scores / n, p (1 - p) / n of yes or no: probes of a case that differ more than those of two
+  cases are luck, and no sample is larger than the number of its items.
 - A paired difference or ratio has a t interval, after a case that gained all and a case that lost all were added (Bonett
   and Price 2012): that nothing changed in 50 cases does not show that nothing ever will.
 - Several seeds add the variance of their means / their number to V (ours, too). What the cases have done to those means is in
@@ -65,18 +67,19 @@ def clustered_mean(
     Raises:
         ValueError: a score outside [0, 1], or sequences of unequal length.
     """
-    (y_SK,), n = _grids([scores], clusters, seeds)
+    (y_SK, squares_SK), n = _grids([scores, np.asarray(scores, dtype=float) ** 2], clusters, seeds)
     mean, cases, between = _moments(y_SK)
     k = y_SK.shape[1]
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
+    least = (_moments(squares_SK)[0] - mean**2) / n
     shares_K = _weights(y_SK).sum(axis=0)
     most = _t(k - 1) ** 2 * k / (k - 1) * float(shares_K @ shares_K)
     binomial = mean * (1 - mean)
     if binomial < 1e-12:
         return Interval(mean, *wilson(mean, most), n, k)
     minority = int((np.nanmean(y_SK, axis=0) != round(mean)).sum())
-    spread = min(most, _t(min(minority, k - 1)) ** 2 * cases / binomial) + _t(k - 1) ** 2 * between / binomial
+    spread = min(most, _t(min(minority, k - 1)) ** 2 * max(cases, least) / binomial) + _t(k - 1) ** 2 * between / binomial
     return Interval(mean, *wilson(mean, spread), n, k)
 
 
