@@ -133,14 +133,14 @@ def ratio(
 
 
 def unbounded_mean(scores: Sequence[Any], clusters: Sequence[Any]) -> Interval:
-    """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval, cut at the cases' range."""
+    """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval."""
     (y_SK,), n = _grids([scores], clusters, None, shares=False)
     mean, cases, _ = _moments(y_SK)
     k = y_SK.shape[1]
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
     half = _t(k - 1) * math.sqrt(cases)
-    return Interval(mean, max(mean - half, float(y_SK.min())), min(mean + half, float(y_SK.max())), n, k)
+    return Interval(mean, mean - half, mean + half, n, k)
 
 
 def retained(
