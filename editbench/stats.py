@@ -4,8 +4,10 @@ The probes of one case share a fact, so they are not independent: a case is the 
 however many probes it has. Scores are between 0 and 1; NaN and ``None`` are left out, and so is a case with none left.
 Where items come from several seeds, an estimate is the mean over seeds of the mean over cases.
 
-The percentile bootstrap covers too rarely with few cases and near 0 and 1, so it is not used. Instead, with t the quantile
-of Student's distribution (``benchmarks/coverage.md`` has the coverage of all of them by simulation):
+No bootstrap, paired or not, where one is usual: it draws from the cases that were seen alone, so with few cases, and near 0
+and 1, its percentile interval covers too rarely (down to 29 % where 95 % is meant), and it depends on the draws. Closed forms,
+paired and clustered as it would be, take its place, with t the quantile of Student's distribution (``benchmarks/coverage.md``
+has the coverage of all of them by simulation):
 
 - A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of Wilson's formula becomes
   V / (p (1 - p)), V the variance of the mean from the spread of the cases (Korn and Graubard 1998; Franco, Little, Louis and
