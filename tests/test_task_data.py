@@ -323,5 +323,5 @@ def test_a_task_whose_filter_leaves_nothing_is_named(own, tiny):
 
 def test_missing_data_of_a_task_file_is_named(own, tiny):
     (own / "rows.jsonl").unlink()
-    with pytest.raises(DataError, match=r"needs the dataset json.*rows.jsonl.*--task-data .*task.yaml=PATH"):
+    with pytest.raises(DataError, match=r"its data file /.*/rows.jsonl does not exist.*--task-data .*task.yaml=PATH"):
         retention.evaluate(*tiny, [str(own / "task.yaml")])
