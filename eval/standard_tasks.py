@@ -228,7 +228,10 @@ def _check_graders(name: str) -> None:
         try:
             nltk.data.find("tokenizers/punkt_tab")
         except LookupError as error:
-            raise OptionError("Task 'ifeval' grades with NLTK's punkt_tab. Run: python -m nltk.downloader punkt_tab") from error
+            raise OptionError(
+                "Task 'ifeval' grades with NLTK's punkt_tab. Run: python -m nltk.downloader punkt_tab. Offline: the wheel "
+                "llama-index-core carries it; point NLTK_DATA to its folder llama_index/core/_static/nltk_cache."
+            ) from error
 
 
 class _Splits(dict):
