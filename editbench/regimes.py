@@ -16,7 +16,7 @@ large, or a number is no longer finite. Facts that were never injected are asked
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -135,6 +135,13 @@ def _moves(edit: Edit) -> bool:
     return bool(edit.changes) or edit.context is not None
 
 
+def _together(diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is told of several injections as one: each warning once, and the tokens that they trained on."""
+    warnings = dict.fromkeys(warning for found in diagnostics for warning in found.get("warnings", ()))
+    trained = [found["trained_tokens"] for found in diagnostics if "trained_tokens" in found]
+    return {"warnings": list(warnings), **({"trained_tokens": sum(trained)} if trained else {})}
+
+
 def _batch(curve, method, model, cases, examiner, phase) -> Outcome:
     points = []
     for count in sorted({*curve} - {len(cases)}) + [len(cases)]:
@@ -150,7 +157,7 @@ def _batch(curve, method, model, cases, examiner, phase) -> Outcome:
 
 
 def _single(method, model, cases, examiner, phase) -> Outcome:
-    probes, norms, warnings, records, moved = [], [], [], [], False
+    probes, norms, found, records, moved = [], [], [], [], False
     with progress.task("facts, one at a time", len(cases), "facts") as bar:
         for case in cases:
             with phase("inject"):
@@ -159,10 +166,10 @@ def _single(method, model, cases, examiner, phase) -> Outcome:
                 probes += examiner.ask([case], _moves(edit))
             moved = moved or _moves(edit)
             norms.append(edit.summary(model)["delta_norm"] if edit.changes else 0.0)
-            warnings += edit.diagnostics.get("warnings", ())
+            found.append(edit.diagnostics)
             records += edit.records
             bar.advance()
-    told = {"edits": len(cases), "mean_delta_norm": sum(norms) / len(norms), "warnings": list(dict.fromkeys(warnings))}
+    told = {"edits": len(cases), "mean_delta_norm": sum(norms) / len(norms), **_together(found)}
     whole = method.edit(model, [case.fact for case in cases], diagnostics=told, records=records)
     return Outcome(whole, moved, [Point(len(cases), probes, [])])
 
@@ -255,8 +262,7 @@ class Chain:
     def as_one(self, method: Method) -> Edit:
         """The edit of the base that does the same."""
         edits = self.edits
-        warnings = dict.fromkeys(warning for edit in edits for warning in edit.diagnostics.get("warnings", ()))
-        told = {"chunks": len(edits), "warnings": list(warnings)}
+        told = {"chunks": len(edits), **_together([edit.diagnostics for edit in edits])}
         changes = {name: (self.model.weight(name).detach() - before).cpu() for name, before in self._before.items()}
         whole = method.edit(self.model, [fact for edit in edits for fact in edit.facts], changes, diagnostics=told)
         return replace(

@@ -26,6 +26,7 @@ import torch
 from editbench import progress, regimes, registry
 from editbench.api import check_subjects
 from editbench.cost import Meter
+from editbench.edit import Edit
 from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.own_text import own_texts
@@ -318,7 +319,7 @@ def _cell(
         "retention": retention_scores(last.samples, base_samples),
         "seconds": meter.seconds,
         **({"inject_seconds": repeated} if config.repeats else {}),
-        "work": meter.work,
+        "work": _work(meter, done.edit),
         "peak_memory_bytes": meter.peak,
         "peak_process_bytes": meter.peak_process,
         "edit": done.edit.summary(model),
@@ -336,6 +337,12 @@ def _cell(
         rows = [{"facts": point.facts, **row} for point in done.points[:-1] for row in getattr(point, kind)]
         tables |= {f"curve_{kind}": rows} if rows else {}
     return summary, tables
+
+
+def _work(meter: Meter, edit: Edit) -> dict[str, dict[str, float]]:
+    """The meter's counts, and beside those of the injection the tokens that it trained on (labels), where the edit says so."""
+    labels = {name: number for name, number in edit.diagnostics.items() if name == "trained_tokens"}
+    return {phase: {**counts, **labels} if phase == "inject" else counts for phase, counts in meter.work.items()}
 
 
 def _repeated(repeats: int, method: Method, model: LanguageModel, cases: Sequence[Case], meter: Meter) -> list[float]:

@@ -160,6 +160,15 @@ def test_contexts_are_joined(config, model, tmp_path):
     assert found["ice"]["metrics"] == at_once["ice"]["metrics"]
 
 
+def test_what_was_trained_on_is_summed(config, model, tmp_path):
+    config = replace(config, methods=("base", "sft"), n=2, options={"sft": {"epochs": 1}})
+    tokens = [
+        run(replace(config, regime=regime), model, tmp_path / regime)["sft"]["work"]["inject"]["trained_tokens"]
+        for regime in ("batch", "single", "sequential:1")
+    ]
+    assert tokens[0] == tokens[1] == tokens[2] > 0
+
+
 def test_dense_edits_leave_no_copies_behind(model, config):
     facts = [case.fact for case in runner.plan(config).cases]
     with regimes.Chain(model) as chain:

@@ -354,6 +354,8 @@ def test_records_of_an_edit_are_kept(config, model, tmp_path):
     found, _ = run(config, model, tmp_path / "run")
     assert found["mixsd"]["status"] in ("done", "no_effect"), found["mixsd"].get("traceback")
     assert len(read_table(tmp_path / "run", found["mixsd"]["key"], "edit_records")) >= 3
+    work, told = found["mixsd"]["work"]["inject"], found["mixsd"]["edit"]
+    assert work["decoded_tokens"] == told["decoded_tokens"] > 0 and work["trained_tokens"] == told["trained_tokens"] > 0
 
 
 def test_scores_are_those_of_the_edited_model(config, model, tmp_path):
