@@ -10,7 +10,9 @@
 
 A sequence is watched after each chunk. Where the model has collapsed, the chunk is taken back and the sequence ends there: its
 own text has become ``COLLAPSE_PERPLEXITY`` times as perplexing as to the base, a changed weight ``COLLAPSE_GROWTH`` times as
-large, or a number is no longer finite. Facts that were never injected are asked all the same: every method answers for all.
+large, the targets of the last ``WATCHED`` facts taught ``COLLAPSE_TARGETS`` times as perplexing as to the base, which has been
+taught none, or a number is no longer finite. Facts that were never injected are asked all the same: every method answers for
+all.
 """
 
 from __future__ import annotations
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 COLLAPSE_PERPLEXITY = 10.0
 COLLAPSE_GROWTH = 10.0
+COLLAPSE_TARGETS = 2.0
+"""A method that teaches nothing leaves them as they are, 1; beyond this margin, for what it does to unrelated texts, they are
+less probable than if nobody had taught them."""
+WATCHED = 50
+"""Facts whose targets are watched: all would cost a sequence of n facts n^2."""
 
 
 class Examiner(Protocol):
@@ -48,6 +55,10 @@ class Examiner(Protocol):
 
     def own_text_nll(self) -> tuple[float, float]:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
+        ...
+
+    def target_nll(self, cases: Sequence[Case]) -> tuple[float, float]:
+        """So of the targets of ``cases``: the mean over these of the mean over tokens."""
         ...
 
 
@@ -183,7 +194,7 @@ def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
                 with phase("inject"):
                     chain.add(method.inject(model, [case.fact for case in some]))
                 with phase("watch"):
-                    signs = {"facts": count, **_vital_signs(model, chain, some, examiner)}
+                    signs = {"facts": count, **_vital_signs(chain, cases[:count], examiner)}
                 trajectory.append(signs)
                 if stopped := _collapsed(signs):
                     chain.take_back()
@@ -201,14 +212,21 @@ def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
         return Outcome(chain.as_one(method), chain.moved, points, trajectory, stopped)
 
 
-def _vital_signs(model: LanguageModel, chain: Chain, some: Sequence[Case], examiner: Examiner) -> dict[str, float]:
+def _vital_signs(chain: Chain, taught: Sequence[Case], examiner: Examiner) -> dict[str, float]:
     now, base = examiner.own_text_nll()
-    scores = model.target_scores([model.pair_ids(case.fact.prompt, case.fact.target, case.fact.form) for case in some])
+    valid = {(case.fact.form, case.fact.prompt): case for case in taught}  # of facts that succeed each other the last
+    targets_now, targets_base = examiner.target_nll(list(valid.values())[-WATCHED:])
     return {
-        "perplexity_ratio": math.exp(min(now - base, 700.0)),
+        "perplexity_ratio": _ratio(now, base),
         "norm_growth": chain.growth(),
-        "target_nll": -sum(logp.mean().item() for logp, _ in scores) / len(scores),
+        "target_nll": targets_now,
+        "target_ratio": _ratio(targets_now, targets_base),
     }
+
+
+def _ratio(now: float, base: float) -> float:
+    """Of the perplexities."""
+    return math.exp(min(now - base, 700.0))
 
 
 def _collapsed(signs: dict[str, float]) -> str:
@@ -216,7 +234,7 @@ def _collapsed(signs: dict[str, float]) -> str:
     for name, limit, words in (
         ("perplexity_ratio", COLLAPSE_PERPLEXITY, "the model's own text is {:.3g} times as perplexing to it as to the base"),
         ("norm_growth", COLLAPSE_GROWTH, "a weight is {:.3g} times as large as in the base"),
-        ("target_nll", math.inf, "the targets' log-likelihood is {:.3g}"),
+        ("target_ratio", COLLAPSE_TARGETS, "the targets of the last facts are {:.3g} times as perplexing to it as to the base"),
     ):
         if not signs[name] < limit:
             return words.format(signs[name])

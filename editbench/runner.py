@@ -399,6 +399,7 @@ class _Baseline:
                 texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
                 self._own_text = [pair for block in texts for pair in block]
                 self._base_nll = self._nll()
+                self._base_targets = dict(zip(_ids(self.plan.cases), self._targets(self.plan.cases), strict=True))
             self.measured = True
         return self._whole, self._retention
 
@@ -417,6 +418,14 @@ class _Baseline:
     def own_text_nll(self) -> tuple[float, float]:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
         return self._nll(), self._base_nll
+
+    def target_nll(self, cases: Sequence[Case]) -> tuple[float, float]:
+        """So of the targets of ``cases``: the mean over these of the mean over tokens."""
+        return statistics.fmean(self._targets(cases)), statistics.fmean(self._base_targets[one] for one in _ids(cases))
+
+    def _targets(self, cases: Sequence[Case]) -> list[float]:
+        pairs = [self.model.pair_ids(case.fact.prompt, case.fact.target, case.fact.form) for case in cases]
+        return [-logp.mean().item() for logp, _ in self.model.target_scores(pairs)]
 
     def _nll(self) -> float:
         return -torch.cat([logp for logp, _ in self.model.target_scores(self._own_text)]).double().mean().item()

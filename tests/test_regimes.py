@@ -154,6 +154,55 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
     assert huge["status"] == "stopped" and ("perplexing" in huge["note"] or "times as large" in huge["note"])
 
 
+@dataclass(frozen=True)
+class Backwards(Method):
+    """Climbs the loss that it ought to descend, from fact ``at`` on; before that it teaches next to nothing."""
+
+    name: ClassVar[str] = "backwards"
+    at: str = ""
+
+    def inject(self, model, facts):
+        if self.at not in [fact.id for fact in facts]:
+            return package.inject(model, facts, "sft", epochs=1, lr=1e-6)
+        edit = package.inject(model, facts, "sft", epochs=1)
+        return replace(edit, changes={name: -3 * change for name, change in edit.changes.items()})
+
+
+def test_a_sequence_whose_targets_lose_by_being_taught_is_stopped(config, model, tmp_path, monkeypatch):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "backwards", f"{__name__}:Backwards")
+    config = replace(config, methods=("base", "backwards"), regime="sequential:1")
+    calm = run(config, model, tmp_path / "calm")
+    assert [found["status"] for found in calm.values()] == ["done", "done"], "learning nothing is no collapse"
+    assert all(signs["target_ratio"] == pytest.approx(1, abs=1e-4) for signs in calm["base"]["trajectory"])
+    assert all(0.8 < signs["target_ratio"] < 1 for signs in calm["backwards"]["trajectory"])
+    third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
+    found = run(replace(config, options={"backwards": {"at": third}}), model, tmp_path / "back")["backwards"]
+    assert found["status"] == "stopped" and "the targets of the last facts are" in found["note"]
+    last = found["trajectory"][-1]
+    assert last["target_ratio"] >= regimes.COLLAPSE_TARGETS and last["perplexity_ratio"] < 2 and found["edit"]["facts"] == 2
+
+
+def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
+    cases = runner.plan(config).cases
+    old = replace(cases[0], fact=replace(cases[0].fact, id="old", target="Tokyo"))
+    seen = []
+
+    class Examiner:
+        def own_text_nll(self):
+            return 1.0, 1.0
+
+        def target_nll(self, watched):
+            seen.extend(case.fact.id for case in watched)
+            return math.inf, 1.0
+
+    signs = regimes._vital_signs(regimes.Chain(model), [old, *cases], Examiner())
+    assert seen == [case.fact.id for case in cases]
+    assert regimes._collapsed(signs) and not regimes._collapsed({**signs, "target_ratio": 1.9})
+    assert regimes._collapsed({**signs, "target_ratio": math.nan})
+
+
 def test_contexts_are_joined(config, model, tmp_path):
     found = run(replace(config, methods=("base", "ice"), regime="sequential:1"), model, tmp_path / "run")
     at_once = run(replace(config, methods=("base", "ice")), model, tmp_path / "once")
