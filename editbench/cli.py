@@ -49,7 +49,7 @@ def compare(
     ] = None,
     judge_model: Annotated[str | None, typer.Option(help="The judge's name there; its key comes from OPENAI_API_KEY.")] = None,
     repeats: Annotated[
-        int, typer.Option(metavar="K", help="Inject K more times, for the time alone; the seconds are then the median.")
+        int, typer.Option(metavar="K", help="Inject K more times, for the time alone; injection's seconds are the median.")
     ] = 0,
     seed: Seed = 0,
     option: Annotated[

@@ -20,8 +20,9 @@ class Meter:
 
     ``seconds`` is the wall clock; ``peak_process`` the highest resident memory and ``peak_device`` the highest allocated memory
     of a GPU (0 without one), in bytes. ``work`` counts what goes through the decoder layers, whoever calls them: forward
-    passes, tokens, and those of them for which gradients were kept. A pass through some of the layers counts as its share of
-    one; padding is work like any other.
+    passes, tokens, those of them for which gradients were kept, and those that came one at a time, as text does that is being
+    written (so its last token is not among them, and mixsd's two branches count twice). A pass through some of the layers
+    counts as its share of one; padding is work like any other.
     """
 
     def __init__(self, model: LanguageModel):
@@ -54,12 +55,15 @@ class Meter:
         if not self._phase:
             return
         hidden_BTD = args[0] if args else kwargs["hidden_states"]
-        done = self.work.setdefault(self._phase, {"passes": 0.0, "tokens": 0.0, "gradient_tokens": 0.0})
+        done = self.work.setdefault(self._phase, dict.fromkeys(("passes", "tokens", "gradient_tokens", "decoded_tokens"), 0.0))
         share = 1 / len(self._layers)
+        tokens = share * hidden_BTD.shape[:-1].numel()
         done["passes"] += share
-        done["tokens"] += share * hidden_BTD.shape[:-1].numel()
+        done["tokens"] += tokens
         if torch.is_grad_enabled():
-            done["gradient_tokens"] += share * hidden_BTD.shape[:-1].numel()
+            done["gradient_tokens"] += tokens
+        elif hidden_BTD.shape[-2] == 1:
+            done["decoded_tokens"] += tokens
 
     def __enter__(self) -> Meter:
         self._start, self._stop = time.perf_counter(), threading.Event()

@@ -10,13 +10,15 @@
 
 A sequence is watched after each chunk. Where the model has collapsed, the chunk is taken back and the sequence ends there: its
 own text has become ``COLLAPSE_PERPLEXITY`` times as perplexing as to the base, a changed weight ``COLLAPSE_GROWTH`` times as
-large, or a number is no longer finite. Facts that were never injected are asked all the same: every method answers for all.
+large, the targets of the last ``WATCHED`` facts taught ``COLLAPSE_TARGETS`` times as perplexing as to the base, which has been
+taught none, or a number is no longer finite. Facts that were never injected are asked all the same: every method answers for
+all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,6 +39,11 @@ if TYPE_CHECKING:
 Rows = list[dict[str, Any]]
 COLLAPSE_PERPLEXITY = 10.0
 COLLAPSE_GROWTH = 10.0
+COLLAPSE_TARGETS = 2.0
+"""A method that teaches nothing leaves them as they are, 1; beyond this margin, for what it does to unrelated texts, they are
+less probable than if nobody had taught them."""
+WATCHED = 50
+"""Facts whose targets are watched: all would cost a sequence of n facts n^2."""
 
 
 class Examiner(Protocol):
@@ -48,6 +55,10 @@ class Examiner(Protocol):
 
     def own_text_nll(self) -> tuple[float, float]:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
+        ...
+
+    def target_nll(self, cases: Sequence[Case]) -> tuple[float, float]:
+        """So of the targets of ``cases``: the mean over these of the mean over tokens."""
         ...
 
 
@@ -123,8 +134,23 @@ def inject(
     return _sequential(chunk, curve, method, model, cases, examiner, phase)
 
 
+def asked_together(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
+    """``cases`` in the groups that a model is asked in: all at once, under ``single`` each alone.
+
+    In bfloat16 an answer depends on those computed beside it, so an edited model is compared with a base asked in the same.
+    """
+    return [[case] for case in cases] if parse(regime)[0] == "single" else [cases]
+
+
 def _moves(edit: Edit) -> bool:
     return bool(edit.changes) or edit.context is not None
+
+
+def _together(diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is told of several injections as one: each warning once, and the tokens that they trained on."""
+    warnings = dict.fromkeys(warning for found in diagnostics for warning in found.get("warnings", ()))
+    trained = [found["trained_tokens"] for found in diagnostics if "trained_tokens" in found]
+    return {"warnings": list(warnings), **({"trained_tokens": sum(trained)} if trained else {})}
 
 
 def _batch(curve, method, model, cases, examiner, phase) -> Outcome:
@@ -142,7 +168,7 @@ def _batch(curve, method, model, cases, examiner, phase) -> Outcome:
 
 
 def _single(method, model, cases, examiner, phase) -> Outcome:
-    probes, norms, warnings, records, moved = [], [], [], [], False
+    probes, norms, found, records, moved = [], [], [], [], False
     with progress.task("facts, one at a time", len(cases), "facts") as bar:
         for case in cases:
             with phase("inject"):
@@ -151,10 +177,10 @@ def _single(method, model, cases, examiner, phase) -> Outcome:
                 probes += examiner.ask([case], _moves(edit))
             moved = moved or _moves(edit)
             norms.append(edit.summary(model)["delta_norm"] if edit.changes else 0.0)
-            warnings += edit.diagnostics.get("warnings", ())
+            found.append(edit.diagnostics)
             records += edit.records
             bar.advance()
-    told = {"edits": len(cases), "mean_delta_norm": sum(norms) / len(norms), "warnings": list(dict.fromkeys(warnings))}
+    told = {"edits": len(cases), "mean_delta_norm": sum(norms) / len(norms), **_together(found)}
     whole = method.edit(model, [case.fact for case in cases], diagnostics=told, records=records)
     return Outcome(whole, moved, [Point(len(cases), probes, [])])
 
@@ -168,7 +194,7 @@ def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
                 with phase("inject"):
                     chain.add(method.inject(model, [case.fact for case in some]))
                 with phase("watch"):
-                    signs = {"facts": count, **_vital_signs(model, chain, some, examiner)}
+                    signs = {"facts": count, **_vital_signs(chain, cases[:count], examiner)}
                 trajectory.append(signs)
                 if stopped := _collapsed(signs):
                     chain.take_back()
@@ -186,14 +212,21 @@ def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
         return Outcome(chain.as_one(method), chain.moved, points, trajectory, stopped)
 
 
-def _vital_signs(model: LanguageModel, chain: Chain, some: Sequence[Case], examiner: Examiner) -> dict[str, float]:
+def _vital_signs(chain: Chain, taught: Sequence[Case], examiner: Examiner) -> dict[str, float]:
     now, base = examiner.own_text_nll()
-    scores = model.target_scores([model.pair_ids(case.fact.prompt, case.fact.target, case.fact.form) for case in some])
+    valid = {(case.fact.form, case.fact.prompt): case for case in taught}  # of facts that succeed each other the last
+    targets_now, targets_base = examiner.target_nll(list(valid.values())[-WATCHED:])
     return {
-        "perplexity_ratio": math.exp(min(now - base, 700.0)),
+        "perplexity_ratio": _ratio(now, base),
         "norm_growth": chain.growth(),
-        "target_nll": -sum(logp.mean().item() for logp, _ in scores) / len(scores),
+        "target_nll": targets_now,
+        "target_ratio": _ratio(targets_now, targets_base),
     }
+
+
+def _ratio(now: float, base: float) -> float:
+    """Of the perplexities."""
+    return math.exp(min(now - base, 700.0))
 
 
 def _collapsed(signs: dict[str, float]) -> str:
@@ -201,7 +234,7 @@ def _collapsed(signs: dict[str, float]) -> str:
     for name, limit, words in (
         ("perplexity_ratio", COLLAPSE_PERPLEXITY, "the model's own text is {:.3g} times as perplexing to it as to the base"),
         ("norm_growth", COLLAPSE_GROWTH, "a weight is {:.3g} times as large as in the base"),
-        ("target_nll", math.inf, "the targets' log-likelihood is {:.3g}"),
+        ("target_ratio", COLLAPSE_TARGETS, "the targets of the last facts are {:.3g} times as perplexing to it as to the base"),
     ):
         if not signs[name] < limit:
             return words.format(signs[name])
@@ -247,8 +280,7 @@ class Chain:
     def as_one(self, method: Method) -> Edit:
         """The edit of the base that does the same."""
         edits = self.edits
-        warnings = dict.fromkeys(warning for edit in edits for warning in edit.diagnostics.get("warnings", ()))
-        told = {"chunks": len(edits), "warnings": list(warnings)}
+        told = {"chunks": len(edits), **_together([edit.diagnostics for edit in edits])}
         changes = {name: (self.model.weight(name).detach() - before).cpu() for name, before in self._before.items()}
         whole = method.edit(self.model, [fact for edit in edits for fact in edit.facts], changes, diagnostics=told)
         return replace(

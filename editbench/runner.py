@@ -26,6 +26,7 @@ import torch
 from editbench import progress, regimes, registry
 from editbench.api import check_subjects
 from editbench.cost import Meter
+from editbench.edit import Edit
 from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.own_text import own_texts
@@ -35,7 +36,8 @@ from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
 SCORING = 5
-"""Version of what ``eval/`` does; a change that can move a number raises it, and old cells are computed anew."""
+"""Version of what ``eval/``, the regimes and the intervals do; a change that can move a number raises it, and old cells are
+computed anew."""
 
 Rows = list[dict[str, Any]]
 OWN_TEXT_TOKENS, OWN_TEXT_LENGTH = 512, 32
@@ -333,7 +335,7 @@ def _cell(
         "retention": retention_scores(last.samples, base_samples),
         "seconds": meter.seconds,
         **({"inject_seconds": repeated} if config.repeats else {}),
-        "work": meter.work,
+        "work": _work(meter, done.edit),
         "peak_memory_bytes": meter.peak,
         "peak_process_bytes": meter.peak_process,
         "edit": done.edit.summary(model),
@@ -351,6 +353,12 @@ def _cell(
         rows = [{"facts": point.facts, **row} for point in done.points[:-1] for row in getattr(point, kind)]
         tables |= {f"curve_{kind}": rows} if rows else {}
     return summary, tables
+
+
+def _work(meter: Meter, edit: Edit) -> dict[str, dict[str, float]]:
+    """The meter's counts, and beside those of the injection the tokens that it trained on (labels), where the edit says so."""
+    labels = {name: number for name, number in edit.diagnostics.items() if name == "trained_tokens"}
+    return {phase: {**counts, **labels} if phase == "inject" else counts for phase, counts in meter.work.items()}
 
 
 def _repeated(repeats: int, method: Method, model: LanguageModel, cases: Sequence[Case], meter: Meter) -> list[float]:
@@ -386,11 +394,14 @@ def _beside(
 
 
 class _Baseline:
-    """The unedited model's answers: computed once for each model, slice and task setting, and kept in the cache."""
+    """The unedited model's answers: computed once for each model, group of cases, task setting, software and kind of device,
+    and kept in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
-        self.setting = [SCORING, weights, model.precision, template_digest(model)]
+        # An upgrade or another machine moves answers by rounding: base and edited rows shall come from the same.
+        made = [environment()["packages"], code_digest(), model.device.type, torch.get_num_threads()]
+        self.setting = [SCORING, weights, model.precision, template_digest(model), *made]
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""
 
@@ -399,17 +410,21 @@ class _Baseline:
         if not self.measured:
             self.model.check_head()  # two passes that would be counted as the work of whoever comes first
             self._probes, self._retention = self._base_probes(), self._base_retention()
+            self._whole = [row for group in self._groups(len(self.plan.cases)) for row in self._probes[_ids(group)]]
             if regimes.parse(self.plan.config.regime)[0] == "sequential":
                 texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
                 self._own_text = [pair for block in texts for pair in block]
                 self._base_nll = self._nll()
+                self._base_targets = dict(zip(_ids(self.plan.cases), self._targets(self.plan.cases), strict=True))
             self.measured = True
-        return self._probes, self._retention
+        return self._whole, self._retention
 
     def ask(self, cases: Sequence[Case], moved: bool) -> Rows:
-        """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``."""
-        ids = {case.fact.id for case in cases}
-        base = [row for row in self._probes if row["case"] in ids]
+        """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``.
+
+        ``cases`` are one of the groups of ``regimes.asked_together``, at a point of the curve or at the end.
+        """
+        base = self._probes[_ids(cases)]
         return registry.get("eval", "probes")(self.model, cases, base, self.plan.cases) if moved else base
 
     def retain(self, moved: bool) -> Rows:
@@ -420,12 +435,34 @@ class _Baseline:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
         return self._nll(), self._base_nll
 
+    def target_nll(self, cases: Sequence[Case]) -> tuple[float, float]:
+        """So of the targets of ``cases``: the mean over these of the mean over tokens."""
+        return statistics.fmean(self._targets(cases)), statistics.fmean(self._base_targets[one] for one in _ids(cases))
+
+    def _targets(self, cases: Sequence[Case]) -> list[float]:
+        pairs = [self.model.pair_ids(case.fact.prompt, case.fact.target, case.fact.form) for case in cases]
+        return [-logp.mean().item() for logp, _ in self.model.target_scores(pairs)]
+
     def _nll(self) -> float:
         return -torch.cat([logp for logp, _ in self.model.target_scores(self._own_text)]).double().mean().item()
 
-    def _base_probes(self) -> Rows:
-        ask = registry.get("eval", "probes")
-        return _cached(["probes", *self.setting, self.plan.slice_hash], lambda: ask(self.model, self.plan.cases, None))
+    def _groups(self, count: int) -> list[Sequence[Case]]:
+        """The first ``count`` cases as they are asked."""
+        return regimes.asked_together(self.plan.config.regime, self.plan.cases[:count])
+
+    def _base_probes(self) -> dict[tuple[str, ...], Rows]:
+        """The rows by the ids of the group that was asked, for every group that an edited model will be asked in."""
+        ask, every = registry.get("eval", "probes"), self.plan.cases
+        groups = [group for count in sorted({*self.plan.config.curve, len(every)}) for group in self._groups(count)]
+        found = {}
+        with progress.task("the base, asked as the edited models will be", len(groups), "groups") as bar:
+            for group in groups:
+                found[_ids(group)] = _cached(
+                    ["probes", *self.setting, self.plan.slice_hash, list(_ids(group))],
+                    lambda group=group: ask(self.model, group, None, every),
+                )
+                bar.advance()
+        return found
 
     def _base_retention(self) -> Rows:
         config = self.plan.config
@@ -469,6 +506,10 @@ class _Baseline:
         return [
             {**asdict(sample), "task": task, "member": sample.task} for task, samples in found.items() for sample in samples
         ]
+
+
+def _ids(cases: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(case.fact.id for case in cases)
 
 
 def retention_scores(

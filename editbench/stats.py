@@ -4,13 +4,17 @@ The probes of one case share a fact, so they are not independent: a case is the 
 however many probes it has. Scores are between 0 and 1; NaN and ``None`` are left out, and so is a case with none left.
 Where items come from several seeds, an estimate is the mean over seeds of the mean over cases.
 
-The percentile bootstrap covers too rarely with few cases and near 0 and 1, so it is not used. Instead, with t the quantile
-of Student's distribution (``benchmarks/coverage.md`` has the coverage of all of them by simulation):
+No bootstrap, paired or not, where one is usual: it draws from the cases that were seen alone, so with few cases, and near 0
+and 1, its percentile interval covers too rarely (down to 29 % where 95 % is meant), and it depends on the draws. Closed forms,
+paired and clustered as it would be, take its place, with t the quantile of Student's distribution (``benchmarks/coverage.md``
+has the coverage of all of them by simulation):
 
 - A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of Wilson's formula becomes
   V / (p (1 - p)), V the variance of the mean from the spread of the cases (Korn and Graubard 1998; Franco, Little, Louis and
-  Slud 2019). Two things are ours: V is known from the cases that differ from the majority alone, so their number gives t its
-  degrees of freedom; and V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong.
+  Slud 2019). Three things are ours: V is known from the cases that differ from the majority alone, so their number gives t its
+  degrees of freedom; V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong; and V is
+  at least the variance of the n scores / n, p (1 - p) / n of yes or no: probes of a case that differ more than those of two
+  cases are luck, and no sample is larger than the number of its items.
 - A paired difference or ratio has a t interval, after a case that gained all and a case that lost all were added (Bonett
   and Price 2012): that nothing changed in 50 cases does not show that nothing ever will.
 - Several seeds add the variance of their means / their number to V (ours, too). What the cases have done to those means is in
@@ -65,18 +69,19 @@ def clustered_mean(
     Raises:
         ValueError: a score outside [0, 1], or sequences of unequal length.
     """
-    (y_SK,), n = _grids([scores], clusters, seeds)
+    (y_SK, squares_SK), n = _grids([scores, np.asarray(scores, dtype=float) ** 2], clusters, seeds)
     mean, cases, between = _moments(y_SK)
     k = y_SK.shape[1]
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
+    least = (_moments(squares_SK)[0] - mean**2) / n
     shares_K = _weights(y_SK).sum(axis=0)
     most = _t(k - 1) ** 2 * k / (k - 1) * float(shares_K @ shares_K)
     binomial = mean * (1 - mean)
     if binomial < 1e-12:
         return Interval(mean, *wilson(mean, most), n, k)
     minority = int((np.nanmean(y_SK, axis=0) != round(mean)).sum())
-    spread = min(most, _t(min(minority, k - 1)) ** 2 * cases / binomial) + _t(k - 1) ** 2 * between / binomial
+    spread = min(most, _t(min(minority, k - 1)) ** 2 * max(cases, least) / binomial) + _t(k - 1) ** 2 * between / binomial
     return Interval(mean, *wilson(mean, spread), n, k)
 
 
@@ -130,14 +135,14 @@ def ratio(
 
 
 def unbounded_mean(scores: Sequence[Any], clusters: Sequence[Any]) -> Interval:
-    """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval, cut at the cases' range."""
+    """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval."""
     (y_SK,), n = _grids([scores], clusters, None, shares=False)
     mean, cases, _ = _moments(y_SK)
     k = y_SK.shape[1]
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
     half = _t(k - 1) * math.sqrt(cases)
-    return Interval(mean, max(mean - half, float(y_SK.min())), min(mean + half, float(y_SK.max())), n, k)
+    return Interval(mean, mean - half, mean + half, n, k)
 
 
 def retained(

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from editbench import progress
 from editbench.errors import OptionError
 
 TIMEOUT_SECONDS = 30.0
+"""From the question to the end of the reply; a silence at the end of it can take as long again."""
 TRIES = 3
 """For each answer: the first and two more."""
 GIVE_UP = 5
@@ -115,11 +117,22 @@ def _post(comparison: str, url: str, model: str) -> bytes:
     if (key := os.environ.get("OPENAI_API_KEY")) and _is_private(url):
         headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url.rstrip("/") + "/chat/completions", body, headers)
+    end = time.monotonic() + TIMEOUT_SECONDS
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS) as response:
-            return response.read(MAX_BYTES)
+            return _body(response, end)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoVerdict(f"{url}: {error}") from error
+
+
+def _body(response: http.client.HTTPResponse, end: float) -> bytes:
+    """The reply, read until the clock shows ``end``: the socket's own timeout starts anew with every byte."""
+    body = b""
+    while len(body) < MAX_BYTES and (piece := response.read1(MAX_BYTES - len(body))):
+        if time.monotonic() > end:
+            raise TimeoutError(f"timed out, the reply was not complete after {TIMEOUT_SECONDS:g} s")
+        body += piece
+    return body
 
 
 def _read(body: bytes) -> float:

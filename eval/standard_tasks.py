@@ -115,7 +115,7 @@ def from_hub(name: str) -> dict[str, Any]:
     """The task objects of ``name`` with data from the hub or its cache, or from where its YAML says.
 
     Raises:
-        DataError: the data is not there, or the hub cannot be reached; names the dataset and ``--task-data``.
+        DataError: the data is not there, or the hub cannot be reached; names the file or the dataset, and ``--task-data``.
         OptionError: a package that grades the answers is not installed.
     """
     _check_graders(name)
@@ -129,6 +129,12 @@ def from_hub(name: str) -> dict[str, Any]:
                 return _manager().load([name])["tasks"]
             return _load(name, [path])
     except (OSError, ConnectionError) as error:
+        missing = re.search(r"Unable to find '([^']+)'", str(error))  # so datasets says it of data_files
+        if is_path(name) and missing and "://" not in missing[1]:
+            raise DataError(
+                f"Task file {name}: its data file {missing[1]} does not exist. Mend the path under data_files (a relative one "
+                f"counts from the folder that editbench runs in), or give the data: --task-data {name}=PATH."
+            ) from error
         dataset = known.dataset if known else _dataset(path)
         fields = f"JSON lines with {known.fields}." if known else "JSON lines, CSV or parquet with the dataset's fields."
         raise DataError(
@@ -222,7 +228,10 @@ def _check_graders(name: str) -> None:
         try:
             nltk.data.find("tokenizers/punkt_tab")
         except LookupError as error:
-            raise OptionError("Task 'ifeval' grades with NLTK's punkt_tab. Run: python -m nltk.downloader punkt_tab") from error
+            raise OptionError(
+                "Task 'ifeval' grades with NLTK's punkt_tab. Run: python -m nltk.downloader punkt_tab. Offline: the wheel "
+                "llama-index-core carries it; point NLTK_DATA to its folder llama_index/core/_static/nltk_cache."
+            ) from error
 
 
 class _Splits(dict):

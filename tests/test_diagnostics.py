@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from dataclasses import replace
 
 import numpy as np
@@ -357,7 +358,9 @@ def test_drift_against_full_logits(family, part):
     assert len(texts) == 5 and found["kl"]["n"] == 160 and found["kl"]["clusters"] == 5
     assert found["kl"]["mean"] == pytest.approx(sum(kl) / 5, rel=1e-3, abs=1e-6) and found["kl"]["mean"] > 1e-4
     assert found["nll_change"]["mean"] == pytest.approx(sum(nll) / 5, rel=1e-3, abs=1e-5)
-    assert min(kl) - 1e-6 <= found["kl"]["low"] < found["kl"]["mean"] < found["kl"]["high"] <= max(kl) * 1.001
+    half = 2.7764451 * statistics.stdev(kl) / math.sqrt(5)  # Student's t of 4 degrees of freedom
+    assert found["kl"]["high"] - found["kl"]["mean"] == pytest.approx(half, rel=1e-2, abs=1e-6)
+    assert found["kl"]["mean"] - found["kl"]["low"] == pytest.approx(half, rel=1e-2, abs=1e-6)
 
 
 def test_a_larger_change_drifts_further(model):

@@ -4,7 +4,7 @@ import json
 import math
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -36,7 +36,8 @@ def loopback(no_network, monkeypatch):
 
 @contextmanager
 def endpoint(reply):
-    """A server that answers with ``reply(comparison)``: the content of a message, or whole bytes; the URL and what was sent."""
+    """A server that answers with ``reply(comparison)``: the content of a message, or whole bytes, in a list if they drip; the
+    URL and what was sent."""
     sent, ended = [], threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,7 +55,11 @@ def endpoint(reply):
             if code == 302:
                 self.send_header("Location", "http://127.0.0.1:1/stolen")
             self.end_headers()
-            self.wfile.write(answer)
+            with suppress(OSError):  # nobody listens any more
+                for piece in answer if isinstance(answer, list) else [answer]:
+                    self.wfile.write(piece)
+                    if isinstance(answer, list):
+                        ended.wait(0.1)
 
         def log_message(self, *args):
             pass
@@ -132,6 +137,17 @@ def test_a_timeout_costs_one_answer_and_the_others_are_judged(monkeypatch):
         judged, told = judge([row("London"), row("slow"), row("Rome")], url, "tiny")
     assert [one["judge"] for one in judged][::2] == [1.0, 0.0] and math.isnan(judged[1]["judge"])
     assert (told["judged"], told["not_judged"]) == (2, 1) and "timed out" in told["reason"]
+
+
+def test_a_reply_that_drips_is_a_timeout(monkeypatch):
+    monkeypatch.setattr(judging, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(judging, "TRIES", 1)
+    verdict = json.dumps({"choices": [{"message": {"content": by_word({"answer": "", "expected": [""]})}}]}).encode()
+    with endpoint(lambda _: [*[b" "] * 20, verdict]) as (url, _):
+        (judged,), told = judge([row("London")], url, "tiny")
+    assert math.isnan(judged["judge"]) and "not complete after 0.5 s" in told["reason"]
+    with endpoint(lambda _: [b" ", verdict]) as (url, _):
+        assert judge([row("London")], url, "tiny")[0][0]["judge"] == 1.0
 
 
 def test_an_endpoint_that_is_down_is_given_up():

@@ -10,9 +10,10 @@ from tiny import editbench, write_facts, write_model
 
 import editbench as package
 from editbench import regimes, registry, runner
-from editbench.models import load_model
+from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
 from editbench.records import RunStore, read_table
+from editbench.testing import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,25 @@ def test_each_fact_alone(config, model, tmp_path):
     assert found["retention"] == {} and found["edit"]["edits"] == 4 and found["edit"]["mean_delta_norm"] > 0
 
 
+@pytest.mark.parametrize(("regime", "curve"), [("single", ()), ("batch", (1, 3)), ("sequential:2", (2, 4))])
+def test_rounding_in_bfloat16_is_not_the_edits_doing(config, tmp_path, monkeypatch, regime, curve):
+    """An edit of nothing, which counts as one that moves, keeps every neighbor, however few cases are asked at once."""
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    model = tiny_model("gpt2")
+    model = LanguageModel(model.model, model.tokenizer, name="tiny", precision="bfloat16")
+    config = replace(config, methods=("base", "bomb"), n=5, regime=regime, curve=curve, options={"bomb": {"size": 0.0}})
+    found = run(replace(config, precision="bfloat16"), model, tmp_path / "run")
+    assert found["bomb"]["status"] == "done", "not asked where an edit is known to change nothing"
+    assert found["bomb"]["metrics"] == found["base"]["metrics"]
+    tables = [probes(tmp_path / "run", found["bomb"], name) for name in ("probes", *(["curve_probes"] if curve else []))]
+    for table in tables:
+        assert list(table["text"]) == list(table["base_text"])
+    for point in found["bomb"].get("curve", []):
+        assert all(point["metrics"][name]["generation"]["mean"] == 1 for name in ("specificity", "distracted"))
+
+
 def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_path, monkeypatch):
     import editbench.methods
 
@@ -134,10 +154,68 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
     assert huge["status"] == "stopped" and ("perplexing" in huge["note"] or "times as large" in huge["note"])
 
 
+@dataclass(frozen=True)
+class Backwards(Method):
+    """Climbs the loss that it ought to descend, from fact ``at`` on; before that it teaches next to nothing."""
+
+    name: ClassVar[str] = "backwards"
+    at: str = ""
+
+    def inject(self, model, facts):
+        if self.at not in [fact.id for fact in facts]:
+            return package.inject(model, facts, "sft", epochs=1, lr=1e-6)
+        edit = package.inject(model, facts, "sft", epochs=1)
+        return replace(edit, changes={name: -3 * change for name, change in edit.changes.items()})
+
+
+def test_a_sequence_whose_targets_lose_by_being_taught_is_stopped(config, model, tmp_path, monkeypatch):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "backwards", f"{__name__}:Backwards")
+    config = replace(config, methods=("base", "backwards"), regime="sequential:1")
+    calm = run(config, model, tmp_path / "calm")
+    assert [found["status"] for found in calm.values()] == ["done", "done"], "learning nothing is no collapse"
+    assert all(signs["target_ratio"] == pytest.approx(1, abs=1e-4) for signs in calm["base"]["trajectory"])
+    assert all(0.8 < signs["target_ratio"] < 1 for signs in calm["backwards"]["trajectory"])
+    third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
+    found = run(replace(config, options={"backwards": {"at": third}}), model, tmp_path / "back")["backwards"]
+    assert found["status"] == "stopped" and "the targets of the last facts are" in found["note"]
+    last = found["trajectory"][-1]
+    assert last["target_ratio"] >= regimes.COLLAPSE_TARGETS and last["perplexity_ratio"] < 2 and found["edit"]["facts"] == 2
+
+
+def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
+    cases = runner.plan(config).cases
+    old = replace(cases[0], fact=replace(cases[0].fact, id="old", target="Tokyo"))
+    seen = []
+
+    class Examiner:
+        def own_text_nll(self):
+            return 1.0, 1.0
+
+        def target_nll(self, watched):
+            seen.extend(case.fact.id for case in watched)
+            return math.inf, 1.0
+
+    signs = regimes._vital_signs(regimes.Chain(model), [old, *cases], Examiner())
+    assert seen == [case.fact.id for case in cases]
+    assert regimes._collapsed(signs) and not regimes._collapsed({**signs, "target_ratio": 1.9})
+    assert regimes._collapsed({**signs, "target_ratio": math.nan})
+
+
 def test_contexts_are_joined(config, model, tmp_path):
     found = run(replace(config, methods=("base", "ice"), regime="sequential:1"), model, tmp_path / "run")
     at_once = run(replace(config, methods=("base", "ice")), model, tmp_path / "once")
     assert found["ice"]["metrics"] == at_once["ice"]["metrics"]
+
+
+def test_what_was_trained_on_is_summed(config, model, tmp_path):
+    config = replace(config, methods=("base", "sft"), n=2, options={"sft": {"epochs": 1}})
+    tokens = [
+        run(replace(config, regime=regime), model, tmp_path / regime)["sft"]["work"]["inject"]["trained_tokens"]
+        for regime in ("batch", "single", "sequential:1")
+    ]
+    assert tokens[0] == tokens[1] == tokens[2] > 0
 
 
 def test_dense_edits_leave_no_copies_behind(model, config):

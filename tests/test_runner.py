@@ -1,6 +1,7 @@
 """Cells: resumed, killed, repeated, failed; and what a method gets to see."""
 
 import gc
+import importlib.metadata
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
 from editbench import progress, regimes, registry, runner
@@ -251,7 +253,7 @@ def test_the_key_of_a_known_cell():
     """Published records and started runs are found by their keys: a change here costs them all."""
     case = Case.build(Fact("f", "The capital of France is", "Rome", "France"))
     plan = runner.Plan(runner.RunConfig(("spy",), "tiny", "local"), {}, [case])
-    assert runner.cell_key(plan, "spy", Spy(), "w", "float32") == "spy-fc8ab7ac14f1"
+    assert runner.cell_key(plan, "spy", Spy(), "w", "float32") == "spy-bef1d6528ec4"
 
 
 def test_the_key_of_a_variant_is_a_folder_s_name(config):
@@ -352,6 +354,8 @@ def test_records_of_an_edit_are_kept(config, model, tmp_path):
     found, _ = run(config, model, tmp_path / "run")
     assert found["mixsd"]["status"] in ("done", "no_effect"), found["mixsd"].get("traceback")
     assert len(read_table(tmp_path / "run", found["mixsd"]["key"], "edit_records")) >= 3
+    work, told = found["mixsd"]["work"]["inject"], found["mixsd"]["edit"]
+    assert work["decoded_tokens"] == told["decoded_tokens"] > 0 and work["trained_tokens"] == told["trained_tokens"] > 0
 
 
 def test_scores_are_those_of_the_edited_model(config, model, tmp_path):
@@ -413,6 +417,30 @@ def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
 
     run(replace(config, n=2, limit=1), model, tmp_path / "three")
     assert len(list((cache_dir() / "base").iterdir())) == 4, "other facts and another limit have scores of their own"
+
+
+def test_other_libraries_code_or_threads_ask_the_base_anew(config, model, tmp_path, monkeypatch):
+    config = replace(config, methods=("base",), options={}, n=1)
+    version, threads = importlib.metadata.version, torch.get_num_threads()
+
+    def computed(name):
+        before = set((cache_dir() / "base").glob("*"))
+        run(config, model, tmp_path / name)
+        return len(set((cache_dir() / "base").glob("*")) - before)
+
+    assert computed("first") == 1 and computed("again") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", lambda name: "99.0" if name == "transformers" else version(name))
+        assert computed("upgraded") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "code_digest", lambda: "0" * 16)
+        assert computed("changed") == 1
+    try:
+        torch.set_num_threads(threads + 1)
+        assert computed("threads") == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert computed("as before") == 0
 
 
 def test_a_damaged_or_read_only_cache_costs_no_result(config, model, tmp_path, monkeypatch):

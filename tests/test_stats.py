@@ -75,6 +75,24 @@ def test_a_rate_against_the_formula():
     assert interval.mean == 0.375 and (interval.low, interval.high) == pytest.approx(wilson(0.375, spread))
 
 
+def test_the_sample_is_no_larger_than_the_number_of_items():
+    """Cases that are all half right show no spread, and the rate is not known for certain all the same."""
+    few, many = clustered_mean([1, 0, 1, 0], ["a", "a", "b", "b"]), clustered_mean([1, 0] * 50, np.repeat(range(50), 2))
+    assert few.mean == many.mean == 0.5 and few.high - few.low > 0.9
+    assert (many.low, many.high) == pytest.approx(wilson(0.5, T49**2 / 100))
+    # graded scores vary less than yes and no of the same mean
+    graded = clustered_mean([0.4, 0.6] * 50, np.repeat(range(50), 2))
+    assert (graded.low, graded.high) == pytest.approx(wilson(0.5, T49**2 / 100 * 0.01 / 0.25))
+
+
+@pytest.mark.parametrize("cases", [2, 3, 10, 50])
+def test_probes_that_are_not_related_are_covered_too(cases):
+    generator = np.random.default_rng(0)
+    for rate in (0.3, 0.5, 0.8):
+        found = (clustered_mean((generator.random((cases, 2)) < rate).ravel(), np.repeat(range(cases), 2)) for _ in range(400))
+        assert sum(one.low <= rate <= one.high for one in found) / 400 >= 0.94
+
+
 def test_any_order_gives_the_same_interval():
     generator = np.random.default_rng(1)
     scores, before, clusters = generator.random(60), generator.random(60), np.repeat(range(20), 3)
@@ -159,10 +177,17 @@ def test_a_task_is_stored_with_its_intervals():
 def test_scores_that_are_no_shares():
     found = unbounded_mean([3.0, 5.0, 4.0, 8.0], ["a", "a", "b", "c"])
     half = 4.3026527 * math.sqrt(16 / 3 / 3)
-    assert found.mean == pytest.approx(16 / 3) and half > 16 / 3 - 4 and (found.low, found.high) == (4, 8)
+    assert found.mean == pytest.approx(16 / 3) and (found.low, found.high) == pytest.approx((16 / 3 - half, 16 / 3 + half))
     assert unbounded_mean([0.0] * 6, range(6)).high == 0
     with pytest.raises(ValueError, match="between 0 and 1"):
         clustered_mean([0.5, 1.5])
+
+
+@pytest.mark.parametrize("cases", [2, 3, 8])
+def test_the_mean_of_a_few_unbounded_scores_is_covered(cases):
+    generator = np.random.default_rng(0)
+    found = (unbounded_mean(generator.normal(size=cases), range(cases)) for _ in range(1000))
+    assert sum(one.low <= 0 <= one.high for one in found) / 1000 == pytest.approx(0.95, abs=0.02)
 
 
 def test_seeds_weigh_the_same_and_share_their_cases():
