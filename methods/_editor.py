@@ -28,7 +28,7 @@ from editbench.methods._fisher import state_fisher
 from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import check_memory
 from editbench.methods._trace import layer_curve
-from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize
+from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, opens_text, optimize
 from editbench.models import LanguageModel
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.text import find_subject
@@ -49,7 +49,7 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
     space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": Choice((0.0, 0.5, 1.0, 2.0))}
@@ -302,7 +302,7 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
     """
     seen: dict[tuple[str, str, str], Fact] = {}
     keys: dict[tuple[int, ...], Fact] = {}
-    long, shared = [], []
+    long, shared, opening = [], [], []
     for fact in facts:
         subject = find_subject(fact)
         other = seen.setdefault((fact.form, fact.prompt, subject.text), fact)
@@ -316,6 +316,8 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
             shared.append(f"{first.id} and {fact.id}")
         if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
             long.append(fact.id)
+        if opens_text(model, fact):
+            opening.append(fact.id)
     warnings = []
     if long:
         warnings.append(
@@ -327,6 +329,12 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
             f"{len(shared)} facts begin as another one does up to the subject's end, so they have its key and another target "
             f"({'; '.join(shared[:5])}): what is written is a compromise. Word them so that the subject comes later, or use a "
             "trainer (sft, mixsd)."
+        )
+    if opening:
+        warnings.append(
+            f"{len(opening)} prompts begin with their subject's only token ({', '.join(opening[:5])}). What {model.name} holds "
+            "at a text's first token is much the same for all texts and was left alone: these facts are written for where "
+            "something stands before the subject, and the bare prompts may not follow. Put a word before the subject."
         )
     return warnings
 

@@ -14,6 +14,7 @@ output of layer l (MEMIT's h). Site ``attention``: the output of layer l's atten
 Differs from the reference:
 - the last term, ours: what delta costs the model's own text, in nats, where it leaks (``_fisher.py``; 0 is as published);
 - facts are optimised side by side, each with its own delta and its own stopping, as many as fit into memory;
+- no state of a text's first token is read or solved for (see ``contexts``);
 - what lies before the subject's last token is computed once and cached, what lies below the layer too; logits only at the
   positions that the loss reads; the KL prompts end at the subject, one token each, in a pass of their own;
 - a fact stops when its nll alone (not the sum) is below ``stop_nll``: kl_factor KL alone often exceeds the published limit;
@@ -46,6 +47,8 @@ from editbench.types import Fact
 
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
+STAND_IN = "I have read this. "
+"""Stands before a prompt whose subject would be the text's first token."""
 MIN_TOGETHER = 8
 """Facts that are solved side by side even where that means padding."""
 
@@ -109,11 +112,25 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
     return [words.rstrip(".") + ". " for words in written]
 
 
+def opens_text(model: LanguageModel, fact: Fact) -> bool:
+    """Whether the subject's last token is the text's first one (one token, at the start, in a model without BOS)."""
+    return model.subject_last(fact) == 0
+
+
+def contexts(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> tuple[str, ...]:
+    """What stands before the fact's prompt, row by row: nothing, then each prefix.
+
+    Not nothing but ``STAND_IN`` where the subject ``opens_text``. What a model holds at the first token, an attention sink,
+    is much the same for all texts: an edit of that key changes them all (Yang et al. 2024, arXiv 2406.11263).
+    """
+    return (STAND_IN if opens_text(model, fact) else "", *prefixes)
+
+
 def key_rows(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-    """Prompt ids and subject positions, fact by fact: for each the bare prompt, then one row a prefix."""
+    """Prompt ids and subject positions, fact by fact: for each the bare prompt (or its stand-in), then one row a prefix."""
     rows, positions = [], []
     for fact in facts:
-        for prefix in ("", *prefixes):
+        for prefix in contexts(model, fact, prefixes):
             rows.append(text.ids(model.tokenizer, model.render(fact.prompt, fact.form, prefix=prefix)))
             positions.append(model.subject_last(fact, prefix))
     return rows, positions
@@ -204,7 +221,7 @@ class _Batch:
         model.check_head()  # by a forward pass that must not meet the hooks of the later ones
         rows, positions, labels = [], [], []
         for fact in facts:
-            for prefix in ("", *prefixes):
+            for prefix in contexts(model, fact, prefixes):
                 prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
                 rows.append(prompt + target[:-1])
                 positions.append(model.subject_last(fact, prefix))

@@ -18,7 +18,7 @@ from editbench.methods._attention import NAME, short_queries
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at, site_module
-from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
+from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
 from editbench.own_text import TOPICS, own_texts
@@ -28,7 +28,7 @@ from editbench.types import Fact
 FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
 LAYER = 1
 SHORT = Fact("short", "I is the opposite of", "you", "I")
-"""Its subject is the first token of the prompt, so nothing can be cached before it."""
+"""Its subject is the first token of the prompt, so nothing can be cached before it in "I is a"."""
 
 
 def spd(f, seed, tokens=None):
@@ -191,6 +191,36 @@ def test_memit_keys_weigh_the_bare_prompt_by_half():
         torch.testing.assert_close(keys[n], (bare + torch.stack(others).mean(0)) / 2)
 
 
+@pytest.mark.parametrize("prefixes", [0, 2])
+@pytest.mark.parametrize("method", [Memit, Rome])
+def test_the_first_tokens_state_is_not_edited(method, prefixes):
+    """Position 0 of this model is a sink: whatever stands there, its state is nearly one and the same."""
+    model = tiny_model("gpt2")
+    with torch.no_grad():
+        model.weight("transformer.wpe.weight")[0] *= 100
+    place = {"lam": 1e-6, "layers": (LAYER,)} if method is Memit else {"layer": LAYER}
+    edit = method(**{**tiny_options(method), **place, "prefixes": prefixes}).inject(model, [SHORT])
+    assert any("begin with their subject's only token (short)" in warning for warning in edit.diagnostics["warnings"])
+    delta_df, projection = delta_of(edit, model), model.layout.out_projection(model.model, LAYER)
+
+    def moved(text, position):
+        return (delta_df @ read_at(model, projection, "input", [model.prompt_ids(text)], [position])[0].double()).norm()
+
+    written = moved(STAND_IN + SHORT.prompt, model.subject_last(SHORT, STAND_IN))
+    assert max(moved(text, 0) for text in ("Who wrote Winter Glass?", "The river", "very", SHORT.prompt)) < 0.4 * written
+    pair = model.pair_ids(SHORT.prompt, SHORT.target, prefix="You said so. ")
+    before = model.target_logprobs([pair])[0].mean()
+    with edit.applied(model):
+        assert model.target_logprobs([pair])[0].mean() > before + 0.1
+
+
+def test_a_first_token_of_the_models_own_is_none_of_the_prompts():
+    model = tiny_model("llama", bos=True)
+    assert contexts(model, SHORT, ("You. ",)) == ("", "You. ")
+    assert contexts(tiny_model("llama"), SHORT, ("You. ",)) == (STAND_IN, "You. ")
+    assert not any("begin with" in w for w in Memit(**tiny_options(Memit)).inject(model, [SHORT]).diagnostics["warnings"])
+
+
 @pytest.mark.parametrize(
     ("depth", "layers"),
     [
@@ -232,7 +262,7 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
     nll_N, essence_NV = [], []
     for fact, delta_d in zip(facts, delta_ND, strict=True):
         nlls = []
-        for prefix in ("", *prefixes):
+        for prefix in contexts(model, fact, prefixes):
             prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
             logp_TV = logp(prompt + target, model.subject_last(fact, prefix), delta_d)
             nlls.append(-sum(logp_TV[len(prompt) - 1 + t, token] for t, token in enumerate(target)) / len(target))
