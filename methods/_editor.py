@@ -23,12 +23,13 @@ import torch
 from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.layout import mlp_gain
+from editbench.methods._context import check_context
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._fisher import state_fisher
 from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import check_memory
 from editbench.methods._trace import layer_curve
-from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, opens_text, optimize
+from editbench.methods._value import STAND_IN, Solver, Targets, context_prefixes, contexts, key_rows, optimize
 from editbench.models import LanguageModel
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.text import find_subject
@@ -136,7 +137,9 @@ class Bench:
     def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
         self.editor, self.model, self.facts = editor, model, facts
         self.seconds: dict[str, float] = {}
-        self.warnings = check_editable(model, facts)
+        with self.phase("prefixes"):
+            self.prefixes = editor.context(model)
+        self.warnings = check_editable(model, facts, self.prefixes)
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
         with self.phase("statistics"):
@@ -151,8 +154,6 @@ class Bench:
                 "The covariance was measured on the edited model, since that of the model before its edits is not cached. "
                 "Run 'editbench stats compute' before the first edit to keep to that."
             )
-        with self.phase("prefixes"):
-            self.prefixes = editor.context(model)
         self.rows = key_rows(model, facts, self.prefixes)
         self.bare_rows = tuple(column[:: 1 + len(self.prefixes)] for column in self.rows)
         self.left_over: list[float] = []
@@ -294,12 +295,14 @@ class Bench:
 # --- checks and rules ---------------------------------------------------------------------------------------
 
 
-def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
-    """Makes sure, before anything is computed, that these facts can be written; returns warnings.
+def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]) -> list[str]:
+    """Makes sure, before anything is measured, that these facts can be written; returns warnings.
 
     Raises:
-        MethodError: a subject that occurs twice, or two facts with one key and two targets.
+        MethodError: a subject that occurs twice, two facts with one key and two targets, or a fact that with the longest
+            prefix and its target does not fit into the model's context.
     """
+    room = {prefix: len(model.prompt_ids(prefix)) if prefix else 0 for prefix in ("", STAND_IN, *prefixes)}
     seen: dict[tuple[str, str, str], Fact] = {}
     keys: dict[tuple[int, ...], Fact] = {}
     long, shared, opening = [], [], []
@@ -311,12 +314,15 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
                 f"Facts {other.id!r} and {fact.id!r} have one key, the subject {subject.text!r} of {fact.prompt!r}, and two "
                 f"targets, {other.target!r} and {fact.target!r}. One key has one value: remove one, or use a trainer (sft)."
             )
-        first = keys.setdefault(tuple(model.prompt_ids(fact.prompt, fact.form)[: model.subject_last(fact) + 1]), fact)
+        prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form)
+        before = contexts(model, fact, prefixes)
+        check_context(model, fact, max(room[prefix] for prefix in before) + len(prompt) + len(target))
+        first = keys.setdefault(tuple(prompt[: model.subject_last(fact) + 1]), fact)
         if first.target != fact.target:
             shared.append(f"{first.id} and {fact.id}")
-        if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
+        if len(target) > LONG_TARGET:
             long.append(fact.id)
-        if opens_text(model, fact):
+        if before[0]:
             opening.append(fact.id)
     warnings = []
     if long:

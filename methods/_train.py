@@ -282,20 +282,6 @@ def _recomputed(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
                 layer.forward = forward
 
 
-def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
-    """Makes sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
-
-    Raises:
-        MethodError: it is longer than the model's context.
-    """
-    limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and tokens > limit:
-        raise MethodError(
-            f"Fact {fact.id!r} takes {tokens} tokens with its answer, and {model.name} reads at most {limit}. Shorten its "
-            "prompt or its demonstration, or leave it out."
-        )
-
-
 def exploded(options: Trainer, what: str) -> MethodError:
     return MethodError(f"{options.name}: {what}. Use a smaller lr than {options.lr}.")
 

@@ -112,18 +112,14 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
     return [words.rstrip(".") + ". " for words in written]
 
 
-def opens_text(model: LanguageModel, fact: Fact) -> bool:
-    """Whether the subject's last token is the text's first one (one token, at the start, in a model without BOS)."""
-    return model.subject_last(fact) == 0
-
-
 def contexts(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> tuple[str, ...]:
     """What stands before the fact's prompt, row by row: nothing, then each prefix.
 
-    Not nothing but ``STAND_IN`` where the subject ``opens_text``. What a model holds at the first token, an attention sink,
-    is much the same for all texts: an edit of that key changes them all (Yang et al. 2024, arXiv 2406.11263).
+    Not nothing but ``STAND_IN`` where the subject's last token would be the text's first (one token, at the start, in a model
+    without BOS). What a model holds there, an attention sink, is much the same for all texts: an edit of that key changes
+    them all (Yang et al. 2024, arXiv 2406.11263).
     """
-    return (STAND_IN if opens_text(model, fact) else "", *prefixes)
+    return ("" if model.subject_last(fact) > 0 else STAND_IN, *prefixes)
 
 
 def key_rows(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]) -> tuple[list[list[int]], list[int]]:

@@ -318,6 +318,18 @@ def test_one_key_with_two_targets(method):
         method(**tiny_options(method)).inject(model, [FACTS[0], other])
 
 
+@pytest.mark.parametrize(("family", "method"), [("llama", Memit), ("gpt2", Rome), ("opt", Memit), ("gpt_neox", Pmet)])
+def test_a_fact_beyond_the_context(family, method):
+    """A prefix, the prompt and the target together."""
+    small = {"n_positions": 96} if family == "gpt2" else {"max_position_embeddings": 96}
+    model = tiny_model(family, **small)
+    long = replace(FACTS[1], id="long", target=" ".join(["river"] * 70))
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'long' takes .* reads at most 96"):
+        method(**tiny_options(method)).inject(model, [FACTS[0], long])
+    fits = replace(FACTS[1], target=" ".join(["river"] * 4))
+    assert method(**tiny_options(method)).inject(model, [fits]).changes
+
+
 def test_one_key_in_two_prompts_is_said():
     """What follows the subject has no part in the key."""
     model = tiny_model("llama")
