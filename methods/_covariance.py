@@ -4,7 +4,7 @@
 
 k is the input of the MLP's output projection at every token of a text, the first token of each text left out (it is an
 attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers
-and ends at the highest one; sums are kept in float64.
+and ends at the highest one; products are float32, sums float64.
 
 Sources: ``self`` (the model's own text, sampled at temperature 1: see ``own_text.py``; needs no
 data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between commas are
@@ -48,7 +48,8 @@ PROBES = 64
 STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
-FORMAT = 3
+FORMAT = 4
+"""Part of the cache key. 4: products in float32 whatever the precision of the forward pass."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def measure(
             if (taken := held_out - len(probes[layer])) > 0:
                 probes[layer] = torch.cat([probes[layer], keys_Nf[:taken].cpu()])
                 keys_Nf = keys_Nf[taken:]
-            sums[layer] += (keys_Nf.T @ keys_Nf).double().cpu()
+            sums[layer] += gram(keys_Nf)
             if layer == last:
                 raise Captured
 
@@ -203,6 +204,12 @@ def measure(
                 "Load the model in float32 or bfloat16."
             )
     return {layer: Moment(sums[layer] / total, total) for layer in layers}
+
+
+def gram(rows_Nf: torch.Tensor) -> torch.Tensor:
+    """Sum of k k^T over some float32 rows, (f, f), float64, CPU; autocast, which may be on, would multiply in bfloat16."""
+    with torch.autocast(rows_Nf.device.type, enabled=False):
+        return (rows_Nf.T @ rows_Nf).double().cpu()
 
 
 def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:

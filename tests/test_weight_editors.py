@@ -495,6 +495,18 @@ def test_covariance_equals_a_direct_computation(family, tmp_path):
         torch.testing.assert_close(found[layer].c_ff, keys_Nf.T @ keys_Nf / len(places), rtol=1e-4, atol=1e-5)
 
 
+def test_covariance_is_summed_beyond_the_models_precision(tmp_path, monkeypatch):
+    """The forward pass may be in bfloat16; the products of the keys that it gives are not."""
+    model = tiny_model("llama")
+    model.precision = "bfloat16"
+    (tmp_path / "text.txt").write_text(DOCUMENT)
+    keys, gram = [], _covariance.gram
+    monkeypatch.setattr(_covariance, "gram", lambda rows_Nf: keys.append(rows_Nf.double()) or gram(rows_Nf))
+    moment = second_moments(model, [1], str(tmp_path / "text.txt"), 250, 0)[1]
+    keys_Nf = torch.cat(keys)
+    torch.testing.assert_close(moment.c_ff, keys_Nf.T @ keys_Nf / len(keys_Nf), rtol=1e-6, atol=1e-6)
+
+
 def test_the_models_own_text(own_cache):
     model = tiny_model("llama", chat=True)
     with unchanged(model, "second_moments"):
