@@ -40,7 +40,7 @@ from editbench.errors import MethodError
 from editbench.layout import hidden_of
 from editbench.methods._attention import short_queries
 from editbench.methods._hooks import Captured, added, read_at, resumed_above, site_module
-from editbench.methods._memory import free_bytes, is_out_of_memory
+from editbench.methods._memory import free_bytes, in_batches
 from editbench.models import LanguageModel
 from editbench.text import find_subject, pad_left
 from editbench.types import Fact
@@ -153,25 +153,21 @@ def optimize(
     length = [_length(model, fact) for fact in facts]
     waiting = sorted(range(len(facts)), key=lambda i: (length[i], len(facts[i].prompt)))
     solved: list[tuple[torch.Tensor, ...]] = [()] * len(facts)
-    at_once = solver.facts_at_once
+
+    def take(waiting: list[int], size: int) -> list[int]:
+        return _alike(waiting[: min(size, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))], length)
+
+    def solve(chunk: list[int]) -> tuple[torch.Tensor, ...]:
+        batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
+        with model.compute(weights_fixed=True):
+            return batch.solve(solver, bar, fisher_SDD)
+
     with progress.task(what, len(facts), "facts") if what else nullcontext() as bar:
-        while waiting:
-            at_once = min(at_once, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))
-            chunk = _alike(waiting[:at_once], length)
-            try:
-                batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
-                with model.compute(weights_fixed=True):
-                    parts = batch.solve(solver, bar, fisher_SDD)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(chunk) == 1:
-                    raise MethodError(f"There is no memory to solve for even one fact ({facts[chunk[0]].id!r}).") from error
-                at_once = len(chunk) // 2
-                continue
+        for chunk, parts in in_batches(
+            waiting, take, solver.facts_at_once, solve, lambda i: f"solve for even one fact ({facts[i].id!r})"
+        ):
             for row, i in enumerate(chunk):
                 solved[i] = tuple(part[row] for part in parts)
-            waiting = waiting[len(chunk) :]
     targets = Targets(*(torch.stack(column) for column in zip(*solved, strict=True)))
     bad = (~targets.value_ND.isfinite().all(-1)).nonzero()[:, 0].tolist()
     if bad:

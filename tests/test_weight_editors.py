@@ -21,6 +21,7 @@ from editbench.methods._hooks import added, read_at, site_module
 from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
+from editbench.models import LanguageModel
 from editbench.own_text import TOPICS, own_texts
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
 from editbench.types import Fact
@@ -664,6 +665,28 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
     monkeypatch.setattr(_value._Batch, "solve", never)
     with unchanged(model, "optimize"), pytest.raises(MethodError, match="no memory to solve for even one fact"):
         optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+
+
+def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
+    model, sizes, hidden = tiny_model("llama"), [], LanguageModel.hidden
+    rows, positions = key_rows(model, FACTS, ["You said so. "])
+    projection = model.layout.out_projection(model.model, LAYER)
+    want = read_at(model, projection, "input", rows, positions)
+
+    def short(model, ids_BT, *arguments):
+        sizes.append(len(ids_BT))
+        if len(ids_BT) > most:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
+        return hidden(model, ids_BT, *arguments)
+
+    monkeypatch.setattr(LanguageModel, "hidden", short)
+    most = 3
+    found = read_at(model, projection, "input", rows, positions)
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    torch.testing.assert_close(found, want)
+    most = 0
+    with unchanged(model, "read_at"), pytest.raises(MethodError, match="no memory to read a text of"):
+        read_at(model, projection, "input", rows, positions)
 
 
 def test_the_batch_follows_the_free_memory(monkeypatch):
