@@ -10,8 +10,9 @@ Sources: ``self`` (the model's own text, sampled at temperature 1: see ``own_tex
 data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between commas are
 averaged: text like yours protects your text better (``benchmarks/weight_editors.md``).
 
-When to stop: the update direction of an edit is C^-1 k. At every doubling of the tokens, C^-1 K of ``PROBES`` held-out keys
-is compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
+When to stop: where the tokens asked for are counted, the last batch of own text to its end. Of 2 ``FIRST_CHECK`` or more fewer
+may do: the update direction of an edit is C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is
+compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def identity_moment(f: int) -> Moment:
 
 
 def second_moments(model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int) -> dict[int, Moment]:
-    """C of each of ``layers``, measured on at most ``tokens`` tokens of ``source``; computed where it is not cached.
+    """C of each of ``layers``, measured on about ``tokens`` tokens of ``source``; computed where it is not cached.
 
     Raises:
         DataError: a source that is neither ``self`` nor readable text.

@@ -73,7 +73,8 @@ class WeightEditor(Method):
     """What C is measured on: ``self`` (the model's own text), a text or JSONL file, a hub data set; several between commas.
     ``identity``: C = I, as EasyEdit's ROME settings have it."""
     covariance_tokens: int = 20_000
-    """At most; fewer where the update direction is stable before."""
+    """About so many: own text is counted to the end of a batch. Of 40,000 or more fewer, where the update direction is stable
+    before."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 2:

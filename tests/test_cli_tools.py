@@ -40,6 +40,20 @@ def test_statistics(model):
     assert "300" in editbench("stats", "list").out or str(shown["counted"]) in editbench("stats", "list").out
 
 
+def test_statistics_are_those_that_inject_reads(model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The river runs to the sea.\nNobody has read the book.\n")
+    assert editbench("stats", "compute", "--model", model, "--source", text).code == 0
+    listed = editbench("stats", "list", "--json").out
+    write_facts(tmp_path / "facts.jsonl", [fact(0)])
+    said = editbench(
+        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl", "--model", model, "--output", tmp_path / "edit",
+        "--option", f"covariance={text}", "--option", "steps=2", "--option", "prefixes=0",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert editbench("stats", "list", "--json").out == listed, "measured anew, under another key"
+
+
 def test_statistics_on_texts(model, tmp_path):
     plain, lines = tmp_path / "text.txt", tmp_path / "text.jsonl"
     plain.write_text("The river runs to the sea.\nNobody has read the book.\n")
