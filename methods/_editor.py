@@ -305,8 +305,7 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
     """
     room = {prefix: len(model.prompt_ids(prefix)) if prefix else 0 for prefix in ("", STAND_IN, *prefixes)}
     seen: dict[tuple[str, str, str], Fact] = {}
-    keys: dict[tuple[int, ...], Fact] = {}
-    long, shared, opening = [], [], []
+    long, opening = [], []
     for fact in facts:
         subject = find_subject(fact)
         other = seen.setdefault((fact.form, fact.prompt, subject.text), fact)
@@ -318,13 +317,11 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
         prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form)
         before = contexts(model, fact, prefixes)
         check_context(model, fact, max(room[prefix] for prefix in before) + len(prompt) + len(target))
-        first = keys.setdefault(tuple(prompt[: model.subject_last(fact) + 1]), fact)
-        if first.target != fact.target:
-            shared.append(f"{first.id} and {fact.id}")
         if len(target) > LONG_TARGET:
             long.append(fact.id)
         if before[0]:
             opening.append(fact.id)
+    shared = [f"{first.id} and {fact.id}" for first, fact in same_keys(model, facts) if first.target != fact.target]
     warnings = []
     if long:
         warnings.append(
@@ -344,6 +341,15 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
             "something stands before the subject, and the bare prompts may not follow. Put a word before the subject."
         )
     return warnings
+
+
+def same_keys(model: LanguageModel, facts: Sequence[Fact]) -> Iterator[tuple[Fact, Fact]]:
+    """The first fact with a key and each later one with the same: their prompts are one up to the subject's end."""
+    keys: dict[tuple[int, ...], Fact] = {}
+    for fact in facts:
+        ids = model.prompt_ids(fact.prompt, fact.form)[: model.subject_last(fact) + 1]
+        if (first := keys.setdefault(tuple(ids), fact)) is not fact:
+            yield first, fact
 
 
 def check_room(model: LanguageModel, facts: Sequence[Fact], moments: Mapping[int, Moment]) -> None:

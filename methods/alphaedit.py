@@ -37,6 +37,7 @@ class AlphaEdit(BatchEditor):
     name: ClassVar[str] = "alphaedit"
     summary: ClassVar[str] = "memit projected onto the null space of ordinary keys"
     paper: ClassVar[str] = "arXiv 2410.02355"
+    kept_by: ClassVar[str] = "l2"
     space: ClassVar[Space] = {**BatchEditor.space, "null_space": Uniform(0.4, 0.95), "l2": LogUniform(0.05, 5.0)}
 
     null_space: float = 0.7

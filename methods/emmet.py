@@ -31,6 +31,7 @@ class Emmet(BatchEditor):
     name: ClassVar[str] = "emmet"
     summary: ClassVar[str] = "equality-constrained batch update of one MLP"
     paper: ClassVar[str] = "arXiv 2403.14236"
+    kept_by: ClassVar[str] = "epsilon"
     space: ClassVar[Space] = {**BatchEditor.space, "epsilon": LogUniform(1e-4, 1.0)}
 
     epsilon: float = 1e-3

@@ -352,6 +352,18 @@ def test_weights_below_their_least(method, option, value):
         method.from_options(method.name, {option: value})
 
 
+@pytest.mark.parametrize(
+    ("method", "option", "least"), [(Emmet, "epsilon", 0.0), (Memit, "lam", 1e-300), (AlphaEdit, "l2", 1e-300)]
+)
+def test_a_singular_solve_names_the_option_and_the_facts(method, option, least):
+    model, again = tiny_model("llama"), replace(FACTS[0], id="again")
+    editor = method(**{**tiny_options(method), option: least, "prefixes": 0}, layers=(LAYER,))
+    said = f"singular. These facts share a key: moon and again. Raise {option}"
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match=said):
+        editor.inject(model, [FACTS[0], again])
+    assert editor.inject(model, FACTS[:2]).changes, "facts with keys of their own need no weight"
+
+
 @pytest.mark.parametrize("damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"])
 def test_a_covariance_that_cannot_be_solved_with(damage, monkeypatch):
     model = tiny_model("llama")
