@@ -77,6 +77,7 @@ class WeightEditor(Method):
     before."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps is not None and self.steps < 2:
             raise ValueError("steps must be at least 2")
         if self.v_lr is not None and self.v_lr <= 0:

@@ -93,6 +93,7 @@ class Trainer(Method):
     """Weight of that distance with each weight's Fisher information (mean 1) on such texts as its factor."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.epochs < 1 or self.batch_size < 1 or self.min_steps < 1:
             raise ValueError("epochs, min_steps and batch_size must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
