@@ -53,6 +53,8 @@ class WeightEditor(Method):
     version: ClassVar[int] = 4
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
+    of_one_key: ClassVar[str] = "what is written is a compromise"
+    """What becomes of facts with one key and several targets."""
     space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": Choice((0.0, 0.5, 1.0, 2.0))}
     """The rate is not searched: it follows the clamp."""
 
@@ -141,7 +143,7 @@ class Bench:
         self.seconds: dict[str, float] = {}
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
-        self.warnings = check_editable(model, facts, self.prefixes)
+        self.warnings = check_editable(model, facts, self.prefixes, editor.of_one_key)
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
         with self.phase("statistics"):
@@ -297,8 +299,9 @@ class Bench:
 # --- checks and rules ---------------------------------------------------------------------------------------
 
 
-def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]) -> list[str]:
-    """Makes sure, before anything is measured, that these facts can be written; returns warnings.
+def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str], of_one_key: str) -> list[str]:
+    """Makes sure, before anything is measured, that these facts can be written; returns warnings, one of them of what becomes
+    ``of_one_key`` with several targets.
 
     Raises:
         MethodError: a subject that occurs twice, two facts with one key and two targets, or a fact that with the longest
@@ -332,7 +335,7 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
     if shared:
         warnings.append(
             f"{len(shared)} facts begin as another one does up to the subject's end, so they have its key and another target "
-            f"({'; '.join(shared[:5])}): what is written is a compromise. Word them so that the subject comes later, or use a "
+            f"({'; '.join(shared[:5])}): {of_one_key}. Word them so that the subject comes later, or use a "
             "trainer (sft, mixsd)."
         )
     if opening:

@@ -147,7 +147,7 @@ def optimize(
     ``model`` are left as found.
 
     Raises:
-        MethodError: no memory for even one fact, or states that are not finite.
+        MethodError: no memory for even one fact, or states that are zero or not finite.
     """
     sites = (sites,) if isinstance(sites, str) else sites
     length = [_length(model, fact) for fact in facts]
@@ -169,6 +169,11 @@ def optimize(
             for row, i in enumerate(chunk):
                 solved[i] = tuple(part[row] for part in parts)
     targets = Targets(*(torch.stack(column) for column in zip(*solved, strict=True)))
+    if still := (targets.start_ND == 0).all(-1).nonzero()[:, 0].tolist():
+        raise MethodError(
+            f"The state that the target of fact {facts[still[0]].id!r} starts from is zero at layer {layer} of {model.name} "
+            f"({len(still)} facts in all), and how far it may go is a multiple of its norm. Edit another layer."
+        )
     bad = (~targets.value_ND.isfinite().all(-1)).nonzero()[:, 0].tolist()
     if bad:
         raise MethodError(

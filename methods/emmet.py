@@ -12,8 +12,9 @@ Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal (t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -44,5 +45,5 @@ class Emmet(BatchEditor):
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
         return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
 
-    def settings(self, model: LanguageModel) -> dict[str, float]:
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
         return {"epsilon": self.epsilon}

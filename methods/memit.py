@@ -20,9 +20,9 @@ Differs from the reference:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -76,7 +76,7 @@ class BatchEditor(WeightEditor):
                     a_fN = self.solved(bench, layer, k_fN)
                 bench.write(layer, r_dN, a_fN, k_fN)
             bench.residual(z_dN, site)
-        return bench.edit(targets, **self.settings(model))
+        return bench.edit(targets, **self.settings(bench.moments))
 
     def solved(self, bench: Bench, layer: int, k_fN: torch.Tensor) -> torch.Tensor:
         """``directions`` at ``layer``.
@@ -105,8 +105,8 @@ class BatchEditor(WeightEditor):
         """A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
 
     @abstractmethod
-    def settings(self, model: LanguageModel) -> dict[str, float]:
-        """What the report says of derived settings."""
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+        """What the report says of derived settings; ``moments``: C of each edited layer."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Memit(BatchEditor):
     def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
         return memit_solve(moment, k_fN, self.weight(len(k_fN)), earlier_fM)
 
-    def settings(self, model: LanguageModel) -> dict[str, float]:
-        return {"lambda": self.weight(model.layout.mlp_width)}
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+        return {"lambda": self.weight(len(next(iter(moments.values())).c_ff))}
 
     def weight(self, f: int) -> float:
         """lambda."""

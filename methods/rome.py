@@ -40,6 +40,7 @@ class Rome(WeightEditor):
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
     sites: ClassVar[tuple[str, ...]] = ("mlp",)
+    of_one_key: ClassVar[str] = "the last one written wins"
     space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(1.0, 8.0)}
 
     layer: int | Literal["auto"] | None = None

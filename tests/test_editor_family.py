@@ -264,6 +264,29 @@ def test_the_report():
     assert said["clamped_share"] == np.mean([record["clamped"] for record in edit.records])
 
 
+def test_the_null_space_that_was_used_is_reported():
+    model = tiny_model("llama")
+    share = AlphaEdit(**tiny_options(AlphaEdit), layers=(0, 1))
+    moments = share.moments(model, (0, 1))
+    limit = moments[1].eigen[0][9].item()
+    for editor in (share, replace(share, threshold=limit)):
+        said = editor.inject(model, FACTS[:2]).diagnostics
+        widths = {layer: null_width(moment.eigen[0], 0.7, editor.threshold) for layer, moment in moments.items()}
+        assert said["null_width_by_layer"] == widths and said["l2"] == 0.5
+        for layer, width in widths.items():
+            assert said["l2_by_layer"][layer] == pytest.approx(0.5 * moments[layer].eigen[0][:width].sum().item())
+        assert (said.get("null_space"), said.get("threshold")) == ((0.7, None) if editor is share else (None, limit))
+    assert widths[1] == 9
+
+
+def test_a_state_of_zero_is_said():
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.weight(model.layout.weight_name(LAYER)).zero_()
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="zero at layer 1"):
+        Rome(**tiny_options(Rome), layer=LAYER).inject(model, FACTS)
+
+
 def test_an_edit_that_did_nothing_says_so():
     edit = Memit(**tiny_options(Memit), lam=1e9).inject(tiny_model("llama"), FACTS)
     assert any("next to nothing" in warning for warning in edit.diagnostics["warnings"])
@@ -337,6 +360,9 @@ def test_one_key_in_two_prompts_is_said():
                    for name, words, target in (("born", "was born in", "Ilm"), ("works", "works at the", "bank")))  # fmt: skip
     warnings = Memit(**tiny_options(Memit)).inject(model, [born, works]).diagnostics["warnings"]
     assert any("born and works" in warning and "another target" in warning for warning in warnings)
+    assert any("is a compromise" in warning for warning in warnings)
+    warnings = Rome(**tiny_options(Rome)).inject(model, [born, works]).diagnostics["warnings"]
+    assert any("born and works" in warning and "the last one written wins" in warning for warning in warnings)
     same = replace(works, target="Ilm")
     warnings = Memit(**tiny_options(Memit)).inject(model, [born, same]).diagnostics["warnings"]
     assert not any("another target" in warning for warning in warnings)
