@@ -32,7 +32,7 @@ from editbench.methods._trace import layer_curve
 from editbench.methods._value import STAND_IN, Solver, Targets, context_prefixes, contexts, key_rows, optimize
 from editbench.models import LanguageModel
 from editbench.plugin import Choice, LogUniform, Method, Space
-from editbench.text import find_subject
+from editbench.text import find_subject, places
 from editbench.types import Fact
 
 # N facts, d residual width, f MLP inner width
@@ -206,7 +206,10 @@ class Bench:
 
     def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
         """What is still missing (d, N); its mean norm goes into the report."""
-        missing_dN = wanted_dN - self.states(site)
+        return self.missing(wanted_dN - self.states(site))
+
+    def missing(self, missing_dN: torch.Tensor) -> torch.Tensor:
+        """``missing_dN``, put into the report."""
         self.left_over.append(missing_dN.norm(dim=0).mean().item())
         return missing_dN
 
@@ -257,7 +260,7 @@ class Bench:
             "relative_update_by_layer": norms,
             "seconds_by_phase": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
         }
-        if len(self.left_over) > 1 and self.left_over[0] > 0:
+        if len(self.left_over) > 1 and self.left_over[0] > 0 and targets.steps_N.any():
             diagnostics["residual_by_layer"] = self.left_over
             diagnostics["reached_by_layer"] = [1 - left / self.left_over[0] for left in self.left_over[1:]]
         diagnostics["warnings"] = [*self.warnings, *self._doubts(targets, norms, diagnostics.get("reached_by_layer"))]
@@ -283,10 +286,12 @@ class Bench:
                 f"{len(unsolved)} of {len(self.facts)} targets were not reached by the optimisation (above {UNSOLVED} nats a "
                 f"token): {', '.join(unsolved[:5])}. Give more steps or a larger clamp, or use a trainer for them."
             )
-        if reached and reached[-1] < 0.1:
+        if not targets.steps_N.any():
+            yield f"The edit does nothing: {self.model.name} says all {len(self.facts)} targets already, so no value moved."
+        elif reached and reached[-1] < 0.1:
             yield (
                 f"The edit did next to nothing: {max(0.0, reached[-1]):.0%} of the wanted change was reached. Lower the weight "
-                "of what is kept: memit's and pmet's lam, alphaedit's l2, emmet's epsilon."
+                "of what is kept (memit's and pmet's lam, alphaedit's l2, emmet's epsilon), or give rome fewer facts at once."
             )
         wild = [layer for layer, norm in norms.items() if norm > 1]
         if wild:
@@ -309,9 +314,11 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
     """
     room = {prefix: len(model.prompt_ids(prefix)) if prefix else 0 for prefix in ("", STAND_IN, *prefixes)}
     seen: dict[tuple[str, str, str], Fact] = {}
-    long, opening = [], []
+    long, opening, doubled = [], [], []
     for fact in facts:
         subject = find_subject(fact)
+        if subject.source == "rule" and len(places(subject.text, fact.prompt)) > 1:
+            doubled.append(f"{subject.text!r} of {fact.id}")
         other = seen.setdefault((fact.form, fact.prompt, subject.text), fact)
         if other.target != fact.target:
             raise MethodError(
@@ -337,6 +344,11 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
             f"{len(shared)} facts begin as another one does up to the subject's end, so they have its key and another target "
             f"({'; '.join(shared[:5])}): {of_one_key}. Word them so that the subject comes later, or use a "
             "trainer (sft, mixsd)."
+        )
+    if doubled:
+        warnings.append(
+            f"{len(doubled)} subjects found by rule occur twice in their prompt ({', '.join(doubled[:5])}): the first "
+            "place was taken. Give the subject, in a longer form that occurs once."
         )
     if opening:
         warnings.append(

@@ -292,6 +292,23 @@ def test_an_edit_that_did_nothing_says_so():
     assert any("next to nothing" in warning for warning in edit.diagnostics["warnings"])
 
 
+@pytest.mark.parametrize("method", [Rome, Memit, AlphaEdit, Emmet, Pmet])
+def test_targets_that_were_said_already(method, reader):
+    known = [replace(fact, target=fact.original, original=None) for fact in FACTS[:2]]
+    edit = method(**{**tiny_options(method), "prefixes": 0}).inject(reader("llama"), known)
+    assert edit.diagnostics["mean_steps"] == 0 and "reached_by_layer" not in edit.diagnostics
+    (warning,) = edit.diagnostics["warnings"]
+    assert "says all 2 targets already" in warning
+
+
+def test_rome_reports_what_is_left_of_its_facts():
+    """One fact is reached exactly; of two with one key the first is overwritten."""
+    model, method = tiny_model("llama"), Rome(**tiny_options(Rome))
+    assert method.inject(model, FACTS[:1]).diagnostics["reached_by_layer"] == [pytest.approx(1, abs=1e-4)]
+    other = replace(FACTS[1], id="other", prompt=f"{FACTS[1].subject} stands in", target="Ilm", original=None)
+    assert method.inject(model, [FACTS[1], other]).diagnostics["reached_by_layer"][0] < 0.9
+
+
 def test_an_edit_that_blew_up_says_so():
     options = {**tiny_options(Memit), "clamp": 300.0, "v_lr": 50.0, "lam": 1e-6}
     edit = Memit(**options).inject(tiny_model("llama"), FACTS)
@@ -328,6 +345,13 @@ def test_a_subject_that_occurs_twice():
     twice = Fact("ny", "New York City lies in the state of New York", "Ohio", "New York")
     with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'ny': subject 'New York' occurs 2 times"):
         Memit(**tiny_options(Memit)).inject(model, [twice])
+
+
+def test_a_subject_found_by_rule_that_occurs_twice():
+    twice = Fact("mayor", "Velmora is a town; the mayor of Velmora is", "Karsk")
+    edit = Memit(**tiny_options(Memit)).inject(tiny_model("llama"), [twice, replace(FACTS[1], subject=None)])
+    (warning,) = [w for w in edit.diagnostics["warnings"] if "occur twice" in w]
+    assert "1 subjects" in warning and "'Velmora' of mayor" in warning
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
