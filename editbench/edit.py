@@ -106,7 +106,7 @@ class Edit:
         if model.fingerprint() != self.model_hash:
             raise ModelError(
                 f"This edit was made for {self.model_name} with weights {self.model_hash}; {model.name} has other weights. "
-                "Revert earlier edits first, or give the model it was made for (in Python, applied(model, check=False) takes any)."
+                "Revert earlier edits first, or give the model it was made for (in Python, check=False skips this)."
             )
 
     def merge(self, model: LanguageModel, folder: str | Path) -> Path:
