@@ -14,7 +14,7 @@ from editbench.errors import EditbenchError, MethodError, OptionError
 from editbench.methods import _editor
 from editbench.methods._covariance import RIDGE, Moment, identity_moment
 from editbench.methods._editor import Bench, compact
-from editbench.methods._hooks import read_at
+from editbench.methods._hooks import read_at, site_module
 from editbench.methods._value import key_rows, optimize
 from editbench.methods.alphaedit import AlphaEdit, alphaedit_solve, null_width
 from editbench.methods.emmet import Emmet
@@ -165,6 +165,31 @@ def test_pmet_writes_the_mlps_value(family):
     k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T.double()
     r_dN = (target.value_ND - target.start_ND).T.double()
     torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
+
+
+EXACT = ((Rome, {}), (Memit, {"lam": 1e-9}), (Emmet, {"epsilon": 0.0}), (Pmet, {"lam": 1e-9}),
+         (AlphaEdit, {"l2": 1e-9, "null_space": 1.0}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "options"),
+    [(family, *one) for family in ("gpt2", "llama", "qwen3", "gpt_neox", "gemma3") for one in EXACT
+     if family != "gemma3" or one[0] in (Rome, Pmet)],
+)  # fmt: skip
+def test_in_float64_every_value_is_written_exactly(family, method, options):
+    """W' K = W K + R, in a float64 model, where nothing is weighed against the facts."""
+    model, facts = tiny_model(family), FACTS[:1] if method is Rome else FACTS
+    model.model.double()
+    place = {"layer": LAYER} if method is Rome else {"layers": (LAYER,)}
+    editor = method(**{**tiny_options(method), "prefixes": 0, "steps": 3, "covariance_tokens": 200, **options, **place})
+    edit = editor.inject(model, facts)
+    rows, positions = key_rows(model, facts, [])
+    k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T
+    start_dN = read_at(model, site_module(model, LAYER, method.sites[0]), "output", rows, positions).T
+    r_dN = targets_of(editor, model, facts, LAYER, []).value_ND.T.double() - start_dN
+    assert k_fN.dtype == torch.float64 and r_dN.norm(dim=0).min() > 0.05
+    close(delta_of(edit, model) @ k_fN, r_dN, 1e-7)
+    assert edit.diagnostics["reached_by_layer"] == [pytest.approx(1, abs=1e-7)]
 
 
 def test_pmet_spreads_by_the_square_root():
