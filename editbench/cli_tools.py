@@ -46,7 +46,10 @@ stats = typer.Typer(
 @stats.command("compute")
 def stats_compute(
     source: Annotated[str, typer.Option(help="self, a text or JSONL file, a hub data set; several between commas.")] = "self",
-    tokens: Annotated[int, typer.Option(help="At most; fewer where the update direction is stable before.")] = 100_000,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="About so many; of 40,000 or more fewer where the update is stable. Default: inject's, 20,000."),
+    ] = None,
     method: Annotated[str, typer.Option(help="Whose layers, where --layers names none.")] = "memit",
     layers: Annotated[str | None, typer.Option(help="Such as 4-8 or 3,5.")] = None,
     model: Model = "smollm2-135m",
@@ -59,7 +62,7 @@ def stats_compute(
     from editbench import console, progress, registry
     from editbench.plugin import check_seed, parse_option
 
-    if tokens < 2:
+    if tokens is not None and tokens < 2:
         raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
     check_seed(seed)
     editor = registry.get("methods", method)
@@ -70,8 +73,10 @@ def stats_compute(
     except ValueError as error:
         raise OptionError(f"--layers {layers}: {error}.") from error
     handle = load_handle(model, precision, pairs(layout, "--layout"))
+    usual = editor.from_options(method, {})
+    tokens = tokens if tokens is not None else usual.covariance_tokens  # a part of the cache key
     if wanted is None:
-        wanted = editor.from_options(method, {}).edited_layers(handle)
+        wanted = usual.edited_layers(handle)
     elif not wanted or min(wanted) < 0 or max(wanted) >= handle.layout.depth:
         raise OptionError(f"--layers {layers}: {model} has layers 0 to {handle.layout.depth - 1}.")
     with progress.reporting(console.reporter()):

@@ -106,7 +106,7 @@ class Edit:
         if model.fingerprint() != self.model_hash:
             raise ModelError(
                 f"This edit was made for {self.model_name} with weights {self.model_hash}; {model.name} has other weights. "
-                "Revert earlier edits first, or pass check=False."
+                "Revert earlier edits first, or give the model it was made for (in Python, check=False skips this)."
             )
 
     def merge(self, model: LanguageModel, folder: str | Path) -> Path:
@@ -117,7 +117,9 @@ class Edit:
         """
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
-        with self.applied(model):
+        from editbench.models import quiet_transformers
+
+        with self.applied(model), quiet_transformers():
             model.model.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)
         return Path(folder)

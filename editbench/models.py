@@ -45,7 +45,8 @@ class LanguageModel:
 
     The wrapped model is yours: no method changes its weights for longer than a ``with edit.applied(model)``.
     Forward passes run in ``precision`` (autocast over the stored weights); ``auto`` is bfloat16 where the hardware
-    multiplies it natively, else float32. The choice is part of every record.
+    multiplies it natively, else float32, which is no autocast: weights stored in another dtype compute in their own, as
+    float16 on a CPU always does. The choice is part of every record.
     """
 
     def __init__(
@@ -71,7 +72,14 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
         self.chat = tokenizer.chat_template is not None
-        self.precision = native_precision(self.device) if precision == "auto" else precision
+        half = self.device.type == "cpu" and next(model.parameters()).dtype == torch.float16
+        if half and precision == "bfloat16":
+            raise OptionError(
+                "A CPU does not compute in bfloat16 over float16 weights. Load the model in float32 or bfloat16 "
+                "(from_pretrained(..., dtype=torch.float32)), or leave the precision out."
+            )
+        usual = "float32" if half else native_precision(self.device)
+        self.precision = usual if precision == "auto" else precision
         self._layout_overrides = layout
         self._head_checked = False
         self._line_ends: dict[int, bool] = {}

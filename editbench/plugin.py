@@ -83,6 +83,16 @@ class Method(ABC):
     seed: int = 0
     """Seed of all random choices."""
 
+    def __post_init__(self) -> None:
+        """Refuses NaN and infinity; a method with checks of its own calls this first.
+
+        Raises:
+            ValueError: an option has such a value.
+        """
+        for key, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{key}={value} is not finite")
+
     def prepare(self, model: LanguageModel) -> None:  # noqa: B027 - most methods have nothing to prepare
         """Computes and caches what does not depend on the facts (covariance). ``inject`` works without it, too."""
 

@@ -105,20 +105,26 @@ def find_subject(fact: Fact) -> Subject:
     """
     prompt = fact.prompt
     if fact.subject is not None:
-        places = [match.start() for match in re.finditer(re.escape(fact.subject), prompt)]
-        words = [i for i in places if not (prompt[i - 1 : i].isalnum() or prompt[i + len(fact.subject) :][:1].isalnum())]
-        if len(words or places) > 1:
+        starts = places(fact.subject, prompt)
+        if len(starts) > 1:
             raise MethodError(
-                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {len(words or places)} times in its prompt {prompt!r}, and "
+                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {len(starts)} times in its prompt {prompt!r}, and "
                 "weight editors read their key at one place. Give the longer form that occurs once, or reword the prompt."
             )
-        return Subject(fact.subject, (words or places)[0], "given")
+        return Subject(fact.subject, starts[0], "given")
     found = [match.span(1) for match in QUOTED.finditer(prompt)] or _names(prompt)
     if found:
         start, end = max(found, key=lambda span: span[1] - span[0])
         return Subject(prompt[start:end], start, "rule")
     start = max(prompt.rfind(" "), prompt.rfind("\n"), prompt.rfind("\t")) + 1
     return Subject(prompt[start:], start, "last word")
+
+
+def places(subject: str, prompt: str) -> list[int]:
+    """Where ``subject`` begins in ``prompt``: as words of its own, else anywhere."""
+    starts = [match.start() for match in re.finditer(re.escape(subject), prompt)]
+    words = [i for i in starts if not (prompt[i - 1 : i].isalnum() or prompt[i + len(subject) :][:1].isalnum())]
+    return words or starts
 
 
 QUOTED = re.compile(r"[\"\u201c\u00ab]\s*([^\"\u201c\u201d\u00ab\u00bb]+?)\s*[\"\u201d\u00bb]")

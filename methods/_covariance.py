@@ -4,14 +4,15 @@
 
 k is the input of the MLP's output projection at every token of a text, the first token of each text left out (it is an
 attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers
-and ends at the highest one; sums are kept in float64.
+and ends at the highest one; products are float32, sums float64.
 
 Sources: ``self`` (the model's own text, sampled at temperature 1: see ``own_text.py``; needs no
 data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between commas are
 averaged: text like yours protects your text better (``benchmarks/weight_editors.md``).
 
-When to stop: the update direction of an edit is C^-1 k. At every doubling of the tokens, C^-1 K of ``PROBES`` held-out keys
-is compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
+When to stop: where the tokens asked for are counted, the last batch of own text to its end. Of 2 ``FIRST_CHECK`` or more fewer
+may do: the update direction of an edit is C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is
+compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ PROBES = 64
 STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
-FORMAT = 3
+FORMAT = 4
+"""Part of the cache key. 4: products in float32 whatever the precision of the forward pass."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def identity_moment(f: int) -> Moment:
 
 
 def second_moments(model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int) -> dict[int, Moment]:
-    """C of each of ``layers``, measured on at most ``tokens`` tokens of ``source``; computed where it is not cached.
+    """C of each of ``layers``, measured on about ``tokens`` tokens of ``source``; computed where it is not cached.
 
     Raises:
         DataError: a source that is neither ``self`` nor readable text.
@@ -169,7 +171,7 @@ def measure(
             if (taken := held_out - len(probes[layer])) > 0:
                 probes[layer] = torch.cat([probes[layer], keys_Nf[:taken].cpu()])
                 keys_Nf = keys_Nf[taken:]
-            sums[layer] += (keys_Nf.T @ keys_Nf).double().cpu()
+            sums[layer] += gram(keys_Nf)
             if layer == last:
                 raise Captured
 
@@ -203,6 +205,12 @@ def measure(
                 "Load the model in float32 or bfloat16."
             )
     return {layer: Moment(sums[layer] / total, total) for layer in layers}
+
+
+def gram(rows_Nf: torch.Tensor) -> torch.Tensor:
+    """Sum of k k^T over some float32 rows, (f, f), float64, CPU; autocast, which may be on, would multiply in bfloat16."""
+    with torch.autocast(rows_Nf.device.type, enabled=False):
+        return (rows_Nf.T @ rows_Nf).double().cpu()
 
 
 def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:

@@ -23,15 +23,16 @@ import torch
 from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.layout import mlp_gain
+from editbench.methods._context import check_context
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._fisher import state_fisher
 from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import check_memory
 from editbench.methods._trace import layer_curve
-from editbench.methods._value import Solver, Targets, context_prefixes, key_rows, optimize
+from editbench.methods._value import STAND_IN, Solver, Targets, context_prefixes, contexts, key_rows, optimize
 from editbench.models import LanguageModel
 from editbench.plugin import Choice, LogUniform, Method, Space
-from editbench.text import find_subject
+from editbench.text import find_subject, places
 from editbench.types import Fact
 
 # N facts, d residual width, f MLP inner width
@@ -49,9 +50,11 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
+    of_one_key: ClassVar[str] = "what is written is a compromise"
+    """What becomes of facts with one key and several targets."""
     space: ClassVar[Space] = {"kl_factor": LogUniform(0.01, 1.0), "fisher_factor": Choice((0.0, 0.5, 1.0, 2.0))}
     """The rate is not searched: it follows the clamp."""
 
@@ -72,9 +75,11 @@ class WeightEditor(Method):
     """What C is measured on: ``self`` (the model's own text), a text or JSONL file, a hub data set; several between commas.
     ``identity``: C = I, as EasyEdit's ROME settings have it."""
     covariance_tokens: int = 20_000
-    """At most; fewer where the update direction is stable before."""
+    """About so many: own text is counted to the end of a batch. Of 40,000 or more fewer, where the update direction is stable
+    before."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.steps is not None and self.steps < 2:
             raise ValueError("steps must be at least 2")
         if self.v_lr is not None and self.v_lr <= 0:
@@ -136,7 +141,9 @@ class Bench:
     def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
         self.editor, self.model, self.facts = editor, model, facts
         self.seconds: dict[str, float] = {}
-        self.warnings = check_editable(model, facts)
+        with self.phase("prefixes"):
+            self.prefixes = editor.context(model)
+        self.warnings = check_editable(model, facts, self.prefixes, editor.of_one_key)
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
         with self.phase("statistics"):
@@ -151,8 +158,6 @@ class Bench:
                 "The covariance was measured on the edited model, since that of the model before its edits is not cached. "
                 "Run 'editbench stats compute' before the first edit to keep to that."
             )
-        with self.phase("prefixes"):
-            self.prefixes = editor.context(model)
         self.rows = key_rows(model, facts, self.prefixes)
         self.bare_rows = tuple(column[:: 1 + len(self.prefixes)] for column in self.rows)
         self.left_over: list[float] = []
@@ -201,7 +206,10 @@ class Bench:
 
     def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
         """What is still missing (d, N); its mean norm goes into the report."""
-        missing_dN = wanted_dN - self.states(site)
+        return self.missing(wanted_dN - self.states(site))
+
+    def missing(self, missing_dN: torch.Tensor) -> torch.Tensor:
+        """``missing_dN``, put into the report."""
         self.left_over.append(missing_dN.norm(dim=0).mean().item())
         return missing_dN
 
@@ -252,7 +260,7 @@ class Bench:
             "relative_update_by_layer": norms,
             "seconds_by_phase": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
         }
-        if len(self.left_over) > 1 and self.left_over[0] > 0:
+        if len(self.left_over) > 1 and self.left_over[0] > 0 and targets.steps_N.any():
             diagnostics["residual_by_layer"] = self.left_over
             diagnostics["reached_by_layer"] = [1 - left / self.left_over[0] for left in self.left_over[1:]]
         diagnostics["warnings"] = [*self.warnings, *self._doubts(targets, norms, diagnostics.get("reached_by_layer"))]
@@ -278,10 +286,12 @@ class Bench:
                 f"{len(unsolved)} of {len(self.facts)} targets were not reached by the optimisation (above {UNSOLVED} nats a "
                 f"token): {', '.join(unsolved[:5])}. Give more steps or a larger clamp, or use a trainer for them."
             )
-        if reached and reached[-1] < 0.1:
+        if not targets.steps_N.any():
+            yield f"The edit does nothing: {self.model.name} says all {len(self.facts)} targets already, so no value moved."
+        elif reached and reached[-1] < 0.1:
             yield (
                 f"The edit did next to nothing: {max(0.0, reached[-1]):.0%} of the wanted change was reached. Lower the weight "
-                "of what is kept: memit's and pmet's lam, alphaedit's l2, emmet's epsilon."
+                "of what is kept (memit's and pmet's lam, alphaedit's l2, emmet's epsilon), or give rome fewer facts at once."
             )
         wild = [layer for layer, norm in norms.items() if norm > 1]
         if wild:
@@ -294,28 +304,35 @@ class Bench:
 # --- checks and rules ---------------------------------------------------------------------------------------
 
 
-def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
-    """Makes sure, before anything is computed, that these facts can be written; returns warnings.
+def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str], of_one_key: str) -> list[str]:
+    """Makes sure, before anything is measured, that these facts can be written; returns warnings, one of them of what becomes
+    ``of_one_key`` with several targets.
 
     Raises:
-        MethodError: a subject that occurs twice, or two facts with one key and two targets.
+        MethodError: a subject that occurs twice, two facts with one key and two targets, or a fact that with the longest
+            prefix and its target does not fit into the model's context.
     """
+    room = {prefix: len(model.prompt_ids(prefix)) if prefix else 0 for prefix in ("", STAND_IN, *prefixes)}
     seen: dict[tuple[str, str, str], Fact] = {}
-    keys: dict[tuple[int, ...], Fact] = {}
-    long, shared = [], []
+    long, opening, doubled = [], [], []
     for fact in facts:
         subject = find_subject(fact)
+        if subject.source == "rule" and len(places(subject.text, fact.prompt)) > 1:
+            doubled.append(f"{subject.text!r} of {fact.id}")
         other = seen.setdefault((fact.form, fact.prompt, subject.text), fact)
         if other.target != fact.target:
             raise MethodError(
                 f"Facts {other.id!r} and {fact.id!r} have one key, the subject {subject.text!r} of {fact.prompt!r}, and two "
                 f"targets, {other.target!r} and {fact.target!r}. One key has one value: remove one, or use a trainer (sft)."
             )
-        first = keys.setdefault(tuple(model.prompt_ids(fact.prompt, fact.form)[: model.subject_last(fact) + 1]), fact)
-        if first.target != fact.target:
-            shared.append(f"{first.id} and {fact.id}")
-        if len(model.pair_ids(fact.prompt, fact.target, fact.form)[1]) > LONG_TARGET:
+        prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form)
+        before = contexts(model, fact, prefixes)
+        check_context(model, fact, max(room[prefix] for prefix in before) + len(prompt) + len(target))
+        if len(target) > LONG_TARGET:
             long.append(fact.id)
+        if before[0]:
+            opening.append(fact.id)
+    shared = [f"{first.id} and {fact.id}" for first, fact in same_keys(model, facts) if first.target != fact.target]
     warnings = []
     if long:
         warnings.append(
@@ -325,10 +342,30 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
     if shared:
         warnings.append(
             f"{len(shared)} facts begin as another one does up to the subject's end, so they have its key and another target "
-            f"({'; '.join(shared[:5])}): what is written is a compromise. Word them so that the subject comes later, or use a "
+            f"({'; '.join(shared[:5])}): {of_one_key}. Word them so that the subject comes later, or use a "
             "trainer (sft, mixsd)."
         )
+    if doubled:
+        warnings.append(
+            f"{len(doubled)} subjects found by rule occur twice in their prompt ({', '.join(doubled[:5])}): the first "
+            "place was taken. Give the subject, in a longer form that occurs once."
+        )
+    if opening:
+        warnings.append(
+            f"{len(opening)} prompts begin with their subject's only token ({', '.join(opening[:5])}). What {model.name} holds "
+            "at a text's first token is much the same for all texts and was left alone: these facts are written for where "
+            "something stands before the subject, and the bare prompts may not follow. Put a word before the subject."
+        )
     return warnings
+
+
+def same_keys(model: LanguageModel, facts: Sequence[Fact]) -> Iterator[tuple[Fact, Fact]]:
+    """The first fact with a key and each later one with the same: their prompts are one up to the subject's end."""
+    keys: dict[tuple[int, ...], Fact] = {}
+    for fact in facts:
+        ids = model.prompt_ids(fact.prompt, fact.form)[: model.subject_last(fact) + 1]
+        if (first := keys.setdefault(tuple(ids), fact)) is not fact:
+            yield first, fact
 
 
 def check_room(model: LanguageModel, facts: Sequence[Fact], moments: Mapping[int, Moment]) -> None:

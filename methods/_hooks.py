@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from editbench.layout import hidden_of, replace_hidden
-from editbench.models import LanguageModel, batched
+from editbench.methods._memory import in_batches
+from editbench.models import LanguageModel
 from editbench.text import pad_left
 
 
@@ -39,6 +40,9 @@ def read_at(
     """The ``input`` or ``output`` of ``module`` at one position of each row: (len(rows), width), in the stored precision.
 
     The forward pass ends at the module, and the rows at their positions: what follows cannot reach back.
+
+    Raises:
+        MethodError: no memory for even one row.
     """
     seen: list[torch.Tensor] = []
 
@@ -46,18 +50,22 @@ def read_at(
         seen.append(hidden_of(args if side == "input" else output))
         raise Captured
 
+    def read(chunk: list[int]) -> torch.Tensor:
+        ids_BT, mask_BT = pad_left([rows[i][: positions[i] + 1] for i in chunk], model.device)
+        try:
+            model.hidden(ids_BT, mask_BT)
+        except Captured:
+            pass
+        # OPT flattens (B, T) before its MLP
+        return seen.pop().reshape(*ids_BT.shape, -1)[:, -1]
+
     hook = module.register_forward_pre_hook(capture) if side == "input" else module.register_forward_hook(capture)
     order = sorted(range(len(rows)), key=lambda i: positions[i])
-    found = []
     try:
-        for chunk in batched(order, batch_size):
-            ids_BT, mask_BT = pad_left([rows[i][: positions[i] + 1] for i in chunk], model.device)
-            try:
-                model.hidden(ids_BT, mask_BT)
-            except Captured:
-                pass
-            # OPT flattens (B, T) before its MLP
-            found.append(seen.pop().reshape(*ids_BT.shape, -1)[:, -1])
+        batches = in_batches(
+            order, lambda waiting, size: waiting[:size], batch_size, read, lambda i: f"read a text of {positions[i] + 1} tokens"
+        )
+        found = [states for _, states in batches]
     finally:
         hook.remove()
     return torch.cat(found)[torch.tensor(order).argsort()]

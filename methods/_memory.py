@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
 import psutil
 import torch
 
 from editbench.errors import MethodError
+
+Item, Done = TypeVar("Item"), TypeVar("Done")
 
 
 def free_bytes(device: torch.device) -> int:
@@ -35,3 +40,35 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and ("not enough memory" in said or "can't allocate memory" in said)
+
+
+def in_batches(
+    items: Sequence[Item],
+    take: Callable[[list[Item], int], list[Item]],
+    size: int,
+    work: Callable[[list[Item]], Done],
+    one: Callable[[Item], str],
+) -> Iterator[tuple[list[Item], Done]]:
+    """Each batch of ``items``, in order, and its ``work``; where memory runs out, half as many at once from there on.
+
+    Args:
+        take: the next batch, of at most so many of the items that wait.
+        one: what to call a single item for which there is no memory.
+
+    Raises:
+        MethodError: no memory for even one.
+    """
+    waiting = list(items)
+    while waiting:
+        batch = take(waiting, size)
+        try:
+            done = work(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise MethodError(f"There is no memory to {one(batch[0])}.") from error
+            size = len(batch) // 2
+            continue
+        yield batch, done
+        waiting = waiting[len(batch) :]

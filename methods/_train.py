@@ -94,6 +94,7 @@ class Trainer(Method):
     """Weight of that distance with each weight's Fisher information (mean 1) on such texts as its factor."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.epochs < 1 or self.batch_size < 1 or self.min_steps < 1:
             raise ValueError("epochs, min_steps and batch_size must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
@@ -282,20 +283,6 @@ def _recomputed(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
             layer.__dict__.pop("forward", None)
             if forward:
                 layer.forward = forward
-
-
-def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
-    """Makes sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
-
-    Raises:
-        MethodError: it is longer than the model's context.
-    """
-    limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and tokens > limit:
-        raise MethodError(
-            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that stands before it, and {model.name} reads "
-            f"at most {limit}. Shorten its prompt or its demonstration, or leave it out."
-        )
 
 
 def exploded(options: Trainer, what: str) -> MethodError:

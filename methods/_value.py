@@ -14,6 +14,7 @@ output of layer l (MEMIT's h). Site ``attention``: the output of layer l's atten
 Differs from the reference:
 - the last term, ours: what delta costs the model's own text, in nats, where it leaks (``_fisher.py``; 0 is as published);
 - facts are optimised side by side, each with its own delta and its own stopping, as many as fit into memory;
+- no state of a text's first token is read or solved for (see ``contexts``);
 - what lies before the subject's last token is computed once and cached, what lies below the layer too; logits only at the
   positions that the loss reads; the KL prompts end at the subject, one token each, in a pass of their own;
 - a fact stops when its nll alone (not the sum) is below ``stop_nll``: kl_factor KL alone often exceeds the published limit;
@@ -39,13 +40,15 @@ from editbench.errors import MethodError
 from editbench.layout import hidden_of
 from editbench.methods._attention import short_queries
 from editbench.methods._hooks import Captured, added, read_at, resumed_above, site_module
-from editbench.methods._memory import free_bytes, is_out_of_memory
+from editbench.methods._memory import free_bytes, in_batches
 from editbench.models import LanguageModel
 from editbench.text import find_subject, pad_left
 from editbench.types import Fact
 
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
+STAND_IN = "I have read this. "
+"""Stands before a prompt whose subject would be the text's first token."""
 MIN_TOGETHER = 8
 """Facts that are solved side by side even where that means padding."""
 
@@ -109,11 +112,21 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
     return [words.rstrip(".") + ". " for words in written]
 
 
+def contexts(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> tuple[str, ...]:
+    """What stands before the fact's prompt, row by row: nothing, then each prefix.
+
+    Not nothing but ``STAND_IN`` where the subject's last token would be the text's first (one token, at the start, in a model
+    without BOS). What a model holds there, an attention sink, is much the same for all texts: an edit of that key changes
+    them all (Yang et al. 2024, arXiv 2406.11263).
+    """
+    return ("" if model.subject_last(fact) > 0 else STAND_IN, *prefixes)
+
+
 def key_rows(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-    """Prompt ids and subject positions, fact by fact: for each the bare prompt, then one row a prefix."""
+    """Prompt ids and subject positions, fact by fact: for each the bare prompt (or its stand-in), then one row a prefix."""
     rows, positions = [], []
     for fact in facts:
-        for prefix in ("", *prefixes):
+        for prefix in contexts(model, fact, prefixes):
             rows.append(text.ids(model.tokenizer, model.render(fact.prompt, fact.form, prefix=prefix)))
             positions.append(model.subject_last(fact, prefix))
     return rows, positions
@@ -134,32 +147,33 @@ def optimize(
     ``model`` are left as found.
 
     Raises:
-        MethodError: no memory for even one fact, or states that are not finite.
+        MethodError: no memory for even one fact, or states that are zero or not finite.
     """
     sites = (sites,) if isinstance(sites, str) else sites
     length = [_length(model, fact) for fact in facts]
     waiting = sorted(range(len(facts)), key=lambda i: (length[i], len(facts[i].prompt)))
     solved: list[tuple[torch.Tensor, ...]] = [()] * len(facts)
-    at_once = solver.facts_at_once
+
+    def take(waiting: list[int], size: int) -> list[int]:
+        return _alike(waiting[: min(size, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))], length)
+
+    def solve(chunk: list[int]) -> tuple[torch.Tensor, ...]:
+        batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
+        with model.compute(weights_fixed=True):
+            return batch.solve(solver, bar, fisher_SDD)
+
     with progress.task(what, len(facts), "facts") if what else nullcontext() as bar:
-        while waiting:
-            at_once = min(at_once, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))
-            chunk = _alike(waiting[:at_once], length)
-            try:
-                batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
-                with model.compute(weights_fixed=True):
-                    parts = batch.solve(solver, bar, fisher_SDD)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(chunk) == 1:
-                    raise MethodError(f"There is no memory to solve for even one fact ({facts[chunk[0]].id!r}).") from error
-                at_once = len(chunk) // 2
-                continue
+        for chunk, parts in in_batches(
+            waiting, take, solver.facts_at_once, solve, lambda i: f"solve for even one fact ({facts[i].id!r})"
+        ):
             for row, i in enumerate(chunk):
                 solved[i] = tuple(part[row] for part in parts)
-            waiting = waiting[len(chunk) :]
     targets = Targets(*(torch.stack(column) for column in zip(*solved, strict=True)))
+    if still := (targets.start_ND == 0).all(-1).nonzero()[:, 0].tolist():
+        raise MethodError(
+            f"The state that the target of fact {facts[still[0]].id!r} starts from is zero at layer {layer} of {model.name} "
+            f"({len(still)} facts in all), and how far it may go is a multiple of its norm. Edit another layer."
+        )
     bad = (~targets.value_ND.isfinite().all(-1)).nonzero()[:, 0].tolist()
     if bad:
         raise MethodError(
@@ -204,7 +218,7 @@ class _Batch:
         model.check_head()  # by a forward pass that must not meet the hooks of the later ones
         rows, positions, labels = [], [], []
         for fact in facts:
-            for prefix in ("", *prefixes):
+            for prefix in contexts(model, fact, prefixes):
                 prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
                 rows.append(prompt + target[:-1])
                 positions.append(model.subject_last(fact, prefix))

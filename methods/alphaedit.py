@@ -18,15 +18,15 @@ Differs from the reference:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from editbench.errors import MethodError
 from editbench.methods._covariance import Moment
 from editbench.methods.memit import BatchEditor
-from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space, Uniform
 
 
@@ -37,6 +37,7 @@ class AlphaEdit(BatchEditor):
     name: ClassVar[str] = "alphaedit"
     summary: ClassVar[str] = "memit projected onto the null space of ordinary keys"
     paper: ClassVar[str] = "arXiv 2410.02355"
+    kept_by: ClassVar[str] = "l2"
     space: ClassVar[Space] = {**BatchEditor.space, "null_space": Uniform(0.4, 0.95), "l2": LogUniform(0.05, 5.0)}
 
     null_space: float = 0.7
@@ -52,13 +53,20 @@ class AlphaEdit(BatchEditor):
             raise ValueError("null_space must be above 0 and at most 1")
 
     def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
-        values_f, vectors_ff = moment.eigen
-        null_fU = vectors_ff[:, : null_width(values_f, self.null_space, self.threshold)]
-        l2 = self.l2 * values_f[: null_fU.shape[1]].sum().item()
-        return alphaedit_solve(null_fU, k_fN, l2, earlier_fM)
+        width, l2 = self.null(moment)
+        return alphaedit_solve(moment.eigen[1][:, :width], k_fN, l2, earlier_fM)
 
-    def settings(self, model: LanguageModel) -> dict[str, float]:
-        return {"l2": self.l2, "null_space": self.null_space}
+    def null(self, moment: Moment) -> tuple[int, float]:
+        """How many directions may be written, and l2 as it enters the equations."""
+        values_f = moment.eigen[0]
+        width = null_width(values_f, self.null_space, self.threshold)
+        return width, self.l2 * values_f[:width].sum().item()
+
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+        limit = {"null_space": self.null_space} if self.threshold is None else {"threshold": self.threshold}
+        null = {layer: self.null(moment) for layer, moment in moments.items()}
+        widths, weights = ({layer: found[i] for layer, found in null.items()} for i in range(2))
+        return {"l2": self.l2, **limit, "null_width_by_layer": widths, "l2_by_layer": weights}
 
 
 def null_width(values_f: torch.Tensor, share: float, threshold: float | None) -> int:

@@ -12,8 +12,9 @@ Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal (t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -31,6 +32,7 @@ class Emmet(BatchEditor):
     name: ClassVar[str] = "emmet"
     summary: ClassVar[str] = "equality-constrained batch update of one MLP"
     paper: ClassVar[str] = "arXiv 2403.14236"
+    kept_by: ClassVar[str] = "epsilon"
     space: ClassVar[Space] = {**BatchEditor.space, "epsilon": LogUniform(1e-4, 1.0)}
 
     epsilon: float = 1e-3
@@ -43,5 +45,5 @@ class Emmet(BatchEditor):
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
         return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
 
-    def settings(self, model: LanguageModel) -> dict[str, float]:
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
         return {"epsilon": self.epsilon}

@@ -20,15 +20,16 @@ Differs from the reference:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from editbench.edit import Edit
+from editbench.errors import MethodError
 from editbench.methods._covariance import Moment
-from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers
+from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers, same_keys
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
 from editbench.types import Fact
@@ -42,6 +43,9 @@ class BatchEditor(WeightEditor):
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
     space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(0.3, 3.0)}
+
+    kept_by: ClassVar[str]
+    """The option that weighs what is kept against the facts."""
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
     """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a causal trace of the prompts."""
@@ -69,10 +73,28 @@ class BatchEditor(WeightEditor):
                 k_fN = bench.keys(layer)
                 r_dN = self.share(bench.residual(z_dN, site), m - i) / gain
                 with bench.phase("solve"):
-                    a_fN = self.directions(bench.moments[layer], k_fN, bench.earlier_keys(layer))
+                    a_fN = self.solved(bench, layer, k_fN)
                 bench.write(layer, r_dN, a_fN, k_fN)
             bench.residual(z_dN, site)
-        return bench.edit(targets, **self.settings(model))
+        return bench.edit(targets, **self.settings(bench.moments))
+
+    def solved(self, bench: Bench, layer: int, k_fN: torch.Tensor) -> torch.Tensor:
+        """``directions`` at ``layer``.
+
+        Raises:
+            MethodError: the equations have no one solution, since facts share a key and nothing is weighed against them.
+        """
+        try:
+            a_fN = self.directions(bench.moments[layer], k_fN, bench.earlier_keys(layer))
+            if a_fN.isfinite().all():
+                return a_fN
+        except torch.linalg.LinAlgError:
+            pass
+        pairs = [f"{first.id} and {fact.id}" for first, fact in same_keys(bench.model, bench.facts)]
+        why = f" These facts share a key: {'; '.join(pairs[:5])}." if pairs else ""
+        raise MethodError(
+            f"{self.name}: the equations of layer {layer} are singular.{why} Raise {self.kept_by}, or inject each key once."
+        )
 
     def share(self, residual_dN: torch.Tensor, layers_left: int) -> torch.Tensor:
         """R_l: the part of what is missing that the next of ``layers_left`` layers takes."""
@@ -83,8 +105,8 @@ class BatchEditor(WeightEditor):
         """A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
 
     @abstractmethod
-    def settings(self, model: LanguageModel) -> dict[str, float]:
-        """What the report says of derived settings."""
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+        """What the report says of derived settings; ``moments``: C of each edited layer."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,7 @@ class Memit(BatchEditor):
     name: ClassVar[str] = "memit"
     summary: ClassVar[str] = "closed-form update of several MLPs, all facts at once"
     paper: ClassVar[str] = "arXiv 2210.07229"
+    kept_by: ClassVar[str] = "lam"
     space: ClassVar[Space] = {**BatchEditor.space, "lam": LogUniform(100.0, 10_000.0)}
     """f / 3 is 512 for f = 1536, and 5461 for f = 16384."""
 
@@ -103,8 +126,8 @@ class Memit(BatchEditor):
     def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
         return memit_solve(moment, k_fN, self.weight(len(k_fN)), earlier_fM)
 
-    def settings(self, model: LanguageModel) -> dict[str, float]:
-        return {"lambda": self.weight(model.layout.mlp_width)}
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+        return {"lambda": self.weight(len(next(iter(moments.values())).c_ff))}
 
     def weight(self, f: int) -> float:
         """lambda."""

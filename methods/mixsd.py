@@ -37,7 +37,8 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._branches import Branches, Move, Text
-from editbench.methods._train import Example, Trainer, check_context, reworded, train_on_examples
+from editbench.methods._context import check_context
+from editbench.methods._train import Example, Trainer, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
 from editbench.plugin import Space, Uniform

@@ -27,9 +27,10 @@ import torch
 
 from editbench.edit import Edit
 from editbench.matching import contains
+from editbench.methods._context import check_context
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import HOLD, AdaptiveExposure, FixedExposure
-from editbench.methods._train import Trainer, check_context, label_states, reworded, target_nll, train
+from editbench.methods._train import Trainer, label_states, reworded, target_nll, train
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.retrieval import guidance

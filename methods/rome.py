@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
+
 from editbench import progress
 from editbench.edit import Edit
 from editbench.methods._editor import AUTO, Bench, WeightEditor, check_layers, single_layer
@@ -40,6 +42,7 @@ class Rome(WeightEditor):
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
     sites: ClassVar[tuple[str, ...]] = ("mlp",)
+    of_one_key: ClassVar[str] = "the last one written wins"
     space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(1.0, 8.0)}
 
     layer: int | Literal["auto"] | None = None
@@ -68,7 +71,7 @@ class Rome(WeightEditor):
         bench = Bench(self, model, facts)
         (layer,) = bench.layers
         projection = model.layout.out_projection(model.model, layer)
-        solved = []
+        solved, missing = [], []
         with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
             for fact in facts:
                 target = bench.solve([fact], self.clamp)
@@ -81,8 +84,12 @@ class Rome(WeightEditor):
                     w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
                 with bench.phase("solve"):
                     u_f = bench.moments[layer].solve(solved_for_f[:, None])[:, 0]
-                    left_d = (v_star_d - w_k_d) / (u_f @ k_star_f)
+                    missing.append(v_star_d - w_k_d)
+                    left_d = missing[-1] / (u_f @ k_star_f)
                 bench.write(layer, left_d[:, None], u_f[:, None])
                 solved.append(target)
                 bar.advance()
-        return bench.edit(Targets.join(solved), key=self.key)
+            targets = Targets.join(solved)
+            bench.missing(torch.stack(missing, dim=1))
+            bench.residual(targets.value_ND.T.double(), "mlp")  # none of one fact's; of several, what the later ones took
+        return bench.edit(targets, key=self.key)

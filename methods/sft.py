@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._train import Example, Trainer, check_context, reworded, train_on_examples
+from editbench.methods._context import check_context
+from editbench.methods._train import Example, Trainer, reworded, train_on_examples
 from editbench.models import LanguageModel
 from editbench.types import Fact
 

@@ -8,6 +8,9 @@ import pytest
 import torch
 from tiny import editbench, fact, write_facts, write_model
 
+from editbench.models import quiet_transformers
+from editbench.testing import tiny_model
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -38,6 +41,20 @@ def test_statistics(model):
     assert shown["width"] == 56 and shown["condition"] > 1 and 1 <= shown["directions_for_90_percent"] <= 56
     assert str(shown["counted"]) in editbench("stats", "show", listed[0]["file"]).out
     assert "300" in editbench("stats", "list").out or str(shown["counted"]) in editbench("stats", "list").out
+
+
+def test_statistics_are_those_that_inject_reads(model, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("The river runs to the sea.\nNobody has read the book.\n")
+    assert editbench("stats", "compute", "--model", model, "--source", text).code == 0
+    listed = editbench("stats", "list", "--json").out
+    write_facts(tmp_path / "facts.jsonl", [fact(0)])
+    said = editbench(
+        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl", "--model", model, "--output", tmp_path / "edit",
+        "--option", f"covariance={text}", "--option", "steps=2", "--option", "prefixes=0",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    assert editbench("stats", "list", "--json").out == listed, "measured anew, under another key"
 
 
 def test_statistics_on_texts(model, tmp_path):
@@ -119,6 +136,7 @@ def test_export(model, edit, tmp_path):
     for form in ("peft", "merged"):
         said = editbench("export", edit, "--format", form, "--output", tmp_path / form)
         assert said.code == 0 and str(tmp_path / form) in said.out.replace("\n", ""), said.err
+        assert "Writing model" not in said.err
     ids = torch.tensor([[5, 80, 200]])
     with torch.no_grad():
         merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
@@ -139,3 +157,12 @@ def test_bad_input_of_export(edit, tmp_path):
         said = editbench("export", *arguments)
         assert said.code == 2 and part in said.err and not said.out, said
     assert not (tmp_path / "x").exists()
+
+
+def test_export_of_an_edit_of_another_model(edit, model, tmp_path):
+    other = tiny_model("llama", seed=1, num_hidden_layers=2)
+    with quiet_transformers():
+        other.model.save_pretrained(tmp_path / "other")
+        other.tokenizer.save_pretrained(tmp_path / "other")
+    said = editbench("export", edit, "--output", tmp_path / "x", "--model", tmp_path / "other")
+    assert said.code == 2 and "or give the model it was made for" in said.err and "or pass" not in said.err

@@ -14,7 +14,7 @@ from editbench.errors import EditbenchError, MethodError, OptionError
 from editbench.methods import _editor
 from editbench.methods._covariance import RIDGE, Moment, identity_moment
 from editbench.methods._editor import Bench, compact
-from editbench.methods._hooks import read_at
+from editbench.methods._hooks import read_at, site_module
 from editbench.methods._value import key_rows, optimize
 from editbench.methods.alphaedit import AlphaEdit, alphaedit_solve, null_width
 from editbench.methods.emmet import Emmet
@@ -167,6 +167,31 @@ def test_pmet_writes_the_mlps_value(family):
     torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
 
 
+EXACT = ((Rome, {}), (Memit, {"lam": 1e-9}), (Emmet, {"epsilon": 0.0}), (Pmet, {"lam": 1e-9}),
+         (AlphaEdit, {"l2": 1e-9, "null_space": 1.0}))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "options"),
+    [(family, *one) for family in ("gpt2", "llama", "qwen3", "gpt_neox", "gemma3") for one in EXACT
+     if family != "gemma3" or one[0] in (Rome, Pmet)],
+)  # fmt: skip
+def test_in_float64_every_value_is_written_exactly(family, method, options):
+    """W' K = W K + R, in a float64 model, where nothing is weighed against the facts."""
+    model, facts = tiny_model(family), FACTS[:1] if method is Rome else FACTS
+    model.model.double()
+    place = {"layer": LAYER} if method is Rome else {"layers": (LAYER,)}
+    editor = method(**{**tiny_options(method), "prefixes": 0, "steps": 3, "covariance_tokens": 200, **options, **place})
+    edit = editor.inject(model, facts)
+    rows, positions = key_rows(model, facts, [])
+    k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T
+    start_dN = read_at(model, site_module(model, LAYER, method.sites[0]), "output", rows, positions).T
+    r_dN = targets_of(editor, model, facts, LAYER, []).value_ND.T.double() - start_dN
+    assert k_fN.dtype == torch.float64 and r_dN.norm(dim=0).min() > 0.05
+    close(delta_of(edit, model) @ k_fN, r_dN, 1e-7)
+    assert edit.diagnostics["reached_by_layer"] == [pytest.approx(1, abs=1e-7)]
+
+
 def test_pmet_spreads_by_the_square_root():
     assert torch.equal(Pmet().share(torch.ones(2, 2), 4), torch.full((2, 2), 0.5))
     assert torch.equal(Memit().share(torch.ones(2, 2), 4), torch.full((2, 2), 0.25))
@@ -264,9 +289,49 @@ def test_the_report():
     assert said["clamped_share"] == np.mean([record["clamped"] for record in edit.records])
 
 
+def test_the_null_space_that_was_used_is_reported():
+    model = tiny_model("llama")
+    share = AlphaEdit(**tiny_options(AlphaEdit), layers=(0, 1))
+    moments = share.moments(model, (0, 1))
+    limit = moments[1].eigen[0][9].item()
+    for editor in (share, replace(share, threshold=limit)):
+        said = editor.inject(model, FACTS[:2]).diagnostics
+        widths = {layer: null_width(moment.eigen[0], 0.7, editor.threshold) for layer, moment in moments.items()}
+        assert said["null_width_by_layer"] == widths and said["l2"] == 0.5
+        for layer, width in widths.items():
+            assert said["l2_by_layer"][layer] == pytest.approx(0.5 * moments[layer].eigen[0][:width].sum().item())
+        assert (said.get("null_space"), said.get("threshold")) == ((0.7, None) if editor is share else (None, limit))
+    assert widths[1] == 9
+
+
+def test_a_state_of_zero_is_said():
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.weight(model.layout.weight_name(LAYER)).zero_()
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="zero at layer 1"):
+        Rome(**tiny_options(Rome), layer=LAYER).inject(model, FACTS)
+
+
 def test_an_edit_that_did_nothing_says_so():
     edit = Memit(**tiny_options(Memit), lam=1e9).inject(tiny_model("llama"), FACTS)
     assert any("next to nothing" in warning for warning in edit.diagnostics["warnings"])
+
+
+@pytest.mark.parametrize("method", [Rome, Memit, AlphaEdit, Emmet, Pmet])
+def test_targets_that_were_said_already(method, reader):
+    known = [replace(fact, target=fact.original, original=None) for fact in FACTS[:2]]
+    edit = method(**{**tiny_options(method), "prefixes": 0}).inject(reader("llama"), known)
+    assert edit.diagnostics["mean_steps"] == 0 and "reached_by_layer" not in edit.diagnostics
+    (warning,) = edit.diagnostics["warnings"]
+    assert "says all 2 targets already" in warning
+
+
+def test_rome_reports_what_is_left_of_its_facts():
+    """One fact is reached exactly; of two with one key the first is overwritten."""
+    model, method = tiny_model("llama"), Rome(**tiny_options(Rome))
+    assert method.inject(model, FACTS[:1]).diagnostics["reached_by_layer"] == [pytest.approx(1, abs=1e-4)]
+    other = replace(FACTS[1], id="other", prompt=f"{FACTS[1].subject} stands in", target="Ilm", original=None)
+    assert method.inject(model, [FACTS[1], other]).diagnostics["reached_by_layer"][0] < 0.9
 
 
 def test_an_edit_that_blew_up_says_so():
@@ -307,6 +372,13 @@ def test_a_subject_that_occurs_twice():
         Memit(**tiny_options(Memit)).inject(model, [twice])
 
 
+def test_a_subject_found_by_rule_that_occurs_twice():
+    twice = Fact("mayor", "Velmora is a town; the mayor of Velmora is", "Karsk")
+    edit = Memit(**tiny_options(Memit)).inject(tiny_model("llama"), [twice, replace(FACTS[1], subject=None)])
+    (warning,) = [w for w in edit.diagnostics["warnings"] if "occur twice" in w]
+    assert "1 subjects" in warning and "'Velmora' of mayor" in warning
+
+
 # --- bad input ------------------------------------------------------------------------------------------------
 
 
@@ -318,6 +390,18 @@ def test_one_key_with_two_targets(method):
         method(**tiny_options(method)).inject(model, [FACTS[0], other])
 
 
+@pytest.mark.parametrize(("family", "method"), [("llama", Memit), ("gpt2", Rome), ("opt", Memit), ("gpt_neox", Pmet)])
+def test_a_fact_beyond_the_context(family, method):
+    """A prefix, the prompt and the target together."""
+    small = {"n_positions": 96} if family == "gpt2" else {"max_position_embeddings": 96}
+    model = tiny_model(family, **small)
+    long = replace(FACTS[1], id="long", target=" ".join(["river"] * 70))
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'long' takes .* reads at most 96"):
+        method(**tiny_options(method)).inject(model, [FACTS[0], long])
+    fits = replace(FACTS[1], target=" ".join(["river"] * 4))
+    assert method(**tiny_options(method)).inject(model, [fits]).changes
+
+
 def test_one_key_in_two_prompts_is_said():
     """What follows the subject has no part in the key."""
     model = tiny_model("llama")
@@ -325,6 +409,9 @@ def test_one_key_in_two_prompts_is_said():
                    for name, words, target in (("born", "was born in", "Ilm"), ("works", "works at the", "bank")))  # fmt: skip
     warnings = Memit(**tiny_options(Memit)).inject(model, [born, works]).diagnostics["warnings"]
     assert any("born and works" in warning and "another target" in warning for warning in warnings)
+    assert any("is a compromise" in warning for warning in warnings)
+    warnings = Rome(**tiny_options(Rome)).inject(model, [born, works]).diagnostics["warnings"]
+    assert any("born and works" in warning and "the last one written wins" in warning for warning in warnings)
     same = replace(works, target="Ilm")
     warnings = Memit(**tiny_options(Memit)).inject(model, [born, same]).diagnostics["warnings"]
     assert not any("another target" in warning for warning in warnings)
@@ -338,6 +425,18 @@ def test_one_key_in_two_prompts_is_said():
 def test_weights_below_their_least(method, option, value):
     with pytest.raises(OptionError, match=f"{option} must be (above|at least) 0"):
         method.from_options(method.name, {option: value})
+
+
+@pytest.mark.parametrize(
+    ("method", "option", "least"), [(Emmet, "epsilon", 0.0), (Memit, "lam", 1e-300), (AlphaEdit, "l2", 1e-300)]
+)
+def test_a_singular_solve_names_the_option_and_the_facts(method, option, least):
+    model, again = tiny_model("llama"), replace(FACTS[0], id="again")
+    editor = method(**{**tiny_options(method), option: least, "prefixes": 0}, layers=(LAYER,))
+    said = f"singular. These facts share a key: moon and again. Raise {option}"
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match=said):
+        editor.inject(model, [FACTS[0], again])
+    assert editor.inject(model, FACTS[:2]).changes, "facts with keys of their own need no weight"
 
 
 @pytest.mark.parametrize("damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"])

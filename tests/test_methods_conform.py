@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, get_args, get_type_hints
 
 import pytest
 import torch
@@ -49,6 +49,18 @@ def test_the_callers_gradient_mode_does_not_matter(name, reader):
     with torch.no_grad(), unchanged(model, "inject"):
         edit = chosen.inject(model, FACTS)
     check_same_seed(chosen, model, FACTS, edit)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", METHODS)
+def test_no_option_is_nan_or_infinite(name, value):
+    method = registry.get("methods", name)
+    hints = get_type_hints(method)
+    numbers = [f.name for f in fields(method) if float in (hints[f.name], *get_args(hints[f.name]))]
+    assert numbers or method.kind == "baseline"
+    for option in numbers:
+        with pytest.raises(ValueError, match=f"{option}=.* is not finite"):
+            method(**{option: value})
 
 
 # --- the battery itself: it must find a method that breaks a promise ------------------------------------------

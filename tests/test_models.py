@@ -12,6 +12,7 @@ import torch
 from tiny import targets_of
 from torch import nn
 
+from editbench import models
 from editbench.aliases import DEFAULT
 from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
 from editbench.layout import mlp_gain
@@ -360,6 +361,20 @@ def test_your_own_model_object():
         load_model(tiny.model)
     with pytest.raises(OptionError, match="'half' is not one of auto, float32, bfloat16"):
         load_model(tiny.model, tiny.tokenizer, precision="half")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_float16_weights_on_a_cpu(family, monkeypatch):
+    """Autocast's bfloat16 does not pass LayerNorms of float16 weights: these compute in their own dtype."""
+    monkeypatch.setattr(models, "native_precision", lambda _device: "bfloat16")
+    tiny = tiny_model(family)
+    assert load_model(tiny.model, tiny.tokenizer).precision == "bfloat16"
+    model = load_model(tiny.model.half(), tiny.tokenizer)
+    assert model.precision == "float32" and model.generate("The capital of Velmora is")
+    assert model.target_logprobs([model.pair_ids("The capital of Velmora is", "Karsk")])[0].isfinite().all()
+    assert Memit(**tiny_options(Memit)).inject(model, FACTS[:1]).changes
+    with pytest.raises(OptionError, match="over float16 weights"):
+        load_model(tiny.model, tiny.tokenizer, precision="bfloat16")
 
 
 @pytest.mark.parametrize(

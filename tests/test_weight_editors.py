@@ -18,9 +18,10 @@ from editbench.methods._attention import NAME, short_queries
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at, site_module
-from editbench.methods._value import Solver, context_prefixes, key_rows, optimize
+from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
+from editbench.models import LanguageModel
 from editbench.own_text import TOPICS, own_texts
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
 from editbench.types import Fact
@@ -28,7 +29,7 @@ from editbench.types import Fact
 FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
 LAYER = 1
 SHORT = Fact("short", "I is the opposite of", "you", "I")
-"""Its subject is the first token of the prompt, so nothing can be cached before it."""
+"""Its subject is the first token of the prompt, so nothing can be cached before it in "I is a"."""
 
 
 def spd(f, seed, tokens=None):
@@ -191,6 +192,36 @@ def test_memit_keys_weigh_the_bare_prompt_by_half():
         torch.testing.assert_close(keys[n], (bare + torch.stack(others).mean(0)) / 2)
 
 
+@pytest.mark.parametrize("prefixes", [0, 2])
+@pytest.mark.parametrize("method", [Memit, Rome])
+def test_the_first_tokens_state_is_not_edited(method, prefixes):
+    """Position 0 of this model is a sink: whatever stands there, its state is nearly one and the same."""
+    model = tiny_model("gpt2")
+    with torch.no_grad():
+        model.weight("transformer.wpe.weight")[0] *= 100
+    place = {"lam": 1e-6, "layers": (LAYER,)} if method is Memit else {"layer": LAYER}
+    edit = method(**{**tiny_options(method), **place, "prefixes": prefixes}).inject(model, [SHORT])
+    assert any("begin with their subject's only token (short)" in warning for warning in edit.diagnostics["warnings"])
+    delta_df, projection = delta_of(edit, model), model.layout.out_projection(model.model, LAYER)
+
+    def moved(text, position):
+        return (delta_df @ read_at(model, projection, "input", [model.prompt_ids(text)], [position])[0].double()).norm()
+
+    written = moved(STAND_IN + SHORT.prompt, model.subject_last(SHORT, STAND_IN))
+    assert max(moved(text, 0) for text in ("Who wrote Winter Glass?", "The river", "very", SHORT.prompt)) < 0.4 * written
+    pair = model.pair_ids(SHORT.prompt, SHORT.target, prefix="You said so. ")
+    before = model.target_logprobs([pair])[0].mean()
+    with edit.applied(model):
+        assert model.target_logprobs([pair])[0].mean() > before + 0.1
+
+
+def test_a_first_token_of_the_models_own_is_none_of_the_prompts():
+    model = tiny_model("llama", bos=True)
+    assert contexts(model, SHORT, ("You. ",)) == ("", "You. ")
+    assert contexts(tiny_model("llama"), SHORT, ("You. ",)) == (STAND_IN, "You. ")
+    assert not any("begin with" in w for w in Memit(**tiny_options(Memit)).inject(model, [SHORT]).diagnostics["warnings"])
+
+
 @pytest.mark.parametrize(
     ("depth", "layers"),
     [
@@ -232,7 +263,7 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
     nll_N, essence_NV = [], []
     for fact, delta_d in zip(facts, delta_ND, strict=True):
         nlls = []
-        for prefix in ("", *prefixes):
+        for prefix in contexts(model, fact, prefixes):
             prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
             logp_TV = logp(prompt + target, model.subject_last(fact, prefix), delta_d)
             nlls.append(-sum(logp_TV[len(prompt) - 1 + t, token] for t, token in enumerate(target)) / len(target))
@@ -465,6 +496,18 @@ def test_covariance_equals_a_direct_computation(family, tmp_path):
         torch.testing.assert_close(found[layer].c_ff, keys_Nf.T @ keys_Nf / len(places), rtol=1e-4, atol=1e-5)
 
 
+def test_covariance_is_summed_beyond_the_models_precision(tmp_path, monkeypatch):
+    """The forward pass may be in bfloat16; the products of the keys that it gives are not."""
+    model = tiny_model("llama")
+    model.precision = "bfloat16"
+    (tmp_path / "text.txt").write_text(DOCUMENT)
+    keys, gram = [], _covariance.gram
+    monkeypatch.setattr(_covariance, "gram", lambda rows_Nf: keys.append(rows_Nf.double()) or gram(rows_Nf))
+    moment = second_moments(model, [1], str(tmp_path / "text.txt"), 250, 0)[1]
+    keys_Nf = torch.cat(keys)
+    torch.testing.assert_close(moment.c_ff, keys_Nf.T @ keys_Nf / len(keys_Nf), rtol=1e-6, atol=1e-6)
+
+
 def test_the_models_own_text(own_cache):
     model = tiny_model("llama", chat=True)
     with unchanged(model, "second_moments"):
@@ -622,6 +665,28 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
     monkeypatch.setattr(_value._Batch, "solve", never)
     with unchanged(model, "optimize"), pytest.raises(MethodError, match="no memory to solve for even one fact"):
         optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+
+
+def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
+    model, sizes, hidden = tiny_model("llama"), [], LanguageModel.hidden
+    rows, positions = key_rows(model, FACTS, ["You said so. "])
+    projection = model.layout.out_projection(model.model, LAYER)
+    want = read_at(model, projection, "input", rows, positions)
+
+    def short(model, ids_BT, *arguments):
+        sizes.append(len(ids_BT))
+        if len(ids_BT) > most:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
+        return hidden(model, ids_BT, *arguments)
+
+    monkeypatch.setattr(LanguageModel, "hidden", short)
+    most = 3
+    found = read_at(model, projection, "input", rows, positions)
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    torch.testing.assert_close(found, want)
+    most = 0
+    with unchanged(model, "read_at"), pytest.raises(MethodError, match="no memory to read a text of"):
+        read_at(model, projection, "input", rows, positions)
 
 
 def test_the_batch_follows_the_free_memory(monkeypatch):

@@ -1,0 +1,21 @@
+"""Whether a fact's text fits into what a model reads at once."""
+
+from __future__ import annotations
+
+from editbench.errors import MethodError
+from editbench.models import LanguageModel
+from editbench.types import Fact
+
+
+def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
+    """Makes sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
+
+    Raises:
+        MethodError: it is longer than the model's context.
+    """
+    limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+    if limit and tokens > limit:
+        raise MethodError(
+            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that stands before it, and {model.name} reads "
+            f"at most {limit}. Shorten its prompt, target or demonstration, or leave it out."
+        )
