@@ -26,8 +26,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
                           "ratio_high", "metric", "lost", "gained"}},
      "seconds": {phase: float, "total": float},                                    phases: runner.py, regimes.py
      "inject_seconds": [float],                                                    where --repeats was given
-     "work": {phase: {"passes", "tokens", "gradient_tokens"}},
-     "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll"}],   of a sequence, after each chunk
+     "work": {phase: {"passes", "tokens", "gradient_tokens", "decoded_tokens", under inject "trained_tokens"}},
+     "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll", "target_ratio"}],   of a sequence, by chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
      "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
      "judge": {"model", "judged", "not_judged", "reason"},                         only where one was asked

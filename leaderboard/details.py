@@ -47,6 +47,8 @@ def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> 
                 "forward passes": _count(work.get("passes")),
                 "tokens": _count(work.get("tokens")),
                 "with gradients": _count(work.get("gradient_tokens")),
+                "decoded": _count(work.get("decoded_tokens")),
+                "trained": _count(work.get("trained_tokens")),
                 "process, GiB": _gib(summary.get("peak_process_bytes")),
                 "device, GiB": _gib(summary.get("peak_memory_bytes") if on_gpu else None),
             }
