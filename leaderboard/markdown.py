@@ -219,7 +219,10 @@ def _section(
         about = "Scores of the facts injected by then, retention as a mean over the tasks; × against the base."
         parts += [f"### Curve over facts (protocol {protocol})", about, _listing(found)]
     if found := details.costs(summaries, labels):
-        about = "Seconds by phase; forward passes and tokens through the decoder layers while injecting, and tokens trained on; memory at its highest."
+        about = (
+            "Seconds by phase; forward passes and tokens through the decoder layers while injecting, and tokens trained on; "
+            "memory at its highest."
+        )
         parts += ["### Cost", about, _listing(found)]
     left = [s["method"] for s in summaries if s.get("metrics") and not has(s, protocol)]
     return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])

@@ -42,6 +42,9 @@ def original(tmp_path_factory, model):
 def here(original, tmp_path, monkeypatch):
     folder = tmp_path / "work"
     shutil.copytree(original, folder)
+    run = json.loads((folder / "run" / "run.json").read_text())
+    run["config"]["data"] = str(folder / "facts.jsonl")  # as if it had been made here
+    write_json_atomic(folder / "run" / "run.json", {**run, "digest": digest(run["config"])})
     monkeypatch.chdir(folder)
     return folder
 
