@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -428,8 +429,15 @@ class _Baseline:
         return registry.get("eval", "probes")(self.model, cases, base, self.plan.cases) if moved else base
 
     def retain(self, moved: bool) -> Rows:
-        """The rows of the retention tasks, as ``ask``."""
-        return self._samples(self.plan.config.tasks) if moved else self._retention
+        """The rows of the retention tasks, as ``ask``; the base's own, too, for tasks that only a context could change and
+        does not."""
+        if not moved:
+            return self._retention
+        if any(edit.context is None for edit in self.model.applied):
+            return self._samples(self.plan.config.tasks)
+        place = itemgetter("task", "member", "doc_id")
+        asked = {place(row): row for row in self._samples(self.plan.config.tasks, changed_only=True)}
+        return [asked.get(place(row), row) for row in self._retention]
 
     def own_text_nll(self) -> tuple[float, float]:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
@@ -475,7 +483,7 @@ class _Baseline:
             )
         ]
 
-    def _samples(self, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    def _samples(self, tasks: Sequence[str], changed_only: bool = False) -> list[dict[str, Any]]:
         if not tasks:
             return []
         config, context = self.plan.config, self.model.context_for
@@ -502,6 +510,7 @@ class _Baseline:
                 context=None if context is None else lambda prompt: f"{note}\n\n" if (note := context(prompt)) else None,
                 progress=advance,
                 task_data={name: Path(path) for name, path in config.task_data.items()},
+                changed_only=changed_only,
             )
         return [
             {**asdict(sample), "task": task, "member": sample.task} for task, samples in found.items() for sample in samples

@@ -14,7 +14,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +107,7 @@ def evaluate(
     batch_size: int = 16,
     seed: int = 0,
     context: Callable[[str], str | None] | None = None,
+    changed_only: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     task_data: Mapping[str, Path] | None = None,
 ) -> dict[str, list[Sample]]:
@@ -121,6 +122,8 @@ def evaluate(
             equally probable (log-probabilities move by less than 1e-4); in bfloat16 such near ties are more frequent.
         context: given the prompt of a document (for a chat task: the user's turn), text to put in front of it, or
             ``None``. A prompt may be empty (the choice carries the whole sentence).
+        changed_only: leave out the tasks (of a group the members) none of whose prompts ``context`` changes: without it the
+            same model has answered the same batches.
         progress: called as ``progress(task, requests done, requests in all)``.
         task_data: files for tasks whose data shall not come from the hub.
 
@@ -132,7 +135,7 @@ def evaluate(
     if not tasks:
         return {}
     with _quiet(), _as_found(model, tokenizer):
-        lm = _wrap(model, tokenizer, batch_size, context)
+        lm = _wrap(model, tokenizer, batch_size, context, changed_only)
         found = {}
         for name in tasks:
             _seed(seed)
@@ -140,7 +143,8 @@ def evaluate(
             with standard_tasks.in_plain_words(name):
                 for member, task in _load(name, (task_data or {}).get(name)).items():
                     lm.begin(name, bool((task.config.metadata or {}).get("chat")), progress)
-                    samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
+                    with suppress(_Unchanged):
+                        samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
             found[name] = samples
         return found
 
@@ -225,7 +229,13 @@ def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
     return prompt, choices[likelihoods.index(max(likelihoods))], expected
 
 
-def _wrap(model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], str | None] | None) -> Any:
+class _Unchanged(Exception):
+    """No prompt of a task has a context."""
+
+
+def _wrap(
+    model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], str | None] | None, changed_only: bool
+) -> Any:
     """lm-eval's view of the model, with context, progress and chat template decided task by task."""
     import torch
     from lm_eval.models.huggingface import HFLM
@@ -233,6 +243,7 @@ def _wrap(model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], 
     class InMemory(HFLM):
         def begin(self, task: str, chat: bool, progress: Callable[[str, int, int], None] | None) -> None:
             self.chat = chat and bool(tokenizer.chat_template)
+            self.changed = False
             self.tick = (lambda done, total: progress(task, done, total)) if progress else None
 
         def add_partial(self, attr: str, request: Any, result: Any) -> None:
@@ -244,10 +255,18 @@ def _wrap(model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], 
         def start(self, requests: list[Any]) -> None:
             self.done, self.total = 0, len(requests)
             self.set_cache_hook(self)
-            if context and not self.chat:
+            if not self.chat:
                 for request in {id(r): r for r in requests}.values():
                     prompt, *rest = request.args
-                    request.arguments = ((context(prompt) or "") + prompt, *rest)
+                    request.arguments = (self.note(prompt) + prompt, *rest)
+            if changed_only and not self.changed:
+                raise _Unchanged
+
+        def note(self, prompt: str) -> str:
+            """What stands in front of ``prompt``."""
+            found = context(prompt) if context else None
+            self.changed = self.changed or bool(found)
+            return found or ""
 
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
             self.start(requests)
@@ -261,9 +280,8 @@ def _wrap(model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], 
             raise OptionError(f"Task {requests[0].task_name!r} measures perplexity; retention needs a score between 0 and 1.")
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            if context:
-                *earlier, last = chat_history
-                chat_history = [*earlier, {**last, "content": (context(last["content"]) or "") + last["content"]}]
+            *earlier, last = chat_history
+            chat_history = [*earlier, {**last, "content": self.note(last["content"]) + last["content"]}]
             return super().apply_chat_template(chat_history, add_generation_prompt)
 
     # HFLM opens an autocast of its own around each call, which would end the caller's.

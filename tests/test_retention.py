@@ -306,6 +306,14 @@ def test_context_is_put_in_front_of_what_it_answers(tiny, offline):
         row = ROWS["eb_instruct"][old.doc_id]
         assert new.prompt == old.prompt.replace(row["prompt"], "New facts.\n\n" + row["prompt"], 1)
         assert row["prompt"] in asked
+    # reading: the context stands before one document of the two
+    one = {name: [s.prompt for s in plain[name]] for name in names}["eb_reading"][1]
+    about = lambda prompt: "New facts.\n\n" if prompt == one else None  # noqa: E731
+    some = retention.evaluate(model, tokenizer, names, limit=2, batch_size=4, context=about, changed_only=True)
+    assert {name: len(samples) for name, samples in some.items()} == {**dict.fromkeys(names, 0), "eb_reading": 2}
+    assert some["eb_reading"] == retention.evaluate(
+        model, tokenizer, ["eb_reading"], limit=2, batch_size=4, context=about
+    )["eb_reading"]
 
 
 def test_a_model_without_chat_template_gets_the_plain_text(tiny, offline, monkeypatch):

@@ -396,6 +396,14 @@ def test_the_same_twice_gives_the_same_numbers(config, model, tmp_path, monkeypa
             assert one.equals(two), (name, table)
 
 
+def test_tasks_that_a_context_leaves_as_they_are_keep_the_base_s_answers(config, model, tmp_path):
+    found, _ = run(replace(config, methods=("base", "ice", "sft"), tasks=("eb_grammar",), limit=2), model, tmp_path / "run")
+    assert found["sft"]["work"]["retention"]["passes"] > 0 and "retention" not in found["ice"]["work"]
+    assert found["ice"]["work"]["probes"]["passes"] > 0
+    base, ice = (read_table(tmp_path / "run", found[name]["key"], "retention") for name in ("base", "ice"))
+    assert base.equals(ice) and found["ice"]["retention"]["eb_grammar"]["n"] == 2
+
+
 def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
     config = replace(config, tasks=("eb_grammar",), limit=2)
     run(config, model, tmp_path / "one")
