@@ -38,6 +38,8 @@ ROWS = {
     "mixsd 0.3, kl 1, 3 frames": ("mixsd", {"epochs": 5, "lam": 0.3, "kl": 1.0, "rewordings": 2}),
 }
 """14 epochs of a fact in one frame are as many steps as 5 in three."""
+TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0, "steps": 50})}
+"""Of what has no learning rate: as many trials."""
 UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
 AXES = ("efficacy", "generalization", "portability", "specificity")
 DEV_TASKS, REAL = ("eb_instruct", "eb_reading", "eb_knowledge"), ("hellaswag", "lambada_openai", "arc_easy")
@@ -66,15 +68,15 @@ def say(name: str, options: dict, found: dict) -> None:
 def tune(*names: str) -> None:
     path = RESULTS / "kgfact_tune.json"
     done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
-    for name in names or ROWS:
-        method, options = ROWS[name]
-        for rate in RATES:
-            if any((row["name"], row["lr"]) == (name, rate) for row in done):
+    for name in names or (*ROWS, *TRIALS):
+        method, options = ROWS.get(name) or UNTUNED[name]
+        for trial in TRIALS.get(name, [{"lr": rate} for rate in RATES]):
+            if any({"name": name, **trial}.items() <= row.items() for row in done):
                 continue
-            found = cell(model, method, {**options, "lr": rate}, part="dev", n=60, tasks=DEV_TASKS, limit=40)
-            done.append({"name": name, "lr": rate, **found})
+            found = cell(model, method, {**options, **trial}, part="dev", n=60, tasks=DEV_TASKS, limit=40)
+            done.append({"name": name, **trial, **found})
             write_json_atomic(path, done)
-            say(name, {"lr": rate}, found)
+            say(name, trial, found)
 
 
 def test(shared: Path) -> None:
