@@ -378,8 +378,12 @@ class _Rows:
 
 
 def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:
-    """The ids of "{subject} is a", up to the subject's last token where the KL is read, and that token's index."""
+    """The ids of "{subject} is a", up to the subject's last token where the KL is read, and that token's index: never 0, as
+    in ``contexts``."""
     subject = find_subject(fact).text
-    rendered = model.render(f"{subject} is a")
-    last = text.token_at(model.tokenizer, rendered, rendered.start + len(subject) - 1)
+    for prefix in ("", STAND_IN):
+        rendered = model.render(f"{subject} is a", prefix=prefix)
+        last = text.token_at(model.tokenizer, rendered, rendered.start + len(subject) - 1)
+        if last > 0:
+            break
     return text.ids(model.tokenizer, rendered)[: last + 1], last

@@ -18,7 +18,7 @@ from editbench.methods._attention import NAME, short_queries
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at, site_module
-from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, optimize
+from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, kl_prompt, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
 from editbench.models import LanguageModel
@@ -29,7 +29,7 @@ from editbench.types import Fact
 FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
 LAYER = 1
 SHORT = Fact("short", "I is the opposite of", "you", "I")
-"""Its subject is the first token of the prompt, so nothing can be cached before it in "I is a"."""
+"""Its subject is the first token of the prompt and of "I is a"."""
 
 
 def spd(f, seed, tokens=None):
@@ -215,9 +215,18 @@ def test_the_first_tokens_state_is_not_edited(method, prefixes):
         assert model.target_logprobs([pair])[0].mean() > before + 0.1
 
 
+def test_the_kl_is_not_read_at_the_first_token():
+    """Of a question, too, whose subject stands later in it than in "{subject} is a"."""
+    model = tiny_model("llama")
+    for fact in (SHORT, replace(SHORT, prompt="What is the opposite of I?", form="question")):
+        ids, last = kl_prompt(model, fact)
+        assert last == len(ids) - 1 > 0 and model.decode(ids) == STAND_IN + "I"
+
+
 def test_a_first_token_of_the_models_own_is_none_of_the_prompts():
     model = tiny_model("llama", bos=True)
     assert contexts(model, SHORT, ("You. ",)) == ("", "You. ")
+    assert kl_prompt(model, SHORT)[1] == 1 == len(kl_prompt(model, SHORT)[0]) - 1
     assert contexts(tiny_model("llama"), SHORT, ("You. ",)) == (STAND_IN, "You. ")
     assert not any("begin with" in w for w in Memit(**tiny_options(Memit)).inject(model, [SHORT]).diagnostics["warnings"])
 
@@ -269,8 +278,9 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
             nlls.append(-sum(logp_TV[len(prompt) - 1 + t, token] for t, token in enumerate(target)) / len(target))
         nll_N.append(sum(nlls) / len(nlls))
         essence = Fact("e", f"{fact.subject} is a", "x", fact.subject)
-        position = model.subject_last(essence)
-        essence_NV.append(logp(model.prompt_ids(essence.prompt), position, delta_d)[position])
+        before = "" if model.subject_last(essence) else STAND_IN
+        position = model.subject_last(essence, before)
+        essence_NV.append(logp(model.prompt_ids(before + essence.prompt), position, delta_d)[position])
     return torch.stack(nll_N), torch.stack(essence_NV)
 
 
