@@ -134,6 +134,11 @@ class LanguageModel:
 
     # --- text -----------------------------------------------------------------------------------------------
 
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model reads at once, where its configuration says so."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or None
+
     def render(self, prompt: str, form: str = "cloze", context: str | None = None, prefix: str = "") -> text.Rendered:
         """The prompt as the model reads it; an applied in-context edit adds its context here."""
         if context is None and self.context_for is not None:

@@ -30,7 +30,8 @@ of 100 dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
 
 
 def own_texts(model: LanguageModel, tokens: int, seed: int, length: int) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Some ``tokens`` tokens in texts of ``length``, block by block: of each the ids of its opening and of what was written."""
+    """Some ``tokens`` tokens in texts of ``length``, or of what the model's context holds behind an opening, block by block: of
+    each the ids of its opening and of what was written."""
     tokenizer = model.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     openings = [[start if start is not None else 0]]
@@ -38,6 +39,8 @@ def own_texts(model: LanguageModel, tokens: int, seed: int, length: int) -> Iter
         rendered = model.render("x", "question")
         openings.append(text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")))
     articles = [model.prompt_ids(f"{heading} {topic}\n\n") for topic in TOPICS for heading in ("#", "An article about")]
+    if model.context_length is not None:
+        length = min(length, model.context_length - max(map(len, openings + articles)))
     generator = torch.Generator().manual_seed(seed)
     prompts = [
         articles[i // 2 % len(articles)] if i % 2 else openings[i // 2 % len(openings)] for i in range(-(-tokens // length))

@@ -13,8 +13,8 @@ def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
     Raises:
         MethodError: it is longer than the model's context.
     """
-    limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-    if limit and tokens > limit:
+    limit = model.context_length
+    if limit is not None and tokens > limit:
         raise MethodError(
             f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that stands before it, and {model.name} reads "
             f"at most {limit}. Shorten its prompt, target or demonstration, or leave it out."

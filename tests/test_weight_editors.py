@@ -419,6 +419,13 @@ def test_the_fisher_information_is_measured_once(monkeypatch):
     assert _covariance.inspect(_covariance.folder() / f"{record['file']}.safetensors")["width"] == 32
 
 
+def test_own_text_fits_into_a_short_context():
+    model = tiny_model("gpt2", n_positions=48)
+    rows = [opening + written for block in own_texts(model, 300, 0, _covariance.SAMPLE_LENGTH) for opening, written in block]
+    assert max(map(len, rows)) == 48
+    assert second_moments(model, (LAYER,), "self", 300, 0)[LAYER].tokens >= 128
+
+
 def test_a_target_costs_the_models_own_text_less(reader):
     model = reader("llama")
     fisher_SDD = Memit(fisher_factor=1.0).fisher(model, LAYER)
