@@ -38,7 +38,7 @@ ROWS = {
     "mixsd 0.3, kl 1, 3 frames": ("mixsd", {"epochs": 5, "lam": 0.3, "kl": 1.0, "rewordings": 2}),
 }
 """14 epochs of a fact in one frame are as many steps as 5 in three."""
-TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0, "steps": 50})}
+TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0})}
 """Of what has no learning rate: as many trials."""
 UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
 AXES = ("efficacy", "generalization", "portability", "specificity")
