@@ -38,8 +38,8 @@ ROWS = {
     "mixsd 0.3, kl 1, 3 frames": ("mixsd", {"epochs": 5, "lam": 0.3, "kl": 1.0, "rewordings": 2}),
 }
 """14 epochs of a fact in one frame are as many steps as 5 in three."""
-TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0})}
-"""Of what has no learning rate: as many trials."""
+TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0}), "mixsd 0.3, kl 1, 3 frames": ({"lr": 5e-5}, {"lr": 1e-4})}
+"""As many trials of what has no learning rate, or is held to the base at a higher one."""
 UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
 AXES = ("efficacy", "generalization", "portability", "specificity")
 DEV_TASKS, REAL = ("eb_instruct", "eb_reading", "eb_knowledge"), ("hellaswag", "lambada_openai", "arc_easy")
