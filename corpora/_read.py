@@ -191,8 +191,3 @@ def told_apart(answers: tuple[str, ...], old: str | None) -> tuple[str, ...]:
     if contains(old, answers[:1]):
         raise DataError(f"The old answer {old!r} has the new one, {answers[0]!r}, in it.")
     return tuple(answer for answer in answers if not contains(old, [answer]))
-
-
-def form_of(prompt: str) -> str:
-    """``question`` for a prompt that ends with a question mark, else ``cloze``."""
-    return "question" if prompt.rstrip().endswith("?") else "cloze"

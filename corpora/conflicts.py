@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from editbench.corpora._conflict_table import KNOWN, REVERSE, UPDATE, Known, Reverse, Update
 from editbench.corpora._invented import Invented, accepted, people, places
-from editbench.corpora._read import form_of
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, form_of
 
 SEED = 1914
 PAIRS = 5

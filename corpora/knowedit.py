@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import form_of, matchable, text_at, texts_in, told_apart
+from editbench.corpora._read import matchable, text_at, texts_in, told_apart
 from editbench.errors import DataError
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, form_of
 
 GROUPS = {"portability": "portability", "locality": "neighborhood"}
 """Field of a record -> axis of its probes."""

@@ -16,10 +16,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from editbench.corpora._read import Row, bare_path, form_of, is_table, read_rows
+from editbench.corpora._read import Row, bare_path, is_table, read_rows
 from editbench.errors import DataError
 from editbench.plugin import Corpus
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, form_of
 
 FACT_FIELDS = tuple(field.name for field in fields(Fact))
 FIELDS = (*FACT_FIELDS, "paraphrases", "neighborhoods", "probes")
@@ -96,7 +96,6 @@ def _read_case(row: Row, default_id: str) -> Case:
     if not isinstance(given.setdefault("id", default_id), (str, int)):
         raise DataError(f"field 'id' must be text, not {_shown(given['id'])}.")
     given["aliases"] = _texts(values, "aliases")
-    given.setdefault("form", form_of(given.get("prompt", "")))
     fact = Fact.from_dict(given)
     paraphrases = _texts(values, "paraphrases")
     return Case.build(

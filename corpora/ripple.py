@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import form_of, matchable, text_at, told_apart
+from editbench.corpora._read import matchable, text_at, told_apart
 from editbench.errors import DataError
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, form_of
 
 CRITERIA = {
     "Logical_Generalization": "portability",

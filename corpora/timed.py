@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from editbench.corpora._invented import Invented, accepted, people, places
-from editbench.corpora._read import form_of
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, form_of
 
 SEED = 2035
 THINGS = 6

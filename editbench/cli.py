@@ -369,7 +369,8 @@ def inject(
         console.say(f"{method}: {warning}")
     page.print(
         f"Saved in {output}. Load it again:\n\n    import editbench\n    model = editbench.load_model({model!r})\n"
-        f"    with editbench.Edit.load({str(output)!r}).applied(model):\n        print(model.generate({chosen[0].prompt!r}))",
+        f"    with editbench.Edit.load({str(output)!r}).applied(model):\n"
+        f"        print(model.generate({chosen[0].prompt!r}, {chosen[0].form!r}))",
         markup=False,
     )
 
@@ -405,7 +406,15 @@ def _ask_back(model: Any, edit: Any, facts: list[Any]) -> list[dict[str, Any]]:
     from editbench.matching import contains
 
     def ask() -> list[str]:
-        return [model.generate(fact.prompt, fact.form, 16 if fact.form == "cloze" else 32) for fact in facts]
+        """As ``compare`` asks for efficacy: a cloze ends with its line."""
+        texts = {}
+        for form, room in (("cloze", 16), ("question", 32)):
+            if not (some := [fact for fact in facts if fact.form == form]):
+                continue
+            prompts = [model.prompt_ids(fact.prompt, form) for fact in some]
+            answers = model.generate_ids(prompts, room, stop_at_newline=form == "cloze", what=f"asking each {form} back")
+            texts |= {fact.id: model.decode(ids).strip() for fact, ids in zip(some, answers, strict=True)}
+        return [texts[fact.id] for fact in facts]
 
     before = ask()
     with edit.applied(model):

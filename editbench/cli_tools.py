@@ -133,10 +133,9 @@ def trace(
     """Causal tracing: which hidden states carry the model's answer to a prompt (ROME, section 2)."""
     from editbench import console, progress, registry
     from editbench.plugin import check_seed
-    from editbench.types import Fact
+    from editbench.types import Fact, form_of
 
-    form = "question" if prompt.rstrip().endswith("?") else "cloze"
-    fact = Fact("traced", prompt, "(what the model says)", subject, form=form)
+    fact = Fact("traced", prompt, "(what the model says)", subject, form=form_of(prompt))
     if output is not None and output.suffix not in (".png", ".svg", ".pdf"):
         raise OptionError(f"--output {output} is no .png, .svg or .pdf file.")
     if window is not None and window < 1:
@@ -146,11 +145,9 @@ def trace(
     handle = load_handle(model, precision, pairs(layout, "--layout"))
     with progress.reporting(console.reporter()):
         found = service.trace(handle, fact, window=window, seed=seed)
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        service.heat_map(found, str(output))
     if as_json:
         print(json.dumps(found.to_dict()))
+        _heat_map(service, found, output)
         return
     first, last = found.subject
     rows = [
@@ -164,8 +161,24 @@ def trace(
     page.print(console.listing(rows, f"p({found.answer!r}) {found.high:.3f}, with noise on the subject (*) {found.low:.3f}"))
     if found.high - found.low < 0.02:
         console.say("The noise hardly changes the answer, so there is little to find. Ask for something that the model knows.")
+    _heat_map(service, found, output)
     if output is not None:
         page.print(f"Heat map: {output}", markup=False)
+
+
+def _heat_map(service: Any, found: Any, output: Path | None) -> None:
+    """Draws ``output``, after what was found is said: a folder that cannot be written costs only the picture.
+
+    Raises:
+        RecordError: it cannot be written.
+    """
+    if output is None:
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        service.heat_map(found, str(output))
+    except OSError as error:
+        raise RecordError(f"{output} cannot be written: {error.strerror}.") from error
 
 
 def _best(effect_L: Any) -> str:

@@ -162,7 +162,8 @@ def _caption(verdicts: Any) -> str | None:
         return escape(visible(f"Nobody is compared: the records hold no tables of {', '.join(verdicts.missing)}."))
     if not verdicts.comparisons:
         return None
-    about = f"* ahead of every other method: paired by case, {len(verdicts.comparisons)} comparisons, Holm, 5 %."
+    pairs = f"{len(verdicts.comparisons)} comparisons"
+    about = f"* ahead of every other method (base and ice take no part): paired by case, {pairs}, Holm, 5 %."
     # no two shares differ by more than 1
     seen = ", ".join(f"{name} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
     return escape(visible(about + (f" Detectable with 80 % power: {seen}." if seen else "")))

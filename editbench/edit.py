@@ -82,12 +82,6 @@ class Edit:
                     "the edit was made for another architecture."
                 )
         context_before, applied_before = model.context_for, model.applied
-        for name, change in self.changes.items():
-            weight = model.weight(name)
-            weight.copy_((weight.double() + dense(change).to(weight.device, torch.float64)).to(weight.dtype))
-        if self.context is not None:
-            model.context_for = self.context.context
-        model.applied = (*applied_before, self)
 
         @torch.no_grad()
         def revert() -> None:
@@ -95,6 +89,16 @@ class Edit:
                 model.weight(name).copy_(weight)
             model.context_for, model.applied = context_before, applied_before
 
+        try:
+            for name, change in self.changes.items():
+                weight = model.weight(name)
+                weight.copy_((weight.double() + dense(change).to(weight.device, torch.float64)).to(weight.dtype))
+        except BaseException:  # no memory, or Ctrl-C: no half an edit stays
+            revert()
+            raise
+        if self.context is not None:
+            model.context_for = self.context.context
+        model.applied = (*applied_before, self)
         return revert
 
     def check(self, model: LanguageModel) -> None:

@@ -228,7 +228,8 @@ DEV_SHARE = 0.3
 
 
 def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> list[Case]:
-    """``n`` cases of the ``dev`` or ``test`` part, chosen by ``seed``; the parts never share a subject or a group.
+    """``n`` cases of the ``dev`` or ``test`` part, chosen by ``seed``; the parts never share a group, nor a
+    subject of cases without one.
 
     A case's place is decided by the hash of its group, else its subject, else its id, so adding a case moves no other one;
     the order within a part depends on ``seed``, the parts do not. Groups stay together, in the corpus's order. Smaller

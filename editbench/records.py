@@ -30,6 +30,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll", "target_ratio"}],   of a sequence, by chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
      "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
+     "diagnostics": {name: {...} | null},                                          where --diagnostics was given
      "judge": {"model", "judged", "not_judged", "reason"},                         only where one was asked
      "tables": {name: SHA-256 of its parquet file}, "digest": hash of all of the above}
 

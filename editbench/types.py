@@ -102,7 +102,8 @@ class Fact:
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Fact:
-        """Inverse of ``to_dict``; without an ``id`` the fact is named by the hash of prompt and target.
+        """Inverse of ``to_dict``; without an ``id`` the fact is named by the hash of prompt and target, without a ``form`` it
+        has that of its prompt.
 
         Raises:
             FactError: an unknown field, or any failure of validation.
@@ -114,6 +115,8 @@ class Fact:
             raise FactError(f"Unknown field {sorted(unknown)[0]!r} in a fact. Fields: {known}.")
         record.setdefault("prompt", "")
         record.setdefault("target", "")
+        if isinstance(record["prompt"], str):
+            record.setdefault("form", form_of(record["prompt"]))
         record.setdefault("id", "fact-" + digest([record["prompt"], record["target"]])[:8])
         record["id"] = str(record["id"])
         record["aliases"] = record.get("aliases") or ()
@@ -256,6 +259,11 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
                 f"and -> {fact.target!r}. Remove one, or pass --allow-conflicts."
             )
     return facts
+
+
+def form_of(prompt: str) -> str:
+    """``question`` for a prompt that ends with a question mark, else ``cloze``."""
+    return "question" if prompt.rstrip().endswith("?") else "cloze"
 
 
 def _are_texts(values: Any) -> bool:

@@ -112,5 +112,7 @@ def judge(rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataF
     comparisons, widest = [], {}
     for (column, one, other, scored), p in zip(pairs, adjusted, strict=True):
         comparisons.append(Comparison(column, one, other, paired_delta(*scored).mean, p))
-        widest[column] = max(widest.get(column, 0.0), detectable(*scored, comparisons=len(pairs)))
-    return Verdicts(comparisons, {column: d for column, d in widest.items() if not math.isnan(d)}, missing)
+        seen = detectable(*scored, comparisons=len(pairs))
+        if not math.isnan(seen):
+            widest[column] = max(widest.get(column, 0.0), seen)
+    return Verdicts(comparisons, widest, missing)

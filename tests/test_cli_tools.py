@@ -111,6 +111,9 @@ def test_trace(model, tmp_path):
     assert all(len(found["scores"][kind]) == len(tokens) for kind in ("residual", "mlp", "attention"))
     other = json.loads(editbench("trace", prompt, "--subject", "capital", "--model", model, "--json").out)
     assert other["subject"] != found["subject"]
+    (tmp_path / "file").write_text("")
+    kept = editbench("trace", prompt, "--model", model, "--json", "-o", tmp_path / "file" / "map.png")
+    assert kept.code == 2 and json.loads(kept.out) == found and "map.png cannot be written" in kept.err.replace("\n", " ")
     spaced = editbench("trace", "Is the capital of France ?", "--model", model, "--json")
     assert spaced.code == 0 and json.loads(spaced.out)["tokens"], spaced.err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,26 @@ def test_apply_and_revert(model):
 def test_an_error_inside_reverts_too(model):
     with unchanged(model, "applied()"), pytest.raises(KeyboardInterrupt), random_edit(model).applied(model):
         raise KeyboardInterrupt
+
+
+def test_an_error_between_two_weights_reverts_the_first(model):
+    class Interrupted(dict):
+        """Stopped as the second weight is written."""
+
+        seen = 0
+
+        def items(self):
+            for name, change in super().items():
+                self.seen += 1
+                if self.seen == 4:
+                    raise KeyboardInterrupt
+                yield name, change
+
+    edit = random_edit(model)
+    edit = replace(edit, changes=Interrupted(edit.changes))
+    with unchanged(model, "apply()"), pytest.raises(KeyboardInterrupt):
+        edit.apply(model)
+    assert edit.changes.seen == 4 and model.applied == ()
 
 
 def test_a_tied_weight_is_changed_once_and_everywhere(model):

@@ -210,6 +210,13 @@ def test_holm_counts_all_pairs_of_the_table(tmp_path):
     assert len(four.comparisons) == 12 and four.detectable["efficacy"] > two.detectable["efficacy"]
 
 
+def test_one_case_could_show_no_difference(tmp_path):
+    run = write(tmp_path / "one", *(measured(name, [score], [[score]], []) for name, score in (("a", 1), ("b", 0))))
+    summaries = load_run(run)[1]
+    found = judge(rows(summaries), {one["key"]: items(run, one) for one in summaries}, "generation")
+    assert found.comparisons and found.detectable == {}
+
+
 def test_nothing_is_bold_without_tables_or_a_rival(tmp_path):
     cells = [measured("mixsd", GOOD, KEPT, []), measured("sft", POOR, LOST, [])]
     page = render([write(tmp_path / "moved", cells[0], cells[1][0])], tmp_path / "README.md")

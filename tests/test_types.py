@@ -76,6 +76,8 @@ def test_a_fact_round_trips_and_names_itself():
     assert one == Fact.from_dict({"prompt": "a is", "target": "b"}) and one.id.startswith("fact-")
     assert one.id != Fact.from_dict({"prompt": "a is", "target": "c"}).id
     assert Fact.from_dict({"id": 7, "prompt": "a is", "target": "b"}).id == "7"
+    assert one.form == "cloze" and Fact.from_dict({"prompt": "Who? ", "target": "b"}).form == "question"
+    assert Fact.from_dict({"prompt": "Who?", "target": "b", "form": "cloze"}).form == "cloze"
     for record, said in (
         ({"prompt": "a", "target": "b", "zz": 1}, "Unknown field 'zz'"),
         ({"prompt": "a"}, "'target' is empty"),
