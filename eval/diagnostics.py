@@ -8,7 +8,7 @@ fact's prompt as it is asked (nothing before it), y a training target. A value i
 | supervision | nll | mean over all target tokens of -log p0(y_it; x_i, y_i<t): how alien the targets were [1] |
 | | median, rare | median of the tokens' NLL; share of tokens with p0 < 0.01 |
 | mixing | lam_answer, lam_filler | share that the naive branch wrote of the tokens that state the target, of the others [1] |
-| | verified_by_attempt | at k: facts whose text stated the target after at most k + 1 attempts / facts |
+| | verified_by_attempt | at k: targets (several a fact with rewordings) stated after at most k + 1 attempts / targets |
 | | mean_tokens | tokens of a text that was trained on |
 | fisher | displacement | D_F = sum_j F_j d_j^2, with F_j = E_y~p0[(d log p0(y) / d theta_j)^2] of a token [1, 2] |
 | | curvature | D_F / sum_j d_j^2 (``squared_norm``): the mean curvature along the update [1] |
@@ -24,11 +24,12 @@ fact's prompt as it is asked (nothing before it), y a training target. A value i
 [3] After ``mixsd/eval/error_analysis.py`` of [1], whose rules are for boxed answers and for two of its data sets.
 
 Targets: the token ids that a method recorded, else the demonstration or target of the fact, ended by EOS, as sft trains on
-them (weight editors see the bare target). ``None`` for edits that change no weight. The texts of ``fisher`` and ``drift`` are
-other ones than those that trainers hold a model to (``methods/_anchor.py``), and other ones than each other's. ``kl`` and
-``nll_change`` have 95 % intervals clustered by text, and are 0 for edits by context, which texts without a prompt do not meet.
-The percentile of ``top_share`` is exact up to ``SAMPLE`` changed entries; above, it is that of a random sample of so many, and
-the share of entries above it then misses 1 % by less than 0.02 points. Log-probabilities are float32.
+them (weight editors see the bare target; opsd trains on its own rollouts and never sees this one). ``None`` for edits that
+change no weight. The texts of ``fisher`` and ``drift`` are other ones than those that trainers hold a model to
+(``methods/_anchor.py``), and other ones than each other's. ``kl`` and ``nll_change`` have 95 % intervals clustered by text,
+and are 0 for edits by context, which texts without a prompt do not meet. The percentile of ``top_share`` is exact up to
+``SAMPLE`` changed entries; above, it is that of a random sample of so many, and the share of entries above it then misses 1 %
+by less than 0.02 points. Log-probabilities are float32.
 """
 
 from __future__ import annotations

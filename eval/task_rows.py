@@ -79,7 +79,11 @@ def read_rows(path: Path) -> list[Row]:
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     rows: list[Any] = []
     if path.name.removesuffix(".gz").endswith(".csv"):
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
     else:
         # Not splitlines: a JSON string may hold a line separator of Unicode.
         for number, line in enumerate([text] if text.lstrip().startswith("[") else text.split("\n"), 1):

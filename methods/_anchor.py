@@ -5,6 +5,7 @@
     l2      weight * ||theta - theta_0||^2                          (L2-SP)
     ewc     weight * sum_j F_j (theta_j - theta_0j)^2               (elastic weight consolidation; F scaled to mean 1)
 
+Both sides of kl are renormalised over the base's ``TEACHER_TOP_K`` most probable tokens: what p_theta gives to others is free.
 The last two act on the gradients directly.
 """
 

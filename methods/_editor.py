@@ -65,7 +65,9 @@ class WeightEditor(Method):
     v_lr: float | None = None
     """Adam's rate for the target optimisation. None: from the clamp, see ``_value.py``."""
     kl_factor: float = 0.0625
+    """Weight of the KL at "{subject} is a", as published."""
     v_weight_decay: float = 1e-3
+    """Of ||delta|| / ||v_0||^2. EasyEdit's for Llama; ROME's own settings have 0.5."""
     fisher_factor: float = 0.0
     """Weight of what a target's delta would cost the model's own text, in nats; see ``_fisher.py``. 0, as published: carry-over
     to other wordings first; 1 or 2: gentler on all other text."""

@@ -37,9 +37,6 @@ class FixedExposure:
     def __init__(self, share: float):
         self.share = share
 
-    def update(self, done: float, nll: float) -> None:
-        """Nothing is learned."""
-
     def report(self) -> dict[str, float]:
         return {}
 

@@ -22,7 +22,7 @@ from torch import nn
 from editbench import progress
 from editbench.errors import MethodError
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._covariance import FORMAT, SAMPLE_LENGTH, Moment, cached, keep
+from editbench.methods._covariance import FORMAT, SAMPLE_LENGTH, Moment, cached, gram, keep
 from editbench.methods._hooks import site_module
 from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
@@ -59,7 +59,7 @@ def _measure(model: LanguageModel, layer: int, site: str, seed: int) -> Moment:
         for block in own_texts(model, TOKENS, seed, SAMPLE_LENGTH):
             for texts in batched(block, TOGETHER):
                 g_ND = _gradients(model, site_module(model, layer, site), texts)
-                total_DD += (g_ND.T @ g_ND).double().cpu()
+                total_DD += gram(g_ND)
                 tokens += len(g_ND)
                 bar.advance(sum(len(written) for _, written in texts))
     if not total_DD.isfinite().all():

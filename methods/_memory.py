@@ -30,7 +30,7 @@ def check_memory(needed: int, what: str) -> None:
     if needed > free:
         raise MethodError(
             f"{what[0].upper()}{what[1:]} takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. "
-            "Edit fewer layers (--option METHOD.layers=...), or use a machine with more memory."
+            "Name fewer layers where there is such an option, leave null_space out, or use a machine with more memory."
         )
 
 

@@ -87,7 +87,7 @@ class Trainer(Method):
     replay: float = 0.0
     """Weight of the loss on texts of the model's own."""
     kl: float = 0.0
-    """Weight of KL(base || model) on such texts."""
+    """Weight of KL(base || model) on such texts, over the base's most probable tokens (``_anchor.py``)."""
     l2: float = 0.0
     """Weight of the squared distance to the base weights."""
     ewc: float = 0.0
@@ -111,8 +111,8 @@ class Trainer(Method):
             raise ValueError("lora is a rank, at least 1")
         if self.null_space is not None and (self.lora is None or not 0 < self.null_space <= 1):
             raise ValueError("null_space is a share, above 0 and at most 1, and needs lora")
-        if min(self.replay, self.kl, self.l2, self.ewc) < 0:
-            raise ValueError("replay, kl, l2 and ewc must be at least 0")
+        if min(self.replay, self.kl, self.l2, self.ewc, self.weight_decay) < 0:
+            raise ValueError("replay, kl, l2, ewc and weight_decay must be at least 0")
         if self.lora is not None and (self.l2 or self.ewc):
             raise ValueError("l2 and ewc are for all weights; with lora use kl or replay")
 

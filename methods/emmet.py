@@ -6,6 +6,8 @@ is the least change of W, in the norm of C, with (W + Delta) K = W K + R (for ep
 update, and it is MEMIT's in the limit lambda -> 0: MEMIT trades the facts against C, EMMET does not. Gupta, Sajnani and
 Anumanchipalli 2024, "A Unified Framework for Model Editing", arXiv 2403.14236, eqs. 9-13.
 
+While earlier edits are applied, their keys stand beside K with R = 0: what they hold is a constraint, too.
+
 Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal (there .1 stands beside a C that is scaled by
 1e5, and about half of each constraint is lost); more facts than f cannot all hold, and are then fitted by least squares.
 """

@@ -3,9 +3,10 @@
 For the facts' keys K (f x N, the MLP inner activations at the subject's last token), the residual R = Z - Z_cur (d x N)
 between the wanted and the present hidden states at the last edited layer, and the second moment C of ordinary keys:
 
-    for layer l = l_1 < ... < l_m:   Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,   R_l = (Z - Z_cur) / (m - i)
+    for i = 1 ... m, layer l = l_i:   Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,   R_l = (Z - Z_cur) / ((m - i + 1) g)
 
-Keys and Z_cur are read anew after each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a Transformer",
+g, 1 in most models, is the constant with which the MLP's output enters the residual stream. Keys and Z_cur are read anew after
+each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a Transformer",
 arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
 
 Differs from the reference:

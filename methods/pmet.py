@@ -1,9 +1,9 @@
 """PMET: MEMIT on the MLP's own output, with the attention optimised beside it and then left alone.
 
 The target optimisation adds one delta to the attention's output and one to the MLP's output at the last edited layer, so
-that what the attention can explain is not forced into the MLP; only the MLP's value is written, and layer i of m takes
+that what the attention can explain is not forced into the MLP; only the MLP's value is written, and layer i of 1 ... m takes
 
-    R_l = (V - V_cur) / sqrt(m - i)
+    R_l = (V - V_cur) / sqrt(m - i + 1)
 
 of what is missing there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv 2308.08742, eqs. 11-17;
 reference code xpq-tech/PMET at c9a39ff, ``compute_zs.py``.

@@ -9,8 +9,10 @@ so that W' k_* = v_* and keys that are C-orthogonal to k_* keep their values. Me
 Factual Associations in GPT", arXiv 2202.05262, eqs. 2-4; reference code kmeng01/rome at 0874014.
 
 Differs from the reference:
-- one key throughout, that of the bare prompt ("consistent" key, R-ROME, arXiv 2403.07175). The reference solves for the
-  mean over prefixed prompts and divides by the bare key, and collapses when the two disagree; ``key=original`` is that;
+- one key throughout, that of the bare prompt ("consistent" key; p-ROME of arXiv 2403.07175, whose r-ROME has the mean over
+  prefixed prompts throughout). The reference solves for that mean and divides by the bare key, and collapses when the two
+  disagree; ``key=original`` is that;
+- 5 prefixes of 10 tokens and 25 steps (the reference: 20 of 5 and of 10 tokens, 20 steps);
 - several facts are written one after the other, each on the model edited so far, as in the reference.
 """
 

@@ -85,7 +85,7 @@ def by_word(comparison):
 
 
 def test_right_and_wrong():
-    rows = [row("London"), row("Rome"), row("Paris", "neighborhood"), row("London", "distracted"), row("yes", "denial")]
+    rows = [row("London"), row("Rome"), row("Paris", "neighborhood"), row("London", "neighborhood"), row("yes", "distracted")]
     with endpoint(by_word) as (url, sent):
         judged, told = judge(rows, url, "tiny")
     assert [one["judge"] for one in judged[:4]] == [1.0, 0.0, 1.0, 0.0] and math.isnan(judged[4]["judge"])
@@ -200,8 +200,8 @@ def test_compare_with_a_judge(tmp_path):
     summary = json.loads(next(run.glob("cells/base-*/summary.json")).read_text())
     judged = {name: scores["judge"]["mean"] for name, scores in summary["metrics"].items() if "judge" in scores}
     assert judged == {"efficacy": 1.0, "generalization": None, "specificity": 1.0}
-    # two each of rewrite, paraphrase, neighborhood and distracted
-    assert summary["judge"]["model"] == "stub" and (summary["judge"]["judged"], summary["judge"]["not_judged"]) == (6, 2)
+    # two each of rewrite, paraphrase and neighborhood
+    assert summary["judge"]["model"] == "stub" and (summary["judge"]["judged"], summary["judge"]["not_judged"]) == (4, 2)
     assert summary["seconds"]["judge"] >= 0 and "### Protocol judge" in (run / "README.md").read_text()
     bad = editbench(*command, "--judge", "file:///etc/passwd", "--judge-model", "stub")
     assert bad.code == 2 and "no http address" in bad.err and "Traceback" not in bad.err

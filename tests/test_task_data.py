@@ -66,6 +66,15 @@ def test_a_csv_with_numbered_choices_is_asked_as_mmlu(tiny, tmp_path):
         task_rows.hub_rows("mmlu_anatomy", path)
 
 
+@pytest.mark.parametrize("field", ['"hot, and so on', "x" * 200_000])
+def test_a_csv_that_is_none_is_refused(tmp_path, field):
+    """An open quote would swallow all further rows; a field may not be of any length."""
+    path = tmp_path / "anatomy_test.csv"
+    path.write_text(f"question,choice0,choice1,choice2,choice3,answer\nWhat?,a,b,c,{field},1\nWhat?,a,b,c,d,2\n")
+    with pytest.raises(DataError, match=r"anatomy_test.csv, line \d: not CSV"):
+        task_rows.hub_rows("mmlu_anatomy", path)
+
+
 def test_truthfulqa_puts_the_best_answer_against_the_wrong_ones(tmp_path):
     row = {"Question": "Why?", "Best Answer": "So", "Correct Answers": "So; Thus", "Incorrect Answers": "No; Never; "}
     (found,) = task_rows.hub_rows("truthfulqa_mc1", as_csv(tmp_path / "t.csv", row))

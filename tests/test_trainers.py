@@ -235,6 +235,7 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("sft", {"lora": "4", "null_space": "2"}),
         ("sft", {"lora": "4", "ewc": "1"}),
         ("sft", {"kl": "-1"}),
+        ("sft", {"weight_decay": "-1"}),
         ("opsd", {"top_k": "0"}),
         ("opsd", {"temperature": "0"}),
     ],

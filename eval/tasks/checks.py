@@ -35,7 +35,7 @@ def computed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def concluded(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Metric ``exact``: 1 if the first line of the text ends with ``the answer is`` and the expected number or word."""
+    """Metric ``exact``: 1 if the word after the first ``answer is`` of the first line is the expected one."""
     found = re.search(r"answer is (?:the )?(\w+)", results[0].strip().split("\n")[0], re.IGNORECASE)
     return {"exact": float(bool(found) and found.group(1).lower() == doc["answer"].lower())}
 
