@@ -88,7 +88,7 @@ class Composed(Method):
                 second.name: dict(other.diagnostics),
                 "warnings": [w for edit in (one, other) for w in edit.diagnostics.get("warnings", ())],
             },
-            records=[{"method": edit.method, **record} for edit in (one, other) for record in edit.records],
+            records=[{"part": edit.method, **record} for edit in (one, other) for record in edit.records],
         )
 
 

@@ -179,12 +179,14 @@ def _task_cell(row: Mapping[str, Any], task: str) -> str:
 
 
 def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Records as a table, one column a field. No text in it is markup, whatever it holds."""
+    """Records as a table, one column a field of any; what a record lacks is empty. No text in it is markup, whatever it
+    holds."""
     table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
-    for column in records[0] if records else ("name",):
+    columns = dict.fromkeys(column for record in records for column in record) or ("name",)
+    for column in columns:
         table.add_column(Text(_text(column)))
     for record in records:
-        table.add_row(*(Text(_text(value)) for value in record.values()))
+        table.add_row(*(Text(_text(record.get(column))) for column in columns))
     return table
 
 
