@@ -302,6 +302,18 @@ def test_other_facts_beside_the_run_are_noticed(here):
     assert code == 1 and {one["what"] for one in report["differences"]} == {"hash of cases.json"}
 
 
+@pytest.mark.parametrize("meddled", [[1], [{"prompt": 3}], "a probe without answers"])
+def test_cases_that_are_none_are_a_difference_and_the_rest_is_checked(here, meddled):
+    cases = json.loads((here / "run" / "cases.json").read_text())
+    del cases[0]["probes"][0]["answers"]
+    write_json_atomic(here / "run" / "cases.json", cases if isinstance(meddled, str) else meddled)
+    change_summary(cell(here, "sft"), lambda s: s["metrics"]["efficacy"]["argmax"].update(low=0.25), digested=True)
+    code, report = verify("--rerun", 0)
+    whats = [one["what"] for one in report["differences"]]
+    assert code == 1 and whats[0].startswith("cases.json: not the cases that were asked (")
+    assert set(whats[1:]) == {"hash of cases.json", "metrics.efficacy.argmax.low"} and report["numbers"] > 100
+
+
 def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
     """The run was scored against a cache that somebody had changed; computing anew does not read it."""
     cache = here / "cache" / "base"
