@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import statistics
 import traceback
@@ -205,8 +206,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "limit": config.limit,
             "versions": {"scoring": SCORING, "method": method.version},
             **({"judge": {"model": config.judge_model}} if config.judge else {}),
-            "environment": {**environment(), "code": code_digest(), "threads": torch.get_num_threads(),
-                            "device": model.device.type},
+            "environment": {**environment(), "code": code_digest(), **machine(model)},
         }  # fmt: skip
         try:
             found, tables = _cell(the_plan, name, method, model, weights, base)
@@ -247,6 +247,15 @@ def code_digest() -> str:
     folders = {name: importlib.util.find_spec(name).submodule_search_locations[0] for name in packages}
     files = [(name, file) for name, folder in folders.items() for file in sorted(Path(folder).glob("*.py"))]
     return digest([[name, file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in files])[:16]
+
+
+def machine(model: LanguageModel) -> dict[str, Any]:
+    """What the rounding of the model's answers hangs on: the device, which one, and the number of threads."""
+    if model.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(model.device)
+    else:
+        hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"threads": torch.get_num_threads(), "device": model.device.type, "hardware": hardware}
 
 
 def template_digest(model: LanguageModel) -> str | None:
@@ -395,13 +404,13 @@ def _beside(
 
 
 class _Baseline:
-    """The unedited model's answers: computed once for each model, group of cases, task setting, software and kind of device,
-    and kept in the cache."""
+    """The unedited model's answers: computed once for each model, group of cases, task setting, software and machine, and kept
+    in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
         # An upgrade or another machine moves answers by rounding: base and edited rows shall come from the same.
-        made = [environment()["packages"], code_digest(), model.device.type, torch.get_num_threads()]
+        made = [environment()["packages"], code_digest(), machine(model)]
         self.setting = [SCORING, weights, model.precision, template_digest(model), *made]
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""

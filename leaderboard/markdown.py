@@ -70,6 +70,9 @@ Links = dict[str, list[tuple[Any, str]]]
 """Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
 PARTIAL = "‡ the score leaves out what was not measured."
+MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
+"""Fields of a record's environment that seconds and memory hang on; what an older record lacks is not held against it."""
+OTHERS = "The cells come from different machines, devices or numbers of threads: seconds and memory cannot be compared."
 
 
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
@@ -344,9 +347,9 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
         notes.append(f"Nothing is bold: methods are compared by their tables, and the records hold none of {who}.")
     if all(r["method"] != BASE for r in ranked):
         notes.append("The base is not among these cells; its retention is known from the others.")
-    machines = [{k: (s.get("environment") or {}).get(k) for k in ("platform", "cpu_count")} for s in summaries]
-    if any(machine != machines[0] for machine in machines):
-        notes.append("The cells come from different machines: seconds and memory cannot be compared.")
+    machines = [one for s in summaries for one in s.get("environments") or [s.get("environment") or {}]]
+    if any(len({one.get(field) for one in machines} - {None}) > 1 for field in MACHINE):
+        notes.append(OTHERS)
     return notes
 
 
