@@ -148,10 +148,7 @@ def plan(config: RunConfig) -> Plan:
     Raises:
         EditbenchError: the first thing that is wrong.
     """
-    methods = {}
-    for name in config.methods:
-        options = {"seed": config.seed, **config.options.get(name, {})}
-        methods[name] = registry.get("methods", method_of(name)).from_options(method_of(name), options)
+    methods = build_methods(config)
     for name, method in methods.items():
         try:
             digest(method.options())
@@ -167,6 +164,20 @@ def plan(config: RunConfig) -> Plan:
     for name, method in methods.items():
         check_subjects(name, method, facts)
     return Plan(config, methods, cases, tuple(getattr(corpus, "skipped", ())))
+
+
+def build_methods(config: RunConfig) -> dict[str, Method]:
+    """The methods of ``config`` with their options.
+
+    Raises:
+        UnknownNameError: no such method.
+        OptionError: an unknown option, or a bad value.
+    """
+    built = {}
+    for name in config.methods:
+        options = {"seed": config.seed, **config.options.get(name, {})}
+        built[name] = registry.get("methods", method_of(name)).from_options(method_of(name), options)
+    return built
 
 
 def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable[[str, str], None]) -> Rows:
@@ -195,6 +206,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
         summary = {
             "method": name,
             "options": method.options(),
+            **({"sources": files} if (files := method.sources()) else {}),
             "tuned": name in config.tuned,
             **({"tuning": config.tuned[name]} if name in config.tuned else {}),
             "model": {"name": model.name, "hash": weights, "precision": model.precision, "chat_template": template},
@@ -284,7 +296,8 @@ def cell_key(
 ) -> str:
     """The name of a cell: its method, and the hash of all that can change its numbers."""
     summary = {
-        "method": name, "options": method.options(), "versions": {"scoring": SCORING, "method": method.version},
+        "method": name, "options": method.options(), "sources": method.sources(),
+        "versions": {"scoring": SCORING, "method": method.version},
         "model": {"hash": weights, "precision": precision, "chat_template": template},
         "corpus": {"hash": the_plan.slice_hash}, "tasks": the_plan.task_digests,
         **{what: getattr(the_plan.config, what) for what in ("regime", "seed", "limit")},
@@ -303,6 +316,7 @@ def key_of(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         *([{"judge": judge, "model": config["judge_model"]}] if judge else []),
         *([{"chat template": model["chat_template"]}] if model["chat_template"] else []),
         *([{"layout": dict(layout)}] if layout else []),
+        *([{"sources": summary["sources"]}] if summary.get("sources") else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged

@@ -292,11 +292,12 @@ def _rerun(
     # A cache of its own: what was computed before, such as the base's answers and covariances, would prove nothing.
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"EDITBENCH_CACHE": f"{folder}/cache"}):
         for summary, plan in zip(chosen, plans, strict=True):
-            key, other = summary["key"], Path(folder) / summary["key"]
+            key, other, files = summary["key"], Path(folder) / summary["key"], plan.methods[summary["method"]].sources()
             for what, there, now in (
                 ("hash of the weights", summary["model"].get("hash"), weights),
                 ("chat template", summary["model"].get("chat_template", template), template),
                 ("hash of the corpus's cases", summary["corpus"].get("hash"), plan.slice_hash),
+                ("hashes of the files that its options name", summary.get("sources", files), files),
             ):
                 if there != now:
                     report.differ(key, what, there, now)

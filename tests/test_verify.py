@@ -104,6 +104,36 @@ def test_local_files_are_found_from_any_folder(here, model, monkeypatch):
     assert said.code == 0 and "Nothing differs." in said.out, said.out + said.err
 
 
+def test_a_file_that_an_option_names_is_part_of_the_key_and_found_from_any_folder(here, model, monkeypatch):
+    tiny = ("steps=2", "prefixes=0", "covariance_tokens=200")
+    options = [part for one in (*tiny, "covariance=wiki.txt, self") for part in ("--option", f"memit.{one}")]
+
+    def compare():
+        (here / "wiki.txt").write_text(text)
+        said = editbench(*COMPARE[:7], "--methods", "memit", *options, "--tasks", "none", "--output", "wiki", "--model", model)
+        assert said.code == 0, said.err
+        (key,) = [key for method, key in json.loads((here / "wiki" / "cells.json").read_text()).items() if method == "memit"]
+        return said.err, json.loads((here / "wiki" / "cells" / key / "summary.json").read_text())
+
+    text = "The river rises in the hills and runs to the sea.\n" * 40
+    _, first = compare()
+    assert first["options"]["covariance"] == f"{here / 'wiki.txt'}, self"
+    assert first["sources"] == {str(here / "wiki.txt"): hashlib.sha256(text.encode()).hexdigest()}
+    assert "memit: kept" in compare()[0]
+    text = text.replace("river", "road")
+    said, second = compare()
+    assert "memit: done" in said and "base: kept" in said and second["key"] != first["key"]
+    base = next(path for path in (here / "wiki" / "cells").glob("base-*"))
+    assert "sources" not in json.loads((base / "summary.json").read_text())
+    monkeypatch.chdir(here.parent)
+    said = editbench("verify", here / "wiki", "--rerun", 9)
+    assert said.code == 0 and second["key"] in said.out and "Nothing differs." in said.out, said.out + said.err
+    (here / "wiki.txt").write_text("Changed.\n" * 40)
+    said = editbench("verify", here / "wiki", "--rerun", 9, "--json")
+    whats = {one["what"] for one in json.loads(said.out)["differences"]}
+    assert said.code == 1 and "hashes of the files that its options name" in whats
+
+
 def test_the_draw_of_cells_is_seeded(here):
     drawn = {seed: verify("--seed", seed)[1]["rerun"] for seed in (0, 1, 2, 3)}
     assert all(len(keys) == 1 for keys in drawn.values()) and len({keys[0] for keys in drawn.values()}) > 1
