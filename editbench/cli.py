@@ -284,9 +284,16 @@ def _plan(
     whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
     if registry.get("corpora", corpus).needs_data:  # of others it is no path
         whole["data"] = tools.whole_path(config.data)
+    whole["tasks"] = tuple(map(_whole_task, config.tasks))
+    whole["task_data"] = {_whole_task(task): path for task, path in local_data.items()}
     whole["options"] = {name: _whole_files(given, plan.methods[name].sources()) for name, given in config.options.items()}
     config = replace(config, **whole)
     return replace(plan, config=config, methods=runner.build_methods(config))
+
+
+def _whole_task(name: str) -> str:
+    """``name``, that of a task file as its whole path; others are no paths."""
+    return tools.whole_path(name) if name.endswith((".yaml", ".yml")) else name
 
 
 def _whole_files(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from editbench.records import visible
+from editbench.records import heading, visible
 from editbench.stats import cells_text
 
 PLAIN_WIDTH = 150
@@ -144,7 +144,7 @@ def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list
         )  # fmt: skip
         changes.add_column("Method", no_wrap=True)
         for task in tasks:
-            changes.add_column(escape(f"{visible(task)}, n={numbers[task]}"), justify="right")
+            changes.add_column(escape(f"{visible(heading(task))}, n={numbers[task]}"), justify="right")
         for row in rows:
             stars = (" *" * kept.ahead(row["key"], task) for task in tasks)
             cells = (_task_cell(row, task) + star for task, star in zip(tasks, stars, strict=True))
@@ -164,7 +164,7 @@ def _caption(verdicts: Any) -> str | None:
         return None
     about = f"* ahead of every other method: paired by case, {len(verdicts.comparisons)} comparisons, Holm, 5 %."
     # no two shares differ by more than 1
-    seen = ", ".join(f"{name} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
+    seen = ", ".join(f"{heading(name)} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
     return escape(visible(about + (f" Detectable with 80 % power: {seen}." if seen else "")))
 
 

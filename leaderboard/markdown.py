@@ -31,7 +31,7 @@ from editbench.leaderboard.rows import (
     rows,
     setting,
 )
-from editbench.records import load_run, summary_path
+from editbench.records import heading, load_run, summary_path
 from editbench.stats import cells_text
 from editbench.types import digest
 
@@ -265,7 +265,7 @@ def _detectable(verdicts: Verdicts) -> list[str]:
     if not verdicts.detectable:
         return []
     count = len(verdicts.comparisons)
-    found = ", ".join(f"{escape(name)} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
+    found = ", ".join(f"{escape(heading(name))} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
     return [f"Detectable with 80 % power at 5 % corrected for {count} comparison{'s' * (count > 1)}: {found}."]
 
 
@@ -291,7 +291,8 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts
     """Changes of the methods; the base's row, which has none by definition, gives its scores."""
     tasks = list(dict.fromkeys(task for r in ranked for task in r["retention"]))
     some = {task: next(r["retention"][task] for r in ranked if task in r["retention"]) for task in tasks}
-    header = ["Method", *(f"{escape(t)} ({escape(f.get('metric'))}, n = {escape(f.get('n'))})" for t, f in some.items())]
+    header = ["Method"]
+    header += [f"{escape(heading(t))} ({escape(f.get('metric'))}, n = {escape(f.get('n'))})" for t, f in some.items()]
     body = []
     for one in ranked:
         cells = []
@@ -371,7 +372,7 @@ def _pairs_table(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -
         [f"{escape(labels[one])} − {escape(labels[other])}", *(found.get(column, "–") for column in columns)]
         for (one, other), found in cells.items()
     ]
-    return _table(["Pair", *map(escape, columns)], body)
+    return _table(["Pair", *map(escape, map(heading, columns))], body)
 
 
 def _method(one: Mapping[str, Any], links: Links) -> str:

@@ -134,6 +134,34 @@ def test_a_file_that_an_option_names_is_part_of_the_key_and_found_from_any_folde
     assert said.code == 1 and "hashes of the files that its options name" in whats
 
 
+TASK = """\
+task: capitals
+dataset_path: json
+dataset_kwargs: {data_files: {test: absent.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "The capital of {{land}} is"
+doc_to_choice: ["Paris", "Rome"]
+doc_to_target: answer
+metric_list: [{metric: acc}]
+"""
+
+
+def test_a_task_file_is_found_from_any_folder_and_shown_by_its_name(here, model, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(here / "cache"))
+    (here / "mine.yaml").write_text(TASK)
+    (here / "rows.jsonl").write_text('{"land": "France", "answer": 0}\n{"land": "Italy", "answer": 1}\n')
+    tasks = ("--tasks", "mine.yaml", "--task-data", "mine.yaml=rows.jsonl")
+    said = editbench(*COMPARE[:7], "--methods", "ice", *tasks, "--output", "own", "--model", model)
+    assert said.code == 0 and "mine.yaml" in said.out and str(here) not in said.out, said.out + said.err
+    assert (here / "own" / "README.md").read_text().count("\n| Method | mine.yaml (acc, n = 2) |") == 1
+    config, whole = json.loads((here / "own" / "run.json").read_text())["config"], str(here / "mine.yaml")
+    assert config["tasks"] == [whole] and config["task_data"] == {whole: str(here / "rows.jsonl")}
+    monkeypatch.chdir(here.parent)
+    said = editbench("verify", here / "own", "--rerun", 9)
+    assert said.code == 0 and "Nothing differs." in said.out, said.out + said.err
+
+
 def test_the_draw_of_cells_is_seeded(here):
     drawn = {seed: verify("--seed", seed)[1]["rerun"] for seed in (0, 1, 2, 3)}
     assert all(len(keys) == 1 for keys in drawn.values()) and len({keys[0] for keys in drawn.values()}) > 1
