@@ -1,7 +1,7 @@
 """Published data sets: from a file, a URL (downloaded once) or the hub to cases. What is left out is counted.
 
-Downloads lie in ``$EDITBENCH_CACHE``, else ``~/.cache/editbench/corpora``, each with its SHA-256 beside it, so that a
-damaged copy is noticed and fetched again.
+Downloads lie in ``corpora/`` of the cache (``hub.cache_dir``), each with its SHA-256 beside it, so that a damaged copy is
+noticed and fetched again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from editbench.corpora._read import read_rows, text_at
 from editbench.errors import DataError
-from editbench.hub import offline_if_unreachable
+from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.matching import contains
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe
@@ -211,11 +211,6 @@ def _without_none(value: Any) -> Any:
     return value
 
 
-def cache_dir() -> Path:
-    """Where downloads lie; read from the environment at every call."""
-    return Path(os.environ.get("EDITBENCH_CACHE") or "~/.cache/editbench/corpora").expanduser()
-
-
 def fetch(url: str, sha256: str | None = None) -> Path:
     """The local copy of ``url``, downloaded on first use; whole, or not there at all.
 
@@ -223,7 +218,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
         DataError: not https, no network, a broken download, or content that is not that of ``sha256``.
     """
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rsplit("/", 1)[-1]) or "data"
-    path = cache_dir() / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
+    path = cache_dir() / "corpora" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     stamp = path.with_name(path.name + ".sha256")
     if path.is_file() and (digest := _sha256(path)) == _read_stamp(stamp) and sha256 in (None, digest):
         return path

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -284,7 +284,25 @@ def _plan(
     whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
     if registry.get("corpora", corpus).needs_data:  # of others it is no path
         whole["data"] = tools.whole_path(config.data)
-    return replace(plan, config=replace(config, **whole))
+    whole["tasks"] = tuple(map(_whole_task, config.tasks))
+    whole["task_data"] = {_whole_task(task): path for task, path in local_data.items()}
+    whole["options"] = {name: _whole_files(given, plan.methods[name].sources()) for name, given in config.options.items()}
+    config = replace(config, **whole)
+    return replace(plan, config=config, methods=runner.build_methods(config))
+
+
+def _whole_task(name: str) -> str:
+    """``name``, that of a task file as its whole path; others are no paths."""
+    return tools.whole_path(name) if name.endswith((".yaml", ".yml")) else name
+
+
+def _whole_files(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+    """``options`` with those of ``files`` that their texts name, several between commas, by their whole paths."""
+
+    def whole(value: str) -> str:
+        return ",".join(tools.whole_path(part.strip()) if part.strip() in files else part for part in value.split(","))
+
+    return {key: whole(value) if isinstance(value, str) else value for key, value in options.items()}
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class Composed(Method):
     def options(self) -> dict[str, Any]:
         return {f"{one.name}.{key}": value for one in self.methods for key, value in one.options().items()}
 
+    def sources(self) -> dict[str, str]:
+        return {path: sha for one in self.methods for path, sha in one.sources().items()}
+
     def prepare(self, model: LanguageModel) -> None:
         for one in self.methods:
             one.prepare(model)
@@ -88,7 +91,7 @@ class Composed(Method):
                 second.name: dict(other.diagnostics),
                 "warnings": [w for edit in (one, other) for w in edit.diagnostics.get("warnings", ())],
             },
-            records=[{"method": edit.method, **record} for edit in (one, other) for record in edit.records],
+            records=[{"part": edit.method, **record} for edit in (one, other) for record in edit.records],
         )
 
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from editbench.records import visible
+from editbench.records import heading, visible
 from editbench.stats import cells_text
 
 PLAIN_WIDTH = 150
@@ -144,7 +144,7 @@ def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list
         )  # fmt: skip
         changes.add_column("Method", no_wrap=True)
         for task in tasks:
-            changes.add_column(escape(f"{visible(task)}, n={numbers[task]}"), justify="right")
+            changes.add_column(escape(f"{visible(heading(task))}, n={numbers[task]}"), justify="right")
         for row in rows:
             stars = (" *" * kept.ahead(row["key"], task) for task in tasks)
             cells = (_task_cell(row, task) + star for task, star in zip(tasks, stars, strict=True))
@@ -165,7 +165,7 @@ def _caption(verdicts: Any) -> str | None:
     pairs = f"{len(verdicts.comparisons)} comparisons"
     about = f"* ahead of every other method (base and ice take no part): paired by case, {pairs}, Holm, 5 %."
     # no two shares differ by more than 1
-    seen = ", ".join(f"{name} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
+    seen = ", ".join(f"{heading(name)} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
     return escape(visible(about + (f" Detectable with 80 % power: {seen}." if seen else "")))
 
 
@@ -180,12 +180,14 @@ def _task_cell(row: Mapping[str, Any], task: str) -> str:
 
 
 def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Records as a table, one column a field. No text in it is markup, whatever it holds."""
+    """Records as a table, one column a field of any; what a record lacks is empty. No text in it is markup, whatever it
+    holds."""
     table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
-    for column in records[0] if records else ("name",):
+    columns = dict.fromkeys(column for record in records for column in record) or ("name",)
+    for column in columns:
         table.add_column(Text(_text(column)))
     for record in records:
-        table.add_row(*(Text(_text(value)) for value in record.values()))
+        table.add_row(*(Text(_text(record.get(column))) for column in columns))
     return table
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, where it can be reached, and its cache where not."""
+"""The Hugging Face Hub, where it can be reached, and its cache where not; and the place of editbench's own cache."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from unittest import mock
 from urllib.parse import urlparse
+
+
+def cache_dir() -> Path:
+    """Where downloads, converted models, statistics and base scores are kept: ``EDITBENCH_CACHE``, else
+    ``~/.cache/editbench``; read from the environment at every call."""
+    return Path(os.environ.get("EDITBENCH_CACHE") or "~/.cache/editbench").expanduser()
 
 
 @contextmanager

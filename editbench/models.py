@@ -31,7 +31,7 @@ from editbench import layout as layouts
 from editbench import progress, text
 from editbench.aliases import ALIASES, DEFAULT
 from editbench.errors import ModelError, OptionError, UnknownNameError
-from editbench.hub import offline_if_unreachable
+from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.types import Fact
 
 if TYPE_CHECKING:
@@ -519,11 +519,6 @@ def _load_gguf(path: Path) -> tuple[Any, Any]:
     except OSError:
         pass  # a read-only or full cache costs time, not results
     return model, tokenizer
-
-
-def cache_dir() -> Path:
-    """Where converted models, statistics and base scores are kept: ``EDITBENCH_CACHE``, else ``~/.cache/editbench``."""
-    return Path(os.environ.get("EDITBENCH_CACHE") or Path.home() / ".cache" / "editbench")
 
 
 @contextmanager

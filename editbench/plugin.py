@@ -139,6 +139,10 @@ class Method(ABC):
         """All options with their values, JSON-ready."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
+    def sources(self) -> dict[str, str]:
+        """The local files that the options name, as they stand there, with the SHA-256 of each: part of a cell's key."""
+        return {}
+
 
 def parse_option(value: Any, kind: Any) -> Any:
     """``value`` as the annotated type ``kind``; texts are converted, other values are passed on.

@@ -403,6 +403,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def heading(name: str) -> str:
+    """What tables call the axis or task ``name``: a task file, whose path the record has, by the file's name."""
+    return Path(name).name if name.endswith((".yaml", ".yml")) else name
+
+
 _ABSENT = object()
 
 

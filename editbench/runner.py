@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import re
 import statistics
 import traceback
@@ -147,10 +148,7 @@ def plan(config: RunConfig) -> Plan:
     Raises:
         EditbenchError: the first thing that is wrong.
     """
-    methods = {}
-    for name in config.methods:
-        options = {"seed": config.seed, **config.options.get(name, {})}
-        methods[name] = registry.get("methods", method_of(name)).from_options(method_of(name), options)
+    methods = build_methods(config)
     for name, method in methods.items():
         try:
             digest(method.options())
@@ -166,6 +164,20 @@ def plan(config: RunConfig) -> Plan:
     for name, method in methods.items():
         check_subjects(name, method, facts)
     return Plan(config, methods, cases, tuple(getattr(corpus, "skipped", ())))
+
+
+def build_methods(config: RunConfig) -> dict[str, Method]:
+    """The methods of ``config`` with their options.
+
+    Raises:
+        UnknownNameError: no such method.
+        OptionError: an unknown option, or a bad value.
+    """
+    built = {}
+    for name in config.methods:
+        options = {"seed": config.seed, **config.options.get(name, {})}
+        built[name] = registry.get("methods", method_of(name)).from_options(method_of(name), options)
+    return built
 
 
 def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable[[str, str], None]) -> Rows:
@@ -194,6 +206,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
         summary = {
             "method": name,
             "options": method.options(),
+            **({"sources": files} if (files := method.sources()) else {}),
             "tuned": name in config.tuned,
             **({"tuning": config.tuned[name]} if name in config.tuned else {}),
             "model": {"name": model.name, "hash": weights, "precision": model.precision, "chat_template": template},
@@ -205,8 +218,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "limit": config.limit,
             "versions": {"scoring": SCORING, "method": method.version},
             **({"judge": {"model": config.judge_model}} if config.judge else {}),
-            "environment": {**environment(), "code": code_digest(), "threads": torch.get_num_threads(),
-                            "device": model.device.type},
+            "environment": {**environment(), "code": code_digest(), **machine(model)},
         }  # fmt: skip
         try:
             found, tables = _cell(the_plan, name, method, model, weights, base)
@@ -249,6 +261,15 @@ def code_digest() -> str:
     return digest([[name, file.name, hashlib.sha256(file.read_bytes()).hexdigest()] for name, file in files])[:16]
 
 
+def machine(model: LanguageModel) -> dict[str, Any]:
+    """What the rounding of the model's answers hangs on: the device, which one, and the number of threads."""
+    if model.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(model.device)
+    else:
+        hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"threads": torch.get_num_threads(), "device": model.device.type, "hardware": hardware}
+
+
 def template_digest(model: LanguageModel) -> str | None:
     """Hash of the chat template; ``None`` where there is none."""
     return digest(model.tokenizer.chat_template)[:16] if model.chat else None
@@ -275,7 +296,8 @@ def cell_key(
 ) -> str:
     """The name of a cell: its method, and the hash of all that can change its numbers."""
     summary = {
-        "method": name, "options": method.options(), "versions": {"scoring": SCORING, "method": method.version},
+        "method": name, "options": method.options(), "sources": method.sources(),
+        "versions": {"scoring": SCORING, "method": method.version},
         "model": {"hash": weights, "precision": precision, "chat_template": template},
         "corpus": {"hash": the_plan.slice_hash}, "tasks": the_plan.task_digests,
         **{what: getattr(the_plan.config, what) for what in ("regime", "seed", "limit")},
@@ -294,6 +316,7 @@ def key_of(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         *([{"judge": judge, "model": config["judge_model"]}] if judge else []),
         *([{"chat template": model["chat_template"]}] if model["chat_template"] else []),
         *([{"layout": dict(layout)}] if layout else []),
+        *([{"sources": summary["sources"]}] if summary.get("sources") else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]  # part of a folder's name; the hash has it unchanged
@@ -395,13 +418,13 @@ def _beside(
 
 
 class _Baseline:
-    """The unedited model's answers: computed once for each model, group of cases, task setting, software and kind of device,
-    and kept in the cache."""
+    """The unedited model's answers: computed once for each model, group of cases, task setting, software and machine, and kept
+    in the cache."""
 
     def __init__(self, the_plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = the_plan, model
         # An upgrade or another machine moves answers by rounding: base and edited rows shall come from the same.
-        made = [environment()["packages"], code_digest(), model.device.type, torch.get_num_threads()]
+        made = [environment()["packages"], code_digest(), machine(model)]
         self.setting = [SCORING, weights, model.precision, template_digest(model), *made]
         self.measured = False
         """Whether the base has its scores, so that an error after that is the method's."""

@@ -26,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 from editbench import registry, runner
-from editbench.errors import OptionError, RecordError
+from editbench.errors import DataError, OptionError, RecordError
 from editbench.records import (
     RunStore,
     alteration,
@@ -108,15 +108,15 @@ def verify(
         report.notes.append(f"{', '.join(others)}: not of this run, and read by nothing; older cells, or copied here.")
     _note_code(summaries, report)
     facts = read_cases(run)
-    cases = digest(facts)[:16]
+    cases, now = _cases(run, facts, report), digest(facts)[:16]
     for summary in summaries:
-        if summary["corpus"].get("hash") != cases:
-            report.differ(summary["key"], "hash of cases.json", summary["corpus"].get("hash"), cases)
+        if summary["corpus"].get("hash") != now:
+            report.differ(summary["key"], "hash of cases.json", summary["corpus"].get("hash"), now)
         try:
             _check_digests(run, summary, report)
             _check_key(summary, config, report)
             if summary["status"] != "failed":
-                _check_numbers(run, summary, base, [Case.from_dict(case) for case in facts], report)
+                _check_numbers(run, summary, base, cases, report)
         except RecordError as error:
             report.differ(summary["key"], str(error), None, None)
     if not report.differences:
@@ -125,6 +125,15 @@ def verify(
     if chosen := random.Random(seed).sample(done, min(rerun, len(done))):
         _rerun(run, config, chosen, load, on_cell, report)
     return report
+
+
+def _cases(run: Path, facts: Sequence[Any], report: Report) -> list[Case] | None:
+    """The cases of ``cases.json``; None, and a difference, where something else stands there."""
+    try:
+        return [Case.from_dict(fact) for fact in facts]
+    except (DataError, AttributeError, TypeError, ValueError) as error:
+        report.differ(run.name, f"cases.json: not the cases that were asked ({error})", None, None)
+        return None
 
 
 def _note_code(summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
@@ -190,21 +199,23 @@ def _check_page(run: Path, page: Callable[[Path], str], summaries: Sequence[Mapp
 
 
 def _check_numbers(
-    run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, cases: Sequence[Case], report: Report
+    run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, cases: Sequence[Case] | None, report: Report
 ) -> None:
-    """The numbers of a cell are those of its rows, the scores of its rows those of their texts, and the base is quoted."""
+    """The numbers of a cell are those of its rows, the scores of its rows those of their texts, and the base is quoted; without
+    ``cases`` only what can be told without them."""
     key = summary["key"]
     rows = {name: read_rows(run, key, name) for name in PLACE}
     before = [{**row, "score": row.get("base_score", row["score"])} for row in rows["retention"]]
     points = _points(run, summary, rows)
     try:
-        for asked in (*(point.probes for point in points[:-1]), rows["probes"]):
-            _check_scores(key, asked, cases, report)
         found = {
             "metrics": registry.get("eval", "metrics")(rows["probes"]),
             "retention": runner.retention_scores(rows["retention"], before),
-            "curve": {f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, before)},
         }
+        if cases is not None:
+            for asked in (*(point.probes for point in points[:-1]), rows["probes"]):
+                _check_scores(key, asked, cases, report)
+            found["curve"] = {f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, before)}
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"The rows of {key} cannot be scored ({type(error).__name__}: {error}).") from error
     for name, numbers in found.items():
@@ -281,11 +292,12 @@ def _rerun(
     # A cache of its own: what was computed before, such as the base's answers and covariances, would prove nothing.
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"EDITBENCH_CACHE": f"{folder}/cache"}):
         for summary, plan in zip(chosen, plans, strict=True):
-            key, other = summary["key"], Path(folder) / summary["key"]
+            key, other, files = summary["key"], Path(folder) / summary["key"], plan.methods[summary["method"]].sources()
             for what, there, now in (
                 ("hash of the weights", summary["model"].get("hash"), weights),
                 ("chat template", summary["model"].get("chat_template", template), template),
                 ("hash of the corpus's cases", summary["corpus"].get("hash"), plan.slice_hash),
+                ("hashes of the files that its options name", summary.get("sources", files), files),
             ):
                 if there != now:
                     report.differ(key, what, there, now)

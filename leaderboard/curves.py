@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.errors import RecordError
-from editbench.leaderboard.plots import saved
+from editbench.leaderboard.plots import literal, saved
 from editbench.leaderboard.rows import mean_retention
 from editbench.records import load_run
 
@@ -44,7 +44,7 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
                 continue
             facts, means, below, above = zip(*points, strict=True)
             style = {"color": colormaps["tab10"](i % 10), "linewidth": 1.2, "markersize": 4, "marker": "o"}
-            axes.errorbar(facts, means, (below, above), label=summary["method"].replace("$", r"\$"), elinewidth=0.7, **style)
+            axes.errorbar(facts, means, (below, above), label=literal(summary["method"]), elinewidth=0.7, **style)
             if summary["status"] == "stopped":
                 axes.plot(facts[-1], means[-1], "x", color=style["color"], markersize=10)
         axes.set(xscale="log", xlabel="facts", title=name)
@@ -53,7 +53,7 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
         axes.minorticks_off()
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     about = f"{config['model']}, {config['corpus']} ({config['part']}), regime {config['regime']}, seed {config['seed']}"
-    figure.suptitle(about.replace("$", r"\$"), fontsize=10)
+    figure.suptitle(literal(about), fontsize=10)
     return saved(figure, output)
 
 

@@ -84,7 +84,7 @@ def case(run: Path, name: str) -> dict[str, Any]:
     for cell in _answered(run):
         answers += [(one["probe"], _shown(cell, one)) for one in read_rows(run, cell["key"], "probes") if one["case"] == name]
         edited = read_rows(run, cell["key"], "edit_records")
-        notes += [{"method": cell["method"], **one} for one in edited if one.get("fact") == name]
+        notes += [{**one, "method": cell["method"]} for one in edited if one.get("fact") == name]
     answers.sort(key=lambda answer: answer[0])  # stable: the methods keep their order
     return {
         "fact": {key: value for key, value in facts[name].items() if key != "probes"},

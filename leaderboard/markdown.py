@@ -31,7 +31,7 @@ from editbench.leaderboard.rows import (
     rows,
     setting,
 )
-from editbench.records import load_run, summary_path
+from editbench.records import heading, load_run, summary_path
 from editbench.stats import cells_text
 from editbench.types import digest
 
@@ -70,6 +70,9 @@ Links = dict[str, list[tuple[Any, str]]]
 """Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
 PARTIAL = "‡ the score leaves out what was not measured."
+MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
+"""Fields of a record's environment that seconds and memory hang on; what an older record lacks is not held against it."""
+OTHERS = "The cells come from different machines, devices or numbers of threads: seconds and memory cannot be compared."
 
 
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
@@ -262,7 +265,7 @@ def _detectable(verdicts: Verdicts) -> list[str]:
     if not verdicts.detectable:
         return []
     count = len(verdicts.comparisons)
-    found = ", ".join(f"{escape(name)} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
+    found = ", ".join(f"{escape(heading(name))} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
     return [f"Detectable with 80 % power at 5 % corrected for {count} comparison{'s' * (count > 1)}: {found}."]
 
 
@@ -288,7 +291,8 @@ def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts
     """Changes of the methods; the base's row, which has none by definition, gives its scores."""
     tasks = list(dict.fromkeys(task for r in ranked for task in r["retention"]))
     some = {task: next(r["retention"][task] for r in ranked if task in r["retention"]) for task in tasks}
-    header = ["Method", *(f"{escape(t)} ({escape(f.get('metric'))}, n = {escape(f.get('n'))})" for t, f in some.items())]
+    header = ["Method"]
+    header += [f"{escape(heading(t))} ({escape(f.get('metric'))}, n = {escape(f.get('n'))})" for t, f in some.items()]
     body = []
     for one in ranked:
         cells = []
@@ -344,9 +348,9 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
         notes.append(f"Nothing is bold: methods are compared by their tables, and the records hold none of {who}.")
     if all(r["method"] != BASE for r in ranked):
         notes.append("The base is not among these cells; its retention is known from the others.")
-    machines = [{k: (s.get("environment") or {}).get(k) for k in ("platform", "cpu_count")} for s in summaries]
-    if any(machine != machines[0] for machine in machines):
-        notes.append("The cells come from different machines: seconds and memory cannot be compared.")
+    machines = [one for s in summaries for one in s.get("environments") or [s.get("environment") or {}]]
+    if any(len({one.get(field) for one in machines} - {None}) > 1 for field in MACHINE):
+        notes.append(OTHERS)
     return notes
 
 
@@ -368,7 +372,7 @@ def _pairs_table(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -
         [f"{escape(labels[one])} − {escape(labels[other])}", *(found.get(column, "–") for column in columns)]
         for (one, other), found in cells.items()
     ]
-    return _table(["Pair", *map(escape, columns)], body)
+    return _table(["Pair", *map(escape, map(heading, columns))], body)
 
 
 def _method(one: Mapping[str, Any], links: Links) -> str:

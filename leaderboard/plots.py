@@ -71,7 +71,7 @@ def _draw(
     figure.legend(loc="outside right upper", frameon=False)
     corpus = summary["corpus"]
     about = f"{summary['model']['name']}, {corpus['name']} ({corpus['part']}), n = {corpus['n']}, protocol generation"
-    figure.suptitle(_literal(f"Memorization against retention\n{about}"), fontsize=10)
+    figure.suptitle(literal(f"Memorization against retention\n{about}"), fontsize=10)
     _place(figure, labels, points)
     return saved(figure, output)
 
@@ -102,7 +102,7 @@ def _panel(
         ends_x, ends_y = ([[NAN if at[end] is None else abs(at["mean"] - at[end])] for end in ("low", "high")] for at in (x, y))
         axes.errorbar(x["mean"], y["mean"], ends_y, ends_x, markersize=5, linewidth=0.7, alpha=0.9, **styles[name])
         if text := row["label"].removeprefix(name).lstrip("@ "):
-            note = axes.annotate(_literal(text), (x["mean"], y["mean"]), (0, 0), textcoords="offset points", fontsize=7)
+            note = axes.annotate(literal(text), (x["mean"], y["mean"]), (0, 0), textcoords="offset points", fontsize=7)
             note.set(color=styles[name]["color"], in_layout=False)
             labels.append(note)
     axes.set(xlabel=f"{axis} (95 % interval)", xlim=(-0.03, 1.03))
@@ -149,6 +149,6 @@ def _place(figure: Any, labels: Sequence[Any], points: Mapping[Any, Sequence[tup
             note.set_visible(False)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """``text`` without mathematics."""
     return text.replace("$", r"\$")

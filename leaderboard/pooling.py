@@ -21,7 +21,8 @@ def without_seed(options: Mapping[str, Any] | None) -> dict[str, Any]:
 def pooled(
     summaries: Sequence[Mapping[str, Any]], tables: Sequence[pandas.DataFrame | None]
 ) -> tuple[dict[str, Any], pandas.DataFrame | None]:
-    """The summary of cells of several seeds and all their items. ``seed`` and the corpus' ``hash`` become lists.
+    """The summary of cells of several seeds and all their items. ``seed`` and the corpus' ``hash`` become lists;
+    ``environments`` has one a seed.
 
     A case that several seeds drew is one cluster. If a seed failed, so did the row: a mean over the others would be of the
     seeds that went well. Without the items of all seeds there are means and no intervals. What is told of each model alone
@@ -49,6 +50,7 @@ def pooled(
         "edit": {"warnings": [f"seed {s['seed']}: {one}" for s in summaries for one in warnings(s)]},
         "judge": {"model": (first.get("judge") or {}).get("model")},
         "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
+        "environments": machines,
         **{name: {} for name in ("diagnostics", "curve", "trajectory")},  # of one cell each: they are not pooled
     }
     merged.pop("inject_seconds", None)

@@ -217,6 +217,13 @@ def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:
     return torch.nn.functional.cosine_similarity(now_fN, before_fN, dim=0).mean().item()
 
 
+def source_files(source: str) -> dict[str, str]:
+    """The SHA-256 of each file that ``source`` names."""
+    names = [name for name in map(str.strip, source.split(",")) if name not in ("self", "identity")]
+    paths = {name: Path(name).expanduser() for name in names}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.is_file()}
+
+
 # --- texts --------------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.layout import mlp_gain
 from editbench.methods._context import check_context
-from editbench.methods._covariance import Moment, second_moments
+from editbench.methods._covariance import Moment, second_moments, source_files
 from editbench.methods._fisher import state_fisher
 from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import check_memory
@@ -116,6 +116,9 @@ class WeightEditor(Method):
         if (layers := self.edited_layers(model)) is not None:
             self.moments(model, layers)
             self.fisher(model, layers[-1])
+
+    def sources(self) -> dict[str, str]:
+        return source_files(self.covariance)
 
     def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
         """C of ``layers``, from the cache where they are there."""

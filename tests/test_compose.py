@@ -14,7 +14,7 @@ from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
 from editbench.methods.memit import Memit
 from editbench.methods.sft import Sft
-from editbench.records import RunStore
+from editbench.records import RunStore, read_rows
 from editbench.runner import RunConfig, identity, plan, run
 from editbench.testing import FACTS, check_method, target_logp, tiny_model, tiny_options, unchanged
 
@@ -81,6 +81,7 @@ def test_options_name_their_part():
     assert method.methods[0].lam == 20.0 and method.methods[1].lr == 1e-3
     assert method.seed == method.methods[0].seed == method.methods[1].seed == 5
     assert method.options()["memit.lam"] == 20.0
+    assert list(pair().from_options("memit+sft", {"memit.covariance": __file__}).sources()) == [__file__]
     for bad in ({"lam": 1}, {"rome.lam": 1}, {"memit.lamb": 1}, {"sft.lr": "fast"}):
         with pytest.raises(OptionError):
             pair().from_options("memit+sft", bad)
@@ -104,7 +105,10 @@ def test_a_pair_in_a_run(tmp_path, capsys):
     with RunStore(tmp_path).open(identity(config)) as store:
         _, summary = run(made, tiny_model("llama"), store, lambda *_: None)
     assert summary["status"] == "done" and summary["method"] == "memit+sft", summary.get("traceback")
-    assert sum(summary["edit"]["facts_by_method"].values()) == 3
+    counts = summary["edit"]["facts_by_method"]
+    assert sum(counts.values()) == 3
+    parts = [row["part"] for row in read_rows(tmp_path, summary["key"], "edit_records")]
+    assert parts == [part for part, count in counts.items() for _ in range(count)]
 
 
 def test_what_cannot_be_composed():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import editbench
 
+from editbench import console
 from editbench.errors import RecordError
 from editbench.leaderboard.failures import case, differences, failures, page
 from editbench.records import RunStore, visible, write_json_atomic
@@ -139,6 +140,23 @@ def test_a_case_across_the_methods(run):
     asked = [(one["axis"], one["method"]) for one in found["answers"]]
     assert asked == [(axis, m) for axis in ("rewrite", "paraphrase", "neighborhood") for m in ("base", "sft", "rome")]
     assert found["edit_records"] == [{"method": "sft", "fact": "a", "steps": 3}]
+
+
+def test_what_a_pair_noted_is_the_pairs(run):
+    noted = [{"method": "memit", "fact": "a", "steps": 24}]  # as older pairs kept their parts
+    folder = write_run(run.parent / "paired", {"memit": ([], [], [{"fact": "a", "steps": 25}]), "memit+sft": ([], [], noted)})
+    assert [(one["method"], one["steps"]) for one in case(folder, "a")["edit_records"]] == [("memit", 25), ("memit+sft", 24)]
+    said = editbench("show", folder, "--case", "a").out
+    assert said.count("what memit noted on it") == said.count("what memit+sft noted on it") == 1
+
+
+def test_a_listing_has_the_columns_of_all_its_records(capsys):
+    console.out().print(console.listing([{"name": "one", "steps": 3}, {"loss": 0.5, "name": "two"}], "noted"))
+    title, _, header, _, *body, _ = capsys.readouterr().out.splitlines()
+    words = [line.replace("│", "|").replace("┃", "|").strip("|").split("|") for line in (header, *body)]
+    assert [[word.strip() for word in line] for line in words] == [
+        ["name", "steps", "loss"], ["one", "3", ""], ["two", "", "0.5"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,9 @@ def web(tmp_path, monkeypatch):
 
     web = Web()
     web.calls = []
-    web.cache = tmp_path / "cache"
+    web.cache = tmp_path / "cache" / "corpora"
     monkeypatch.setattr(_fetch, "open_url", web.open)
-    monkeypatch.setenv("EDITBENCH_CACHE", str(web.cache))
+    monkeypatch.setenv("EDITBENCH_CACHE", str(tmp_path / "cache"))
     return web
 
 
@@ -118,9 +118,14 @@ def test_a_corpus_loads_the_published_file_or_a_url(web, data):
     assert web.calls == [data or corpus.url]
 
 
-def test_the_cache_defaults_to_the_home_folder(monkeypatch):
-    monkeypatch.delenv("EDITBENCH_CACHE", raising=False)
-    assert _fetch.cache_dir().parts[-3:] == (".cache", "editbench", "corpora")
+def test_everything_is_kept_in_one_cache(web, tmp_path, monkeypatch):
+    from editbench.models import cache_dir
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("EDITBENCH_CACHE")
+    assert cache_dir() == tmp_path / ".cache" / "editbench"
+    monkeypatch.setenv("EDITBENCH_CACHE", "~/mine")
+    assert cache_dir() == tmp_path / "mine" and _fetch.fetch(URL).parent == tmp_path / "mine" / "corpora"
 
 
 # Hub data sets

@@ -666,8 +666,18 @@ def test_only_likelihood_becomes_the_headline(tmp_path):
 
 
 def test_different_machines_are_said(tmp_path):
-    run = write(tmp_path / "run", base(), summary("mixsd", environment={"platform": "y", "cpu_count": 8}))
-    assert "seconds and memory cannot be compared" in render([run], tmp_path / "README.md")
+    here = {"platform": "x", "cpu_count": 2, "threads": 2, "device": "cuda", "hardware": "NVIDIA H200"}
+
+    def said(*others, **seeds):
+        cells = [summary(f"m{i}", environment=other) for i, other in enumerate((here, *others))]
+        cells += [summary("pooled", seed, environment=other, seed=i) for i, (seed, other) in enumerate(seeds.items())]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return "seconds and memory cannot be compared" in render([write(folder, *cells)], tmp_path / "README.md")
+
+    for other in ({"platform": "y"}, {"cpu_count": 8}, {"threads": 1}, {"device": "cpu"}, {"hardware": "NVIDIA A100"}):
+        assert said({**here, **other}) and said(one=here, two={**here, **other}), other
+    assert not said(here, {"platform": "x", "cpu_count": 2}, {}, None), "what a record does not say is not held against it"
+    assert not said(one=here, two={**here, "commit": "another"})
 
 
 NASTY = [

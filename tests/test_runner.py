@@ -4,6 +4,7 @@ import gc
 import importlib.metadata
 import json
 import os
+import platform
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -294,6 +295,7 @@ def test_a_run_leaves_complete_cells(config, model, tmp_path):
         assert summary["model"]["precision"] == "float32" and summary["model"]["chat_template"] is None
         assert set(summary["tasks"]) == {"eb_grammar", "eb_instruct"} and summary["environment"]["threads"] >= 1
         assert summary["environment"]["code"] == runner.code_digest() and summary["environment"]["device"] == "cpu"
+        assert summary["environment"]["hardware"].startswith(platform.machine())
         assert set(summary["seconds"]) == {"precompute", "inject", "probes", "retention", "total"}
         assert summary["peak_memory_bytes"] > 2**20 and summary["environment"]["packages"]["torch"]
         assert set(summary["retention"]) == {"eb_grammar", "eb_instruct"}
@@ -427,7 +429,7 @@ def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
     assert len(list((cache_dir() / "base").iterdir())) == 4, "other facts and another limit have scores of their own"
 
 
-def test_other_libraries_code_or_threads_ask_the_base_anew(config, model, tmp_path, monkeypatch):
+def test_other_libraries_code_or_machines_ask_the_base_anew(config, model, tmp_path, monkeypatch):
     config = replace(config, methods=("base",), options={}, n=1)
     version, threads = importlib.metadata.version, torch.get_num_threads()
 
@@ -443,6 +445,9 @@ def test_other_libraries_code_or_threads_ask_the_base_anew(config, model, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(runner, "code_digest", lambda: "0" * 16)
         assert computed("changed") == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+        assert computed("elsewhere") == 1
     try:
         torch.set_num_threads(threads + 1)
         assert computed("threads") == 1

@@ -104,6 +104,64 @@ def test_local_files_are_found_from_any_folder(here, model, monkeypatch):
     assert said.code == 0 and "Nothing differs." in said.out, said.out + said.err
 
 
+def test_a_file_that_an_option_names_is_part_of_the_key_and_found_from_any_folder(here, model, monkeypatch):
+    tiny = ("steps=2", "prefixes=0", "covariance_tokens=200")
+    options = [part for one in (*tiny, "covariance=wiki.txt, self") for part in ("--option", f"memit.{one}")]
+
+    def compare():
+        (here / "wiki.txt").write_text(text)
+        said = editbench(*COMPARE[:7], "--methods", "memit", *options, "--tasks", "none", "--output", "wiki", "--model", model)
+        assert said.code == 0, said.err
+        (key,) = [key for method, key in json.loads((here / "wiki" / "cells.json").read_text()).items() if method == "memit"]
+        return said.err, json.loads((here / "wiki" / "cells" / key / "summary.json").read_text())
+
+    text = "The river rises in the hills and runs to the sea.\n" * 40
+    _, first = compare()
+    assert first["options"]["covariance"] == f"{here / 'wiki.txt'}, self"
+    assert first["sources"] == {str(here / "wiki.txt"): hashlib.sha256(text.encode()).hexdigest()}
+    assert "memit: kept" in compare()[0]
+    text = text.replace("river", "road")
+    said, second = compare()
+    assert "memit: done" in said and "base: kept" in said and second["key"] != first["key"]
+    base = next(path for path in (here / "wiki" / "cells").glob("base-*"))
+    assert "sources" not in json.loads((base / "summary.json").read_text())
+    monkeypatch.chdir(here.parent)
+    said = editbench("verify", here / "wiki", "--rerun", 9)
+    assert said.code == 0 and second["key"] in said.out and "Nothing differs." in said.out, said.out + said.err
+    (here / "wiki.txt").write_text("Changed.\n" * 40)
+    said = editbench("verify", here / "wiki", "--rerun", 9, "--json")
+    whats = {one["what"] for one in json.loads(said.out)["differences"]}
+    assert said.code == 1 and "hashes of the files that its options name" in whats
+
+
+TASK = """\
+task: capitals
+dataset_path: json
+dataset_kwargs: {data_files: {test: absent.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "The capital of {{land}} is"
+doc_to_choice: ["Paris", "Rome"]
+doc_to_target: answer
+metric_list: [{metric: acc}]
+"""
+
+
+def test_a_task_file_is_found_from_any_folder_and_shown_by_its_name(here, model, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(here / "cache"))
+    (here / "mine.yaml").write_text(TASK)
+    (here / "rows.jsonl").write_text('{"land": "France", "answer": 0}\n{"land": "Italy", "answer": 1}\n')
+    tasks = ("--tasks", "mine.yaml", "--task-data", "mine.yaml=rows.jsonl")
+    said = editbench(*COMPARE[:7], "--methods", "ice", *tasks, "--output", "own", "--model", model)
+    assert said.code == 0 and "mine.yaml" in said.out and str(here) not in said.out, said.out + said.err
+    assert (here / "own" / "README.md").read_text().count("\n| Method | mine.yaml (acc, n = 2) |") == 1
+    config, whole = json.loads((here / "own" / "run.json").read_text())["config"], str(here / "mine.yaml")
+    assert config["tasks"] == [whole] and config["task_data"] == {whole: str(here / "rows.jsonl")}
+    monkeypatch.chdir(here.parent)
+    said = editbench("verify", here / "own", "--rerun", 9)
+    assert said.code == 0 and "Nothing differs." in said.out, said.out + said.err
+
+
 def test_the_draw_of_cells_is_seeded(here):
     drawn = {seed: verify("--seed", seed)[1]["rerun"] for seed in (0, 1, 2, 3)}
     assert all(len(keys) == 1 for keys in drawn.values()) and len({keys[0] for keys in drawn.values()}) > 1
@@ -300,6 +358,18 @@ def test_other_facts_beside_the_run_are_noticed(here):
     write_json_atomic(here / "run" / "cases.json", cases)
     code, report = verify("--rerun", 0)
     assert code == 1 and {one["what"] for one in report["differences"]} == {"hash of cases.json"}
+
+
+@pytest.mark.parametrize("meddled", [[1], [{"prompt": 3}], "a probe without answers"])
+def test_cases_that_are_none_are_a_difference_and_the_rest_is_checked(here, meddled):
+    cases = json.loads((here / "run" / "cases.json").read_text())
+    del cases[0]["probes"][0]["answers"]
+    write_json_atomic(here / "run" / "cases.json", cases if isinstance(meddled, str) else meddled)
+    change_summary(cell(here, "sft"), lambda s: s["metrics"]["efficacy"]["argmax"].update(low=0.25), digested=True)
+    code, report = verify("--rerun", 0)
+    whats = [one["what"] for one in report["differences"]]
+    assert code == 1 and whats[0].startswith("cases.json: not the cases that were asked (")
+    assert set(whats[1:]) == {"hash of cases.json", "metrics.efficacy.argmax.low"} and report["numbers"] > 100
 
 
 def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
