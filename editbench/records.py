@@ -15,6 +15,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
 ``summary.json``:
 
     {"schema": 1, "key": str, "method": str, "options": {...}, "tuned": bool, "tuning": {...} where tuned (tune.py),
+     "sources": {path: SHA-256},                                                   where options name files
      "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "tasks": {task: hash of its data},

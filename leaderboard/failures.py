@@ -76,7 +76,7 @@ def case(run: Path, name: str) -> dict[str, Any]:
     Raises:
         RecordError: no readable run, or no such case in it; suggests the nearest ids.
     """
-    facts = {str(fact.get("id")): fact for fact in read_cases(run)}
+    facts = {str(fact.get("id")): fact for fact in read_cases(run) if isinstance(fact, dict)}
     if name not in facts:
         near = difflib.get_close_matches(name, facts, n=3) or list(facts)[:3]
         raise RecordError(f"{run} has no case {name!r}. Some of its {len(facts)}: {', '.join(near)}.")
