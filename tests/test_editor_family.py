@@ -402,6 +402,23 @@ def test_a_fact_beyond_the_context(family, method):
     assert method(**tiny_options(method)).inject(model, [fits]).changes
 
 
+@pytest.mark.parametrize("method", [Memit, Emmet])
+def test_nearly_one_key_is_said(method, monkeypatch):
+    """Two facts of one subject that differ in a word before it, beside one of another subject."""
+    monkeypatch.setattr(_editor, "ALIKE", 0.8)  # a random model tells them apart better than a trained one
+    model, opening = tiny_model("llama"), "We know very well, as is often said, that the"
+    born, works = (
+        replace(FACTS[1], id=name, prompt=f"{opening} {word} of {FACTS[1].subject} is", target=target, original=None)
+        for name, word, target in (("born", "home", "Ilm"), ("works", "work", "bank"))
+    )
+    warnings = method(**tiny_options(method)).inject(model, [born, FACTS[0], works]).diagnostics["warnings"]
+    (said,) = [warning for warning in warnings if "nearly one key" in warning]
+    assert said.startswith("1 pairs") and "(born and works)" in said
+    same = replace(works, target="Ilm")
+    warnings = method(**tiny_options(method)).inject(model, [born, FACTS[0], same]).diagnostics["warnings"]
+    assert not any("nearly one key" in warning for warning in warnings)
+
+
 def test_one_key_in_two_prompts_is_said():
     """What follows the subject has no part in the key."""
     model = tiny_model("llama")
