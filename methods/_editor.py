@@ -289,11 +289,11 @@ class Bench:
 
     def _alike(self) -> list[str]:
         """Pairs of facts of one subject, but not of one key, that want two targets and whose keys are ``ALIKE``."""
+        if (k_fN := self._keys.get(self.layers[0])) is None:  # rome writes each fact over the last
+            return []
         by_subject: dict[str, list[int]] = {}
         for i, fact in enumerate(self.facts):
             by_subject.setdefault(find_subject(fact).text, []).append(i)
-        if (k_fN := self._keys.get(self.layers[0])) is None:
-            return []
         found = []
         for which in filter(lambda which: len(which) > 1, by_subject.values()):
             k_fn = k_fN[:, which]
