@@ -69,7 +69,7 @@ def say(name: str, options: dict, found: dict) -> None:
 def tune(*names: str) -> None:
     path = RESULTS / "kgfact_tune.json"
     done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
-    for name in names or (*ROWS, *TRIALS):
+    for name in names or dict.fromkeys((*ROWS, *TRIALS)):
         method, options = ROWS.get(name) or UNTUNED[name]
         for trial in TRIALS.get(name, [{"lr": rate} for rate in RATES]):
             if any({"name": name, **trial}.items() <= row.items() for row in done):
