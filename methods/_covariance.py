@@ -245,6 +245,24 @@ def _documents(source: str, tokens: int) -> Iterator[str]:
             return
 
 
+def source_texts(model: LanguageModel, source: str, tokens: int, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Some ``tokens`` tokens of the text that C is measured on (own text where it is ``identity``): of each text the ids of its
+    opening and of the rest.
+
+    Raises:
+        DataError: as ``second_moments``.
+    """
+    names, found = [name.strip() for name in source.split(",")], []
+    for name in names:
+        share = tokens // len(names)
+        if name in ("self", "identity"):
+            found += [pair for block in own_texts(model, share, seed, SAMPLE_LENGTH) for pair in block]
+        else:
+            rows = _rows(model, "\n".join(_documents(name, share)), share)
+            found += [(row[:1], row[1:]) for row in rows]
+    return found
+
+
 def _read(path: Path, source: str) -> str:
     try:
         return path.read_text(encoding="utf-8")

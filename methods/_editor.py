@@ -25,10 +25,11 @@ from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.layout import mlp_gain
 from editbench.methods._context import check_context
-from editbench.methods._covariance import Moment, second_moments, source_files
+from editbench.methods._covariance import Moment, second_moments, source_files, source_texts
 from editbench.methods._fisher import state_fisher
 from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import check_memory
+from editbench.methods._refine import TEXT_TOKENS, Written, refine
 from editbench.methods._trace import layer_curve
 from editbench.methods._value import STAND_IN, Solver, Targets, context_prefixes, contexts, key_rows, optimize
 from editbench.models import LanguageModel
@@ -248,6 +249,17 @@ class Bench:
         self._factors[layer].append((first, second))
         if k_fN is not None:
             self._keys[layer] = k_fN
+
+    def refine(self, written: Mapping[int, Written], passes: int) -> dict[str, Any]:
+        """Trains the values of what was written, layer by layer one update, and puts them in its place; what the report says of
+        it. To be called after ``writing``, on the unedited weights."""
+        with self.phase("refine"):
+            texts = source_texts(self.model, self.editor.covariance, TEXT_TOKENS, self.editor.seed)
+            values, report = refine(self.model, self.facts, self.prefixes, written, texts, passes, self.editor.seed)
+        for layer, r_dN in values.items():
+            a_fN = written[layer].a_fN
+            self._factors[layer] = [(a_fN, r_dN.T) if self.model.layout.transposed else (r_dN, a_fN.T)]
+        return {"refined": {name: round(value, 4) for name, value in report.items()}}
 
     def edit(self, targets: Targets, **settings: Any) -> Edit:
         """The edit that was written, with its report; to be called after ``writing``, on the unedited weights."""

@@ -11,8 +11,8 @@ from tiny import targets_of
 
 from editbench.edit import Edit, dense
 from editbench.errors import EditbenchError, MethodError, OptionError
-from editbench.methods import _editor
-from editbench.methods._covariance import RIDGE, Moment, identity_moment
+from editbench.methods import _editor, _refine
+from editbench.methods._covariance import RIDGE, Moment, identity_moment, source_texts
 from editbench.methods._editor import Bench, compact
 from editbench.methods._hooks import read_at, site_module
 from editbench.methods._value import key_rows, optimize
@@ -270,6 +270,73 @@ def test_the_size_of_the_factors():
     full = Memit(**{**tiny_options(Memit), "steps": 2, "prefixes": 0}).inject(model, many)
     assert all(isinstance(change, torch.Tensor) for change in full.changes.values())
     assert all(keys.shape[1] == 40 for keys in full.keys.values())
+
+
+# --- joint refinement -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def little_text(monkeypatch):
+    monkeypatch.setattr(_editor, "TEXT_TOKENS", 600)
+
+
+def nll_of(model, edit):
+    with edit.applied(model):
+        pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in edit.facts]
+        return torch.stack([logp_T.mean() for logp_T in model.target_logprobs(pairs)]).neg().mean().item()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
+def test_refined_values_say_more_along_the_same_directions(family, reader, little_text):
+    """Of an edit that wrote little (a heavy lambda), in both orientations of the weight."""
+    model = reader(family)
+    plain, refined, again = (
+        Memit(**tiny_options(Memit), layers=(0, 1), lam=200.0, refine=passes).inject(model, FACTS) for passes in (0, 5, 5)
+    )
+    assert nll_of(model, refined) < 0.85 * nll_of(model, plain)
+    for name, change in plain.changes.items():
+        kept = 0 if model.layout.transposed else 1
+        assert torch.equal(change[kept], refined.changes[name][kept])
+        assert not torch.equal(change[1 - kept], refined.changes[name][1 - kept])
+        assert all(map(torch.equal, refined.changes[name], again.changes[name]))
+    said = refined.diagnostics["refined"]
+    assert said["last_nll"] < said["first_nll"] and "refine" in refined.diagnostics["seconds_by_phase"]
+    assert "refined" not in plain.diagnostics
+
+
+def test_refinement_leaves_the_model_and_the_null_space(reader, little_text):
+    model = reader("llama")
+    editor = AlphaEdit(**tiny_options(AlphaEdit), layers=(LAYER,), refine=1)
+    with unchanged(model, "inject"):
+        edit = editor.inject(model, FACTS)
+    values, vectors = editor.moments(model, (LAYER,))[LAYER].eigen
+    kept = vectors[:, null_width(values, editor.null_space, None) :]
+    assert delta_of(edit, model).norm() > 0.01 and (delta_of(edit, model) @ kept).norm() < 1e-6 * delta_of(edit, model).norm()
+
+
+def test_the_text_that_is_held_is_that_of_the_covariance(tmp_path, monkeypatch):
+    """Without KL_WEIGHT the text that C is measured on moves farther."""
+    lines = (f"The sea of the land {i} is green and the river {i} is blue." for i in range(40))
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    model, moved = tiny_model("llama"), []
+    texts = source_texts(model, str(tmp_path / "text.txt"), 400, 0)
+    assert all(len(opening) == 1 for opening, _ in texts) and 300 < sum(1 + len(rest) for _, rest in texts) <= 400
+    base = model.target_logprobs(texts)
+    for weight in (0.0, 30.0):
+        monkeypatch.setattr(_refine, "KL_WEIGHT", weight)
+        options = {**tiny_options(Memit), "covariance": str(tmp_path / "text.txt")}
+        edit = Memit(**options, layers=(0, 1), refine=5).inject(model, FACTS)
+        with edit.applied(model):
+            after = model.target_logprobs(texts)
+        moved.append(torch.stack([(one - other).abs().mean() for one, other in zip(base, after, strict=True)]).mean())
+    assert moved[1] < 0.8 * moved[0]
+
+
+def test_a_refinement_that_is_not_finite_says_so(monkeypatch, reader, little_text):
+    monkeypatch.setattr(_refine, "KL_WEIGHT", float("inf"))
+    model = reader("llama")
+    with unchanged(model, "inject"), pytest.raises(MethodError, match="refinement's loss became .* Leave refine out"):
+        Memit(**tiny_options(Memit), layers=(0, 1), refine=1).inject(model, FACTS)
 
 
 # --- what it says of itself -----------------------------------------------------------------------------------
