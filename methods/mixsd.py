@@ -37,7 +37,7 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._branches import Branches, Move, Text
-from editbench.methods._context import check_context
+from editbench.methods._context import answer_room, check_context
 from editbench.methods._train import Example, Trainer, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
@@ -141,7 +141,7 @@ class MixSD(Trainer):
         drafts = []
         for fact in facts:
             both = [model.prompt_ids(fact.prompt, fact.form, context=context) for context in (None, guidance(fact))]
-            room = self._room(model, fact)
+            room = answer_room(model, fact, self.max_new_tokens)
             check_context(model, fact, max(map(len, both)) + room)
             drafts.append(Draft(self, model, fact, both, room))
         for draft in branches.write(drafts):
@@ -159,12 +159,6 @@ class MixSD(Trainer):
     def pure(self) -> bool:
         """Whether one branch writes everything: it is then asked alone."""
         return self.mode != "adaptive" and self.lam in (0, 1)
-
-    def _room(self, model: LanguageModel, fact: Fact) -> int:
-        if self.max_new_tokens is not None:
-            return self.max_new_tokens
-        shown = model.pair_ids(fact.prompt, fact.demonstration, fact.form)[1] if fact.demonstration else []
-        return max(24, len(shown) * 3 // 2)
 
     def choose(self, logp_kV: torch.Tensor, place: int, threshold: float, dice: random.Random) -> tuple[int, bool]:
         """The next token, at ``place`` of its text, and whether the naive branch wrote it."""

@@ -23,6 +23,7 @@ from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._branches import Branches
+from editbench.methods._context import answer_room
 from editbench.methods._covariance import second_moments
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import LEAST, AdaptiveExposure
@@ -582,8 +583,8 @@ def test_room_follows_the_demonstration():
     model = tiny_model("llama")
     worked = replace(FACTS[0], demonstration="First this, then that, and so on: " + "so " * 40)
     length = len(model.pair_ids(worked.prompt, worked.demonstration)[1])
-    assert MixSD()._room(model, FACTS[0]) == 24 and MixSD()._room(model, worked) == length * 3 // 2 > 24
-    assert MixSD(max_new_tokens=7)._room(model, worked) == 7
+    assert answer_room(model, FACTS[0], None) == 24 and answer_room(model, worked, None) == length * 3 // 2 > 24
+    assert answer_room(model, worked, 7) == 7
 
 
 def test_progress_ends_where_it_should(reader):
@@ -671,6 +672,28 @@ def test_opsd_teaches(kind, more, reader):
         assert target_logp(model, FACTS) > before + 0.1
     assert math.isfinite(edit.diagnostics["final_loss"])
     assert 0 <= edit.diagnostics["stated_at_first"] <= 1
+
+
+def test_rollouts_have_the_room_of_their_fact(monkeypatch):
+    """Also where facts of different rooms share a batch; a random model hardly ends by itself."""
+    model, seen = tiny_model("llama"), {}
+    shown = "First this, then that. " + "so " * 40
+    worked = replace(FACTS[0], id="worked", subject=None, prompt="Once more:", demonstration=shown)
+    facts = [*FACTS, worked]
+    of = {tuple(model.prompt_ids(fact.prompt, fact.form)): fact for fact in facts}
+    own = opsd_module.label_states
+
+    def watched(asked, rows, lengths):
+        if torch.is_grad_enabled():
+            for row, n in zip(rows, lengths, strict=True):
+                fact = of[tuple(row[:-n])]
+                seen.setdefault(fact.id, []).append(n)
+        return own(asked, rows, lengths)
+
+    monkeypatch.setattr(opsd_module, "label_states", watched)
+    OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8).inject(model, facts)
+    assert {fact.id: max(seen[fact.id]) for fact in facts} == {fact.id: answer_room(model, fact, None) for fact in facts}
+    assert answer_room(model, worked, None) > answer_room(model, FACTS[0], None) == 24
 
 
 def test_an_ema_teacher_follows_slowly():
