@@ -430,11 +430,48 @@ def test_a_fact_is_tried_until_it_is_stated(reader):
     assert {(d.source, d.attempt) for d in drafts} == {("expert", 1)}
 
 
-def test_an_expert_that_failed_alone_is_not_asked_again():
+@pytest.fixture(scope="module")
+def hesitant():
+    """A model that answers from a note three times of five with the old answer, else with what the note says."""
     model = tiny_model("llama")
-    drafts, cost = MixSD(lam=0.0, max_new_tokens=8, on_fail="expert").targets(model, FACTS)
-    assert {(d.source, d.attempt) for d in drafts} == {("target", 0)}
-    assert cost["decoded_tokens"] <= 8 * len(FACTS)
+    optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
+    answers = [(fact, answer) for fact in FACTS for answer in 3 * [fact.original] + 2 * [fact.target]]
+    pairs = [model.pair_ids(fact.prompt, answer, fact.form, context=guidance(fact)) for fact, answer in answers]
+    examples = [Example(prompt, target + model.closing_ids()) for prompt, target in pairs]
+    for _ in range(60):
+        optimizer.zero_grad()
+        target_nll(model, examples)[0].backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model
+
+
+@pytest.mark.parametrize("chosen", [{"lam": 0.0}, {"lam": 0.3}, {"mode": "adaptive"}, {"lam": 1.0}], ids=str)
+def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
+    method = MixSD(**chosen)
+    assert not any(d.verified for d in once(MixSD(lam=0.0), hesitant, FACTS))
+
+    def written(method, facts=FACTS):
+        return {d.fact.id: (d.ids, d.source, d.attempt) for d in targets(method, hesitant, facts)}
+
+    found = written(method)
+    for fact in FACTS:
+        ids, source, attempt = found[fact.id]
+        assert source == "expert" and fact.target in hesitant.decode(ids) and attempt > 0
+    assert found == written(replace(method, slots=1)) == written(method, FACTS[::-1])
+    shares = replace(method, epochs=1, min_steps=1).inject(hesitant, FACTS).diagnostics
+    assert shares["target_sources"] == {"expert": 4} and shares["verified"] == shares["verified_at_once"] == 0
+    assert shares["mean_attempts"] == 1 + np.mean([attempt for _, _, attempt in found.values()])
+
+
+def test_the_failed_text_itself_is_not_written_again():
+    """The expert alone: its best text, then a sample. The naive branch alone: its best, the expert's best, then a sample."""
+    model = tiny_model("llama")
+    for lam, temperature, texts in ((0.0, 0.0, 2), (1.0, 0.0, 3), (0.0, 1.0, 2), (1.0, 1.0, 2)):
+        method = MixSD(lam=lam, temperature=temperature, attempts=1, max_new_tokens=8)
+        drafts, cost = method.targets(model, FACTS)
+        assert {(d.source, d.attempt) for d in drafts} == {("target", texts - 1)}
+        assert cost["decoded_tokens"] <= 8 * texts * len(FACTS)
 
 
 @pytest.mark.parametrize(("lam", "temperature"), [(0.3, 1.0), (0.7, 1.0), (0.5, 0.6)])
