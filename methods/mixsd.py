@@ -241,7 +241,7 @@ class Draft(Text):
             self._first = logp_kV.clone()
         kept = len(self.ids)
         self._write(logp_kV)
-        while self._ended():
+        while self.ended or len(self.ids) >= self.room:
             self.verified = contains(self.model.decode(self.ids), self.fact.answers)
             if self.verified or self.attempt == self.last_attempt or (back := self._lost()) is None:
                 self._first = None
@@ -277,9 +277,10 @@ class Draft(Text):
         self.best.append(best)
         self.written += 1
 
-    def _ended(self) -> bool:
-        """EOS of either branch ends a text, and the end of its room; a cloze also ends with its line."""
-        if len(self.ids) >= self.room or self.ids[-1] in self.model.stop_ids:
+    @property
+    def ended(self) -> bool:
+        """Whether the text has ended by itself, with EOS of either branch or, a cloze, with its line; else its room ends it."""
+        if self.ids[-1] in self.model.stop_ids:
             return True
         newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
         return newline and bool(self.model.decode(self.ids).strip())
@@ -317,7 +318,7 @@ class Draft(Text):
         naive, expert = ([round(p, 4) for p in column] for column in self.logp)
         return {
             "attempt": self.attempt, "ids": self.ids, "naive_picked": self.naive_picked,
-            "naive_logp": naive, "expert_logp": expert, "verified": self.verified, "source": self.source,
+            "naive_logp": naive, "expert_logp": expert, "verified": self.verified, "ended": self.ended, "source": self.source,
         }  # fmt: skip
 
 
@@ -342,6 +343,7 @@ def _report(drafts: Sequence[Draft]) -> dict[str, Any]:
         "target_sources": dict(Counter(d.source for d in drafts)),
         "verified_at_once": sum(d.attempt == 0 for d in verified) / max(1, len(drafts)),
         "verified": len(verified) / max(1, len(drafts)),
+        "cut_off": sum(not d.ended for d in written),
         "mean_attempts": sum(d.attempt + 1 for d in drafts) / max(1, len(drafts)),
         **({
             "effective_lambda": sum(p for p, _ in tokens) / len(tokens),

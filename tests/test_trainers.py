@@ -418,6 +418,19 @@ def test_verified_texts_are_trained_on_as_written(reader):
         assert method._example(model, draft) == Example(model.prompt_ids(draft.fact.prompt, draft.fact.form), draft.ids)
 
 
+def test_texts_that_their_room_cut_off_are_counted(reader):
+    """The reader ends what it says with EOS, where there is room for that."""
+    model = reader("llama")
+    edit = options(MixSD, lam=0.0).inject(model, FACTS)
+    assert [r["ended"] for r in edit.records] == [True] * 4 and edit.diagnostics["cut_off"] == 0
+    assert all(r["ids"][-1] in model.stop_ids for r in edit.records)
+    room = min(len(r["ids"]) for r in edit.records) - 1
+    edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep").inject(model, FACTS)
+    assert [r["ended"] for r in edit.records] == [False] * 4 and edit.diagnostics["cut_off"] == 4
+    edit = options(MixSD, lam=0.0, max_new_tokens=1, on_fail="target").inject(model, FACTS)
+    assert edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0, "not trained on"
+
+
 def test_a_fact_is_tried_until_it_is_stated(reader):
     model = reader("llama")
     drafts = targets(MixSD(lam=0.2, temperature=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
