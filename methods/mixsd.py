@@ -110,7 +110,7 @@ class MixSD(Trainer):
         changes, log = train_on_examples(self, model, examples)
         frames = 1 + self.rewordings
         records = [{"fact": facts[i // frames].id, "frame": i % frames, **draft.record()} for i, draft in enumerate(drafts)]
-        about = {**_report(drafts), **cost, **log, "warnings": _warnings(drafts)}
+        about = {**_report(drafts), **cost, **log, "warnings": [*_warnings(drafts), *log.get("warnings", ())]}
         return self.edit(model, facts, changes, diagnostics=about, records=records)
 
     def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[list[Draft], dict[str, float]]:

@@ -131,6 +131,8 @@ class OPSD(Trainer):
             return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 
         changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), before_step)
+        if self.exposure != 1:  # then a loss says first of all how many of its rollouts' teachers had read the fact
+            log["warnings"] = []
         # the share of the rollouts that state their fact: an on-policy method sees its own progress
         seen = {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])} if stated else {}
         return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})

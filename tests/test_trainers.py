@@ -1037,6 +1037,48 @@ def test_a_rate_that_diverges_is_stopped():
         options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
 
 
+@pytest.mark.parametrize(
+    ("first", "later", "said"),
+    [
+        (5.6, math.log(49152), "rose from 5.60 to 10.80"),  # every token of SmolLM2's vocabulary alike
+        (5.6, 8.0, "did not fall, from 5.6 at first to 8 in"),
+        (0.3, 2.5, "did not fall"),  # a divergence of opsd's
+        (0.001, 0.004, None),
+        (0.3, 4.0, "rose from 0.30 to 4.00"),
+        (5.6, 0.1, None),
+    ],
+)
+def test_a_loss_that_rises_stops_the_training_and_one_that_does_not_fall_is_told(first, later, said):
+    model, method = tiny_model("llama"), options(Sft, epochs=20)
+    losses = iter([first, *[later] * 100])
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(losses), count
+
+    if said and "rose" in said:
+        with unchanged(model, "a failed inject"), pytest.raises(MethodError, match=said):
+            train(method, model, len(FACTS), loss_of)
+    else:
+        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        assert len(warnings) == bool(said) and all(said in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_training_that_teaches_nothing_says_so(name, reader):
+    chosen = options(registry.get("methods", name), batch_size=len(FACTS))
+    (told,) = replace(chosen, lr=1e-12).inject(reader("llama"), FACTS).diagnostics["warnings"]
+    assert told.startswith("The loss did not fall, from ") and "another lr than 1e-12" in told
+    assert chosen.inject(reader("llama"), FACTS).diagnostics["warnings"] == []
+
+
+def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
+    """They tell first of all how many of their rollouts' teachers had read the fact."""
+    chosen = options(OPSD, lr=1e-12, epochs=2, batch_size=1)
+    told = [replace(chosen, exposure=0.5, seed=seed).inject(reader("llama"), FACTS).diagnostics for seed in range(4)]
+    assert any(found["final_loss"] > found["first_loss"] for found in told) and not any(found["warnings"] for found in told)
+
+
 def test_weights_in_half_precision_are_not_trained():
     """A step is smaller than their spacing: the loss would hardly move."""
     exact = tiny_model("llama")
