@@ -7,6 +7,7 @@ something that holds them near the base (``_anchor.py``).
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -168,10 +169,16 @@ def train(
         The change of each trained weight, and the training's diagnostics.
 
     Raises:
-        MethodError: the loss or a weight became infinite or NaN; ``checkpointing`` of a model that does not support it.
+        MethodError: the loss or a weight became infinite or NaN, or the loss rose; ``checkpointing`` of a model that does not
+            support it; more than one process.
     """
     if n == 0:
         return {}, {}
+    if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:  # as accelerate launch and torchrun set it
+        raise MethodError(
+            f"{options.name} trains in one process, and {processes} were launched: each would train alone, on all facts. "
+            "Start it without accelerate launch or torchrun, or with --num_processes 1."
+        )
     layers = _layers(model) if options.checkpointing else []
     planned = list(_batches(n, options, lengths))
     warmup = max(1, round(options.warmup * len(planned)))

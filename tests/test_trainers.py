@@ -290,6 +290,14 @@ def test_two_precisions_and_lm_eval_in_one_process(first, fresh_accelerate):
     assert any(not torch.equal(want[exact][name], want[rough][name]) for name in want[exact])
 
 
+def test_more_than_one_process_is_refused(monkeypatch):
+    """As accelerate launch --num_processes 2 starts each of them."""
+    model = tiny_model("llama")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="sft trains in one process, and 2 were"):
+        options(Sft).inject(model, FACTS)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "no"])
 def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelerate):
     model, method = tiny_model("llama"), options(Sft)
