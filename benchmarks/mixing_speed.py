@@ -42,6 +42,8 @@ class Slot:
 
     def begin(self):
         self.ids, self.dice = [], random.Random(digest([0, self.fact.id, self.attempt]))
+        for branch, prompt in enumerate(self.prompts):  # what follows it is of the last attempt
+            self.kept[branch] = [(k[:, :, : len(prompt)], v[:, :, : len(prompt)]) for k, v in self.kept[branch]]
 
     def cut(self, branch):
         """Drops what is no whole block, or no longer part of the text; the tokens to encode now."""

@@ -351,6 +351,7 @@ def inject(
 ) -> None:
     """Put your facts into a model, save the edit, and ask the edited model the facts back."""
     from editbench import console, progress, registry
+    from editbench.matching import contains
     from editbench.types import check_facts
 
     registry.check("methods", method)
@@ -374,9 +375,11 @@ def inject(
             console.say(f"\nStopped; the edit is saved in {output}." if saved else "\nStopped; nothing was written.")
             raise typer.Exit(130) from None
     known = sum(row["now right"] for row in answers)
+    already = sum(contains(row["before"], fact.answers) for row, fact in zip(answers, chosen, strict=True))
     summary = edit.summary(handle)
     page = console.out()
-    page.print(console.listing(answers, f"{known} of {len(answers)} facts answered with their target"))
+    right = f"{known} of {len(answers)} facts answered with their target ({already} before the edit)"
+    page.print(console.listing(answers, right))
     changed = f"{summary['changed_weights']} weights changed by {summary['delta_norm']:.3g} (norm)"
     page.print(f"{method}: {summary['facts']} facts, {changed}.", markup=False)
     told = {"steps": "steps", "steps_per_second": "steps a second", "verified_at_once": "of the targets verified at once",

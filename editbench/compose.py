@@ -1,8 +1,10 @@
 """Two methods as one: ``memit+mixsd`` gives the surgical facts to the first, the others to the second, and makes one edit.
 
 Surgical is a fact that one vector at its subject can carry: a given subject that stands once in the prompt, no worked
-demonstration, a target of at most ``SURGICAL_WORDS`` words. The second method works on the model that the first has edited, so
-that it neither learns nor forgets past it; the changes of both are added up.
+demonstration, a target of at most ``SURGICAL_WORDS`` words. Facts about one subject have nearly one key, which can hardly have
+several values (``methods/_editor.py``), so those that want another target than the subject's first surgical one are not. The
+second method works on the model that the first has edited, so that it neither learns nor forgets past it; the changes of both
+are added up.
 """
 
 from __future__ import annotations
@@ -31,11 +33,21 @@ def is_surgical(fact: Fact) -> bool:
     )
 
 
+def divide(facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
+    """Those that one vector each can carry, one target a subject, and the others; both in their order."""
+    surgical, bulk, values = [], [], {}
+    for fact in facts:
+        fits = is_surgical(fact) and values.setdefault(fact.subject, fact.target) == fact.target
+        (surgical if fits else bulk).append(fact)
+    return surgical, bulk
+
+
 @dataclass(frozen=True)
 class Composed(Method):
     """The base of what ``compose`` makes."""
 
     summary: ClassVar[str] = "the surgical facts by one method, the others by another"
+    version: ClassVar[int] = 2
     parts: ClassVar[tuple[tuple[str, type[Method]], ...]] = ()
 
     methods: tuple[Method, ...] = ()
@@ -70,13 +82,18 @@ class Composed(Method):
         from editbench.edit import joined, summed
 
         first, second = self.methods
-        surgical, bulk = [f for f in facts if is_surgical(f)], [f for f in facts if not is_surgical(f)]
+        surgical, bulk = divide(facts)
         one = first.inject(model, surgical)
         with one.applied(model):
             other = second.inject(model, bulk)
         for edit in (one, other):  # compose() knows the built-in ones; a plugin's may turn out so
             if edit.context is not None:
                 raise MethodError(f"{edit.method} changes no weights, so it cannot be a part of {self.name}.")
+        idle = [
+            f"All {len(facts)} facts went to {busy.name}: {left.name} did nothing."
+            for given, left, busy in ((surgical, first, second), (bulk, second, first))
+            if facts and not given
+        ]
         changes = {**one.changes, **other.changes}
         for name in set(one.changes) & set(other.changes):
             changes[name] = summed(one.changes[name], other.changes[name])
@@ -89,7 +106,7 @@ class Composed(Method):
                 "facts_by_method": {first.name: len(surgical), second.name: len(bulk)},
                 first.name: dict(one.diagnostics),
                 second.name: dict(other.diagnostics),
-                "warnings": [w for edit in (one, other) for w in edit.diagnostics.get("warnings", ())],
+                "warnings": idle + [w for edit in (one, other) for w in edit.diagnostics.get("warnings", ())],
             },
             records=[{"part": edit.method, **record} for edit in (one, other) for record in edit.records],
         )
@@ -109,7 +126,7 @@ def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Compos
     about = {
         "name": name,
         "parts": tuple(parts),
-        "version": sum(method.version << (8 * i) for i, (_, method) in enumerate(parts)),
+        "version": sum(one.version << (8 * i) for i, one in enumerate((*(method for _, method in parts), Composed))),
         "needs_subject": False,
         "needs_covariance": any(method.needs_covariance for _, method in parts),
         "__doc__": Composed.__doc__,

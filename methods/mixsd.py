@@ -18,7 +18,9 @@ Differs from the reference:
 - at temperature 0 a text without the fact is taken back to the first token at which the expert saw the fact lost, and goes on
   with the expert's token there; the reference starts anew. At higher temperatures the text is begun anew here, too, which
   keeps the mixture's law among the texts that verify;
-- a target that never states the fact is not trained on as it is: ``on_fail`` decides, and the counts are reported;
+- a target that never states the fact is not trained on as it is: ``on_fail`` decides, and the counts are reported. By default
+  the expert then writes alone: at temperature 0 its most probable text, where that is another one, then up to ``attempts``
+  samples at temperature .7 or more;
 - training uses the generated ids, never re-tokenised text.
 """
 
@@ -37,7 +39,7 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._branches import Branches, Move, Text
-from editbench.methods._context import check_context
+from editbench.methods._context import answer_room, check_context
 from editbench.methods._train import Example, Trainer, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
@@ -50,6 +52,8 @@ from editbench.types import Fact, digest
 ON_FAIL = ("drop", "expert", "target", "keep")
 MODES = ("bernoulli", "alternate", "adaptive")
 NAIVE, EXPERT = 0, 1
+SAMPLED = 0.7
+"""Least temperature at which the expert, left alone with a fact that failed, is sampled."""
 DOUBT = 0.5
 """A naive token that the expert finds less than this as probable as its own best may have lost the fact."""
 
@@ -61,7 +65,7 @@ class MixSD(Trainer):
     name: ClassVar[str] = "mixsd"
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
 
     mode: str = "bernoulli"
@@ -79,8 +83,8 @@ class MixSD(Trainer):
     max_new_tokens: int | None = None
     """None: 24, or half again the tokens of the fact's demonstration."""
     on_fail: str = "expert"
-    """For facts that never verify: ``drop`` them, use the pure ``expert`` text (or, where that fails too, the target),
-    the canonical ``target``, or ``keep`` the last text unverified."""
+    """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and, where that fails too, use the target),
+    use the canonical ``target``, or ``keep`` the last text unverified."""
     signal: float = 1.0
     """Share of each target's tokens that is trained on: those about which the branches disagree most."""
     slots: int = 48
@@ -106,7 +110,7 @@ class MixSD(Trainer):
         changes, log = train_on_examples(self, model, examples)
         frames = 1 + self.rewordings
         records = [{"fact": facts[i // frames].id, "frame": i % frames, **draft.record()} for i, draft in enumerate(drafts)]
-        about = {**_report(drafts), **cost, **log, "warnings": _warnings(drafts)}
+        about = {**_report(drafts), **cost, **log, "warnings": [*_warnings(drafts), *log.get("warnings", ())]}
         return self.edit(model, facts, changes, diagnostics=about, records=records)
 
     def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[list[Draft], dict[str, float]]:
@@ -116,17 +120,16 @@ class MixSD(Trainer):
             drafts = self.mix(model, facts, branches, bar)
             written = sum(draft.written for draft in drafts)
             failed = [i for i, draft in enumerate(drafts) if not draft.verified]
-            if self.on_fail == "expert" and not (self.pure and self.lam == 0):  # the expert alone has written already
-                experts = replace(self, mode="bernoulli", lam=0.0, attempts=1).mix(model, [facts[i] for i in failed], branches)
-                written += sum(draft.written for draft in experts)
-                for i, draft in zip(failed, experts, strict=True):
-                    draft.attempt = drafts[i].attempt + 1
-                    draft.source = "expert" if draft.verified else "target"
-                    drafts[i] = draft
-            else:
-                settled = {"drop": "dropped", "expert": "target", "target": "target", "keep": "unverified"}
-                for i in failed:
-                    drafts[i].source = settled[self.on_fail]
+            settled = {"drop": "dropped", "expert": "target", "target": "target", "keep": "unverified"}
+            for i in failed:
+                drafts[i].source = settled[self.on_fail]
+            if self.on_fail == "expert":
+                expert = replace(self, mode="bernoulli", lam=0.0)
+                if self.temperature == 0:
+                    new = [i for i in failed if drafts[i].foreign()]  # of the others it would write the same text again
+                    written += replace(expert, attempts=1)._again(model, drafts, new, branches)
+                left = [i for i in failed if not drafts[i].verified]
+                written += replace(expert, temperature=max(self.temperature, SAMPLED))._again(model, drafts, left, branches)
             bar.advance(len(failed))
         return drafts, {
             "prompt_tokens": branches.prompt_tokens,
@@ -134,16 +137,32 @@ class MixSD(Trainer):
             "forwards_per_token": branches.decoded_tokens / max(1, written),
         }
 
+    def _again(self, model: LanguageModel, drafts: list[Draft], which: Sequence[int], branches: Branches) -> int:
+        """Writes ``drafts[i]``, for the ``i`` of ``which``, anew and with new dice; the tokens that this took."""
+        made = self.mix(model, [drafts[i].fact for i in which], branches, tried=[drafts[i].attempt + 1 for i in which])
+        for i, draft in zip(which, made, strict=True):
+            draft.source = "expert" if draft.verified else "target"
+            drafts[i] = draft
+        return sum(draft.written for draft in made)
+
     def mix(
-        self, model: LanguageModel, facts: Sequence[Fact], branches: Branches, bar: progress.Bar | None = None
+        self,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        branches: Branches,
+        bar: progress.Bar | None = None,
+        tried: Sequence[int] | None = None,
     ) -> list[Draft]:
-        """One text for each fact, verified or given up; a pure branch is asked alone, and the other one once at the end."""
+        """One text for each fact, verified or given up; a pure branch is asked alone, and the other one once at the end.
+
+        ``tried`` are the attempts that were made at each fact before: no dice are thrown twice.
+        """
         drafts = []
-        for fact in facts:
+        for fact, attempt in zip(facts, tried or [0] * len(facts), strict=True):
             both = [model.prompt_ids(fact.prompt, fact.form, context=context) for context in (None, guidance(fact))]
-            room = self._room(model, fact)
+            room = answer_room(model, fact, self.max_new_tokens)
             check_context(model, fact, max(map(len, both)) + room)
-            drafts.append(Draft(self, model, fact, both, room))
+            drafts.append(Draft(self, model, fact, both, room, attempt))
         for draft in branches.write(drafts):
             if bar:
                 bar.advance(draft.verified)
@@ -159,12 +178,6 @@ class MixSD(Trainer):
     def pure(self) -> bool:
         """Whether one branch writes everything: it is then asked alone."""
         return self.mode != "adaptive" and self.lam in (0, 1)
-
-    def _room(self, model: LanguageModel, fact: Fact) -> int:
-        if self.max_new_tokens is not None:
-            return self.max_new_tokens
-        shown = model.pair_ids(fact.prompt, fact.demonstration, fact.form)[1] if fact.demonstration else []
-        return max(24, len(shown) * 3 // 2)
 
     def choose(self, logp_kV: torch.Tensor, place: int, threshold: float, dice: random.Random) -> tuple[int, bool]:
         """The next token, at ``place`` of its text, and whether the naive branch wrote it."""
@@ -202,7 +215,7 @@ class MixSD(Trainer):
 class Draft(Text):
     """One text on its way to be a target, with what the branches thought of each token."""
 
-    def __init__(self, method: MixSD, model: LanguageModel, fact: Fact, both: list[list[int]], room: int):
+    def __init__(self, method: MixSD, model: LanguageModel, fact: Fact, both: list[list[int]], room: int, attempt: int):
         self.method, self.model, self.fact, self.both, self.room = method, model, fact, both, room
         self.prompts = [both[NAIVE if method.lam else EXPERT]] if method.pure else both
         self.ids: list[int] = []
@@ -211,7 +224,8 @@ class Draft(Text):
         """log p of each token by the naive and by the expert branch; of a pure text the other one's is filled in at the end."""
         self.best: list[tuple[int, float, float]] = []
         """At each place the expert's own most probable token, and its log p by both branches."""
-        self.attempt, self.written, self.threshold = 0, 0, method.threshold
+        self.attempt, self.last_attempt = attempt, attempt + method.attempts - 1
+        self.written, self.threshold = 0, method.threshold
         self.verified = False
         self.source = "mixed"
         """What was trained on: ``mixed``, ``expert``, ``target``, ``unverified`` or ``dropped``."""
@@ -227,9 +241,9 @@ class Draft(Text):
             self._first = logp_kV.clone()
         kept = len(self.ids)
         self._write(logp_kV)
-        while self._ended():
+        while self.ended or len(self.ids) >= self.room:
             self.verified = contains(self.model.decode(self.ids), self.fact.answers)
-            if self.verified or self.attempt + 1 == self.method.attempts or (back := self._lost()) is None:
+            if self.verified or self.attempt == self.last_attempt or (back := self._lost()) is None:
                 self._first = None
                 return None
             self.attempt += 1
@@ -263,9 +277,10 @@ class Draft(Text):
         self.best.append(best)
         self.written += 1
 
-    def _ended(self) -> bool:
-        """EOS of either branch ends a text, and the end of its room; a cloze also ends with its line."""
-        if len(self.ids) >= self.room or self.ids[-1] in self.model.stop_ids:
+    @property
+    def ended(self) -> bool:
+        """Whether the text has ended by itself, with EOS of either branch or, a cloze, with its line; else its room ends it."""
+        if self.ids[-1] in self.model.stop_ids:
             return True
         newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
         return newline and bool(self.model.decode(self.ids).strip())
@@ -283,10 +298,13 @@ class Draft(Text):
         if self.method.mode == "adaptive":
             self.threshold = (1 + self.threshold) / 2
         limit = math.log(self.threshold if self.method.mode == "adaptive" else DOUBT)
-        naive = [t for t, picked in enumerate(self.naive_picked) if picked]
-        doubted = [t for t in naive if self.logp[EXPERT][t] < self.best[t][2] + limit]
-        other = [t for t in naive if self.ids[t] != self.best[t][0]]
-        return next(iter(doubted or other), None)
+        foreign = self.foreign()
+        doubted = [t for t in foreign if self.logp[EXPERT][t] < self.best[t][2] + limit]
+        return next(iter(doubted or foreign), None)
+
+    def foreign(self) -> list[int]:
+        """Places of naive tokens that are not the expert's own; of a pure naive text, which never asked it, all."""
+        return [t for t, naive in enumerate(self.naive_picked) if naive and not (self.best and self.best[t][0] == self.ids[t])]
 
     def signal(self, share: float) -> list[int] | None:
         """The places of the ``share`` of tokens about which the branches disagree most; None for all."""
@@ -300,7 +318,7 @@ class Draft(Text):
         naive, expert = ([round(p, 4) for p in column] for column in self.logp)
         return {
             "attempt": self.attempt, "ids": self.ids, "naive_picked": self.naive_picked,
-            "naive_logp": naive, "expert_logp": expert, "verified": self.verified, "source": self.source,
+            "naive_logp": naive, "expert_logp": expert, "verified": self.verified, "ended": self.ended, "source": self.source,
         }  # fmt: skip
 
 
@@ -325,6 +343,7 @@ def _report(drafts: Sequence[Draft]) -> dict[str, Any]:
         "target_sources": dict(Counter(d.source for d in drafts)),
         "verified_at_once": sum(d.attempt == 0 for d in verified) / max(1, len(drafts)),
         "verified": len(verified) / max(1, len(drafts)),
+        "cut_off": sum(not d.ended for d in written),
         "mean_attempts": sum(d.attempt + 1 for d in drafts) / max(1, len(drafts)),
         **({
             "effective_lambda": sum(p for p, _ in tokens) / len(tokens),

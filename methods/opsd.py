@@ -27,7 +27,7 @@ import torch
 
 from editbench.edit import Edit
 from editbench.matching import contains
-from editbench.methods._context import check_context
+from editbench.methods._context import answer_room, check_context
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train import Trainer, label_states, reworded, target_nll, train
@@ -48,13 +48,14 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
     """Of the student's rollouts."""
-    max_new_tokens: int = 12
+    max_new_tokens: int | None = None
+    """Of a rollout. None: 24, or half again the tokens of the fact's demonstration."""
     top_k: int | None = 64
     """Of the teacher; None: the whole vocabulary."""
     divergence: str = "forward"
@@ -75,10 +76,10 @@ class OPSD(Trainer):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         if self.teacher == "ema" and self.lora is not None:
             raise ValueError("an ema teacher follows all weights; with lora use frozen or current")
-        if self.rollouts < 1 or self.max_new_tokens < 1 or self.temperature <= 0:
-            raise ValueError("rollouts and max_new_tokens must be at least 1, temperature above 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError("top_k must be at least 1")
+        if self.rollouts < 1 or self.temperature <= 0:
+            raise ValueError("rollouts must be at least 1, temperature above 0")
+        if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
+            raise ValueError("max_new_tokens and top_k must be at least 1")
         if self.exposure != "adaptive" and not 0 < self.exposure <= 1:
             raise ValueError("exposure is a share, above 0 and at most 1, or adaptive")
         if not 0 <= self.ema < 1:
@@ -90,8 +91,9 @@ class OPSD(Trainer):
         naive = [model.prompt_ids(fact.prompt, fact.form) for fact in taught]
         exposure = AdaptiveExposure(self.seed) if self.exposure == "adaptive" else FixedExposure(self.exposure)
         told = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in taught]
-        for fact, ids in zip(taught, told, strict=True):
-            check_context(model, fact, len(ids) + self.max_new_tokens)
+        rooms = [answer_room(model, fact, self.max_new_tokens) for fact in taught]
+        for fact, ids, room in zip(taught, told, rooms, strict=True):
+            check_context(model, fact, len(ids) + room)
         watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
         stated: list[list[bool]] = []
@@ -109,13 +111,12 @@ class OPSD(Trainer):
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
             rows = [i for i in batch for _ in range(self.rollouts)]
-            texts = model.generate_ids(
-                [naive[i] for i in rows], self.max_new_tokens, generator=generator, temperature=self.temperature
-            )
+            room = max(rooms[i] for i in batch)
+            texts = model.generate_ids([naive[i] for i in rows], room, generator=generator, temperature=self.temperature)
             # a rollout that ended by itself ended with this token, which is a choice to learn from too
-            ended = [len(y) < self.max_new_tokens for y in texts]
             texts = [
-                y + model.closing_ids(taught[i].form) if end else y for i, y, end in zip(rows, texts, ended, strict=True)
+                y + model.closing_ids(taught[i].form) if len(y) < rooms[i] else y[: rooms[i]]
+                for i, y in zip(rows, texts, strict=True)
             ]
             right = [contains(model.decode(y), taught[i].answers) for i, y in zip(rows, texts, strict=True)]
             stated[-1].extend(right)
@@ -130,6 +131,8 @@ class OPSD(Trainer):
             return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 
         changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), before_step)
+        if self.exposure != 1:  # then a loss says first of all how many of its rollouts' teachers had read the fact
+            log["warnings"] = []
         # the share of the rollouts that state their fact: an on-policy method sees its own progress
         seen = {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])} if stated else {}
         return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})

@@ -165,6 +165,17 @@ def test_inject_saves_an_edit_that_loads(inject, here, model):
     assert inject().code == 0, "an empty folder is as good as none"
 
 
+def test_inject_says_what_the_model_knew_before(inject, here, model):
+    """One fact whose target is the model's own answer; at this rate the edit moves nothing."""
+    from editbench import load_model
+
+    own = load_model(str(model)).generate(fact(0)["prompt"], max_new_tokens=16).split("\n")[0].strip()
+    (here / "known.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (fact(0, target=own), fact(1))), encoding="utf-8")
+    said = inject("known.jsonl", "--option", "lr=1e-9")
+    assert said.code == 0, said.err
+    assert "1 of 2 facts answered with their target (1 before the edit)" in " ".join(said.out.split())
+
+
 def test_inject_takes_a_table_and_any_script(inject, here):
     table = 'prompt,target\n"日本の首都は 🎉",東京\n"Zoë, <eos> [/bold] says",Ünïcode\n'
     (here / "facts.csv").write_text(table, encoding="utf-8")

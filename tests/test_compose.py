@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from editbench import registry
-from editbench.compose import compose, is_surgical
+from editbench.compose import compose, divide, is_surgical
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
@@ -40,6 +40,28 @@ def test_facts_go_where_they_belong():
         edit = pair().from_options("memit+sft", OPTIONS).inject(model, MIXED)
     assert edit.diagnostics["facts_by_method"] == {"memit": 3, "sft": 2}
     assert edit.facts == MIXED and edit.model_hash == model.fingerprint()
+
+
+def test_a_subject_gets_one_value_from_the_editor():
+    """Several facts about one subject have nearly one key: those that want another value are the second method's."""
+    again = replace(FACTS[0], id="again", prompt="The river of Velmora is", target="Ilme")
+    alike = replace(FACTS[0], id="alike", prompt="The seat of the king of Velmora is")
+    surgical, bulk = divide([FACTS[0], again, *FACTS[1:], alike, *BULK])
+    assert surgical == [*FACTS, alike] and bulk == [again, *BULK]
+    edit = pair().from_options("memit+sft", OPTIONS).inject(tiny_model("llama"), [FACTS[0], again])
+    assert edit.diagnostics["facts_by_method"] == {"memit": 1, "sft": 1} and edit.facts == (FACTS[0], again)
+    assert not any("one key" in warning or "did nothing" in warning for warning in edit.diagnostics["warnings"])
+
+
+def test_a_part_that_got_no_facts_is_told():
+    method, model = pair().from_options("memit+sft", OPTIONS), tiny_model("llama")
+
+    def idle(facts):
+        return [warning for warning in method.inject(model, facts).diagnostics["warnings"] if "did nothing" in warning]
+
+    assert idle(FACTS) == ["All 4 facts went to memit: sft did nothing."]
+    assert idle(BULK) == ["All 2 facts went to sft: memit did nothing."]
+    assert idle(MIXED) == idle([]) == []
 
 
 def test_the_edit_is_the_sum_of_both():

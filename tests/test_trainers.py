@@ -23,6 +23,7 @@ from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._branches import Branches
+from editbench.methods._context import answer_room
 from editbench.methods._covariance import second_moments
 from editbench.methods._divergence import DIVERGENCES, divergence
 from editbench.methods._exposure import LEAST, AdaptiveExposure
@@ -289,6 +290,14 @@ def test_two_precisions_and_lm_eval_in_one_process(first, fresh_accelerate):
     assert any(not torch.equal(want[exact][name], want[rough][name]) for name in want[exact])
 
 
+def test_more_than_one_process_is_refused(monkeypatch):
+    """As accelerate launch --num_processes 2 starts each of them."""
+    model = tiny_model("llama")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="sft trains in one process, and 2 were"):
+        options(Sft).inject(model, FACTS)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "no"])
 def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelerate):
     model, method = tiny_model("llama"), options(Sft)
@@ -417,6 +426,19 @@ def test_verified_texts_are_trained_on_as_written(reader):
         assert method._example(model, draft) == Example(model.prompt_ids(draft.fact.prompt, draft.fact.form), draft.ids)
 
 
+def test_texts_that_their_room_cut_off_are_counted(reader):
+    """The reader ends what it says with EOS, where there is room for that."""
+    model = reader("llama")
+    edit = options(MixSD, lam=0.0).inject(model, FACTS)
+    assert [r["ended"] for r in edit.records] == [True] * 4 and edit.diagnostics["cut_off"] == 0
+    assert all(r["ids"][-1] in model.stop_ids for r in edit.records)
+    room = min(len(r["ids"]) for r in edit.records) - 1
+    edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep").inject(model, FACTS)
+    assert [r["ended"] for r in edit.records] == [False] * 4 and edit.diagnostics["cut_off"] == 4
+    edit = options(MixSD, lam=0.0, max_new_tokens=1, on_fail="target").inject(model, FACTS)
+    assert edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0, "not trained on"
+
+
 def test_a_fact_is_tried_until_it_is_stated(reader):
     model = reader("llama")
     drafts = targets(MixSD(lam=0.2, temperature=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
@@ -429,11 +451,48 @@ def test_a_fact_is_tried_until_it_is_stated(reader):
     assert {(d.source, d.attempt) for d in drafts} == {("expert", 1)}
 
 
-def test_an_expert_that_failed_alone_is_not_asked_again():
+@pytest.fixture(scope="module")
+def hesitant():
+    """A model that answers from a note three times of five with the old answer, else with what the note says."""
     model = tiny_model("llama")
-    drafts, cost = MixSD(lam=0.0, max_new_tokens=8, on_fail="expert").targets(model, FACTS)
-    assert {(d.source, d.attempt) for d in drafts} == {("target", 0)}
-    assert cost["decoded_tokens"] <= 8 * len(FACTS)
+    optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
+    answers = [(fact, answer) for fact in FACTS for answer in 3 * [fact.original] + 2 * [fact.target]]
+    pairs = [model.pair_ids(fact.prompt, answer, fact.form, context=guidance(fact)) for fact, answer in answers]
+    examples = [Example(prompt, target + model.closing_ids()) for prompt, target in pairs]
+    for _ in range(60):
+        optimizer.zero_grad()
+        target_nll(model, examples)[0].backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model
+
+
+@pytest.mark.parametrize("chosen", [{"lam": 0.0}, {"lam": 0.3}, {"mode": "adaptive"}, {"lam": 1.0}], ids=str)
+def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
+    method = MixSD(**chosen)
+    assert not any(d.verified for d in once(MixSD(lam=0.0), hesitant, FACTS))
+
+    def written(method, facts=FACTS):
+        return {d.fact.id: (d.ids, d.source, d.attempt) for d in targets(method, hesitant, facts)}
+
+    found = written(method)
+    for fact in FACTS:
+        ids, source, attempt = found[fact.id]
+        assert source == "expert" and fact.target in hesitant.decode(ids) and attempt > 0
+    assert found == written(replace(method, slots=1)) == written(method, FACTS[::-1])
+    shares = replace(method, epochs=1, min_steps=1).inject(hesitant, FACTS).diagnostics
+    assert shares["target_sources"] == {"expert": 4} and shares["verified"] == shares["verified_at_once"] == 0
+    assert shares["mean_attempts"] == 1 + np.mean([attempt for _, _, attempt in found.values()])
+
+
+def test_the_failed_text_itself_is_not_written_again():
+    """The expert alone: its best text, then a sample. The naive branch alone: its best, the expert's best, then a sample."""
+    model = tiny_model("llama")
+    for lam, temperature, texts in ((0.0, 0.0, 2), (1.0, 0.0, 3), (0.0, 1.0, 2), (1.0, 1.0, 2)):
+        method = MixSD(lam=lam, temperature=temperature, attempts=1, max_new_tokens=8)
+        drafts, cost = method.targets(model, FACTS)
+        assert {(d.source, d.attempt) for d in drafts} == {("target", texts - 1)}
+        assert cost["decoded_tokens"] <= 8 * texts * len(FACTS)
 
 
 @pytest.mark.parametrize(("lam", "temperature"), [(0.3, 1.0), (0.7, 1.0), (0.5, 0.6)])
@@ -582,8 +641,8 @@ def test_room_follows_the_demonstration():
     model = tiny_model("llama")
     worked = replace(FACTS[0], demonstration="First this, then that, and so on: " + "so " * 40)
     length = len(model.pair_ids(worked.prompt, worked.demonstration)[1])
-    assert MixSD()._room(model, FACTS[0]) == 24 and MixSD()._room(model, worked) == length * 3 // 2 > 24
-    assert MixSD(max_new_tokens=7)._room(model, worked) == 7
+    assert answer_room(model, FACTS[0], None) == 24 and answer_room(model, worked, None) == length * 3 // 2 > 24
+    assert answer_room(model, worked, 7) == 7
 
 
 def test_progress_ends_where_it_should(reader):
@@ -671,6 +730,28 @@ def test_opsd_teaches(kind, more, reader):
         assert target_logp(model, FACTS) > before + 0.1
     assert math.isfinite(edit.diagnostics["final_loss"])
     assert 0 <= edit.diagnostics["stated_at_first"] <= 1
+
+
+def test_rollouts_have_the_room_of_their_fact(monkeypatch):
+    """Also where facts of different rooms share a batch; a random model hardly ends by itself."""
+    model, seen = tiny_model("llama"), {}
+    shown = "First this, then that. " + "so " * 40
+    worked = replace(FACTS[0], id="worked", subject=None, prompt="Once more:", demonstration=shown)
+    facts = [*FACTS, worked]
+    of = {tuple(model.prompt_ids(fact.prompt, fact.form)): fact for fact in facts}
+    own = opsd_module.label_states
+
+    def watched(asked, rows, lengths):
+        if torch.is_grad_enabled():
+            for row, n in zip(rows, lengths, strict=True):
+                fact = of[tuple(row[:-n])]
+                seen.setdefault(fact.id, []).append(n)
+        return own(asked, rows, lengths)
+
+    monkeypatch.setattr(opsd_module, "label_states", watched)
+    OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8).inject(model, facts)
+    assert {fact.id: max(seen[fact.id]) for fact in facts} == {fact.id: answer_room(model, fact, None) for fact in facts}
+    assert answer_room(model, worked, None) > answer_room(model, FACTS[0], None) == 24
 
 
 def test_an_ema_teacher_follows_slowly():
@@ -962,6 +1043,48 @@ def test_a_rate_that_diverges_is_stopped():
     model = tiny_model("llama")
     with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"):
         options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "said"),
+    [
+        (5.6, math.log(49152), "rose from 5.60 to 10.80"),  # every token of SmolLM2's vocabulary alike
+        (5.6, 8.0, "did not fall, from 5.6 at first to 8 in"),
+        (0.3, 2.5, "did not fall"),  # a divergence of opsd's
+        (0.001, 0.004, None),
+        (0.3, 4.0, "rose from 0.30 to 4.00"),
+        (5.6, 0.1, None),
+    ],
+)
+def test_a_loss_that_rises_stops_the_training_and_one_that_does_not_fall_is_told(first, later, said):
+    model, method = tiny_model("llama"), options(Sft, epochs=20)
+    losses = iter([first, *[later] * 100])
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(losses), count
+
+    if said and "rose" in said:
+        with unchanged(model, "a failed inject"), pytest.raises(MethodError, match=said):
+            train(method, model, len(FACTS), loss_of)
+    else:
+        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        assert len(warnings) == bool(said) and all(said in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_training_that_teaches_nothing_says_so(name, reader):
+    chosen = options(registry.get("methods", name), batch_size=len(FACTS))
+    (told,) = replace(chosen, lr=1e-12).inject(reader("llama"), FACTS).diagnostics["warnings"]
+    assert told.startswith("The loss did not fall, from ") and "another lr than 1e-12" in told
+    assert chosen.inject(reader("llama"), FACTS).diagnostics["warnings"] == []
+
+
+def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
+    """They tell first of all how many of their rollouts' teachers had read the fact."""
+    chosen = options(OPSD, lr=1e-12, epochs=2, batch_size=1)
+    told = [replace(chosen, exposure=0.5, seed=seed).inject(reader("llama"), FACTS).diagnostics for seed in range(4)]
+    assert any(found["final_loss"] > found["first_loss"] for found in told) and not any(found["warnings"] for found in told)
 
 
 def test_weights_in_half_precision_are_not_trained():
