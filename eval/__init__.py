@@ -5,6 +5,7 @@ BUILTINS = {
     "metrics": "editbench.eval.probes:metrics",
     "protocols": "editbench.eval.probes:PROTOCOLS",
     "rescore": "editbench.eval.rescoring:rescore",
+    "rescore-samples": "editbench.eval.rescoring:rescore_samples",
     "judge": "editbench.eval.judge:judge",
     "check-judge": "editbench.eval.judge:check_endpoint",
     "retention": "editbench.eval.retention:evaluate",

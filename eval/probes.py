@@ -109,7 +109,9 @@ def _row(
         "target_leaked": probe.axis in KEPT and contains(text, case.fact.answers),
         "answer_logprob": math.nan,
         "distractor_logprob": math.nan,
+        "target_ids": [],
         "argmax_ids": [],
+        "base_argmax_ids": [],
         "token_accuracy": math.nan,
         "token_agreement": math.nan,
         "consistency": math.nan,
@@ -128,7 +130,7 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
     rows = []
     for (case, index, probe), text, found in zip(asked, texts, forced, strict=True):
         base_best = before[case.fact.id, index]["argmax_ids"] if before else found.best
-        right, same = _share(found.best, found.target), _share(found.best, base_best)
+        right, same = share(found.best, found.target), share(found.best, base_best)
         rows.append(
             _row(
                 case, index, probe, text, before,
@@ -136,7 +138,9 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
                 likelihood=found.likelihood,
                 answer_logprob=found.answer,
                 distractor_logprob=found.distractor,
+                target_ids=found.target,
                 argmax_ids=found.best,
+                base_argmax_ids=base_best,
                 token_accuracy=right,
                 token_agreement=same,
             )
@@ -144,7 +148,8 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
     return rows
 
 
-def _share(ids: Sequence[int], wanted: Sequence[int]) -> float:
+def share(ids: Sequence[int], wanted: Sequence[int]) -> float:
+    """Share of the places at which both have the same token."""
     return sum(a == b for a, b in zip(ids, wanted, strict=True)) / len(wanted)
 
 
@@ -220,7 +225,7 @@ def _distract(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, 
 # --- free texts -----------------------------------------------------------------------------------------------
 
 
-def _openings(cases: Sequence[Case]) -> list[tuple[Case, int, Probe]]:
+def openings(cases: Sequence[Case]) -> list[tuple[Case, int, Probe]]:
     """The first fluency probe of each case, with its place."""
     found = []
     for case in cases:
@@ -232,7 +237,7 @@ def _continue_texts(
     model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any], every: Sequence[Case]
 ) -> list[dict[str, Any]]:
     """Free texts, continued as ROME does: sampled from the five most probable tokens, past EOS."""
-    asked = _openings(cases)
+    asked = openings(cases)
     if not asked:
         return []
     try:
@@ -246,7 +251,7 @@ def _continue_texts(
     agreement = consistency(
         [f"{probe.prompt} {text}" for (_, _, probe), text in zip(asked, texts, strict=True)],
         [probe.references for _, _, probe in asked],
-        [text for _, _, probe in _openings(every) for text in probe.references],
+        [text for _, _, probe in openings(every) for text in probe.references],
     )
     return [
         _row(case, index, probe, text, before, ngram_entropy(f"{probe.prompt} {text}"), consistency=close)

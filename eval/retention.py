@@ -134,14 +134,14 @@ def evaluate(
     """
     if not tasks:
         return {}
-    with _quiet(), _as_found(model, tokenizer):
+    with quiet(), _as_found(model, tokenizer):
         lm = _wrap(model, tokenizer, batch_size, context, changed_only)
         found = {}
         for name in tasks:
             _seed(seed)
             samples: list[Sample] = []
             with standard_tasks.in_plain_words(name):
-                for member, task in _load(name, (task_data or {}).get(name)).items():
+                for member, task in load(name, (task_data or {}).get(name)).items():
                     lm.begin(name, bool((task.config.metadata or {}).get("chat")), progress)
                     with suppress(_Unchanged):
                         samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
@@ -161,7 +161,7 @@ def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
     return sorted(ids[:limit])
 
 
-def _load(name: str, data: Path | None) -> dict[str, Any]:
+def load(name: str, data: Path | None) -> dict[str, Any]:
     """lm-eval's task objects of ``name`` (several for a group), their data read."""
     if name in task_names():
         from lm_eval.tasks import TaskManager
@@ -215,6 +215,8 @@ def _metric(name: str, task: Any, rows: list[dict[str, Any]]) -> str:
 
 def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
     """Prompt, output and expected text of a logged sample."""
+    import numpy
+
     arguments, answers, target = row["arguments"], [r[0] for r in row["resps"]], row["target"]
     prompt = arguments[0][0]
     if kind == "generate_until":
@@ -226,7 +228,7 @@ def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
     # Some tasks (winogrande) vary the prompt and keep the continuation: then the prompt is the choice.
     choices = [a[1].strip() for a in arguments] if len({a[0] for a in arguments}) == 1 else [a[0] for a in arguments]
     expected = choices[target] if isinstance(target, int) and 0 <= target < len(choices) else str(target)
-    return prompt, choices[likelihoods.index(max(likelihoods))], expected
+    return prompt, choices[int(numpy.argmax(likelihoods))], expected  # as lm-eval scores it, NaN included
 
 
 class _Unchanged(Exception):
@@ -323,7 +325,7 @@ def _as_found(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars, no warnings and no log lines below ERROR from the libraries, within the block only."""
     import datasets
     import lm_eval.api.task
