@@ -26,6 +26,7 @@ from editbench.leaderboard.rows import (
     diagnostics,
     family,
     has,
+    look_up,
     more,
     rivals,
     rows,
@@ -72,6 +73,8 @@ UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev 
 PARTIAL = "‡ the score leaves out what was not measured."
 MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
 """Fields of a record's environment that seconds and memory hang on; what an older record lacks is not held against it."""
+SOFTWARE = {"code": ("code",), "torch": ("packages", "torch"), "lm\\_eval": ("packages", "lm_eval")}
+"""What may move a number a little, and where a record's environment keeps it."""
 OTHERS = "The cells come from different machines, devices or numbers of threads: seconds and memory cannot be compared."
 
 
@@ -80,8 +83,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
 
     Cells that differ by their seed only make one row. Of cells that differ by what was measured beside the scores only
     (diagnostics, points of a curve, repeated injections) the fullest stands, and the page names the others. Cells of different
-    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data or retention limits get separate tables.
-    ``command`` is quoted as the way to make the page again.
+    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data, retention limits or versions of the scoring
+    get separate tables. ``command`` is quoted as the way to make the page again.
 
     Raises:
         RecordError: no run, a path that is no readable run, or cells of one table that cannot be compared.
@@ -248,6 +251,7 @@ def _conditions(where: Mapping[str, Any], protocol: str, ranked: Sequence[Mappin
         f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
         *([f"chat template {escape(where['chat template'][:12])}"] if where["chat template"] else []),
         *([f"task data {digest(where['task data'])[:12]}"] if where["task data"] else []),
+        *([f"scoring version {escape(where['scoring version'])}"] if where["scoring version"] else []),
     ]
     return " · ".join(facts)
 
@@ -351,6 +355,9 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
     machines = [one for s in summaries for one in s.get("environments") or [s.get("environment") or {}]]
     if any(len({one.get(field) for one in machines} - {None}) > 1 for field in MACHINE):
         notes.append(OTHERS)
+    made = {name: sorted({str(found) for one in machines if (found := look_up(one, path))}) for name, path in SOFTWARE.items()}
+    if several := [f"{name} {escape(', '.join(found))}" for name, found in made.items() if len(found) > 1]:
+        notes.append(f"The cells are not of one making, which can move a number a little: {'; '.join(several)}.")
     return notes
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import editbench
 
 from editbench import console
 from editbench.errors import RecordError
@@ -230,6 +231,15 @@ def test_nothing_is_bold_without_tables_or_a_rival(tmp_path):
         render([tmp_path / "alone"], tmp_path / "README.md")
 
 
+def test_probes_of_another_cell_are_not_ranked(tmp_path):
+    run = write(tmp_path / "run", measured("mixsd", GOOD, KEPT, []), measured("memit", POOR, LOST, []))
+    (run / "cells" / "mixsd-0" / "probes.parquet").write_bytes((run / "cells" / "memit-0" / "probes.parquet").read_bytes())
+    for command in (("leaderboard", run, "-o", tmp_path / "page.md"), ("show", run)):
+        said = editbench(*command)
+        assert said.code == 2 and "mixsd-0/probes.parquet is corrupt: it is not the table that was" in said.err, command
+    assert not (tmp_path / "page.md").exists()
+
+
 def seeded(seed, ids, right, **changes):
     facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 20, "form": "cloze"}
     return measured("mixsd", right, KEPT, [1, 1, 0, 0] * 5, seed, ids, corpus=facts, **changes)
@@ -305,7 +315,7 @@ def test_a_cell_that_was_measured_again_is_no_second_row(tmp_path, more, version
     alone = render(runs[:2], tmp_path / "README.md")
     assert line(alone, "mixsd").startswith("| [mixsd](1/cells/fuller/summary.json)") and left in alone
     assert "### Diagnostics" in alone or "### Curve" in alone
-    other = {**zero, "key": "other", "versions": {"scoring": 5, "method": 1}}
+    other = {**zero, "key": "other", "versions": {**zero.get("versions", {}), "method": 2}}
     assert "(seeds" not in render([*runs, write(tmp_path / "other", (other, tables))], tmp_path / "README.md")
 
 
@@ -663,6 +673,19 @@ def test_only_likelihood_becomes_the_headline(tmp_path):
         del found["generation"]
     page = render([write(tmp_path / "run", one)], tmp_path / "README.md")
     assert "protocol likelihood" in page and "### Protocol likelihood" not in page and "0.80 [0.70, 0.90]" in page
+
+
+def test_other_versions_of_the_scoring_are_ranked_apart_and_of_the_code_are_said(tmp_path):
+    def cell(method, code, scoring=5, torch="2.1"):
+        made = {"platform": "x", "code": code, "packages": {"torch": torch, "lm_eval": "0.4"}}
+        return summary(method, environment=made, versions={"scoring": scoring, "method": 1})
+
+    with pytest.raises(RecordError, match=r"Row 2 \(sft\) with scoring version 4 cannot share a ranking"):
+        rows([cell("base", "k"), cell("sft", "k", 4), cell("memit", "k")])
+    apart = render([write(tmp_path / "apart", cell("rome", "k"), cell("sft", "k", 4), base())], tmp_path / "README.md")
+    assert apart.count("\n## tiny · local") == 3 and "· scoring version 4\n" in apart and "one making" not in apart
+    mixed = render([write(tmp_path / "mixed", cell("rome", "k"), cell("sft", "m", torch="2.2"))], tmp_path / "README.md")
+    assert "- The cells are not of one making, which can move a number a little: code k, m; torch 2.1, 2.2.\n" in mixed
 
 
 def test_different_machines_are_said(tmp_path):

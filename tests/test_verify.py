@@ -250,7 +250,10 @@ def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, mode
     assert (code, report["cells"]) == (0, 3) and report["notes"][0].startswith(f"{others}: not of this run")
     (here / "run" / "cells" / "sft-foreign" / "summary.json").unlink()
     (here / "run" / "cells.json").unlink()  # a folder from before it was written: all cells are its own
-    assert len(json.loads(editbench("show", "run", "--json").out)["rows"]) == 6
+    said = editbench("show", "run")
+    assert said.code == 2 and "Make one table for each scoring version." in said.err
+    assert editbench("leaderboard", "run", "-o", "page.md").code == 0
+    assert (here / "page.md").read_text().count("tiny · local (test, n = 3)") == 2, "a table for each version"
     (here / "run" / "cells.json").write_text("{")
     said = editbench("show", "run")
     assert said.code == 2 and "cells.json is corrupt" in said.err and "run the same command again" in said.err
