@@ -94,19 +94,19 @@ def rescore_samples(
         why = "its data comes from the hub" if now is None else "its data is not what it was"
         return [None] * len(rows), why
     with retention.quiet():
-        scores = [_sample_score(name, members[row["member"]], row) for row in rows]
+        scores = [_sample_score(name, *members[row["member"]], row) for row in rows]
     return scores, "its scores are of log-probabilities that no record has"
 
 
 @lru_cache
-def _members(name: str, data: Path | None, digest: str) -> dict[str, Any]:
-    """The task objects of ``name`` for the data with this ``digest``."""
+def _members(name: str, data: Path | None, digest: str) -> dict[str, tuple[Any, Any]]:
+    """The task objects of ``name`` for the data with this ``digest``, and their documents, which lm-eval makes at each look."""
     with retention.quiet(), standard_tasks.in_plain_words(name):
-        return retention.load(name, data)
+        return {member: (task, task.eval_docs) for member, task in retention.load(name, data).items()}
 
 
-def _sample_score(name: str, task: Any, row: Mapping[str, Any]) -> float | None:
-    doc, metric = task.eval_docs[row["doc_id"]], row["metric"].partition(",")[0]
+def _sample_score(name: str, task: Any, docs: Any, row: Mapping[str, Any]) -> float | None:
+    doc, metric = docs[row["doc_id"]], row["metric"].partition(",")[0]
     if task.OUTPUT_TYPE == "generate_until" and (task.config.repeats or 1) == 1:
         score = task.process_results(doc, [_filtered(name, task, doc, row["output"])])[metric]
         return 0.0 if math.isnan(score) else float(score)
