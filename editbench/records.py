@@ -9,6 +9,7 @@
     RUN/cells/<key>/curve_{probes,samples}.parquet   rows of the points of a curve but the last, with their ``facts``
     RUN/cases.json                     the facts and their probes
     RUN/cells.json                     {method: key}: the cells that are the run's; others beside them are older or foreign
+    RUN/not_asked.json                 {task: why}: retention tasks that were asked for and could not be loaded, if any
 
 A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whole. JSON has no NaN: null stands for it.
 
@@ -307,6 +308,16 @@ def read_cases(path: str | Path) -> list[dict[str, Any]]:
         RecordError: ``cases.json`` is missing or corrupt.
     """
     return _read_json(Path(path) / "cases.json", list)
+
+
+def not_asked(path: str | Path) -> dict[str, str]:
+    """The retention tasks that the run went on without, and why.
+
+    Raises:
+        RecordError: ``not_asked.json`` is corrupt.
+    """
+    file = Path(path) / "not_asked.json"
+    return _read_json(file) if file.exists() else {}
 
 
 def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:

@@ -119,6 +119,8 @@ class Plan:
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
     """Records of the corpus that cannot be facts, and probes that cannot be asked, one reason each."""
+    not_asked: Mapping[str, str] = field(default_factory=dict)
+    """Retention tasks that were asked for, cannot be loaded and are not among those of ``config``; why."""
 
     @functools.cached_property
     def slice_hash(self) -> str:
@@ -433,7 +435,8 @@ class _Baseline:
         """The rows of the probes and of the retention tasks."""
         if not self.measured:
             self.model.check_head()  # two passes that would be counted as the work of whoever comes first
-            self._probes, self._retention = self._base_probes(), self._base_retention()
+            self._retention = self._base_retention()  # first: a task that cannot be asked is told before an hour of probes
+            self._probes = self._base_probes()
             self._whole = [row for group in self._groups(len(self.plan.cases)) for row in self._probes[_ids(group)]]
             if regimes.parse(self.plan.config.regime)[0] == "sequential":
                 texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
@@ -592,7 +595,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
         except (EditbenchError, OSError):
             if fresh and not any((path / "cells").glob("*/summary.json")):
                 with suppress(OSError):
-                    for name in ("cases.json", "cells.json", "run.json", ".lock"):
+                    for name in ("cases.json", "cells.json", "not_asked.json", "run.json", ".lock"):
                         (path / name).unlink(missing_ok=True)
                     (path / "cells").rmdir()
                     for folder in made:
@@ -610,11 +613,16 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def save_cases(path: Path, the_plan: Plan) -> None:
-    """Writes the slice's facts beside the run, so that every record can be traced to what was injected.
+    """Writes the slice's facts beside the run, so that every record can be traced to what was injected, and which tasks are
+    not asked.
 
     Raises:
         RecordError: those of other facts are there.
     """
+    if the_plan.not_asked:
+        write_json_atomic(path / "not_asked.json", the_plan.not_asked)
+    else:
+        (path / "not_asked.json").unlink(missing_ok=True)
     stored = None
     with suppress(RecordError):  # none, or a damaged one, is written anew: the cells hold the hash of theirs
         stored = digest(read_cases(path))[:16]

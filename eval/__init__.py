@@ -12,6 +12,7 @@ BUILTINS = {
     "task-digest": "editbench.eval.retention:data_digest",
     "task-names": "editbench.eval.retention:task_names",
     "resolve-tasks": "editbench.eval.retention:resolve_tasks",
+    "unloadable-tasks": "editbench.eval.retention:unloadable",
     "diagnostics": "editbench.eval.diagnostics:diagnose",
     "diagnostic-names": "editbench.eval.diagnostics:NAMES",
     "check-diagnostics": "editbench.eval.diagnostics:check_names",

@@ -32,7 +32,7 @@ from editbench.leaderboard.rows import (
     rows,
     setting,
 )
-from editbench.records import heading, load_run, summary_path
+from editbench.records import heading, load_run, not_asked, summary_path
 from editbench.stats import cells_text
 from editbench.types import digest
 
@@ -96,17 +96,19 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     tables: dict[str, pandas.DataFrame | None] = {}
     for path in map(Path, run_paths):
         config, summaries = load_run(path)
+        lost = not_asked(path)
         for summary in summaries:
             key = summary["key"]
             if key in cells and cells[key]["summary"].get("status") != "failed":
                 continue  # A key is the hash of a cell's inputs: another run holds the same cell.
             run = {"limit": config.get("limit"), "tasks": _tasks(summaries, summary)}
-            cells[key] = {"summary": summary, "run": run, "data": config.get("data")}
+            cells[key] = {"summary": summary, "run": run, "data": config.get("data"), "not asked": lost}
             links[key] = [(summary["seed"], _link(summary_path(path, key), output))]
             tables[key] = items(path, summary)
     sections: dict[str, list[dict[str, Any]]] = {}
     headers: dict[str, dict[str, Any]] = {}
     apart: dict[str, list[str]] = {}
+    without: dict[str, dict[str, str]] = {}
     for group, again in _by_seed(cells.values()):
         summary = group[0]["summary"]
         if len(group) > 1:
@@ -118,13 +120,14 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         headers[name] = where
         sections.setdefault(name, []).append(summary)
         apart.setdefault(name, []).extend(cell["summary"]["key"] for cell in again)
+        without.setdefault(name, {}).update(task for cell in group for task in cell["not asked"].items())
     parts = ["# Leaderboard"]
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
     definitions = DEFINITIONS
     for name, summaries in sections.items():
-        parts += _section(headers[name], summaries, links, tables, apart[name])
+        parts += _section(headers[name], summaries, links, tables, apart[name], without[name])
     if any(axis in (s.get("metrics") or {}) for summaries in sections.values() for s in summaries for axis in MORE_AXES):
         definitions += MORE_DEFINITIONS
     if any(isinstance(where["seed"], list) for where in headers.values()):
@@ -175,6 +178,7 @@ def _section(
     links: Links,
     tables: Mapping[str, pandas.DataFrame | None],
     again: Sequence[str],
+    lost: Mapping[str, str],
 ) -> list[str]:
     scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
@@ -192,6 +196,7 @@ def _section(
     if again:
         left = ", ".join(f"[{escape(key)}]({links[key][0][1]})" for key in again)
         notes.append(f"Left out, since a row's cell was measured again with less or nothing more beside its scores: {left}.")
+    notes += [f"{escape(heading(task))} was asked for and could not be: {escape(why)}" for task, why in lost.items()]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     if told := [f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]]:
