@@ -33,7 +33,7 @@ from editbench.errors import EditbenchError, MethodError, OptionError, PluginErr
 from editbench.models import PRECISIONS, LanguageModel, cache_dir
 from editbench.own_text import own_texts
 from editbench.plugin import Method, askable, check_seed, slice_cases
-from editbench.records import RunStore, environment, read_cases, write_json_atomic
+from editbench.records import RunStore, environment, heading, read_cases, write_json_atomic
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
@@ -519,7 +519,7 @@ class _Baseline:
             nonlocal bar, shown
             if shown != (task, total):
                 bars.close()
-                bar, shown = bars.enter_context(progress.task(f"retention: {task}", total, "requests")), (task, total)
+                bar, shown = bars.enter_context(progress.task(f"retention: {heading(task)}", total, "requests")), (task, total)
             bar.advance()
             if done == total:
                 bars.close()

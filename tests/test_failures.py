@@ -286,6 +286,14 @@ def test_the_page_tells_before_after_and_what_was_lost(run):
     assert "1 of 1 cases with a failed probe" in text and "failed: no third layer" in text and "2 of 3 probes failed" in text
 
 
+def test_a_task_file_is_shown_by_its_name(tmp_path):
+    sft, rome = ([sample(0, "red", kept, task="/home/me/mine.yaml")] for kept in (0.0, 1.0))
+    run = write_run(tmp_path / "run", {"sft": ([], sft, []), "rome": ([], rome, [])})
+    assert "<b>Retention, mine.yaml</b>: 1 samples" in page(run) and "/home/me" not in page(run)
+    (one,) = differences(run, "sft", "rome")
+    assert one["what"] == "mine.yaml"
+
+
 def test_show_writes_the_page(run, tmp_path):
     said = editbench("show", run, "--html", tmp_path / "deep" / "page.html")
     assert said.code == 0 and said.out.strip() == str(tmp_path / "deep" / "page.html")

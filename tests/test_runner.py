@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import signal
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -646,6 +646,29 @@ def test_progress_is_closed_when_retention_fails(config, model, tmp_path, monkey
     with progress.reporting(Watch()), pytest.raises(MethodError):
         run(replace(config, tasks=("eb_grammar",), limit=2), model, tmp_path / "run")
     assert seen and not open_now
+
+
+def test_progress_calls_a_task_file_by_its_name(config, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rows.jsonl").write_text('{"land": "France", "answer": 0}\n')
+    (tmp_path / "mine.yaml").write_text(
+        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "{{land}}:"\ndoc_to_choice: ["Paris", "Rome"]\n'
+        "doc_to_target: answer\nmetric_list: [{metric: acc}]\n"
+    )
+    named = []
+
+    class Watch:
+        def task(self, name, total, unit):
+            named.append(name)
+            return nullcontext(self)
+
+        def advance(self, n=1):
+            pass
+
+    with progress.reporting(Watch()):
+        run(replace(config, methods=("base",), options={}, tasks=(str(tmp_path / "mine.yaml"),)), model, tmp_path / "run")
+    assert "retention: mine.yaml" in named
 
 
 def test_another_chat_template_is_another_base(config, model, model_folder, tmp_path):
