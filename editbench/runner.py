@@ -30,7 +30,7 @@ from editbench.api import check_subjects
 from editbench.cost import Meter
 from editbench.edit import Edit
 from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
-from editbench.models import PRECISIONS, LanguageModel, cache_dir
+from editbench.models import PRECISIONS, LanguageModel, cache_dir, load_model
 from editbench.own_text import own_texts
 from editbench.plugin import Method, askable, check_seed, slice_cases
 from editbench.records import RunStore, environment, heading, read_cases, write_json_atomic
@@ -189,7 +189,8 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
 
     Raises:
         EditbenchError: what no method could mend: the base cannot be scored (data of a task that cannot be had), a record
-            cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it.
+            cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it and its
+            weights cannot be read again.
     """
     config = the_plan.config
     weights, template = model.fingerprint(), template_digest(model)
@@ -238,12 +239,24 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
         failed = found["status"] == "failed"
         on_cell(name, "failed" if failed else "done")
         summaries.append(store.read_summary(key))
-        if failed and model.fingerprint() != weights:
+        if failed and model.fingerprint() != weights and (why := _restored(model, weights, config)):
             raise MethodError(
-                f"{name} failed and left the model's weights changed, so nothing can be measured after it ({found['note']}). "
-                "Run again without it; finished methods are kept."
+                f"{name} failed and left the model's weights changed, so nothing can be measured after it ({found['note']}): "
+                f"{why} Run again without it; finished methods are kept."
             )
     return summaries
+
+
+def _restored(model: LanguageModel, weights: str, config: RunConfig) -> str:
+    """Reads the weights again from where they came from, into ``model``; why that failed, else nothing."""
+    try:
+        fresh = load_model(config.model, precision=model.precision, device=str(model.device), layout=config.layout)
+        with torch.no_grad():
+            for name, parameter in model.model.named_parameters():
+                parameter.copy_(fresh.weight(name))
+    except (EditbenchError, OSError, RuntimeError, ValueError) as error:
+        return f"they cannot be read again ({error})."
+    return "" if model.fingerprint() == weights else f"{config.model} has others by now."
 
 
 def _failed(error: Exception) -> dict[str, Any]:

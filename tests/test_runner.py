@@ -572,14 +572,28 @@ def test_an_error_for_the_person_is_the_method_s_failure_too(config, model, tmp_
 
 
 @pytest.mark.parametrize("silently", [False, True])
-def test_a_method_that_spoils_the_model_ends_the_run(config, tmp_path, plug, model_folder, silently):
+def test_a_method_that_spoils_the_model_costs_only_its_own_cell(config, model, tmp_path, plug, model_folder, silently):
     plug(spoils=Spoils)
-    config = replace(config, methods=("base", "spoils", "sft"), options={"spoils": {"silently": silently}})
+    alone, _ = run(config, model, tmp_path / "alone")
+    config = replace(config, methods=("base", "spoils", "sft"), options={**config.options, "spoils": {"silently": silently}})
     mine = load_model(str(model_folder), precision="float32")
-    with pytest.raises(MethodError, match="spoils failed and left the model's weights changed.*Run again without it"):
-        run(config, mine, tmp_path / "run")
-    _, summaries = load_run(tmp_path / "run")
-    assert {s["method"]: s["status"] for s in summaries} == {"base": "done", "spoils": "failed"}
+    found, told = run(config, mine, tmp_path / "run")
+    assert told[2:] == ["spoils start", "spoils failed", "sft start", "sft done"]
+    assert numbers({"sft": found["sft"]}) == numbers({"sft": alone["sft"]}) and mine.fingerprint() == model.fingerprint()
+
+
+def test_a_spoiled_model_that_cannot_be_read_again_ends_the_run(config, tmp_path, plug, model_folder):
+    plug(spoils=Spoils)
+    mine, other = load_model(str(model_folder), precision="float32"), tmp_path / "other"
+    for why in ("they cannot be read again .*no model folder", "has others by now"):
+        spoiling = replace(config, methods=("base", "spoils", "sft"), model=str(other))
+        with pytest.raises(MethodError, match=f"spoils failed and left the model's weights changed.*{why}.*Run again without"):
+            run(spoiling, mine, tmp_path / why[:4])
+        _, summaries = load_run(tmp_path / why[:4])
+        assert {s["method"]: s["status"] for s in summaries} == {"base": "done", "spoils": "failed"}
+        mine.model.save_pretrained(other)  # the spoiled ones
+        mine.tokenizer.save_pretrained(other)
+        mine = load_model(str(model_folder), precision="float32")
 
 
 @pytest.mark.parametrize("where", ["records", "diagnostics"])
