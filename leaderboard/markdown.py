@@ -70,6 +70,9 @@ ABOUT_MORE = {
 Links = dict[str, list[tuple[Any, str]]]
 """Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
+INFEASIBLE = "§ tuned, and no trial kept the retention that was wanted: the nearest one was chosen."
+SEARCH = {"budget": "trials", "retention": "least retention", "n": "dev facts", "tasks": "tasks"}
+"""What searches must share to be equal, and what it is called."""
 PARTIAL = "‡ the score leaves out what was not measured."
 MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
 """Fields of a record's environment that seconds and memory hang on; what an older record lacks is not held against it."""
@@ -346,6 +349,16 @@ def _more(
 
 def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
     notes = [UNTUNED] if any(map(_untuned, ranked)) else []
+    notes += [INFEASIBLE] if any(map(_infeasible, ranked)) else []
+    for part, words in SEARCH.items():
+        searches: dict[str, list[str]] = {}
+        for one in (r for r in ranked if r["tuning"]):
+            found = one["tuning"].get(part)
+            text = ", ".join(map(heading, found)) if isinstance(found, list) else str(found)
+            searches.setdefault(text, []).append(one["label"])
+        if len(searches) > 1:
+            told = "; ".join(f"{text} ({', '.join(labels)})" for text, labels in searches.items())
+            notes.append(f"The searches were not equal: {words} {escape(told)}.")
     notes += [PARTIAL] if any(map(_partial, ranked)) else []
     notes += [
         f"{escape(r['label'])}: {escape(r['status'].replace('_', ' '))}" + (f". {escape(r['note'])}" if r["note"] else ".")
@@ -394,11 +407,15 @@ def _method(one: Mapping[str, Any], links: Links) -> str:
     if more:
         seeds = ", ".join(f"[{escape(seed)}]({place})" for seed, place in links[one["key"]])
         name = f"{escape(one['label'])} (seeds {seeds})"
-    return f"{name}{status}{' †' if _untuned(one) else ''}"
+    return f"{name}{status}{' †' if _untuned(one) else ' §' if _infeasible(one) else ''}"
 
 
 def _untuned(one: Mapping[str, Any]) -> bool:
     return not one["tuned"] and family(one["method"]) not in BASELINES
+
+
+def _infeasible(one: Mapping[str, Any]) -> bool:
+    return one["tuning"].get("feasible") is False
 
 
 def _partial(one: Mapping[str, Any]) -> bool:

@@ -37,6 +37,7 @@ def pooled(
         "key": "+".join(s["key"] for s in summaries),
         "options": without_seed(first.get("options")),
         "tuned": all(s.get("tuned") for s in summaries),
+        "tuning": min((s.get("tuning") or {} for s in summaries), key=lambda search: search.get("feasible", True)),
         "corpus": {**first["corpus"], "hash": [s["corpus"].get("hash") for s in summaries]},
         "seed": [s["seed"] for s in summaries],
         "status": next((s["status"] for s in (*failed, *summaries) if s.get("status") != "done"), "done"),

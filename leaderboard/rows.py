@@ -106,6 +106,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "key": summary.get("key"),
         "options": summary.get("options") or {},
         "tuned": bool(summary.get("tuned")),
+        "tuning": summary.get("tuning") or {},
         "status": summary.get("status", "done"),
         "note": summary.get("note") or "",
         "warnings": warnings(summary),

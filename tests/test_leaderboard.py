@@ -675,6 +675,27 @@ def test_only_likelihood_becomes_the_headline(tmp_path):
     assert "protocol likelihood" in page and "### Protocol likelihood" not in page and "0.80 [0.70, 0.90]" in page
 
 
+def test_a_search_that_found_nothing_feasible_and_searches_that_were_not_equal_are_said(tmp_path):
+    search = {"budget": 8, "retention": 0.95, "n": 50, "tasks": ["arc"], "trial": 2}
+
+    def page(*tunings):
+        cells = [summary(f"m{i}", tuning={**search, **one}) for i, one in enumerate(tunings)]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return render([write(folder, *cells, summary("plain", tuned=False))], tmp_path / "README.md")
+
+    good, poor = {"feasible": True}, {"feasible": False}
+    equal = page(good, poor)
+    assert ") § |" in line(equal, "m1") and "§" not in line(equal, "m0") and "§" not in line(equal, "plain")
+    assert equal.count("- § tuned, and no trial kept") == 1 and "not equal" not in equal
+    assert "§" not in page(good, good)
+    other = page(good, {**good, "budget": 4, "tasks": ["arc", "/home/me/mine.yaml"]}, good)
+    assert "- The searches were not equal: trials 8 (m0, m2); 4 (m1).\n" in other
+    assert "- The searches were not equal: tasks arc (m0, m2); arc, mine.yaml (m1).\n" in other
+    seeds = [summary("sft", f"k{i}", seed=i, tuning={**search, **one}) for i, one in enumerate((good, poor))]
+    pooled_page = render([write(tmp_path / f"seed{one['seed']}", one) for one in seeds], tmp_path / "README.md")
+    assert "summary.json)) § |" in pooled_page
+
+
 def test_other_versions_of_the_scoring_are_ranked_apart_and_of_the_code_are_said(tmp_path):
     def cell(method, code, scoring=5, torch="2.1"):
         made = {"platform": "x", "code": code, "packages": {"torch": torch, "lm_eval": "0.4"}}
