@@ -35,7 +35,7 @@ from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.matching import contains, exact, same_answer, yes_or_no
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.stats import clustered_mean, unbounded_mean
-from editbench.types import METRICS, Case, Fact, Probe, digest
+from editbench.types import KEPT, METRICS, MORE_METRICS, Case, Fact, Probe, digest
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
 TALK_TOKENS = 16
@@ -44,24 +44,6 @@ TALK_SHARE = 3
 FREE_TOKENS = 90
 """Length of a free text; ROME's has 100 with its prompt."""
 PROTOCOLS = ("generation", "argmax", "likelihood")
-KEPT = ("neighborhood", "distracted")
-"""Axes on which the base's own answer is the one to give."""
-MORE_METRICS = {
-    **{f"{name}_exact": (METRICS[name], "generation", "exact") for name in METRICS if METRICS[name] not in KEPT},
-    **{f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy") for name in METRICS if METRICS[name] not in KEPT},
-    "specificity_tokens_rome": ("neighborhood", "argmax", "token_accuracy"),
-    "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
-    "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
-    "target_leak": ("neighborhood", "generation", "target_leaked"),
-    "distracted": ("distracted", "generation", "generation"),
-    "distracted_accuracy": ("distracted", "generation", "contains"),
-    "distracted_leak": ("distracted", "generation", "target_leaked"),
-    "denial": ("denial", "generation", "generation"),
-    "reversion": ("reversion", "generation", "generation"),
-    "fluency": ("fluency", "generation", "generation"),
-    "consistency": ("fluency", "generation", "consistency"),
-}
-"""Metrics of one protocol: their axis, the protocol, and the column of the rows that each is the mean of."""
 
 
 def ask(

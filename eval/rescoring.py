@@ -11,9 +11,9 @@ from typing import Any
 from editbench.errors import EditbenchError
 from editbench.eval import retention, standard_tasks
 from editbench.eval.fluency import consistency, ngram_entropy
-from editbench.eval.probes import KEPT, denied, openings, reverted, share
+from editbench.eval.probes import denied, openings, reverted, share
 from editbench.matching import contains, exact, same_answer
-from editbench.types import METRICS, Case, Fact
+from editbench.types import KEPT, METRICS, Case, Fact
 
 
 def rescore(rows: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> list[dict[str, Any]]:

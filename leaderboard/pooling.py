@@ -10,7 +10,7 @@ import pandas
 
 from editbench.leaderboard.comparisons import RETENTION
 from editbench.leaderboard.rows import warnings
-from editbench.stats import clustered_mean, retained
+from editbench.stats import clustered_mean, retained, unbounded_mean
 
 
 def without_seed(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -69,7 +69,8 @@ def _metrics(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | N
             chosen = items[(items["protocol"] == protocol) & (items["column"] == axis)]
             chosen = chosen[chosen["kind"] == kind] if kind else chosen
             if len(chosen):
-                value = clustered_mean(chosen["score"], chosen["case"], chosen["seed"]).to_dict(protocol=protocol)
+                interval = unbounded_mean if name == "fluency" else clustered_mean
+                value = interval(chosen["score"], chosen["case"], chosen["seed"]).to_dict(protocol=protocol)
         found.setdefault(name, {})[protocol] = value
     return found
 

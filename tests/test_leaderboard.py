@@ -12,14 +12,14 @@ from tiny import editbench
 
 from editbench import console
 from editbench.errors import RecordError
-from editbench.eval.probes import MORE_METRICS
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.pooling import pooled
 from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
 from editbench.records import RunStore, load_run
-from editbench.stats import clustered_mean, mean_ratio, retained
+from editbench.stats import clustered_mean, mean_ratio, retained, unbounded_mean
+from editbench.types import MORE_METRICS
 
 
 def metric(mean, low, high, protocol="generation", n=50):
@@ -363,6 +363,34 @@ def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
     assert "### Curve" not in page, "the curve of one seed is not that of the row"
     cost = page.split("### Cost")[1]
     assert "judge, s" in cost and "| 1,500 |" in cost and "| 2.0 |" in cost
+
+
+def test_further_metrics_of_several_seeds_have_intervals_and_are_compared_with_nobody(tmp_path):
+    def cell(seed):
+        one, tables = seeded(seed, range(20), GOOD)
+        right = [i % (2 + seed) == 0 for i in range(20)]
+        bits = [5.0 + seed + i % 3 for i in range(20)]
+        for row_of, exact in zip([r for r in tables["probes"] if r["axis"] == "rewrite"], right, strict=True):
+            row_of["exact"] = exact
+        tables["probes"] += [{"case": f"c{i}", "probe": 9, "axis": "fluency", "generation": b} for i, b in enumerate(bits)]
+        one["metrics"] |= {
+            "efficacy_exact": {"generation": clustered_mean(right).to_dict(protocol="generation")},
+            "fluency": {"generation": unbounded_mean(bits, range(20)).to_dict(protocol="generation")},
+        }
+        return (one, tables), right, bits
+
+    cells = [cell(seed) for seed in (0, 1)]
+    page = render([write(tmp_path / str(i), one) for i, (one, *_) in enumerate(cells)], tmp_path / "README.md")
+    pooled_row = next(text for text in page.split("### More under generation")[1].splitlines() if text.startswith("| mixsd"))
+    where = [*range(20)] * 2, [0] * 20 + [1] * 20
+    exact, free = clustered_mean(cells[0][1] + cells[1][1], *where), unbounded_mean(cells[0][2] + cells[1][2], *where)
+    for found in (exact, free):
+        assert f"| {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] |" in pooled_row
+    (zero, tables), *_ = cells[0]
+    run = write(tmp_path / "two", (zero, tables), ({**zero, "method": "sft", "key": "sft"}, tables))
+    summaries = load_run(run)[1]
+    verdicts = judge(rows(summaries), {one["key"]: items(run, one) for one in summaries}, "generation")
+    assert {one.column for one in verdicts.comparisons} == {"efficacy", "specificity"}
 
 
 def test_a_pair_of_methods_is_pooled_too(tmp_path):
