@@ -8,14 +8,15 @@ import json
 import sys
 from pathlib import Path
 
+from editbench.leaderboard.rows import BASE, mean_retention
 from editbench.records import load_run, write_json_atomic
-from editbench.stats import cells_text, mean_ratio
+from editbench.stats import cells_text
 
 RESULTS = Path(__file__).parent / "results"
 AXES = ("efficacy", "generalization", "specificity", "portability", "counterfact_score")
 PROTOCOLS = ("generation", "argmax", "likelihood")
-KEYS = ("method", "options", "tuned", "tuning", "status", "note", "metrics", "retention", "curve", "trajectory", "seconds",
-        "work", "peak_process_bytes", "environment")  # fmt: skip
+KEYS = ("method", "key", "digest", "versions", "options", "tuned", "tuning", "status", "note", "metrics", "retention", "curve",
+        "trajectory", "seconds", "work", "peak_process_bytes", "environment")  # fmt: skip
 
 
 def main(run: Path, name: str) -> None:
@@ -32,17 +33,17 @@ def table(name: str) -> None:
     for one in cells:
         for protocol in PROTOCOLS:
             scores = [cells_text(one["metrics"].get(axis, {}).get(protocol)) for axis in axes]
-            last = cells_text(mean_ratio(one["retention"]).to_dict()), f"{one['seconds']['inject']:.0f}"
+            last = cells_text(mean_retention(one["method"], one["retention"])), f"{one['seconds']['inject']:.0f}"
             print(f"| {' | '.join([one['method'], protocol, *scores, *(last if protocol == PROTOCOLS[0] else ('', ''))])} |")
     print("\n" + changes({one["method"]: one["retention"] for one in cells}))
 
 
 def changes(retention: dict[str, dict]) -> str:
-    """A table of the changes of each task against the base, by method."""
+    """A table of the changes of each task against the base, by method; the base has none against itself."""
     tasks = list(next(iter(retention.values())))
     lines = [f"| change against base | {' | '.join(tasks)} |", "|---" * (1 + len(tasks)) + "|"]
     for name, by_task in retention.items():
-        found = [by_task.get(task) or {} for task in tasks]
+        found = [by_task.get(task) or {} if name != BASE else {} for task in tasks]
         ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
         lines.append(f"| {name} | {' | '.join(cells_text(end, sign=True) for end in ends)} |")
     return "\n".join(lines)

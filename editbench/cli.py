@@ -1,4 +1,5 @@
-"""The commands. Results go to stdout, everything else to stderr; exit 0 done, 1 some cells failed, 2 wrong usage or input."""
+"""The commands. Results go to stdout, everything else to stderr; exit 0 done, 1 some cells failed or
+some tasks could not be asked, 2 wrong usage or input."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ import typer
 from editbench import cli_records as stored
 from editbench import cli_tools as tools
 from editbench.cli_tools import AsJson, LayoutParts, Model, Precision, Seed, load_handle, pairs
-from editbench.errors import EditbenchError, OptionError, PluginError, RecordError
+from editbench.errors import DataError, EditbenchError, OptionError, PluginError, RecordError
 
 app = typer.Typer(
     help="Knowledge editing: put facts into a language model's weights, and know what it cost.",
@@ -74,7 +75,7 @@ def compare(
     )  # fmt: skip
     if curve:
         _draw("Scores against the number of facts", stored.draw_over_facts, folder, folder / "curve.png")
-    _end(summaries)
+    _end(folder, summaries)
 
 
 @app.command()
@@ -113,6 +114,8 @@ def tune(
         names, {}, tasks, task_data, model=model, corpus=corpus, data=data, n=n, part="dev", limit=limit or None,
         regime=regime, seed=seed, precision=precision, allow_conflicts=allow_conflicts, layout=pairs(layout, "--layout"),
     )  # fmt: skip
+    if plan.not_asked:  # the objective would be another one
+        raise DataError(next(iter(plan.not_asked.values())))
     if not plan.config.tasks:
         raise OptionError("The objective is recall subject to retention, and no retention task is asked. Name some --tasks.")
     with _open_run(plan, search.identity(plan.config), output) as store:
@@ -207,7 +210,7 @@ def sweep(
         layout=pairs(layout, "--layout"), diagnostics=tools.diagnostic_names(diagnostics),
     )  # fmt: skip
     _draw("Memorization against retention", stored.draw_trade_off, [folder], folder / "trade_off.png")
-    _end(summaries)
+    _end(folder, summaries)
 
 
 def _run(
@@ -259,9 +262,11 @@ def _run(
 def _plan(
     names: tuple[str, ...], options: dict[str, dict[str, str]], tasks: str, task_data: list[str], **conditions: Any
 ) -> Any:
-    """The checked plan of ``names`` and the baselines, with local files by their whole paths; what was left out is told."""
+    """The checked plan of ``names`` and the baselines, with local files by their whole paths, without the tasks that cannot be
+    loaded; what was left out is told."""
     from editbench import console, registry
     from editbench.aliases import ALIASES
+    from editbench.records import heading
 
     corpus = conditions["corpus"]
     registry.check("corpora", corpus)
@@ -269,7 +274,8 @@ def _plan(
         tasks = "none"
         console.say("Regime single: each fact has a model of its own, so retention tasks are not asked.")
     local_data = {task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()}
-    chosen = registry.get("eval", "resolve-tasks")(tasks, {task: Path(path) for task, path in local_data.items()})
+    files = {task: Path(path) for task, path in local_data.items()}
+    chosen = registry.get("eval", "resolve-tasks")(tasks, files)
 
     from editbench import runner
 
@@ -280,15 +286,20 @@ def _plan(
     if plan.left_out:
         left = f"{len(plan.left_out)} records or probes of {corpus}"
         console.say(f"{left} cannot be used and were left out; the first: {plan.left_out[0]}")
+    lost = registry.get("eval", "unloadable-tasks")(config.tasks, files)
+    if lost and len(lost) == len(config.tasks):
+        raise DataError(next(iter(lost.values())))
+    for task, why in lost.items():
+        console.say(f"{heading(task)} is not asked, the rest is: {why}")
     # only now, so that errors name a file as it was typed
     whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
     if registry.get("corpora", corpus).needs_data:  # of others it is no path
         whole["data"] = tools.whole_path(config.data)
-    whole["tasks"] = tuple(map(_whole_task, config.tasks))
-    whole["task_data"] = {_whole_task(task): path for task, path in local_data.items()}
+    whole["tasks"] = tuple(_whole_task(task) for task in config.tasks if task not in lost)
+    whole["task_data"] = {_whole_task(task): path for task, path in local_data.items() if task not in lost}
     whole["options"] = {name: _whole_files(given, plan.methods[name].sources()) for name, given in config.options.items()}
     config = replace(config, **whole)
-    return replace(plan, config=config, methods=runner.build_methods(config))
+    return replace(plan, config=config, methods=runner.build_methods(config), not_asked=lost)
 
 
 def _whole_task(name: str) -> str:
@@ -332,8 +343,10 @@ def _draw(what: str, draw: Callable[[Any, Path], str], runs: Path | list[Path], 
         console.say(f"No picture: {error}")
 
 
-def _end(summaries: list[dict[str, Any]]) -> None:
-    if any(summary["status"] == "failed" for summary in summaries):
+def _end(folder: Path, summaries: list[dict[str, Any]]) -> None:
+    from editbench.records import not_asked
+
+    if not_asked(folder) or any(summary["status"] == "failed" for summary in summaries):
         raise typer.Exit(1)
 
 

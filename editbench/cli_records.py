@@ -99,15 +99,17 @@ def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) ->
     from editbench.leaderboard import details
     from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, items, judge
     from editbench.leaderboard.rows import diagnostics, has, rivals, rows, setting
-    from editbench.records import jsonable
+    from editbench.records import heading, jsonable, not_asked
 
     ranked = rows(summaries)
     found = {summary["key"]: items(folder, summary) for summary in summaries}
     verdicts = {part: judge(rivals(ranked), found, part) for part in ("generation", RETENTION)}
+    lost = not_asked(folder)
     if as_json:
         scored = {name: [s for s in summaries if has(s, name)] for name in PROTOCOLS if name != "generation"}
         others = {name: rows(found, name) for name, found in scored.items() if found}
         whole = {"run": str(folder), "rows": ranked, "comparisons": verdicts, "protocols": others}
+        whole |= {"not_asked": lost} if lost else {}
         print(json.dumps(jsonable(whole), indent=2))
         return
     one = setting(summaries[0])
@@ -131,6 +133,8 @@ def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) ->
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
         for warning in row["warnings"]:
             console.say(f"{row['method']}: {warning}")
+    for task, why in lost.items():
+        console.say(f"{heading(task)}: not asked: {why}")
 
 
 def _print_texts(

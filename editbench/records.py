@@ -9,6 +9,7 @@
     RUN/cells/<key>/curve_{probes,samples}.parquet   rows of the points of a curve but the last, with their ``facts``
     RUN/cases.json                     the facts and their probes
     RUN/cells.json                     {method: key}: the cells that are the run's; others beside them are older or foreign
+    RUN/not_asked.json                 {task: why}: retention tasks that were asked for and could not be loaded, if any
 
 A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whole. JSON has no NaN: null stands for it.
 
@@ -83,6 +84,8 @@ COLUMNS = {
     "retention": ("task", "member", "doc_id", "prompt", "expected", "output", "score", "metric"),
 }
 """What a table must have to be one."""
+PARTS = {"status": str, "corpus": dict, "model": dict, "options": dict, "metrics": dict, "retention": dict, "seed": int}
+"""What a summary must have to be one."""
 
 
 class RunStore:
@@ -277,19 +280,21 @@ def read_table(path: str | Path, key: str, name: str) -> pandas.DataFrame:
     """Table ``name`` (``probes``, ``retention``) of a finished cell.
 
     Raises:
-        RecordError: it is missing or corrupt; names the file.
+        RecordError: it is missing, corrupt, or not the one that was written with the cell; names the file.
     """
     return _read_parquet(table_path(path, key, name)).to_pandas()
 
 
-def read_rows(path: str | Path, key: str, name: str) -> list[dict[str, Any]]:
+def read_rows(path: str | Path, key: str, name: str, altered: bool = False) -> list[dict[str, Any]]:
     """As ``read_table``, as the rows that were written; what a row lacks, and NaN, is ``None``.
 
+    ``altered``: also those of a table that was changed after it was written, for who says so.
+
     Raises:
-        RecordError: it is missing, corrupt, or without a column that table ``name`` has; names the file.
+        RecordError: it is missing, corrupt, another's, or without a column that table ``name`` has; names the file.
     """
     file = table_path(path, key, name)
-    table = _read_parquet(file)
+    table = _read_parquet(file, altered)
     lacking = [column for column in COLUMNS.get(name, ()) if table.num_rows and column not in table.column_names]
     if lacking:
         raise RecordError(f"{file} is no table of {name}: it has no column {lacking[0]!r}. Delete its folder and run again.")
@@ -305,18 +310,31 @@ def read_cases(path: str | Path) -> list[dict[str, Any]]:
     return _read_json(Path(path) / "cases.json", list)
 
 
-def _read_parquet(file: Path) -> pyarrow.Table:
+def not_asked(path: str | Path) -> dict[str, str]:
+    """The retention tasks that the run went on without, and why.
+
+    Raises:
+        RecordError: ``not_asked.json`` is corrupt.
+    """
+    file = Path(path) / "not_asked.json"
+    return _read_json(file) if file.exists() else {}
+
+
+def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
     import pyarrow
     import pyarrow.parquet
 
     with _in_plain_words(file):
         try:
-            with file.open("rb") as source:  # a name with a colon would be read as an address
-                return pyarrow.parquet.read_table(source)
+            data = file.read_bytes()
+            if not altered and (hashes := _read_json(file.with_name("summary.json")).get("tables")) is not None:
+                if hashlib.sha256(data).hexdigest() != hashes.get(file.stem):
+                    raise RecordError(f"{file} is corrupt: it is not the table that was written with the cell.{REDO}")
+            return pyarrow.parquet.read_table(pyarrow.BufferReader(data))
         except FileNotFoundError:
             raise RecordError(f"{file} does not exist.") from None
         except (pyarrow.ArrowInvalid, pyarrow.ArrowIOError) as error:
-            raise RecordError(f"{file} is corrupt: {error}. Delete its folder and run again to redo the cell.") from error
+            raise RecordError(f"{file} is corrupt: {error}.{REDO}") from error
 
 
 def table_path(path: str | Path, key: str, name: str) -> Path:
@@ -409,6 +427,7 @@ def heading(name: str) -> str:
     return Path(name).name if name.endswith((".yaml", ".yml")) else name
 
 
+REDO = " Delete its folder and run again to redo the cell."
 _ABSENT = object()
 
 
@@ -450,8 +469,7 @@ def alteration(summary: Mapping[str, Any]) -> str | None:
 
 
 def _read_summary(path: Path, altered: bool = False) -> dict[str, Any]:
-    hint = " Delete its folder and run again to redo the cell."
-    found = _read_json(path, hint=hint)
+    found = _read_json(path, hint=REDO)
     if found.get("schema") != SCHEMA:
         raise RecordError(
             f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Delete its folder and run again."
@@ -459,7 +477,9 @@ def _read_summary(path: Path, altered: bool = False) -> dict[str, Any]:
     if found.get("key") != path.parent.name or not isinstance(found.get("method"), str):
         raise RecordError(f"{path} is not the record of cell {path.parent.name}. Delete its folder and run again.")
     if not altered and (how := alteration(found)):
-        raise RecordError(f"{path} is corrupt: digest: {how}.{hint}")
+        raise RecordError(f"{path} is corrupt: digest: {how}.{REDO}")
+    if lacking := next((name for name, kind in PARTS.items() if not isinstance(found.get(name), kind)), None):
+        raise RecordError(f"{path} is no record of a cell: it has no {lacking!r}.{REDO}")
     return found
 
 

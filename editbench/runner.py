@@ -30,10 +30,10 @@ from editbench.api import check_subjects
 from editbench.cost import Meter
 from editbench.edit import Edit
 from editbench.errors import EditbenchError, MethodError, OptionError, PluginError, RecordError
-from editbench.models import PRECISIONS, LanguageModel, cache_dir
+from editbench.models import PRECISIONS, LanguageModel, cache_dir, load_model
 from editbench.own_text import own_texts
 from editbench.plugin import Method, askable, check_seed, slice_cases
-from editbench.records import RunStore, environment, read_cases, write_json_atomic
+from editbench.records import RunStore, environment, heading, read_cases, write_json_atomic
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
@@ -119,6 +119,8 @@ class Plan:
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
     """Records of the corpus that cannot be facts, and probes that cannot be asked, one reason each."""
+    not_asked: Mapping[str, str] = field(default_factory=dict)
+    """Retention tasks that were asked for, cannot be loaded and are not among those of ``config``; why."""
 
     @functools.cached_property
     def slice_hash(self) -> str:
@@ -187,7 +189,8 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
 
     Raises:
         EditbenchError: what no method could mend: the base cannot be scored (data of a task that cannot be had), a record
-            cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it.
+            cannot be written, the folder holds other facts or weights, a method spoiled the model for those after it and its
+            weights cannot be read again.
     """
     config = the_plan.config
     weights, template = model.fingerprint(), template_digest(model)
@@ -236,12 +239,24 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
         failed = found["status"] == "failed"
         on_cell(name, "failed" if failed else "done")
         summaries.append(store.read_summary(key))
-        if failed and model.fingerprint() != weights:
+        if failed and model.fingerprint() != weights and (why := _restored(model, weights, config)):
             raise MethodError(
-                f"{name} failed and left the model's weights changed, so nothing can be measured after it ({found['note']}). "
-                "Run again without it; finished methods are kept."
+                f"{name} failed and left the model's weights changed, so nothing can be measured after it ({found['note']}): "
+                f"{why} Run again without it; finished methods are kept."
             )
     return summaries
+
+
+def _restored(model: LanguageModel, weights: str, config: RunConfig) -> str:
+    """Reads the weights again from where they came from, into ``model``; why that failed, else nothing."""
+    try:
+        fresh = load_model(config.model, precision=model.precision, device=str(model.device), layout=config.layout)
+        with torch.no_grad():
+            for name, parameter in model.model.named_parameters():
+                parameter.copy_(fresh.weight(name))
+    except (EditbenchError, OSError, RuntimeError, ValueError) as error:
+        return f"they cannot be read again ({error})."
+    return "" if model.fingerprint() == weights else f"{config.model} has others by now."
 
 
 def _failed(error: Exception) -> dict[str, Any]:
@@ -433,7 +448,8 @@ class _Baseline:
         """The rows of the probes and of the retention tasks."""
         if not self.measured:
             self.model.check_head()  # two passes that would be counted as the work of whoever comes first
-            self._probes, self._retention = self._base_probes(), self._base_retention()
+            self._retention = self._base_retention()  # first: a task that cannot be asked is told before an hour of probes
+            self._probes = self._base_probes()
             self._whole = [row for group in self._groups(len(self.plan.cases)) for row in self._probes[_ids(group)]]
             if regimes.parse(self.plan.config.regime)[0] == "sequential":
                 texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
@@ -516,7 +532,7 @@ class _Baseline:
             nonlocal bar, shown
             if shown != (task, total):
                 bars.close()
-                bar, shown = bars.enter_context(progress.task(f"retention: {task}", total, "requests")), (task, total)
+                bar, shown = bars.enter_context(progress.task(f"retention: {heading(task)}", total, "requests")), (task, total)
             bar.advance()
             if done == total:
                 bars.close()
@@ -592,7 +608,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
         except (EditbenchError, OSError):
             if fresh and not any((path / "cells").glob("*/summary.json")):
                 with suppress(OSError):
-                    for name in ("cases.json", "cells.json", "run.json", ".lock"):
+                    for name in ("cases.json", "cells.json", "not_asked.json", "run.json", ".lock"):
                         (path / name).unlink(missing_ok=True)
                     (path / "cells").rmdir()
                     for folder in made:
@@ -610,11 +626,16 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def save_cases(path: Path, the_plan: Plan) -> None:
-    """Writes the slice's facts beside the run, so that every record can be traced to what was injected.
+    """Writes the slice's facts beside the run, so that every record can be traced to what was injected, and which tasks are
+    not asked.
 
     Raises:
         RecordError: those of other facts are there.
     """
+    if the_plan.not_asked:
+        write_json_atomic(path / "not_asked.json", the_plan.not_asked)
+    else:
+        (path / "not_asked.json").unlink(missing_ok=True)
     stored = None
     with suppress(RecordError):  # none, or a damaged one, is written anew: the cells hold the hash of theirs
         stored = digest(read_cases(path))[:16]

@@ -134,14 +134,14 @@ def ratio(
     return Interval(mean, max(0.0, mean - half), mean + half, n, k)
 
 
-def unbounded_mean(scores: Sequence[Any], clusters: Sequence[Any]) -> Interval:
+def unbounded_mean(scores: Sequence[Any], clusters: Sequence[Any], seeds: Sequence[Any] | None = None) -> Interval:
     """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval."""
-    (y_SK,), n = _grids([scores], clusters, None, shares=False)
-    mean, cases, _ = _moments(y_SK)
+    (y_SK,), n = _grids([scores], clusters, seeds, shares=False)
+    mean, cases, between = _moments(y_SK)
     k = y_SK.shape[1]
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
-    half = _t(k - 1) * math.sqrt(cases)
+    half = _t(k - 1) * math.sqrt(cases + between)
     return Interval(mean, mean - half, mean + half, n, k)
 
 

@@ -122,8 +122,7 @@ def tune(
     methods = {}
     for name in search.methods:
         tried = _tried(search, name, plan, model, weights, store, on_cell)
-        best = max(tried, key=lambda trial: trial["value"])
-        methods[name] = {"space": space_of(name), "trials": tried, "chosen": best if best["status"] != "failed" else None}
+        methods[name] = {"space": space_of(name), "trials": tried, "chosen": chosen(tried)}
     found = jsonable({
         "objective": f"maximise the mean of efficacy and generalization (protocol generation) subject to a mean retention "
                      f"ratio >= {search.retention}; below it the value is the ratio - {search.retention}, "
@@ -189,6 +188,12 @@ def judge(summary: Mapping[str, Any], least: float) -> dict[str, Any]:
     recall, retention = _mean([one.get("mean") for one in found]), number(mean_ratio(summary["retention"]).mean)
     value = recall if retention >= least else retention - least
     return {"recall": recall, "retention": retention, "feasible": retention >= least, "value": value, **what}
+
+
+def chosen(trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The trial of the highest value, the first of equals; ``None`` where all failed."""
+    best = max(trials, key=lambda trial: trial["value"])
+    return best if best["status"] != "failed" else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

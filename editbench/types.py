@@ -22,6 +22,24 @@ METRICS = {
     "in_context": "in_context",
 }
 """Metric -> the axis of the probes that it is the mean over."""
+KEPT = ("neighborhood", "distracted")
+"""Axes on which the base's own answer is the one to give."""
+MORE_METRICS = {
+    **{f"{name}_exact": (METRICS[name], "generation", "exact") for name in METRICS if METRICS[name] not in KEPT},
+    **{f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy") for name in METRICS if METRICS[name] not in KEPT},
+    "specificity_tokens_rome": ("neighborhood", "argmax", "token_accuracy"),
+    "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
+    "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
+    "target_leak": ("neighborhood", "generation", "target_leaked"),
+    "distracted": ("distracted", "generation", "generation"),
+    "distracted_accuracy": ("distracted", "generation", "contains"),
+    "distracted_leak": ("distracted", "generation", "target_leaked"),
+    "denial": ("denial", "generation", "generation"),
+    "reversion": ("reversion", "generation", "generation"),
+    "fluency": ("fluency", "generation", "generation"),
+    "consistency": ("fluency", "generation", "consistency"),
+}
+"""Metrics of one protocol: their axis, the protocol, and the column of the rows that each is the mean of."""
 FORMS = ("cloze", "question")
 
 

@@ -1,13 +1,17 @@
 """Whether a stored run says the truth: its numbers computed again from its rows, and some of its cells from nothing.
 
-From the rows: the scores of the probes by their texts and log-probabilities (what a tokenizer or a task's own code scored is
-taken as it stands); every metric and every retention score with its interval, also at the points of a curve, at most ``CLOSE``
-apart; that each row quotes the base's record as it is; the digests of tables and summaries; the key of each cell, which is the
-hash of its options and conditions; the tables of ``README.md``. From nothing: a cell drawn at
-random is injected and asked again in a folder and a cache of its own, and each of its rows must come out the same: texts and
-scores equal, log-probabilities at most ``ROUNDING`` apart, since another number of threads adds in another order. Seconds,
-memory and diagnostics are measurements that nothing recomputes, and a judge is not asked again: its verdicts drift, and each
-has its price.
+From the rows: the scores of the probes by their texts, tokens and log-probabilities; those of the retention samples by their
+outputs, where a task's data are at hand and the output is all that it grades (how many are taken as they stand, and why, is
+said); every metric and every retention score with its interval, also at the points of a curve, at most ``CLOSE`` apart; that
+each row quotes the base's record as it is; the digests of tables and summaries; the key of each cell, which is the hash of its
+options and conditions; the trials of ``tuned.json`` and what was chosen of them; the tables of ``README.md`` and what
+differences they could detect.
+
+From nothing: a cell drawn at random is injected and asked again in a folder and a cache of its own, and each of its rows must
+come out the same, those of a curve's points and the trajectory of a sequence included: texts, tokens and scores equal,
+log-probabilities (and vital signs, or their share) at most ``ROUNDING`` apart, since another number of threads adds in another
+order. Seconds, memory and diagnostics are measurements that nothing recomputes, and a judge is not asked again: its verdicts
+drift, and each has its price.
 """
 
 from __future__ import annotations
@@ -25,28 +29,32 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from editbench import registry, runner
+from editbench import registry, runner, tune
 from editbench.errors import DataError, OptionError, RecordError
 from editbench.records import (
+    COLUMNS,
     RunStore,
     alteration,
+    heading,
     jsonable,
     load_run,
     read_cases,
     read_rows,
     strangers,
-    summary_path,
     table_path,
 )
-from editbench.regimes import Point
+from editbench.regimes import Point, Rows
 from editbench.types import Case, digest
 
 CLOSE = 1e-12
 ROUNDING = 1e-2
-PLACE = {"probes": ("case", "probe"), "retention": ("task", "member", "doc_id")}
+PLACE = {
+    "probes": ("case", "probe"),
+    "retention": ("task", "member", "doc_id"),
+    "curve_probes": ("facts", "case", "probe"),
+    "curve_samples": ("facts", "task", "member", "doc_id"),
+}
 """The tables that numbers rest on, and the columns that tell which item a row is of."""
-PARTS = {"status": str, "corpus": dict, "model": dict, "options": dict, "metrics": dict, "retention": dict, "seed": int}
-"""What a summary must have to be checked."""
 
 
 @dataclass
@@ -63,6 +71,8 @@ class Report:
     """Keys of the cells that were computed anew."""
     rows: int = 0
     """Rows of these that were compared."""
+    taken: dict[str, int] = field(default_factory=dict)
+    """Task, and why the scores of so many of its samples were taken as they stand."""
 
     def differ(self, cell: str, what: str, stored: Any, found: Any) -> None:
         self.differences.append({"cell": cell, "what": what, "stored": stored, "found": found})
@@ -70,6 +80,8 @@ class Report:
     def words(self) -> Iterator[str]:
         """What the terminal says."""
         yield from self.notes
+        for task, count in self.taken.items():
+            yield f"{count} scores of samples are taken as they stand, {task}."
         yield f"{self.numbers} numbers of {self.cells} cells recomputed from their rows."
         if self.rerun:
             yield f"{self.rows} rows of {', '.join(self.rerun)} computed anew and compared."
@@ -98,9 +110,6 @@ def verify(
         raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
     config, summaries = load_run(run, altered=True)
     report = Report(cells=len(summaries))
-    for summary in summaries:
-        if lacking := next((name for name, kind in PARTS.items() if not isinstance(summary.get(name), kind)), None):
-            raise RecordError(f"{summary_path(run, summary['key'])} is no record of a cell: it has no {lacking!r}.")
     base = next((s for s in summaries if s["method"] == "base" and s["status"] != "failed"), None)
     if missing := [name for name in config.get("methods", ()) if name not in {s["method"] for s in summaries}]:
         report.notes.append(f"{', '.join(missing)}: no record; the run was not finished, or it was taken away.")
@@ -116,9 +125,10 @@ def verify(
             _check_digests(run, summary, report)
             _check_key(summary, config, report)
             if summary["status"] != "failed":
-                _check_numbers(run, summary, base, cases, report)
+                _check_numbers(run, summary, config, base, cases, report)
         except RecordError as error:
             report.differ(summary["key"], str(error), None, None)
+    _check_tuned(run, summaries, report)
     if not report.differences:
         _check_page(run, page, summaries, report)
     done = [summary for summary in summaries if summary["status"] != "failed"]
@@ -182,13 +192,34 @@ def _check_key(summary: Mapping[str, Any], config: Mapping[str, Any], report: Re
         report.differ(summary["key"], "tuned: not what run.json says", summary.get("tuning"), tuned)
 
 
+def _check_tuned(run: Path, summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
+    """The trials of ``tuned.json``, where there is one, are worth what their cells say, and of each method the best is the
+    chosen one."""
+    if not (run / "tuned.json").exists():
+        return
+    record, cells = tune.Tuned.read(run).record, {summary["method"]: summary for summary in summaries}
+    for method, stored in record["methods"].items():
+        found = []
+        for trial in stored["trials"]:
+            cell = cells.get(f"{method}@trial{trial['trial']}")
+            if cell is None:
+                report.differ(run.name, f"tuned.json: {method}@trial{trial['trial']} has no record", trial["key"], None)
+                return
+            options = {name: cell["options"].get(name) for name in trial["options"]}
+            found.append({**trial, "key": cell["key"], "options": options, **tune.judge(cell, record["retention"])})
+        for what, there, now in (("trials", stored["trials"], found), ("chosen", [stored["chosen"]], [tune.chosen(found)])):
+            for one, other in zip(there, jsonable(now), strict=True):
+                report.numbers += _compare(run.name, f"tuned.json, {method}, {what}", one, other, report)
+
+
 def _check_page(run: Path, page: Callable[[Path], str], summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
-    """The tables of ``README.md`` are those of the records; of cells by other code that is only noted: so may the page be."""
+    """The tables of ``README.md`` and the lines of what they could detect are those of the records; of cells by other code that
+    is only noted: so may the page be."""
     file = run / "README.md"
     if not file.is_file():
         return
     texts = (file.read_text(encoding="utf-8", errors="replace"), page(run))
-    stored, found = ([line for line in text.splitlines() if line.startswith("|")] for text in texts)
+    stored, found = ([line for line in text.splitlines() if line.startswith(("|", "Detectable "))] for text in texts)
     if stored == found:
         return
     odd = next((one, other) for one, other in zip_longest(stored, found) if one != other)
@@ -199,14 +230,19 @@ def _check_page(run: Path, page: Callable[[Path], str], summaries: Sequence[Mapp
 
 
 def _check_numbers(
-    run: Path, summary: Mapping[str, Any], base: Mapping[str, Any] | None, cases: Sequence[Case] | None, report: Report
+    run: Path,
+    summary: Mapping[str, Any],
+    config: Mapping[str, Any],
+    base: Mapping[str, Any] | None,
+    cases: Sequence[Case] | None,
+    report: Report,
 ) -> None:
     """The numbers of a cell are those of its rows, the scores of its rows those of their texts, and the base is quoted; without
     ``cases`` only what can be told without them."""
     key = summary["key"]
-    rows = {name: read_rows(run, key, name) for name in PLACE}
+    rows = {name: _rows(run, summary, name) for name in PLACE}
     before = [{**row, "score": row.get("base_score", row["score"])} for row in rows["retention"]]
-    points = _points(run, summary, rows)
+    points = _points(summary, rows)
     try:
         found = {
             "metrics": registry.get("eval", "metrics")(rows["probes"]),
@@ -216,20 +252,29 @@ def _check_numbers(
             for asked in (*(point.probes for point in points[:-1]), rows["probes"]):
                 _check_scores(key, asked, cases, report)
             found["curve"] = {f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, before)}
-    except (KeyError, TypeError, ValueError) as error:
+        _check_samples(summary, config, [*rows["curve_samples"], *rows["retention"]], report)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise RecordError(f"The rows of {key} cannot be scored ({type(error).__name__}: {error}).") from error
     for name, numbers in found.items():
         stored = summary.get(name) or {}
         stored = {f"{at['facts']} facts": at for at in stored} if name == "curve" else stored
         report.numbers += _compare(key, name, stored, jsonable(numbers), report)
-    if base is None:
-        return
-    for name, quoted in (("probes", "text"), ("retention", "score")):
-        said = {_place(row, name): row[quoted] for row in read_rows(run, base["key"], name)}
-        for row in rows[name]:
-            there = row.get(f"base_{quoted}", row[quoted])
-            if (really := said.get(_place(row, name))) != there and key != base["key"]:
-                report.differ(key, f"{name}, {_words(row, name)}: base_{quoted} is not that of {base['key']}", there, really)
+    if base is not None:
+        for name, quoting in rows.items():
+            _check_quotes(key, name, quoting, base["key"], _rows(run, base, name), report)
+
+
+def _check_quotes(key: str, name: str, rows: Rows, base: str, said: Rows, report: Report) -> None:
+    """Each ``base_COLUMN`` is the COLUMN of the base's row; one difference a column, its first row named."""
+    there = {_place(row, name): row for row in said}
+    quoted = [column for column in (rows[0] if rows else ()) if column.startswith("base_")]
+    for column in quoted:
+        really = [there.get(_place(row, name), {}).get(column.removeprefix("base_")) for row in rows]
+        odd = [(row, value) for row, value in zip(rows, really, strict=True) if row[column] != value]
+        if odd:
+            row, value = odd[0]
+            where = f"in {len(odd)} of {len(rows)} rows, the first {_words(row, name)}"
+            report.differ(key, f"{name}: {column} is not that of {base} {where}", row[column], value)
 
 
 def _check_scores(key: str, rows: Sequence[Mapping[str, Any]], cases: Sequence[Case], report: Report) -> None:
@@ -244,25 +289,45 @@ def _check_scores(key: str, rows: Sequence[Mapping[str, Any]], cases: Sequence[C
             report.differ(key, f"probes, {column}: not what the text gives in {where}", row[column], score)
 
 
-def _points(run: Path, summary: Mapping[str, Any], rows: Mapping[str, list[dict[str, Any]]]) -> list[Point]:
-    """The points of ``summary["curve"]`` with the rows of each; the last point's are ``rows``."""
+def _check_samples(summary: Mapping[str, Any], config: Mapping[str, Any], rows: Rows, report: Report) -> None:
+    """The scores of retention samples are those of their outputs; one difference a task, its first sample named."""
+    for task in dict.fromkeys(row["task"] for row in rows):
+        asked = [row for row in rows if row["task"] == task]
+        data = (config.get("task_data") or {}).get(task)
+        digest_then = (summary.get("tasks") or {}).get(task)
+        again, why = registry.get("eval", "rescore-samples")(task, asked, Path(data) if data else None, digest_then)
+        if untold := again.count(None):
+            what = f"{heading(task)}: {why.rstrip('.')}"
+            report.taken[what] = report.taken.get(what, 0) + untold
+        odd = [(row, score) for row, score in zip(asked, again, strict=True) if score not in (None, row["score"])]
+        if odd:
+            row, score = odd[0]
+            where = f"{len(odd)} of {len(asked)} samples, the first {_words(row, 'retention')}"
+            report.differ(summary["key"], f"retention, score: not what the output gives in {where}", row["score"], score)
+
+
+def _rows(run: Path, summary: Mapping[str, Any], name: str) -> Rows:
+    """The rows of table ``name``; of a curve none where the cell has no such table."""
+    known = name in COLUMNS or name in summary.get("tables", {})
+    return read_rows(run, summary["key"], name, altered=True) if known else []
+
+
+def _points(summary: Mapping[str, Any], rows: Mapping[str, Rows]) -> list[Point]:
+    """The points of ``summary["curve"]`` with the rows of each."""
     counts = [at["facts"] for at in summary.get("curve") or ()]
-    kept = {
-        kind: read_rows(run, summary["key"], f"curve_{kind}") if f"curve_{kind}" in summary.get("tables", {}) else []
-        for kind in ("probes", "samples")
-    }
-    points = [
-        Point(count, *([row for row in asked if row["facts"] == count] for asked in kept.values())) for count in counts[:-1]
-    ]
+    earlier = [rows["curve_probes"], rows["curve_samples"]]
+    points = [Point(count, *([row for row in asked if row["facts"] == count] for asked in earlier)) for count in counts[:-1]]
     return points + [Point(count, rows["probes"], rows["retention"]) for count in counts[-1:]]
 
 
-def _compare(key: str, what: str, stored: Any, found: Any, report: Report) -> int:
+def _compare(
+    key: str, what: str, stored: Any, found: Any, report: Report, same: Callable[[Any, Any], bool] | None = None
+) -> int:
     """Compares two trees of numbers and texts; returns how many numbers were there."""
     if isinstance(stored, Mapping) and isinstance(found, Mapping):
         names = dict.fromkeys((*stored, *found))
-        return sum(_compare(key, f"{what}.{name}", stored.get(name), found.get(name), report) for name in names)
-    if not _same(stored, found):
+        return sum(_compare(key, f"{what}.{name}", stored.get(name), found.get(name), report, same) for name in names)
+    if not (same or _same)(stored, found):
         report.differ(key, what, stored, found)
     return int(isinstance(stored, float | int))
 
@@ -274,6 +339,11 @@ def _same(one: Any, other: Any, close: float = CLOSE) -> bool:
         texts = [re.fullmatch(r"(.*log-probability )(-?[0-9.]+)", text) for text in (one, other)]  # of eval/retention.py
         return all(texts) and texts[0][1] == texts[1][1] and _same(float(texts[0][2]), float(texts[1][2]), ROUNDING)
     return one == other
+
+
+def _near(one: Any, other: Any) -> bool:
+    """As ``_same``, of ratios of any size."""
+    return one == other or (None not in (one, other) and math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING))
 
 
 def _rerun(
@@ -326,7 +396,9 @@ def _compare_rows(run: Path, summary: Mapping[str, Any], other: Path, again: Map
         report.differ(key, "status", summary["status"], f"{again['status']}: {again['note']}")
     else:
         for name in PLACE:
-            report.rows += _compare_table(key, name, read_rows(run, key, name), read_rows(other, again["key"], name), report)
+            report.rows += _compare_table(key, name, _rows(run, summary, name), _rows(other, again, name), report)
+        signs, anew = ({str(at["facts"]): at for at in one.get("trajectory") or ()} for one in (summary, again))
+        _compare(key, "trajectory", signs, anew, report, _near)
     if len(report.differences) > before:
         there, here = summary.get("environment") or {}, again["environment"]
         changed = [name for name in here if there.get(name) != here[name]]

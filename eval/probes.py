@@ -35,7 +35,7 @@ from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.matching import contains, exact, same_answer, yes_or_no
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.stats import clustered_mean, unbounded_mean
-from editbench.types import METRICS, Case, Fact, Probe, digest
+from editbench.types import KEPT, METRICS, MORE_METRICS, Case, Fact, Probe, digest
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
 TALK_TOKENS = 16
@@ -44,24 +44,6 @@ TALK_SHARE = 3
 FREE_TOKENS = 90
 """Length of a free text; ROME's has 100 with its prompt."""
 PROTOCOLS = ("generation", "argmax", "likelihood")
-KEPT = ("neighborhood", "distracted")
-"""Axes on which the base's own answer is the one to give."""
-MORE_METRICS = {
-    **{f"{name}_exact": (METRICS[name], "generation", "exact") for name in METRICS if METRICS[name] not in KEPT},
-    **{f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy") for name in METRICS if METRICS[name] not in KEPT},
-    "specificity_tokens_rome": ("neighborhood", "argmax", "token_accuracy"),
-    "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
-    "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
-    "target_leak": ("neighborhood", "generation", "target_leaked"),
-    "distracted": ("distracted", "generation", "generation"),
-    "distracted_accuracy": ("distracted", "generation", "contains"),
-    "distracted_leak": ("distracted", "generation", "target_leaked"),
-    "denial": ("denial", "generation", "generation"),
-    "reversion": ("reversion", "generation", "generation"),
-    "fluency": ("fluency", "generation", "generation"),
-    "consistency": ("fluency", "generation", "consistency"),
-}
-"""Metrics of one protocol: their axis, the protocol, and the column of the rows that each is the mean of."""
 
 
 def ask(
@@ -109,7 +91,9 @@ def _row(
         "target_leaked": probe.axis in KEPT and contains(text, case.fact.answers),
         "answer_logprob": math.nan,
         "distractor_logprob": math.nan,
+        "target_ids": [],
         "argmax_ids": [],
+        "base_argmax_ids": [],
         "token_accuracy": math.nan,
         "token_agreement": math.nan,
         "consistency": math.nan,
@@ -128,7 +112,7 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
     rows = []
     for (case, index, probe), text, found in zip(asked, texts, forced, strict=True):
         base_best = before[case.fact.id, index]["argmax_ids"] if before else found.best
-        right, same = _share(found.best, found.target), _share(found.best, base_best)
+        right, same = share(found.best, found.target), share(found.best, base_best)
         rows.append(
             _row(
                 case, index, probe, text, before,
@@ -136,7 +120,9 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
                 likelihood=found.likelihood,
                 answer_logprob=found.answer,
                 distractor_logprob=found.distractor,
+                target_ids=found.target,
                 argmax_ids=found.best,
+                base_argmax_ids=base_best,
                 token_accuracy=right,
                 token_agreement=same,
             )
@@ -144,7 +130,8 @@ def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[
     return rows
 
 
-def _share(ids: Sequence[int], wanted: Sequence[int]) -> float:
+def share(ids: Sequence[int], wanted: Sequence[int]) -> float:
+    """Share of the places at which both have the same token."""
     return sum(a == b for a, b in zip(ids, wanted, strict=True)) / len(wanted)
 
 
@@ -220,7 +207,7 @@ def _distract(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, 
 # --- free texts -----------------------------------------------------------------------------------------------
 
 
-def _openings(cases: Sequence[Case]) -> list[tuple[Case, int, Probe]]:
+def openings(cases: Sequence[Case]) -> list[tuple[Case, int, Probe]]:
     """The first fluency probe of each case, with its place."""
     found = []
     for case in cases:
@@ -232,7 +219,7 @@ def _continue_texts(
     model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any], every: Sequence[Case]
 ) -> list[dict[str, Any]]:
     """Free texts, continued as ROME does: sampled from the five most probable tokens, past EOS."""
-    asked = _openings(cases)
+    asked = openings(cases)
     if not asked:
         return []
     try:
@@ -246,7 +233,7 @@ def _continue_texts(
     agreement = consistency(
         [f"{probe.prompt} {text}" for (_, _, probe), text in zip(asked, texts, strict=True)],
         [probe.references for _, _, probe in asked],
-        [text for _, _, probe in _openings(every) for text in probe.references],
+        [text for _, _, probe in openings(every) for text in probe.references],
     )
     return [
         _row(case, index, probe, text, before, ngram_entropy(f"{probe.prompt} {text}"), consistency=close)

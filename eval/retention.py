@@ -14,16 +14,17 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from editbench.errors import DataError, OptionError, UnknownNameError
+from editbench.errors import DataError, EditbenchError, OptionError, UnknownNameError
 from editbench.eval import standard_tasks
 from editbench.eval.standard_tasks import PACK
+from editbench.eval.task_rows import first_line
 
 LOGGERS = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "httpx", "fsspec", "filelock")
 FILTERS = {"gsm8k": "flexible-extract"}
@@ -60,7 +61,7 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
 
     Raises:
         UnknownNameError: a name that neither the pack nor lm-eval has.
-        DataError: a task file that cannot be read; a file in ``task_data`` that is not there, or is for a task not asked for.
+        DataError: a task file that is not there; a file in ``task_data`` for a task not asked for, or for one of the pack.
     """
     pack = task_names()
     names: list[str] = []
@@ -69,21 +70,40 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
     names = list(dict.fromkeys(names))
     for name in names:
         if standard_tasks.is_path(name):
-            standard_tasks.yaml_files(Path(name))
+            if not Path(name).is_file():
+                raise DataError(f"Task file {name}: there is no such file.")
         elif name not in pack and name not in standard_tasks.GROUPS and standard_tasks.find(name) is None:
             # A slip in a bundled name is told at once; lm-eval's index takes ten seconds to read.
             others = [] if difflib.get_close_matches(name, pack, cutoff=0.8) else standard_tasks.all_names()
             if name not in others:
                 close = difflib.get_close_matches(name, others, n=5, cutoff=0.6)
                 raise UnknownNameError("task", name, [*pack, *close], "Task names of lm-eval and PATH.yaml work, too.")
-    for name, path in (task_data or {}).items():
+    for name in task_data or {}:
         if name not in names:
             raise DataError(f"--task-data is given for {name!r}, which is not among the tasks: {', '.join(names) or 'none'}.")
         if name in pack:
             raise DataError(f"--task-data is given for {name!r}, which brings its own data.")
-        if not Path(path).exists():
-            raise DataError(f"--task-data {name}={path}: there is no such file.")
     return names
+
+
+def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str, str]:
+    """Those of ``names`` that cannot be asked, and why: data or a grader that is not there, a mistake in a task file."""
+    found: dict[str, str] = {}
+    with quiet() if names else nullcontext():
+        for name in names:
+            try:
+                if standard_tasks.is_path(name):
+                    standard_tasks.yaml_files(Path(name))
+                data = task_data.get(name)
+                if data is not None and not data.exists():
+                    raise DataError(f"--task-data {name}={data}: there is no such file.")
+                with standard_tasks.in_plain_words(name):
+                    load(name, data)
+            except EditbenchError as error:
+                found[name] = str(error)
+            except ImportError as error:
+                found[name] = f"Task {name!r} needs a package that is not installed ({first_line(error)})."
+    return found
 
 
 def data_digest(task: str, data: Path | None = None) -> str | None:
@@ -134,14 +154,14 @@ def evaluate(
     """
     if not tasks:
         return {}
-    with _quiet(), _as_found(model, tokenizer):
+    with quiet(), _as_found(model, tokenizer):
         lm = _wrap(model, tokenizer, batch_size, context, changed_only)
         found = {}
         for name in tasks:
             _seed(seed)
             samples: list[Sample] = []
             with standard_tasks.in_plain_words(name):
-                for member, task in _load(name, (task_data or {}).get(name)).items():
+                for member, task in load(name, (task_data or {}).get(name)).items():
                     lm.begin(name, bool((task.config.metadata or {}).get("chat")), progress)
                     with suppress(_Unchanged):
                         samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
@@ -161,7 +181,7 @@ def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
     return sorted(ids[:limit])
 
 
-def _load(name: str, data: Path | None) -> dict[str, Any]:
+def load(name: str, data: Path | None) -> dict[str, Any]:
     """lm-eval's task objects of ``name`` (several for a group), their data read."""
     if name in task_names():
         from lm_eval.tasks import TaskManager
@@ -215,6 +235,8 @@ def _metric(name: str, task: Any, rows: list[dict[str, Any]]) -> str:
 
 def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
     """Prompt, output and expected text of a logged sample."""
+    import numpy
+
     arguments, answers, target = row["arguments"], [r[0] for r in row["resps"]], row["target"]
     prompt = arguments[0][0]
     if kind == "generate_until":
@@ -226,7 +248,7 @@ def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
     # Some tasks (winogrande) vary the prompt and keep the continuation: then the prompt is the choice.
     choices = [a[1].strip() for a in arguments] if len({a[0] for a in arguments}) == 1 else [a[0] for a in arguments]
     expected = choices[target] if isinstance(target, int) and 0 <= target < len(choices) else str(target)
-    return prompt, choices[likelihoods.index(max(likelihoods))], expected
+    return prompt, choices[int(numpy.argmax(likelihoods))], expected  # as lm-eval scores it, NaN included
 
 
 class _Unchanged(Exception):
@@ -323,7 +345,7 @@ def _as_found(model: Any, tokenizer: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars, no warnings and no log lines below ERROR from the libraries, within the block only."""
     import datasets
     import lm_eval.api.task

@@ -18,7 +18,7 @@ import pandas
 
 from editbench.records import read_table, summary_path
 from editbench.stats import detectable, holm, paired_delta, paired_p
-from editbench.types import METRICS
+from editbench.types import METRICS, MORE_METRICS
 
 PROTOCOLS = {
     "generation": "does the model write it?",
@@ -83,6 +83,11 @@ def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
                 if protocol in chosen:
                     named = {"case": chosen["case"], "item": chosen["probe"], "score": chosen[protocol]}
                     found.append(pandas.DataFrame(named).assign(protocol=protocol, column=column, kind=chosen.get("kind")))
+        for name, (axis, protocol, column) in MORE_METRICS.items():
+            chosen = probes[probes["axis"] == axis]
+            if column in chosen and len(chosen):
+                named = {"case": chosen["case"], "item": chosen["probe"], "score": chosen[column].astype(float)}
+                found.append(pandas.DataFrame(named).assign(protocol=protocol, column=name))
     if "retention" in needed:
         kept = read_table(path, summary["key"], "retention")
         documents = kept["member"] + " " + kept["doc_id"].astype(str)
@@ -93,7 +98,8 @@ def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
 
 
 def judge(rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataFrame | None], protocol: str) -> Verdicts:
-    """Compares all pairs of ``rivals``, rows of one table, under ``protocol`` or in ``RETENTION``."""
+    """Compares all pairs of ``rivals``, rows of one table, under ``protocol`` in the metrics of all protocols, or in
+    ``RETENTION``."""
     measured = [r for r in rivals if (r["retention"] if protocol == RETENTION else r["score_of"])]
     if len(measured) < 2:
         return Verdicts()
@@ -102,6 +108,7 @@ def judge(rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataF
     for row in measured:
         if (table := tables.get(row["key"])) is not None:
             chosen = table[(table["protocol"] == protocol) & table["score"].notna()]
+            chosen = chosen if protocol == RETENTION else chosen[chosen["column"].isin(METRICS)]
             scores[row["key"]] = chosen.set_index(["column", "seed", "case", "item"])["score"]
     pairs = []
     for one, other in combinations(scores, 2):

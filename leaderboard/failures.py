@@ -15,7 +15,7 @@ from typing import Any
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS
 from editbench.leaderboard.rows import BASE, row, setting
-from editbench.records import load_run, read_cases, read_rows, visible
+from editbench.records import heading, load_run, read_cases, read_rows, visible
 
 TEMPLATE = "failures.html.j2"
 WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}
@@ -56,7 +56,7 @@ def differences(run: Path, one: str, other: str) -> list[dict[str, Any]]:
             if a[score] != (b := tables[1][key])[score] and WORST.get(key[0], 0.0) is not None:
                 found.append(
                     {
-                        "what": key[0],
+                        "what": heading(key[0]),
                         "item": str(key[1]),
                         "prompt": a["prompt"],
                         "expected": a["answers"][0] if name == "probes" else a["expected"],
@@ -110,6 +110,7 @@ def page(run: Path) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     return environment.get_template(TEMPLATE).render(
+        heading=heading,
         where=setting(summaries[0]),
         methods=[_story(run, cell, facts) for cell in summaries if cell["method"] != BASE],
         made={key: value for key, value in (summaries[0].get("environment") or {}).items() if not isinstance(value, dict)},

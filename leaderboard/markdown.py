@@ -26,12 +26,13 @@ from editbench.leaderboard.rows import (
     diagnostics,
     family,
     has,
+    look_up,
     more,
     rivals,
     rows,
     setting,
 )
-from editbench.records import heading, load_run, summary_path
+from editbench.records import heading, load_run, not_asked, summary_path
 from editbench.stats import cells_text
 from editbench.types import digest
 
@@ -69,9 +70,14 @@ ABOUT_MORE = {
 Links = dict[str, list[tuple[Any, str]]]
 """Key of a row -> the seed and the link of each of its records."""
 UNTUNED = "† not tuned: its hyper-parameters were not searched for on the dev slice."
+INFEASIBLE = "§ tuned, and no trial kept the retention that was wanted: the nearest one was chosen."
+SEARCH = {"budget": "trials", "retention": "least retention", "n": "dev facts", "tasks": "tasks"}
+"""What searches must share to be equal, and what it is called."""
 PARTIAL = "‡ the score leaves out what was not measured."
 MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
 """Fields of a record's environment that seconds and memory hang on; what an older record lacks is not held against it."""
+SOFTWARE = {"code": ("code",), "torch": ("packages", "torch"), "lm\\_eval": ("packages", "lm_eval")}
+"""What may move a number a little, and where a record's environment keeps it."""
 OTHERS = "The cells come from different machines, devices or numbers of threads: seconds and memory cannot be compared."
 
 
@@ -80,8 +86,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
 
     Cells that differ by their seed only make one row. Of cells that differ by what was measured beside the scores only
     (diagnostics, points of a curve, repeated injections) the fullest stands, and the page names the others. Cells of different
-    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data or retention limits get separate tables.
-    ``command`` is quoted as the way to make the page again.
+    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data, retention limits or versions of the scoring
+    get separate tables. ``command`` is quoted as the way to make the page again.
 
     Raises:
         RecordError: no run, a path that is no readable run, or cells of one table that cannot be compared.
@@ -93,17 +99,19 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     tables: dict[str, pandas.DataFrame | None] = {}
     for path in map(Path, run_paths):
         config, summaries = load_run(path)
+        lost = not_asked(path)
         for summary in summaries:
             key = summary["key"]
             if key in cells and cells[key]["summary"].get("status") != "failed":
                 continue  # A key is the hash of a cell's inputs: another run holds the same cell.
             run = {"limit": config.get("limit"), "tasks": _tasks(summaries, summary)}
-            cells[key] = {"summary": summary, "run": run, "data": config.get("data")}
+            cells[key] = {"summary": summary, "run": run, "data": config.get("data"), "not asked": lost}
             links[key] = [(summary["seed"], _link(summary_path(path, key), output))]
             tables[key] = items(path, summary)
     sections: dict[str, list[dict[str, Any]]] = {}
     headers: dict[str, dict[str, Any]] = {}
     apart: dict[str, list[str]] = {}
+    without: dict[str, dict[str, str]] = {}
     for group, again in _by_seed(cells.values()):
         summary = group[0]["summary"]
         if len(group) > 1:
@@ -115,13 +123,14 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         headers[name] = where
         sections.setdefault(name, []).append(summary)
         apart.setdefault(name, []).extend(cell["summary"]["key"] for cell in again)
+        without.setdefault(name, {}).update(task for cell in group for task in cell["not asked"].items())
     parts = ["# Leaderboard"]
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
     definitions = DEFINITIONS
     for name, summaries in sections.items():
-        parts += _section(headers[name], summaries, links, tables, apart[name])
+        parts += _section(headers[name], summaries, links, tables, apart[name], without[name])
     if any(axis in (s.get("metrics") or {}) for summaries in sections.values() for s in summaries for axis in MORE_AXES):
         definitions += MORE_DEFINITIONS
     if any(isinstance(where["seed"], list) for where in headers.values()):
@@ -172,6 +181,7 @@ def _section(
     links: Links,
     tables: Mapping[str, pandas.DataFrame | None],
     again: Sequence[str],
+    lost: Mapping[str, str],
 ) -> list[str]:
     scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
@@ -189,6 +199,7 @@ def _section(
     if again:
         left = ", ".join(f"[{escape(key)}]({links[key][0][1]})" for key in again)
         notes.append(f"Left out, since a row's cell was measured again with less or nothing more beside its scores: {left}.")
+    notes += [f"{escape(heading(task))} was asked for and could not be: {escape(why)}" for task, why in lost.items()]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
     if told := [f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]]:
@@ -248,6 +259,7 @@ def _conditions(where: Mapping[str, Any], protocol: str, ranked: Sequence[Mappin
         f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
         *([f"chat template {escape(where['chat template'][:12])}"] if where["chat template"] else []),
         *([f"task data {digest(where['task data'])[:12]}"] if where["task data"] else []),
+        *([f"scoring version {escape(where['scoring version'])}"] if where["scoring version"] else []),
     ]
     return " · ".join(facts)
 
@@ -337,6 +349,16 @@ def _more(
 
 def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
     notes = [UNTUNED] if any(map(_untuned, ranked)) else []
+    notes += [INFEASIBLE] if any(map(_infeasible, ranked)) else []
+    for part, words in SEARCH.items():
+        searches: dict[str, list[str]] = {}
+        for one in (r for r in ranked if r["tuning"]):
+            found = one["tuning"].get(part)
+            text = ", ".join(map(heading, found)) if isinstance(found, list) else str(found)
+            searches.setdefault(text, []).append(one["label"])
+        if len(searches) > 1:
+            told = "; ".join(f"{text} ({', '.join(labels)})" for text, labels in searches.items())
+            notes.append(f"The searches were not equal: {words} {escape(told)}.")
     notes += [PARTIAL] if any(map(_partial, ranked)) else []
     notes += [
         f"{escape(r['label'])}: {escape(r['status'].replace('_', ' '))}" + (f". {escape(r['note'])}" if r["note"] else ".")
@@ -351,6 +373,9 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
     machines = [one for s in summaries for one in s.get("environments") or [s.get("environment") or {}]]
     if any(len({one.get(field) for one in machines} - {None}) > 1 for field in MACHINE):
         notes.append(OTHERS)
+    made = {name: sorted({str(found) for one in machines if (found := look_up(one, path))}) for name, path in SOFTWARE.items()}
+    if several := [f"{name} {escape(', '.join(found))}" for name, found in made.items() if len(found) > 1]:
+        notes.append(f"The cells are not of one making, which can move a number a little: {'; '.join(several)}.")
     return notes
 
 
@@ -382,11 +407,15 @@ def _method(one: Mapping[str, Any], links: Links) -> str:
     if more:
         seeds = ", ".join(f"[{escape(seed)}]({place})" for seed, place in links[one["key"]])
         name = f"{escape(one['label'])} (seeds {seeds})"
-    return f"{name}{status}{' †' if _untuned(one) else ''}"
+    return f"{name}{status}{' †' if _untuned(one) else ' §' if _infeasible(one) else ''}"
 
 
 def _untuned(one: Mapping[str, Any]) -> bool:
     return not one["tuned"] and family(one["method"]) not in BASELINES
+
+
+def _infeasible(one: Mapping[str, Any]) -> bool:
+    return one["tuning"].get("feasible") is False
 
 
 def _partial(one: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import pandas
 
 from editbench.leaderboard.comparisons import RETENTION
 from editbench.leaderboard.rows import warnings
-from editbench.stats import clustered_mean, retained
+from editbench.stats import clustered_mean, retained, unbounded_mean
 
 
 def without_seed(options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -37,6 +37,7 @@ def pooled(
         "key": "+".join(s["key"] for s in summaries),
         "options": without_seed(first.get("options")),
         "tuned": all(s.get("tuned") for s in summaries),
+        "tuning": min((s.get("tuning") or {} for s in summaries), key=lambda search: search.get("feasible", True)),
         "corpus": {**first["corpus"], "hash": [s["corpus"].get("hash") for s in summaries]},
         "seed": [s["seed"] for s in summaries],
         "status": next((s["status"] for s in (*failed, *summaries) if s.get("status") != "done"), "done"),
@@ -68,7 +69,8 @@ def _metrics(summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | N
             chosen = items[(items["protocol"] == protocol) & (items["column"] == axis)]
             chosen = chosen[chosen["kind"] == kind] if kind else chosen
             if len(chosen):
-                value = clustered_mean(chosen["score"], chosen["case"], chosen["seed"]).to_dict(protocol=protocol)
+                interval = unbounded_mean if name == "fluency" else clustered_mean
+                value = interval(chosen["score"], chosen["case"], chosen["seed"]).to_dict(protocol=protocol)
         found.setdefault(name, {})[protocol] = value
     return found
 

@@ -63,6 +63,7 @@ SETTING = {
     "seed": ("seed",),
     "task data": ("tasks",),
     "judge": ("judge", "model"),
+    "scoring version": ("versions", "scoring"),
 }
 """What all rows of one ranking must share, and where a summary keeps it."""
 
@@ -79,14 +80,14 @@ def rivals(ranked: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def setting(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The conditions of a cell, by the names in ``SETTING``."""
+    return {name: look_up(summary, path) for name, path in SETTING.items()}
 
-    def find(path: Sequence[str]) -> Any:
-        value: Any = summary
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
 
-    return {name: find(path) for name, path in SETTING.items()}
+def look_up(record: Any, path: Sequence[str]) -> Any:
+    """What stands under ``path``; ``None`` where an older record has nothing there."""
+    for part in path:
+        record = record.get(part) if isinstance(record, Mapping) else None
+    return record
 
 
 def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, Any]:
@@ -105,6 +106,7 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "key": summary.get("key"),
         "options": summary.get("options") or {},
         "tuned": bool(summary.get("tuned")),
+        "tuning": summary.get("tuning") or {},
         "status": summary.get("status", "done"),
         "note": summary.get("note") or "",
         "warnings": warnings(summary),
@@ -140,8 +142,8 @@ def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -
     One of ``MORE_AXES`` that any row has stands in all of them.
 
     Raises:
-        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed, data of the tasks), in their
-            retention tasks or in protocol; names the rows (counted from 1 in the order given).
+        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed, data of the tasks, version of the
+            scoring), in their retention tasks or in protocol; names the rows (counted from 1 in the order given).
     """
     for name in SETTING:
         refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])

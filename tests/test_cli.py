@@ -297,6 +297,37 @@ def test_bad_arguments_of_compare(compare, refused, arguments, parts):
     refused(compare(*arguments), *parts)
 
 
+BAD_TASKS = ("--tasks", "eb_grammar,gsm8k,bfcl_simple,bad.yaml", "--task-data", "gsm8k=nosuch.jsonl", "--limit", 2)
+
+
+def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare, here):
+    (here / "bad.yaml").write_text("task: [bad")
+    said = compare(*BAD_TASKS)
+    assert said.code == 1 and "ice: done" in said.err and "Traceback" not in said.err, said.err
+    before, _, after = said.err.partition("base: ...")
+    for task, why in (("gsm8k", "nosuch.jsonl: there is no such"), ("bfcl_simple", "has no data"), ("bad.yaml", "not YAML")):
+        assert f"{task} is not asked, the rest is: " in before and f"{task}: not asked: " in after and why in before + after
+    page = (here / "run" / "README.md").read_text()
+    assert "- gsm8k was asked for and could not be: " in page and "| eb\\_grammar (acc, n = 2) |" in page
+    assert json.loads((here / "run" / "run.json").read_text())["config"]["tasks"] == ["eb_grammar"]
+    shown = editbench("show", "run", "--json")
+    assert shown.code == 0 and set(json.loads(shown.out)["not_asked"]) == {"gsm8k", "bfcl_simple", "bad.yaml"}
+    again = compare("--tasks", "eb_grammar", "--limit", 2)  # the same run, and nothing is missing from it
+    assert again.code == 0 and again.err.count("kept from an earlier run") == 2 and "not asked" not in again.err
+    assert "could not be" not in (here / "run" / "README.md").read_text()
+
+
+def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare, here):
+    (here / "bad.yaml").write_text("task: [bad")
+    for said in (compare("--tasks", "bfcl_simple"), compare("--tasks", "bfcl_simple,bad.yaml")):
+        assert said.code == 2 and "bfcl_simple" in said.err and said.out == "" and not (here / "run").exists()
+    said = compare(*BAD_TASKS[:1], "eb_grammar,bfcl_simpel,bad.yaml")
+    assert said.code == 2 and "Unknown task 'bfcl_simpel'" in said.err and not (here / "run").exists()
+    tuned = editbench("tune", "--corpus", "local", "--data", "facts.jsonl", "--methods", "sft", *BAD_TASKS, "--output", "run",
+                      "-n", 1)  # fmt: skip
+    assert tuned.code == 2 and "nosuch.jsonl" in tuned.err and not (here / "run").exists()
+
+
 def test_local_needs_data(here, model, refused):
     refused(editbench("compare", "--model", model, "--corpus", "local", "--tasks", "none"), "--data PATH")
 

@@ -24,6 +24,9 @@ HOSTILE = (
 )
 
 
+PARTS = {"options": {}, "model": {}, "corpus": {}, "metrics": {}, "retention": {}, "seed": 0}
+
+
 def probe(fact, index, axis, text, base_text, generation, **changes):
     return {
         "case": fact, "probe": index, "axis": axis, "form": "cloze", "prompt": f"{axis} of {fact} is", "answers": ["Rome"],
@@ -57,6 +60,7 @@ def write_run(folder, cells, facts=({"id": "a", "prompt": "rewrite of a is", "ta
         for method, tables in cells.items():
             failed = isinstance(tables, str)
             summary = {
+                **PARTS,
                 "method": method,
                 "status": "failed" if failed else "done",
                 "note": tables if failed else "",
@@ -175,7 +179,7 @@ def test_what_is_not_in_a_run(run, ask, said):
 
 def test_two_cells_of_one_method_are_told_apart_by_key(run):
     with RunStore(run).open({"methods": ["base", "sft", "rome", "memit"]}) as store:
-        store.write_cell("sft-1", {"method": "sft", "status": "done"}, {"probes": [], "retention": []})
+        store.write_cell("sft-1", {**PARTS, "method": "sft", "status": "done"}, {"probes": [], "retention": []})
     with pytest.raises(RecordError, match="holds 2 cells of 'sft'. Name one: sft-0, sft-1"):
         failures(run, "sft")
     assert len(failures(run, "sft-0")) == 2
@@ -186,6 +190,12 @@ def test_two_cells_of_one_method_are_told_apart_by_key(run):
 def test_foreign_and_missing_tables_are_named(run):
     table = run / "cells" / "sft-0" / "probes.parquet"
     table.write_bytes((run / "cells" / "sft-0" / "retention.parquet").read_bytes())
+    for option in (("--html", "x.html"), ("--failures",), ("--diff", "sft", "rome"), ("--case", "a")):
+        said = editbench("show", run, *option)
+        assert said.code == 2 and "sft-0/probes.parquet is corrupt: it is not the table that was" in said.err, option
+    summary = json.loads(table.with_name("summary.json").read_text())
+    del summary["tables"], summary["digest"], summary["environment"]["code"]  # as it was before there were digests
+    write_json_atomic(table.with_name("summary.json"), summary)
     with pytest.raises(RecordError, match="sft-0/probes.parquet is no table of probes: it has no column 'case'"):
         failures(run)
     table.write_bytes(b"PAR1")
@@ -246,7 +256,7 @@ def hostile(tmp_path):
     with RunStore(folder).open({"methods": [name]}) as store:
         write_json_atomic(folder / "cases.json", facts)
         environment = {"code": HOSTILE[2], "packages": {"x": HOSTILE[0]}}
-        summary = {"method": name, "status": "no_effect", "note": HOSTILE[0], "model": {"name": HOSTILE[0]},
+        summary = {**PARTS, "method": name, "status": "no_effect", "note": HOSTILE[0], "model": {"name": HOSTILE[0]},
                    "corpus": {"name": HOSTILE[1]}, "environment": environment}  # fmt: skip
         edited = [{"fact": text, "text": text} for text in HOSTILE]
         store.write_cell("sft-0", summary, {"probes": probes, "retention": samples, "edit_records": edited})
@@ -274,6 +284,14 @@ def test_the_page_tells_before_after_and_what_was_lost(run):
     assert "question 0" not in read.texts, "a sample that was kept"
     text = page(run)
     assert "1 of 1 cases with a failed probe" in text and "failed: no third layer" in text and "2 of 3 probes failed" in text
+
+
+def test_a_task_file_is_shown_by_its_name(tmp_path):
+    sft, rome = ([sample(0, "red", kept, task="/home/me/mine.yaml")] for kept in (0.0, 1.0))
+    run = write_run(tmp_path / "run", {"sft": ([], sft, []), "rome": ([], rome, [])})
+    assert "<b>Retention, mine.yaml</b>: 1 samples" in page(run) and "/home/me" not in page(run)
+    (one,) = differences(run, "sft", "rome")
+    assert one["what"] == "mine.yaml"
 
 
 def test_show_writes_the_page(run, tmp_path):

@@ -8,17 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import editbench
 
 from editbench import console
 from editbench.errors import RecordError
-from editbench.eval.probes import MORE_METRICS
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
 from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
 from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.pooling import pooled
 from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
 from editbench.records import RunStore, load_run
-from editbench.stats import clustered_mean, mean_ratio, retained
+from editbench.stats import clustered_mean, mean_ratio, retained, unbounded_mean
+from editbench.types import MORE_METRICS
 
 
 def metric(mean, low, high, protocol="generation", n=50):
@@ -230,6 +231,15 @@ def test_nothing_is_bold_without_tables_or_a_rival(tmp_path):
         render([tmp_path / "alone"], tmp_path / "README.md")
 
 
+def test_probes_of_another_cell_are_not_ranked(tmp_path):
+    run = write(tmp_path / "run", measured("mixsd", GOOD, KEPT, []), measured("memit", POOR, LOST, []))
+    (run / "cells" / "mixsd-0" / "probes.parquet").write_bytes((run / "cells" / "memit-0" / "probes.parquet").read_bytes())
+    for command in (("leaderboard", run, "-o", tmp_path / "page.md"), ("show", run)):
+        said = editbench(*command)
+        assert said.code == 2 and "mixsd-0/probes.parquet is corrupt: it is not the table that was" in said.err, command
+    assert not (tmp_path / "page.md").exists()
+
+
 def seeded(seed, ids, right, **changes):
     facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 20, "form": "cloze"}
     return measured("mixsd", right, KEPT, [1, 1, 0, 0] * 5, seed, ids, corpus=facts, **changes)
@@ -305,7 +315,7 @@ def test_a_cell_that_was_measured_again_is_no_second_row(tmp_path, more, version
     alone = render(runs[:2], tmp_path / "README.md")
     assert line(alone, "mixsd").startswith("| [mixsd](1/cells/fuller/summary.json)") and left in alone
     assert "### Diagnostics" in alone or "### Curve" in alone
-    other = {**zero, "key": "other", "versions": {"scoring": 5, "method": 1}}
+    other = {**zero, "key": "other", "versions": {**zero.get("versions", {}), "method": 2}}
     assert "(seeds" not in render([*runs, write(tmp_path / "other", (other, tables))], tmp_path / "README.md")
 
 
@@ -353,6 +363,34 @@ def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
     assert "### Curve" not in page, "the curve of one seed is not that of the row"
     cost = page.split("### Cost")[1]
     assert "judge, s" in cost and "| 1,500 |" in cost and "| 2.0 |" in cost
+
+
+def test_further_metrics_of_several_seeds_have_intervals_and_are_compared_with_nobody(tmp_path):
+    def cell(seed):
+        one, tables = seeded(seed, range(20), GOOD)
+        right = [i % (2 + seed) == 0 for i in range(20)]
+        bits = [5.0 + seed + i % 3 for i in range(20)]
+        for row_of, exact in zip([r for r in tables["probes"] if r["axis"] == "rewrite"], right, strict=True):
+            row_of["exact"] = exact
+        tables["probes"] += [{"case": f"c{i}", "probe": 9, "axis": "fluency", "generation": b} for i, b in enumerate(bits)]
+        one["metrics"] |= {
+            "efficacy_exact": {"generation": clustered_mean(right).to_dict(protocol="generation")},
+            "fluency": {"generation": unbounded_mean(bits, range(20)).to_dict(protocol="generation")},
+        }
+        return (one, tables), right, bits
+
+    cells = [cell(seed) for seed in (0, 1)]
+    page = render([write(tmp_path / str(i), one) for i, (one, *_) in enumerate(cells)], tmp_path / "README.md")
+    pooled_row = next(text for text in page.split("### More under generation")[1].splitlines() if text.startswith("| mixsd"))
+    where = [*range(20)] * 2, [0] * 20 + [1] * 20
+    exact, free = clustered_mean(cells[0][1] + cells[1][1], *where), unbounded_mean(cells[0][2] + cells[1][2], *where)
+    for found in (exact, free):
+        assert f"| {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] |" in pooled_row
+    (zero, tables), *_ = cells[0]
+    run = write(tmp_path / "two", (zero, tables), ({**zero, "method": "sft", "key": "sft"}, tables))
+    summaries = load_run(run)[1]
+    verdicts = judge(rows(summaries), {one["key"]: items(run, one) for one in summaries}, "generation")
+    assert {one.column for one in verdicts.comparisons} == {"efficacy", "specificity"}
 
 
 def test_a_pair_of_methods_is_pooled_too(tmp_path):
@@ -663,6 +701,40 @@ def test_only_likelihood_becomes_the_headline(tmp_path):
         del found["generation"]
     page = render([write(tmp_path / "run", one)], tmp_path / "README.md")
     assert "protocol likelihood" in page and "### Protocol likelihood" not in page and "0.80 [0.70, 0.90]" in page
+
+
+def test_a_search_that_found_nothing_feasible_and_searches_that_were_not_equal_are_said(tmp_path):
+    search = {"budget": 8, "retention": 0.95, "n": 50, "tasks": ["arc"], "trial": 2}
+
+    def page(*tunings):
+        cells = [summary(f"m{i}", tuning={**search, **one}) for i, one in enumerate(tunings)]
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return render([write(folder, *cells, summary("plain", tuned=False))], tmp_path / "README.md")
+
+    good, poor = {"feasible": True}, {"feasible": False}
+    equal = page(good, poor)
+    assert ") § |" in line(equal, "m1") and "§" not in line(equal, "m0") and "§" not in line(equal, "plain")
+    assert equal.count("- § tuned, and no trial kept") == 1 and "not equal" not in equal
+    assert "§" not in page(good, good)
+    other = page(good, {**good, "budget": 4, "tasks": ["arc", "/home/me/mine.yaml"]}, good)
+    assert "- The searches were not equal: trials 8 (m0, m2); 4 (m1).\n" in other
+    assert "- The searches were not equal: tasks arc (m0, m2); arc, mine.yaml (m1).\n" in other
+    seeds = [summary("sft", f"k{i}", seed=i, tuning={**search, **one}) for i, one in enumerate((good, poor))]
+    pooled_page = render([write(tmp_path / f"seed{one['seed']}", one) for one in seeds], tmp_path / "README.md")
+    assert "summary.json)) § |" in pooled_page
+
+
+def test_other_versions_of_the_scoring_are_ranked_apart_and_of_the_code_are_said(tmp_path):
+    def cell(method, code, scoring=5, torch="2.1"):
+        made = {"platform": "x", "code": code, "packages": {"torch": torch, "lm_eval": "0.4"}}
+        return summary(method, environment=made, versions={"scoring": scoring, "method": 1})
+
+    with pytest.raises(RecordError, match=r"Row 2 \(sft\) with scoring version 4 cannot share a ranking"):
+        rows([cell("base", "k"), cell("sft", "k", 4), cell("memit", "k")])
+    apart = render([write(tmp_path / "apart", cell("rome", "k"), cell("sft", "k", 4), base())], tmp_path / "README.md")
+    assert apart.count("\n## tiny · local") == 3 and "· scoring version 4\n" in apart and "one making" not in apart
+    mixed = render([write(tmp_path / "mixed", cell("rome", "k"), cell("sft", "m", torch="2.2"))], tmp_path / "README.md")
+    assert "- The cells are not of one making, which can move a number a little: code k, m; torch 2.1, 2.2.\n" in mixed
 
 
 def test_different_machines_are_said(tmp_path):

@@ -28,7 +28,7 @@ from editbench.leaderboard import failures
 found["template"] = (failures.Path(failures.__file__).parent / failures.TEMPLATE).is_file()
 from editbench.eval import retention
 for name in retention.task_names():
-    found["tasks"].append([name, len(list(retention._load(name, None)[name].test_docs()))])
+    found["tasks"].append([name, len(list(retention.load(name, None)[name].test_docs()))])
 print(json.dumps(found))
 """
 

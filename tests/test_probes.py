@@ -21,6 +21,8 @@ from editbench.eval.probes import (
     metrics,
     reverted,
 )
+from editbench.eval.rescoring import rescore
+from editbench.records import jsonable
 from editbench.testing import FACTS, tiny_model
 from editbench.types import AXES, DERIVED_AXES, Case, Fact, Probe
 
@@ -478,6 +480,20 @@ def test_consistency_where_the_corpus_has_texts():
     model = tiny_model("llama")
     rows = ask(model, [with_openings(references=("Velmora lies by the sea.", "Karsk is old."))])
     assert 0 < rows[1]["consistency"] <= 1 and metrics(rows)["consistency"]["generation"]["mean"] == rows[1]["consistency"]
+
+
+def test_all_scores_follow_from_texts_tokens_and_references():
+    model = tiny_model("llama", chat=True)
+    neighbor = Probe("neighborhood", "The capital of France is", ("Paris",), "Karsk")
+    cases = [with_openings(references=("Velmora lies by the sea.", "Karsk is old.")), Case.build(FACTS[1], [neighbor])]
+    base = ask(model, cases)
+    model.model.lm_head.weight.data.mul_(-1)
+    rows = [jsonable(row) for row in ask(model, cases, base)]
+    again = rescore(rows, cases)
+    assert {"argmax", "token_accuracy", "token_agreement", "consistency", "generation", "likelihood"} <= set(again[0])
+    for row, scores in zip(rows, again, strict=True):
+        assert scores == {column: row[column] for column in scores}, row["axis"]
+    assert any(row["token_agreement"] not in (None, 1.0) for row in rows), "the model was changed"
 
 
 def test_the_composite_of_counterfact_is_a_harmonic_mean_of_means():

@@ -17,7 +17,9 @@ from editbench.records import RunStore, jsonable, load_run, read_rows, read_tabl
 from editbench.types import digest
 
 CONFIG = {"methods": ["base", "mixsd"], "model": "m", "corpus": {"name": "local", "n": 3}, "seed": 0}
-SUMMARY = {"method": "mixsd", "status": "done", "metrics": {}, "peak_memory_bytes": np.int64(7)}
+PARTS = {"status": "done", "metrics": {}, "retention": {}, "options": {}, "model": {}, "corpus": {}, "seed": 0}
+PLAIN = {"method": "mixsd", **PARTS}
+SUMMARY = {**PLAIN, "peak_memory_bytes": np.int64(7)}
 TABLES = {"probes": [{"case": "a", "score": 1.0}, {"case": "b", "score": math.nan, "text": "x"}], "retention": []}
 
 
@@ -160,11 +162,33 @@ def test_corrupt_table_is_named(run):
         read_table(run, "k1", "nothing")
 
 
+@pytest.mark.parametrize("part", ["seed", "corpus", "status", "retention"])
+def test_a_summary_without_a_part_is_no_record(run, part):
+    with RunStore(run).open(CONFIG) as store:
+        store.write_cell("k1", {name: value for name, value in SUMMARY.items() if name != part}, TABLES)
+        for read in (lambda: store.read_summary("k1"), lambda: load_run(run), lambda: load_run(run, altered=True)):
+            with pytest.raises(RecordError, match=rf"k1/summary.json is no record of a cell: it has no '{part}'. Delete its"):
+                read()
+
+
+def test_a_table_of_another_cell_is_read_by_nobody(run):
+    with RunStore(run).open(CONFIG) as store:
+        mine = store.write_cell("k1", SUMMARY, TABLES).with_name("probes.parquet")
+        other = store.write_cell("k2", SUMMARY, {**TABLES, "probes": [{"case": "a", "score": 0.5}]})
+    mine.write_bytes(other.with_name("probes.parquet").read_bytes())
+    for read in (lambda: read_table(run, "k1", "probes"), lambda: read_rows(run, "k1", "edit_records")):
+        if not mine.with_name("edit_records.parquet").exists():  # nor is one that was put beside them
+            mine.with_name("edit_records.parquet").write_bytes(mine.read_bytes())
+        with pytest.raises(RecordError, match=r"k1/\w+.parquet is corrupt: it is not the table that was written with the cell"):
+            read()
+    assert len(read_table(run, "k2", "probes")) == len(read_table(run, "k1", "retention")) + 1
+
+
 def test_summaries_come_in_the_order_of_the_methods(run):
     config = {**CONFIG, "methods": [{"name": "sft"}, {"name": "base"}]}
     with RunStore(run).open(config) as store:
         for key, method in [("a", "ice"), ("b", "base"), ("c", "sft"), ("d", "base")]:
-            store.write_cell(key, {"method": method}, {})
+            store.write_cell(key, {**SUMMARY, "method": method}, {})
         assert [s["key"] for s in store.summaries()] == ["c", "b", "d", "a"]
         assert load_run(run)[0] == config  # Reading needs no lock.
 
@@ -189,14 +213,14 @@ def test_crash_between_tables_and_summary_leaves_nothing(run, monkeypatch):
 
 def test_kill_between_tables_and_summary_is_cleaned_up_on_resume(run):
     script = """
-import os, signal, sys
+import json, os, signal, sys
 from editbench import records
 store = records.RunStore(sys.argv[1]).open({"a": 1})
-store.write_cell("k1", {"method": "x"}, {})
+store.write_cell("k1", json.loads(sys.argv[2]), {})
 records.write_json_atomic = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 store.write_cell("k2", {"method": "x"}, {"probes": [{"a": 1}]})
 """
-    done = subprocess.run([sys.executable, "-c", script, str(run)])
+    done = subprocess.run([sys.executable, "-c", script, str(run), json.dumps(PLAIN)])
     assert done.returncode == -signal.SIGKILL and leftovers(run)
     assert [s["key"] for s in load_run(run)[1]] == ["k1"]
     with RunStore(run).open({"a": 1}) as store:  # The lock died with its process.

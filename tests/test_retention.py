@@ -13,12 +13,14 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
+from editbench.eval.rescoring import rescore_samples
 from editbench.eval.tasks import checks
 from editbench.leaderboard import markdown
 from editbench.leaderboard.comparisons import Verdicts
@@ -232,8 +234,9 @@ def test_unknown_names_and_stray_files_are_refused(monkeypatch, tmp_path):
     assert retention.resolve_tasks("mmlu", {}) == ["mmlu"]
     with pytest.raises(DataError, match="not among the tasks"):
         retention.resolve_tasks("eb_grammar", {"hellaswag": tmp_path})
-    with pytest.raises(DataError, match="no such file"):
-        retention.resolve_tasks("hellaswag", {"hellaswag": tmp_path / "absent.jsonl"})
+    missing = {"hellaswag": tmp_path / "absent.jsonl"}
+    assert retention.resolve_tasks("hellaswag", missing) == ["hellaswag"]
+    assert re.search("absent.jsonl: there is no such file", retention.unloadable(["hellaswag"], missing)["hellaswag"])
 
 
 # Which documents
@@ -252,6 +255,10 @@ def test_a_limit_draws_the_same_documents_everywhere():
 
 
 # Runs
+
+
+def again(name, rows):
+    return rescore_samples(name, rows, None, retention.data_digest(name))[0]
 
 
 def test_the_pack_runs_offline_and_leaves_no_trace(tiny, offline, capfd):
@@ -281,6 +288,12 @@ def test_the_pack_runs_offline_and_leaves_no_trace(tiny, offline, capfd):
     assert first["eb_reading"][0].prompt == ROWS["eb_reading"][IDS["eb_reading"][0]]["prompt"]
     assert first["eb_instruct"][0].prompt.startswith("<|im_start|>") and first["eb_reading"][0].prompt.startswith("Passage")
     assert {s.output for s in first["eb_grammar"]} <= {c for i in IDS["eb_grammar"] for c in ROWS["eb_grammar"][i]["choices"]}
+    for name, samples in first.items():
+        rows = [{**asdict(sample), "member": name} for sample in samples]
+        assert again(name, rows) == [sample.score for sample in samples], name
+        if name in ("eb_grammar", "eb_knowledge", "eb_arithmetic", "eb_reading"):
+            assert again(name, [{**row, "output": row["expected"]} for row in rows]) == [1.0] * 3, name
+            assert again(name, [{**row, "output": "none of it"} for row in rows]) == [0.0] * 3, name
 
     random.seed(8), torch.manual_seed(8)
     assert retention.evaluate(model, tokenizer, PACK[:2], limit=3, batch_size=4) == {n: first[n] for n in PACK[:2]}

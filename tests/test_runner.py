@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import signal
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -572,14 +572,28 @@ def test_an_error_for_the_person_is_the_method_s_failure_too(config, model, tmp_
 
 
 @pytest.mark.parametrize("silently", [False, True])
-def test_a_method_that_spoils_the_model_ends_the_run(config, tmp_path, plug, model_folder, silently):
+def test_a_method_that_spoils_the_model_costs_only_its_own_cell(config, model, tmp_path, plug, model_folder, silently):
     plug(spoils=Spoils)
-    config = replace(config, methods=("base", "spoils", "sft"), options={"spoils": {"silently": silently}})
+    alone, _ = run(config, model, tmp_path / "alone")
+    config = replace(config, methods=("base", "spoils", "sft"), options={**config.options, "spoils": {"silently": silently}})
     mine = load_model(str(model_folder), precision="float32")
-    with pytest.raises(MethodError, match="spoils failed and left the model's weights changed.*Run again without it"):
-        run(config, mine, tmp_path / "run")
-    _, summaries = load_run(tmp_path / "run")
-    assert {s["method"]: s["status"] for s in summaries} == {"base": "done", "spoils": "failed"}
+    found, told = run(config, mine, tmp_path / "run")
+    assert told[2:] == ["spoils start", "spoils failed", "sft start", "sft done"]
+    assert numbers({"sft": found["sft"]}) == numbers({"sft": alone["sft"]}) and mine.fingerprint() == model.fingerprint()
+
+
+def test_a_spoiled_model_that_cannot_be_read_again_ends_the_run(config, tmp_path, plug, model_folder):
+    plug(spoils=Spoils)
+    mine, other = load_model(str(model_folder), precision="float32"), tmp_path / "other"
+    for why in ("they cannot be read again .*no model folder", "has others by now"):
+        spoiling = replace(config, methods=("base", "spoils", "sft"), model=str(other))
+        with pytest.raises(MethodError, match=f"spoils failed and left the model's weights changed.*{why}.*Run again without"):
+            run(spoiling, mine, tmp_path / why[:4])
+        _, summaries = load_run(tmp_path / why[:4])
+        assert {s["method"]: s["status"] for s in summaries} == {"base": "done", "spoils": "failed"}
+        mine.model.save_pretrained(other)  # the spoiled ones
+        mine.tokenizer.save_pretrained(other)
+        mine = load_model(str(model_folder), precision="float32")
 
 
 @pytest.mark.parametrize("where", ["records", "diagnostics"])
@@ -646,6 +660,29 @@ def test_progress_is_closed_when_retention_fails(config, model, tmp_path, monkey
     with progress.reporting(Watch()), pytest.raises(MethodError):
         run(replace(config, tasks=("eb_grammar",), limit=2), model, tmp_path / "run")
     assert seen and not open_now
+
+
+def test_progress_calls_a_task_file_by_its_name(config, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rows.jsonl").write_text('{"land": "France", "answer": 0}\n')
+    (tmp_path / "mine.yaml").write_text(
+        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "{{land}}:"\ndoc_to_choice: ["Paris", "Rome"]\n'
+        "doc_to_target: answer\nmetric_list: [{metric: acc}]\n"
+    )
+    named = []
+
+    class Watch:
+        def task(self, name, total, unit):
+            named.append(name)
+            return nullcontext(self)
+
+        def advance(self, n=1):
+            pass
+
+    with progress.reporting(Watch()):
+        run(replace(config, methods=("base",), options={}, tasks=(str(tmp_path / "mine.yaml"),)), model, tmp_path / "run")
+    assert "retention: mine.yaml" in named
 
 
 def test_another_chat_template_is_another_base(config, model, model_folder, tmp_path):

@@ -179,6 +179,8 @@ def test_scores_that_are_no_shares():
     half = 4.3026527 * math.sqrt(16 / 3 / 3)
     assert found.mean == pytest.approx(16 / 3) and (found.low, found.high) == pytest.approx((16 / 3 - half, 16 / 3 + half))
     assert unbounded_mean([0.0] * 6, range(6)).high == 0
+    wide = unbounded_mean([3.0, 5.0, 4.0, 6.0], [0, 1, 0, 1], [0, 0, 1, 1])
+    assert wide.mean == 4.5 and wide.high - 4.5 == pytest.approx(12.7062047 * math.sqrt(1 + 0.25)), "of cases and of seeds"
     with pytest.raises(ValueError, match="between 0 and 1"):
         clustered_mean([0.5, 1.5])
 

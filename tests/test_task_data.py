@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -173,6 +174,7 @@ def test_ifeval_needs_its_graders(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(standard_tasks, "find_spec", lambda name: None)
     path = tmp_path / "if.jsonl"
     path.write_text("{}")
+    assert "langdetect" in retention.unloadable(["ifeval"], {"ifeval": path})["ifeval"]
     with pytest.raises(OptionError, match=r"langdetect.*pip install 'lm_eval\[ifeval\]'"):
         standard_tasks.from_file("ifeval", path)
 
@@ -299,13 +301,17 @@ def test_whatever_a_task_file_names_is_in_its_digest(own, part):
         (("task: capitals", "include: absent.yaml"), r"absent.yaml cannot be read \(.*No such file"),
     ],
 )
-def test_a_task_file_that_is_no_yaml_is_refused_before_anything_runs(own, change, message):
+def test_a_task_file_that_is_no_yaml_is_told_before_anything_runs(own, change, message):
+    name = str(own / "task.yaml")
+    assert retention.unloadable([name, "eb_grammar"], {}) == {}
     (own / "task.yaml").write_text((own / "task.yaml").read_text().replace(*change))
-    with pytest.raises(DataError, match=message):
-        retention.resolve_tasks(str(own / "task.yaml"), {})
-    with pytest.raises(DataError, match="is no task of lm-eval"):
-        (own / "task.yaml").write_text("- a list")
-        retention.resolve_tasks(str(own / "task.yaml"), {})
+    (why,) = retention.unloadable([name, "eb_grammar"], {}).values()
+    assert re.search(message, why)
+    (own / "task.yaml").write_text("- a list")
+    assert "is no task of lm-eval" in retention.unloadable([name], {})[name]
+    (own / "task.yaml").unlink()
+    with pytest.raises(DataError, match="task.yaml: there is no such file"):  # a slip, as a wrong name is
+        retention.resolve_tasks(name, {})
 
 
 @pytest.mark.parametrize(

@@ -250,7 +250,10 @@ def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, mode
     assert (code, report["cells"]) == (0, 3) and report["notes"][0].startswith(f"{others}: not of this run")
     (here / "run" / "cells" / "sft-foreign" / "summary.json").unlink()
     (here / "run" / "cells.json").unlink()  # a folder from before it was written: all cells are its own
-    assert len(json.loads(editbench("show", "run", "--json").out)["rows"]) == 6
+    said = editbench("show", "run")
+    assert said.code == 2 and "Make one table for each scoring version." in said.err
+    assert editbench("leaderboard", "run", "-o", "page.md").code == 0
+    assert (here / "page.md").read_text().count("tiny · local (test, n = 3)") == 2, "a table for each version"
     (here / "run" / "cells.json").write_text("{")
     said = editbench("show", "run")
     assert said.code == 2 and "cells.json is corrupt" in said.err and "run the same command again" in said.err
@@ -267,12 +270,12 @@ def test_any_change_of_a_summary_is_told_by_its_digest(here):
         assert said.code == 2 and "summary.json is corrupt: digest: it was changed" in said.err and said.out == ""
 
 
-@pytest.mark.parametrize(("table", "column", "value"), [("probes", "text", "{} !"), ("retention", "output", "better")])
-def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table, column, value):
+@pytest.mark.parametrize(("table", "column"), [("probes", "text"), ("retention", "output")])
+def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table, column):
     """A text that the same scores follow from: any other would be told by them."""
 
     def change(rows):
-        rows.loc[0, column] = value.format(rows.loc[0, column])
+        rows.loc[len(rows) - 1, column] += " !"
 
     change_table(cell(here, "sft"), table, change)
     code, report = verify("--rerun", 0)
@@ -283,7 +286,7 @@ def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table,
     code, report = verify("--rerun", 3)
     (one,) = report["differences"]
     assert code == 1 and one["what"].startswith(f"{table}, {column}: 1 of")
-    assert one["stored"] == value.format(one["found"]) != one["found"]
+    assert one["stored"] == one["found"] + " !"
     assert one["cell"] == cell(here, "sft").name
 
 
@@ -299,8 +302,8 @@ def test_a_changed_score_moves_the_numbers(here):
 def test_scores_that_the_text_does_not_give_are_named(here):
     """Score, metrics and all digests made to fit each other: the text still says what it says."""
     def change(rows):
-        rows.loc[rows["axis"] == "rewrite", "generation"] = 1.0
-        rows.loc[rows["axis"] == "paraphrase", "likelihood"] = 1.0
+        rows.loc[rows["axis"] == "rewrite", ["generation", "base_generation"]] = 1.0
+        rows.loc[rows["axis"] == "paraphrase", ["likelihood", "base_likelihood"]] = 1.0
         rows.loc[rows["axis"] == "neighborhood", "target_leaked"] = True
 
     folder = cell(here, "base")
@@ -331,6 +334,123 @@ def test_what_no_row_tells_is_told_by_the_key_or_the_page(here, change, said):
     assert code == 1 and one["what"].startswith(said)
 
 
+def test_tokens_are_scored_again_where_a_record_has_them(here):
+    folders = {method: cell(here, method) for method in ("base", "ice", "sft")}
+
+    def fit(folder):
+        rows = read_rows(here / "run", folder.name, "probes")
+        change_summary(folder, lambda summary: summary.update(metrics=jsonable(metrics(rows))), digested=True)
+
+    def other(rows):
+        asked = rows["axis"] == "rewrite"
+        rows.loc[asked, "token_accuracy"] = 0.375
+        rows.loc[asked, "argmax"] = 1.0 - rows["argmax"]
+
+    untouched = (folders["sft"] / "probes.parquet").read_bytes()
+    change_table(folders["sft"], "probes", other, digested=True)
+    fit(folders["sft"])
+    code, report = verify("--rerun", 0)
+    assert code == 1 and [one["what"].split(": ")[0] for one in report["differences"]] == [
+        "probes, argmax", "probes, token_accuracy"
+    ]  # fmt: skip
+    (folders["sft"] / "probes.parquet").write_bytes(untouched)
+    for folder in folders.values():  # as an older record, whose shares nobody can check
+        change_table(folder, "probes", lambda rows: rows.drop(columns=["target_ids", "base_argmax_ids"], inplace=True), True)
+        fit(folder)
+    code, report = verify("--rerun", 0)
+    assert (code, report["differences"]) == (0, [])
+    code, report = verify("--rerun", 3)
+    assert (code, report["differences"]) == (0, [])
+
+
+def test_scores_of_samples_that_the_output_does_not_give_are_named(here):
+    def change(rows):
+        rows["score"] = 1.0 - rows["score"]
+
+    folder = cell(here, "sft")
+    change_table(folder, "retention", change, digested=True)
+    rows = read_rows(here / "run", folder.name, "retention")
+    scores = runner.retention_scores(rows, [{**row, "score": row["base_score"]} for row in rows])
+    change_summary(folder, lambda summary: summary.update(retention=jsonable(scores)), digested=True)
+    code, report = verify("--rerun", 0)
+    whats = [one["what"] for one in report["differences"]]
+    assert code == 1 and len(whats) == 2 and report["taken"] == {}
+    said = "retention, score: not what the output gives in 3 of 3 samples, the first task eb_"
+    assert all(what.startswith(said) for what in whats)
+
+
+def test_samples_whose_data_are_gone_are_counted(here, model, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(here / "cache"))
+    (here / "rows.jsonl").write_text('{"question": "2 + 2?", "answer": "#### 4"}\n{"question": "1?", "answer": "#### 1"}\n')
+    tasks = ("--tasks", "gsm8k,eb_grammar", "--task-data", "gsm8k=rows.jsonl", "--option", "sft.epochs=1")
+    command = (*COMPARE[:9], *tasks, "--limit", 2, "--output", "own", "--model", model)
+    said = editbench(*command)
+    assert said.code == 0, said.err
+    said = editbench("verify", "own", "--rerun", 0)
+    assert said.code == 0 and "taken as they stand" not in said.out, said.out
+    (here / "rows.jsonl").write_text('{"question": "2 + 3?", "answer": "#### 5"}\n' * 2)
+    said = editbench("verify", "own", "--rerun", 0)
+    assert said.code == 0 and "6 scores of samples are taken as they stand, gsm8k: its data is not what it was." in said.out
+    (here / "rows.jsonl").unlink()
+    said = editbench("verify", "own", "--rerun", 0)
+    assert said.code == 0 and "6 scores of samples are taken as they stand, gsm8k: " in said.out and "rows.jsonl" in said.out
+
+
+def test_what_the_page_says_could_be_detected_is_of_the_records(here, model):
+    said = editbench(*COMPARE[:7], "--methods", "sft,sft@a", "--tasks", "eb_grammar", "--limit", 3, "--output", "two",
+                     "--model", model)  # fmt: skip
+    assert said.code == 0, said.err
+    page = here / "two" / "README.md"
+    assert editbench("verify", "two", "--rerun", 0).code == 0 and "Detectable with 80 % power" in page.read_text()
+    page.write_text(page.read_text().replace("Detectable with 80 %", "Detectable with 90 %"))
+    said = editbench("verify", "two", "--rerun", 0, "--json")
+    (one,) = json.loads(said.out)["differences"]
+    assert said.code == 1 and one["what"].startswith("README.md") and "90 %" in one["stored"] and "80 %" in one["found"]
+
+
+def test_a_curve_and_a_trajectory_come_out_again(here, model):
+    said = editbench(*COMPARE[:-2], "curved", "--regime", "sequential:1", "--curve", "1,3", "--model", model)
+    assert said.code == 0, said.err
+    (folder,) = (here / "curved" / "cells").glob("sft-*")
+
+    def change(rows):
+        rows.loc[len(rows) - 1, "text"] += " !"
+
+    change_table(folder, "curve_probes", change, digested=True)
+    change_summary(folder, lambda summary: summary["trajectory"][1].update(target_nll=0.0), digested=True)
+    (here / "curved" / "README.md").unlink()
+    assert editbench("verify", "curved", "--rerun", 0).code == 0
+    said = editbench("verify", "curved", "--rerun", 3, "--json")
+    whats = [one["what"] for one in json.loads(said.out)["differences"]]
+    assert said.code == 1 and len(whats) == 2 and whats[1] == "trajectory.2.target_nll"
+    assert whats[0].startswith("curve_probes, text: 1 of") and "facts 1 case f" in whats[0]
+
+
+def test_trials_and_choices_are_those_of_their_cells(here, model):
+    said = editbench("tune", "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--methods", "sft", "--budget", 2,
+                     "--tasks", "eb_grammar", "--limit", 24, "--precision", "float32", "--output", "tuned",
+                     "--model", model)  # fmt: skip
+    assert said.code == 0, said.err
+    file = here / "tuned" / "tuned.json"
+    honest = json.loads(file.read_text())["tuned"]
+    assert editbench("verify", "tuned", "--rerun", 0).code == 0
+
+    def found(change):
+        changed = json.loads(json.dumps(honest))
+        change(changed["methods"]["sft"])
+        write_json_atomic(file, {"digest": digest(changed), "tuned": changed})
+        said = editbench("verify", "tuned", "--rerun", 0, "--json")
+        assert said.code == 1
+        return [one["what"] for one in json.loads(said.out)["differences"]]
+
+    chosen = honest["methods"]["sft"]["chosen"]["trial"]
+    assert found(lambda one: one["trials"][1].update(recall=0.77)) == ["tuned.json, sft, trials.recall"]
+    assert found(lambda one: one["trials"][1]["options"].update(lr=0.5)) == ["tuned.json, sft, trials.options.lr"]
+    assert found(lambda one: one["trials"][0].update(feasible=None))[0] == "tuned.json, sft, trials.feasible"
+    others = found(lambda one: one.update(chosen=one["trials"][1 - chosen]))
+    assert "tuned.json, sft, chosen.trial" in others
+
+
 def test_a_page_that_was_changed_or_drawn_by_other_code_is_told(here):
     page = here / "run" / "README.md"
     page.write_text(page.read_text().replace("| [sft](", "| [sfft]("))
@@ -342,14 +462,18 @@ def test_a_page_that_was_changed_or_drawn_by_other_code_is_told(here):
     assert code == 0 and "README.md: its tables are not those that this editbench makes" in report["notes"][-1]
 
 
-def test_a_row_that_misquotes_the_base_is_named(here):
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [("probes", "base_text", "other"), ("probes", "base_argmax", 0.5), ("retention", "base_output", "other")],
+)
+def test_a_row_that_misquotes_the_base_is_named(here, table, column, value):
     def change(rows):
-        rows.loc[1, "base_text"] = "something else"
+        rows.loc[1, column] = value
 
-    change_table(cell(here, "sft"), "probes", change, digested=True)
+    change_table(cell(here, "sft"), table, change, digested=True)
     code, report = verify("--rerun", 0)
     (one,) = report["differences"]
-    assert code == 1 and "base_text is not that of base-" in one["what"] and one["stored"] == "something else"
+    assert code == 1 and one["what"].startswith(f"{table}: {column} is not that of base-") and one["stored"] == value
 
 
 def test_other_facts_beside_the_run_are_noticed(here):
