@@ -225,6 +225,7 @@ def _run(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Runs and shows ``names`` and the baselines under ``conditions``, fields of ``RunConfig``: the folder, the summaries."""
     from editbench import console
+    from editbench.records import heading
 
     chosen = None
     if tuned is not None:
@@ -233,6 +234,8 @@ def _run(
         chosen = Tuned.read(tuned)
         options, conditions["tuned"] = chosen.options(names, options)
     plan = _plan(names, options, tasks, task_data, **conditions)
+    for task, why in plan.not_asked.items():
+        console.say(f"{heading(task)} is not asked, the rest is: {why}")
     if chosen:
         chosen.check_facts(plan)
 
@@ -263,10 +266,9 @@ def _plan(
     names: tuple[str, ...], options: dict[str, dict[str, str]], tasks: str, task_data: list[str], **conditions: Any
 ) -> Any:
     """The checked plan of ``names`` and the baselines, with local files by their whole paths, without the tasks that cannot be
-    loaded; what was left out is told."""
+    loaded; which records were left out is told."""
     from editbench import console, registry
     from editbench.aliases import ALIASES
-    from editbench.records import heading
 
     corpus = conditions["corpus"]
     registry.check("corpora", corpus)
@@ -289,8 +291,6 @@ def _plan(
     lost = registry.get("eval", "unloadable-tasks")(config.tasks, files)
     if lost and len(lost) == len(config.tasks):
         raise DataError(next(iter(lost.values())))
-    for task, why in lost.items():
-        console.say(f"{heading(task)} is not asked, the rest is: {why}")
     # only now, so that errors name a file as it was typed
     whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
     if registry.get("corpora", corpus).needs_data:  # of others it is no path
