@@ -374,7 +374,7 @@ def test_flips_are_counted_both_ways():
 
 def test_the_retention_table_shows_the_flips():
     found = retention_scores(scored(0, 1, 1, 1, 0), scored(1, 1, 0, 0, 0))
-    one = {"method": "sft", "label": "sft", "key": "k", "status": "done", "tuned": True, "retention": found}
+    one = {"method": "sft", "label": "sft", "key": "k", "status": "done", "tuned": True, "tuning": {}, "retention": found}
     old = {**one, "label": "old", "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}}}
     lines = markdown._retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
     assert "(1↓ 2↑)" in lines[2] and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
