@@ -15,6 +15,7 @@ Differs from the reference:
   K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1;
 - while earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the sequential form of AlphaEdit's
   authors, arXiv 2410.02355): an edit in a sequence then keeps the facts before it, too;
+- ``refine``, off by default, trains the values R_l of all facts together once they are written: see ``_refine.py``;
 - see ``_value.py`` for the target optimisation and ``_covariance.py`` for C.
 """
 
