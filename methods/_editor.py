@@ -252,7 +252,7 @@ class Bench:
 
     def refine(self, written: Mapping[int, Written], passes: int) -> dict[str, Any]:
         """Trains the values of what was written, layer by layer one update, and puts them in its place; what the report says of
-        it. To be called after ``writing``, on the unedited weights."""
+        it, beside the shares that were reached before. To be called after ``writing``, on the unedited weights."""
         with self.phase("refine"):
             texts = source_texts(self.model, self.editor.covariance, TEXT_TOKENS, self.editor.seed)
             values, report = refine(self.model, self.facts, self.prefixes, written, texts, passes, self.editor.seed)
