@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +61,8 @@ def compare(
     allow_conflicts: tools.AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
     tuned: Annotated[
-        Path | None, typer.Option(help="A folder of 'editbench tune': its methods get the options that were chosen there.")
-    ] = None,
+        list[Path], typer.Option(help="A folder of 'editbench tune': its methods get the options chosen there; repeatable.")
+    ] = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
     """Inject the same facts with each method, and table what each gained and what it destroyed."""
@@ -220,24 +220,24 @@ def _run(
     task_data: list[str],
     output: Path | None,
     as_json: bool,
-    tuned: Path | None = None,
+    tuned: Sequence[Path] = (),
     **conditions: Any,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Runs and shows ``names`` and the baselines under ``conditions``, fields of ``RunConfig``: the folder, the summaries."""
     from editbench import console
     from editbench.records import heading
 
-    chosen = None
-    if tuned is not None:
-        from editbench.tune import Tuned
+    searches = []
+    if tuned:
+        from editbench.tune import Tuned, chosen_options
 
-        chosen = Tuned.read(tuned)
-        options, conditions["tuned"] = chosen.options(names, options)
+        searches = [Tuned.read(found) for found in tuned]
+        options, conditions["tuned"] = chosen_options(searches, names, options)
     plan = _plan(names, options, tasks, task_data, **conditions)
     for task, why in plan.not_asked.items():
         console.say(f"{heading(task)} is not asked, the rest is: {why}")
-    if chosen:
-        chosen.check_facts(plan)
+    for search in searches:
+        search.check_facts(plan)
 
     from editbench import runner
 
@@ -249,8 +249,8 @@ def _run(
                 f"methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks. Record: {store.path}"
             )
         handle = load_handle(conditions["model"], config.precision, config.layout)  # its name in the tables, as it was typed
-        if chosen:
-            chosen.check_model(handle)
+        for search in searches:
+            search.check_model(handle)
         summaries = runner.run(plan, handle, store, tools.tell_cell)
     folder = store.path
     stored.print_table(folder, summaries, as_json)

@@ -324,3 +324,24 @@ class Tuned:
 
 
 AGAIN = "Tune again, or leave --tuned out."
+
+
+def chosen_options(
+    searches: Sequence[Tuned], methods: Sequence[str], given: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, dict[str, Any]]]:
+    """``Tuned.options`` of several searches, each of methods of its own.
+
+    Raises:
+        OptionError: as ``Tuned.options``, and for a method that two of them tuned.
+    """
+    options, records, where = dict(given), {}, {}
+    for search in searches:
+        found, about = search.options(methods, given)
+        for name in about:
+            if name in where:
+                both = f"--tuned {where[name]} and --tuned {search.folder}"
+                raise OptionError(f"{both} both have options for {name}. Leave one out.")
+            where[name] = search.folder
+        options |= found
+        records |= about
+    return options, records

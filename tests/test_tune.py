@@ -273,6 +273,15 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
     assert board.code == 0 and {line.startswith("| [nudge](") != (") † |" in line) for line in lines} == {True}
 
 
+def test_two_searches_go_into_one_table(command, tmp_path):
+    assert command("tune").code == command("tune", "--methods", "nudge@other", "--output", "second").code == 0
+    said = command("compare", "--methods", "nudge,nudge@other", "--tuned", "tune", "--tuned", "second", "--json")
+    assert said.code == 0 and [said.rows[name]["tuned"] for name in ("nudge", "nudge@other")] == [True, True], said.err
+    _, summaries = load_run(tmp_path / "compare")
+    from_which = {s["method"]: s["tuning"]["digest"] for s in summaries if s["tuned"]}
+    assert from_which == {"nudge": Tuned.read(tmp_path / "tune").digest, "nudge@other": Tuned.read(tmp_path / "second").digest}
+
+
 def test_trials_that_fail_are_said(command, nudge, monkeypatch):
     monkeypatch.setattr(nudge, "fail_above", [0.0])
     said = command("tune")
@@ -334,6 +343,7 @@ def test_a_tune_run_of_something_else_is_refused(command, tmp_path, model_folder
         (["--precision", unlike], f"not in {unlike}. Tune again"),
         (["--tuned", "facts.jsonl"], "facts.jsonl"),
         (["--tuned", "nosuch"], "nosuch has no tuned.json"),
+        (["--tuned", "tune"], "--tuned tune and --tuned tune both have options for nudge. Leave one out."),
     ]:
         said = command("compare", "--tuned", "tune", *arguments)
         assert said.code == 2 and said.out == "" and part in said.err and "Traceback" not in said.err, said
