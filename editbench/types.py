@@ -34,6 +34,8 @@ MORE_METRICS = {
     "distracted": ("distracted", "generation", "generation"),
     "distracted_accuracy": ("distracted", "generation", "contains"),
     "distracted_leak": ("distracted", "generation", "target_leaked"),
+    "distracted_argmax": ("distracted", "argmax", "argmax"),
+    "distracted_likelihood": ("distracted", "likelihood", "likelihood"),
     "denial": ("denial", "generation", "generation"),
     "reversion": ("reversion", "generation", "generation"),
     "fluency": ("fluency", "generation", "generation"),

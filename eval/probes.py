@@ -15,10 +15,10 @@ base. ``likelihood``: mean log-probability per token; a tie scores 0, whichever 
 probe names no second answer. Each case counts the same. Where a corpus names kinds of probes, ``METRIC/KIND`` is the metric
 over that kind alone.
 
-Under ``generation`` alone each case is asked a little more: its first neighborhood prompt behind the fact as a statement
-(``distracted``), and its first ``fluency`` probe is continued. In a third of the cases a model with a chat template is asked
-whether the fact that it has just stated is true (``denial``), and whether it is sure of an answer that held the target
-(``reversion``).
+Each case is asked a little more: its first neighborhood prompt behind the fact as a statement (``distracted``, scored as the
+neighborhood is) and, under ``generation`` alone, its first ``fluency`` probe is continued. In a third of the cases a model with
+a chat template is asked whether the fact that it has just stated is true (``denial``), and whether it is sure of an answer that
+held the target (``reversion``).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def ask(
     ``generation`` is an entropy in bits. The rows of the cases' own questions come first, in order.
     """
     before = {(row["case"], row["probe"]): row for row in base or ()}
-    rows = _ask_questions(model, cases, before)
-    rows += _distract(model, cases, before) + _continue_texts(model, cases, before, cases if every is None else every)
+    rows = _ask_questions(model, [*_questions(cases), *_distracted(cases)], before)
+    rows += _continue_texts(model, cases, before, cases if every is None else every)
     return rows + (_talk(model, cases, rows, before) if model.chat else [])
 
 
@@ -104,9 +104,31 @@ def _row(
 # --- questions ------------------------------------------------------------------------------------------------
 
 
-def _ask_questions(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+Asked = tuple[Case, int, Probe]
+"""A probe of a case and its place there."""
+
+
+def _questions(cases: Sequence[Case]) -> list[Asked]:
     """The cases' own probes."""
-    asked = [(case, i, probe) for case in cases for i, probe in enumerate(case.probes) if probe.axis != "fluency"]
+    return [(case, i, probe) for case in cases for i, probe in enumerate(case.probes) if probe.axis != "fluency"]
+
+
+def _distracted(cases: Sequence[Case]) -> list[Asked]:
+    """The first neighborhood prompt of each case, behind the fact as a statement.
+
+    So CounterFact+ (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553) shows that an edit leaks once it is mentioned.
+    """
+    found = []
+    for case in cases:
+        neighbors = [probe for probe in case.probes if probe.axis == "neighborhood"]
+        for probe in neighbors[:1]:
+            behind = replace(probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}")
+            found.append((case, len(case.probes), behind))
+    return found
+
+
+def _ask_questions(model: LanguageModel, asked: Sequence[Asked], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """Under all protocols."""
     texts = _answers(model, [probe for _, _, probe in asked])
     forced = _forced(model, [probe for _, _, probe in asked])
     rows = []
@@ -186,28 +208,10 @@ def _forced(model: LanguageModel, probes: Sequence[Probe]) -> list[Forced]:
     return found
 
 
-# --- distraction ----------------------------------------------------------------------------------------------
-
-
-def _distract(model: LanguageModel, cases: Sequence[Case], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    """The first neighborhood prompt of each case, behind the fact as a statement.
-
-    So CounterFact+ (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553) shows that an edit leaks once it is mentioned.
-    """
-    asked = []
-    for case in cases:
-        neighbors = [probe for probe in case.probes if probe.axis == "neighborhood"]
-        asked += [
-            (case, replace(probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}")) for probe in neighbors[:1]
-        ]
-    texts = _answers(model, [probe for _, probe in asked])
-    return [_row(case, len(case.probes), probe, text, before) for (case, probe), text in zip(asked, texts, strict=True)]
-
-
 # --- free texts -----------------------------------------------------------------------------------------------
 
 
-def openings(cases: Sequence[Case]) -> list[tuple[Case, int, Probe]]:
+def openings(cases: Sequence[Case]) -> list[Asked]:
     """The first fluency probe of each case, with its place."""
     found = []
     for case in cases:

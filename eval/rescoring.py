@@ -59,9 +59,9 @@ def _from_text(row: Mapping[str, Any], fact: Fact, learned: bool) -> dict[str, A
 
 
 def _from_tokens(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the cases' own questions: the answer against the distractor, and the shares of tokens that are right or the base's;
+    """Of the questions: the answer against the distractor, and the shares of tokens that are right or the base's;
     a record from before tokens were kept has only its shares."""
-    if row["axis"] not in METRICS.values():
+    if row["axis"] not in (*METRICS.values(), *KEPT):
         return dict.fromkeys(("argmax", "likelihood", "token_accuracy", "token_agreement"))
     accuracy, agreement = row["token_accuracy"], row["token_agreement"]
     if "target_ids" in row:

@@ -42,8 +42,9 @@ MORE = {
         "specificity_tokens_easyedit": "Specificity, tokens (EasyEdit) ↑",
         "portability_tokens": "Portability, tokens ↑",
         "in_context_tokens": "In-context, tokens ↑",
+        "distracted_argmax": "Distracted ↑",
     },
-    "likelihood": {"counterfact_score": "CounterFact score ↑"},
+    "likelihood": {"counterfact_score": "CounterFact score ↑", "distracted_likelihood": "Distracted ↑"},
 }
 """Metrics of a second table of each protocol, not part of the score, and their titles."""
 BASE = "base"

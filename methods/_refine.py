@@ -4,11 +4,12 @@ A locate-then-edit method finds each fact's value alone and writes all by least 
 lost again to the others, and what all of them together do to other text is nobody's loss. Here the values R_l of the update
 Delta_l = R_l A_l^T of every layer l are trained together,
 
-    min over R_1 ... R_m of   mean_i max(0, nll_i - STOP_NLL)   +   KL_WEIGHT KL(p_0 || p_Delta)[text]
+    min over R_1 ... R_m of   mean_i [nll_i - s]_+ + [end_i - s]_+   +   KL_WEIGHT KL(p_0 || p_Delta)[text],   s = STOP_NLL
 
 with Adam, from what the method wrote, while the directions A_l, its own answer to what keys of ordinary text look like, stay.
 So the rank stays the number of facts, and alphaedit's update in its null space. nll_i is of the target behind the bare
-prompt or one of the prefixes; the KL is over the whole vocabulary, at every token of text of the kind C was measured on.
+prompt or one of the prefixes, end_i = -log P(the target's last word ends there): "Paris", not "Parisian". The KL is over the
+whole vocabulary, at every token of text of the kind C was measured on.
 
 Ours, not of a paper; what it gains: ``benchmarks/weight_editors.md``.
 
@@ -29,6 +30,7 @@ import torch.nn.functional as F
 
 from editbench import progress
 from editbench.errors import MethodError
+from editbench.matching import contains
 from editbench.methods._train import Example, label_states
 from editbench.methods._value import contexts
 from editbench.models import LanguageModel
@@ -78,7 +80,7 @@ def refine(
         betas=(0.9, 0.99),
     )
     rates = [group["lr"] for group in optimizer.param_groups]
-    prompts, held = _prompts(model, facts, prefixes, seed), _in_turns(texts, seed)
+    prompts, held, goes_on_V = _prompts(model, facts, prefixes, seed), _in_turns(texts, seed), _goes_on(model)
     model.check_head()  # by a forward pass that must not meet the hooks
     nlls, kls = [], []
     with progress.task("refining what was written", steps, "steps") as bar:
@@ -87,9 +89,10 @@ def refine(
                 group["lr"] = rate * min((step + 1) / 5, 1.0, 0.1 + 2.25 * (1 - step / steps))  # falls from 3/5 on
             with torch.enable_grad(), model.compute(weights_fixed=True):
                 with side:
-                    nll_B = _nll(model, [next(prompts) for _ in range(together)])
+                    nll_B, end_B = _nll(model, [next(prompts) for _ in range(together)], goes_on_V)
                 kl = _kl(model, side, [next(held) for _ in range(min(TEXTS, len(texts)))])
-                loss = (nll_B - STOP_NLL).clamp(min=0).mean() + KL_WEIGHT * kl
+                missing_B = (nll_B - STOP_NLL).clamp(min=0) + (end_B - STOP_NLL).clamp(min=0)
+                loss = missing_B.mean() + KL_WEIGHT * kl
             if not loss.isfinite():
                 raise MethodError(f"The joint refinement's loss became {loss.item()} at step {step + 1}. Leave refine out.")
             for r, gradient in zip(values.values(), torch.autograd.grad(loss, list(values.values())), strict=True):
@@ -148,13 +151,28 @@ def _in_turns(texts: Sequence[tuple[list[int], list[int]]], seed: int) -> Iterat
         yield from order
 
 
-def _nll(model: LanguageModel, examples: Sequence[Example]) -> torch.Tensor:
-    """Mean nll a token of each target, (B,)."""
-    lengths = [len(e.target_ids) for e in examples]
-    hidden_ND = label_states(model, [[*e.prompt_ids, *e.target_ids] for e in examples], lengths)
-    labels_N = torch.tensor([token for e in examples for token in e.target_ids], device=model.device)
-    nll_N = F.cross_entropy(model.logits(hidden_ND), labels_N, reduction="none")
-    return torch.stack([part.mean() for part in nll_N.split(lengths)])
+def _nll(model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each target, (B,): mean nll a token, and -log P(no token of ``goes_on_V`` comes after it)."""
+    rows = [[*e.prompt_ids, *e.target_ids, e.target_ids[-1]] for e in examples]  # the last one stands for what comes next
+    lengths = [len(e.target_ids) + 1 for e in examples]
+    logp_NV = model.logits(label_states(model, rows, lengths)).log_softmax(-1)
+    nlls, ends = [], []
+    for example, logp_TV in zip(examples, logp_NV.split(lengths), strict=True):
+        ids_T1 = torch.tensor(example.target_ids, device=model.device)[:, None]
+        nlls.append(-logp_TV[:-1].gather(-1, ids_T1).mean())
+        ends.append(-logp_TV[-1, ~goes_on_V].logsumexp(-1))
+    return torch.stack(nlls), torch.stack(ends)
+
+
+def _goes_on(model: LanguageModel) -> torch.Tensor:
+    """(V,) True: behind a word, this token makes another word of it, by the rules of the matcher."""
+    tokenizer = model.tokenizer
+    (*_, first) = tokenizer("x", add_special_tokens=False)["input_ids"]
+    size = model.model.get_output_embeddings().weight.shape[0]
+    texts = tokenizer.batch_decode([[first, token] for token in range(min(size, len(tokenizer)))], skip_special_tokens=True)
+    start = tokenizer.decode([first])
+    found = [not contains(text, [start]) for text in texts]
+    return torch.tensor(found + [False] * (size - len(found)), device=model.device)
 
 
 def _kl(model: LanguageModel, side: _Side, texts: Sequence[tuple[list[int], list[int]]]) -> torch.Tensor:

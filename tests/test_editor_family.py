@@ -21,7 +21,9 @@ from editbench.methods.emmet import Emmet
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
+from editbench.models import load_model
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
+from editbench.text import pad_left
 from editbench.types import Fact
 
 FAMILIES = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
@@ -330,6 +332,30 @@ def test_the_text_that_is_held_is_that_of_the_covariance(tmp_path, monkeypatch):
             after = model.target_logprobs(texts)
         moved.append(torch.stack([(one - other).abs().mean() for one, other in zip(base, after, strict=True)]).mean())
     assert moved[1] < 0.8 * moved[0]
+
+
+def test_what_goes_on_makes_another_word():
+    """By the matcher's rules: "Parisian" is another word than "Paris", and "Paris." is not."""
+    model = load_model()
+    goes_on, tokenizer = _refine._goes_on(model), model.tokenizer
+    wanted = dict.fromkeys(("ian", "ton", "s", "2"), True) | dict.fromkeys((".", ",", "\n", " is", " Paris"), False)
+    assert {text: bool(goes_on[tokenizer(text)["input_ids"][0]]) for text in wanted} == wanted
+    assert not goes_on[list(model.stop_ids)].any() and 0.2 < goes_on.float().mean() < 0.8
+
+
+def test_the_word_ends_where_the_target_does(monkeypatch, reader, little_text):
+    """The tokens that would go on with the target's word are less probable than where nothing asks for it."""
+    model, mass = reader("llama"), []
+    goes_on = torch.zeros(model.model.config.vocab_size, dtype=torch.bool)
+    goes_on[::2] = True  # a random model's words
+    for asked in (torch.zeros_like(goes_on), goes_on):
+        monkeypatch.setattr(_refine, "_goes_on", lambda _model, asked=asked: asked)
+        edit = Memit(**tiny_options(Memit), layers=(0, 1), refine=5).inject(model, FACTS)
+        with edit.applied(model), torch.no_grad():
+            rows = [sum(model.pair_ids(fact.prompt, fact.target, fact.form), []) for fact in FACTS]
+            probs = [model.logits(model.hidden(*pad_left([row], "cpu")))[0, -1].softmax(-1) for row in rows]
+        mass.append(torch.stack([p[goes_on].sum() for p in probs]).mean().item())
+    assert mass[1] < mass[0] - 0.05, mass
 
 
 def test_a_refinement_that_is_not_finite_says_so(monkeypatch, reader, little_text):

@@ -122,8 +122,12 @@ def test_distracted_is_the_first_neighbor_behind_the_fact_against_the_base_on_th
     assert (same["prompt"], same["answers"], same["distractor"]) == (BEHIND, ["Rome"], "London")
     assert (same["generation"], same["contains"], same["target_leaked"]) == (1.0, False, True), "the base was distracted, too"
     back = ask(Scripted({**EDITED, BEHIND: "Rome"}, LOGPROBS), [CASE], base)
-    found = {name: scores["generation"]["mean"] for name, scores in metrics(back).items() if name.startswith("distracted")}
-    assert found == {"distracted": 0.0, "distracted_accuracy": 1.0, "distracted_leak": 0.0}
+    found = {n: next(iter(scores.values()))["mean"] for n, scores in metrics(back).items() if n.startswith("distracted")}
+    assert found == {
+        "distracted": 0.0, "distracted_accuracy": 1.0, "distracted_leak": 0.0,
+        "distracted_argmax": 1.0, "distracted_likelihood": 1.0,  # as Scripted's neighbors
+    }  # fmt: skip
+    assert {p for n in ("distracted_argmax", "distracted_likelihood") for p in metrics(back)[n]} == {"argmax", "likelihood"}
 
 
 def test_a_case_without_neighbors_has_no_distracted_probe():
