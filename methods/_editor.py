@@ -321,7 +321,7 @@ class Bench:
         """Sentences about an edit that did nothing or blew up."""
         if alike := self._alike():
             yield (
-                f"{len(alike)} pairs of facts with one subject and two targets have nearly one key ({'; '.join(alike[:5])}): "
+                f"Some facts with one subject and two targets have nearly one key ({len(alike)}: {'; '.join(alike[:5])}): "
                 f"{self.editor.of_one_key}. Inject one fact a subject, or use a trainer (sft, mixsd)."
             )
         unsolved = [fact.id for fact, nll in zip(self.facts, targets.nll_N, strict=True) if nll > UNSOLVED]
@@ -380,25 +380,25 @@ def check_editable(model: LanguageModel, facts: Sequence[Fact], prefixes: Sequen
     warnings = []
     if long:
         warnings.append(
-            f"{len(long)} targets have more than {LONG_TARGET} tokens ({', '.join(long[:5])}): one vector a fact seldom "
+            f"Some targets have more than {LONG_TARGET} tokens ({len(long)}: {', '.join(long[:5])}): one vector a fact seldom "
             "carries so much. Shorten them, or use a trainer (sft, mixsd)."
         )
     if shared:
         warnings.append(
-            f"{len(shared)} facts begin as another one does up to the subject's end, so they have its key and another target "
-            f"({'; '.join(shared[:5])}): {of_one_key}. Word them so that the subject comes later, or use a "
+            f"Some facts begin as another one does up to the subject's end, so they have its key and another target "
+            f"({len(shared)}: {'; '.join(shared[:5])}): {of_one_key}. Word them so that the subject comes later, or use a "
             "trainer (sft, mixsd)."
         )
     if doubled:
         warnings.append(
-            f"{len(doubled)} subjects found by rule occur twice in their prompt ({', '.join(doubled[:5])}): the first "
+            f"Some subjects found by rule occur twice in their prompt ({len(doubled)}: {', '.join(doubled[:5])}): the first "
             "place was taken. Give the subject, in a longer form that occurs once."
         )
     if opening:
         warnings.append(
-            f"{len(opening)} prompts begin with their subject's only token ({', '.join(opening[:5])}). What {model.name} holds "
-            "at a text's first token is much the same for all texts and was left alone: these facts are written for where "
-            "something stands before the subject, and the bare prompts may not follow. Put a word before the subject."
+            f"Some prompts begin with their subject's only token ({len(opening)}: {', '.join(opening[:5])}). What {model.name} "
+            "holds at a text's first token is much the same for all texts and was left alone: these facts are written for "
+            "where something stands before the subject, and the bare prompts may not follow. Put a word before the subject."
         )
     return warnings
 

@@ -201,7 +201,7 @@ def test_the_first_tokens_state_is_not_edited(method, prefixes):
         model.weight("transformer.wpe.weight")[0] *= 100
     place = {"lam": 1e-6, "layers": (LAYER,)} if method is Memit else {"layer": LAYER}
     edit = method(**{**tiny_options(method), **place, "prefixes": prefixes}).inject(model, [SHORT])
-    assert any("begin with their subject's only token (short)" in warning for warning in edit.diagnostics["warnings"])
+    assert any("begin with their subject's only token (1: short)" in warning for warning in edit.diagnostics["warnings"])
     delta_df, projection = delta_of(edit, model), model.layout.out_projection(model.model, LAYER)
 
     def moved(text, position):
