@@ -36,7 +36,7 @@ from editbench.methods._value import contexts
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
-KL_WEIGHT = 3.0
+KL_WEIGHT = 6.0
 STOP_NLL = 0.05
 """As the solver's: a target that is said so surely is not pushed on."""
 RATE = 0.05
