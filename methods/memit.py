@@ -45,7 +45,7 @@ class BatchEditor(WeightEditor):
     """MEMIT's algorithm 1, with the two steps open in which its descendants differ: ``share`` and ``directions``."""
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
-    space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(0.3, 3.0), "refine": Choice((0, 10))}
+    space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(0.3, 3.0), "refine": Choice((0, 25))}
 
     kept_by: ClassVar[str]
     """The option that weighs what is kept against the facts."""
@@ -55,7 +55,7 @@ class BatchEditor(WeightEditor):
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
     refine: int = 0
-    """Passes of joint training of the written values, see ``_refine.py``. 0, as published; 10 is enough."""
+    """Passes of joint training of the written values, see ``_refine.py``. 0, as published; 25 is enough."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
