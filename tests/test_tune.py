@@ -274,12 +274,16 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
 
 
 def test_two_searches_go_into_one_table(command, tmp_path):
-    assert command("tune").code == command("tune", "--methods", "nudge@other", "--output", "second").code == 0
-    said = command("compare", "--methods", "nudge,nudge@other", "--tuned", "tune", "--tuned", "second", "--json")
-    assert said.code == 0 and [said.rows[name]["tuned"] for name in ("nudge", "nudge@other")] == [True, True], said.err
+    said = command("tune", "--methods", "sft", "--budget", 1, "--output", "second")
+    assert command("tune").code == said.code == 0, said.err
+    said = command("compare", "--methods", "nudge,sft", "--tuned", "tune", "--tuned", "second", "--json")
+    assert said.code == 0 and [said.rows[name]["tuned"] for name in ("nudge", "sft")] == [True, True], said.err
     _, summaries = load_run(tmp_path / "compare")
     from_which = {s["method"]: s["tuning"]["digest"] for s in summaries if s["tuned"]}
-    assert from_which == {"nudge": Tuned.read(tmp_path / "tune").digest, "nudge@other": Tuned.read(tmp_path / "second").digest}
+    assert from_which == {"nudge": Tuned.read(tmp_path / "tune").digest, "sft": Tuned.read(tmp_path / "second").digest}
+    assert editbench("leaderboard", "compare", "-o", "board.md").code == 0
+    page = (tmp_path / "board.md").read_text()
+    assert "The searches were not equal: trials " in page and "3 (nudge)" in page and "1 (sft)" in page
 
 
 def test_trials_that_fail_are_said(command, nudge, monkeypatch):
