@@ -26,9 +26,12 @@ TASKS = {
     "lambada_openai": ("lambada/lambada_test.jsonl", 40),
     "gsm8k": ("gsm8k/test.jsonl", 8),
     "eb_arithmetic": (None, 40),
+    "eb_instruct": (None, 24),
 }
 """A choice, a likelihood and a generation: file in the data folder, documents. The default model gets none of gsm8k right, so
-there is a generation of the pack, too, which brings its data."""
+there are two generations of the pack, too, which bring their data."""
+CHAT = ("eb_instruct",)
+"""Asked through the chat template, which lm-eval's command line wants to be told: a command of its own."""
 BATCH = 8
 RESULT = Path(__file__).parent / "results" / "lm_eval_parity.json"
 
@@ -61,16 +64,21 @@ def command_line(
                 (folder / f"{task}.jsonl").write_text(rows, encoding="utf-8")
                 lines += _from_rows(folder / f"{task}.jsonl")
             (folder / f"{task}.yaml").write_text(lines, encoding="utf-8")
-        command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", str(BATCH)]
-        command += ["--model_args", f"pretrained={folder / 'model'},dtype=float32"]
-        command += ["--tasks", ",".join(f"local_{task}" for task in files), "--include_path", str(folder)]
-        command += ["--samples", json.dumps({f"local_{task}": chosen for task, chosen in ids.items()})]
-        command += ["--log_samples", "--output_path", str(folder / "out")]
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"lm_eval ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        for chat in (False, True):
+            _run(folder, {task: chosen for task, chosen in ids.items() if (task in CHAT) == chat}, chat)
         return {task: _logged(folder / "out", task) for task in files}
+
+
+def _run(folder: Path, ids: Mapping[str, list[int]], chat: bool) -> None:
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", str(BATCH)]
+    command += ["--model_args", f"pretrained={folder / 'model'},dtype=float32"]
+    command += ["--tasks", ",".join(f"local_{task}" for task in ids), "--include_path", str(folder)]
+    command += ["--samples", json.dumps({f"local_{task}": chosen for task, chosen in ids.items()})]
+    command += ["--log_samples", "--output_path", str(folder / "out"), *(["--apply_chat_template"] if chat else [])]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"lm_eval ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def _from_rows(rows: Path) -> str:

@@ -37,7 +37,7 @@ from editbench.records import RunStore, environment, heading, read_cases, write_
 from editbench.stats import retained
 from editbench.types import Case, check_facts, digest
 
-SCORING = 6
+SCORING = 7
 """Version of what ``eval/``, the regimes and the intervals do; a change that can move a number raises it, and old cells are
 computed anew."""
 

@@ -47,7 +47,7 @@ class Sample:
     """The text generated, the choice preferred, or the likelihood of the expected continuation."""
     expected: str
     metric: str
-    """lm-eval's name for the score, and its filter or its number of shots where that is not the task's usual one."""
+    """lm-eval's name for the score; and its filter, its number of shots or the chat template where that is not the usual."""
 
 
 def task_names() -> dict[str, str]:
@@ -162,7 +162,8 @@ def evaluate(
             samples: list[Sample] = []
             with standard_tasks.in_plain_words(name):
                 for member, task in load(name, (task_data or {}).get(name)).items():
-                    lm.begin(name, bool((task.config.metadata or {}).get("chat")), progress)
+                    chat = name in standard_tasks.CHAT or bool((task.config.metadata or {}).get("chat"))
+                    lm.begin(name, chat, progress)
                     with suppress(_Unchanged):
                         samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
             found[name] = samples
@@ -213,6 +214,8 @@ def _ask(lm: Any, member: str, task: Any, limit: int | None, seed: int, name: st
     label = metric if kept in ("none", "take_first") else f"{metric},{kept}"
     if local and not task.get_config("num_fewshot") and name in standard_tasks.SHOTS:
         label += ",0-shot"
+    if lm.chat and name in standard_tasks.CHAT:
+        label += ",chat"
     scores = [0.0 if math.isnan(row[metric]) else float(row[metric]) for row in rows]
     return [
         Sample(member, int(row["doc_id"]), score, *_texts(task.OUTPUT_TYPE, row), metric=label)

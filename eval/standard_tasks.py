@@ -19,6 +19,9 @@ from editbench.hub import offline_if_unreachable
 
 SHOTS = {"gsm8k": 5}
 """Tasks that ask with examples from their training split; a file without one means no examples."""
+CHAT = ("ifeval",)
+"""Tasks of lm-eval that speak to an assistant: asked through the chat template, as its ``--apply_chat_template`` does. A task
+file of ours or yours says so itself: ``metadata: {chat: true}``."""
 GROUPS = {"blimp": ("blimp", "blimp_{}", "{}.jsonl"), "mmlu": ("mmlu/default", "mmlu_{}", "{}_test.csv")}
 """Groups that a folder or a zip can feed: lm-eval's folder of their tasks; the name of a task, and of its file, by subject."""
 GRADERS = {"ifeval": ("langdetect", "immutabledict", "nltk")}

@@ -38,8 +38,8 @@ def test_lm_evals_own_command_gives_the_same_samples(parity, tmp_path):
         files[task] = file and tmp_path / f"{task}.jsonl"
         if file:
             files[task].write_text("\n".join(json.dumps(rows(task, i)) for i in range(6)))
-    found = parity.compare(tiny_model("llama", num_hidden_layers=2), files, dict.fromkeys(files, 4))
-    assert list(found) == ["hellaswag", "lambada_openai", "gsm8k", "eb_arithmetic"]
+    found = parity.compare(tiny_model("llama", chat=True, num_hidden_layers=2), files, dict.fromkeys(files, 4))
+    assert list(found) == ["hellaswag", "lambada_openai", "gsm8k", "eb_arithmetic", "eb_instruct"]
     for task, row in found.items():
         counts = {row[key] for key in ("n", "same document", "same prompt", "same answer", "same score")}
         assert counts == {4}, (task, row)

@@ -179,7 +179,7 @@ def test_ifeval_needs_its_graders(tiny, tmp_path, monkeypatch):
         standard_tasks.from_file("ifeval", path)
 
 
-def test_ifeval_runs_from_a_local_file(tiny, tmp_path, monkeypatch):
+def test_ifeval_runs_from_a_local_file_through_the_chat_template(tmp_path, monkeypatch):
     pytest.importorskip("langdetect")
     pytest.importorskip("immutabledict")
     nltk = pytest.importorskip("nltk")
@@ -192,8 +192,13 @@ def test_ifeval_runs_from_a_local_file(tiny, tmp_path, monkeypatch):
     with pytest.raises(OptionError, match="NLTK's punkt_tab.*nltk.downloader punkt_tab.*llama-index-core.*NLTK_DATA"):
         standard_tasks.from_file("ifeval", path)
     (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
-    samples = retention.evaluate(*tiny, ["ifeval"], task_data={"ifeval": path})["ifeval"]
-    assert [s.metric for s in samples] == ["prompt_level_strict_acc"] * 2
+    model = tiny_model("llama", chat=True, num_hidden_layers=2, max_position_embeddings=2048)
+    samples = retention.evaluate(model.model, model.tokenizer, ["ifeval"], task_data={"ifeval": path})["ifeval"]
+    assert [s.metric for s in samples] == ["prompt_level_strict_acc,chat"] * 2
+    turns = [[{"role": "user", "content": prompt}] for prompt, *_ in asked]
+    assert [s.prompt for s in samples] == [
+        model.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns
+    ]
     assert [s.score for s in samples] == [float(bool(samples[0].output.strip()) and "," not in samples[0].output), 0.0]
 
 
