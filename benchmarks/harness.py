@@ -39,13 +39,17 @@ def table(name: str) -> None:
 
 
 def changes(retention: dict[str, dict]) -> str:
-    """A table of the changes of each task against the base, by method; the base has none against itself."""
+    """A table of the changes of each task against the base, by method; of the base its scores."""
     tasks = list(next(iter(retention.values())))
     lines = [f"| change against base | {' | '.join(tasks)} |", "|---" * (1 + len(tasks)) + "|"]
     for name, by_task in retention.items():
-        found = [by_task.get(task) or {} if name != BASE else {} for task in tasks]
-        ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
-        lines.append(f"| {name} | {' | '.join(cells_text(end, sign=True) for end in ends)} |")
+        found = [by_task.get(task) or {} for task in tasks]
+        if name == BASE:
+            texts = [f"scores {cells_text(one)}" for one in found]
+        else:
+            ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
+            texts = [cells_text(end, sign=True) for end in ends]
+        lines.append(f"| {name} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
