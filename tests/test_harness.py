@@ -38,4 +38,4 @@ def test_a_cell_keeps_its_key_and_the_base_has_no_interval_against_itself(harnes
     harness.table("x")
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| base | generation |") and line.endswith("| 1.00 | 2 |") for line in lines) == 1
-    assert "| base | – |" in lines and any(line.startswith("| sft | -0.25 [") for line in lines)
+    assert "| base | scores 0.75 [0.13, 0.98] |" in lines and any(line.startswith("| sft | -0.25 [") for line in lines)
