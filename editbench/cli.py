@@ -325,6 +325,8 @@ def _open_run(plan: Any, identity: dict[str, Any], output: Path | None) -> Itera
     folder = output or runner.default_output(plan.config, identity)
     kept = runner.no_empty_run(folder)
     with RunStore(folder).open(identity) as store, kept, progress.reporting(console.reporter()):
+        if not store.locked:
+            console.say(f"Nothing keeps a second run out of {folder} (the system or its drive has no locks): start none there.")
         runner.save_cases(folder, plan)
         try:
             yield store

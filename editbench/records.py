@@ -95,6 +95,8 @@ class RunStore:
         self.path = Path(path)
         self.cells = self.path / "cells"
         self.config: dict[str, Any] = {}
+        self.locked = False
+        """Whether a second writer would be refused: not on Windows and on some network drives, where locks are missing."""
         self._lock: int | None = None
 
     def open(self, config: Mapping[str, Any]) -> RunStore:
@@ -217,6 +219,7 @@ class RunStore:
         try:
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.locked = True
         except BlockingIOError:
             holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
             os.close(lock)

@@ -297,8 +297,11 @@ def test_second_writer_is_refused_by_pid(run):
 
 
 def test_file_system_without_locks_is_no_obstacle(run, monkeypatch):
+    with RunStore(run).open(CONFIG) as store:
+        assert store.locked
     monkeypatch.setattr(records.fcntl, "flock", raises(errno.ENOLCK))
-    RunStore(run).open(CONFIG).close()
+    with RunStore(run).open(CONFIG) as store:
+        assert not store.locked
 
 
 # Reading.
