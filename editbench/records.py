@@ -20,7 +20,7 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
      "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
      "tasks": {task: hash of its data},
-     "versions": {"scoring": int, "method": int},                                  with what stands here, all that key is of
+     "versions": {"scoring": int, "method": int, "regime": int of a sequence},     with what stands here, all that key is of
      "regime": "batch" | "single" | "sequential:CHUNK", "seed": int, "limit": int | null,
      "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
      "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
@@ -29,7 +29,8 @@ A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whol
      "seconds": {phase: float, "total": float},                                    phases: runner.py, regimes.py
      "inject_seconds": [float],                                                    where --repeats was given
      "work": {phase: {"passes", "tokens", "gradient_tokens", "decoded_tokens", under inject "trained_tokens"}},
-     "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll", "target_ratio"}],   of a sequence, by chunk
+     "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll", "target_ratio", "forgetting_ratio"}],
+                                                                                   of a sequence, by chunk
      "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
      "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
      "diagnostics": {name: {...} | null},                                          where --diagnostics was given

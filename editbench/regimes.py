@@ -11,8 +11,8 @@
 A sequence is watched after each chunk. Where the model has collapsed, the chunk is taken back and the sequence ends there: its
 own text has become ``COLLAPSE_PERPLEXITY`` times as perplexing as to the base, a changed weight ``COLLAPSE_GROWTH`` times as
 large, the targets of the last ``WATCHED`` facts taught ``COLLAPSE_TARGETS`` times as perplexing as to the base, which has been
-taught none, or a number is no longer finite. Facts that were never injected are asked all the same: every method answers for
-all.
+taught none, those of the ``WATCHED`` before the chunk ``COLLAPSE_FORGETTING`` times as perplexing as they were before it, or a
+number is no longer finite. Facts that were never injected are asked all the same: every method answers for all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -42,8 +43,12 @@ COLLAPSE_GROWTH = 10.0
 COLLAPSE_TARGETS = 2.0
 """A method that teaches nothing leaves them as they are, 1; beyond this margin, for what it does to unrelated texts, they are
 less probable than if nobody had taught them."""
+COLLAPSE_FORGETTING = 10.0
 WATCHED = 50
 """Facts whose targets are watched: all would cost a sequence of n facts n^2."""
+VERSION = 2
+"""Of what a sequence is watched for; a change that can move where one ends raises it, and its cells are computed anew. 2: what
+a chunk makes forgotten."""
 
 
 class Examiner(Protocol):
@@ -57,8 +62,8 @@ class Examiner(Protocol):
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
         ...
 
-    def target_nll(self, cases: Sequence[Case]) -> tuple[float, float]:
-        """So of the targets of ``cases``: the mean over these of the mean over tokens."""
+    def target_nlls(self, cases: Sequence[Case]) -> tuple[list[float], list[float]]:
+        """So of the target of each of ``cases``, the mean over its tokens."""
         ...
 
 
@@ -187,6 +192,7 @@ def _single(method, model, cases, examiner, phase) -> Outcome:
 
 def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
     points, trajectory, stopped = [], [], ""
+    taught: dict[str, float] = {}
     with Chain(model) as chain:
         with progress.task(f"facts, {chunk} at a time", len(cases), "facts") as bar:
             for start in range(0, len(cases), chunk):
@@ -194,8 +200,8 @@ def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
                 with phase("inject"):
                     chain.add(method.inject(model, [case.fact for case in some]))
                 with phase("watch"):
-                    signs = {"facts": count, **_vital_signs(chain, cases[:count], examiner)}
-                trajectory.append(signs)
+                    signs, taught = _vital_signs(chain, cases[:count], examiner, taught)
+                trajectory.append({"facts": count, **signs})
                 if stopped := _collapsed(signs):
                     chain.take_back()
                     break
@@ -212,16 +218,27 @@ def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
         return Outcome(chain.as_one(method), chain.moved, points, trajectory, stopped)
 
 
-def _vital_signs(chain: Chain, taught: Sequence[Case], examiner: Examiner) -> dict[str, float]:
+def _vital_signs(
+    chain: Chain, taught: Sequence[Case], examiner: Examiner, earlier: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The signs, and the nll of the target of each fact that is watched, by its id; ``earlier``: those of the chunk before."""
     now, base = examiner.own_text_nll()
     valid = {(case.fact.form, case.fact.prompt): case for case in taught}  # of facts that succeed each other the last
-    targets_now, targets_base = examiner.target_nll(list(valid.values())[-WATCHED:])
-    return {
+    cases = {case.fact.id: case for case in valid.values()}
+    last, held = list(cases)[-WATCHED:], [name for name in cases if name in earlier]
+    asked = list(dict.fromkeys([*held, *last]))
+    nll_now, nll_base = (
+        dict(zip(asked, nlls, strict=True)) for nlls in examiner.target_nlls([cases[name] for name in asked])
+    )
+    targets_now = fmean(nll_now[name] for name in last)
+    signs = {
         "perplexity_ratio": _ratio(now, base),
         "norm_growth": chain.growth(),
         "target_nll": targets_now,
-        "target_ratio": _ratio(targets_now, targets_base),
+        "target_ratio": _ratio(targets_now, fmean(nll_base[name] for name in last)),
+        "forgetting_ratio": _ratio(fmean(nll_now[name] - earlier[name] for name in held), 0.0) if held else 1.0,
     }
+    return signs, {name: nll_now[name] for name in last}
 
 
 def _ratio(now: float, base: float) -> float:
@@ -231,10 +248,12 @@ def _ratio(now: float, base: float) -> float:
 
 def _collapsed(signs: dict[str, float]) -> str:
     """What has gone wrong, in words; empty where nothing has."""
+    forgotten = "the targets taught before the last chunk are {:.3g} times as perplexing as they were before it"
     for name, limit, words in (
         ("perplexity_ratio", COLLAPSE_PERPLEXITY, "the model's own text is {:.3g} times as perplexing to it as to the base"),
         ("norm_growth", COLLAPSE_GROWTH, "a weight is {:.3g} times as large as in the base"),
         ("target_ratio", COLLAPSE_TARGETS, "the targets of the last facts are {:.3g} times as perplexing to it as to the base"),
+        ("forgetting_ratio", COLLAPSE_FORGETTING, forgotten),
     ):
         if not signs[name] < limit:
             return words.format(signs[name])

@@ -219,7 +219,7 @@ def run(the_plan: Plan, model: LanguageModel, store: RunStore, on_cell: Callable
             "regime": config.regime,
             "seed": config.seed,
             "limit": config.limit,
-            "versions": {"scoring": SCORING, "method": method.version},
+            "versions": _versions(config, method),
             **({"judge": {"model": config.judge_model}} if config.judge else {}),
             "environment": {**environment(), "code": code_digest(), **machine(model)},
         }  # fmt: skip
@@ -312,12 +312,17 @@ def cell_key(
     """The name of a cell: its method, and the hash of all that can change its numbers."""
     summary = {
         "method": name, "options": method.options(), "sources": method.sources(),
-        "versions": {"scoring": SCORING, "method": method.version},
+        "versions": _versions(the_plan.config, method),
         "model": {"hash": weights, "precision": precision, "chat_template": template},
         "corpus": {"hash": the_plan.slice_hash}, "tasks": the_plan.task_digests,
         **{what: getattr(the_plan.config, what) for what in ("regime", "seed", "limit")},
     }  # fmt: skip
     return key_of(summary, identity(the_plan.config))
+
+
+def _versions(config: RunConfig, method: Method) -> dict[str, int]:
+    watched = {"regime": regimes.VERSION} if config.regime.startswith("sequential") else {}
+    return {"scoring": SCORING, "method": method.version, **watched}
 
 
 def key_of(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -331,6 +336,7 @@ def key_of(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         *([{"judge": judge, "model": config["judge_model"]}] if judge else []),
         *([{"chat template": model["chat_template"]}] if model["chat_template"] else []),
         *([{"layout": dict(layout)}] if layout else []),
+        *([{"regime": versions["regime"]}] if "regime" in versions else []),
         *([{"sources": summary["sources"]}] if summary.get("sources") else []),
     ]  # fmt: skip
     method_name, at, label = name.partition("@")
@@ -482,9 +488,9 @@ class _Baseline:
         """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
         return self._nll(), self._base_nll
 
-    def target_nll(self, cases: Sequence[Case]) -> tuple[float, float]:
-        """So of the targets of ``cases``: the mean over these of the mean over tokens."""
-        return statistics.fmean(self._targets(cases)), statistics.fmean(self._base_targets[one] for one in _ids(cases))
+    def target_nlls(self, cases: Sequence[Case]) -> tuple[list[float], list[float]]:
+        """So of the target of each of ``cases``, the mean over its tokens."""
+        return self._targets(cases), [self._base_targets[one] for one in _ids(cases)]
 
     def _targets(self, cases: Sequence[Case]) -> list[float]:
         pairs = [self.model.pair_ids(case.fact.prompt, case.fact.target, case.fact.form) for case in cases]

@@ -193,14 +193,46 @@ def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
         def own_text_nll(self):
             return 1.0, 1.0
 
-        def target_nll(self, watched):
+        def target_nlls(self, watched):
             seen.extend(case.fact.id for case in watched)
-            return math.inf, 1.0
+            return [math.inf] * len(watched), [1.0] * len(watched)
 
-    signs = regimes._vital_signs(regimes.Chain(model), [old, *cases], Examiner())
-    assert seen == [case.fact.id for case in cases]
+    signs, nlls = regimes._vital_signs(regimes.Chain(model), [old, *cases], Examiner(), {"old": 0.1})
+    assert seen == list(nlls) == [case.fact.id for case in cases]
+    assert signs["forgetting_ratio"] == 1, "what is no longer valid is not forgotten"
     assert regimes._collapsed(signs) and not regimes._collapsed({**signs, "target_ratio": 1.9})
     assert regimes._collapsed({**signs, "target_ratio": math.nan})
+
+
+@dataclass(frozen=True)
+class Forgetful(Method):
+    """Teaches well, and with fact ``at`` takes back all that it taught."""
+
+    name: ClassVar[str] = "forgetful"
+    at: str = ""
+    found: ClassVar[dict] = {}
+
+    def inject(self, model, facts):
+        if not model.applied:
+            self.found.update({name: weight.detach().clone() for name, weight in model.model.named_parameters()})
+        if self.at in [fact.id for fact in facts]:
+            lost = {name: self.found[name] - weight.detach() for name, weight in model.model.named_parameters()}
+            return self.edit(model, facts, {name: change for name, change in lost.items() if change.any()})
+        return package.inject(model, facts, "sft", epochs=60, lr=1e-3)
+
+
+def test_a_chunk_that_makes_the_earlier_facts_forgotten_is_taken_back(config, model, tmp_path, monkeypatch):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "forgetful", f"{__name__}:Forgetful")
+    config = replace(config, methods=("base", "forgetful"), regime="sequential:1")
+    third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
+    found = run(replace(config, options={"forgetful": {"at": third}}), model, tmp_path / "run")["forgetful"]
+    first, second, last = found["trajectory"]
+    assert first["forgetting_ratio"] == 1 and second["forgetting_ratio"] < regimes.COLLAPSE_FORGETTING
+    assert last["forgetting_ratio"] > regimes.COLLAPSE_FORGETTING, "though the model is the base again:"
+    assert [last[sign] for sign in ("perplexity_ratio", "norm_growth", "target_ratio")] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert found["status"] == "stopped" and "taught before the last chunk" in found["note"] and found["edit"]["facts"] == 2
 
 
 def test_contexts_are_joined(config, model, tmp_path):
