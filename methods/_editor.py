@@ -263,12 +263,14 @@ class Bench:
 
     def edit(self, targets: Targets, **settings: Any) -> Edit:
         """The edit that was written, with its report; to be called after ``writing``, on the unedited weights."""
-        changes, norms = {}, {}
+        changes, norms, by_fact = {}, {}, []
         for layer, pairs in self._factors.items():
             name = self.model.layout.weight_name(layer)
             left, right = torch.cat([p[0] for p in pairs], dim=1), torch.cat([p[1] for p in pairs], dim=0)
             product = left @ right
-            norms[layer] = (product.norm() / self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)).item()
+            size = self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)
+            norms[layer] = (product.norm() / size).item()
+            by_fact.append((left.norm(dim=0) * right.norm(dim=1) / size).cpu())
             cheaper = left.numel() + right.numel() < product.numel()
             changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
         diagnostics: dict[str, Any] = {
@@ -284,6 +286,8 @@ class Bench:
         if len(self.left_over) > 1 and self.left_over[0] > 0 and targets.steps_N.any():
             diagnostics["residual_by_layer"] = self.left_over
             diagnostics["reached_by_layer"] = [1 - left / self.left_over[0] for left in self.left_over[1:]]
+        # factors stand fact by fact in every method; the sum of their terms is the update
+        largest_N = torch.stack(by_fact).max(dim=0).values
         diagnostics["warnings"] = [*self.warnings, *self._doubts(targets, norms, diagnostics.get("reached_by_layer"))]
         records = [
             {
@@ -293,6 +297,7 @@ class Bench:
                 "target_nll": targets.nll_N[i].item(),
                 "clamped": bool(targets.clamped_N[i]),
                 "steps": int(targets.steps_N[i]),
+                "relative_update": largest_N[i].item(),
             }
             for i, fact in enumerate(self.facts)
         ]

@@ -382,6 +382,20 @@ def test_the_report():
     assert said["clamped_share"] == np.mean([record["clamped"] for record in edit.records])
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("editor", [Memit, Rome])
+def test_how_much_each_fact_moves_the_weight_is_recorded(family, editor):
+    model = tiny_model(family)
+    made = editor(**tiny_options(editor), **({"layers": (1,)} if editor is Memit else {}))
+    (record,) = made.inject(model, FACTS[:1]).records
+    (whole,) = made.inject(model, FACTS[:1]).diagnostics["relative_update_by_layer"].values()
+    assert record["relative_update"] == pytest.approx(whole)
+    edit = made.inject(model, FACTS)
+    ((name, (left, right)),) = edit.changes.items()
+    terms = [torch.outer(left[:, i], right[i]).norm() / model.weight(name).double().norm() for i in range(len(FACTS))]
+    assert [one["relative_update"] for one in edit.records] == pytest.approx([term.item() for term in terms])
+
+
 def test_the_null_space_that_was_used_is_reported():
     model = tiny_model("llama")
     share = AlphaEdit(**tiny_options(AlphaEdit), layers=(0, 1))
