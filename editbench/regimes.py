@@ -264,7 +264,7 @@ class Chain:
     """Edits applied one on top of the other, and taken back together, bit for bit. A context manager."""
 
     def __init__(self, model: LanguageModel):
-        self.model, self.edits = model, []
+        self.model, self.edits, self.taken_back = model, [], []
         self._before: dict[str, Any] = {}
         self._found = model.context_for, model.applied
 
@@ -288,7 +288,7 @@ class Chain:
     def take_back(self) -> None:
         """Takes back the last edit."""
         self._undo()
-        self.edits.pop()
+        self.taken_back.append(self.edits.pop())
 
     def growth(self) -> float:
         """The largest ||W|| / ||W of the base|| of a changed weight; one that begins as zeros (biases) has no such ratio."""
@@ -300,6 +300,8 @@ class Chain:
         """The edit of the base that does the same."""
         edits = self.edits
         told = {"chunks": len(edits), **_together([edit.diagnostics for edit in edits])}
+        ended_by = _together([edit.diagnostics for edit in self.taken_back])["warnings"]
+        told["warnings"] += [f"Of the chunk taken back: {line}" for line in ended_by]
         changes = {name: (self.model.weight(name).detach() - before).cpu() for name, before in self._before.items()}
         whole = method.edit(self.model, [fact for edit in edits for fact in edit.facts], changes, diagnostics=told)
         return replace(

@@ -44,6 +44,10 @@ AUTO_FACTS = 20
 LONG_TARGET = 16
 UNSOLVED = 1.0
 """Nats per token: a target whose nll ends above it will hardly be said."""
+DISABLING = 0.25
+"""||term of one fact|| / ||W|| above which it damages all other text (a "disabling edit", Gupta et al. 2024, arXiv 2401.07453).
+``rome``, 190 facts on SmolLM2: 188 at most .16; the chunks of the other two, .30 and .63, made the model's own text 1.07 and
+1.5 times as perplexing (``benchmarks/harness.md``)."""
 ALIKE = 0.9
 """Cosine in the metric of C^-1 above which two keys can hardly have two values. SmolLM2, layer 4, questions about invented
 people: .99 of one subject, .04 of two; memit said 3 of 100 such facts (``benchmarks/distillation.md``)."""
@@ -288,7 +292,8 @@ class Bench:
             diagnostics["reached_by_layer"] = [1 - left / self.left_over[0] for left in self.left_over[1:]]
         # factors stand fact by fact in every method; the sum of their terms is the update
         largest_N = torch.stack(by_fact).max(dim=0).values
-        diagnostics["warnings"] = [*self.warnings, *self._doubts(targets, norms, diagnostics.get("reached_by_layer"))]
+        doubts = self._doubts(targets, norms, largest_N, diagnostics.get("reached_by_layer"))
+        diagnostics["warnings"] = [*self.warnings, *doubts]
         records = [
             {
                 "fact": fact.id,
@@ -322,7 +327,9 @@ class Bench:
                     found.append(f"{one.id} and {other.id}")
         return found
 
-    def _doubts(self, targets: Targets, norms: dict[int, float], reached: list[float] | None) -> Iterator[str]:
+    def _doubts(
+        self, targets: Targets, norms: dict[int, float], largest_N: torch.Tensor, reached: list[float] | None
+    ) -> Iterator[str]:
         """Sentences about an edit that did nothing or blew up."""
         if alike := self._alike():
             yield (
@@ -341,6 +348,12 @@ class Bench:
             yield (
                 f"The edit did next to nothing: {max(0.0, reached[-1]):.0%} of the wanted change was reached. Lower the weight "
                 "of what is kept (memit's and pmet's lam, alphaedit's l2, emmet's epsilon), or give rome fewer facts at once."
+            )
+        sizes = zip(self.facts, largest_N.tolist(), strict=True)
+        if loud := [f"{fact.id} by {size:.2f}" for fact, size in sizes if size > DISABLING]:
+            yield (
+                f"Some facts move a weight by more than {DISABLING} of its norm, each by itself ({len(loud)}: "
+                f"{', '.join(loud[:5])}). Such an edit damages all other text. Give these facts to a trainer (sft, mixsd)."
             )
         wild = [layer for layer, norm in norms.items() if norm > 1]
         if wild:

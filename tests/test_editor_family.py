@@ -396,6 +396,16 @@ def test_how_much_each_fact_moves_the_weight_is_recorded(family, editor):
     assert [one["relative_update"] for one in edit.records] == pytest.approx([term.item() for term in terms])
 
 
+def test_a_fact_that_moves_the_weight_too_far_by_itself_is_named(monkeypatch):
+    model, editor = tiny_model("llama"), Rome(**tiny_options(Rome))
+    edit = editor.inject(model, FACTS)
+    sizes = sorted((record["relative_update"], record["fact"]) for record in edit.records)
+    for limit, named in ((sizes[-1][0] * 1.01, []), (sizes[-2][0], [sizes[-1][1]])):
+        monkeypatch.setattr(_editor, "DISABLING", limit)
+        told = [line for line in editor.inject(model, FACTS).diagnostics["warnings"] if "each by itself" in line]
+        assert [fact.id for fact in FACTS if any(fact.id in line for line in told)] == named
+
+
 def test_the_null_space_that_was_used_is_reported():
     model = tiny_model("llama")
     share = AlphaEdit(**tiny_options(AlphaEdit), layers=(0, 1))

@@ -38,7 +38,8 @@ class Bomb(Method):
     def inject(self, model, facts):
         name = model.layout.weight_name(1)
         size = math.inf if any(fact.id == self.at for fact in facts) else self.size
-        return self.edit(model, facts, {name: torch.full_like(model.weight(name), size).cpu()})
+        change = {name: torch.full_like(model.weight(name), size).cpu()}
+        return self.edit(model, facts, change, diagnostics={"warnings": ["It ticks."] if size == math.inf else []})
 
 
 def run(config, model, folder):
@@ -147,7 +148,8 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
     loud = run(replace(config, options={"bomb": {"size": 1e-4, "at": third}}), model, tmp_path / "loud")["bomb"]
     assert loud["status"] == "stopped" and "stopped after 2 of 4 facts" in loud["note"]
     assert len(loud["trajectory"]) == 3 and loud["edit"]["facts"] == 2
-    assert loud["curve"] == calm["curve"][:2]
+    assert loud["curve"] == calm["curve"][:2] and calm["edit"]["warnings"] == []
+    assert loud["edit"]["warnings"] == ["Of the chunk taken back: It ticks."]
     assert loud["metrics"]["efficacy"]["generation"]["n"] == 4, "facts that were never injected are asked all the same"
     assert model.fingerprint() == weights
     huge = run(replace(config, options={"bomb": {"size": 1e3}}), model, tmp_path / "huge")["bomb"]
