@@ -1,7 +1,7 @@
 """MixSD's claims on an invented world: 100 kgfact facts, every trainer tuned by the same trials, then tested once.
 
     python benchmarks/kgfact_study.py tune [ROW ...]  # dev world; all rows or these; resumes
-    python benchmarks/kgfact_study.py test SHARED    # test world, the chosen settings; real tasks from SHARED
+    python benchmarks/kgfact_study.py test SHARED [ROW ...]  # test world, the chosen settings; real tasks from SHARED
     python benchmarks/kgfact_study.py table
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
@@ -80,7 +80,7 @@ def tune(*names: str) -> None:
             say(name, trial, found)
 
 
-def test(shared: Path) -> None:
+def test(shared: Path, *names: str) -> None:
     path = RESULTS / "kgfact_test.json"
     done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
     data = {
@@ -93,7 +93,7 @@ def test(shared: Path) -> None:
     rows = {"base": UNTUNED["base"], **tuned, **UNTUNED}
     tried = {row["name"] for row in json.loads((RESULTS / "kgfact_tune.json").read_text())}
     for name, (method, options) in rows.items():
-        if any(row["name"] == name for row in done):
+        if names and name not in names or any(row["name"] == name for row in done):
             continue
         local = {task: str(file) for task, file in data.items()}
         more = {"task_data": local, "diagnostics": DIAGNOSTICS}
@@ -124,4 +124,4 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    {"tune": lambda: tune(*sys.argv[2:]), "test": lambda: test(Path(sys.argv[2])), "table": table}[sys.argv[1]]()
+    {"tune": lambda: tune(*sys.argv[2:]), "test": lambda: test(Path(sys.argv[2]), *sys.argv[3:]), "table": table}[sys.argv[1]]()
