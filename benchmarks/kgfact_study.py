@@ -2,12 +2,13 @@
 
     python benchmarks/kgfact_study.py tune [ROW ...]  # dev world; all rows or these; resumes
     python benchmarks/kgfact_study.py test SHARED [ROW ...]  # test world, the chosen settings; real tasks from SHARED
-    python benchmarks/kgfact_study.py table
+    python benchmarks/kgfact_study.py frontier [ROW ...]  # dev world, all eight tasks; what else was tried for the goal
+    python benchmarks/kgfact_study.py table test|frontier
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
 eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row that has trials learned all dev
 facts (``tuned`` says which have), but for the row that names its own; weight editors and ice with their defaults. All trials
-and tests are in ``benchmarks/results/kgfact_{tune,test}.json``; a row that is there is not computed again.
+and tests are in ``benchmarks/results/kgfact_{tune,test,frontier}.json``; a row that is there is not computed again.
 """
 
 import json
@@ -41,11 +42,19 @@ ROWS = {
 HIGHER = ({"lr": 5e-5}, {"lr": 1e-4})
 TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0}), "sft, kl 1": HIGHER, "mixsd 0.3, kl 1, 3 frames": HIGHER}
 """As many trials of what has no learning rate, or bears a higher one, held to the base."""
+FRONTIER = {
+    "sft, kl 1": ("sft", {**LONG, "lr": 5e-5, "kl": 1.0}),
+    "sft, kl 3, 3 frames": ("sft", {"epochs": 5, "lr": 5e-5, "kl": 3.0, "rewordings": 2}),
+    "mixsd 0, kl 3, 3 frames": ("mixsd", {"epochs": 5, "lr": 1e-4, "lam": 0.0, "kl": 3.0, "rewordings": 2}),
+    "sft, lora 16": ("sft", {**LONG, "lr": 5e-4, "lora": 16}),
+    "sft, lora 16, null space .5": ("sft", {**LONG, "lr": 5e-4, "lora": 16, "null_space": 0.5}),
+}
+"""60 dev facts, 100 items of each task of the offline pack."""
 UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
 AXES = ("efficacy", "generalization", "portability", "specificity")
 DEV_TASKS, REAL = ("eb_instruct", "eb_reading", "eb_knowledge"), ("hellaswag", "lambada_openai", "arc_easy")
 RESULTS = Path(__file__).parent / "results"
-DIAGNOSTICS = ("supervision", "mixing", "fisher", "drift")
+DIAGNOSTICS = ("supervision", "mixing", "fisher", "drift", "errors")
 KEYS = ("status", "note", "metrics", "retention", "seconds", "peak_memory_bytes", "edit", "diagnostics")
 
 
@@ -80,7 +89,22 @@ def tune(*names: str) -> None:
             say(name, trial, found)
 
 
-def test(shared: Path, *names: str) -> None:
+def frontier(*names: str) -> None:
+    path = RESULTS / "kgfact_frontier.json"
+    done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
+    tasks = registry.get("eval", "resolve-tasks")("default", {})
+    for name in names or FRONTIER:
+        if any(row["name"] == name for row in done):
+            continue
+        method, options = FRONTIER[name]
+        found = cell(model, method, options, part="dev", n=60, tasks=tasks, limit=100)
+        done.append({"name": name, "options": options, **found})
+        write_json_atomic(path, done)
+        say(name, options, found)
+
+
+def test(data_folder: str, *names: str) -> None:
+    shared = Path(data_folder)
     path = RESULTS / "kgfact_test.json"
     done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
     data = {
@@ -103,8 +127,8 @@ def test(shared: Path, *names: str) -> None:
         say(name, options, found)
 
 
-def table() -> None:
-    rows = sorted(json.loads((RESULTS / "kgfact_test.json").read_text()), key=lambda row: row["name"] != "base")
+def table(of: str) -> None:
+    rows = sorted(json.loads((RESULTS / f"kgfact_{of}.json").read_text()), key=lambda row: row["name"] != "base")
     titles = ("row", *AXES, "retention", "target NLL", "rare", "displacement", "curvature", "KL", "words", "s", "commit")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
@@ -124,4 +148,4 @@ def table() -> None:
 
 
 if __name__ == "__main__":
-    {"tune": lambda: tune(*sys.argv[2:]), "test": lambda: test(Path(sys.argv[2]), *sys.argv[3:]), "table": table}[sys.argv[1]]()
+    {"tune": tune, "frontier": frontier, "test": test, "table": table}[sys.argv[1]](*sys.argv[2:])
