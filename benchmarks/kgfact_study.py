@@ -3,6 +3,7 @@
     python benchmarks/kgfact_study.py tune [ROW ...]  # dev world; all rows or these; resumes
     python benchmarks/kgfact_study.py test SHARED [ROW ...]  # test world, the chosen settings; real tasks from SHARED
     python benchmarks/kgfact_study.py frontier [ROW ...]  # dev world, all eight tasks; what else was tried for the goal
+    python benchmarks/kgfact_study.py openings       # dev world: paraphrases whose answer is begun for the model
     python benchmarks/kgfact_study.py table test|frontier
 
 Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
@@ -20,9 +21,10 @@ from pathlib import Path
 from harness import changes
 
 from editbench import console, progress, registry, runner
+from editbench.matching import contains
 from editbench.models import load_model
 from editbench.records import RunStore, write_json_atomic
-from editbench.stats import cells_text, mean_ratio
+from editbench.stats import cells_text, clustered_mean, mean_ratio
 
 RATES = (5e-5, 2e-5)
 RATE = 5e-5
@@ -103,6 +105,46 @@ def frontier(*names: str) -> None:
         say(name, options, found)
 
 
+def openings() -> None:
+    """How many rephrased questions are answered freely, and after the words that stand before the target in the text that
+    was taught (``own``) or in sft's (``sft``): whether the fact is missing, or the way to it."""
+    path, model = RESULTS / "kgfact_openings.json", load_model()
+    config = runner.RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60)
+    cases = runner.plan(config).cases
+    asked = [(case.fact, probe) for case in cases for probe in case.probes if probe.axis == "paraphrase"]
+    found: dict[str, dict] = {}
+    for name in ("sft", "mixsd 0.3"):
+        method, options = ROWS[name]
+        made = registry.get("methods", method).from_options(method, {"lr": RATE, **options})
+        edit = made.inject(model, [case.fact for case in cases])
+        taught = {record["fact"]: model.decode(record["ids"]) for record in edit.records if "ids" in record}
+        canonical = [before(fact.demonstration, fact.target) for fact, _ in asked]
+        own = [before(taught.get(fact.id, ""), fact.target) or known for (fact, _), known in zip(asked, canonical, strict=True)]
+        found[name] = {}
+        with edit.applied(model):
+            for kind, begun in {"free": [""] * len(asked), "own": own, "sft": canonical}.items():
+                prompts = [opened(model, probe, words) for (_, probe), words in zip(asked, begun, strict=True)]
+                answers = [model.decode(ids) for ids in model.generate_ids(prompts, 24)]
+                right = [contains(answer, fact.answers) for (fact, _), answer in zip(asked, answers, strict=True)]
+                found[name][kind] = clustered_mean(right, [fact.id for fact, _ in asked]).to_dict()
+        print(name, {kind: cells_text(score) for kind, score in found[name].items()}, flush=True)
+    write_json_atomic(path, found)
+
+
+def opened(model, probe, words: str) -> list[int]:
+    """The ids of the probe's prompt, and of the first words of its answer."""
+    if not words:
+        return model.prompt_ids(probe.prompt, probe.form)
+    prompt_ids, opening_ids = model.pair_ids(probe.prompt, words, probe.form)
+    return [*prompt_ids, *opening_ids]
+
+
+def before(text: str, target: str) -> str | None:
+    """What stands before ``target`` in ``text``; None where it does not occur, or begins it."""
+    opening, at, _ = text.partition(target)
+    return opening.rstrip() or None if at else None
+
+
 def test(data_folder: str, *names: str) -> None:
     shared = Path(data_folder)
     path = RESULTS / "kgfact_test.json"
@@ -148,4 +190,4 @@ def table(of: str) -> None:
 
 
 if __name__ == "__main__":
-    {"tune": tune, "frontier": frontier, "test": test, "table": table}[sys.argv[1]](*sys.argv[2:])
+    {"tune": tune, "frontier": frontier, "test": test, "openings": openings, "table": table}[sys.argv[1]](*sys.argv[2:])
