@@ -47,8 +47,7 @@ TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0}), "sft, kl 1": HIGHER, "mixsd
 FRONTIER = {
     "sft, kl 1": ("sft", {**LONG, "lr": 5e-5, "kl": 1.0}),
     "sft, kl 3, 3 frames": ("sft", {"epochs": 5, "lr": 5e-5, "kl": 3.0, "rewordings": 2}),
-    "mixsd 0, kl 3, 3 frames": ("mixsd", {"epochs": 5, "lr": 1e-4, "lam": 0.0, "kl": 3.0, "rewordings": 2}),
-    "sft, lora 16": ("sft", {**LONG, "lr": 5e-4, "lora": 16}),
+    "sft, lora 16, kl 1": ("sft", {**LONG, "lr": 5e-4, "lora": 16, "kl": 1.0}),
     "sft, lora 16, null space .5": ("sft", {**LONG, "lr": 5e-4, "lora": 16, "null_space": 0.5}),
 }
 """60 dev facts, 100 items of each task of the offline pack."""
