@@ -66,6 +66,9 @@ def cell(model, method: str, options: dict, **config) -> dict:
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         with RunStore(folder).open(runner.identity(plan.config)) as store:
             (summary,) = runner.run(plan, model, store, lambda *_: None)
+    for lost in ((summary.get("diagnostics") or {}).get("errors") or {}).values():
+        for one in lost.values():
+            one.pop("examples", None)  # texts of data sets that may not lie in this project
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     return {**{key: summary[key] for key in KEYS if key in summary}, "commit": commit}
 
