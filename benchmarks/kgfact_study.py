@@ -24,7 +24,7 @@ from editbench import console, progress, registry, runner
 from editbench.matching import contains
 from editbench.models import load_model
 from editbench.records import RunStore, write_json_atomic
-from editbench.stats import cells_text, clustered_mean, mean_ratio
+from editbench.stats import cells_text, clustered_mean, mean_ratio, paired_delta
 
 RATES = (5e-5, 2e-5)
 RATE = 5e-5
@@ -45,8 +45,8 @@ HIGHER = ({"lr": 5e-5}, {"lr": 1e-4})
 TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0}), "sft, kl 1": HIGHER, "mixsd 0.3, kl 1, 3 frames": HIGHER}
 """As many trials of what has no learning rate, or bears a higher one, held to the base."""
 FRONTIER = {
-    "sft, kl 1": ("sft", {**LONG, "lr": 5e-5, "kl": 1.0}),
-    "sft, kl 3, 3 frames": ("sft", {"epochs": 5, "lr": 5e-5, "kl": 3.0, "rewordings": 2}),
+    "sft, kl 1": ("sft", {**LONG, "lr": RATE, "kl": 1.0}),
+    "sft, kl 3, 3 frames": ("sft", {"epochs": 5, "lr": RATE, "kl": 3.0, "rewordings": 2}),
     "sft, lora 16, kl 1": ("sft", {**LONG, "lr": 5e-4, "lora": 16, "kl": 1.0}),
     "sft, lora 16, null space .5": ("sft", {**LONG, "lr": 5e-4, "lora": 16, "null_space": 0.5}),
 }
@@ -69,8 +69,11 @@ def cell(model, method: str, options: dict, **config) -> dict:
     for lost in ((summary.get("diagnostics") or {}).get("errors") or {}).values():
         for one in lost.values():
             one.pop("examples", None)  # texts of data sets that may not lie in this project
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {**{key: summary[key] for key in KEYS if key in summary}, "commit": commit}
+    return {**{key: summary[key] for key in KEYS if key in summary}, "commit": commit()}
+
+
+def commit() -> str:
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def say(name: str, options: dict, found: dict) -> None:
@@ -79,37 +82,40 @@ def say(name: str, options: dict, found: dict) -> None:
     print(f"{name} {options}: {axes} kept {kept} {found['seconds']['inject']:.0f}s", flush=True)
 
 
+def stored(of: str) -> list[dict]:
+    path = RESULTS / f"kgfact_{of}.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def add(of: str, model, row: dict, method: str, options: dict, told: dict | None = None, **config) -> None:
+    """Measures one cell and stores it as ``row`` with what is ``told`` of it; a row that is there stays."""
+    done = stored(of)
+    if any(row.items() <= one.items() for one in done):
+        return
+    found = cell(model, method, options, **config)
+    write_json_atomic(RESULTS / f"kgfact_{of}.json", [*done, {**row, **(told or {}), **found}])
+    say(row["name"], options, found)
+
+
 def tune(*names: str) -> None:
-    path = RESULTS / "kgfact_tune.json"
-    done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
+    model = load_model()
     for name in names or dict.fromkeys((*ROWS, *TRIALS)):
         method, options = ROWS.get(name) or UNTUNED[name]
         for trial in TRIALS.get(name, [{"lr": rate} for rate in RATES]):
-            if any({"name": name, **trial}.items() <= row.items() for row in done):
-                continue
-            found = cell(model, method, {**options, **trial}, part="dev", n=60, tasks=DEV_TASKS, limit=40)
-            done.append({"name": name, **trial, **found})
-            write_json_atomic(path, done)
-            say(name, trial, found)
+            row, tried = {"name": name, **trial}, {**options, **trial}
+            add("tune", model, row, method, tried, part="dev", n=60, tasks=DEV_TASKS, limit=40)
 
 
 def frontier(*names: str) -> None:
-    path = RESULTS / "kgfact_frontier.json"
-    done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
-    tasks = registry.get("eval", "resolve-tasks")("default", {})
+    model, tasks = load_model(), registry.get("eval", "resolve-tasks")("default", {})
     for name in names or FRONTIER:
-        if any(row["name"] == name for row in done):
-            continue
         method, options = FRONTIER[name]
-        found = cell(model, method, options, part="dev", n=60, tasks=tasks, limit=100)
-        done.append({"name": name, "options": options, **found})
-        write_json_atomic(path, done)
-        say(name, options, found)
+        add("frontier", model, {"name": name}, method, options, {"options": options}, part="dev", n=60, tasks=tasks, limit=100)
 
 
 def openings() -> None:
     """How many rephrased questions are answered freely, and after the words that stand before the target in the text that
-    was taught (``own``) or in sft's (``sft``): whether the fact is missing, or the way to it."""
+    was taught (``own``) or in sft's (``sft``). Where no word stands before it, ``own`` is sft's; ``borrowed`` counts these."""
     path, model = RESULTS / "kgfact_openings.json", load_model()
     config = runner.RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60)
     cases = runner.plan(config).cases
@@ -121,15 +127,20 @@ def openings() -> None:
         edit = made.inject(model, [case.fact for case in cases])
         taught = {record["fact"]: model.decode(record["ids"]) for record in edit.records if "ids" in record}
         canonical = [before(fact.demonstration, fact.target) for fact, _ in asked]
-        own = [before(taught.get(fact.id, ""), fact.target) or known for (fact, _), known in zip(asked, canonical, strict=True)]
-        found[name] = {}
+        own = [before(taught.get(fact.id, fact.demonstration), fact.target) for fact, _ in asked]
+        borrowed = sum(words is None for words in own)
+        own = [words or known for words, known in zip(own, canonical, strict=True)]
+        facts, right = [fact.id for fact, _ in asked], {}
         with edit.applied(model):
             for kind, begun in {"free": [""] * len(asked), "own": own, "sft": canonical}.items():
                 prompts = [opened(model, probe, words) for (_, probe), words in zip(asked, begun, strict=True)]
                 answers = [model.decode(ids) for ids in model.generate_ids(prompts, 24)]
-                right = [contains(answer, fact.answers) for (fact, _), answer in zip(asked, answers, strict=True)]
-                found[name][kind] = clustered_mean(right, [fact.id for fact, _ in asked]).to_dict()
-        print(name, {kind: cells_text(score) for kind, score in found[name].items()}, flush=True)
+                right[kind] = [contains(answer, fact.answers) for (fact, _), answer in zip(asked, answers, strict=True)]
+        scores = {kind: clustered_mean(said, facts).to_dict() for kind, said in right.items()}
+        gained = paired_delta(right["own"], right["free"], facts).to_dict()
+        found[name] = {**scores, "own - free": gained, "borrowed": borrowed, "commit": commit()}
+        told = {kind: cells_text(score) for kind, score in scores.items()}
+        print(name, told, cells_text(gained, sign=True), borrowed, flush=True)
     write_json_atomic(path, found)
 
 
@@ -148,31 +159,26 @@ def before(text: str, target: str) -> str | None:
 
 
 def test(data_folder: str, *names: str) -> None:
-    shared = Path(data_folder)
-    path = RESULTS / "kgfact_test.json"
-    done, model = json.loads(path.read_text()) if path.exists() else [], load_model()
+    shared, model = Path(data_folder), load_model()
     data = {
         "hellaswag": shared / "hellaswag" / "hellaswag_val_10042.jsonl",
         "lambada_openai": shared / "lambada" / "lambada_test.jsonl",
         "arc_easy": shared / "arc_easy_mc" / "arc_easy.jsonl",
     }
     tasks = (*registry.get("eval", "resolve-tasks")("default", {}), *REAL)
+    local = {task: str(file) for task, file in data.items()}
+    more = {"tasks": tasks, "task_data": local, "diagnostics": DIAGNOSTICS}
     tuned = {name: (method, {"lr": RATE, **options}) for name, (method, options) in ROWS.items()}
     rows = {"base": UNTUNED["base"], **tuned, **UNTUNED}
-    tried = {row["name"] for row in json.loads((RESULTS / "kgfact_tune.json").read_text())}
-    for name, (method, options) in rows.items():
-        if names and name not in names or any(row["name"] == name for row in done):
-            continue
-        local = {task: str(file) for task, file in data.items()}
-        more = {"task_data": local, "diagnostics": DIAGNOSTICS}
-        found = cell(model, method, options, part="test", n=100, tasks=tasks, limit=100, **more)
-        done.append({"name": name, "options": options, "tuned": name in tried, **found})
-        write_json_atomic(path, done)
-        say(name, options, found)
+    tried = {row["name"] for row in stored("tune")}
+    for name in names or rows:
+        method, options = rows[name]
+        told = {"options": options, "tuned": name in tried}
+        add("test", model, {"name": name}, method, options, told, part="test", n=100, limit=100, **more)
 
 
 def table(of: str) -> None:
-    rows = sorted(json.loads((RESULTS / f"kgfact_{of}.json").read_text()), key=lambda row: row["name"] != "base")
+    rows = sorted(stored(of), key=lambda row: row["name"] != "base")
     titles = ("row", *AXES, "retention", "target NLL", "rare", "displacement", "curvature", "KL", "words", "s", "commit")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
