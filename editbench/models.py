@@ -186,7 +186,7 @@ class LanguageModel:
     def hidden(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any = None) -> torch.Tensor:
         """Last hidden states (B, T, D), after the final norm. ``mask_BT`` covers cached tokens too."""
         extra = {}
-        if self._takes_positions:
+        if self.takes_positions:
             positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)
             extra["position_ids"] = positions[:, -ids_BT.shape[1] :]
         output = self.model.base_model(
@@ -195,7 +195,7 @@ class LanguageModel:
         return output.last_hidden_state
 
     @cached_property
-    def _takes_positions(self) -> bool:
+    def takes_positions(self) -> bool:
         return "position_ids" in inspect.signature(self.model.forward).parameters
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -1,57 +1,113 @@
-"""Attention for many short queries over a cached context: what the target optimisation runs hundreds of times.
+"""Attention for many short rows of tokens that lie behind one another in one row: what the target optimisation runs
+hundreds of times.
 
-The same as transformers' ``sdpa``, but as two batched products without its copies: the query heads that share a key head go
-into one product (no repeated keys), in the precision of autocast with a float32 softmax. torch's fused kernel is made for
-long queries, and its plain one converts everything to float32 first.
+Projections and MLPs see no padding; only here the tokens are laid out row by row, over keys and values that each row has
+kept from what is before them and that need no gradient. The query heads that share a key head go into one product, in the
+precision of autocast with a float32 softmax.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
 from editbench.models import LanguageModel
 
-NAME = "editbench_short_queries"
+NAME = "editbench_packed"
 
-# B rows, H query heads, G key heads, S queries, T keys
-
-
-def attend(
-    module: Any, query_BHSd: torch.Tensor, key_BGTd: torch.Tensor, value_BGTd: torch.Tensor, mask: Any, **how: Any
-) -> tuple[torch.Tensor, None]:
-    """softmax(scaling q k^T) v, (B, S, H, d), over the keys that a boolean mask (B, 1, S, T) leaves; transformers calls it."""
-    beyond = any(how.get(name) is not None for name in ("position_bias", "softcap"))
-    if mask is None or mask.dtype != torch.bool or beyond:
-        return sdpa_attention_forward(module, query_BHSd, key_BGTd, value_BGTd, mask, **how)
-    B, H, S, d = query_BHSd.shape
-    G = key_BGTd.shape[1]
-    scaling = how.get("scaling") or d**-0.5
-    scores = (query_BHSd * scaling).reshape(B, G, H // G * S, d) @ key_BGTd.transpose(-1, -2)
-    scores = scores.reshape(B, G, H // G, S, -1).masked_fill(~mask[:, :, None], torch.finfo(scores.dtype).min)
-    share = scores.softmax(-1, dtype=torch.float32).to(value_BGTd.dtype)
-    out = (share.reshape(B, G, H // G * S, -1) @ value_BGTd).reshape(B, H, S, -1)
-    return out.transpose(1, 2), None
+# N tokens of R rows of at most S; P kept keys; G key heads, H query heads, of width d
 
 
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+class NotPacked(Exception):
+    """A model attends in a way that is not known here."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Where each of the N tokens lies, and what its row has kept."""
+
+    row_N: torch.Tensor
+    place_N: torch.Tensor
+    kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values (R, G, P, d) of each layer; none where nothing is before the rows."""
+    bias_RST: torch.Tensor
+    """0 where a token sees one of the P + S keys of its row, the least number where not."""
+
+    def attend(
+        self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
+    ) -> tuple[torch.Tensor, None]:
+        """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
+        if any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
+            raise NotPacked
+        (_, H, N, d), G = query_1HNd.shape, key_1GNd.shape[1]
+        R, S, _ = self.bias_RST.shape
+        # rotated queries and keys may be float32 where the values, and all products, are bfloat16
+        query, key, value = (
+            ByRow.apply(states[0].to(value_1GNd.dtype).transpose(0, 1).reshape(N, G, -1), self.row_N, self.place_N, R, S)
+            for states in (query_1HNd, key_1GNd, value_1GNd)
+        )
+        query, key, value = query.view(R * G, S * (H // G), d), key.view(R * G, S, d), value.view(R * G, S, d)
+        scores = query @ key.transpose(-1, -2)
+        if kept := self.kept.get(module.layer_idx):
+            kept_key, kept_value = (part.flatten(0, 1) for part in kept)
+            scores = torch.cat([query @ kept_key.transpose(-1, -2), scores], dim=-1)
+        scores = scores.view(R, G, S, H // G, -1)
+        scores = torch.add(self.bias_RST[:, None, :, None], scores, alpha=how.get("scaling") or d**-0.5)
+        share = scores.softmax(-1).to(value.dtype).view(R * G, S * (H // G), -1)
+        out = share[..., -S:] @ value
+        if kept:
+            out = torch.baddbmm(out, share[..., :-S], kept_value)
+        return ByToken.apply(out.view(R, G, S, -1), self.row_N, self.place_N).view(1, N, H, d), None
+
+
+class ByRow(torch.autograd.Function):
+    """(N, G, d) to (R, G, S, d). Written out because the gradient of indexing is much slower than indexing."""
+
+    @staticmethod
+    def forward(ctx, states_NGd, row_N, place_N, rows, longest):
+        ctx.save_for_backward(row_N, place_N)
+        return _laid_out(states_NGd, row_N, place_N, rows, longest)
+
+    @staticmethod
+    def backward(ctx, gradient_RGSd):
+        row_N, place_N = ctx.saved_tensors
+        return gradient_RGSd.transpose(1, 2)[row_N, place_N], None, None, None, None
+
+
+class ByToken(torch.autograd.Function):
+    """(R, G, S, d) to (N, G, d)."""
+
+    @staticmethod
+    def forward(ctx, states_RGSd, row_N, place_N):
+        ctx.save_for_backward(row_N, place_N)
+        ctx.size = (states_RGSd.shape[0], states_RGSd.shape[2])
+        return states_RGSd.transpose(1, 2)[row_N, place_N]
+
+    @staticmethod
+    def backward(ctx, gradient_NGd):
+        return _laid_out(gradient_NGd, *ctx.saved_tensors, *ctx.size), None, None
+
+
+def _laid_out(states_NGd, row_N, place_N, rows, longest):
+    laid_RGSd = states_NGd.new_zeros(rows, states_NGd.shape[1], longest, states_NGd.shape[2])
+    laid_RGSd.transpose(1, 2)[row_N, place_N] = states_NGd
+    return laid_RGSd
+
+
+AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)  # the packing knows who sees whom
 
 
 @contextmanager
-def short_queries(model: LanguageModel) -> Iterator[None]:
-    """Inside, a model that attends by ``sdpa`` through transformers' interface attends by ``attend``; others are left alone."""
+def attending(model: LanguageModel, packed: Packed) -> Iterator[None]:
+    """Inside, the model attends by ``packed``."""
     config = model.model.config.get_text_config()
     usual = config._attn_implementation
-    if usual != "sdpa" or not model.model._supports_attention_backend:
-        yield
-        return
+    AttentionInterface.register(NAME, packed.attend)
     config._attn_implementation = NAME
     try:
         yield

@@ -96,18 +96,19 @@ def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor, wr
 
 
 @contextmanager
-def added(module: nn.Module, position: int, delta_BD: torch.Tensor) -> Iterator[None]:
-    """Adds ``delta_BD`` to the module's output at one position of every row."""
+def added(module: nn.Module, index_R: torch.Tensor, delta_RD: torch.Tensor) -> Iterator[None]:
+    """Adds ``delta_RD`` to the module's output at these tokens of all, counted row by row."""
 
     def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-        states = hidden_of(output)
-        shaped = states.reshape(len(delta_BD), -1, states.shape[-1])
-        shift = torch.zeros_like(shaped)
-        shift[:, position] = delta_BD.to(shaped.dtype)
-        return replace_hidden(output, (shaped + shift).reshape(states.shape))
+        return replace_hidden(output, plus(hidden_of(output), index_R, delta_RD))
 
     hook = module.register_forward_hook(add)
     try:
         yield
     finally:
         hook.remove()
+
+
+def plus(states: torch.Tensor, index_R: torch.Tensor, delta_RD: torch.Tensor) -> torch.Tensor:
+    """``states`` (..., D) with ``delta_RD`` added at some of its rows; OPT flattens (B, T) before its MLP."""
+    return states.reshape(-1, states.shape[-1]).index_add(0, index_R, delta_RD.to(states.dtype)).view(states.shape)

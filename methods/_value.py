@@ -15,42 +15,37 @@ Differs from the reference:
 - the last term, ours: what delta costs the model's own text, in nats, where it leaks (``_fisher.py``; 0 is as published);
 - facts are optimised side by side, each with its own delta and its own stopping, as many as fit into memory;
 - no state of a text's first token is read or solved for (see ``contexts``);
-- what lies before the subject's last token is computed once and cached, what lies below the layer too; logits only at the
-  positions that the loss reads; the KL prompts end at the subject, one token each, in a pass of their own;
+- what lies before the subject's last token is computed once and cached, what lies below the layer too, and no row is padded
+  (``_rows.py``); logits only at the positions that the loss reads (``_head.py``); the KL prompts end at the subject;
 - a fact stops when its nll alone (not the sum) is below ``stop_nll``: kl_factor KL alone often exceeds the published limit;
 - Adam's rate follows the clamp: one step moves a tenth of the largest delta, lr = clamp ||v_0|| / (10 sqrt(d)). By
   SmolLM2's norms that is 0.4 to 0.5, the published 0.5; with smaller states the published rate would hit the clamp at once.
 
-    # N facts, R rows (prompts), P cached tokens, S tokens from the subject's last on, D model width, V vocabulary
+    # N facts, R rows (prompts), S sites, D model width, V vocabulary
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import nn
-from transformers import DynamicCache
 
 from editbench import progress, text
 from editbench.errors import MethodError
-from editbench.layout import hidden_of
-from editbench.methods._attention import short_queries
-from editbench.methods._hooks import Captured, added, read_at, resumed_above, site_module
+from editbench.methods import _head
+from editbench.methods._hooks import read_at, site_module
 from editbench.methods._memory import free_bytes, in_batches
+from editbench.methods._rows import cut_rows
 from editbench.models import LanguageModel
-from editbench.text import find_subject, pad_left
+from editbench.text import find_subject
 from editbench.types import Fact
 
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
 STAND_IN = "I have read this. "
 """Stands before a prompt whose subject would be the text's first token."""
-MIN_TOGETHER = 8
-"""Facts that are solved side by side even where that means padding."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +61,8 @@ class Solver:
     weight_decay: float
     fisher_factor: float = 0.0
     stop_nll: float = 0.05
-    facts_at_once: int = 16
-    """At most; fewer where memory is short or lengths differ. More are no faster on two cores."""
+    facts_at_once: int = 32
+    """At most; fewer where memory is short."""
 
     def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
         """Adam's rate for each fact, from ||v_0||."""
@@ -155,7 +150,7 @@ def optimize(
     solved: list[tuple[torch.Tensor, ...]] = [()] * len(facts)
 
     def take(waiting: list[int], size: int) -> list[int]:
-        return _alike(waiting[: min(size, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))], length)
+        return waiting[: min(size, _facts_that_fit(model, facts[waiting[-1]], layer, len(prefixes)))]
 
     def solve(chunk: list[int]) -> tuple[torch.Tensor, ...]:
         batch = _Batch(model, [facts[i] for i in chunk], layer, sites, prefixes)
@@ -189,22 +184,14 @@ def _length(model: LanguageModel, fact: Fact) -> int:
     return len(prompt) - model.subject_last(fact) + len(target)
 
 
-def _alike(facts: list[int], length: list[int]) -> list[int]:
-    """The first of ``facts`` (ascending by length), as many as go together with little padding, but no few."""
-    size = len(facts)
-    while size > MIN_TOGETHER and length[facts[size - 1]] * size > 1.15 * sum(length[i] for i in facts[:size]):
-        size -= 1
-    return facts[:size]
-
-
 def _facts_that_fit(model: LanguageModel, longest: Fact, layer: int, prefixes: int) -> int:
     """How many facts like ``longest`` a quarter of the free memory holds, by the sizes that autograd keeps."""
     layout = model.layout
-    prompt, target = model.pair_ids(longest.prompt, longest.target, longest.form)
+    prompt, _ = model.pair_ids(longest.prompt, longest.target, longest.form)
     tokens, cached = _length(model, longest), len(prompt) + PREFIX_TOKENS
     a_layer = tokens * (16 * layout.width + 6 * layout.mlp_width) + 2 * (tokens + cached) * layout.width
-    logits = 4 * len(target) * model.model.config.get_text_config().vocab_size
-    needed = 4 * (1 + prefixes) * ((layout.depth - layer) * a_layer + logits)
+    reference = model.model.config.get_text_config().vocab_size
+    needed = 4 * ((1 + prefixes) * (layout.depth - layer) * a_layer + reference)
     return max(1, int(free_bytes(model.device) / 4 / needed))
 
 
@@ -224,10 +211,9 @@ class _Batch:
                 positions.append(model.subject_last(fact, prefix))
                 labels.append(target)
         self.n, self.templates = len(facts), 1 + len(prefixes)
-        self.rewrites = _Rows(model, rows, positions, self.resume)
         self._label(rows, positions, labels)
         prompts, ends = zip(*(kl_prompt(model, fact) for fact in facts), strict=True)
-        self.essences = _Rows(model, list(prompts), list(ends), self.resume)
+        self.rows = cut_rows(model, [*rows, *prompts], [*positions, *ends], self.resume)
         bare = slice(None, None, self.templates)
         self.start_NSD = torch.stack(
             [read_at(model, site_module(model, layer, site), "output", rows[bare], positions[bare]).float() for site in sites],
@@ -263,11 +249,10 @@ class _Batch:
             who = active_N.nonzero()[:, 0]
             delta = delta_NSD[who].requires_grad_(True)
             with torch.enable_grad():
-                nll, essence_logp = self.loss_terms(who, delta)
+                nll, essence_ND = self.loss_terms(who, delta)
                 if reference_NV is None:
-                    reference_NV = essence_logp.detach()
-                base_logp = reference_NV[who]
-                kl = (essence_logp.exp() * (essence_logp - base_logp)).sum(-1)
+                    reference_NV = self.model.logits(essence_ND.detach()).log_softmax(-1)
+                kl = _head.divergence(self.model, essence_ND, reference_NV[who])
                 decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
                 loss = (nll + solver.kl_factor * kl + decay).sum()
                 if fisher_SDD is not None:
@@ -297,84 +282,20 @@ class _Batch:
         return start_ND.cpu(), (start_ND + delta_ND).cpu(), nll_N.cpu(), clamped_N.cpu(), steps_N.cpu()
 
     def loss_terms(self, who: torch.Tensor, delta_NSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean target nll over the prompts of each fact in ``who``, and its log p (V) at the KL prompt."""
+        """Mean target nll over the prompts of each fact in ``who``, and its last hidden state (D) at the KL prompt."""
         n, t = len(who), self.templates
-        rows = (who[:, None] * t + torch.arange(t, device=who.device)).reshape(-1)
-        hidden_RSD = self._run(self.rewrites, rows, delta_NSD.repeat_interleave(t, dim=0))
+        rewrites = (who[:, None] * t + torch.arange(t, device=who.device)).reshape(-1)
+        delta_RSD = torch.cat([delta_NSD.repeat_interleave(t, dim=0), delta_NSD])
+        states_ND, first_R = self.rows.run(torch.cat([rewrites, self.n * t + who]), self.layer, self.sites, delta_RSD)
         place = torch.full((len(self.length_R),), -1, device=who.device)
-        place[rows] = torch.arange(len(rows), device=who.device)
+        place[rewrites] = torch.arange(n * t, device=who.device)
         kept = place[self.label_row] >= 0
         row = place[self.label_row[kept]]
-        logits = self.model.logits(hidden_RSD[row, self.label_place[kept]])
-        # the mean over the tokens of a prompt, then over the prompts of a fact; the log-softmax is never held in full
-        token_nll = torch.nn.functional.cross_entropy(logits, self.label_id[kept], reduction="none")
-        share = 1.0 / (self.length_R[rows][row] * t)
+        token_nll = _head.nll(self.model, states_ND[first_R[row] + self.label_place[kept]], self.label_id[kept])
+        # the mean over the tokens of a prompt, then over the prompts of a fact
+        share = 1.0 / (self.length_R[rewrites][row] * t)
         nll = torch.zeros(n, device=who.device).index_add(0, row // t, token_nll * share)
-        essence_RSD = self._run(self.essences, who, delta_NSD)
-        return nll, self.model.logits(essence_RSD[:, 0]).log_softmax(-1)
-
-    def _run(self, rows: _Rows, which: torch.Tensor, delta_RSD: torch.Tensor) -> torch.Tensor:
-        """Last hidden states of some rows, the deltas added at their first token."""
-        model = self.model
-        with short_queries(model), ExitStack() as stack:
-            below = rows.below_RSD[which] if rows.below_RSD is not None else None
-            for s, site in enumerate(self.sites):
-                if site == "residual":
-                    first = torch.zeros_like(below[0, :, :1])
-                    first[0] = 1.0
-                    below = below + first * delta_RSD[:, s, None].to(below.dtype)
-                else:
-                    stack.enter_context(added(site_module(model, self.layer, site), 0, delta_RSD[:, s]))
-            if below is not None:
-                stack.enter_context(resumed_above(model, self.resume, below, rows.wrapped))
-            return model.hidden(rows.ids_RS[which], rows.mask_RT[which], rows.cache(which))
-
-
-class _Rows:
-    """Prompts cut at one position: keys and values of what is before it, hidden states below the layer of what is after."""
-
-    @torch.no_grad()
-    def __init__(self, model: LanguageModel, rows: list[list[int]], positions: list[int], resume: int):
-        device = model.device
-        before = [row[:position] for row, position in zip(rows, positions, strict=True)]
-        after = [row[position:] for row, position in zip(rows, positions, strict=True)]
-        width = max(map(len, after))
-        self.ids_RS = torch.tensor([row + [0] * (width - len(row)) for row in after], device=device)
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] | None = None
-        self.mask_RT = torch.ones_like(self.ids_RS)
-        if any(before):
-            ids_RP, mask_RP = pad_left(before, device)
-            cache = DynamicCache()
-            with model.compute():
-                model.hidden(ids_RP, mask_RP, cache)
-            self.kept = [(layer.keys, layer.values) for layer in cache.layers]
-            self.mask_RT = torch.cat([mask_RP, self.mask_RT], dim=1)
-        self.below_RSD, self.wrapped = None, False
-        if resume >= 0:
-            seen: list[Any] = []
-
-            def capture(_module: nn.Module, _args: Any, output: Any) -> None:
-                seen.append(output)
-                raise Captured
-
-            hook = model.layout.layer(model.model, resume).register_forward_hook(capture)
-            try:
-                with model.compute():
-                    model.hidden(self.ids_RS, self.mask_RT, self.cache(torch.arange(len(rows))))
-            except Captured:
-                pass
-            finally:
-                hook.remove()
-            self.below_RSD, self.wrapped = hidden_of(seen[0]), isinstance(seen[0], tuple)
-
-    def cache(self, which: torch.Tensor) -> DynamicCache:
-        """A fresh cache over the kept keys and values of some rows: a forward pass appends to it. Not told of the config, it
-        keeps every key; a sliding window is then the mask's affair alone."""
-        if self.kept is None:
-            return DynamicCache()
-        if len(which) < len(self.ids_RS):
-            return DynamicCache([(k[which], v[which]) for k, v in self.kept])
-        return DynamicCache(self.kept)
+        return nll, states_ND[first_R[n * t :]]
 
 
 def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:

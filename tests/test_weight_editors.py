@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny import targets_of
-from transformers import AttentionInterface
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
-from editbench.methods import _covariance, _fisher, _value
-from editbench.methods._attention import NAME, short_queries
+from editbench.methods import _covariance, _fisher, _head, _rows, _value
+from editbench.methods._attention import NAME, attending
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at, site_module
+from editbench.methods._rows import PackedRows, can_pack, cut_rows, keys_before, shared_keys_before
 from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, kl_prompt, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
@@ -266,7 +266,7 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
     module = model.layout.mlp_module(model.model, layer) if site == "mlp" else model.layout.layer(model.model, layer)
 
     def logp(ids, position, delta_d):
-        with added(module, position, delta_d[None]):
+        with added(module, torch.tensor([position]), delta_d[None]):
             return model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().log_softmax(-1)
 
     nll_N, essence_NV = [], []
@@ -297,7 +297,8 @@ def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
     with torch.no_grad():
         want_nll, want_essence = naive_terms(model, facts, layer, site, prefixes, delta_ND)
         for who in (torch.arange(5), torch.tensor([4]), torch.tensor([1, 3])):
-            nll, essence = batch.loss_terms(who, delta_ND[who][:, None])
+            nll, essence_ND = batch.loss_terms(who, delta_ND[who][:, None])
+            essence = model.logits(essence_ND).log_softmax(-1)
             torch.testing.assert_close(nll, want_nll[who], rtol=2e-4, atol=2e-4)
             torch.testing.assert_close(essence, want_essence[who], rtol=1e-3, atol=1e-3)
 
@@ -315,20 +316,72 @@ def test_a_sliding_window_is_kept():
     assert (wide - want).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(("family", "ours"), [("llama", True), ("gpt2", True), ("gptj", False)])
-def test_short_queries(family, ours, monkeypatch):
-    """Attention through the interface, where the model has one; the model is as before even after an error."""
-    model, used = tiny_model(family), []
+@pytest.mark.parametrize(
+    ("family", "packed"), [("llama", True), ("gpt2", True), ("gemma3", True), ("gemma2", False), ("gptj", False)]
+)
+def test_rows_are_packed_where_the_model_lets_them(family, packed):
+    """Gemma 2 caps its scores, GPT-J has an attention of its own; the model is as before even after an error."""
+    model = tiny_model(family)
     config = model.model.config
     usual = config._attn_implementation
-    attend = AttentionInterface()[NAME]
-    monkeypatch.setitem(AttentionInterface._global_mapping, NAME, lambda *a, **k: used.append(1) or attend(*a, **k))
-    optimize(model, FACTS, LAYER, "residual", ("Therefore I know. ",), replace(SOLVER, steps=2))
-    assert bool(used) == ours and config._attn_implementation == usual
-    with pytest.raises(ZeroDivisionError), short_queries(model):
-        assert (config._attn_implementation == NAME) == ours
-        raise ZeroDivisionError
-    assert config._attn_implementation == usual
+    rows = cut_rows(model, [[1, 2, 3, 4], [5, 6]], [2, 1], -1)
+    assert isinstance(rows, PackedRows) == packed and config._attn_implementation == usual
+    if packed:
+        rows.choose(rows.everyone)
+        with pytest.raises(ZeroDivisionError), attending(model, rows.packed):
+            assert config._attn_implementation == NAME
+            raise ZeroDivisionError
+        assert config._attn_implementation == usual
+
+
+def test_rows_beyond_a_window_are_not_packed():
+    assert can_pack(tiny_model("gemma3", sliding_window=6), 6)
+    assert not can_pack(tiny_model("gemma3", sliding_window=6), 7)
+
+
+def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):
+    model, choose = tiny_model("llama"), PackedRows.choose
+    monkeypatch.setattr(PackedRows, "choose", lambda rows, which: (choose(rows, which), rows.position_N.zero_()))
+    assert not can_pack(model, 8)
+    with torch.no_grad():
+        nll, _ = _value._Batch(model, FACTS, 1, ("residual",), ()).loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
+        want, _ = naive_terms(model, FACTS, 1, "residual", (), torch.zeros(4, 32))
+    torch.testing.assert_close(nll, want, rtol=2e-4, atol=2e-4)
+
+
+@torch.no_grad()
+def test_shared_beginnings_give_the_same_keys(monkeypatch):
+    """Rows with a beginning in common, one that is the beginning, one alone; in two batches."""
+    monkeypatch.setattr(_rows, "TEXTS_AT_ONCE", 2)
+    model, start = tiny_model("llama"), [5, 6, 7, 8, 9]
+    before = [[*start, 1, 2, 3], [*start, 4], start, [3, 2], [*start, 4, 4]]
+    kept, mask_RP = shared_keys_before(model, before)
+    for r, row in enumerate(before):
+        want, _ = keys_before(model, [row])
+        assert mask_RP[r].sum() == len(row)
+        for layer, alone in zip(kept, want, strict=True):
+            for have, part in zip(layer, alone, strict=True):
+                torch.testing.assert_close(have[r][:, mask_RP[r].bool()], part[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_losses_through_the_head_equal_plain_ones(family, monkeypatch):
+    """With and without a soft cap on the logits; three positions at a time."""
+    model, dice = tiny_model(family), torch.Generator().manual_seed(2)
+    monkeypatch.setattr(_head, "LOGITS_AT_ONCE", 3 * model.model.config.vocab_size)
+    states_KD = torch.randn(7, 32, generator=dice).requires_grad_(True)
+    label_K, weight_K = torch.randint(0, 50, (7,), generator=dice), torch.rand(7, generator=dice)
+    logp_KV = model.logits(states_KD).log_softmax(-1)
+    base_KV = model.logits(torch.randn(7, 32, generator=dice)).log_softmax(-1).detach()
+    for have_K, want_K in (
+        (_head.nll(model, states_KD, label_K), -logp_KV.gather(-1, label_K[:, None])[:, 0]),
+        (_head.divergence(model, states_KD, base_KV), (logp_KV.exp() * (logp_KV - base_KV)).sum(-1)),
+    ):
+        torch.testing.assert_close(have_K, want_K)
+        (have,), (want,) = (
+            torch.autograd.grad((loss_K * weight_K).sum(), states_KD, retain_graph=True) for loss_K in (have_K, want_K)
+        )
+        torch.testing.assert_close(have, want, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("site", ["mlp", "residual"])
@@ -394,7 +447,7 @@ def test_the_score_of_a_state_is_a_slope(family, site):
     ids_1T = torch.tensor([opening + written])
 
     def log_p(position, delta_D):
-        with added(module, position, delta_D[None]):
+        with added(module, torch.tensor([position]), delta_D[None]):
             logits_TV = model.logits(model.hidden(ids_1T, torch.ones_like(ids_1T)))[0, len(opening) - 1 : -1]
         return -F.cross_entropy(logits_TV, torch.tensor(written), reduction="sum").item()
 
@@ -715,12 +768,6 @@ def test_the_batch_follows_the_free_memory(monkeypatch):
     assert _value._facts_that_fit(model, FACTS[0], 3, 5) > few  # fewer layers above
     monkeypatch.setattr(_value, "free_bytes", lambda _device: 1)
     assert _value._facts_that_fit(model, FACTS[0], 1, 5) == 1
-
-
-def test_facts_of_like_length_go_together():
-    length = {i: n for i, n in enumerate([3] * 20 + [9] * 4)}
-    assert _value._alike(list(range(16)), length) == list(range(16))
-    assert len(_value._alike(list(range(12, 24)), length)) == 8  # four of length 3 would be padded by half
 
 
 def test_the_rate_follows_the_clamp():
