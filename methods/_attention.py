@@ -34,7 +34,7 @@ class Packed:
     row_N: torch.Tensor
     place_N: torch.Tensor
     kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
-    """Keys and values (R, G, P, d) of each layer; none where nothing is before the rows."""
+    """Keys and values (R, G, P, d) by layer."""
     bias_RST: torch.Tensor
     """0 where a token sees one of the P + S keys of its row, the least number where not."""
 
@@ -52,16 +52,12 @@ class Packed:
             for states in (query_1HNd, key_1GNd, value_1GNd)
         )
         query, key, value = query.view(R * G, S * (H // G), d), key.view(R * G, S, d), value.view(R * G, S, d)
-        scores = query @ key.transpose(-1, -2)
-        if kept := self.kept.get(module.layer_idx):
-            kept_key, kept_value = (part.flatten(0, 1) for part in kept)
-            scores = torch.cat([query @ kept_key.transpose(-1, -2), scores], dim=-1)
+        kept_key, kept_value = (part.flatten(0, 1) for part in self.kept[module.layer_idx])
+        scores = torch.cat([query @ kept_key.transpose(-1, -2), query @ key.transpose(-1, -2)], dim=-1)
         scores = scores.view(R, G, S, H // G, -1)
         scores = torch.add(self.bias_RST[:, None, :, None], scores, alpha=how.get("scaling") or d**-0.5)
         share = scores.softmax(-1).to(value.dtype).view(R * G, S * (H // G), -1)
-        out = share[..., -S:] @ value
-        if kept:
-            out = torch.baddbmm(out, share[..., :-S], kept_value)
+        out = torch.baddbmm(share[..., :-S] @ kept_value, share[..., -S:], value)
         return ByToken.apply(out.view(R, G, S, -1), self.row_N, self.place_N).view(1, N, H, d), None
 
 

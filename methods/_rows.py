@@ -34,7 +34,7 @@ class Rows:
     """Padded rows, for any model."""
 
     def __init__(self, model: LanguageModel, rows: Sequence[list[int]], cuts: Sequence[int], resume: int):
-        """``resume``: the highest layer that need not run again; -1: all run."""
+        """``cuts``: all above 0. ``resume``: the highest layer that need not run again; -1: all run."""
         self.model, self.resume = model, resume
         self.before = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
         self.after = [row[cut:] for row, cut in zip(rows, cuts, strict=True)]
@@ -93,8 +93,9 @@ class Rows:
 
     def forward(self, which_R: torch.Tensor) -> torch.Tensor:
         # Not told of the config, a cache keeps every key; a sliding window is then the mask's affair alone.
-        kept = self.kept if len(which_R) == len(self.ids_RS) else [(k[which_R], v[which_R]) for k, v in self.kept]
-        return self.model.hidden(self.ids_RS[which_R], self.mask_RT[which_R], DynamicCache(kept or None))
+        everyone = torch.equal(which_R, self.everyone)
+        kept = self.kept if everyone else [(k[which_R], v[which_R]) for k, v in self.kept]
+        return self.model.hidden(self.ids_RS[which_R], self.mask_RT[which_R], DynamicCache(kept))
 
 
 class PackedRows(Rows):
@@ -122,7 +123,7 @@ class PackedRows(Rows):
         self.index_N = self.start_R[which_R][row_N] + place_N
         self.position_N = self.cut_R[which_R][row_N] + place_N
         above = range(self.resume + 1 if self.below_BTD is not None else 0, len(self.kept))
-        everyone = len(which_R) == len(self.length_R)
+        everyone = torch.equal(which_R, self.everyone)
         kept = {i: self.kept[i] if everyone else tuple(part[which_R] for part in self.kept[i]) for i in above}
         longest = int(length_R.max())
         causal_SS = torch.ones(longest, longest, dtype=torch.bool, device=which_R.device).tril()
@@ -183,8 +184,6 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
 def keys_before(model: LanguageModel, before: Sequence[list[int]]) -> tuple[Kept, torch.Tensor]:
     """Keys and values of texts, padded on the left, and the mask (R, P)."""
     ids_RP, mask_RP = pad_left(before, model.device)
-    if not any(before):
-        return [], mask_RP
     cache = DynamicCache()
     model.hidden(ids_RP, mask_RP, cache)
     return [(layer.keys, layer.values) for layer in cache.layers], mask_RP
