@@ -42,7 +42,8 @@ class Packed:
         self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
     ) -> tuple[torch.Tensor, None]:
         """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
-        if any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
+        kept = self.kept.get(getattr(module, "layer_idx", None))
+        if kept is None or any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
             raise NotPacked
         (_, H, N, d), G = query_1HNd.shape, key_1GNd.shape[1]
         R, S, _ = self.bias_RST.shape
@@ -52,7 +53,7 @@ class Packed:
             for states in (query_1HNd, key_1GNd, value_1GNd)
         )
         query, key, value = query.view(R * G, S * (H // G), d), key.view(R * G, S, d), value.view(R * G, S, d)
-        kept_key, kept_value = (part.flatten(0, 1) for part in self.kept[module.layer_idx])
+        kept_key, kept_value = (part.flatten(0, 1) for part in kept)
         scores = torch.cat([query @ kept_key.transpose(-1, -2), query @ key.transpose(-1, -2)], dim=-1)
         scores = scores.view(R, G, S, H // G, -1)
         scores = torch.add(self.bias_RST[:, None, :, None], scores, alpha=how.get("scaling") or d**-0.5)

@@ -48,9 +48,8 @@ class Headed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, states_KD: torch.Tensor, model: LanguageModel, loss: Callable) -> torch.Tensor:
         found, gradients = [], []
-        for start in range(
-            0, len(states_KD), size := max(1, LOGITS_AT_ONCE // model.model.config.get_text_config().vocab_size)
-        ):
+        size = max(1, LOGITS_AT_ONCE // model.model.config.get_text_config().vocab_size)
+        for start in range(0, len(states_KD), size):
             part = slice(start, start + size)
             with torch.enable_grad():
                 states_kD = states_KD[part].detach().requires_grad_(True)
