@@ -1,16 +1,18 @@
 """Attention for many short rows of tokens that lie behind one another in one row: what the target optimisation runs
 hundreds of times.
 
-Projections and MLPs see no padding; only here the tokens are laid out row by row, over keys and values that each row has
-kept from what is before them and that need no gradient. The query heads that share a key head go into one product, in the
-precision of autocast with a float32 softmax.
+Projections and MLPs see no padding; only here the tokens are laid out row by row, behind the keys and values that each row
+has kept from what is before them and that need no gradient. The query heads that share a key head go into one product, in
+the precision of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are by formula:
+
+    dv = P^T do        dP = do v^T        dS = P (dP - sum P dP)        dq = c dS k        dk = c dS^T q
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from editbench.models import LanguageModel
 
 NAME = "editbench_packed"
 
-# N tokens of R rows of at most S; P kept keys; G key heads, H query heads, of width d
+# N tokens of R rows of at most S; T = P kept keys + S own ones; G key heads, H query heads, of width d
 
 
 class NotPacked(Exception):
@@ -33,67 +35,88 @@ class Packed:
 
     row_N: torch.Tensor
     place_N: torch.Tensor
-    kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
-    """Keys and values (R, G, P, d) by layer."""
-    bias_RST: torch.Tensor
-    """0 where a token sees one of the P + S keys of its row, the least number where not."""
+    seen_RST: torch.Tensor
+    """Whether a token sees one of the T keys of its row."""
+    room: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values (R, G, T, d) by layer: those kept, then room for the row's own, which each pass fills anew."""
+    made: dict[Any, torch.Tensor] = field(default_factory=dict)
+    """Arrays that all passes use."""
 
     def attend(
         self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
     ) -> tuple[torch.Tensor, None]:
         """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
-        kept = self.kept.get(getattr(module, "layer_idx", None))
-        if kept is None or any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
+        layer = getattr(module, "layer_idx", None)
+        if layer not in self.room or any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
             raise NotPacked
-        (_, H, N, d), G = query_1HNd.shape, key_1GNd.shape[1]
-        R, S, _ = self.bias_RST.shape
-        # rotated queries and keys may be float32 where the values, and all products, are bfloat16
-        query, key, value = (
-            ByRow.apply(states[0].to(value_1GNd.dtype).transpose(0, 1).reshape(N, G, -1), self.row_N, self.place_N, R, S)
-            for states in (query_1HNd, key_1GNd, value_1GNd)
-        )
-        query, key, value = query.view(R * G, S * (H // G), d), key.view(R * G, S, d), value.view(R * G, S, d)
-        kept_key, kept_value = (part.flatten(0, 1) for part in kept)
-        scores = torch.cat([query @ kept_key.transpose(-1, -2), query @ key.transpose(-1, -2)], dim=-1)
-        scores = scores.view(R, G, S, H // G, -1)
-        scores = torch.add(self.bias_RST[:, None, :, None], scores, alpha=how.get("scaling") or d**-0.5)
-        share = scores.softmax(-1).to(value.dtype).view(R * G, S * (H // G), -1)
-        out = torch.baddbmm(share[..., :-S] @ kept_value, share[..., -S:], value)
-        return ByToken.apply(out.view(R, G, S, -1), self.row_N, self.place_N).view(1, N, H, d), None
+        scaling = how.get("scaling") or query_1HNd.shape[-1] ** -0.5
+        out_HNd = Attention.apply(query_1HNd[0], key_1GNd[0], value_1GNd[0], self, layer, scaling)
+        return out_HNd.transpose(0, 1)[None], None
+
+    def lay(self, states_HNd: torch.Tensor, rows_RHTd: torch.Tensor) -> torch.Tensor:
+        """The tokens in their places, the last S of T, of ``rows_RHTd``, which is given back as (R G, ..., d)."""
+        index = self.index(*rows_RHTd.shape[1:3])
+        rows_RHTd.view(-1, rows_RHTd.shape[-1]).index_copy_(0, index, states_HNd.reshape(len(index), -1).to(rows_RHTd.dtype))
+        return rows_RHTd
+
+    def read(self, rows_RHTd: torch.Tensor) -> torch.Tensor:
+        """(H, N, d): the other way round."""
+        _, H, T, d = rows_RHTd.shape
+        return rows_RHTd.reshape(-1, d).index_select(0, self.index(H, T)).view(H, -1, d)
+
+    def index(self, heads: int, length: int) -> torch.Tensor:
+        """Where in (R, heads, length) each of (heads, N) is."""
+        if (key := ("index", heads, length)) not in self.made:
+            head_H1 = torch.arange(heads, device=self.row_N.device)[:, None]
+            place_N = self.place_N + length - self.seen_RST.shape[1]
+            self.made[key] = ((self.row_N * heads + head_H1) * length + place_N).flatten()
+        return self.made[key]
+
+    def bias(self, G: int, H: int, dtype: torch.dtype) -> torch.Tensor:
+        """(R G, H / G S, T): 0 where a token sees a key, the least number where not."""
+        if (key := ("bias", G, H, dtype)) not in self.made:
+            R, S, T = self.seen_RST.shape
+            bias_RST = torch.zeros(self.seen_RST.shape, dtype=dtype, device=self.seen_RST.device)
+            bias_RST.masked_fill_(~self.seen_RST, torch.finfo(dtype).min)
+            self.made[key] = bias_RST[:, None].expand(R, H, S, T).reshape(R * G, -1, T)
+        return self.made[key]
+
+    def empty(self, what: Any, like_HNd: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(R, H, S, d), made once: 0 wherever no token lies."""
+        R, S, _ = self.seen_RST.shape
+        H, _, d = like_HNd.shape
+        if (key := ("empty", what, H, d, dtype)) not in self.made:
+            self.made[key] = like_HNd.new_zeros(R, H, S, d, dtype=dtype)
+        return self.made[key]
 
 
-class ByRow(torch.autograd.Function):
-    """(N, G, d) to (R, G, S, d). Written out because the gradient of indexing is much slower than indexing."""
+class Attention(torch.autograd.Function):
+    """(H, N, d), differentiable by queries, keys and values. A pass writes over what the pass before it has laid out."""
 
     @staticmethod
-    def forward(ctx, states_NGd, row_N, place_N, rows, longest):
-        ctx.save_for_backward(row_N, place_N)
-        return _laid_out(states_NGd, row_N, place_N, rows, longest)
+    def forward(ctx, query_HNd, key_GNd, value_GNd, packed: Packed, layer: int, scaling: float):
+        H, G, d = len(query_HNd), len(key_GNd), query_HNd.shape[-1]
+        key, value = (packed.lay(states, room) for states, room in zip((key_GNd, value_GNd), packed.room[layer], strict=True))
+        query = packed.lay(query_HNd, packed.empty(layer, query_HNd, key.dtype))
+        R, _, S, _ = query.shape
+        query, key, value = query.view(R * G, -1, d), key.flatten(0, 1), value.flatten(0, 1)
+        share = torch.baddbmm(packed.bias(G, H, key.dtype), query, key.transpose(1, 2), alpha=scaling).softmax(-1)
+        ctx.save_for_backward(query, key, value, share)
+        ctx.packed, ctx.scaling, ctx.dtypes = packed, scaling, [states.dtype for states in (query_HNd, key_GNd, value_GNd)]
+        return packed.read((share @ value).view(R, H, S, -1)).to(value_GNd.dtype)
 
     @staticmethod
-    def backward(ctx, gradient_RGSd):
-        row_N, place_N = ctx.saved_tensors
-        return gradient_RGSd.transpose(1, 2)[row_N, place_N], None, None, None, None
-
-
-class ByToken(torch.autograd.Function):
-    """(R, G, S, d) to (N, G, d)."""
-
-    @staticmethod
-    def forward(ctx, states_RGSd, row_N, place_N):
-        ctx.save_for_backward(row_N, place_N)
-        ctx.size = (states_RGSd.shape[0], states_RGSd.shape[2])
-        return states_RGSd.transpose(1, 2)[row_N, place_N]
-
-    @staticmethod
-    def backward(ctx, gradient_NGd):
-        return _laid_out(gradient_NGd, *ctx.saved_tensors, *ctx.size), None, None
-
-
-def _laid_out(states_NGd, row_N, place_N, rows, longest):
-    laid_RGSd = states_NGd.new_zeros(rows, states_NGd.shape[1], longest, states_NGd.shape[2])
-    laid_RGSd.transpose(1, 2)[row_N, place_N] = states_NGd
-    return laid_RGSd
+    def backward(ctx, gradient_HNd):
+        packed, (query, key, value, share) = ctx.packed, ctx.saved_tensors
+        R, S, _ = packed.seen_RST.shape
+        laid = packed.lay(gradient_HNd, packed.empty("gradient", gradient_HNd, share.dtype)).view(*share.shape[:2], -1)
+        by_score = (laid @ value.transpose(1, 2)).mul_(share)
+        by_score.addcmul_(share, by_score.sum(-1, keepdim=True), value=-1)
+        by_query = (by_score @ key).mul_(ctx.scaling)
+        by_key = (by_score[..., -S:].transpose(1, 2) @ query).mul_(ctx.scaling)
+        by_value = share[..., -S:].transpose(1, 2) @ laid
+        found = (packed.read(part.view(R, -1, S, part.shape[-1])) for part in (by_query, by_key, by_value))
+        return *(part.to(dtype) for part, dtype in zip(found, ctx.dtypes, strict=True)), None, None, None
 
 
 AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)  # the packing knows who sees whom

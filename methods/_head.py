@@ -57,6 +57,7 @@ class Headed(torch.autograd.Function):
             found_k, gradient_kV = loss(logits_kV.detach().log_softmax(-1), part)
             found.append(found_k)
             gradients += torch.autograd.grad(logits_kV, states_kD, gradient_kV) if states_KD.requires_grad else []
+            del logits_kV, gradient_kV
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(found)

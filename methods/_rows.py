@@ -103,12 +103,14 @@ class PackedRows(Rows):
 
     def keep(self) -> None:
         device = self.model.device
-        self.kept, self.mask_RP = shared_keys_before(self.model, self.before)
-        if self.model.precision == "bfloat16":  # once, not once a pass
-            self.kept = [(keys.bfloat16(), values.bfloat16()) for keys, values in self.kept]
-        self.ids_N = torch.tensor([token for row in self.after for token in row], device=device)
         self.cut_R = torch.tensor([len(row) for row in self.before], device=device)
         self.length_R = torch.tensor([len(row) for row in self.after], device=device)
+        self.longest = int(self.length_R.max())
+        kept, self.mask_RP = shared_keys_before(self.model, self.before, self.longest)
+        if self.model.precision == "bfloat16":  # once, not once a pass
+            kept = [(keys.bfloat16(), values.bfloat16()) for keys, values in kept]
+        self.room = dict(enumerate(kept))
+        self.ids_N = torch.tensor([token for row in self.after for token in row], device=device)
         self.start_R = self.length_R.cumsum(0) - self.length_R
         self.chosen: torch.Tensor | None = None
 
@@ -122,15 +124,12 @@ class PackedRows(Rows):
         place_N = torch.arange(len(row_N), device=row_N.device) - self.first_R[row_N]
         self.index_N = self.start_R[which_R][row_N] + place_N
         self.position_N = self.cut_R[which_R][row_N] + place_N
-        above = range(self.resume + 1 if self.below_BTD is not None else 0, len(self.kept))
         everyone = torch.equal(which_R, self.everyone)
-        kept = {i: self.kept[i] if everyone else tuple(part[which_R] for part in self.kept[i]) for i in above}
-        longest = int(length_R.max())
-        causal_SS = torch.ones(longest, longest, dtype=torch.bool, device=which_R.device).tril()
-        before_RSP = self.mask_RP[which_R, None].bool().expand(-1, longest, -1)
+        room = {i: layer if everyone else tuple(part[which_R] for part in layer) for i, layer in self.room.items()}
+        causal_SS = torch.ones(self.longest, self.longest, dtype=torch.bool, device=which_R.device).tril()
+        before_RSP = self.mask_RP[which_R, None].bool().expand(-1, self.longest, -1)
         seen_RST = torch.cat([before_RSP, causal_SS.expand(len(which_R), -1, -1)], dim=-1)
-        bias_RST = torch.zeros(seen_RST.shape, device=which_R.device).masked_fill(~seen_RST, torch.finfo(torch.float32).min)
-        self.packed = Packed(row_N, place_N, kept, bias_RST)
+        self.packed = Packed(row_N, place_N, seen_RST, room)
 
     def first(self, which_R: torch.Tensor) -> torch.Tensor:
         self.choose(which_R)
@@ -151,6 +150,7 @@ class PackedRows(Rows):
             return super()._below()
         finally:
             self.chosen = None  # prepared for all layers
+            self.room = {layer: kept for layer, kept in self.room.items() if layer > self.resume}
 
 
 def cut_rows(model: LanguageModel, rows: Sequence[list[int]], cuts: Sequence[int], resume: int) -> Rows:
@@ -189,8 +189,8 @@ def keys_before(model: LanguageModel, before: Sequence[list[int]]) -> tuple[Kept
     return [(layer.keys, layer.values) for layer in cache.layers], mask_RP
 
 
-def shared_keys_before(model: LanguageModel, before: Sequence[list[int]]) -> tuple[Kept, torch.Tensor]:
-    """The same; what texts of one beginning share is computed once."""
+def shared_keys_before(model: LanguageModel, before: Sequence[list[int]], room: int) -> tuple[Kept, torch.Tensor]:
+    """The same, with ``room`` empty places behind; what texts of one beginning share is computed once."""
     alike: dict[tuple[int, ...], list[list[int]]] = {}
     for row in before:
         alike.setdefault(tuple(row[:SHARED]), []).append(row)
@@ -199,20 +199,18 @@ def shared_keys_before(model: LanguageModel, before: Sequence[list[int]]) -> tup
     place = {start: i for i, start in enumerate(beginnings)}
     beginning_R = torch.tensor([place[tuple(row[:SHARED])] for row in before], device=model.device)
     rest = [row[len(beginnings[tuple(row[:SHARED])]) :] for row in before]
-    kept, mask_RQ = [(k[beginning_R], v[beginning_R]) for k, v in kept], mask_BQ[beginning_R]
-    if not any(rest):
-        return kept, mask_RQ
     width = max(map(len, rest))
-    whole = [tuple(nn.functional.pad(part, (0, 0, 0, width)) for part in layer) for layer in kept]
-    mask_RP = nn.functional.pad(mask_RQ, (0, width))
+    mask_RP = nn.functional.pad(mask_BQ[beginning_R], (0, width))
+    Q = mask_BQ.shape[1]
+    whole = [tuple(nn.functional.pad(part, (0, 0, 0, width + room))[beginning_R] for part in layer) for layer in kept]
     longer = sorted((i for i, row in enumerate(rest) if row), key=lambda i: len(rest[i]))
     for start in range(0, len(longer), TEXTS_AT_ONCE):
         rows = torch.tensor(chunk := longer[start : start + TEXTS_AT_ONCE], device=model.device)
         ids_BT, mask_BT = pad_left([rest[i] for i in chunk], model.device)
-        cache = DynamicCache([(k[rows], v[rows]) for k, v in kept])
-        model.hidden(ids_BT, torch.cat([mask_RQ[rows], mask_BT], dim=1), cache)
-        end = mask_RQ.shape[1] + ids_BT.shape[1]
-        mask_RP[rows, mask_RQ.shape[1] : end] = mask_BT
+        cache = DynamicCache([(k[beginning_R[rows]], v[beginning_R[rows]]) for k, v in kept])
+        model.hidden(ids_BT, torch.cat([mask_RP[rows, :Q], mask_BT], dim=1), cache)
+        end = Q + ids_BT.shape[1]
+        mask_RP[rows, Q:end] = mask_BT
         for parts, layer in zip(whole, cache.layers, strict=True):
             for part, new in zip(parts, (layer.keys, layer.values), strict=True):
                 part[rows, :, :end] = new

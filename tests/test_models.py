@@ -79,6 +79,17 @@ def test_the_gain_beside_a_state_that_is_hundreds_of_times_larger(family, gain):
     assert measured == (gain if gain is None else pytest.approx(gain, abs=1e-2))
 
 
+def test_fixed_weights_get_no_gradients_and_are_as_before_after_an_error():
+    model = tiny_model("llama")
+    frozen = model.model.get_input_embeddings().weight.requires_grad_(False)
+    with pytest.raises(ZeroDivisionError), model.compute(weights_fixed=True):
+        assert not any(parameter.requires_grad for parameter in model.model.parameters())
+        raise ZeroDivisionError
+    assert [parameter is frozen for parameter in model.model.parameters()] == [
+        not parameter.requires_grad for parameter in model.model.parameters()
+    ]
+
+
 def test_the_gain_of_a_scaled_residual():
     from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -13,7 +13,7 @@ from tiny import targets_of
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
 from editbench.methods import _covariance, _fisher, _head, _rows, _value
-from editbench.methods._attention import NAME, attending
+from editbench.methods._attention import NAME, Attention, Packed, attending
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
 from editbench.methods._hooks import added, read_at, site_module
@@ -334,6 +334,39 @@ def test_rows_are_packed_where_the_model_lets_them(family, packed):
         assert config._attn_implementation == usual
 
 
+def test_the_gradients_of_packed_attention():
+    """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key heads."""
+    dice = torch.Generator().manual_seed(3)
+    row_N, place_N = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 0, 1, 2])
+    kept_RSP = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)[:, None].expand(-1, 3, -1)
+    seen_RST = torch.cat([kept_RSP, torch.ones(3, 3, dtype=torch.bool).tril().expand(3, -1, -1)], dim=-1)
+    room = tuple(torch.randn(3, 2, 6, 4, generator=dice, dtype=torch.float64) for _ in range(2))
+    packed = Packed(row_N, place_N, seen_RST, {0: room})
+    query_4Nd, key_2Nd, value_2Nd = (
+        torch.randn(heads, 6, 4, generator=dice, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2)
+    )
+
+    def attend(*states, packed=packed):
+        return Attention.apply(*states, packed, 0, 0.7)
+
+    out_4Nd = attend(query_4Nd, key_2Nd, value_2Nd)
+    for head, n in ((0, 1), (3, 4)):
+        r, place = row_N[n], place_N[n]
+        mine = (row_N == r) & (place_N <= place)
+        keys, values = (
+            torch.cat([part[r, head // 2, :3][kept_RSP[r, 0]], own[head // 2, mine]])
+            for part, own in zip(room, (key_2Nd, value_2Nd), strict=True)
+        )
+        torch.testing.assert_close(out_4Nd[head, n], (0.7 * keys @ query_4Nd[head, n]).softmax(0) @ values)
+    assert torch.autograd.gradcheck(
+        lambda *states: attend(*states, packed=replace(packed, room={0: tuple(part.clone() for part in room)}, made={})),
+        (query_4Nd, key_2Nd, value_2Nd),
+    )
+    attend(query_4Nd, key_2Nd, value_2Nd)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out_4Nd.sum().backward()
+
+
 def test_rows_beyond_a_window_are_not_packed():
     assert can_pack(tiny_model("gemma3", sliding_window=6), 6)
     assert not can_pack(tiny_model("gemma3", sliding_window=6), 7)
@@ -355,13 +388,14 @@ def test_shared_beginnings_give_the_same_keys(monkeypatch):
     monkeypatch.setattr(_rows, "TEXTS_AT_ONCE", 2)
     model, start = tiny_model("llama"), [5, 6, 7, 8, 9]
     before = [[*start, 1, 2, 3], [*start, 4], start, [3, 2], [*start, 4, 4]]
-    kept, mask_RP = shared_keys_before(model, before)
+    kept, mask_RP = shared_keys_before(model, before, 2)
+    assert {part.shape[2] for layer in kept for part in layer} == {mask_RP.shape[1] + 2}
     for r, row in enumerate(before):
         want, _ = keys_before(model, [row])
         assert mask_RP[r].sum() == len(row)
         for layer, alone in zip(kept, want, strict=True):
             for have, part in zip(layer, alone, strict=True):
-                torch.testing.assert_close(have[r][:, mask_RP[r].bool()], part[0], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(have[r, :, :-2][:, mask_RP[r].bool()], part[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
