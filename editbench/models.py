@@ -126,8 +126,8 @@ class LanguageModel:
     def compute(self, weights_fixed: bool = False) -> Any:
         """The context in which forward passes run; ``weights_fixed`` promises that no weight changes or gets a gradient inside.
 
-        A promise kept saves half the time on a CPU, for each weight is then cast to bfloat16 once, not once a pass; and in
-        float32 memory, for nothing is kept for the gradients of weights (of which torch's cache of casts takes no others).
+        A promise kept saves half the time on a CPU: each weight is then cast to bfloat16 once, not once a pass. In float32 it
+        saves memory: nothing is kept for gradients of weights (torch caches the casts only of weights that may have one).
         """
         if self.precision == "float32":
             return _without_gradients(self.model) if weights_fixed else nullcontext()

@@ -54,7 +54,7 @@ class Packed:
         return out_HNd.transpose(0, 1)[None], None
 
     def lay(self, states_HNd: torch.Tensor, rows_RHTd: torch.Tensor) -> torch.Tensor:
-        """The tokens in their places, the last S of T, of ``rows_RHTd``, which is given back as (R G, ..., d)."""
+        """``rows_RHTd`` with the tokens in their places, the last S of T."""
         index = self.index(*rows_RHTd.shape[1:3])
         rows_RHTd.view(-1, rows_RHTd.shape[-1]).index_copy_(0, index, states_HNd.reshape(len(index), -1).to(rows_RHTd.dtype))
         return rows_RHTd

@@ -107,9 +107,8 @@ class PackedRows(Rows):
         self.length_R = torch.tensor([len(row) for row in self.after], device=device)
         self.longest = int(self.length_R.max())
         kept, self.mask_RP = shared_keys_before(self.model, self.before, self.longest)
-        if self.model.precision == "bfloat16":  # once, not once a pass
-            kept = [(keys.bfloat16(), values.bfloat16()) for keys, values in kept]
-        self.room = dict(enumerate(kept))
+        # rotated keys may be float32 where the values, and all products, are bfloat16
+        self.room = {layer: (keys.to(values.dtype), values) for layer, (keys, values) in enumerate(kept)}
         self.ids_N = torch.tensor([token for row in self.after for token in row], device=device)
         self.start_R = self.length_R.cumsum(0) - self.length_R
         self.chosen: torch.Tensor | None = None
