@@ -4,9 +4,9 @@
     python benchmarks/scale.py memit:quick 1 10 32 100 1000
     python benchmarks/scale.py plot                      # benchmarks/results/scale.png, scale.md
 
-Facts: the demo corpus, and above 150 invented ones of the same form (time does not depend on what they say). Each count
-runs in a process of its own, so that peaks do not add up. ``said``: the share of ``SAMPLE`` evenly spread facts that the
-edited model says by itself. Stored in ``benchmarks/results/scale.json``.
+Facts: the demo corpus's with invented subjects, drawn by one seed, so that the facts of every count are of one kind and a
+count begins with those of the smaller ones. Each count runs in a process of its own, so that peaks do not add up. ``said``:
+the share of ``SAMPLE`` evenly spread facts that the edited model says by itself. Stored in ``benchmarks/results/scale.json``.
 """
 
 import json
@@ -23,23 +23,19 @@ SAMPLE = 200
 
 def facts(n: int) -> list:
     from editbench import Fact, registry
-    from editbench.plugin import slice_cases
 
-    loaded = registry.get("corpora", "demo-counterfact")().load()
-    if n <= 150:
-        return [case.fact for case in slice_cases(loaded, "test", n, 0)]
+    loaded = [case.fact for case in registry.get("corpora", "demo-counterfact")().load()]
+    usable = [fact for fact in loaded if fact.subject and fact.prompt.count(fact.subject) == 1]
     syllables = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "il")]
     made, seen, dice = [], set(), random.Random(0)
-    for i in range(4 * n):
-        case = loaded[i % len(loaded)].fact
+    while len(made) < n:
+        fact = dice.choice(usable)
         words = ("".join(dice.choices(syllables, k=dice.randint(2, 4))) for _ in range(2))
         name = " ".join(word.capitalize() for word in words)
-        if case.subject and name not in seen and case.prompt.count(case.subject) == 1:
+        if name not in seen:
             seen.add(name)
-            made.append(Fact(f"made-{i}", case.prompt.replace(case.subject, name), case.target, name))
-        if len(made) == n:
-            return made
-    raise SystemExit(f"only {len(made)} invented facts")
+            made.append(Fact(f"made-{len(made)}", fact.prompt.replace(fact.subject, name), fact.target, name))
+    return made
 
 
 def said(model, sample: list) -> float:
