@@ -1,9 +1,12 @@
-"""Attention for many short rows of tokens that lie behind one another in one row: what the target optimisation runs
-hundreds of times.
+"""Attention for many short texts of which all tokens lie in one row, so that projections and MLPs see no padding.
 
-Projections and MLPs see no padding; only here the tokens are laid out row by row, behind the keys and values that each row
-has kept from what is before them and that need no gradient. The query heads that share a key head go into one product, in
-the precision of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are by formula:
+``Tree``: what stands before the cuts, computed once. Beginnings that texts share are there once: each token sees those on
+the way to it.
+
+``Packed``: what follows, which the target optimisation runs hundreds of times. The tokens are laid out row by row, behind
+the keys and values that each row has kept from what is before them and that need no gradient. The query heads that share a
+key head go into one product, in the precision of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are
+by formula:
 
     dv = P^T do        dP = do v^T        dS = P (dP - sum P dP)        dq = c dS k        dk = c dS^T q
 """
@@ -16,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from editbench.models import LanguageModel
@@ -27,6 +31,41 @@ NAME = "editbench_packed"
 
 class NotPacked(Exception):
     """A model attends in a way that is not known here."""
+
+
+def layer_of(module: Any, how: Mapping[str, Any]) -> int:
+    """The layer of an attention module that attends as below.
+
+    Raises:
+        NotPacked: it does not say its layer, or attends in another way.
+    """
+    layer = getattr(module, "layer_idx", None)
+    if layer is None or any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
+        raise NotPacked
+    return layer
+
+
+@dataclass(frozen=True)
+class Tree:
+    """N tokens of texts, and which of them each sees."""
+
+    seen_NN: torch.Tensor
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Keys and values (G, N, d) by layer, once a pass has run."""
+
+    def attend(
+        self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
+    ) -> tuple[torch.Tensor, None]:
+        """softmax(scaling q k^T) v, (1, N, H, d); transformers calls it."""
+        if (layer := layer_of(module, how)) in self.kept:
+            raise NotPacked
+        # rotated queries and keys may be float32 where the values, and all products, are bfloat16
+        query_1HNd, key_1GNd = query_1HNd.to(value_1GNd.dtype), key_1GNd.to(value_1GNd.dtype)
+        self.kept[layer] = key_1GNd[0], value_1GNd[0]
+        out_1HNd = nn.functional.scaled_dot_product_attention(
+            query_1HNd, key_1GNd, value_1GNd, attn_mask=self.seen_NN, scale=how.get("scaling"), enable_gqa=True
+        )
+        return out_1HNd.transpose(1, 2), None
 
 
 @dataclass(frozen=True)
@@ -46,8 +85,7 @@ class Packed:
         self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
     ) -> tuple[torch.Tensor, None]:
         """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
-        layer = getattr(module, "layer_idx", None)
-        if layer not in self.room or any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
+        if (layer := layer_of(module, how)) not in self.room:
             raise NotPacked
         scaling = how.get("scaling") or query_1HNd.shape[-1] ** -0.5
         out_HNd = Attention.apply(query_1HNd[0], key_1GNd[0], value_1GNd[0], self, layer, scaling)
@@ -119,17 +157,23 @@ class Attention(torch.autograd.Function):
         return *(part.to(dtype) for part, dtype in zip(found, ctx.dtypes, strict=True)), None, None, None
 
 
-AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)  # the packing knows who sees whom
+AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)  # tree and packing know who sees whom
 
 
 @contextmanager
-def attending(model: LanguageModel, packed: Packed) -> Iterator[None]:
-    """Inside, the model attends by ``packed``."""
+def attending(model: LanguageModel, how: Tree | Packed) -> Iterator[None]:
+    """Inside, the model attends by ``how``."""
     config = model.model.config.get_text_config()
     usual = config._attn_implementation
-    AttentionInterface.register(NAME, packed.attend)
+    AttentionInterface.register(NAME, how.attend)
     config._attn_implementation = NAME
     try:
         yield
     finally:
         config._attn_implementation = usual
+
+
+def states_of(model: LanguageModel, ids_N: torch.Tensor, position_N: torch.Tensor, how: Tree | Packed) -> torch.Tensor:
+    """Last hidden states (1, N, D) of tokens that attend by ``how``."""
+    with attending(model, how):
+        return model.model.base_model(input_ids=ids_N[None], position_ids=position_N[None], use_cache=False).last_hidden_state

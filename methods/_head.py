@@ -17,7 +17,7 @@ import torch
 
 from editbench.models import LanguageModel
 
-LOGITS_AT_ONCE = 2**22
+LOGITS_AT_ONCE = 2**23
 
 
 def nll(model: LanguageModel, states_KD: torch.Tensor, label_K: torch.Tensor) -> torch.Tensor:

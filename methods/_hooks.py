@@ -96,6 +96,27 @@ def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor, wr
 
 
 @contextmanager
+def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
+    """Inside, the module computes these tokens of all, counted row by row, and gives 0 for the others."""
+    whole = module.forward
+
+    def forward(states: torch.Tensor, *more: Any) -> Any:
+        if more:  # what goes with the states, Bloom's residual, has all tokens
+            return whole(states, *more)
+        chosen_KD = states.reshape(-1, states.shape[-1])[index_K]
+        output = whole(chosen_KD if states.dim() == 2 else chosen_KD[None])
+        found_KD = hidden_of(output).reshape(len(index_K), -1)
+        everywhere = found_KD.new_zeros(states.shape[:-1].numel(), found_KD.shape[-1])
+        return replace_hidden(output, everywhere.index_copy(0, index_K, found_KD).view(*states.shape[:-1], -1))
+
+    module.forward = forward
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+
+
+@contextmanager
 def added(module: nn.Module, index_R: torch.Tensor, delta_RD: torch.Tensor) -> Iterator[None]:
     """Adds ``delta_RD`` to the module's output at these tokens of all, counted row by row."""
 

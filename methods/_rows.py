@@ -9,8 +9,7 @@ padded (``_attention.py``), and beginnings that rows share are computed once. Ot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from os.path import commonprefix
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -18,16 +17,14 @@ from torch import nn
 from transformers import DynamicCache
 
 from editbench.layout import hidden_of
-from editbench.methods._attention import NotPacked, Packed, attending
-from editbench.methods._hooks import Captured, added, plus, resumed_above, site_module
+from editbench.methods._attention import NotPacked, Packed, Tree, states_of
+from editbench.methods._hooks import Captured, added, only_at, plus, resumed_above, site_module
 from editbench.models import LanguageModel
 from editbench.text import pad_left
 
 Kept = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values (R, G, P, d) of each layer."""
-TEXTS_AT_ONCE = 64
-SHARED = 4
-"""Texts that begin with as many tokens alike share their beginning."""
+TOKENS_AT_ONCE = 512
 
 
 class Rows:
@@ -70,10 +67,10 @@ class Rows:
         return hidden_of(seen[0]), isinstance(seen[0], tuple)
 
     def run(
-        self, which_R: torch.Tensor, layer: int, sites: Sequence[str], delta_RSD: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Last hidden states (B T, D) of some rows, each row's delta added at its first token at each of the sites of
-        ``layer``, and the index of these first tokens (R,); a row's others follow."""
+        self, which_R: torch.Tensor, layer: int, sites: Sequence[str], delta_RSD: torch.Tensor, read_K: torch.Tensor
+    ) -> torch.Tensor:
+        """Last hidden states (K, D) of some rows at the tokens ``read_K``, as ``first`` counts them; each row's delta is added
+        at its first token at each of the sites of ``layer``."""
         first_R, below_BTD = self.first(which_R), self.below(which_R)
         with ExitStack() as stack:
             for s, site in enumerate(sites):
@@ -83,15 +80,17 @@ class Rows:
                     stack.enter_context(added(site_module(self.model, layer, site), first_R, delta_RSD[:, s]))
             if below_BTD is not None:
                 stack.enter_context(resumed_above(self.model, self.resume, below_BTD, self.wrapped))
-            return self.forward(which_R).flatten(0, 1), first_R
+            return self.forward(which_R, read_K).flatten(0, 1)[read_K]
 
     def first(self, which_R: torch.Tensor) -> torch.Tensor:
+        """Where the first token of each of some rows (R,) is among all their tokens B x T; a row's others follow."""
         return torch.arange(len(which_R), device=which_R.device) * self.ids_RS.shape[1]
 
     def below(self, which_R: torch.Tensor) -> torch.Tensor | None:
         return None if self.below_BTD is None else self.below_BTD[which_R]
 
-    def forward(self, which_R: torch.Tensor) -> torch.Tensor:
+    def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
+        """Last hidden states (B, T, D); where ``read_K`` is given only its tokens need be right."""
         # Not told of the config, a cache keeps every key; a sliding window is then the mask's affair alone.
         everyone = torch.equal(which_R, self.everyone)
         kept = self.kept if everyone else [(k[which_R], v[which_R]) for k, v in self.kept]
@@ -106,9 +105,7 @@ class PackedRows(Rows):
         self.cut_R = torch.tensor([len(row) for row in self.before], device=device)
         self.length_R = torch.tensor([len(row) for row in self.after], device=device)
         self.longest = int(self.length_R.max())
-        kept, self.mask_RP = shared_keys_before(self.model, self.before, self.longest)
-        # rotated keys may be float32 where the values, and all products, are bfloat16
-        self.room = {layer: (keys.to(values.dtype), values) for layer, (keys, values) in enumerate(kept)}
+        self.room, self.mask_RP = shared_keys_before(self.model, self.before, self.longest)
         self.ids_N = torch.tensor([token for row in self.after for token in row], device=device)
         self.start_R = self.length_R.cumsum(0) - self.length_R
         self.chosen: torch.Tensor | None = None
@@ -126,7 +123,7 @@ class PackedRows(Rows):
         everyone = torch.equal(which_R, self.everyone)
         room = {i: layer if everyone else tuple(part[which_R] for part in layer) for i, layer in self.room.items()}
         causal_SS = torch.ones(self.longest, self.longest, dtype=torch.bool, device=which_R.device).tril()
-        before_RSP = self.mask_RP[which_R, None].bool().expand(-1, self.longest, -1)
+        before_RSP = self.mask_RP[which_R, None].expand(-1, self.longest, -1)
         seen_RST = torch.cat([before_RSP, causal_SS.expand(len(which_R), -1, -1)], dim=-1)
         self.packed = Packed(row_N, place_N, seen_RST, room)
 
@@ -138,11 +135,11 @@ class PackedRows(Rows):
         self.choose(which_R)
         return None if self.below_BTD is None else self.below_BTD[:, self.index_N]
 
-    def forward(self, which_R: torch.Tensor) -> torch.Tensor:
+    def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
         self.choose(which_R)
-        with attending(self.model, self.packed):
-            ids_1N, position_1N = self.ids_N[None, self.index_N], self.position_N[None]
-            return self.model.model.base_model(input_ids=ids_1N, position_ids=position_1N, use_cache=False).last_hidden_state
+        last = self.model.layout.mlp_module(self.model.model, self.model.layout.depth - 1)
+        with nullcontext() if read_K is None else only_at(last, read_K):
+            return states_of(self.model, self.ids_N[self.index_N], self.position_N, self.packed)
 
     def _below(self) -> tuple[torch.Tensor, bool]:
         try:
@@ -168,14 +165,15 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
     if any(window and window < longest for window in windows):
         return False
     rows, cuts = [[0, 1, 2, 3, 4], [5, 6, 7]], [2, 1]
-    trial = PackedRows(model, rows, cuts, -1)
+    read_K = torch.tensor([1, 2, 4], device=model.device)  # of [2, 3, 4], [6, 7]
     with model.compute():
         try:
-            have = trial.forward(trial.everyone)[0]
+            trial = PackedRows(model, rows, cuts, -1)
+            have = trial.forward(trial.everyone, read_K)[0, read_K]
         except NotPacked:
             return False
         whole = [model.hidden(*pad_left([row], model.device)) for row in rows]
-    want = torch.cat([states[0, cut:] for states, cut in zip(whole, cuts, strict=True)])
+    want = torch.cat([states[0, cut:] for states, cut in zip(whole, cuts, strict=True)])[read_K]
     eps = max(torch.finfo(dtype).eps for dtype in (getattr(torch, model.precision), model.model.dtype))
     return bool((have - want).norm() < eps**0.5 * want.norm())
 
@@ -188,29 +186,40 @@ def keys_before(model: LanguageModel, before: Sequence[list[int]]) -> tuple[Kept
     return [(layer.keys, layer.values) for layer in cache.layers], mask_RP
 
 
-def shared_keys_before(model: LanguageModel, before: Sequence[list[int]], room: int) -> tuple[Kept, torch.Tensor]:
-    """The same, with ``room`` empty places behind; what texts of one beginning share is computed once."""
-    alike: dict[tuple[int, ...], list[list[int]]] = {}
-    for row in before:
-        alike.setdefault(tuple(row[:SHARED]), []).append(row)
-    beginnings = {start: commonprefix(rows) for start, rows in alike.items()}
-    kept, mask_BQ = keys_before(model, list(beginnings.values()))
-    place = {start: i for i, start in enumerate(beginnings)}
-    beginning_R = torch.tensor([place[tuple(row[:SHARED])] for row in before], device=model.device)
-    rest = [row[len(beginnings[tuple(row[:SHARED])]) :] for row in before]
-    width = max(map(len, rest))
-    mask_RP = nn.functional.pad(mask_BQ[beginning_R], (0, width))
-    Q = mask_BQ.shape[1]
-    whole = [tuple(nn.functional.pad(part, (0, 0, 0, width + room))[beginning_R] for part in layer) for layer in kept]
-    longer = sorted((i for i, row in enumerate(rest) if row), key=lambda i: len(rest[i]))
-    for start in range(0, len(longer), TEXTS_AT_ONCE):
-        rows = torch.tensor(chunk := longer[start : start + TEXTS_AT_ONCE], device=model.device)
-        ids_BT, mask_BT = pad_left([rest[i] for i in chunk], model.device)
-        cache = DynamicCache([(k[beginning_R[rows]], v[beginning_R[rows]]) for k, v in kept])
-        model.hidden(ids_BT, torch.cat([mask_RP[rows, :Q], mask_BT], dim=1), cache)
-        end = Q + ids_BT.shape[1]
-        mask_RP[rows, Q:end] = mask_BT
-        for parts, layer in zip(whole, cache.layers, strict=True):
-            for part, new in zip(parts, (layer.keys, layer.values), strict=True):
-                part[rows, :, :end] = new
-    return whole, mask_RP
+def shared_keys_before(
+    model: LanguageModel, before: Sequence[list[int]], room: int
+) -> tuple[dict[int, tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+    """Keys and values (R, G, P + room, d) of texts by layer, with ``room`` empty places behind, and the mask (R, P).
+
+    The texts make a tree of their tokens, or several of some ``TOKENS_AT_ONCE``: beginnings that they share are computed once.
+
+    Raises:
+        NotPacked: by the model's attention.
+    """
+    width = max(map(len, before))
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    waiting = sorted(range(len(before)), key=lambda i: before[i])
+    while waiting:
+        place: dict[tuple[int, int], int] = {}  # of a token behind another's place
+        paths: list[list[int]] = []
+        for i in waiting:
+            if paths and len(place) + len(before[i]) > TOKENS_AT_ONCE:
+                break
+            path = [-1]
+            for token in before[i]:
+                path.append(place.setdefault((path[-1], token), len(place)))
+            paths.append(path[1:])
+        rows_r, waiting = torch.tensor(waiting[: len(paths)], device=model.device), waiting[len(paths) :]
+        path_rP = torch.tensor([path + [0] * (width - len(path)) for path in paths], device=model.device)
+        seen_NN = torch.zeros(len(place), len(place), dtype=torch.bool, device=model.device)
+        for path_P, length in zip(path_rP, map(len, paths), strict=True):
+            seen_NN[path_P[:length, None], path_P[:length]] = seen_NN.new_ones(length, length).tril()
+        tree = Tree(seen_NN)
+        states_of(model, torch.tensor([token for _, token in place], device=model.device), seen_NN.sum(-1) - 1, tree)
+        for layer, parts in tree.kept.items():
+            if layer not in kept:
+                kept[layer] = tuple(part.new_zeros(len(before), len(part), width + room, part.shape[-1]) for part in parts)
+            for whole, part in zip(kept[layer], parts, strict=True):
+                whole[rows_r, :, :width] = part[:, path_rP].transpose(0, 1)
+    length_R = torch.tensor([len(row) for row in before], device=model.device)
+    return kept, torch.arange(width, device=model.device) < length_R[:, None]

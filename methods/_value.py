@@ -286,16 +286,19 @@ class _Batch:
         n, t = len(who), self.templates
         rewrites = (who[:, None] * t + torch.arange(t, device=who.device)).reshape(-1)
         delta_RSD = torch.cat([delta_NSD.repeat_interleave(t, dim=0), delta_NSD])
-        states_ND, first_R = self.rows.run(torch.cat([rewrites, self.n * t + who]), self.layer, self.sites, delta_RSD)
+        which_R = torch.cat([rewrites, self.n * t + who])
+        first_R = self.rows.first(which_R)
         place = torch.full((len(self.length_R),), -1, device=who.device)
         place[rewrites] = torch.arange(n * t, device=who.device)
         kept = place[self.label_row] >= 0
         row = place[self.label_row[kept]]
-        token_nll = _head.nll(self.model, states_ND[first_R[row] + self.label_place[kept]], self.label_id[kept])
+        read_K = torch.cat([first_R[row] + self.label_place[kept], first_R[n * t :]])
+        states_KD = self.rows.run(which_R, self.layer, self.sites, delta_RSD, read_K)
+        token_nll = _head.nll(self.model, states_KD[:-n], self.label_id[kept])
         # the mean over the tokens of a prompt, then over the prompts of a fact
         share = 1.0 / (self.length_R[rewrites][row] * t)
         nll = torch.zeros(n, device=who.device).index_add(0, row // t, token_nll * share)
-        return nll, states_ND[first_R[n * t :]]
+        return nll, states_KD[-n:]
 
 
 def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:

@@ -334,6 +334,18 @@ def test_rows_are_packed_where_the_model_lets_them(family, packed):
         assert config._attn_implementation == usual
 
 
+def test_the_last_mlp_computes_only_what_the_loss_reads():
+    """Of four facts' tokens from the subjects on: the labels, and one state of each KL prompt."""
+    model, seen = tiny_model("llama"), []
+    batch = _value._Batch(model, FACTS, 1, ("residual",), ())
+    last = model.layout.mlp_module(model.model, model.layout.depth - 1)
+    hook = last.up_proj.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[-2]))
+    batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
+    hook.remove()
+    assert seen == [len(batch.label_id) + 4] and seen[0] < len(batch.rows.ids_N)
+    assert "forward" not in last.__dict__
+
+
 def test_the_gradients_of_packed_attention():
     """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key heads."""
     dice = torch.Generator().manual_seed(3)
@@ -384,18 +396,18 @@ def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):
 
 @torch.no_grad()
 def test_shared_beginnings_give_the_same_keys(monkeypatch):
-    """Rows with a beginning in common, one that is the beginning, one alone; in two batches."""
-    monkeypatch.setattr(_rows, "TEXTS_AT_ONCE", 2)
+    """Rows with a beginning in common, one that is the beginning, one alone; in two trees."""
+    monkeypatch.setattr(_rows, "TOKENS_AT_ONCE", 9)
     model, start = tiny_model("llama"), [5, 6, 7, 8, 9]
     before = [[*start, 1, 2, 3], [*start, 4], start, [3, 2], [*start, 4, 4]]
     kept, mask_RP = shared_keys_before(model, before, 2)
-    assert {part.shape[2] for layer in kept for part in layer} == {mask_RP.shape[1] + 2}
+    assert {part.shape[2] for layer in kept.values() for part in layer} == {mask_RP.shape[1] + 2}
     for r, row in enumerate(before):
         want, _ = keys_before(model, [row])
         assert mask_RP[r].sum() == len(row)
-        for layer, alone in zip(kept, want, strict=True):
+        for layer, alone in zip(kept.values(), want, strict=True):
             for have, part in zip(layer, alone, strict=True):
-                torch.testing.assert_close(have[r, :, :-2][:, mask_RP[r].bool()], part[0], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(have[r, :, :-2][:, mask_RP[r]], part[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
