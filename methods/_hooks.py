@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -77,22 +77,19 @@ def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor, wr
 
     ``layer`` = -1 skips nothing. ``wrapped``: this model's layers return a tuple (GPT-J), not the hidden states alone.
     """
-    stack = [model.layout.layer(model.model, i) for i in range(layer + 1)]
+    skipped = [model.layout.layer(model.model, i) for i in range(layer + 1)]
 
-    def skip(module: nn.Module, output: torch.Tensor) -> Any:
+    def skip(module: nn.Module) -> Callable:
         def forward(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
-            hidden = output if module is stack[-1] else hidden_states
+            hidden = hidden_BTD if module is skipped[-1] else hidden_states
             return (hidden, None) if wrapped else hidden
 
         return forward
 
-    try:
-        for module in stack:
-            module.forward = skip(module, hidden_BTD)
+    with ExitStack() as stack:
+        for module in skipped:
+            stack.enter_context(computing(module, skip(module)))
         yield
-    finally:
-        for module in stack:
-            module.__dict__.pop("forward", None)
 
 
 @contextmanager
@@ -109,11 +106,22 @@ def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
         everywhere = found_KD.new_zeros(states.shape[:-1].numel(), found_KD.shape[-1])
         return replace_hidden(output, everywhere.index_copy(0, index_K, found_KD).view(*states.shape[:-1], -1))
 
+    with computing(module, forward):
+        yield
+
+
+@contextmanager
+def computing(module: nn.Module, forward: Callable) -> Iterator[None]:
+    """Inside, the module computes ``forward``; then again what it did, be it its class's or somebody's replacement."""
+    own = module.__dict__.get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        module.__dict__.pop("forward", None)
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
 
 @contextmanager

@@ -343,7 +343,16 @@ def test_the_last_mlp_computes_only_what_the_loss_reads():
     batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
     hook.remove()
     assert seen == [len(batch.label_id) + 4] and seen[0] < len(batch.rows.ids_N)
-    assert "forward" not in last.__dict__
+
+
+def test_somebodys_own_forward_is_put_back():
+    """Of a layer below and of the last MLP; a model without one has none afterwards."""
+    model = tiny_model("llama")
+    first, last = (model.layout.layer(model.model, i) for i in (0, model.layout.depth - 1))
+    own = first.forward = first.forward
+    batch = _value._Batch(model, FACTS, 1, ("residual",), ())
+    batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
+    assert first.forward is own and "forward" not in last.__dict__ and "forward" not in last.mlp.__dict__
 
 
 def test_the_gradients_of_packed_attention():
