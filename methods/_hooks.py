@@ -94,12 +94,14 @@ def resumed_above(model: LanguageModel, layer: int, hidden_BTD: torch.Tensor, wr
 
 @contextmanager
 def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
-    """Inside, the module computes these tokens of all, counted row by row, and gives 0 for the others."""
+    """Inside, the module computes these tokens of all, counted row by row, and gives 0 for the others; all of them where it is
+    called with more than the states."""
     whole = module.forward
 
-    def forward(states: torch.Tensor, *more: Any) -> Any:
-        if more:  # what goes with the states, Bloom's residual, has all tokens
-            return whole(states, *more)
+    def forward(*args: Any, **named: Any) -> Any:
+        if len(args) != 1 or named:  # what goes with the states, Bloom's residual, has all tokens
+            return whole(*args, **named)
+        (states,) = args
         chosen_KD = states.reshape(-1, states.shape[-1])[index_K]
         output = whole(chosen_KD if states.dim() == 2 else chosen_KD[None])
         found_KD = hidden_of(output).reshape(len(index_K), -1)

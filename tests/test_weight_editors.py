@@ -16,7 +16,7 @@ from editbench.methods import _covariance, _fisher, _head, _rows, _value
 from editbench.methods._attention import NAME, Attention, Packed, attending
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
-from editbench.methods._hooks import added, read_at, site_module
+from editbench.methods._hooks import added, only_at, read_at, site_module
 from editbench.methods._rows import PackedRows, can_pack, cut_rows, keys_before, shared_keys_before
 from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, kl_prompt, optimize
 from editbench.methods.memit import Memit, memit_solve
@@ -343,6 +343,17 @@ def test_the_last_mlp_computes_only_what_the_loss_reads():
     batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
     hook.remove()
     assert seen == [len(batch.label_id) + 4] and seen[0] < len(batch.rows.ids_N)
+
+
+def test_only_some_tokens_are_computed_where_only_states_are_given():
+    """Not where a residual goes with them, or they are named."""
+    module, index_K = torch.nn.Identity(), torch.tensor([1, 2])
+    states_1ND = torch.arange(1.0, 9.0).view(1, 4, 2)
+    module.forward = lambda states, residual=0: states + residual
+    with only_at(module, index_K):
+        assert module(states_1ND).tolist() == [[[0, 0], [3, 4], [5, 6], [0, 0]]]
+        assert module(states_1ND, states_1ND).equal(2 * states_1ND)
+        assert module(states=states_1ND).equal(states_1ND)
 
 
 def test_somebodys_own_forward_is_put_back():
