@@ -3,17 +3,17 @@
 ``Tree``: what stands before the cuts, computed once. Beginnings that texts share are there once: each token sees those on
 the way to it.
 
-``Packed``: what follows, which the target optimisation runs hundreds of times. The tokens are laid out row by row, behind
-the keys and values that each row has kept from what is before them and that need no gradient. The query heads that share a
-key head go into one product, in the precision of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are
-by formula:
+``Groups`` of ``Packed`` rows: what follows, which the target optimisation runs hundreds of times. The tokens are laid out row
+by row, behind the keys and values that each row has kept from what is before them and that need no gradient; rows of like
+length make a group, so that little is padding. The query heads that share a key head go into one product, in the precision
+of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are by formula:
 
     dv = P^T do        dP = do v^T        dS = P (dP - sum P dP)        dq = c dS k        dk = c dS^T q
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,26 +70,26 @@ class Tree:
 
 @dataclass(frozen=True)
 class Packed:
-    """Where each of the N tokens lies, and what its row has kept."""
+    """Some rows: where each of their N tokens lies, and what each row has kept."""
 
     row_N: torch.Tensor
     place_N: torch.Tensor
     seen_RST: torch.Tensor
     """Whether a token sees one of the T keys of its row."""
-    room: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
-    """Keys and values (R, G, T, d) by layer: those kept, then room for the row's own, which each pass fills anew."""
-    made: dict[Any, torch.Tensor] = field(default_factory=dict)
+    path_RP: torch.Tensor
+    """Which of the M kept tokens each row has; any where a row has fewer."""
+    kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values (G, M, d) of the tokens before the cuts, by layer."""
+    made: dict[Any, Any] = field(default_factory=dict)
     """Arrays that all passes use."""
 
-    def attend(
-        self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
-    ) -> tuple[torch.Tensor, None]:
-        """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
-        if (layer := layer_of(module, how)) not in self.room:
-            raise NotPacked
-        scaling = how.get("scaling") or query_1HNd.shape[-1] ** -0.5
-        out_HNd = Attention.apply(query_1HNd[0], key_1GNd[0], value_1GNd[0], self, layer, scaling)
-        return out_HNd.transpose(0, 1)[None], None
+    def room(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (R, G, T, d): those kept, then room for the row's own, which each pass fills anew."""
+        if (key := ("room", layer)) not in self.made:
+            behind = (0, 0, 0, self.seen_RST.shape[1])
+            rows = (part_GMd[:, self.path_RP].transpose(0, 1) for part_GMd in self.kept[layer])
+            self.made[key] = tuple(nn.functional.pad(rows_RGPd, behind).contiguous() for rows_RGPd in rows)
+        return self.made[key]
 
     def lay(self, states_HNd: torch.Tensor, rows_RHTd: torch.Tensor) -> torch.Tensor:
         """``rows_RHTd`` with the tokens in their places, the last S of T."""
@@ -134,7 +134,7 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query_HNd, key_GNd, value_GNd, packed: Packed, layer: int, scaling: float):
         H, G, d = len(query_HNd), len(key_GNd), query_HNd.shape[-1]
-        key, value = (packed.lay(states, room) for states, room in zip((key_GNd, value_GNd), packed.room[layer], strict=True))
+        key, value = (packed.lay(states, room) for states, room in zip((key_GNd, value_GNd), packed.room(layer), strict=True))
         query = packed.lay(query_HNd, packed.empty(layer, query_HNd, key.dtype))
         R, _, S, _ = query.shape
         query, key, value = query.view(R * G, -1, d), key.flatten(0, 1), value.flatten(0, 1)
@@ -157,11 +157,30 @@ class Attention(torch.autograd.Function):
         return *(part.to(dtype) for part, dtype in zip(found, ctx.dtypes, strict=True)), None, None, None
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Rows in groups, one behind the other; each is padded to its own longest row."""
+
+    groups: Sequence[Packed]
+
+    def attend(
+        self, module: Any, query_1HNd: torch.Tensor, key_1GNd: torch.Tensor, value_1GNd: torch.Tensor, mask: Any, **how: Any
+    ) -> tuple[torch.Tensor, None]:
+        """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
+        if (layer := layer_of(module, how)) not in self.groups[0].kept:
+            raise NotPacked
+        scaling = how.get("scaling") or query_1HNd.shape[-1] ** -0.5
+        sizes = [len(group.row_N) for group in self.groups]
+        parts = (states[0].split(sizes, dim=1) for states in (query_1HNd, key_1GNd, value_1GNd))
+        found = [Attention.apply(*states, group, layer, scaling) for group, *states in zip(self.groups, *parts, strict=True)]
+        return torch.cat(found, dim=1).transpose(0, 1)[None], None
+
+
 AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)  # tree and packing know who sees whom
 
 
 @contextmanager
-def attending(model: LanguageModel, how: Tree | Packed) -> Iterator[None]:
+def attending(model: LanguageModel, how: Tree | Groups) -> Iterator[None]:
     """Inside, the model attends by ``how``."""
     config = model.model.config.get_text_config()
     usual = config._attn_implementation
@@ -173,7 +192,7 @@ def attending(model: LanguageModel, how: Tree | Packed) -> Iterator[None]:
         config._attn_implementation = usual
 
 
-def states_of(model: LanguageModel, ids_N: torch.Tensor, position_N: torch.Tensor, how: Tree | Packed) -> torch.Tensor:
+def states_of(model: LanguageModel, ids_N: torch.Tensor, position_N: torch.Tensor, how: Tree | Groups) -> torch.Tensor:
     """Last hidden states (1, N, D) of tokens that attend by ``how``."""
     with attending(model, how):
         return model.model.base_model(input_ids=ids_N[None], position_ids=position_N[None], use_cache=False).last_hidden_state

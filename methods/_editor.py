@@ -59,7 +59,7 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas; the first one's value is what is written."""
     of_one_key: ClassVar[str] = "what is written is a compromise"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from editbench.layout import hidden_of
-from editbench.methods._attention import NotPacked, Packed, Tree, states_of
+from editbench.methods._attention import Groups, NotPacked, Packed, Tree, states_of
 from editbench.methods._hooks import Captured, added, only_at, plus, resumed_above, site_module
 from editbench.models import LanguageModel
 from editbench.text import pad_left
@@ -104,28 +105,39 @@ class PackedRows(Rows):
         device = self.model.device
         self.cut_R = torch.tensor([len(row) for row in self.before], device=device)
         self.length_R = torch.tensor([len(row) for row in self.after], device=device)
-        self.longest = int(self.length_R.max())
-        self.room, self.mask_RP = shared_keys_before(self.model, self.before, self.longest)
+        self.kept, self.path_RP = shared_keys_before(self.model, self.before)
         self.ids_N = torch.tensor([token for row in self.after for token in row], device=device)
         self.start_R = self.length_R.cumsum(0) - self.length_R
         self.chosen: torch.Tensor | None = None
 
     def choose(self, which_R: torch.Tensor) -> None:
-        """Prepares the passes of some rows; nothing is copied while they stay the same."""
+        """Prepares the passes of some rows, once as long as they stay the same. They are laid by their length."""
         if self.chosen is not None and torch.equal(self.chosen, which_R):
             return
-        self.chosen, length_R = which_R, self.length_R[which_R]
-        row_N = torch.arange(len(which_R), device=which_R.device).repeat_interleave(length_R)
-        self.first_R = length_R.cumsum(0) - length_R
-        place_N = torch.arange(len(row_N), device=row_N.device) - self.first_R[row_N]
-        self.index_N = self.start_R[which_R][row_N] + place_N
-        self.position_N = self.cut_R[which_R][row_N] + place_N
-        everyone = torch.equal(which_R, self.everyone)
-        room = {i: layer if everyone else tuple(part[which_R] for part in layer) for i, layer in self.room.items()}
-        causal_SS = torch.ones(self.longest, self.longest, dtype=torch.bool, device=which_R.device).tril()
-        before_RSP = self.mask_RP[which_R, None].expand(-1, self.longest, -1)
-        seen_RST = torch.cat([before_RSP, causal_SS.expand(len(which_R), -1, -1)], dim=-1)
-        self.packed = Packed(row_N, place_N, seen_RST, room)
+        self.chosen, device = which_R, which_R.device
+        length_R, order_R = self.length_R[which_R].sort(stable=True)
+        laid_R, start_R = which_R[order_R], length_R.cumsum(0) - length_R
+        self.first_R = torch.empty_like(start_R).index_copy_(0, order_R, start_R)
+        row_N = torch.arange(len(which_R), device=device).repeat_interleave(length_R)
+        place_N = torch.arange(len(row_N), device=device) - start_R[row_N]
+        self.index_N = self.start_R[laid_R][row_N] + place_N
+        self.position_N = self.cut_R[laid_R][row_N] + place_N
+        sizes = [len(list(rows)) for _, rows in groupby(length_R.tolist(), int.bit_length)]  # 1, 2 to 3, 4 to 7, ...
+        groups = []
+        for laid_r, length_r in zip(laid_R.split(sizes), length_R.split(sizes), strict=True):
+            begin = sum(len(group.row_N) for group in groups)
+            tokens = slice(begin, begin + int(length_r.sum()))
+            groups.append(self.group(laid_r, row_N[tokens] - row_N[begin], place_N[tokens]))
+        self.packed = Groups(groups)
+
+    def group(self, which_r: torch.Tensor, row_n: torch.Tensor, place_n: torch.Tensor) -> Packed:
+        """Rows that are padded to the longest of them, before and behind the cut."""
+        cut_r = self.cut_R[which_r]
+        before, after = int(cut_r.max()), int(place_n.max()) + 1
+        before_rSP = (torch.arange(before, device=cut_r.device) < cut_r[:, None])[:, None].expand(-1, after, -1)
+        causal_SS = torch.ones(after, after, dtype=torch.bool, device=cut_r.device).tril()
+        seen_rST = torch.cat([before_rSP, causal_SS.expand(len(cut_r), -1, -1)], dim=-1)
+        return Packed(row_n, place_n, seen_rST, self.path_RP[which_r, :before], self.kept)
 
     def first(self, which_R: torch.Tensor) -> torch.Tensor:
         self.choose(which_R)
@@ -142,11 +154,10 @@ class PackedRows(Rows):
             return states_of(self.model, self.ids_N[self.index_N], self.position_N, self.packed)
 
     def _below(self) -> tuple[torch.Tensor, bool]:
-        try:
-            return super()._below()
-        finally:
-            self.chosen = None  # prepared for all layers
-            self.room = {layer: kept for layer, kept in self.room.items() if layer > self.resume}
+        below_1ND, wrapped = super()._below()
+        self.kept = {layer: parts for layer, parts in self.kept.items() if layer > self.resume}
+        self.chosen = None  # prepared for all layers
+        return torch.empty_like(below_1ND).index_copy_(1, self.index_N, below_1ND), wrapped
 
 
 def cut_rows(model: LanguageModel, rows: Sequence[list[int]], cuts: Sequence[int], resume: int) -> Rows:
@@ -165,15 +176,16 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
     if any(window and window < longest for window in windows):
         return False
     rows, cuts = [[0, 1, 2, 3, 4], [5, 6, 7]], [2, 1]
-    read_K = torch.tensor([1, 2, 4], device=model.device)  # of [2, 3, 4], [6, 7]
     with model.compute():
         try:
             trial = PackedRows(model, rows, cuts, -1)
+            first, other = trial.first(trial.everyone).tolist()
+            read_K = torch.tensor([first + 1, first + 2, other + 1], device=model.device)  # 3 and 4 of [2, 3, 4], 7 of [6, 7]
             have = trial.forward(trial.everyone, read_K)[0, read_K]
         except NotPacked:
             return False
         whole = [model.hidden(*pad_left([row], model.device)) for row in rows]
-    want = torch.cat([states[0, cut:] for states, cut in zip(whole, cuts, strict=True)])[read_K]
+    want = torch.cat([states[0, -n:] for states, n in zip(whole, (2, 1), strict=True)])
     eps = max(torch.finfo(dtype).eps for dtype in (getattr(torch, model.precision), model.model.dtype))
     return bool((have - want).norm() < eps**0.5 * want.norm())
 
@@ -187,39 +199,39 @@ def keys_before(model: LanguageModel, before: Sequence[list[int]]) -> tuple[Kept
 
 
 def shared_keys_before(
-    model: LanguageModel, before: Sequence[list[int]], room: int
+    model: LanguageModel, before: Sequence[list[int]]
 ) -> tuple[dict[int, tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
-    """Keys and values (R, G, P + room, d) of texts by layer, with ``room`` empty places behind, and the mask (R, P).
+    """Keys and values (G, M, d) by layer of the M tokens of texts, and which of them each text has, (R, P); 0 behind its end.
 
     The texts make a tree of their tokens, or several of some ``TOKENS_AT_ONCE``: beginnings that they share are computed once.
 
     Raises:
         NotPacked: by the model's attention.
     """
-    width = max(map(len, before))
-    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-    waiting = sorted(range(len(before)), key=lambda i: before[i])
+    path_RP = torch.zeros(len(before), max(map(len, before)), dtype=torch.long)
+    trees: list[dict[int, tuple[torch.Tensor, torch.Tensor]]] = []
+    waiting, size = sorted(range(len(before)), key=lambda i: before[i]), 0
     while waiting:
         place: dict[tuple[int, int], int] = {}  # of a token behind another's place
-        paths: list[list[int]] = []
+        paths: list[torch.Tensor] = []
         for i in waiting:
             if paths and len(place) + len(before[i]) > TOKENS_AT_ONCE:
                 break
             path = [-1]
             for token in before[i]:
                 path.append(place.setdefault((path[-1], token), len(place)))
-            paths.append(path[1:])
-        rows_r, waiting = torch.tensor(waiting[: len(paths)], device=model.device), waiting[len(paths) :]
-        path_rP = torch.tensor([path + [0] * (width - len(path)) for path in paths], device=model.device)
-        seen_NN = torch.zeros(len(place), len(place), dtype=torch.bool, device=model.device)
-        for path_P, length in zip(path_rP, map(len, paths), strict=True):
-            seen_NN[path_P[:length, None], path_P[:length]] = seen_NN.new_ones(length, length).tril()
-        tree = Tree(seen_NN)
-        states_of(model, torch.tensor([token for _, token in place], device=model.device), seen_NN.sum(-1) - 1, tree)
-        for layer, parts in tree.kept.items():
-            if layer not in kept:
-                kept[layer] = tuple(part.new_zeros(len(before), len(part), width + room, part.shape[-1]) for part in parts)
-            for whole, part in zip(kept[layer], parts, strict=True):
-                whole[rows_r, :, :width] = part[:, path_rP].transpose(0, 1)
-    length_R = torch.tensor([len(row) for row in before], device=model.device)
-    return kept, torch.arange(width, device=model.device) < length_R[:, None]
+            paths.append(torch.tensor(path[1:]))
+        seen_NN = torch.zeros(len(place), len(place), dtype=torch.bool)
+        for i, path_P in zip(waiting, paths, strict=False):  # as many as there are paths
+            seen_NN[path_P[:, None], path_P] = torch.ones(len(path_P), len(path_P), dtype=torch.bool).tril()
+            path_RP[i, : len(path_P)] = size + path_P
+        waiting, size = waiting[len(paths) :], size + len(place)
+        tree = Tree(seen_NN.to(model.device))
+        ids_N = torch.tensor([token for _, token in place], device=model.device)
+        states_of(model, ids_N, tree.seen_NN.sum(-1) - 1, tree)
+        trees.append(tree.kept)
+    kept = {
+        layer: tuple(torch.cat(parts, dim=1) for parts in zip(*(tree[layer] for tree in trees), strict=True))
+        for layer in trees[0]
+    }
+    return kept, path_RP.to(model.device)

@@ -36,6 +36,7 @@ from editbench import progress, text
 from editbench.errors import MethodError
 from editbench.methods import _head
 from editbench.methods._hooks import read_at, site_module
+from editbench.methods._linear import laid_out
 from editbench.methods._memory import free_bytes, in_batches
 from editbench.methods._rows import cut_rows
 from editbench.models import LanguageModel
@@ -157,7 +158,7 @@ def optimize(
         with model.compute(weights_fixed=True):
             return batch.solve(solver, bar, fisher_SDD)
 
-    with progress.task(what, len(facts), "facts") if what else nullcontext() as bar:
+    with progress.task(what, len(facts), "facts") if what else nullcontext() as bar, laid_out(model):
         for chunk, parts in in_batches(
             waiting, take, solver.facts_at_once, solve, lambda i: f"solve for even one fact ({facts[i].id!r})"
         ):
@@ -219,6 +220,7 @@ class _Batch:
             [read_at(model, site_module(model, layer, site), "output", rows[bare], positions[bare]).float() for site in sites],
             dim=1,
         )
+        self.reference_NV = self._reference()
 
     @property
     def resume(self) -> int:
@@ -244,22 +246,18 @@ class _Batch:
         active_N = torch.ones(self.n, dtype=torch.bool, device=delta_NSD.device)
         clamped_N, steps_N = torch.zeros_like(active_N), torch.zeros(self.n, dtype=torch.long, device=delta_NSD.device)
         nll_N = torch.full((self.n,), float("inf"), device=delta_NSD.device)
-        reference_NV: torch.Tensor | None = None
         for step in range(solver.steps):
             who = active_N.nonzero()[:, 0]
             delta = delta_NSD[who].requires_grad_(True)
-            with torch.enable_grad():
-                nll, essence_ND = self.loss_terms(who, delta)
-                if reference_NV is None:
-                    reference_NV = self.model.logits(essence_ND.detach()).log_softmax(-1)
-                kl = _head.divergence(self.model, essence_ND, reference_NV[who])
+            last = step == solver.steps - 1
+            with torch.set_grad_enabled(not last):
+                nll, kl = self.loss_terms(who, delta)
                 decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
                 loss = (nll + solver.kl_factor * kl + decay).sum()
                 if fisher_SDD is not None:
                     loss = loss + solver.fisher_factor / 2 * torch.einsum("nsd,sde,nse->", delta, fisher_SDD, delta)
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
-            last = step == solver.steps - 1
             if bar:
                 ended = len(who) if last else int(done.sum())
                 bar.advance(ended * (1 - step / solver.steps) + (len(who) - ended) / solver.steps)
@@ -281,8 +279,16 @@ class _Batch:
         start_ND, delta_ND = self.start_NSD[:, 0], delta_NSD[:, 0]
         return start_ND.cpu(), (start_ND + delta_ND).cpu(), nll_N.cpu(), clamped_N.cpu(), steps_N.cpu()
 
+    def _reference(self) -> torch.Tensor:
+        """log p_0 (N, V) at the KL prompts."""
+        which_N = self.n * self.templates + torch.arange(self.n, device=self.model.device)
+        nothing_NSD = torch.zeros_like(self.start_NSD)
+        with torch.no_grad(), self.model.compute():
+            states_ND = self.rows.run(which_N, self.layer, self.sites, nothing_NSD, self.rows.first(which_N))
+            return self.model.logits(states_ND).log_softmax(-1)
+
     def loss_terms(self, who: torch.Tensor, delta_NSD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean target nll over the prompts of each fact in ``who``, and its last hidden state (D) at the KL prompt."""
+        """Of each fact in ``who``: mean target nll over its prompts, and the KL at its KL prompt."""
         n, t = len(who), self.templates
         rewrites = (who[:, None] * t + torch.arange(t, device=who.device)).reshape(-1)
         delta_RSD = torch.cat([delta_NSD.repeat_interleave(t, dim=0), delta_NSD])
@@ -294,11 +300,10 @@ class _Batch:
         row = place[self.label_row[kept]]
         read_K = torch.cat([first_R[row] + self.label_place[kept], first_R[n * t :]])
         states_KD = self.rows.run(which_R, self.layer, self.sites, delta_RSD, read_K)
-        token_nll = _head.nll(self.model, states_KD[:-n], self.label_id[kept])
+        token_nll, kl = _head.nll_and_divergence(self.model, states_KD, self.label_id[kept], self.reference_NV[who])
         # the mean over the tokens of a prompt, then over the prompts of a fact
         share = 1.0 / (self.length_R[rewrites][row] * t)
-        nll = torch.zeros(n, device=who.device).index_add(0, row // t, token_nll * share)
-        return nll, states_KD[-n:]
+        return torch.zeros(n, device=who.device).index_add(0, row // t, token_nll * share), kl
 
 
 def kl_prompt(model: LanguageModel, fact: Fact) -> tuple[list[int], int]:

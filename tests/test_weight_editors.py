@@ -12,7 +12,7 @@ from tiny import targets_of
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
-from editbench.methods import _covariance, _fisher, _head, _rows, _value
+from editbench.methods import _covariance, _fisher, _head, _linear, _rows, _value
 from editbench.methods._attention import NAME, Attention, Packed, attending
 from editbench.methods._covariance import Moment, second_moments
 from editbench.methods._editor import Bench, default_layers
@@ -295,12 +295,14 @@ def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
     dice = torch.Generator().manual_seed(5)
     delta_ND = torch.randn(len(facts), 32, generator=dice) * batch.start_NSD[:, 0].norm(dim=-1, keepdim=True) / 32**0.5
     with torch.no_grad():
-        want_nll, want_essence = naive_terms(model, facts, layer, site, prefixes, delta_ND)
+        want_nll, logp_NV = naive_terms(model, facts, layer, site, prefixes, delta_ND)
+        _, base_NV = naive_terms(model, facts, layer, site, prefixes, torch.zeros_like(delta_ND))
+        want_kl = (logp_NV.exp() * (logp_NV - base_NV)).sum(-1)
+        assert want_kl.max() > 0.01
         for who in (torch.arange(5), torch.tensor([4]), torch.tensor([1, 3])):
-            nll, essence_ND = batch.loss_terms(who, delta_ND[who][:, None])
-            essence = model.logits(essence_ND).log_softmax(-1)
+            nll, kl = batch.loss_terms(who, delta_ND[who][:, None])
             torch.testing.assert_close(nll, want_nll[who], rtol=2e-4, atol=2e-4)
-            torch.testing.assert_close(essence, want_essence[who], rtol=1e-3, atol=1e-3)
+            torch.testing.assert_close(kl, want_kl[who], rtol=1e-3, atol=2e-4)
 
 
 def test_a_sliding_window_is_kept():
@@ -366,14 +368,51 @@ def test_somebodys_own_forward_is_put_back():
     assert first.forward is own and "forward" not in last.__dict__ and "forward" not in last.mlp.__dict__
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "opt"])
+def test_laid_out_weights_give_the_same_products(family):
+    """States and gradients, with and without biases; outside, the layers are as before."""
+    assert _linear.works()
+    model = tiny_model(family)
+    model.model.requires_grad_(False)
+    linears = [module for module in model.model.modules() if isinstance(module, torch.nn.Linear)]
+    start = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(4)).requires_grad_(True)
+
+    def losses():
+        logits = model.model(inputs_embeds=start, use_cache=False).logits
+        return logits.detach(), *torch.autograd.grad(logits.square().sum(), start)
+
+    want = losses()
+    with _linear.laid_out(model):
+        assert all(isinstance(module.forward, _linear.Laid) for module in linears)
+        have = losses()
+    assert not any("forward" in module.__dict__ for module in linears)
+    for one, other in zip(have, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
+
+
+def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
+    """Not in bfloat16, not over somebody's own forward, not where the copies would fill the memory."""
+    model = tiny_model("llama")
+    head = model.model.get_output_embeddings()
+    with _linear.laid_out(LanguageModel(model.model, model.tokenizer, precision="bfloat16")):
+        assert "forward" not in head.__dict__
+    own = head.forward = head.forward
+    with _linear.laid_out(model):
+        assert head.forward is own and "forward" in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
+    monkeypatch.setattr(_linear, "free_bytes", lambda _device: 1000)
+    with _linear.laid_out(model):
+        assert "forward" not in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
+
+
 def test_the_gradients_of_packed_attention():
     """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key heads."""
     dice = torch.Generator().manual_seed(3)
     row_N, place_N = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 0, 1, 2])
     kept_RSP = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)[:, None].expand(-1, 3, -1)
     seen_RST = torch.cat([kept_RSP, torch.ones(3, 3, dtype=torch.bool).tril().expand(3, -1, -1)], dim=-1)
-    room = tuple(torch.randn(3, 2, 6, 4, generator=dice, dtype=torch.float64) for _ in range(2))
-    packed = Packed(row_N, place_N, seen_RST, {0: room})
+    kept = tuple(torch.randn(2, 7, 4, generator=dice, dtype=torch.float64) for _ in range(2))
+    path_RP = torch.tensor([[0, 0, 6], [0, 4, 5], [1, 2, 3]])
+    packed = Packed(row_N, place_N, seen_RST, path_RP, {0: kept})
     query_4Nd, key_2Nd, value_2Nd = (
         torch.randn(heads, 6, 4, generator=dice, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2)
     )
@@ -386,12 +425,12 @@ def test_the_gradients_of_packed_attention():
         r, place = row_N[n], place_N[n]
         mine = (row_N == r) & (place_N <= place)
         keys, values = (
-            torch.cat([part[r, head // 2, :3][kept_RSP[r, 0]], own[head // 2, mine]])
-            for part, own in zip(room, (key_2Nd, value_2Nd), strict=True)
+            torch.cat([part[head // 2, path_RP[r]][kept_RSP[r, 0]], own[head // 2, mine]])
+            for part, own in zip(kept, (key_2Nd, value_2Nd), strict=True)
         )
         torch.testing.assert_close(out_4Nd[head, n], (0.7 * keys @ query_4Nd[head, n]).softmax(0) @ values)
     assert torch.autograd.gradcheck(
-        lambda *states: attend(*states, packed=replace(packed, room={0: tuple(part.clone() for part in room)}, made={})),
+        lambda *states: attend(*states, packed=replace(packed, made={})),
         (query_4Nd, key_2Nd, value_2Nd),
     )
     attend(query_4Nd, key_2Nd, value_2Nd)
@@ -417,32 +456,33 @@ def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):
 @torch.no_grad()
 def test_shared_beginnings_give_the_same_keys(monkeypatch):
     """Rows with a beginning in common, one that is the beginning, one alone; in two trees."""
-    monkeypatch.setattr(_rows, "TOKENS_AT_ONCE", 9)
+    monkeypatch.setattr(_rows, "TOKENS_AT_ONCE", 15)
     model, start = tiny_model("llama"), [5, 6, 7, 8, 9]
     before = [[*start, 1, 2, 3], [*start, 4], start, [3, 2], [*start, 4, 4]]
-    kept, mask_RP = shared_keys_before(model, before, 2)
-    assert {part.shape[2] for layer in kept.values() for part in layer} == {mask_RP.shape[1] + 2}
-    for r, row in enumerate(before):
+    kept, path_RP = shared_keys_before(model, before)
+    assert {part.shape[1] for layer in kept.values() for part in layer} == {(2 + 5 + 3) + (5 + 1 + 1)}
+    for path_P, row in zip(path_RP, before, strict=True):
         want, _ = keys_before(model, [row])
-        assert mask_RP[r].sum() == len(row)
         for layer, alone in zip(kept.values(), want, strict=True):
             for have, part in zip(layer, alone, strict=True):
-                torch.testing.assert_close(have[r, :, :-2][:, mask_RP[r]], part[0], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(have[:, path_P[: len(row)]], part[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_losses_through_the_head_equal_plain_ones(family, monkeypatch):
-    """With and without a soft cap on the logits; three positions at a time."""
+    """With and without a soft cap on the logits; three positions at a time, two of them in the cache. Both kinds and one."""
     model, dice = tiny_model(family), torch.Generator().manual_seed(2)
     monkeypatch.setattr(_head, "LOGITS_AT_ONCE", 3 * model.model.config.vocab_size)
-    states_KD = torch.randn(7, 32, generator=dice).requires_grad_(True)
-    label_K, weight_K = torch.randint(0, 50, (7,), generator=dice), torch.rand(7, generator=dice)
+    monkeypatch.setattr(_head, "LOGITS_IN_CACHE", 2 * model.model.config.vocab_size)
+    states_KD = torch.randn(11, 32, generator=dice).requires_grad_(True)
+    label_K, weight_K = torch.randint(0, 50, (11,), generator=dice), torch.rand(11, generator=dice)
     logp_KV = model.logits(states_KD).log_softmax(-1)
-    base_KV = model.logits(torch.randn(7, 32, generator=dice)).log_softmax(-1).detach()
-    for have_K, want_K in (
-        (_head.nll(model, states_KD, label_K), -logp_KV.gather(-1, label_K[:, None])[:, 0]),
-        (_head.divergence(model, states_KD, base_KV), (logp_KV.exp() * (logp_KV - base_KV)).sum(-1)),
-    ):
+    base_KV = model.logits(torch.randn(11, 32, generator=dice)).log_softmax(-1).detach()
+    nll_K = -logp_KV.gather(-1, label_K[:, None])[:, 0]
+    kl_K = (logp_KV.exp() * (logp_KV - base_KV)).sum(-1)
+    for labelled in (7, 0, 11):
+        have_K = torch.cat(_head.nll_and_divergence(model, states_KD, label_K[:labelled], base_KV[labelled:]))
+        want_K = torch.cat([nll_K[:labelled], kl_K[labelled:]])
         torch.testing.assert_close(have_K, want_K)
         (have,), (want,) = (
             torch.autograd.grad((loss_K * weight_K).sum(), states_KD, retain_graph=True) for loss_K in (have_K, want_K)
