@@ -45,7 +45,8 @@ ROWS = {
         ("rome", {"key": "original"}, 1),
     ],
 }
-"""(method, options, facts at once); 1: twenty single edits, each alone."""
+"""(method, options, facts at once); 1: twenty single edits, each alone. On the command line ``memit.20x3:`` for sixty facts in
+batches of twenty, each alone."""
 
 
 def cases(shared: Path, part: str, n: int) -> list[Case]:
@@ -100,17 +101,17 @@ def score(scorer: LanguageModel, chosen: list[Case], base: list[dict]) -> list[d
     return registry.get("eval", "probes")(scorer, chosen, base)
 
 
-def one_row(shared: Path, part: str, method: str, options: dict, n: int, models: tuple, texts: tuple) -> dict:
+def one_row(shared: Path, part: str, method: str, options: dict, n: int, times: int, models: tuple, texts: tuple) -> dict:
     editing, scoring = models
     rows, base_logp, base_drift = texts
-    chosen = cases(shared, part, max(n, 20))
+    chosen = cases(shared, part, n * times)
     base = registry.get("eval", "probes")(scoring, chosen)
     started, edits, probes, drifts = time.perf_counter(), [], [], []
     editor = registry.get("methods", method).from_options(method, options)
     editor.prepare(editing)
     prepared = time.perf_counter() - started
     seconds = 0.0
-    for group in [[case] for case in chosen] if n == 1 else [chosen]:
+    for group in batched(chosen, n):
         began = time.perf_counter()
         edit = editor.inject(editing, [case.fact for case in group])
         seconds += time.perf_counter() - began
@@ -146,7 +147,7 @@ def say(row: dict) -> None:
         return "/".join(f"{found[p]['mean']:.2f}" for p in ("generation", "likelihood"))
 
     print(
-        f"{row['method']} {row['options']} n={row['facts']}: efficacy {both('efficacy')} "
+        f"{row['method']} {row['options']} n={row['facts']} of {row['cases']}: efficacy {both('efficacy')} "
         f"generalization {both('generalization')} specificity {both('specificity')} chat {both('portability')} "
         f"same {row['neighbors_unchanged']:.2f} "
         f"ppl {row['perplexity'] / row['base_perplexity'] - 1:+.1%} kl {row['kl']:.4f} {row['seconds']:.0f}s",
@@ -170,7 +171,8 @@ def table(rows: list[dict]) -> str:
                 known = found["mean"] is not None
                 cells.append(f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" if known else "-")
             options = " ".join(f"{key}={value}" for key, value in row["options"].items()) or "defaults"
-            facts = f"{row['facts']}" if row["facts"] > 1 else f"1, {row['cases']} times"
+            times = row["cases"] // row["facts"]
+            facts = f"{row['facts']}" if times == 1 else f"{row['facts']}, {times} times"
             if protocol == "generation":
                 change = row["perplexity"] / row["base_perplexity"] - 1
                 costs = [f"{row['neighbors_unchanged']:.2f}", f"{row['kl']:.4f}", f"{change:+.1%}"]
@@ -188,14 +190,15 @@ def main() -> None:
         return
     shared, part, *extra = sys.argv[1:]
     shared = Path(shared)
-    wanted = ROWS[part]
+    wanted = [(*row, 1) for row in ROWS[part]]
     if extra:
         wanted = []
         for text in extra:
             method, _, settings = text.partition(".")
             count, _, settings = settings.partition(":") if ":" in settings else ("20", "", settings)
             options = dict(pair.split("=") for pair in settings.split(";")) if settings else {}
-            wanted.append((method, options, int(count)))
+            count, _, times = count.partition("x")
+            wanted.append((method, options, int(count), int(times or 1)))
     path = results / f"weight_editors_{part}.json"
     done = json.loads(path.read_text()) if path.exists() else []
     models = load_model(), load_model(precision="float32")
@@ -203,10 +206,12 @@ def main() -> None:
     base_logp = log_probs(models[1], rows)
     texts = rows, base_logp, drift(models[1], rows, base_logp)
     with progress.reporting(console.Lines(60)):
-        for method, options, n in wanted:
+        for method, options, n, times in wanted:
+            times = 20 if n == 1 else times
             words = {key: str(value) for key, value in options.items()}
-            known = [r for r in done if (r["method"], r["facts"]) == (method, n) and r["options"] == words]
-            row = known[0] if known else one_row(shared, part, method, options, n, models, texts)
+            mine = (method, n, n * times, words)
+            known = [r for r in done if (r["method"], r["facts"], r["cases"], r["options"]) == mine]
+            row = known[0] if known else one_row(shared, part, method, options, n, times, models, texts)
             if not known:
                 done.append(row)
                 write_json_atomic(path, done)
