@@ -45,8 +45,12 @@ ROWS = {
         ("rome", {"key": "original"}, 1),
     ],
 }
-"""(method, options, facts at once); 1: twenty single edits, each alone. On the command line ``memit.20x3:`` for sixty facts in
-batches of twenty, each alone."""
+"""(method, options, facts at once). On the command line ``memit.20x3:`` for sixty facts in batches of twenty, each alone."""
+
+
+def usual_times(n: int) -> int:
+    """How many batches of ``n`` facts a row has: single edits twenty, each alone."""
+    return 20 if n == 1 else 1
 
 
 def cases(shared: Path, part: str, n: int) -> list[Case]:
@@ -190,7 +194,7 @@ def main() -> None:
         return
     shared, part, *extra = sys.argv[1:]
     shared = Path(shared)
-    wanted = [(*row, 1) for row in ROWS[part]]
+    wanted = [(*row, usual_times(row[2])) for row in ROWS[part]]
     if extra:
         wanted = []
         for text in extra:
@@ -198,7 +202,7 @@ def main() -> None:
             count, _, settings = settings.partition(":") if ":" in settings else ("20", "", settings)
             options = dict(pair.split("=") for pair in settings.split(";")) if settings else {}
             count, _, times = count.partition("x")
-            wanted.append((method, options, int(count), int(times or 1)))
+            wanted.append((method, options, int(count), int(times or usual_times(int(count)))))
     path = results / f"weight_editors_{part}.json"
     done = json.loads(path.read_text()) if path.exists() else []
     models = load_model(), load_model(precision="float32")
@@ -207,7 +211,6 @@ def main() -> None:
     texts = rows, base_logp, drift(models[1], rows, base_logp)
     with progress.reporting(console.Lines(60)):
         for method, options, n, times in wanted:
-            times = 20 if n == 1 else times
             words = {key: str(value) for key, value in options.items()}
             mine = (method, n, n * times, words)
             known = [r for r in done if (r["method"], r["facts"], r["cases"], r["options"]) == mine]

@@ -123,12 +123,9 @@ class PackedRows(Rows):
         self.index_N = self.start_R[laid_R][row_N] + place_N
         self.position_N = self.cut_R[laid_R][row_N] + place_N
         sizes = [len(list(rows)) for _, rows in groupby(length_R.tolist(), int.bit_length)]  # 1, 2 to 3, 4 to 7, ...
-        groups = []
-        for laid_r, length_r in zip(laid_R.split(sizes), length_R.split(sizes), strict=True):
-            begin = sum(len(group.row_N) for group in groups)
-            tokens = slice(begin, begin + int(length_r.sum()))
-            groups.append(self.group(laid_r, row_N[tokens] - row_N[begin], place_N[tokens]))
-        self.packed = Groups(groups)
+        tokens = [int(length_r.sum()) for length_r in length_R.split(sizes)]
+        parts = zip(laid_R.split(sizes), row_N.split(tokens), place_N.split(tokens), strict=True)
+        self.packed = Groups([self.group(laid_r, row_n - row_n[0], place_n) for laid_r, row_n, place_n in parts])
 
     def group(self, which_r: torch.Tensor, row_n: torch.Tensor, place_n: torch.Tensor) -> Packed:
         """Rows that are padded to the longest of them, before and behind the cut."""

@@ -391,7 +391,7 @@ def test_laid_out_weights_give_the_same_products(family):
 
 
 def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
-    """Not in bfloat16, not over somebody's own forward, not where the copies would fill the memory."""
+    """Not in bfloat16, not over somebody's own forward, not where the copies would fill the memory or torch cannot do it."""
     model = tiny_model("llama")
     head = model.model.get_output_embeddings()
     with _linear.laid_out(LanguageModel(model.model, model.tokenizer, precision="bfloat16")):
@@ -399,9 +399,16 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
     own = head.forward = head.forward
     with _linear.laid_out(model):
         assert head.forward is own and "forward" in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
-    monkeypatch.setattr(_linear, "free_bytes", lambda _device: 1000)
+    up = model.layout.layer(model.model, 0).mlp.up_proj
+    with monkeypatch.context() as patched:
+        patched.setattr(_linear, "free_bytes", lambda _device: 1000)
+        with _linear.laid_out(model):
+            assert "forward" not in up.__dict__
+    monkeypatch.setattr(_linear, "lay", lambda weight: weight.new_ones(()).unknown_call())  # a torch without the call
+    assert not _linear.works.__wrapped__()
+    monkeypatch.setattr(_linear, "works", lambda: False)
     with _linear.laid_out(model):
-        assert "forward" not in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
+        assert "forward" not in up.__dict__
 
 
 def test_the_gradients_of_packed_attention():
