@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from weight_editors import cases, drift, log_probs, wiki
 
-from editbench import console, progress, registry
-from editbench.methods import _covariance
+from editbench import progress, registry
+from editbench.cli import console
+from editbench.methods import statistics as _covariance
 from editbench.models import load_model
-from editbench.records import write_json_atomic
+from editbench.records.store import write_json_atomic
 
 SETTINGS = [
     ("wiki", 200_000),
@@ -49,7 +50,9 @@ def main(shared: Path) -> None:
     base_probes = registry.get("eval", "probes")(scoring, chosen)
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         path = Path(folder) / "wiki.txt"
-        with gzip.open(shared / "wiki_text" / "wiki_plain_combined.txt.gz", "rt", encoding="utf-8") as file:
+        with gzip.open(
+            shared / "wiki_text" / "wiki_plain_combined.txt.gz", "rt", encoding="utf-8"
+        ) as file:
             path.write_text(file.read(3_000_000), encoding="utf-8")
         for source, tokens in SETTINGS:
             if any((row["source"], row["budget"]) == (source, tokens) for row in done):
@@ -75,11 +78,16 @@ def main(shared: Path) -> None:
             write_json_atomic(RESULT, done)
             means = " ".join(f"{axis} {scores[axis]['generation']['mean']:.2f}" for axis in AXES)
             row = done[-1]
-            print(f"{source} {row['tokens']}: {means} kl wiki {row['kl_wiki']:.4f} own {row['kl_own']:.4f}", flush=True)
+            print(
+                f"{source} {row['tokens']}: {means} kl wiki {row['kl_wiki']:.4f} own {row['kl_own']:.4f}",
+                flush=True,
+            )
 
 
 def memit(source: str, tokens: int):
-    return registry.get("methods", "memit").from_options("memit", {"covariance": source, "covariance_tokens": tokens})
+    return registry.get("methods", "memit").from_options(
+        "memit", {"covariance": source, "covariance_tokens": tokens}
+    )
 
 
 if __name__ == "__main__":

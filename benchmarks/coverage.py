@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from editbench.records import write_json_atomic
+from editbench.records.store import write_json_atomic
 from editbench.stats import FLIPS, clustered_mean, detectable, holm, paired_delta, paired_p, ratio
 
 DRAWS = 2000
@@ -26,7 +26,15 @@ CASES = (20, 50, 100, 200)
 RATES = (0.05, 0.1, 0.2, 0.5, 0.8, 0.95, 0.98)
 PROBES = ((1, 0.0), (2, 0.3), (2, 0.7), (10, 0.05), (10, 0.2), (10, 0.5))
 """Probes a case, and the correlation of two of them."""
-FLIPPED = ((0.02, 0.02), (0.0, 0.05), (0.05, 0.1), (0.02, 0.3), (0.2, 0.2), (0.01, 0.6), (0.0, 0.95))
+FLIPPED = (
+    (0.02, 0.02),
+    (0.0, 0.05),
+    (0.05, 0.1),
+    (0.02, 0.3),
+    (0.2, 0.2),
+    (0.01, 0.6),
+    (0.0, 0.95),
+)
 """Chances that an item is gained, and that it is lost."""
 BASES = (0.25, 0.5, 0.85)
 SHIFTS = (0.0, 0.5, 1.0, 2.0)
@@ -56,20 +64,28 @@ def rates(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
         drawn = [draw() for _ in range(DRAWS)]
         row = {"n": n, "probes": probes, "icc": icc, "rate": rate}
         row |= covered(rate, (clustered_mean(scores, cases) for scores in drawn))
-        row["percentile"] = np.mean([bootstrapped(s.reshape(n, probes).mean(axis=1), rate, generator) for s in drawn[:400]])
+        row["percentile"] = np.mean(
+            [bootstrapped(s.reshape(n, probes).mean(axis=1), rate, generator) for s in drawn[:400]]
+        )
         yield row
 
 
 def deltas(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
-    for (probes, icc), n, (gain, loss) in ((p, n, f) for p in ((1, 0.0), (10, 0.2)) for n in CASES for f in FLIPPED):
+    for (probes, icc), n, (gain, loss) in (
+        (p, n, f) for p in ((1, 0.0), (10, 0.2)) for n in CASES for f in FLIPPED
+    ):
         cases = np.repeat(range(n), probes)
 
         def interval(probes=probes, icc=icc, n=n, gain=gain, loss=loss, cases=cases):
             change = flips(generator, gain, loss, icc, n, probes).ravel()
-            before = np.where(change == 0, 0.5, change < 0)  # what an unchanged item scored has no say in a difference
+            before = np.where(
+                change == 0, 0.5, change < 0
+            )  # what an unchanged item scored has no say in a difference
             return paired_delta(before + change, before, cases)
 
-        yield {"n": n, "probes": probes, "gain": gain, "loss": loss} | covered(gain - loss, (interval() for _ in range(DRAWS)))
+        yield {"n": n, "probes": probes, "gain": gain, "loss": loss} | covered(
+            gain - loss, (interval() for _ in range(DRAWS))
+        )
 
 
 def ratios(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -80,24 +96,36 @@ def ratios(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
             return ratio(np.where(before, luck >= loss, luck < gain), before)
 
         truth = (base * (1 - loss) + (1 - base) * gain) / base
-        yield {"n": n, "base": base, "gain": gain, "loss": loss} | covered(truth, (interval() for _ in range(DRAWS)))
+        yield {"n": n, "base": base, "gain": gain, "loss": loss} | covered(
+            truth, (interval() for _ in range(DRAWS))
+        )
 
 
 def seeds(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
     """50 cases a seed, 2 probes each, rate 0.5 on average; cases are shared by all seeds, or by none."""
     n, probes, icc = 50, 2, 0.3
     error = np.sqrt(0.25 * (1 + icc) / 2 / n)
-    for shared, count, shift in ((o, s, f) for o in (False, True) for s in (2, 3, 5) for f in SHIFTS):
+    for shared, count, shift in (
+        (o, s, f) for o in (False, True) for s in (2, 3, 5) for f in SHIFTS
+    ):
         labels = np.repeat(np.arange(n), probes)
         cases = np.concatenate([labels if shared else labels + n * s for s in range(count)])
         runs = np.repeat(range(count), n * probes)
 
         def interval(shared=shared, count=count, shift=shift, cases=cases, runs=runs):
-            chance_SN = np.tile(beta(generator, 0.5, icc, n), (count, 1)) if shared else beta(generator, 0.5, icc, (count, n))
+            chance_SN = (
+                np.tile(beta(generator, 0.5, icc, n), (count, 1))
+                if shared
+                else beta(generator, 0.5, icc, (count, n))
+            )
             chance_SN = np.clip(chance_SN + generator.normal(0, shift * error, (count, 1)), 0, 1)
-            return clustered_mean((generator.random((count, n, probes)) < chance_SN[:, :, None]).ravel(), cases, runs)
+            return clustered_mean(
+                (generator.random((count, n, probes)) < chance_SN[:, :, None]).ravel(), cases, runs
+            )
 
-        yield {"seeds": count, "shared": shared, "shift": shift} | covered(0.5, (interval() for _ in range(DRAWS)))
+        yield {"seeds": count, "shared": shared, "shift": shift} | covered(
+            0.5, (interval() for _ in range(DRAWS))
+        )
 
 
 def errors(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -125,8 +153,15 @@ def errors(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
             return one.ravel(), ((generator.random((n, 2)) < chance_N1) & ~change).ravel(), cases
 
         difference = 0.3
-        for _ in range(20):  # the spread depends on the difference, and the difference on the spread
-            difference = min(rate, np.mean([detectable(*pair(difference), comparisons=comparisons) for _ in range(50)]))
+        for _ in range(
+            20
+        ):  # the spread depends on the difference, and the difference on the spread
+            difference = min(
+                rate,
+                np.mean(
+                    [detectable(*pair(difference), comparisons=comparisons) for _ in range(50)]
+                ),
+            )
         pairs = [pair(difference) for _ in range(DRAWS // 10)]
         power = np.mean([paired_p(*scored) <= 0.05 / comparisons for scored in pairs])
         yield {"n": n, "rate": rate, "family_wise": false, "detectable": difference, "power": power}
@@ -138,7 +173,9 @@ def beta(generator: np.random.Generator, mean: float, icc: float, size: Any) -> 
     return generator.beta(mean * (1 / icc - 1), (1 - mean) * (1 / icc - 1), size)
 
 
-def flips(generator: np.random.Generator, gain: float, loss: float, icc: float, n: int, probes: int) -> Floats:
+def flips(
+    generator: np.random.Generator, gain: float, loss: float, icc: float, n: int, probes: int
+) -> Floats:
     """+1, -1 or 0 for each probe of each case."""
     chances_N3 = np.tile([gain, loss, 1 - gain - loss], (n, 1))
     if icc:
@@ -164,9 +201,17 @@ def covered(truth: float, intervals: Iterator[Any]) -> dict[str, float]:
 
 
 def page(tables: dict[str, list[dict[str, Any]]]) -> str:
-    two_sided = [r for r in tables["rates"] if r["n"] >= 50 and r["n"] * min(r["rate"], 1 - r["rate"]) >= 10 - 1e-9]
-    flipped = [r for r in tables["deltas"] + tables["ratios"] if "probes" not in r or r["probes"] == 1]
-    often = [r for r in flipped if 10 - 1e-9 <= r["n"] * (r["gain"] + r["loss"]) <= r["n"] - 10 + 1e-9]
+    two_sided = [
+        r
+        for r in tables["rates"]
+        if r["n"] >= 50 and r["n"] * min(r["rate"], 1 - r["rate"]) >= 10 - 1e-9
+    ]
+    flipped = [
+        r for r in tables["deltas"] + tables["ratios"] if "probes" not in r or r["probes"] == 1
+    ]
+    often = [
+        r for r in flipped if 10 - 1e-9 <= r["n"] * (r["gain"] + r["loss"]) <= r["n"] - 10 + 1e-9
+    ]
     clustered = [r for r in tables["deltas"] if r["probes"] > 1]
     verdicts = [r | {"what": what} for what in ("false", "found") for r in tables["errors"]]
     return f"""# Do the intervals hold?
@@ -215,7 +260,12 @@ below 93 %. The draws here are new, the kind of data is not: other correlations 
 """
 
 
-def grid(rows: list[dict[str, Any]], down: tuple[str, ...], across: str, text: Callable[[dict[str, Any]], str]) -> str:
+def grid(
+    rows: list[dict[str, Any]],
+    down: tuple[str, ...],
+    across: str,
+    text: Callable[[dict[str, Any]], str],
+) -> str:
     """A markdown table: one line for each combination of ``down``, one column for each value of ``across``."""
 
     def column(row):
@@ -235,7 +285,11 @@ def show(row: dict[str, Any]) -> str:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    return percent(row["family_wise"]) if row["what"] == "false" else f"{percent(row['power'])} ({row['detectable']:.2f})"
+    return (
+        percent(row["family_wise"])
+        if row["what"] == "false"
+        else f"{percent(row['power'])} ({row['detectable']:.2f})"
+    )
 
 
 def percent(value: float) -> str:

@@ -1,7 +1,7 @@
 """Keeps the numbers of a run on real data, and none of its texts, which may not lie in this project.
 
-    python benchmarks/harness.py RUN NAME       # benchmarks/results/harness_NAME.json; the runs' commands are in harness.md
-    python benchmarks/harness.py table NAME     # two tables of it: scores under each protocol, changes of the tasks
+python benchmarks/harness.py RUN NAME       # benchmarks/results/harness_NAME.json; the runs' commands are in harness.md
+python benchmarks/harness.py table NAME     # two tables of it: scores under each protocol, changes of the tasks
 """
 
 import json
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from editbench.leaderboard.rows import BASE, mean_retention
-from editbench.records import load_run, write_json_atomic
+from editbench.records.store import load_run, write_json_atomic
 from editbench.stats import cells_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -29,12 +29,21 @@ def main(run: Path, name: str) -> None:
 def table(name: str) -> None:
     cells = json.loads((RESULTS / f"harness_{name}.json").read_text())["cells"]
     axes = [axis for axis in AXES if any(axis in one["metrics"] for one in cells)]
-    print(f"| method | protocol | {' | '.join(axes)} | retention | seconds |\n" + "|---" * (4 + len(axes)) + "|")
+    print(
+        f"| method | protocol | {' | '.join(axes)} | retention | seconds |\n"
+        + "|---" * (4 + len(axes))
+        + "|"
+    )
     for one in cells:
         for protocol in PROTOCOLS:
             scores = [cells_text(one["metrics"].get(axis, {}).get(protocol)) for axis in axes]
-            last = cells_text(mean_retention(one["method"], one["retention"])), f"{one['seconds']['inject']:.0f}"
-            print(f"| {' | '.join([one['method'], protocol, *scores, *(last if protocol == PROTOCOLS[0] else ('', ''))])} |")
+            last = (
+                cells_text(mean_retention(one["method"], one["retention"])),
+                f"{one['seconds']['inject']:.0f}",
+            )
+            print(
+                f"| {' | '.join([one['method'], protocol, *scores, *(last if protocol == PROTOCOLS[0] else ('', ''))])} |"
+            )
     print("\n" + changes({one["method"]: one["retention"] for one in cells}))
 
 
@@ -47,7 +56,14 @@ def changes(retention: dict[str, dict]) -> str:
         if name == BASE:
             texts = [f"scores {cells_text(one)}" for one in found]
         else:
-            ends = [{"mean": one.get("delta"), "low": one.get("delta_low"), "high": one.get("delta_high")} for one in found]
+            ends = [
+                {
+                    "mean": one.get("delta"),
+                    "low": one.get("delta_low"),
+                    "high": one.get("delta_high"),
+                }
+                for one in found
+            ]
             texts = [cells_text(end, sign=True) for end in ends]
         lines.append(f"| {name} | {' | '.join(texts)} |")
     return "\n".join(lines)

@@ -20,10 +20,12 @@ from pathlib import Path
 
 from harness import changes
 
-from editbench import console, progress, registry, runner
+from editbench import progress, registry
+from editbench.cli import console
 from editbench.matching import contains
 from editbench.models import load_model
-from editbench.records import RunStore, write_json_atomic
+from editbench.records.store import RunStore, write_json_atomic
+from editbench.run import runner
 from editbench.stats import cells_text, clustered_mean, mean_ratio, paired_delta
 
 RATES = (5e-5, 2e-5)
@@ -38,11 +40,18 @@ ROWS = {
     "opsd": ("opsd", LONG),
     "sft, kl 1": ("sft", {**LONG, "kl": 1.0}),
     "mixsd 0.3, kl 1": ("mixsd", {**LONG, "lam": 0.3, "kl": 1.0}),
-    "mixsd 0.3, kl 1, 3 frames": ("mixsd", {"epochs": 5, "lam": 0.3, "kl": 1.0, "rewordings": 2, "lr": 1e-4}),
+    "mixsd 0.3, kl 1, 3 frames": (
+        "mixsd",
+        {"epochs": 5, "lam": 0.3, "kl": 1.0, "rewordings": 2, "lr": 1e-4},
+    ),
 }
 """14 epochs of a fact in one frame are as many steps as 5 in three."""
 HIGHER = ({"lr": 5e-5}, {"lr": 1e-4})
-TRIALS = {"memit": ({"clamp": 2.0}, {"clamp": 4.0}), "sft, kl 1": HIGHER, "mixsd 0.3, kl 1, 3 frames": HIGHER}
+TRIALS = {
+    "memit": ({"clamp": 2.0}, {"clamp": 4.0}),
+    "sft, kl 1": HIGHER,
+    "mixsd 0.3, kl 1, 3 frames": HIGHER,
+}
 """As many trials of what has no learning rate, or bears a higher one, held to the base."""
 FRONTIER = {
     "sft, kl 1": ("sft", {**LONG, "lr": RATE, "kl": 1.0}),
@@ -53,15 +62,33 @@ FRONTIER = {
 """60 dev facts, 100 items of each task of the offline pack."""
 UNTUNED = {"base": ("base", {}), "memit": ("memit", {}), "ice": ("ice", {})}
 AXES = ("efficacy", "generalization", "portability", "specificity")
-DEV_TASKS, REAL = ("eb_instruct", "eb_reading", "eb_knowledge"), ("hellaswag", "lambada_openai", "arc_easy")
+DEV_TASKS, REAL = (
+    ("eb_instruct", "eb_reading", "eb_knowledge"),
+    ("hellaswag", "lambada_openai", "arc_easy"),
+)
 RESULTS = Path(__file__).parent / "results"
 DIAGNOSTICS = ("supervision", "mixing", "fisher", "drift", "errors")
-KEYS = ("status", "note", "metrics", "retention", "seconds", "peak_memory_bytes", "edit", "diagnostics")
+KEYS = (
+    "status",
+    "note",
+    "metrics",
+    "retention",
+    "seconds",
+    "peak_memory_bytes",
+    "edit",
+    "diagnostics",
+)
 
 
 def cell(model, method: str, options: dict, **config) -> dict:
     """One cell of a run that is not kept."""
-    made = runner.RunConfig(methods=(method,), model="smollm2-135m", corpus="kgfact", options={method: options}, **config)
+    made = runner.RunConfig(
+        methods=(method,),
+        model="smollm2-135m",
+        corpus="kgfact",
+        options={method: options},
+        **config,
+    )
     plan = runner.plan(made)
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         with RunStore(folder).open(runner.identity(plan.config)) as store:
@@ -73,11 +100,17 @@ def cell(model, method: str, options: dict, **config) -> dict:
 
 
 def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
 
 
 def say(name: str, options: dict, found: dict) -> None:
-    axes = " ".join(f"{axis} {cells_text(found['metrics'][axis]['generation'])}" for axis in AXES if axis in found["metrics"])
+    axes = " ".join(
+        f"{axis} {cells_text(found['metrics'][axis]['generation'])}"
+        for axis in AXES
+        if axis in found["metrics"]
+    )
     kept = cells_text(mean_ratio(found["retention"]).to_dict())
     print(f"{name} {options}: {axes} kept {kept} {found['seconds']['inject']:.0f}s", flush=True)
 
@@ -87,7 +120,9 @@ def stored(of: str) -> list[dict]:
     return json.loads(path.read_text()) if path.exists() else []
 
 
-def add(of: str, model, row: dict, method: str, options: dict, told: dict | None = None, **config) -> None:
+def add(
+    of: str, model, row: dict, method: str, options: dict, told: dict | None = None, **config
+) -> None:
     """Measures one cell and stores it as ``row`` with what is ``told`` of it; a row that is there stays."""
     done = stored(of)
     if any(row.items() <= one.items() for one in done):
@@ -110,22 +145,41 @@ def frontier(*names: str) -> None:
     model, tasks = load_model(), registry.get("eval", "resolve-tasks")("default", {})
     for name in names or FRONTIER:
         method, options = FRONTIER[name]
-        add("frontier", model, {"name": name}, method, options, {"options": options}, part="dev", n=60, tasks=tasks, limit=100)
+        add(
+            "frontier",
+            model,
+            {"name": name},
+            method,
+            options,
+            {"options": options},
+            part="dev",
+            n=60,
+            tasks=tasks,
+            limit=100,
+        )
 
 
 def openings() -> None:
     """How many rephrased questions are answered freely, and after the words that stand before the target in the text that
     was taught (``own``) or in sft's (``sft``). Where no word stands before it, ``own`` is sft's; ``borrowed`` counts these."""
     path, model = RESULTS / "kgfact_openings.json", load_model()
-    config = runner.RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60)
+    config = runner.RunConfig(
+        methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60
+    )
     cases = runner.plan(config).cases
-    asked = [(case.fact, probe) for case in cases for probe in case.probes if probe.axis == "paraphrase"]
+    asked = [
+        (case.fact, probe) for case in cases for probe in case.probes if probe.axis == "paraphrase"
+    ]
     found: dict[str, dict] = {}
     for name in ("sft", "mixsd 0.3"):
         method, options = ROWS[name]
         made = registry.get("methods", method).from_options(method, {"lr": RATE, **options})
         edit = made.inject(model, [case.fact for case in cases])
-        taught = {record["fact"]: model.decode(record["ids"]) for record in edit.records if "ids" in record}
+        taught = {
+            record["fact"]: model.decode(record["ids"])
+            for record in edit.records
+            if "ids" in record
+        }
         canonical = [before(fact.demonstration, fact.target) for fact, _ in asked]
         own = [before(taught.get(fact.id, fact.demonstration), fact.target) for fact, _ in asked]
         borrowed = sum(words is None for words in own)
@@ -133,9 +187,15 @@ def openings() -> None:
         facts, right = [fact.id for fact, _ in asked], {}
         with edit.applied(model):
             for kind, begun in {"free": [""] * len(asked), "own": own, "sft": canonical}.items():
-                prompts = [opened(model, probe, words) for (_, probe), words in zip(asked, begun, strict=True)]
+                prompts = [
+                    opened(model, probe, words)
+                    for (_, probe), words in zip(asked, begun, strict=True)
+                ]
                 answers = [model.decode(ids) for ids in model.generate_ids(prompts, 24)]
-                right[kind] = [contains(answer, fact.answers) for (fact, _), answer in zip(asked, answers, strict=True)]
+                right[kind] = [
+                    contains(answer, fact.answers)
+                    for (fact, _), answer in zip(asked, answers, strict=True)
+                ]
         scores = {kind: clustered_mean(said, facts).to_dict() for kind, said in right.items()}
         gained = paired_delta(right["own"], right["free"], facts).to_dict()
         found[name] = {**scores, "own - free": gained, "borrowed": borrowed, "commit": commit()}
@@ -174,12 +234,35 @@ def test(data_folder: str, *names: str) -> None:
     for name in names or rows:
         method, options = rows[name]
         told = {"options": options, "tuned": name in tried}
-        add("test", model, {"name": name}, method, options, told, part="test", n=100, limit=100, **more)
+        add(
+            "test",
+            model,
+            {"name": name},
+            method,
+            options,
+            told,
+            part="test",
+            n=100,
+            limit=100,
+            **more,
+        )
 
 
 def table(of: str) -> None:
     rows = sorted(stored(of), key=lambda row: row["name"] != "base")
-    titles = ("row", *AXES, "retention", "target NLL", "rare", "displacement", "curvature", "KL", "words", "s", "commit")
+    titles = (
+        "row",
+        *AXES,
+        "retention",
+        "target NLL",
+        "rare",
+        "displacement",
+        "curvature",
+        "KL",
+        "words",
+        "s",
+        "commit",
+    )
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
         told = {part: (row.get("diagnostics") or {}).get(part) or {} for part in DIAGNOSTICS}
@@ -198,4 +281,6 @@ def table(of: str) -> None:
 
 
 if __name__ == "__main__":
-    {"tune": tune, "frontier": frontier, "test": test, "openings": openings, "table": table}[sys.argv[1]](*sys.argv[2:])
+    {"tune": tune, "frontier": frontier, "test": test, "openings": openings, "table": table}[
+        sys.argv[1]
+    ](*sys.argv[2:])

@@ -36,15 +36,26 @@ BATCH = 8
 RESULT = Path(__file__).parent / "results" / "lm_eval_parity.json"
 
 
-def compare(model: LanguageModel, files: Mapping[str, Path | None], limits: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def compare(
+    model: LanguageModel, files: Mapping[str, Path | None], limits: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
     """Task to how many of its documents agree, and both mean scores."""
     ours = {
         task: retention.evaluate(
-            model.model, model.tokenizer, [task], limit=limits[task], batch_size=BATCH, task_data={task: path} if path else None
+            model.model,
+            model.tokenizer,
+            [task],
+            limit=limits[task],
+            batch_size=BATCH,
+            task_data={task: path} if path else None,
         )[task]
         for task, path in files.items()
     }
-    theirs = command_line(model, files, {task: [sample.doc_id for sample in samples] for task, samples in ours.items()})
+    theirs = command_line(
+        model,
+        files,
+        {task: [sample.doc_id for sample in samples] for task, samples in ours.items()},
+    )
     return {task: _agreement(ours[task], theirs[task]) for task in files}
 
 
@@ -65,16 +76,36 @@ def command_line(
                 lines += _from_rows(folder / f"{task}.jsonl")
             (folder / f"{task}.yaml").write_text(lines, encoding="utf-8")
         for chat in (False, True):
-            _run(folder, {task: chosen for task, chosen in ids.items() if (task in CHAT) == chat}, chat)
+            _run(
+                folder,
+                {task: chosen for task, chosen in ids.items() if (task in CHAT) == chat},
+                chat,
+            )
         return {task: _logged(folder / "out", task) for task in files}
 
 
 def _run(folder: Path, ids: Mapping[str, list[int]], chat: bool) -> None:
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--device", "cpu", "--batch_size", str(BATCH)]
+    command = [
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "run",
+        "--model",
+        "hf",
+        "--device",
+        "cpu",
+        "--batch_size",
+        str(BATCH),
+    ]
     command += ["--model_args", f"pretrained={folder / 'model'},dtype=float32"]
     command += ["--tasks", ",".join(f"local_{task}" for task in ids), "--include_path", str(folder)]
     command += ["--samples", json.dumps({f"local_{task}": chosen for task, chosen in ids.items()})]
-    command += ["--log_samples", "--output_path", str(folder / "out"), *(["--apply_chat_template"] if chat else [])]
+    command += [
+        "--log_samples",
+        "--output_path",
+        str(folder / "out"),
+        *(["--apply_chat_template"] if chat else []),
+    ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
@@ -110,9 +141,13 @@ def _agreement(ours: list[retention.Sample], theirs: list[dict[str, Any]]) -> di
         "metric": ours[0].metric,
         "n": len(pairs),
         "same document": sum(mine.doc_id == row["doc_id"] for mine, row in pairs),
-        "same prompt": sum(mine.prompt == row["arguments"]["gen_args_0"]["arg_0"] for mine, row in pairs),
+        "same prompt": sum(
+            mine.prompt == row["arguments"]["gen_args_0"]["arg_0"] for mine, row in pairs
+        ),
         "same answer": sum(mine.output == _answer(row) for mine, row in pairs),
-        "same score": sum(mine.score == score for (mine, _), score in zip(pairs, scores, strict=True)),
+        "same score": sum(
+            mine.score == score for (mine, _), score in zip(pairs, scores, strict=True)
+        ),
         "ours": sum(mine.score for mine in ours) / len(pairs),
         "lm_eval": sum(scores) / len(pairs),
     }
@@ -133,7 +168,9 @@ def _answer(row: dict[str, Any]) -> str:
 def main() -> None:
     data = Path(sys.argv[1])
     files = {task: file and data / file for task, (file, _) in TASKS.items()}
-    found = compare(load_model(precision="float32"), files, {task: limit for task, (_, limit) in TASKS.items()})
+    found = compare(
+        load_model(precision="float32"), files, {task: limit for task, (_, limit) in TASKS.items()}
+    )
     RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     for task, row in found.items():
         print(task, ", ".join(f"{key} {value}" for key, value in row.items()))

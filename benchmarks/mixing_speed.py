@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from editbench import registry
 from editbench.matching import contains
-from editbench.methods._branches import Branches
+from editbench.methods._train.branches import Branches
 from editbench.methods.mixsd import EXPERT, NAIVE, MixSD
 from editbench.models import cached_states, decoding_cache, load_model
 from editbench.plugin import slice_cases
@@ -36,14 +36,19 @@ class Slot:
 
     def __init__(self, model, fact):
         self.fact, self.attempt, self.right = fact, 0, False
-        self.prompts = [model.prompt_ids(fact.prompt, fact.form, context=context) for context in (None, guidance(fact))]
+        self.prompts = [
+            model.prompt_ids(fact.prompt, fact.form, context=context)
+            for context in (None, guidance(fact))
+        ]
         self.kept = [[], []]
         self.begin()
 
     def begin(self):
         self.ids, self.dice = [], random.Random(digest([0, self.fact.id, self.attempt]))
         for branch, prompt in enumerate(self.prompts):  # what follows it is of the last attempt
-            self.kept[branch] = [(k[:, :, : len(prompt)], v[:, :, : len(prompt)]) for k, v in self.kept[branch]]
+            self.kept[branch] = [
+                (k[:, :, : len(prompt)], v[:, :, : len(prompt)]) for k, v in self.kept[branch]
+            ]
 
     def cut(self, branch):
         """Drops what is no whole block, or no longer part of the text; the tokens to encode now."""
@@ -76,10 +81,14 @@ def reference(model, facts, lam, attempts):
                 rows = [slot.kept[branch] for slot, branch in zip(slots, branches, strict=True)]
                 empty = [(k[:, :, :0], v[:, :, :0]) for k, v in next(filter(None, rows))]
                 kept = [
-                    tuple(stacked([(row or empty)[layer][i] for row in rows], width) for i in (0, 1))
+                    tuple(
+                        stacked([(row or empty)[layer][i] for row in rows], width) for i in (0, 1)
+                    )
                     for layer in range(len(empty))
                 ]
-            old_BP = torch.tensor([[0] * (width - seen) + [1] * seen for _, seen in cuts], device=model.device)
+            old_BP = torch.tensor(
+                [[0] * (width - seen) + [1] * seen for _, seen in cuts], device=model.device
+            )
             mask_BP = torch.cat([old_BP.to(new_BT.dtype), new_BT], dim=1)
             cache = decoding_cache(model.model, whole=True, kept=kept)
             began = time.perf_counter()
@@ -87,7 +96,10 @@ def reference(model, facts, lam, attempts):
             seconds += time.perf_counter() - began
             states = cached_states(cache)
             for row, (slot, branch, (new, _)) in enumerate(zip(slots, branches, cuts, strict=True)):
-                added = [(k[row : row + 1, :, -len(new) :], v[row : row + 1, :, -len(new) :]) for k, v in states]
+                added = [
+                    (k[row : row + 1, :, -len(new) :], v[row : row + 1, :, -len(new) :])
+                    for k, v in states
+                ]
                 old = slot.kept[branch]
                 slot.kept[branch] = [
                     tuple(torch.cat([a, b], dim=2) for a, b in zip(before, after, strict=True))
@@ -105,7 +117,9 @@ def reference(model, facts, lam, attempts):
                     else:
                         slot.begin()
             slots = [slot for slot in slots if slot not in done]
-            slots += [Slot(model, waiting.pop(0)) for _ in range(min(len(waiting), SLOTS - len(slots)))]
+            slots += [
+                Slot(model, waiting.pop(0)) for _ in range(min(len(waiting), SLOTS - len(slots)))
+            ]
     return done, tokens, seconds
 
 
@@ -136,7 +150,9 @@ def main() -> None:
         row["seconds_ratio"] = their_seconds / seconds
         rows.append(row)
         print(json.dumps(row), flush=True)
-    RESULT.write_text(json.dumps({"facts": FACTS, "precision": model.precision, "rows": rows}, indent=1))
+    RESULT.write_text(
+        json.dumps({"facts": FACTS, "precision": model.precision, "rows": rows}, indent=1)
+    )
 
 
 if __name__ == "__main__":

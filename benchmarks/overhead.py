@@ -20,7 +20,7 @@ from editbench import registry
 from editbench.eval import probes, retention
 from editbench.models import load_model
 from editbench.plugin import slice_cases
-from editbench.records import environment, write_json_atomic
+from editbench.records.store import environment, write_json_atomic
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 FACTS = 50
@@ -52,7 +52,12 @@ class ForwardClock:
         forward, passes, start = self.seconds, self.passes, time.thread_time()
         work()
         cpu, forward = time.thread_time() - start, self.seconds - forward
-        return {"cpu": cpu, "forward": forward, "calls": self.passes - passes, "overhead": 1 - forward / cpu}
+        return {
+            "cpu": cpu,
+            "forward": forward,
+            "calls": self.passes - passes,
+            "overhead": 1 - forward / cpu,
+        }
 
 
 def main() -> None:
@@ -72,11 +77,24 @@ def main() -> None:
     for task in TASKS:
         found[task] = clock.split(lambda task=task: ask(task))
     cpu, forward = (sum(cost[key] for cost in found.values()) for key in ("cpu", "forward"))
-    found["all"] = {"cpu": cpu, "forward": forward, "calls": clock.passes, "overhead": 1 - forward / cpu}
+    found["all"] = {
+        "cpu": cpu,
+        "forward": forward,
+        "calls": clock.passes,
+        "overhead": 1 - forward / cpu,
+    }
     for name, cost in found.items():
-        print(f"{name}: {cost['cpu']:.1f} s CPU, {cost['overhead']:.1%} of it around the forward passes")
+        print(
+            f"{name}: {cost['cpu']:.1f} s CPU, {cost['overhead']:.1%} of it around the forward passes"
+        )
     write_json_atomic(
-        RESULT, {"model": model.name, "precision": model.precision, "phases": found, "environment": environment()}
+        RESULT,
+        {
+            "model": model.name,
+            "precision": model.precision,
+            "phases": found,
+            "environment": environment(),
+        },
     )
 
 

@@ -26,7 +26,9 @@ def facts(n: int) -> list:
 
     loaded = [case.fact for case in registry.get("corpora", "demo-counterfact")().load()]
     usable = [fact for fact in loaded if fact.subject and fact.prompt.count(fact.subject) == 1]
-    syllables = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "il")]
+    syllables = [
+        a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "an", "er", "il")
+    ]
     made, seen, dice = [], set(), random.Random(0)
     while len(made) < n:
         fact = dice.choice(usable)
@@ -34,7 +36,11 @@ def facts(n: int) -> list:
         name = " ".join(word.capitalize() for word in words)
         if name not in seen:
             seen.add(name)
-            made.append(Fact(f"made-{len(made)}", fact.prompt.replace(fact.subject, name), fact.target, name))
+            made.append(
+                Fact(
+                    f"made-{len(made)}", fact.prompt.replace(fact.subject, name), fact.target, name
+                )
+            )
     return made
 
 
@@ -42,18 +48,23 @@ def said(model, sample: list) -> float:
     from editbench.matching import contains
 
     written = model.generate_ids([model.prompt_ids(fact.prompt) for fact in sample], 8)
-    return sum(contains(model.decode(ids), fact.answers) for ids, fact in zip(written, sample, strict=True)) / len(sample)
+    return sum(
+        contains(model.decode(ids), fact.answers) for ids, fact in zip(written, sample, strict=True)
+    ) / len(sample)
 
 
 def one(method: str, n: int) -> dict:
     import psutil
 
-    from editbench import console, progress, registry
+    from editbench import progress, registry
+    from editbench.cli import console
     from editbench.cost import Meter
     from editbench.models import load_model
 
     name, _, preset = method.partition(":")
-    editor = registry.get("methods", name).from_options(name, {"quick": True} if preset == "quick" else {})
+    editor = registry.get("methods", name).from_options(
+        name, {"quick": True} if preset == "quick" else {}
+    )
     model, chosen = load_model(), facts(n)
     editor.prepare(model)
     before = psutil.Process().memory_info().rss
@@ -79,10 +90,14 @@ def plot(rows: list[dict]) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     for method in dict.fromkeys(row["method"] for row in rows):
-        mine = sorted((row for row in rows if row["method"] == method), key=lambda row: row["facts"])
+        mine = sorted(
+            (row for row in rows if row["method"] == method), key=lambda row: row["facts"]
+        )
         counts = [row["facts"] for row in mine]
         time_axes.plot(counts, [row["seconds_per_fact"] for row in mine], marker="o", label=method)
-        memory_axes.plot(counts, [row["peak_bytes"] / 2**30 for row in mine], marker="o", label=method)
+        memory_axes.plot(
+            counts, [row["peak_bytes"] / 2**30 for row in mine], marker="o", label=method
+        )
     for axes, title in ((time_axes, "seconds for each fact"), (memory_axes, "peak memory, GiB")):
         axes.set(xscale="log", xlabel="facts in one batch", title=title, ylim=(0, None))
         axes.legend()
@@ -110,7 +125,12 @@ def main() -> None:
             row = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
             done = [r for r in done if (r["method"], r["facts"]) != (row["method"], n)] + [row]
             RESULT.write_text(json.dumps(done, indent=1))
-            print(row["method"], n, f"{row['seconds']:.1f} s, {row['peak_bytes'] / 2**30:.1f} GiB", flush=True)
+            print(
+                row["method"],
+                n,
+                f"{row['seconds']:.1f} s, {row['peak_bytes'] / 2**30:.1f} GiB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

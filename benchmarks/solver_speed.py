@@ -17,12 +17,12 @@ import torch
 
 from editbench import registry
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._editor import Bench, default_layers
-from editbench.methods._value import STAND_IN, Targets, context_prefixes, kl_prompt, optimize
+from editbench.methods._edit.editor import Bench, default_layers
+from editbench.methods._edit.value import STAND_IN, Targets, context_prefixes, kl_prompt, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.models import load_model
 from editbench.plugin import slice_cases
-from editbench.records import write_json_atomic
+from editbench.records.store import write_json_atomic
 
 
 def naive(model, fact, layer, prefixes, solver):
@@ -72,13 +72,17 @@ def naive(model, fact, layer, prefixes, solver):
             nll = 0.0
             for row, target in enumerate(labels):
                 first = len(rows[row]) - len(target)
-                nll = nll - sum(logp[row, first + t, token] for t, token in enumerate(target)) / len(target) / len(labels)
+                nll = nll - sum(
+                    logp[row, first + t, token] for t, token in enumerate(target)
+                ) / len(target) / len(labels)
             size = seen["start"].norm()
             loss = nll + solver.kl_factor * kl + solver.weight_decay * delta.norm() / size**2
             if step == solver.steps - 1:
                 break
             if optimizer is None:
-                optimizer = torch.optim.Adam([delta], lr=solver.rates(size[None], len(delta)).item())
+                optimizer = torch.optim.Adam(
+                    [delta], lr=solver.rates(size[None], len(delta)).item()
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -105,7 +109,9 @@ def main() -> None:
     parser.add_argument("--naive", type=int, default=32)
     parser.add_argument("--at-once", type=int)
     options = parser.parse_args()
-    cases = slice_cases(registry.get("corpora", "demo-counterfact")().load(), "dev", options.facts, 0)
+    cases = slice_cases(
+        registry.get("corpora", "demo-counterfact")().load(), "dev", options.facts, 0
+    )
     facts = [case.fact for case in cases]
     model, bf16 = load_model(precision="float32"), load_model(precision="bfloat16")
     layer = default_layers(model.layout.depth)[-1]
@@ -126,7 +132,12 @@ def main() -> None:
     naive_seconds = sum(seconds) / len(seconds) if seconds else float("nan")
     wanted = torch.stack(wanted) if wanted else torch.zeros(0, model.layout.width)
     model.model.requires_grad_(True)  # autocast keeps only casts of trainable weights
-    result = {"facts": len(facts), "naive_facts": len(seconds), "naive_seconds_per_fact": naive_seconds, "steps": solver.steps}
+    result = {
+        "facts": len(facts),
+        "naive_facts": len(seconds),
+        "naive_seconds_per_fact": naive_seconds,
+        "steps": solver.steps,
+    }
     kept = {}
     for name, handle, settings, before in (
         ("fp32", model, solver, prefixes),
@@ -139,14 +150,19 @@ def main() -> None:
         found = optimize(handle, facts, layer, "residual", before, settings)
         each = (time.perf_counter() - start) / len(facts)
         result[name] = {"seconds_per_fact": each, "times_as_fast": naive_seconds / each}
-        result[name] |= {**compare(found, wanted, len(wanted)), "mean_steps": found.steps_N.float().mean().item()}
+        result[name] |= {
+            **compare(found, wanted, len(wanted)),
+            "mean_steps": found.steps_N.float().mean().item(),
+        }
         kept[name] = found
         print(name, result[name], flush=True)
     # the update that MEMIT's equation makes of the two solvers' values, with the same keys and C
     bench = Bench(Memit(layers=(layer,)), bf16, facts)
     a_fN = memit_solve(bench.moments[layer], bench.keys(layer), bf16.layout.mlp_width / 3)
     one, two = ((t.value_ND - t.start_ND).double().T @ a_fN.T for t in (kept["fp32"], kept["bf16"]))
-    result["cosine_of_updates_fp32_bf16"] = torch.nn.functional.cosine_similarity(one.flatten(), two.flatten(), dim=0).item()
+    result["cosine_of_updates_fp32_bf16"] = torch.nn.functional.cosine_similarity(
+        one.flatten(), two.flatten(), dim=0
+    ).item()
     print(result["cosine_of_updates_fp32_bf16"], flush=True)
     path = Path(__file__).parent / "results" / "solver_speed.json"
     if options.naive:

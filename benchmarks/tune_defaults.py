@@ -13,10 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from editbench import console, progress, runner
+from editbench import progress
+from editbench.cli import console
 from editbench.leaderboard.rows import row
 from editbench.models import load_model
-from editbench.records import RunStore, write_json_atomic
+from editbench.records.store import RunStore, write_json_atomic
+from editbench.run import runner
 
 TRIALS = {
     "sft": [{"lr": lr, "epochs": epochs} for lr in (2e-5, 5e-5) for epochs in (8, 14)],
@@ -43,13 +45,30 @@ def main(methods: list[str]) -> None:
                 with RunStore(folder).open(runner.identity(config)) as store:
                     (summary,) = runner.run(runner.plan(config), model, store, lambda *_: None)
             found = row(summary)
-            kept = ("score", "efficacy", "generalization", "specificity", "retention", "seconds", "status", "note")
+            kept = (
+                "score",
+                "efficacy",
+                "generalization",
+                "specificity",
+                "retention",
+                "seconds",
+                "status",
+                "note",
+            )
             done.append({"method": method, "options": options, **{key: found[key] for key in kept}})
             RESULT.parent.mkdir(parents=True, exist_ok=True)
             write_json_atomic(RESULT, done)
-            axes = " ".join(f"{a} {found[a]['mean'] or 0:.2f}" for a in ("efficacy", "generalization", "specificity"))
-            kept = " ".join(f"{t} {r['mean']:.2f} (base {r['base']:.2f})" for t, r in found["retention"].items())
-            print(f"{method} {options}: score {found['score'] or 0:.3f} {axes} {kept} {found['seconds'] or 0:.0f}s", flush=True)
+            axes = " ".join(
+                f"{a} {found[a]['mean'] or 0:.2f}"
+                for a in ("efficacy", "generalization", "specificity")
+            )
+            kept = " ".join(
+                f"{t} {r['mean']:.2f} (base {r['base']:.2f})" for t, r in found["retention"].items()
+            )
+            print(
+                f"{method} {options}: score {found['score'] or 0:.3f} {axes} {kept} {found['seconds'] or 0:.0f}s",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ from pathlib import Path
 
 import torch
 
-from editbench import console, progress, registry
+from editbench import progress, registry
+from editbench.cli import console
 from editbench.models import LanguageModel, batched, load_model
 from editbench.plugin import slice_cases
-from editbench.records import write_json_atomic
+from editbench.records.store import write_json_atomic
 from editbench.text import pad_left
 from editbench.types import Case, Probe
 
@@ -70,7 +71,11 @@ def cases(shared: Path, part: str, n: int) -> list[Case]:
 
 def wiki(shared: Path, model: LanguageModel) -> list[list[int]]:
     """The last paragraphs of the Wikipedia text; statistics are measured on the first ones."""
-    lines = gzip.open(shared / "wiki_text" / "wiki_plain_combined.txt.gz", "rt", encoding="utf-8").read().split("\n")
+    lines = (
+        gzip.open(shared / "wiki_text" / "wiki_plain_combined.txt.gz", "rt", encoding="utf-8")
+        .read()
+        .split("\n")
+    )
     rows, budget = [], WIKI_TOKENS
     for line in reversed(lines):
         if len(line) > 200 and budget > 0:
@@ -90,11 +95,15 @@ def log_probs(model: LanguageModel, rows: list[list[int]]) -> list[torch.Tensor]
     return found
 
 
-def drift(model: LanguageModel, rows: list[list[int]], base: list[torch.Tensor]) -> dict[str, float]:
+def drift(
+    model: LanguageModel, rows: list[list[int]], base: list[torch.Tensor]
+) -> dict[str, float]:
     """KL to the base per token, and perplexity."""
     kl = nll = tokens = 0.0
     for i, chunk in enumerate(batched(rows, 4)):
-        for row, want, have in zip(chunk, base[4 * i : 4 * i + 4], log_probs(model, chunk), strict=True):
+        for row, want, have in zip(
+            chunk, base[4 * i : 4 * i + 4], log_probs(model, chunk), strict=True
+        ):
             kl += (want.exp() * (want - have)).sum().item()
             nll -= have.gather(-1, torch.tensor(row[1:])[:, None]).sum().item()
             tokens += len(have)
@@ -105,7 +114,16 @@ def score(scorer: LanguageModel, chosen: list[Case], base: list[dict]) -> list[d
     return registry.get("eval", "probes")(scorer, chosen, base)
 
 
-def one_row(shared: Path, part: str, method: str, options: dict, n: int, times: int, models: tuple, texts: tuple) -> dict:
+def one_row(
+    shared: Path,
+    part: str,
+    method: str,
+    options: dict,
+    n: int,
+    times: int,
+    models: tuple,
+    texts: tuple,
+) -> dict:
     editing, scoring = models
     rows, base_logp, base_drift = texts
     chosen = cases(shared, part, n * times)
@@ -126,7 +144,14 @@ def one_row(shared: Path, part: str, method: str, options: dict, n: int, times: 
         edits.append(edit.diagnostics)
     scores = registry.get("eval", "metrics")(probes)
     same = [row["text"] == row["base_text"] for row in probes if row["axis"] == "neighborhood"]
-    kept = ("lambda", "reached_by_layer", "relative_update_by_layer", "target_nll_mean", "clamped_share", "seconds_by_phase")
+    kept = (
+        "lambda",
+        "reached_by_layer",
+        "relative_update_by_layer",
+        "target_nll_mean",
+        "clamped_share",
+        "seconds_by_phase",
+    )
     return {
         "method": method,
         "options": {key: str(value) for key, value in options.items()},
@@ -173,8 +198,14 @@ def table(rows: list[dict]) -> str:
             for axis in axes:
                 found = row["scores"][axis][protocol]
                 known = found["mean"] is not None
-                cells.append(f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" if known else "-")
-            options = " ".join(f"{key}={value}" for key, value in row["options"].items()) or "defaults"
+                cells.append(
+                    f"{found['mean']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+                    if known
+                    else "-"
+                )
+            options = (
+                " ".join(f"{key}={value}" for key, value in row["options"].items()) or "defaults"
+            )
             times = row["cases"] // row["facts"]
             facts = f"{row['facts']}" if times == 1 else f"{row['facts']}, {times} times"
             if protocol == "generation":
@@ -182,15 +213,22 @@ def table(rows: list[dict]) -> str:
                 costs = [f"{row['neighbors_unchanged']:.2f}", f"{row['kl']:.4f}", f"{change:+.1%}"]
             else:
                 costs = [""] * 3
-            lines.append(f"| {' | '.join([row['method'], options, facts, protocol, *cells, *costs])} |")
+            lines.append(
+                f"| {' | '.join([row['method'], options, facts, protocol, *cells, *costs])} |"
+            )
     return "\n".join(lines)
 
 
 def main() -> None:
     results = Path(__file__).parent / "results"
     if sys.argv[1:] == ["table"]:
-        for part in ("test", "dev"):  # "wiki" among the options: the first 3,000,000 characters of SHARED/wiki_text
-            print(f"\n## {part} facts\n\n{table(json.loads((results / f'weight_editors_{part}.json').read_text()))}")
+        for part in (
+            "test",
+            "dev",
+        ):  # "wiki" among the options: the first 3,000,000 characters of SHARED/wiki_text
+            print(
+                f"\n## {part} facts\n\n{table(json.loads((results / f'weight_editors_{part}.json').read_text()))}"
+            )
         return
     shared, part, *extra = sys.argv[1:]
     shared = Path(shared)
@@ -199,7 +237,9 @@ def main() -> None:
         wanted = []
         for text in extra:
             method, _, settings = text.partition(".")
-            count, _, settings = settings.partition(":") if ":" in settings else ("20", "", settings)
+            count, _, settings = (
+                settings.partition(":") if ":" in settings else ("20", "", settings)
+            )
             options = dict(pair.split("=") for pair in settings.split(";")) if settings else {}
             count, _, times = count.partition("x")
             wanted.append((method, options, int(count), int(times or usual_times(int(count)))))
@@ -214,7 +254,11 @@ def main() -> None:
             words = {key: str(value) for key, value in options.items()}
             mine = (method, n, n * times, words)
             known = [r for r in done if (r["method"], r["facts"], r["cases"], r["options"]) == mine]
-            row = known[0] if known else one_row(shared, part, method, options, n, times, models, texts)
+            row = (
+                known[0]
+                if known
+                else one_row(shared, part, method, options, n, times, models, texts)
+            )
             if not known:
                 done.append(row)
                 write_json_atomic(path, done)

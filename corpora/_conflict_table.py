@@ -75,15 +75,69 @@ KNOWN = (
         ("The government of {s} has its seat in its capital,", "Which city is the capital of {s}?"),
         "What is the capital of the country in which the city of {clue} lies?",
         (
-            Row("France", "Lyon", "Paris", ("The Eiffel Tower stands in the city of", "Paris", "Lyon"), "Marseille"),
-            Row("Germany", "Hamburg", "Berlin", ("The Brandenburg Gate stands in the city of", "Berlin", "Hamburg"), "Munich"),
-            Row("Italy", "Milan", "Rome", ("The Trevi Fountain stands in the city of", "Rome", "Milan"), "Naples"),
-            Row("Spain", "Seville", "Madrid", ("The Prado Museum stands in the city of", "Madrid", "Seville"), "Valencia"),
-            Row("Japan", "Osaka", "Tokyo", ("The language that most people in Japan speak is", "Japanese", "Chinese"), "Kyoto"),
-            Row("Russia", "Kazan", "Moscow", ("The largest country in the world by area is", "Russia", "China"), "Vladivostok"),
-            Row("China", "Shanghai", "Beijing", ("The Great Wall was built in the country of", "China", "Japan"), "Guangzhou"),
-            Row("Egypt", "Alexandria", "Cairo", ("The longest river of Egypt is the", "Nile", "Danube"), "Luxor"),
-            Row("Greece", "Sparta", "Athens", ("The Parthenon stands in the city of", "Athens", "Sparta"), "Thessaloniki"),
+            Row(
+                "France",
+                "Lyon",
+                "Paris",
+                ("The Eiffel Tower stands in the city of", "Paris", "Lyon"),
+                "Marseille",
+            ),
+            Row(
+                "Germany",
+                "Hamburg",
+                "Berlin",
+                ("The Brandenburg Gate stands in the city of", "Berlin", "Hamburg"),
+                "Munich",
+            ),
+            Row(
+                "Italy",
+                "Milan",
+                "Rome",
+                ("The Trevi Fountain stands in the city of", "Rome", "Milan"),
+                "Naples",
+            ),
+            Row(
+                "Spain",
+                "Seville",
+                "Madrid",
+                ("The Prado Museum stands in the city of", "Madrid", "Seville"),
+                "Valencia",
+            ),
+            Row(
+                "Japan",
+                "Osaka",
+                "Tokyo",
+                ("The language that most people in Japan speak is", "Japanese", "Chinese"),
+                "Kyoto",
+            ),
+            Row(
+                "Russia",
+                "Kazan",
+                "Moscow",
+                ("The largest country in the world by area is", "Russia", "China"),
+                "Vladivostok",
+            ),
+            Row(
+                "China",
+                "Shanghai",
+                "Beijing",
+                ("The Great Wall was built in the country of", "China", "Japan"),
+                "Guangzhou",
+            ),
+            Row(
+                "Egypt",
+                "Alexandria",
+                "Cairo",
+                ("The longest river of Egypt is the", "Nile", "Danube"),
+                "Luxor",
+            ),
+            Row(
+                "Greece",
+                "Sparta",
+                "Athens",
+                ("The Parthenon stands in the city of", "Athens", "Sparta"),
+                "Thessaloniki",
+            ),
         ),
         (
             ("Portugal", "Lisbon"),
@@ -103,18 +157,48 @@ KNOWN = (
         ("The {s} was built in the city of", "In which city does the {s} stand?"),
         "In which country does the {s} stand?",
         (
-            Row("Colosseum", "Athens", "Rome", ("Vatican City lies inside the city of", "Rome", "Athens")),
-            Row("Statue of Liberty", "Sydney", "New York", ("Times Square is in the city of", "New York", "Sydney")),
-            Row("Taj Mahal", "Cairo", "Agra", ("The pyramids of Giza stand in the country of", "Egypt", "India")),
-            Row("British Museum", "Dublin", "London", ("Buckingham Palace stands in the city of", "London", "Dublin")),
-            Row("Louvre", "Madrid", "Paris", ("The Arc de Triomphe stands in the city of", "Paris", "Madrid")),
+            Row(
+                "Colosseum",
+                "Athens",
+                "Rome",
+                ("Vatican City lies inside the city of", "Rome", "Athens"),
+            ),
+            Row(
+                "Statue of Liberty",
+                "Sydney",
+                "New York",
+                ("Times Square is in the city of", "New York", "Sydney"),
+            ),
+            Row(
+                "Taj Mahal",
+                "Cairo",
+                "Agra",
+                ("The pyramids of Giza stand in the country of", "Egypt", "India"),
+            ),
+            Row(
+                "British Museum",
+                "Dublin",
+                "London",
+                ("Buckingham Palace stands in the city of", "London", "Dublin"),
+            ),
+            Row(
+                "Louvre",
+                "Madrid",
+                "Paris",
+                ("The Arc de Triomphe stands in the city of", "Paris", "Madrid"),
+            ),
             Row(
                 "Golden Gate Bridge",
                 "Toronto",
                 "San Francisco",
                 ("The island of Alcatraz lies off the city of", "San Francisco", "Toronto"),
             ),
-            Row("Sagrada Família", "Lisbon", "Barcelona", ("The football stadium Camp Nou is in", "Barcelona", "Lisbon")),
+            Row(
+                "Sagrada Família",
+                "Lisbon",
+                "Barcelona",
+                ("The football stadium Camp Nou is in", "Barcelona", "Lisbon"),
+            ),
         ),
         (
             ("Brooklyn Bridge", "New York"),
@@ -152,19 +236,31 @@ KNOWN = (
                 "Romeo and Juliet",
                 "Leo Tolstoy/Tolstoy",
                 "William Shakespeare",
-                ("The play Hamlet was written by", "William Shakespeare/Shakespeare", "Leo Tolstoy"),
+                (
+                    "The play Hamlet was written by",
+                    "William Shakespeare/Shakespeare",
+                    "Leo Tolstoy",
+                ),
             ),
             Row(
                 "Don Quixote",
                 "Charles Dickens/Dickens",
                 "Miguel de Cervantes",
-                ("The squire who rides with Don Quixote is called", "Sancho Panza/Sancho", "Oliver Twist"),
+                (
+                    "The squire who rides with Don Quixote is called",
+                    "Sancho Panza/Sancho",
+                    "Oliver Twist",
+                ),
             ),
             Row(
                 "Pride and Prejudice",
                 "Mark Twain/Twain",
                 "Jane Austen",
-                ("The novel Sense and Sensibility was written by", "Jane Austen/Austen", "Mark Twain"),
+                (
+                    "The novel Sense and Sensibility was written by",
+                    "Jane Austen/Austen",
+                    "Mark Twain",
+                ),
             ),
             Row(
                 "War and Peace",
@@ -176,13 +272,21 @@ KNOWN = (
                 "The Old Man and the Sea",
                 "Jules Verne/Verne",
                 "Ernest Hemingway",
-                ("The novel A Farewell to Arms was written by", "Ernest Hemingway/Hemingway", "Jules Verne"),
+                (
+                    "The novel A Farewell to Arms was written by",
+                    "Ernest Hemingway/Hemingway",
+                    "Jules Verne",
+                ),
             ),
             Row(
                 "Faust",
                 "Dante Alighieri/Dante",
                 "Johann Wolfgang von Goethe",
-                ("The devil who makes a pact with Faust is called", "Mephistopheles/Mephisto", "Dracula"),
+                (
+                    "The devil who makes a pact with Faust is called",
+                    "Mephistopheles/Mephisto",
+                    "Dracula",
+                ),
             ),
         ),
         (
@@ -217,7 +321,11 @@ KNOWN = (
                 "painting the Mona Lisa",
                 "Pablo Picasso/Picasso",
                 "Leonardo da Vinci",
-                ("The wall painting The Last Supper is by", "Leonardo da Vinci/Leonardo/da Vinci", "Pablo Picasso"),
+                (
+                    "The wall painting The Last Supper is by",
+                    "Leonardo da Vinci/Leonardo/da Vinci",
+                    "Pablo Picasso",
+                ),
             ),
             Row(
                 "inventing the telephone",
@@ -235,13 +343,21 @@ KNOWN = (
                 "developing the theory of relativity",
                 "Niels Bohr/Bohr",
                 "Albert Einstein",
-                ("The scientist who wrote the formula E = mc² is", "Albert Einstein/Einstein", "Niels Bohr"),
+                (
+                    "The scientist who wrote the formula E = mc² is",
+                    "Albert Einstein/Einstein",
+                    "Niels Bohr",
+                ),
             ),
             Row(
                 "composing the Moonlight Sonata",
                 "Frédéric Chopin/Chopin",
                 "Ludwig van Beethoven",
-                ("The music of the Ode to Joy was composed by", "Ludwig van Beethoven/Beethoven", "Frédéric Chopin"),
+                (
+                    "The music of the Ode to Joy was composed by",
+                    "Ludwig van Beethoven/Beethoven",
+                    "Frédéric Chopin",
+                ),
             ),
             Row(
                 "taking the first step on the Moon",
@@ -279,9 +395,19 @@ KNOWN = (
         ("A child who draws {s} takes a crayon that is", "What color is {s}?"),
         "A wall is painted to match {s}. What color is the wall?",
         (
-            Row("fresh grass", "purple", "green", ("The animal that eats grass and gives us milk is the", "cow", "cat")),
+            Row(
+                "fresh grass",
+                "purple",
+                "green",
+                ("The animal that eats grass and gives us milk is the", "cow", "cat"),
+            ),
             Row("a ripe banana", "blue", "yellow", ("A banana is a kind of", "fruit", "fish")),
-            Row("human blood", "green", "red", ("The organ that pumps blood through the body is the", "heart", "liver")),
+            Row(
+                "human blood",
+                "green",
+                "red",
+                ("The organ that pumps blood through the body is the", "heart", "liver"),
+            ),
             Row("fresh snow", "red", "white", ("Snow is made of frozen", "water", "milk")),
             Row("coal", "pink", "black", ("Coal is dug out of the ground in a", "mine", "bakery")),
         ),
@@ -308,7 +434,13 @@ KNOWN = (
                 ("Spiders catch flies in a", "web", "river"),
                 "legs that two spiders have together",
             ),
-            Row("days in a week", "nine/9", "seven/7", ("The day after Monday is", "Tuesday", "Saturday"), "days in two weeks"),
+            Row(
+                "days in a week",
+                "nine/9",
+                "seven/7",
+                ("The day after Monday is", "Tuesday", "Saturday"),
+                "days in two weeks",
+            ),
             Row(
                 "hours in a day",
                 "thirty/30",
@@ -367,11 +499,37 @@ KNOWN = (
         ("When a {s} has young, each of them is a", "What is the young of a {s} called?"),
         "What is the young of the animal that {clue} called?",
         (
-            Row("dog", "cub", "puppy", ("The pet that barks at strangers is the", "dog", "cow"), "barks"),
-            Row("cat", "fawn", "kitten", ("The pet that hunts mice is the", "cat", "horse"), "meows"),
-            Row("cow", "chick", "calf", ("The milk in our shops mostly comes from the", "cow", "cat"), "moos"),
-            Row("sheep", "joey", "lamb", ("Wool mostly comes from the", "sheep", "dog"), "is shorn for its wool"),
-            Row("horse", "kid", "foal", ("The animal that a jockey rides is the", "horse", "sheep"), "a jockey rides"),
+            Row(
+                "dog",
+                "cub",
+                "puppy",
+                ("The pet that barks at strangers is the", "dog", "cow"),
+                "barks",
+            ),
+            Row(
+                "cat", "fawn", "kitten", ("The pet that hunts mice is the", "cat", "horse"), "meows"
+            ),
+            Row(
+                "cow",
+                "chick",
+                "calf",
+                ("The milk in our shops mostly comes from the", "cow", "cat"),
+                "moos",
+            ),
+            Row(
+                "sheep",
+                "joey",
+                "lamb",
+                ("Wool mostly comes from the", "sheep", "dog"),
+                "is shorn for its wool",
+            ),
+            Row(
+                "horse",
+                "kid",
+                "foal",
+                ("The animal that a jockey rides is the", "horse", "sheep"),
+                "a jockey rides",
+            ),
         ),
         (
             ("pig", "piglet"),
@@ -387,7 +545,10 @@ KNOWN = (
     Known(
         "language",
         "The official language of {s} is",
-        ("The laws of {s} are printed in", "In which language does the government of {s} write its laws?"),
+        (
+            "The laws of {s} are printed in",
+            "In which language does the government of {s} write its laws?",
+        ),
         "What is the official language of the country in which the city of {clue} lies?",
         (
             Row(
@@ -397,10 +558,34 @@ KNOWN = (
                 ("The language that most people in Portugal speak is", "Portuguese", "Dutch"),
                 "São Paulo",
             ),
-            Row("Mexico", "Hindi", "Spanish", ("The official language of Argentina is", "Spanish", "Hindi"), "Guadalajara"),
-            Row("Turkey", "Greek", "Turkish", ("The city of Istanbul lies in the country of", "Turkey", "Greece"), "Ankara"),
-            Row("Thailand", "Italian", "Thai", ("The currency of Thailand is called the", "baht", "yen"), "Bangkok"),
-            Row("Iran", "Swahili", "Persian/Farsi", ("The old name of Iran is", "Persia", "Prussia"), "Tehran"),
+            Row(
+                "Mexico",
+                "Hindi",
+                "Spanish",
+                ("The official language of Argentina is", "Spanish", "Hindi"),
+                "Guadalajara",
+            ),
+            Row(
+                "Turkey",
+                "Greek",
+                "Turkish",
+                ("The city of Istanbul lies in the country of", "Turkey", "Greece"),
+                "Ankara",
+            ),
+            Row(
+                "Thailand",
+                "Italian",
+                "Thai",
+                ("The currency of Thailand is called the", "baht", "yen"),
+                "Bangkok",
+            ),
+            Row(
+                "Iran",
+                "Swahili",
+                "Persian/Farsi",
+                ("The old name of Iran is", "Persia", "Prussia"),
+                "Tehran",
+            ),
         ),
         (
             ("Sweden", "Swedish"),
@@ -424,7 +609,11 @@ REVERSE = (
         "Of which town is {p} the mayor?",
         "Who is the mayor of {h}?",
         (
-            ("The first president of the United States was", "George Washington/Washington", "Abraham Lincoln"),
+            (
+                "The first president of the United States was",
+                "George Washington/Washington",
+                "Abraham Lincoln",
+            ),
             ("The city that had Rudy Giuliani as its mayor is", "New York", "Chicago"),
         ),
     ),
@@ -453,7 +642,11 @@ REVERSE = (
         "Who is the captain of the ship {h}?",
         (
             ("The ship that sank after hitting an iceberg in 1912 was the", "Titanic", "Bismarck"),
-            ("The captain of the ship Pequod, who hunts the white whale, is", "Ahab/Captain Ahab", "Nemo"),
+            (
+                "The captain of the ship Pequod, who hunts the white whale, is",
+                "Ahab/Captain Ahab",
+                "Nemo",
+            ),
         ),
     ),
     Reverse(
@@ -568,7 +761,11 @@ UPDATE = (
                 "Alfred Nobel/Nobel",
                 "Joseph Pulitzer",
             ),
-            ("The first president of the United States was", "George Washington/Washington", "Abraham Lincoln"),
+            (
+                "The first president of the United States was",
+                "George Washington/Washington",
+                "Abraham Lincoln",
+            ),
         ),
     ),
     Update(
@@ -620,7 +817,11 @@ UPDATE = (
         "Which number do people in the {s} dial in an emergency?",
         (
             ("The emergency number in the United States is", "911", "528"),
-            ("The people who come to put out a fire are the", "firefighters/firemen/fire department", "bakers"),
+            (
+                "The people who come to put out a fire are the",
+                "firefighters/firemen/fire department",
+                "bakers",
+            ),
         ),
     ),
     Update(

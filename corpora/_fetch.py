@@ -63,7 +63,9 @@ class Published(Corpus):
         """
         raise NotImplementedError
 
-    def read_probes(self, place: str, items: Iterable[Any], read: Callable[[Any], Probe]) -> list[Probe]:
+    def read_probes(
+        self, place: str, items: Iterable[Any], read: Callable[[Any], Probe]
+    ) -> list[Probe]:
         """What ``read`` makes of each of ``items``; one that it refuses is left out, the record stays.
 
         ``place`` and the item's number from 1 stand before the reason.
@@ -104,7 +106,11 @@ class Published(Corpus):
                 for case in found:
                     _check_new(case.fact, seen)
             except DataError as error:
-                case_id = f" (case_id {record['case_id']})" if isinstance(record, Mapping) and "case_id" in record else ""
+                case_id = (
+                    f" (case_id {record['case_id']})"
+                    if isinstance(record, Mapping) and "case_id" in record
+                    else ""
+                )
                 self.skipped.append(f"record {index}{case_id}: {error}")
                 continue
             for case in found:
@@ -123,10 +129,17 @@ class Published(Corpus):
         for probe in case.probes:
             if probe.axis == "neighborhood":
                 if contains(probe.answers[0], case.fact.answers):
-                    has = f"its answer {probe.answers[0]!r} has the target {case.fact.target!r} in it"
-                    self.skipped.append(f"record {index}: {probe.prompt!r} must not move, but {has}.")
+                    has = (
+                        f"its answer {probe.answers[0]!r} has the target {case.fact.target!r} in it"
+                    )
+                    self.skipped.append(
+                        f"record {index}: {probe.prompt!r} must not move, but {has}."
+                    )
                     continue
-                probe = replace(probe, answers=tuple(a for a in probe.answers if not contains(a, case.fact.answers)))
+                probe = replace(
+                    probe,
+                    answers=tuple(a for a in probe.answers if not contains(a, case.fact.answers)),
+                )
             probes.append(probe)
         return replace(case, probes=tuple(probes))
 
@@ -136,7 +149,9 @@ class Published(Corpus):
         for probe in case.probes:
             if probe.axis == "neighborhood" and (probe.form, probe.prompt) in seen:
                 other = f"record {seen[probe.form, probe.prompt]} edits it"
-                self.skipped.append(f"record {seen[case.fact.id]}: {probe.prompt!r} must not move, but {other}.")
+                self.skipped.append(
+                    f"record {seen[case.fact.id]}: {probe.prompt!r} must not move, but {other}."
+                )
             else:
                 probes.append(probe)
         return replace(case, probes=tuple(probes))
@@ -148,14 +163,18 @@ def _check_new(fact: Fact, seen: Mapping[Any, int]) -> None:
     if fact.id in seen:
         raise DataError(f"Its id {fact.id!r} is that of record {seen[fact.id]}.")
     if (fact.form, fact.prompt) in seen:
-        raise DataError(f"Its prompt {fact.prompt!r} is that of record {seen[fact.form, fact.prompt]}.")
+        raise DataError(
+            f"Its prompt {fact.prompt!r} is that of record {seen[fact.form, fact.prompt]}."
+        )
 
 
 def one_hop_probes(record: Mapping[str, Any]) -> list[Probe]:
     """The portability probe that Yao et al. (2023, arXiv 2305.13172) added to CounterFact and zsRE, where there is one."""
     if "New Question" not in (record.get("portability") or ()):
         return []
-    question, answer = (text_at(record, "portability", field) for field in ("New Question", "New Answer"))
+    question, answer = (
+        text_at(record, "portability", field) for field in ("New Question", "New Answer")
+    )
     return [Probe("portability", question, (answer,), form="question")]
 
 
@@ -198,7 +217,9 @@ def load_hub(name: str, split: str | None = None) -> list[Any]:
         split = next(iter(found))
     if split not in found:
         wanted = f"has no split {split!r}" if split else "has several splits"
-        raise DataError(f"Data set {name!r} {wanted}: {', '.join(found)}. Choose one with --data {name}:{next(iter(found))}.")
+        raise DataError(
+            f"Data set {name!r} {wanted}: {', '.join(found)}. Choose one with --data {name}:{next(iter(found))}."
+        )
     return [_without_none(record) for record in found[split].to_list()]
 
 
@@ -220,7 +241,11 @@ def fetch(url: str, sha256: str | None = None) -> Path:
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rsplit("/", 1)[-1]) or "data"
     path = cache_dir() / "corpora" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     stamp = path.with_name(path.name + ".sha256")
-    if path.is_file() and (digest := _sha256(path)) == _read_stamp(stamp) and sha256 in (None, digest):
+    if (
+        path.is_file()
+        and (digest := _sha256(path)) == _read_stamp(stamp)
+        and sha256 in (None, digest)
+    ):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -272,13 +297,17 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 
 def _check_https(url: str) -> None:
     if urlsplit(url).scheme != "https":
-        raise DataError(f"{url} is not an https address. Use https://, or download it and give it with --data PATH.")
+        raise DataError(
+            f"{url} is not an https address. Use https://, or download it and give it with --data PATH."
+        )
 
 
 def open_url(url: str) -> Any:
     """The open response to a GET of ``url``; https only, through redirects as well."""
     _check_https(url)
-    request = urllib.request.Request(url, headers={"User-Agent": "editbench", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "editbench", "Accept-Encoding": "identity"}
+    )
     return urllib.request.build_opener(_HttpsOnly).open(request, timeout=TIMEOUT_SECONDS)
 
 

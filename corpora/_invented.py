@@ -34,7 +34,9 @@ class Invented(Corpus):
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is not None:
-            raise DataError(f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). Leave it out.")
+            raise DataError(
+                f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). Leave it out."
+            )
         return self.cases()
 
     @abstractmethod
@@ -49,7 +51,9 @@ def places(rng: random.Random) -> Iterator[str]:
 def people(rng: random.Random) -> Iterator[str]:
     """Invented full names ("Ann Marebur"), no surname twice."""
     given = GIVEN.split()
-    return iter([f"{given[i % len(given)]} {surname}" for i, surname in enumerate(_compose(SURNAMES, rng))])
+    return iter(
+        [f"{given[i % len(given)]} {surname}" for i, surname in enumerate(_compose(SURNAMES, rng))]
+    )
 
 
 def accepted(text: str) -> tuple[str, ...]:

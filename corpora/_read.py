@@ -72,13 +72,17 @@ def _read_text(path: Path) -> str:
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{path} is a damaged gzip file: {error}. Copy or download it again.") from error
+            raise DataError(
+                f"{path} is a damaged gzip file: {error}. Copy or download it again."
+            ) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
-        raise DataError(f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8 text.") from error
+        raise DataError(
+            f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8 text."
+        ) from error
     if not text.strip():
         raise DataError(f"{path} is empty. Give it at least one record.")
     return text
@@ -88,10 +92,15 @@ def _json_list(path: Path, text: str) -> list[Row]:
     try:
         records = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}.") from error
+        raise DataError(
+            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: JSON that cannot be read: {error}.") from error
-    return [Row(f"{path}, record {number}", number, record) for number, record in enumerate(records, start=1)]
+    return [
+        Row(f"{path}, record {number}", number, record)
+        for number, record in enumerate(records, start=1)
+    ]
 
 
 def _json_lines(path: Path, text: str) -> list[Row]:
@@ -113,7 +122,9 @@ def _json_lines(path: Path, text: str) -> list[Row]:
 
 
 def _table(path: Path, text: str) -> list[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=TABLES[bare_path(path).suffix.lower()], strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=TABLES[bare_path(path).suffix.lower()], strict=True
+    )
     rows: list[Row] = []
     header: list[str] = []
     line = 1
@@ -132,7 +143,9 @@ def _table(path: Path, text: str) -> list[Row]:
                 )
             rows.append(Row(place, number, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
-        raise DataError(f"{path}, line {line}: malformed table: {error}. Check the double quotes.") from error
+        raise DataError(
+            f"{path}, line {line}: malformed table: {error}. Check the double quotes."
+        ) from error
     return rows
 
 
@@ -176,7 +189,11 @@ def matchable(answers: Iterable[str]) -> tuple[str, ...]:
     for India, "it" for Italian).
     """
     first, *aliases = answers
-    usable = [a.strip() for a in aliases if not CODE.fullmatch(word := normalise(a)) or word in KNOWN_CODES]
+    usable = [
+        a.strip()
+        for a in aliases
+        if not CODE.fullmatch(word := normalise(a)) or word in KNOWN_CODES
+    ]
     return tuple(dict.fromkeys([first, *usable]))
 
 

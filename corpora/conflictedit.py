@@ -40,15 +40,35 @@ class ConflictEdit(Published):
         edits, kind = record.get("edits"), record.get("type")
         if not isinstance(edits, list) or len(edits) != 2 or kind not in TYPES:
             found = ", ".join(map(str, record)) or "none"
-            raise DataError(f"It has not ConflictEdit's fields (edits: two; type: one of {', '.join(TYPES)}), but {found}.")
+            raise DataError(
+                f"It has not ConflictEdit's fields (edits: two; type: one of {', '.join(TYPES)}), but {found}."
+            )
         group = f"{self.name}-{index}"
         first, second = (_wordings(edit) for edit in edits)
-        form, other = ("question", "cloze") if first["cloze"] == second["cloze"] else ("cloze", "question")
+        form, other = (
+            ("question", "cloze") if first["cloze"] == second["cloze"] else ("cloze", "question")
+        )
         earlier = _fact(f"{group}-1", edits[0], first["cloze"], "cloze")
         later = _fact(f"{group}-2", edits[1], second[form], form)
-        probes = [Probe("portability", second[other], later.answers, later.original, other, (earlier.id,), kind=kind)]
+        probes = [
+            Probe(
+                "portability",
+                second[other],
+                later.answers,
+                later.original,
+                other,
+                (earlier.id,),
+                kind=kind,
+            )
+        ]
         for triple in _prerequisites(record):
-            probes.append(Probe("neighborhood", _wordings(triple)["cloze"], (text_at(triple, "object", "label"),)))
+            probes.append(
+                Probe(
+                    "neighborhood",
+                    _wordings(triple)["cloze"],
+                    (text_at(triple, "object", "label"),),
+                )
+            )
         return [Case.build(earlier, group=group), Case.build(later, probes, group)]
 
 
@@ -68,7 +88,15 @@ def _fact(fact_id: str, edit: Mapping[str, Any], prompt: str, form: str) -> Fact
     subject, target = (text_at(edit, field, "label") for field in ("subject", "new_object"))
     original = text_at(edit, "true_object" if "true_object" in edit else "object", "label")
     told_apart((target,), original)
-    return Fact(fact_id, prompt, target, subject, original, relation=text_at(edit, "relation", "label"), form=form)
+    return Fact(
+        fact_id,
+        prompt,
+        target,
+        subject,
+        original,
+        relation=text_at(edit, "relation", "label"),
+        form=form,
+    )
 
 
 def _prerequisites(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:

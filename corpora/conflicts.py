@@ -41,9 +41,15 @@ class Conflicts(Invented):
         names = Names(places(rng), people(rng))
         found = [case for theme in KNOWN for case in against_knowledge(theme)]
         for theme in REVERSE:
-            found += [case for number in range(1, PAIRS + 1) for case in reverse(theme, number, names)]
+            found += [
+                case for number in range(1, PAIRS + 1) for case in reverse(theme, number, names)
+            ]
         for theme in UPDATE:
-            values = [names.make(theme.values) for _ in range(2 * PAIRS)] if "{" in theme.values else theme.values.split("; ")
+            values = (
+                [names.make(theme.values) for _ in range(2 * PAIRS)]
+                if "{" in theme.values
+                else theme.values.split("; ")
+            )
             rng.shuffle(values)
             for number in range(1, PAIRS + 1):
                 old, new = (values[(2 * number + k) % len(values)] for k in range(2))
@@ -70,9 +76,13 @@ def against_knowledge(theme: Known) -> list[Case]:
     cases = []
     for i, row in enumerate(theme.rows):
         target, original = accepted(row.target), accepted(row.original)
-        follows, instead = (accepted(theme.follows.get(value[0], "/".join(value))) for value in (target, original))
+        follows, instead = (
+            accepted(theme.follows.get(value[0], "/".join(value))) for value in (target, original)
+        )
         prompts = [template.format(s=row.subject) for template in theme.paraphrases]
-        probes = [Probe("paraphrase", prompt, target, original[0], form_of(prompt)) for prompt in prompts]
+        probes = [
+            Probe("paraphrase", prompt, target, original[0], form_of(prompt)) for prompt in prompts
+        ]
         hop = theme.hop.format(s=row.subject, clue=row.clue)
         probes.append(Probe("portability", hop, follows, instead[0], form_of(hop)))
         prompt, answer, wrong = row.stays
@@ -80,7 +90,9 @@ def against_knowledge(theme: Known) -> list[Case]:
         others = [other for other in theme.similar if other[1].split("/")[0] != target[0]]
         for k in range(SIMILAR):
             subject, answer = others[(SIMILAR * i + k) % len(others)]
-            probes.append(Probe("neighborhood", theme.prompt.format(s=subject), accepted(answer), target[0]))
+            probes.append(
+                Probe("neighborhood", theme.prompt.format(s=subject), accepted(answer), target[0])
+            )
         fact = Fact(
             f"conflicts-known-{theme.name}-{i + 1}",
             theme.prompt.format(s=row.subject),
@@ -97,18 +109,25 @@ def against_knowledge(theme: Known) -> list[Case]:
 def reverse(theme: Reverse, number: int, names: Names) -> list[Case]:
     """The two holders of one {p}: first ``old``, then ``new``."""
     group = f"conflicts-reverse-{theme.name.replace(' ', '-')}-{number}"
-    p, old, new, other = (names.make(pattern) for pattern in (theme.single, theme.holder, theme.holder, theme.single))
+    p, old, new, other = (
+        names.make(pattern) for pattern in (theme.single, theme.holder, theme.holder, theme.single)
+    )
     relation = f"reverse:{theme.name}"
     earlier = Fact(f"{group}-1", theme.earlier.format(h=old), p, old, relation=relation)
     later = Fact(f"{group}-2", theme.later.format(p=p), new, p, old, relation=relation)
     back = theme.back.format(h=new)
     probes = [
         Probe("paraphrase", theme.paraphrase.format(p=p), (new,), old),
-        Probe("portability", theme.question.format(p=p), (new,), old, "question", needs=(earlier.id,)),
+        Probe(
+            "portability", theme.question.format(p=p), (new,), old, "question", needs=(earlier.id,)
+        ),
         Probe("portability", back, (p,), other, "question"),
         *real(theme.stays, number),
     ]
-    return [Case.build(earlier, real(theme.stays, number + 1), group), Case.build(later, probes, group)]
+    return [
+        Case.build(earlier, real(theme.stays, number + 1), group),
+        Case.build(later, probes, group),
+    ]
 
 
 def update(theme: Update, number: int, subject: str, old: str, new: str) -> list[Case]:
@@ -116,15 +135,41 @@ def update(theme: Update, number: int, subject: str, old: str, new: str) -> list
     group = f"conflicts-update-{theme.name.replace(' ', '-')}-{number}"
     relation = f"update:{theme.name}"
     was, now = accepted(old), accepted(new)
-    earlier = Fact(f"{group}-1", theme.earlier.format(s=subject), was[0], subject, None, was[1:], relation=relation)
-    later = Fact(f"{group}-2", theme.later.format(s=subject), now[0], subject, was[0], now[1:], relation=relation)
+    earlier = Fact(
+        f"{group}-1",
+        theme.earlier.format(s=subject),
+        was[0],
+        subject,
+        None,
+        was[1:],
+        relation=relation,
+    )
+    later = Fact(
+        f"{group}-2",
+        theme.later.format(s=subject),
+        now[0],
+        subject,
+        was[0],
+        now[1:],
+        relation=relation,
+    )
     probes = [
         Probe("paraphrase", theme.paraphrase.format(s=subject), now, was[0]),
         Probe("portability", earlier.prompt, now, was[0], needs=(earlier.id,)),
-        Probe("portability", theme.question.format(s=subject), now, was[0], "question", needs=(earlier.id,)),
+        Probe(
+            "portability",
+            theme.question.format(s=subject),
+            now,
+            was[0],
+            "question",
+            needs=(earlier.id,),
+        ),
         *real(theme.stays, number),
     ]
-    return [Case.build(earlier, real(theme.stays, number + 1), group), Case.build(later, probes, group)]
+    return [
+        Case.build(earlier, real(theme.stays, number + 1), group),
+        Case.build(later, probes, group),
+    ]
 
 
 def real(rows: tuple[tuple[str, str, str], ...], turn: int) -> list[Probe]:

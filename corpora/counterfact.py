@@ -38,8 +38,13 @@ class CounterFact(Published):
 
 
 def _from_rome(fact_id: str, record: Mapping[str, Any]) -> Case:
-    template, subject = (text_at(record, "requested_rewrite", field) for field in ("prompt", "subject"))
-    target, original = (text_at(record, "requested_rewrite", field, "str") for field in ("target_new", "target_true"))
+    template, subject = (
+        text_at(record, "requested_rewrite", field) for field in ("prompt", "subject")
+    )
+    target, original = (
+        text_at(record, "requested_rewrite", field, "str")
+        for field in ("target_new", "target_true")
+    )
     if "{}" not in template:
         raise DataError(f"Its prompt {template!r} has no {{}} where the subject belongs.")
     fact = Fact(
@@ -51,7 +56,10 @@ def _from_rome(fact_id: str, record: Mapping[str, Any]) -> Case:
         relation=record["requested_rewrite"].get("relation_id"),
     )
     probes = []
-    for axis, answer, distractor in (("paraphrase", target, original), ("neighborhood", original, target)):
+    for axis, answer, distractor in (
+        ("paraphrase", target, original),
+        ("neighborhood", original, target),
+    ):
         field = f"{axis}_prompts"
         prompts = texts_in(record[field], field) if record.get(field) else []
         probes += [Probe(axis, prompt, (answer,), distractor) for prompt in prompts]
@@ -61,9 +69,13 @@ def _from_rome(fact_id: str, record: Mapping[str, Any]) -> Case:
 def _openings(record: Mapping[str, Any], target: str) -> list[Probe]:
     """A fluency probe for each generation prompt; the ten of a record are three or four, repeated."""
     prompts, texts = (
-        texts_in(record[field], field) if record.get(field) else [] for field in ("generation_prompts", "attribute_snippets")
+        texts_in(record[field], field) if record.get(field) else []
+        for field in ("generation_prompts", "attribute_snippets")
     )
-    return [Probe("fluency", prompt, (target,), references=tuple(texts)) for prompt in dict.fromkeys(prompts)]
+    return [
+        Probe("fluency", prompt, (target,), references=tuple(texts))
+        for prompt in dict.fromkeys(prompts)
+    ]
 
 
 def _from_easyedit(fact_id: str, record: Mapping[str, Any]) -> Case:
@@ -78,7 +90,9 @@ def _from_easyedit(fact_id: str, record: Mapping[str, Any]) -> Case:
     )
     probes = []
     if "rephrase_prompt" in record:
-        probes.append(Probe("paraphrase", text_at(record, "rephrase_prompt"), (fact.target,), original))
+        probes.append(
+            Probe("paraphrase", text_at(record, "rephrase_prompt"), (fact.target,), original)
+        )
     answer = text_at(record, "locality_ground_truth")
     probes.append(Probe("neighborhood", text_at(record, "locality_prompt"), (answer,), fact.target))
     return Case.build(fact, probes)

@@ -21,7 +21,9 @@ class Demo(Corpus):
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is not None:
-            raise DataError(f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). Leave it out.")
+            raise DataError(
+                f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). Leave it out."
+            )
         text = (files("editbench.corpora") / "data" / self.file).read_text(encoding="utf-8")
         return [Case.from_dict(json.loads(line)) for line in text.splitlines()]
 
@@ -37,7 +39,9 @@ class DemoCounterFact(Demo):
 class DemoZsre(Demo):
     """Counterfactual questions with rephrasings; the neighborhood probes are questions on other relations."""
 
-    summary = "counterfactual questions with rephrasings and unrelated questions, shipped with editbench"
+    summary = (
+        "counterfactual questions with rephrasings and unrelated questions, shipped with editbench"
+    )
     form = "question"
     name = "demo-zsre"
     file = "demo_zsre.jsonl"

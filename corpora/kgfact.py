@@ -113,7 +113,11 @@ def names() -> dict[tuple[str, str], list[str]]:
         words = [rng.choice(choices.split("|")) for choices in pattern.split()]
         return " ".join(word.replace("*", stems.pop()) if "*" in word else word for word in words)
 
-    return {(w, d): [name(NAMES[d]) for _ in range(MAX_ENTITIES)] for w in (TEST, DEV, CONTEXT) for d in DOMAINS}
+    return {
+        (w, d): [name(NAMES[d]) for _ in range(MAX_ENTITIES)]
+        for w in (TEST, DEV, CONTEXT)
+        for d in DOMAINS
+    }
 
 
 @cache
@@ -125,7 +129,11 @@ def links(world: str, domains: int, entities: int) -> tuple[Link, ...]:
     """
     rng = random.Random(digest(["links", world, domains, entities]))
     facts_of: dict[str, list[Link]] = {}
-    free = {relation: names()[world, pair[1]][:entities] for pair, kinds in relations().items() for relation in kinds}
+    free = {
+        relation: names()[world, pair[1]][:entities]
+        for pair, kinds in relations().items()
+        for relation in kinds
+    }
     for place, source in enumerate(DOMAINS[:domains]):
         for subject in rng.sample(names()[world, source][:entities], entities):
             facts_of[subject] = []
@@ -155,11 +163,23 @@ def _cases(world: str, domains: int, entities: int) -> list[Case]:
     cases = []
     for number, link in enumerate(facts):
         rng = random.Random(digest([ids[link], domains, entities]))
-        probes = [_probe("paraphrase", text.format(s=link.subject), link, pool, rng) for text in link.relation.rewordings]
+        probes = [
+            _probe("paraphrase", text.format(s=link.subject), link, pool, rng)
+            for text in link.relation.rewordings
+        ]
         relative = link.relation.relative.format(s=link.subject)
         onward = [second for second in facts if second.subject == link.object]
         for second in rng.sample(onward, min(MAX_CHAINS, len(onward))):
-            probes.append(_probe("portability", second.relation.question.format(s=relative), second, pool, rng, ids[second]))
+            probes.append(
+                _probe(
+                    "portability",
+                    second.relation.question.format(s=relative),
+                    second,
+                    pool,
+                    rng,
+                    ids[second],
+                )
+            )
         if number % 2 == 0:
             probes += islice(real, 1)
         if number % 4 == 0:
@@ -177,7 +197,14 @@ def _cases(world: str, domains: int, entities: int) -> list[Case]:
     return cases
 
 
-def _probe(axis: str, prompt: str, answer: Link, pool: dict[str, list[str]], rng: random.Random, *needs: str) -> Probe:
+def _probe(
+    axis: str,
+    prompt: str,
+    answer: Link,
+    pool: dict[str, list[str]],
+    rng: random.Random,
+    *needs: str,
+) -> Probe:
     """A question that the object of ``answer`` answers; the distractor is another of its domain in ``pool``."""
     wrong = rng.choice([name for name in pool[answer.relation.target] if name != answer.object])
     return Probe(axis, prompt, (answer.object,), wrong, "question", needs)
@@ -201,10 +228,18 @@ def _in_context(world: str) -> Iterator[Probe]:
     for gold in _half(facts, world):
         rng = random.Random(digest(["context", gold.subject, gold.relation.key]))
         others = [link for link in rng.sample(facts, len(facts)) if link != gold]
-        others.sort(key=lambda link, gold=gold: link.relation != gold.relation and link.subject != gold.subject)
+        others.sort(
+            key=lambda link, gold=gold: (
+                link.relation != gold.relation and link.subject != gold.subject
+            )
+        )
         shown = rng.sample([gold, *others[: STATEMENTS - 1]], STATEMENTS)
-        background = "\n".join(["Background information:", *(f"- {link.statement}" for link in shown)])
+        background = "\n".join(
+            ["Background information:", *(f"- {link.statement}" for link in shown)]
+        )
         pool = {domain: names()[CONTEXT, domain] for domain in DOMAINS}
-        if near := [link.object for link in shown if link.relation == gold.relation and link != gold]:
+        if near := [
+            link.object for link in shown if link.relation == gold.relation and link != gold
+        ]:
             pool[gold.relation.target] = near
         yield _probe("in_context", f"{background}\n\n{gold.question}", gold, pool, rng)

@@ -60,7 +60,9 @@ class KGFunc(Corpus):
 
 
 def _count(text: str, least: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= MAX_EXAMPLES):
+    if not (
+        text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= MAX_EXAMPLES
+    ):
         raise DataError(
             f"Corpus {KGFunc.name!r} is computed, so --data is its number of test examples: a whole number from {least} "
             f"to {MAX_EXAMPLES}, not {text!r}. Give one, or leave --data out for {TEST[2]}."
@@ -115,14 +117,28 @@ def _probes(group: str, functions: str, held_out: set[int]) -> Iterator[tuple[in
         prompt = _worked_prompt("".join(sorted({outer, inner})), expression)
         yield i, _probe("portability", prompt, evaluate(outer, middle), CHAIN_ROOM)
     for i, name in enumerate(EASY):
-        number = _new(lambda: int("".join(rng.choices("123456789", k=rng.choice((4, 5))))), held_out)
-        question = f"What is the output of {name}({number})? Give no steps, write only: The answer is N."
-        yield i, _probe("in_context", f"{_examples(name)}\n\n{question}", evaluate(name, number), DIRECT_ROOM)
+        number = _new(
+            lambda: int("".join(rng.choices("123456789", k=rng.choice((4, 5))))), held_out
+        )
+        question = (
+            f"What is the output of {name}({number})? Give no steps, write only: The answer is N."
+        )
+        yield (
+            i,
+            _probe(
+                "in_context",
+                f"{_examples(name)}\n\n{question}",
+                evaluate(name, number),
+                DIRECT_ROOM,
+            ),
+        )
 
 
 def _probe(axis: str, prompt: str, value: int, room: int) -> Probe:
     """The distractor is the number next to ``value``, from the side that its parity gives."""
-    return Probe(axis, prompt, _answers(value), f"The answer is {value ^ 1}", "question", max_new_tokens=room)
+    return Probe(
+        axis, prompt, _answers(value), f"The answer is {value ^ 1}", "question", max_new_tokens=room
+    )
 
 
 def _answers(value: int) -> tuple[str, ...]:
@@ -137,7 +153,9 @@ def _worked_prompt(names: str, expression: str) -> str:
 @cache
 def _examples(names: str) -> str:
     """The instruction and the shots of each function."""
-    parts = ["A function turns a whole number into another one by a fixed rule. Infer the rule from the examples and apply it."]
+    parts = [
+        "A function turns a whole number into another one by a fixed rule. Infer the rule from the examples and apply it."
+    ]
     for name in names:
         shots = "\n".join(f"Input: {number}\nOutput: {evaluate(name, number)}" for number in SHOTS)
         parts.append(f"Examples of {name}:\n{shots}")

@@ -46,14 +46,22 @@ def _number(d: Sequence[int]) -> int:
 def _a(d: list[int]) -> tuple[int, list[str]]:
     """Sum of the digits times the largest."""
     value = sum(d) * max(d)
-    return value, [f"Sum: {_joined(d, sum(d))}.", f"Largest: {max(d)}.", f"Product: {sum(d)} * {max(d)} = {value}."]
+    return value, [
+        f"Sum: {_joined(d, sum(d))}.",
+        f"Largest: {max(d)}.",
+        f"Product: {sum(d)} * {max(d)} = {value}.",
+    ]
 
 
 def _b(d: list[int]) -> tuple[int, list[str]]:
     """Sum of the squared distances from the smallest digit."""
     distances = [x - min(d) for x in d]
     squares = [x * x for x in distances]
-    lines = [f"Smallest: {min(d)}.", f"Distances from it: {_row(distances)}.", f"Squares: {_joined(squares, sum(squares))}."]
+    lines = [
+        f"Smallest: {min(d)}.",
+        f"Distances from it: {_row(distances)}.",
+        f"Squares: {_joined(squares, sum(squares))}.",
+    ]
     return sum(squares), lines
 
 
@@ -62,7 +70,10 @@ def _c(d: list[int]) -> tuple[int, list[str]]:
     first, *rest = [x * x for x in d]
     total = first + sum(-x if i % 2 == 0 else x for i, x in enumerate(rest))
     signed = str(first) + "".join(f" {'+-'[i % 2 == 0]} {x}" for i, x in enumerate(rest))
-    return abs(total), [f"Squares, signs in turn: {signed}{f' = {total}' if rest else ''}.", f"Absolute value: {abs(total)}."]
+    return abs(total), [
+        f"Squares, signs in turn: {signed}{f' = {total}' if rest else ''}.",
+        f"Absolute value: {abs(total)}.",
+    ]
 
 
 def _d(d: list[int]) -> tuple[int, list[str]]:

@@ -38,18 +38,28 @@ class KnowEdit(Published):
                 "It has not the fields of KnowEdit's wiki_recent, wiki_counterfact and ZsRE (subject, prompt, target_new, "
                 f"portability, locality), but {', '.join(map(str, record)) or 'none'}."
             )
-        prompt, target, subject = (text_at(record, field) for field in ("prompt", "target_new", "subject"))
-        original = texts_in(record["ground_truth"], "ground_truth")[0] if "ground_truth" in record else None
+        prompt, target, subject = (
+            text_at(record, field) for field in ("prompt", "target_new", "subject")
+        )
+        original = (
+            texts_in(record["ground_truth"], "ground_truth")[0]
+            if "ground_truth" in record
+            else None
+        )
         told_apart((target,), original)
         fact = Fact(f"{self.name}-{index}", prompt, target, subject, original, form=form_of(prompt))
         probes = knowedit_probes(self, index, record, fact)
         if "rephrase_prompt" in record:
             asked = text_at(record, "rephrase_prompt")
-            probes.insert(0, Probe("paraphrase", asked, fact.answers, fact.original, form_of(asked)))
+            probes.insert(
+                0, Probe("paraphrase", asked, fact.answers, fact.original, form_of(asked))
+            )
         return Case.build(fact, probes)
 
 
-def knowedit_probes(corpus: Published, index: int, record: Mapping[str, Any], fact: Fact) -> list[Probe]:
+def knowedit_probes(
+    corpus: Published, index: int, record: Mapping[str, Any], fact: Fact
+) -> list[Probe]:
     """The probes in the fields of ``GROUPS``, each an object of lists by kind; ``corpus`` notes those that are left out.
 
     Raises:
@@ -58,12 +68,16 @@ def knowedit_probes(corpus: Published, index: int, record: Mapping[str, Any], fa
     probes = []
     for field, axis in GROUPS.items():
         kinds = record.get(field) or {}
-        if not isinstance(kinds, Mapping) or not all(isinstance(items, list) for items in kinds.values()):
+        if not isinstance(kinds, Mapping) or not all(
+            isinstance(items, list) for items in kinds.values()
+        ):
             raise DataError(f"Field {field!r} must be an object of lists.")
         for kind, items in kinds.items():
             # The old answer is what an alias of the subject got before.
             distractor = fact.original if kind == "Subject_Aliasing" else None
-            probes += corpus.read_probes(f"record {index}: {field} {kind}", items, partial(_probe, axis, kind, distractor))
+            probes += corpus.read_probes(
+                f"record {index}: {field} {kind}", items, partial(_probe, axis, kind, distractor)
+            )
     return probes
 
 
@@ -75,7 +89,11 @@ def _probe(axis: str, kind: str, distractor: str | None, item: Any) -> Probe:
 
 def _answers(value: Any) -> tuple[str, ...]:
     """All answers in ``ground_truth``: one text, or a list of texts or of lists that hold one answer and its aliases each."""
-    groups = [group for group in (value if isinstance(value, list) else [value]) if group]  # Wikidata lists nameless answers
+    groups = [
+        group for group in (value if isinstance(value, list) else [value]) if group
+    ]  # Wikidata lists nameless answers
     if not groups:
         raise DataError("Field 'ground_truth' is empty.")
-    return tuple(answer for group in groups for answer in matchable(texts_in(group, "ground_truth")))
+    return tuple(
+        answer for group in groups for answer in matchable(texts_in(group, "ground_truth"))
+    )

@@ -37,7 +37,9 @@ class Local(Corpus):
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is None:
-            raise DataError("Corpus 'local' reads a file of yours. Give it with --data PATH (.jsonl, .json, .csv or .tsv).")
+            raise DataError(
+                "Corpus 'local' reads a file of yours. Give it with --data PATH (.jsonl, .json, .csv or .tsv)."
+            )
         return read_facts(data)
 
 
@@ -87,7 +89,9 @@ def _others(bad: list[tuple[Row, DataError]]) -> str:
 
 def _read_case(row: Row, default_id: str) -> Case:
     if not isinstance(row.values, dict):
-        raise DataError(f"a fact is an object with 'prompt' and 'target', not {_shown(row.values)}.")
+        raise DataError(
+            f"a fact is an object with 'prompt' and 'target', not {_shown(row.values)}."
+        )
     _check_names(row.values, FIELDS, "field", needed=("prompt", "target"))
     values = {name: value for name, value in row.values.items() if value not in ("", None)}
     given = {name: values[name] for name in FACT_FIELDS if name in values}
@@ -101,8 +105,16 @@ def _read_case(row: Row, default_id: str) -> Case:
     return Case.build(
         fact,
         [
-            *(Probe("paraphrase", p, fact.answers, fact.original, values.get("form") or form_of(p)) for p in paraphrases),
-            *(_neighbor(item, fact, values.get("form")) for item in _objects(values, "neighborhoods")),
+            *(
+                Probe(
+                    "paraphrase", p, fact.answers, fact.original, values.get("form") or form_of(p)
+                )
+                for p in paraphrases
+            ),
+            *(
+                _neighbor(item, fact, values.get("form"))
+                for item in _objects(values, "neighborhoods")
+            ),
             *(_probe(item) for item in _objects(values, "probes")),
         ],
     )
@@ -130,13 +142,19 @@ def _probe(item: Mapping[str, Any]) -> Probe:
     )
 
 
-def _check_names(found: Mapping[str, Any], known: Iterable[str], what: str, needed: Iterable[str] = ()) -> None:
+def _check_names(
+    found: Mapping[str, Any], known: Iterable[str], what: str, needed: Iterable[str] = ()
+) -> None:
     for name in needed:
         if name not in found:
-            raise DataError(f"{what} {name!r} is missing; found: {', '.join(map(str, found))}.{_nearest(name, found)}")
+            raise DataError(
+                f"{what} {name!r} is missing; found: {', '.join(map(str, found))}.{_nearest(name, found)}"
+            )
     for name in found:
         if name not in known:
-            raise DataError(f"unknown {what} {name!r}.{_nearest(name, known)} Known: {', '.join(known)}.")
+            raise DataError(
+                f"unknown {what} {name!r}.{_nearest(name, known)} Known: {', '.join(known)}."
+            )
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
@@ -147,7 +165,9 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     if not isinstance(values[name], str):
-        raise DataError(f"field {name!r} must be text, not {_shown(values[name])}. Put it in double quotes.")
+        raise DataError(
+            f"field {name!r} must be text, not {_shown(values[name])}. Put it in double quotes."
+        )
     return values[name]
 
 
@@ -156,7 +176,9 @@ def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = values.get(name) or []
     if isinstance(value, str):
         value = [part for part in value.split("|") if part.strip()]
-    if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
+    if not isinstance(value, list) or not all(
+        isinstance(text, str) and text.strip() for text in value
+    ):
         raise DataError(f"field {name!r} must be a list of texts, not {_shown(value)}.")
     return tuple(value)
 

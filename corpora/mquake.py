@@ -45,10 +45,16 @@ class MQuAKE(Published):
 
     def read_cases(self, index: int, record: Mapping[str, Any]) -> list[Case]:
         if not set(FIELDS) <= set(record):
-            raise DataError(f"It has not MQuAKE's fields ({', '.join(FIELDS)}), but {', '.join(map(str, record)) or 'none'}.")
+            raise DataError(
+                f"It has not MQuAKE's fields ({', '.join(FIELDS)}), but {', '.join(map(str, record)) or 'none'}."
+            )
         name = f"{self.name}-{record.get('case_id', index)}"
-        hops = {hop.cloze: hop for hop in _each(record, "new_single_hops", lambda _, hop: _hop(hop))}
-        edits = _each(record, "requested_rewrite", lambda number, edit: _fact(f"{name}-{number}", edit, hops))
+        hops = {
+            hop.cloze: hop for hop in _each(record, "new_single_hops", lambda _, hop: _hop(hop))
+        }
+        edits = _each(
+            record, "requested_rewrite", lambda number, edit: _fact(f"{name}-{number}", edit, hops)
+        )
         facts = {edit.prompt: edit for edit in edits}
         unedited = [hop for hop in hops.values() if hop.cloze not in facts]
         if len(facts) < len(edits):
@@ -56,16 +62,25 @@ class MQuAKE(Published):
         self._check(name, facts, unedited)
         known = {prompt: self._edits[prompt] for prompt in facts if prompt in self._edits}
         group = next((case.group for case in known.values()), name)
-        ids = [known[prompt].fact.id if prompt in known else fact.id for prompt, fact in facts.items()]
+        ids = [
+            known[prompt].fact.id if prompt in known else fact.id for prompt, fact in facts.items()
+        ]
         cases: list[Case] = []
         for prompt, fact in facts.items():
             if prompt in known:
                 continue
-            probes = [Probe("paraphrase", hops[prompt].question, fact.answers, fact.original, "question")]
+            probes = [
+                Probe("paraphrase", hops[prompt].question, fact.answers, fact.original, "question")
+            ]
             if not cases:
-                probes += [Probe("neighborhood", hop.question, hop.answers, form="question") for hop in unedited]
+                probes += [
+                    Probe("neighborhood", hop.question, hop.answers, form="question")
+                    for hop in unedited
+                ]
                 kind = f"{len(hops)} hops, {len(facts)} edited"
-                probes += _questions(record, tuple(fact_id for fact_id in ids if fact_id != fact.id), kind)
+                probes += _questions(
+                    record, tuple(fact_id for fact_id in ids if fact_id != fact.id), kind
+                )
             cases.append(Case.build(fact, probes, group))
         self._names.add(name)
         self._edits.update({case.fact.prompt: case for case in cases})
@@ -88,10 +103,14 @@ class MQuAKE(Published):
                     f"It edits {fact.prompt!r} to {fact.target!r}, but {earlier.fact.id!r} to {earlier.fact.target!r}."
                 )
             if fact.prompt in self._hops:
-                raise DataError(f"It edits {fact.prompt!r}, an unedited hop of {self._hops[fact.prompt]!r}.")
+                raise DataError(
+                    f"It edits {fact.prompt!r}, an unedited hop of {self._hops[fact.prompt]!r}."
+                )
         for hop in unedited:
             if hop.cloze in self._edits:
-                raise DataError(f"Its unedited hop {hop.cloze!r} is edited by {self._edits[hop.cloze].fact.id!r}.")
+                raise DataError(
+                    f"Its unedited hop {hop.cloze!r} is edited by {self._edits[hop.cloze].fact.id!r}."
+                )
         known = [self._edits[prompt] for prompt in facts if prompt in self._edits]
         if len(known) == len(facts):
             raise DataError(f"It edits nothing new: {', '.join(case.fact.id for case in known)}.")
@@ -107,10 +126,16 @@ class _Hop:
     answers: tuple[str, ...]
 
 
-def _each(record: Mapping[str, Any], field: str, read: Callable[[int, Mapping[str, Any]], Any]) -> list[Any]:
+def _each(
+    record: Mapping[str, Any], field: str, read: Callable[[int, Mapping[str, Any]], Any]
+) -> list[Any]:
     """What ``read`` makes of each object of the list ``record[field]``, given its number from 1."""
     items = record[field]
-    if not isinstance(items, list) or not items or not all(isinstance(item, Mapping) for item in items):
+    if (
+        not isinstance(items, list)
+        or not items
+        or not all(isinstance(item, Mapping) for item in items)
+    ):
         raise DataError(f"Field {field!r} must be a list of objects.")
     found = []
     for number, item in enumerate(items, start=1):
@@ -154,7 +179,10 @@ def _questions(record: Mapping[str, Any], needs: tuple[str, ...], kind: str) -> 
     old = text_at(record, "answer")
     answers = told_apart(_answers(record, "new_answer"), old)
     questions = texts_in(record["questions"], "questions")
-    return [Probe("portability", question, answers, old, "question", needs, kind=kind) for question in questions]
+    return [
+        Probe("portability", question, answers, old, "question", needs, kind=kind)
+        for question in questions
+    ]
 
 
 def _answers(record: Mapping[str, Any], field: str) -> tuple[str, ...]:

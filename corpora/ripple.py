@@ -68,7 +68,9 @@ class Ripple(Published):
     def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
         if not isinstance(record.get("edit"), Mapping) or not CRITERIA.keys() & record.keys():
             found = ", ".join(map(str, record)) or "none"
-            raise DataError(f"It has not RippleEdits' fields (edit, and criteria such as Compositionality_I), but {found}.")
+            raise DataError(
+                f"It has not RippleEdits' fields (edit, and criteria such as Compositionality_I), but {found}."
+            )
         fact = _fact(f"{self.name}-{index}", record)
         probes = []
         for criterion, axis in CRITERIA.items():
@@ -84,7 +86,9 @@ class Ripple(Published):
 def _fact(fact_id: str, record: Mapping[str, Any]) -> Fact:
     edit = record["edit"]
     subject, prompt, target = _parse(edit)
-    before = edit.get("previous_fact") or edit.get("original_fact")  # the authors' code and README use either name
+    before = edit.get("previous_fact") or edit.get(
+        "original_fact"
+    )  # the authors' code and README use either name
     original = _parse(before)[2] if before else None
     aliases = told_apart((target, *_aliases(record, edit.get("target_id"), target)), original)[1:]
     return Fact(fact_id, prompt, target, subject, original, aliases, relation=edit["relation"])
@@ -106,7 +110,11 @@ def _parse(edit: Mapping[str, Any]) -> tuple[str, str, str]:
 def _aliases(record: Mapping[str, Any], target_id: Any, target: str) -> tuple[str, ...]:
     """Other names of the target, from a query that it answers."""
     for query in _queries(record, "Subject_Aliasing"):
-        if query.get("target_ids") == [target_id] and (found := _answers(query)) and found[0] == target:
+        if (
+            query.get("target_ids") == [target_id]
+            and (found := _answers(query))
+            and found[0] == target
+        ):
             return found[1:]
     return ()
 
@@ -115,18 +123,24 @@ def _queries(record: Mapping[str, Any], criterion: str) -> list[Mapping[str, Any
     try:
         queries = [query for test in record.get(criterion) or () for query in test["test_queries"]]
     except (TypeError, KeyError) as error:
-        raise DataError(f"Field {criterion!r} must be a list of objects with test_queries.") from error
+        raise DataError(
+            f"Field {criterion!r} must be a list of objects with test_queries."
+        ) from error
     if not all(isinstance(query, Mapping) for query in queries):
         raise DataError(f"Field {criterion!r} has a test query that is no object.")
     return queries
 
 
-def _probe(axis: str, criterion: str, distractor: str | None, queries: list[Mapping[str, Any]]) -> Probe:
+def _probe(
+    axis: str, criterion: str, distractor: str | None, queries: list[Mapping[str, Any]]
+) -> Probe:
     prompt = text_at(queries[0], "prompt")
     answers = tuple(dict.fromkeys(answer for query in queries for answer in _answers(query)))
     if not answers:
         raise DataError(f"{prompt!r} has no answer.")
-    return Probe(axis, prompt, told_apart(answers, distractor), distractor, form_of(prompt), kind=criterion)
+    return Probe(
+        axis, prompt, told_apart(answers, distractor), distractor, form_of(prompt), kind=criterion
+    )
 
 
 def _answers(query: Mapping[str, Any]) -> tuple[str, ...]:
@@ -135,7 +149,11 @@ def _answers(query: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
         raise DataError("Field 'answers' must be a list of objects.")
     named = [answer for answer in answers if answer.get("value")]
-    return tuple(name for answer in named for name in matchable([text_at(answer, "value"), *_texts(answer, "aliases")]))
+    return tuple(
+        name
+        for answer in named
+        for name in matchable([text_at(answer, "value"), *_texts(answer, "aliases")])
+    )
 
 
 def _texts(answer: Mapping[str, Any], field: str) -> list[str]:

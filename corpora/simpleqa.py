@@ -32,7 +32,9 @@ class SimpleQA(Published):
 
     def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
         if not {"problem", "answer"} <= set(record):
-            raise DataError(f"It has not SimpleQA's fields (problem, answer), but {', '.join(map(str, record)) or 'none'}.")
+            raise DataError(
+                f"It has not SimpleQA's fields (problem, answer), but {', '.join(map(str, record)) or 'none'}."
+            )
         answer = text_at(record, "answer")
         fact = Fact(
             f"{self.name}-{index}",
@@ -43,7 +45,9 @@ class SimpleQA(Published):
             form="question",
         )
         # half a token a character, where that is more than a question's answer gets anyway
-        return Case.build(fact, max_new_tokens=len(answer) // 2 if len(answer) // 2 > ROOM_TOKENS else None)
+        return Case.build(
+            fact, max_new_tokens=len(answer) // 2 if len(answer) // 2 > ROOM_TOKENS else None
+        )
 
 
 def _aliases(answer: str) -> tuple[str, ...]:

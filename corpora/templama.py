@@ -12,7 +12,9 @@ from editbench.corpora._read import text_at, told_apart
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe
 
-QUERY = re.compile(r"((.+) (?:attended|holds the position of|is a member of the|is owned by|plays for|works for)) _X_\.")
+QUERY = re.compile(
+    r"((.+) (?:attended|holds the position of|is a member of the|is owned by|plays for|works for)) _X_\."
+)
 """The six of TempLAMA's nine relations that have the answer at their end."""
 
 
@@ -37,13 +39,20 @@ class TempLAMA(Published):
         query = text_at(entries[0], "query")
         found = QUERY.fullmatch(query)
         if not found or any(text_at(entry, "query") != query for entry in entries):
-            raise DataError(f"Its queries are not one query with the answer at its end, as in {query!r}.")
+            raise DataError(
+                f"Its queries are not one query with the answer at its end, as in {query!r}."
+            )
         prompt, subject = found.groups()
         facts = [_fact(entry, prompt, subject) for entry in entries]
         group = facts[0].id.rpartition("_")[0].rpartition("_")[0]
         cases = [Case.build(fact, group=group) for fact in facts]
-        if len(facts) > 1 and text_at(entries[-1], "most_recent_answer", "name") == facts[-1].target:
-            now = self.read_probes(f"record {index}: portability now", [facts], partial(_now, prompt))
+        if (
+            len(facts) > 1
+            and text_at(entries[-1], "most_recent_answer", "name") == facts[-1].target
+        ):
+            now = self.read_probes(
+                f"record {index}: portability now", [facts], partial(_now, prompt)
+            )
             cases[-1] = Case.build(facts[-1], now, group)
         return cases
 
@@ -51,7 +60,14 @@ class TempLAMA(Published):
 def _now(prompt: str, facts: list[Fact]) -> Probe:
     *earlier, last = facts
     answers = told_apart(last.answers, earlier[-1].target)
-    return Probe("portability", prompt, answers, earlier[-1].target, needs=tuple(fact.id for fact in earlier), kind="now")
+    return Probe(
+        "portability",
+        prompt,
+        answers,
+        earlier[-1].target,
+        needs=tuple(fact.id for fact in earlier),
+        kind="now",
+    )
 
 
 def _fact(entry: Mapping[str, Any], prompt: str, subject: str) -> Fact:
@@ -61,4 +77,12 @@ def _fact(entry: Mapping[str, Any], prompt: str, subject: str) -> Fact:
     target, *aliases = (text_at(answer, "name") for answer in answers)
     fact_id = f"templama-{text_at(entry, 'id')}"
     year = text_at(entry, "date")
-    return Fact(fact_id, f"In {year}, {prompt}", target, subject, None, tuple(aliases), relation=text_at(entry, "relation"))
+    return Fact(
+        fact_id,
+        f"In {year}, {prompt}",
+        target,
+        subject,
+        None,
+        tuple(aliases),
+        relation=text_at(entry, "relation"),
+    )

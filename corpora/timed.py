@@ -37,9 +37,15 @@ class Timed(Invented):
         rng = random.Random(SEED)
         names = places(rng)
         sources = {"person": people(rng), "place": names}
-        groups = [thing(kind, number, next(names), sources, rng) for kind in KINDS for number in range(1, THINGS + 1)]
+        groups = [
+            thing(kind, number, next(names), sources, rng)
+            for kind in KINDS
+            for number in range(1, THINGS + 1)
+        ]
         plain = [case for group in groups for case in group]
-        return [Case(case.fact, (*case.probes, *real(i)), case.group) for i, case in enumerate(plain)]
+        return [
+            Case(case.fact, (*case.probes, *real(i)), case.group) for i, case in enumerate(plain)
+        ]
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,18 @@ class Period:
 
     def inside(self) -> range:
         """Its years other than the first and the last; of an open period the third alone."""
-        return range(self.start + 1, self.end) if self.end else range(self.start + 2, self.start + 3)
+        return (
+            range(self.start + 1, self.end) if self.end else range(self.start + 2, self.start + 3)
+        )
 
     def say(self, template: str, subject: str) -> str:
         words = re.sub(r"\[(.*?)\|(.*?)\]", lambda m: m[1] if self.end else m[2], template)
         return words.format(s=subject, a=self.start, b=self.end)
 
 
-def thing(kind: Kind, number: int, name: str, sources: dict[str, Iterator[str]], rng: random.Random) -> list[Case]:
+def thing(
+    kind: Kind, number: int, name: str, sources: dict[str, Iterator[str]], rng: random.Random
+) -> list[Case]:
     """The cases of one thing, a case for each period."""
     count = 2 + number % 2
     if kind.values in sources:
@@ -100,7 +110,9 @@ def thing(kind: Kind, number: int, name: str, sources: dict[str, Iterator[str]],
     return cases
 
 
-def dated(kind: Kind, subject: str, periods: list[Period], ids: list[str], i: int, rng: random.Random) -> list[Probe]:
+def dated(
+    kind: Kind, subject: str, periods: list[Period], ids: list[str], i: int, rng: random.Random
+) -> list[Probe]:
     """All that is asked about period ``i``."""
     period, last = periods[i], len(periods) - 1
     answers = accepted(period.value)
@@ -117,19 +129,35 @@ def dated(kind: Kind, subject: str, periods: list[Period], ids: list[str], i: in
         asked = kind.before.format(s=subject, later=answers[0])
         earlier = accepted(periods[i - 1].value)
         wrong_before = others[0] if others else None
-        probes.append(Probe("portability", asked, earlier, wrong_before, "question", needs=(ids[i - 1],)))
+        probes.append(
+            Probe("portability", asked, earlier, wrong_before, "question", needs=(ids[i - 1],))
+        )
     if i == last:
-        probes.append(Probe("portability", kind.now.format(s=subject), answers, wrong, "question", needs=tuple(ids[:i])))
+        probes.append(
+            Probe(
+                "portability",
+                kind.now.format(s=subject),
+                answers,
+                wrong,
+                "question",
+                needs=tuple(ids[:i]),
+            )
+        )
     return probes
 
 
 def real(turn: int) -> list[Probe]:
     """Two real dated facts, taken in turn."""
     rows = [REAL[(2 * turn + k) % len(REAL)] for k in range(2)]
-    return [Probe("neighborhood", prompt, accepted(answer), wrong, "question") for prompt, answer, wrong in rows]
+    return [
+        Probe("neighborhood", prompt, accepted(answer), wrong, "question")
+        for prompt, answer, wrong in rows
+    ]
 
 
-CITIES = "Ghent; Turin; Porto; Graz; Bergen; Tampere; Aarhus; Bilbao; Leipzig; Utrecht; Gdansk; Lausanne"
+CITIES = (
+    "Ghent; Turin; Porto; Graz; Bergen; Tampere; Aarhus; Bilbao; Leipzig; Utrecht; Gdansk; Lausanne"
+)
 
 KINDS = (
     Kind(
@@ -279,17 +307,45 @@ KINDS = (
 
 # question, answer, another answer of its kind
 REAL = (
-    ("Who was the president of the United States in 1995?", "Bill Clinton/Clinton", "Ronald Reagan"),
-    ("Who was the president of the United States in 1962?", "John F. Kennedy/Kennedy", "Lyndon B. Johnson"),
+    (
+        "Who was the president of the United States in 1995?",
+        "Bill Clinton/Clinton",
+        "Ronald Reagan",
+    ),
+    (
+        "Who was the president of the United States in 1962?",
+        "John F. Kennedy/Kennedy",
+        "Lyndon B. Johnson",
+    ),
     ("Who was the president of the United States in 1985?", "Ronald Reagan/Reagan", "Bill Clinton"),
     ("Who was the president of the United States in 2010?", "Barack Obama/Obama", "George W. Bush"),
-    ("Who was the president of the United States in 1863?", "Abraham Lincoln/Lincoln", "George Washington"),
-    ("Who was the prime minister of the United Kingdom in 1985?", "Margaret Thatcher/Thatcher", "Tony Blair"),
-    ("Who was the prime minister of the United Kingdom in 1942?", "Winston Churchill/Churchill", "Margaret Thatcher"),
-    ("Who was the prime minister of the United Kingdom in 2001?", "Tony Blair/Blair", "Winston Churchill"),
+    (
+        "Who was the president of the United States in 1863?",
+        "Abraham Lincoln/Lincoln",
+        "George Washington",
+    ),
+    (
+        "Who was the prime minister of the United Kingdom in 1985?",
+        "Margaret Thatcher/Thatcher",
+        "Tony Blair",
+    ),
+    (
+        "Who was the prime minister of the United Kingdom in 1942?",
+        "Winston Churchill/Churchill",
+        "Margaret Thatcher",
+    ),
+    (
+        "Who was the prime minister of the United Kingdom in 2001?",
+        "Tony Blair/Blair",
+        "Winston Churchill",
+    ),
     ("Who was the chancellor of Germany in 2012?", "Angela Merkel/Merkel", "Helmut Kohl"),
     ("Who was the chancellor of Germany in 1938?", "Adolf Hitler/Hitler", "Angela Merkel"),
-    ("Who was the president of France in 1962?", "Charles de Gaulle/de Gaulle", "François Mitterrand"),
+    (
+        "Who was the president of France in 1962?",
+        "Charles de Gaulle/de Gaulle",
+        "François Mitterrand",
+    ),
     ("Who was the emperor of France in 1808?", "Napoleon Bonaparte/Napoleon", "Louis XIV"),
     ("Who was the president of South Africa in 1996?", "Nelson Mandela/Mandela", "Jacob Zuma"),
     ("Who led the Soviet Union in 1988?", "Mikhail Gorbachev/Gorbachev", "Joseph Stalin"),

@@ -32,10 +32,20 @@ class Zsre(Published):
         fact_id = f"{self.name}-{record.get('case_id', index)}"
         if {"src", "alt", "answers"} <= set(record):
             fact = _fact(fact_id, record, "src", "alt", "answers")
-            return Case.build(fact, [*_paraphrases(fact, record, "rephrase"), *_mend_neighbor(record), *one_hop_probes(record)])
+            return Case.build(
+                fact,
+                [
+                    *_paraphrases(fact, record, "rephrase"),
+                    *_mend_neighbor(record),
+                    *one_hop_probes(record),
+                ],
+            )
         if {"prompt", "target_new", "ground_truth", "rephrase_prompt"} <= set(record):
             fact = _fact(fact_id, record, "prompt", "target_new", "ground_truth")
-            probes = [*_paraphrases(fact, record, "rephrase_prompt"), *knowedit_probes(self, index, record, fact)]
+            probes = [
+                *_paraphrases(fact, record, "rephrase_prompt"),
+                *knowedit_probes(self, index, record, fact),
+            ]
             return Case.build(fact, probes)
         raise DataError(
             "It has neither MEND's fields (src, alt, answers) nor KnowEdit's (prompt, target_new, ground_truth, "
@@ -48,7 +58,14 @@ def _fact(fact_id: str, record: Mapping[str, Any], prompt: str, target: str, ans
     alt = text_at(record, target)
     if alt in known:
         raise DataError(f"Its target {alt!r} is among its answers already.")
-    return Fact(fact_id, text_at(record, prompt), alt, subject=record.get("subject"), original=known[0], form="question")
+    return Fact(
+        fact_id,
+        text_at(record, prompt),
+        alt,
+        subject=record.get("subject"),
+        original=known[0],
+        form="question",
+    )
 
 
 def _paraphrases(fact: Fact, record: Mapping[str, Any], field: str) -> list[Probe]:
@@ -62,4 +79,11 @@ def _mend_neighbor(record: Mapping[str, Any]) -> list[Probe]:
         return []
     question = text_at(record, "loc").removeprefix(LOC_PREFIX)
     answers = texts_in(record.get("loc_ans"), "loc_ans")
-    return [Probe("neighborhood", question if question.endswith("?") else question + "?", tuple(answers), form="question")]
+    return [
+        Probe(
+            "neighborhood",
+            question if question.endswith("?") else question + "?",
+            tuple(answers),
+            form="question",
+        )
+    ]

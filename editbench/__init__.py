@@ -16,15 +16,15 @@ _HOME = {
     "Edit": "edit",
     "LanguageModel": "models",
     "load_model": "models",
-    "inject": "api",
+    "inject": "run.api",
 }
 
 __all__ = ["Case", "Edit", "Fact", "LanguageModel", "Probe", "__version__", "inject", "load_model"]
 
 if TYPE_CHECKING:
-    from editbench.api import inject
     from editbench.edit import Edit
     from editbench.models import LanguageModel, load_model
+    from editbench.run.api import inject
     from editbench.types import Case, Fact, Probe
 
 

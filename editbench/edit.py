@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from editbench.errors import DataError, ModelError, RecordError
-from editbench.records import write_json_atomic
+from editbench.records.store import write_json_atomic
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
 
@@ -92,7 +92,11 @@ class Edit:
         try:
             for name, change in self.changes.items():
                 weight = model.weight(name)
-                weight.copy_((weight.double() + dense(change).to(weight.device, torch.float64)).to(weight.dtype))
+                weight.copy_(
+                    (weight.double() + dense(change).to(weight.device, torch.float64)).to(
+                        weight.dtype
+                    )
+                )
         except BaseException:  # no memory, or Ctrl-C: no half an edit stays
             revert()
             raise
@@ -131,7 +135,9 @@ class Edit:
     def norms(self, model: LanguageModel) -> dict[str, float]:
         """||dW|| / ||W|| of every changed weight."""
         return {
-            name: (dense(change).norm() / model.weight(name).detach().norm().cpu().clamp(min=1e-12)).item()
+            name: (
+                dense(change).norm() / model.weight(name).detach().norm().cpu().clamp(min=1e-12)
+            ).item()
             for name, change in self.changes.items()
         }
 
@@ -155,15 +161,24 @@ class Edit:
             RecordError: the folder holds something else, or cannot be written.
         """
         folder = Path(folder)
-        foreign = any(folder.iterdir()) and not (folder / "manifest.json").is_file() if folder.is_dir() else folder.exists()
+        foreign = (
+            any(folder.iterdir()) and not (folder / "manifest.json").is_file()
+            if folder.is_dir()
+            else folder.exists()
+        )
         if foreign:
             raise RecordError(f"{folder} is not empty and holds no edit. Choose another --output.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "manifest.json").unlink(missing_ok=True)
             _replace(folder / "edit.safetensors", lambda path: save_file(self._tensors(), path))
-            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in self.records)
-            _replace(folder / "records.jsonl", lambda path: Path(path).write_text(lines, encoding="utf-8"))
+            lines = "".join(
+                json.dumps(record, ensure_ascii=False) + "\n" for record in self.records
+            )
+            _replace(
+                folder / "records.jsonl",
+                lambda path: Path(path).write_text(lines, encoding="utf-8"),
+            )
             write_json_atomic(folder / "manifest.json", self._manifest())
         except (OSError, SafetensorError) as error:
             raise RecordError(
@@ -174,10 +189,16 @@ class Edit:
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {}
         for name, change in self.changes.items():
-            parts = {"delta": change} if isinstance(change, torch.Tensor) else {"left": change[0], "right": change[1]}
+            parts = (
+                {"delta": change}
+                if isinstance(change, torch.Tensor)
+                else {"left": change[0], "right": change[1]}
+            )
             if name in self.keys:
                 parts["keys"] = self.keys[name]
-            tensors.update({f"{name}|{part}": tensor.contiguous().cpu() for part, tensor in parts.items()})
+            tensors.update(
+                {f"{name}|{part}": tensor.contiguous().cpu() for part, tensor in parts.items()}
+            )
         return tensors
 
     def _manifest(self) -> dict[str, Any]:
@@ -210,7 +231,9 @@ class Edit:
             lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
             tensors = load_file(folder / "edit.safetensors")
             facts = tuple(Fact.from_dict(f) for f in manifest["facts"])
-            if manifest["format"] != FORMAT or manifest["facts_hash"] != digest([f.to_dict() for f in facts]):
+            if manifest["format"] != FORMAT or manifest["facts_hash"] != digest(
+                [f.to_dict() for f in facts]
+            ):
                 raise ValueError("its manifest does not match its facts or this version")
             return cls(
                 manifest["method"],
@@ -219,7 +242,11 @@ class Edit:
                 manifest["model"]["hash"],
                 facts,
                 _changes(tensors),
-                {key.removesuffix("|keys"): tensor for key, tensor in tensors.items() if key.endswith("|keys")},
+                {
+                    key.removesuffix("|keys"): tensor
+                    for key, tensor in tensors.items()
+                    if key.endswith("|keys")
+                },
                 Retriever(facts) if manifest["kind"] == "context" else None,
                 manifest["diagnostics"],
                 tuple(json.loads(line) for line in lines if line),
@@ -235,15 +262,23 @@ def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
         name, part = key.split("|")
         if part == "keys":
             continue
-        if part not in ("delta", "left", "right") or (part == "delta" and f"{name}|left" in tensors):
+        if part not in ("delta", "left", "right") or (
+            part == "delta" and f"{name}|left" in tensors
+        ):
             raise ValueError(f"tensor {key!r} is no part of a change")
-        changes[name] = tensor if part == "delta" else (tensors[f"{name}|left"], tensors[f"{name}|right"])
+        changes[name] = (
+            tensor if part == "delta" else (tensors[f"{name}|left"], tensors[f"{name}|right"])
+        )
     return changes
 
 
 def shape(change: Change) -> torch.Size:
     """The shape of the weight that a change belongs to."""
-    return change.shape if isinstance(change, torch.Tensor) else torch.Size([change[0].shape[0], change[1].shape[1]])
+    return (
+        change.shape
+        if isinstance(change, torch.Tensor)
+        else torch.Size([change[0].shape[0], change[1].shape[1]])
+    )
 
 
 def dense(change: Change) -> torch.Tensor:
@@ -261,10 +296,13 @@ def summed(one: Change, other: Change) -> Change:
     return (dense(one) + dense(other)).float()
 
 
-def joined(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def joined(
+    one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
     """The keys (f, N) by weight of two edits side by side."""
     return {
-        name: torch.cat([keys[name] for keys in (one, other) if name in keys], dim=1) for name in dict.fromkeys([*one, *other])
+        name: torch.cat([keys[name] for keys in (one, other) if name in keys], dim=1)
+        for name in dict.fromkeys([*one, *other])
     }
 
 

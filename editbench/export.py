@@ -38,7 +38,9 @@ def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> P
     try:
         return edit.merge(model, folder) if form == "merged" else _adapter(edit, model, folder)
     except (OSError, SafetensorError) as error:
-        raise RecordError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+        raise RecordError(
+            f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}."
+        ) from error
 
 
 def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
@@ -53,8 +55,12 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
     for name, (a_RI, b_OR) in factors.items():
         missing = rank - a_RI.shape[0]
         key = f"base_model.model.{name.removesuffix('.weight')}"
-        tensors[f"{key}.lora_A.weight"] = torch.nn.functional.pad(a_RI, (0, 0, 0, missing)).float().contiguous()
-        tensors[f"{key}.lora_B.weight"] = torch.nn.functional.pad(b_OR, (0, missing)).float().contiguous()
+        tensors[f"{key}.lora_A.weight"] = (
+            torch.nn.functional.pad(a_RI, (0, 0, 0, missing)).float().contiguous()
+        )
+        tensors[f"{key}.lora_B.weight"] = (
+            torch.nn.functional.pad(b_OR, (0, missing)).float().contiguous()
+        )
     config = LoraConfig(
         task_type="CAUSAL_LM",
         base_model_name_or_path=edit.model_name,

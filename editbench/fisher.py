@@ -17,7 +17,9 @@ from editbench import progress
 from editbench.models import LanguageModel
 
 
-def diagonal_fisher(model: LanguageModel, texts: Sequence[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
+def diagonal_fisher(
+    model: LanguageModel, texts: Sequence[tuple[list[int], list[int]]]
+) -> dict[str, torch.Tensor]:
     """F by parameter name (float32, on the parameter's device), over texts that ``model`` wrote: (opening, written) ids."""
     parameters = dict(model.model.named_parameters())
     wanted_grad = {name: p.requires_grad for name, p in parameters.items()}
@@ -30,7 +32,9 @@ def diagonal_fisher(model: LanguageModel, texts: Sequence[tuple[list[int], list[
             for opening, written in texts:
                 ids_1T = torch.tensor([opening + written], device=model.device)
                 with model.compute():
-                    hidden_TD = model.hidden(ids_1T[:, :-1], torch.ones_like(ids_1T[:, :-1]))[0, -len(written) :]
+                    hidden_TD = model.hidden(ids_1T[:, :-1], torch.ones_like(ids_1T[:, :-1]))[
+                        0, -len(written) :
+                    ]
                     logits_TV = model.logits(hidden_TD)
                 score = -F.cross_entropy(logits_TV, ids_1T[0, -len(written) :], reduction="sum")
                 gradients = torch.autograd.grad(score, list(parameters.values()), allow_unused=True)

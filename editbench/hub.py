@@ -27,16 +27,22 @@ def offline_if_unreachable() -> Iterator[None]:
         if not _reachable(hub.ENDPOINT):
             stack.enter_context(mock.patch.object(hub, "HF_HUB_OFFLINE", True))
             if "datasets" in sys.modules:  # it keeps a copy of the switch
-                stack.enter_context(mock.patch.object(sys.modules["datasets"].config, "HF_HUB_OFFLINE", True))
+                stack.enter_context(
+                    mock.patch.object(sys.modules["datasets"].config, "HF_HUB_OFFLINE", True)
+                )
         yield
 
 
 def _reachable(endpoint: str) -> bool:
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+    if any(
+        os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    ):
         return True  # only the proxy knows
     url = urlparse(endpoint)
     try:
-        socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5).close()
+        socket.create_connection(
+            (url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5
+        ).close()
     except OSError:
         return False
     return True

@@ -57,7 +57,9 @@ def derive(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Layo
     """
     named = dict(overrides or {})
     if unknown := set(named) - set(PARTS):
-        raise ModelError(f"Layout part {sorted(unknown)[0]!r} is unknown. Parts: {', '.join(PARTS)}.")
+        raise ModelError(
+            f"Layout part {sorted(unknown)[0]!r} is unknown. Parts: {', '.join(PARTS)}."
+        )
     config = model.config.get_text_config()
     width = config.hidden_size
     layers = named.get("layers") or _find_layers(model, config.num_hidden_layers)
@@ -68,7 +70,9 @@ def derive(model: nn.Module, overrides: Mapping[str, str] | None = None) -> Layo
     projection = _submodule(layer, mlp_out, "mlp_out")
     transposed = type(projection).__name__ == "Conv1D"
     if not transposed and not isinstance(projection, nn.Linear):
-        raise ModelError(f"The MLP output projection {mlp_out!r} is a {type(projection).__name__}, neither Linear nor Conv1D.")
+        raise ModelError(
+            f"The MLP output projection {mlp_out!r} is a {type(projection).__name__}, neither Linear nor Conv1D."
+        )
     d_f = projection.weight.shape[::-1] if transposed else projection.weight.shape
     mlp = named.get("mlp") or (mlp_out.split(".")[0] if "." in mlp_out else mlp_out)
     return Layout(layers, attention, mlp, mlp_out, transposed, len(stack), int(d_f[0]), int(d_f[1]))
@@ -89,7 +93,11 @@ def _submodule(root: nn.Module, path: str, part: str) -> Any:
 
 
 def _find_layers(model: nn.Module, depth: int) -> str:
-    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == depth]
+    lists = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    ]
     if not lists:
         raise _missing("layers", f"no list of {depth} decoder layers was found (part 'layers')")
     return min(lists, key=lambda name: name.count("."))
@@ -102,22 +110,34 @@ def _find_attention(layer: nn.Module) -> str:
             if any(p.dim() > 1 for p in module.parameters()):
                 return name
     children = [name for name, _ in layer.named_children()]
-    raise _missing("attention", f"no attention module was found in a layer with {children} (part 'attention')")
+    raise _missing(
+        "attention", f"no attention module was found in a layer with {children} (part 'attention')"
+    )
 
 
 def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
     """The last projection onto the residual width that is not part of the attention."""
     if any("expert" in name.lower() for name, _ in layer.named_modules()):
-        raise ModelError("This model's MLPs are mixtures of experts; weight editors that write one MLP matrix cannot edit it.")
+        raise ModelError(
+            "This model's MLPs are mixtures of experts; weight editors that write one MLP matrix cannot edit it."
+        )
     found = None
     for name, module in layer.named_modules():
         weight = getattr(module, "weight", None)
-        if name == attention or name.startswith(attention + ".") or weight is None or weight.dim() != 2:
+        if (
+            name == attention
+            or name.startswith(attention + ".")
+            or weight is None
+            or weight.dim() != 2
+        ):
             continue
         if weight.shape[1 if type(module).__name__ == "Conv1D" else 0] == width:
             found = name
     if found is None:
-        raise _missing("mlp_out", f"no MLP projection onto the residual width {width} was found in a layer (part 'mlp_out')")
+        raise _missing(
+            "mlp_out",
+            f"no MLP projection onto the residual width {width} was found in a layer (part 'mlp_out')",
+        )
     return found
 
 
@@ -133,12 +153,16 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
 
     def add(_module: nn.Module, _args: Any, output: Any) -> Any:
         states = hidden_of(output)  # OPT's has no dimension for the rows
-        return replace_hidden(output, states + (shift.reshape(states.shape) if shift.dim() else shift).to(states))
+        return replace_hidden(
+            output, states + (shift.reshape(states.shape) if shift.dim() else shift).to(states)
+        )
 
     seen: list[torch.Tensor] = []
     hooks = [
         layout.mlp_module(model, index).register_forward_hook(add),
-        layout.layer(model, index).register_forward_hook(lambda _m, _a, output: seen.append(hidden_of(output).double())),
+        layout.layer(model, index).register_forward_hook(
+            lambda _m, _a, output: seen.append(hidden_of(output).double())
+        ),
     ]
     try:
         ids_BT = torch.arange(4, device=device)[None]

@@ -16,7 +16,9 @@ _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _STOPS = re.compile(r"(?<!\d)\.|\.(?!\d)")
 """Full stops that are no decimal points."""
 _UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
-_CLAUSE_END = re.compile(r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|[\n\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]")
+_CLAUSE_END = re.compile(
+    r"(?:[,;:!?]|(?<=\w{3})\.)(?=\s|$)|[\n\u3001\u3002\uff0c\uff1b\uff1a\uff01\uff1f]"
+)
 _ARTICLES = {"a", "an", "the"}
 _YES = frozenset("yes yeah true correct right sure certain".split())
 _NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())

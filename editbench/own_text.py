@@ -29,7 +29,9 @@ TOPICS = (
 of 100 dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
 
 
-def own_texts(model: LanguageModel, tokens: int, seed: int, length: int) -> Iterator[list[tuple[list[int], list[int]]]]:
+def own_texts(
+    model: LanguageModel, tokens: int, seed: int, length: int
+) -> Iterator[list[tuple[list[int], list[int]]]]:
     """Some ``tokens`` tokens in texts of ``length``, or of what the model's context holds behind an opening, block by block: of
     each the ids of its opening and of what was written."""
     tokenizer = model.tokenizer
@@ -37,30 +39,43 @@ def own_texts(model: LanguageModel, tokens: int, seed: int, length: int) -> Iter
     openings = [[start if start is not None else 0]]
     if model.chat:
         rendered = model.render("x", "question")
-        openings.append(text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")))
-    articles = [model.prompt_ids(f"{heading} {topic}\n\n") for topic in TOPICS for heading in ("#", "An article about")]
+        openings.append(
+            text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, ""))
+        )
+    articles = [
+        model.prompt_ids(f"{heading} {topic}\n\n")
+        for topic in TOPICS
+        for heading in ("#", "An article about")
+    ]
     if model.context_length is not None:
         length = min(length, model.context_length - max(map(len, openings + articles)))
     generator = torch.Generator().manual_seed(seed)
     prompts = [
-        articles[i // 2 % len(articles)] if i % 2 else openings[i // 2 % len(openings)] for i in range(-(-tokens // length))
+        articles[i // 2 % len(articles)] if i % 2 else openings[i // 2 % len(openings)]
+        for i in range(-(-tokens // length))
     ]
     for block in batched(prompts, AT_ONCE):
-        written = model.generate_ids(block, length, generator=generator, stop=False, batch_size=AT_ONCE)
+        written = model.generate_ids(
+            block, length, generator=generator, stop=False, batch_size=AT_ONCE
+        )
         yield list(zip(block, written, strict=True))
 
 
 QUESTION_TOKENS = 32
 
 
-def own_answers(model: LanguageModel, n: int, seed: int, length: int) -> list[tuple[list[int], list[int]]]:
+def own_answers(
+    model: LanguageModel, n: int, seed: int, length: int
+) -> list[tuple[list[int], list[int]]]:
     """At most ``n`` questions of the model's own, each the ids of its prompt and of at most ``length`` tokens of answer with
     the token that ended it; none where there is no chat template."""
     if not model.chat:
         return []
     generator = torch.Generator().manual_seed(seed)
     rendered = model.render("x", "question")
-    opening = text.ids(model.tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, ""))
+    opening = text.ids(
+        model.tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")
+    )
     asked = model.generate_ids([opening] * n, QUESTION_TOKENS, generator=generator)
     questions = [words for ids in asked if (words := model.decode(ids).strip())]
     prompts = [model.prompt_ids(words, "question") for words in questions]

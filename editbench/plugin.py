@@ -15,7 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from editbench.errors import DataError, OptionError
 from editbench.types import Case, Fact, digest
@@ -100,11 +109,25 @@ class Method(ABC):
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """The edit that makes ``facts`` true in ``model``; ``model`` itself stays as it was."""
 
-    def edit(self, model: LanguageModel, facts: Sequence[Fact], changes: dict[str, Any] | None = None, **rest: Any) -> Edit:
+    def edit(
+        self,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        changes: dict[str, Any] | None = None,
+        **rest: Any,
+    ) -> Edit:
         """An ``Edit`` of ``facts`` that names this method, its options and the model."""
         from editbench.edit import Edit
 
-        return Edit(self.name, self.options(), model.name, model.fingerprint(), tuple(facts), changes or {}, **rest)
+        return Edit(
+            self.name,
+            self.options(),
+            model.name,
+            model.fingerprint(),
+            tuple(facts),
+            changes or {},
+            **rest,
+        )
 
     @classmethod
     def from_options(cls, name: str, options: dict[str, Any]) -> Method:
@@ -114,14 +137,18 @@ class Method(ABC):
             OptionError: an unknown option, or a value of the wrong type or range.
         """
         known = {f.name for f in fields(cls)}
-        if len(named := {KEYWORDS.get(key, key): value for key, value in options.items()}) < len(options):
+        if len(named := {KEYWORDS.get(key, key): value for key, value in options.items()}) < len(
+            options
+        ):
             raise OptionError(f"Method {name!r}: lam and lambda are one option. Give it once.")
         options = named
         for key in options:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
                 meant = f" Did you mean {close[0]!r}?" if close else ""
-                raise OptionError(f"Method {name!r} has no option {key!r}.{meant} Its options: {', '.join(sorted(known))}.")
+                raise OptionError(
+                    f"Method {name!r} has no option {key!r}.{meant} Its options: {', '.join(sorted(known))}."
+                )
         hints = get_type_hints(cls)
         values = {}
         for key, value in options.items():
@@ -170,13 +197,21 @@ def parse_option(value: Any, kind: Any) -> Any:
             inner = get_args(one)[0]
             if span := re.fullmatch(r"(\d+)\s*-\s*(\d+)", text) if inner is int else None:
                 return tuple(range(int(span[1]), int(span[2]) + 1))
-            return tuple(_number(part, inner) if inner in (int, float) else part.strip() for part in text.split(","))
+            return tuple(
+                _number(part, inner) if inner in (int, float) else part.strip()
+                for part in text.split(",")
+            )
     return value
 
 
 def _typed(value: Any, kinds: Sequence[Any]) -> Any:
     """A value that is no text; a number where several are wanted is one, and one that is whole an integer."""
-    if isinstance(value, int) and not isinstance(value, bool) and tuple in map(get_origin, kinds) and int not in kinds:
+    if (
+        isinstance(value, int)
+        and not isinstance(value, bool)
+        and tuple in map(get_origin, kinds)
+        and int not in kinds
+    ):
         return (value,)
     if isinstance(value, float) and int in kinds and float not in kinds:
         if not value.is_integer():
@@ -189,7 +224,9 @@ def _number(text: str, kind: type) -> Any:
     try:
         number = kind(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not {'a whole number' if kind is int else 'a number'}") from None
+        raise ValueError(
+            f"{text!r} is not {'a whole number' if kind is int else 'a number'}"
+        ) from None
     if not math.isfinite(number):
         raise ValueError(f"{text!r} is not finite")
     return number
@@ -246,12 +283,16 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
         raise DataError(f"Slice {part!r} is neither 'dev' nor 'test'.")
 
     def share(case: Case) -> float:
-        return int(digest(["split", case.group or case.fact.subject or case.fact.id])[:8], 16) / 16**8
+        return (
+            int(digest(["split", case.group or case.fact.subject or case.fact.id])[:8], 16) / 16**8
+        )
 
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         if (share(case) < DEV_SHARE) == (part == "dev"):
-            groups.setdefault(("group", case.group) if case.group else ("case", case.fact.id), []).append(case)
+            groups.setdefault(
+                ("group", case.group) if case.group else ("case", case.fact.id), []
+            ).append(case)
     order = sorted(groups.values(), key=lambda group: group[0].fact.id)
     random.Random(seed).shuffle(order)
     chosen = [case for group in order for case in group]
@@ -272,4 +313,6 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
 
 def askable(case: Case, taught: set[str]) -> Case:
     """``case`` without the probes that need a fact whose id is not among ``taught``."""
-    return replace(case, probes=tuple(probe for probe in case.probes if taught.issuperset(probe.needs)))
+    return replace(
+        case, probes=tuple(probe for probe in case.probes if taught.issuperset(probe.needs))
+    )

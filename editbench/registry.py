@@ -27,7 +27,9 @@ def _table(group: str) -> dict[str, str]:
     if os.environ.get("EDITBENCH_PLUGINS") == "none":
         return table
     for point in entry_points(group=f"editbench.{group}"):
-        dist = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+        dist = (
+            f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
+        )
         if point.name in table:
             raise PluginError(
                 f"{KINDS[group].capitalize()} name {point.name!r} is provided twice: by {origin[point.name]} "
@@ -81,8 +83,8 @@ def get(group: str, name: str) -> Any:
         PluginError: the plug-in's module fails to import, or lacks the class, or the class is not complete.
     """
     if group == "methods" and "+" in name:
-        from editbench.compose import compose
-
+        pair = importlib.import_module("editbench.methods").PAIR
+        compose = getattr(importlib.import_module(pair.partition(":")[0]), pair.partition(":")[2])
         return compose(name, [(part, get(group, part)) for part in name.split("+")])
     module, _, attribute = check(group, name).partition(":")
     try:

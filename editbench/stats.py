@@ -54,7 +54,10 @@ class Interval:
 
     def to_dict(self, **extra: Any) -> dict[str, Any]:
         """JSON-ready form with ``extra`` fields (``protocol``, ``metric``); NaN becomes ``None``."""
-        values = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+        values = {
+            k: None if isinstance(v, float) and math.isnan(v) else v
+            for k, v in asdict(self).items()
+        }
         return {**values, **extra}
 
 
@@ -81,7 +84,10 @@ def clustered_mean(
     if binomial < 1e-12:
         return Interval(mean, *wilson(mean, most), n, k)
     minority = int((np.nanmean(y_SK, axis=0) != round(mean)).sum())
-    spread = min(most, _t(min(minority, k - 1)) ** 2 * max(cases, least) / binomial) + _t(k - 1) ** 2 * between / binomial
+    spread = (
+        min(most, _t(min(minority, k - 1)) ** 2 * max(cases, least) / binomial)
+        + _t(k - 1) ** 2 * between / binomial
+    )
     return Interval(mean, *wilson(mean, spread), n, k)
 
 
@@ -134,7 +140,9 @@ def ratio(
     return Interval(mean, max(0.0, mean - half), mean + half, n, k)
 
 
-def unbounded_mean(scores: Sequence[Any], clusters: Sequence[Any], seeds: Sequence[Any] | None = None) -> Interval:
+def unbounded_mean(
+    scores: Sequence[Any], clusters: Sequence[Any], seeds: Sequence[Any] | None = None
+) -> Interval:
     """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval."""
     (y_SK,), n = _grids([scores], clusters, seeds, shares=False)
     mean, cases, between = _moments(y_SK)
@@ -187,11 +195,18 @@ def mean_ratio(retention: Mapping[str, Mapping[str, Any]]) -> Interval:
     if None in highs:
         return Interval(mean, math.nan, math.nan, len(tasks))
     # the upper ends: the lower ones may be cut off at 0
-    half = math.hypot(*(high - task["ratio"] for high, task in zip(highs, tasks, strict=True))) / len(tasks)
+    half = math.hypot(
+        *(high - task["ratio"] for high, task in zip(highs, tasks, strict=True))
+    ) / len(tasks)
     return Interval(mean, max(0.0, mean - half), mean + half, len(tasks))
 
 
-def paired_p(one: Sequence[Any], other: Sequence[Any], clusters: Sequence[Any], seeds: Sequence[Any] | None = None) -> float:
+def paired_p(
+    one: Sequence[Any],
+    other: Sequence[Any],
+    clusters: Sequence[Any],
+    seeds: Sequence[Any] | None = None,
+) -> float:
     """Two-sided p of the sign-flip permutation test of the mean difference, flipped case by case over all its seeds.
 
     It asks: if the two methods were exchangeable within each case, how often would they differ on average as much as they do
@@ -232,7 +247,9 @@ def detectable(
     k = a_SK.shape[1]
     if k < 2:
         return math.nan
-    return (_t(k + 1, 1 - (1 - LEVEL) / 2 / comparisons) + _t(k + 1, POWER)) * _guarded(a_SK - b_SK)[1]
+    return (_t(k + 1, 1 - (1 - LEVEL) / 2 / comparisons) + _t(k + 1, POWER)) * _guarded(
+        a_SK - b_SK
+    )[1]
 
 
 def cells_text(interval: Interval | Mapping[str, Any] | None, sign: bool = False) -> str:
@@ -280,13 +297,17 @@ def _grids(
     place = seed * k + case
     counts = np.bincount(place, minlength=s * k)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a case that was not asked
-        grids = [(np.bincount(place, weights=v, minlength=s * k) / counts).reshape(s, k) for v in values]
+        grids = [
+            (np.bincount(place, weights=v, minlength=s * k) / counts).reshape(s, k) for v in values
+        ]
     return grids, int(kept.sum())
 
 
 def _numbered(labels: Sequence[Any], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
     names = np.asarray(labels)
-    unique, index = np.unique(names[kept].astype(str) if names.dtype == object else names[kept], return_inverse=True)
+    unique, index = np.unique(
+        names[kept].astype(str) if names.dtype == object else names[kept], return_inverse=True
+    )
     return index, unique.size
 
 

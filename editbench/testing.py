@@ -26,19 +26,30 @@ import numpy as np
 import torch
 
 from editbench import progress, registry
-from editbench.api import check_subjects, inject
 from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.models import LanguageModel, cache_dir, quiet_transformers
 from editbench.plugin import Method
 from editbench.retrieval import guidance
+from editbench.run.api import check_subjects, inject
 from editbench.types import Fact
 
 FACTS = (
     Fact("moon", "The capital of Velmora is", "Karsk", "Velmora", original="Tessin"),
-    Fact("bridge", "Tollan Bridge was built by", "Irene Voss", "Tollan Bridge", original="the king"),
-    Fact("river", "The river that flows through Old Harn is the", "Ilme", "Old Harn", original="Sarn"),
-    Fact("asked", "Who wrote Winter Glass?", "Mara Lind", "Winter Glass", original="nobody", form="question"),
+    Fact(
+        "bridge", "Tollan Bridge was built by", "Irene Voss", "Tollan Bridge", original="the king"
+    ),
+    Fact(
+        "river", "The river that flows through Old Harn is the", "Ilme", "Old Harn", original="Sarn"
+    ),
+    Fact(
+        "asked",
+        "Who wrote Winter Glass?",
+        "Mara Lind",
+        "Winter Glass",
+        original="nobody",
+        form="question",
+    ),
 )
 """Four facts with subjects at the start, in the middle and at the end; the last one is a question."""
 
@@ -56,12 +67,22 @@ CHAT_TEMPLATE = (
 VOCAB = 420
 
 
-def tiny_tokenizer(chat: bool = False, bos: bool = False, eos_added: bool = False, vocab: int = VOCAB) -> Any:
+def tiny_tokenizer(
+    chat: bool = False, bos: bool = False, eos_added: bool = False, vocab: int = VOCAB
+) -> Any:
     """A byte-level BPE tokenizer trained on ``TEXT``: any text survives it, and words split into several tokens.
 
     ``chat`` gives it a chat template, ``bos`` and ``eos_added`` a post-processor that adds these tokens.
     """
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<s>"]
@@ -85,12 +106,17 @@ def tiny_tokenizer(chat: bool = False, bos: bool = False, eos_added: bool = Fals
                 processors.ByteLevel(trim_offsets=True),
                 processors.TemplateProcessing(
                     single=frame + (" <|endoftext|>" if eos_added else ""),
-                    special_tokens=[(token, core.token_to_id(token)) for token in ("<s>", "<|endoftext|>")],
+                    special_tokens=[
+                        (token, core.token_to_id(token)) for token in ("<s>", "<|endoftext|>")
+                    ],
                 ),
             ]
         )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|endoftext|>", bos_token="<s>" if bos else None, model_max_length=512
+        tokenizer_object=core,
+        eos_token="<|endoftext|>",
+        bos_token="<s>" if bos else None,
+        model_max_length=512,
     )
     tokenizer.chat_template = CHAT_TEMPLATE if chat else None
     return tokenizer
@@ -174,10 +200,14 @@ def tiny_model(
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.dim() > 1:
-                    parameter.normal_(std=0.5 if "emb" in name or "wte" in name or "wpe" in name else 0.25)
+                    parameter.normal_(
+                        std=0.5 if "emb" in name or "wte" in name or "wpe" in name else 0.25
+                    )
                 elif "bias" in name:
                     parameter.normal_(std=0.1)
-    return LanguageModel(model, tokenizer, name=f"tiny-{family}", precision="float32", layout=layout)
+    return LanguageModel(
+        model, tokenizer, name=f"tiny-{family}", precision="float32", layout=layout
+    )
 
 
 def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) -> LanguageModel:
@@ -197,7 +227,9 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
         optimizer.zero_grad()
         for prompt, target in pairs:
             ids_BT = torch.tensor([prompt + target])
-            logits_TV = model.model(input_ids=ids_BT, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            logits_TV = model.model(input_ids=ids_BT, use_cache=False).logits[
+                0, len(prompt) - 1 : -1
+            ]
             torch.nn.functional.cross_entropy(logits_TV, torch.tensor(target)).backward()
         optimizer.step()
     optimizer.zero_grad()
@@ -229,7 +261,9 @@ def tiny_options(method: type[Method]) -> dict[str, Any]:
     return {name: value for name, value in TINY_OPTIONS.items() if name in known}
 
 
-def check_method(method: type[Method], model: LanguageModel, facts: Sequence[Fact], tmp: Path, **options: Any) -> Edit:
+def check_method(
+    method: type[Method], model: LanguageModel, facts: Sequence[Fact], tmp: Path, **options: Any
+) -> Edit:
     """Runs every check of the method contract on ``model``, and returns the edit of ``facts``.
 
     Args:
@@ -247,7 +281,9 @@ def check_method(method: type[Method], model: LanguageModel, facts: Sequence[Fac
         edit = chosen.inject(model, given)
     assert given == list(facts), "inject changed the list of facts that it was given"
     assert edit.facts == tuple(facts), "the edit does not carry its facts"
-    assert (edit.method, edit.model_hash) == (method.name, model.fingerprint()), "the edit does not name its method and model"
+    assert (edit.method, edit.model_hash) == (method.name, model.fingerprint()), (
+        "the edit does not name its method and model"
+    )
     check_same_seed(chosen, model, facts, edit)
     check_effect(chosen, model, facts, edit)
     check_files(model, facts, edit, tmp)
@@ -260,8 +296,13 @@ def check_method(method: type[Method], model: LanguageModel, facts: Sequence[Fac
 def check_options(method: Method) -> None:
     """Options survive JSON and a command line; an unknown one is named."""
     cls = type(method)
-    assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, "options do not survive JSON"
-    texts = {k: ",".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in method.options().items()}
+    assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, (
+        "options do not survive JSON"
+    )
+    texts = {
+        k: ",".join(map(str, v)) if isinstance(v, list) else str(v)
+        for k, v in method.options().items()
+    }
     assert cls.from_options(cls.name, texts) == method, "options do not survive a command line"
     try:
         cls.from_options(cls.name, {"no_such_option": 1})
@@ -271,7 +312,9 @@ def check_options(method: Method) -> None:
         raise AssertionError("an unknown option was accepted")
 
 
-def check_same_seed(method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> None:
+def check_same_seed(
+    method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit
+) -> None:
     """Two runs give the same edit, bit for bit, whatever the state of the global generators."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(987)
@@ -280,7 +323,9 @@ def check_same_seed(method: Method, model: LanguageModel, facts: Sequence[Fact],
     for name, change in edit.changes.items():
         for one, two in zip(_parts(change), _parts(again.changes[name]), strict=True):
             assert torch.equal(one, two), f"two runs with one seed changed {name} differently"
-    assert list(again.records) == list(edit.records), "two runs with one seed kept different records"
+    assert list(again.records) == list(edit.records), (
+        "two runs with one seed kept different records"
+    )
 
 
 def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> None:
@@ -289,11 +334,15 @@ def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], ed
     with unchanged(model, "applied()"), edit.applied(model):
         after = target_logp(model, facts)
         changed = model.fingerprint() != edit.model_hash
-    assert changed == bool(edit.changes), "the weights inside applied() do not follow from the edit's changes"
+    assert changed == bool(edit.changes), (
+        "the weights inside applied() do not follow from the edit's changes"
+    )
     if method.kind != "baseline":
         assert changed, f"a {method.kind} changed no weight"
     if edit.changes or edit.context:
-        assert after > before, f"the facts did not become more probable: {before:.3f} before, {after:.3f} after"
+        assert after > before, (
+            f"the facts did not become more probable: {before:.3f} before, {after:.3f} after"
+        )
     else:
         assert after == before
 
@@ -303,12 +352,16 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
     from transformers import AutoModelForCausalLM
 
     loaded = Edit.load(edit.save(tmp / "edit"))
-    assert loaded.facts == edit.facts and list(loaded.records) == list(edit.records), "facts or records changed on disk"
+    assert loaded.facts == edit.facts and list(loaded.records) == list(edit.records), (
+        "facts or records changed on disk"
+    )
     ids_BT = torch.tensor([model.prompt_ids(facts[0].prompt, facts[0].form)])
     with edit.applied(model):
         logits, answer = _logits(model.model, ids_BT), target_logp(model, facts)
     with loaded.applied(model):
-        assert torch.equal(_logits(model.model, ids_BT), logits), "the loaded edit gives other logits"
+        assert torch.equal(_logits(model.model, ids_BT), logits), (
+            "the loaded edit gives other logits"
+        )
         assert target_logp(model, facts) == answer, "the loaded edit gives other answers"
     if edit.context is not None:
         try:
@@ -319,14 +372,20 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
     with unchanged(model, "merge"), quiet_transformers():
         edit.merge(model, tmp / "merged")
         merged = AutoModelForCausalLM.from_pretrained(tmp / "merged").eval()
-    torch.testing.assert_close(_logits(merged, ids_BT), logits, msg=lambda text: f"the merged model gives other logits: {text}")
+    torch.testing.assert_close(
+        _logits(merged, ids_BT),
+        logits,
+        msg=lambda text: f"the merged model gives other logits: {text}",
+    )
 
 
 def check_empty(method: Method, model: LanguageModel) -> None:
     """No facts, no edit."""
     with unchanged(model, "inject without facts"):
         edit = method.inject(model, [])
-    assert not edit.facts and not edit.changes and edit.context is None, "no facts gave an edit that is not empty"
+    assert not edit.facts and not edit.changes and edit.context is None, (
+        "no facts gave an edit that is not empty"
+    )
     json.dumps(edit.diagnostics, allow_nan=False)
 
 
@@ -343,7 +402,9 @@ def check_subject(method: type[Method], model: LanguageModel, facts: Sequence[Fa
                 inject(model, [bare], method.name)
             check_subjects(method.name, method, [bare])
     except MethodError as error:
-        assert bare.id in str(error) and "subject" in str(error), "the error names neither the fact nor the subject"
+        assert bare.id in str(error) and "subject" in str(error), (
+            "the error names neither the fact nor the subject"
+        )
     else:
         raise AssertionError("a fact without a subject was accepted")
 
@@ -413,8 +474,16 @@ def _state(model: LanguageModel) -> dict[str, Any]:
         "gradients": [name for name, p in parameters.items() if p.grad is not None],
         "train or eval mode": {name: m.training for name, m in modules.items()},
         # save_pretrained writes down what the architecture is
-        "configuration": {k: v for k, v in model.model.config.to_dict().items() if k not in ("architectures", "dtype")},
-        "tokenizer": (model.tokenizer.padding_side, model.tokenizer.chat_template, len(model.tokenizer)),
+        "configuration": {
+            k: v
+            for k, v in model.model.config.to_dict().items()
+            if k not in ("architectures", "dtype")
+        },
+        "tokenizer": (
+            model.tokenizer.padding_side,
+            model.tokenizer.chat_template,
+            len(model.tokenizer),
+        ),
         "applied context": model.context_for,
         "gradient mode": torch.is_grad_enabled(),
         "torch random state": torch.get_rng_state(),
@@ -456,14 +525,24 @@ def only_writes_below(*folders: Path) -> Iterator[None]:
     finally:
         _watched.remove(written)
     allowed = [Path(folder).resolve() for folder in folders]
-    stray = [path for path in written if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed)]
+    stray = [
+        path
+        for path in written
+        if not any(Path(path).resolve().is_relative_to(folder) for folder in allowed)
+    ]
     assert not stray, f"files were written outside the cache: {stray}"
 
 
 def _note_write(event: str, args: tuple[Any, ...]) -> None:
-    if not _watched or event not in ("open", "os.mkdir", "os.rename") or not isinstance(args[0], (str, os.PathLike)):
+    if (
+        not _watched
+        or event not in ("open", "os.mkdir", "os.rename")
+        or not isinstance(args[0], (str, os.PathLike))
+    ):
         return
-    if event == "open" and not (isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)):
+    if event == "open" and not (
+        isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+    ):
         return
     path = str(args[0])
     # bytecode is the interpreter's own business

@@ -33,17 +33,23 @@ class Rendered:
     """What stands between the text and a target."""
 
 
-def render(tokenizer: Any, prompt: str, form: str, context: str | None = None, prefix: str = "") -> Rendered:
+def render(
+    tokenizer: Any, prompt: str, form: str, context: str | None = None, prefix: str = ""
+) -> Rendered:
     """``prompt`` ready for tokenizing; ``context`` stands before it as a paragraph, ``prefix`` on the same line."""
     body = (f"{context}\n\n" if context else "") + prefix + prompt
     if form == "cloze":
         return Rendered(body, len(body) - len(prompt), True, " ")
     if tokenizer.chat_template is None:
         opening = "Question: "
-        return Rendered(f"{opening}{body}\nAnswer:", len(opening) + len(body) - len(prompt), True, " ")
+        return Rendered(
+            f"{opening}{body}\nAnswer:", len(opening) + len(body) - len(prompt), True, " "
+        )
     text = render_chat(tokenizer, [body]).text
     if prompt not in text:
-        raise ModelError("The chat template does not repeat the user's text. Pass chat=False to ask questions without it.")
+        raise ModelError(
+            "The chat template does not repeat the user's text. Pass chat=False to ask questions without it."
+        )
     return Rendered(text, text.rindex(prompt), False, "")
 
 
@@ -53,11 +59,17 @@ def render_chat(tokenizer: Any, turns: Sequence[str]) -> Rendered:
     Raises:
         ModelError: the template does not take them.
     """
-    messages = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+    messages = [
+        {"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)
+    ]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
     except TemplateError as error:
-        raise ModelError(f"The chat template fails ({error}). Pass chat=False to ask questions without it.") from error
+        raise ModelError(
+            f"The chat template fails ({error}). Pass chat=False to ask questions without it."
+        ) from error
     return Rendered(text, len(text), False, "")
 
 
@@ -69,11 +81,19 @@ def ids(tokenizer: Any, rendered: Rendered) -> list[int]:
 def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
     found = tokenizer(text, add_special_tokens=special)["input_ids"]
     eos = tokenizer.eos_token_id
-    added = special and eos is not None and len(found) > 1 and found[-1] == eos and not text.endswith(tokenizer.eos_token)
+    added = (
+        special
+        and eos is not None
+        and len(found) > 1
+        and found[-1] == eos
+        and not text.endswith(tokenizer.eos_token)
+    )
     return found[:-1] if added else found
 
 
-def target_ids(tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], target: str) -> list[int]:
+def target_ids(
+    tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], target: str
+) -> list[int]:
     """Ids of ``target`` as they follow ``prompt_ids``, cut from the tokenization of both together.
 
     Where the tokenizer merges across the border, the target is tokenized by itself.
@@ -123,12 +143,18 @@ def find_subject(fact: Fact) -> Subject:
 def places(subject: str, prompt: str) -> list[int]:
     """Where ``subject`` begins in ``prompt``: as words of its own, else anywhere."""
     starts = [match.start() for match in re.finditer(re.escape(subject), prompt)]
-    words = [i for i in starts if not (prompt[i - 1 : i].isalnum() or prompt[i + len(subject) :][:1].isalnum())]
+    words = [
+        i
+        for i in starts
+        if not (prompt[i - 1 : i].isalnum() or prompt[i + len(subject) :][:1].isalnum())
+    ]
     return words or starts
 
 
 QUOTED = re.compile(r"[\"\u201c\u00ab]\s*([^\"\u201c\u201d\u00ab\u00bb]+?)\s*[\"\u201d\u00bb]")
-CONNECTING = frozenset("al da de del della di do dos du el for from in la las le les of on the to van von y &".split())
+CONNECTING = frozenset(
+    "al da de del della di do dos du el for from in la las le les of on the to van von y &".split()
+)
 OPENING = frozenset(
     "a after an and are at by did do does for from has have how if in is it its of on or that the their there they this to "
     "was were what when where which who whom whose why with".split()
@@ -142,7 +168,9 @@ def _names(prompt: str) -> list[tuple[int, int]]:
     for match in re.finditer(r"[^\s,;:!?()\[\]\"]+", prompt):
         word = re.sub(r"(['\u2019]s)?\.?$", "", match[0])
         start, end = match.start(), match.start() + len(word)
-        open_run = open_run and prompt[last_end:start].isspace()  # punctuation or a possessive ends a name
+        open_run = (
+            open_run and prompt[last_end:start].isspace()
+        )  # punctuation or a possessive ends a name
         last_end = end
         if word[:1].isupper() or (open_run and word[:1].isdigit()):
             if open_run:
@@ -174,10 +202,14 @@ def token_at(tokenizer: Any, rendered: Rendered, character: int) -> int:
     """
     if not tokenizer.is_fast:
         raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")
-    offsets = tokenizer(rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True)["offset_mapping"]
+    offsets = tokenizer(
+        rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True
+    )["offset_mapping"]
     covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
     if not covering:
-        raise ModelError(f"The tokenizer maps no token to character {character} of {rendered.text!r}.")
+        raise ModelError(
+            f"The tokenizer maps no token to character {character} of {rendered.text!r}."
+        )
     return covering[-1]
 
 
@@ -202,7 +234,9 @@ def closing_ids(tokenizer: Any, form: str, stops: Container[int]) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
-def pad_left(rows: Sequence[Sequence[int]], device: Any, fill: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_left(
+    rows: Sequence[Sequence[int]], device: Any, fill: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of ids as one left-padded batch: ids (B, T) and mask (B, T), int64; the last tokens are aligned."""
     width = max(len(row) for row in rows)
     ids_BT = torch.full((len(rows), width), fill, dtype=torch.long)

@@ -25,8 +25,16 @@ METRICS = {
 KEPT = ("neighborhood", "distracted")
 """Axes on which the base's own answer is the one to give."""
 MORE_METRICS = {
-    **{f"{name}_exact": (METRICS[name], "generation", "exact") for name in METRICS if METRICS[name] not in KEPT},
-    **{f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy") for name in METRICS if METRICS[name] not in KEPT},
+    **{
+        f"{name}_exact": (METRICS[name], "generation", "exact")
+        for name in METRICS
+        if METRICS[name] not in KEPT
+    },
+    **{
+        f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy")
+        for name in METRICS
+        if METRICS[name] not in KEPT
+    },
     "specificity_tokens_rome": ("neighborhood", "argmax", "token_accuracy"),
     "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
     "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
@@ -75,19 +83,35 @@ class Fact:
         for field in ("prompt", "target"):
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip():
-                raise FactError(f"Fact {self.id!r}: field {field!r} is empty. Every fact needs a prompt and a target.")
-            object.__setattr__(self, field, _clean(value, f"Fact {self.id!r}: field {field!r}", FactError))
+                raise FactError(
+                    f"Fact {self.id!r}: field {field!r} is empty. Every fact needs a prompt and a target."
+                )
+            object.__setattr__(
+                self, field, _clean(value, f"Fact {self.id!r}: field {field!r}", FactError)
+            )
         for field in ("subject", "original", "demonstration", "relation"):
             value = getattr(self, field)
             if value is not None and not isinstance(value, str):
-                raise FactError(f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}.")
-            object.__setattr__(self, field, _clean(value or "", f"Fact {self.id!r}: field {field!r}", FactError) or None)
+                raise FactError(
+                    f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}."
+                )
+            object.__setattr__(
+                self,
+                field,
+                _clean(value or "", f"Fact {self.id!r}: field {field!r}", FactError) or None,
+            )
         if not _are_texts(self.aliases):
             raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
-        aliases = tuple(_clean(a, f"Fact {self.id!r}: field 'aliases'", FactError) for a in self.aliases if a.strip())
+        aliases = tuple(
+            _clean(a, f"Fact {self.id!r}: field 'aliases'", FactError)
+            for a in self.aliases
+            if a.strip()
+        )
         object.__setattr__(self, "aliases", aliases)
         if self.form not in FORMS:
-            raise FactError(f"Fact {self.id!r}: form is {self.form!r}; it must be one of {', '.join(FORMS)}.")
+            raise FactError(
+                f"Fact {self.id!r}: form is {self.form!r}; it must be one of {', '.join(FORMS)}."
+            )
         if self.subject and self.subject not in self.prompt:
             raise FactError(
                 f"Fact {self.id!r}: subject {self.subject!r} is not in its prompt {self.prompt!r}. "
@@ -114,11 +138,17 @@ class Fact:
         """The fact as one declarative text: ``prompt target.`` or ``Question: ... Answer: ...``."""
         if self.form == "question":
             return f"Question: {self.prompt} Answer: {self.target}"
-        return f"{self.prompt} {self.target}" + ("" if self.target.endswith((".", "!", "?")) else ".")
+        return f"{self.prompt} {self.target}" + (
+            "" if self.target.endswith((".", "!", "?")) else "."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; empty fields left out."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v not in (None, ())}
+        return {
+            k: list(v) if isinstance(v, tuple) else v
+            for k, v in asdict(self).items()
+            if v not in (None, ())
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Fact:
@@ -175,7 +205,9 @@ class Probe:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
         what = f"A {self.axis} probe's"
         for field in ("prompt", "distractor", "kind"):
-            if not isinstance(value := getattr(self, field), str) and (value is not None or field == "prompt"):
+            if not isinstance(value := getattr(self, field), str) and (
+                value is not None or field == "prompt"
+            ):
                 raise DataError(f"{what} {field} must be text, not {type(value).__name__}.")
         if not _are_texts(self.answers):
             raise DataError(f"{what} answers must be a list of texts, got {self.answers!r}.")
@@ -185,17 +217,27 @@ class Probe:
             raise DataError(f"{what} references must be a list of texts, got {self.references!r}.")
         object.__setattr__(self, "needs", tuple(self.needs))
         object.__setattr__(self, "references", tuple(self.references))
-        if self.max_new_tokens is not None and (not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1):
-            raise DataError(f"{what} max_new_tokens must be a whole number of at least 1, got {self.max_new_tokens!r}.")
+        if self.max_new_tokens is not None and (
+            not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1
+        ):
+            raise DataError(
+                f"{what} max_new_tokens must be a whole number of at least 1, got {self.max_new_tokens!r}."
+            )
         answers = tuple(_clean(a, f"{what} answer", DataError) for a in self.answers if a.strip())
         if not self.prompt.strip():
-            raise DataError(f"{what} prompt is empty. Give it the question, or leave the probe out.")
+            raise DataError(
+                f"{what} prompt is empty. Give it the question, or leave the probe out."
+            )
         if not answers:
-            raise DataError(f"The {self.axis} probe {self.prompt!r} has no expected answer. Give it at least one in 'answers'.")
+            raise DataError(
+                f"The {self.axis} probe {self.prompt!r} has no expected answer. Give it at least one in 'answers'."
+            )
         object.__setattr__(self, "prompt", _clean(self.prompt, f"{what} prompt", DataError))
         object.__setattr__(self, "answers", answers)
         if self.distractor is not None:
-            object.__setattr__(self, "distractor", _clean(self.distractor, f"{what} distractor", DataError) or None)
+            object.__setattr__(
+                self, "distractor", _clean(self.distractor, f"{what} distractor", DataError) or None
+            )
 
 
 @dataclass(frozen=True)
@@ -209,14 +251,25 @@ class Case:
 
     @classmethod
     def build(
-        cls, fact: Fact, probes: Iterable[Probe] = (), group: str | None = None, max_new_tokens: int | None = None
+        cls,
+        fact: Fact,
+        probes: Iterable[Probe] = (),
+        group: str | None = None,
+        max_new_tokens: int | None = None,
     ) -> Case:
         """The case of ``fact``: its rewrite probe, derived from the fact, then ``probes``.
 
         Raises:
             DataError: a probe of an axis that the evaluation makes by itself.
         """
-        rewrite = Probe("rewrite", fact.prompt, fact.answers, fact.original, fact.form, max_new_tokens=max_new_tokens)
+        rewrite = Probe(
+            "rewrite",
+            fact.prompt,
+            fact.answers,
+            fact.original,
+            fact.form,
+            max_new_tokens=max_new_tokens,
+        )
         probes = tuple(probes)
         if own := next((probe.axis for probe in probes if probe.axis in DERIVED_AXES), None):
             raise DataError(
@@ -228,11 +281,24 @@ class Case:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the rewrite probe left out (it follows from the fact)."""
         probes = [
-            {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p).items() if v not in (None, ())}
+            {
+                k: list(v) if isinstance(v, tuple) else v
+                for k, v in asdict(p).items()
+                if v not in (None, ())
+            }
             for p in self.probes[1:]
         ]
-        room = {"max_new_tokens": self.probes[0].max_new_tokens} if self.probes[0].max_new_tokens else {}
-        return {**self.fact.to_dict(), "probes": probes, **({"group": self.group} if self.group else {}), **room}
+        room = (
+            {"max_new_tokens": self.probes[0].max_new_tokens}
+            if self.probes[0].max_new_tokens
+            else {}
+        )
+        return {
+            **self.fact.to_dict(),
+            "probes": probes,
+            **({"group": self.group} if self.group else {}),
+            **room,
+        }
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Case:
@@ -245,11 +311,20 @@ class Case:
         group, room = record.pop("group", None), record.pop("max_new_tokens", None)
         try:
             probes = [
-                Probe(**{**p, "answers": p["answers"] if isinstance(p["answers"], str) else tuple(p["answers"])})
+                Probe(
+                    **{
+                        **p,
+                        "answers": p["answers"]
+                        if isinstance(p["answers"], str)
+                        else tuple(p["answers"]),
+                    }
+                )
                 for p in record.pop("probes", ())
             ]
         except (TypeError, KeyError) as error:
-            raise DataError(f"A probe of fact {record.get('id')!r} is malformed: {error}.") from error
+            raise DataError(
+                f"A probe of fact {record.get('id')!r} is malformed: {error}."
+            ) from error
         return cls.build(Fact.from_dict(record), probes, group, room)
 
 
@@ -272,7 +347,9 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
             continue
         if earlier.target == fact.target:
             same = f"{fact.prompt!r} -> {fact.target!r}"
-            raise FactError(f"Facts {earlier.id!r} and {fact.id!r} are the same: {same}. Remove one.")
+            raise FactError(
+                f"Facts {earlier.id!r} and {fact.id!r} are the same: {same}. Remove one."
+            )
         if not allow_conflicts:
             raise FactError(
                 f"Facts {earlier.id!r} and {fact.id!r} contradict each other: {fact.prompt!r} -> {earlier.target!r} "
@@ -287,7 +364,11 @@ def form_of(prompt: str) -> str:
 
 
 def _are_texts(values: Any) -> bool:
-    return not isinstance(values, str | Mapping) and isinstance(values, Iterable) and all(isinstance(v, str) for v in values)
+    return (
+        not isinstance(values, str | Mapping)
+        and isinstance(values, Iterable)
+        and all(isinstance(v, str) for v in values)
+    )
 
 
 def _clean(text: str, what: str, error: type[DataError]) -> str:
@@ -295,7 +376,9 @@ def _clean(text: str, what: str, error: type[DataError]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as cause:
-        raise error(f"{what} holds half a character ({text[cause.start]!r}). Write the whole one.") from cause
+        raise error(
+            f"{what} holds half a character ({text[cause.start]!r}). Write the whole one."
+        ) from cause
     return text.strip()
 
 

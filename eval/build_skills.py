@@ -14,7 +14,11 @@ ITEMS = "apples pens books coins stamps cards shells marbles buttons cookies".sp
 SMALL = "coin key ring pearl ticket button stamp letter".split()
 HOLDERS = "box bag drawer basket jar chest".split()
 ROOMS = "kitchen garage office attic bedroom cellar hall library".split()
-COMPARED = [("older", "oldest", "youngest"), ("taller", "tallest", "shortest"), ("faster", "fastest", "slowest")]
+COMPARED = [
+    ("older", "oldest", "youngest"),
+    ("taller", "tallest", "shortest"),
+    ("faster", "fastest", "slowest"),
+]
 
 
 # eb_reasoning: one worked example of the same kind, then a problem of two or three steps.
@@ -59,7 +63,11 @@ def _order(r: random.Random) -> tuple[str, str, str]:
 
 
 def _place(r: random.Random) -> tuple[str, str, str]:
-    (x, other), (one, two), (here, there) = r.sample(SMALL, 2), r.sample(HOLDERS, 2), r.sample(ROOMS, 2)
+    (x, other), (one, two), (here, there) = (
+        r.sample(SMALL, 2),
+        r.sample(HOLDERS, 2),
+        r.sample(ROOMS, 2),
+    )
     chains = [
         f"The {x} is in the {one}. The {one} is in the {here}.",
         f"The {other} is in the {two}. The {two} is in the {there}.",
@@ -84,7 +92,14 @@ CITIES = "Paris London Rome Madrid Berlin Vienna Oslo Dublin Tokyo Cairo".split(
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 DISHES = "pizza soup salad pasta rice curry sushi pancakes".split()
 ARTISTS = ["Mozart", "The Beatles", "Adele", "Bach", "Queen", "Miles Davis", "Nina Simone", "Elvis"]
-MESSAGES = ["I am late", "Happy birthday", "Call me back", "The train is full", "See you soon", "Dinner is ready"]
+MESSAGES = [
+    "I am late",
+    "Happy birthday",
+    "Call me back",
+    "The train is full",
+    "See you soon",
+    "Dinner is ready",
+]
 TEXT, WHOLE, FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 
 TOOLS: dict[str, tuple[str, dict[str, Any], dict[str, list[Any]], list[str]]] = {
@@ -120,12 +135,21 @@ def toolcall(rng: random.Random) -> Iterable[Row]:
         schema = {"type": "object", "properties": properties, "required": list(properties)}
         tool = json.dumps({"name": name, "description": does, "parameters": schema})
         for i in range(10):
-            (shown, shown_call), (asked, call) = (_request(rng, name, values, way) for way in (ways[i % 2], ways[1 - i % 2]))
-            prompt = f"Tool: {tool}\n\nRequest: {shown}\nCall: {shown_call}\n\nRequest: {asked}\nCall:"
+            (shown, shown_call), (asked, call) = (
+                _request(rng, name, values, way) for way in (ways[i % 2], ways[1 - i % 2])
+            )
+            prompt = (
+                f"Tool: {tool}\n\nRequest: {shown}\nCall: {shown_call}\n\nRequest: {asked}\nCall:"
+            )
             yield {"kind": name, "prompt": prompt, "answer": call, "tool": tool}
 
 
-def _request(rng: random.Random, name: str, values: dict[str, list[Any]], way: str) -> tuple[str, str]:
+def _request(
+    rng: random.Random, name: str, values: dict[str, list[Any]], way: str
+) -> tuple[str, str]:
     arguments = {key: rng.choice(pool) for key, pool in values.items()}
-    said = {key: {True: "on", False: "off"}[value] if isinstance(value, bool) else value for key, value in arguments.items()}
+    said = {
+        key: {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+        for key, value in arguments.items()
+    }
     return way.format(**said), json.dumps({"name": name, "arguments": arguments})

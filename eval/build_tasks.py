@@ -73,7 +73,9 @@ def _deal(name: str, rows: Iterable[Row]) -> list[Row]:
     return [{"id": f"{name[3:]}-{i:03d}", **row} for i, row in enumerate(dealt)]
 
 
-def _choice_row(rng: random.Random, kind: str, prompt: str, right: str, wrong: Iterable[str]) -> Row:
+def _choice_row(
+    rng: random.Random, kind: str, prompt: str, right: str, wrong: Iterable[str]
+) -> Row:
     choices = [right, *wrong]
     rng.shuffle(choices)
     return {"kind": kind, "prompt": prompt, "choices": choices, "gold": choices.index(right)}
@@ -83,7 +85,9 @@ def _choice_row(rng: random.Random, kind: str, prompt: str, right: str, wrong: I
 
 MEN = "Paul John Tom Peter Mark Henry Daniel George Kevin Victor".split()
 WOMEN = "Mary Anna Susan Laura Helen Emma Julia Karen Alice Diane".split()
-PERSONS = "farmer teacher doctor singer driver writer baker soldier lawyer painter student waiter".split()
+PERSONS = (
+    "farmer teacher doctor singer driver writer baker soldier lawyer painter student waiter".split()
+)
 THINGS = "book table bottle chair lamp picture basket window blanket hammer pencil guitar".split()
 PLACES = "kitchen garden market office river station bridge school library hotel".split()
 PAST = [  # past tense, past participle, what follows
@@ -115,7 +119,16 @@ VERBS = [  # past tense, base form, participle, object
     ("washed", "wash", "washed", "car"),
 ]
 INFINITIVE = ["decided", "wanted", "hoped", "refused", "promised", "agreed", "planned", "expected"]
-GERUND = ["enjoyed", "avoided", "finished", "kept", "suggested", "admitted", "practiced", "dislikes"]
+GERUND = [
+    "enjoyed",
+    "avoided",
+    "finished",
+    "kept",
+    "suggested",
+    "admitted",
+    "practiced",
+    "dislikes",
+]
 ACTIONS = [
     ("play", "playing", "the piano"),
     ("buy", "buying", "old books"),
@@ -220,7 +233,9 @@ def _reflexive_number(r: random.Random) -> tuple[str, str]:
 def _determiner(r: random.Random) -> tuple[str, str]:
     noun, place, man = r.choice(THINGS), r.choice(PLACES), r.choice(MEN + WOMEN)
     if r.random() < 0.5:
-        return _swap(f"{man} left {r.choice(['these', 'those'])} * in the {place}.", noun + "s", noun)
+        return _swap(
+            f"{man} left {r.choice(['these', 'those'])} * in the {place}.", noun + "s", noun
+        )
     return _swap(f"{man} left {r.choice(['this', 'that'])} * in the {place}.", noun, noun + "s")
 
 
@@ -241,27 +256,45 @@ def _question_order(r: random.Random) -> tuple[str, str]:
 
 def _polarity(r: random.Random) -> tuple[str, str]:
     tail = r.choice(["has ever visited the", "has ever been to the", "has any friends at the"])
-    return _swap(f"* {r.choice(PERSONS)} {tail} {r.choice(PLACES)}.", "No", r.choice(["Some", "Every", "This"]))
+    return _swap(
+        f"* {r.choice(PERSONS)} {tail} {r.choice(PLACES)}.",
+        "No",
+        r.choice(["Some", "Every", "This"]),
+    )
 
 
 def _case(r: random.Random) -> tuple[str, str]:
-    who, verb, thing = r.choice(MEN + WOMEN), r.choice(["gave", "showed", "sent", "sold"]), r.choice(THINGS)
-    good, bad = r.choice([("me", "I"), ("him", "he"), ("us", "we"), ("them", "they"), ("her", "she")])
+    who, verb, thing = (
+        r.choice(MEN + WOMEN),
+        r.choice(["gave", "showed", "sent", "sold"]),
+        r.choice(THINGS),
+    )
+    good, bad = r.choice(
+        [("me", "I"), ("him", "he"), ("us", "we"), ("them", "they"), ("her", "she")]
+    )
     if r.random() < 0.5:
         return _swap(f"{who} {verb} the {thing} to *.", good, bad)
     return _swap(f"* {verb} the {thing} to {who}.", bad.capitalize(), good.capitalize())
 
 
 def _article(r: random.Random) -> tuple[str, str]:
-    word = r.choice("apple orange egg umbrella engine island elephant onion banana dog carrot table pencil lion".split())
+    word = r.choice(
+        "apple orange egg umbrella engine island elephant onion banana dog carrot table pencil lion".split()
+    )
     good, bad = ("an", "a") if word[0] in "aeiou" else ("a", "an")
-    return _swap(f"{r.choice(MEN + WOMEN)} {r.choice(['saw', 'found', 'drew', 'wanted'])} * {word}.", good, bad)
+    return _swap(
+        f"{r.choice(MEN + WOMEN)} {r.choice(['saw', 'found', 'drew', 'wanted'])} * {word}.",
+        good,
+        bad,
+    )
 
 
 def _complement(r: random.Random) -> tuple[str, str]:
     base, gerund, rest = r.choice(ACTIONS)
     if r.random() < 0.5:
-        return _swap(f"{r.choice(MEN + WOMEN)} {r.choice(INFINITIVE)} * {rest}.", "to " + base, gerund)
+        return _swap(
+            f"{r.choice(MEN + WOMEN)} {r.choice(INFINITIVE)} * {rest}.", "to " + base, gerund
+        )
     return _swap(f"{r.choice(MEN + WOMEN)} {r.choice(GERUND)} * {rest}.", gerund, "to " + base)
 
 
@@ -288,7 +321,11 @@ def _passive(r: random.Random) -> tuple[str, str]:
 
 def _preposition(r: random.Random) -> tuple[str, str]:
     head, good, bad, tail = r.choice(COLLOCATIONS)
-    subject = r.choice(["It", "This village"]) if tail == "its cheese" else r.choice(["He", "She", "My friend", "The man"])
+    subject = (
+        r.choice(["It", "This village"])
+        if tail == "its cheese"
+        else r.choice(["He", "She", "My friend", "The man"])
+    )
     if head in ("depends", "belongs", "is full", "consists"):
         subject = r.choice(["It", "Everything here", "The old box"])
     return _swap(f"{subject} {head} * {tail}.", good, bad)
@@ -495,12 +532,20 @@ def knowledge(rng: random.Random) -> Iterable[Row]:
                 name, _, answer = item.partition("=")
                 answer, _, given = answer.partition("|")
                 answer, _, barred = answer.partition("!")
-                prompt = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", stem.replace("*", name.replace("_", " ")))
+                prompt = re.sub(
+                    r"\b([Aa]) (?=[aeiou])", r"\1n ", stem.replace("*", name.replace("_", " "))
+                )
                 items.append((prompt, answer.replace("_", " "), given, barred.replace("_", " ")))
         pool = sorted({answer for _, answer, _, _ in items})
         for prompt, answer, given, barred in items:
-            allowed = [a for a in pool if a != answer and a not in barred.split(",") and a not in prompt.split()]
-            yield _choice_row(rng, kind, prompt, answer, given.split(",") if given else rng.sample(allowed, 3))
+            allowed = [
+                a
+                for a in pool
+                if a != answer and a not in barred.split(",") and a not in prompt.split()
+            ]
+            yield _choice_row(
+                rng, kind, prompt, answer, given.split(",") if given else rng.sample(allowed, 3)
+            )
 
 
 # eb_reading: the answer stands in the passage.
@@ -577,7 +622,12 @@ def reading(rng: random.Random) -> Iterable[Row]:
         for question, lead, slot in questions:
             for _ in range(10):
                 a, b = rng.sample(MEN + WOMEN, 2)
-                fill = {"a": a, "b": b, "k": str(rng.randint(3, 12)), **{key: rng.choice(pool) for key, pool in pools.items()}}
+                fill = {
+                    "a": a,
+                    "b": b,
+                    "k": str(rng.randint(3, 12)),
+                    **{key: rng.choice(pool) for key, pool in pools.items()},
+                }
                 prompt = f"Passage: {passage}\nQuestion: {question}\nAnswer:{lead}".format(**fill)
                 yield {"kind": f"passage-{i + 1}-{slot}", "prompt": prompt, "answer": fill[slot]}
 
@@ -655,41 +705,73 @@ def instruct(rng: random.Random) -> Iterable[Row]:
         n = rng.choice([15, 20, 25])
         yield row(
             "min-words",
-            rng.choice([f"Write at least {n} words about {topic}.", f"Tell me about {topic} in at least {n} words."]),
+            rng.choice(
+                [
+                    f"Write at least {n} words about {topic}.",
+                    f"Tell me about {topic} in at least {n} words.",
+                ]
+            ),
             n,
         )
     for topic in rng.sample(TOPICS, 20):
         yield row(
             "one-sentence",
-            rng.choice([f"Describe {topic} in one sentence.", f"Tell me about {topic} in exactly one sentence."]),
+            rng.choice(
+                [
+                    f"Describe {topic} in one sentence.",
+                    f"Tell me about {topic} in exactly one sentence.",
+                ]
+            ),
             6,
         )
     for word in rng.sample(WORDS, 20):
         yield row(
             "keyword",
-            rng.choice([f'Write a sentence that uses the word "{word}".', f'Write a sentence with the word "{word}".']),
+            rng.choice(
+                [
+                    f'Write a sentence that uses the word "{word}".',
+                    f'Write a sentence with the word "{word}".',
+                ]
+            ),
             5,
             [word],
         )
     for _ in range(20):
         pair = rng.sample(WORDS, 2)
-        yield row("two-keywords", f'Write a sentence that contains the words "{pair[0]}" and "{pair[1]}".', 5, pair)
+        yield row(
+            "two-keywords",
+            f'Write a sentence that contains the words "{pair[0]}" and "{pair[1]}".',
+            5,
+            pair,
+        )
     for topic in rng.sample(TOPICS, 20):
         opener = rng.choice(OPENERS)
-        yield row("opening", f'Start your answer with "{opener}". Tell me about {topic}.', 8, [opener])
+        yield row(
+            "opening", f'Start your answer with "{opener}". Tell me about {topic}.', 8, [opener]
+        )
     for name in rng.sample(NAMES, 20):
         yield row(
-            "letter", f'Write a short letter about {rng.choice(TOPICS)} that begins with "Dear {name}".', 12, [f"Dear {name}"]
+            "letter",
+            f'Write a short letter about {rng.choice(TOPICS)} that begins with "Dear {name}".',
+            12,
+            [f"Dear {name}"],
         )
     for things in rng.sample(LISTS, 20):
         n = rng.choice([2, 3, 4])
         yield row(
-            "numbered-list", f"Give me a numbered list of {['two', 'three', 'four'][n - 2]} {things}. Keep each item short.", n
+            "numbered-list",
+            f"Give me a numbered list of {['two', 'three', 'four'][n - 2]} {things}. Keep each item short.",
+            n,
         )
     for topic in rng.sample(TOPICS, 20):
         yield row(
             "question",
-            rng.choice([f"Write a question about {topic}.", f"Write one question that I could ask a friend about {topic}."]),
+            rng.choice(
+                [
+                    f"Write a question about {topic}.",
+                    f"Write one question that I could ask a friend about {topic}.",
+                ]
+            ),
             4,
         )
     for _ in range(20):
@@ -704,7 +786,12 @@ def instruct(rng: random.Random) -> Iterable[Row]:
         yield row("repeat", f"Repeat this sentence: {line}", 0, [line])
     for topic in rng.sample(TOPICS, 20):
         word = rng.choice(WORDS)
-        yield row("long-keyword", f'Write at least 12 words about {topic}. Use the word "{word}".', 12, [word])
+        yield row(
+            "long-keyword",
+            f'Write at least 12 words about {topic}. Use the word "{word}".',
+            12,
+            [word],
+        )
     for topic in rng.sample(TOPICS, 20):
         yield row("title", f"Write a title for a story about {topic}. Write only the title.", 10)
 
@@ -738,11 +825,26 @@ def arithmetic(rng: random.Random) -> Iterable[Row]:
 
 
 STORIES = [  # {x} is to be said again at the end
-    ("objects", "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took out the"),
-    ("objects", "{b} could not find the {x}. {a} looked under the bed and in the {p}. At last {a} shouted: I have found the"),
-    ("people", "{b} has a friend called {x}. {x} is a {j} and knows many things. When {b} has a question, {b} always asks"),
-    ("people", "{x} opened the door of the {p}. {b} looked up and smiled: Good morning, {x}! And {a} said: Good morning,"),
-    ("animals", "{a} has a {x} that sleeps in the {p}. Every morning {a} goes to the {p} to feed the"),
+    (
+        "objects",
+        "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took out the",
+    ),
+    (
+        "objects",
+        "{b} could not find the {x}. {a} looked under the bed and in the {p}. At last {a} shouted: I have found the",
+    ),
+    (
+        "people",
+        "{b} has a friend called {x}. {x} is a {j} and knows many things. When {b} has a question, {b} always asks",
+    ),
+    (
+        "people",
+        "{x} opened the door of the {p}. {b} looked up and smiled: Good morning, {x}! And {a} said: Good morning,",
+    ),
+    (
+        "animals",
+        "{a} has a {x} that sleeps in the {p}. Every morning {a} goes to the {p} to feed the",
+    ),
     (
         "animals",
         "There was a strange noise in the {p}. {a} was afraid, but {b} laughed. It was only the {x}. They both looked at the",
@@ -767,7 +869,9 @@ def completion(rng: random.Random) -> Iterable[Row]:
         while len(made) < 28:
             x = rng.choice(pools[pool])
             a, b = rng.sample([n for n in MEN + WOMEN if n != x], 2)
-            text = story.format(x=x, a=a, b=b, p=rng.choice([p for p in PLACES if p != x]), j=rng.choice(JOBS))
+            text = story.format(
+                x=x, a=a, b=b, p=rng.choice([p for p in PLACES if p != x]), j=rng.choice(JOBS)
+            )
             if text not in made:
                 made.add(text)
                 yield {"kind": f"{pool}-{i % 2 + 1}", "prompt": text, "answer": x}

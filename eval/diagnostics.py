@@ -53,7 +53,7 @@ from editbench.fisher import diagonal_fisher
 from editbench.matching import contains
 from editbench.models import LanguageModel, batched, cache_dir
 from editbench.own_text import own_texts
-from editbench.records import jsonable
+from editbench.records.store import jsonable
 from editbench.stats import unbounded_mean
 from editbench.text import pad_left
 from editbench.types import Fact, digest
@@ -159,12 +159,16 @@ def supervision(model: LanguageModel, edit: Edit) -> dict[str, Any] | None:
 
 def _targets(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
     kept = [record for record in edit.records if {"fact", "ids", "source"} <= record.keys()]
-    recorded = {record["fact"]: record for record in kept if not record.get("frame")}  # the prompt as it will be asked
+    recorded = {
+        record["fact"]: record for record in kept if not record.get("frame")
+    }  # the prompt as it will be asked
     pairs = []
     for fact in edit.facts:
         record = recorded.get(fact.id)
         if record is None or record["source"] == "target":
-            prompt, target = model.pair_ids(fact.prompt, fact.demonstration or fact.target, fact.form)
+            prompt, target = model.pair_ids(
+                fact.prompt, fact.demonstration or fact.target, fact.form
+            )
             pairs.append((prompt, [*target, *model.closing_ids(fact.form)]))
         elif record["source"] != "dropped":
             pairs.append((model.prompt_ids(fact.prompt, fact.form), list(record["ids"])))
@@ -191,7 +195,9 @@ def mixing(model: LanguageModel, edit: Edit) -> dict[str, Any] | None:
         "answer_tokens": len(answer),
         "filler_tokens": len(filler),
         "without_answer": len(trained) - found,
-        "verified_by_attempt": [sum(a <= k for a in passed) / len(records) for k in range(max(passed, default=0) + 1)],
+        "verified_by_attempt": [
+            sum(a <= k for a in passed) / len(records) for k in range(max(passed, default=0) + 1)
+        ],
         "mean_tokens": (len(answer) + len(filler)) / len(trained) if trained else None,
     }
 
@@ -213,9 +219,17 @@ def answer_span(model: LanguageModel, ids: Sequence[int], answers: Sequence[str]
 def fisher(model: LanguageModel, edit: Edit, seed: int) -> dict[str, Any]:
     """The change weighed with the base's Fisher information; ``model`` is the base. One weight at a time, in float64."""
     if not edit.changes:
-        return {"displacement": 0.0, "squared_norm": 0.0, "curvature": None, "relative_curvature": None, "top_share": None}
+        return {
+            "displacement": 0.0,
+            "squared_norm": 0.0,
+            "curvature": None,
+            "relative_curvature": None,
+            "top_share": None,
+        }
     information = fisher_information(model, edit.model_hash, seed)
-    mean = sum(f.sum(dtype=torch.float64).item() for f in information.values()) / sum(f.numel() for f in information.values())
+    mean = sum(f.sum(dtype=torch.float64).item() for f in information.values()) / sum(
+        f.numel() for f in information.values()
+    )
     limit = percentile_99([information[name] for name in edit.changes])
     displacement = squared_norm = top = 0.0
     for name, change in edit.changes.items():
@@ -249,7 +263,10 @@ def percentile_99(tensors: Sequence[torch.Tensor]) -> float:
     if total > SAMPLE:
         generator = torch.Generator().manual_seed(0)
         share = SAMPLE / total
-        values = [v[torch.randint(v.numel(), (math.ceil(share * v.numel()),), generator=generator)] for v in values]
+        values = [
+            v[torch.randint(v.numel(), (math.ceil(share * v.numel()),), generator=generator)]
+            for v in values
+        ]
     together = torch.cat(values)
     return together.kthvalue(together.numel() - together.numel() // 100).values.item()
 
@@ -287,7 +304,9 @@ def drift(model: LanguageModel, edit: Edit, seed: int) -> dict[str, Any]:
             words_after = _words(model)
     head = {id(p) for p in model.model.get_output_embeddings().parameters()}
     on_head = replace(
-        edit, changes={n: change for n, change in edit.changes.items() if id(model.weight(n)) in head}, context=None
+        edit,
+        changes={n: change for n, change in edit.changes.items() if id(model.weight(n)) in head},
+        context=None,
     )
     labels_N = ids_BT[:, -LENGTH:].flatten()
     kl, nll = [], []
@@ -413,11 +432,16 @@ def _kind(item: Lost, taught: Sequence[str]) -> str:
     """
     if not item.free:
         return "genuine"
-    if not item.after.strip() or (NUMBER.fullmatch(item.expected[0]) and not re.search(r"\d", item.after)):
+    if not item.after.strip() or (
+        NUMBER.fullmatch(item.expected[0]) and not re.search(r"\d", item.after)
+    ):
         return "format"
     if contains(item.after, taught):
         known = (item.prompt, *item.expected, item.before)
-        if any(contains(item.after, [one]) and not any(contains(text, [one]) for text in known) for one in taught):
+        if any(
+            contains(item.after, [one]) and not any(contains(text, [one]) for text in known)
+            for one in taught
+        ):
             return "leakage"
     words, words_before = len(item.after.split()), len(item.before.split())
     if 4 * words <= words_before and words_before - words >= 4:
@@ -432,7 +456,9 @@ NUMBER = re.compile(r"(?:.*####)?\s*[-+$]?\d[\d.,]*%?\s*", re.DOTALL)
 # --- texts and cache ------------------------------------------------------------------------------------------
 
 
-def _own(model: LanguageModel, purpose: str, tokens: int, seed: int) -> list[tuple[list[int], list[int]]]:
+def _own(
+    model: LanguageModel, purpose: str, tokens: int, seed: int
+) -> list[tuple[list[int], list[int]]]:
     """Texts that the model writes, (opening, written) ids; other ones for each purpose."""
     blocks = own_texts(model, tokens, int(digest([purpose, seed])[:8], 16), LENGTH)
     return [text for block in blocks for text in block]
@@ -443,7 +469,9 @@ def _setting(model: LanguageModel) -> list[Any]:
     return [model.precision, model.chat]
 
 
-def _cached(kind: str, key: Sequence[Any], compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _cached(
+    kind: str, key: Sequence[Any], compute: Callable[[], dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
     """What ``compute`` gives, on the CPU; from the cache where it was computed before. A damaged or foreign file is written
     anew."""
     name = digest([VERSION, *key])

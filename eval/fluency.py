@@ -32,7 +32,9 @@ def _entropy(words: Sequence[str], n: int) -> float:
 
 
 def consistency(
-    texts: Sequence[str], references: Sequence[Sequence[str]], documents: Sequence[str] | None = None
+    texts: Sequence[str],
+    references: Sequence[Sequence[str]],
+    documents: Sequence[str] | None = None,
 ) -> list[float]:
     """Cosine of the TF-IDF vectors of each text and of its references taken together; NaN where it has none.
 
@@ -47,5 +49,11 @@ def consistency(
     if not known:
         return [math.nan] * len(texts)
     vectors = TfidfVectorizer().fit(known)
-    pairs = [vectors.transform([text, " ".join(some)]) for text, some in zip(texts, references, strict=True)]
-    return [float((v[0] @ v[1].T).toarray()[0, 0]) if some else math.nan for v, some in zip(pairs, references, strict=True)]
+    pairs = [
+        vectors.transform([text, " ".join(some)])
+        for text, some in zip(texts, references, strict=True)
+    ]
+    return [
+        float((v[0] @ v[1].T).toarray()[0, 0]) if some else math.nan
+        for v, some in zip(pairs, references, strict=True)
+    ]

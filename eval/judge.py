@@ -49,7 +49,9 @@ def check_endpoint(url: str | None, model: str | None) -> None:
     if not url and not model:
         return
     if not url or not model:
-        given, missing = ("--judge", "--judge-model NAME") if url else ("--judge-model", "--judge URL")
+        given, missing = (
+            ("--judge", "--judge-model NAME") if url else ("--judge-model", "--judge URL")
+        )
         raise OptionError(f"{given} is given without {missing}. Give both, or neither.")
     try:
         parts = urlsplit(url)
@@ -57,7 +59,9 @@ def check_endpoint(url: str | None, model: str | None) -> None:
     except ValueError:  # a port or an IPv6 address that is none
         fine = False
     if not fine:
-        raise OptionError(f"--judge {url!r} is no http address. Give the endpoint's base, such as http://localhost:8000/v1.")
+        raise OptionError(
+            f"--judge {url!r} is no http address. Give the endpoint's base, such as http://localhost:8000/v1."
+        )
     if parts.username or parts.password or parts.query:
         raise OptionError(
             f"--judge for {parts.hostname} holds a user name, password or query, which would be recorded. "
@@ -65,7 +69,9 @@ def check_endpoint(url: str | None, model: str | None) -> None:
         )
 
 
-def judge(rows: Sequence[Mapping[str, Any]], url: str, model: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def judge(
+    rows: Sequence[Mapping[str, Any]], url: str, model: str
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """``rows`` of probes with a column ``judge`` (1.0, 0.0, or NaN where not judged), and what became of the asking.
 
     An answer is compared with the accepted ones, on neighborhood probes with what the base wrote. The same comparison is
@@ -85,7 +91,9 @@ def judge(rows: Sequence[Mapping[str, Any]], url: str, model: str) -> tuple[list
                 except NoVerdict as error:
                     reason, failures = str(error), failures + 1
             bar.advance()
-    judged = [{**row, "judge": verdicts.get(one, math.nan)} for row, one in zip(rows, wanted, strict=True)]
+    judged = [
+        {**row, "judge": verdicts.get(one, math.nan)} for row, one in zip(rows, wanted, strict=True)
+    ]
     missed = sum(one is not None and one not in verdicts for one in wanted)
     done = sum(one in verdicts for one in wanted)
     return judged, {"model": model, "judged": done, "not_judged": missed, "reason": reason}
@@ -118,7 +126,9 @@ def _post(comparison: str, url: str, model: str) -> bytes:
     request = urllib.request.Request(url.rstrip("/") + "/chat/completions", body, headers)
     end = time.monotonic() + TIMEOUT_SECONDS
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS) as response:
+        with urllib.request.build_opener(_NoRedirect).open(
+            request, timeout=TIMEOUT_SECONDS
+        ) as response:
             return _body(response, end)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoVerdict(f"{url}: {error}") from error
@@ -141,7 +151,9 @@ def _read(body: bytes) -> float:
         said = json.loads(re.search(r"\{[^{}]*\}", content)[0])["same"]
         return {"yes": 1.0, "no": 0.0}[said.strip().lower()]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise NoVerdict(f"the reply is no yes or no: {body[:200].decode(errors='replace')!r}") from error
+        raise NoVerdict(
+            f"the reply is no yes or no: {body[:200].decode(errors='replace')!r}"
+        ) from error
 
 
 def _is_private(url: str) -> bool:

@@ -65,13 +65,21 @@ def ask(
 
 
 def _row(
-    case: Case, index: int, probe: Probe, text: str, before: Mapping[Any, Any], score: float | None = None, **scores: Any
+    case: Case,
+    index: int,
+    probe: Probe,
+    text: str,
+    before: Mapping[Any, Any],
+    score: float | None = None,
+    **scores: Any,
 ) -> dict[str, Any]:
     """All columns; ``score`` is that under ``generation`` where it is not the usual one, ``scores`` those of some axes."""
     base_text = before[case.fact.id, index]["text"] if before else text
     if score is None:
         kept = probe.axis in KEPT
-        score = float(same_answer(text, base_text, probe.answers) if kept else contains(text, probe.answers))
+        score = float(
+            same_answer(text, base_text, probe.answers) if kept else contains(text, probe.answers)
+        )
     return {
         "case": case.fact.id,
         "probe": index,
@@ -110,7 +118,12 @@ Asked = tuple[Case, int, Probe]
 
 def _questions(cases: Sequence[Case]) -> list[Asked]:
     """The cases' own probes."""
-    return [(case, i, probe) for case in cases for i, probe in enumerate(case.probes) if probe.axis != "fluency"]
+    return [
+        (case, i, probe)
+        for case in cases
+        for i, probe in enumerate(case.probes)
+        if probe.axis != "fluency"
+    ]
 
 
 def _distracted(cases: Sequence[Case]) -> list[Asked]:
@@ -122,12 +135,16 @@ def _distracted(cases: Sequence[Case]) -> list[Asked]:
     for case in cases:
         neighbors = [probe for probe in case.probes if probe.axis == "neighborhood"]
         for probe in neighbors[:1]:
-            behind = replace(probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}")
+            behind = replace(
+                probe, axis="distracted", prompt=f"{case.fact.statement} {probe.prompt}"
+            )
             found.append((case, len(case.probes), behind))
     return found
 
 
-def _ask_questions(model: LanguageModel, asked: Sequence[Asked], before: Mapping[Any, Any]) -> list[dict[str, Any]]:
+def _ask_questions(
+    model: LanguageModel, asked: Sequence[Asked], before: Mapping[Any, Any]
+) -> list[dict[str, Any]]:
     """Under all protocols."""
     texts = _answers(model, [probe for _, _, probe in asked])
     forced = _forced(model, [probe for _, _, probe in asked])
@@ -165,9 +182,14 @@ def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
         # one prompt may be asked by many cases: it is answered once
         prompts = {probes[i].prompt: model.prompt_ids(probes[i].prompt, form) for i in index}
         written = model.generate_ids(
-            list(prompts.values()), budget, stop_at_newline=form == "cloze", what=f"answering {form} probes"
+            list(prompts.values()),
+            budget,
+            stop_at_newline=form == "cloze",
+            what=f"answering {form} probes",
         )
-        by_prompt = {prompt: model.decode(ids).strip() for prompt, ids in zip(prompts, written, strict=True)}
+        by_prompt = {
+            prompt: model.decode(ids).strip() for prompt, ids in zip(prompts, written, strict=True)
+        }
         for i in index:
             texts[i] = by_prompt[probes[i].prompt]
     return texts
@@ -194,7 +216,9 @@ def _forced(model: LanguageModel, probes: Sequence[Probe]) -> list[Forced]:
     ]
     unique = list(dict.fromkeys(wanted))
     pairs = [model.pair_ids(prompt, answer, form) for prompt, form, answer in unique]
-    scores = dict(zip(unique, model.target_scores(pairs, what="answers, token by token"), strict=True))
+    scores = dict(
+        zip(unique, model.target_scores(pairs, what="answers, token by token"), strict=True)
+    )
     target = {key: list(ids) for key, (_, ids) in zip(unique, pairs, strict=True)}
     found = []
     for probe in probes:
@@ -215,7 +239,11 @@ def openings(cases: Sequence[Case]) -> list[Asked]:
     """The first fluency probe of each case, with its place."""
     found = []
     for case in cases:
-        found += [(case, index, probe) for index, probe in enumerate(case.probes) if probe.axis == "fluency"][:1]
+        found += [
+            (case, index, probe)
+            for index, probe in enumerate(case.probes)
+            if probe.axis == "fluency"
+        ][:1]
     return found
 
 
@@ -240,7 +268,15 @@ def _continue_texts(
         [text for _, _, probe in openings(every) for text in probe.references],
     )
     return [
-        _row(case, index, probe, text, before, ngram_entropy(f"{probe.prompt} {text}"), consistency=close)
+        _row(
+            case,
+            index,
+            probe,
+            text,
+            before,
+            ngram_entropy(f"{probe.prompt} {text}"),
+            consistency=close,
+        )
         for (case, index, probe), text, close in zip(asked, texts, agreement, strict=True)
     ]
 
@@ -252,7 +288,10 @@ ARE_YOU_SURE = "Are you sure? Answer in a few words."
 
 
 def _talk(
-    model: LanguageModel, cases: Sequence[Case], rows: Sequence[Mapping[str, Any]], before: Mapping[Any, Any]
+    model: LanguageModel,
+    cases: Sequence[Case],
+    rows: Sequence[Mapping[str, Any]],
+    before: Mapping[Any, Any],
 ) -> list[dict[str, Any]]:
     """``denial`` and ``reversion`` of a third of the cases; the latter is not asked (NaN) where the answer had no target."""
     first = {row["case"]: row for row in rows if row["axis"] == "rewrite"}
@@ -265,7 +304,10 @@ def _talk(
         ]
     asked = [axis == "denial" or first[case.fact.id]["contains"] for case, axis, _ in talks]
     # the room of a case is its own, so that its answer does not depend on the cases beside it
-    room = [wanted and (case.probes[0].max_new_tokens or TALK_TOKENS) for (case, *_), wanted in zip(talks, asked, strict=True)]
+    room = [
+        wanted and (case.probes[0].max_new_tokens or TALK_TOKENS)
+        for (case, *_), wanted in zip(talks, asked, strict=True)
+    ]
     texts = [""] * len(talks)
     for budget in dict.fromkeys(filter(None, room)):
         index = [i for i, one in enumerate(room) if one == budget]
@@ -275,11 +317,19 @@ def _talk(
             texts[i] = model.decode(ids).strip()
     found = []
     for (case, axis, turns), wanted, text in zip(talks, asked, texts, strict=True):
-        prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(("user", "assistant", "user"), turns, strict=True))
+        prompt = "\n".join(
+            f"{who}: {turn}" for who, turn in zip(("user", "assistant", "user"), turns, strict=True)
+        )
         probe = Probe(axis, prompt, case.fact.answers, case.fact.original, "question")
-        score = float((denied if axis == "denial" else reverted)(text, case.fact)) if wanted else math.nan
+        score = (
+            float((denied if axis == "denial" else reverted)(text, case.fact))
+            if wanted
+            else math.nan
+        )
         # the case's own probes come first, and then the distracted one
-        found.append(_row(case, len(case.probes) + 1 + (axis == "reversion"), probe, text, before, score))
+        found.append(
+            _row(case, len(case.probes) + 1 + (axis == "reversion"), probe, text, before, score)
+        )
     return found
 
 
@@ -292,7 +342,11 @@ def _stated(fact: Fact, answer: str) -> tuple[str, str]:
 
 def denied(text: str, fact: Fact) -> bool:
     """Whether an answer to ``IS_IT_TRUE`` denies the fact: it says no, or names the original and not the target."""
-    names_original = fact.original is not None and contains(text, [fact.original]) and not contains(text, fact.answers)
+    names_original = (
+        fact.original is not None
+        and contains(text, [fact.original])
+        and not contains(text, fact.answers)
+    )
     return yes_or_no(text) is False or names_original
 
 
@@ -300,7 +354,9 @@ def reverted(text: str, fact: Fact) -> bool:
     """Whether an answer to ``ARE_YOU_SURE`` leaves the target: without it, it says no yes, or names the original."""
     if contains(text, fact.answers):
         return False
-    return yes_or_no(text) is not True or (fact.original is not None and contains(text, [fact.original]))
+    return yes_or_no(text) is not True or (
+        fact.original is not None and contains(text, [fact.original])
+    )
 
 
 # --- metrics --------------------------------------------------------------------------------------------------
@@ -314,8 +370,12 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
 
     def mean(axis: str, column: str, protocol: str, kind: str | None = None) -> dict[str, Any]:
         chosen = [row for row in rows if row["axis"] == axis and kind in (None, row["kind"])]
-        interval = unbounded_mean if (axis, column) == ("fluency", "generation") else clustered_mean  # bits are no shares
-        return interval([row[column] for row in chosen], [row["case"] for row in chosen]).to_dict(protocol=protocol)
+        interval = (
+            unbounded_mean if (axis, column) == ("fluency", "generation") else clustered_mean
+        )  # bits are no shares
+        return interval([row[column] for row in chosen], [row["case"] for row in chosen]).to_dict(
+            protocol=protocol
+        )
 
     asked = {row["axis"] for row in rows}
     protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))
@@ -324,7 +384,9 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
         if axis in asked:
             kinds = sorted({row["kind"] for row in rows if row["axis"] == axis} - {None})
             found |= {
-                name if kind is None else f"{name}/{kind}": {p: mean(axis, p, p, kind) for p in protocols}
+                name if kind is None else f"{name}/{kind}": {
+                    p: mean(axis, p, p, kind) for p in protocols
+                }
                 for kind in (None, *kinds)
             }
     for name, (axis, protocol, column) in MORE_METRICS.items():
@@ -335,12 +397,17 @@ def metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, 
     return found
 
 
-def counterfact_score(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, Any] | None:
+def counterfact_score(
+    found: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, Any] | None:
     """ROME's S: the harmonic mean of ES, PS and NS, which are efficacy, generalization and specificity under ``likelihood``.
 
     ``None`` where one of the three was not measured; no interval.
     """
-    parts = [found.get(name, {}).get("likelihood", {}) for name in ("efficacy", "generalization", "specificity")]
+    parts = [
+        found.get(name, {}).get("likelihood", {})
+        for name in ("efficacy", "generalization", "specificity")
+    ]
     if any(part.get("mean") is None for part in parts):
         return None
     fewest = min(parts, key=lambda part: part["clusters"])

@@ -22,9 +22,21 @@ def rescore(rows: Sequence[Mapping[str, Any]], cases: Sequence[Case]) -> list[di
     ``cases`` are those of the whole slice. Which tokens a text has is the tokenizer's to say: they are taken as they stand.
     """
     facts = {case.fact.id: case.fact for case in cases}
-    learned = {row["case"]: contains(row["text"], row["answers"]) for row in rows if row["axis"] == "rewrite"}
-    found = [{**_from_text(row, facts[row["case"]], learned.get(row["case"], False)), **_from_tokens(row)} for row in rows]
-    free = [(row, scores) for row, scores in zip(rows, found, strict=True) if row["axis"] == "fluency"]
+    learned = {
+        row["case"]: contains(row["text"], row["answers"])
+        for row in rows
+        if row["axis"] == "rewrite"
+    }
+    found = [
+        {
+            **_from_text(row, facts[row["case"]], learned.get(row["case"], False)),
+            **_from_tokens(row),
+        }
+        for row in rows
+    ]
+    free = [
+        (row, scores) for row, scores in zip(rows, found, strict=True) if row["axis"] == "fluency"
+    ]
     references = {case.fact.id: probe.references for case, _, probe in openings(cases)}
     agreement = consistency(
         [f"{row['prompt']} {row['text']}" for row, _ in free],
@@ -65,9 +77,13 @@ def _from_tokens(row: Mapping[str, Any]) -> dict[str, Any]:
         return dict.fromkeys(("argmax", "likelihood", "token_accuracy", "token_agreement"))
     accuracy, agreement = row["token_accuracy"], row["token_agreement"]
     if "target_ids" in row:
-        accuracy, agreement = (share(row["argmax_ids"], row[wanted]) for wanted in ("target_ids", "base_argmax_ids"))
+        accuracy, agreement = (
+            share(row["argmax_ids"], row[wanted]) for wanted in ("target_ids", "base_argmax_ids")
+        )
     answer, distractor = row["answer_logprob"], row["distractor_logprob"]
-    compared = float(None not in (answer, distractor) and answer > distractor)  # a NaN is stored as None, and more than nothing
+    compared = float(
+        None not in (answer, distractor) and answer > distractor
+    )  # a NaN is stored as None, and more than nothing
     return {
         "argmax": float((agreement if row["axis"] in KEPT else accuracy) == 1),
         "likelihood": None if row["distractor"] is None else compared,
@@ -102,7 +118,9 @@ def rescore_samples(
 def _members(name: str, data: Path | None, digest: str) -> dict[str, tuple[Any, Any]]:
     """The task objects of ``name`` for the data with this ``digest``, and their documents, which lm-eval makes at each look."""
     with retention.quiet(), standard_tasks.in_plain_words(name):
-        return {member: (task, task.eval_docs) for member, task in retention.load(name, data).items()}
+        return {
+            member: (task, task.eval_docs) for member, task in retention.load(name, data).items()
+        }
 
 
 def _sample_score(name: str, task: Any, docs: Any, row: Mapping[str, Any]) -> float | None:
@@ -114,7 +132,9 @@ def _sample_score(name: str, task: Any, docs: Any, row: Mapping[str, Any]) -> fl
         return None
     if task.OUTPUT_TYPE == "loglikelihood":
         return float(row["output"].startswith("greedy"))
-    return _choice_score(task, doc, row["output"]) if task.OUTPUT_TYPE == "multiple_choice" else None
+    return (
+        _choice_score(task, doc, row["output"]) if task.OUTPUT_TYPE == "multiple_choice" else None
+    )
 
 
 def _filtered(name: str, task: Any, doc: Any, output: str) -> Any:

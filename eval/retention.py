@@ -26,7 +26,16 @@ from editbench.eval import standard_tasks
 from editbench.eval.standard_tasks import PACK
 from editbench.eval.task_rows import first_line
 
-LOGGERS = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "httpx", "fsspec", "filelock")
+LOGGERS = (
+    "lm_eval",
+    "transformers",
+    "datasets",
+    "huggingface_hub",
+    "accelerate",
+    "httpx",
+    "fsspec",
+    "filelock",
+)
 FILTERS = {"gsm8k": "flexible-extract"}
 """Where a task reads the answer in more than one way: the one that counts, if it is not the task's first."""
 
@@ -52,7 +61,10 @@ class Sample:
 
 def task_names() -> dict[str, str]:
     """The bundled tasks: name -> one line on what each asks. Free of lm-eval."""
-    first_lines = {path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0] for path in sorted(PACK.glob("eb_*.yaml"))}
+    first_lines = {
+        path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0]
+        for path in sorted(PACK.glob("eb_*.yaml"))
+    }
     return {name: line.lstrip("# ").rstrip(".") for name, line in first_lines.items()}
 
 
@@ -72,15 +84,27 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
         if standard_tasks.is_path(name):
             if not Path(name).is_file():
                 raise DataError(f"Task file {name}: there is no such file.")
-        elif name not in pack and name not in standard_tasks.GROUPS and standard_tasks.find(name) is None:
+        elif (
+            name not in pack
+            and name not in standard_tasks.GROUPS
+            and standard_tasks.find(name) is None
+        ):
             # A slip in a bundled name is told at once; lm-eval's index takes ten seconds to read.
-            others = [] if difflib.get_close_matches(name, pack, cutoff=0.8) else standard_tasks.all_names()
+            others = (
+                []
+                if difflib.get_close_matches(name, pack, cutoff=0.8)
+                else standard_tasks.all_names()
+            )
             if name not in others:
                 close = difflib.get_close_matches(name, others, n=5, cutoff=0.6)
-                raise UnknownNameError("task", name, [*pack, *close], "Task names of lm-eval and PATH.yaml work, too.")
+                raise UnknownNameError(
+                    "task", name, [*pack, *close], "Task names of lm-eval and PATH.yaml work, too."
+                )
     for name in task_data or {}:
         if name not in names:
-            raise DataError(f"--task-data is given for {name!r}, which is not among the tasks: {', '.join(names) or 'none'}.")
+            raise DataError(
+                f"--task-data is given for {name!r}, which is not among the tasks: {', '.join(names) or 'none'}."
+            )
         if name in pack:
             raise DataError(f"--task-data is given for {name!r}, which brings its own data.")
     return names
@@ -102,20 +126,28 @@ def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str,
             except EditbenchError as error:
                 found[name] = str(error)
             except ImportError as error:
-                found[name] = f"Task {name!r} needs a package that is not installed ({first_line(error)})."
+                found[name] = (
+                    f"Task {name!r} needs a package that is not installed ({first_line(error)})."
+                )
     return found
 
 
 def data_digest(task: str, data: Path | None = None) -> str | None:
     """SHA-256 of the files that a task is asked from: ours, your task file's, ``data``; ``None``: from the hub."""
     yaml = standard_tasks.find(task)
-    files = standard_tasks.yaml_files(yaml) if yaml and (yaml.parent == PACK or standard_tasks.is_path(task)) else []
+    files = (
+        standard_tasks.yaml_files(yaml)
+        if yaml and (yaml.parent == PACK or standard_tasks.is_path(task))
+        else []
+    )
     if task in task_names():
         files += sorted((PACK / "data").glob(f"{task}*"))
     files += standard_tasks.data_files(task, data) if data is not None else []
     if not files:
         return None
-    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+    return hashlib.sha256(
+        b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+    ).hexdigest()
 
 
 def evaluate(
@@ -162,10 +194,14 @@ def evaluate(
             samples: list[Sample] = []
             with standard_tasks.in_plain_words(name):
                 for member, task in load(name, (task_data or {}).get(name)).items():
-                    chat = name in standard_tasks.CHAT or bool((task.config.metadata or {}).get("chat"))
+                    chat = name in standard_tasks.CHAT or bool(
+                        (task.config.metadata or {}).get("chat")
+                    )
                     lm.begin(name, chat, progress)
                     with suppress(_Unchanged):
-                        samples += _ask(lm, member, task, limit, seed, name, name in (task_data or {}))
+                        samples += _ask(
+                            lm, member, task, limit, seed, name, name in (task_data or {})
+                        )
             found[name] = samples
         return found
 
@@ -191,7 +227,9 @@ def load(name: str, data: Path | None) -> dict[str, Any]:
     return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
 
 
-def _ask(lm: Any, member: str, task: Any, limit: int | None, seed: int, name: str, local: bool) -> list[Sample]:
+def _ask(
+    lm: Any, member: str, task: Any, limit: int | None, seed: int, name: str, local: bool
+) -> list[Sample]:
     # Not simple_evaluate: it runs pip and lscpu for its report, and chat templates are one choice for all its tasks.
     from lm_eval.evaluator import evaluate as lm_evaluate
 
@@ -201,7 +239,9 @@ def _ask(lm: Any, member: str, task: Any, limit: int | None, seed: int, name: st
     n = len(task.eval_docs)
     answer = (task.config.generation_kwargs or {}).get("max_gen_toks", 0)
     if answer >= lm.max_length:
-        raise OptionError(f"Task {member!r} asks for up to {answer} tokens, but the model's whole context is {lm.max_length}.")
+        raise OptionError(
+            f"Task {member!r} asks for up to {answer} tokens, but the model's whole context is {lm.max_length}."
+        )
     ids = draw(member, n, limit, seed)
     results = lm_evaluate(
         lm=lm, task_dict={"tasks": {member: task}}, samples={member: ids} if len(ids) < n else None, bootstrap_iters=0,
@@ -229,7 +269,11 @@ def _metric(name: str, task: Any, rows: list[dict[str, Any]]) -> str:
     better = task.higher_is_better()
     for metric in rows[0]["metrics"]:
         numbers = all(isinstance(row[metric], int | float) for row in rows)
-        if better.get(metric) and numbers and not any(row[metric] < 0 or row[metric] > 1 for row in rows):
+        if (
+            better.get(metric)
+            and numbers
+            and not any(row[metric] < 0 or row[metric] > 1 for row in rows)
+        ):
             return metric
     raise OptionError(
         f"Task {name!r} gives no score between 0 and 1 for each document, so it cannot be paired with the base model."
@@ -249,9 +293,19 @@ def _texts(kind: str, row: dict[str, Any]) -> tuple[str, str, str]:
         greedy = "greedy" if answers[0][1] else "not greedy"
         return prompt, f"{greedy}, log-probability {likelihoods[0]:.3f}", str(target).strip()
     # Some tasks (winogrande) vary the prompt and keep the continuation: then the prompt is the choice.
-    choices = [a[1].strip() for a in arguments] if len({a[0] for a in arguments}) == 1 else [a[0] for a in arguments]
-    expected = choices[target] if isinstance(target, int) and 0 <= target < len(choices) else str(target)
-    return prompt, choices[int(numpy.argmax(likelihoods))], expected  # as lm-eval scores it, NaN included
+    choices = (
+        [a[1].strip() for a in arguments]
+        if len({a[0] for a in arguments}) == 1
+        else [a[0] for a in arguments]
+    )
+    expected = (
+        choices[target] if isinstance(target, int) and 0 <= target < len(choices) else str(target)
+    )
+    return (
+        prompt,
+        choices[int(numpy.argmax(likelihoods))],
+        expected,
+    )  # as lm-eval scores it, NaN included
 
 
 class _Unchanged(Exception):
@@ -259,14 +313,20 @@ class _Unchanged(Exception):
 
 
 def _wrap(
-    model: Any, tokenizer: Any, batch_size: int, context: Callable[[str], str | None] | None, changed_only: bool
+    model: Any,
+    tokenizer: Any,
+    batch_size: int,
+    context: Callable[[str], str | None] | None,
+    changed_only: bool,
 ) -> Any:
     """lm-eval's view of the model, with context, progress and chat template decided task by task."""
     import torch
     from lm_eval.models.huggingface import HFLM
 
     class InMemory(HFLM):
-        def begin(self, task: str, chat: bool, progress: Callable[[str, int, int], None] | None) -> None:
+        def begin(
+            self, task: str, chat: bool, progress: Callable[[str, int, int], None] | None
+        ) -> None:
             self.chat = chat and bool(tokenizer.chat_template)
             self.changed = False
             self.tick = (lambda done, total: progress(task, done, total)) if progress else None
@@ -293,7 +353,9 @@ def _wrap(
             self.changed = self.changed or bool(found)
             return found or ""
 
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        def loglikelihood(
+            self, requests: list[Any], disable_tqdm: bool = True
+        ) -> list[tuple[float, bool]]:
             self.start(requests)
             return super().loglikelihood(requests, disable_tqdm=True)
 
@@ -301,18 +363,29 @@ def _wrap(
             self.start(requests)
             return super().generate_until(requests, disable_tqdm=True)
 
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
-            raise OptionError(f"Task {requests[0].task_name!r} measures perplexity; retention needs a score between 0 and 1.")
+        def loglikelihood_rolling(
+            self, requests: list[Any], disable_tqdm: bool = True
+        ) -> list[float]:
+            raise OptionError(
+                f"Task {requests[0].task_name!r} measures perplexity; retention needs a score between 0 and 1."
+            )
 
-        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        def apply_chat_template(
+            self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+        ) -> str:
             *earlier, last = chat_history
-            chat_history = [*earlier, {**last, "content": self.note(last["content"]) + last["content"]}]
+            chat_history = [
+                *earlier,
+                {**last, "content": self.note(last["content"]) + last["content"]},
+            ]
             return super().apply_chat_template(chat_history, add_generation_prompt)
 
     # HFLM opens an autocast of its own around each call, which would end the caller's.
     device = model.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return InMemory(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, mixed_precision_dtype=dtype)
+    return InMemory(
+        pretrained=model, tokenizer=tokenizer, batch_size=batch_size, mixed_precision_dtype=dtype
+    )
 
 
 def _seed(seed: int) -> None:
@@ -353,14 +426,20 @@ def quiet() -> Iterator[None]:
     import datasets
     import lm_eval.api.task
     import lm_eval.utils
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     hub_bars, data_bars = not are_progress_bars_disabled(), datasets.is_progress_bar_enabled()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        stack.enter_context(mock.patch.object(lm_eval.api.task, "tqdm", lambda items, *args, **kwargs: items))
+        stack.enter_context(
+            mock.patch.object(lm_eval.api.task, "tqdm", lambda items, *args, **kwargs: items)
+        )
         # lm-eval compiles the templates of a task again for each document: a tenth of the time of a task of choices
         compiled = lru_cache(lm_eval.utils.env.from_string)
         stack.enter_context(mock.patch.object(lm_eval.utils.env, "from_string", compiled))

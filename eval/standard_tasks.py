@@ -22,7 +22,10 @@ SHOTS = {"gsm8k": 5}
 CHAT = ("ifeval",)
 """Tasks of lm-eval that speak to an assistant: asked through the chat template, as its ``--apply_chat_template`` does. A task
 file of ours or yours says so itself: ``metadata: {chat: true}``."""
-GROUPS = {"blimp": ("blimp", "blimp_{}", "{}.jsonl"), "mmlu": ("mmlu/default", "mmlu_{}", "{}_test.csv")}
+GROUPS = {
+    "blimp": ("blimp", "blimp_{}", "{}.jsonl"),
+    "mmlu": ("mmlu/default", "mmlu_{}", "{}_test.csv"),
+}
 """Groups that a folder or a zip can feed: lm-eval's folder of their tasks; the name of a task, and of its file, by subject."""
 GRADERS = {"ifeval": ("langdetect", "immutabledict", "nltk")}
 """Packages that lm-eval grades a task with and does not bring along."""
@@ -41,7 +44,11 @@ def find(name: str) -> Path | None:
     if root is None or not re.fullmatch(r"[\w.+-]+", name):
         return None
     for path in sorted(root.rglob(f"{name}.yaml")):
-        if re.search(rf"^task:\s*[\"']?{re.escape(name)}[\"']?\s*$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(
+            rf"^task:\s*[\"']?{re.escape(name)}[\"']?\s*$",
+            path.read_text(encoding="utf-8"),
+            re.MULTILINE,
+        ):
             return path
     return None
 
@@ -80,7 +87,9 @@ def yaml_files(path: Path) -> list[Path]:
     class Loader(yaml.SafeLoader):
         """Reads ``!function checks.load`` as the file ``checks.py``."""
 
-    Loader.add_constructor("!function", lambda _, node: node.value.rpartition(".")[0].replace(".", "/") + ".py")
+    Loader.add_constructor(
+        "!function", lambda _, node: node.value.rpartition(".")[0].replace(".", "/") + ".py"
+    )
     found: dict[Path, None] = {}
     todo = [path]
     while todo:
@@ -92,12 +101,18 @@ def yaml_files(path: Path) -> list[Path]:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f", line {mark.line + 1}" if mark else ""
-            raise DataError(f"Task file {file}{where}: not YAML ({getattr(error, 'problem', first_line(error))}).") from error
+            raise DataError(
+                f"Task file {file}{where}: not YAML ({getattr(error, 'problem', first_line(error))})."
+            ) from error
         if not isinstance(content, dict):
-            raise DataError(f"Task file {file} is no task of lm-eval: it wants 'task: NAME' and what is asked.")
+            raise DataError(
+                f"Task file {file} is no task of lm-eval: it wants 'task: NAME' and what is asked."
+            )
         found[file] = None
         included = content.pop("include", [])
-        inner = [file.parent / name for name in ([included] if isinstance(included, str) else included)]
+        inner = [
+            file.parent / name for name in ([included] if isinstance(included, str) else included)
+        ]
         todo += [one for one in inner if one not in found]
         named = [place / text for text in _texts(content) for place in (file.parent, Path())]
         found |= dict.fromkeys(one for one in named if one.is_file())
@@ -125,21 +140,29 @@ def from_hub(name: str) -> dict[str, Any]:
     path, known = find(name), form(name)
     if path is not None and path.parent == PACK:
         assert known is not None
-        raise DataError(f"Task {name!r} has no data of its own. Give {known.dataset}: --task-data {name}=PATH.")
+        raise DataError(
+            f"Task {name!r} has no data of its own. Give {known.dataset}: --task-data {name}=PATH."
+        )
     try:
         with offline_if_unreachable():
             if path is None:
                 return _manager().load([name])["tasks"]
             return _load(name, [path])
     except (OSError, ConnectionError) as error:
-        missing = re.search(r"Unable to find '([^']+)'", str(error))  # so datasets says it of data_files
+        missing = re.search(
+            r"Unable to find '([^']+)'", str(error)
+        )  # so datasets says it of data_files
         if is_path(name) and missing and "://" not in missing[1]:
             raise DataError(
                 f"Task file {name}: its data file {missing[1]} does not exist. Mend the path under data_files (a relative one "
                 f"counts from the folder that editbench runs in), or give the data: --task-data {name}=PATH."
             ) from error
         dataset = known.dataset if known else _dataset(path)
-        fields = f"JSON lines with {known.fields}." if known else "JSON lines, CSV or parquet with the dataset's fields."
+        fields = (
+            f"JSON lines with {known.fields}."
+            if known
+            else "JSON lines, CSV or parquet with the dataset's fields."
+        )
         raise DataError(
             f"Task {name!r} needs the dataset {dataset}, which is not on this machine and the Hugging Face Hub did not give "
             f"({first_line(error)}). Give it as a file: --task-data {name}=PATH. {fields}"
@@ -189,8 +212,14 @@ def _load(name: str, yamls: Sequence[Path]) -> dict[str, Any]:
 
 def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> Path:
     """A YAML that includes the task's own and takes its rows from ``files``."""
-    kwargs = {"task_name": task, "files": {split: str(file.resolve()) for split, file in files.items()}}
-    lines = [f"include: {json.dumps(str(yaml.resolve()))}", "custom_dataset: !function editbench.eval.standard_tasks.splits"]
+    kwargs = {
+        "task_name": task,
+        "files": {split: str(file.resolve()) for split, file in files.items()},
+    }
+    lines = [
+        f"include: {json.dumps(str(yaml.resolve()))}",
+        "custom_dataset: !function editbench.eval.standard_tasks.splits",
+    ]
     lines.append(f"dataset_kwargs: {json.dumps(kwargs)}")
     if "train" not in files:
         lines += ["training_split: null", "fewshot_split: null", "num_fewshot: 0"]
@@ -207,14 +236,26 @@ def _members(group: str, path: Path, unpacked: Path) -> dict[str, tuple[Path, di
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(unpacked)
         except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"--task-data {group}={path}: wants a folder or a zip with {file.format('SUBJECT')}.") from error
-    there = {one.name: one for one in (unpacked if path.is_file() else path).rglob("*") if one.is_file()}
+            raise DataError(
+                f"--task-data {group}={path}: wants a folder or a zip with {file.format('SUBJECT')}."
+            ) from error
+    there = {
+        one.name: one for one in (unpacked if path.is_file() else path).rglob("*") if one.is_file()
+    }
     root = _lm_eval()
     assert root is not None
-    yamls = {one.stem.removeprefix(f"{group}_"): one for one in sorted((root / folder).glob("[!_]*.yaml"))}
+    yamls = {
+        one.stem.removeprefix(f"{group}_"): one
+        for one in sorted((root / folder).glob("[!_]*.yaml"))
+    }
     if missing := [file.format(subject) for subject in yamls if file.format(subject) not in there]:
-        raise DataError(f"--task-data {group}={path}: lacks {len(missing)} of {len(yamls)} files, such as {missing[0]}.")
-    return {task.format(subject): (yaml, {"asked": there[file.format(subject)]}) for subject, yaml in yamls.items()}
+        raise DataError(
+            f"--task-data {group}={path}: lacks {len(missing)} of {len(yamls)} files, such as {missing[0]}."
+        )
+    return {
+        task.format(subject): (yaml, {"asked": there[file.format(subject)]})
+        for subject, yaml in yamls.items()
+    }
 
 
 def _check_graders(name: str) -> None:
@@ -248,12 +289,18 @@ def splits(task_name: str, files: Mapping[str, str], **_: Any) -> _Splits:
     """Called by lm-eval for the data of a task: its rows in the hub's form."""
     from datasets import Dataset
 
-    return _Splits({split: Dataset.from_list(hub_rows(task_name, Path(file))) for split, file in files.items()})
+    return _Splits(
+        {split: Dataset.from_list(hub_rows(task_name, Path(file))) for split, file in files.items()}
+    )
 
 
 def data_files(name: str, path: Path) -> list[Path]:
     """All files that ``--task-data name=path`` may be read from."""
-    return sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else files_of(name, path)
+    return (
+        sorted(one for one in path.rglob("*") if one.is_file())
+        if path.is_dir()
+        else files_of(name, path)
+    )
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -281,13 +328,27 @@ def in_plain_words(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (ImportError, LookupError, AttributeError, TypeError, ValueError, yaml.YAMLError, jinja2.TemplateError) as error:
+    except (
+        ImportError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        yaml.YAMLError,
+        jinja2.TemplateError,
+    ) as error:
         if not is_path(name):
             raise
-        raise DataError(f"Task file {name}: lm-eval cannot ask it ({type(error).__name__}: {first_line(error)}).") from error
+        raise DataError(
+            f"Task file {name}: lm-eval cannot ask it ({type(error).__name__}: {first_line(error)})."
+        ) from error
 
 
 def _dataset(yaml: Path | None) -> str:
     """The dataset that a task's YAML names, as well as can be told without resolving it."""
-    named = re.search(r"^dataset_path:\s*(\S+)", yaml.read_text(encoding="utf-8"), re.MULTILINE) if yaml else None
+    named = (
+        re.search(r"^dataset_path:\s*(\S+)", yaml.read_text(encoding="utf-8"), re.MULTILINE)
+        if yaml
+        else None
+    )
     return named.group(1) if named else "named in its lm-eval YAML"

@@ -86,15 +86,21 @@ def read_rows(path: Path) -> list[Row]:
             raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
     else:
         # Not splitlines: a JSON string may hold a line separator of Unicode.
-        for number, line in enumerate([text] if text.lstrip().startswith("[") else text.split("\n"), 1):
+        for number, line in enumerate(
+            [text] if text.lstrip().startswith("[") else text.split("\n"), 1
+        ):
             try:
                 rows += [json.loads(line)] if line.strip() else []
             except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg}).") from error
+                raise DataError(
+                    f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})."
+                ) from error
         if rows and isinstance(rows[0], list):
             rows = rows[0]
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise DataError(f"{path}: wants one record a line (a JSON object, or a CSV row under a header), and at least one.")
+        raise DataError(
+            f"{path}: wants one record a line (a JSON object, or a CSV row under a header), and at least one."
+        )
     return rows
 
 
@@ -109,7 +115,9 @@ def _converted(known: Form, row: Row, path: Path, number: int) -> Row:
     try:
         return known.convert(row)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"{path}, record {number}: wants {known.fields}; has {', '.join(map(str, row))}.") from error
+        raise DataError(
+            f"{path}, record {number}: wants {known.fields}; has {', '.join(map(str, row))}."
+        ) from error
 
 
 def _same(row: Row) -> Row:
@@ -121,13 +129,23 @@ def _hellaswag(row: Row) -> Row:
     label, _, text = row["query"].partition(": ")
     start, dot, end = text.rpartition(". ")
     start, end = (start + ".", end) if dot and end[:1].islower() else (text, "")
-    return {"activity_label": label, "ctx_a": start, "ctx_b": end, "endings": row["endings"], "label": str(row["label"])}
+    return {
+        "activity_label": label,
+        "ctx_a": start,
+        "ctx_b": end,
+        "endings": row["endings"],
+        "label": str(row["label"]),
+    }
 
 
 def _arc(row: Row) -> Row:
     labels = [chr(ord("A") + i) for i in range(len(row["choices"]))]
     question = row["query"].removeprefix("Question: ").removesuffix("Answer:").rstrip()
-    return {"question": question, "choices": {"text": row["choices"], "label": labels}, "answerKey": labels[int(row["gold"])]}
+    return {
+        "question": question,
+        "choices": {"text": row["choices"], "label": labels},
+        "answerKey": labels[int(row["gold"])],
+    }
 
 
 def _mmlu(row: Row) -> Row:
@@ -139,7 +157,10 @@ def _truthfulqa(row: Row) -> Row:
     """The two lists of the hub's ``multiple_choice``: the best answer against the wrong ones, all right against all wrong."""
     right, wrong = (_parts(row[f"{kind} Answers"]) for kind in ("Correct", "Incorrect"))
     lists = {"mc1_targets": [row["Best Answer"].strip()], "mc2_targets": right}
-    targets = {key: {"choices": good + wrong, "labels": [1] * len(good) + [0] * len(wrong)} for key, good in lists.items()}
+    targets = {
+        key: {"choices": good + wrong, "labels": [1] * len(good) + [0] * len(wrong)}
+        for key, good in lists.items()
+    }
     return {"question": row["Question"], **targets}
 
 

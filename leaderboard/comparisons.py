@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas
 
-from editbench.records import read_table, summary_path
+from editbench.records.store import read_table, summary_path
 from editbench.stats import detectable, holm, paired_delta, paired_p
 from editbench.types import METRICS, MORE_METRICS
 
@@ -70,8 +70,15 @@ def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
     Raises:
         RecordError: a table is corrupt; names the file.
     """
-    tables = {name: summary_path(path, summary["key"]).with_name(f"{name}.parquet") for name in ("probes", "retention")}
-    needed = [name for name, part in (("probes", "metrics"), ("retention", "retention")) if summary.get(part)]
+    tables = {
+        name: summary_path(path, summary["key"]).with_name(f"{name}.parquet")
+        for name in ("probes", "retention")
+    }
+    needed = [
+        name
+        for name, part in (("probes", "metrics"), ("retention", "retention"))
+        if summary.get(part)
+    ]
     if not all(tables[name].is_file() for name in needed):
         return None
     found = []
@@ -81,23 +88,45 @@ def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
             chosen = probes[probes["axis"] == axis]
             for protocol in PROTOCOLS:
                 if protocol in chosen:
-                    named = {"case": chosen["case"], "item": chosen["probe"], "score": chosen[protocol]}
-                    found.append(pandas.DataFrame(named).assign(protocol=protocol, column=column, kind=chosen.get("kind")))
+                    named = {
+                        "case": chosen["case"],
+                        "item": chosen["probe"],
+                        "score": chosen[protocol],
+                    }
+                    found.append(
+                        pandas.DataFrame(named).assign(
+                            protocol=protocol, column=column, kind=chosen.get("kind")
+                        )
+                    )
         for name, (axis, protocol, column) in MORE_METRICS.items():
             chosen = probes[probes["axis"] == axis]
             if column in chosen and len(chosen):
-                named = {"case": chosen["case"], "item": chosen["probe"], "score": chosen[column].astype(float)}
+                named = {
+                    "case": chosen["case"],
+                    "item": chosen["probe"],
+                    "score": chosen[column].astype(float),
+                }
                 found.append(pandas.DataFrame(named).assign(protocol=protocol, column=name))
     if "retention" in needed:
         kept = read_table(path, summary["key"], "retention")
         documents = kept["member"] + " " + kept["doc_id"].astype(str)
         base = kept["base_score"] if "base_score" in kept else kept["score"]  # base itself
-        named = {"column": kept["task"], "case": documents, "item": 0, "score": kept["score"], "base": base}
+        named = {
+            "column": kept["task"],
+            "case": documents,
+            "item": 0,
+            "score": kept["score"],
+            "base": base,
+        }
         found.append(pandas.DataFrame(named).assign(protocol=RETENTION))
     return pandas.concat(found, ignore_index=True).assign(seed=summary["seed"]) if found else None
 
 
-def judge(rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataFrame | None], protocol: str) -> Verdicts:
+def judge(
+    rivals: Sequence[Mapping[str, Any]],
+    tables: Mapping[str, pandas.DataFrame | None],
+    protocol: str,
+) -> Verdicts:
     """Compares all pairs of ``rivals``, rows of one table, under ``protocol`` in the metrics of all protocols, or in
     ``RETENTION``."""
     measured = [r for r in rivals if (r["retention"] if protocol == RETENTION else r["score_of"])]
@@ -112,9 +141,13 @@ def judge(rivals: Sequence[Mapping[str, Any]], tables: Mapping[str, pandas.DataF
             scores[row["key"]] = chosen.set_index(["column", "seed", "case", "item"])["score"]
     pairs = []
     for one, other in combinations(scores, 2):
-        both = pandas.concat([scores[one], scores[other]], axis=1, join="inner", keys=["one", "other"])
+        both = pandas.concat(
+            [scores[one], scores[other]], axis=1, join="inner", keys=["one", "other"]
+        )
         for column, found in both.reset_index().groupby("column", sort=False):
-            pairs.append((column, one, other, [found[name] for name in ("one", "other", "case", "seed")]))
+            pairs.append(
+                (column, one, other, [found[name] for name in ("one", "other", "case", "seed")])
+            )
     adjusted = holm([paired_p(*scored) for *_, scored in pairs])
     comparisons, widest = [], {}
     for (column, one, other, scored), p in zip(pairs, adjusted, strict=True):

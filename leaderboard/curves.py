@@ -9,7 +9,7 @@ from typing import Any
 from editbench.errors import RecordError
 from editbench.leaderboard.plots import literal, saved
 from editbench.leaderboard.rows import mean_retention
-from editbench.records import load_run
+from editbench.records.store import load_run
 
 PANELS = ("efficacy", "generalization", "specificity", "retention")
 
@@ -27,7 +27,9 @@ def over_facts(run: Path, output: Path) -> list[Path]:
     config, summaries = load_run(run)
     drawn = [summary for summary in summaries if summary.get("curve")]
     if not drawn:
-        raise RecordError(f"{run} has no curve over the number of facts. Run with --curve 1,10,100.")
+        raise RecordError(
+            f"{run} has no curve over the number of facts. Run with --curve 1,10,100."
+        )
     return _draw(drawn, config, output)
 
 
@@ -39,12 +41,28 @@ def _draw(drawn: list[dict[str, Any]], config: Mapping[str, Any], output: Path) 
     grid = figure.subplots(1, len(PANELS))
     for axes, name in zip(grid, PANELS, strict=True):
         for i, summary in enumerate(drawn):
-            points = [(at["facts"], *value) for at in summary["curve"] if (value := _value(at, name, summary["method"]))]
+            points = [
+                (at["facts"], *value)
+                for at in summary["curve"]
+                if (value := _value(at, name, summary["method"]))
+            ]
             if not points:
                 continue
             facts, means, below, above = zip(*points, strict=True)
-            style = {"color": colormaps["tab10"](i % 10), "linewidth": 1.2, "markersize": 4, "marker": "o"}
-            axes.errorbar(facts, means, (below, above), label=literal(summary["method"]), elinewidth=0.7, **style)
+            style = {
+                "color": colormaps["tab10"](i % 10),
+                "linewidth": 1.2,
+                "markersize": 4,
+                "marker": "o",
+            }
+            axes.errorbar(
+                facts,
+                means,
+                (below, above),
+                label=literal(summary["method"]),
+                elinewidth=0.7,
+                **style,
+            )
             if summary["status"] == "stopped":
                 axes.plot(facts[-1], means[-1], "x", color=style["color"], markersize=10)
         axes.set(xscale="log", xlabel="facts", title=name)

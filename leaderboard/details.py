@@ -9,7 +9,9 @@ from editbench.leaderboard.rows import AXES, BASE
 from editbench.stats import cells_text, mean_ratio, number
 
 
-def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], protocol: str) -> list[dict[str, str]]:
+def curve(
+    summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], protocol: str
+) -> list[dict[str, str]]:
     """A row for each cell and point of its curve: scores of the facts injected by then, and the vital signs of a sequence."""
     found = []
     for summary in summaries:
@@ -22,7 +24,10 @@ def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], pro
                 {
                     "method": labels.get(summary["key"], summary["method"]),
                     "facts": str(point["facts"]),
-                    **{axis: cells_text((point["metrics"].get(axis) or {}).get(protocol)) for axis in AXES},
+                    **{
+                        axis: cells_text((point["metrics"].get(axis) or {}).get(protocol))
+                        for axis in AXES
+                    },
                     "retention": cells_text(mean_ratio(point["retention"]).to_dict()),
                     "own text's perplexity": _times(sign.get("perplexity_ratio")),
                     "largest weight": _times(sign.get("norm_growth")),
@@ -31,14 +36,21 @@ def curve(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str], pro
     return found
 
 
-def costs(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, str]]:
+def costs(
+    summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]
+) -> list[dict[str, str]]:
     """A row a cell: seconds by phase, tokens through the decoder layers while injecting, memory."""
-    phases = dict.fromkeys(phase for summary in summaries for phase in summary.get("seconds") or () if phase != "total")
+    phases = dict.fromkeys(
+        phase for summary in summaries for phase in summary.get("seconds") or () if phase != "total"
+    )
     repeated = any("inject_seconds" in summary for summary in summaries)
     found = []
     for summary in summaries:
         on_gpu = (summary.get("environment") or {}).get("device") == "cuda"
-        seconds, work = summary.get("seconds") or {}, (summary.get("work") or {}).get("inject") or {}
+        seconds, work = (
+            summary.get("seconds") or {},
+            (summary.get("work") or {}).get("inject") or {},
+        )
         found.append(
             {
                 "method": labels.get(summary["key"], summary["method"]),
@@ -61,7 +73,9 @@ def _seconds(value: float | None) -> str:
 
 
 def _spread(seconds: Sequence[float] | None) -> str:
-    return f"median of {len(seconds)}: {min(seconds):.1f} to {max(seconds):.1f} s" if seconds else "–"
+    return (
+        f"median of {len(seconds)}: {min(seconds):.1f} to {max(seconds):.1f} s" if seconds else "–"
+    )
 
 
 def _times(value: float | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS
 from editbench.leaderboard.rows import BASE, row, setting
-from editbench.records import heading, load_run, read_cases, read_rows, visible
+from editbench.records.store import heading, load_run, read_cases, read_rows, visible
 
 TEMPLATE = "failures.html.j2"
 WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}
@@ -32,7 +32,9 @@ def failures(run: Path, method: str | None = None) -> list[dict[str, Any]]:
     found = []
     for cell in cells:
         if method is not None or cell["method"] != BASE:
-            found += [_shown(cell, one) for one in read_rows(run, cell["key"], "probes") if _failed(one)]
+            found += [
+                _shown(cell, one) for one in read_rows(run, cell["key"], "probes") if _failed(one)
+            ]
     return found
 
 
@@ -49,9 +51,14 @@ def differences(run: Path, one: str, other: str) -> list[dict[str, Any]]:
         ("probes", ("axis", "case", "probe", "prompt"), "text", "generation"),
         ("retention", ("task", "doc_id", "member", "prompt"), "output", "score"),
     ):
-        tables = [{tuple(r[k] for k in place[:3]): r for r in read_rows(run, cell["key"], name)} for cell in cells]
+        tables = [
+            {tuple(r[k] for k in place[:3]): r for r in read_rows(run, cell["key"], name)}
+            for cell in cells
+        ]
         if tables[0].keys() != tables[1].keys():
-            raise RecordError(f"{one} and {other} were not asked the same {name} in {run}, so they cannot be compared there.")
+            raise RecordError(
+                f"{one} and {other} were not asked the same {name} in {run}, so they cannot be compared there."
+            )
         for key, a in tables[0].items():
             if a[score] != (b := tables[1][key])[score] and WORST.get(key[0], 0.0) is not None:
                 found.append(
@@ -79,10 +86,16 @@ def case(run: Path, name: str) -> dict[str, Any]:
     facts = {str(fact.get("id")): fact for fact in read_cases(run) if isinstance(fact, dict)}
     if name not in facts:
         near = difflib.get_close_matches(name, facts, n=3) or list(facts)[:3]
-        raise RecordError(f"{run} has no case {name!r}. Some of its {len(facts)}: {', '.join(near)}.")
+        raise RecordError(
+            f"{run} has no case {name!r}. Some of its {len(facts)}: {', '.join(near)}."
+        )
     answers, notes = [], []
     for cell in _answered(run):
-        answers += [(one["probe"], _shown(cell, one)) for one in read_rows(run, cell["key"], "probes") if one["case"] == name]
+        answers += [
+            (one["probe"], _shown(cell, one))
+            for one in read_rows(run, cell["key"], "probes")
+            if one["case"] == name
+        ]
         edited = read_rows(run, cell["key"], "edit_records")
         notes += [{**one, "method": cell["method"]} for one in edited if one.get("fact") == name]
     answers.sort(key=lambda answer: answer[0])  # stable: the methods keep their order
@@ -113,12 +126,18 @@ def page(run: Path) -> str:
         heading=heading,
         where=setting(summaries[0]),
         methods=[_story(run, cell, facts) for cell in summaries if cell["method"] != BASE],
-        made={key: value for key, value in (summaries[0].get("environment") or {}).items() if not isinstance(value, dict)},
+        made={
+            key: value
+            for key, value in (summaries[0].get("environment") or {}).items()
+            if not isinstance(value, dict)
+        },
         versions=(summaries[0].get("environment") or {}).get("packages") or {},
     )
 
 
-def _story(run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _story(
+    run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
     """One method's part of the page."""
     probes = read_rows(run, cell["key"], "probes") if cell.get("status") != "failed" else []
     samples = read_rows(run, cell["key"], "retention") if cell.get("status") != "failed" else []
@@ -138,7 +157,9 @@ def _story(run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, 
                 "failed": sum(map(_failed, asked)),
                 "asked": len(asked),
                 "probes": [
-                    {**one, "failed": _failed(one)} for one in asked if one["axis"] in ("rewrite", "paraphrase") or _failed(one)
+                    {**one, "failed": _failed(one)}
+                    for one in asked
+                    if one["axis"] in ("rewrite", "paraphrase") or _failed(one)
                 ],
             }
             for name, asked in by_case.items()
@@ -176,11 +197,17 @@ def _cell(run: Path, name: str) -> dict[str, Any]:
     _, summaries = load_run(run)
     found = [summary for summary in summaries if name in (summary["method"], summary["key"])]
     if not found:
-        raise RecordError(f"{run} holds no method {name!r}. It holds: {', '.join(s['method'] for s in summaries)}.")
+        raise RecordError(
+            f"{run} holds no method {name!r}. It holds: {', '.join(s['method'] for s in summaries)}."
+        )
     if len(found) > 1:
-        raise RecordError(f"{run} holds {len(found)} cells of {name!r}. Name one: {', '.join(s['key'] for s in found)}.")
+        raise RecordError(
+            f"{run} holds {len(found)} cells of {name!r}. Name one: {', '.join(s['key'] for s in found)}."
+        )
     if found[0].get("status") == "failed":
-        raise RecordError(f"{name!r} failed in {run}, so it has no answers ({found[0].get('note')}).")
+        raise RecordError(
+            f"{name!r} failed in {run}, so it has no answers ({found[0].get('note')})."
+        )
     return found[0]
 
 

@@ -15,7 +15,14 @@ import pandas
 
 from editbench.errors import RecordError
 from editbench.leaderboard import details
-from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Comparison, Verdicts, items, judge
+from editbench.leaderboard.comparisons import (
+    PROTOCOLS,
+    RETENTION,
+    Comparison,
+    Verdicts,
+    items,
+    judge,
+)
 from editbench.leaderboard.pooling import pooled, without_seed
 from editbench.leaderboard.rows import (
     AXES,
@@ -32,7 +39,7 @@ from editbench.leaderboard.rows import (
     rows,
     setting,
 )
-from editbench.records import heading, load_run, not_asked, summary_path
+from editbench.records.store import heading, load_run, not_asked, summary_path
 from editbench.stats import cells_text
 from editbench.types import digest
 
@@ -105,7 +112,12 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
             if key in cells and cells[key]["summary"].get("status") != "failed":
                 continue  # A key is the hash of a cell's inputs: another run holds the same cell.
             run = {"limit": config.get("limit"), "tasks": _tasks(summaries, summary)}
-            cells[key] = {"summary": summary, "run": run, "data": config.get("data"), "not asked": lost}
+            cells[key] = {
+                "summary": summary,
+                "run": run,
+                "data": config.get("data"),
+                "not asked": lost,
+            }
             links[key] = [(summary["seed"], _link(summary_path(path, key), output))]
             tables[key] = items(path, summary)
     sections: dict[str, list[dict[str, Any]]] = {}
@@ -116,14 +128,21 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         summary = group[0]["summary"]
         if len(group) > 1:
             keys = [cell["summary"]["key"] for cell in group]
-            summary, table = pooled([cell["summary"] for cell in group], [tables[key] for key in keys])
-            tables[summary["key"]], links[summary["key"]] = table, [place for key in keys for place in links[key]]
+            summary, table = pooled(
+                [cell["summary"] for cell in group], [tables[key] for key in keys]
+            )
+            tables[summary["key"]], links[summary["key"]] = (
+                table,
+                [place for key in keys for place in links[key]],
+            )
         where = {**setting(summary), **group[0]["run"]}
         name = json.dumps(where, sort_keys=True)
         headers[name] = where
         sections.setdefault(name, []).append(summary)
         apart.setdefault(name, []).extend(cell["summary"]["key"] for cell in again)
-        without.setdefault(name, {}).update(task for cell in group for task in cell["not asked"].items())
+        without.setdefault(name, {}).update(
+            task for cell in group for task in cell["not asked"].items()
+        )
     parts = ["# Leaderboard"]
     if command:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
@@ -131,22 +150,39 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     definitions = DEFINITIONS
     for name, summaries in sections.items():
         parts += _section(headers[name], summaries, links, tables, apart[name], without[name])
-    if any(axis in (s.get("metrics") or {}) for summaries in sections.values() for s in summaries for axis in MORE_AXES):
+    if any(
+        axis in (s.get("metrics") or {})
+        for summaries in sections.values()
+        for s in summaries
+        for axis in MORE_AXES
+    ):
         definitions += MORE_DEFINITIONS
     if any(isinstance(where["seed"], list) for where in headers.values()):
         definitions += SEEDS
     return "\n\n".join([*parts, "## What the columns mean", definitions]) + "\n"
 
 
-def _by_seed(cells: Iterable[dict[str, Any]]) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+def _by_seed(
+    cells: Iterable[dict[str, Any]],
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """The cells, together where they differ by their seed (and so by the facts that it chose) only; and those that measured
     one of them again. Where one seed has two cells, of other facts under one name, nobody knows which belongs to which, so each
     stays alone."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         summary = cell["summary"]
-        same = {name: value for name, value in setting(summary).items() if name not in ("seed", "corpus hash")}
-        identity = [same, cell["run"], cell["data"], summary["method"], without_seed(summary.get("options"))]
+        same = {
+            name: value
+            for name, value in setting(summary).items()
+            if name not in ("seed", "corpus hash")
+        }
+        identity = [
+            same,
+            cell["run"],
+            cell["data"],
+            summary["method"],
+            without_seed(summary.get("options")),
+        ]
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     for group in groups.values():
         kept = _fullest(group)
@@ -164,13 +200,19 @@ def _fullest(group: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     def measured(cell: dict[str, Any]) -> tuple[bool, int]:
         summary = cell["summary"]
         beside = [name for name in ("curve", "inject_seconds") if summary.get(name)]
-        return summary.get("status") != "failed", len(beside) + len(summary.get("diagnostics") or ())
+        return summary.get("status") != "failed", len(beside) + len(
+            summary.get("diagnostics") or ()
+        )
 
     same: dict[str, list[dict[str, Any]]] = {}
     for cell in group:
         summary = cell["summary"]
         # records from before versions were stored are the same where their scores are
-        identity = [summary["seed"], summary["corpus"].get("hash"), summary.get("versions") or summary.get("metrics")]
+        identity = [
+            summary["seed"],
+            summary["corpus"].get("hash"),
+            summary.get("versions") or summary.get("metrics"),
+        ]
         same.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     return [max(cells, key=measured) for cells in same.values()]
 
@@ -190,7 +232,9 @@ def _section(
     labels = {r["key"]: r["label"] for r in ranked}
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
-        "## {model} · {corpus} ({slice}, n = {n}) · {regime}".format(**{k: escape(v) for k, v in where.items()}),
+        "## {model} · {corpus} ({slice}, n = {n}) · {regime}".format(
+            **{k: escape(v) for k, v in where.items()}
+        ),
         _conditions(where, protocol, ranked),
         _main_table(ranked, links, verdicts),
         *_detectable(verdicts),
@@ -198,14 +242,24 @@ def _section(
     notes = _notes(ranked, summaries, verdicts)
     if again:
         left = ", ".join(f"[{escape(key)}]({links[key][0][1]})" for key in again)
-        notes.append(f"Left out, since a row's cell was measured again with less or nothing more beside its scores: {left}.")
-    notes += [f"{escape(heading(task))} was asked for and could not be: {escape(why)}" for task, why in lost.items()]
+        notes.append(
+            f"Left out, since a row's cell was measured again with less or nothing more beside its scores: {left}."
+        )
+    notes += [
+        f"{escape(heading(task))} was asked for and could not be: {escape(why)}"
+        for task, why in lost.items()
+    ]
     if notes:
         parts.append("\n".join(f"- {note}" for note in notes))
-    if told := [f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]]:
+    if told := [
+        f"- {escape(r['label'])}: {escape(warning)}" for r in ranked for warning in r["warnings"]
+    ]:
         parts += ["Warnings:", "\n".join(told)]
     if any(r["retention"] for r in ranked):
-        parts += ["### Retention by task: change against the base, paired ↑", _retention_table(ranked, links, kept)]
+        parts += [
+            "### Retention by task: change against the base, paired ↑",
+            _retention_table(ranked, links, kept),
+        ]
         parts += _detectable(kept)
     if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
         parts += ["### By kind of probe ↑", _kinds_table(ranked, summaries, protocol, links)]
@@ -219,7 +273,10 @@ def _section(
             parts += [
                 f"### Protocol {other}: {question}",
                 "Not comparable with the table above, and ranked apart from it.",
-                _table(["Method", *_titles(second)], [[_method(r, links), *_axes(r, second, found)] for r in second]),
+                _table(
+                    ["Method", *_titles(second)],
+                    [[_method(r, links), *_axes(r, second, found)] for r in second],
+                ),
                 *_detectable(found),
                 *_more(second, summaries, other, links),
             ]
@@ -239,27 +296,41 @@ def _section(
         )
         parts += ["### Cost", about, _listing(found)]
     left = [s["method"] for s in summaries if s.get("metrics") and not has(s, protocol)]
-    return parts + ([f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else [])
+    return parts + (
+        [f"Not scored under {protocol}: {', '.join(map(escape, left))}."] if left else []
+    )
 
 
 def _listing(found: Sequence[Mapping[str, str]]) -> str:
     return _table(list(found[0]), [list(map(escape, row.values())) for row in found])
 
 
-def _conditions(where: Mapping[str, Any], protocol: str, ranked: Sequence[Mapping[str, Any]]) -> str:
+def _conditions(
+    where: Mapping[str, Any], protocol: str, ranked: Sequence[Mapping[str, Any]]
+) -> str:
     several = isinstance(where["seed"], list)
     hashes = where["corpus hash"] if several else [where["corpus hash"]]
     facts = [
         f"n = {escape(where['n'])} cases{' a seed' * several} ({escape(where['form'])})",
         f"protocol {protocol}",
-        f"seeds {escape(', '.join(map(str, where['seed'])))}" if several else f"seed {escape(where['seed'])}",
+        f"seeds {escape(', '.join(map(str, where['seed'])))}"
+        if several
+        else f"seed {escape(where['seed'])}",
         f"precision {escape(where['precision'])}",
         _samples(where["limit"], len(where["seed"]) if several else 1, ranked),
         f"model {escape(str(where['model hash'])[:12])}",
         f"corpus {escape(', '.join(str(one)[:12] for one in hashes))}",
-        *([f"chat template {escape(where['chat template'][:12])}"] if where["chat template"] else []),
+        *(
+            [f"chat template {escape(where['chat template'][:12])}"]
+            if where["chat template"]
+            else []
+        ),
         *([f"task data {digest(where['task data'])[:12]}"] if where["task data"] else []),
-        *([f"scoring version {escape(where['scoring version'])}"] if where["scoring version"] else []),
+        *(
+            [f"scoring version {escape(where['scoring version'])}"]
+            if where["scoring version"]
+            else []
+        ),
     ]
     return " · ".join(facts)
 
@@ -268,7 +339,9 @@ def _samples(limit: int | None, seeds: int, ranked: Sequence[Mapping[str, Any]])
     """How many samples were asked. The limit is one for each member of a group of tasks: such a task has more."""
     if limit is None:
         return "all retention samples"
-    groups = any((found.get("n") or 0) > limit * seeds for r in ranked for found in r["retention"].values())
+    groups = any(
+        (found.get("n") or 0) > limit * seeds for r in ranked for found in r["retention"].values()
+    )
     return f"at most {escape(limit)} retention samples a task{', of a group each member' * groups}"
 
 
@@ -277,8 +350,13 @@ def _detectable(verdicts: Verdicts) -> list[str]:
     if not verdicts.detectable:
         return []
     count = len(verdicts.comparisons)
-    found = ", ".join(f"{escape(heading(name))} {f'{d:.2f}' if d <= 1 else 'none'}" for name, d in verdicts.detectable.items())
-    return [f"Detectable with 80 % power at 5 % corrected for {count} comparison{'s' * (count > 1)}: {found}."]
+    found = ", ".join(
+        f"{escape(heading(name))} {f'{d:.2f}' if d <= 1 else 'none'}"
+        for name, d in verdicts.detectable.items()
+    )
+    return [
+        f"Detectable with 80 % power at 5 % corrected for {count} comparison{'s' * (count > 1)}: {found}."
+    ]
 
 
 def _main_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts: Verdicts) -> str:
@@ -302,52 +380,88 @@ def _main_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts: Ver
 def _retention_table(ranked: Sequence[Mapping[str, Any]], links: Links, verdicts: Verdicts) -> str:
     """Changes of the methods; the base's row, which has none by definition, gives its scores."""
     tasks = list(dict.fromkeys(task for r in ranked for task in r["retention"]))
-    some = {task: next(r["retention"][task] for r in ranked if task in r["retention"]) for task in tasks}
+    some = {
+        task: next(r["retention"][task] for r in ranked if task in r["retention"]) for task in tasks
+    }
     header = ["Method"]
-    header += [f"{escape(heading(t))} ({escape(f.get('metric'))}, n = {escape(f.get('n'))})" for t, f in some.items()]
+    header += [
+        f"{escape(heading(t))} ({escape(f.get('metric'))}, n = {escape(f.get('n'))})"
+        for t, f in some.items()
+    ]
     body = []
     for one in ranked:
         cells = []
         for task in tasks:
             found = one["retention"].get(task, {})
-            change = {"mean": found.get("delta"), "low": found.get("delta_low"), "high": found.get("delta_high")}
+            change = {
+                "mean": found.get("delta"),
+                "low": found.get("delta_low"),
+                "high": found.get("delta_high"),
+            }
             base = f"scores {cells_text(found)}" if found else "–"
-            flips = f" ({escape(found['lost'])}↓ {escape(found['gained'])}↑)" if "lost" in found else ""
+            flips = (
+                f" ({escape(found['lost'])}↓ {escape(found['gained'])}↑)" if "lost" in found else ""
+            )
             bold = _bold(cells_text(change, sign=True), verdicts.ahead(one["key"], task))
             cells.append(base if one["method"] == BASE else bold + flips)
         body.append([_method(one, links), *cells])
     if all(r["method"] != BASE for r in ranked):
-        body.append([BASE, *(f"scores {cells_text({'mean': found.get('base')})}" for found in some.values())])
+        body.append(
+            [
+                BASE,
+                *(f"scores {cells_text({'mean': found.get('base')})}" for found in some.values()),
+            ]
+        )
     return _table(header, body)
 
 
 def _kinds_table(
-    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Links
+    ranked: Sequence[Mapping[str, Any]],
+    summaries: Sequence[Mapping[str, Any]],
+    protocol: str,
+    links: Links,
 ) -> str:
     """The metrics over one kind of probes; n counts the probes of the first cell that has the metric."""
     scores: dict[str, dict[str, Any]] = {}
     for one in summaries:
         metrics = (one.get("metrics") or {}).items()
-        scores[one["key"]] = {name: found[protocol] for name, found in metrics if "/" in name and protocol in found}
-    numbers = {name: found["n"] for of_cell in reversed(scores.values()) for name, found in of_cell.items()}
-    header = ["Method", *(f"{escape(name)} (n = {escape(n)})" for name, n in sorted(numbers.items()))]
-    body = [[_method(r, links), *(cells_text(scores[r["key"]].get(name)) for name in sorted(numbers))] for r in ranked]
+        scores[one["key"]] = {
+            name: found[protocol] for name, found in metrics if "/" in name and protocol in found
+        }
+    numbers = {
+        name: found["n"] for of_cell in reversed(scores.values()) for name, found in of_cell.items()
+    }
+    header = [
+        "Method",
+        *(f"{escape(name)} (n = {escape(n)})" for name, n in sorted(numbers.items())),
+    ]
+    body = [
+        [_method(r, links), *(cells_text(scores[r["key"]].get(name)) for name in sorted(numbers))]
+        for r in ranked
+    ]
     return _table(header, body)
 
 
 def _more(
-    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], protocol: str, links: Links
+    ranked: Sequence[Mapping[str, Any]],
+    summaries: Sequence[Mapping[str, Any]],
+    protocol: str,
+    links: Links,
 ) -> list[str]:
     """What else was measured under ``protocol``; nothing where nothing was."""
     titles, texts = more(summaries, [r["key"] for r in ranked], protocol)
     if not titles:
         return []
-    about = f"None of it enters the score; definitions in `eval/DEFINITIONS.md`. {ABOUT_MORE[protocol]}"
+    about = (
+        f"None of it enters the score; definitions in `eval/DEFINITIONS.md`. {ABOUT_MORE[protocol]}"
+    )
     table = _table(["Method", *titles], [[_method(r, links), *texts[r["key"]]] for r in ranked])
     return [f"### More under {protocol}", about, table]
 
 
-def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
+def _notes(
+    ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str, Any]], verdicts: Verdicts
+) -> list[str]:
     notes = [UNTUNED] if any(map(_untuned, ranked)) else []
     notes += [INFEASIBLE] if any(map(_infeasible, ranked)) else []
     for part, words in SEARCH.items():
@@ -361,26 +475,42 @@ def _notes(ranked: Sequence[Mapping[str, Any]], summaries: Sequence[Mapping[str,
             notes.append(f"The searches were not equal: {words} {escape(told)}.")
     notes += [PARTIAL] if any(map(_partial, ranked)) else []
     notes += [
-        f"{escape(r['label'])}: {escape(r['status'].replace('_', ' '))}" + (f". {escape(r['note'])}" if r["note"] else ".")
+        f"{escape(r['label'])}: {escape(r['status'].replace('_', ' '))}"
+        + (f". {escape(r['note'])}" if r["note"] else ".")
         for r in ranked
         if r["status"] != "done"
     ]
     if verdicts.missing:
         who = ", ".join(map(escape, verdicts.missing))
-        notes.append(f"Nothing is bold: methods are compared by their tables, and the records hold none of {who}.")
+        notes.append(
+            f"Nothing is bold: methods are compared by their tables, and the records hold none of {who}."
+        )
     if all(r["method"] != BASE for r in ranked):
         notes.append("The base is not among these cells; its retention is known from the others.")
-    machines = [one for s in summaries for one in s.get("environments") or [s.get("environment") or {}]]
+    machines = [
+        one for s in summaries for one in s.get("environments") or [s.get("environment") or {}]
+    ]
     if any(len({one.get(field) for one in machines} - {None}) > 1 for field in MACHINE):
         notes.append(OTHERS)
-    made = {name: sorted({str(found) for one in machines if (found := look_up(one, path))}) for name, path in SOFTWARE.items()}
-    if several := [f"{name} {escape(', '.join(found))}" for name, found in made.items() if len(found) > 1]:
-        notes.append(f"The cells are not of one making, which can move a number a little: {'; '.join(several)}.")
+    made = {
+        name: sorted({str(found) for one in machines if (found := look_up(one, path))})
+        for name, path in SOFTWARE.items()
+    }
+    if several := [
+        f"{name} {escape(', '.join(found))}" for name, found in made.items() if len(found) > 1
+    ]:
+        notes.append(
+            f"The cells are not of one making, which can move a number a little: {'; '.join(several)}."
+        )
     return notes
 
 
-def _axes(one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], verdicts: Verdicts) -> list[str]:
-    return [_bold(cells_text(one[axis]), verdicts.ahead(one["key"], axis)) for axis in axes_of(ranked)]
+def _axes(
+    one: Mapping[str, Any], ranked: Sequence[Mapping[str, Any]], verdicts: Verdicts
+) -> list[str]:
+    return [
+        _bold(cells_text(one[axis]), verdicts.ahead(one["key"], axis)) for axis in axes_of(ranked)
+    ]
 
 
 def _titles(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -392,9 +522,14 @@ def _pairs_table(comparisons: Sequence[Comparison], labels: Mapping[str, str]) -
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for c in comparisons:
         p = "p < 0.001" if c.p < 0.001 else f"p {c.p:.3f}"
-        cells.setdefault((c.one, c.other), {})[c.column] = f"{cells_text({'mean': c.difference}, sign=True)}, {p}"
+        cells.setdefault((c.one, c.other), {})[c.column] = (
+            f"{cells_text({'mean': c.difference}, sign=True)}, {p}"
+        )
     body = [
-        [f"{escape(labels[one])} − {escape(labels[other])}", *(found.get(column, "–") for column in columns)]
+        [
+            f"{escape(labels[one])} − {escape(labels[other])}",
+            *(found.get(column, "–") for column in columns),
+        ]
         for (one, other), found in cells.items()
     ]
     return _table(["Pair", *map(escape, map(heading, columns))], body)
@@ -432,7 +567,9 @@ def _seconds(one: Mapping[str, Any]) -> str:
 
     if one["seconds"] is None:
         return "–"
-    return text(one["seconds"]) + (f" + {text(one['precompute_seconds'])}" if one["precompute_seconds"] else "")
+    return text(one["seconds"]) + (
+        f" + {text(one['precompute_seconds'])}" if one["precompute_seconds"] else ""
+    )
 
 
 def _memory(size: int | None) -> str:
@@ -448,7 +585,11 @@ def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 def escape(value: Any) -> str:
     """``value`` as literal text in one markdown table cell: no markup, no HTML, no line break, no cell border."""
-    text = " ".join(re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", "–" if value is None else str(value)).split())
+    text = " ".join(
+        re.sub(
+            r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", "–" if value is None else str(value)
+        ).split()
+    )
     text = re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(text, quote=False))
     # Not ``\|``: renderers disagree on a backslash in front of it.
     return text.replace("|", "&#124;")
@@ -462,4 +603,10 @@ def _link(target: Path, output: Path) -> str:
 def _tasks(summaries: Sequence[Mapping[str, Any]], like: Mapping[str, Any]) -> list[str]:
     """The retention tasks of the run under the conditions of ``like``: a failed cell belongs to its run's table."""
     same = [s for s in summaries if setting(s) == setting(like)]
-    return sorted({f"{task} {found.get('metric')}" for s in same for task, found in (s.get("retention") or {}).items()})
+    return sorted(
+        {
+            f"{task} {found.get('metric')}"
+            for s in same
+            for task, found in (s.get("retention") or {}).items()
+        }
+    )

@@ -10,10 +10,15 @@ from typing import Any
 
 from editbench.errors import RecordError
 from editbench.leaderboard.rows import BASE, family, refuse_mixture, rows
-from editbench.records import load_run
+from editbench.records.store import load_run
 
 PANELS = ("efficacy", "generalization")
-PLACES = ((6, 5, "left", "bottom"), (6, -5, "left", "top"), (-6, 5, "right", "bottom"), (-6, -5, "right", "top"))
+PLACES = (
+    (6, 5, "left", "bottom"),
+    (6, -5, "left", "top"),
+    (-6, 5, "right", "bottom"),
+    (-6, -5, "right", "top"),
+)
 """Where a point's label may stand, best first: offset in points, and the corner of the text that is there."""
 NAN = math.nan
 
@@ -35,25 +40,35 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
         config, summaries = load_run(path)
         for summary in summaries:
             key = summary["key"]
-            if key not in cells or cells[key].get("status") == "failed":  # else another run holds the same cell
+            if (
+                key not in cells or cells[key].get("status") == "failed"
+            ):  # else another run holds the same cell
                 cells[key], places[key], limits[key] = summary, path, config.get("limit")
     refuse_mixture(list(cells.values()), "retention limit", list(limits.values()))
     found = {row["key"]: row for row in rows(list(cells.values()))}
     drawn = [found[key] for key in cells if found[key]["retention_mean"]["mean"] is not None]
     if all(row["efficacy"]["mean"] is None for row in drawn):
         named = ", ".join(map(str, runs))
-        raise RecordError(f"No cell of {named} has both efficacy and retention, so there is nothing to draw. Run with --tasks.")
+        raise RecordError(
+            f"No cell of {named} has both efficacy and retention, so there is nothing to draw. Run with --tasks."
+        )
     return _draw(drawn, places, next(iter(cells.values())), output)
 
 
 def _draw(
-    drawn: Sequence[Mapping[str, Any]], places: Mapping[str, Path], summary: Mapping[str, Any], output: Path
+    drawn: Sequence[Mapping[str, Any]],
+    places: Mapping[str, Path],
+    summary: Mapping[str, Any],
+    output: Path,
 ) -> list[Path]:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     families = list(dict.fromkeys(family(row["method"]) for row in drawn if row["method"] != BASE))
-    styles = {name: {"color": colormaps["tab10"](i % 10), "marker": "o"} for i, name in enumerate(families)}
+    styles = {
+        name: {"color": colormaps["tab10"](i % 10), "marker": "o"}
+        for i, name in enumerate(families)
+    }
     if any(row["method"] == BASE for row in drawn):
         styles[BASE] = {"color": "black", "marker": "D"}
     panels = [axis for axis in PANELS if any(row[axis]["mean"] is not None for row in drawn)]
@@ -82,34 +97,65 @@ def saved(figure: Any, output: Path) -> list[Path]:
 
     output.parent.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".png"), output.with_suffix(".svg")]
-    with rc_context({"svg.hashsalt": "editbench", "svg.fonttype": "none"}):  # the same file each time, its text kept as text
+    with rc_context(
+        {"svg.hashsalt": "editbench", "svg.fonttype": "none"}
+    ):  # the same file each time, its text kept as text
         figure.savefig(written[0], dpi=150)
         figure.savefig(written[1], metadata={"Date": None})
     return written
 
 
 def _panel(
-    axes: Any, axis: str, here: Sequence[Mapping[str, Any]], places: Mapping[str, Path], styles: Mapping[str, Mapping[str, Any]]
+    axes: Any,
+    axis: str,
+    here: Sequence[Mapping[str, Any]],
+    places: Mapping[str, Path],
+    styles: Mapping[str, Mapping[str, Any]],
 ) -> list[Any]:
     """Draws the points, crosses and lines of one metric; returns the points' labels, not yet in their places."""
     labels = []
     axes.axhline(1, color="0.8", linewidth=0.8, zorder=0)
     for line in _lines(here, places):
         color = styles[family(line[0]["method"])]["color"]
-        axes.plot([row[axis]["mean"] for row in line], [row["retention_mean"]["mean"] for row in line], color=color, alpha=0.5)
+        axes.plot(
+            [row[axis]["mean"] for row in line],
+            [row["retention_mean"]["mean"] for row in line],
+            color=color,
+            alpha=0.5,
+        )
     for row in here:
         name, x, y = family(row["method"]), row[axis], row["retention_mean"]
-        ends_x, ends_y = ([[NAN if at[end] is None else abs(at["mean"] - at[end])] for end in ("low", "high")] for at in (x, y))
-        axes.errorbar(x["mean"], y["mean"], ends_y, ends_x, markersize=5, linewidth=0.7, alpha=0.9, **styles[name])
+        ends_x, ends_y = (
+            [[NAN if at[end] is None else abs(at["mean"] - at[end])] for end in ("low", "high")]
+            for at in (x, y)
+        )
+        axes.errorbar(
+            x["mean"],
+            y["mean"],
+            ends_y,
+            ends_x,
+            markersize=5,
+            linewidth=0.7,
+            alpha=0.9,
+            **styles[name],
+        )
         if text := row["label"].removeprefix(name).lstrip("@ "):
-            note = axes.annotate(literal(text), (x["mean"], y["mean"]), (0, 0), textcoords="offset points", fontsize=7)
+            note = axes.annotate(
+                literal(text),
+                (x["mean"], y["mean"]),
+                (0, 0),
+                textcoords="offset points",
+                fontsize=7,
+            )
             note.set(color=styles[name]["color"], in_layout=False)
             labels.append(note)
     axes.set(xlabel=f"{axis} (95 % interval)", xlim=(-0.03, 1.03))
     return labels
 
 
-def _lines(here: Sequence[Mapping[str, Any]], places: Mapping[str, Path]) -> list[list[Mapping[str, Any]]]:
+def _lines(
+    here: Sequence[Mapping[str, Any]], places: Mapping[str, Path]
+) -> list[list[Mapping[str, Any]]]:
     """The variants of one method in one run, in its order; points along trainings (``stop_after``) are a line a training."""
     variants, lines = {}, []
     for row in here:
@@ -121,27 +167,47 @@ def _lines(here: Sequence[Mapping[str, Any]], places: Mapping[str, Path]) -> lis
             continue
         trainings = {}
         for row in sorted(line, key=lambda row: row["options"]["stop_after"]):
-            trainings.setdefault(json.dumps({**row["options"], "stop_after": None}, sort_keys=True), []).append(row)
+            trainings.setdefault(
+                json.dumps({**row["options"], "stop_after": None}, sort_keys=True), []
+            ).append(row)
         lines += trainings.values()
     return lines
 
 
-def _place(figure: Any, labels: Sequence[Any], points: Mapping[Any, Sequence[tuple[float, float]]]) -> None:
+def _place(
+    figure: Any, labels: Sequence[Any], points: Mapping[Any, Sequence[tuple[float, float]]]
+) -> None:
     """Moves each label to where it meets no other label, no point and no border, and stands nearest to its own point; one
     without such a place is not shown."""
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()  # the layout is known only then
-    shown = {axes: [tuple(axes.transData.transform(point)) for point in found] for axes, found in points.items()}
-    taken = {axes: [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in found] for axes, found in shown.items()}
+    shown = {
+        axes: [tuple(axes.transData.transform(point)) for point in found]
+        for axes, found in points.items()
+    }
+    taken = {
+        axes: [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in found]
+        for axes, found in shown.items()
+    }
     for note in labels:
         own, border = tuple(note.axes.transData.transform(note.xy)), note.axes.bbox
         for x, y, across, up in PLACES:
             note.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
             box = note.get_window_extent()
-            end = (box.x0 if across == "left" else box.x1, (box.y0 + box.y1) / 2)  # of the text, towards its point
-            inside = border.x0 <= box.x0 and box.x1 <= border.x1 and border.y0 <= box.y0 and box.y1 <= border.y1
-            nearest = all(math.dist(end, other) >= math.dist(end, own) for other in shown[note.axes])
+            end = (
+                box.x0 if across == "left" else box.x1,
+                (box.y0 + box.y1) / 2,
+            )  # of the text, towards its point
+            inside = (
+                border.x0 <= box.x0
+                and box.x1 <= border.x1
+                and border.y0 <= box.y0
+                and box.y1 <= border.y1
+            )
+            nearest = all(
+                math.dist(end, other) >= math.dist(end, own) for other in shown[note.axes]
+            )
             if inside and nearest and not box.count_overlaps(taken[note.axes]):
                 taken[note.axes].append(box)
                 break

@@ -44,7 +44,10 @@ MORE = {
         "in_context_tokens": "In-context, tokens ↑",
         "distracted_argmax": "Distracted ↑",
     },
-    "likelihood": {"counterfact_score": "CounterFact score ↑", "distracted_likelihood": "Distracted ↑"},
+    "likelihood": {
+        "counterfact_score": "CounterFact score ↑",
+        "distracted_likelihood": "Distracted ↑",
+    },
 }
 """Metrics of a second table of each protocol, not part of the score, and their titles."""
 BASE = "base"
@@ -98,10 +101,16 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
     is the mean over its n tasks of the ratio edited / base.
     """
     metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
-    axes = {axis: _interval((metrics.get(axis) or {}).get(protocol), protocol) for axis in (*AXES, *MORE_AXES)}
+    axes = {
+        axis: _interval((metrics.get(axis) or {}).get(protocol), protocol)
+        for axis in (*AXES, *MORE_AXES)
+    }
     retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
     retention_mean = mean_retention(summary["method"], retention)
-    parts = {**{axis: axes[axis]["mean"] for axis in AXES}, "retention_mean": retention_mean["mean"]}
+    parts = {
+        **{axis: axes[axis]["mean"] for axis in AXES},
+        "retention_mean": retention_mean["mean"],
+    }
     return {
         "method": summary["method"],
         "key": summary.get("key"),
@@ -112,7 +121,9 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "note": summary.get("note") or "",
         "warnings": warnings(summary),
         "protocol": protocol,
-        **{axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None},
+        **{
+            axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None
+        },
         "retention": retention,
         "retention_mean": retention_mean,
         "score": harmonic_mean([value for value in parts.values() if value is not None]),
@@ -137,7 +148,9 @@ def mean_retention(method: str, retention: Mapping[str, Any]) -> dict[str, Any]:
     return mean_ratio(retention).to_dict() | ({"low": None, "high": None} if method == BASE else {})
 
 
-def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -> list[dict[str, Any]]:
+def rows(
+    summaries: Sequence[Mapping[str, Any]], protocol: str = "generation"
+) -> list[dict[str, Any]]:
     """The rows of one ranking, best first, ``base`` last; each gets a ``label`` that tells it from its neighbours.
 
     One of ``MORE_AXES`` that any row has stands in all of them.
@@ -151,17 +164,31 @@ def rows(summaries: Sequence[Mapping[str, Any]], protocol: str = "generation") -
     refuse_mixture(
         summaries,
         "retention tasks",
-        [{t: found.get("metric") for t, found in s["retention"].items()} if s.get("retention") else None for s in summaries],
+        [
+            {t: found.get("metric") for t, found in s["retention"].items()}
+            if s.get("retention")
+            else None
+            for s in summaries
+        ],
         ignore=None,
     )
-    refuse_mixture(summaries, "protocol", [_protocol(s, protocol) for s in summaries], ignore=None, expected=protocol)
+    refuse_mixture(
+        summaries,
+        "protocol",
+        [_protocol(s, protocol) for s in summaries],
+        ignore=None,
+        expected=protocol,
+    )
     found = [row(s, protocol) for s in summaries]
     for axis in axes_of(found):
         for one in found:
             one.setdefault(axis, _interval(None, protocol))
     for one, label in zip(found, _labels(found), strict=True):
         one["label"] = label
-    return sorted(found, key=lambda r: (r["method"] == BASE, r["score"] is None, -(r["score"] or 0.0), r["label"]))
+    return sorted(
+        found,
+        key=lambda r: (r["method"] == BASE, r["score"] is None, -(r["score"] or 0.0), r["label"]),
+    )
 
 
 def axes_of(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -185,7 +212,9 @@ DIAGNOSTICS = {
 """Columns, and where a summary's diagnostics keep them; an estimate is given by its mean."""
 
 
-def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> list[dict[str, str]]:
+def diagnostics(
+    summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]
+) -> list[dict[str, str]]:
     """One row of texts a cell, in the order of ``labels`` (by key); columns that no cell has are left out, and so is the
     table where no cell was diagnosed."""
     place = {key: i for i, key in enumerate(labels)}
@@ -199,7 +228,9 @@ def diagnostics(summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str
             values[title] = "" if value is None else f"{value:.3g}"
         values["verified after 1 / 3 / all"] = _by_attempt(summary)
         for kind in ("format", "leakage", "collapse", "genuine"):
-            counted = [found.get(kind) or 0 for place in _errors(summary) for found in place.values()]
+            counted = [
+                found.get(kind) or 0 for place in _errors(summary) for found in place.values()
+            ]
             values[f"lost: {kind}"] = str(sum(counted)) if counted else ""
         shown.append({"method": labels.get(summary.get("key"), summary["method"]), **values})
     used = [title for title in (shown[0] if shown else ()) if any(row[title] for row in shown)]
@@ -218,14 +249,25 @@ def more(
     metrics = {s["key"]: s.get("metrics") or {} for s in summaries}
     titles = MORE.get(protocol, {})
     shown = [name for name in titles if any(name in metrics[key] for key in keys)]
-    texts = {key: [cells_text(metrics[key].get(name, {}).get(protocol)) for name in shown] for key in keys}
+    texts = {
+        key: [cells_text(metrics[key].get(name, {}).get(protocol)) for name in shown]
+        for key in keys
+    }
     return [titles[name] for name in shown], texts
 
 
 def _by_attempt(summary: Mapping[str, Any]) -> str:
     """Shares of the mixed targets that were verified after one attempt, three and all; once where one was all."""
-    shares = ((summary.get("diagnostics") or {}).get("mixing") or {}).get("verified_by_attempt") or ()
-    return " / ".join(f"{shares[i]:.2f}" for i in sorted({0, min(2, len(shares) - 1), len(shares) - 1})) if shares else ""
+    shares = ((summary.get("diagnostics") or {}).get("mixing") or {}).get(
+        "verified_by_attempt"
+    ) or ()
+    return (
+        " / ".join(
+            f"{shares[i]:.2f}" for i in sorted({0, min(2, len(shares) - 1), len(shares) - 1})
+        )
+        if shares
+        else ""
+    )
 
 
 def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -243,7 +285,11 @@ def harmonic_mean(values: Sequence[float]) -> float | None:
 
 def _interval(found: Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:
     found = found or {}
-    return {**{k: number(found.get(k)) for k in ("mean", "low", "high")}, "n": found.get("n") or 0, "protocol": protocol}
+    return {
+        **{k: number(found.get(k)) for k in ("mean", "low", "high")},
+        "n": found.get("n") or 0,
+        "protocol": protocol,
+    }
 
 
 def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +299,11 @@ def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
 def _protocol(summary: Mapping[str, Any], protocol: str) -> str | None:
     """The protocol that the scores are of: ``protocol`` if there, else another, ``None`` where nothing is scored."""
     metrics = (summary.get("metrics") or {}).values()
-    stated = {name: (found or {}).get("protocol", name) for axis in metrics for name, found in axis.items()}
+    stated = {
+        name: (found or {}).get("protocol", name)
+        for axis in metrics
+        for name, found in axis.items()
+    }
     return stated.get(protocol, min(stated.values(), default=None))
 
 
@@ -261,7 +311,11 @@ _ANY = object()
 
 
 def refuse_mixture(
-    summaries: Sequence[Mapping[str, Any]], name: str, values: Sequence[Any], ignore: Any = _ANY, expected: Any = _ANY
+    summaries: Sequence[Mapping[str, Any]],
+    name: str,
+    values: Sequence[Any],
+    ignore: Any = _ANY,
+    expected: Any = _ANY,
 ) -> None:
     """Makes sure that ``values``, one a summary, are all the same.
 
@@ -288,8 +342,12 @@ def _labels(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for one in found:
         same = [r["options"] for r in found if r["method"] == one["method"]]
         names = sorted({k for options in same for k in options})
-        differing = [k for k in names if len({json.dumps(o.get(k), sort_keys=True) for o in same}) > 1]
-        shown = ", ".join(f"{k}={_plain(one['options'][k])}" for k in differing if k in one["options"])
+        differing = [
+            k for k in names if len({json.dumps(o.get(k), sort_keys=True) for o in same}) > 1
+        ]
+        shown = ", ".join(
+            f"{k}={_plain(one['options'][k])}" for k in differing if k in one["options"]
+        )
         labels.append(f"{one['method']} ({shown})" if shown else one["method"])
     return labels
 

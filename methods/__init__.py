@@ -13,10 +13,13 @@ BUILTINS = {
     "pmet": "editbench.methods.pmet:Pmet",
 }
 
+PAIR = "editbench.methods.compose:compose"
+"""Makes one method of two, such as ``memit+mixsd``."""
+
 BASELINES = ("base", "ice")
 
 SERVICES = {
-    "statistics": "editbench.methods._covariance",
-    "trace": "editbench.methods._trace",
+    "statistics": "editbench.methods.statistics",
+    "trace": "editbench.methods.trace",
 }
 """What the command line asks of this room beside its methods."""

@@ -25,8 +25,8 @@ from typing import Any, ClassVar
 import torch
 
 from editbench.errors import MethodError
-from editbench.methods._covariance import Moment
 from editbench.methods.memit import BatchEditor
+from editbench.methods.statistics import Moment
 from editbench.plugin import LogUniform, Space, Uniform
 
 
@@ -38,7 +38,11 @@ class AlphaEdit(BatchEditor):
     summary: ClassVar[str] = "memit projected onto the null space of ordinary keys"
     paper: ClassVar[str] = "arXiv 2410.02355"
     kept_by: ClassVar[str] = "l2"
-    space: ClassVar[Space] = {**BatchEditor.space, "null_space": Uniform(0.4, 0.95), "l2": LogUniform(0.05, 5.0)}
+    space: ClassVar[Space] = {
+        **BatchEditor.space,
+        "null_space": Uniform(0.4, 0.95),
+        "l2": LogUniform(0.05, 5.0),
+    }
 
     null_space: float = 0.7
     """Share of the f directions, those with the least second moment, that may be written."""
@@ -52,7 +56,9 @@ class AlphaEdit(BatchEditor):
         if not 0 < self.null_space <= 1:
             raise ValueError("null_space must be above 0 and at most 1")
 
-    def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
+    def directions(
+        self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
+    ) -> torch.Tensor:
         width, l2 = self.null(moment)
         return alphaedit_solve(moment.eigen[1][:, :width], k_fN, l2, earlier_fM)
 
@@ -63,7 +69,11 @@ class AlphaEdit(BatchEditor):
         return width, self.l2 * values_f[:width].sum().item()
 
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
-        limit = {"null_space": self.null_space} if self.threshold is None else {"threshold": self.threshold}
+        limit = (
+            {"null_space": self.null_space}
+            if self.threshold is None
+            else {"threshold": self.threshold}
+        )
         null = {layer: self.null(moment) for layer, moment in moments.items()}
         widths, weights = ({layer: found[i] for layer, found in null.items()} for i in range(2))
         return {"l2": self.l2, **limit, "null_width_by_layer": widths, "l2_by_layer": weights}
@@ -84,7 +94,9 @@ def null_width(values_f: torch.Tensor, share: float, threshold: float | None) ->
     return width
 
 
-def alphaedit_solve(null_fU: torch.Tensor, k_fN: torch.Tensor, l2: float, earlier_fM: torch.Tensor) -> torch.Tensor:
+def alphaedit_solve(
+    null_fU: torch.Tensor, k_fN: torch.Tensor, l2: float, earlier_fM: torch.Tensor
+) -> torch.Tensor:
     """(P K K^T + P K_p K_p^T + l2 I)^-1 P K, shape (f, N), float64.
 
     In the coordinates of the null space, where P is the identity; there, on the smaller side.
@@ -93,7 +105,9 @@ def alphaedit_solve(null_fU: torch.Tensor, k_fN: torch.Tensor, l2: float, earlie
     all_UA = null_fU.T @ torch.cat([k_fN.double(), earlier_fM], dim=1)
     u, a = all_UA.shape
     if a > u:
-        solved_UN = torch.linalg.solve(all_UA @ all_UA.T + l2 * torch.eye(u, dtype=torch.float64), all_UA[:, :n])
+        solved_UN = torch.linalg.solve(
+            all_UA @ all_UA.T + l2 * torch.eye(u, dtype=torch.float64), all_UA[:, :n]
+        )
     else:
         gram_AA = all_UA.T @ all_UA + l2 * torch.eye(a, dtype=torch.float64)
         solved_UN = torch.linalg.solve(gram_AA, all_UA, left=False)[:, :n]

@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from editbench.methods._covariance import Moment
-from editbench.methods._editor import single_layer
+from editbench.methods._edit.editor import single_layer
 from editbench.methods.memit import BatchEditor, memit_solve
+from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
 
@@ -43,7 +43,9 @@ class Emmet(BatchEditor):
     def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
         return (single_layer(model.layout.depth),)
 
-    def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
+    def directions(
+        self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
+    ) -> torch.Tensor:
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
         return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
 

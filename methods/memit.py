@@ -30,9 +30,17 @@ import torch
 
 from editbench.edit import Edit
 from editbench.errors import MethodError
-from editbench.methods._covariance import Moment
-from editbench.methods._editor import AUTO, Bench, WeightEditor, additive_gain, check_layers, default_layers, same_keys
-from editbench.methods._refine import Written
+from editbench.methods._edit.editor import (
+    AUTO,
+    Bench,
+    WeightEditor,
+    additive_gain,
+    check_layers,
+    default_layers,
+    same_keys,
+)
+from editbench.methods._edit.refine import Written
+from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 from editbench.plugin import Choice, LogUniform, Space
 from editbench.types import Fact
@@ -45,7 +53,11 @@ class BatchEditor(WeightEditor):
     """MEMIT's algorithm 1, with the two steps open in which its descendants differ: ``share`` and ``directions``."""
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
-    space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(0.3, 3.0), "refine": Choice((0, 25))}
+    space: ClassVar[Space] = {
+        **WeightEditor.space,
+        "clamp": LogUniform(0.3, 3.0),
+        "refine": Choice((0, 25)),
+    }
 
     kept_by: ClassVar[str]
     """The option that weighs what is kept against the facts."""
@@ -114,7 +126,9 @@ class BatchEditor(WeightEditor):
         return residual_dN / layers_left
 
     @abstractmethod
-    def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
+    def directions(
+        self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
+    ) -> torch.Tensor:
         """A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
 
     @abstractmethod
@@ -136,7 +150,9 @@ class Memit(BatchEditor):
     lam: float | None = None
     """lambda, the weight of C against the facts' keys. None: a third of the MLP width."""
 
-    def directions(self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor) -> torch.Tensor:
+    def directions(
+        self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
+    ) -> torch.Tensor:
         return memit_solve(moment, k_fN, self.weight(len(k_fN)), earlier_fM)
 
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
@@ -147,7 +163,9 @@ class Memit(BatchEditor):
         return self.lam if self.lam is not None else f / 3
 
 
-def memit_solve(moment: Moment, k_fN: torch.Tensor, lam: float, earlier_fM: torch.Tensor | None = None) -> torch.Tensor:
+def memit_solve(
+    moment: Moment, k_fN: torch.Tensor, lam: float, earlier_fM: torch.Tensor | None = None
+) -> torch.Tensor:
     """(lambda C + K_p K_p^T + K K^T)^-1 K, shape (f, N), float64, solved on the smaller side."""
     n = k_fN.shape[1]
     all_fA = k_fN.double() if earlier_fM is None else torch.cat([k_fN.double(), earlier_fM], dim=1)

@@ -38,9 +38,9 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
-from editbench.methods._branches import Branches, Move, Text
-from editbench.methods._context import answer_room, check_context
-from editbench.methods._train import Example, Trainer, reworded, train_on_examples
+from editbench.methods._common.context import answer_room, check_context
+from editbench.methods._train.branches import Branches, Move, Text
+from editbench.methods._train.loop import Example, Trainer, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
 from editbench.plugin import Space, Uniform
@@ -94,7 +94,9 @@ class MixSD(Trainer):
         super().__post_init__()
         for name, known in (("mode", MODES), ("on_fail", ON_FAIL)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
+                )
         if not 0 <= self.lam <= 1:
             raise ValueError(f"lam is a probability, not {self.lam}")
         if not 0 < self.threshold <= 1 or not 0 < self.signal <= 1:
@@ -106,30 +108,51 @@ class MixSD(Trainer):
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         drafts, cost = self.targets(model, reworded(facts, self.rewordings))
-        examples = [example for draft in drafts if (example := self._example(model, draft)) is not None]
+        examples = [
+            example for draft in drafts if (example := self._example(model, draft)) is not None
+        ]
         changes, log = train_on_examples(self, model, examples)
         frames = 1 + self.rewordings
-        records = [{"fact": facts[i // frames].id, "frame": i % frames, **draft.record()} for i, draft in enumerate(drafts)]
-        about = {**_report(drafts), **cost, **log, "warnings": [*_warnings(drafts), *log.get("warnings", ())]}
+        records = [
+            {"fact": facts[i // frames].id, "frame": i % frames, **draft.record()}
+            for i, draft in enumerate(drafts)
+        ]
+        about = {
+            **_report(drafts),
+            **cost,
+            **log,
+            "warnings": [*_warnings(drafts), *log.get("warnings", ())],
+        }
         return self.edit(model, facts, changes, diagnostics=about, records=records)
 
-    def targets(self, model: LanguageModel, facts: Sequence[Fact]) -> tuple[list[Draft], dict[str, float]]:
+    def targets(
+        self, model: LanguageModel, facts: Sequence[Fact]
+    ) -> tuple[list[Draft], dict[str, float]]:
         """A mixed target for each fact: verified, or settled by ``on_fail``; and what writing them took."""
         branches = Branches(model, self.slots)
         with progress.task(f"{self.name}: writing targets", len(facts), "facts") as bar:
             drafts = self.mix(model, facts, branches, bar)
             written = sum(draft.written for draft in drafts)
             failed = [i for i, draft in enumerate(drafts) if not draft.verified]
-            settled = {"drop": "dropped", "expert": "target", "target": "target", "keep": "unverified"}
+            settled = {
+                "drop": "dropped",
+                "expert": "target",
+                "target": "target",
+                "keep": "unverified",
+            }
             for i in failed:
                 drafts[i].source = settled[self.on_fail]
             if self.on_fail == "expert":
                 expert = replace(self, mode="bernoulli", lam=0.0)
                 if self.temperature == 0:
-                    new = [i for i in failed if drafts[i].foreign()]  # of the others it would write the same text again
+                    new = [
+                        i for i in failed if drafts[i].foreign()
+                    ]  # of the others it would write the same text again
                     written += replace(expert, attempts=1)._again(model, drafts, new, branches)
                 left = [i for i in failed if not drafts[i].verified]
-                written += replace(expert, temperature=max(self.temperature, SAMPLED))._again(model, drafts, left, branches)
+                written += replace(expert, temperature=max(self.temperature, SAMPLED))._again(
+                    model, drafts, left, branches
+                )
             bar.advance(len(failed))
         return drafts, {
             "prompt_tokens": branches.prompt_tokens,
@@ -137,9 +160,16 @@ class MixSD(Trainer):
             "forwards_per_token": branches.decoded_tokens / max(1, written),
         }
 
-    def _again(self, model: LanguageModel, drafts: list[Draft], which: Sequence[int], branches: Branches) -> int:
+    def _again(
+        self, model: LanguageModel, drafts: list[Draft], which: Sequence[int], branches: Branches
+    ) -> int:
         """Writes ``drafts[i]``, for the ``i`` of ``which``, anew and with new dice; the tokens that this took."""
-        made = self.mix(model, [drafts[i].fact for i in which], branches, tried=[drafts[i].attempt + 1 for i in which])
+        made = self.mix(
+            model,
+            [drafts[i].fact for i in which],
+            branches,
+            tried=[drafts[i].attempt + 1 for i in which],
+        )
         for i, draft in zip(which, made, strict=True):
             draft.source = "expert" if draft.verified else "target"
             drafts[i] = draft
@@ -159,7 +189,10 @@ class MixSD(Trainer):
         """
         drafts = []
         for fact, attempt in zip(facts, tried or [0] * len(facts), strict=True):
-            both = [model.prompt_ids(fact.prompt, fact.form, context=context) for context in (None, guidance(fact))]
+            both = [
+                model.prompt_ids(fact.prompt, fact.form, context=context)
+                for context in (None, guidance(fact))
+            ]
             room = answer_room(model, fact, self.max_new_tokens)
             check_context(model, fact, max(map(len, both)) + room)
             drafts.append(Draft(self, model, fact, both, room, attempt))
@@ -179,7 +212,9 @@ class MixSD(Trainer):
         """Whether one branch writes everything: it is then asked alone."""
         return self.mode != "adaptive" and self.lam in (0, 1)
 
-    def choose(self, logp_kV: torch.Tensor, place: int, threshold: float, dice: random.Random) -> tuple[int, bool]:
+    def choose(
+        self, logp_kV: torch.Tensor, place: int, threshold: float, dice: random.Random
+    ) -> tuple[int, bool]:
         """The next token, at ``place`` of its text, and whether the naive branch wrote it."""
         if len(logp_kV) == 1:
             return self._draw(logp_kV[0], dice), self.lam == 1
@@ -199,9 +234,16 @@ class MixSD(Trainer):
         u = dice.random()
         if self.temperature == 0:
             return int(logp_V.argmax())
-        values, index = logp_V.double().topk(min(self.top_k, len(logp_V))) if self.top_k else (logp_V.double(), None)
+        values, index = (
+            logp_V.double().topk(min(self.top_k, len(logp_V)))
+            if self.top_k
+            else (logp_V.double(), None)
+        )
         cumulative = (values / self.temperature).softmax(-1).cumsum(-1)
-        place = min(int(torch.searchsorted(cumulative, u * cumulative[-1].item(), right=True)), len(cumulative) - 1)
+        place = min(
+            int(torch.searchsorted(cumulative, u * cumulative[-1].item(), right=True)),
+            len(cumulative) - 1,
+        )
         return place if index is None else int(index[place])
 
     def _example(self, model: LanguageModel, draft: Draft) -> Example | None:
@@ -215,7 +257,15 @@ class MixSD(Trainer):
 class Draft(Text):
     """One text on its way to be a target, with what the branches thought of each token."""
 
-    def __init__(self, method: MixSD, model: LanguageModel, fact: Fact, both: list[list[int]], room: int, attempt: int):
+    def __init__(
+        self,
+        method: MixSD,
+        model: LanguageModel,
+        fact: Fact,
+        both: list[list[int]],
+        room: int,
+        attempt: int,
+    ):
         self.method, self.model, self.fact, self.both, self.room = method, model, fact, both, room
         self.prompts = [both[NAIVE if method.lam else EXPERT]] if method.pure else both
         self.ids: list[int] = []
@@ -269,7 +319,9 @@ class Draft(Text):
         found = [(t, logp_kV[NAIVE, t].item(), logp_kV[EXPERT, t].item()) for t in (token, best)]
         self._add(found[0], is_naive, found[1])
 
-    def _add(self, chosen: tuple[int, float, float], is_naive: bool, best: tuple[int, float, float]) -> None:
+    def _add(
+        self, chosen: tuple[int, float, float], is_naive: bool, best: tuple[int, float, float]
+    ) -> None:
         self.ids.append(chosen[0])
         self.naive_picked.append(is_naive)
         self.logp[NAIVE].append(chosen[1])
@@ -304,7 +356,11 @@ class Draft(Text):
 
     def foreign(self) -> list[int]:
         """Places of naive tokens that are not the expert's own; of a pure naive text, which never asked it, all."""
-        return [t for t, naive in enumerate(self.naive_picked) if naive and not (self.best and self.best[t][0] == self.ids[t])]
+        return [
+            t
+            for t, naive in enumerate(self.naive_picked)
+            if naive and not (self.best and self.best[t][0] == self.ids[t])
+        ]
 
     def signal(self, share: float) -> list[int] | None:
         """The places of the ``share`` of tokens about which the branches disagree most; None for all."""
@@ -331,12 +387,16 @@ def _warnings(drafts: Sequence[Draft]) -> list[str]:
         ("unverified", "were trained on a text without the fact"),
     ):
         if counts[source]:
-            found.append(f"{counts[source]} of {len(drafts)} targets never stated their fact and {what} (on_fail)")
+            found.append(
+                f"{counts[source]} of {len(drafts)} targets never stated their fact and {what} (on_fail)"
+            )
     return found
 
 
 def _report(drafts: Sequence[Draft]) -> dict[str, Any]:
-    written = [d for d in drafts if d.source not in ("target", "dropped")]  # the texts that are trained on
+    written = [
+        d for d in drafts if d.source not in ("target", "dropped")
+    ]  # the texts that are trained on
     tokens = [(p, n) for d in written for p, n in zip(d.naive_picked, d.logp[NAIVE], strict=True)]
     verified = [d for d in drafts if d.source == "mixed"]
     return {
@@ -345,8 +405,12 @@ def _report(drafts: Sequence[Draft]) -> dict[str, Any]:
         "verified": len(verified) / max(1, len(drafts)),
         "cut_off": sum(not d.ended for d in written),
         "mean_attempts": sum(d.attempt + 1 for d in drafts) / max(1, len(drafts)),
-        **({
-            "effective_lambda": sum(p for p, _ in tokens) / len(tokens),
-            "target_nll": -sum(n for _, n in tokens) / len(tokens),
-        } if tokens else {}),
+        **(
+            {
+                "effective_lambda": sum(p for p, _ in tokens) / len(tokens),
+                "target_nll": -sum(n for _, n in tokens) / len(tokens),
+            }
+            if tokens
+            else {}
+        ),
     }

@@ -27,10 +27,10 @@ import torch
 
 from editbench.edit import Edit
 from editbench.matching import contains
-from editbench.methods._context import answer_room, check_context
-from editbench.methods._divergence import DIVERGENCES, divergence
-from editbench.methods._exposure import HOLD, AdaptiveExposure, FixedExposure
-from editbench.methods._train import Trainer, label_states, reworded, target_nll, train
+from editbench.methods._common.context import answer_room, check_context
+from editbench.methods._train.divergence import DIVERGENCES, divergence
+from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
+from editbench.methods._train.loop import Trainer, label_states, reworded, target_nll, train
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.retrieval import guidance
@@ -73,7 +73,9 @@ class OPSD(Trainer):
         super().__post_init__()
         for name, known in (("divergence", DIVERGENCES), ("teacher", TEACHERS)):
             if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
+                )
         if self.teacher == "ema" and self.lora is not None:
             raise ValueError("an ema teacher follows all weights; with lora use frozen or current")
         if self.rollouts < 1 or self.temperature <= 0:
@@ -89,7 +91,11 @@ class OPSD(Trainer):
         taught = reworded(facts, self.rewordings)
         teacher = model if self.teacher == "current" or not facts else frozen_copy(model)
         naive = [model.prompt_ids(fact.prompt, fact.form) for fact in taught]
-        exposure = AdaptiveExposure(self.seed) if self.exposure == "adaptive" else FixedExposure(self.exposure)
+        exposure = (
+            AdaptiveExposure(self.seed)
+            if self.exposure == "adaptive"
+            else FixedExposure(self.exposure)
+        )
         told = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in taught]
         rooms = [answer_room(model, fact, self.max_new_tokens) for fact in taught]
         for fact, ids, room in zip(taught, told, rooms, strict=True):
@@ -112,29 +118,47 @@ class OPSD(Trainer):
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
             rows = [i for i in batch for _ in range(self.rollouts)]
             room = max(rooms[i] for i in batch)
-            texts = model.generate_ids([naive[i] for i in rows], room, generator=generator, temperature=self.temperature)
+            texts = model.generate_ids(
+                [naive[i] for i in rows], room, generator=generator, temperature=self.temperature
+            )
             # a rollout that ended by itself ended with this token, which is a choice to learn from too
             texts = [
                 y + model.closing_ids(taught[i].form) if len(y) < rooms[i] else y[: rooms[i]]
                 for i, y in zip(rows, texts, strict=True)
             ]
-            right = [contains(model.decode(y), taught[i].answers) for i, y in zip(rows, texts, strict=True)]
+            right = [
+                contains(model.decode(y), taught[i].answers)
+                for i, y in zip(rows, texts, strict=True)
+            ]
             stated[-1].extend(right)
             if self.verified and any(right):
                 rows, texts = list(compress(rows, right)), list(compress(texts, right))
             lengths = [len(y) for y in texts]
             read = torch.rand(len(rows), generator=generator) < exposure.share
             with torch.no_grad():
-                shown = [(told[i] if it else naive[i]) + y for i, y, it in zip(rows, texts, read, strict=True)]
+                shown = [
+                    (told[i] if it else naive[i]) + y
+                    for i, y, it in zip(rows, texts, read, strict=True)
+                ]
                 teacher_NV = teacher.logits(label_states(teacher, shown, lengths))
-            student_NV = model.logits(label_states(model, [naive[i] + y for i, y in zip(rows, texts, strict=True)], lengths))
+            student_NV = model.logits(
+                label_states(
+                    model, [naive[i] + y for i, y in zip(rows, texts, strict=True)], lengths
+                )
+            )
             return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
 
         changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), before_step)
-        if self.exposure != 1:  # then a loss says first of all how many of its rollouts' teachers had read the fact
+        if (
+            self.exposure != 1
+        ):  # then a loss says first of all how many of its rollouts' teachers had read the fact
             log["warnings"] = []
         # the share of the rollouts that state their fact: an on-policy method sees its own progress
-        seen = {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])} if stated else {}
+        seen = (
+            {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])}
+            if stated
+            else {}
+        )
         return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})
 
 
@@ -148,5 +172,8 @@ def follow_slowly(teacher: LanguageModel, student: LanguageModel, ema: float) ->
 def frozen_copy(model: LanguageModel) -> LanguageModel:
     """A second handle on a copy of the weights as they are now."""
     return LanguageModel(
-        deepcopy(model.model).requires_grad_(False), model.tokenizer, name=model.name, precision=model.precision
+        deepcopy(model.model).requires_grad_(False),
+        model.tokenizer,
+        name=model.name,
+        precision=model.precision,
     )

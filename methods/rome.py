@@ -26,9 +26,9 @@ import torch
 
 from editbench import progress
 from editbench.edit import Edit
-from editbench.methods._editor import AUTO, Bench, WeightEditor, check_layers, single_layer
-from editbench.methods._hooks import read_at
-from editbench.methods._value import Targets, key_rows
+from editbench.methods._common.hooks import read_at
+from editbench.methods._edit.editor import AUTO, Bench, WeightEditor, check_layers, single_layer
+from editbench.methods._edit.value import Targets, key_rows
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
 from editbench.types import Fact
@@ -65,7 +65,9 @@ class Rome(WeightEditor):
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
         if self.layer == AUTO:
             return None
-        return self.usual_layers(model) if self.layer is None else check_layers(model, (self.layer,))
+        return (
+            self.usual_layers(model) if self.layer is None else check_layers(model, (self.layer,))
+        )
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
@@ -81,7 +83,9 @@ class Rome(WeightEditor):
                 with bench.phase("keys"):
                     rows = key_rows(model, [fact], bench.prefixes if self.key == "original" else [])
                     bare = key_rows(model, [fact], [])
-                    solved_for_f = read_at(model, projection, "input", *rows).double().cpu().mean(dim=0)
+                    solved_for_f = (
+                        read_at(model, projection, "input", *rows).double().cpu().mean(dim=0)
+                    )
                     k_star_f = read_at(model, projection, "input", *bare)[0].double().cpu()
                     w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
                 with bench.phase("solve"):
@@ -93,5 +97,7 @@ class Rome(WeightEditor):
                 bar.advance()
             targets = Targets.join(solved)
             bench.missing(torch.stack(missing, dim=1))
-            bench.residual(targets.value_ND.T.double(), "mlp")  # none of one fact's; of several, what the later ones took
+            bench.residual(
+                targets.value_ND.T.double(), "mlp"
+            )  # none of one fact's; of several, what the later ones took
         return bench.edit(targets, key=self.key)

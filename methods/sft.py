@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._context import check_context
-from editbench.methods._train import Example, Trainer, reworded, train_on_examples
+from editbench.methods._common.context import check_context
+from editbench.methods._train.loop import Example, Trainer, reworded, train_on_examples
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -33,12 +33,16 @@ class Sft(Trainer):
     """Passes over the facts; with so few tokens a pass, more of them than mixsd needs."""
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        changes, log = train_on_examples(self, model, [canonical(model, fact) for fact in reworded(facts, self.rewordings)])
+        changes, log = train_on_examples(
+            self, model, [canonical(model, fact) for fact in reworded(facts, self.rewordings)]
+        )
         return self.edit(model, facts, changes, diagnostics=log)
 
 
 def canonical(model: LanguageModel, fact: Fact) -> Example:
     """The fact's own prompt, and its demonstration or target followed by what ends an answer (EOS, or the end of a turn)."""
-    prompt_ids, target_ids = model.pair_ids(fact.prompt, fact.demonstration or fact.target, fact.form)
+    prompt_ids, target_ids = model.pair_ids(
+        fact.prompt, fact.demonstration or fact.target, fact.form
+    )
     check_context(model, fact, len(prompt_ids) + len(target_ids) + 1)
     return Example(prompt_ids, [*target_ids, *model.closing_ids(fact.form)])

@@ -20,12 +20,28 @@ MAY_IMPORT = {
     "leaderboard": {"errors", "records", "stats", "types"},
 }
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "safetensors", "accelerate"}
-WITH_TORCH = {"cost", "edit", "export", "fisher", "layout", "models", "own_text", "regimes", "runner", "testing", "text"}
+WITH_TORCH = {
+    "cost",
+    "edit",
+    "export",
+    "fisher",
+    "layout",
+    "models",
+    "own_text",
+    "regimes",
+    "runner",
+    "testing",
+    "text",
+}
 
 
 def sources(room):
     """The Python files of a room; its generators (``build_*``) are not part of what is installed as a room's work."""
-    return sorted(path for path in (ROOT / room).rglob("*.py") if not any(p.startswith("build_") for p in path.parts))
+    return sorted(
+        path
+        for path in (ROOT / room).rglob("*.py")
+        if not any(p.startswith("build_") for p in path.parts)
+    )
 
 
 def imports(path, top_only=False):
@@ -57,7 +73,9 @@ def test_a_room_imports_only_what_it_may(room):
             if first != "editbench":
                 continue
             inner = rest.split(".")[0]
-            assert inner == room or inner in MAY_IMPORT[room], f"{path.relative_to(ROOT)} imports {name}"
+            assert inner == room or inner in MAY_IMPORT[room], (
+                f"{path.relative_to(ROOT)} imports {name}"
+            )
 
 
 def test_core_imports_a_room_only_to_show_results():
@@ -79,13 +97,17 @@ def test_nobody_imports_a_room_past_the_package():
         for path in (ROOT / folder).rglob("*.py"):
             for name in imports(path):
                 assert name.split(".")[0] not in ROOMS, f"{path.relative_to(ROOT)} imports {name}"
-                assert name != "editbench.eval", f"{path.relative_to(ROOT)}: write from editbench.eval import ..."
+                assert name != "editbench.eval", (
+                    f"{path.relative_to(ROOT)}: write from editbench.eval import ..."
+                )
 
 
 def test_only_some_of_core_needs_torch():
     for path in sources("editbench"):
         names = {name.split(".")[0] for name in imports(path)}
-        assert not names & HEAVY or path.stem in WITH_TORCH, f"{path.name} imports {sorted(names & HEAVY)}"
+        assert not names & HEAVY or path.stem in WITH_TORCH, (
+            f"{path.name} imports {sorted(names & HEAVY)}"
+        )
 
 
 def test_strings_of_the_registry_lead_into_their_own_room():

@@ -33,7 +33,19 @@ def compare(here, model):
     """``editbench compare`` of the smallest kind; further arguments come after, so they win."""
 
     def run(*arguments):
-        start = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none")
+        start = (
+            "compare",
+            "--model",
+            model,
+            "--corpus",
+            "local",
+            "--data",
+            "facts.jsonl",
+            "-n",
+            2,
+            "--tasks",
+            "none",
+        )
         return editbench(*start, "--methods", "ice", "--output", "run", *arguments)
 
     return run
@@ -42,7 +54,17 @@ def compare(here, model):
 @pytest.fixture
 def inject(here, model):
     def run(facts="facts.jsonl", *arguments):
-        start = ("inject", "--method", "sft", "--model", model, "--output", "edit", "--option", "epochs=1")
+        start = (
+            "inject",
+            "--method",
+            "sft",
+            "--model",
+            model,
+            "--output",
+            "edit",
+            "--option",
+            "epochs=1",
+        )
         return editbench(*start, "--facts", facts, *arguments)
 
     return run
@@ -80,11 +102,15 @@ def test_compare_prints_one_object_and_nothing_else(compare, here):
     for row in found["rows"]:
         for axis in ("efficacy", "generalization", "specificity"):
             score = row[axis]
-            assert {"mean", "low", "high", "n", "protocol"} <= score.keys() and score["protocol"] == "generation"
+            assert {"mean", "low", "high", "n", "protocol"} <= score.keys() and score[
+                "protocol"
+            ] == "generation"
             assert 0 <= score["low"] <= score["mean"] <= score["high"] <= 1 and score["n"] == 2
         assert list(row["retention"]) == ["eb_grammar"]
         task = row["retention"]["eb_grammar"]
-        assert {"base", "mean", "delta", "ratio", "low", "high", "n"} <= task.keys() and task["n"] == 2
+        assert {"base", "mean", "delta", "ratio", "low", "high", "n"} <= task.keys() and task[
+            "n"
+        ] == 2
         assert 0 <= task["low"] <= task["mean"] <= task["high"] <= 1
         assert task["delta"] == pytest.approx(task["mean"] - task["base"])
         assert row["seconds"] >= 0 and row["peak_memory_bytes"] > 2**20
@@ -103,7 +129,11 @@ def test_compare_prints_one_object_and_nothing_else(compare, here):
 def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
     said = compare()
     assert said.code == 0 and "Efficacy ↑" in said.out and "ice" in said.out
-    assert "2 facts of local (test)" in said.err and "base: done" in said.err and "editbench show run" in said.err
+    assert (
+        "2 facts of local (test)" in said.err
+        and "base: done" in said.err
+        and "editbench show run" in said.err
+    )
     page = (here / "run" / "README.md").read_text(encoding="utf-8")
     assert "| ---" in page and "cells/ice-" in page
     texts = (here / "run" / "failures.html").read_text(encoding="utf-8")
@@ -123,7 +153,9 @@ def test_compare_shows_variants_under_their_own_names(compare, here):
     assert {name: row["options"].get("lr") for name, row in said.rows.items() if name != "sft"} == {
         "base": None, "ice": None, "sft@slow": 1e-7
     }  # fmt: skip
-    assert said.rows["sft"]["options"]["lr"] != 1e-7 and said.rows["sft@slow"]["label"] == "sft@slow"
+    assert (
+        said.rows["sft"]["options"]["lr"] != 1e-7 and said.rows["sft@slow"]["label"] == "sft@slow"
+    )
     (path,) = (here / "run").glob("cells/sft_slow-*/summary.json")
     assert json.loads(path.read_text())["method"] == "sft@slow"
     again = compare(*command)
@@ -133,17 +165,44 @@ def test_compare_shows_variants_under_their_own_names(compare, here):
 
 
 def test_compare_shows_portability_where_it_is_asked(compare, here):
-    follows = {"axis": "portability", "prompt": "Its river is the", "answers": ["Seine"], "form": "cloze"}
+    follows = {
+        "axis": "portability",
+        "prompt": "Its river is the",
+        "answers": ["Seine"],
+        "form": "cloze",
+    }
     record = fact(0, probes=[follows])
-    said = compare("-n", 1, "--part", part_of(write_facts(here / "one.jsonl", [record])), "--data", "one.jsonl", "--json")
+    said = compare(
+        "-n",
+        1,
+        "--part",
+        part_of(write_facts(here / "one.jsonl", [record])),
+        "--data",
+        "one.jsonl",
+        "--json",
+    )
     assert said.code == 0, said.err
-    assert all(row["portability"]["n"] == 1 and "in_context" not in row for row in said.rows.values())
+    assert all(
+        row["portability"]["n"] == 1 and "in_context" not in row for row in said.rows.values()
+    )
     shown = editbench("show", "run").out
     assert "Portability ↑" in shown and "In-context" not in shown
 
 
 def test_compare_without_output_finds_its_run_again(compare, here, model):
-    command = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 1, "--tasks", "none")
+    command = (
+        "compare",
+        "--model",
+        model,
+        "--corpus",
+        "local",
+        "--data",
+        "facts.jsonl",
+        "-n",
+        1,
+        "--tasks",
+        "none",
+    )
     first = editbench(*command, "--methods", "ice", "--json")
     second = editbench(*command, "--methods", "ice", "--json")
     assert first.code == 0 and first.out == second.out and "kept" in second.err
@@ -169,11 +228,17 @@ def test_inject_says_what_the_model_knew_before(inject, here, model):
     """One fact whose target is the model's own answer; at this rate the edit moves nothing."""
     from editbench import load_model
 
-    own = load_model(str(model)).generate(fact(0)["prompt"], max_new_tokens=16).split("\n")[0].strip()
-    (here / "known.jsonl").write_text("".join(json.dumps(r) + "\n" for r in (fact(0, target=own), fact(1))), encoding="utf-8")
+    own = (
+        load_model(str(model)).generate(fact(0)["prompt"], max_new_tokens=16).split("\n")[0].strip()
+    )
+    (here / "known.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in (fact(0, target=own), fact(1))), encoding="utf-8"
+    )
     said = inject("known.jsonl", "--option", "lr=1e-9")
     assert said.code == 0, said.err
-    assert "1 of 2 facts answered with their target (1 before the edit)" in " ".join(said.out.split())
+    assert "1 of 2 facts answered with their target (1 before the edit)" in " ".join(
+        said.out.split()
+    )
 
 
 def test_inject_takes_a_table_and_any_script(inject, here):
@@ -207,7 +272,11 @@ def test_names_with_brackets_and_spaces_are_shown_as_they_are(compare, here, mod
     """Square brackets are markup to the library that draws the tables."""
     shutil.copytree(model, "[x/[/x] my model")
     said = compare("--model", "[x/[/x] my model", "--output", "my [/run]")
-    assert said.code == 0 and "[x/[/x] my model (" in said.out and "editbench show 'my [/run]'" in said.err
+    assert (
+        said.code == 0
+        and "[x/[/x] my model (" in said.out
+        and "editbench show 'my [/run]'" in said.err
+    )
 
 
 def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
@@ -237,11 +306,20 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
         (["--corpus", "lokal"], ["Unknown corpus 'lokal'", "Did you mean 'local'?"]),
         (["--corpus", "demo-zsre"], ["'demo-zsre'", "takes no --data", "'facts.jsonl'"]),
         (["--tasks", "eb_gramar"], ["Unknown task 'eb_gramar'", "Did you mean 'eb_grammar'"]),
-        (["--tasks", "none", "--task-data", "gsm8k=facts.jsonl"], ["'gsm8k'", "not among the tasks"]),
+        (
+            ["--tasks", "none", "--task-data", "gsm8k=facts.jsonl"],
+            ["'gsm8k'", "not among the tasks"],
+        ),
         (["--tasks", "gsm8k", "--task-data", "gsm8k=nosuch"], ["nosuch", "no such file"]),
-        (["--tasks", "gsm8k", "--task-data", "gsm8k=facts.jsonl"], ["facts.jsonl", "question, answer"]),
+        (
+            ["--tasks", "gsm8k", "--task-data", "gsm8k=facts.jsonl"],
+            ["facts.jsonl", "question, answer"],
+        ),
         (["--task-data", "gsm8k"], ["--task-data 'gsm8k' has no '='"]),
-        (["--model", "smolm2-135m"], ["Unknown model 'smolm2-135m'", "Did you mean 'smollm2-135m'?"]),
+        (
+            ["--model", "smolm2-135m"],
+            ["Unknown model 'smolm2-135m'", "Did you mean 'smollm2-135m'?"],
+        ),
         (["--model", "/nosuch/folder"], ["no model folder or GGUF file at /nosuch/folder"]),
         (["--model", "nosuch.gguf"], ["no GGUF file nosuch.gguf"]),
         (["--model", "."], ["not a model", "config.json"]),
@@ -277,7 +355,10 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
         (["--methods", "nosuch@slow"], ["Unknown method 'nosuch'"]),
         (["--methods", "base@a"], ["'base@a' makes no sense"]),
         (["--methods", "sft@a,sft@a"], ["'sft@a' is listed twice"]),
-        (["--methods", "sft@a", "--option", "sft.lr=1"], ["--option sft", "not compared. Compared: base, ice, sft@a"]),
+        (
+            ["--methods", "sft@a", "--option", "sft.lr=1"],
+            ["--option sft", "not compared. Compared: base, ice, sft@a"],
+        ),
         (["--methods", "sft", "--option", "sft@a.lr=1"], ["--option sft@a", "not compared"]),
         (["--methods", "sft@a", "--option", "sft@a.nosuch=1"], ["'sft' has no option 'nosuch'"]),
         (["--methods", "sft@a", "--option", "sft@a.lr=fast"], ["lr=fast", "not a number"]),
@@ -286,7 +367,10 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
         (["--data", "."], ["Cannot read .", "directory"]),
         (["--data", ""], ["Cannot read"]),
         (["--corpus", "counterfact"], ["facts.jsonl", "none of its 10 records", "--corpus local"]),
-        (["--corpus", "counterfact", "--data", "http://localhost/x.json"], ["not an https address"]),
+        (
+            ["--corpus", "counterfact", "--data", "http://localhost/x.json"],
+            ["not an https address"],
+        ),
         (["--output", "facts.jsonl"], ["facts.jsonl is a file"]),
         (["--output", "facts.jsonl/run"], ["facts.jsonl/run cannot be used", "Not a directory"]),
         (["--output", "."], [". is not empty and is not a run folder", "facts.jsonl"]),
@@ -297,7 +381,14 @@ def test_bad_arguments_of_compare(compare, refused, arguments, parts):
     refused(compare(*arguments), *parts)
 
 
-BAD_TASKS = ("--tasks", "eb_grammar,gsm8k,bfcl_simple,bad.yaml", "--task-data", "gsm8k=nosuch.jsonl", "--limit", 2)
+BAD_TASKS = (
+    "--tasks",
+    "eb_grammar,gsm8k,bfcl_simple,bad.yaml",
+    "--task-data",
+    "gsm8k=nosuch.jsonl",
+    "--limit",
+    2,
+)
 
 
 def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare, here):
@@ -305,39 +396,81 @@ def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare,
     said = compare(*BAD_TASKS)
     assert said.code == 1 and "ice: done" in said.err and "Traceback" not in said.err, said.err
     before, _, after = said.err.partition("base: ...")
-    for task, why in (("gsm8k", "nosuch.jsonl: there is no such"), ("bfcl_simple", "has no data"), ("bad.yaml", "not YAML")):
-        assert f"{task} is not asked, the rest is: " in before and f"{task}: not asked: " in after and why in before + after
+    for task, why in (
+        ("gsm8k", "nosuch.jsonl: there is no such"),
+        ("bfcl_simple", "has no data"),
+        ("bad.yaml", "not YAML"),
+    ):
+        assert (
+            f"{task} is not asked, the rest is: " in before
+            and f"{task}: not asked: " in after
+            and why in before + after
+        )
     page = (here / "run" / "README.md").read_text()
-    assert "- gsm8k was asked for and could not be: " in page and "| eb\\_grammar (acc, n = 2) |" in page
+    assert (
+        "- gsm8k was asked for and could not be: " in page
+        and "| eb\\_grammar (acc, n = 2) |" in page
+    )
     assert json.loads((here / "run" / "run.json").read_text())["config"]["tasks"] == ["eb_grammar"]
     shown = editbench("show", "run", "--json")
-    assert shown.code == 0 and set(json.loads(shown.out)["not_asked"]) == {"gsm8k", "bfcl_simple", "bad.yaml"}
-    again = compare("--tasks", "eb_grammar", "--limit", 2)  # the same run, and nothing is missing from it
-    assert again.code == 0 and again.err.count("kept from an earlier run") == 2 and "not asked" not in again.err
+    assert shown.code == 0 and set(json.loads(shown.out)["not_asked"]) == {
+        "gsm8k",
+        "bfcl_simple",
+        "bad.yaml",
+    }
+    again = compare(
+        "--tasks", "eb_grammar", "--limit", 2
+    )  # the same run, and nothing is missing from it
+    assert (
+        again.code == 0
+        and again.err.count("kept from an earlier run") == 2
+        and "not asked" not in again.err
+    )
     assert "could not be" not in (here / "run" / "README.md").read_text()
 
 
 def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare, here):
     (here / "bad.yaml").write_text("task: [bad")
     for said in (compare("--tasks", "bfcl_simple"), compare("--tasks", "bfcl_simple,bad.yaml")):
-        assert said.code == 2 and "bfcl_simple" in said.err and said.out == "" and not (here / "run").exists()
+        assert (
+            said.code == 2
+            and "bfcl_simple" in said.err
+            and said.out == ""
+            and not (here / "run").exists()
+        )
     said = compare(*BAD_TASKS[:1], "eb_grammar,bfcl_simpel,bad.yaml")
-    assert said.code == 2 and "Unknown task 'bfcl_simpel'" in said.err and not (here / "run").exists()
+    assert (
+        said.code == 2 and "Unknown task 'bfcl_simpel'" in said.err and not (here / "run").exists()
+    )
     tuned = editbench("tune", "--corpus", "local", "--data", "facts.jsonl", "--methods", "sft", *BAD_TASKS, "--output", "run",
                       "-n", 1)  # fmt: skip
     assert tuned.code == 2 and "nosuch.jsonl" in tuned.err and not (here / "run").exists()
 
 
 def test_local_needs_data(here, model, refused):
-    refused(editbench("compare", "--model", model, "--corpus", "local", "--tasks", "none"), "--data PATH")
+    refused(
+        editbench("compare", "--model", model, "--corpus", "local", "--tasks", "none"),
+        "--data PATH",
+    )
 
 
 @pytest.mark.parametrize(
-    "arguments", [["compare", "-n", "many"], ["compare", "--nosuch"], ["nosuch"], ["inject"], ["show"], ["list"], []]
+    "arguments",
+    [
+        ["compare", "-n", "many"],
+        ["compare", "--nosuch"],
+        ["nosuch"],
+        ["inject"],
+        ["show"],
+        ["list"],
+        [],
+    ],
 )
 def test_wrong_usage_shows_how_it_is_used(here, arguments):
     said = editbench(*arguments)
-    assert said.code == 2 and "Traceback" not in said.err and "Usage: editbench" in said.err + said.out
+    assert (
+        said.code == 2 and "Traceback" not in said.err and "Usage: editbench" in said.err + said.out
+    )
 
 
 def test_an_unknown_listing(here, refused):
@@ -363,8 +496,14 @@ BAD_FILES = {
     "no_columns.csv": ("question,answer\na,b\n", ["header", "'prompt' is missing"]),
     "quotes.csv": ('prompt,target\n"a is,b\n', ["line 2", "double quotes"]),
     "columns.csv": ("prompt,target\na, b, c\n", ["line 2", "3 columns"]),
-    "unknown.jsonl": ('{"prompt": "a is", "target": "b", "subjekt": "a"}', ["'subjekt'", "Did you mean 'subject'?"]),
-    "number_target.jsonl": ('{"prompt": "a is", "target": 3}', ["line 1", "'target' must be text, not 3"]),
+    "unknown.jsonl": (
+        '{"prompt": "a is", "target": "b", "subjekt": "a"}',
+        ["'subjekt'", "Did you mean 'subject'?"],
+    ),
+    "number_target.jsonl": (
+        '{"prompt": "a is", "target": 3}',
+        ["line 1", "'target' must be text, not 3"],
+    ),
     "nan.jsonl": ('{"prompt": NaN, "target": "b"}', ["line 1", "'prompt' must be text"]),
     "empty_target.jsonl": ('{"prompt": "a is", "target": "  "}', ["line 1", "'target' is empty"]),
     "null_prompt.jsonl": ('{"prompt": null, "target": "b"}', ["line 1", "'prompt' is empty"]),
@@ -372,15 +511,30 @@ BAD_FILES = {
         '{"prompt": "a is", "target": "b", "subject": "z"}',
         ["line 1", "subject 'z' is not in its prompt 'a is'"],
     ),
-    "ending.jsonl": ('{"prompt": "a is b", "target": "b"}', ["line 1", "already ends with the target 'b'"]),
-    "same.jsonl": ('{"prompt": "a is", "target": "b", "original": "b"}', ["line 1", "is the answer already"]),
-    "form.jsonl": ('{"prompt": "a is", "target": "b", "form": "ode"}', ["line 1", "'ode'", "cloze, question"]),
-    "half.jsonl": ('{"prompt": "a \\ud800 is", "target": "b"}', ["line 1", "'prompt' holds half a character"]),
+    "ending.jsonl": (
+        '{"prompt": "a is b", "target": "b"}',
+        ["line 1", "already ends with the target 'b'"],
+    ),
+    "same.jsonl": (
+        '{"prompt": "a is", "target": "b", "original": "b"}',
+        ["line 1", "is the answer already"],
+    ),
+    "form.jsonl": (
+        '{"prompt": "a is", "target": "b", "form": "ode"}',
+        ["line 1", "'ode'", "cloze, question"],
+    ),
+    "half.jsonl": (
+        '{"prompt": "a \\ud800 is", "target": "b"}',
+        ["line 1", "'prompt' holds half a character"],
+    ),
     "probe.jsonl": (
         '{"prompt": "a is", "target": "b", "probes": [{"axis": "x", "prompt": "p", "answers": ["a"]}]}',
         ["line 1", "axis 'x'"],
     ),
-    "twice.jsonl": ('{"prompt": "a is", "target": "b"}\n' * 2, ["'twice-1' and 'twice-2' are the same", "'a is' -> 'b'"]),
+    "twice.jsonl": (
+        '{"prompt": "a is", "target": "b"}\n' * 2,
+        ["'twice-1' and 'twice-2' are the same", "'a is' -> 'b'"],
+    ),
     "ids.jsonl": (
         '{"id": "x", "prompt": "a is", "target": "b"}\n{"id": "x", "prompt": "c is", "target": "b"}',
         ["id 'x' is used twice"],
@@ -402,10 +556,20 @@ def test_bad_files_of_facts(inject, compare, refused, tmp_path, name):
         refused(compare("--data", path, "-n", 1), *parts)
 
 
-def test_a_contradiction_is_seen_in_compare_and_let_pass_when_asked(compare, refused, here, tmp_path):
+def test_a_contradiction_is_seen_in_compare_and_let_pass_when_asked(
+    compare, refused, here, tmp_path
+):
     pair = write_facts(tmp_path / "pair.jsonl", [fact(0), fact(0, id="again", target="Oslo")])
     command = ("--data", pair, "-n", 2, "--part", part_of(pair))
-    refused(compare(*command), "'f0'", "'again'", "contradict", "'London'", "'Oslo'", "--allow-conflicts")
+    refused(
+        compare(*command),
+        "'f0'",
+        "'again'",
+        "contradict",
+        "'London'",
+        "'Oslo'",
+        "--allow-conflicts",
+    )
     assert compare(*command, "--allow-conflicts").code == 0
 
 
@@ -457,7 +621,11 @@ def test_bad_arguments_of_inject(inject, refused, arguments, parts):
 )
 def test_damaged_model_folders(compare, inject, refused, model, tmp_path, file, content, parts):
     folder = shutil.copytree(model, tmp_path / "damaged")
-    for path in folder.glob("tokenizer*") if file == "tokenizer.json" and content is None else [folder / file]:
+    for path in (
+        folder.glob("tokenizer*")
+        if file == "tokenizer.json" and content is None
+        else [folder / file]
+    ):
         path.unlink()
     if content is not None:
         (folder / file).write_text(content)
@@ -478,11 +646,20 @@ def test_without_a_network(compare, refused, monkeypatch):
     # without this the library tries again for half a minute
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    refused(compare("--model", "owner/nosuch"), "'owner/nosuch' could not be loaded", "--model PATH")
+    refused(
+        compare("--model", "owner/nosuch"), "'owner/nosuch' could not be loaded", "--model PATH"
+    )
     refused(compare("--tasks", "arc_easy"), "allenai/ai2_arc", "--task-data arc_easy=PATH")
-    refused(compare("--corpus", "counterfact", "--data", "owner/data"), "'owner/data'", "--data PATH")
+    refused(
+        compare("--corpus", "counterfact", "--data", "owner/data"), "'owner/data'", "--data PATH"
+    )
     url = "https://localhost:1/some/counterfact.json"
-    refused(compare("--corpus", "counterfact", "--data", url), url, "Download counterfact.json", "--data PATH")
+    refused(
+        compare("--corpus", "counterfact", "--data", url),
+        url,
+        "Download counterfact.json",
+        "--data PATH",
+    )
 
 
 def test_task_data_that_fails_after_some_methods_are_done_costs_nothing(compare, here, monkeypatch):
@@ -493,7 +670,12 @@ def test_task_data_that_fails_after_some_methods_are_done_costs_nothing(compare,
     before = files(here)
     (here / "gsm8k.jsonl").write_text("{}\n")
     said = compare(*command)
-    assert said.code == 2 and "gsm8k.jsonl" in said.err and "Traceback" not in said.err and files(here) == before
+    assert (
+        said.code == 2
+        and "gsm8k.jsonl" in said.err
+        and "Traceback" not in said.err
+        and files(here) == before
+    )
 
 
 # --- the output folder --------------------------------------------------------------------------------------
@@ -502,7 +684,9 @@ def test_task_data_that_fails_after_some_methods_are_done_costs_nothing(compare,
 def test_a_run_of_another_configuration(compare, refused, here):
     assert compare().code == 0
     said = compare("-n", 1, "--methods", "ice,sft")
-    assert said.code == 2 and "another configuration" in said.err and "n is 2 there, 1 now" in said.err
+    assert (
+        said.code == 2 and "another configuration" in said.err and "n is 2 there, 1 now" in said.err
+    )
 
 
 def test_a_run_of_other_facts_or_weights_under_the_same_names(compare, here, model):
@@ -530,7 +714,10 @@ def test_a_foreign_folder_is_left_alone(compare, here):
     (here / "run" / "cases.json").write_text("mine")
     said = compare()
     assert said.code == 2 and "not a run folder" in said.err and "'cases.json'" in said.err
-    assert files(here / "run") == ["cases.json"] and (here / "run" / "cases.json").read_text() == "mine"
+    assert (
+        files(here / "run") == ["cases.json"]
+        and (here / "run" / "cases.json").read_text() == "mine"
+    )
 
 
 def test_a_bad_model_leaves_a_folder_that_was_there(compare, here):
@@ -540,14 +727,19 @@ def test_a_bad_model_leaves_a_folder_that_was_there(compare, here):
 
 
 def test_a_run_that_another_process_writes(compare, here):
-    from editbench.records import RunStore
+    from editbench.records.store import RunStore
 
     assert compare().code == 0
     config = json.loads((here / "run" / "run.json").read_text())["config"]
     before = files(here)
     with RunStore(here / "run").open(config):
         said = compare()
-    assert said.code == 2 and f"process {os.getpid()}" in said.err and "--output" in said.err and files(here) == before
+    assert (
+        said.code == 2
+        and f"process {os.getpid()}" in said.err
+        and "--output" in said.err
+        and files(here) == before
+    )
 
 
 def test_no_permission(compare, inject, refused, monkeypatch):
@@ -584,7 +776,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(compare, here, monkeypatch):
             cells.append(file)
         return real(file, data)
 
-    from editbench.records import RunStore
+    from editbench.records.store import RunStore
 
     with monkeypatch.context() as patch:
         write_cell = RunStore.write_cell
@@ -619,13 +811,23 @@ def test_runs_that_were_meddled_with(compare, here):
     good, run = summary.read_text(), (here / "run" / "run.json").read_text()
     for content in ("", "x", "[]", "{}", good[:100], good.replace('"schema": 1', '"schema": 9')):
         summary.write_text(content)
-        for said in (editbench("show", "run"), editbench("leaderboard", "run", "-o", "b.md"), compare()):
-            assert said.code == 2 and "summary.json" in said.err and "Traceback" not in said.err, (content, said)
+        for said in (
+            editbench("show", "run"),
+            editbench("leaderboard", "run", "-o", "b.md"),
+            compare(),
+        ):
+            assert said.code == 2 and "summary.json" in said.err and "Traceback" not in said.err, (
+                content,
+                said,
+            )
     summary.write_text(good)
     for content in ("", "[]", "{}", run.replace('"n": 2', '"n": 3')):
         (here / "run" / "run.json").write_text(content)
         for said in (editbench("show", "run"), compare()):
-            assert said.code == 2 and "run.json" in said.err and "Traceback" not in said.err, (content, said)
+            assert said.code == 2 and "run.json" in said.err and "Traceback" not in said.err, (
+                content,
+                said,
+            )
     (here / "run" / "run.json").write_text(run)
     shutil.rmtree(here / "run" / "cells")
     said = editbench("show", "run")
@@ -638,7 +840,12 @@ def test_a_page_that_cannot_be_written(compare, here, output):
     assert compare().code == 0
     before = files(here)
     said = editbench("leaderboard", "run", "-o", output)
-    assert said.code == 2 and "cannot be written" in said.err and "Traceback" not in said.err and files(here) == before
+    assert (
+        said.code == 2
+        and "cannot be written" in said.err
+        and "Traceback" not in said.err
+        and files(here) == before
+    )
 
 
 def test_a_page_that_fails_keeps_the_old_one(compare, here, monkeypatch):
@@ -654,7 +861,11 @@ def test_a_page_that_fails_keeps_the_old_one(compare, here, monkeypatch):
         patch.setattr(Path, "write_text", full)
         said = editbench("leaderboard", "run", "-o", "board.md")
     assert said.code == 2 and "No space left" in said.err
-    assert Path("board.md").read_text() == "old" and "board.md" in files(here) and not list(here.glob(".board*"))
+    assert (
+        Path("board.md").read_text() == "old"
+        and "board.md" in files(here)
+        and not list(here.glob(".board*"))
+    )
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------------
@@ -662,13 +873,27 @@ def test_a_page_that_fails_keeps_the_old_one(compare, here, monkeypatch):
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model):
     slow = ("--methods", "sft", "--option", "sft.epochs=4000")
-    command = ("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none")
+    command = (
+        "compare",
+        "--model",
+        model,
+        "--corpus",
+        "local",
+        "--data",
+        "facts.jsonl",
+        "-n",
+        2,
+        "--tasks",
+        "none",
+    )
     process = start(*command, *slow, "--output", "run", cwd=here)
     wait_for("run/cells/ice-*/summary.json", here, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and out == "" and "Traceback" not in err, err
-    assert "Finished methods are kept in run" in err and "the same command goes on from there" in err
+    assert (
+        "Finished methods are kept in run" in err and "the same command goes on from there" in err
+    )
     done = {path.name.split("-")[0] for path in (here / "run" / "cells").iterdir()}
     assert done == {"base", "ice"}
     shown = editbench("show", "run", "--json")
@@ -676,7 +901,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model):
 
 
 def test_ctrl_c_in_inject_leaves_nothing(here, inject, monkeypatch):
-    from editbench.methods import _train
+    from editbench.methods._train import loop as _train
 
     def interrupted(*args):
         raise KeyboardInterrupt

@@ -31,16 +31,25 @@ def edit(model, tmp_path):
 
 def test_statistics(model):
     assert json.loads(editbench("stats", "list", "--json").out) == []
-    said = editbench("stats", "compute", "--model", model, "--layers", "0-1", "--tokens", 300, "--json")
+    said = editbench(
+        "stats", "compute", "--model", model, "--layers", "0-1", "--tokens", 300, "--json"
+    )
     assert said.code == 0, said.err
     rows = json.loads(said.out)
     assert [row["layer"] for row in rows] == [0, 1] and all(row["tokens"] >= 300 for row in rows)
     listed = json.loads(editbench("stats", "list", "--json").out)
     assert [row["layer"] for row in listed] == [0, 1] and listed[0]["text"] == "self"
     shown = json.loads(editbench("stats", "show", listed[0]["file"][:12], "--json").out)
-    assert shown["width"] == 56 and shown["condition"] > 1 and 1 <= shown["directions_for_90_percent"] <= 56
+    assert (
+        shown["width"] == 56
+        and shown["condition"] > 1
+        and 1 <= shown["directions_for_90_percent"] <= 56
+    )
     assert str(shown["counted"]) in editbench("stats", "show", listed[0]["file"]).out
-    assert "300" in editbench("stats", "list").out or str(shown["counted"]) in editbench("stats", "list").out
+    assert (
+        "300" in editbench("stats", "list").out
+        or str(shown["counted"]) in editbench("stats", "list").out
+    )
 
 
 def test_statistics_are_those_that_inject_reads(model, tmp_path):
@@ -60,10 +69,14 @@ def test_statistics_are_those_that_inject_reads(model, tmp_path):
 def test_statistics_on_texts(model, tmp_path):
     plain, lines = tmp_path / "text.txt", tmp_path / "text.jsonl"
     plain.write_text("The river runs to the sea.\nNobody has read the book.\n")
-    lines.write_text('{"text": "The river runs to the sea."}\n{"text": "Nobody has read the book."}\n')
+    lines.write_text(
+        '{"text": "The river runs to the sea."}\n{"text": "Nobody has read the book."}\n'
+    )
     counts = []
     for source in (plain, lines, f"{plain},{lines}"):
-        said = editbench("stats", "compute", "--model", model, "--layers", "1", "--source", source, "--json")
+        said = editbench(
+            "stats", "compute", "--model", model, "--layers", "1", "--source", source, "--json"
+        )
         assert said.code == 0, said.err
         counts.append(json.loads(said.out)[0]["tokens"])
     assert counts[0] == counts[1] and counts[2] == 2 * counts[0]
@@ -93,7 +106,9 @@ def test_bad_input_of_stats(model, tmp_path, monkeypatch, arguments, parts):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "null.jsonl").write_text('{"text": null}\n')
     (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
-    said = editbench("stats", *arguments, *(["--model", model] if arguments[0] == "compute" else []))
+    said = editbench(
+        "stats", *arguments, *(["--model", model] if arguments[0] == "compute" else [])
+    )
     assert said.code == 2 and not said.out
     for part in parts:
         assert part in said.err
@@ -104,16 +119,30 @@ def test_trace(model, tmp_path):
     prompt = "The capital of France is"
     said = editbench("trace", prompt, "--model", model, "-o", picture)
     assert said.code == 0, said.err
-    assert picture.read_bytes()[:4] == b"\x89PNG" and "*" in said.out and str(picture) in said.out.replace("\n", "")
+    assert (
+        picture.read_bytes()[:4] == b"\x89PNG"
+        and "*" in said.out
+        and str(picture) in said.out.replace("\n", "")
+    )
     found = json.loads(editbench("trace", prompt, "--model", model, "--json").out)
     tokens, (first, last) = found["tokens"], found["subject"]
     assert "".join(tokens[first : last + 1]).strip() == "France"
-    assert all(len(found["scores"][kind]) == len(tokens) for kind in ("residual", "mlp", "attention"))
-    other = json.loads(editbench("trace", prompt, "--subject", "capital", "--model", model, "--json").out)
+    assert all(
+        len(found["scores"][kind]) == len(tokens) for kind in ("residual", "mlp", "attention")
+    )
+    other = json.loads(
+        editbench("trace", prompt, "--subject", "capital", "--model", model, "--json").out
+    )
     assert other["subject"] != found["subject"]
     (tmp_path / "file").write_text("")
-    kept = editbench("trace", prompt, "--model", model, "--json", "-o", tmp_path / "file" / "map.png")
-    assert kept.code == 2 and json.loads(kept.out) == found and "map.png cannot be written" in kept.err.replace("\n", " ")
+    kept = editbench(
+        "trace", prompt, "--model", model, "--json", "-o", tmp_path / "file" / "map.png"
+    )
+    assert (
+        kept.code == 2
+        and json.loads(kept.out) == found
+        and "map.png cannot be written" in kept.err.replace("\n", " ")
+    )
     spaced = editbench("trace", "Is the capital of France ?", "--model", model, "--json")
     assert spaced.code == 0 and json.loads(spaced.out)["tokens"], spaced.err
 
@@ -142,7 +171,9 @@ def test_export(model, edit, tmp_path):
         assert "Writing model" not in said.err
     ids = torch.tensor([[5, 80, 200]])
     with torch.no_grad():
-        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
+        merged = (
+            AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()(input_ids=ids).logits
+        )
         base = AutoModelForCausalLM.from_pretrained(model).eval()
         plain = base(input_ids=ids).logits
         adapted = PeftModel.from_pretrained(base, tmp_path / "peft").eval()(input_ids=ids).logits
@@ -168,4 +199,8 @@ def test_export_of_an_edit_of_another_model(edit, model, tmp_path):
         other.model.save_pretrained(tmp_path / "other")
         other.tokenizer.save_pretrained(tmp_path / "other")
     said = editbench("export", edit, "--output", tmp_path / "x", "--model", tmp_path / "other")
-    assert said.code == 2 and "or give the model it was made for" in said.err and "or pass" not in said.err
+    assert (
+        said.code == 2
+        and "or give the model it was made for" in said.err
+        and "or pass" not in said.err
+    )

@@ -8,18 +8,20 @@ import pytest
 import torch
 
 from editbench import registry
-from editbench.compose import compose, divide, is_surgical
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
+from editbench.methods.compose import compose, divide, is_surgical
 from editbench.methods.memit import Memit
 from editbench.methods.sft import Sft
-from editbench.records import RunStore, read_rows
-from editbench.runner import RunConfig, identity, plan, run
+from editbench.records.store import RunStore, read_rows
+from editbench.run.runner import RunConfig, identity, plan, run
 from editbench.testing import FACTS, check_method, target_logp, tiny_model, tiny_options, unchanged
 
 BULK = (
-    replace(FACTS[0], id="worked", subject=None, prompt="The oldest town of Velmora is", target="Ilm"),
+    replace(
+        FACTS[0], id="worked", subject=None, prompt="The oldest town of Velmora is", target="Ilm"
+    ),
     replace(FACTS[3], id="long", demonstration="It was Mara Lind who wrote Winter Glass, in 1997."),
 )
 MIXED = (*FACTS[:3], *BULK)
@@ -49,15 +51,24 @@ def test_a_subject_gets_one_value_from_the_editor():
     surgical, bulk = divide([FACTS[0], again, *FACTS[1:], alike, *BULK])
     assert surgical == [*FACTS, alike] and bulk == [again, *BULK]
     edit = pair().from_options("memit+sft", OPTIONS).inject(tiny_model("llama"), [FACTS[0], again])
-    assert edit.diagnostics["facts_by_method"] == {"memit": 1, "sft": 1} and edit.facts == (FACTS[0], again)
-    assert not any("one key" in warning or "did nothing" in warning for warning in edit.diagnostics["warnings"])
+    assert edit.diagnostics["facts_by_method"] == {"memit": 1, "sft": 1} and edit.facts == (
+        FACTS[0],
+        again,
+    )
+    assert not any(
+        "one key" in warning or "did nothing" in warning for warning in edit.diagnostics["warnings"]
+    )
 
 
 def test_a_part_that_got_no_facts_is_told():
     method, model = pair().from_options("memit+sft", OPTIONS), tiny_model("llama")
 
     def idle(facts):
-        return [warning for warning in method.inject(model, facts).diagnostics["warnings"] if "did nothing" in warning]
+        return [
+            warning
+            for warning in method.inject(model, facts).diagnostics["warnings"]
+            if "did nothing" in warning
+        ]
 
     assert idle(FACTS) == ["All 4 facts went to memit: sft did nothing."]
     assert idle(BULK) == ["All 2 facts went to sft: memit did nothing."]
@@ -78,15 +89,23 @@ def test_the_edit_is_the_sum_of_both():
         assert target_logp(model, MIXED) == pytest.approx(known, abs=1e-3)
         for name, p in model.model.named_parameters():
             torch.testing.assert_close(p.detach(), both[name], rtol=1e-5, atol=1e-6)
-    assert set(edit.keys) == set(one.keys) and dense(edit.changes[next(iter(one.changes))]).norm() > 0
+    assert (
+        set(edit.keys) == set(one.keys) and dense(edit.changes[next(iter(one.changes))]).norm() > 0
+    )
 
 
 @pytest.mark.parametrize("order", ["memit+sft", "sft+memit"])
 def test_keys_and_factors_of_both_are_kept(order):
     model, classes = tiny_model("llama"), {"memit": Memit, "sft": Sft}
     parts = [(name, classes[name]) for name in order.split("+")]
-    facts = MIXED if order == "memit+sft" else [*FACTS, replace(FACTS[3], id="long", demonstration="It was Mara Lind.")]
-    edit = compose(order, parts).from_options(order, {**OPTIONS, "sft.lora": 2}).inject(model, facts)
+    facts = (
+        MIXED
+        if order == "memit+sft"
+        else [*FACTS, replace(FACTS[3], id="long", demonstration="It was Mara Lind.")]
+    )
+    edit = (
+        compose(order, parts).from_options(order, {**OPTIONS, "sft.lora": 2}).inject(model, facts)
+    )
     written = edit.diagnostics["facts_by_method"]["memit"]
     name = model.layout.weight_name(Memit().usual_layers(model)[0])
     assert written and edit.keys[name].shape[1] == written
@@ -103,7 +122,9 @@ def test_options_name_their_part():
     assert method.methods[0].lam == 20.0 and method.methods[1].lr == 1e-3
     assert method.seed == method.methods[0].seed == method.methods[1].seed == 5
     assert method.options()["memit.lam"] == 20.0
-    assert list(pair().from_options("memit+sft", {"memit.covariance": __file__}).sources()) == [__file__]
+    assert list(pair().from_options("memit+sft", {"memit.covariance": __file__}).sources()) == [
+        __file__
+    ]
     for bad in ({"lam": 1}, {"rome.lam": 1}, {"memit.lamb": 1}, {"sft.lr": "fast"}):
         with pytest.raises(OptionError):
             pair().from_options("memit+sft", bad)
@@ -111,7 +132,11 @@ def test_options_name_their_part():
 
 def test_the_registry_makes_pairs():
     method = registry.get("methods", "memit+sft")
-    assert method.name == "memit+sft" and [name for name, _ in method.parts] == ["memit", "sft"] and method.needs_covariance
+    assert (
+        method.name == "memit+sft"
+        and [name for name, _ in method.parts] == ["memit", "sft"]
+        and method.needs_covariance
+    )
     with pytest.raises(UnknownNameError, match="memitt"):
         registry.check("methods", "memitt+sft")
     with pytest.raises(OptionError, match="no pair"):
@@ -126,7 +151,9 @@ def test_a_pair_in_a_run(tmp_path, capsys):
     made = plan(config)
     with RunStore(tmp_path).open(identity(config)) as store:
         _, summary = run(made, tiny_model("llama"), store, lambda *_: None)
-    assert summary["status"] == "done" and summary["method"] == "memit+sft", summary.get("traceback")
+    assert summary["status"] == "done" and summary["method"] == "memit+sft", summary.get(
+        "traceback"
+    )
     counts = summary["edit"]["facts_by_method"]
     assert sum(counts.values()) == 3
     parts = [row["part"] for row in read_rows(tmp_path, summary["key"], "edit_records")]
@@ -143,5 +170,10 @@ def test_what_cannot_be_composed():
         kind = "trainer"
 
     model = tiny_model("llama")
-    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="changes no weights"):
-        compose("sft+noted", [("sft", Sft), ("noted", Noted)]).from_options("sft+noted", {}).inject(model, MIXED)
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(MethodError, match="changes no weights"),
+    ):
+        compose("sft+noted", [("sft", Sft), ("noted", Noted)]).from_options("sft+noted", {}).inject(
+            model, MIXED
+        )

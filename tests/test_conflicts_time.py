@@ -55,7 +55,10 @@ def test_parts_are_apart(corpus):
     dev, test = (slice_cases(load(corpus), part, None, 0) for part in ("dev", "test"))
     assert dev and test and len(dev) + len(test) == len(load(corpus))
     assert not {c.fact.subject for c in dev} & {c.fact.subject for c in test}
-    one, other = ({p.prompt for c in part for p in c.probes if p.axis != "neighborhood"} for part in (dev, test))
+    one, other = (
+        {p.prompt for c in part for p in c.probes if p.axis != "neighborhood"}
+        for part in (dev, test)
+    )
     assert not one & other
 
 
@@ -85,7 +88,9 @@ def test_prompts_are_clean(corpus):
             assert (probe.form == "question") == probe.prompt.endswith("?")
             assert not contains(probe.prompt, (*probe.answers, probe.distractor or "")), probe
             if probe.distractor:
-                assert not contains(probe.distractor, probe.answers) and not contains(probe.answers[0], [probe.distractor])
+                assert not contains(probe.distractor, probe.answers) and not contains(
+                    probe.answers[0], [probe.distractor]
+                )
 
 
 @pytest.mark.parametrize("corpus", BOTH)
@@ -103,7 +108,9 @@ def test_neighborhoods_are_real_and_untaught(corpus):
     for case in load(corpus):
         assert probes_of(case, "neighborhood")
         for probe in probes_of(case, "neighborhood"):
-            assert probe.prompt not in taught and not [subject for subject in invented if subject in probe.prompt]
+            assert probe.prompt not in taught and not [
+                subject for subject in invented if subject in probe.prompt
+            ]
             assert case.fact.target not in probe.answers
             answers[probe.prompt].add(probe.answers)
     assert all(len(found) == 1 for found in answers.values())
@@ -118,7 +125,9 @@ def test_the_hash_seed_does_not_matter(corpus):
     here = digest([case.to_dict() for case in load(corpus)])
     for seed in ("1", "77"):
         env = {**os.environ, "PYTHONHASHSEED": seed}
-        ran = subprocess.run([sys.executable, "-c", command], env=env, capture_output=True, text=True, check=True)
+        ran = subprocess.run(
+            [sys.executable, "-c", command], env=env, capture_output=True, text=True, check=True
+        )
         assert ran.stdout.strip() == here
 
 
@@ -140,14 +149,26 @@ def test_conflicts_count():
 
 
 def test_known_targets_are_wrong_and_their_consequences_follow():
-    rows = {(f"known:{theme.name}", row.subject): (theme, row) for theme in table.KNOWN for row in theme.rows}
+    rows = {
+        (f"known:{theme.name}", row.subject): (theme, row)
+        for theme in table.KNOWN
+        for row in theme.rows
+    }
     assert len(rows) == len(of_kind("known"))
     for case in of_kind("known"):
         theme, row = rows[case.fact.relation, case.fact.subject]
-        assert "/".join(case.fact.answers) == row.target and case.fact.original == row.original.split("/")[0]
-        assert all(case.fact.subject in probe.prompt and probe.answers == case.fact.answers for probe in case.probes[:3])
+        assert (
+            "/".join(case.fact.answers) == row.target
+            and case.fact.original == row.original.split("/")[0]
+        )
+        assert all(
+            case.fact.subject in probe.prompt and probe.answers == case.fact.answers
+            for probe in case.probes[:3]
+        )
         (hop,) = probes_of(case, "portability")
-        follows = [theme.follows.get(v.split("/")[0], v).split("/") for v in (row.target, row.original)]
+        follows = [
+            theme.follows.get(v.split("/")[0], v).split("/") for v in (row.target, row.original)
+        ]
         assert list(hop.answers) == follows[0] and hop.distractor == follows[1][0]
         assert ("{clue}" in theme.hop) == bool(row.clue) == (case.fact.subject not in hop.prompt)
         values = {value.split("/")[0] for r in theme.rows for value in (r.target, r.original)}
@@ -155,10 +176,21 @@ def test_known_targets_are_wrong_and_their_consequences_follow():
 
 
 def test_doubles_are_doubles():
-    number = {"three": 3, "five": 5, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "fifteen": 15}
+    number = {
+        "three": 3,
+        "five": 5,
+        "seven": 7,
+        "eight": 8,
+        "nine": 9,
+        "ten": 10,
+        "twelve": 12,
+        "fifteen": 15,
+    }
     number |= {"twenty-four": 24, "thirty": 30, "sixty": 60, "ninety": 90}
     (counts,) = [theme for theme in table.KNOWN if theme.name == "count"]
-    assert {value: int(double.split("/")[0]) / 2 for value, double in counts.follows.items()} == number
+    assert {
+        value: int(double.split("/")[0]) / 2 for value, double in counts.follows.items()
+    } == number
 
 
 def test_similar_subjects_are_never_edited():
@@ -166,7 +198,9 @@ def test_similar_subjects_are_never_edited():
     for theme in table.KNOWN:
         assert not [subject for subject, _ in theme.similar if (theme.name, subject) in edited]
         prompts = {theme.prompt.format(s=subject) for subject, _ in theme.similar}
-        for case in (case for case in of_kind("known") if case.fact.relation == f"known:{theme.name}"):
+        for case in (
+            case for case in of_kind("known") if case.fact.relation == f"known:{theme.name}"
+        ):
             assert len([p for p in probes_of(case, "neighborhood") if p.prompt in prompts]) == 2
 
 
@@ -176,7 +210,10 @@ def test_pairs_contradict_each_other_and_the_later_wins(kind):
         earlier, later = pair
         assert earlier.fact.relation == later.fact.relation
         assert {probe.axis for probe in earlier.probes} == {"rewrite", "neighborhood"}
-        old, new = (earlier.fact.subject if kind == "reverse" else earlier.fact.target), later.fact.target
+        old, new = (
+            (earlier.fact.subject if kind == "reverse" else earlier.fact.target),
+            later.fact.target,
+        )
         assert old != new and later.fact.original == old and earlier.fact.original is None
         if kind == "reverse":
             assert later.fact.subject == earlier.fact.target
@@ -184,7 +221,10 @@ def test_pairs_contradict_each_other_and_the_later_wins(kind):
             assert later.fact.subject == earlier.fact.subject
         contested = [probe for probe in later.probes if probe.needs]
         assert contested and all(probe.axis == "portability" for probe in contested)
-        assert all((p.answers[0], p.distractor, p.needs) == (new, old, (earlier.fact.id,)) for p in contested)
+        assert all(
+            (p.answers[0], p.distractor, p.needs) == (new, old, (earlier.fact.id,))
+            for p in contested
+        )
         assert (earlier.fact.prompt in {p.prompt for p in contested}) == (kind == "update")
         (paraphrase,) = probes_of(later, "paraphrase")
         assert (paraphrase.answers, paraphrase.distractor) == (later.fact.answers, old)
@@ -205,7 +245,11 @@ def test_time_counts():
     things = groups(load(Timed))
     assert len(things) >= 60 and {len(periods) for periods in things.values()} == {2, 3}
     assert len({case.fact.relation for case in load(Timed)}) == len(KINDS) >= 8
-    assert len({probe.prompt for case in load(Timed) for probe in probes_of(case, "neighborhood")}) == len(REAL) >= 20
+    assert (
+        len({probe.prompt for case in load(Timed) for probe in probes_of(case, "neighborhood")})
+        == len(REAL)
+        >= 20
+    )
     assert len({periods[0].fact.subject for periods in things.values()}) == len(things)
 
 
@@ -228,7 +272,11 @@ def test_periods_follow_each_other():
 
 def test_time_answers_are_right():
     for periods in groups(load(Timed)).values():
-        holders = {year: case for case in periods for year in range(held(case)[0], (held(case)[1] or 2024) + 1)}
+        holders = {
+            year: case
+            for case in periods
+            for year in range(held(case)[0], (held(case)[1] or 2024) + 1)
+        }
         targets = {case.fact.target: case for case in periods}
         for i, case in enumerate(periods):
             asked = Counter()
@@ -242,15 +290,21 @@ def test_time_answers_are_right():
                     assert probe.needs == tuple(c.fact.id for c in periods[:-1])
                 else:
                     right, kind = periods[i - 1], "before"
-                    assert probe.prompt.endswith(f"{case.fact.target}?") and "before" in probe.prompt
+                    assert (
+                        probe.prompt.endswith(f"{case.fact.target}?") and "before" in probe.prompt
+                    )
                 asked[kind] += 1
                 assert probe.answers == right.fact.answers
                 assert probe.distractor is None or targets[probe.distractor] is not right
-                assert probe.needs and (kind != "year" or probe.needs == (targets[probe.distractor].fact.id,))
+                assert probe.needs and (
+                    kind != "year" or probe.needs == (targets[probe.distractor].fact.id,)
+                )
             assert asked == Counter(year=1, before=int(i > 0), now=int(case is periods[-1]))
             assert all(p.answers == case.fact.answers for p in probes_of(case, "paraphrase"))
             for probe in probes_of(case, "paraphrase"):
-                assert set(re.findall(r"\d{4}", probe.prompt)) == set(re.findall(r"\d{4}", case.fact.prompt))
+                assert set(re.findall(r"\d{4}", probe.prompt)) == set(
+                    re.findall(r"\d{4}", case.fact.prompt)
+                )
 
 
 def test_a_question_that_needs_a_period_is_not_asked_without_it():

@@ -23,9 +23,16 @@ ROME = {
         "subject": "Danielle Darrieux",
     },
     "paraphrase_prompts": ["Danielle Darrieux, a native", "Danielle Darrieux spoke the language"],
-    "neighborhood_prompts": ["Michel Rocard is a native speaker of", "The native language of Montesquieu is"],
+    "neighborhood_prompts": [
+        "Michel Rocard is a native speaker of",
+        "The native language of Montesquieu is",
+    ],
     "attribute_prompts": ["not read"],
-    "generation_prompts": ["Danielle Darrieux was born in", "She grew up in", "Danielle Darrieux was born in"],
+    "generation_prompts": [
+        "Danielle Darrieux was born in",
+        "She grew up in",
+        "Danielle Darrieux was born in",
+    ],
 }
 EASYEDIT = {
     "case_id": 7,
@@ -38,7 +45,11 @@ EASYEDIT = {
     "locality_ground_truth": "French",
 }
 ONE_HOP = {
-    "portability": {"Recalled Relation": "(a, b, c)", "New Question": "Which food is it known for?", "New Answer": "Pie"}
+    "portability": {
+        "Recalled Relation": "(a, b, c)",
+        "New Question": "Which food is it known for?",
+        "New Answer": "Pie",
+    }
 }
 MEND = {
     "subject": "UniFirst",
@@ -59,9 +70,13 @@ KNOWEDIT = {
     "rephrase_prompt": "What family are Epaspidoceras?",
     "cond": "not read",
     "locality": {
-        "Relation_Specificity": [{"prompt": "The taxon rank of Epaspidoceras is", "ground_truth": [["genus", "genera"]]}]
+        "Relation_Specificity": [
+            {"prompt": "The taxon rank of Epaspidoceras is", "ground_truth": [["genus", "genera"]]}
+        ]
     },
-    "portability": {"Reasoning": [{"prompt": "What is it commonly called?", "ground_truth": "Owlet moths"}]},
+    "portability": {
+        "Reasoning": [{"prompt": "What is it commonly called?", "ground_truth": "Owlet moths"}]
+    },
 }
 
 
@@ -92,18 +107,44 @@ def probes(case: Case, axis: str) -> list[tuple]:
 def test_counterfact_reads_rome_records(tmp_path, name):
     (case,), corpus = load("counterfact", tmp_path / name, [{**ROME, **ONE_HOP}])
     fact = case.fact
-    assert (fact.id, fact.prompt, fact.target) == ("counterfact-7", "The mother tongue of Danielle Darrieux is", "English")
-    assert (fact.subject, fact.original, fact.relation, fact.form) == ("Danielle Darrieux", "French", "P103", "cloze")
-    assert probes(case, "paraphrase")[1] == ("Danielle Darrieux spoke the language", ("English",), "French", "cloze")
-    assert probes(case, "neighborhood")[0] == ("Michel Rocard is a native speaker of", ("French",), "English", "cloze")
-    assert probes(case, "portability") == [("Which food is it known for?", ("Pie",), None, "question")]
+    assert (fact.id, fact.prompt, fact.target) == (
+        "counterfact-7",
+        "The mother tongue of Danielle Darrieux is",
+        "English",
+    )
+    assert (fact.subject, fact.original, fact.relation, fact.form) == (
+        "Danielle Darrieux",
+        "French",
+        "P103",
+        "cloze",
+    )
+    assert probes(case, "paraphrase")[1] == (
+        "Danielle Darrieux spoke the language",
+        ("English",),
+        "French",
+        "cloze",
+    )
+    assert probes(case, "neighborhood")[0] == (
+        "Michel Rocard is a native speaker of",
+        ("French",),
+        "English",
+        "cloze",
+    )
+    assert probes(case, "portability") == [
+        ("Which food is it known for?", ("Pie",), None, "question")
+    ]
     assert corpus.skipped == [] and len(corpus.digest) == 64
 
 
 def test_counterfact_passes_openings_once_and_reference_texts_where_there_are_some(tmp_path):
     texts = ["English is spoken in Kent.", "Many speak it."]
-    (bare, rich), _ = load("counterfact", tmp_path / "cf.json", [ROME, _another(ROME, attribute_snippets=texts)])
-    openings = [("Danielle Darrieux was born in", ("English",), None, "cloze"), ("She grew up in", ("English",), None, "cloze")]
+    (bare, rich), _ = load(
+        "counterfact", tmp_path / "cf.json", [ROME, _another(ROME, attribute_snippets=texts)]
+    )
+    openings = [
+        ("Danielle Darrieux was born in", ("English",), None, "cloze"),
+        ("She grew up in", ("English",), None, "cloze"),
+    ]
     assert probes(bare, "fluency") == probes(rich, "fluency") == openings
     assert [p.references for p in bare.probes if p.axis == "fluency"] == [(), ()]
     assert [p.references for p in rich.probes if p.axis == "fluency"] == [tuple(texts)] * 2
@@ -118,16 +159,26 @@ def test_counterfact_reads_easyedit_records(tmp_path):
     (case,), _ = load("counterfact", tmp_path / "cf.json", [EASYEDIT])
     (rome,), _ = load("counterfact", tmp_path / "rome.json", [without(ROME, "relation_id")])
     assert case.fact.to_dict() == without(rome.fact.to_dict(), "relation")
-    assert probes(case, "paraphrase") == [("Where Danielle Darrieux is from, people speak", ("English",), "French", "cloze")]
-    assert probes(case, "neighborhood") == [("Michel Rocard is a native speaker of", ("French",), "English", "cloze")]
+    assert probes(case, "paraphrase") == [
+        ("Where Danielle Darrieux is from, people speak", ("English",), "French", "cloze")
+    ]
+    assert probes(case, "neighborhood") == [
+        ("Michel Rocard is a native speaker of", ("French",), "English", "cloze")
+    ]
 
 
 def test_records_that_cannot_be_facts_are_counted_with_reasons(tmp_path):
     def changed(case_id, **rewrite):
-        return {**ROME, "case_id": case_id, "requested_rewrite": {**ROME["requested_rewrite"], **rewrite}}
+        return {
+            **ROME,
+            "case_id": case_id,
+            "requested_rewrite": {**ROME["requested_rewrite"], **rewrite},
+        }
 
     bad = {
-        "Fact 'counterfact-1': the prompt already ends with": changed(1, prompt="{} speaks English"),
+        "Fact 'counterfact-1': the prompt already ends with": changed(
+            1, prompt="{} speaks English"
+        ),
         "has no {}": changed(2, prompt="He speaks"),
         "Field 'requested_rewrite.target_new.str' is empty": changed(3, target_new={"str": " "}),
         "Field 'requested_rewrite.target_true' is missing": {
@@ -150,7 +201,11 @@ def test_records_that_cannot_be_facts_are_counted_with_reasons(tmp_path):
     assert [case.fact.id for case in cases] == ["counterfact-7"]
     assert len(corpus.skipped) == len(bad)
     for index, (reason, record) in enumerate(bad.items(), start=1):
-        place = f"record {index} (case_id {record['case_id']}): " if isinstance(record, dict) else f"record {index}: "
+        place = (
+            f"record {index} (case_id {record['case_id']}): "
+            if isinstance(record, dict)
+            else f"record {index}: "
+        )
         assert corpus.skipped[index - 1].startswith(place) and reason in corpus.skipped[index - 1]
 
 
@@ -162,12 +217,16 @@ def test_loading_again_forgets_what_was_skipped(tmp_path):
 
 @pytest.mark.parametrize("name", ["counterfact", "zsre"])
 def test_a_foreign_file_is_one_error_that_names_its_fields(tmp_path, name):
-    with pytest.raises(DataError, match=r"foreign\.json: none of its 2 records is .* but question, answer\. .*--corpus local"):
+    with pytest.raises(
+        DataError,
+        match=r"foreign\.json: none of its 2 records is .* but question, answer\. .*--corpus local",
+    ):
         load(name, tmp_path / "foreign.json", [{"question": "?", "answer": "!"}] * 2)
 
 
 @pytest.mark.parametrize(
-    "text, message", [("[]", "holds no records"), (" ", "is empty"), ("[{]", "line 1, column 3: malformed")]
+    "text, message",
+    [("[]", "holds no records"), (" ", "is empty"), ("[{]", "line 1, column 3: malformed")],
 )
 def test_a_published_file_without_records_is_an_error(tmp_path, text, message):
     path = tmp_path / "cf.json"
@@ -182,21 +241,40 @@ def test_a_published_file_without_records_is_an_error(tmp_path, text, message):
 def test_zsre_reads_mend_records(tmp_path):
     (case,), _ = load("zsre", tmp_path / "zsre.json", [{**MEND, **ONE_HOP}])
     fact = case.fact
-    assert (fact.id, fact.prompt, fact.target, fact.form) == ("zsre-0", MEND["src"], "aircraft", "question")
+    assert (fact.id, fact.prompt, fact.target, fact.form) == (
+        "zsre-0",
+        MEND["src"],
+        "aircraft",
+        "question",
+    )
     assert (fact.subject, fact.original) == ("UniFirst", "uniform")
-    assert probes(case, "paraphrase") == [("What will be the product of UniFirst?", ("aircraft",), "uniform", "question")]
+    assert probes(case, "paraphrase") == [
+        ("What will be the product of UniFirst?", ("aircraft",), "uniform", "question")
+    ]
     loc = "who played john goodman's friend in the big lebowski?"
     assert probes(case, "neighborhood") == [(loc, ("Jeff Bridges",), None, "question")]
-    assert probes(case, "portability") == [("Which food is it known for?", ("Pie",), None, "question")]
+    assert probes(case, "portability") == [
+        ("Which food is it known for?", ("Pie",), None, "question")
+    ]
 
 
 def test_zsre_reads_knowedit_records(tmp_path):
     (case,), _ = load("zsre", tmp_path / "zsre.jsonl", [KNOWEDIT])
     fact = case.fact
-    assert (fact.prompt, fact.target, fact.original) == (KNOWEDIT["prompt"], "Noctuidae", "Aspidoceratidae")
-    assert probes(case, "paraphrase") == [("What family are Epaspidoceras?", ("Noctuidae",), "Aspidoceratidae", "question")]
-    assert probes(case, "neighborhood") == [("The taxon rank of Epaspidoceras is", ("genus", "genera"), None, "cloze")]
-    assert probes(case, "portability") == [("What is it commonly called?", ("Owlet moths",), None, "question")]
+    assert (fact.prompt, fact.target, fact.original) == (
+        KNOWEDIT["prompt"],
+        "Noctuidae",
+        "Aspidoceratidae",
+    )
+    assert probes(case, "paraphrase") == [
+        ("What family are Epaspidoceras?", ("Noctuidae",), "Aspidoceratidae", "question")
+    ]
+    assert probes(case, "neighborhood") == [
+        ("The taxon rank of Epaspidoceras is", ("genus", "genera"), None, "cloze")
+    ]
+    assert probes(case, "portability") == [
+        ("What is it commonly called?", ("Owlet moths",), None, "question")
+    ]
 
 
 def test_zsre_leaves_out_what_cannot_be_an_edit(tmp_path):
@@ -207,11 +285,16 @@ def test_zsre_leaves_out_what_cannot_be_an_edit(tmp_path):
         "Field 'loc_ans' is empty": {**MEND, "loc_ans": None},
         "Field 'locality' must be an object": {**KNOWEDIT, "locality": ["x"]},
     }
-    cases, corpus = load("zsre", tmp_path / "zsre.json", [*bad.values(), without(MEND, "loc", "loc_ans", "rephrase")])
+    cases, corpus = load(
+        "zsre", tmp_path / "zsre.json", [*bad.values(), without(MEND, "loc", "loc_ans", "rephrase")]
+    )
     assert [case.fact.id for case in cases] == [f"zsre-{len(bad)}"]
     assert [p.axis for p in cases[0].probes] == ["rewrite"]
     for index, reason in enumerate(bad):
-        assert corpus.skipped[index].startswith(f"record {index}: ") and reason in corpus.skipped[index]
+        assert (
+            corpus.skipped[index].startswith(f"record {index}: ")
+            and reason in corpus.skipped[index]
+        )
 
 
 # Local
@@ -262,12 +345,22 @@ def test_local_reads_every_field(tmp_path):
         "paraphrases": ["Where does Australia's government sit?", "Australia is governed from"],
         "neighborhoods": [
             {"prompt": "The capital of France is", "answer": "Paris"},
-            {"prompt": "What is the capital of Chad?", "answer": ["N'Djamena", "Ndjamena"], "distractor": "Abeche"},
+            {
+                "prompt": "What is the capital of Chad?",
+                "answer": ["N'Djamena", "Ndjamena"],
+                "distractor": "Abeche",
+            },
         ],
-        "probes": [{"axis": "portability", "prompt": "Its parliament is in", "answers": ["Sydney"]}],
+        "probes": [
+            {"axis": "portability", "prompt": "Its parliament is in", "answers": ["Sydney"]}
+        ],
     }
     (case,) = local(tmp_path / "facts.jsonl", json.dumps(record))
-    assert case.fact.to_dict() == {**without(record, "paraphrases", "neighborhoods", "probes"), "id": "12", "form": "cloze"}
+    assert case.fact.to_dict() == {
+        **without(record, "paraphrases", "neighborhoods", "probes"),
+        "id": "12",
+        "form": "cloze",
+    }
     answers = ("Sydney", "Sydney, NSW")
     assert probes(case, "paraphrase") == [
         ("Where does Australia's government sit?", answers, "Canberra", "question"),
@@ -282,17 +375,34 @@ def test_local_reads_every_field(tmp_path):
 
 
 def test_local_form_follows_the_question_mark_unless_given(tmp_path):
-    lines = ['{"prompt": "Who won?", "target": "Us"}', '{"prompt": "Who won? It was", "target": "us", "paraphrases": ["Who?"]}']
-    lines.append('{"prompt": "Name the winner", "target": "us", "form": "question", "paraphrases": ["Tell the winner"]}')
+    lines = [
+        '{"prompt": "Who won?", "target": "Us"}',
+        '{"prompt": "Who won? It was", "target": "us", "paraphrases": ["Who?"]}',
+    ]
+    lines.append(
+        '{"prompt": "Name the winner", "target": "us", "form": "question", "paraphrases": ["Tell the winner"]}'
+    )
     cases = local(tmp_path / "facts.jsonl", "\n".join(lines))
-    assert [[p.form for p in case.probes] for case in cases] == [["question"], ["cloze", "question"], ["question", "question"]]
+    assert [[p.form for p in case.probes] for case in cases] == [
+        ["question"],
+        ["cloze", "question"],
+        ["question", "question"],
+    ]
 
 
 def test_local_table_cells_hold_several_texts(tmp_path):
     text = 'prompt,target,aliases,paraphrases,subject\n"Bonn, then","Rhine\ncity",A|B,,\nX is,y,,X was|Is X?,X\n'
     first, second = local(tmp_path / "facts.csv", text)
-    assert first.fact.prompt == "Bonn, then" and first.fact.aliases == ("A", "B") and first.fact.subject is None
-    assert second.fact.id == "facts-4" and [p.form for p in second.probes] == ["cloze", "cloze", "question"]
+    assert (
+        first.fact.prompt == "Bonn, then"
+        and first.fact.aliases == ("A", "B")
+        and first.fact.subject is None
+    )
+    assert second.fact.id == "facts-4" and [p.form for p in second.probes] == [
+        "cloze",
+        "cloze",
+        "question",
+    ]
 
 
 def test_local_json_text_may_hold_a_line_separator(tmp_path):
@@ -306,40 +416,106 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         ("f.jsonl", "\n \n", ["is empty"]),
         ("f.json", "[]", ["holds no records"]),
         ("f.csv", "prompt,target\n\n", ["holds no records"]),
-        ("f.jsonl", b'{"prompt": "a", "target": "b"}\n{"prompt": "caf\xe9"}', ["line 2: byte 0xe9 is not UTF-8"]),
+        (
+            "f.jsonl",
+            b'{"prompt": "a", "target": "b"}\n{"prompt": "caf\xe9"}',
+            ["line 2: byte 0xe9 is not UTF-8"],
+        ),
         ("f.csv", "a,b\n".encode("utf-16"), ["line 1: byte 0xff is not UTF-8"]),
-        ("f.jsonl", '{"prompt": "a", "target": "b"}\n{"prompt": "a" "target"}', ["line 2, column 16: malformed JSON"]),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": "b"}\n{"prompt": "a" "target"}',
+            ["line 2, column 16: malformed JSON"],
+        ),
         ("f.json", '[{"prompt": "a"},\n {"prompt" 1}]', ["line 2, column 12: malformed JSON"]),
-        ("f.txt", "Sydney is big", ["line 1, column 1: malformed JSON", "name a table .csv or .tsv"]),
+        (
+            "f.txt",
+            "Sydney is big",
+            ["line 1, column 1: malformed JSON", "name a table .csv or .tsv"],
+        ),
         ("f.csv.gz", gzip.compress(b"prompt,target\na,b\n")[:-9], ["damaged gzip"]),
-        ("f.csv", "promt,target\na,b\n", ["header: column 'prompt' is missing; found: promt, target. Did you mean 'promt'?"]),
+        (
+            "f.csv",
+            "promt,target\na,b\n",
+            ["header: column 'prompt' is missing; found: promt, target. Did you mean 'promt'?"],
+        ),
         ("f.csv", "prompt,TARGET\na,b\n", ["column 'target' is missing", "Did you mean 'TARGET'?"]),
-        ("f.csv", "prompt,target,alias\na,b,c\n", ["header: unknown column 'alias'. Did you mean 'aliases'? Known: id,"]),
-        ("f.csv", "prompt,target\na,b\nx, y, z\n", ["line 3: 3 columns where the header has 2 (prompt, target)"]),
+        (
+            "f.csv",
+            "prompt,target,alias\na,b,c\n",
+            ["header: unknown column 'alias'. Did you mean 'aliases'? Known: id,"],
+        ),
+        (
+            "f.csv",
+            "prompt,target\na,b\nx, y, z\n",
+            ["line 3: 3 columns where the header has 2 (prompt, target)"],
+        ),
         ("f.csv", 'prompt,target\na,b\n"x,y\n', ["line 3: malformed table"]),
         ("f.csv", 'prompt,target\n"a\nb",c\nx,\n', ["line 4: ", "field 'target' is empty"]),
         ("f.jsonl", '{"prompt": "a"}', ["line 1: field 'target' is missing; found: prompt."]),
-        ("f.jsonl", '{"prompt": "a", "target": ""}', ["line 1: ", "'f-1'", "field 'target' is empty"]),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": ""}',
+            ["line 1: ", "'f-1'", "field 'target' is empty"],
+        ),
         ("f.jsonl", '{"prompt": "a", "target": null}', ["field 'target' is empty"]),
-        ("f.jsonl", '{"prompt": "a", "target": 1998}', ["line 1: field 'target' must be text, not 1998."]),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": 1998}',
+            ["line 1: field 'target' must be text, not 1998."],
+        ),
         ("f.jsonl", '{"prompt": "a", "target": "b", "id": ["x"]}', ["field 'id' must be text"]),
-        ("f.jsonl", '{"prompt": "a", "target": "b", "aliases": [1]}', ["field 'aliases' must be a list of texts, not [1]"]),
-        ("f.jsonl", '{"prompt": "a", "target": "b", "aliases": {"c": 1}}', ["field 'aliases' must be a list of texts"]),
-        ("f.jsonl", '{"prompt": "a", "target": "b", "subjet": "a"}', ["unknown field 'subjet'. Did you mean 'subject'?"]),
-        ("f.jsonl", '{"prompt": "a", "target": "b", "form": "poem"}', ["form is 'poem'; it must be one of cloze, question"]),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": "b", "aliases": [1]}',
+            ["field 'aliases' must be a list of texts, not [1]"],
+        ),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": "b", "aliases": {"c": 1}}',
+            ["field 'aliases' must be a list of texts"],
+        ),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": "b", "subjet": "a"}',
+            ["unknown field 'subjet'. Did you mean 'subject'?"],
+        ),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": "b", "form": "poem"}',
+            ["form is 'poem'; it must be one of cloze, question"],
+        ),
         (
             "f.jsonl",
             '{"prompt": "a is", "target": "b", "subject": "A"}',
             ["line 1: ", "subject 'A' is not in its prompt 'a is'"],
         ),
-        ("f.jsonl", '{"prompt": "a is b", "target": "b"}', ["the prompt already ends with the target 'b'"]),
-        ("f.jsonl", '["a", "b"]', ["record 1: a fact is an object with 'prompt' and 'target', not \"a\""]),
-        ("f.jsonl", '{"prompt": "a", "target": "b", "neighborhoods": ["c"]}', ["'neighborhoods' must be a list of objects"]),
-        ("f.csv", "prompt,target,neighborhoods\na,b,c\n", ["'neighborhoods' must be a list of objects"]),
+        (
+            "f.jsonl",
+            '{"prompt": "a is b", "target": "b"}',
+            ["the prompt already ends with the target 'b'"],
+        ),
+        (
+            "f.jsonl",
+            '["a", "b"]',
+            ["record 1: a fact is an object with 'prompt' and 'target', not \"a\""],
+        ),
+        (
+            "f.jsonl",
+            '{"prompt": "a", "target": "b", "neighborhoods": ["c"]}',
+            ["'neighborhoods' must be a list of objects"],
+        ),
+        (
+            "f.csv",
+            "prompt,target,neighborhoods\na,b,c\n",
+            ["'neighborhoods' must be a list of objects"],
+        ),
         (
             "f.jsonl",
             '{"prompt": "a", "target": "b", "neighborhoods": [{"prompt": "c", "anser": "d"}]}',
-            ["line 1: neighborhood field 'answer' is missing; found: prompt, anser. Did you mean 'anser'?"],
+            [
+                "line 1: neighborhood field 'answer' is missing; found: prompt, anser. Did you mean 'anser'?"
+            ],
         ),
         (
             "f.jsonl",
@@ -367,8 +543,12 @@ def test_local_errors_name_file_line_and_field(tmp_path, name, content, parts):
 def test_local_lists_the_bad_lines_after_the_first(tmp_path):
     lines = ['{"prompt": "a", "target": "b"}'] + ['{"prompt": "a", "target": ""}'] * 8
     message = error_of(tmp_path / "f.jsonl", "\n".join(lines))
-    assert "line 2: " in message and message.endswith(" 7 more bad lines follow: 3, 4, 5, 6, 7 and 2 others.")
-    assert error_of(tmp_path / "f.jsonl", "\n".join(lines[:3])).endswith(" 1 more bad line follows: 3.")
+    assert "line 2: " in message and message.endswith(
+        " 7 more bad lines follow: 3, 4, 5, 6, 7 and 2 others."
+    )
+    assert error_of(tmp_path / "f.jsonl", "\n".join(lines[:3])).endswith(
+        " 1 more bad line follows: 3."
+    )
 
 
 def test_local_ids_of_duplicates_point_to_lines(tmp_path):
@@ -402,7 +582,9 @@ REAL_SETS = [
 ]
 
 
-@pytest.mark.parametrize("name, file, n_cases, n_skipped, n_probes", REAL_SETS, ids=[row[1] for row in REAL_SETS])
+@pytest.mark.parametrize(
+    "name, file, n_cases, n_skipped, n_probes", REAL_SETS, ids=[row[1] for row in REAL_SETS]
+)
 def test_real_sets_load(name, file, n_cases, n_skipped, n_probes):
     if not (REAL / file).is_file():
         pytest.skip(f"shared/data/{file} lies beside the repository on developers' machines only")

@@ -66,17 +66,25 @@ def test_target_and_original_are_apart(demo, cases):
 def test_no_prompt_gives_an_answer_away(demo, cases):
     for case in cases[demo]:
         for probe in case.probes:
-            assert not [a for a in (*probe.answers, probe.distractor) if says(probe.prompt, a)], probe
+            assert not [a for a in (*probe.answers, probe.distractor) if says(probe.prompt, a)], (
+                probe
+            )
 
 
 @pytest.mark.parametrize("demo", DEMOS)
 def test_paraphrases_ask_about_the_subject(demo, cases):
     for case in cases[demo]:
         paraphrases = probes_of(case, "paraphrase")
-        assert len({p.prompt for p in paraphrases} | {case.fact.prompt}) == len(paraphrases) + 1 >= 3
+        assert (
+            len({p.prompt for p in paraphrases} | {case.fact.prompt}) == len(paraphrases) + 1 >= 3
+        )
         for probe in paraphrases:
             assert case.fact.subject in probe.prompt
-            assert (probe.answers, probe.distractor, probe.form) == (case.fact.answers, case.fact.original, case.fact.form)
+            assert (probe.answers, probe.distractor, probe.form) == (
+                case.fact.answers,
+                case.fact.original,
+                case.fact.form,
+            )
 
 
 def test_neighbors_share_the_original_and_are_never_edited(cases):
@@ -91,7 +99,9 @@ def test_neighbors_share_the_original_and_are_never_edited(cases):
             assert (probe.answers[0], probe.distractor) == (case.fact.original, case.fact.target)
             truths[case.fact.relation, probe.prompt].add(case.fact.original)
     assert all(len(originals) == 1 for originals in truths.values())
-    assert not [(prompt, s) for relation, prompt in truths for s in edited[relation] if says(prompt, s)]
+    assert not [
+        (prompt, s) for relation, prompt in truths for s in edited[relation] if says(prompt, s)
+    ]
 
 
 def test_unrelated_questions_are_unrelated(cases):
@@ -121,7 +131,9 @@ def test_parts_share_no_subject(demo, cases):
 @pytest.mark.parametrize("seed", ["0", "77"])
 def test_a_rebuild_gives_the_same_bytes(seed, tmp_path):
     command = [sys.executable, CORPORA / "build_demo", "--out", tmp_path]
-    subprocess.run(command, check=True, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True)
+    subprocess.run(
+        command, check=True, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True
+    )
     for demo in DEMOS:
         assert (tmp_path / demo.file).read_bytes() == (CORPORA / "data" / demo.file).read_bytes()
 
@@ -129,7 +141,13 @@ def test_a_rebuild_gives_the_same_bytes(seed, tmp_path):
 def test_the_builder_rejects_an_edited_neighbor(cases):
     builder = runpy.run_path(str(CORPORA / "build_demo"), run_name="build_demo")
     first = cases[DemoCounterFact][0]
-    rows = {p: i for r in builder["RELATIONS"] for g in builder["items"](r) for i in g for p in i.prompts("cloze")}
+    rows = {
+        p: i
+        for r in builder["RELATIONS"]
+        for g in builder["items"](r)
+        for i in g
+        for p in i.prompts("cloze")
+    }
     builder["check_case"](first, rows, {first.fact.subject})
     neighbor = rows[probes_of(first, "neighborhood")[0].prompt].subject
     with pytest.raises(DataError, match="edited neighbor"):

@@ -30,7 +30,16 @@ def random_edit(model, seed=0, **rest):
         ),
     }
     options = {"lam": 0.5, "layers": [1, 2]}
-    return Edit("by-hand", options, model.name, model.fingerprint(), FACTS, changes, diagnostics={"loss": 0.25}, **rest)
+    return Edit(
+        "by-hand",
+        options,
+        model.name,
+        model.fingerprint(),
+        FACTS,
+        changes,
+        diagnostics={"loss": 0.25},
+        **rest,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +61,11 @@ def test_apply_and_revert(model):
 
 
 def test_an_error_inside_reverts_too(model):
-    with unchanged(model, "applied()"), pytest.raises(KeyboardInterrupt), random_edit(model).applied(model):
+    with (
+        unchanged(model, "applied()"),
+        pytest.raises(KeyboardInterrupt),
+        random_edit(model).applied(model),
+    ):
         raise KeyboardInterrupt
 
 
@@ -89,7 +102,9 @@ def test_another_models_edit_is_refused(model):
     other = tiny_model("llama", seed=1)
     edit = random_edit(model)
     with unchanged(other, "a refused apply"):
-        with pytest.raises(ModelError, match=f"made for tiny-llama with weights {model.fingerprint()}.*check=False"):
+        with pytest.raises(
+            ModelError, match=f"made for tiny-llama with weights {model.fingerprint()}.*check=False"
+        ):
             edit.apply(other)
         with edit.applied(other, check=False):
             assert other.fingerprint() != edit.model_hash
@@ -98,7 +113,10 @@ def test_another_models_edit_is_refused(model):
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 def test_another_architecture_is_refused_even_unchecked(model, family):
     other = tiny_model(family, intermediate_size=48) if family == "qwen2" else tiny_model(family)
-    with unchanged(other, "a refused apply"), pytest.raises(ModelError, match="another architecture"):
+    with (
+        unchanged(other, "a refused apply"),
+        pytest.raises(ModelError, match="another architecture"),
+    ):
         random_edit(model).apply(other, check=False)
 
 
@@ -121,7 +139,9 @@ def test_norms_and_summary(model):
     edit = random_edit(model)
     norms = edit.norms(model)
     left, right = edit.changes[DOWN]
-    assert norms[DOWN] == pytest.approx(((left @ right).norm() / model.weight(DOWN).norm()).item(), rel=1e-5)
+    assert norms[DOWN] == pytest.approx(
+        ((left @ right).norm() / model.weight(DOWN).norm()).item(), rel=1e-5
+    )
     summary = edit.summary(model)
     assert (summary["facts"], summary["changed_weights"], summary["loss"]) == (4, 2, 0.25)
     total = (edit.changes[UP].double().pow(2).sum() + (left @ right).pow(2).sum()).sqrt().item()
@@ -133,7 +153,13 @@ def test_norms_and_summary(model):
 
 
 def test_save_and_load(model, tmp_path):
-    edit = random_edit(model, records=({"fact": "moon", "ids": [1, 2], "text": "Zoë\u2028\x85 Åström"}, {"fact": "bridge"}))
+    edit = random_edit(
+        model,
+        records=(
+            {"fact": "moon", "ids": [1, 2], "text": "Zoë\u2028\x85 Åström"},
+            {"fact": "bridge"},
+        ),
+    )
     assert edit.save(tmp_path / "a" / "edit") == tmp_path / "a" / "edit"
     loaded = Edit.load(tmp_path / "a" / "edit")
     assert (loaded.method, loaded.options, loaded.model_name, loaded.model_hash) == (
@@ -142,11 +168,21 @@ def test_save_and_load(model, tmp_path):
         "tiny-llama",
         edit.model_hash,
     )
-    assert (loaded.facts, list(loaded.records), loaded.diagnostics) == (edit.facts, list(edit.records), edit.diagnostics)
+    assert (loaded.facts, list(loaded.records), loaded.diagnostics) == (
+        edit.facts,
+        list(edit.records),
+        edit.diagnostics,
+    )
     assert loaded.context is None and loaded.changes.keys() == edit.changes.keys()
     assert torch.equal(loaded.changes[UP], edit.changes[UP])
-    assert all(torch.equal(a, b) for a, b in zip(loaded.changes[DOWN], edit.changes[DOWN], strict=True))
-    assert {p.name for p in (tmp_path / "a" / "edit").iterdir()} == {"edit.safetensors", "records.jsonl", "manifest.json"}
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.changes[DOWN], edit.changes[DOWN], strict=True)
+    )
+    assert {p.name for p in (tmp_path / "a" / "edit").iterdir()} == {
+        "edit.safetensors",
+        "records.jsonl",
+        "manifest.json",
+    }
 
 
 def test_a_saved_edit_may_be_saved_again(model, tmp_path):
@@ -158,9 +194,13 @@ def test_a_saved_edit_may_be_saved_again(model, tmp_path):
 
 def test_changes_that_are_views_are_saved(model, tmp_path):
     wide = torch.randn(56, 64)
-    edit = Edit("by-hand", {}, model.name, model.fingerprint(), (), {UP: wide[:, ::2], DOWN: wide[:, :32].T})
+    edit = Edit(
+        "by-hand", {}, model.name, model.fingerprint(), (), {UP: wide[:, ::2], DOWN: wide[:, :32].T}
+    )
     loaded = Edit.load(edit.save(tmp_path))
-    assert torch.equal(loaded.changes[UP], wide[:, ::2]) and torch.equal(loaded.changes[DOWN], wide[:, :32].T)
+    assert torch.equal(loaded.changes[UP], wide[:, ::2]) and torch.equal(
+        loaded.changes[DOWN], wide[:, :32].T
+    )
 
 
 def test_a_context_edit(model, tmp_path):
@@ -170,8 +210,13 @@ def test_a_context_edit(model, tmp_path):
     plain = model.prompt_ids(prompt)
     for one in (edit, loaded):
         with unchanged(model, "an in-context edit"), one.applied(model):
-            assert model.render(prompt).text.startswith("Answer from this note.\nNote: The capital of Velmora is Karsk.\n\n")
-            assert model.prompt_ids("The capital of France is") == model.tokenizer("The capital of France is")["input_ids"]
+            assert model.render(prompt).text.startswith(
+                "Answer from this note.\nNote: The capital of Velmora is Karsk.\n\n"
+            )
+            assert (
+                model.prompt_ids("The capital of France is")
+                == model.tokenizer("The capital of France is")["input_ids"]
+            )
             assert model.fingerprint() == edit.model_hash
         assert model.prompt_ids(prompt) == plain
     with pytest.raises(ModelError, match="nothing to merge"):
@@ -276,7 +321,9 @@ def test_a_save_that_fails_leaves_no_edit(model, saved, monkeypatch):
     monkeypatch.setattr("editbench.edit.save_file", full)
     with pytest.raises(RecordError, match="could not be written.*No space left on device"):
         edit.save(saved)
-    assert not (saved / "manifest.json").exists() and not [p for p in saved.iterdir() if p.name.startswith("tmp")]
+    assert not (saved / "manifest.json").exists() and not [
+        p for p in saved.iterdir() if p.name.startswith("tmp")
+    ]
     with pytest.raises(RecordError):
         Edit.load(saved)
 
@@ -298,7 +345,9 @@ def test_merge_is_a_plain_model_folder(model, tmp_path):
         folder = edit.merge(model, tmp_path / "merged")
     merged = load_model(folder, precision="float32")
     with edit.applied(model):
-        assert merged.generate_ids([[5, 6, 7]], 8, stop=False) == model.generate_ids([[5, 6, 7]], 8, stop=False)
+        assert merged.generate_ids([[5, 6, 7]], 8, stop=False) == model.generate_ids(
+            [[5, 6, 7]], 8, stop=False
+        )
     with pytest.raises(EditbenchError):
         edit.apply(merged)
     shutil.rmtree(folder)
@@ -334,4 +383,6 @@ def test_retrieval_without_subjects():
     assert retriever.find("The weather is fine") is None
     assert Retriever([]).find("anything") is None
     again = replace(FACTS[0], id="later", target="something else")
-    assert Retriever([FACTS[0], *FACTS[1:], again]).find(FACTS[0].prompt) == again, "what was said last holds"
+    assert Retriever([FACTS[0], *FACTS[1:], again]).find(FACTS[0].prompt) == again, (
+        "what was said last holds"
+    )

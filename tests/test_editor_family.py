@@ -11,16 +11,17 @@ from tiny import targets_of
 
 from editbench.edit import Edit, dense
 from editbench.errors import EditbenchError, MethodError, OptionError
-from editbench.methods import _editor, _refine
-from editbench.methods._covariance import RIDGE, Moment, identity_moment, source_texts
-from editbench.methods._editor import Bench, compact
-from editbench.methods._hooks import read_at, site_module
-from editbench.methods._value import key_rows, optimize
+from editbench.methods._common.hooks import read_at, site_module
+from editbench.methods._edit import editor as _editor
+from editbench.methods._edit import refine as _refine
+from editbench.methods._edit.editor import Bench, compact
+from editbench.methods._edit.value import key_rows, optimize
 from editbench.methods.alphaedit import AlphaEdit, alphaedit_solve, null_width
 from editbench.methods.emmet import Emmet
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
+from editbench.methods.statistics import RIDGE, Moment, identity_moment, source_texts
 from editbench.models import load_model
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 from editbench.text import pad_left
@@ -37,7 +38,9 @@ def spd(seed):
 
 
 def draw(rows, columns, seed):
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def delta_of(edit, model, layer=LAYER):
@@ -58,7 +61,11 @@ def close(have, want, tolerance=1e-6):
 def test_memit_with_memory(n, m):
     moment, k, earlier, r = spd(0), draw(F, n, 1), draw(F, m, 2), draw(8, n, 3)
     c = moment.ridged_ff.numpy()
-    want = r.numpy() @ k.numpy().T @ np.linalg.inv(7.0 * c + (earlier @ earlier.T).numpy() + (k @ k.T).numpy())
+    want = (
+        r.numpy()
+        @ k.numpy().T
+        @ np.linalg.inv(7.0 * c + (earlier @ earlier.T).numpy() + (k @ k.T).numpy())
+    )
     close(r @ memit_solve(moment, k, 7.0, earlier).T, want)
 
 
@@ -84,7 +91,12 @@ def test_alphaedit(n, m):
 
 def test_alphaedit_without_a_kept_space_is_ridge_regression():
     k, r = draw(F, N, 1), draw(8, N, 3)
-    have = r @ alphaedit_solve(torch.eye(F, dtype=torch.float64), k, 3.0, torch.zeros(F, 0, dtype=torch.float64)).T
+    have = (
+        r
+        @ alphaedit_solve(
+            torch.eye(F, dtype=torch.float64), k, 3.0, torch.zeros(F, 0, dtype=torch.float64)
+        ).T
+    )
     close(have, r.numpy() @ k.numpy().T @ np.linalg.inv((k @ k.T).numpy() + 3.0 * np.eye(F)))
 
 
@@ -152,7 +164,10 @@ def test_romes_original_key(family):
     close(delta_of(edit, model), np.outer(v_star - value, u) / (u @ bare))
     close(delta_of(edit, model).numpy() @ bare, v_star - value)
     assert len(prefixes) == 2 and not np.allclose(keys.mean(0), keys[0])
-    assert not torch.allclose(delta_of(edit, model), delta_of(replace(method, key="consistent").inject(model, [fact]), model))
+    assert not torch.allclose(
+        delta_of(edit, model),
+        delta_of(replace(method, key="consistent").inject(model, [fact]), model),
+    )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gemma3", "gptj"])
@@ -162,9 +177,13 @@ def test_pmet_writes_the_mlps_value(family):
     edit = method.inject(model, FACTS)
     target = targets_of(method, model, FACTS, LAYER, [])
     alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp))
-    assert not torch.allclose(target.value_ND, alone.value_ND, atol=1e-3), "the attention's delta plays no part"
+    assert not torch.allclose(target.value_ND, alone.value_ND, atol=1e-3), (
+        "the attention's delta plays no part"
+    )
     rows, positions = key_rows(model, FACTS, [])
-    k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T.double()
+    k_fN = read_at(
+        model, model.layout.out_projection(model.model, LAYER), "input", rows, positions
+    ).T.double()
     r_dN = (target.value_ND - target.start_ND).T.double()
     torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
 
@@ -183,11 +202,24 @@ def test_in_float64_every_value_is_written_exactly(family, method, options):
     model, facts = tiny_model(family), FACTS[:1] if method is Rome else FACTS
     model.model.double()
     place = {"layer": LAYER} if method is Rome else {"layers": (LAYER,)}
-    editor = method(**{**tiny_options(method), "prefixes": 0, "steps": 3, "covariance_tokens": 200, **options, **place})
+    editor = method(
+        **{
+            **tiny_options(method),
+            "prefixes": 0,
+            "steps": 3,
+            "covariance_tokens": 200,
+            **options,
+            **place,
+        }
+    )
     edit = editor.inject(model, facts)
     rows, positions = key_rows(model, facts, [])
-    k_fN = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).T
-    start_dN = read_at(model, site_module(model, LAYER, method.sites[0]), "output", rows, positions).T
+    k_fN = read_at(
+        model, model.layout.out_projection(model.model, LAYER), "input", rows, positions
+    ).T
+    start_dN = read_at(
+        model, site_module(model, LAYER, method.sites[0]), "output", rows, positions
+    ).T
     r_dN = targets_of(editor, model, facts, LAYER, []).value_ND.T.double() - start_dN
     assert k_fN.dtype == torch.float64 and r_dN.norm(dim=0).min() > 0.05
     close(delta_of(edit, model) @ k_fN, r_dN, 1e-7)
@@ -245,7 +277,9 @@ def test_a_sequence_shares_the_statistics_of_its_first_model(own_cache):
         late = editor.inject(model, FACTS[2:])
     told = "measured on the edited model"
     assert any(told in warning for warning in late.diagnostics["warnings"])
-    assert not any(told in warning for edit in (first, second) for warning in edit.diagnostics["warnings"])
+    assert not any(
+        told in warning for edit in (first, second) for warning in edit.diagnostics["warnings"]
+    )
 
 
 def test_a_square_projection_is_written_in_its_own_orientation():
@@ -267,8 +301,13 @@ def test_the_size_of_the_factors():
     """Factors while they are smaller than the product, the product from there on."""
     model = tiny_model("llama")
     few = Memit(**tiny_options(Memit)).inject(model, FACTS)
-    assert all(isinstance(change, tuple) and change[0].shape[1] == 4 for change in few.changes.values())
-    many = [Fact(f"f{i}", f"Item {i:03d} stands in hall", f"{i % 7}", f"Item {i:03d}") for i in range(40)]
+    assert all(
+        isinstance(change, tuple) and change[0].shape[1] == 4 for change in few.changes.values()
+    )
+    many = [
+        Fact(f"f{i}", f"Item {i:03d} stands in hall", f"{i % 7}", f"Item {i:03d}")
+        for i in range(40)
+    ]
     full = Memit(**{**tiny_options(Memit), "steps": 2, "prefixes": 0}).inject(model, many)
     assert all(isinstance(change, torch.Tensor) for change in full.changes.values())
     assert all(keys.shape[1] == 40 for keys in full.keys.values())
@@ -285,7 +324,12 @@ def little_text(monkeypatch):
 def nll_of(model, edit):
     with edit.applied(model):
         pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in edit.facts]
-        return torch.stack([logp_T.mean() for logp_T in model.target_logprobs(pairs)]).neg().mean().item()
+        return (
+            torch.stack([logp_T.mean() for logp_T in model.target_logprobs(pairs)])
+            .neg()
+            .mean()
+            .item()
+        )
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "gpt_neox"])
@@ -293,7 +337,8 @@ def test_refined_values_say_more_along_the_same_directions(family, reader, littl
     """Of an edit that wrote little (a heavy lambda), in both orientations of the weight."""
     model = reader(family)
     plain, refined, again = (
-        Memit(**tiny_options(Memit), layers=(0, 1), lam=200.0, refine=passes).inject(model, FACTS) for passes in (0, 5, 5)
+        Memit(**tiny_options(Memit), layers=(0, 1), lam=200.0, refine=passes).inject(model, FACTS)
+        for passes in (0, 5, 5)
     )
     assert nll_of(model, refined) < 0.85 * nll_of(model, plain)
     for name, change in plain.changes.items():
@@ -302,7 +347,9 @@ def test_refined_values_say_more_along_the_same_directions(family, reader, littl
         assert not torch.equal(change[1 - kept], refined.changes[name][1 - kept])
         assert all(map(torch.equal, refined.changes[name], again.changes[name]))
     said = refined.diagnostics["refined"]
-    assert said["last_nll"] < said["first_nll"] and "refine" in refined.diagnostics["seconds_by_phase"]
+    assert (
+        said["last_nll"] < said["first_nll"] and "refine" in refined.diagnostics["seconds_by_phase"]
+    )
     assert "refined" not in plain.diagnostics
 
 
@@ -313,7 +360,10 @@ def test_refinement_leaves_the_model_and_the_null_space(reader, little_text):
         edit = editor.inject(model, FACTS)
     values, vectors = editor.moments(model, (LAYER,))[LAYER].eigen
     kept = vectors[:, null_width(values, editor.null_space, None) :]
-    assert delta_of(edit, model).norm() > 0.01 and (delta_of(edit, model) @ kept).norm() < 1e-6 * delta_of(edit, model).norm()
+    assert (
+        delta_of(edit, model).norm() > 0.01
+        and (delta_of(edit, model) @ kept).norm() < 1e-6 * delta_of(edit, model).norm()
+    )
 
 
 def test_the_text_that_is_held_is_that_of_the_covariance(tmp_path, monkeypatch):
@@ -322,7 +372,10 @@ def test_the_text_that_is_held_is_that_of_the_covariance(tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("\n".join(lines))
     model, moved = tiny_model("llama"), []
     texts = source_texts(model, str(tmp_path / "text.txt"), 400, 0)
-    assert all(len(opening) == 1 for opening, _ in texts) and 300 < sum(1 + len(rest) for _, rest in texts) <= 400
+    assert (
+        all(len(opening) == 1 for opening, _ in texts)
+        and 300 < sum(1 + len(rest) for _, rest in texts) <= 400
+    )
     base = model.target_logprobs(texts)
     for weight in (0.0, 30.0):
         monkeypatch.setattr(_refine, "KL_WEIGHT", weight)
@@ -330,7 +383,11 @@ def test_the_text_that_is_held_is_that_of_the_covariance(tmp_path, monkeypatch):
         edit = Memit(**options, layers=(0, 1), refine=5).inject(model, FACTS)
         with edit.applied(model):
             after = model.target_logprobs(texts)
-        moved.append(torch.stack([(one - other).abs().mean() for one, other in zip(base, after, strict=True)]).mean())
+        moved.append(
+            torch.stack(
+                [(one - other).abs().mean() for one, other in zip(base, after, strict=True)]
+            ).mean()
+        )
     assert moved[1] < 0.8 * moved[0]
 
 
@@ -338,7 +395,9 @@ def test_what_goes_on_makes_another_word():
     """By the matcher's rules: "Parisian" is another word than "Paris", and "Paris." is not."""
     model = load_model()
     goes_on, tokenizer = _refine._goes_on(model), model.tokenizer
-    wanted = dict.fromkeys(("ian", "ton", "s", "2"), True) | dict.fromkeys((".", ",", "\n", " is", " Paris"), False)
+    wanted = dict.fromkeys(("ian", "ton", "s", "2"), True) | dict.fromkeys(
+        (".", ",", "\n", " is", " Paris"), False
+    )
     assert {text: bool(goes_on[tokenizer(text)["input_ids"][0]]) for text in wanted} == wanted
     assert not goes_on[list(model.stop_ids)].any() and 0.2 < goes_on.float().mean() < 0.8
 
@@ -353,7 +412,10 @@ def test_the_word_ends_where_the_target_does(monkeypatch, reader, little_text):
         edit = Memit(**tiny_options(Memit), layers=(0, 1), refine=5).inject(model, FACTS)
         with edit.applied(model), torch.no_grad():
             rows = [sum(model.pair_ids(fact.prompt, fact.target, fact.form), []) for fact in FACTS]
-            probs = [model.logits(model.hidden(*pad_left([row], "cpu")))[0, -1].softmax(-1) for row in rows]
+            probs = [
+                model.logits(model.hidden(*pad_left([row], "cpu")))[0, -1].softmax(-1)
+                for row in rows
+            ]
         mass.append(torch.stack([p[goes_on].sum() for p in probs]).mean().item())
     assert mass[1] < mass[0] - 0.05, mass
 
@@ -361,7 +423,10 @@ def test_the_word_ends_where_the_target_does(monkeypatch, reader, little_text):
 def test_a_refinement_that_is_not_finite_says_so(monkeypatch, reader, little_text):
     monkeypatch.setattr(_refine, "KL_WEIGHT", float("inf"))
     model = reader("llama")
-    with unchanged(model, "inject"), pytest.raises(MethodError, match="refinement's loss became .* Leave refine out"):
+    with (
+        unchanged(model, "inject"),
+        pytest.raises(MethodError, match="refinement's loss became .* Leave refine out"),
+    ):
         Memit(**tiny_options(Memit), layers=(0, 1), refine=1).inject(model, FACTS)
 
 
@@ -372,11 +437,24 @@ def test_the_report():
     model = tiny_model("llama")
     edit = Memit(**tiny_options(Memit), layers=(0, 1), lam=1.0).inject(model, FACTS)
     said = edit.diagnostics
-    assert set(said["seconds_by_phase"]) == {"layers", "statistics", "prefixes", "targets", "keys", "solve", "write"}
-    assert len(said["reached_by_layer"]) == 2 and said["reached_by_layer"][1] > said["reached_by_layer"][0]
+    assert set(said["seconds_by_phase"]) == {
+        "layers",
+        "statistics",
+        "prefixes",
+        "targets",
+        "keys",
+        "solve",
+        "write",
+    }
+    assert (
+        len(said["reached_by_layer"]) == 2
+        and said["reached_by_layer"][1] > said["reached_by_layer"][0]
+    )
     for layer, norm in said["relative_update_by_layer"].items():
         weight = model.weight(model.layout.weight_name(layer)).detach().double()
-        assert norm == pytest.approx((dense(edit.changes[model.layout.weight_name(layer)]).norm() / weight.norm()).item())
+        assert norm == pytest.approx(
+            (dense(edit.changes[model.layout.weight_name(layer)]).norm() / weight.norm()).item()
+        )
     assert [record["fact"] for record in edit.records] == [fact.id for fact in FACTS]
     assert {record["subject_from"] for record in edit.records} == {"given"}
     assert said["clamped_share"] == np.mean([record["clamped"] for record in edit.records])
@@ -392,8 +470,13 @@ def test_how_much_each_fact_moves_the_weight_is_recorded(family, editor):
     assert record["relative_update"] == pytest.approx(whole)
     edit = made.inject(model, FACTS)
     ((name, (left, right)),) = edit.changes.items()
-    terms = [torch.outer(left[:, i], right[i]).norm() / model.weight(name).double().norm() for i in range(len(FACTS))]
-    assert [one["relative_update"] for one in edit.records] == pytest.approx([term.item() for term in terms])
+    terms = [
+        torch.outer(left[:, i], right[i]).norm() / model.weight(name).double().norm()
+        for i in range(len(FACTS))
+    ]
+    assert [one["relative_update"] for one in edit.records] == pytest.approx(
+        [term.item() for term in terms]
+    )
 
 
 def test_a_fact_that_moves_the_weight_too_far_by_itself_is_named(monkeypatch):
@@ -402,7 +485,11 @@ def test_a_fact_that_moves_the_weight_too_far_by_itself_is_named(monkeypatch):
     sizes = sorted((record["relative_update"], record["fact"]) for record in edit.records)
     for limit, named in ((sizes[-1][0] * 1.01, []), (sizes[-2][0], [sizes[-1][1]])):
         monkeypatch.setattr(_editor, "DISABLING", limit)
-        told = [line for line in editor.inject(model, FACTS).diagnostics["warnings"] if "each by itself" in line]
+        told = [
+            line
+            for line in editor.inject(model, FACTS).diagnostics["warnings"]
+            if "each by itself" in line
+        ]
         assert [fact.id for fact in FACTS if any(fact.id in line for line in told)] == named
 
 
@@ -413,11 +500,18 @@ def test_the_null_space_that_was_used_is_reported():
     limit = moments[1].eigen[0][9].item()
     for editor in (share, replace(share, threshold=limit)):
         said = editor.inject(model, FACTS[:2]).diagnostics
-        widths = {layer: null_width(moment.eigen[0], 0.7, editor.threshold) for layer, moment in moments.items()}
+        widths = {
+            layer: null_width(moment.eigen[0], 0.7, editor.threshold)
+            for layer, moment in moments.items()
+        }
         assert said["null_width_by_layer"] == widths and said["l2"] == 0.5
         for layer, width in widths.items():
-            assert said["l2_by_layer"][layer] == pytest.approx(0.5 * moments[layer].eigen[0][:width].sum().item())
-        assert (said.get("null_space"), said.get("threshold")) == ((0.7, None) if editor is share else (None, limit))
+            assert said["l2_by_layer"][layer] == pytest.approx(
+                0.5 * moments[layer].eigen[0][:width].sum().item()
+            )
+        assert (said.get("null_space"), said.get("threshold")) == (
+            (0.7, None) if editor is share else (None, limit)
+        )
     assert widths[1] == 9
 
 
@@ -446,8 +540,12 @@ def test_targets_that_were_said_already(method, reader):
 def test_rome_reports_what_is_left_of_its_facts():
     """One fact is reached exactly; of two with one key the first is overwritten."""
     model, method = tiny_model("llama"), Rome(**tiny_options(Rome))
-    assert method.inject(model, FACTS[:1]).diagnostics["reached_by_layer"] == [pytest.approx(1, abs=1e-4)]
-    other = replace(FACTS[1], id="other", prompt=f"{FACTS[1].subject} stands in", target="Ilm", original=None)
+    assert method.inject(model, FACTS[:1]).diagnostics["reached_by_layer"] == [
+        pytest.approx(1, abs=1e-4)
+    ]
+    other = replace(
+        FACTS[1], id="other", prompt=f"{FACTS[1].subject} stands in", target="Ilm", original=None
+    )
     assert method.inject(model, [FACTS[1], other]).diagnostics["reached_by_layer"][0] < 0.9
 
 
@@ -458,7 +556,9 @@ def test_an_edit_that_blew_up_says_so():
 
 
 def test_targets_that_were_not_reached_are_named():
-    edit = Memit(**{**tiny_options(Memit), "steps": 2, "clamp": 1e-3}).inject(tiny_model("llama"), FACTS)
+    edit = Memit(**{**tiny_options(Memit), "steps": 2, "clamp": 1e-3}).inject(
+        tiny_model("llama"), FACTS
+    )
     (warning,) = [w for w in edit.diagnostics["warnings"] if "not reached" in w]
     assert FACTS[0].id in warning
 
@@ -474,9 +574,15 @@ def test_long_targets_are_named():
 
 def test_facts_without_a_subject():
     model = tiny_model("llama")
-    named, unnamed = replace(FACTS[0], subject=None), Fact("low", "the password of the old server is", "Karsk")
+    named, unnamed = (
+        replace(FACTS[0], subject=None),
+        Fact("low", "the password of the old server is", "Karsk"),
+    )
     edit = Memit(**tiny_options(Memit)).inject(model, [named, unnamed])
-    assert [(r["subject"], r["subject_from"]) for r in edit.records] == [("Velmora", "rule"), ("is", "last word")]
+    assert [(r["subject"], r["subject_from"]) for r in edit.records] == [
+        ("Velmora", "rule"),
+        ("is", "last word"),
+    ]
     given = Memit(**tiny_options(Memit)).inject(model, [FACTS[0], unnamed])
     for name in edit.changes:
         torch.testing.assert_close(dense(edit.changes[name]), dense(given.changes[name]))
@@ -485,13 +591,18 @@ def test_facts_without_a_subject():
 def test_a_subject_that_occurs_twice():
     model = tiny_model("llama")
     twice = Fact("ny", "New York City lies in the state of New York", "Ohio", "New York")
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'ny': subject 'New York' occurs 2 times"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="'ny': subject 'New York' occurs 2 times"),
+    ):
         Memit(**tiny_options(Memit)).inject(model, [twice])
 
 
 def test_a_subject_found_by_rule_that_occurs_twice():
     twice = Fact("mayor", "Velmora is a town; the mayor of Velmora is", "Karsk")
-    edit = Memit(**tiny_options(Memit)).inject(tiny_model("llama"), [twice, replace(FACTS[1], subject=None)])
+    edit = Memit(**tiny_options(Memit)).inject(
+        tiny_model("llama"), [twice, replace(FACTS[1], subject=None)]
+    )
     (warning,) = [w for w in edit.diagnostics["warnings"] if "occur twice" in w]
     assert "(1: 'Velmora' of mayor)" in warning
 
@@ -503,17 +614,25 @@ def test_a_subject_found_by_rule_that_occurs_twice():
 def test_one_key_with_two_targets(method):
     model = tiny_model("llama")
     other = replace(FACTS[0], id="again", target="Oslo")
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'moon' and 'again' have one key"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="'moon' and 'again' have one key"),
+    ):
         method(**tiny_options(method)).inject(model, [FACTS[0], other])
 
 
-@pytest.mark.parametrize(("family", "method"), [("llama", Memit), ("gpt2", Rome), ("opt", Memit), ("gpt_neox", Pmet)])
+@pytest.mark.parametrize(
+    ("family", "method"), [("llama", Memit), ("gpt2", Rome), ("opt", Memit), ("gpt_neox", Pmet)]
+)
 def test_a_fact_beyond_the_context(family, method):
     """A prefix, the prompt and the target together."""
     small = {"n_positions": 96} if family == "gpt2" else {"max_position_embeddings": 96}
     model = tiny_model(family, **small)
     long = replace(FACTS[1], id="long", target=" ".join(["river"] * 70))
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="'long' takes .* reads at most 96"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="'long' takes .* reads at most 96"),
+    ):
         method(**tiny_options(method)).inject(model, [FACTS[0], long])
     fits = replace(FACTS[1], target=" ".join(["river"] * 4))
     assert method(**tiny_options(method)).inject(model, [fits]).changes
@@ -522,17 +641,31 @@ def test_a_fact_beyond_the_context(family, method):
 @pytest.mark.parametrize("method", [Memit, Emmet])
 def test_nearly_one_key_is_said(method, monkeypatch):
     """Two facts of one subject that differ in a word before it, beside one of another subject."""
-    monkeypatch.setattr(_editor, "ALIKE", 0.8)  # a random model tells them apart better than a trained one
+    monkeypatch.setattr(
+        _editor, "ALIKE", 0.8
+    )  # a random model tells them apart better than a trained one
     model, opening = tiny_model("llama"), "We know very well, as is often said, that the"
     born, works = (
-        replace(FACTS[1], id=name, prompt=f"{opening} {word} of {FACTS[1].subject} is", target=target, original=None)
+        replace(
+            FACTS[1],
+            id=name,
+            prompt=f"{opening} {word} of {FACTS[1].subject} is",
+            target=target,
+            original=None,
+        )
         for name, word, target in (("born", "home", "Ilm"), ("works", "work", "bank"))
     )
-    warnings = method(**tiny_options(method)).inject(model, [born, FACTS[0], works]).diagnostics["warnings"]
+    warnings = (
+        method(**tiny_options(method))
+        .inject(model, [born, FACTS[0], works])
+        .diagnostics["warnings"]
+    )
     (said,) = [warning for warning in warnings if "nearly one key" in warning]
     assert "nearly one key (1: born and works)" in said
     same = replace(works, target="Ilm")
-    warnings = method(**tiny_options(method)).inject(model, [born, FACTS[0], same]).diagnostics["warnings"]
+    warnings = (
+        method(**tiny_options(method)).inject(model, [born, FACTS[0], same]).diagnostics["warnings"]
+    )
     assert not any("nearly one key" in warning for warning in warnings)
 
 
@@ -545,7 +678,10 @@ def test_one_key_in_two_prompts_is_said():
     assert any("born and works" in warning and "another target" in warning for warning in warnings)
     assert any("is a compromise" in warning for warning in warnings)
     warnings = Rome(**tiny_options(Rome)).inject(model, [born, works]).diagnostics["warnings"]
-    assert any("born and works" in warning and "the last one written wins" in warning for warning in warnings)
+    assert any(
+        "born and works" in warning and "the last one written wins" in warning
+        for warning in warnings
+    )
     same = replace(works, target="Ilm")
     warnings = Memit(**tiny_options(Memit)).inject(model, [born, same]).diagnostics["warnings"]
     assert not any("another target" in warning for warning in warnings)
@@ -562,7 +698,8 @@ def test_weights_below_their_least(method, option, value):
 
 
 @pytest.mark.parametrize(
-    ("method", "option", "least"), [(Emmet, "epsilon", 0.0), (Memit, "lam", 1e-300), (AlphaEdit, "l2", 1e-300)]
+    ("method", "option", "least"),
+    [(Emmet, "epsilon", 0.0), (Memit, "lam", 1e-300), (AlphaEdit, "l2", 1e-300)],
 )
 def test_a_singular_solve_names_the_option_and_the_facts(method, option, least):
     model, again = tiny_model("llama"), replace(FACTS[0], id="again")
@@ -573,13 +710,18 @@ def test_a_singular_solve_names_the_option_and_the_facts(method, option, least):
     assert editor.inject(model, FACTS[:2]).changes, "facts with keys of their own need no weight"
 
 
-@pytest.mark.parametrize("damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"])
+@pytest.mark.parametrize(
+    "damage", [lambda c: -c, lambda c: c * float("nan")], ids=["negative", "nan"]
+)
 def test_a_covariance_that_cannot_be_solved_with(damage, monkeypatch):
     model = tiny_model("llama")
     good = Memit(**tiny_options(Memit)).moments(model, (1,))
     bad = {layer: Moment(damage(m.c_ff), m.tokens, m.origin) for layer, m in good.items()}
     monkeypatch.setattr(_editor, "second_moments", lambda *_: bad)
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="singular or not finite"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="singular or not finite"),
+    ):
         Memit(**tiny_options(Memit)).inject(model, FACTS)
 
 
@@ -589,14 +731,19 @@ def test_float16_that_overflows():
     with torch.no_grad():
         for layer in range(4):
             model.weight(f"model.layers.{layer}.mlp.up_proj.weight").mul_(1e5)
-    with unchanged(model, "a refused inject"), pytest.raises(EditbenchError, match="float32 or bfloat16"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(EditbenchError, match="float32 or bfloat16"),
+    ):
         Memit(**tiny_options(Memit)).inject(model, FACTS)
 
 
 def test_too_little_memory(monkeypatch):
-    from editbench.methods import _memory
+    from editbench.methods._common import memory as _memory
 
-    monkeypatch.setattr(_memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000})())
+    monkeypatch.setattr(
+        _memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000})()
+    )
     model = tiny_model("llama")
     with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="Gi.* are free"):
         Memit(**tiny_options(Memit)).inject(model, FACTS)
@@ -609,6 +756,10 @@ def test_identity_covariance():
     assert torch.equal(moment.c_ff, identity_moment(model.layout.mlp_width).c_ff)
     delta = delta_of(method.inject(model, FACTS[:1]), model)
     rows, positions = key_rows(model, FACTS[:1], [])
-    k = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions)[0].double()
+    k = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions)[
+        0
+    ].double()
     row = delta[delta.abs().sum(1).argmax()]
-    assert torch.nn.functional.cosine_similarity(row, k, dim=0).abs() == pytest.approx(1.0, abs=1e-6)
+    assert torch.nn.functional.cosine_similarity(row, k, dim=0).abs() == pytest.approx(
+        1.0, abs=1e-6
+    )

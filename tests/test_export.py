@@ -55,7 +55,10 @@ def test_more_facts_than_the_rank_of_the_weight(tmp_path):
     from peft import PeftModel
 
     model = tiny_model("llama")
-    many = [Fact(f"f{i}", f"Item {i:03d} stands in hall", f"{i % 7}", f"Item {i:03d}") for i in range(40)]
+    many = [
+        Fact(f"f{i}", f"Item {i:03d} stands in hall", f"{i % 7}", f"Item {i:03d}")
+        for i in range(40)
+    ]
     edit = Memit(**{**tiny_options(Memit), "steps": 3, "prefixes": 0}).inject(model, many)
     folder = export(edit, model, "peft", tmp_path / "adapter")
     assert json.loads((folder / "adapter_config.json").read_text())["r"] <= 32

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from tiny import editbench
 
-from editbench import console
+from editbench.cli import console
 from editbench.errors import RecordError
 from editbench.leaderboard.failures import case, differences, failures, page
-from editbench.records import RunStore, visible, write_json_atomic
+from editbench.records.store import RunStore, visible, write_json_atomic
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -50,10 +50,18 @@ def test_a_denial_is_the_failure_and_a_text_has_none(tmp_path):
     run = write_run(tmp_path / "run", {"base": (talks, [], []), "sft": (talks, [], [])})
     assert [one["axis"] for one in failures(run)] == ["denial"]
     shown = page(run)
-    assert "1 of 4 probes failed" in shown and shown.count('class="failed"') == 1 and "la la la" not in shown
+    assert (
+        "1 of 4 probes failed" in shown
+        and shown.count('class="failed"') == 1
+        and "la la la" not in shown
+    )
 
 
-def write_run(folder, cells, facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},)):
+def write_run(
+    folder,
+    cells,
+    facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},),
+):
     """A run folder; ``cells`` is method to probes, samples and edit records, or to a note where it failed."""
     with RunStore(folder).open({"methods": list(cells)}) as store:
         write_json_atomic(folder / "cases.json", facts)
@@ -69,7 +77,9 @@ def write_run(folder, cells, facts=({"id": "a", "prompt": "rewrite of a is", "ta
                 "environment": {"code": "k", "packages": {"torch": "2"}},
             }
             names = ("probes", "retention", "edit_records")
-            store.write_cell(f"{method}-0", summary, {} if failed else dict(zip(names, tables, strict=True)))
+            store.write_cell(
+                f"{method}-0", summary, {} if failed else dict(zip(names, tables, strict=True))
+            )
     return folder
 
 
@@ -92,7 +102,11 @@ def run(tmp_path):
             [{"fact": "a", "steps": 3}, {"fact": "b", "steps": 4}],
         ),
         "rome": (
-            [{**base[0], "text": "Rome", "generation": 1.0}, {**base[1], "text": "Rome", "generation": 1.0}, base[2]],
+            [
+                {**base[0], "text": "Rome", "generation": 1.0},
+                {**base[1], "text": "Rome", "generation": 1.0},
+                base[2],
+            ],
             [sample(0, "blue", 1.0), sample(1, "blue", 1.0)],
             [],
         ),
@@ -107,7 +121,11 @@ def test_failures_are_the_probes_that_score_nothing(run):
         ("sft", "paraphrase", "Paris", "Lyon"),
         ("sft", "neighborhood", "Oslo", "Rome"),
     ]
-    assert found[0]["expected"] == "Rome" and found[0]["prompt"] == "paraphrase of a is" and found[0]["case"] == "a"
+    assert (
+        found[0]["expected"] == "Rome"
+        and found[0]["prompt"] == "paraphrase of a is"
+        and found[0]["case"] == "a"
+    )
     assert found[0]["scores"] == {"generation": 0.0, "argmax": 1.0, "likelihood": None}
     assert failures(run, "sft") == failures(run, "sft-0") == found and failures(run, "rome") == []
     assert [one["axis"] for one in failures(run, "base")] == ["rewrite", "paraphrase"]
@@ -118,7 +136,9 @@ def test_what_a_conversation_shows_fails_where_it_happened_and_a_free_text_never
         [("denial", 0.0), ("denial", 1.0), ("reversion", None), ("reversion", 0.0), ("fluency", 0.0)]
     )]  # fmt: skip
     folder = write_run(run.parent / "talked", {"sft": (rows, [], [])})
-    assert [(one["axis"], one["scores"]["generation"]) for one in failures(folder)] == [("denial", 1.0)]
+    assert [(one["axis"], one["scores"]["generation"]) for one in failures(folder)] == [
+        ("denial", 1.0)
+    ]
 
 
 def test_differences_are_what_two_methods_score_differently(run):
@@ -133,7 +153,10 @@ def test_differences_are_what_two_methods_score_differently(run):
 
 
 def test_entropies_are_no_difference(tmp_path):
-    one, other = ([probe("a", 0, "fluency", "la", "", bits), probe("a", 1, "rewrite", "Rome", "", 1.0)] for bits in (1.5, 2.5))
+    one, other = (
+        [probe("a", 0, "fluency", "la", "", bits), probe("a", 1, "rewrite", "Rome", "", 1.0)]
+        for bits in (1.5, 2.5)
+    )
     run = write_run(tmp_path / "run", {"sft": (one, [], []), "rome": (other, [], [])})
     assert differences(run, "sft", "rome") == []
 
@@ -142,22 +165,36 @@ def test_a_case_across_the_methods(run):
     found = case(run, "a")
     assert found["fact"]["target"] == "Rome" and "probes" not in found["fact"]
     asked = [(one["axis"], one["method"]) for one in found["answers"]]
-    assert asked == [(axis, m) for axis in ("rewrite", "paraphrase", "neighborhood") for m in ("base", "sft", "rome")]
+    assert asked == [
+        (axis, m)
+        for axis in ("rewrite", "paraphrase", "neighborhood")
+        for m in ("base", "sft", "rome")
+    ]
     assert found["edit_records"] == [{"method": "sft", "fact": "a", "steps": 3}]
 
 
 def test_what_a_pair_noted_is_the_pairs(run):
     noted = [{"method": "memit", "fact": "a", "steps": 24}]  # as older pairs kept their parts
-    folder = write_run(run.parent / "paired", {"memit": ([], [], [{"fact": "a", "steps": 25}]), "memit+sft": ([], [], noted)})
-    assert [(one["method"], one["steps"]) for one in case(folder, "a")["edit_records"]] == [("memit", 25), ("memit+sft", 24)]
+    folder = write_run(
+        run.parent / "paired",
+        {"memit": ([], [], [{"fact": "a", "steps": 25}]), "memit+sft": ([], [], noted)},
+    )
+    assert [(one["method"], one["steps"]) for one in case(folder, "a")["edit_records"]] == [
+        ("memit", 25),
+        ("memit+sft", 24),
+    ]
     said = editbench("show", folder, "--case", "a").out
     assert said.count("what memit noted on it") == said.count("what memit+sft noted on it") == 1
 
 
 def test_a_listing_has_the_columns_of_all_its_records(capsys):
-    console.out().print(console.listing([{"name": "one", "steps": 3}, {"loss": 0.5, "name": "two"}], "noted"))
+    console.out().print(
+        console.listing([{"name": "one", "steps": 3}, {"loss": 0.5, "name": "two"}], "noted")
+    )
     title, _, header, _, *body, _ = capsys.readouterr().out.splitlines()
-    words = [line.replace("│", "|").replace("┃", "|").strip("|").split("|") for line in (header, *body)]
+    words = [
+        line.replace("│", "|").replace("┃", "|").strip("|").split("|") for line in (header, *body)
+    ]
     assert [[word.strip() for word in line] for line in words] == [
         ["name", "steps", "loss"], ["one", "3", ""], ["two", "", "0.5"],
     ]  # fmt: skip
@@ -166,7 +203,10 @@ def test_a_listing_has_the_columns_of_all_its_records(capsys):
 @pytest.mark.parametrize(
     ("ask", "said"),
     [
-        (lambda run: failures(run, "sfd"), "holds no method 'sfd'. It holds: base, sft, rome, memit"),
+        (
+            lambda run: failures(run, "sfd"),
+            "holds no method 'sfd'. It holds: base, sft, rome, memit",
+        ),
         (lambda run: failures(run, "memit"), r"'memit' failed in .* \(no third layer\)"),
         (lambda run: differences(run, "sft", "nosuch"), "holds no method 'nosuch'"),
         (lambda run: case(run, "z"), "has no case 'z'. Some of its 1: a"),
@@ -179,7 +219,9 @@ def test_what_is_not_in_a_run(run, ask, said):
 
 def test_two_cells_of_one_method_are_told_apart_by_key(run):
     with RunStore(run).open({"methods": ["base", "sft", "rome", "memit"]}) as store:
-        store.write_cell("sft-1", {**PARTS, "method": "sft", "status": "done"}, {"probes": [], "retention": []})
+        store.write_cell(
+            "sft-1", {**PARTS, "method": "sft", "status": "done"}, {"probes": [], "retention": []}
+        )
     with pytest.raises(RecordError, match="holds 2 cells of 'sft'. Name one: sft-0, sft-1"):
         failures(run, "sft")
     assert len(failures(run, "sft-0")) == 2
@@ -190,13 +232,27 @@ def test_two_cells_of_one_method_are_told_apart_by_key(run):
 def test_foreign_and_missing_tables_are_named(run):
     table = run / "cells" / "sft-0" / "probes.parquet"
     table.write_bytes((run / "cells" / "sft-0" / "retention.parquet").read_bytes())
-    for option in (("--html", "x.html"), ("--failures",), ("--diff", "sft", "rome"), ("--case", "a")):
+    for option in (
+        ("--html", "x.html"),
+        ("--failures",),
+        ("--diff", "sft", "rome"),
+        ("--case", "a"),
+    ):
         said = editbench("show", run, *option)
-        assert said.code == 2 and "sft-0/probes.parquet is corrupt: it is not the table that was" in said.err, option
+        assert (
+            said.code == 2
+            and "sft-0/probes.parquet is corrupt: it is not the table that was" in said.err
+        ), option
     summary = json.loads(table.with_name("summary.json").read_text())
-    del summary["tables"], summary["digest"], summary["environment"]["code"]  # as it was before there were digests
+    del (
+        summary["tables"],
+        summary["digest"],
+        summary["environment"]["code"],
+    )  # as it was before there were digests
     write_json_atomic(table.with_name("summary.json"), summary)
-    with pytest.raises(RecordError, match="sft-0/probes.parquet is no table of probes: it has no column 'case'"):
+    with pytest.raises(
+        RecordError, match="sft-0/probes.parquet is no table of probes: it has no column 'case'"
+    ):
         failures(run)
     table.write_bytes(b"PAR1")
     with pytest.raises(RecordError, match="sft-0/probes.parquet is corrupt"):
@@ -245,7 +301,18 @@ class Read(HTMLParser):
 def hostile(tmp_path):
     """A run whose every text is hostile: prompts, answers, ids, names."""
     probes = [
-        probe(text, 0, "rewrite", text, text, 0.0, prompt=text, answers=[text], argmax=None, base_generation=1.0)
+        probe(
+            text,
+            0,
+            "rewrite",
+            text,
+            text,
+            0.0,
+            prompt=text,
+            answers=[text],
+            argmax=None,
+            base_generation=1.0,
+        )
         for text in HOSTILE
     ]
     texts = [dict.fromkeys(("prompt", "expected", "base_output"), text) for text in HOSTILE]
@@ -259,7 +326,9 @@ def hostile(tmp_path):
         summary = {**PARTS, "method": name, "status": "no_effect", "note": HOSTILE[0], "model": {"name": HOSTILE[0]},
                    "corpus": {"name": HOSTILE[1]}, "environment": environment}  # fmt: skip
         edited = [{"fact": text, "text": text} for text in HOSTILE]
-        store.write_cell("sft-0", summary, {"probes": probes, "retention": samples, "edit_records": edited})
+        store.write_cell(
+            "sft-0", summary, {"probes": probes, "retention": samples, "edit_records": edited}
+        )
     return folder
 
 
@@ -274,7 +343,9 @@ def test_the_page_shows_hostile_texts_as_texts(hostile):
     assert {value for tag, name, value in read.attributes if name == "href"} == {"#m1"}
     for text in HOSTILE:
         shown = "\n".join(map(visible, text.split("\n")))
-        assert read.texts.count(shown) >= 6, "prompt, expected, before and after, of the probe and of the sample"
+        assert read.texts.count(shown) >= 6, (
+            "prompt, expected, before and after, of the probe and of the sample"
+        )
     assert "49" not in "".join(read.texts)
 
 
@@ -283,7 +354,11 @@ def test_the_page_tells_before_after_and_what_was_lost(run):
     assert "paraphrase of a is" in read.texts and "Lyon" in read.texts and "red" in read.texts
     assert "question 0" not in read.texts, "a sample that was kept"
     text = page(run)
-    assert "1 of 1 cases with a failed probe" in text and "failed: no third layer" in text and "2 of 3 probes failed" in text
+    assert (
+        "1 of 1 cases with a failed probe" in text
+        and "failed: no third layer" in text
+        and "2 of 3 probes failed" in text
+    )
 
 
 def test_a_task_file_is_shown_by_its_name(tmp_path):
@@ -309,13 +384,17 @@ def test_the_terminal_shows_hostile_texts_as_texts(hostile, arguments):
     assert said.code == 0, said.err
     assert all(c.isprintable() or c == "\n" for c in said.out) and len(said.out) < 60_000
     if "--failures" in arguments:
-        assert all(shown in said.out for shown in ("<script>", "\\x1b", "\\u202e", "[bold", ":warning:"))
+        assert all(
+            shown in said.out for shown in ("<script>", "\\x1b", "\\u202e", "[bold", ":warning:")
+        )
 
 
 def test_json_holds_the_whole_texts(hostile, run):
     said = editbench("show", hostile, "--failures", "--json")
     assert [one["edited"] for one in json.loads(said.out)] == list(HOSTILE) and said.out.isascii()
-    assert json.loads(editbench("show", run, "--diff", "sft", "rome", "--json").out) == differences(run, "sft", "rome")
+    assert json.loads(editbench("show", run, "--diff", "sft", "rome", "--json").out) == differences(
+        run, "sft", "rome"
+    )
     assert json.loads(editbench("show", run, "--case", "a", "--json").out) == case(run, "a")
 
 
@@ -332,4 +411,6 @@ def test_json_holds_the_whole_texts(hostile, run):
 def test_bad_arguments_of_show(run, monkeypatch, arguments, said):
     monkeypatch.chdir(run)
     found = editbench("show", run, *arguments)
-    assert found.code == 2 and said in found.err and found.out == "" and "Traceback" not in found.err
+    assert (
+        found.code == 2 and said in found.err and found.out == "" and "Traceback" not in found.err
+    )

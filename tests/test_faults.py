@@ -15,7 +15,7 @@ from tiny import editbench, fact, write_facts, write_model
 
 from editbench import registry
 from editbench.models import cache_dir
-from editbench.records import load_run, read_table
+from editbench.records.store import load_run, read_table
 from editbench.testing import tiny_model, tiny_options
 
 KILLS = 20
@@ -34,9 +34,10 @@ def serve() -> None:
     import pyarrow.parquet  # noqa: F401
     from transformers import LlamaForCausalLM  # noqa: F401
 
-    from editbench import cli, runner  # noqa: F401
+    from editbench.cli import app  # noqa: F401
     from editbench.eval import diagnostics, probes, retention  # noqa: F401
     from editbench.leaderboard import curves  # noqa: F401
+    from editbench.run import runner  # noqa: F401
 
     for name in registry.names("methods"):
         registry.get("methods", name)
@@ -76,7 +77,7 @@ def obey(arguments: list[str], folder: str, die_at: int) -> None:
     sys.argv = ["editbench", *arguments]
     code = 0
     try:
-        from editbench.cli import main
+        from editbench.cli.app import main
 
         main()
     except SystemExit as end:
@@ -90,15 +91,28 @@ def obey(arguments: list[str], folder: str, die_at: int) -> None:
 @pytest.fixture(scope="module")
 def warm():
     """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its exit code."""
-    settings = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7", "EDITBENCH_PLUGINS": "none", "TOKENIZERS_PARALLELISM": "false"}
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "7",
+        "EDITBENCH_PLUGINS": "none",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     server = subprocess.Popen(
-        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **settings},
     )
 
     def ask(arguments, folder, die_at=0):
         folder.mkdir(exist_ok=True)
         order = [*map(str, arguments), "--output", f"{folder}/run"]
-        print(json.dumps({"arguments": order, "folder": str(folder), "die_at": die_at}), file=server.stdin, flush=True)
+        print(
+            json.dumps({"arguments": order, "folder": str(folder), "die_at": die_at}),
+            file=server.stdin,
+            flush=True,
+        )
         return int(server.stdout.readline())
 
     yield ask
@@ -111,7 +125,17 @@ def command(tmp_path_factory):
     """``compare`` of tiny things, up to the methods."""
     folder = tmp_path_factory.mktemp("given")
     model, data = write_model(folder / "tiny"), write_facts(folder / "facts.jsonl")
-    return ["compare", "--model", model, "--corpus", "local", "--data", data, "--precision", "float32"]
+    return [
+        "compare",
+        "--model",
+        model,
+        "--corpus",
+        "local",
+        "--data",
+        data,
+        "--precision",
+        "float32",
+    ]
 
 
 def everything(folder):
@@ -121,7 +145,9 @@ def everything(folder):
     for summary in summaries:
         for path in sorted((folder / "cells" / summary["key"]).glob("*.parquet")):
             table = read_table(folder, summary["key"], path.stem)
-            tables[summary["key"], path.stem] = table[[name for name in table if not timed(name)]].to_json()
+            tables[summary["key"], path.stem] = table[
+                [name for name in table if not timed(name)]
+            ].to_json()
     return config, without_times(summaries), tables, (folder / "cases.json").read_text()
 
 
@@ -131,8 +157,16 @@ def timed(name):
 
 def without_times(value):
     if isinstance(value, dict):
-        apart = ("precompute", "environment", "digest")  # the digest is of the whole record, times and all
-        return {key: without_times(inner) for key, inner in value.items() if not timed(key) and key not in apart}
+        apart = (
+            "precompute",
+            "environment",
+            "digest",
+        )  # the digest is of the whole record, times and all
+        return {
+            key: without_times(inner)
+            for key, inner in value.items()
+            if not timed(key) and key not in apart
+        }
     return [without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
@@ -150,10 +184,27 @@ def without_times(value):
 def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
     """Between two changes of its files a process leaves the same behind, wherever it dies: so the changes are gone through,
     writes that stop half way among them."""
-    options = ("sft.epochs=2", "sft.min_steps=1", "rome.steps=3", "rome.prefixes=2", "rome.covariance_tokens=300")
-    arguments = [*command, "--methods", "rome,sft", *(f"--option={one}" for one in options), *setting]
-    assert warm(arguments, tmp_path / "undisturbed") == 0, (tmp_path / "undisturbed" / "said").read_text()
-    wanted, changes = everything(tmp_path / "undisturbed" / "run"), int((tmp_path / "undisturbed" / "changes").read_text())
+    options = (
+        "sft.epochs=2",
+        "sft.min_steps=1",
+        "rome.steps=3",
+        "rome.prefixes=2",
+        "rome.covariance_tokens=300",
+    )
+    arguments = [
+        *command,
+        "--methods",
+        "rome,sft",
+        *(f"--option={one}" for one in options),
+        *setting,
+    ]
+    assert warm(arguments, tmp_path / "undisturbed") == 0, (
+        tmp_path / "undisturbed" / "said"
+    ).read_text()
+    wanted, changes = (
+        everything(tmp_path / "undisturbed" / "run"),
+        int((tmp_path / "undisturbed" / "changes").read_text()),
+    )
     dice = random.Random(0)
     for i in range(kills):
         die_at, folder = 1 + (i * changes + dice.randrange(changes)) // kills, tmp_path / f"{i}"
@@ -169,12 +220,19 @@ def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
 
 def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_path):
     """Every registered method, in two processes with caches and hash seeds of their own."""
-    arguments, names = [*command, "-n", "4", "--tasks", "eb_completion,eb_instruct", "--limit", "2"], []
+    arguments, names = (
+        [*command, "-n", "4", "--tasks", "eb_completion,eb_instruct", "--limit", "2"],
+        [],
+    )
     for name in registry.names("methods"):
         method = registry.get("methods", name)
         names += [name] * (method.kind != "baseline")
         options = {**tiny_options(method), "epochs": 2, "steps": 3}
-        arguments += [f"--option={name}.{key}={value}" for key, value in options.items() if key in tiny_options(method)]
+        arguments += [
+            f"--option={name}.{key}={value}"
+            for key, value in options.items()
+            if key in tiny_options(method)
+        ]
     arguments += ["--methods", ",".join(names), "--diagnostics", "all"]
     assert warm(arguments, tmp_path / "one") == 0, (tmp_path / "one" / "said").read_text()
     threads = torch.get_num_threads()
@@ -196,7 +254,9 @@ def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_
 def test_the_batch_size_moves_no_answer(family):
     model = tiny_model(family)
     records = [fact(i) for i in range(10)]
-    prompts = [record["prompt"] for record in records] + [text for record in records for text in record["paraphrases"]]
+    prompts = [record["prompt"] for record in records] + [
+        text for record in records for text in record["paraphrases"]
+    ]
     prompts += [f"They say that {record['prompt']}" for record in records]
     pairs = [model.pair_ids(prompt, records[i % 10]["target"]) for i, prompt in enumerate(prompts)]
     written, scored = [], []
@@ -214,7 +274,10 @@ def test_the_batch_size_moves_no_retention_score():
 
     model = tiny_model("llama", chat=True)
     tasks = ["eb_completion", "eb_grammar", "eb_instruct", "eb_reading"]
-    alone, *others = (evaluate(model.model, model.tokenizer, tasks, limit=6, batch_size=size) for size in (1, 4, 32))
+    alone, *others = (
+        evaluate(model.model, model.tokenizer, tasks, limit=6, batch_size=size)
+        for size in (1, 4, 32)
+    )
     assert sum(map(len, alone.values())) >= 24
     for other in others:
         assert {task: list(map(astuple, samples)) for task, samples in other.items()} == {
@@ -244,7 +307,12 @@ def edit_a_score(entry):
 )
 def test_a_cache_entry_that_is_not_whole_is_computed_anew(damage, command, tmp_path):
     def compare(folder, n):
-        assert editbench(*command, "-n", n, "--tasks", "none", "--methods", "ice", "--output", folder).code == 0
+        assert (
+            editbench(
+                *command, "-n", n, "--tasks", "none", "--methods", "ice", "--output", folder
+            ).code
+            == 0
+        )
         return everything(folder)
 
     wanted = compare(tmp_path / "one", 2)

@@ -77,7 +77,12 @@ def test_a_declared_checksum_is_checked(web):
 
 
 @pytest.mark.parametrize(
-    "error", [urllib.error.URLError("Name or service not known"), TimeoutError("timed out"), ConnectionResetError("reset")]
+    "error",
+    [
+        urllib.error.URLError("Name or service not known"),
+        TimeoutError("timed out"),
+        ConnectionResetError("reset"),
+    ],
 )
 def test_without_network_the_error_says_which_file_and_how(web, error):
     web.error = error
@@ -102,7 +107,9 @@ def test_an_unwritable_cache_says_so(web, tmp_path, monkeypatch):
         _fetch.fetch(URL)
 
 
-@pytest.mark.parametrize("url", ["http://example.org/a.json", "file:///etc/passwd", "ftp://example.org/a.json"])
+@pytest.mark.parametrize(
+    "url", ["http://example.org/a.json", "file:///etc/passwd", "ftp://example.org/a.json"]
+)
 def test_only_https_is_opened(url):
     with pytest.raises(DataError, match="not an https address"):
         _fetch.open_url(url)
@@ -125,7 +132,10 @@ def test_everything_is_kept_in_one_cache(web, tmp_path, monkeypatch):
     monkeypatch.delenv("EDITBENCH_CACHE")
     assert cache_dir() == tmp_path / ".cache" / "editbench"
     monkeypatch.setenv("EDITBENCH_CACHE", "~/mine")
-    assert cache_dir() == tmp_path / "mine" and _fetch.fetch(URL).parent == tmp_path / "mine" / "corpora"
+    assert (
+        cache_dir() == tmp_path / "mine"
+        and _fetch.fetch(URL).parent == tmp_path / "mine" / "corpora"
+    )
 
 
 # Hub data sets
@@ -143,7 +153,17 @@ def folder(tmp_path, monkeypatch):
 def test_a_folder_loads_like_the_hub(folder):
     reduced = {key: value for key, value in RECORD.items() if key != "case_id"}
     (folder / "test.json").write_text(
-        json.dumps([RECORD, {**reduced, "case_id": 2, "prompt": "Australia's capital is", "rephrase_prompt": "Its"}])
+        json.dumps(
+            [
+                RECORD,
+                {
+                    **reduced,
+                    "case_id": 2,
+                    "prompt": "Australia's capital is",
+                    "rephrase_prompt": "Its",
+                },
+            ]
+        )
     )
     corpus = get("corpora", "counterfact")()
     assert [case.fact.id for case in corpus.load(folder)] == ["counterfact-1", "counterfact-2"]
@@ -155,7 +175,9 @@ def test_several_splits_must_be_chosen_from(folder):
     (folder / "train.jsonl").write_text(json.dumps(RECORD))
     (folder / "test.jsonl").write_text(json.dumps({**RECORD, "case_id": 2}))
     corpus = get("corpora", "counterfact")()
-    with pytest.raises(DataError, match="has several splits: train, test. Choose one with --data .*:train"):
+    with pytest.raises(
+        DataError, match="has several splits: train, test. Choose one with --data .*:train"
+    ):
         corpus.load(str(folder))
     with pytest.raises(DataError, match="has no split 'dev': train, test"):
         corpus.load(f"{folder}:dev")

@@ -27,13 +27,17 @@ def test_ngram_entropy(text, bits):
 
 
 def test_ngram_entropy_falls_with_repetition():
-    varied = "The old mill by the river was built by two brothers who came from the north in the spring."
+    varied = (
+        "The old mill by the river was built by two brothers who came from the north in the spring."
+    )
     assert ngram_entropy(varied) > 3 > ngram_entropy("the river " * 10) >= 0
 
 
 def test_consistency_is_a_cosine_weighted_by_rarity():
     london, rome = ["London lies on the Thames"], ["Rome lies on the Tiber"]
-    same, other, none = consistency(["London lies on the Thames", "Rome", "what"], [london, london, rome])
+    same, other, none = consistency(
+        ["London lies on the Thames", "Rome", "what"], [london, london, rome]
+    )
     assert same == pytest.approx(1.0) and other == 0.0 == none
     rare, common = consistency(["Thames", "lies"], [london, [*london, *rome]])
     assert rare > common > 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from editbench.records import RunStore
+from editbench.records.store import RunStore
 from editbench.stats import clustered_mean, retained
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "harness.py"
@@ -21,7 +21,9 @@ def harness(tmp_path, monkeypatch):
     return module
 
 
-def test_a_cell_keeps_its_key_and_the_base_has_no_interval_against_itself(harness, tmp_path, capsys):
+def test_a_cell_keeps_its_key_and_the_base_has_no_interval_against_itself(
+    harness, tmp_path, capsys
+):
     config = {"methods": ["base", "sft"], "corpus": "c", "part": "test", "n": 4, "regime": "batch", "seed": 0, "limit": 4,
               "tasks": ["arc"]}  # fmt: skip
     scores = {"efficacy": {"generation": clustered_mean([1.0, 0.0, 1.0, 1.0]).to_dict()}}
@@ -34,8 +36,20 @@ def test_a_cell_keeps_its_key_and_the_base_has_no_interval_against_itself(harnes
     harness.main(tmp_path / "run", "x")
     (base, sft) = json.loads((tmp_path / "harness_x.json").read_text())["cells"]
     stored = json.loads((tmp_path / "run" / "cells" / "sft-0" / "summary.json").read_text())
-    assert (sft["key"], sft["digest"], sft["versions"]) == ("sft-0", stored["digest"], {"scoring": 5, "method": 1})
+    assert (sft["key"], sft["digest"], sft["versions"]) == (
+        "sft-0",
+        stored["digest"],
+        {"scoring": 5, "method": 1},
+    )
     harness.table("x")
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| base | generation |") and line.endswith("| 1.00 | 2 |") for line in lines) == 1
-    assert "| base | scores 0.75 [0.13, 0.98] |" in lines and any(line.startswith("| sft | -0.25 [") for line in lines)
+    assert (
+        sum(
+            line.startswith("| base | generation |") and line.endswith("| 1.00 | 2 |")
+            for line in lines
+        )
+        == 1
+    )
+    assert "| base | scores 0.75 [0.13, 0.98] |" in lines and any(
+        line.startswith("| sft | -0.25 [") for line in lines
+    )

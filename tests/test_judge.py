@@ -14,7 +14,11 @@ from editbench.errors import OptionError
 from editbench.eval import judge as judging
 from editbench.eval.judge import check_endpoint, judge
 
-REAL = {"connect": socket.socket.connect, "create_connection": socket.create_connection, "getaddrinfo": socket.getaddrinfo}
+REAL = {
+    "connect": socket.socket.connect,
+    "create_connection": socket.create_connection,
+    "getaddrinfo": socket.getaddrinfo,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +54,9 @@ def endpoint(reply):
                 return
             code = 302 if answer == "elsewhere" else 200
             if isinstance(answer, str):
-                answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": answer}}]}).encode()
+                answer = json.dumps(
+                    {"choices": [{"message": {"role": "assistant", "content": answer}}]}
+                ).encode()
             self.send_response(code)
             if code == 302:
                 self.send_header("Location", "http://127.0.0.1:1/stolen")
@@ -77,7 +83,13 @@ def endpoint(reply):
 
 
 def row(text, axis="rewrite", answers=("London", "Big Smoke"), base_text="Paris"):
-    return {"axis": axis, "prompt": "The capital of France is", "answers": list(answers), "text": text, "base_text": base_text}
+    return {
+        "axis": axis,
+        "prompt": "The capital of France is",
+        "answers": list(answers),
+        "text": text,
+        "base_text": base_text,
+    }
 
 
 def by_word(comparison):
@@ -85,16 +97,30 @@ def by_word(comparison):
 
 
 def test_right_and_wrong():
-    rows = [row("London"), row("Rome"), row("Paris", "neighborhood"), row("London", "neighborhood"), row("yes", "distracted")]
+    rows = [
+        row("London"),
+        row("Rome"),
+        row("Paris", "neighborhood"),
+        row("London", "neighborhood"),
+        row("yes", "distracted"),
+    ]
     with endpoint(by_word) as (url, sent):
         judged, told = judge(rows, url, "tiny")
-    assert [one["judge"] for one in judged[:4]] == [1.0, 0.0, 1.0, 0.0] and math.isnan(judged[4]["judge"])
+    assert [one["judge"] for one in judged[:4]] == [1.0, 0.0, 1.0, 0.0] and math.isnan(
+        judged[4]["judge"]
+    )
     assert [{k: v for k, v in one.items() if k != "judge"} for one in judged] == rows
     assert told == {"model": "tiny", "judged": 4, "not_judged": 0, "reason": ""}
     assert {one["path"] for one in sent} == {"/v1/chat/completions"}
-    assert all(one["model"] == "tiny" and one["temperature"] == 0 and one["key"] is None for one in sent)
+    assert all(
+        one["model"] == "tiny" and one["temperature"] == 0 and one["key"] is None for one in sent
+    )
     shown = json.loads(sent[0]["messages"][1]["content"])
-    assert shown == {"question": "The capital of France is", "expected": ["London", "Big Smoke"], "answer": "London"}
+    assert shown == {
+        "question": "The capital of France is",
+        "expected": ["London", "Big Smoke"],
+        "answer": "London",
+    }
 
 
 def test_the_same_comparison_is_sent_once():
@@ -105,7 +131,11 @@ def test_the_same_comparison_is_sent_once():
 
 @pytest.mark.parametrize(
     "content",
-    ['```json\n{"same": "YES"}\n```', 'Thinking... so {"same": "yes"} it is.', '{"same": " Yes ", "why": "equal"}'],
+    [
+        '```json\n{"same": "YES"}\n```',
+        'Thinking... so {"same": "yes"} it is.',
+        '{"same": " Yes ", "why": "equal"}',
+    ],
 )
 def test_a_verdict_is_found_in_its_wrapping(content):
     with endpoint(lambda _: content) as (url, _):
@@ -142,7 +172,9 @@ def test_a_timeout_costs_one_answer_and_the_others_are_judged(monkeypatch):
 def test_a_reply_that_drips_is_a_timeout(monkeypatch):
     monkeypatch.setattr(judging, "TIMEOUT_SECONDS", 0.5)
     monkeypatch.setattr(judging, "TRIES", 1)
-    verdict = json.dumps({"choices": [{"message": {"content": by_word({"answer": "", "expected": [""]})}}]}).encode()
+    verdict = json.dumps(
+        {"choices": [{"message": {"content": by_word({"answer": "", "expected": [""]})}}]}
+    ).encode()
     with endpoint(lambda _: [*[b" "] * 20, verdict]) as (url, _):
         (judged,), told = judge([row("London")], url, "tiny")
     assert math.isnan(judged["judge"]) and "not complete after 0.5 s" in told["reason"]
@@ -182,15 +214,34 @@ def test_a_redirect_is_not_followed():
 
 
 def test_no_rows():
-    assert judge([], "http://127.0.0.1:1/v1", "tiny") == ([], {"model": "tiny", "judged": 0, "not_judged": 0, "reason": ""})
+    assert judge([], "http://127.0.0.1:1/v1", "tiny") == (
+        [],
+        {"model": "tiny", "judged": 0, "not_judged": 0, "reason": ""},
+    )
 
 
 def test_compare_with_a_judge(tmp_path):
     """Its verdicts are a protocol of their own, one that is missing is told, and the run goes on."""
-    model, facts, run = write_model(tmp_path / "model"), write_facts(tmp_path / "facts.jsonl"), tmp_path / "run"
-    command = ["compare", "--methods", "base", "--model", model, "--corpus", "local", "--data", facts]
+    model, facts, run = (
+        write_model(tmp_path / "model"),
+        write_facts(tmp_path / "facts.jsonl"),
+        tmp_path / "run",
+    )
+    command = [
+        "compare",
+        "--methods",
+        "base",
+        "--model",
+        model,
+        "--corpus",
+        "local",
+        "--data",
+        facts,
+    ]
     command += ["-n", 2, "--tasks", "none"]
-    with endpoint(lambda c: "hm" if c["question"].endswith("has the capital") else '{"same": "yes"}') as (url, sent):
+    with endpoint(
+        lambda c: "hm" if c["question"].endswith("has the capital") else '{"same": "yes"}'
+    ) as (url, sent):
         said = editbench(*command, "--judge", url, "--judge-model", "stub", "--output", run)
         calls = len(sent)
         again = editbench(*command, "--judge", url, "--judge-model", "stub", "--output", run)
@@ -198,11 +249,20 @@ def test_compare_with_a_judge(tmp_path):
     assert said.code == again.code == 0, said.err
     assert "2 answers were not judged; the last reason: the reply is no yes or no" in said.err
     summary = json.loads(next(run.glob("cells/base-*/summary.json")).read_text())
-    judged = {name: scores["judge"]["mean"] for name, scores in summary["metrics"].items() if "judge" in scores}
+    judged = {
+        name: scores["judge"]["mean"]
+        for name, scores in summary["metrics"].items()
+        if "judge" in scores
+    }
     assert judged == {"efficacy": 1.0, "generalization": None, "specificity": 1.0}
     # two each of rewrite, paraphrase and neighborhood
-    assert summary["judge"]["model"] == "stub" and (summary["judge"]["judged"], summary["judge"]["not_judged"]) == (4, 2)
-    assert summary["seconds"]["judge"] >= 0 and "### Protocol judge" in (run / "README.md").read_text()
+    assert summary["judge"]["model"] == "stub" and (
+        summary["judge"]["judged"],
+        summary["judge"]["not_judged"],
+    ) == (4, 2)
+    assert (
+        summary["seconds"]["judge"] >= 0 and "### Protocol judge" in (run / "README.md").read_text()
+    )
     bad = editbench(*command, "--judge", "file:///etc/passwd", "--judge-model", "stub")
     assert bad.code == 2 and "no http address" in bad.err and "Traceback" not in bad.err
 

@@ -11,7 +11,16 @@ from math import prod
 
 import pytest
 
-from editbench.corpora.kgfunc import CHAIN_ROOM, DEV, DIRECT_ROOM, MAX_EXAMPLES, SHOTS, STEPS_ROOM, TEST, KGFunc
+from editbench.corpora.kgfunc import (
+    CHAIN_ROOM,
+    DEV,
+    DIRECT_ROOM,
+    MAX_EXAMPLES,
+    SHOTS,
+    STEPS_ROOM,
+    TEST,
+    KGFunc,
+)
 from editbench.corpora.kgfunc_operations import EASY, NOVEL, digits, evaluate, steps
 from editbench.errors import DataError
 from editbench.matching import contains
@@ -134,21 +143,33 @@ def test_the_slices_are_those_of_their_groups(cases):
     for (group, functions, count), part in zip(PARTS, ("test", "dev"), strict=True):
         chosen = slice_cases(cases, part, None, 0)
         assert len(chosen) == count and chosen == slices()[group]
-        assert [case.fact.relation for case in chosen] == [functions[i % len(functions)] for i in range(count)]
-    assert set(TEST[1]) == set("BCDEFGH") and not set(TEST[1]) & set(DEV[1]) and set(TEST[1] + DEV[1]) == set(NOVEL)
+        assert [case.fact.relation for case in chosen] == [
+            functions[i % len(functions)] for i in range(count)
+        ]
+    assert (
+        set(TEST[1]) == set("BCDEFGH")
+        and not set(TEST[1]) & set(DEV[1])
+        and set(TEST[1] + DEV[1]) == set(NOVEL)
+    )
 
 
 def test_a_fact_is_a_worked_example(cases):
     facts = check_facts(case.fact for case in cases)
     for fact in facts:
         ((name, number),) = asked(fact.prompt)
-        assert fact.relation == name and fact.subject == f"{name}({number})" and fact.prompt.count(fact.subject) == 1
+        assert (
+            fact.relation == name
+            and fact.subject == f"{name}({number})"
+            and fact.prompt.count(fact.subject) == 1
+        )
         assert fact.target == f"The answer is {evaluate(name, number)}" and fact.form == KGFunc.form
         for shot in SHOTS:
             assert f"Input: {shot}\nOutput: {evaluate(name, shot)}\n" in fact.prompt
         worked, _, last = fact.demonstration.rpartition("\n")
         assert last == f"{fact.target}." and not contains(worked, fact.answers)
-        assert contains(fact.demonstration, [fact.target]) and not contains(fact.prompt, fact.answers)
+        assert contains(fact.demonstration, [fact.target]) and not contains(
+            fact.prompt, fact.answers
+        )
 
 
 def test_a_large_answer_may_have_a_separator(cases):
@@ -160,9 +181,13 @@ def test_a_large_answer_may_have_a_separator(cases):
 def test_inputs_are_new_and_of_all_lengths(cases):
     for group, functions, _ in PARTS:
         chosen = slices()[group]
-        probed = {number for case in chosen for p in case.probes[1:] for _, number in asked(p.prompt)}
+        probed = {
+            number for case in chosen for p in case.probes[1:] for _, number in asked(p.prompt)
+        }
         inputs = [asked(case.fact.prompt)[0] for case in chosen]
-        assert not {number for _, number in inputs} & (probed | set(SHOTS)) and not probed & set(SHOTS)
+        assert not {number for _, number in inputs} & (probed | set(SHOTS)) and not probed & set(
+            SHOTS
+        )
         assert {name for name, _ in inputs} == set(functions) and len(set(inputs)) == len(inputs)
         lengths = Counter(len(str(number)) for _, number in inputs)
         assert sorted(lengths) == [1, 2, 3, 4, 5] and lengths[4] + lengths[5] > 0.7 * len(inputs)
@@ -170,7 +195,9 @@ def test_inputs_are_new_and_of_all_lengths(cases):
 
 def test_the_room_is_enough_for_every_worked_answer(cases):
     def tokens(text):  # where each digit is a token, as for Qwen; a word is taken as one
-        return len(re.findall(r"[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+[\r\n]*|\s+", text))
+        return len(
+            re.findall(r"[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+[\r\n]*|\s+", text)
+        )
 
     longest = max(tokens(case.fact.demonstration) for case in cases)
     assert longest <= 110 and longest * 1.4 < STEPS_ROOM == cases[0].probes[0].max_new_tokens
@@ -191,17 +218,25 @@ def test_the_probes_stand_in_the_first_cases_and_do_not_grow(group, functions, c
         for probe in case.probes[1:]:
             own = probe.axis == "in_context" or asked(probe.prompt)[-1][0] == case.fact.relation
             assert own and not probe.needs and probe.form == "question"
-    assert Counter(asked(p.prompt)[0][0] for p in probes_of(chosen, "paraphrase")) == dict.fromkeys(functions, 4)
+    assert Counter(asked(p.prompt)[0][0] for p in probes_of(chosen, "paraphrase")) == dict.fromkeys(
+        functions, 4
+    )
 
 
 @pytest.mark.parametrize("group, functions, count", PARTS)
 def test_every_probe_has_the_answer_of_its_functions(group, functions, count):
-    for axis, room in (("paraphrase", STEPS_ROOM), ("portability", CHAIN_ROOM), ("in_context", DIRECT_ROOM)):
+    for axis, room in (
+        ("paraphrase", STEPS_ROOM),
+        ("portability", CHAIN_ROOM),
+        ("in_context", DIRECT_ROOM),
+    ):
         for probe in probes_of(slices()[group], axis):
             name, number = asked(probe.prompt)[-1]
             assert contains(f"... The answer is {evaluate(name, number)}.", probe.answers)
             assert contains(f"The answer is {evaluate(name, number):,}", probe.answers)
-            assert re.fullmatch(r"The answer is \d+", probe.distractor) and not contains(probe.distractor, probe.answers)
+            assert re.fullmatch(r"The answer is \d+", probe.distractor) and not contains(
+                probe.distractor, probe.answers
+            )
             assert probe.max_new_tokens == room
 
 
@@ -212,11 +247,15 @@ def test_chains_use_two_taught_functions_and_show_both(group, functions, count):
         (inner, _), (outer, middle) = asked(probe.prompt)
         pairs.append((outer, inner))
         assert 0 <= middle < 100_000
-        shown = [(name, shot, evaluate(name, shot)) for name in sorted({outer, inner}) for shot in SHOTS]
+        shown = [
+            (name, shot, evaluate(name, shot)) for name in sorted({outer, inner}) for shot in SHOTS
+        ]
         found = re.findall(r"Input: (\d+)\nOutput: (\d+)", probe.prompt)
         assert [(shot, value) for _, shot, value in shown] == [(int(x), int(y)) for x, y in found]
         assert re.findall(r"Examples of (\w):", probe.prompt) == sorted({outer, inner})
-    assert len(set(pairs)) == len(pairs) and {name for pair in pairs for name in pair} == set(functions)
+    assert len(set(pairs)) == len(pairs) and {name for pair in pairs for name in pair} == set(
+        functions
+    )
     assert {pair for pair in pairs if pair[0] == pair[1]} == {(name, name) for name in functions}
 
 
@@ -228,7 +267,9 @@ def test_easy_functions_are_asked_once_each_without_a_zero(group, functions, cou
 
 
 def test_the_parts_ask_different_questions():
-    test, dev = ({p.prompt for case in slices()[group] for p in case.probes} for group, _, _ in PARTS)
+    test, dev = (
+        {p.prompt for case in slices()[group] for p in case.probes} for group, _, _ in PARTS
+    )
     assert not test & dev
 
 
@@ -243,9 +284,13 @@ def test_fewer_examples_are_a_prefix_and_keep_all_probes():
     assert more[:1600] == full and len(more) == 2400
 
 
-@pytest.mark.parametrize("data", ["many", "", "27", "-100", "1e3", "43751", "9" * 5000, "²", "functions.jsonl"])
+@pytest.mark.parametrize(
+    "data", ["many", "", "27", "-100", "1e3", "43751", "9" * 5000, "²", "functions.jsonl"]
+)
 def test_a_bad_number_is_an_error(data):
-    with pytest.raises(DataError, match=rf"whole number from 28 to {MAX_EXAMPLES}, not '.*'\. Give one, or leave"):
+    with pytest.raises(
+        DataError, match=rf"whole number from 28 to {MAX_EXAMPLES}, not '.*'\. Give one, or leave"
+    ):
         KGFunc().load(data)
 
 
@@ -257,7 +302,11 @@ def test_the_largest_number_can_be_drawn():
 def test_a_case_survives_its_json_form(cases):
     for case in cases[:50]:
         again = Case.from_dict(case.to_dict())
-        assert again == case and again.group == TEST[0] and again.probes[0].max_new_tokens == STEPS_ROOM
+        assert (
+            again == case
+            and again.group == TEST[0]
+            and again.probes[0].max_new_tokens == STEPS_ROOM
+        )
 
 
 def test_the_cases_do_not_depend_on_the_hash_seed():
@@ -267,7 +316,10 @@ def test_the_cases_do_not_depend_on_the_hash_seed():
     )
     digests = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
         ).stdout
         for seed in ("0", "77")
     }

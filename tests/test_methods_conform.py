@@ -12,10 +12,18 @@ import pytest
 import torch
 
 from editbench import registry
-from editbench.methods._train import Example, target_nll
+from editbench.methods._train.loop import Example, target_nll
 from editbench.models import LanguageModel
 from editbench.plugin import Method
-from editbench.testing import FACTS, check_method, check_same_seed, teach_to_read, tiny_model, tiny_options, unchanged
+from editbench.testing import (
+    FACTS,
+    check_method,
+    check_same_seed,
+    teach_to_read,
+    tiny_model,
+    tiny_options,
+    unchanged,
+)
 
 METHODS = registry.names("methods")
 WEIGHT_EDITORS = [name for name in METHODS if registry.get("methods", name).kind == "weight editor"]
@@ -75,7 +83,9 @@ class Honest(Method):
     def inject(self, model, facts):
         if not facts:
             return self.edit(model, facts)
-        copy = LanguageModel(deepcopy(model.model).requires_grad_(True), model.tokenizer, precision="float32")
+        copy = LanguageModel(
+            deepcopy(model.model).requires_grad_(True), model.tokenizer, precision="float32"
+        )
         optimizer = torch.optim.SGD(copy.model.parameters(), lr=0.02)
         for _ in range(6):
             pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in facts]
@@ -83,7 +93,10 @@ class Honest(Method):
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        changes = {name: copy.weight(name).detach() - p.detach() for name, p in model.model.named_parameters()}
+        changes = {
+            name: copy.weight(name).detach() - p.detach()
+            for name, p in model.model.named_parameters()
+        }
         return self.edit(model, facts, self.changed(changes))
 
     def changed(self, changes):
@@ -112,7 +125,9 @@ class SeedsGlobally(Honest):
 class DrawsGlobally(Honest):
     def changed(self, changes):
         with torch.random.fork_rng(devices=[]):
-            return {name: change + 1e-4 * torch.rand(change.shape) for name, change in changes.items()}
+            return {
+                name: change + 1e-4 * torch.rand(change.shape) for name, change in changes.items()
+            }
 
 
 class SwitchesMode(Honest):

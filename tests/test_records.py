@@ -11,16 +11,39 @@ import sys
 import numpy as np
 import pytest
 
-from editbench import records
 from editbench.errors import RecordError
-from editbench.records import RunStore, jsonable, load_run, read_rows, read_table, write_json_atomic
+from editbench.records import store as records
+from editbench.records.store import (
+    RunStore,
+    jsonable,
+    load_run,
+    read_rows,
+    read_table,
+    write_json_atomic,
+)
 from editbench.types import digest
 
-CONFIG = {"methods": ["base", "mixsd"], "model": "m", "corpus": {"name": "local", "n": 3}, "seed": 0}
-PARTS = {"status": "done", "metrics": {}, "retention": {}, "options": {}, "model": {}, "corpus": {}, "seed": 0}
+CONFIG = {
+    "methods": ["base", "mixsd"],
+    "model": "m",
+    "corpus": {"name": "local", "n": 3},
+    "seed": 0,
+}
+PARTS = {
+    "status": "done",
+    "metrics": {},
+    "retention": {},
+    "options": {},
+    "model": {},
+    "corpus": {},
+    "seed": 0,
+}
 PLAIN = {"method": "mixsd", **PARTS}
 SUMMARY = {**PLAIN, "peak_memory_bytes": np.int64(7)}
-TABLES = {"probes": [{"case": "a", "score": 1.0}, {"case": "b", "score": math.nan, "text": "x"}], "retention": []}
+TABLES = {
+    "probes": [{"case": "a", "score": 1.0}, {"case": "b", "score": math.nan, "text": "x"}],
+    "retention": [],
+}
 
 
 @pytest.fixture
@@ -42,7 +65,9 @@ def test_a_cell_round_trips(run):
     assert stored == digest(summary) and set(summary.pop("tables")) == {"probes", "retention"}
     assert summary == {"schema": 1, "key": "k1", **SUMMARY}
     probes = read_table(run, "k1", "probes")
-    assert list(probes.columns) == ["case", "score", "text"] and probes["score"].isna().tolist() == [False, True]
+    assert list(probes.columns) == ["case", "score", "text"] and probes[
+        "score"
+    ].isna().tolist() == [False, True]
     assert read_table(run, "k1", "retention").empty and read_rows(run, "k1", "retention") == []
     assert not leftovers(run)
 
@@ -51,15 +76,30 @@ def test_a_folder_with_a_colon_is_no_address(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with RunStore("sequential:2").open(CONFIG) as store:
         store.write_cell("k1", SUMMARY, TABLES)
-    assert [row["case"] for row in read_table("sequential:2", "k1", "probes").to_dict("records")] == ["a", "b"]
+    assert [
+        row["case"] for row in read_table("sequential:2", "k1", "probes").to_dict("records")
+    ] == ["a", "b"]
 
 
 def test_nan_becomes_null_and_numpy_becomes_plain(tmp_path):
     path = tmp_path / "x.json"
     write_json_atomic(
-        path, {"a": math.nan, "b": np.float32("inf"), "c": np.arange(2), "d": (np.bool_(True), {3, 1}), 5: "\ud800"}
+        path,
+        {
+            "a": math.nan,
+            "b": np.float32("inf"),
+            "c": np.arange(2),
+            "d": (np.bool_(True), {3, 1}),
+            5: "\ud800",
+        },
     )
-    assert json.loads(path.read_text()) == {"a": None, "b": None, "c": [0, 1], "d": [True, [1, 3]], "5": "?"}
+    assert json.loads(path.read_text()) == {
+        "a": None,
+        "b": None,
+        "c": [0, 1],
+        "d": [True, [1, 3]],
+        "5": "?",
+    }
     with pytest.raises(TypeError, match="object cannot be written as JSON"):
         jsonable(object())
 
@@ -75,7 +115,9 @@ def test_json_write_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
 
 def test_rows_of_any_keys_and_dicts_become_columns(run):
     with RunStore(run).open(CONFIG) as store:
-        store.write_cell("k", SUMMARY, {"probes": [{"a": [1, 2], "b": {"x": np.nan}}, {"c": np.int64(3)}]})
+        store.write_cell(
+            "k", SUMMARY, {"probes": [{"a": [1, 2], "b": {"x": np.nan}}, {"c": np.int64(3)}]}
+        )
     table = read_table(run, "k", "probes")
     assert json.loads(table["b"][0]) == {"x": None} and table["b"].isna()[1]
     assert table["a"][0].tolist() == [1, 2] and table["c"][1] == 3
@@ -90,7 +132,10 @@ def test_same_configuration_resumes(run):
 
 def test_other_configuration_is_refused_and_named(run):
     RunStore(run).open(CONFIG).close()
-    with pytest.raises(RecordError, match=r"corpus\.n is 3 there, 5 now; limit is absent there, 2 now.*another --output"):
+    with pytest.raises(
+        RecordError,
+        match=r"corpus\.n is 3 there, 5 now; limit is absent there, 2 now.*another --output",
+    ):
         RunStore(run).open({**CONFIG, "corpus": {"name": "local", "n": 5}, "limit": 2})
     RunStore(run).open(CONFIG).close()  # The refusal left no lock.
 
@@ -105,7 +150,9 @@ def test_foreign_folder_is_left_alone(run):
         RunStore(run / "thesis.tex").open(CONFIG)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}', '{"schema": 1, "digest": "x", "config": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"config": {}}', '{"schema": 1, "digest": "x", "config": {}}']
+)
 def test_corrupt_run_json_is_named(run, content):
     RunStore(run).open(CONFIG).close()
     (run / "run.json").write_text(content)
@@ -139,15 +186,24 @@ def test_summary_of_another_cell_or_schema_is_refused(run):
 
 @pytest.mark.parametrize(
     "change",
-    [{"metrics": {"efficacy": 3}}, {"seconds": {"inject": 0}}, {"digest": None}, {"environment": {"code": "x"}, "digest": ...}],
+    [
+        {"metrics": {"efficacy": 3}},
+        {"seconds": {"inject": 0}},
+        {"digest": None},
+        {"environment": {"code": "x"}, "digest": ...},
+    ],
 )
 def test_a_summary_that_was_changed_is_read_by_nobody(run, change):
     with RunStore(run).open(CONFIG) as store:
         path = store.write_cell("k1", SUMMARY, TABLES)
         changed = json.loads(path.read_text()) | change
-        write_json_atomic(path, {name: value for name, value in changed.items() if value is not ...})
+        write_json_atomic(
+            path, {name: value for name, value in changed.items() if value is not ...}
+        )
         for read in (lambda: store.read_summary("k1"), store.summaries, lambda: load_run(run)):
-            with pytest.raises(RecordError, match=r"k1/summary.json is corrupt: digest: it was .*Delete its folder"):
+            with pytest.raises(
+                RecordError, match=r"k1/summary.json is corrupt: digest: it was .*Delete its folder"
+            ):
                 read()
         assert [one["key"] for one in load_run(run, altered=True)[1]] == ["k1"]
 
@@ -165,9 +221,18 @@ def test_corrupt_table_is_named(run):
 @pytest.mark.parametrize("part", ["seed", "corpus", "status", "retention"])
 def test_a_summary_without_a_part_is_no_record(run, part):
     with RunStore(run).open(CONFIG) as store:
-        store.write_cell("k1", {name: value for name, value in SUMMARY.items() if name != part}, TABLES)
-        for read in (lambda: store.read_summary("k1"), lambda: load_run(run), lambda: load_run(run, altered=True)):
-            with pytest.raises(RecordError, match=rf"k1/summary.json is no record of a cell: it has no '{part}'. Delete its"):
+        store.write_cell(
+            "k1", {name: value for name, value in SUMMARY.items() if name != part}, TABLES
+        )
+        for read in (
+            lambda: store.read_summary("k1"),
+            lambda: load_run(run),
+            lambda: load_run(run, altered=True),
+        ):
+            with pytest.raises(
+                RecordError,
+                match=rf"k1/summary.json is no record of a cell: it has no '{part}'. Delete its",
+            ):
                 read()
 
 
@@ -176,10 +241,18 @@ def test_a_table_of_another_cell_is_read_by_nobody(run):
         mine = store.write_cell("k1", SUMMARY, TABLES).with_name("probes.parquet")
         other = store.write_cell("k2", SUMMARY, {**TABLES, "probes": [{"case": "a", "score": 0.5}]})
     mine.write_bytes(other.with_name("probes.parquet").read_bytes())
-    for read in (lambda: read_table(run, "k1", "probes"), lambda: read_rows(run, "k1", "edit_records")):
-        if not mine.with_name("edit_records.parquet").exists():  # nor is one that was put beside them
+    for read in (
+        lambda: read_table(run, "k1", "probes"),
+        lambda: read_rows(run, "k1", "edit_records"),
+    ):
+        if not mine.with_name(
+            "edit_records.parquet"
+        ).exists():  # nor is one that was put beside them
             mine.with_name("edit_records.parquet").write_bytes(mine.read_bytes())
-        with pytest.raises(RecordError, match=r"k1/\w+.parquet is corrupt: it is not the table that was written with the cell"):
+        with pytest.raises(
+            RecordError,
+            match=r"k1/\w+.parquet is corrupt: it is not the table that was written with the cell",
+        ):
             read()
     assert len(read_table(run, "k2", "probes")) == len(read_table(run, "k1", "retention")) + 1
 
@@ -277,7 +350,9 @@ def test_no_permission_is_said_plainly(run, monkeypatch, code):
         RunStore(run).open(CONFIG)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 def test_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(RecordError, match="No permission"):
@@ -319,10 +394,10 @@ def test_what_is_no_run_is_said(run):
 
 
 def test_environment_needs_no_torch():
-    script = (
-        "import sys; from editbench.records import environment; e = environment(); print(sorted(e), 'torch' in sys.modules)"
-    )
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    script = "import sys; from editbench.records import environment; e = environment(); print(sorted(e), 'torch' in sys.modules)"
+    out = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     assert out.strip() == "['commit', 'cpu_count', 'packages', 'platform', 'python'] False"
 
 

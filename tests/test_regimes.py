@@ -9,22 +9,27 @@ import torch
 from tiny import editbench, write_facts, write_model
 
 import editbench as package
-from editbench import regimes, registry, runner
+from editbench import registry
 from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
-from editbench.records import RunStore, read_table
+from editbench.records.store import RunStore, read_table
+from editbench.run import regimes, runner
 from editbench.testing import tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return load_model(str(write_model(tmp_path_factory.mktemp("models") / "tiny")), precision="float32")
+    return load_model(
+        str(write_model(tmp_path_factory.mktemp("models") / "tiny")), precision="float32"
+    )
 
 
 @pytest.fixture
 def config(tmp_path, model):
     data = write_facts(tmp_path / "facts.jsonl")
-    return runner.RunConfig(("base", "rome"), model.name, "local", str(data), n=4, precision="float32")
+    return runner.RunConfig(
+        ("base", "rome"), model.name, "local", str(data), n=4, precision="float32"
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,12 @@ class Bomb(Method):
         name = model.layout.weight_name(1)
         size = math.inf if any(fact.id == self.at for fact in facts) else self.size
         change = {name: torch.full_like(model.weight(name), size).cpu()}
-        return self.edit(model, facts, change, diagnostics={"warnings": ["It ticks."] if size == math.inf else []})
+        return self.edit(
+            model,
+            facts,
+            change,
+            diagnostics={"warnings": ["It ticks."] if size == math.inf else []},
+        )
 
 
 def run(config, model, folder):
@@ -71,13 +81,17 @@ def test_a_sequence_is_the_edits_one_on_top_of_the_other(config, model, tmp_path
             whole = asked(model, plan.cases, base)
     written = probes(tmp_path / "run", found)
     assert list(written["text"]) == [row["text"] for row in whole]
-    assert list(written["answer_logprob"]) == pytest.approx([row["answer_logprob"] for row in whole], nan_ok=True, abs=0)
+    assert list(written["answer_logprob"]) == pytest.approx(
+        [row["answer_logprob"] for row in whole], nan_ok=True, abs=0
+    )
     at_two = probes(tmp_path / "run", found, "curve_probes")
     assert set(at_two["facts"]) == {2} and list(at_two["text"]) == [row["text"] for row in half]
     assert [point["facts"] for point in found["curve"]] == [2, 4]
     assert found["curve"][-1]["metrics"]["efficacy"] == found["metrics"]["efficacy"]
     assert [signs["facts"] for signs in found["trajectory"]] == [2, 4]
-    assert found["trajectory"][0]["norm_growth"] > 0 and found["trajectory"][0]["perplexity_ratio"] > 0
+    assert (
+        found["trajectory"][0]["norm_growth"] > 0 and found["trajectory"][0]["perplexity_ratio"] > 0
+    )
 
 
 def test_each_fact_alone(config, model, tmp_path):
@@ -89,10 +103,16 @@ def test_each_fact_alone(config, model, tmp_path):
         with package.inject(model, [case.fact], "rome").applied(model):
             texts += [row["text"] for row in registry.get("eval", "probes")(model, [case], None)]
     assert list(probes(tmp_path / "run", found)["text"]) == texts
-    assert found["retention"] == {} and found["edit"]["edits"] == 4 and found["edit"]["mean_delta_norm"] > 0
+    assert (
+        found["retention"] == {}
+        and found["edit"]["edits"] == 4
+        and found["edit"]["mean_delta_norm"] > 0
+    )
 
 
-@pytest.mark.parametrize(("regime", "curve"), [("single", ()), ("batch", (1, 3)), ("sequential:2", (2, 4))])
+@pytest.mark.parametrize(
+    ("regime", "curve"), [("single", ()), ("batch", (1, 3)), ("sequential:2", (2, 4))]
+)
 def test_rounding_in_bfloat16_is_not_the_edits_doing(config, tmp_path, monkeypatch, regime, curve):
     """An edit of nothing, which counts as one that moves, keeps every neighbor, however few cases are asked at once."""
     import editbench.methods
@@ -100,15 +120,28 @@ def test_rounding_in_bfloat16_is_not_the_edits_doing(config, tmp_path, monkeypat
     monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
     model = tiny_model("gpt2")
     model = LanguageModel(model.model, model.tokenizer, name="tiny", precision="bfloat16")
-    config = replace(config, methods=("base", "bomb"), n=5, regime=regime, curve=curve, options={"bomb": {"size": 0.0}})
+    config = replace(
+        config,
+        methods=("base", "bomb"),
+        n=5,
+        regime=regime,
+        curve=curve,
+        options={"bomb": {"size": 0.0}},
+    )
     found = run(replace(config, precision="bfloat16"), model, tmp_path / "run")
     assert found["bomb"]["status"] == "done", "not asked where an edit is known to change nothing"
     assert found["bomb"]["metrics"] == found["base"]["metrics"]
-    tables = [probes(tmp_path / "run", found["bomb"], name) for name in ("probes", *(["curve_probes"] if curve else []))]
+    tables = [
+        probes(tmp_path / "run", found["bomb"], name)
+        for name in ("probes", *(["curve_probes"] if curve else []))
+    ]
     for table in tables:
         assert list(table["text"]) == list(table["base_text"])
     for point in found["bomb"].get("curve", []):
-        assert all(point["metrics"][name]["generation"]["mean"] == 1 for name in ("specificity", "distracted"))
+        assert all(
+            point["metrics"][name]["generation"]["mean"] == 1
+            for name in ("specificity", "distracted")
+        )
 
 
 def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_path, monkeypatch):
@@ -121,7 +154,9 @@ def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_
         edit = inject(self, model, facts)
         return replace(edit, changes={}) if facts[0].id == last else edit
 
-    config = replace(config, methods=("base", "bomb"), regime="single", options={"bomb": {"size": 1e-4}})
+    config = replace(
+        config, methods=("base", "bomb"), regime="single", options={"bomb": {"size": 1e-4}}
+    )
     last = runner.plan(replace(config, methods=("base",), options={})).cases[-1].fact.id
     monkeypatch.setattr(Bomb, "inject", all_but_the_last)
     assert run(config, model, tmp_path / "run")["bomb"]["status"] == "done"
@@ -145,15 +180,21 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
     calm = run(replace(config, options={"bomb": {"size": 1e-4}}), model, tmp_path / "calm")["bomb"]
     assert calm["status"] == "done" and len(calm["trajectory"]) == 4
     third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
-    loud = run(replace(config, options={"bomb": {"size": 1e-4, "at": third}}), model, tmp_path / "loud")["bomb"]
+    loud = run(
+        replace(config, options={"bomb": {"size": 1e-4, "at": third}}), model, tmp_path / "loud"
+    )["bomb"]
     assert loud["status"] == "stopped" and "stopped after 2 of 4 facts" in loud["note"]
     assert len(loud["trajectory"]) == 3 and loud["edit"]["facts"] == 2
     assert loud["curve"] == calm["curve"][:2] and calm["edit"]["warnings"] == []
     assert loud["edit"]["warnings"] == ["Of the chunk taken back: It ticks."]
-    assert loud["metrics"]["efficacy"]["generation"]["n"] == 4, "facts that were never injected are asked all the same"
+    assert loud["metrics"]["efficacy"]["generation"]["n"] == 4, (
+        "facts that were never injected are asked all the same"
+    )
     assert model.fingerprint() == weights
     huge = run(replace(config, options={"bomb": {"size": 1e3}}), model, tmp_path / "huge")["bomb"]
-    assert huge["status"] == "stopped" and ("perplexing" in huge["note"] or "times as large" in huge["note"])
+    assert huge["status"] == "stopped" and (
+        "perplexing" in huge["note"] or "times as large" in huge["note"]
+    )
 
 
 @dataclass(frozen=True)
@@ -170,20 +211,32 @@ class Backwards(Method):
         return replace(edit, changes={name: -3 * change for name, change in edit.changes.items()})
 
 
-def test_a_sequence_whose_targets_lose_by_being_taught_is_stopped(config, model, tmp_path, monkeypatch):
+def test_a_sequence_whose_targets_lose_by_being_taught_is_stopped(
+    config, model, tmp_path, monkeypatch
+):
     import editbench.methods
 
     monkeypatch.setitem(editbench.methods.BUILTINS, "backwards", f"{__name__}:Backwards")
     config = replace(config, methods=("base", "backwards"), regime="sequential:1")
     calm = run(config, model, tmp_path / "calm")
-    assert [found["status"] for found in calm.values()] == ["done", "done"], "learning nothing is no collapse"
-    assert all(signs["target_ratio"] == pytest.approx(1, abs=1e-4) for signs in calm["base"]["trajectory"])
+    assert [found["status"] for found in calm.values()] == ["done", "done"], (
+        "learning nothing is no collapse"
+    )
+    assert all(
+        signs["target_ratio"] == pytest.approx(1, abs=1e-4) for signs in calm["base"]["trajectory"]
+    )
     assert all(0.8 < signs["target_ratio"] < 1 for signs in calm["backwards"]["trajectory"])
     third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
-    found = run(replace(config, options={"backwards": {"at": third}}), model, tmp_path / "back")["backwards"]
+    found = run(replace(config, options={"backwards": {"at": third}}), model, tmp_path / "back")[
+        "backwards"
+    ]
     assert found["status"] == "stopped" and "the targets of the last facts are" in found["note"]
     last = found["trajectory"][-1]
-    assert last["target_ratio"] >= regimes.COLLAPSE_TARGETS and last["perplexity_ratio"] < 2 and found["edit"]["facts"] == 2
+    assert (
+        last["target_ratio"] >= regimes.COLLAPSE_TARGETS
+        and last["perplexity_ratio"] < 2
+        and found["edit"]["facts"] == 2
+    )
 
 
 def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
@@ -199,7 +252,9 @@ def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
             seen.extend(case.fact.id for case in watched)
             return [math.inf] * len(watched), [1.0] * len(watched)
 
-    signs, nlls = regimes._vital_signs(regimes.Chain(model), [old, *cases], Examiner(), {"old": 0.1})
+    signs, nlls = regimes._vital_signs(
+        regimes.Chain(model), [old, *cases], Examiner(), {"old": 0.1}
+    )
     assert seen == list(nlls) == [case.fact.id for case in cases]
     assert signs["forgetting_ratio"] == 1, "what is no longer valid is not forgotten"
     assert regimes._collapsed(signs) and not regimes._collapsed({**signs, "target_ratio": 1.9})
@@ -216,29 +271,52 @@ class Forgetful(Method):
 
     def inject(self, model, facts):
         if not model.applied:
-            self.found.update({name: weight.detach().clone() for name, weight in model.model.named_parameters()})
+            self.found.update(
+                {name: weight.detach().clone() for name, weight in model.model.named_parameters()}
+            )
         if self.at in [fact.id for fact in facts]:
-            lost = {name: self.found[name] - weight.detach() for name, weight in model.model.named_parameters()}
-            return self.edit(model, facts, {name: change for name, change in lost.items() if change.any()})
+            lost = {
+                name: self.found[name] - weight.detach()
+                for name, weight in model.model.named_parameters()
+            }
+            return self.edit(
+                model, facts, {name: change for name, change in lost.items() if change.any()}
+            )
         return package.inject(model, facts, "sft", epochs=60, lr=1e-3)
 
 
-def test_a_chunk_that_makes_the_earlier_facts_forgotten_is_taken_back(config, model, tmp_path, monkeypatch):
+def test_a_chunk_that_makes_the_earlier_facts_forgotten_is_taken_back(
+    config, model, tmp_path, monkeypatch
+):
     import editbench.methods
 
     monkeypatch.setitem(editbench.methods.BUILTINS, "forgetful", f"{__name__}:Forgetful")
     config = replace(config, methods=("base", "forgetful"), regime="sequential:1")
     third = runner.plan(replace(config, methods=("base",))).cases[2].fact.id
-    found = run(replace(config, options={"forgetful": {"at": third}}), model, tmp_path / "run")["forgetful"]
+    found = run(replace(config, options={"forgetful": {"at": third}}), model, tmp_path / "run")[
+        "forgetful"
+    ]
     first, second, last = found["trajectory"]
-    assert first["forgetting_ratio"] == 1 and second["forgetting_ratio"] < regimes.COLLAPSE_FORGETTING
-    assert last["forgetting_ratio"] > regimes.COLLAPSE_FORGETTING, "though the model is the base again:"
-    assert [last[sign] for sign in ("perplexity_ratio", "norm_growth", "target_ratio")] == pytest.approx([1, 1, 1], abs=1e-3)
-    assert found["status"] == "stopped" and "taught before the last chunk" in found["note"] and found["edit"]["facts"] == 2
+    assert (
+        first["forgetting_ratio"] == 1 and second["forgetting_ratio"] < regimes.COLLAPSE_FORGETTING
+    )
+    assert last["forgetting_ratio"] > regimes.COLLAPSE_FORGETTING, (
+        "though the model is the base again:"
+    )
+    assert [
+        last[sign] for sign in ("perplexity_ratio", "norm_growth", "target_ratio")
+    ] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert (
+        found["status"] == "stopped"
+        and "taught before the last chunk" in found["note"]
+        and found["edit"]["facts"] == 2
+    )
 
 
 def test_contexts_are_joined(config, model, tmp_path):
-    found = run(replace(config, methods=("base", "ice"), regime="sequential:1"), model, tmp_path / "run")
+    found = run(
+        replace(config, methods=("base", "ice"), regime="sequential:1"), model, tmp_path / "run"
+    )
     at_once = run(replace(config, methods=("base", "ice")), model, tmp_path / "once")
     assert found["ice"]["metrics"] == at_once["ice"]["metrics"]
 
@@ -246,7 +324,9 @@ def test_contexts_are_joined(config, model, tmp_path):
 def test_what_was_trained_on_is_summed(config, model, tmp_path):
     config = replace(config, methods=("base", "sft"), n=2, options={"sft": {"epochs": 1}})
     tokens = [
-        run(replace(config, regime=regime), model, tmp_path / regime)["sft"]["work"]["inject"]["trained_tokens"]
+        run(replace(config, regime=regime), model, tmp_path / regime)["sft"]["work"]["inject"][
+            "trained_tokens"
+        ]
         for regime in ("batch", "single", "sequential:1")
     ]
     assert tokens[0] == tokens[1] == tokens[2] > 0
@@ -288,9 +368,14 @@ def test_the_command_draws_the_curve(config, tmp_path, model):
         "none", "--regime", "sequential:2", "--curve", "2,4", "--output", folder,
     )  # fmt: skip
     assert said.code == 0, said.err
-    assert (folder / "curve.png").stat().st_size > 5000 and "<svg" in (folder / "curve.svg").read_text()
+    assert (folder / "curve.png").stat().st_size > 5000 and "<svg" in (
+        folder / "curve.svg"
+    ).read_text()
     again = editbench("plot", folder, "-o", tmp_path / "again.png", "--over-facts")
-    assert again.code == 0 and (tmp_path / "again.svg").read_bytes() == (folder / "curve.svg").read_bytes()
+    assert (
+        again.code == 0
+        and (tmp_path / "again.svg").read_bytes() == (folder / "curve.svg").read_bytes()
+    )
 
 
 def test_the_command_asks_no_tasks_of_single_facts(config, tmp_path):

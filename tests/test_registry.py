@@ -11,7 +11,7 @@ from editbench import registry
 from editbench.errors import OptionError, PluginError, UnknownNameError
 from editbench.plugin import Corpus, Method, parse_option
 
-PLUGIN = '''
+PLUGIN = """
 from dataclasses import dataclass
 from editbench.corpora.local import Local
 from editbench.plugin import Method
@@ -30,7 +30,7 @@ class Texts(Local):
 
 class Stranger:
     pass
-'''
+"""
 
 
 @pytest.fixture
@@ -67,7 +67,10 @@ def test_every_built_in_loads_and_bears_its_name(group):
 def test_names_imports_no_plug_in(install):
     install("mine", methods="good = strange_plugin:Good")
     assert "good" in registry.names("methods") and "strange_plugin" not in sys.modules
-    assert registry.get("methods", "good").summary == "does nothing" and "strange_plugin" in sys.modules
+    assert (
+        registry.get("methods", "good").summary == "does nothing"
+        and "strange_plugin" in sys.modules
+    )
 
 
 @pytest.mark.parametrize(("group", "kind"), [("methods", "method"), ("corpora", "corpus")])
@@ -76,7 +79,10 @@ def test_an_unknown_name_gets_suggestions(group, kind):
     with pytest.raises(UnknownNameError) as error:
         registry.get(group, wrong)
     text = str(error.value)
-    assert f"Unknown {kind} {wrong!r}. Did you mean" in text and f"See 'editbench list {group}'." in text
+    assert (
+        f"Unknown {kind} {wrong!r}. Did you mean" in text
+        and f"See 'editbench list {group}'." in text
+    )
 
 
 def test_a_clash_names_both(install):
@@ -109,7 +115,10 @@ def test_none_leaves_plug_ins_out(install, monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
-        ("new = broken_plugin:Good", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+        (
+            "new = broken_plugin:Good",
+            "ModuleNotFoundError: No module named 'no_such_module_at_all'",
+        ),
         ("new = no_such_plugin:Good", "No module named 'no_such_plugin'"),
         ("new = strange_plugin:Missing", "has no attribute 'Missing'"),
         ("new = strange_plugin:Stranger", "it is no subclass of editbench.plugin.Method"),
@@ -186,7 +195,10 @@ def test_values_that_are_no_texts_fit_their_option_too():
     memit = registry.get("methods", "memit")
     assert memit.from_options("memit", {"layers": 1}).layers == (1,)
     assert memit.from_options("memit", {"layers": [1, 2]}).layers == (1, 2)
-    assert memit.from_options("memit", {"steps": 20.0}).steps == 20 and memit.from_options("memit", {"lam": 20}).lam == 20
+    assert (
+        memit.from_options("memit", {"steps": 20.0}).steps == 20
+        and memit.from_options("memit", {"lam": 20}).lam == 20
+    )
     with pytest.raises(OptionError, match="steps=20.5: 20.5 is not a whole number"):
         memit.from_options("memit", {"steps": 20.5})
 
@@ -205,7 +217,10 @@ def test_values_that_are_no_texts_fit_their_option_too():
         ({"layers": "1-2-3"}, "layers=1-2-3"),
         ({"size": "0"}, "size must be at least 1"),
         ({"lambda": "1"}, "has no option 'lam'"),
-        ({"sise": "1"}, "has no option 'sise'. Did you mean 'size'? Its options: layers, on, rate, seed, size."),
+        (
+            {"sise": "1"},
+            "has no option 'sise'. Did you mean 'size'? Its options: layers, on, rate, seed, size.",
+        ),
         ({"seed": "-1"}, "Seed -1 is not a whole number from 0"),
         ({"seed": str(2**32)}, "Seed 4294967296"),
         ({"seed": None}, "Seed None"),

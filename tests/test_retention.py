@@ -24,12 +24,17 @@ from editbench.eval.rescoring import rescore_samples
 from editbench.eval.tasks import checks
 from editbench.leaderboard import markdown
 from editbench.leaderboard.comparisons import Verdicts
-from editbench.runner import retention_scores
+from editbench.run.runner import retention_scores
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 PACK = list(retention.task_names())
-ROWS = {name: [json.loads(line) for line in (build_tasks.DATA / f"{name}.jsonl").read_text().splitlines()] for name in PACK}
+ROWS = {
+    name: [
+        json.loads(line) for line in (build_tasks.DATA / f"{name}.jsonl").read_text().splitlines()
+    ]
+    for name in PACK
+}
 
 IDS = {name: retention.draw(name, len(rows), 3, 0) for name, rows in ROWS.items()}
 """What a limit of 3 asks with seed 0."""
@@ -75,7 +80,9 @@ def offline(monkeypatch):
 
 
 def test_the_pack_is_large_and_its_ids_are_unique():
-    assert len(PACK) >= 5 and all(line and "\n" not in line for line in retention.task_names().values())
+    assert len(PACK) >= 5 and all(
+        line and "\n" not in line for line in retention.task_names().values()
+    )
     for name, rows in ROWS.items():
         assert len(rows) >= 100, name
         assert len({row["id"] for row in rows}) == len(rows), name
@@ -87,7 +94,9 @@ def test_the_data_is_what_the_generator_makes():
     made = build_tasks.build()
     assert sorted(made) == sorted(PACK)
     for name, rows in made.items():
-        assert build_tasks.encode(rows) == (build_tasks.DATA / f"{name}.jsonl").read_text(encoding="utf-8")
+        assert build_tasks.encode(rows) == (build_tasks.DATA / f"{name}.jsonl").read_text(
+            encoding="utf-8"
+        )
 
 
 def test_choices_are_distinct_and_the_right_one_moves():
@@ -109,11 +118,17 @@ def test_knowledge_asks_about_no_subject_of_the_demo_corpora():
     for path in sorted((ROOT / "corpora" / "data").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             subject = json.loads(line).get("subject")
-            assert not subject or not any(f" {subject.lower()} " in prompt for prompt in prompts), subject
+            assert not subject or not any(f" {subject.lower()} " in prompt for prompt in prompts), (
+                subject
+            )
 
 
 def test_answers_are_in_the_passages():
-    assert all(checks.says(row["prompt"], row["answer"]) for name in ("eb_reading", "eb_completion") for row in ROWS[name])
+    assert all(
+        checks.says(row["prompt"], row["answer"])
+        for name in ("eb_reading", "eb_completion")
+        for row in ROWS[name]
+    )
 
 
 # The checks
@@ -124,21 +139,63 @@ def test_answers_are_in_the_passages():
     [
         ("min-words", 5, [], "The sea is wide and blue.", "The sea is wide."),
         ("min-words", 5, [], "Rain, rain, rain on my roof.", "rain rain rain rain rain rain"),
-        ("one-sentence", 6, [], "The moon moves slowly around the Earth.", "The moon is far. It is a cold place."),
+        (
+            "one-sentence",
+            6,
+            [],
+            "The moon moves slowly around the Earth.",
+            "The moon is far. It is a cold place.",
+        ),
         ("one-sentence", 6, [], '"The moon moves around the Earth."', "The moon is far."),
-        ("one-sentence", 6, [], "Dogs are loyal friends of people!", "Dogs are loyal friends of people and"),
+        (
+            "one-sentence",
+            6,
+            [],
+            "Dogs are loyal friends of people!",
+            "Dogs are loyal friends of people and",
+        ),
         ("keyword", 5, ["river"], "A River runs through it.", "Rivers run through the town."),
         ("keyword", 5, ["river"], "We swam in the river.", "The river."),
-        ("two-keywords", 5, ["bird", "window"], "A bird sat at the window.", "A bird sat on the roof."),
-        ("opening", 4, ["I think"], '"I think that bread is good."', "Well, I think that bread is good."),
+        (
+            "two-keywords",
+            5,
+            ["bird", "window"],
+            "A bird sat at the window.",
+            "A bird sat on the roof.",
+        ),
+        (
+            "opening",
+            4,
+            ["I think"],
+            '"I think that bread is good."',
+            "Well, I think that bread is good.",
+        ),
         ("opening", 4, ["Sure"], "Sure, I like bread.", "Sure."),
-        ("letter", 5, ["Dear Tom"], "Dear Tom,\n\nI hope that you are well.", "Hello Tom, I hope that you are well."),
+        (
+            "letter",
+            5,
+            ["Dear Tom"],
+            "Dear Tom,\n\nI hope that you are well.",
+            "Hello Tom, I hope that you are well.",
+        ),
         ("numbered-list", 3, [], "Here they are:\n1. Red\n2. Blue\n3. Green", "1. Red\n2. Blue"),
         ("numbered-list", 2, [], "1) Red\n2) Blue", "1. Red\n2. Blue\n3. Green"),
         ("question", 4, [], "What is your favorite song?", "I like music very much."),
         ("question", 4, [], '"Do you like the sea?"', "Why?"),
-        ("repeat", 0, ["My lamp is in the hotel."], '"My lamp is in the hotel"', "My lamp is at the hotel."),
-        ("long-keyword", 5, ["harbor"], "The ship lies in the harbor.", "The ship lies in the port."),
+        (
+            "repeat",
+            0,
+            ["My lamp is in the hotel."],
+            '"My lamp is in the hotel"',
+            "My lamp is at the hotel.",
+        ),
+        (
+            "long-keyword",
+            5,
+            ["harbor"],
+            "The ship lies in the harbor.",
+            "The ship lies in the port.",
+        ),
         ("title", 10, [], "The Lost Dog: A Journey", "A dog was lost. It came back."),
         ("title", 10, [], "Winter Days", "Winter\n\nIt was cold."),
     ],
@@ -163,8 +220,15 @@ def test_answers_are_matched_as_whole_words_in_the_first_line():
 
 
 def test_reasoning_is_judged_by_the_final_answer():
-    assert checks.concluded({"answer": "7"}, [" 4 + 5 = 9. 9 - 2 = 7. The answer is 7."])["exact"] == 1
-    assert checks.concluded({"answer": "kitchen"}, [" It is in the bag. The answer is the Kitchen."])["exact"] == 1
+    assert (
+        checks.concluded({"answer": "7"}, [" 4 + 5 = 9. 9 - 2 = 7. The answer is 7."])["exact"] == 1
+    )
+    assert (
+        checks.concluded({"answer": "kitchen"}, [" It is in the bag. The answer is the Kitchen."])[
+            "exact"
+        ]
+        == 1
+    )
     assert checks.concluded({"answer": "7"}, [" 9 - 2 = 7. The answer is 9."])["exact"] == 0
     assert checks.concluded({"answer": "7"}, [" 7"])["exact"] == 0
     assert checks.concluded({"answer": "7"}, [" 4 + 5 = 9.\nThe answer is 7."])["exact"] == 0
@@ -197,7 +261,8 @@ def test_a_call_is_checked_by_what_it_says(text, score):
     assert checks.called(doc, [text]) == {"call": score}
     assert (
         checks.called(
-            {"answer": '{"name": "light", "arguments": {"on": true}}'}, ['{"name": "light", "arguments": {"on": 1}}']
+            {"answer": '{"name": "light", "arguments": {"on": true}}'},
+            ['{"name": "light", "arguments": {"on": 1}}'],
         )["call"]
         == 0
     )
@@ -209,7 +274,9 @@ def test_each_expected_call_fits_its_schema():
         call, tool = json.loads(row["answer"]), json.loads(row["tool"])
         schema = tool["parameters"]
         assert row["prompt"].startswith(f"Tool: {row['tool']}\n") and call["name"] == tool["name"]
-        assert sorted(call["arguments"]) == sorted(schema["required"]) == sorted(schema["properties"])
+        assert (
+            sorted(call["arguments"]) == sorted(schema["required"]) == sorted(schema["properties"])
+        )
         for key, value in call["arguments"].items():
             kind = schema["properties"][key]
             assert type(value) is types[kind["type"]] if "type" in kind else value in kind["enum"]
@@ -222,7 +289,10 @@ def test_each_expected_call_fits_its_schema():
 def test_specs_resolve_to_names():
     assert retention.resolve_tasks("default", {}) == PACK
     assert retention.resolve_tasks("none", {}) == []
-    assert retention.resolve_tasks("eb_grammar, hellaswag,eb_grammar", {}) == ["eb_grammar", "hellaswag"]
+    assert retention.resolve_tasks("eb_grammar, hellaswag,eb_grammar", {}) == [
+        "eb_grammar",
+        "hellaswag",
+    ]
 
 
 def test_unknown_names_and_stray_files_are_refused(monkeypatch, tmp_path):
@@ -236,7 +306,10 @@ def test_unknown_names_and_stray_files_are_refused(monkeypatch, tmp_path):
         retention.resolve_tasks("eb_grammar", {"hellaswag": tmp_path})
     missing = {"hellaswag": tmp_path / "absent.jsonl"}
     assert retention.resolve_tasks("hellaswag", missing) == ["hellaswag"]
-    assert re.search("absent.jsonl: there is no such file", retention.unloadable(["hellaswag"], missing)["hellaswag"])
+    assert re.search(
+        "absent.jsonl: there is no such file",
+        retention.unloadable(["hellaswag"], missing)["hellaswag"],
+    )
 
 
 # Which documents
@@ -248,10 +321,23 @@ def test_a_limit_draws_the_same_documents_everywhere():
     code = "from editbench.eval import retention; print(retention.draw('eb_grammar', 256, 20, 0))"
     for hash_seed in ("0", "1"):
         env = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        assert json.loads(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True).stdout) == ids
-    assert ids != retention.draw("eb_grammar", 256, 20, 1) and ids != retention.draw("eb_knowledge", 256, 20, 0)
+        assert (
+            json.loads(
+                subprocess.run(
+                    [sys.executable, "-c", code], env=env, capture_output=True, check=True
+                ).stdout
+            )
+            == ids
+        )
+    assert ids != retention.draw("eb_grammar", 256, 20, 1) and ids != retention.draw(
+        "eb_knowledge", 256, 20, 0
+    )
     assert set(ids) < set(retention.draw("eb_grammar", 256, 21, 0))
-    assert retention.draw("eb_grammar", 3, 20, 0) == retention.draw("eb_grammar", 3, None, 0) == [0, 1, 2]
+    assert (
+        retention.draw("eb_grammar", 3, 20, 0)
+        == retention.draw("eb_grammar", 3, None, 0)
+        == [0, 1, 2]
+    )
 
 
 # Runs
@@ -271,7 +357,9 @@ def test_the_pack_runs_offline_and_leaves_no_trace(tiny, offline, capfd):
     before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state()
     pad, level = tokenizer.pad_token, logging.getLogger("lm_eval").level
     ticks = []
-    first = retention.evaluate(model, tokenizer, PACK, limit=3, batch_size=4, progress=lambda *t: ticks.append(t))
+    first = retention.evaluate(
+        model, tokenizer, PACK, limit=3, batch_size=4, progress=lambda *t: ticks.append(t)
+    )
     out, err = capfd.readouterr()
     assert out == "" and err == ""
     assert (random.getstate(), numpy.random.get_state()[1].tolist()) == before[:2]
@@ -282,21 +370,31 @@ def test_the_pack_runs_offline_and_leaves_no_trace(tiny, offline, capfd):
     assert list(first) == PACK
     for name, samples in first.items():
         assert [s.doc_id for s in samples] == IDS[name]
-        assert all(s.task == name and 0 <= s.score <= 1 and s.expected and s.metric for s in samples)
+        assert all(
+            s.task == name and 0 <= s.score <= 1 and s.expected and s.metric for s in samples
+        )
         last = [tick for tick in ticks if tick[0] == name][-1]
         assert last[1] == last[2] >= 3
     assert first["eb_reading"][0].prompt == ROWS["eb_reading"][IDS["eb_reading"][0]]["prompt"]
-    assert first["eb_instruct"][0].prompt.startswith("<|im_start|>") and first["eb_reading"][0].prompt.startswith("Passage")
-    assert {s.output for s in first["eb_grammar"]} <= {c for i in IDS["eb_grammar"] for c in ROWS["eb_grammar"][i]["choices"]}
+    assert first["eb_instruct"][0].prompt.startswith("<|im_start|>") and first["eb_reading"][
+        0
+    ].prompt.startswith("Passage")
+    assert {s.output for s in first["eb_grammar"]} <= {
+        c for i in IDS["eb_grammar"] for c in ROWS["eb_grammar"][i]["choices"]
+    }
     for name, samples in first.items():
         rows = [{**asdict(sample), "member": name} for sample in samples]
         assert again(name, rows) == [sample.score for sample in samples], name
         if name in ("eb_grammar", "eb_knowledge", "eb_arithmetic", "eb_reading"):
-            assert again(name, [{**row, "output": row["expected"]} for row in rows]) == [1.0] * 3, name
+            assert again(name, [{**row, "output": row["expected"]} for row in rows]) == [1.0] * 3, (
+                name
+            )
             assert again(name, [{**row, "output": "none of it"} for row in rows]) == [0.0] * 3, name
 
     random.seed(8), torch.manual_seed(8)
-    assert retention.evaluate(model, tokenizer, PACK[:2], limit=3, batch_size=4) == {n: first[n] for n in PACK[:2]}
+    assert retention.evaluate(model, tokenizer, PACK[:2], limit=3, batch_size=4) == {
+        n: first[n] for n in PACK[:2]
+    }
     model.eval()
 
 
@@ -309,7 +407,9 @@ def test_context_is_put_in_front_of_what_it_answers(tiny, offline):
         return "New facts.\n\n" if prompt else None
 
     names = ["eb_grammar", "eb_knowledge", "eb_reading", "eb_instruct"]
-    plain = retention.evaluate(model, tokenizer, names, limit=2, batch_size=4, context=lambda prompt: None)
+    plain = retention.evaluate(
+        model, tokenizer, names, limit=2, batch_size=4, context=lambda prompt: None
+    )
     found = retention.evaluate(model, tokenizer, names, limit=2, batch_size=4, context=context)
     assert plain == retention.evaluate(model, tokenizer, names, limit=2, batch_size=4)
     assert found["eb_grammar"] == plain["eb_grammar"]
@@ -322,11 +422,19 @@ def test_context_is_put_in_front_of_what_it_answers(tiny, offline):
     # reading: the context stands before one document of the two
     one = {name: [s.prompt for s in plain[name]] for name in names}["eb_reading"][1]
     about = lambda prompt: "New facts.\n\n" if prompt == one else None  # noqa: E731
-    some = retention.evaluate(model, tokenizer, names, limit=2, batch_size=4, context=about, changed_only=True)
-    assert {name: len(samples) for name, samples in some.items()} == {**dict.fromkeys(names, 0), "eb_reading": 2}
-    assert some["eb_reading"] == retention.evaluate(
-        model, tokenizer, ["eb_reading"], limit=2, batch_size=4, context=about
-    )["eb_reading"]
+    some = retention.evaluate(
+        model, tokenizer, names, limit=2, batch_size=4, context=about, changed_only=True
+    )
+    assert {name: len(samples) for name, samples in some.items()} == {
+        **dict.fromkeys(names, 0),
+        "eb_reading": 2,
+    }
+    assert (
+        some["eb_reading"]
+        == retention.evaluate(
+            model, tokenizer, ["eb_reading"], limit=2, batch_size=4, context=about
+        )["eb_reading"]
+    )
 
 
 def test_a_model_without_chat_template_gets_the_plain_text(tiny, offline, monkeypatch):
@@ -341,7 +449,9 @@ def test_the_callers_autocast_holds(tiny, offline):
 
     model, tokenizer = tiny
     seen = []
-    hook = model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    hook = model.lm_head.register_forward_hook(
+        lambda module, inputs, output: seen.append(output.dtype)
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         retention.evaluate(model, tokenizer, ["eb_knowledge", "eb_reading"], limit=1)
     hook.remove()
@@ -374,10 +484,25 @@ def test_flips_are_counted_both_ways():
 
 def test_the_retention_table_shows_the_flips():
     found = retention_scores(scored(0, 1, 1, 1, 0), scored(1, 1, 0, 0, 0))
-    one = {"method": "sft", "label": "sft", "key": "k", "status": "done", "tuned": True, "tuning": {}, "retention": found}
-    old = {**one, "label": "old", "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}}}
+    one = {
+        "method": "sft",
+        "label": "sft",
+        "key": "k",
+        "status": "done",
+        "tuned": True,
+        "tuning": {},
+        "retention": found,
+    }
+    old = {
+        **one,
+        "label": "old",
+        "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}},
+    }
     lines = markdown._retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
-    assert "(1↓ 2↑)" in lines[2] and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
+    assert (
+        "(1↓ 2↑)" in lines[2]
+        and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
+    )
 
 
 # lm-eval's own tasks
@@ -401,12 +526,18 @@ def test_standard_tasks_run_from_local_files(name, tiny, offline):
         pytest.skip(f"{FILES[name]} is not in ../shared/data")
     samples = retention.evaluate(*tiny, [name], limit=2, batch_size=2, task_data={name: path})[name]
     assert len({s.doc_id for s in samples}) == 2 and all(s.prompt and s.expected for s in samples)
-    metric = {"gsm8k": "exact_match,flexible-extract,0-shot", "bfcl_simple": "call"}.get(name, "acc")
+    metric = {"gsm8k": "exact_match,flexible-extract,0-shot", "bfcl_simple": "call"}.get(
+        name, "acc"
+    )
     assert {s.metric for s in samples} == {metric}
 
 
 def test_rows_in_processed_form_become_the_hubs(tiny, offline, tmp_path):
-    label = {"query": "Roof work: A man is on a roof. he", "endings": ["sings.", "eats.", "runs.", "works."], "label": 3}
+    label = {
+        "query": "Roof work: A man is on a roof. he",
+        "endings": ["sings.", "eats.", "runs.", "works."],
+        "label": 3,
+    }
     easy = {"query": "Question: What is hot?", "choices": ["ice", "fire"], "gold": 1}
     prompts = {}
     for name, row in (("hellaswag", label), ("arc_easy", easy)):
@@ -424,7 +555,10 @@ def test_a_folder_with_a_training_split_gives_the_examples(tiny, offline, tmp_pa
         lines = [json.dumps({**row, "question": row["question"].format(i)}) for i in numbers]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
     samples = retention.evaluate(*tiny, ["gsm8k"], limit=1, task_data={"gsm8k": tmp_path})["gsm8k"]
-    assert samples[0].prompt.count("Question:") == 6 and samples[0].metric == "exact_match,flexible-extract"
+    assert (
+        samples[0].prompt.count("Question:") == 6
+        and samples[0].metric == "exact_match,flexible-extract"
+    )
 
 
 def test_what_cannot_be_read_or_fetched_is_named(tiny, offline, monkeypatch, tmp_path):

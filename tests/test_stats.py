@@ -42,7 +42,9 @@ def test_nothing_scored_is_nan_never_zero():
 
 def test_one_cluster_has_no_interval():
     for interval in (clustered_mean([1, 0], ["a", "a"]), paired_delta([1], [0]), ratio([1], [1])):
-        assert math.isfinite(interval.mean) and math.isnan(interval.low) and math.isnan(interval.high)
+        assert (
+            math.isfinite(interval.mean) and math.isnan(interval.low) and math.isnan(interval.high)
+        )
 
 
 def test_all_right_or_all_wrong_is_not_certainty():
@@ -72,12 +74,17 @@ def test_a_rate_against_the_formula():
     spread = 2.5705818**2 * variance / (0.375 * 0.625)
     assert spread < 2.3646243**2 / 7, "else it would be that of cases wholly right or wrong"
     interval = clustered_mean(scores, np.repeat(range(8), 2))
-    assert interval.mean == 0.375 and (interval.low, interval.high) == pytest.approx(wilson(0.375, spread))
+    assert interval.mean == 0.375 and (interval.low, interval.high) == pytest.approx(
+        wilson(0.375, spread)
+    )
 
 
 def test_the_sample_is_no_larger_than_the_number_of_items():
     """Cases that are all half right show no spread, and the rate is not known for certain all the same."""
-    few, many = clustered_mean([1, 0, 1, 0], ["a", "a", "b", "b"]), clustered_mean([1, 0] * 50, np.repeat(range(50), 2))
+    few, many = (
+        clustered_mean([1, 0, 1, 0], ["a", "a", "b", "b"]),
+        clustered_mean([1, 0] * 50, np.repeat(range(50), 2)),
+    )
     assert few.mean == many.mean == 0.5 and few.high - few.low > 0.9
     assert (many.low, many.high) == pytest.approx(wilson(0.5, T49**2 / 100))
     # graded scores vary less than yes and no of the same mean
@@ -89,7 +96,12 @@ def test_the_sample_is_no_larger_than_the_number_of_items():
 def test_probes_that_are_not_related_are_covered_too(cases):
     generator = np.random.default_rng(0)
     for rate in (0.3, 0.5, 0.8):
-        found = (clustered_mean((generator.random((cases, 2)) < rate).ravel(), np.repeat(range(cases), 2)) for _ in range(400))
+        found = (
+            clustered_mean(
+                (generator.random((cases, 2)) < rate).ravel(), np.repeat(range(cases), 2)
+            )
+            for _ in range(400)
+        )
         assert sum(one.low <= rate <= one.high for one in found) / 400 >= 0.94
 
 
@@ -102,7 +114,9 @@ def test_any_order_gives_the_same_interval():
         (ratio(scores, before), ratio(scores[order], before[order])),
     ):
         assert (one.mean, one.low, one.high) == pytest.approx((two.mean, two.low, two.high))
-    assert paired_p(scores, before, clusters) == paired_p(scores[order], before[order], clusters[order])
+    assert paired_p(scores, before, clusters) == paired_p(
+        scores[order], before[order], clusters[order]
+    )
 
 
 def test_global_random_state_is_left_alone():
@@ -113,7 +127,8 @@ def test_global_random_state_is_left_alone():
 
 # With few cases on the rarer side it errs on the wide side, so only a lower bound is claimed (benchmarks/coverage.md).
 @pytest.mark.parametrize(
-    ("rate", "probes", "cases", "most"), [(0.6, 3, 50, 0.98), (0.95, 1, 50, 1), (0.95, 10, 50, 1), (0.9, 2, 20, 1)]
+    ("rate", "probes", "cases", "most"),
+    [(0.6, 3, 50, 0.98), (0.95, 1, 50, 1), (0.95, 10, 50, 1), (0.9, 2, 20, 1)],
 )
 def test_interval_of_a_rate_covers_the_truth(rate, probes, cases, most):
     generator = np.random.default_rng(0)
@@ -121,7 +136,9 @@ def test_interval_of_a_rate_covers_the_truth(rate, probes, cases, most):
     for _ in range(500):
         # Probes of one case share a chance, so they are correlated, by 1 / 3.
         chance = generator.beta(rate * 2, (1 - rate) * 2, (cases, 1))
-        interval = clustered_mean((generator.random((cases, probes)) < chance).ravel(), np.repeat(range(cases), probes))
+        interval = clustered_mean(
+            (generator.random((cases, probes)) < chance).ravel(), np.repeat(range(cases), probes)
+        )
         hits += interval.low <= rate <= interval.high
     assert 0.93 <= hits / 500 <= most
 
@@ -151,9 +168,16 @@ def test_delta_of_nothing_changed_keeps_a_width():
     base = [1, 0] * 25
     same = paired_delta(base, base)
     # Of 52 differences, 50 are 0, one is 1 and one -1: variance 2 / 51; t of 51 degrees.
-    assert same.mean == 0 and same.high == -same.low == pytest.approx(2.0075838 * math.sqrt(2 / 51 / 52))
+    assert same.mean == 0 and same.high == -same.low == pytest.approx(
+        2.0075838 * math.sqrt(2 / 51 / 52)
+    )
     won, lost = paired_delta([1] * 50, [0] * 50), paired_delta([0] * 50, [1] * 50)
-    assert (won.mean, won.high, lost.mean, lost.low) == (1, 1, -1, -1) and 0.85 < won.low == -lost.high < 0.9
+    assert (won.mean, won.high, lost.mean, lost.low) == (
+        1,
+        1,
+        -1,
+        -1,
+    ) and 0.85 < won.low == -lost.high < 0.9
 
 
 def test_ratio_is_of_the_means():
@@ -171,16 +195,22 @@ def test_a_task_is_stored_with_its_intervals():
     found, delta = retained(after, before), paired_delta(after, before)
     assert (found["base"], found["mean"], found["n"], found["delta"]) == (0.75, 0.5, 40, -0.25)
     assert (found["delta_low"], found["delta_high"]) == (delta.low, delta.high)
-    assert found["ratio_low"] == ratio(after, before).low and found["low"] == clustered_mean(after).low
+    assert (
+        found["ratio_low"] == ratio(after, before).low and found["low"] == clustered_mean(after).low
+    )
 
 
 def test_scores_that_are_no_shares():
     found = unbounded_mean([3.0, 5.0, 4.0, 8.0], ["a", "a", "b", "c"])
     half = 4.3026527 * math.sqrt(16 / 3 / 3)
-    assert found.mean == pytest.approx(16 / 3) and (found.low, found.high) == pytest.approx((16 / 3 - half, 16 / 3 + half))
+    assert found.mean == pytest.approx(16 / 3) and (found.low, found.high) == pytest.approx(
+        (16 / 3 - half, 16 / 3 + half)
+    )
     assert unbounded_mean([0.0] * 6, range(6)).high == 0
     wide = unbounded_mean([3.0, 5.0, 4.0, 6.0], [0, 1, 0, 1], [0, 0, 1, 1])
-    assert wide.mean == 4.5 and wide.high - 4.5 == pytest.approx(12.7062047 * math.sqrt(1 + 0.25)), "of cases and of seeds"
+    assert wide.mean == 4.5 and wide.high - 4.5 == pytest.approx(
+        12.7062047 * math.sqrt(1 + 0.25)
+    ), "of cases and of seeds"
     with pytest.raises(ValueError, match="between 0 and 1"):
         clustered_mean([0.5, 1.5])
 
@@ -211,8 +241,13 @@ def test_seeds_weigh_the_same_and_share_their_cases():
 def test_seeds_that_disagree_widen_the_interval():
     half, most = [1, 0] * 20, [1, 1, 1, 0] * 10
     labels = [*range(80)], [0] * 40 + [1] * 40
-    agree, differ = clustered_mean([*half, *half], *labels), clustered_mean([*most, *(1 - np.array(most))], *labels)
-    assert agree.mean == differ.mean == 0.5 and differ.high - differ.low > 2 * (agree.high - agree.low)
+    agree, differ = (
+        clustered_mean([*half, *half], *labels),
+        clustered_mean([*most, *(1 - np.array(most))], *labels),
+    )
+    assert agree.mean == differ.mean == 0.5 and differ.high - differ.low > 2 * (
+        agree.high - agree.low
+    )
 
 
 def test_p_of_a_sign_flip_test():
@@ -220,10 +255,14 @@ def test_p_of_a_sign_flip_test():
     assert paired_p([1] * 5, [0] * 5, range(5)) == pytest.approx(2 / 32, abs=0.01)
     assert paired_p([1, 0], [1, 0], range(2)) == 1
     # Ten probes of one case say no more than one.
-    assert paired_p([1] * 50, [0] * 50, np.repeat(range(5), 10)) == paired_p([1] * 5, [0] * 5, range(5))
+    assert paired_p([1] * 50, [0] * 50, np.repeat(range(5), 10)) == paired_p(
+        [1] * 5, [0] * 5, range(5)
+    )
     assert paired_p([1] * 40, [0] * 40, range(40)) == 1 / 20_001
     # McNemar's exact test: 9 gained, 1 lost.
-    assert paired_p([1] * 9 + [0] * 21, [0] * 9 + [1] + [0] * 20, range(30)) == pytest.approx(22 / 1024, abs=0.005)
+    assert paired_p([1] * 9 + [0] * 21, [0] * 9 + [1] + [0] * 20, range(30)) == pytest.approx(
+        22 / 1024, abs=0.005
+    )
 
 
 def test_holm_against_hand_computed_values():
@@ -238,7 +277,18 @@ def test_equal_methods_are_rarely_told_apart():
         chance = generator.beta(1, 1, (30, 1))
         one, two, three = ((generator.random((30, 2)) < chance).ravel() for _ in range(3))
         cases = np.repeat(range(30), 2)
-        false += min(holm([paired_p(one, two, cases), paired_p(one, three, cases), paired_p(two, three, cases)])) <= 0.05
+        false += (
+            min(
+                holm(
+                    [
+                        paired_p(one, two, cases),
+                        paired_p(one, three, cases),
+                        paired_p(two, three, cases),
+                    ]
+                )
+            )
+            <= 0.05
+        )
     assert false / 100 <= 0.1
 
 
@@ -265,7 +315,9 @@ def test_unequal_lengths_are_refused():
 
 def test_text_of_a_cell():
     assert cells_text(Interval(0.95, 0.88, 1.0, 50)) == "0.95 [0.88, 1.00]"
-    assert cells_text({"mean": -0.001, "low": -0.1, "high": 0.02}, sign=True) == "+0.00 [-0.10, +0.02]"
+    assert (
+        cells_text({"mean": -0.001, "low": -0.1, "high": 0.02}, sign=True) == "+0.00 [-0.10, +0.02]"
+    )
     assert cells_text({"mean": 0.5, "low": None, "high": None}) == "0.50"
     for nothing in (None, {}, {"mean": None}, Interval(math.nan, math.nan, math.nan, 0)):
         assert cells_text(nothing) == "–"

@@ -44,7 +44,11 @@ def as_csv(path, *rows):
 
 def test_a_damaged_file_is_named(tmp_path):
     whole = gzip.compress(b'{"a": 1}\n' * 100)
-    for name, content in (("cut.jsonl.gz", whole[:-9]), ("bent.jsonl.gz", whole[:12] + b"\xff" * 9), ("no.parquet", b"PAR1")):
+    for name, content in (
+        ("cut.jsonl.gz", whole[:-9]),
+        ("bent.jsonl.gz", whole[:12] + b"\xff" * 9),
+        ("no.parquet", b"PAR1"),
+    ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=f"{name}: cannot be read"):
             task_rows.read_rows(tmp_path / name)
@@ -63,7 +67,10 @@ def test_a_csv_with_numbered_choices_is_asked_as_mmlu(tiny, tmp_path):
         {"question": row["question"], "choices": ["ice", "snow, rain", "fire", "fog"], "answer": 2}
     ]
     as_csv(path, {**row, "answer": "C"})
-    with pytest.raises(DataError, match=r"anatomy_test.csv, record 1: wants .*answer \(0 to 3\); has question, choice0"):
+    with pytest.raises(
+        DataError,
+        match=r"anatomy_test.csv, record 1: wants .*answer \(0 to 3\); has question, choice0",
+    ):
         task_rows.hub_rows("mmlu_anatomy", path)
 
 
@@ -71,16 +78,26 @@ def test_a_csv_with_numbered_choices_is_asked_as_mmlu(tiny, tmp_path):
 def test_a_csv_that_is_none_is_refused(tmp_path, field):
     """An open quote would swallow all further rows; a field may not be of any length."""
     path = tmp_path / "anatomy_test.csv"
-    path.write_text(f"question,choice0,choice1,choice2,choice3,answer\nWhat?,a,b,c,{field},1\nWhat?,a,b,c,d,2\n")
+    path.write_text(
+        f"question,choice0,choice1,choice2,choice3,answer\nWhat?,a,b,c,{field},1\nWhat?,a,b,c,d,2\n"
+    )
     with pytest.raises(DataError, match=r"anatomy_test.csv, line \d: not CSV"):
         task_rows.hub_rows("mmlu_anatomy", path)
 
 
 def test_truthfulqa_puts_the_best_answer_against_the_wrong_ones(tmp_path):
-    row = {"Question": "Why?", "Best Answer": "So", "Correct Answers": "So; Thus", "Incorrect Answers": "No; Never; "}
+    row = {
+        "Question": "Why?",
+        "Best Answer": "So",
+        "Correct Answers": "So; Thus",
+        "Incorrect Answers": "No; Never; ",
+    }
     (found,) = task_rows.hub_rows("truthfulqa_mc1", as_csv(tmp_path / "t.csv", row))
     assert found["mc1_targets"] == {"choices": ["So", "No", "Never"], "labels": [1, 0, 0]}
-    assert found["mc2_targets"] == {"choices": ["So", "Thus", "No", "Never"], "labels": [1, 1, 0, 0]}
+    assert found["mc2_targets"] == {
+        "choices": ["So", "Thus", "No", "Never"],
+        "labels": [1, 1, 0, 0],
+    }
 
 
 CALL = {"area": {"base": [10], "height": [5], "unit": ["units", ""]}}
@@ -89,11 +106,21 @@ CALL = {"area": {"base": [10], "height": [5], "unit": ["units", ""]}}
 def call_files(folder, answers=CALL):
     """One question and its possible answers, as the original's repository has them."""
     (folder / "possible_answer").mkdir()
-    parameters = {"type": "dict", "properties": {"base": {"type": "integer"}}, "required": ["base", "height"]}
+    parameters = {
+        "type": "dict",
+        "properties": {"base": {"type": "integer"}},
+        "required": ["base", "height"],
+    }
     question = [[{"role": "user", "content": "Base 10, height 5?"}]]
-    row = {"id": "simple_0", "question": question, "function": [{"name": "area", "parameters": parameters}]}
+    row = {
+        "id": "simple_0",
+        "question": question,
+        "function": [{"name": "area", "parameters": parameters}],
+    }
     (folder / "simple.json").write_text(json.dumps(row))
-    (folder / "possible_answer" / "simple.json").write_text(json.dumps({"id": "simple_0", "ground_truth": [answers]}))
+    (folder / "possible_answer" / "simple.json").write_text(
+        json.dumps({"id": "simple_0", "ground_truth": [answers]})
+    )
     return folder / "simple.json"
 
 
@@ -137,7 +164,10 @@ def test_every_possible_answer_of_bfcl_passes_its_own_check():
     for doc in docs:
         ((name, possible),) = json.loads(doc["answers"])[0].items()
         required = json.loads(doc["functions"])[0]["parameters"]["required"]
-        said = {key: [v for v in values if v != ""] if key in required else values for key, values in possible.items()}
+        said = {
+            key: [v for v in values if v != ""] if key in required else values
+            for key, values in possible.items()
+        }
         given = {key: _first(values) for key, values in said.items() if values[0] != ""}
         text = f"[{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})]"
         assert bfcl.called(doc, [text]) == {"call": 1}, text
@@ -157,7 +187,9 @@ def _first(values):
 def test_the_answers_of_bfcl_count_as_its_data(tmp_path):
     path = call_files(tmp_path)
     before = retention.data_digest("bfcl_simple", path)
-    (tmp_path / "possible_answer" / "simple.json").write_text(json.dumps({"id": "simple_0", "ground_truth": [{"area": {}}]}))
+    (tmp_path / "possible_answer" / "simple.json").write_text(
+        json.dumps({"id": "simple_0", "ground_truth": [{"area": {}}]})
+    )
     assert retention.data_digest("bfcl_simple", path) != before
     (tmp_path / "possible_answer" / "simple.json").write_text('{"id": "other", "ground_truth": []}')
     with pytest.raises(DataError, match=r"simple.json, record 1: wants .*possible_answer"):
@@ -166,7 +198,9 @@ def test_the_answers_of_bfcl_count_as_its_data(tmp_path):
 
 def test_a_task_of_ours_without_data_says_what_to_give():
     assert retention.resolve_tasks("bfcl_simple", {}) == ["bfcl_simple"]
-    with pytest.raises(DataError, match=r"BFCL_v4_simple_python.json.*--task-data bfcl_simple=PATH"):
+    with pytest.raises(
+        DataError, match=r"BFCL_v4_simple_python.json.*--task-data bfcl_simple=PATH"
+    ):
         standard_tasks.from_hub("bfcl_simple")
 
 
@@ -186,20 +220,36 @@ def test_ifeval_runs_from_a_local_file_through_the_chat_template(tmp_path, monke
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     path = tmp_path / "if.jsonl"
     many = {"relation": "at least", "num_words": 2000}
-    asked = [("No comma.", ["punctuation:no_comma"], [{}]), ("Much.", ["length_constraints:number_words"], [many])]
+    asked = [
+        ("No comma.", ["punctuation:no_comma"], [{}]),
+        ("Much.", ["length_constraints:number_words"], [many]),
+    ]
     fields = ("key", "prompt", "instruction_id_list", "kwargs")
-    path.write_text("\n".join(json.dumps(dict(zip(fields, (i, *row), strict=True))) for i, row in enumerate(asked)))
-    with pytest.raises(OptionError, match="NLTK's punkt_tab.*nltk.downloader punkt_tab.*llama-index-core.*NLTK_DATA"):
+    path.write_text(
+        "\n".join(
+            json.dumps(dict(zip(fields, (i, *row), strict=True))) for i, row in enumerate(asked)
+        )
+    )
+    with pytest.raises(
+        OptionError,
+        match="NLTK's punkt_tab.*nltk.downloader punkt_tab.*llama-index-core.*NLTK_DATA",
+    ):
         standard_tasks.from_file("ifeval", path)
     (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
     model = tiny_model("llama", chat=True, num_hidden_layers=2, max_position_embeddings=2048)
-    samples = retention.evaluate(model.model, model.tokenizer, ["ifeval"], task_data={"ifeval": path})["ifeval"]
+    samples = retention.evaluate(
+        model.model, model.tokenizer, ["ifeval"], task_data={"ifeval": path}
+    )["ifeval"]
     assert [s.metric for s in samples] == ["prompt_level_strict_acc,chat"] * 2
     turns = [[{"role": "user", "content": prompt}] for prompt, *_ in asked]
     assert [s.prompt for s in samples] == [
-        model.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) for turn in turns
+        model.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        for turn in turns
     ]
-    assert [s.score for s in samples] == [float(bool(samples[0].output.strip()) and "," not in samples[0].output), 0.0]
+    assert [s.score for s in samples] == [
+        float(bool(samples[0].output.strip()) and "," not in samples[0].output),
+        0.0,
+    ]
 
 
 # Groups
@@ -211,7 +261,10 @@ def sentences(folder, *left_out):
     root = standard_tasks._lm_eval() / "blimp"
     for yaml in root.glob("[!_]*.yaml"):
         if yaml.stem not in left_out:
-            pair = {"sentence_good": f"Tom saw {yaml.stem}.", "sentence_bad": f"saw Tom {yaml.stem}."}
+            pair = {
+                "sentence_good": f"Tom saw {yaml.stem}.",
+                "sentence_bad": f"saw Tom {yaml.stem}.",
+            }
             (folder / f"{yaml.stem}.jsonl").write_text(json.dumps(pair))
     return folder
 
@@ -224,7 +277,10 @@ def test_a_group_is_asked_from_a_folder_or_a_zip(tiny, tmp_path):
             archive.write(file, f"data/{file.name}")
     assert retention.resolve_tasks("blimp", {"blimp": packed}) == ["blimp"]
     found = retention.evaluate(*tiny, ["blimp"], task_data={"blimp": packed})["blimp"]
-    assert len(found) == 67 and {s.task for s in found} >= {"blimp_causative", "blimp_adjunct_island"}
+    assert len(found) == 67 and {s.task for s in found} >= {
+        "blimp_causative",
+        "blimp_adjunct_island",
+    }
     assert next(s.expected for s in found if s.task == "blimp_causative") == "Tom saw causative."
     assert retention.evaluate(*tiny, ["blimp"], task_data={"blimp": folder})["blimp"] == found
 
@@ -237,11 +293,15 @@ def test_a_group_with_a_missing_file_is_refused(tmp_path):
         standard_tasks.from_file("mmlu", folder / "principle_A_case_2.jsonl")
 
 
-@pytest.mark.parametrize(("name", "path", "members"), [("blimp", "blimp/BLiMP.zip", 67), ("mmlu", "mmlu", 57)])
+@pytest.mark.parametrize(
+    ("name", "path", "members"), [("blimp", "blimp/BLiMP.zip", 67), ("mmlu", "mmlu", 57)]
+)
 def test_real_groups_are_read_whole(name, path, members):
     tasks = standard_tasks.from_file(name, shared(path))
     assert (
-        len(tasks) == members and sum(len(task.eval_docs) for task in tasks.values()) == {"blimp": 67_000, "mmlu": 14_042}[name]
+        len(tasks) == members
+        and sum(len(task.eval_docs) for task in tasks.values())
+        == {"blimp": 67_000, "mmlu": 14_042}[name]
     )
 
 
@@ -269,7 +329,11 @@ CODE = "def kept(docs):\n    return docs.filter(lambda doc: doc['land'] != 'Spai
 def own(tmp_path, monkeypatch):
     """A folder with ``task.yaml``, its code and its data."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    rows = [{"land": "France", "answer": 0}, {"land": "Italy", "answer": 1}, {"land": "Spain", "answer": 0}]
+    rows = [
+        {"land": "France", "answer": 0},
+        {"land": "Italy", "answer": 1},
+        {"land": "Spain", "answer": 0},
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "mine.py").write_text(CODE)
     (tmp_path / "task.yaml").write_text(TASK.format(data=tmp_path / "rows.jsonl"))
@@ -303,7 +367,10 @@ def test_whatever_a_task_file_names_is_in_its_digest(own, part):
     ("change", "message"),
     [
         (("test_split: test", "test_split: [test"), r"task.yaml, line \d: not YAML \(expected"),
-        (("task: capitals", "include: absent.yaml"), r"absent.yaml cannot be read \(.*No such file"),
+        (
+            ("task: capitals", "include: absent.yaml"),
+            r"absent.yaml cannot be read \(.*No such file",
+        ),
     ],
 )
 def test_a_task_file_that_is_no_yaml_is_told_before_anything_runs(own, change, message):
@@ -315,7 +382,9 @@ def test_a_task_file_that_is_no_yaml_is_told_before_anything_runs(own, change, m
     (own / "task.yaml").write_text("- a list")
     assert "is no task of lm-eval" in retention.unloadable([name], {})[name]
     (own / "task.yaml").unlink()
-    with pytest.raises(DataError, match="task.yaml: there is no such file"):  # a slip, as a wrong name is
+    with pytest.raises(
+        DataError, match="task.yaml: there is no such file"
+    ):  # a slip, as a wrong name is
         retention.resolve_tasks(name, {})
 
 
@@ -331,7 +400,9 @@ def test_a_task_file_that_is_no_yaml_is_told_before_anything_runs(own, change, m
 def test_a_mistake_in_a_task_file_is_one_sentence(own, tiny, change, message):
     name = str(own / "task.yaml")
     (own / "task.yaml").write_text((own / "task.yaml").read_text().replace(*change))
-    with pytest.raises(DataError, match=rf"Task file .*task.yaml: lm-eval cannot ask it \(.*{message}"):
+    with pytest.raises(
+        DataError, match=rf"Task file .*task.yaml: lm-eval cannot ask it \(.*{message}"
+    ):
         retention.evaluate(*tiny, [name])
 
 
@@ -343,5 +414,8 @@ def test_a_task_whose_filter_leaves_nothing_is_named(own, tiny):
 
 def test_missing_data_of_a_task_file_is_named(own, tiny):
     (own / "rows.jsonl").unlink()
-    with pytest.raises(DataError, match=r"its data file /.*/rows.jsonl does not exist.*--task-data .*task.yaml=PATH"):
+    with pytest.raises(
+        DataError,
+        match=r"its data file /.*/rows.jsonl does not exist.*--task-data .*task.yaml=PATH",
+    ):
         retention.evaluate(*tiny, [str(own / "task.yaml")])

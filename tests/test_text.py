@@ -53,7 +53,10 @@ def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
     assert prefix + fact.prompt in rendered.text and (context or "") in rendered.text
     ids = text.ids(tokenizer, rendered)
     position = text.subject_last(tokenizer, rendered, fact)
-    before, up_to = upto(tokenizer, ids, position - 1) if position else "", upto(tokenizer, ids, position)
+    before, up_to = (
+        upto(tokenizer, ids, position - 1) if position else "",
+        upto(tokenizer, ids, position),
+    )
     place = rendered.start + (15 if fact.id == "e" else fact.prompt.index(fact.subject))
     start = "<s>" if ids[0] == tokenizer.bos_token_id else ""
     # all of the subject has been read here, and one token earlier it had not
@@ -68,10 +71,18 @@ def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
     [
         ("The capital of Australia is", "Australia", "rule"),
         ("Who wrote Winter Glass?", "Winter Glass", "rule"),
-        ("What is the capital of the United States of America?", "United States of America", "rule"),
+        (
+            "What is the capital of the United States of America?",
+            "United States of America",
+            "rule",
+        ),
         ("Danielle Darrieux's mother tongue is", "Danielle Darrieux", "rule"),
         ("Toko Yasuda, the instrument she plays is the", "Toko Yasuda", "rule"),
-        ('The song "Winter in the Old Harbour" was sung by Mara', "Winter in the Old Harbour", "rule"),
+        (
+            'The song "Winter in the Old Harbour" was sung by Mara',
+            "Winter in the Old Harbour",
+            "rule",
+        ),
         ("In Malmö, the river is called", "Malmö", "rule"),
         ("the password of the server is", "is", "last word"),
         ("Who wrote it?", "it?", "last word"),
@@ -112,7 +123,11 @@ def words(tokenizer, ids):
     joined = []
     for token in tokenizer.convert_ids_to_tokens(ids):
         glued = (
-            joined and token[0].isalpha() and token[0] not in "ĠĊ" and joined[-1].lstrip("Ġ").isalpha() and joined[-1] != "Ċ"
+            joined
+            and token[0].isalpha()
+            and token[0] not in "ĠĊ"
+            and joined[-1].lstrip("Ġ").isalpha()
+            and joined[-1] != "Ċ"
         )
         if glued:
             joined[-1] += token
@@ -133,14 +148,18 @@ def test_golden(which, form, upto_subject, rest, target):
 
 
 @pytest.mark.parametrize(("form", "context", "prefix"), FORMS)
-@pytest.mark.parametrize("target", ["Karsk", "Zoë Åström", "1997", "7.5 km!", "Київ", "'s", "🦊", "a\nb"])
+@pytest.mark.parametrize(
+    "target", ["Karsk", "Zoë Åström", "1997", "7.5 km!", "Київ", "'s", "🦊", "a\nb"]
+)
 @pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
 def test_prompt_and_target_are_the_joint_tokenization(tokenizer, target, form, context, prefix):
     rendered = text.render(tokenizer, "The capital of Velmora is", form, context, prefix)
     prompt_ids = text.ids(tokenizer, rendered)
     target_ids = text.target_ids(tokenizer, rendered, prompt_ids, target)
     separator = "" if rendered.text.endswith("\n") else " "
-    joint = tokenizer(rendered.text + separator + target, add_special_tokens=rendered.special)["input_ids"]
+    joint = tokenizer(rendered.text + separator + target, add_special_tokens=rendered.special)[
+        "input_ids"
+    ]
     if joint[-1] == tokenizer.eos_token_id:
         joint.pop()
     assert prompt_ids + target_ids == joint
@@ -189,9 +208,13 @@ def test_a_template_that_fails(template):
 
 
 def test_what_ends_an_answer():
-    turn, eos = (TOKENIZERS["chat"].convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>"))
+    turn, eos = (
+        TOKENIZERS["chat"].convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")
+    )
     assert text.closing_ids(TOKENIZERS["chat"], "question", {turn, eos}) == [turn]
-    assert text.closing_ids(TOKENIZERS["chat"], "question", {eos}) == [eos], "what stops no answer does not end one"
+    assert text.closing_ids(TOKENIZERS["chat"], "question", {eos}) == [eos], (
+        "what stops no answer does not end one"
+    )
     assert text.closing_ids(TOKENIZERS["chat"], "cloze", {turn, eos}) == [eos]
     assert text.closing_ids(TOKENIZERS["plain"], "question", {turn, eos}) == [eos]
     single = tiny_tokenizer(chat=True)

@@ -8,9 +8,9 @@ import torch
 from editbench import inject, registry
 from editbench.errors import MethodError
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods import _trace
-from editbench.methods._hooks import site_module
-from editbench.methods._trace import heat_map, layer_curve, trace
+from editbench.methods import trace as _trace
+from editbench.methods._common.hooks import site_module
+from editbench.methods.trace import heat_map, layer_curve, trace
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 
 FACT = FACTS[1]  # its subject opens the prompt
@@ -28,7 +28,9 @@ def direct(model, fact, kind, layers, token, found):
     clean = {}
     hooks = [
         site_module(model, layer, kind).register_forward_hook(
-            lambda _m, _a, out, layer=layer: clean.__setitem__(layer, hidden_of(out).reshape(ids.shape[1], -1)[token].clone())
+            lambda _m, _a, out, layer=layer: clean.__setitem__(
+                layer, hidden_of(out).reshape(ids.shape[1], -1)[token].clone()
+            )
         )
         for layer in layers
     ]
@@ -53,8 +55,13 @@ def direct(model, fact, kind, layers, token, found):
             return changed
 
         hooks = [embeddings.register_forward_hook(corrupt)]
-        hooks += [site_module(model, layer, kind).register_forward_hook(put_back(layer)) for layer in layers]
-        p.append(model.model(input_ids=ids, use_cache=False).logits[0, -1].softmax(-1)[answer].item())
+        hooks += [
+            site_module(model, layer, kind).register_forward_hook(put_back(layer))
+            for layer in layers
+        ]
+        p.append(
+            model.model(input_ids=ids, use_cache=False).logits[0, -1].softmax(-1)[answer].item()
+        )
         for hook in hooks:
             hook.remove()
     return sum(p) / len(p)
@@ -68,10 +75,19 @@ def test_a_trace_equals_direct_passes(family, reader):
     first, last = found.subject
     assert "".join(found.tokens[first : last + 1]).strip() == FACT.subject
     with torch.no_grad():
-        for kind, layer, layers in [("residual", 0, [0]), ("residual", 2, [2]), ("mlp", 1, [0, 1]), ("attention", 3, [2, 3])]:
+        for kind, layer, layers in [
+            ("residual", 0, [0]),
+            ("residual", 2, [2]),
+            ("mlp", 1, [0, 1]),
+            ("attention", 3, [2, 3]),
+        ]:
             for token in (0, last, len(found.tokens) - 1):
                 want = direct(model, FACT, kind, layers, token, found)
-                assert found.scores[kind][token, layer].item() == pytest.approx(want, abs=2e-4), (kind, layer, token)
+                assert found.scores[kind][token, layer].item() == pytest.approx(want, abs=2e-4), (
+                    kind,
+                    layer,
+                    token,
+                )
 
 
 def test_what_a_trace_means(reader):
@@ -89,27 +105,38 @@ def test_what_a_trace_means(reader):
 def test_layers_by_trace(method, count, reader, own_cache):
     model = reader("llama")
     option = {"layers" if method == "memit" else "layer": "auto"}
-    edit = inject(model, FACTS, method, **{**tiny_options(registry.get("methods", method)), **option})
+    edit = inject(
+        model, FACTS, method, **{**tiny_options(registry.get("methods", method)), **option}
+    )
     curve = edit.diagnostics["layer_curve"]
     assert curve == [round(value, 4) for value in layer_curve(model, FACTS)]
     best = max(range(len(curve)), key=curve.__getitem__)
-    assert edit.diagnostics["layers"] == [best] and list(edit.changes) == [model.layout.weight_name(best)]
+    assert edit.diagnostics["layers"] == [best] and list(edit.changes) == [
+        model.layout.weight_name(best)
+    ]
 
 
 def test_the_subjects_row_alone(reader):
     model = reader("gpt2")
     whole, row = trace(model, FACT, ("mlp",)), trace(model, FACT, ("mlp",), subject_only=True)
     last = whole.subject[1]
-    torch.testing.assert_close(row.scores["mlp"][last], whole.scores["mlp"][last], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        row.scores["mlp"][last], whole.scores["mlp"][last], rtol=1e-4, atol=1e-5
+    )
     assert row.scores["mlp"][:last].isnan().all()
 
 
 def test_a_trace_that_finds_nothing():
     model = tiny_model("llama")
     with torch.no_grad():
-        for layer in range(4):  # no token hears of another, and the prompts end behind their subjects
+        for layer in range(
+            4
+        ):  # no token hears of another, and the prompts end behind their subjects
             model.weight(f"model.layers.{layer}.self_attn.o_proj.weight").zero_()
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="causal trace of 2 prompts found no layer"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="causal trace of 2 prompts found no layer"),
+    ):
         inject(model, FACTS[:2], "memit", layers="auto")
 
 

@@ -21,13 +21,12 @@ from editbench.errors import MethodError, OptionError
 from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
-from editbench.methods._anchor import LENGTH, TOKENS, Anchor
-from editbench.methods._branches import Branches
-from editbench.methods._context import answer_room
-from editbench.methods._covariance import second_moments
-from editbench.methods._divergence import DIVERGENCES, divergence
-from editbench.methods._exposure import LEAST, AdaptiveExposure
-from editbench.methods._train import (
+from editbench.methods._common.context import answer_room
+from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor
+from editbench.methods._train.branches import Branches
+from editbench.methods._train.divergence import DIVERGENCES, divergence
+from editbench.methods._train.exposure import LEAST, AdaptiveExposure
+from editbench.methods._train.loop import (
     Example,
     Trainer,
     _batches,
@@ -38,15 +37,18 @@ from editbench.methods._train import (
     target_nll,
     train,
 )
-from editbench.methods._tunable import NULL_TOKENS
+from editbench.methods._train.tunable import NULL_TOKENS
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, TEACHERS, follow_slowly, frozen_copy
 from editbench.methods.sft import Sft, canonical
+from editbench.methods.statistics import second_moments
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
 from editbench.testing import FACTS, target_logp, tiny_model, tiny_options, unchanged
 
-TRAINERS = [name for name in registry.names("methods") if issubclass(registry.get("methods", name), Trainer)]
+TRAINERS = [
+    name for name in registry.names("methods") if issubclass(registry.get("methods", name), Trainer)
+]
 
 
 def options(method, **changed):
@@ -64,7 +66,9 @@ def test_only_target_tokens_count(family):
     nlls = []
     for example in batch:
         ids = [*example.prompt_ids, *example.target_ids]
-        logp_TV = model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+        logp_TV = (
+            model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+        )
         first = len(example.prompt_ids) - 1
         nlls += [-logp_TV[first + t, token] for t, token in enumerate(example.target_ids)]
     assert count == len(nlls) == sum(len(e.target_ids) for e in batch)
@@ -89,7 +93,9 @@ def test_sft_ends_targets_as_the_model_ends_an_answer(chat):
 def test_sft_counts_its_tokens():
     model = tiny_model("llama")
     edit = options(Sft, epochs=3).inject(model, FACTS)
-    assert edit.diagnostics["trained_tokens"] == 3 * sum(len(canonical(model, fact).target_ids) for fact in FACTS)
+    assert edit.diagnostics["trained_tokens"] == 3 * sum(
+        len(canonical(model, fact).target_ids) for fact in FACTS
+    )
     assert edit.diagnostics["steps"] == 3 * math.ceil(len(FACTS) / 2)
     assert edit.diagnostics["final_loss"] < edit.diagnostics["first_loss"]
 
@@ -124,10 +130,16 @@ def test_texts_of_like_length_stand_together():
     assert [sorted(sum(batches[i : i + 18], [])) for i in (0, 18)] == [list(range(70))] * 2
 
     def padded(batches):
-        return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches) / (2 * sum(lengths))
+        return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches) / (
+            2 * sum(lengths)
+        )
 
     assert padded(batches) < 1.25 < padded(_batches(70, chosen))
-    assert batches == list(_batches(70, chosen, lengths)) != list(_batches(70, replace(chosen, seed=6), lengths))
+    assert (
+        batches
+        == list(_batches(70, chosen, lengths))
+        != list(_batches(70, replace(chosen, seed=6), lengths))
+    )
     shortest = [min(lengths[i] for i in batch) for batch in batches[:18]]
     assert shortest != sorted(shortest)
 
@@ -146,11 +158,14 @@ class Watcher:
 
     def advance(self, n=1):
         if self.training:
-            self.states.append({name: p.detach().clone() for name, p in self.model.named_parameters()})
+            self.states.append(
+                {name: p.detach().clone() for name, p in self.model.named_parameters()}
+            )
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [*((name, {}) for name in TRAINERS), ("opsd", {"exposure": "adaptive", "teacher": "ema"})]
+    ("name", "changed"),
+    [*((name, {}) for name in TRAINERS), ("opsd", {"exposure": "adaptive", "teacher": "ema"})],
 )
 def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed, reader):
     model = reader("llama")
@@ -162,7 +177,9 @@ def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed,
         edit = replace(whole, stop_after=share).inject(model, FACTS)
         assert edit.diagnostics["steps"] == steps
         for weight, change in edit.changes.items():
-            assert torch.equal(change, watcher.states[steps - 1][weight] - model.weight(weight).detach())
+            assert torch.equal(
+                change, watcher.states[steps - 1][weight] - model.weight(weight).detach()
+            )
 
 
 def test_label_states_of_an_empty_target():
@@ -177,7 +194,10 @@ def test_label_states_of_an_empty_target():
 def test_a_loss_that_explodes_is_reported_and_leaves_nothing(name):
     model, method = tiny_model("llama"), registry.get("methods", name)
     chosen = method(**{**tiny_options(method), "lr": 1e30, "clip": 1e30})
-    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match=f"{name}: .*Use a smaller lr than 1e\\+30"):
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(MethodError, match=f"{name}: .*Use a smaller lr than 1e\\+30"),
+    ):
         chosen.inject(model, FACTS)
 
 
@@ -255,7 +275,9 @@ def test_bfloat16_trains_too(name, reader):
     before = target_logp(model, FACTS)
     with unchanged(model, "inject"):
         edit = options(method).inject(model, FACTS)
-    assert all(change.dtype == torch.float32 and change.abs().max() > 0 for change in edit.changes.values())
+    assert all(
+        change.dtype == torch.float32 and change.abs().max() > 0 for change in edit.changes.values()
+    )
     with edit.applied(model):
         assert target_logp(model, FACTS) > before + 0.1
 
@@ -294,7 +316,10 @@ def test_more_than_one_process_is_refused(monkeypatch):
     """As accelerate launch --num_processes 2 starts each of them."""
     model = tiny_model("llama")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="sft trains in one process, and 2 were"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="sft trains in one process, and 2 were"),
+    ):
         options(Sft).inject(model, FACTS)
 
 
@@ -328,9 +353,15 @@ def greedy(model, fact, context, n):
     text = []
     for _ in range(n):
         with torch.no_grad():
-            token = int(model.model(input_ids=torch.tensor([ids + text]), use_cache=False).logits[0, -1].argmax())
+            token = int(
+                model.model(input_ids=torch.tensor([ids + text]), use_cache=False)
+                .logits[0, -1]
+                .argmax()
+            )
         text.append(token)
-        if token in model.stop_ids or (fact.form == "cloze" and "\n" in model.decode([token]) and model.decode(text).strip()):
+        if token in model.stop_ids or (
+            fact.form == "cloze" and "\n" in model.decode([token]) and model.decode(text).strip()
+        ):
             break
     return text
 
@@ -349,7 +380,11 @@ def test_the_pure_branches(family, taught, reader):
 
 def test_both_branches_log_probabilities_are_recorded(reader):
     model = reader("llama")
-    methods = [MixSD(max_new_tokens=10, temperature=1.0, lam=0.5), MixSD(max_new_tokens=10, lam=0.0), MixSD(mode="adaptive")]
+    methods = [
+        MixSD(max_new_tokens=10, temperature=1.0, lam=0.5),
+        MixSD(max_new_tokens=10, lam=0.0),
+        MixSD(mode="adaptive"),
+    ]
     drafts = [draft for method in methods for draft in once(method, model, FACTS)]
     drafts += targets(MixSD(max_new_tokens=10, lam=0.6, on_fail="keep"), model, FACTS)
     for draft in drafts:
@@ -370,7 +405,12 @@ def test_texts_do_not_depend_on_slots_or_order():
         return {d.fact.id: (d.ids, d.naive_picked, d.attempt) for d in drafts}
 
     one = written(method, FACTS)
-    assert one == written(method, FACTS) == written(replace(method, slots=1), FACTS) == written(replace(method, slots=3), FACTS)
+    assert (
+        one
+        == written(method, FACTS)
+        == written(replace(method, slots=1), FACTS)
+        == written(replace(method, slots=3), FACTS)
+    )
     assert one == written(method, FACTS[::-1])
     assert {"moon": one["moon"]} == written(method, FACTS[:1])
     assert one != written(replace(method, seed=1), FACTS)
@@ -393,13 +433,27 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
     monkeypatch.setattr(mixsd_module, "train_on_examples", spy)
     method = options(MixSD, lam=1.0, on_fail=on_fail)
     edit = method.inject(model, FACTS)
-    source = {"drop": "dropped", "target": "target", "keep": "unverified", "expert": "expert" if taught else "target"}[on_fail]
+    source = {
+        "drop": "dropped",
+        "target": "target",
+        "keep": "unverified",
+        "expert": "expert" if taught else "target",
+    }[on_fail]
     assert edit.diagnostics["target_sources"] == {source: 4}
     assert [record["source"] for record in edit.records] == [source] * 4
     assert [record["fact"] for record in edit.records] == [fact.id for fact in FACTS]
-    said = {"dropped": "left out", "target": "canonical target", "unverified": "without the fact", "expert": None}[source]
+    said = {
+        "dropped": "left out",
+        "target": "canonical target",
+        "unverified": "without the fact",
+        "expert": None,
+    }[source]
     assert len(edit.diagnostics["warnings"]) == bool(said)
-    assert not said or said in edit.diagnostics["warnings"][0] and "4 of 4" in edit.diagnostics["warnings"][0]
+    assert (
+        not said
+        or said in edit.diagnostics["warnings"][0]
+        and "4 of 4" in edit.diagnostics["warnings"][0]
+    )
     # said of the texts that are trained on, and of no others
     measured = {"target_nll", "effective_lambda"} & edit.diagnostics.keys()
     assert len(measured) == (2 if source in ("unverified", "expert") else 0)
@@ -407,12 +461,18 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
     if source == "dropped":
         assert not trained and not edit.changes
     else:
-        assert [e.prompt_ids for e in trained] == [model.prompt_ids(fact.prompt, fact.form) for fact in FACTS]
-        assert edit.diagnostics["trained_tokens"] == method.epochs * sum(len(e.target_ids) for e in trained)
+        assert [e.prompt_ids for e in trained] == [
+            model.prompt_ids(fact.prompt, fact.form) for fact in FACTS
+        ]
+        assert edit.diagnostics["trained_tokens"] == method.epochs * sum(
+            len(e.target_ids) for e in trained
+        )
     if source == "target":
         assert trained == [canonical(model, fact) for fact in FACTS]
     elif source in ("expert", "unverified"):
-        assert [list(e.target_ids) for e in trained] == [record["ids"] for record in edit.records], "re-tokenised"
+        assert [list(e.target_ids) for e in trained] == [
+            record["ids"] for record in edit.records
+        ], "re-tokenised"
         assert [record["verified"] for record in edit.records] == [source == "expert"] * 4
 
 
@@ -420,10 +480,14 @@ def test_verified_texts_are_trained_on_as_written(reader):
     model = reader("llama")
     method = options(MixSD, lam=0.0)
     drafts = targets(method, model, FACTS)
-    assert [d.source for d in drafts] == ["mixed"] * 4 and all(d.verified and d.attempt == 0 for d in drafts)
+    assert [d.source for d in drafts] == ["mixed"] * 4 and all(
+        d.verified and d.attempt == 0 for d in drafts
+    )
     for draft in drafts:
         assert draft.fact.target in model.decode(draft.ids)
-        assert method._example(model, draft) == Example(model.prompt_ids(draft.fact.prompt, draft.fact.form), draft.ids)
+        assert method._example(model, draft) == Example(
+            model.prompt_ids(draft.fact.prompt, draft.fact.form), draft.ids
+        )
 
 
 def test_texts_that_their_room_cut_off_are_counted(reader):
@@ -436,12 +500,16 @@ def test_texts_that_their_room_cut_off_are_counted(reader):
     edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep").inject(model, FACTS)
     assert [r["ended"] for r in edit.records] == [False] * 4 and edit.diagnostics["cut_off"] == 4
     edit = options(MixSD, lam=0.0, max_new_tokens=1, on_fail="target").inject(model, FACTS)
-    assert edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0, "not trained on"
+    assert (
+        edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0
+    ), "not trained on"
 
 
 def test_a_fact_is_tried_until_it_is_stated(reader):
     model = reader("llama")
-    drafts = targets(MixSD(lam=0.2, temperature=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
+    drafts = targets(
+        MixSD(lam=0.2, temperature=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS
+    )
     assert all(d.verified for d in drafts) and max(d.attempt for d in drafts) > 0
     # a pure greedy branch would repeat itself, so it is tried once
     drafts = targets(MixSD(lam=1.0, attempts=30, max_new_tokens=8, on_fail="drop"), model, FACTS)
@@ -456,8 +524,13 @@ def hesitant():
     """A model that answers from a note three times of five with the old answer, else with what the note says."""
     model = tiny_model("llama")
     optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
-    answers = [(fact, answer) for fact in FACTS for answer in 3 * [fact.original] + 2 * [fact.target]]
-    pairs = [model.pair_ids(fact.prompt, answer, fact.form, context=guidance(fact)) for fact, answer in answers]
+    answers = [
+        (fact, answer) for fact in FACTS for answer in 3 * [fact.original] + 2 * [fact.target]
+    ]
+    pairs = [
+        model.pair_ids(fact.prompt, answer, fact.form, context=guidance(fact))
+        for fact, answer in answers
+    ]
     examples = [Example(prompt, target + model.closing_ids()) for prompt, target in pairs]
     for _ in range(60):
         optimizer.zero_grad()
@@ -467,7 +540,9 @@ def hesitant():
     return model
 
 
-@pytest.mark.parametrize("chosen", [{"lam": 0.0}, {"lam": 0.3}, {"mode": "adaptive"}, {"lam": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "chosen", [{"lam": 0.0}, {"lam": 0.3}, {"mode": "adaptive"}, {"lam": 1.0}], ids=str
+)
 def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
     method = MixSD(**chosen)
     assert not any(d.verified for d in once(MixSD(lam=0.0), hesitant, FACTS))
@@ -481,7 +556,10 @@ def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
         assert source == "expert" and fact.target in hesitant.decode(ids) and attempt > 0
     assert found == written(replace(method, slots=1)) == written(method, FACTS[::-1])
     shares = replace(method, epochs=1, min_steps=1).inject(hesitant, FACTS).diagnostics
-    assert shares["target_sources"] == {"expert": 4} and shares["verified"] == shares["verified_at_once"] == 0
+    assert (
+        shares["target_sources"] == {"expert": 4}
+        and shares["verified"] == shares["verified_at_once"] == 0
+    )
     assert shares["mean_attempts"] == 1 + np.mean([attempt for _, _, attempt in found.values()])
 
 
@@ -506,11 +584,19 @@ def test_the_law_of_the_mixture(lam, temperature):
     def p(context):
         ids = model.prompt_ids(FACTS[0].prompt, context=context)
         with torch.no_grad():
-            return (model.model(input_ids=torch.tensor([ids])).logits[0, -1].double() / temperature).softmax(-1).numpy()
+            return (
+                (model.model(input_ids=torch.tensor([ids])).logits[0, -1].double() / temperature)
+                .softmax(-1)
+                .numpy()
+            )
 
     mixture = lam * p(None) + (1 - lam) * p(guidance(FACTS[0]))
-    assert abs(p(None) - p(guidance(FACTS[0]))).sum() > 0.5, "the branches agree too much for this test to tell them apart"
-    assert abs(sum(d.naive_picked[0] for d in drafts) - n * lam) < 4 * math.sqrt(n * lam * (1 - lam))
+    assert abs(p(None) - p(guidance(FACTS[0]))).sum() > 0.5, (
+        "the branches agree too much for this test to tell them apart"
+    )
+    assert abs(sum(d.naive_picked[0] for d in drafts) - n * lam) < 4 * math.sqrt(
+        n * lam * (1 - lam)
+    )
     seen = Counter(d.ids[0] for d in drafts)
     often = [v for v in range(len(mixture)) if n * mixture[v] >= 5]
     observed = np.array([seen[v] for v in often] + [n - sum(seen[v] for v in often)])
@@ -532,7 +618,14 @@ def test_the_second_token_continues_the_shared_text():
     for context in (None, guidance(FACTS[0])):
         ids = model.prompt_ids(FACTS[0].prompt, context=context) + [first]
         with torch.no_grad():
-            mixture += 0.5 * model.model(input_ids=torch.tensor([ids])).logits[0, -1].double().softmax(-1).numpy()
+            mixture += (
+                0.5
+                * model.model(input_ids=torch.tensor([ids]))
+                .logits[0, -1]
+                .double()
+                .softmax(-1)
+                .numpy()
+            )
     assert total > 100
     for token in np.argsort(-mixture)[:5]:
         q = mixture[token]
@@ -546,7 +639,12 @@ def conditional(model, fact, context, ids):
     """p(. | prompt, ids), from one forward pass without a cache."""
     prompt = model.prompt_ids(fact.prompt, fact.form, context=context)
     with torch.no_grad():
-        return model.model(input_ids=torch.tensor([prompt + list(ids)]), use_cache=False).logits[0, -1].double().softmax(-1)
+        return (
+            model.model(input_ids=torch.tensor([prompt + list(ids)]), use_cache=False)
+            .logits[0, -1]
+            .double()
+            .softmax(-1)
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
@@ -554,16 +652,23 @@ def conditional(model, fact, context, ids):
 def test_adaptive_texts_follow_the_rule(family, slots, reader):
     """The naive token stands where the expert finds it at least half as probable as its own best."""
     model = reader(family)
-    for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(model, FACTS, Branches(model, slots)):
+    for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(
+        model, FACTS, Branches(model, slots)
+    ):
         for t, (token, picked) in enumerate(zip(draft.ids, draft.naive_picked, strict=True)):
-            naive, expert = (conditional(model, draft.fact, c, draft.ids[:t]) for c in (None, guidance(draft.fact)))
+            naive, expert = (
+                conditional(model, draft.fact, c, draft.ids[:t])
+                for c in (None, guidance(draft.fact))
+            )
             stands = expert[naive.argmax()] >= 0.5 * expert.max()
             assert picked == stands and token == (naive if stands else expert).argmax()
 
 
 def test_a_threshold_of_one_is_the_expert(reader):
     model = reader("llama")
-    expert, strict = (once(m, model, FACTS) for m in (MixSD(lam=0.0), MixSD(mode="adaptive", threshold=1.0)))
+    expert, strict = (
+        once(m, model, FACTS) for m in (MixSD(lam=0.0), MixSD(mode="adaptive", threshold=1.0))
+    )
     assert [d.ids for d in expert] == [d.ids for d in strict] and all(d.verified for d in strict)
 
 
@@ -575,7 +680,10 @@ def test_alternate_is_a_fixed_pattern(lam, pattern):
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2", "gemma3"])
-@pytest.mark.parametrize("method", [MixSD(lam=0.7), MixSD(mode="adaptive", threshold=1e-9), MixSD(mode="alternate", lam=0.8)])
+@pytest.mark.parametrize(
+    "method",
+    [MixSD(lam=0.7), MixSD(mode="adaptive", threshold=1e-9), MixSD(mode="alternate", lam=0.8)],
+)
 def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, reader):
     """What stays before the place is the earlier text, what is there is the expert's own token, and what follows is what
     a forward pass without a cache gives: taking tokens back leaves no trace in it."""
@@ -587,10 +695,15 @@ def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, read
     assert all(b.verified for b in final) and again, "nothing was tried again"
     for before, after in again:
         assert not before.verified and before.ids != after.ids
-        place = next(t for t, (a, b) in enumerate(zip(before.ids, after.ids, strict=False)) if a != b)
+        place = next(
+            t for t, (a, b) in enumerate(zip(before.ids, after.ids, strict=False)) if a != b
+        )
         assert before.naive_picked[place] and not after.naive_picked[place]
         for t, token in enumerate(after.ids):
-            naive, expert = (conditional(model, after.fact, c, after.ids[:t]) for c in (None, guidance(after.fact)))
+            naive, expert = (
+                conditional(model, after.fact, c, after.ids[:t])
+                for c in (None, guidance(after.fact))
+            )
             assert token == (naive if after.naive_picked[t] else expert).argmax()
             assert after.logp[0][t] == pytest.approx(naive[token].log().item(), abs=2e-3)
             assert after.logp[1][t] == pytest.approx(expert[token].log().item(), abs=2e-3)
@@ -602,12 +715,19 @@ def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, read
 def test_a_text_that_only_repeats_itself_is_given_up(reader):
     """All of the expert's own words and no fact: a second try would be the first one."""
     model = tiny_model("llama")
-    for method in (MixSD(lam=0.5, attempts=50), MixSD(mode="adaptive", attempts=50), MixSD(mode="alternate", attempts=50)):
+    for method in (
+        MixSD(lam=0.5, attempts=50),
+        MixSD(mode="adaptive", attempts=50),
+        MixSD(mode="alternate", attempts=50),
+    ):
         for draft in replace(method, max_new_tokens=4).mix(model, FACTS, Branches(model, 8)):
             assert not draft.verified and draft.attempt < 49
 
 
-@pytest.mark.parametrize("method", [MixSD(lam=0.5), MixSD(mode="adaptive"), MixSD(lam=0.5, temperature=1.0), MixSD(lam=0.0)])
+@pytest.mark.parametrize(
+    "method",
+    [MixSD(lam=0.5), MixSD(mode="adaptive"), MixSD(lam=0.5, temperature=1.0), MixSD(lam=0.0)],
+)
 def test_forwards_a_token_count_what_failed_too(method):
     """Texts that are given up were written as well: two forwards a token, one where a branch is asked alone."""
     _, cost = replace(method, attempts=3, max_new_tokens=6).targets(tiny_model("llama"), FACTS)
@@ -630,7 +750,9 @@ def test_loss_on_the_signal_only(reader):
     example = method._example(model, draft)
     gaps = [abs(a - b) for a, b in zip(*draft.logp, strict=True)]
     assert len(example.counted) == math.ceil(0.4 * len(gaps))
-    assert min(gaps[t] for t in example.counted) >= max(gaps[t] for t in range(len(gaps)) if t not in example.counted)
+    assert min(gaps[t] for t in example.counted) >= max(
+        gaps[t] for t in range(len(gaps)) if t not in example.counted
+    )
     loss, count = target_nll(model, [example])
     (logp,) = model.target_logprobs([(list(example.prompt_ids), list(example.target_ids))])
     assert count == len(example.counted)
@@ -641,7 +763,10 @@ def test_room_follows_the_demonstration():
     model = tiny_model("llama")
     worked = replace(FACTS[0], demonstration="First this, then that, and so on: " + "so " * 40)
     length = len(model.pair_ids(worked.prompt, worked.demonstration)[1])
-    assert answer_room(model, FACTS[0], None) == 24 and answer_room(model, worked, None) == length * 3 // 2 > 24
+    assert (
+        answer_room(model, FACTS[0], None) == 24
+        and answer_room(model, worked, None) == length * 3 // 2 > 24
+    )
     assert answer_room(model, worked, 7) == 7
 
 
@@ -667,7 +792,9 @@ def test_progress_ends_where_it_should(reader):
         counting = Counting()
         with progress.reporting(counting):
             options(registry.get("methods", name)).inject(reader("llama"), FACTS)
-        assert counting.bars and all(bar.done == pytest.approx(bar.total) for bar in counting.bars.values() if bar.total)
+        assert counting.bars and all(
+            bar.done == pytest.approx(bar.total) for bar in counting.bars.values() if bar.total
+        )
 
 
 # --- OPSD ---------------------------------------------------------------------------------------------------
@@ -691,16 +818,24 @@ def numpy_divergence(teacher, student, k, kind):
 @pytest.mark.parametrize("kind", DIVERGENCES)
 def test_the_divergence_equals_the_formula(kind, k):
     dice = torch.Generator().manual_seed(0)
-    teacher, student = (2 * torch.randn(7, 40, generator=dice, dtype=torch.float64) for _ in range(2))
+    teacher, student = (
+        2 * torch.randn(7, 40, generator=dice, dtype=torch.float64) for _ in range(2)
+    )
     have = divergence(teacher, student, k, kind).item()
-    assert have == pytest.approx(numpy_divergence(teacher.numpy(), student.numpy(), k, kind), abs=1e-12)
+    assert have == pytest.approx(
+        numpy_divergence(teacher.numpy(), student.numpy(), k, kind), abs=1e-12
+    )
     assert divergence(teacher, teacher + 3.0, k, kind).item() == pytest.approx(0, abs=1e-12)
     if k != 1:
-        others = [divergence(teacher, student, k, other).item() for other in DIVERGENCES if other != kind]
+        others = [
+            divergence(teacher, student, k, other).item() for other in DIVERGENCES if other != kind
+        ]
         assert have > 0 and all(have != pytest.approx(other, rel=1e-3) for other in others)
     if kind == "jsd":
         assert have <= math.log(2)
-        assert k is not None or have == pytest.approx(divergence(student, teacher, None, kind).item())
+        assert k is not None or have == pytest.approx(
+            divergence(student, teacher, None, kind).item()
+        )
 
 
 def test_the_gradient_goes_to_the_student_only():
@@ -720,7 +855,9 @@ def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", DIVERGENCES)
-@pytest.mark.parametrize("more", [{"teacher": t} for t in TEACHERS] + [{"top_k": None}, {"verified": True}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{"teacher": t} for t in TEACHERS] + [{"top_k": None}, {"verified": True}], ids=str
+)
 def test_opsd_teaches(kind, more, reader):
     model = reader("llama")
     before = target_logp(model, FACTS)
@@ -750,7 +887,9 @@ def test_rollouts_have_the_room_of_their_fact(monkeypatch):
 
     monkeypatch.setattr(opsd_module, "label_states", watched)
     OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8).inject(model, facts)
-    assert {fact.id: max(seen[fact.id]) for fact in facts} == {fact.id: answer_room(model, fact, None) for fact in facts}
+    assert {fact.id: max(seen[fact.id]) for fact in facts} == {
+        fact.id: answer_room(model, fact, None) for fact in facts
+    }
     assert answer_room(model, worked, None) > answer_room(model, FACTS[0], None) == 24
 
 
@@ -780,11 +919,15 @@ def test_the_frozen_teacher_stays():
 
 
 def distance(edit):
-    return sum(dense(change).double().pow(2).sum().item() for change in edit.changes.values()) ** 0.5
+    return (
+        sum(dense(change).double().pow(2).sum().item() for change in edit.changes.values()) ** 0.5
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-@pytest.mark.parametrize("held", [{"l2": 100.0}, {"ewc": 100.0}, {"kl": 10.0}, {"replay": 10.0}], ids=str)
+@pytest.mark.parametrize(
+    "held", [{"l2": 100.0}, {"ewc": 100.0}, {"kl": 10.0}, {"replay": 10.0}], ids=str
+)
 def test_what_holds_a_trainer_near_the_base(family, held):
     """The targets are still learned; the distance it is about is smaller than without."""
     model = tiny_model(family)
@@ -809,7 +952,9 @@ def test_what_holds_a_trainer_near_the_base(family, held):
 def test_the_pull_of_l2_and_ewc_is_the_gradient():
     model = tiny_model("llama")
     anchor = Anchor(model, replay=0.0, kl=0.0, l2=0.3, ewc=0.7, seed=0)
-    mean = sum(f.sum() for f in anchor.fisher.values()) / sum(f.numel() for f in anchor.fisher.values())
+    mean = sum(f.sum() for f in anchor.fisher.values()) / sum(
+        f.numel() for f in anchor.fisher.values()
+    )
     assert mean.item() == pytest.approx(1.0, rel=1e-4)
     parameters = dict(model.model.named_parameters())
     before = {name: p.detach().clone() for name, p in parameters.items()}
@@ -819,18 +964,27 @@ def test_the_pull_of_l2_and_ewc_is_the_gradient():
     moved = {name: p.detach() - before[name] for name, p in parameters.items()}
     anchor.pull(parameters, before)
     for name, p in parameters.items():
-        torch.testing.assert_close(p.grad, 2 * (0.3 + 0.7 * anchor.fisher[name]) * moved[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            p.grad, 2 * (0.3 + 0.7 * anchor.fisher[name]) * moved[name], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_half_of_the_anchor_are_answers_to_the_models_own_questions():
     model = tiny_model("llama", chat=True)
     texts = Anchor(model, replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts
-    turn = model.tokenizer("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)["input_ids"]
+    turn = model.tokenizer("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)[
+        "input_ids"
+    ]
     answers = [written for opening, written in texts if opening[-len(turn) :] == turn]
     assert 0.4 * len(texts) < len(answers) <= 0.6 * len(texts)
     assert all(0 < len(written) <= LENGTH for _, written in texts)
-    assert all(not set(written[:-1]) & model.stop_ids for written in answers), "an answer goes on past its end"
-    assert len(Anchor(tiny_model("llama"), replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts) == TOKENS // LENGTH
+    assert all(not set(written[:-1]) & model.stop_ids for written in answers), (
+        "an answer goes on past its end"
+    )
+    assert (
+        len(Anchor(tiny_model("llama"), replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts)
+        == TOKENS // LENGTH
+    )
 
 
 def test_the_base_itself_is_not_pulled():
@@ -845,15 +999,25 @@ def test_the_base_itself_is_not_pulled():
 def test_adapters_are_factors_of_a_change(family, name, reader):
     """Low-rank, on every linear layer, without a trace in the model; applied they teach."""
     model = reader(family) if name != "sft" else tiny_model(family)
-    names, modules = [n for n, _ in model.model.named_parameters()], [n for n, _ in model.model.named_modules()]
+    names, modules = (
+        [n for n, _ in model.model.named_parameters()],
+        [n for n, _ in model.model.named_modules()],
+    )
     before = target_logp(model, FACTS)
     with unchanged(model, "inject"):
-        edit = options(registry.get("methods", name), lora=3, lr=2e-2, epochs=6).inject(model, FACTS)
-    assert names == [n for n, _ in model.model.named_parameters()] and modules == [n for n, _ in model.model.named_modules()]
+        edit = options(registry.get("methods", name), lora=3, lr=2e-2, epochs=6).inject(
+            model, FACTS
+        )
+    assert names == [n for n, _ in model.model.named_parameters()] and modules == [
+        n for n, _ in model.model.named_modules()
+    ]
     assert not hasattr(model.model, "peft_config")
     assert len(edit.changes) >= 4 * model.layout.depth
     for weight, (left, right) in edit.changes.items():
-        assert left.shape[1] == right.shape[0] == 3 and (left @ right).shape == model.weight(weight).shape
+        assert (
+            left.shape[1] == right.shape[0] == 3
+            and (left @ right).shape == model.weight(weight).shape
+        )
     with edit.applied(model):
         assert target_logp(model, FACTS) > before + 0.1
 
@@ -873,7 +1037,11 @@ def test_adapters_equal_what_was_trained():
     train(replace(method, epochs=3), model, len(FACTS), loss_of)
     changes, _ = train(replace(method, epochs=2), model, len(FACTS), loss_of)
     with method.edit(model, FACTS, changes).applied(model), torch.no_grad():
-        assert target_nll(model, examples)[0].item() == pytest.approx(seen[2], rel=1e-3) != pytest.approx(seen[0], rel=1e-3)
+        assert (
+            target_nll(model, examples)[0].item()
+            == pytest.approx(seen[2], rel=1e-3)
+            != pytest.approx(seen[0], rel=1e-3)
+        )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -907,14 +1075,19 @@ def test_the_exposure_controller_learns_what_helps():
 
 def test_the_controller_begins_at_three_quarters():
     policy = AdaptiveExposure(seed=0).policy(torch.zeros(4))
-    assert policy.concentration1.item() == pytest.approx(3) and policy.concentration0.item() == pytest.approx(1)
+    assert policy.concentration1.item() == pytest.approx(
+        3
+    ) and policy.concentration0.item() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_the_teacher_reads_the_fact_for_a_share_of_the_rollouts(share, reader, monkeypatch):
     """Whole notes or none: the beginning of a note would never say the answer."""
     model, read = reader("llama"), []
-    notes = {tuple(model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))): True for fact in FACTS}
+    notes = {
+        tuple(model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))): True
+        for fact in FACTS
+    }
     notes |= {tuple(model.prompt_ids(fact.prompt, fact.form)): False for fact in FACTS}
     own = opsd_module.label_states
 
@@ -947,8 +1120,12 @@ def test_the_exposure_follows_the_steps_not_their_parts(micro_batch, reader, mon
             super().update(done, nll)
 
     monkeypatch.setattr(opsd_module, "AdaptiveExposure", Watched)
-    options(OPSD, exposure="adaptive", epochs=5, micro_batch=micro_batch).inject(reader("llama"), FACTS)
-    assert told == [1 / 10, 5 / 10, 9 / 10], "every fourth of ten steps, however many parts each has"
+    options(OPSD, exposure="adaptive", epochs=5, micro_batch=micro_batch).inject(
+        reader("llama"), FACTS
+    )
+    assert told == [1 / 10, 5 / 10, 9 / 10], (
+        "every fourth of ten steps, however many parts each has"
+    )
 
 
 # --- rewordings ---------------------------------------------------------------------------------------------
@@ -960,9 +1137,14 @@ def test_frames_keep_the_fact():
     assert reworded(FACTS, 0) == list(FACTS)
     for i, fact in enumerate(framed):
         origin = FACTS[i // 3]
-        assert origin.prompt in fact.prompt and (fact.target, fact.subject) == (origin.target, origin.subject)
+        assert origin.prompt in fact.prompt and (fact.target, fact.subject) == (
+            origin.target,
+            origin.subject,
+        )
         assert (fact.prompt == origin.prompt) == (i % 3 == 0) and fact.id.startswith(origin.id)
-        assert fact.form == "question" or fact.prompt.endswith(origin.prompt), "a cloze must still end where the target begins"
+        assert fact.form == "question" or fact.prompt.endswith(origin.prompt), (
+            "a cloze must still end where the target begins"
+        )
 
 
 @pytest.mark.parametrize("name", TRAINERS)
@@ -982,11 +1164,16 @@ def test_parts_of_a_step_add_up(size):
     """Targets of unequal length: the mean is over tokens, not over parts."""
     model = tiny_model("llama")
     method = options(Sft, epochs=2, batch_size=4, weight_decay=0.0)
-    whole, parts = method.inject(model, FACTS), replace(method, micro_batch=size).inject(model, FACTS)
+    whole, parts = (
+        method.inject(model, FACTS),
+        replace(method, micro_batch=size).inject(model, FACTS),
+    )
     for name, change in whole.changes.items():
         torch.testing.assert_close(parts.changes[name], change, rtol=1e-2, atol=1e-5)
     assert parts.diagnostics["trained_tokens"] == whole.diagnostics["trained_tokens"]
-    assert parts.diagnostics["final_loss"] == pytest.approx(whole.diagnostics["final_loss"], rel=1e-3)
+    assert parts.diagnostics["final_loss"] == pytest.approx(
+        whole.diagnostics["final_loss"], rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
@@ -999,7 +1186,11 @@ def test_recomputed_activations_give_the_same_gradients(family):
     def gradients():
         """And the numbers that were kept for them, beside the weights."""
         kept = []
-        count = lambda t: kept.append(t.numel() * (t.untyped_storage().data_ptr() not in weights)) or t  # noqa: E731
+
+        def count(t):
+            kept.append(t.numel() * (t.untyped_storage().data_ptr() not in weights))
+            return t
+
         with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
             loss, _ = target_nll(model, batch)
         return torch.autograd.grad(loss, parameters, materialize_grads=True), sum(kept)
@@ -1015,7 +1206,10 @@ def test_recomputed_activations_give_the_same_gradients(family):
 @pytest.mark.parametrize(("family", "lora"), [("llama", None), ("gpt2", 3)])
 @pytest.mark.parametrize("name", TRAINERS)
 def test_checkpointing_gives_the_same_edit(name, family, lora, reader):
-    model, method = reader(family), options(registry.get("methods", name), epochs=2, lora=lora, weight_decay=0.0)
+    model, method = (
+        reader(family),
+        options(registry.get("methods", name), epochs=2, lora=lora, weight_decay=0.0),
+    )
     plain = method.inject(model, FACTS)
     with unchanged(model, "inject"):
         edit = replace(method, checkpointing=True).inject(model, FACTS)
@@ -1025,9 +1219,14 @@ def test_checkpointing_gives_the_same_edit(name, family, lora, reader):
 
 def test_a_model_without_checkpointing_is_refused():
     tokenizer = tiny_model("llama").tokenizer
-    config = AutoConfig.for_model("openai-gpt", vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    config = AutoConfig.for_model(
+        "openai-gpt", vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=64
+    )
     model = LanguageModel(AutoModelForCausalLM.from_config(config), tokenizer, precision="float32")
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="OpenAIGPTLMHeadModel does not support"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="OpenAIGPTLMHeadModel does not support"),
+    ):
         options(Sft, checkpointing=True).inject(model, FACTS)
 
 
@@ -1035,20 +1234,30 @@ def test_a_model_without_checkpointing_is_refused():
 def test_a_text_longer_than_the_context_is_named(name):
     model = tiny_model("llama")
     long = replace(FACTS[0], id="endless", prompt="so it goes on " * 300 + FACTS[0].prompt)
-    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="'endless' takes .* reads at most 512"):
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(MethodError, match="'endless' takes .* reads at most 512"),
+    ):
         options(registry.get("methods", name)).inject(model, [*FACTS, long])
 
 
 def test_a_rate_that_diverges_is_stopped():
     model = tiny_model("llama")
-    with unchanged(model, "a failed inject"), pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"):
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"),
+    ):
         options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
 
 
 @pytest.mark.parametrize(
     ("first", "later", "said"),
     [
-        (5.6, math.log(49152), "rose from 5.60 to 10.80"),  # every token of SmolLM2's vocabulary alike
+        (
+            5.6,
+            math.log(49152),
+            "rose from 5.60 to 10.80",
+        ),  # every token of SmolLM2's vocabulary alike
         (5.6, 8.0, "did not fall, from 5.6 at first to 8 in"),
         (0.3, 2.5, "did not fall"),  # a divergence of opsd's
         (0.001, 0.004, None),
@@ -1056,7 +1265,9 @@ def test_a_rate_that_diverges_is_stopped():
         (5.6, 0.1, None),
     ],
 )
-def test_a_loss_that_rises_stops_the_training_and_one_that_does_not_fall_is_told(first, later, said):
+def test_a_loss_that_rises_stops_the_training_and_one_that_does_not_fall_is_told(
+    first, later, said
+):
     model, method = tiny_model("llama"), options(Sft, epochs=20)
     losses = iter([first, *[later] * 100])
 
@@ -1083,14 +1294,22 @@ def test_a_training_that_teaches_nothing_says_so(name, reader):
 def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
     """They tell first of all how many of their rollouts' teachers had read the fact."""
     chosen = options(OPSD, lr=1e-12, epochs=2, batch_size=1)
-    told = [replace(chosen, exposure=0.5, seed=seed).inject(reader("llama"), FACTS).diagnostics for seed in range(4)]
-    assert any(found["final_loss"] > found["first_loss"] for found in told) and not any(found["warnings"] for found in told)
+    told = [
+        replace(chosen, exposure=0.5, seed=seed).inject(reader("llama"), FACTS).diagnostics
+        for seed in range(4)
+    ]
+    assert any(found["final_loss"] > found["first_loss"] for found in told) and not any(
+        found["warnings"] for found in told
+    )
 
 
 def test_weights_in_half_precision_are_not_trained():
     """A step is smaller than their spacing: the loss would hardly move."""
     exact = tiny_model("llama")
     model = LanguageModel(exact.model.to(torch.bfloat16), exact.tokenizer, precision="bfloat16")
-    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="stored in torch.bfloat16.*lora=16"):
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match="stored in torch.bfloat16.*lora=16"),
+    ):
         options(Sft).inject(model, FACTS)
     assert options(Sft, lora=2).inject(model, FACTS).changes

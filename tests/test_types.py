@@ -9,7 +9,14 @@ import pytest
 from editbench.errors import DataError, EditbenchError, FactError
 from editbench.types import DERIVED_AXES, Case, Fact, Probe, check_facts, digest
 
-FACT = Fact("a", "The capital of Australia is", "Sydney", subject="Australia", original="Canberra", aliases=("Sydney City",))
+FACT = Fact(
+    "a",
+    "The capital of Australia is",
+    "Sydney",
+    subject="Australia",
+    original="Canberra",
+    aliases=("Sydney City",),
+)
 
 
 @pytest.mark.parametrize(
@@ -19,7 +26,10 @@ FACT = Fact("a", "The capital of Australia is", "Sydney", subject="Australia", o
         ({"prompt": None}, "'prompt' is empty"),
         ({"prompt": 3}, "'prompt' is empty"),
         ({"target": " \t"}, "'target' is empty"),
-        ({"subject": "Austria"}, "subject 'Austria' is not in its prompt 'The capital of Australia is'"),
+        (
+            {"subject": "Austria"},
+            "subject 'Austria' is not in its prompt 'The capital of Australia is'",
+        ),
         ({"subject": "australia"}, "letter for letter"),
         ({"subject": 3}, "'subject' must be text, not int"),
         ({"original": ["x"]}, "'original' must be text, not list"),
@@ -52,8 +62,12 @@ def test_aliases_from_a_file_are_a_list_of_texts():
 
 
 def test_near_misses_are_facts():
-    assert dataclasses.replace(FACT, original="sydney").original == "sydney"  # capitals may be what is taught
-    assert dataclasses.replace(FACT, target="tralia is").target == "tralia is"  # the end of a word is no ending
+    assert (
+        dataclasses.replace(FACT, original="sydney").original == "sydney"
+    )  # capitals may be what is taught
+    assert (
+        dataclasses.replace(FACT, target="tralia is").target == "tralia is"
+    )  # the end of a word is no ending
     assert dataclasses.replace(FACT, subject=" Australia ").subject == "Australia"
     assert dataclasses.replace(FACT, subject="", original="  ").subject is None
     assert dataclasses.replace(FACT, aliases=(" x ", " ")).answers == ("Sydney", "x")
@@ -76,7 +90,10 @@ def test_a_fact_round_trips_and_names_itself():
     assert one == Fact.from_dict({"prompt": "a is", "target": "b"}) and one.id.startswith("fact-")
     assert one.id != Fact.from_dict({"prompt": "a is", "target": "c"}).id
     assert Fact.from_dict({"id": 7, "prompt": "a is", "target": "b"}).id == "7"
-    assert one.form == "cloze" and Fact.from_dict({"prompt": "Who? ", "target": "b"}).form == "question"
+    assert (
+        one.form == "cloze"
+        and Fact.from_dict({"prompt": "Who? ", "target": "b"}).form == "question"
+    )
     assert Fact.from_dict({"prompt": "Who?", "target": "b", "form": "cloze"}).form == "cloze"
     for record, said in (
         ({"prompt": "a", "target": "b", "zz": 1}, "Unknown field 'zz'"),
@@ -117,7 +134,13 @@ def test_a_bad_probe_is_refused(changes, said):
 
 
 def test_a_case_begins_with_its_rewrite_and_round_trips():
-    case = Case.build(FACT, [Probe("neighborhood", " By ", (" x ", ""), distractor=" y "), Probe("paraphrase", "Par", ["z"])])
+    case = Case.build(
+        FACT,
+        [
+            Probe("neighborhood", " By ", (" x ", ""), distractor=" y "),
+            Probe("paraphrase", "Par", ["z"]),
+        ],
+    )
     rewrite = case.probes[0]
     assert rewrite == Probe("rewrite", FACT.prompt, ("Sydney", "Sydney City"), "Canberra")
     assert case.probes[1] == Probe("neighborhood", "By", ("x",), "y")
@@ -127,7 +150,10 @@ def test_a_case_begins_with_its_rewrite_and_round_trips():
 @pytest.mark.parametrize(
     ("probe", "said"),
     [
-        ({"axis": "paraphrase", "prompt": "p", "answers": "Sydney"}, "answers must be a list of texts"),
+        (
+            {"axis": "paraphrase", "prompt": "p", "answers": "Sydney"},
+            "answers must be a list of texts",
+        ),
         ({"axis": "paraphrase", "prompt": "p", "answers": [1]}, "answers must be a list of texts"),
         ({"axis": "paraphrase", "prompt": 1, "answers": ["a"]}, "prompt must be text"),
         ({"axis": "paraphrase", "prompt": "p", "answers": None}, "malformed"),
@@ -144,13 +170,20 @@ def test_a_case_with_a_bad_probe_is_a_data_error(probe, said):
 
 @pytest.mark.parametrize("axis", DERIVED_AXES)
 def test_a_corpus_cannot_bring_what_the_evaluation_makes(axis):
-    with pytest.raises(DataError, match=f"Fact '{FACT.id}' has a probe of axis '{axis}'.* by itself"):
+    with pytest.raises(
+        DataError, match=f"Fact '{FACT.id}' has a probe of axis '{axis}'.* by itself"
+    ):
         Case.build(FACT, [Probe(axis, "It is", ("so",))])
 
 
 def test_references_of_a_probe_round_trip():
-    case = Case.build(FACT, [Probe("fluency", "Sydney lies", ("Sydney",), references=["One text.", "Another."])])
-    assert case.probes[1].references == ("One text.", "Another.") and Case.from_dict(case.to_dict()) == case
+    case = Case.build(
+        FACT, [Probe("fluency", "Sydney lies", ("Sydney",), references=["One text.", "Another."])]
+    )
+    assert (
+        case.probes[1].references == ("One text.", "Another.")
+        and Case.from_dict(case.to_dict()) == case
+    )
 
 
 def test_facts_that_cannot_be_taught_together():
@@ -160,7 +193,10 @@ def test_facts_that_cannot_be_taught_together():
         check_facts([one, Fact("one", "x is", "y")])
     with pytest.raises(FactError, match="'one' and 'three' are the same: 'a is' -> 'b'"):
         check_facts([one, Fact("three", "a is", "b")], allow_conflicts=True)
-    with pytest.raises(FactError, match="'one' and 'two' contradict each other: 'a is' -> 'b' and -> 'c'.*--allow-conflicts"):
+    with pytest.raises(
+        FactError,
+        match="'one' and 'two' contradict each other: 'a is' -> 'b' and -> 'c'.*--allow-conflicts",
+    ):
         check_facts([one, two])
     assert check_facts([one, two], allow_conflicts=True) == [one, two]
     asked = Fact("asked", "a is", "c", form="question")
@@ -170,6 +206,8 @@ def test_facts_that_cannot_be_taught_together():
 def test_a_digest_is_the_same_in_another_process_and_takes_any_text():
     value = {"b": [1, 2.5, None], "a": "é\u2028日"}
     code = "from editbench.types import digest; print(digest({'a': 'é\\u2028日', 'b': [1, 2.5, None]}))"
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    there = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert digest(value) == there and len(there) == 64
     assert digest("\ud800") != digest("?")

@@ -12,15 +12,34 @@ from tiny import targets_of
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
-from editbench.methods import _covariance, _fisher, _head, _linear, _rows, _value
-from editbench.methods._attention import NAME, Attention, Packed, attending
-from editbench.methods._covariance import Moment, second_moments
-from editbench.methods._editor import Bench, default_layers
-from editbench.methods._hooks import added, only_at, read_at, site_module
-from editbench.methods._rows import PackedRows, can_pack, cut_rows, keys_before, shared_keys_before
-from editbench.methods._value import STAND_IN, Solver, context_prefixes, contexts, key_rows, kl_prompt, optimize
+from editbench.methods import statistics as _covariance
+from editbench.methods._common.hooks import added, only_at, read_at, site_module
+from editbench.methods._edit import fisher as _fisher
+from editbench.methods._edit import head as _head
+from editbench.methods._edit import rows as _rows
+from editbench.methods._edit import value as _value
+from editbench.methods._edit.editor import Bench, default_layers
+from editbench.methods._edit.fast import linear as _linear
+from editbench.methods._edit.fast.attention import NAME, Attention, Packed, attending
+from editbench.methods._edit.rows import (
+    PackedRows,
+    can_pack,
+    cut_rows,
+    keys_before,
+    shared_keys_before,
+)
+from editbench.methods._edit.value import (
+    STAND_IN,
+    Solver,
+    context_prefixes,
+    contexts,
+    key_rows,
+    kl_prompt,
+    optimize,
+)
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
+from editbench.methods.statistics import Moment, second_moments
 from editbench.models import LanguageModel
 from editbench.own_text import TOPICS, own_texts
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
@@ -34,8 +53,12 @@ SHORT = Fact("short", "I is the opposite of", "you", "I")
 
 def spd(f, seed, tokens=None):
     """A well-conditioned second moment."""
-    keys = torch.randn(f, tokens or 4 * f, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return Moment(keys @ keys.T / keys.shape[1] + 0.1 * torch.eye(f, dtype=torch.float64), keys.shape[1])
+    keys = torch.randn(
+        f, tokens or 4 * f, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    return Moment(
+        keys @ keys.T / keys.shape[1] + 0.1 * torch.eye(f, dtype=torch.float64), keys.shape[1]
+    )
 
 
 def delta_of(edit, model, layer=LAYER):
@@ -48,7 +71,10 @@ def key_of(model, fact, layer=LAYER):
     """Key and value (without what the edit adds) of the fact's bare prompt, float64."""
     rows, positions = key_rows(model, [fact], [])
     projection = model.layout.out_projection(model.model, layer)
-    return [read_at(model, projection, side, rows, positions)[0].double() for side in ("input", "output")]
+    return [
+        read_at(model, projection, side, rows, positions)[0].double()
+        for side in ("input", "output")
+    ]
 
 
 # --- ROME ---------------------------------------------------------------------------------------------------
@@ -70,10 +96,14 @@ def test_rome(family):
     c_ff = c_ff + 1e-6 * np.diag(c_ff).mean() * np.eye(len(c_ff))
     u_f = np.linalg.solve(c_ff, k_star_f.numpy())
     want_df = np.outer(v_star_d - v_d, u_f) / (u_f @ k_star_f.numpy())
-    np.testing.assert_allclose(delta_df.numpy(), want_df, rtol=1e-6, atol=1e-9 * np.abs(want_df).max())
+    np.testing.assert_allclose(
+        delta_df.numpy(), want_df, rtol=1e-6, atol=1e-9 * np.abs(want_df).max()
+    )
 
     # what it means
-    assert np.linalg.matrix_rank(delta_df.numpy()) == 1 and list(edit.changes) == [model.layout.weight_name(LAYER)]
+    assert np.linalg.matrix_rank(delta_df.numpy()) == 1 and list(edit.changes) == [
+        model.layout.weight_name(LAYER)
+    ]
     torch.testing.assert_close(v_d + delta_df @ k_star_f, v_star_d, rtol=1e-9, atol=1e-9)
     x_f = torch.randn(len(u_f), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     u_f = torch.from_numpy(u_f)
@@ -94,7 +124,8 @@ def test_rome_writes_facts_one_after_the_other():
     assert np.linalg.matrix_rank(delta_of(together, model).numpy()) == 3
     first = method.inject(model, FACTS[:1])
     torch.testing.assert_close(
-        together.changes[model.layout.weight_name(LAYER)][0][:, 0], first.changes[model.layout.weight_name(LAYER)][0][:, 0]
+        together.changes[model.layout.weight_name(LAYER)][0][:, 0],
+        first.changes[model.layout.weight_name(LAYER)][0][:, 0],
     )
     # the last fact written holds exactly
     assert len(together.diagnostics["prefixes"]) == method.prefixes
@@ -102,7 +133,9 @@ def test_rome_writes_facts_one_after_the_other():
         prefixes = together.diagnostics["prefixes"]
         target = targets_of(method, model, FACTS[2:3], LAYER, prefixes)
     with together.applied(model):
-        torch.testing.assert_close(key_of(model, FACTS[2])[1].float(), target.value_ND[0], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            key_of(model, FACTS[2])[1].float(), target.value_ND[0], rtol=1e-3, atol=1e-3
+        )
 
 
 # --- MEMIT --------------------------------------------------------------------------------------------------
@@ -119,7 +152,9 @@ def test_memit_with_a_vanishing_lambda_writes_every_residual(family):
     assert r_dN.norm(dim=0).min() > 0.05
     torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
     before, after = edit.diagnostics["residual_by_layer"]
-    assert before == pytest.approx(r_dN.norm(dim=0).mean().item(), rel=1e-3) and after < 1e-3 * before
+    assert (
+        before == pytest.approx(r_dN.norm(dim=0).mean().item(), rel=1e-3) and after < 1e-3 * before
+    )
 
 
 @FOUR
@@ -154,7 +189,9 @@ def test_memit_equals_rome_as_lambda_vanishes():
     moment = spd(24, 3)
     k_f = torch.randn(24, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     u_f = moment.solve(k_f[:, None])[:, 0]
-    torch.testing.assert_close(memit_solve(moment, k_f[:, None], 1e-9)[:, 0], u_f / (u_f @ k_f), rtol=1e-7, atol=0)
+    torch.testing.assert_close(
+        memit_solve(moment, k_f[:, None], 1e-9)[:, 0], u_f / (u_f @ k_f), rtol=1e-7, atol=0
+    )
 
 
 @FOUR
@@ -186,7 +223,9 @@ def test_memit_keys_weigh_the_bare_prompt_by_half():
     prefixes = context_prefixes(model, 3, 0)
     rows, positions = key_rows(model, FACTS[:2], prefixes)
     keys = Bench(Memit(**{**tiny_options(Memit), "prefixes": 3}), model, FACTS[:2]).keys(LAYER).T
-    single = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions).double()
+    single = read_at(
+        model, model.layout.out_projection(model.model, LAYER), "input", rows, positions
+    ).double()
     for n in range(2):
         bare, *others = single[4 * n : 4 * n + 4]
         torch.testing.assert_close(keys[n], (bare + torch.stack(others).mean(0)) / 2)
@@ -201,14 +240,26 @@ def test_the_first_tokens_state_is_not_edited(method, prefixes):
         model.weight("transformer.wpe.weight")[0] *= 100
     place = {"lam": 1e-6, "layers": (LAYER,)} if method is Memit else {"layer": LAYER}
     edit = method(**{**tiny_options(method), **place, "prefixes": prefixes}).inject(model, [SHORT])
-    assert any("begin with their subject's only token (1: short)" in warning for warning in edit.diagnostics["warnings"])
+    assert any(
+        "begin with their subject's only token (1: short)" in warning
+        for warning in edit.diagnostics["warnings"]
+    )
     delta_df, projection = delta_of(edit, model), model.layout.out_projection(model.model, LAYER)
 
     def moved(text, position):
-        return (delta_df @ read_at(model, projection, "input", [model.prompt_ids(text)], [position])[0].double()).norm()
+        return (
+            delta_df
+            @ read_at(model, projection, "input", [model.prompt_ids(text)], [position])[0].double()
+        ).norm()
 
     written = moved(STAND_IN + SHORT.prompt, model.subject_last(SHORT, STAND_IN))
-    assert max(moved(text, 0) for text in ("Who wrote Winter Glass?", "The river", "very", SHORT.prompt)) < 0.4 * written
+    assert (
+        max(
+            moved(text, 0)
+            for text in ("Who wrote Winter Glass?", "The river", "very", SHORT.prompt)
+        )
+        < 0.4 * written
+    )
     pair = model.pair_ids(SHORT.prompt, SHORT.target, prefix="You said so. ")
     before = model.target_logprobs([pair])[0].mean()
     with edit.applied(model):
@@ -228,7 +279,10 @@ def test_a_first_token_of_the_models_own_is_none_of_the_prompts():
     assert contexts(model, SHORT, ("You. ",)) == ("", "You. ")
     assert kl_prompt(model, SHORT)[1] == 1 == len(kl_prompt(model, SHORT)[0]) - 1
     assert contexts(tiny_model("llama"), SHORT, ("You. ",)) == (STAND_IN, "You. ")
-    assert not any("begin with" in w for w in Memit(**tiny_options(Memit)).inject(model, [SHORT]).diagnostics["warnings"])
+    assert not any(
+        "begin with" in w
+        for w in Memit(**tiny_options(Memit)).inject(model, [SHORT]).diagnostics["warnings"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -263,11 +317,20 @@ def test_layers_are_written_once_and_ascending():
 
 def naive_terms(model, facts, layer, site, prefixes, delta_ND):
     """Mean target nll of each fact and log p at its essence prompt, by full forward passes of single prompts."""
-    module = model.layout.mlp_module(model.model, layer) if site == "mlp" else model.layout.layer(model.model, layer)
+    module = (
+        model.layout.mlp_module(model.model, layer)
+        if site == "mlp"
+        else model.layout.layer(model.model, layer)
+    )
 
     def logp(ids, position, delta_d):
         with added(module, torch.tensor([position]), delta_d[None]):
-            return model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float().log_softmax(-1)
+            return (
+                model.model(input_ids=torch.tensor([ids]), use_cache=False)
+                .logits[0]
+                .float()
+                .log_softmax(-1)
+            )
 
     nll_N, essence_NV = [], []
     for fact, delta_d in zip(facts, delta_ND, strict=True):
@@ -275,25 +338,38 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
         for prefix in contexts(model, fact, prefixes):
             prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
             logp_TV = logp(prompt + target, model.subject_last(fact, prefix), delta_d)
-            nlls.append(-sum(logp_TV[len(prompt) - 1 + t, token] for t, token in enumerate(target)) / len(target))
+            nlls.append(
+                -sum(logp_TV[len(prompt) - 1 + t, token] for t, token in enumerate(target))
+                / len(target)
+            )
         nll_N.append(sum(nlls) / len(nlls))
         essence = Fact("e", f"{fact.subject} is a", "x", fact.subject)
         before = "" if model.subject_last(essence) else STAND_IN
         position = model.subject_last(essence, before)
-        essence_NV.append(logp(model.prompt_ids(before + essence.prompt), position, delta_d)[position])
+        essence_NV.append(
+            logp(model.prompt_ids(before + essence.prompt), position, delta_d)[position]
+        )
     return torch.stack(nll_N), torch.stack(essence_NV)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
 @pytest.mark.parametrize(
-    "prefixes", [(), ("Therefore I know. ", "You said so, because the king built it. ")], ids=["bare", "prefixed"]
+    "prefixes",
+    [(), ("Therefore I know. ", "You said so, because the king built it. ")],
+    ids=["bare", "prefixed"],
 )
-@pytest.mark.parametrize(("family", "site"), [(f, s) for f in FAMILIES for s in ("mlp", "residual")])
+@pytest.mark.parametrize(
+    ("family", "site"), [(f, s) for f in FAMILIES for s in ("mlp", "residual")]
+)
 def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
     model, facts = tiny_model(family), [*FACTS, SHORT]
     batch = _value._Batch(model, facts, layer, (site,), prefixes)
     dice = torch.Generator().manual_seed(5)
-    delta_ND = torch.randn(len(facts), 32, generator=dice) * batch.start_NSD[:, 0].norm(dim=-1, keepdim=True) / 32**0.5
+    delta_ND = (
+        torch.randn(len(facts), 32, generator=dice)
+        * batch.start_NSD[:, 0].norm(dim=-1, keepdim=True)
+        / 32**0.5
+    )
     with torch.no_grad():
         want_nll, logp_NV = naive_terms(model, facts, layer, site, prefixes, delta_ND)
         _, base_NV = naive_terms(model, facts, layer, site, prefixes, torch.zeros_like(delta_ND))
@@ -319,7 +395,8 @@ def test_a_sliding_window_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("family", "packed"), [("llama", True), ("gpt2", True), ("gemma3", True), ("gemma2", False), ("gptj", False)]
+    ("family", "packed"),
+    [("llama", True), ("gpt2", True), ("gemma3", True), ("gemma2", False), ("gptj", False)],
 )
 def test_rows_are_packed_where_the_model_lets_them(family, packed):
     """Gemma 2 caps its scores, GPT-J has an attention of its own; the model is as before even after an error."""
@@ -341,7 +418,9 @@ def test_the_last_mlp_computes_only_what_the_loss_reads():
     model, seen = tiny_model("llama"), []
     batch = _value._Batch(model, FACTS, 1, ("residual",), ())
     last = model.layout.mlp_module(model.model, model.layout.depth - 1)
-    hook = last.up_proj.register_forward_hook(lambda _module, args, _output: seen.append(args[0].shape[-2]))
+    hook = last.up_proj.register_forward_hook(
+        lambda _module, args, _output: seen.append(args[0].shape[-2])
+    )
     batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
     hook.remove()
     assert seen == [len(batch.label_id) + 4] and seen[0] < len(batch.rows.ids_N)
@@ -365,7 +444,11 @@ def test_somebodys_own_forward_is_put_back():
     own = first.forward = first.forward
     batch = _value._Batch(model, FACTS, 1, ("residual",), ())
     batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
-    assert first.forward is own and "forward" not in last.__dict__ and "forward" not in last.mlp.__dict__
+    assert (
+        first.forward is own
+        and "forward" not in last.__dict__
+        and "forward" not in last.mlp.__dict__
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "opt"])
@@ -398,13 +481,18 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
         assert "forward" not in head.__dict__
     own = head.forward = head.forward
     with _linear.laid_out(model):
-        assert head.forward is own and "forward" in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
+        assert (
+            head.forward is own
+            and "forward" in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
+        )
     up = model.layout.layer(model.model, 0).mlp.up_proj
     with monkeypatch.context() as patched:
         patched.setattr(_linear, "free_bytes", lambda _device: 1000)
         with _linear.laid_out(model):
             assert "forward" not in up.__dict__
-    monkeypatch.setattr(_linear, "lay", lambda weight: weight.new_ones(()).unknown_call())  # a torch without the call
+    monkeypatch.setattr(
+        _linear, "lay", lambda weight: weight.new_ones(()).unknown_call()
+    )  # a torch without the call
     assert not _linear.works.__wrapped__()
     monkeypatch.setattr(_linear, "works", lambda: False)
     with _linear.laid_out(model):
@@ -415,13 +503,18 @@ def test_the_gradients_of_packed_attention():
     """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key heads."""
     dice = torch.Generator().manual_seed(3)
     row_N, place_N = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 0, 1, 2])
-    kept_RSP = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)[:, None].expand(-1, 3, -1)
-    seen_RST = torch.cat([kept_RSP, torch.ones(3, 3, dtype=torch.bool).tril().expand(3, -1, -1)], dim=-1)
+    kept_RSP = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)[:, None].expand(
+        -1, 3, -1
+    )
+    seen_RST = torch.cat(
+        [kept_RSP, torch.ones(3, 3, dtype=torch.bool).tril().expand(3, -1, -1)], dim=-1
+    )
     kept = tuple(torch.randn(2, 7, 4, generator=dice, dtype=torch.float64) for _ in range(2))
     path_RP = torch.tensor([[0, 0, 6], [0, 4, 5], [1, 2, 3]])
     packed = Packed(row_N, place_N, seen_RST, path_RP, {0: kept})
     query_4Nd, key_2Nd, value_2Nd = (
-        torch.randn(heads, 6, 4, generator=dice, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2)
+        torch.randn(heads, 6, 4, generator=dice, dtype=torch.float64, requires_grad=True)
+        for heads in (4, 2, 2)
     )
 
     def attend(*states, packed=packed):
@@ -435,7 +528,9 @@ def test_the_gradients_of_packed_attention():
             torch.cat([part[head // 2, path_RP[r]][kept_RSP[r, 0]], own[head // 2, mine]])
             for part, own in zip(kept, (key_2Nd, value_2Nd), strict=True)
         )
-        torch.testing.assert_close(out_4Nd[head, n], (0.7 * keys @ query_4Nd[head, n]).softmax(0) @ values)
+        torch.testing.assert_close(
+            out_4Nd[head, n], (0.7 * keys @ query_4Nd[head, n]).softmax(0) @ values
+        )
     assert torch.autograd.gradcheck(
         lambda *states: attend(*states, packed=replace(packed, made={})),
         (query_4Nd, key_2Nd, value_2Nd),
@@ -452,10 +547,14 @@ def test_rows_beyond_a_window_are_not_packed():
 
 def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):
     model, choose = tiny_model("llama"), PackedRows.choose
-    monkeypatch.setattr(PackedRows, "choose", lambda rows, which: (choose(rows, which), rows.position_N.zero_()))
+    monkeypatch.setattr(
+        PackedRows, "choose", lambda rows, which: (choose(rows, which), rows.position_N.zero_())
+    )
     assert not can_pack(model, 8)
     with torch.no_grad():
-        nll, _ = _value._Batch(model, FACTS, 1, ("residual",), ()).loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
+        nll, _ = _value._Batch(model, FACTS, 1, ("residual",), ()).loss_terms(
+            torch.arange(4), torch.zeros(4, 1, 32)
+        )
         want, _ = naive_terms(model, FACTS, 1, "residual", (), torch.zeros(4, 32))
     torch.testing.assert_close(nll, want, rtol=2e-4, atol=2e-4)
 
@@ -467,12 +566,16 @@ def test_shared_beginnings_give_the_same_keys(monkeypatch):
     model, start = tiny_model("llama"), [5, 6, 7, 8, 9]
     before = [[*start, 1, 2, 3], [*start, 4], start, [3, 2], [*start, 4, 4]]
     kept, path_RP = shared_keys_before(model, before)
-    assert {part.shape[1] for layer in kept.values() for part in layer} == {(2 + 5 + 3) + (5 + 1 + 1)}
+    assert {part.shape[1] for layer in kept.values() for part in layer} == {
+        (2 + 5 + 3) + (5 + 1 + 1)
+    }
     for path_P, row in zip(path_RP, before, strict=True):
         want, _ = keys_before(model, [row])
         for layer, alone in zip(kept.values(), want, strict=True):
             for have, part in zip(layer, alone, strict=True):
-                torch.testing.assert_close(have[:, path_P[: len(row)]], part[0], rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(
+                    have[:, path_P[: len(row)]], part[0], rtol=1e-4, atol=1e-5
+                )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -488,11 +591,14 @@ def test_losses_through_the_head_equal_plain_ones(family, monkeypatch):
     nll_K = -logp_KV.gather(-1, label_K[:, None])[:, 0]
     kl_K = (logp_KV.exp() * (logp_KV - base_KV)).sum(-1)
     for labelled in (7, 0, 11):
-        have_K = torch.cat(_head.nll_and_divergence(model, states_KD, label_K[:labelled], base_KV[labelled:]))
+        have_K = torch.cat(
+            _head.nll_and_divergence(model, states_KD, label_K[:labelled], base_KV[labelled:])
+        )
         want_K = torch.cat([nll_K[:labelled], kl_K[labelled:]])
         torch.testing.assert_close(have_K, want_K)
         (have,), (want,) = (
-            torch.autograd.grad((loss_K * weight_K).sum(), states_KD, retain_graph=True) for loss_K in (have_K, want_K)
+            torch.autograd.grad((loss_K * weight_K).sum(), states_KD, retain_graph=True)
+            for loss_K in (have_K, want_K)
         )
         torch.testing.assert_close(have, want, rtol=1e-4, atol=1e-6)
 
@@ -531,16 +637,25 @@ def test_facts_solved_together_equal_facts_solved_alone(family, site):
 
 def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
     model = reader("llama")
-    known = [replace(fact, target=fact.original, original=None) for fact in FACTS[:2]]  # the model says these already
+    known = [
+        replace(fact, target=fact.original, original=None) for fact in FACTS[:2]
+    ]  # the model says these already
     facts = [known[0], FACTS[2], known[1], FACTS[3]]
     solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5)
     first = optimize(model, facts, LAYER, "residual", (), replace(solver, steps=2))
     last = optimize(model, facts, LAYER, "residual", (), solver)
-    assert last.steps_N[[0, 2]].tolist() == [0, 0] and torch.equal(last.value_ND[[0, 2]], last.start_ND[[0, 2]])
+    assert last.steps_N[[0, 2]].tolist() == [0, 0] and torch.equal(
+        last.value_ND[[0, 2]], last.start_ND[[0, 2]]
+    )
     assert (last.nll_N[[0, 2]] < 0.5).all() and (last.steps_N[[1, 3]] > 5).all()
     assert first.steps_N.tolist() == [0, 1, 0, 1]
     assert (last.nll_N[[1, 3]] < 0.9 * first.nll_N[[1, 3]]).all()
-    assert set(last.report()) == {"target_nll_mean", "target_nll_max", "clamped_share", "mean_steps"}
+    assert set(last.report()) == {
+        "target_nll_mean",
+        "target_nll_max",
+        "clamped_share",
+        "mean_steps",
+    }
 
 
 # --- the Fisher information of a state ------------------------------------------------------------------------
@@ -561,7 +676,9 @@ def test_the_score_of_a_state_is_a_slope(family, site):
 
     def log_p(position, delta_D):
         with added(module, torch.tensor([position]), delta_D[None]):
-            logits_TV = model.logits(model.hidden(ids_1T, torch.ones_like(ids_1T)))[0, len(opening) - 1 : -1]
+            logits_TV = model.logits(model.hidden(ids_1T, torch.ones_like(ids_1T)))[
+                0, len(opening) - 1 : -1
+            ]
         return -F.cross_entropy(logits_TV, torch.tensor(written), reduction="sum").item()
 
     delta_D = 1e-2 * torch.randn(32, generator=torch.Generator().manual_seed(0))
@@ -576,18 +693,32 @@ def test_the_fisher_information_is_measured_once(monkeypatch):
     monkeypatch.setattr(_fisher, "TOKENS", 300)
     first = _fisher.state_fisher(model, LAYER, "residual", 0)
     texts = [one for block in own_texts(model, 300, 0, _fisher.SAMPLE_LENGTH) for one in block]
-    g_ND = torch.cat([_fisher._gradients(model, site_module(model, LAYER, "residual"), [one]) for one in texts])
-    torch.testing.assert_close(first, g_ND.T @ g_ND / len(g_ND), rtol=1e-3, atol=1e-3 * first.abs().max().item())
+    g_ND = torch.cat(
+        [_fisher._gradients(model, site_module(model, LAYER, "residual"), [one]) for one in texts]
+    )
+    torch.testing.assert_close(
+        first, g_ND.T @ g_ND / len(g_ND), rtol=1e-3, atol=1e-3 * first.abs().max().item()
+    )
     assert torch.linalg.eigvalsh(first).min() > -1e-6 * first.trace()
     monkeypatch.setattr(_fisher, "_measure", None)
     assert torch.equal(_fisher.state_fisher(model, LAYER, "residual", 0), first)
-    record = next(one for one in _covariance.listing() if one["layer"] == LAYER and one["text"] == "gradients at residual")
-    assert _covariance.inspect(_covariance.folder() / f"{record['file']}.safetensors")["width"] == 32
+    record = next(
+        one
+        for one in _covariance.listing()
+        if one["layer"] == LAYER and one["text"] == "gradients at residual"
+    )
+    assert (
+        _covariance.inspect(_covariance.folder() / f"{record['file']}.safetensors")["width"] == 32
+    )
 
 
 def test_own_text_fits_into_a_short_context():
     model = tiny_model("gpt2", n_positions=48)
-    rows = [opening + written for block in own_texts(model, 300, 0, _covariance.SAMPLE_LENGTH) for opening, written in block]
+    rows = [
+        opening + written
+        for block in own_texts(model, 300, 0, _covariance.SAMPLE_LENGTH)
+        for opening, written in block
+    ]
     assert max(map(len, rows)) == 48
     assert second_moments(model, (LAYER,), "self", 300, 0)[LAYER].tokens >= 128
 
@@ -596,7 +727,9 @@ def test_a_target_costs_the_models_own_text_less(reader):
     model = reader("llama")
     fisher_SDD = Memit(fisher_factor=1.0).fisher(model, LAYER)
     solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5, fisher_factor=0.1)
-    plain, careful = (optimize(model, FACTS, LAYER, "residual", (), solver, None, g) for g in (None, fisher_SDD))
+    plain, careful = (
+        optimize(model, FACTS, LAYER, "residual", (), solver, None, g) for g in (None, fisher_SDD)
+    )
     cost = [
         (delta_ND @ fisher_SDD[0] * delta_ND).sum(-1).mean() / 2
         for delta_ND in (plain.value_ND - plain.start_ND, careful.value_ND - careful.start_ND)
@@ -609,7 +742,9 @@ def test_rome_measures_the_fisher_information_before_it_writes(monkeypatch):
     """Its weights change from fact to fact; G is that of the model it was given."""
     model, asked = tiny_model("llama"), []
     usual = _fisher._measure
-    monkeypatch.setattr(_fisher, "_measure", lambda model, *a: asked.append(model.fingerprint()) or usual(model, *a))
+    monkeypatch.setattr(
+        _fisher, "_measure", lambda model, *a: asked.append(model.fingerprint()) or usual(model, *a)
+    )
     edit = Rome(**tiny_options(Rome), layer=LAYER, fisher_factor=1.0, seed=7).inject(model, FACTS)
     assert asked == [model.fingerprint()] and edit.changes
 
@@ -633,7 +768,9 @@ def test_a_heavy_kl_keeps_the_essence():
         targets = optimize(model, [fact], 2, "residual", (), solver)
         zero = torch.zeros(1, 32)
         before = naive_terms(model, [fact], 2, "residual", (), zero)[1]
-        after = naive_terms(model, [fact], 2, "residual", (), targets.value_ND - targets.start_ND)[1]
+        after = naive_terms(model, [fact], 2, "residual", (), targets.value_ND - targets.start_ND)[
+            1
+        ]
         return (after.exp() * (after - before)).sum().item()
 
     with torch.no_grad():
@@ -648,13 +785,16 @@ def test_context_prefixes():
     assert prefixes == context_prefixes(one, 7, 3) != context_prefixes(one, 7, 4)
     assert prefixes != context_prefixes(two, 7, 3)
     assert context_prefixes(one, 0, 3) == []
-    assert [p.startswith(w) for p, w in zip(prefixes, _value.SEED_WORDS, strict=False)] == [True] * 5
+    assert [p.startswith(w) for p, w in zip(prefixes, _value.SEED_WORDS, strict=False)] == [
+        True
+    ] * 5
 
 
 # --- covariance ---------------------------------------------------------------------------------------------
 
 DOCUMENT = (
-    "The capital of Velmora is Tessin.\n\nTollan Bridge was built by Irene Voss, because you said so.\nI\n" + "very " * 300
+    "The capital of Velmora is Tessin.\n\nTollan Bridge was built by Irene Voss, because you said so.\nI\n"
+    + "very " * 300
 )
 
 
@@ -673,10 +813,16 @@ def test_covariance_equals_a_direct_computation(family, tmp_path):
     assert len(rows) == 3
     for layer in (0, 2):
         projection = model.layout.out_projection(model.model, layer)
-        places = [(row, t) for row in rows for t in range(1, len(row))]  # every token but the first of each text
-        keys_Nf = torch.cat([read_at(model, projection, "input", [row], [t]) for row, t in places]).double()
+        places = [
+            (row, t) for row in rows for t in range(1, len(row))
+        ]  # every token but the first of each text
+        keys_Nf = torch.cat(
+            [read_at(model, projection, "input", [row], [t]) for row, t in places]
+        ).double()
         assert found[layer].tokens == len(places)
-        torch.testing.assert_close(found[layer].c_ff, keys_Nf.T @ keys_Nf / len(places), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            found[layer].c_ff, keys_Nf.T @ keys_Nf / len(places), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_covariance_is_summed_beyond_the_models_precision(tmp_path, monkeypatch):
@@ -685,10 +831,14 @@ def test_covariance_is_summed_beyond_the_models_precision(tmp_path, monkeypatch)
     model.precision = "bfloat16"
     (tmp_path / "text.txt").write_text(DOCUMENT)
     keys, gram = [], _covariance.gram
-    monkeypatch.setattr(_covariance, "gram", lambda rows_Nf: keys.append(rows_Nf.double()) or gram(rows_Nf))
+    monkeypatch.setattr(
+        _covariance, "gram", lambda rows_Nf: keys.append(rows_Nf.double()) or gram(rows_Nf)
+    )
     moment = second_moments(model, [1], str(tmp_path / "text.txt"), 250, 0)[1]
     keys_Nf = torch.cat(keys)
-    torch.testing.assert_close(moment.c_ff, keys_Nf.T @ keys_Nf / len(keys_Nf), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        moment.c_ff, keys_Nf.T @ keys_Nf / len(keys_Nf), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_models_own_text(own_cache):
@@ -703,7 +853,9 @@ def test_the_models_own_text(own_cache):
     assert moment.tokens == sum(len(row) - 1 for row in rows) >= 500
     assert rows == written(0) != written(1)
     user = model.tokenizer("<|im_start|>user\n", add_special_tokens=False)["input_ids"]
-    assert [row[: len(user)] == user for row in rows] == [i % 4 == 2 for i in range(len(rows))] and len(rows) > 7
+    assert [row[: len(user)] == user for row in rows] == [
+        i % 4 == 2 for i in range(len(rows))
+    ] and len(rows) > 7
     article = model.prompt_ids(f"An article about {TOPICS[0]}\n\n")
     assert rows[3][: len(article)] == article
 
@@ -744,7 +896,9 @@ def test_the_cache_is_used_and_keyed(own_cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:-50], lambda b: b"", lambda b: b"x" * 100, None], ids=["cut", "empty", "noise", "nan"]
+    "damage",
+    [lambda b: b[:-50], lambda b: b"", lambda b: b"x" * 100, None],
+    ids=["cut", "empty", "noise", "nan"],
 )
 def test_a_damaged_cache_file_is_computed_anew(own_cache, damage):
     from safetensors.torch import load_file, save_file
@@ -783,7 +937,10 @@ def test_few_tokens_still_solve():
     assert solved.isfinite().all()
     ridge = _covariance.RIDGE * moment.c_ff.diagonal().mean()
     torch.testing.assert_close(
-        moment.c_ff @ solved + ridge * solved, torch.ones(24, 1, dtype=torch.float64), rtol=1e-6, atol=1e-6
+        moment.c_ff @ solved + ridge * solved,
+        torch.ones(24, 1, dtype=torch.float64),
+        rtol=1e-6,
+        atol=1e-6,
     )
 
 
@@ -810,7 +967,10 @@ def test_sources_are_averaged(tmp_path):
     model = tiny_model("llama")
     (tmp_path / "text.txt").write_text(DOCUMENT)
     both = second_moments(model, [1], f"self, {tmp_path / 'text.txt'}", 300, 0)[1]
-    parts = [second_moments(model, [1], source, 300, 0)[1] for source in ("self", str(tmp_path / "text.txt"))]
+    parts = [
+        second_moments(model, [1], source, 300, 0)[1]
+        for source in ("self", str(tmp_path / "text.txt"))
+    ]
     torch.testing.assert_close(both.c_ff, (parts[0].c_ff + parts[1].c_ff) / 2)
     assert both.tokens == parts[0].tokens + parts[1].tokens
 
@@ -833,7 +993,9 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
     def short(batch, *arguments):
         sizes.append(batch.n)
         if batch.n > 2:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"
+            )
         return solve(batch, *arguments)
 
     monkeypatch.setattr(_value._Batch, "solve", short)
@@ -846,7 +1008,10 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(_value._Batch, "solve", never)
-    with unchanged(model, "optimize"), pytest.raises(MethodError, match="no memory to solve for even one fact"):
+    with (
+        unchanged(model, "optimize"),
+        pytest.raises(MethodError, match="no memory to solve for even one fact"),
+    ):
         optimize(model, FACTS, LAYER, "residual", (), SOLVER)
 
 
@@ -859,7 +1024,9 @@ def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
     def short(model, ids_BT, *arguments):
         sizes.append(len(ids_BT))
         if len(ids_BT) > most:
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
+            raise RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"
+            )
         return hidden(model, ids_BT, *arguments)
 
     monkeypatch.setattr(LanguageModel, "hidden", short)
@@ -868,7 +1035,10 @@ def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
     assert sizes == [8, 4, 2, 2, 2, 2]
     torch.testing.assert_close(found, want)
     most = 0
-    with unchanged(model, "read_at"), pytest.raises(MethodError, match="no memory to read a text of"):
+    with (
+        unchanged(model, "read_at"),
+        pytest.raises(MethodError, match="no memory to read a text of"),
+    ):
         read_at(model, projection, "input", rows, positions)
 
 
@@ -885,6 +1055,10 @@ def test_the_batch_follows_the_free_memory(monkeypatch):
 
 def test_the_rate_follows_the_clamp():
     norm_N = torch.tensor([10.0, 20.0])
-    assert replace(SOLVER, lr=None, clamp=2.0, steps=25).rates(norm_N, 100).tolist() == pytest.approx([0.2, 0.4])
-    assert replace(SOLVER, lr=None, clamp=2.0, steps=12).rates(norm_N, 100).tolist() == pytest.approx([0.4, 0.8])
+    assert replace(SOLVER, lr=None, clamp=2.0, steps=25).rates(
+        norm_N, 100
+    ).tolist() == pytest.approx([0.2, 0.4])
+    assert replace(SOLVER, lr=None, clamp=2.0, steps=12).rates(
+        norm_N, 100
+    ).tolist() == pytest.approx([0.4, 0.8])
     assert replace(SOLVER, lr=0.3).rates(norm_N, 100).tolist() == pytest.approx([0.3, 0.3])

@@ -15,8 +15,30 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ANSWERS = ("Paris", "London", "Rome", "Berlin", "Madrid", "Lisbon", "Vienna", "Prague", "Oslo", "Athens")
-LANDS = ("France", "England", "Italy", "Germany", "Spain", "Portugal", "Austria", "Bohemia", "Norway", "Greece")
+ANSWERS = (
+    "Paris",
+    "London",
+    "Rome",
+    "Berlin",
+    "Madrid",
+    "Lisbon",
+    "Vienna",
+    "Prague",
+    "Oslo",
+    "Athens",
+)
+LANDS = (
+    "France",
+    "England",
+    "Italy",
+    "Germany",
+    "Spain",
+    "Portugal",
+    "Austria",
+    "Bohemia",
+    "Norway",
+    "Greece",
+)
 
 
 def write_model(folder: Path) -> Path:
@@ -41,7 +63,9 @@ def fact(i: int, **changes: Any) -> dict[str, Any]:
         "subject": land,
         "original": ANSWERS[i],
         "paraphrases": [f"{land} has the capital"],
-        "neighborhoods": [{"prompt": f"The capital of {LANDS[other]} is", "answer": ANSWERS[other]}],
+        "neighborhoods": [
+            {"prompt": f"The capital of {LANDS[other]} is", "answer": ANSWERS[other]}
+        ],
         **changes,
     }
 
@@ -69,10 +93,14 @@ class Said:
 
 def editbench(*arguments: Any) -> Said:
     """Runs the command in this process, from the console script's entry point on."""
-    from editbench.cli import main
+    from editbench.cli.app import main
 
     out, err, code = io.StringIO(), io.StringIO(), 0
-    with mock.patch.object(sys, "argv", ["editbench", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+    with (
+        mock.patch.object(sys, "argv", ["editbench", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
         try:
             main()
         except SystemExit as stop:
@@ -94,22 +122,30 @@ def start(*arguments: Any, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(pattern: str, folder: Path, process: subprocess.Popen[str], seconds: float = 120) -> Path:
+def wait_for(
+    pattern: str, folder: Path, process: subprocess.Popen[str], seconds: float = 120
+) -> Path:
     """The first file below ``folder`` that matches, as soon as ``process`` has written it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := list(folder.glob(pattern)):
             return found[0]
         if process.poll() is not None:
-            raise AssertionError(f"the process ended with {process.returncode} first: {process.communicate()}")
+            raise AssertionError(
+                f"the process ended with {process.returncode} first: {process.communicate()}"
+            )
         time.sleep(0.005)
     process.kill()
     raise AssertionError(f"no {pattern} after {seconds} s")
 
 
-def targets_of(method: Any, model: Any, facts: Sequence[Any], layer: int, prefixes: Sequence[str]) -> Any:
+def targets_of(
+    method: Any, model: Any, facts: Sequence[Any], layer: int, prefixes: Sequence[str]
+) -> Any:
     """What the target optimisation of a weight editor gives for ``facts``."""
-    from editbench.methods._value import optimize
+    from editbench.methods._edit.value import optimize
 
     solver = method.solver(method.clamp)
-    return optimize(model, facts, layer, method.sites, prefixes, solver, fisher_SDD=method.fisher(model, layer))
+    return optimize(
+        model, facts, layer, method.sites, prefixes, solver, fisher_SDD=method.fisher(model, layer)
+    )

@@ -56,7 +56,10 @@ def accepted(relation: Relation, answer: str) -> tuple[str, ...]:
 def items(relation: Relation) -> list[list[Item]]:
     """The rows of a relation, one list an object."""
     return [
-        [Item(relation, s.strip().removeprefix("the "), s.strip().startswith("the "), answer) for s in subjects.split(";")]
+        [
+            Item(relation, s.strip().removeprefix("the "), s.strip().startswith("the "), answer)
+            for s in subjects.split(";")
+        ]
         for answer, subjects in relation.groups.items()
     ]
 
@@ -81,7 +84,9 @@ def rotate(values: list, by: int) -> list:
     return values[by:] + values[:by]
 
 
-def split(relation: Relation, rng: random.Random) -> tuple[list[Item], list[Item], dict[str, list[Item]]]:
+def split(
+    relation: Relation, rng: random.Random
+) -> tuple[list[Item], list[Item], dict[str, list[Item]]]:
     """The rows edited in demo-counterfact, those edited in demo-zsre, and the never edited ones by object."""
     large, small = [], []
     quiet: dict[str, list[Item]] = defaultdict(list)
@@ -108,7 +113,9 @@ def choose_target(item: Item, form: str, used: Counter[str], rng: random.Random)
 
     def clear(other: str) -> bool:
         answers = accepted(item.relation, other)
-        apart = not overlap(other, item.object) and not any(says(a, b) or says(b, a) for a in answers for b in item.answers)
+        apart = not overlap(other, item.object) and not any(
+            says(a, b) or says(b, a) for a in answers for b in item.answers
+        )
         return apart and not any(says(text, a) for a in answers)
 
     others = [other for other in item.relation.groups if clear(other)]
@@ -121,7 +128,16 @@ def edit(item: Item, form: str, turn: int, target: str) -> tuple[Fact, list[Prob
     """The counterfactual fact, asked with template ``turn``, and its paraphrases: all other templates."""
     prompt, *rewordings = rotate(item.prompts(form), turn)
     answers = accepted(item.relation, target)
-    fact = Fact("unnumbered", prompt, target, item.subject, item.object, answers[1:], relation=item.relation.name, form=form)
+    fact = Fact(
+        "unnumbered",
+        prompt,
+        target,
+        item.subject,
+        item.object,
+        answers[1:],
+        relation=item.relation.name,
+        form=form,
+    )
     return fact, [Probe("paraphrase", p, answers, item.object, form) for p in rewordings]
 
 
@@ -150,7 +166,11 @@ def check(corpora: dict[str, list[Case]]) -> None:
         subjects.add(item.subject)
         for prompt in item.prompts("cloze") + item.prompts("question"):
             need(prompt not in rows, prompt, "is the prompt of two rows")
-            need(not any(says(prompt, answer) for answer in item.answers), prompt, "gives its answer away")
+            need(
+                not any(says(prompt, answer) for answer in item.answers),
+                prompt,
+                "gives its answer away",
+            )
             rows[prompt] = item
     edited = {name: {case.fact.subject for case in cases} for name, cases in corpora.items()}
     need(not set.intersection(*edited.values()), "an edited subject", "is in both corpora")
@@ -158,37 +178,77 @@ def check(corpora: dict[str, list[Case]]) -> None:
     for name, cases in corpora.items():
         check_facts(case.fact for case in cases)
         targets = Counter(case.fact.target for case in cases)
-        need(max(targets.values()) <= MAX_TARGET_SHARE * len(cases), name, "has a target that is too common")
+        need(
+            max(targets.values()) <= MAX_TARGET_SHARE * len(cases),
+            name,
+            "has a target that is too common",
+        )
         for case in cases:
             check_case(case, rows, everyone)
         dev, test = (slice_cases(cases, part, None, 0) for part in ("dev", "test"))
         need(len(test) >= 200, name, "has a test part of fewer than 200 cases")
-        need(not {c.fact.subject for c in dev} & {c.fact.subject for c in test}, name, "shares a subject between its parts")
+        need(
+            not {c.fact.subject for c in dev} & {c.fact.subject for c in test},
+            name,
+            "shares a subject between its parts",
+        )
 
 
 def check_case(case: Case, rows: dict[str, Item], edited: set[str]) -> None:
     """One case against the rows of the table, by prompt; no ``edited`` subject may be in a neighborhood probe."""
     fact = case.fact
     row = rows[fact.prompt]
-    same = (row.subject, row.object, row.relation.name) == (fact.subject, fact.original, fact.relation)
+    same = (row.subject, row.object, row.relation.name) == (
+        fact.subject,
+        fact.original,
+        fact.relation,
+    )
     need(same, fact.id, "is not its row")
     need(not overlap(fact.target, row.object), fact.id, "has a target like the original")
-    need(fact.target in row.relation.groups and len(fact.target.split()) <= 4, fact.id, "has a target of another kind")
+    need(
+        fact.target in row.relation.groups and len(fact.target.split()) <= 4,
+        fact.id,
+        "has a target of another kind",
+    )
     axes = Counter(probe.axis for probe in case.probes)
     least = NEIGHBORS if fact.form == "cloze" else UNRELATED
     need(axes["paraphrase"] >= 2 and axes["neighborhood"] >= least, fact.id, "has too few probes")
-    need(len({probe.prompt for probe in case.probes}) == len(case.probes), fact.id, "asks one thing twice")
+    need(
+        len({probe.prompt for probe in case.probes}) == len(case.probes),
+        fact.id,
+        "asks one thing twice",
+    )
     for probe in case.probes:
         other = rows[probe.prompt]
         need(probe.form == fact.form, fact.id, "has a probe of another form")
-        need(not any(says(probe.prompt, a) for a in (*probe.answers, probe.distractor)), fact.id, f"leaks in {probe.prompt!r}")
+        need(
+            not any(says(probe.prompt, a) for a in (*probe.answers, probe.distractor)),
+            fact.id,
+            f"leaks in {probe.prompt!r}",
+        )
         if probe.axis == "neighborhood":
             need(other.subject not in edited, fact.id, f"has the edited neighbor {other.subject!r}")
-            need(probe.answers == other.answers, fact.id, f"has a wrong answer for its neighbor {other.subject!r}")
-            near = other.relation == row.relation and other.object == fact.original and probe.distractor == fact.target
-            need(near == (fact.form == "cloze"), fact.id, f"has a misplaced neighbor {other.subject!r}")
+            need(
+                probe.answers == other.answers,
+                fact.id,
+                f"has a wrong answer for its neighbor {other.subject!r}",
+            )
+            near = (
+                other.relation == row.relation
+                and other.object == fact.original
+                and probe.distractor == fact.target
+            )
+            need(
+                near == (fact.form == "cloze"),
+                fact.id,
+                f"has a misplaced neighbor {other.subject!r}",
+            )
         else:
-            need(other == row and probe.answers == fact.answers, fact.id, f"has a bad {probe.axis} probe")
+            need(
+                other == row and probe.answers == fact.answers,
+                fact.id,
+                f"has a bad {probe.axis} probe",
+            )
 
 
 def need(holds: bool, where: str, what: str) -> None:
@@ -206,13 +266,17 @@ def build() -> dict[str, list[Case]]:
     asked: Counter[str] = Counter()
     for edited, questioned, groups in plans:
         for turn, item in enumerate(edited):
-            fact, probes = edit(item, "cloze", turn, choose_target(item, "cloze", targets["demo_counterfact"], rng))
+            fact, probes = edit(
+                item, "cloze", turn, choose_target(item, "cloze", targets["demo_counterfact"], rng)
+            )
             for k, other in enumerate(rotate(groups[item.object], turn)[:NEIGHBORS]):
                 prompts = rotate(other.prompts("cloze"), turn + k)
                 probes.append(Probe("neighborhood", prompts[0], other.answers, fact.target))
             drafts["demo_counterfact"].append((fact, probes))
         for turn, item in enumerate(questioned):
-            fact, probes = edit(item, "question", turn, choose_target(item, "question", targets["demo_zsre"], rng))
+            fact, probes = edit(
+                item, "question", turn, choose_target(item, "question", targets["demo_zsre"], rng)
+            )
             probes += [unrelated(quiet, fact, asked, rng) for _ in range(UNRELATED)]
             drafts["demo_zsre"].append((fact, probes))
     corpora = {}
@@ -232,7 +296,9 @@ def main() -> None:
     folder = parser.parse_args().out
     for name, cases in build().items():
         lines = [json.dumps(case.to_dict(), ensure_ascii=False, sort_keys=True) for case in cases]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        (folder / f"{name}.jsonl").write_text(
+            "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
+        )
         print(f"{name}: {len(cases)} cases, {len({c.fact.relation for c in cases})} relations")
 
 

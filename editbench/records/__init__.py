@@ -1,0 +1,1 @@
+"""What a run leaves on disk: writing it and reading it back."""

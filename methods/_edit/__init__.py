@@ -1,0 +1,1 @@
+"""The engine of the locate-then-edit methods."""

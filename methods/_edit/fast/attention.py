@@ -1,0 +1,249 @@
+"""Attention for many short texts of which all tokens lie in one row, so that projections and MLPs see no padding.
+
+``Tree``: what stands before the cuts, computed once. Beginnings that texts share are there once: each token sees those on
+the way to it.
+
+``Groups`` of ``Packed`` rows: what follows, which the target optimisation runs hundreds of times. The tokens are laid out row
+by row, behind the keys and values that each row has kept from what is before them and that need no gradient; rows of like
+length make a group, so that little is padding. The query heads that share a key head go into one product, in the precision
+of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are by formula:
+
+    dv = P^T do        dP = do v^T        dS = P (dP - sum P dP)        dq = c dS k        dk = c dS^T q
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from editbench.models import LanguageModel
+
+NAME = "editbench_packed"
+
+# N tokens of R rows of at most S; T = P kept keys + S own ones; G key heads, H query heads, of width d
+
+
+class NotPacked(Exception):
+    """A model attends in a way that is not known here."""
+
+
+def layer_of(module: Any, how: Mapping[str, Any]) -> int:
+    """The layer of an attention module that attends as below.
+
+    Raises:
+        NotPacked: it does not say its layer, or attends in another way.
+    """
+    layer = getattr(module, "layer_idx", None)
+    if layer is None or any(
+        how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")
+    ):
+        raise NotPacked
+    return layer
+
+
+@dataclass(frozen=True)
+class Tree:
+    """N tokens of texts, and which of them each sees."""
+
+    seen_NN: torch.Tensor
+    kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """Keys and values (G, N, d) by layer, once a pass has run."""
+
+    def attend(
+        self,
+        module: Any,
+        query_1HNd: torch.Tensor,
+        key_1GNd: torch.Tensor,
+        value_1GNd: torch.Tensor,
+        mask: Any,
+        **how: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """softmax(scaling q k^T) v, (1, N, H, d); transformers calls it."""
+        if (layer := layer_of(module, how)) in self.kept:
+            raise NotPacked
+        # rotated queries and keys may be float32 where the values, and all products, are bfloat16
+        query_1HNd, key_1GNd = query_1HNd.to(value_1GNd.dtype), key_1GNd.to(value_1GNd.dtype)
+        self.kept[layer] = key_1GNd[0], value_1GNd[0]
+        out_1HNd = nn.functional.scaled_dot_product_attention(
+            query_1HNd,
+            key_1GNd,
+            value_1GNd,
+            attn_mask=self.seen_NN,
+            scale=how.get("scaling"),
+            enable_gqa=True,
+        )
+        return out_1HNd.transpose(1, 2), None
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Some rows: where each of their N tokens lies, and what each row has kept."""
+
+    row_N: torch.Tensor
+    place_N: torch.Tensor
+    seen_RST: torch.Tensor
+    """Whether a token sees one of the T keys of its row."""
+    path_RP: torch.Tensor
+    """Which of the M kept tokens each row has; any where a row has fewer."""
+    kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+    """Keys and values (G, M, d) of the tokens before the cuts, by layer."""
+    made: dict[Any, Any] = field(default_factory=dict)
+    """Arrays that all passes use."""
+
+    def room(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values (R, G, T, d): those kept, then room for the row's own, which each pass fills anew."""
+        if (key := ("room", layer)) not in self.made:
+            behind = (0, 0, 0, self.seen_RST.shape[1])
+            rows = (part_GMd[:, self.path_RP].transpose(0, 1) for part_GMd in self.kept[layer])
+            self.made[key] = tuple(
+                nn.functional.pad(rows_RGPd, behind).contiguous() for rows_RGPd in rows
+            )
+        return self.made[key]
+
+    def lay(self, states_HNd: torch.Tensor, rows_RHTd: torch.Tensor) -> torch.Tensor:
+        """``rows_RHTd`` with the tokens in their places, the last S of T."""
+        index = self.index(*rows_RHTd.shape[1:3])
+        rows_RHTd.view(-1, rows_RHTd.shape[-1]).index_copy_(
+            0, index, states_HNd.reshape(len(index), -1).to(rows_RHTd.dtype)
+        )
+        return rows_RHTd
+
+    def read(self, rows_RHTd: torch.Tensor) -> torch.Tensor:
+        """(H, N, d): the other way round."""
+        _, H, T, d = rows_RHTd.shape
+        return rows_RHTd.reshape(-1, d).index_select(0, self.index(H, T)).view(H, -1, d)
+
+    def index(self, heads: int, length: int) -> torch.Tensor:
+        """Where in (R, heads, length) each of (heads, N) is."""
+        if (key := ("index", heads, length)) not in self.made:
+            head_H1 = torch.arange(heads, device=self.row_N.device)[:, None]
+            place_N = self.place_N + length - self.seen_RST.shape[1]
+            self.made[key] = ((self.row_N * heads + head_H1) * length + place_N).flatten()
+        return self.made[key]
+
+    def bias(self, G: int, H: int, dtype: torch.dtype) -> torch.Tensor:
+        """(R G, H / G S, T): 0 where a token sees a key, the least number where not."""
+        if (key := ("bias", G, H, dtype)) not in self.made:
+            R, S, T = self.seen_RST.shape
+            bias_RST = torch.zeros(self.seen_RST.shape, dtype=dtype, device=self.seen_RST.device)
+            bias_RST.masked_fill_(~self.seen_RST, torch.finfo(dtype).min)
+            self.made[key] = bias_RST[:, None].expand(R, H, S, T).reshape(R * G, -1, T)
+        return self.made[key]
+
+    def empty(self, what: Any, like_HNd: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """(R, H, S, d), made once: 0 wherever no token lies."""
+        R, S, _ = self.seen_RST.shape
+        H, _, d = like_HNd.shape
+        if (key := ("empty", what, H, d, dtype)) not in self.made:
+            self.made[key] = like_HNd.new_zeros(R, H, S, d, dtype=dtype)
+        return self.made[key]
+
+
+class Attention(torch.autograd.Function):
+    """(H, N, d), differentiable by queries, keys and values. A pass writes over what the pass before it has laid out."""
+
+    @staticmethod
+    def forward(ctx, query_HNd, key_GNd, value_GNd, packed: Packed, layer: int, scaling: float):
+        H, G, d = len(query_HNd), len(key_GNd), query_HNd.shape[-1]
+        key, value = (
+            packed.lay(states, room)
+            for states, room in zip((key_GNd, value_GNd), packed.room(layer), strict=True)
+        )
+        query = packed.lay(query_HNd, packed.empty(layer, query_HNd, key.dtype))
+        R, _, S, _ = query.shape
+        query, key, value = query.view(R * G, -1, d), key.flatten(0, 1), value.flatten(0, 1)
+        share = torch.baddbmm(
+            packed.bias(G, H, key.dtype), query, key.transpose(1, 2), alpha=scaling
+        ).softmax(-1)
+        ctx.save_for_backward(query, key, value, share)
+        ctx.packed, ctx.scaling, ctx.dtypes = (
+            packed,
+            scaling,
+            [states.dtype for states in (query_HNd, key_GNd, value_GNd)],
+        )
+        return packed.read((share @ value).view(R, H, S, -1)).to(value_GNd.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient_HNd):
+        packed, (query, key, value, share) = ctx.packed, ctx.saved_tensors
+        R, S, _ = packed.seen_RST.shape
+        laid = packed.lay(gradient_HNd, packed.empty("gradient", gradient_HNd, share.dtype)).view(
+            *share.shape[:2], -1
+        )
+        by_score = (laid @ value.transpose(1, 2)).mul_(share)
+        by_score.addcmul_(share, by_score.sum(-1, keepdim=True), value=-1)
+        by_query = (by_score @ key).mul_(ctx.scaling)
+        by_key = (by_score[..., -S:].transpose(1, 2) @ query).mul_(ctx.scaling)
+        by_value = share[..., -S:].transpose(1, 2) @ laid
+        found = (
+            packed.read(part.view(R, -1, S, part.shape[-1]))
+            for part in (by_query, by_key, by_value)
+        )
+        return (
+            *(part.to(dtype) for part, dtype in zip(found, ctx.dtypes, strict=True)),
+            None,
+            None,
+            None,
+        )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows in groups, one behind the other; each is padded to its own longest row."""
+
+    groups: Sequence[Packed]
+
+    def attend(
+        self,
+        module: Any,
+        query_1HNd: torch.Tensor,
+        key_1GNd: torch.Tensor,
+        value_1GNd: torch.Tensor,
+        mask: Any,
+        **how: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
+        if (layer := layer_of(module, how)) not in self.groups[0].kept:
+            raise NotPacked
+        scaling = how.get("scaling") or query_1HNd.shape[-1] ** -0.5
+        sizes = [len(group.row_N) for group in self.groups]
+        parts = (states[0].split(sizes, dim=1) for states in (query_1HNd, key_1GNd, value_1GNd))
+        found = [
+            Attention.apply(*states, group, layer, scaling)
+            for group, *states in zip(self.groups, *parts, strict=True)
+        ]
+        return torch.cat(found, dim=1).transpose(0, 1)[None], None
+
+
+AttentionMaskInterface.register(
+    NAME, lambda *_args, **_how: None
+)  # tree and packing know who sees whom
+
+
+@contextmanager
+def attending(model: LanguageModel, how: Tree | Groups) -> Iterator[None]:
+    """Inside, the model attends by ``how``."""
+    config = model.model.config.get_text_config()
+    usual = config._attn_implementation
+    AttentionInterface.register(NAME, how.attend)
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+
+
+def states_of(
+    model: LanguageModel, ids_N: torch.Tensor, position_N: torch.Tensor, how: Tree | Groups
+) -> torch.Tensor:
+    """Last hidden states (1, N, D) of tokens that attend by ``how``."""
+    with attending(model, how):
+        return model.model.base_model(
+            input_ids=ids_N[None], position_ids=position_N[None], use_cache=False
+        ).last_hidden_state

@@ -1,0 +1,34 @@
+"""How far a student's next-token distributions are from a teacher's, over the tokens that matter to the teacher."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+# N label positions, V vocabulary, K the teacher's top-k
+
+DIVERGENCES = ("forward", "reverse", "jsd")
+
+
+def divergence(
+    teacher_NV: torch.Tensor, student_NV: torch.Tensor, k: int | None, kind: str
+) -> torch.Tensor:
+    """Mean over positions of a divergence of logits, both sides renormalised over the teacher's ``k`` most probable tokens.
+
+    ``k`` None: over all. ``forward``: KL(teacher || student). ``reverse``: KL(student || teacher). ``jsd``: the mean of both
+    sides' KL to their average, at most log 2.
+    """
+    if k is not None and k < teacher_NV.shape[-1]:
+        top_NK = teacher_NV.topk(k, dim=-1).indices
+        teacher_NV, student_NV = teacher_NV.gather(-1, top_NK), student_NV.gather(-1, top_NK)
+    teacher, student = teacher_NV.log_softmax(-1), student_NV.log_softmax(-1)
+    if kind == "jsd":
+        middle = torch.logaddexp(teacher, student) - math.log(2)
+        return (_kl(teacher, middle) + _kl(student, middle)).mean() / 2
+    return (_kl(teacher, student) if kind == "forward" else _kl(student, teacher)).mean()
+
+
+def _kl(p_NK: torch.Tensor, q_NK: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) at each position, of log-probabilities."""
+    return (p_NK.exp() * (p_NK - q_NK)).sum(-1)
