@@ -18,9 +18,10 @@ from weight_editors import cases, drift, log_probs, wiki
 
 from editbench import progress, registry
 from editbench.cli import console
+from editbench.eval.probes import ask, metrics
+from editbench.files import write_json_atomic
 from editbench.methods import statistics as _covariance
 from editbench.models import load_model
-from editbench.records.store import write_json_atomic
 
 SETTINGS = [
     ("wiki", 200_000),
@@ -47,7 +48,7 @@ def main(shared: Path) -> None:
     for name, rows in (("wiki", wiki(shared, scoring)), ("own", own)):
         base = log_probs(scoring, rows)
         texts[name] = rows, base
-    base_probes = registry.get("eval", "probes")(scoring, chosen)
+    base_probes = ask(scoring, chosen)
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         path = Path(folder) / "wiki.txt"
         with gzip.open(
@@ -66,9 +67,9 @@ def main(shared: Path) -> None:
             measured = editor.moments(editing, editor.edited_layers(editing))
             edit = editor.inject(editing, facts)
             with edit.applied(scoring, check=False):
-                probes = registry.get("eval", "probes")(scoring, chosen, base_probes)
+                probes = ask(scoring, chosen, base_probes)
                 found = {name: drift(scoring, *text) for name, text in texts.items()}
-            scores = registry.get("eval", "metrics")(probes)
+            scores = metrics(probes)
             done.append(
                 {
                     "source": source, "budget": tokens, "tokens": next(iter(measured.values())).tokens, "scores": scores,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from editbench.records.store import write_json_atomic
+from editbench.files import write_json_atomic
 from editbench.stats import FLIPS, clustered_mean, detectable, holm, paired_delta, paired_p, ratio
 
 DRAWS = 2000

@@ -8,8 +8,9 @@ import json
 import sys
 from pathlib import Path
 
+from editbench.files import write_json_atomic
 from editbench.leaderboard.rows import BASE, mean_retention
-from editbench.records.store import load_run, write_json_atomic
+from editbench.records.reading import load_run
 from editbench.stats import cells_text
 
 RESULTS = Path(__file__).parent / "results"

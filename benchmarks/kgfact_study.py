@@ -22,10 +22,14 @@ from harness import changes
 
 from editbench import progress, registry
 from editbench.cli import console
+from editbench.eval import retention
+from editbench.files import write_json_atomic
 from editbench.matching import contains
 from editbench.models import load_model
-from editbench.records.store import RunStore, write_json_atomic
+from editbench.records.store import RunStore
 from editbench.run import runner
+from editbench.run.config import RunConfig, run_identity
+from editbench.run.plan import make_plan
 from editbench.stats import cells_text, clustered_mean, mean_ratio, paired_delta
 
 RATES = (5e-5, 2e-5)
@@ -82,16 +86,16 @@ KEYS = (
 
 def cell(model, method: str, options: dict, **config) -> dict:
     """One cell of a run that is not kept."""
-    made = runner.RunConfig(
+    made = RunConfig(
         methods=(method,),
         model="smollm2-135m",
         corpus="kgfact",
         options={method: options},
         **config,
     )
-    plan = runner.plan(made)
+    plan = make_plan(made)
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
-        with RunStore(folder).open(runner.identity(plan.config)) as store:
+        with RunStore(folder).open(run_identity(plan.config)) as store:
             (summary,) = runner.run(plan, model, store, lambda *_: None)
     for lost in ((summary.get("diagnostics") or {}).get("errors") or {}).values():
         for one in lost.values():
@@ -142,7 +146,7 @@ def tune(*names: str) -> None:
 
 
 def frontier(*names: str) -> None:
-    model, tasks = load_model(), registry.get("eval", "resolve-tasks")("default", {})
+    model, tasks = load_model(), retention.resolve_tasks("default", {})
     for name in names or FRONTIER:
         method, options = FRONTIER[name]
         add(
@@ -163,10 +167,8 @@ def openings() -> None:
     """How many rephrased questions are answered freely, and after the words that stand before the target in the text that
     was taught (``own``) or in sft's (``sft``). Where no word stands before it, ``own`` is sft's; ``borrowed`` counts these."""
     path, model = RESULTS / "kgfact_openings.json", load_model()
-    config = runner.RunConfig(
-        methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60
-    )
-    cases = runner.plan(config).cases
+    config = RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60)
+    cases = make_plan(config).cases
     asked = [
         (case.fact, probe) for case in cases for probe in case.probes if probe.axis == "paraphrase"
     ]
@@ -225,7 +227,7 @@ def test(data_folder: str, *names: str) -> None:
         "lambada_openai": shared / "lambada" / "lambada_test.jsonl",
         "arc_easy": shared / "arc_easy_mc" / "arc_easy.jsonl",
     }
-    tasks = (*registry.get("eval", "resolve-tasks")("default", {}), *REAL)
+    tasks = (*retention.resolve_tasks("default", {}), *REAL)
     local = {task: str(file) for task, file in data.items()}
     more = {"tasks": tasks, "task_data": local, "diagnostics": DIAGNOSTICS}
     tuned = {name: (method, {"lr": RATE, **options}) for name, (method, options) in ROWS.items()}

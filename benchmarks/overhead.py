@@ -18,9 +18,10 @@ import torch
 
 from editbench import registry
 from editbench.eval import probes, retention
+from editbench.files import write_json_atomic
 from editbench.models import load_model
 from editbench.plugin import slice_cases
-from editbench.records.store import environment, write_json_atomic
+from editbench.records.environment import environment
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 FACTS = 50

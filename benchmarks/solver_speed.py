@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from editbench import registry
+from editbench.files import write_json_atomic
 from editbench.layout import hidden_of, replace_hidden
 from editbench.methods._edit.editor import Bench, default_layers
 from editbench.methods._edit.value import STAND_IN, Targets, context_prefixes, kl_prompt, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.models import load_model
 from editbench.plugin import slice_cases
-from editbench.records.store import write_json_atomic
 
 
 def naive(model, fact, layer, prefixes, solver):

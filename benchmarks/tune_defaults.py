@@ -15,10 +15,13 @@ from pathlib import Path
 
 from editbench import progress
 from editbench.cli import console
+from editbench.files import write_json_atomic
 from editbench.leaderboard.rows import row
 from editbench.models import load_model
-from editbench.records.store import RunStore, write_json_atomic
+from editbench.records.store import RunStore
 from editbench.run import runner
+from editbench.run.config import RunConfig, run_identity
+from editbench.run.plan import make_plan
 
 TRIALS = {
     "sft": [{"lr": lr, "epochs": epochs} for lr in (2e-5, 5e-5) for epochs in (8, 14)],
@@ -37,13 +40,13 @@ def main(methods: list[str]) -> None:
         for options in TRIALS[method]:
             if any(t["method"] == method and t["options"] == options for t in done):
                 continue
-            config = runner.RunConfig(
+            config = RunConfig(
                 methods=(method,), model="smollm2-135m", corpus="demo-counterfact", part="dev", n=40,
                 tasks=("eb_instruct", "eb_reading"), limit=40, options={method: options},
             )  # fmt: skip
             with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
-                with RunStore(folder).open(runner.identity(config)) as store:
-                    (summary,) = runner.run(runner.plan(config), model, store, lambda *_: None)
+                with RunStore(folder).open(run_identity(config)) as store:
+                    (summary,) = runner.run(make_plan(config), model, store, lambda *_: None)
             found = row(summary)
             kept = (
                 "score",

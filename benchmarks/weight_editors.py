@@ -25,9 +25,10 @@ import torch
 
 from editbench import progress, registry
 from editbench.cli import console
+from editbench.eval.probes import ask, metrics
+from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, batched, load_model
 from editbench.plugin import slice_cases
-from editbench.records.store import write_json_atomic
 from editbench.text import pad_left
 from editbench.types import Case, Probe
 
@@ -111,7 +112,7 @@ def drift(
 
 
 def score(scorer: LanguageModel, chosen: list[Case], base: list[dict]) -> list[dict]:
-    return registry.get("eval", "probes")(scorer, chosen, base)
+    return ask(scorer, chosen, base)
 
 
 def one_row(
@@ -127,7 +128,7 @@ def one_row(
     editing, scoring = models
     rows, base_logp, base_drift = texts
     chosen = cases(shared, part, n * times)
-    base = registry.get("eval", "probes")(scoring, chosen)
+    base = ask(scoring, chosen)
     started, edits, probes, drifts = time.perf_counter(), [], [], []
     editor = registry.get("methods", method).from_options(method, options)
     editor.prepare(editing)
@@ -142,7 +143,7 @@ def one_row(
             probes += score(scoring, group, [row for row in base if row["case"] in ids])
             drifts.append(drift(scoring, rows, base_logp) if edit.changes else base_drift)
         edits.append(edit.diagnostics)
-    scores = registry.get("eval", "metrics")(probes)
+    scores = metrics(probes)
     same = [row["text"] == row["base_text"] for row in probes if row["axis"] == "neighborhood"]
     kept = (
         "lambda",

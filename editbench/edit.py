@@ -15,19 +15,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from editbench.errors import DataError, ModelError, RecordError
-from editbench.records.store import write_json_atomic
+from editbench.files import write_json_atomic
+from editbench.models import LanguageModel, quiet_transformers
+from editbench.report import EditRecord
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
-
-if TYPE_CHECKING:
-    from editbench.models import LanguageModel
 
 FORMAT = 1
 Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -48,9 +47,10 @@ class Edit:
     """What a sequential editor must remember, by changed weight: A (f, M), float32; A A^T = sum of k k^T over the facts."""
     context: Retriever | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    """What the method says of its own work; JSON-ready."""
-    records: Sequence[Mapping[str, Any]] = ()
-    """One JSON-ready row per fact where the method keeps some (MixSD: token ids, pick mask, log-probabilities)."""
+    """What the method says of its own work, JSON-ready: an ``EditReport`` (``report.py``) and the figures
+    that the method declares."""
+    records: Sequence[EditRecord] = ()
+    """One JSON-ready row per fact, or per training text, where the method keeps some."""
 
     @contextmanager
     def applied(self, model: LanguageModel, check: bool = True) -> Iterator[LanguageModel]:
@@ -125,8 +125,6 @@ class Edit:
         """
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
-        from editbench.models import quiet_transformers
-
         with self.applied(model), quiet_transformers():
             model.model.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)

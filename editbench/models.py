@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -34,10 +34,23 @@ from editbench.errors import ModelError, OptionError, UnknownNameError
 from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.types import Fact
 
-if TYPE_CHECKING:
-    from editbench.edit import Edit
-
 PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class AppliedEdit(Protocol):
+    """What the handle knows of an edit that is applied to it: ``editbench.edit.Edit`` fits."""
+
+    @property
+    def model_hash(self) -> str:
+        """Fingerprint of the weights that the edit was made for."""
+
+    @property
+    def keys(self) -> Mapping[str, torch.Tensor]:
+        """Keys (f, M) of the edit's facts, by the weight that they belong to."""
+
+    @property
+    def context(self) -> object | None:
+        """What an in-context edit puts before prompts; ``None`` for edits of weights."""
 
 
 class LanguageModel:
@@ -86,7 +99,7 @@ class LanguageModel:
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
         """Set while an in-context edit is applied: a prompt to the text that stands before it."""
-        self.applied: tuple[Edit, ...] = ()
+        self.applied: tuple[AppliedEdit, ...] = ()
         """The edits that are applied now, the oldest first; a sequential editor reads its earlier keys from them."""
 
     @property

@@ -1,6 +1,7 @@
-"""The plug-in contracts on one page: what a method and a corpus are.
+"""The plug-in contracts on one page: what a method, a corpus and an evaluator are.
 
-A plug-in is a class named in an entry-point group, ``editbench.methods`` or ``editbench.corpora``. A user's
+A plug-in is a class named in an entry-point group: ``editbench.methods``, ``editbench.corpora`` or
+``editbench.evaluators``. A user's
 whole method is one file: a frozen dataclass derived from ``Method`` whose fields are its options.
 """
 
@@ -11,7 +12,7 @@ import math
 import random
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -26,7 +27,8 @@ from typing import (
     get_type_hints,
 )
 
-from editbench.errors import DataError, OptionError
+from editbench.errors import DataError, MethodError, OptionError
+from editbench.report import Figure
 from editbench.types import Case, Fact, digest
 
 if TYPE_CHECKING:
@@ -88,6 +90,8 @@ class Method(ABC):
     needs_covariance: ClassVar[bool] = False
     space: ClassVar[Space] = {}
     """The options that ``editbench tune`` searches, and the values it tries; empty where there is nothing to tune."""
+    figures: ClassVar[Mapping[str, Figure]] = {}
+    """What this method puts into an edit's report beside the fields of ``report.EditReport``, by name."""
 
     seed: int = 0
     """Seed of all random choices."""
@@ -161,6 +165,22 @@ class Method(ABC):
             return cls(**values)
         except (ValueError, TypeError) as error:
             raise OptionError(f"Bad option for {name}: {error}.") from error
+
+    @classmethod
+    def check_subjects(cls, name: str, facts: Iterable[Fact]) -> None:
+        """Makes sure that each fact has the subject that this method, registered as ``name``, may need.
+
+        Raises:
+            MethodError: it needs one and a fact has none.
+        """
+        if not cls.needs_subject:
+            return
+        for fact in facts:
+            if fact.subject is None:
+                raise MethodError(
+                    f"Fact {fact.id!r} has no subject, and {name} reads its key at the last subject token. "
+                    'Add "subject", or use a method that needs none (sft, mixsd, opsd).'
+                )
 
     def options(self) -> dict[str, Any]:
         """All options with their values, JSON-ready."""
@@ -263,6 +283,53 @@ class Corpus(ABC):
         Raises:
             DataError: a missing or malformed file; names file, record and field.
         """
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an evaluator says of one case."""
+
+    case: str
+    """Id of the case's fact."""
+    value: float
+    """From 0 to 1; NaN where the case cannot be scored."""
+    text: str = ""
+    """What the score rests on, such as the model's answer; kept in the record."""
+
+
+class Evaluator(ABC):
+    """A column of the table: applied model in, one score a case out.
+
+    It is asked once of the unedited model and once of each edited one, with the same cases, and sees
+    neither the method nor the edit. The table shows the mean over cases with its 95 % interval. It is
+    no part of the ranking score. It leaves the model as it found it, and the same model and cases give
+    the same scores.
+
+    A whole plug-in:
+
+        class Brief(Evaluator):
+            name, title, summary = "brief", "Brief ↑", "share of answers of at most three words"
+
+            def score(self, model, cases):
+                texts = [model.generate(case.fact.prompt, case.fact.form) for case in cases]
+                return [
+                    Score(case.fact.id, float(len(text.split()) <= 3), text)
+                    for case, text in zip(cases, texts)
+                ]
+    """
+
+    name: ClassVar[str] = ""
+    """The name it is registered under, and that its protocol has in the record."""
+    title: ClassVar[str] = ""
+    """Heading of its column, with an arrow that says which way is better."""
+    summary: ClassVar[str] = ""
+    """One line for ``editbench list evaluators``."""
+    version: ClassVar[int] = 1
+    """Raised by a change that can move a score: stored cells are then computed anew."""
+
+    @abstractmethod
+    def score(self, model: LanguageModel, cases: Sequence[Case]) -> list[Score]:
+        """One score for each of ``cases``, in their order, of the model as it is now."""
 
 
 DEV_SHARE = 0.3

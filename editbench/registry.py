@@ -1,4 +1,4 @@
-"""Names to plug-ins, imported on first use.
+"""Names to plug-ins: one lookup for methods, corpora and evaluators, built in or installed by others.
 
 Built-ins are one dict of strings in each room (``editbench.methods.BUILTINS``), third-party plug-ins are entry
 points of the same group. ``names`` imports no plug-in; ``get`` imports exactly one module.
@@ -12,17 +12,21 @@ import inspect
 import os
 import re
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Literal, overload
 
 from editbench.errors import PluginError, UnknownNameError
+from editbench.plugin import Corpus, Evaluator, Method
 
-KINDS = {"methods": "method", "corpora": "corpus", "eval": "evaluator"}
-CONTRACTS = {"methods": "Method", "corpora": "Corpus"}
+Group = Literal["methods", "corpora", "evaluators"]
+KINDS: dict[str, str] = {"methods": "method", "corpora": "corpus", "evaluators": "evaluator"}
+ROOMS = {"methods": "methods", "corpora": "corpora", "evaluators": "eval"}
+"""Group -> the room whose ``BUILTINS`` has its built-in plug-ins."""
+CONTRACTS: dict[str, type] = {"methods": Method, "corpora": Corpus, "evaluators": Evaluator}
 
 
-def _table(group: str) -> dict[str, str]:
+def _table(group: Group) -> dict[str, str]:
     """Name to ``module:Class`` of every plug-in of ``group``."""
-    table = dict(importlib.import_module(f"editbench.{group}").BUILTINS)
+    table = dict(importlib.import_module(f"editbench.{ROOMS[group]}").BUILTINS)
     origin = {name: "editbench" for name in table}
     if os.environ.get("EDITBENCH_PLUGINS") == "none":
         return table
@@ -39,7 +43,7 @@ def _table(group: str) -> dict[str, str]:
     return table
 
 
-def names(group: str) -> list[str]:
+def names(group: Group) -> list[str]:
     """The installed names of ``group`` (``methods`` or ``corpora``), sorted."""
     return sorted(_table(group))
 
@@ -49,12 +53,7 @@ def baselines() -> tuple[str, ...]:
     return importlib.import_module("editbench.methods").BASELINES
 
 
-def service(name: str) -> Any:
-    """A module of the methods' room that the command line uses: ``statistics`` or ``trace``."""
-    return importlib.import_module(importlib.import_module("editbench.methods").SERVICES[name])
-
-
-def check(group: str, name: str) -> str:
+def check(group: Group, name: str) -> str:
     """``module:Class`` of the plug-in called ``name`` (of a pair of methods, ``ONE+OTHER``, those of both); imports nothing.
 
     Raises:
@@ -74,7 +73,13 @@ def check(group: str, name: str) -> str:
     return table[name]
 
 
-def get(group: str, name: str) -> Any:
+@overload
+def get(group: Literal["methods"], name: str) -> type[Method]: ...
+@overload
+def get(group: Literal["corpora"], name: str) -> type[Corpus]: ...
+@overload
+def get(group: Literal["evaluators"], name: str) -> type[Evaluator]: ...
+def get(group: Group, name: str) -> type[Method] | type[Corpus] | type[Evaluator]:
     """The plug-in class called ``name``; ``ONE+OTHER`` is a pair of methods as one (``compose.py``).
 
     Raises:
@@ -89,8 +94,7 @@ def get(group: str, name: str) -> Any:
     module, _, attribute = check(group, name).partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-        if group in CONTRACTS:
-            _check_contract(group, found)
+        _check_contract(group, found)
     except Exception as error:
         if module.startswith("editbench."):
             raise
@@ -99,9 +103,9 @@ def get(group: str, name: str) -> Any:
     return found
 
 
-def _check_contract(group: str, found: Any) -> None:
-    contract = getattr(importlib.import_module("editbench.plugin"), CONTRACTS[group])
+def _check_contract(group: Group, found: object) -> None:
+    contract = CONTRACTS[group]
     if not (isinstance(found, type) and issubclass(found, contract)):
-        raise TypeError(f"it is no subclass of editbench.plugin.{CONTRACTS[group]}")
+        raise TypeError(f"it is no subclass of editbench.plugin.{contract.__name__}")
     if inspect.isabstract(found):
         raise TypeError(f"it does not define {', '.join(sorted(found.__abstractmethods__))}")

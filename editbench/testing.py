@@ -25,13 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from editbench import progress, registry
+from editbench import progress
 from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.models import LanguageModel, cache_dir, quiet_transformers
 from editbench.plugin import Method
 from editbench.retrieval import guidance
-from editbench.run.api import check_subjects, inject
 from editbench.types import Fact
 
 FACTS = (
@@ -392,15 +391,12 @@ def check_empty(method: Method, model: LanguageModel) -> None:
 def check_subject(method: type[Method], model: LanguageModel, facts: Sequence[Fact]) -> None:
     """A method that needs subjects refuses a fact without one; the others take it."""
     bare = replace(facts[0], subject=None)
-    installed = method.name in registry.names("methods")
     if not method.needs_subject:
         method.from_options(method.name, tiny_options(method)).inject(model, [bare])
         return
     try:
         with unchanged(model, "a refused inject"):
-            if installed:
-                inject(model, [bare], method.name)
-            check_subjects(method.name, method, [bare])
+            method.check_subjects(method.name, [bare])
     except MethodError as error:
         assert bare.id in str(error) and "subject" in str(error), (
             "the error names neither the fact nor the subject"

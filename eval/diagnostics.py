@@ -49,11 +49,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from editbench.errors import UnknownNameError
+from editbench.files import jsonable
 from editbench.fisher import diagonal_fisher
 from editbench.matching import contains
 from editbench.models import LanguageModel, batched, cache_dir
 from editbench.own_text import own_texts
-from editbench.records.store import jsonable
 from editbench.stats import unbounded_mean
 from editbench.text import pad_left
 from editbench.types import Fact, digest

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas
 
-from editbench.records.store import read_table, summary_path
+from editbench.records.reading import read_table, summary_path
 from editbench.stats import detectable, holm, paired_delta, paired_p
 from editbench.types import METRICS, MORE_METRICS
 

@@ -9,7 +9,7 @@ from typing import Any
 from editbench.errors import RecordError
 from editbench.leaderboard.plots import literal, saved
 from editbench.leaderboard.rows import mean_retention
-from editbench.records.store import load_run
+from editbench.records.reading import load_run
 
 PANELS = ("efficacy", "generalization", "specificity", "retention")
 

@@ -15,7 +15,7 @@ from typing import Any
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS
 from editbench.leaderboard.rows import BASE, row, setting
-from editbench.records.store import heading, load_run, read_cases, read_rows, visible
+from editbench.records.reading import heading, load_run, read_cases, read_rows, visible
 
 TEMPLATE = "failures.html.j2"
 WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}

@@ -39,7 +39,7 @@ from editbench.leaderboard.rows import (
     rows,
     setting,
 )
-from editbench.records.store import heading, load_run, not_asked, summary_path
+from editbench.records.reading import heading, load_run, not_asked, summary_path
 from editbench.stats import cells_text
 from editbench.types import digest
 

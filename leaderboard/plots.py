@@ -10,7 +10,7 @@ from typing import Any
 
 from editbench.errors import RecordError
 from editbench.leaderboard.rows import BASE, family, refuse_mixture, rows
-from editbench.records.store import load_run
+from editbench.records.reading import load_run
 
 PANELS = ("efficacy", "generalization")
 PLACES = (

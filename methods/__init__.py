@@ -17,9 +17,3 @@ PAIR = "editbench.methods.compose:compose"
 """Makes one method of two, such as ``memit+mixsd``."""
 
 BASELINES = ("base", "ice")
-
-SERVICES = {
-    "statistics": "editbench.methods.statistics",
-    "trace": "editbench.methods.trace",
-}
-"""What the command line asks of this room beside its methods."""

@@ -8,9 +8,8 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -281,7 +280,7 @@ def _run(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Runs and shows ``names`` and the baselines under ``conditions``, fields of ``RunConfig``: the folder, the summaries."""
     from editbench.cli import console
-    from editbench.records.store import heading
+    from editbench.records.reading import heading
 
     searches = []
     if tuned:
@@ -296,9 +295,10 @@ def _run(
         search.check_facts(plan)
 
     from editbench.run import runner
+    from editbench.run.config import run_identity
 
     config = plan.config
-    with _open_run(plan, runner.identity(config), output) as store:
+    with _open_run(plan, run_identity(config), output) as store:
         if not as_json:
             console.say(
                 f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {conditions['model']}, "
@@ -327,74 +327,23 @@ def _plan(
     task_data: list[str],
     **conditions: Any,
 ) -> Any:
-    """The checked plan of ``names`` and the baselines, with local files by their whole paths, without the tasks that cannot be
-    loaded; which records were left out is told."""
-    from editbench import registry
-    from editbench.aliases import ALIASES
+    """The checked plan of ``names`` and the baselines; which records were left out is told."""
     from editbench.cli import console
 
-    corpus = conditions["corpus"]
-    registry.check("corpora", corpus)
     if conditions["regime"] == "single" and tasks == "default":
         tasks = "none"
         console.say(
             "Regime single: each fact has a model of its own, so retention tasks are not asked."
         )
-    local_data = {
-        task: str(Path(path).resolve()) for task, path in pairs(task_data, "--task-data").items()
-    }
-    files = {task: Path(path) for task, path in local_data.items()}
-    chosen = registry.get("eval", "resolve-tasks")(tasks, files)
+    given = pairs(task_data, "--task-data")
 
-    from editbench.run import runner
+    from editbench.run.plan import resolve
 
-    config = runner.RunConfig(
-        methods=runner.with_baselines(names),
-        tasks=tuple(chosen),
-        options=options,
-        task_data=local_data,
-        **conditions,
-    )
-    plan = runner.plan(config)
+    plan = resolve(names, options, tasks, given, **conditions)
     if plan.left_out:
-        left = f"{len(plan.left_out)} records or probes of {corpus}"
+        left = f"{len(plan.left_out)} records or probes of {conditions['corpus']}"
         console.say(f"{left} cannot be used and were left out; the first: {plan.left_out[0]}")
-    lost = registry.get("eval", "unloadable-tasks")(config.tasks, files)
-    if lost and len(lost) == len(config.tasks):
-        raise DataError(next(iter(lost.values())))
-    # only now, so that errors name a file as it was typed
-    whole = {} if config.model in ALIASES else {"model": tools.whole_path(config.model)}
-    if registry.get("corpora", corpus).needs_data:  # of others it is no path
-        whole["data"] = tools.whole_path(config.data)
-    whole["tasks"] = tuple(_whole_task(task) for task in config.tasks if task not in lost)
-    whole["task_data"] = {
-        _whole_task(task): path for task, path in local_data.items() if task not in lost
-    }
-    whole["options"] = {
-        name: _whole_files(given, plan.methods[name].sources())
-        for name, given in config.options.items()
-    }
-    config = replace(config, **whole)
-    return replace(plan, config=config, methods=runner.build_methods(config), not_asked=lost)
-
-
-def _whole_task(name: str) -> str:
-    """``name``, that of a task file as its whole path; others are no paths."""
-    return tools.whole_path(name) if name.endswith((".yaml", ".yml")) else name
-
-
-def _whole_files(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-    """``options`` with those of ``files`` that their texts name, several between commas, by their whole paths."""
-
-    def whole(value: str) -> str:
-        return ",".join(
-            tools.whole_path(part.strip()) if part.strip() in files else part
-            for part in value.split(",")
-        )
-
-    return {
-        key: whole(value) if isinstance(value, str) else value for key, value in options.items()
-    }
+    return plan
 
 
 @contextmanager
@@ -403,16 +352,17 @@ def _open_run(plan: Any, identity: dict[str, Any], output: Path | None) -> Itera
     from editbench import progress
     from editbench.cli import console
     from editbench.records.store import RunStore
-    from editbench.run import runner
+    from editbench.run.config import default_output
+    from editbench.run.folder import no_empty_run, save_cases
 
-    folder = output or runner.default_output(plan.config, identity)
-    kept = runner.no_empty_run(folder)
+    folder = output or default_output(plan.config, identity)
+    kept = no_empty_run(folder)
     with RunStore(folder).open(identity) as store, kept, progress.reporting(console.reporter()):
         if not store.locked:
             console.say(
                 f"Nothing keeps a second run out of {folder} (the system or its drive has no locks): start none there."
             )
-        runner.save_cases(folder, plan)
+        save_cases(folder, plan)
         try:
             yield store
         except KeyboardInterrupt:
@@ -435,7 +385,7 @@ def _draw(
 
 
 def _end(folder: Path, summaries: list[dict[str, Any]]) -> None:
-    from editbench.records.store import not_asked
+    from editbench.records.reading import not_asked
 
     if not_asked(folder) or any(summary["status"] == "failed" for summary in summaries):
         raise typer.Exit(1)
@@ -469,10 +419,9 @@ def inject(
     check_facts(chosen, allow_conflicts)
     parts = pairs(layout, "--layout")
 
-    from editbench.run.api import check_subjects
     from editbench.run.api import inject as inject_facts
 
-    check_subjects(method, registry.get("methods", method).from_options(method, options), chosen)
+    registry.get("methods", method).from_options(method, options).check_subjects(method, chosen)
     with _new_folder(output), progress.reporting(console.reporter()):
         try:
             handle = load_handle(model, precision, parts)
@@ -584,10 +533,10 @@ def list_names(
     as_json: AsJson = False,
 ) -> None:
     """What is installed."""
-    from editbench import registry
     from editbench.aliases import ALIASES
     from editbench.cli import console
     from editbench.errors import UnknownNameError
+    from editbench.run.catalog import task_names
 
     if what == "methods":
         records = _plugins(
@@ -596,10 +545,7 @@ def list_names(
     elif what == "corpora":
         records = _plugins("corpora", ("form", "needs_data", "license", "summary"))
     elif what == "tasks":
-        records = [
-            {"name": name, "summary": line}
-            for name, line in registry.get("eval", "task-names")().items()
-        ]
+        records = [{"name": name, "summary": line} for name, line in task_names().items()]
     elif what == "models":
         records = [
             {"name": name, "summary": alias.summary, "install": alias.wheel}

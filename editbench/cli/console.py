@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from editbench.records.store import heading, visible
+from editbench.records.reading import heading, visible
 from editbench.stats import cells_text
 
 PLAIN_WIDTH = 150

@@ -40,7 +40,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """The table of a stored run, or the texts behind it."""
-    from editbench.records.store import load_run
+    from editbench.records.reading import load_run
 
     if failures + sum(what is not None for what in (diff, case, html)) > 1:
         raise OptionError(
@@ -71,8 +71,8 @@ def verify(
     """Recompute a run's numbers from its records, and some of its cells from nothing; exit 1 where something differs."""
     from editbench import progress
     from editbench.cli import console
+    from editbench.files import jsonable
     from editbench.leaderboard.markdown import render
-    from editbench.records.store import jsonable
     from editbench.run import verify as checking
 
     with progress.reporting(console.reporter()):
@@ -123,10 +123,11 @@ def plot(
 
 def print_table(folder: Path, summaries: list[dict[str, Any]], as_json: bool) -> None:
     from editbench.cli import console
+    from editbench.files import jsonable
     from editbench.leaderboard import details
     from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, items, judge
     from editbench.leaderboard.rows import diagnostics, has, rivals, rows, setting
-    from editbench.records.store import heading, jsonable, not_asked
+    from editbench.records.reading import heading, not_asked
 
     ranked = rows(summaries)
     found = {summary["key"]: items(folder, summary) for summary in summaries}

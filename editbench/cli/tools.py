@@ -105,6 +105,7 @@ def stats_compute(
     """Measure the second moments of a model's keys, for all layers in one pass, and keep them in the cache."""
     from editbench import progress, registry
     from editbench.cli import console
+    from editbench.methods import statistics
     from editbench.plugin import check_seed, parse_option
 
     if tokens is not None and tokens < 2:
@@ -129,7 +130,7 @@ def stats_compute(
     elif not wanted or min(wanted) < 0 or max(wanted) >= handle.layout.depth:
         raise OptionError(f"--layers {layers}: {model} has layers 0 to {handle.layout.depth - 1}.")
     with progress.reporting(console.reporter()):
-        found = registry.service("statistics").second_moments(handle, wanted, source, tokens, seed)
+        found = statistics.second_moments(handle, wanted, source, tokens, seed)
     records = [
         {
             "layer": layer,
@@ -145,13 +146,12 @@ def stats_compute(
 @stats.command("list")
 def stats_list(as_json: AsJson = False) -> None:
     """What is in the cache."""
-    from editbench import registry
     from editbench.cli import console
+    from editbench.methods import statistics
 
-    service = registry.service("statistics")
-    _show(service.listing(), "statistics", as_json)
+    _show(statistics.listing(), "statistics", as_json)
     if not as_json:
-        console.say(f"in {service.folder()}")
+        console.say(f"in {statistics.folder()}")
 
 
 @stats.command("show")
@@ -165,12 +165,11 @@ def stats_show(
     as_json: AsJson = False,
 ) -> None:
     """One matrix: what it was measured on, its trace and condition, and how many directions hold most of it."""
-    from editbench import registry
+    from editbench.methods import statistics
 
-    service = registry.service("statistics")
     path = Path(file)
     if not path.is_file():
-        found = sorted(service.folder().glob(f"{path.name}*.safetensors"))
+        found = sorted(statistics.folder().glob(f"{path.name}*.safetensors"))
         if len(found) != 1:
             many = (
                 f"{len(found)} files of the cache begin with"
@@ -179,7 +178,7 @@ def stats_show(
             )
             raise RecordError(f"{many} {file!r}. See 'editbench stats list'.")
         (path,) = found
-    record = service.inspect(path)
+    record = statistics.inspect(path)
     _show(
         [{"what": key, "value": value} for key, value in record.items()] if not as_json else record,
         str(path),
@@ -205,8 +204,9 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Causal tracing: which hidden states carry the model's answer to a prompt (ROME, section 2)."""
-    from editbench import progress, registry
+    from editbench import progress
     from editbench.cli import console
+    from editbench.methods import trace as tracing
     from editbench.plugin import check_seed
     from editbench.types import Fact, form_of
 
@@ -216,13 +216,12 @@ def trace(
     if window is not None and window < 1:
         raise OptionError(f"--window {window} must be at least 1.")
     check_seed(seed)
-    service = registry.service("trace")
     handle = load_handle(model, precision, pairs(layout, "--layout"))
     with progress.reporting(console.reporter()):
-        found = service.trace(handle, fact, window=window, seed=seed)
+        found = tracing.trace(handle, fact, window=window, seed=seed)
     if as_json:
         print(json.dumps(found.to_dict()))
-        _heat_map(service, found, output)
+        _heat_map(found, output)
         return
     first, last = found.subject
     rows = [
@@ -243,12 +242,12 @@ def trace(
         console.say(
             "The noise hardly changes the answer, so there is little to find. Ask for something that the model knows."
         )
-    _heat_map(service, found, output)
+    _heat_map(found, output)
     if output is not None:
         page.print(f"Heat map: {output}", markup=False)
 
 
-def _heat_map(service: Any, found: Any, output: Path | None) -> None:
+def _heat_map(found: Any, output: Path | None) -> None:
     """Draws ``output``, after what was found is said: a folder that cannot be written costs only the picture.
 
     Raises:
@@ -256,9 +255,11 @@ def _heat_map(service: Any, found: Any, output: Path | None) -> None:
     """
     if output is None:
         return
+    from editbench.methods import trace as tracing
+
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        service.heat_map(found, str(output))
+        tracing.heat_map(found, str(output))
     except OSError as error:
         raise RecordError(f"{output} cannot be written: {error.strerror}.") from error
 
@@ -386,10 +387,10 @@ def method_names(text: str) -> tuple[str, ...]:
 
 def diagnostic_names(text: str) -> tuple[str, ...]:
     """The diagnostics between the commas of ``text``, ``all`` or none; whether there are such, the runner says."""
-    from editbench import registry
+    from editbench.run.catalog import diagnostic_names as names
 
     if text.strip() == "all":
-        return registry.get("eval", "diagnostic-names")
+        return names()
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 

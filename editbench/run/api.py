@@ -7,7 +7,6 @@ from typing import Any
 
 from editbench import registry
 from editbench.edit import Edit
-from editbench.errors import MethodError
 from editbench.models import load_model
 from editbench.types import Fact, check_facts
 
@@ -36,20 +35,5 @@ def inject(
     facts = check_facts(
         (f if isinstance(f, Fact) else Fact.from_dict(f) for f in facts), allow_conflicts
     )
-    check_subjects(method, type(chosen), facts)
+    chosen.check_subjects(method, facts)
     return chosen.inject(load_model(model, tokenizer), facts)
-
-
-def check_subjects(name: str, method: Any, facts: Iterable[Fact]) -> None:
-    """Makes sure that ``method`` gets the subjects it needs.
-
-    Raises:
-        MethodError: it needs one and a fact has none.
-    """
-    if method.needs_subject:
-        for fact in facts:
-            if fact.subject is None:
-                raise MethodError(
-                    f"Fact {fact.id!r} has no subject, and {name} reads its key at the last subject token. "
-                    'Add "subject", or use a method that needs none (sft, mixsd, opsd).'
-                )

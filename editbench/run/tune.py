@@ -31,9 +31,13 @@ from typing import TYPE_CHECKING, Any
 
 from editbench import registry
 from editbench.errors import DataError, MethodError, OptionError, RecordError
+from editbench.files import jsonable, write_json_atomic
 from editbench.plugin import Choice, LogUniform, Uniform
-from editbench.records.store import RunStore, jsonable, write_json_atomic
+from editbench.records.store import RunStore
 from editbench.run import runner
+from editbench.run.config import RunConfig, run_identity
+from editbench.run.keys import cell_key, template_digest
+from editbench.run.plan import Plan, make_plan
 from editbench.stats import mean_ratio, number
 from editbench.types import digest
 
@@ -89,11 +93,11 @@ class Search:
         """The names of its cells."""
         return tuple(f"{method}@trial{i}" for i in range(self.budget))
 
-    def identity(self, config: runner.RunConfig) -> dict[str, Any]:
+    def identity(self, config: RunConfig) -> dict[str, Any]:
         """What ``run.json`` has: the conditions, and all that decides what is tried."""
         spaces = {method: space_of(method) for method in self.methods}
         return {
-            **runner.identity(config),
+            **run_identity(config),
             "tune": {**asdict(self), "spaces": spaces, "sampler": sampler_name()},
         }
 
@@ -109,7 +113,7 @@ def sampler_name() -> str:
 
 def tune(
     search: Search,
-    plan: runner.Plan,
+    plan: Plan,
     model: LanguageModel,
     store: RunStore,
     on_cell: Callable[[str, str], None],
@@ -166,7 +170,7 @@ def tune(
 
 
 def _tried(
-    search: Search, method: str, plan: runner.Plan, model: LanguageModel, weights: str, store: RunStore,
+    search: Search, method: str, plan: Plan, model: LanguageModel, weights: str, store: RunStore,
     on_cell: Callable[[str, str], None],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The trials of ``method`` in their order, those that are not done yet computed."""
@@ -185,9 +189,7 @@ def _tried(
             {key: _short(value) for key, value in asked.params.items()} if asked else _defaults(cls)
         )
         built = cls.from_options(method, {"seed": seed, **options})
-        cell = runner.cell_key(
-            plan, name, built, weights, model.precision, runner.template_digest(model)
-        )
+        cell = cell_key(plan, name, built, weights, model.precision, template_digest(model))
         store.claim({name: cell})
         if store.done(
             cell
@@ -342,7 +344,7 @@ class Tuned:
             },
         )
 
-    def check_facts(self, plan: runner.Plan) -> None:
+    def check_facts(self, plan: Plan) -> None:
         """Makes sure that ``plan`` has the same regime and corpus, and none of the facts that were tuned on. The retention
         tasks may be others: the record of a tuned cell names those of the search.
 
@@ -358,12 +360,12 @@ class Tuned:
             raise RecordError(
                 f"{self.folder} was tuned on corpus {there['name']}, not {config.corpus}. {AGAIN}"
             )
-        same = runner.RunConfig(
+        same = RunConfig(
             ("base",), config.model, config.corpus, config.data, there["part"], there["n"], seed=self.record["seed"],
             allow_conflicts=True,
         )  # fmt: skip
         try:
-            now = runner.plan(same).slice_hash
+            now = make_plan(same).slice_hash
         except DataError:
             now = "no such slice"
         if now != there["hash"]:

@@ -29,22 +29,26 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from editbench import registry
 from editbench.errors import DataError, OptionError, RecordError
-from editbench.records.store import (
-    COLUMNS,
-    RunStore,
+from editbench.eval import probes, rescoring
+from editbench.files import jsonable
+from editbench.records.reading import (
     alteration,
     heading,
-    jsonable,
     load_run,
     read_cases,
     read_rows,
     strangers,
     table_path,
 )
+from editbench.records.schema import COLUMNS
+from editbench.records.store import RunStore
 from editbench.run import runner, tune
+from editbench.run.config import RunConfig, run_identity
+from editbench.run.keys import code_digest, key_of, template_digest
+from editbench.run.plan import make_plan
 from editbench.run.regimes import Point, Rows
+from editbench.run.scores import curve_scores, retention_scores
 from editbench.types import Case, digest
 
 CLOSE = 1e-12
@@ -155,7 +159,7 @@ def _cases(run: Path, facts: Sequence[Any], report: Report) -> list[Case] | None
 
 def _note_code(summaries: Sequence[Mapping[str, Any]], report: Report) -> None:
     """Says which cells are of other code than this, and which of so old a one that they have no digests."""
-    now, reasons = runner.code_digest(), {}
+    now, reasons = code_digest(), {}
     for summary in summaries:
         made = summary.get("environment") or {}
         if (code := made.get("code")) != now:
@@ -197,7 +201,7 @@ def _check_key(summary: Mapping[str, Any], config: Mapping[str, Any], report: Re
     if "versions" not in summary or alteration(summary):
         return
     try:
-        found = runner.key_of(summary, config)
+        found = key_of(summary, config)
     except (AttributeError, KeyError, TypeError) as error:
         raise RecordError(
             f"The key of {summary['key']} cannot be computed ({type(error).__name__}: {error})."
@@ -270,7 +274,7 @@ def _check_page(
     if stored == found:
         return
     odd = next((one, other) for one, other in zip_longest(stored, found) if one != other)
-    if all((s.get("environment") or {}).get("code") == runner.code_digest() for s in summaries):
+    if all((s.get("environment") or {}).get("code") == code_digest() for s in summaries):
         report.differ(run.name, "README.md: its tables are not those of the records", *odd)
     else:
         report.notes.append(
@@ -294,14 +298,14 @@ def _check_numbers(
     points = _points(summary, rows)
     try:
         found = {
-            "metrics": registry.get("eval", "metrics")(rows["probes"]),
-            "retention": runner.retention_scores(rows["retention"], before),
+            "metrics": probes.metrics(rows["probes"]),
+            "retention": retention_scores(rows["retention"], before),
         }
         if cases is not None:
             for asked in (*(point.probes for point in points[:-1]), rows["probes"]):
                 _check_scores(key, asked, cases, report)
             found["curve"] = {
-                f"{at['facts']} facts": at for at in runner.curve_scores(points, cases, before)
+                f"{at['facts']} facts": at for at in curve_scores(points, cases, before)
             }
         _check_samples(summary, config, [*rows["curve_samples"], *rows["retention"]], report)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -340,7 +344,7 @@ def _check_scores(
     key: str, rows: Sequence[Mapping[str, Any]], cases: Sequence[Case], report: Report
 ) -> None:
     """The scores of probes are those of their texts and log-probabilities; one difference a column, its first row named."""
-    again = registry.get("eval", "rescore")(rows, cases)
+    again = rescoring.rescore(rows, cases)
     for column in dict.fromkeys(column for scores in again for column in scores):
         known = [(row, new[column]) for row, new in zip(rows, again, strict=True) if column in row]
         odd = [(row, score) for row, score in known if not _same(row[column], score)]
@@ -360,7 +364,7 @@ def _check_samples(
         asked = [row for row in rows if row["task"] == task]
         data = (config.get("task_data") or {}).get(task)
         digest_then = (summary.get("tasks") or {}).get(task)
-        again, why = registry.get("eval", "rescore-samples")(
+        again, why = rescoring.rescore_samples(
             task, asked, Path(data) if data else None, digest_then
         )
         if untold := again.count(None):
@@ -450,10 +454,10 @@ def _rerun(
     report: Report,
 ) -> None:
     """Computes the ``chosen`` cells anew and compares each row."""
-    plans = [runner.plan(_config(run, config, summary)) for summary in chosen]
+    plans = [make_plan(_config(run, config, summary)) for summary in chosen]
     asked = plans[0].config
     model = load(asked.model, asked.precision, asked.layout)
-    weights, template = model.fingerprint(), runner.template_digest(model)
+    weights, template = model.fingerprint(), template_digest(model)
     # A cache of its own: what was computed before, such as the base's answers and covariances, would prove nothing.
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -473,15 +477,15 @@ def _rerun(
             ):
                 if there != now:
                     report.differ(key, what, there, now)
-            with RunStore(other).open(runner.identity(plan.config)) as store:
+            with RunStore(other).open(run_identity(plan.config)) as store:
                 (again,) = runner.run(plan, model, store, on_cell)
             _compare_rows(run, summary, other, again, report)
 
 
-def _config(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> runner.RunConfig:
+def _config(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> RunConfig:
     """What was asked, for the one cell of ``summary`` and with the options that stand there."""
     unknown = sorted(
-        set(config) - {f.name for f in fields(runner.RunConfig)} - {"tune"}
+        set(config) - {f.name for f in fields(RunConfig)} - {"tune"}
     )  # a trial is a cell like any other
     if unknown:
         raise RecordError(
@@ -498,7 +502,7 @@ def _config(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) ->
         "diagnostics": (),
     }
     one |= {"judge": None, "judge_model": None, "repeats": 0}
-    return runner.RunConfig(**{**given, **one, "precision": summary["model"]["precision"]})
+    return RunConfig(**{**given, **one, "precision": summary["model"]["precision"]})
 
 
 def _compare_rows(

@@ -1,0 +1,418 @@
+"""The texts behind the numbers: what failed, where methods differ, one case; and that no text of a model does harm."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tiny import editbench
+
+from editbench.cli import console
+from editbench.errors import RecordError
+from editbench.files import write_json_atomic
+from editbench.leaderboard.failures import case, differences, failures, page
+from editbench.records.reading import visible
+from editbench.records.store import RunStore
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>",
+    "</td></table></details><h1>owned</h1>",
+    "safe\u202egnp.exe\u2066",
+    "\x1b[31mred\x07\x00\x9b0m",
+    "[bold red]markup[/bold red] [/] :warning: {{ 7 * 7 }} {% raw %}",
+    "zero\u200bwidth\u2028line\r\x85",
+    "x" * 20_000,
+)
+
+
+PARTS = {"options": {}, "model": {}, "corpus": {}, "metrics": {}, "retention": {}, "seed": 0}
+
+
+def probe(fact, index, axis, text, base_text, generation, **changes):
+    return {
+        "case": fact, "probe": index, "axis": axis, "form": "cloze", "prompt": f"{axis} of {fact} is", "answers": ["Rome"],
+        "distractor": "Paris", "text": text, "base_text": base_text, "generation": generation, "argmax": 1.0,
+        "likelihood": None, "base_generation": 0.0, **changes,
+    }  # fmt: skip
+
+
+def sample(document, output, score, base_score=1.0, task="arc"):
+    return {
+        "task": task, "member": task, "doc_id": document, "prompt": f"question {document}", "expected": "blue",
+        "output": output, "score": score, "base_score": base_score, "base_output": "blue", "metric": "acc",
+    }  # fmt: skip
+
+
+def test_a_denial_is_the_failure_and_a_text_has_none(tmp_path):
+    talks = [
+        probe("a", 4, "denial", "No.", "Yes.", 1.0), probe("a", 5, "reversion", "Yes, Rome.", "Paris", 0.0),
+        probe("a", 6, "fluency", "la la la", "a text", 0.0), probe("a", 7, "reversion", "", "", None),
+    ]  # fmt: skip
+    run = write_run(tmp_path / "run", {"base": (talks, [], []), "sft": (talks, [], [])})
+    assert [one["axis"] for one in failures(run)] == ["denial"]
+    shown = page(run)
+    assert (
+        "1 of 4 probes failed" in shown
+        and shown.count('class="failed"') == 1
+        and "la la la" not in shown
+    )
+
+
+def write_run(
+    folder,
+    cells,
+    facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},),
+):
+    """A run folder; ``cells`` is method to probes, samples and edit records, or to a note where it failed."""
+    with RunStore(folder).open({"methods": list(cells)}) as store:
+        write_json_atomic(folder / "cases.json", facts)
+        for method, tables in cells.items():
+            failed = isinstance(tables, str)
+            summary = {
+                **PARTS,
+                "method": method,
+                "status": "failed" if failed else "done",
+                "note": tables if failed else "",
+                "model": {"name": "tiny", "hash": "w"},
+                "corpus": {"name": "local", "hash": "c"},
+                "environment": {"code": "k", "packages": {"torch": "2"}},
+            }
+            names = ("probes", "retention", "edit_records")
+            store.write_cell(
+                f"{method}-0", summary, {} if failed else dict(zip(names, tables, strict=True))
+            )
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    base = [
+        probe("a", 0, "rewrite", "Paris", "Paris", 0.0),
+        probe("a", 1, "paraphrase", "Paris", "Paris", 0.0),
+        probe("a", 2, "neighborhood", "Oslo", "Oslo", 1.0),
+    ]
+    cells = {
+        "base": (base, [sample(0, "blue", 1.0), sample(1, "blue", 1.0)], []),
+        "sft": (
+            [
+                {**base[0], "text": "Rome", "generation": 1.0},
+                {**base[1], "text": "Lyon", "generation": 0.0},
+                {**base[2], "text": "Rome", "generation": 0.0},
+            ],
+            [sample(0, "blue", 1.0), sample(1, "red", 0.0)],
+            [{"fact": "a", "steps": 3}, {"fact": "b", "steps": 4}],
+        ),
+        "rome": (
+            [
+                {**base[0], "text": "Rome", "generation": 1.0},
+                {**base[1], "text": "Rome", "generation": 1.0},
+                base[2],
+            ],
+            [sample(0, "blue", 1.0), sample(1, "blue", 1.0)],
+            [],
+        ),
+        "memit": "no third layer",
+    }
+    return write_run(tmp_path / "run", cells)
+
+
+def test_failures_are_the_probes_that_score_nothing(run):
+    found = failures(run)
+    assert [(one["method"], one["axis"], one["base"], one["edited"]) for one in found] == [
+        ("sft", "paraphrase", "Paris", "Lyon"),
+        ("sft", "neighborhood", "Oslo", "Rome"),
+    ]
+    assert (
+        found[0]["expected"] == "Rome"
+        and found[0]["prompt"] == "paraphrase of a is"
+        and found[0]["case"] == "a"
+    )
+    assert found[0]["scores"] == {"generation": 0.0, "argmax": 1.0, "likelihood": None}
+    assert failures(run, "sft") == failures(run, "sft-0") == found and failures(run, "rome") == []
+    assert [one["axis"] for one in failures(run, "base")] == ["rewrite", "paraphrase"]
+
+
+def test_what_a_conversation_shows_fails_where_it_happened_and_a_free_text_never(run):
+    rows = [probe("a", 3 + i, axis, "text", "text", score) for i, (axis, score) in enumerate(
+        [("denial", 0.0), ("denial", 1.0), ("reversion", None), ("reversion", 0.0), ("fluency", 0.0)]
+    )]  # fmt: skip
+    folder = write_run(run.parent / "talked", {"sft": (rows, [], [])})
+    assert [(one["axis"], one["scores"]["generation"]) for one in failures(folder)] == [
+        ("denial", 1.0)
+    ]
+
+
+def test_differences_are_what_two_methods_score_differently(run):
+    found = differences(run, "sft", "rome")
+    assert [(one["what"], one["item"], one["base"], one["sft"], one["rome"]) for one in found] == [
+        ("paraphrase", "a", "Paris", "Lyon", "Rome"),
+        ("neighborhood", "a", "Oslo", "Rome", "Oslo"),
+        ("arc", "1", "blue", "red", "blue"),
+    ]
+    assert [(one["sft scores"], one["rome scores"]) for one in found] == [(0.0, 1.0)] * 3
+    assert differences(run, "sft", "sft") == []
+
+
+def test_entropies_are_no_difference(tmp_path):
+    one, other = (
+        [probe("a", 0, "fluency", "la", "", bits), probe("a", 1, "rewrite", "Rome", "", 1.0)]
+        for bits in (1.5, 2.5)
+    )
+    run = write_run(tmp_path / "run", {"sft": (one, [], []), "rome": (other, [], [])})
+    assert differences(run, "sft", "rome") == []
+
+
+def test_a_case_across_the_methods(run):
+    found = case(run, "a")
+    assert found["fact"]["target"] == "Rome" and "probes" not in found["fact"]
+    asked = [(one["axis"], one["method"]) for one in found["answers"]]
+    assert asked == [
+        (axis, m)
+        for axis in ("rewrite", "paraphrase", "neighborhood")
+        for m in ("base", "sft", "rome")
+    ]
+    assert found["edit_records"] == [{"method": "sft", "fact": "a", "steps": 3}]
+
+
+def test_what_a_pair_noted_is_the_pairs(run):
+    noted = [{"method": "memit", "fact": "a", "steps": 24}]  # as older pairs kept their parts
+    folder = write_run(
+        run.parent / "paired",
+        {"memit": ([], [], [{"fact": "a", "steps": 25}]), "memit+sft": ([], [], noted)},
+    )
+    assert [(one["method"], one["steps"]) for one in case(folder, "a")["edit_records"]] == [
+        ("memit", 25),
+        ("memit+sft", 24),
+    ]
+    said = editbench("show", folder, "--case", "a").out
+    assert said.count("what memit noted on it") == said.count("what memit+sft noted on it") == 1
+
+
+def test_a_listing_has_the_columns_of_all_its_records(capsys):
+    console.out().print(
+        console.listing([{"name": "one", "steps": 3}, {"loss": 0.5, "name": "two"}], "noted")
+    )
+    title, _, header, _, *body, _ = capsys.readouterr().out.splitlines()
+    words = [
+        line.replace("│", "|").replace("┃", "|").strip("|").split("|") for line in (header, *body)
+    ]
+    assert [[word.strip() for word in line] for line in words] == [
+        ["name", "steps", "loss"], ["one", "3", ""], ["two", "", "0.5"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (
+            lambda run: failures(run, "sfd"),
+            "holds no method 'sfd'. It holds: base, sft, rome, memit",
+        ),
+        (lambda run: failures(run, "memit"), r"'memit' failed in .* \(no third layer\)"),
+        (lambda run: differences(run, "sft", "nosuch"), "holds no method 'nosuch'"),
+        (lambda run: case(run, "z"), "has no case 'z'. Some of its 1: a"),
+    ],
+)
+def test_what_is_not_in_a_run(run, ask, said):
+    with pytest.raises(RecordError, match=said):
+        ask(run)
+
+
+def test_two_cells_of_one_method_are_told_apart_by_key(run):
+    with RunStore(run).open({"methods": ["base", "sft", "rome", "memit"]}) as store:
+        store.write_cell(
+            "sft-1", {**PARTS, "method": "sft", "status": "done"}, {"probes": [], "retention": []}
+        )
+    with pytest.raises(RecordError, match="holds 2 cells of 'sft'. Name one: sft-0, sft-1"):
+        failures(run, "sft")
+    assert len(failures(run, "sft-0")) == 2
+    with pytest.raises(RecordError, match="sft-0 and sft-1 were not asked the same probes"):
+        differences(run, "sft-0", "sft-1")
+
+
+def test_foreign_and_missing_tables_are_named(run):
+    table = run / "cells" / "sft-0" / "probes.parquet"
+    table.write_bytes((run / "cells" / "sft-0" / "retention.parquet").read_bytes())
+    for option in (
+        ("--html", "x.html"),
+        ("--failures",),
+        ("--diff", "sft", "rome"),
+        ("--case", "a"),
+    ):
+        said = editbench("show", run, *option)
+        assert (
+            said.code == 2
+            and "sft-0/probes.parquet is corrupt: it is not the table that was" in said.err
+        ), option
+    summary = json.loads(table.with_name("summary.json").read_text())
+    del (
+        summary["tables"],
+        summary["digest"],
+        summary["environment"]["code"],
+    )  # as it was before there were digests
+    write_json_atomic(table.with_name("summary.json"), summary)
+    with pytest.raises(
+        RecordError, match="sft-0/probes.parquet is no table of probes: it has no column 'case'"
+    ):
+        failures(run)
+    table.write_bytes(b"PAR1")
+    with pytest.raises(RecordError, match="sft-0/probes.parquet is corrupt"):
+        page(run)
+    table.unlink()
+    with pytest.raises(RecordError, match="sft-0/probes.parquet does not exist"):
+        case(run, "a")
+    (run / "cases.json").write_text("{}")
+    with pytest.raises(RecordError, match="cases.json is corrupt: it is not a JSON list"):
+        case(run, "a")
+
+
+# --- shown --------------------------------------------------------------------------------------------------
+
+
+def test_visible_escapes_what_is_not_shown():
+    assert visible("a b é 字 ñ") == "a b é 字 ñ"
+    assert visible("\x1b[1m\n\u202e\u200b\x00\u2028") == r"\x1b[1m\n\u202e\u200b\x00\u2028"
+    assert all(visible(text).isprintable() for text in HOSTILE)
+
+
+class Read(HTMLParser):
+    """Tags, attributes, and the texts of table cells and bold words of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts, self.inside = set(), set(), [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes |= {(tag, *one) for one in attributes}
+        if tag in ("td", "b"):
+            self.texts.append("")
+            self.inside = True
+
+    def handle_endtag(self, tag):
+        self.inside = self.inside and tag not in ("td", "b")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.texts[-1] += data
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A run whose every text is hostile: prompts, answers, ids, names."""
+    probes = [
+        probe(
+            text,
+            0,
+            "rewrite",
+            text,
+            text,
+            0.0,
+            prompt=text,
+            answers=[text],
+            argmax=None,
+            base_generation=1.0,
+        )
+        for text in HOSTILE
+    ]
+    texts = [dict.fromkeys(("prompt", "expected", "base_output"), text) for text in HOSTILE]
+    samples = [{**sample(i, text, 0.0), **texts[i]} for i, text in enumerate(HOSTILE)]
+    facts = [{"id": text, "prompt": text, "target": text, "original": text} for text in HOSTILE]
+    name = "sft@<b>[x]"
+    folder = tmp_path / "hostile"
+    with RunStore(folder).open({"methods": [name]}) as store:
+        write_json_atomic(folder / "cases.json", facts)
+        environment = {"code": HOSTILE[2], "packages": {"x": HOSTILE[0]}}
+        summary = {**PARTS, "method": name, "status": "no_effect", "note": HOSTILE[0], "model": {"name": HOSTILE[0]},
+                   "corpus": {"name": HOSTILE[1]}, "environment": environment}  # fmt: skip
+        edited = [{"fact": text, "text": text} for text in HOSTILE]
+        store.write_cell(
+            "sft-0", summary, {"probes": probes, "retention": samples, "edit_records": edited}
+        )
+    return folder
+
+
+def test_the_page_shows_hostile_texts_as_texts(hostile):
+    text = page(hostile)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    read = Read(text)
+    assert read.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "code", "ul", "li", "a", "b",
+                         "details", "summary", "span", "table", "tr", "th", "td"}  # fmt: skip
+    names = {name for _, name, _ in read.attributes}
+    assert names <= {"lang", "charset", "http-equiv", "content", "name", "id", "href", "class"}
+    assert {value for tag, name, value in read.attributes if name == "href"} == {"#m1"}
+    for text in HOSTILE:
+        shown = "\n".join(map(visible, text.split("\n")))
+        assert read.texts.count(shown) >= 6, (
+            "prompt, expected, before and after, of the probe and of the sample"
+        )
+    assert "49" not in "".join(read.texts)
+
+
+def test_the_page_tells_before_after_and_what_was_lost(run):
+    read = Read(page(run))
+    assert "paraphrase of a is" in read.texts and "Lyon" in read.texts and "red" in read.texts
+    assert "question 0" not in read.texts, "a sample that was kept"
+    text = page(run)
+    assert (
+        "1 of 1 cases with a failed probe" in text
+        and "failed: no third layer" in text
+        and "2 of 3 probes failed" in text
+    )
+
+
+def test_a_task_file_is_shown_by_its_name(tmp_path):
+    sft, rome = ([sample(0, "red", kept, task="/home/me/mine.yaml")] for kept in (0.0, 1.0))
+    run = write_run(tmp_path / "run", {"sft": ([], sft, []), "rome": ([], rome, [])})
+    assert "<b>Retention, mine.yaml</b>: 1 samples" in page(run) and "/home/me" not in page(run)
+    (one,) = differences(run, "sft", "rome")
+    assert one["what"] == "mine.yaml"
+
+
+def test_show_writes_the_page(run, tmp_path):
+    said = editbench("show", run, "--html", tmp_path / "deep" / "page.html")
+    assert said.code == 0 and said.out.strip() == str(tmp_path / "deep" / "page.html")
+    assert Path(said.out.strip()).read_text(encoding="utf-8") == page(run)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--failures"], ["--failures", "sft@<b>[x]"], ["--case", HOSTILE[3]], ["--case", HOSTILE[5]],
+                  ["--diff", "sft-0", "sft-0"]]
+)  # fmt: skip
+def test_the_terminal_shows_hostile_texts_as_texts(hostile, arguments):
+    said = editbench("show", hostile, *arguments)
+    assert said.code == 0, said.err
+    assert all(c.isprintable() or c == "\n" for c in said.out) and len(said.out) < 60_000
+    if "--failures" in arguments:
+        assert all(
+            shown in said.out for shown in ("<script>", "\\x1b", "\\u202e", "[bold", ":warning:")
+        )
+
+
+def test_json_holds_the_whole_texts(hostile, run):
+    said = editbench("show", hostile, "--failures", "--json")
+    assert [one["edited"] for one in json.loads(said.out)] == list(HOSTILE) and said.out.isascii()
+    assert json.loads(editbench("show", run, "--diff", "sft", "rome", "--json").out) == differences(
+        run, "sft", "rome"
+    )
+    assert json.loads(editbench("show", run, "--case", "a", "--json").out) == case(run, "a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--failures", "--case", "a"], "Give one of them"),
+        (["sft"], "A method ('sft') goes with --failures only"),
+        (["--html", "x.html", "--json"], "is no JSON"),
+        (["--failures", "nosuch"], "holds no method 'nosuch'"),
+        (["--html", "cases.json/x.html"], "cannot be written"),
+    ],
+)
+def test_bad_arguments_of_show(run, monkeypatch, arguments, said):
+    monkeypatch.chdir(run)
+    found = editbench("show", run, *arguments)
+    assert (
+        found.code == 2 and said in found.err and found.out == "" and "Traceback" not in found.err
+    )

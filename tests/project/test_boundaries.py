@@ -1,0 +1,280 @@
+"""Who may import whom, read from the source; and what stays light, seen in a fresh process.
+
+Every import counts: at the top, inside a function, and for type checkers only.
+"""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("methods", "corpora", "eval", "leaderboard")
+FLOORS = ("records", "run", "cli")
+"""Folders of the core above the nouns."""
+NOUNS = {path.stem for path in (ROOT / "editbench").glob("*.py")} - {"__init__"}
+ABOVE_METHODS = {"registry", "testing", "rows", "cost"}
+"""Nouns that know the rooms, the probes or the scores."""
+MAY_IMPORT = {
+    "nouns": NOUNS,
+    "records": {"errors", "files", "rows", "types", "records"},
+    "run": NOUNS - {"testing"} | {"records", "run", "eval"},
+    "cli": NOUNS - {"testing"}
+    | {"records", "run", "cli", "leaderboard", "methods.statistics", "methods.trace"},
+    "methods": NOUNS - ABOVE_METHODS | {"methods"},
+    "corpora": {"errors", "files", "hub", "matching", "plugin", "types", "corpora"},
+    "eval": NOUNS - {"registry", "testing", "edit", "cost"} | {"eval"},
+    "leaderboard": {"errors", "files", "records", "rows", "stats", "types", "leaderboard"},
+}
+"""Folder -> what of ``editbench`` it may import: nouns, folders, or single modules of a folder."""
+EXCEPTIONS = {("eval/diagnostics.py", "edit")}
+"""Diagnostics describe an edit; every other evaluation must not know that there is one."""
+PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score", "slice_cases", "askable"}
+"""Names of core modules that lead to what a method will be asked."""
+ENGINES = {
+    "_common": {"_common"},
+    "statistics": {"_common", "statistics"},
+    "trace": {"_common", "trace"},
+    "_edit": {"_common", "statistics", "trace", "_edit"},
+    "_train": {"_common", "statistics", "_train"},
+}
+"""Inside ``methods/``: which engine may import which."""
+HEAVY = {"torch", "transformers", "lm_eval", "datasets", "safetensors", "accelerate"}
+LIGHT_NOUNS = {
+    "aliases",
+    "errors",
+    "files",
+    "hub",
+    "matching",
+    "plugin",
+    "progress",
+    "registry",
+    "report",
+    "retrieval",
+    "rows",
+    "stats",
+    "types",
+}
+"""Nouns that import nothing of ``HEAVY`` themselves."""
+
+
+def sources(folder):
+    """The Python files below a folder of the repository, without its generators (``build_*``)."""
+    found = (ROOT / folder).rglob("*.py")
+    return sorted(p for p in found if not any(part.startswith("build_") for part in p.parts))
+
+
+def imports(source):
+    """Dotted names that a source imports, wherever in it; ``from a import b`` gives ``a.b``."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno} is a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_of(path):
+    """The dotted name that a file imports as."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "editbench" else ("editbench", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+ALL = {module_of(path): path for folder in ("editbench", *ROOMS) for path in sources(folder)}
+
+
+def target(name):
+    """The module that an imported name belongs to, or None outside the package."""
+    while name:
+        if name in ALL:
+            return name
+        name = name.rpartition(".")[0]
+    return None
+
+
+def folder_of(module):
+    """The folder whose rules hold for a module."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in (*ROOMS, *FLOORS) else "nouns"
+
+
+def violations(module, source):
+    """What a source imports against the rules of its folder."""
+    folder, found = folder_of(module), []
+    file = "/".join(module.split(".")[1:]) + ".py"
+    for name in sorted(imports(source)):
+        parts = name.split(".")
+        if parts[0] != "editbench" or len(parts) == 1:
+            continue
+        inner = parts[1]
+        allowed = {inner, ".".join(parts[1:3])} & MAY_IMPORT[folder] or (file, inner) in EXCEPTIONS
+        if inner not in (*NOUNS, *ROOMS, *FLOORS):  # a name of the package itself
+            allowed = inner == "__version__"
+        if not allowed:
+            found.append(f"{module} imports {name}")
+        elif folder == "methods" and parts[-1] in PROBES:
+            found.append(f"{module} imports {name}, which leads to probes")
+    return found
+
+
+@pytest.mark.parametrize("folder", ["editbench", *ROOMS])
+def test_a_folder_imports_only_what_it_may(folder):
+    modules = [module for module, path in ALL.items() if path.is_relative_to(ROOT / folder)]
+    assert len(modules) >= 3
+    for module in modules:
+        if module != "editbench":  # its names are loaded from the roof on first use
+            assert violations(module, ALL[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from editbench.cli import tools",
+        "from editbench.run import tune",
+        "import editbench.run.verify",
+        "from editbench.records.reading import read_cases",
+        "from editbench.eval import probes",
+        "from editbench.corpora.zsre import Zsre",
+        "from editbench import registry",
+        "from editbench.types import Case",
+        "from editbench.plugin import slice_cases",
+    ],
+)
+@pytest.mark.parametrize("where", ["top", "function", "type checking"])
+def test_a_method_that_reached_for_probes_records_or_scores_would_be_caught(line, where):
+    source = ALL["editbench.methods.rome"].read_text(encoding="utf-8")
+    assert violations("editbench.methods.rome", source) == []
+    source += {
+        "top": f"\n{line}\n",
+        "function": f"\ndef late():\n    {line}\n",
+        "type checking": f"\nif TYPE_CHECKING:\n    {line}\n",
+    }[where]
+    assert len(violations("editbench.methods.rome", source)) == 1
+
+
+def graph():
+    """Module -> the modules that it imports."""
+    edges = {}
+    for module, path in ALL.items():
+        found = {target(name) for name in imports(path.read_text(encoding="utf-8"))}
+        edges[module] = found - {None, module, "editbench"}
+    return edges
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    edges, done = graph(), set()
+
+    def visit(module, path):
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for other in edges[module]:
+                visit(other, [*path, module])
+            done.add(module)
+
+    for module in edges:
+        visit(module, [])
+
+
+def closure(module):
+    """The module and all that it needs, by way of others too."""
+    edges, found, todo = graph(), set(), [module]
+    while todo:
+        if (one := todo.pop()) not in found:
+            found.add(one)
+            todo += edges[one]
+    return found
+
+
+@pytest.mark.parametrize("method", ["rome", "emmet", "alphaedit"])
+def test_a_weight_editor_needs_no_trainer(method):
+    needed = closure(f"editbench.methods.{method}")
+    assert not [name for name in needed if name.startswith("editbench.methods._train")]
+
+
+@pytest.mark.parametrize("method", ["sft", "opsd"])
+def test_a_trainer_needs_no_editor(method):
+    needed = closure(f"editbench.methods.{method}")
+    assert not [name for name in needed if name.startswith("editbench.methods._edit")]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engines_stand_below_the_methods(engine):
+    for module in ALL:
+        if module.startswith(f"editbench.methods.{engine}"):
+            for name in graph()[module]:
+                parts = name.split(".")
+                inner = parts[2] if parts[1] == "methods" and len(parts) > 2 else None
+                assert inner is None or inner in ENGINES[engine], f"{module} imports {name}"
+
+
+def test_nobody_imports_a_room_past_the_package():
+    """``import methods`` works from the repository's root, and would make second classes of the same name."""
+    for folder in ("editbench", *ROOMS, "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in imports(path.read_text(encoding="utf-8")):
+                assert name.split(".")[0] not in ROOMS, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_light_nouns_import_nothing_heavy():
+    assert LIGHT_NOUNS <= NOUNS
+    for name in LIGHT_NOUNS - {"hub"}:  # hub patches a library that is loaded already
+        source = (ROOT / "editbench" / f"{name}.py").read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        names = (
+            {n for node in tree.body for n in imports(ast.unparse(node))} if tree.body else set()
+        )
+        assert not {name.split(".")[0] for name in names} & HEAVY, name
+
+
+def test_strings_of_the_registry_lead_into_their_own_room():
+    import importlib
+
+    for room in ("methods", "corpora", "eval"):
+        for name, place in importlib.import_module(f"editbench.{room}").BUILTINS.items():
+            assert place.startswith(f"editbench.{room}."), (name, place)
+
+
+def loaded_after(code):
+    """The heavy modules that a fresh Python has loaded after ``code``."""
+    code += f"\nimport sys, json\nprint(json.dumps(sorted(set({sorted(HEAVY)!r}) & sys.modules.keys())))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+LIGHT = {
+    "import": "import editbench; editbench.Fact('a', 'b is', 'c'); from editbench import errors, plugin, stats, types; from editbench.records import reading",
+    "help": "import sys; sys.argv = ['editbench', '--help']\nfrom editbench.cli import main\n"
+    "try: main()\nexcept SystemExit as stop: assert not stop.code",
+    "compare --help": "import sys; sys.argv = ['editbench', 'compare', '--help']\nfrom editbench.cli import main\n"
+    "try: main()\nexcept SystemExit as stop: assert not stop.code",
+    "list": "import sys\nfrom editbench.cli import main\n"
+    "for what in ('corpora', 'models', 'tasks'):\n    sys.argv = ['editbench', 'list', what]\n"
+    "    try: main()\n    except SystemExit as stop: assert not stop.code",
+    "unknown method": "import sys; sys.argv = ['editbench', 'compare', '--methods', 'nosuch']\nfrom editbench.cli import main\n"
+    "try: main()\nexcept SystemExit as stop: assert stop.code == 2",
+    "corpora": "import editbench.corpora.zsre, editbench.corpora.counterfact\nfrom editbench import registry\n"
+    "for name in registry.names('corpora'): registry.get('corpora', name)\n"
+    "assert registry.get('corpora', 'demo-zsre')().load()",
+    "leaderboard": "import editbench.leaderboard.rows, editbench.leaderboard.markdown, editbench.leaderboard.failures",
+}
+
+
+@pytest.mark.parametrize("what", LIGHT)
+def test_what_needs_no_model_loads_no_torch(what):
+    assert loaded_after(LIGHT[what]) == []
+
+
+def test_public_names_are_there_and_load_on_use():
+    import editbench
+
+    for name in editbench.__all__:
+        assert getattr(editbench, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nosuch'"):
+        _ = editbench.nosuch

@@ -1,0 +1,35 @@
+"""What the README shows works as it stands."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from editbench import registry
+from editbench.testing import FACTS, check_method
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_method_in_one_file_passes_the_battery(reader, tmp_path_factory, tmp_path, monkeypatch):
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "my_method.py").write_text(
+        next(block for block in BLOCKS if "class OneStep" in block), encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    check_method(importlib.import_module("my_method").OneStep, reader("llama"), FACTS, tmp_path)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_every_snippet_is_python(block):
+    compile(block, "README.md", "exec")
+
+
+def test_the_table_names_only_registered_methods():
+    rows = re.findall(r"^\| \*{0,2}\[([a-z]+)\]", README, re.MULTILINE)
+    assert set(rows) <= set(registry.names("methods"))
+    assert {"base", "ice", "mixsd", "memit", "sft"} <= set(rows)

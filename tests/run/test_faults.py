@@ -1,0 +1,328 @@
+"""Faults and repeatability: killed anywhere and run again, a spoiled cache, the same command twice, other batch sizes."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import astuple
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import editbench, fact, write_facts, write_model
+
+from editbench import registry
+from editbench.models import cache_dir
+from editbench.records.reading import load_run, read_table
+from editbench.testing import tiny_model, tiny_options
+
+KILLS = 20
+CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+
+
+# --- a process to kill --------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Runs the commands that come in, one a line, each in a fork of this process: its imports take longer than a tiny run."""
+    import lm_eval.evaluator  # noqa: F401
+    import lm_eval.models.huggingface  # noqa: F401
+    import lm_eval.tasks  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+    from transformers import LlamaForCausalLM  # noqa: F401
+
+    from editbench.cli import app  # noqa: F401
+    from editbench.eval import diagnostics, probes, retention  # noqa: F401
+    from editbench.leaderboard import curves  # noqa: F401
+    from editbench.run import runner  # noqa: F401
+
+    for name in registry.names("methods"):
+        registry.get("methods", name)
+    for line in sys.stdin:
+        if child := os.fork():
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        else:
+            obey(**json.loads(line))
+
+
+def obey(arguments: list[str], folder: str, die_at: int) -> None:
+    """Runs the command with its run folder, cache and output in ``folder``, up to its ``die_at``-th change there."""
+    os.environ["EDITBENCH_CACHE"] = f"{folder}/cache"
+    said = os.open(f"{folder}/said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    changes, write = 0, os.write
+
+    def count() -> bool:
+        nonlocal changes
+        changes += 1
+        return changes == die_at
+
+    def before(event: str, args: tuple) -> None:
+        inside = event in CHANGES and str(args[0]).startswith((f"{folder}/run", f"{folder}/cache"))
+        if inside and (event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR)) and count():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def torn(file: int, data: bytes) -> int:
+        if count():
+            write(file, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(file, data)
+
+    sys.addaudithook(before)
+    os.write = torn
+    sys.argv = ["editbench", *arguments]
+    code = 0
+    try:
+        from editbench.cli.app import main
+
+        main()
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        sys.stdout.flush()
+        Path(folder, "changes").write_text(str(changes))
+        os._exit(code)
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its exit code."""
+    settings = {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "7",
+        "EDITBENCH_PLUGINS": "none",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    server = subprocess.Popen(
+        [sys.executable, __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+    def ask(arguments, folder, die_at=0):
+        folder.mkdir(exist_ok=True)
+        order = [*map(str, arguments), "--output", f"{folder}/run"]
+        print(
+            json.dumps({"arguments": order, "folder": str(folder), "die_at": die_at}),
+            file=server.stdin,
+            flush=True,
+        )
+        return int(server.stdout.readline())
+
+    yield ask
+    server.stdin.close()
+    server.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    """``compare`` of tiny things, up to the methods."""
+    folder = tmp_path_factory.mktemp("given")
+    model, data = write_model(folder / "tiny"), write_facts(folder / "facts.jsonl")
+    return [
+        "compare",
+        "--model",
+        model,
+        "--corpus",
+        "local",
+        "--data",
+        data,
+        "--precision",
+        "float32",
+    ]
+
+
+def everything(folder):
+    """All numbers and texts that a run keeps; times, memory and the commit apart, and work that a cache may save."""
+    config, summaries = load_run(folder)
+    tables = {}
+    for summary in summaries:
+        for path in sorted((folder / "cells" / summary["key"]).glob("*.parquet")):
+            table = read_table(folder, summary["key"], path.stem)
+            tables[summary["key"], path.stem] = table[
+                [name for name in table if not timed(name)]
+            ].to_json()
+    return config, without_times(summaries), tables, (folder / "cases.json").read_text()
+
+
+def timed(name):
+    return "second" in name or name.startswith("peak_")
+
+
+def without_times(value):
+    if isinstance(value, dict):
+        apart = (
+            "precompute",
+            "environment",
+            "digest",
+        )  # the digest is of the whole record, times and all
+        return {
+            key: without_times(inner)
+            for key, inner in value.items()
+            if not timed(key) and key not in apart
+        }
+    return [without_times(inner) for inner in value] if isinstance(value, list) else value
+
+
+# --- killed anywhere ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kills", "setting"),
+    [
+        (KILLS, ["-n", "2", "--tasks", "eb_grammar", "--limit", "2"]),
+        (KILLS // 2, ["-n", "4", "--tasks", "none", "--regime", "sequential:2", "--curve", "2,4"]),
+    ],
+    ids=["batch", "sequential"],
+)
+def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
+    """Between two changes of its files a process leaves the same behind, wherever it dies: so the changes are gone through,
+    writes that stop half way among them."""
+    options = (
+        "sft.epochs=2",
+        "sft.min_steps=1",
+        "rome.steps=3",
+        "rome.prefixes=2",
+        "rome.covariance_tokens=300",
+    )
+    arguments = [
+        *command,
+        "--methods",
+        "rome,sft",
+        *(f"--option={one}" for one in options),
+        *setting,
+    ]
+    assert warm(arguments, tmp_path / "undisturbed") == 0, (
+        tmp_path / "undisturbed" / "said"
+    ).read_text()
+    wanted, changes = (
+        everything(tmp_path / "undisturbed" / "run"),
+        int((tmp_path / "undisturbed" / "changes").read_text()),
+    )
+    dice = random.Random(0)
+    for i in range(kills):
+        die_at, folder = 1 + (i * changes + dice.randrange(changes)) // kills, tmp_path / f"{i}"
+        assert warm(arguments, folder, die_at) == -signal.SIGKILL, f"change {die_at} of {changes}"
+        assert warm(arguments, folder) == 0, (die_at, (folder / "said").read_text())
+        assert everything(folder / "run") == wanted, f"killed at change {die_at} of {changes}"
+        strays = {path.name for path in (folder / "run").rglob(".*")}
+        assert strays == {".lock"}, f"left by a kill at change {die_at} of {changes}"
+
+
+# --- the same again -----------------------------------------------------------------------------------------
+
+
+def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_path):
+    """Every registered method, in two processes with caches and hash seeds of their own."""
+    arguments, names = (
+        [*command, "-n", "4", "--tasks", "eb_completion,eb_instruct", "--limit", "2"],
+        [],
+    )
+    for name in registry.names("methods"):
+        method = registry.get("methods", name)
+        names += [name] * (method.kind != "baseline")
+        options = {**tiny_options(method), "epochs": 2, "steps": 3}
+        arguments += [
+            f"--option={name}.{key}={value}"
+            for key, value in options.items()
+            if key in tiny_options(method)
+        ]
+    arguments += ["--methods", ",".join(names), "--diagnostics", "all"]
+    assert warm(arguments, tmp_path / "one") == 0, (tmp_path / "one" / "said").read_text()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        said = editbench(*arguments, "--output", tmp_path / "two")
+    finally:
+        torch.set_num_threads(threads)
+    assert said.code == 0, said.err
+    one, two = everything(tmp_path / "one" / "run"), everything(tmp_path / "two")
+    assert {summary["method"] for summary in one[1]} == set(registry.names("methods"))
+    assert one == two
+
+
+# --- the batch size -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_batch_size_moves_no_answer(family):
+    model = tiny_model(family)
+    records = [fact(i) for i in range(10)]
+    prompts = [record["prompt"] for record in records] + [
+        text for record in records for text in record["paraphrases"]
+    ]
+    prompts += [f"They say that {record['prompt']}" for record in records]
+    pairs = [model.pair_ids(prompt, records[i % 10]["target"]) for i, prompt in enumerate(prompts)]
+    written, scored = [], []
+    for size in (1, 4, 32):
+        written.append(model.generate_ids([prompt for prompt, _ in pairs], 8, batch_size=size))
+        scored.append(model.target_scores(pairs, size))
+    assert written[0] == written[1] == written[2]
+    for other in scored[1:]:
+        for (logp, best), (logp_alone, best_alone) in zip(other, scored[0], strict=True):
+            assert best == best_alone and torch.allclose(logp, logp_alone, rtol=0, atol=1e-4)
+
+
+def test_the_batch_size_moves_no_retention_score():
+    from editbench.eval.retention import evaluate
+
+    model = tiny_model("llama", chat=True)
+    tasks = ["eb_completion", "eb_grammar", "eb_instruct", "eb_reading"]
+    alone, *others = (
+        evaluate(model.model, model.tokenizer, tasks, limit=6, batch_size=size)
+        for size in (1, 4, 32)
+    )
+    assert sum(map(len, alone.values())) >= 24
+    for other in others:
+        assert {task: list(map(astuple, samples)) for task, samples in other.items()} == {
+            task: list(map(astuple, samples)) for task, samples in alone.items()
+        }
+
+
+# --- the cache of the base's scores -------------------------------------------------------------------------
+
+
+def edit_a_score(entry):
+    entry["rows"][0]["generation"] = 0.5
+    return entry
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda entry, other: edit_a_score(entry),
+        lambda entry, other: other,
+        lambda entry, other: entry["rows"],
+        lambda entry, other: {},
+        lambda entry, other: None,
+        lambda entry, other: {**entry, "rows": entry["rows"][:-1]},
+    ],
+    ids=["edited", "foreign", "of an older version", "empty", "null", "a row short"],
+)
+def test_a_cache_entry_that_is_not_whole_is_computed_anew(damage, command, tmp_path):
+    def compare(folder, n):
+        assert (
+            editbench(
+                *command, "-n", n, "--tasks", "none", "--methods", "ice", "--output", folder
+            ).code
+            == 0
+        )
+        return everything(folder)
+
+    wanted = compare(tmp_path / "one", 2)
+    (path,) = (cache_dir() / "base").iterdir()
+    whole = path.read_bytes()
+    compare(tmp_path / "two", 3)
+    (other,) = set((cache_dir() / "base").iterdir()) - {path}
+    path.write_text(json.dumps(damage(json.loads(whole), json.loads(other.read_bytes()))))
+    assert compare(tmp_path / "three", 2) == wanted and path.read_bytes() == whole
+
+
+if __name__ == "__main__":
+    serve()
