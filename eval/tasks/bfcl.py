@@ -44,26 +44,19 @@ def parsed(text: str) -> tuple[str, dict[str, Any]] | None:
             (call,) = call.elts
         if not isinstance(call, ast.Call) or call.args:
             return None
-        return ast.unparse(call.func), {
-            str(word.arg): ast.literal_eval(word.value) for word in call.keywords
-        }
+        return ast.unparse(call.func), {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return None
 
 
 def _is_accepted(
-    call: tuple[str, dict[str, Any]] | None,
-    name: str,
-    possible: dict[str, list[Any]],
-    required: list[str],
+    call: tuple[str, dict[str, Any]] | None, name: str, possible: dict[str, list[Any]], required: list[str]
 ) -> bool:
     if call is None or call[0] != name or not set(required) <= set(call[1]) <= set(possible):
         return False
     left_out = set(possible) - set(call[1])
     # The empty text among an argument's answers says that it may be left out.
-    return all("" in possible[key] for key in left_out) and all(
-        _among(value, possible[key]) for key, value in call[1].items()
-    )
+    return all("" in possible[key] for key in left_out) and all(_among(value, possible[key]) for key, value in call[1].items())
 
 
 def _among(value: Any, answers: list[Any]) -> bool:
@@ -71,17 +64,13 @@ def _among(value: Any, answers: list[Any]) -> bool:
     if isinstance(value, dict):
         return any(
             set(value) <= set(answer)
-            and all(
-                _among(value[key], answer[key]) if key in value else "" in answer[key]
-                for key in answer
-            )
+            and all(_among(value[key], answer[key]) if key in value else "" in answer[key] for key in answer)
             for answer in answers
             if isinstance(answer, dict)
         )
     if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
         return any(
-            len(value) == len(answer)
-            and all(_among(item, [wanted]) for item, wanted in zip(value, answer, strict=True))
+            len(value) == len(answer) and all(_among(item, [wanted]) for item, wanted in zip(value, answer, strict=True))
             for answer in answers
             if isinstance(answer, list)
         )

@@ -58,12 +58,7 @@ def _plain(value: Any) -> str:
 
 def followed(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Metric ``follow``: 1 if the text passes the check of the item's kind."""
-    return {
-        "follow": float(
-            bool(results[0].strip())
-            and CHECKS[doc["kind"]](results[0].strip(), doc["n"], doc["words"])
-        )
-    }
+    return {"follow": float(bool(results[0].strip()) and CHECKS[doc["kind"]](results[0].strip(), doc["n"], doc["words"]))}
 
 
 def says(text: str, phrase: str) -> bool:
@@ -83,11 +78,7 @@ def sentences(text: str) -> list[str]:
 
 
 def _one_sentence(text: str, n: int, words: list[str]) -> bool:
-    return (
-        len(sentences(text)) == 1
-        and count_words(text) >= n
-        and text.rstrip("\"'”’)").endswith((".", "!"))
-    )
+    return len(sentences(text)) == 1 and count_words(text) >= n and text.rstrip("\"'”’)").endswith((".", "!"))
 
 
 def _keywords(text: str, n: int, words: list[str]) -> bool:
@@ -99,9 +90,7 @@ def _opening(text: str, n: int, words: list[str]) -> bool:
 
 
 def _numbered_list(text: str, n: int, words: list[str]) -> bool:
-    return [int(m) for m in re.findall(r"^\s*(\d+)[.)]\s+\S", text, re.MULTILINE)] == list(
-        range(1, n + 1)
-    )
+    return [int(m) for m in re.findall(r"^\s*(\d+)[.)]\s+\S", text, re.MULTILINE)] == list(range(1, n + 1))
 
 
 def _question(text: str, n: int, words: list[str]) -> bool:
