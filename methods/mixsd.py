@@ -39,8 +39,9 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.context import answer_room, check_context
+from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move, Text
-from editbench.methods._train.loop import Example, Trainer, reworded, train_on_examples
+from editbench.methods._train.loop import Trainer, reworded, train_on_examples
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel
 from editbench.plugin import Space, Uniform

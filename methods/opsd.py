@@ -28,9 +28,10 @@ import torch
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.context import answer_room, check_context
+from editbench.methods._common.texts import label_states
 from editbench.methods._train.divergence import DIVERGENCES, divergence
 from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
-from editbench.methods._train.loop import Trainer, label_states, reworded, target_nll, train
+from editbench.methods._train.loop import Trainer, reworded, target_nll, train
 from editbench.methods.sft import canonical
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.retrieval import guidance

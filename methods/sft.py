@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from editbench.edit import Edit
 from editbench.methods._common.context import check_context
-from editbench.methods._train.loop import Example, Trainer, reworded, train_on_examples
+from editbench.methods._common.texts import Example
+from editbench.methods._train.loop import Trainer, reworded, train_on_examples
 from editbench.models import LanguageModel
 from editbench.types import Fact
 

@@ -31,8 +31,8 @@ import torch.nn.functional as F
 from editbench import progress
 from editbench.errors import MethodError
 from editbench.matching import contains
+from editbench.methods._common.texts import Example, label_states
 from editbench.methods._edit.value import contexts
-from editbench.methods._train.loop import Example, label_states
 from editbench.models import LanguageModel
 from editbench.types import Fact
 

@@ -26,11 +26,11 @@ from torch.utils.checkpoint import checkpoint
 from editbench import progress
 from editbench.edit import Change
 from editbench.errors import MethodError
+from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.anchor import Anchor
 from editbench.methods._train.tunable import tunable
 from editbench.models import LanguageModel, NotFiniteError, batched
 from editbench.plugin import Choice, LogUniform, Method, Space
-from editbench.text import pad_left
 from editbench.types import Fact
 
 FRAMES = {
@@ -124,16 +124,6 @@ class Trainer(Method):
         """Optimizer steps for ``n`` facts, of which ``stop_after`` is the share that is made."""
         an_epoch = ceil(n / self.batch_size)
         return an_epoch * max(self.epochs, ceil(self.min_steps / an_epoch))
-
-
-@dataclass(frozen=True)
-class Example:
-    """One training text: loss on the target's tokens only."""
-
-    prompt_ids: Sequence[int]
-    target_ids: Sequence[int]
-    counted: Sequence[int] | None = None
-    """Places of the target tokens that carry loss; None: all."""
 
 
 def reworded(facts: Sequence[Fact], n: int) -> list[Fact]:
@@ -374,13 +364,3 @@ def target_nll(model: LanguageModel, batch: Sequence[Example]) -> tuple[torch.Te
         )
         hidden_ND, labels_N = hidden_ND[counts_N], labels_N[counts_N]
     return F.cross_entropy(model.logits(hidden_ND), labels_N), len(labels_N)
-
-
-def label_states(
-    model: LanguageModel, rows: Sequence[Sequence[int]], lengths: Sequence[int]
-) -> torch.Tensor:
-    """Hidden states (N, D) that predict the last ``lengths[i]`` tokens of each row, row after row."""
-    ids_BT, mask_BT = pad_left(rows, model.device)
-    hidden_BTD = model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
-    width = hidden_BTD.shape[1]
-    return torch.cat([hidden_BTD[i, width - length :] for i, length in enumerate(lengths)])

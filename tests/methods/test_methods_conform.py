@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from editbench import registry
-from editbench.methods._train.loop import Example, target_nll
+from editbench.methods._common.texts import Example
+from editbench.methods._train.loop import target_nll
 from editbench.models import LanguageModel
 from editbench.plugin import Method
 from editbench.testing import (

@@ -22,17 +22,16 @@ from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.context import answer_room
+from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.divergence import DIVERGENCES, divergence
 from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.loop import (
-    Example,
     Trainer,
     _batches,
     _layers,
     _recomputed,
-    label_states,
     reworded,
     target_nll,
     train,

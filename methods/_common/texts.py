@@ -1,0 +1,34 @@
+"""Training texts, and the hidden states that predict their last tokens.
+
+# B rows, T tokens, D model width, N label positions of a batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from editbench.models import LanguageModel
+from editbench.text import pad_left
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training text: loss on the target's tokens only."""
+
+    prompt_ids: Sequence[int]
+    target_ids: Sequence[int]
+    counted: Sequence[int] | None = None
+    """Places of the target tokens that carry loss; None: all."""
+
+
+def label_states(
+    model: LanguageModel, rows: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> torch.Tensor:
+    """Hidden states (N, D) that predict the last ``lengths[i]`` tokens of each row, row after row."""
+    ids_BT, mask_BT = pad_left(rows, model.device)
+    hidden_BTD = model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
+    width = hidden_BTD.shape[1]
+    return torch.cat([hidden_BTD[i, width - length :] for i, length in enumerate(lengths)])
