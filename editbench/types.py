@@ -1,4 +1,7 @@
-"""The nouns of knowledge editing: facts, probes, cases. Frozen, validated on construction, free of torch."""
+"""The nouns of knowledge editing: facts, probes and cases.
+
+All are frozen, validated on construction, and free of torch.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
-"""What a probe of a corpus can ask."""
+"""Axes that a corpus can give its probes."""
 DERIVED_AXES = ("distracted", "denial", "reversion")
-"""What ``eval/`` makes of a case by itself, so that no corpus has to."""
+"""Axes of the probes that ``eval/`` derives from a case, so that no corpus has to supply them."""
 METRICS = {
     "efficacy": "rewrite",
     "generalization": "paraphrase",
@@ -21,93 +24,78 @@ METRICS = {
     "portability": "portability",
     "in_context": "in_context",
 }
-"""Metric -> the axis of the probes that it is the mean over."""
+"""Headline metrics: each is the mean over the probes of one axis."""
 KEPT = ("neighborhood", "distracted")
-"""Axes on which the base's own answer is the one to give."""
-MORE_METRICS = {
+"""Axes whose correct answer is the one that the unedited model gave."""
+
+
+class Measure(NamedTuple):
+    """A metric that exists under one protocol only."""
+
+    axis: str
+    """Axis of the probes that are averaged."""
+    protocol: str
+    """How the answers are obtained: ``generation``, ``argmax`` or ``likelihood``."""
+    column: str
+    """Column of the probe rows (``editbench.rows.ProbeRow``) that is averaged."""
+
+
+TAUGHT = {name: axis for name, axis in METRICS.items() if axis not in KEPT}
+"""The headline metrics whose answer the edit is meant to change."""
+MORE_METRICS: dict[str, Measure] = {
+    **{f"{name}_exact": Measure(axis, "generation", "exact") for name, axis in TAUGHT.items()},
     **{
-        f"{name}_exact": (METRICS[name], "generation", "exact")
-        for name in METRICS
-        if METRICS[name] not in KEPT
+        f"{name}_tokens": Measure(axis, "argmax", "token_accuracy") for name, axis in TAUGHT.items()
     },
-    **{
-        f"{name}_tokens": (METRICS[name], "argmax", "token_accuracy")
-        for name in METRICS
-        if METRICS[name] not in KEPT
-    },
-    "specificity_tokens_rome": ("neighborhood", "argmax", "token_accuracy"),
-    "specificity_tokens_easyedit": ("neighborhood", "argmax", "token_agreement"),
-    "neighborhood_accuracy": ("neighborhood", "generation", "contains"),
-    "target_leak": ("neighborhood", "generation", "target_leaked"),
-    "distracted": ("distracted", "generation", "generation"),
-    "distracted_accuracy": ("distracted", "generation", "contains"),
-    "distracted_leak": ("distracted", "generation", "target_leaked"),
-    "distracted_argmax": ("distracted", "argmax", "argmax"),
-    "distracted_likelihood": ("distracted", "likelihood", "likelihood"),
-    "denial": ("denial", "generation", "generation"),
-    "reversion": ("reversion", "generation", "generation"),
-    "fluency": ("fluency", "generation", "generation"),
-    "consistency": ("fluency", "generation", "consistency"),
+    "specificity_tokens_rome": Measure("neighborhood", "argmax", "token_accuracy"),
+    "specificity_tokens_easyedit": Measure("neighborhood", "argmax", "token_agreement"),
+    "neighborhood_accuracy": Measure("neighborhood", "generation", "contains"),
+    "target_leak": Measure("neighborhood", "generation", "target_leaked"),
+    "distracted": Measure("distracted", "generation", "generation"),
+    "distracted_accuracy": Measure("distracted", "generation", "contains"),
+    "distracted_leak": Measure("distracted", "generation", "target_leaked"),
+    "distracted_argmax": Measure("distracted", "argmax", "argmax"),
+    "distracted_likelihood": Measure("distracted", "likelihood", "likelihood"),
+    "denial": Measure("denial", "generation", "generation"),
+    "reversion": Measure("reversion", "generation", "generation"),
+    "fluency": Measure("fluency", "generation", "generation"),
+    "consistency": Measure("fluency", "generation", "consistency"),
 }
-"""Metrics of one protocol: their axis, the protocol, and the column of the rows that each is the mean of."""
+"""Further metrics by name. ``eval/DEFINITIONS.md`` defines each of them."""
 FORMS = ("cloze", "question")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing to be made true, and all that a method may see of it.
+    """One thing to be made true. A method sees nothing else of what it will be asked.
 
     Raises:
-        FactError: empty prompt or target, a subject that is not in the prompt, a target that the prompt
-            already ends with or that is the original answer, an unknown form.
+        FactError: if the prompt or the target is empty, the subject is not in the prompt, the
+            prompt already ends with the target, the target equals the original answer, or the form
+            is unknown.
     """
 
     id: str
     prompt: str
-    """A cloze to complete ("The capital of Australia is") or a question to answer; no trailing space."""
+    """A cloze to complete ("The capital of Australia is") or a question to answer, without a
+    trailing space."""
     target: str
-    """What the edited model should say after the prompt; no leading space."""
+    """What the edited model should say after the prompt, without a leading space."""
     subject: str | None = None
-    """A span of the prompt, verbatim. Optional: methods that need one say so."""
+    """A span of the prompt, verbatim. Optional: a method that needs it raises an error without."""
     original: str | None = None
-    """The answer before the edit, where it is known."""
+    """The answer before the edit, if known."""
     aliases: tuple[str, ...] = ()
-    """Other accepted wordings of the target."""
+    """Other wordings of the target that count as correct."""
     demonstration: str | None = None
-    """A longer worked answer for trainers and teachers; ``None`` means the target itself."""
+    """A longer worked answer for trainers and teachers to use; ``None``: the target itself."""
     relation: str | None = None
+    """Name of the relation in the source (``P36``, ``capital``), if it has one."""
     form: str = "cloze"
-    """``cloze``: continued as raw text; ``question``: asked through the model's chat template."""
+    """``cloze``: continued as raw text. ``question``: asked through the model's chat template."""
 
     def __post_init__(self) -> None:
-        for field in ("prompt", "target"):
-            value = getattr(self, field)
-            if not isinstance(value, str) or not value.strip():
-                raise FactError(
-                    f"Fact {self.id!r}: field {field!r} is empty. Every fact needs a prompt and a target."
-                )
-            object.__setattr__(
-                self, field, _clean(value, f"Fact {self.id!r}: field {field!r}", FactError)
-            )
-        for field in ("subject", "original", "demonstration", "relation"):
-            value = getattr(self, field)
-            if value is not None and not isinstance(value, str):
-                raise FactError(
-                    f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}."
-                )
-            object.__setattr__(
-                self,
-                field,
-                _clean(value or "", f"Fact {self.id!r}: field {field!r}", FactError) or None,
-            )
-        if not _are_texts(self.aliases):
-            raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
-        aliases = tuple(
-            _clean(a, f"Fact {self.id!r}: field 'aliases'", FactError)
-            for a in self.aliases
-            if a.strip()
-        )
-        object.__setattr__(self, "aliases", aliases)
+        self._clean_texts()
         if self.form not in FORMS:
             raise FactError(
                 f"Fact {self.id!r}: form is {self.form!r}; it must be one of {', '.join(FORMS)}."
@@ -124,130 +112,171 @@ class Fact:
             )
         if self.target == self.original:
             raise FactError(
-                f"Fact {self.id!r}: the target {self.target!r} is the answer already, its 'original'. "
-                "Give the new answer as the target."
+                f"Fact {self.id!r}: the target {self.target!r} is the answer already: it equals "
+                "'original'. Give the new answer as the target."
             )
+
+    def _clean_texts(self) -> None:
+        """Strip every text field, after checking that it is one."""
+        for field in ("prompt", "target"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value.strip():
+                raise FactError(
+                    f"Fact {self.id!r}: field {field!r} is empty. "
+                    "Every fact needs a prompt and a target."
+                )
+            # object.__setattr__ because the class is frozen
+            object.__setattr__(self, field, self._clean(field, value))
+        for field in ("subject", "original", "demonstration", "relation"):
+            value = getattr(self, field)
+            if value is not None and not isinstance(value, str):
+                raise FactError(
+                    f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}."
+                )
+            object.__setattr__(self, field, self._clean(field, value or "") or None)
+        if not _are_texts(self.aliases):
+            raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
+        aliases = tuple(self._clean("aliases", alias) for alias in self.aliases if alias.strip())
+        object.__setattr__(self, "aliases", aliases)
+
+    def _clean(self, field: str, value: str) -> str:
+        return _clean(value, f"Fact {self.id!r}: field {field!r}", FactError)
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The target and its aliases."""
+        """Return the target and its aliases."""
         return (self.target, *self.aliases)
 
     @property
     def statement(self) -> str:
-        """The fact as one declarative text: ``prompt target.`` or ``Question: ... Answer: ...``."""
+        """Return the fact as one text: ``prompt target.`` or ``Question: ... Answer: ...``."""
         if self.form == "question":
             return f"Question: {self.prompt} Answer: {self.target}"
-        return f"{self.prompt} {self.target}" + (
-            "" if self.target.endswith((".", "!", "?")) else "."
-        )
+        stop = "" if self.target.endswith((".", "!", "?")) else "."
+        return f"{self.prompt} {self.target}{stop}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; empty fields left out."""
-        return {
-            k: list(v) if isinstance(v, tuple) else v
-            for k, v in asdict(self).items()
-            if v not in (None, ())
-        }
+    def to_dict(self) -> dict[str, object]:
+        """Return the fact as a JSON object without its empty fields."""
+        return _filled(self)
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Fact:
-        """Inverse of ``to_dict``; without an ``id`` the fact is named by the hash of prompt and target, without a ``form`` it
-        has that of its prompt.
+        """Build a fact from a JSON object; the inverse of ``to_dict``.
+
+        Without an ``id``, the fact is named after the hash of its prompt and target. Without a
+        ``form``, it is a question if its prompt ends with a question mark, else a cloze.
 
         Raises:
-            FactError: an unknown field, or any failure of validation.
+            FactError: if a field is unknown or not valid.
         """
-        record = dict(record)
-        unknown = set(record) - {f.name for f in fields(cls)}
-        if unknown:
-            known = ", ".join(f.name for f in fields(cls))
-            raise FactError(f"Unknown field {sorted(unknown)[0]!r} in a fact. Fields: {known}.")
-        record.setdefault("prompt", "")
-        record.setdefault("target", "")
-        if isinstance(record["prompt"], str):
-            record.setdefault("form", form_of(record["prompt"]))
-        record.setdefault("id", "fact-" + digest([record["prompt"], record["target"]])[:8])
-        record["id"] = str(record["id"])
-        record["aliases"] = record.get("aliases") or ()
-        if isinstance(record["aliases"], list):
-            record["aliases"] = tuple(record["aliases"])
-        return cls(**record)
+        values = dict(record)
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(known)):
+            raise FactError(
+                f"Unknown field {unknown[0]!r} in a fact. Its fields are {', '.join(known)}."
+            )
+        values.setdefault("prompt", "")
+        values.setdefault("target", "")
+        if isinstance(values["prompt"], str):
+            values.setdefault("form", form_of(values["prompt"]))
+        values.setdefault("id", "fact-" + digest([values["prompt"], values["target"]])[:8])
+        values["id"] = str(values["id"])
+        values["aliases"] = values.get("aliases") or ()
+        if isinstance(values["aliases"], list):
+            values["aliases"] = tuple(values["aliases"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One question put to the edited model, with its expected answers and its axis."""
+    """One question for the edited model, with its expected answers and its axis.
+
+    Raises:
+        DataError: if a field is missing or not valid.
+    """
 
     axis: str
-    """``rewrite``, ``paraphrase``, ``neighborhood`` (must not move), ``portability`` (what follows from the fact),
-    ``in_context`` (a skill: everything needed stands in the prompt, and no fact of the corpus helps) or ``fluency``
-    (the opening of a free text about the subject)."""
+    """What is tested: ``rewrite`` (the fact as taught), ``paraphrase`` (in other words),
+    ``neighborhood`` (a similar question whose answer must not change), ``portability`` (what
+    follows from the fact), ``in_context`` (a skill: the prompt holds everything that is needed, and
+    no fact of the corpus helps) or ``fluency`` (the opening of a free text about the subject)."""
     prompt: str
     answers: tuple[str, ...]
-    """Accepted answers; the first is the canonical one."""
+    """Accepted answers; the first one is canonical."""
     distractor: str | None = None
     """The answer that must be less probable than ``answers[0]`` under protocol ``likelihood``."""
     form: str = "cloze"
+    """``cloze`` or ``question``, as for a fact."""
     needs: tuple[str, ...] = ()
-    """Ids of the further facts that it takes to answer (a second hop); it is asked only where they are taught, too."""
+    """Ids of the other facts that the answer depends on (the second hop of a chain). The probe is
+    asked only where these are taught as well."""
     max_new_tokens: int | None = None
-    """Room for the answer, where the protocol's own does not do."""
+    """Length limit of the answer; ``None``: that of the protocol."""
     kind: str | None = None
-    """What the question takes within its axis, in the source's words ("Subject_Aliasing"); metrics are split by it."""
+    """Subdivision of the axis in the source's words ("Subject_Aliasing"). Metrics are also reported
+    for each kind."""
     references: tuple[str, ...] = ()
-    """Real texts about the target, with which a free text is compared; only of ``fluency`` probes."""
+    """Real texts about the target to compare a free text with; for ``fluency`` probes only."""
 
     def __post_init__(self) -> None:
         if self.axis not in AXES + DERIVED_AXES:
             raise DataError(f"Probe axis {self.axis!r} is not one of {', '.join(AXES)}.")
         if self.form not in FORMS:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
-        what = f"A {self.axis} probe's"
-        for field in ("prompt", "distractor", "kind"):
-            if not isinstance(value := getattr(self, field), str) and (
-                value is not None or field == "prompt"
-            ):
-                raise DataError(f"{what} {field} must be text, not {type(value).__name__}.")
-        if not _are_texts(self.answers):
-            raise DataError(f"{what} answers must be a list of texts, got {self.answers!r}.")
-        if not _are_texts(self.needs):
-            raise DataError(f"{what} needs must be a list of fact ids, got {self.needs!r}.")
-        if not _are_texts(self.references):
-            raise DataError(f"{what} references must be a list of texts, got {self.references!r}.")
-        object.__setattr__(self, "needs", tuple(self.needs))
-        object.__setattr__(self, "references", tuple(self.references))
-        if self.max_new_tokens is not None and (
-            not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1
-        ):
-            raise DataError(
-                f"{what} max_new_tokens must be a whole number of at least 1, got {self.max_new_tokens!r}."
-            )
-        answers = tuple(_clean(a, f"{what} answer", DataError) for a in self.answers if a.strip())
+        self._check_types()
+        owner = f"A {self.axis} probe's"
         if not self.prompt.strip():
             raise DataError(
-                f"{what} prompt is empty. Give it the question, or leave the probe out."
+                f"{owner} prompt is empty. Give it the question, or leave the probe out."
             )
+        answers = tuple(
+            _clean(answer, f"{owner} answer", DataError)
+            for answer in self.answers
+            if answer.strip()
+        )
         if not answers:
             raise DataError(
-                f"The {self.axis} probe {self.prompt!r} has no expected answer. Give it at least one in 'answers'."
+                f"The {self.axis} probe {self.prompt!r} has no expected answer. "
+                "Give it at least one in 'answers'."
             )
-        object.__setattr__(self, "prompt", _clean(self.prompt, f"{what} prompt", DataError))
+        object.__setattr__(self, "prompt", _clean(self.prompt, f"{owner} prompt", DataError))
         object.__setattr__(self, "answers", answers)
+        object.__setattr__(self, "needs", tuple(self.needs))
+        object.__setattr__(self, "references", tuple(self.references))
         if self.distractor is not None:
-            object.__setattr__(
-                self, "distractor", _clean(self.distractor, f"{what} distractor", DataError) or None
+            distractor = _clean(self.distractor, f"{owner} distractor", DataError) or None
+            object.__setattr__(self, "distractor", distractor)
+
+    def _check_types(self) -> None:
+        """Raise ``DataError`` for a field of another type than declared, as files may have."""
+        owner = f"A {self.axis} probe's"
+        for field in ("prompt", "distractor", "kind"):
+            value = getattr(self, field)
+            if not isinstance(value, str) and (value is not None or field == "prompt"):
+                raise DataError(f"{owner} {field} must be text, not {type(value).__name__}.")
+        for field, items in (("answers", "texts"), ("needs", "fact ids"), ("references", "texts")):
+            value = getattr(self, field)
+            if not _are_texts(value):
+                raise DataError(f"{owner} {field} must be a list of {items}, got {value!r}.")
+        limit: object = self.max_new_tokens
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise DataError(
+                f"{owner} max_new_tokens must be a whole number of at least 1, got {limit!r}."
             )
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fact with its probes. Only ``eval/`` sees the probes. The rewrite probe is always the first."""
+    """A fact with its probes, of which the first is always the rewrite probe.
+
+    Only ``eval/`` sees the probes; a method is given the fact alone.
+    """
 
     fact: Fact
     probes: tuple[Probe, ...]
     group: str | None = None
-    """Cases of one group are never split between dev and test (the facts of a chain, of an invented world)."""
+    """Cases of one group stay together when a corpus is split into dev and test: the facts of one
+    chain, or of one invented world."""
 
     @classmethod
     def build(
@@ -257,10 +286,12 @@ class Case:
         group: str | None = None,
         max_new_tokens: int | None = None,
     ) -> Case:
-        """The case of ``fact``: its rewrite probe, derived from the fact, then ``probes``.
+        """Return the case of ``fact``: a rewrite probe derived from the fact, then ``probes``.
+
+        ``max_new_tokens`` limits the answer to the rewrite probe.
 
         Raises:
-            DataError: a probe of an axis that the evaluation makes by itself.
+            DataError: if a probe has an axis that the evaluation derives by itself.
         """
         rewrite = Probe(
             "rewrite",
@@ -271,69 +302,64 @@ class Case:
             max_new_tokens=max_new_tokens,
         )
         probes = tuple(probes)
-        if own := next((probe.axis for probe in probes if probe.axis in DERIVED_AXES), None):
-            raise DataError(
-                f"Fact {fact.id!r} has a probe of axis {own!r}, which editbench makes of every fact by itself. Leave it out; "
-                f"a corpus gives {', '.join(AXES)}."
-            )
+        for probe in probes:
+            if probe.axis in DERIVED_AXES:
+                raise DataError(
+                    f"Fact {fact.id!r} has a probe of axis {probe.axis!r}, which editbench derives "
+                    "from each fact by itself. Leave it out; "
+                    f"a corpus may give {', '.join(AXES)}."
+                )
         return cls(fact, (rewrite, *probes), group)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, the rewrite probe left out (it follows from the fact)."""
-        probes = [
-            {
-                k: list(v) if isinstance(v, tuple) else v
-                for k, v in asdict(p).items()
-                if v not in (None, ())
-            }
-            for p in self.probes[1:]
-        ]
-        room = (
-            {"max_new_tokens": self.probes[0].max_new_tokens}
-            if self.probes[0].max_new_tokens
-            else {}
-        )
-        return {
-            **self.fact.to_dict(),
-            "probes": probes,
-            **({"group": self.group} if self.group else {}),
-            **room,
-        }
+    def to_dict(self) -> dict[str, object]:
+        """Return the case as a JSON object. The rewrite probe is left out: ``build`` derives it."""
+        rewrite, *others = self.probes
+        values = {**self.fact.to_dict(), "probes": [_filled(probe) for probe in others]}
+        if self.group:
+            values["group"] = self.group
+        if rewrite.max_new_tokens:
+            values["max_new_tokens"] = rewrite.max_new_tokens
+        return values
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Case:
-        """Inverse of ``to_dict``.
+        """Build a case from a JSON object; the inverse of ``to_dict``.
 
         Raises:
-            DataError: a fact or a probe that does not validate.
+            DataError: if the fact or a probe is not valid.
         """
-        record = dict(record)
-        group, room = record.pop("group", None), record.pop("max_new_tokens", None)
+        values = dict(record)
+        group, max_new_tokens = values.pop("group", None), values.pop("max_new_tokens", None)
         try:
-            probes = [
-                Probe(
-                    **{
-                        **p,
-                        "answers": p["answers"]
-                        if isinstance(p["answers"], str)
-                        else tuple(p["answers"]),
-                    }
-                )
-                for p in record.pop("probes", ())
-            ]
+            probes = [_probe(fields_of_probe) for fields_of_probe in values.pop("probes", ())]
         except (TypeError, KeyError) as error:
             raise DataError(
-                f"A probe of fact {record.get('id')!r} is malformed: {error}."
+                f"A probe of fact {values.get('id')!r} is malformed: {error}."
             ) from error
-        return cls.build(Fact.from_dict(record), probes, group, room)
+        return cls.build(Fact.from_dict(values), probes, group, max_new_tokens)
+
+
+def _probe(record: Mapping[str, Any]) -> Probe:
+    answers = record["answers"]
+    # a text is left as it is, for the probe to refuse: as a tuple it would be one answer a letter
+    return Probe(**{**record, "answers": answers if isinstance(answers, str) else tuple(answers)})
+
+
+def _filled(value: Fact | Probe) -> dict[str, object]:
+    """Return the fields that are set, with tuples as lists, which is how JSON gives them back."""
+    return {
+        name: list(field) if isinstance(field, tuple) else field
+        for name, field in asdict(value).items()
+        if field not in (None, ())
+    }
 
 
 def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fact]:
-    """``facts`` as a list, after making sure that they can be taught together.
+    """Return ``facts`` as a list, after checking that they can be taught together.
 
     Raises:
-        FactError: an id used twice, a fact given twice, or one prompt with two targets (``allow_conflicts``
-            lets the last kind pass).
+        FactError: if an id is used twice, a fact is given twice, or one prompt has two targets
+            (``allow_conflicts`` permits the last).
     """
     facts = list(facts)
     ids: set[str] = set()
@@ -352,27 +378,32 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
             )
         if not allow_conflicts:
             raise FactError(
-                f"Facts {earlier.id!r} and {fact.id!r} contradict each other: {fact.prompt!r} -> {earlier.target!r} "
-                f"and -> {fact.target!r}. Remove one, or pass --allow-conflicts."
+                f"Facts {earlier.id!r} and {fact.id!r} contradict each other: "
+                f"{fact.prompt!r} -> {earlier.target!r} and -> {fact.target!r}. "
+                "Remove one, or pass --allow-conflicts."
             )
     return facts
 
 
 def form_of(prompt: str) -> str:
-    """``question`` for a prompt that ends with a question mark, else ``cloze``."""
+    """Return ``question`` for a prompt that ends with a question mark, else ``cloze``."""
     return "question" if prompt.rstrip().endswith("?") else "cloze"
 
 
-def _are_texts(values: Any) -> bool:
+def _are_texts(values: object) -> bool:
+    """Return whether ``values`` is a collection of strings, and not a string itself."""
     return (
         not isinstance(values, str | Mapping)
         and isinstance(values, Iterable)
-        and all(isinstance(v, str) for v in values)
+        and all(isinstance(value, str) for value in values)
     )
 
 
 def _clean(text: str, what: str, error: type[DataError]) -> str:
-    """``text`` without the space around it; refused where no tokenizer and no file could take it."""
+    """Return ``text`` without surrounding white space; raise ``error`` if it cannot be encoded.
+
+    A lone surrogate, which JSON can spell, fits neither a tokenizer nor a UTF-8 file.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as cause:
@@ -382,7 +413,10 @@ def _clean(text: str, what: str, error: type[DataError]) -> str:
     return text.strip()
 
 
-def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON of ``value``: the same in every process, on every machine."""
+def digest(value: object) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value`` as 64 hex digits.
+
+    It is the same in every process and on every machine.
+    """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
