@@ -22,8 +22,8 @@ from editbench.matching import contains
 from editbench.methods._train.branches import Branches
 from editbench.methods.mixsd import EXPERT, NAIVE, MixSD
 from editbench.models import cached_states, decoding_cache, load_model
-from editbench.plugin import slice_cases
 from editbench.retrieval import guidance
+from editbench.slices import slice_cases
 from editbench.text import pad_left
 from editbench.types import digest
 

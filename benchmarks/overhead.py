@@ -20,8 +20,8 @@ from editbench import registry
 from editbench.eval import probes, retention
 from editbench.files import write_json_atomic
 from editbench.models import load_model
-from editbench.plugin import slice_cases
 from editbench.records.environment import environment
+from editbench.slices import slice_cases
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
 FACTS = 50

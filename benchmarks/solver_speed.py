@@ -22,7 +22,7 @@ from editbench.methods._edit.editor import Bench, default_layers
 from editbench.methods._edit.value import STAND_IN, Targets, context_prefixes, kl_prompt, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.models import load_model
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 
 
 def naive(model, fact, layer, prefixes, solver):

@@ -28,7 +28,7 @@ from editbench.cli import console
 from editbench.eval.probes import ask, metrics
 from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, batched, load_model
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.text import pad_left
 from editbench.types import Case, Probe
 

@@ -1,13 +1,22 @@
 """editbench: put facts into a language model, and know what it cost.
 
-Public names are loaded on first use, so that ``import editbench`` is fast and needs no torch.
+Public names are loaded on first use, so that ``import editbench`` is fast and needs no torch. The
+contracts for plug-ins are in ``editbench.plugin``, the tests for them in ``editbench.testing``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from editbench.edit import Edit
+    from editbench.models import LanguageModel, load_model
+    from editbench.run.api import inject
+    from editbench.types import Case, Fact, Probe
 
 __version__ = "0.1.0"
+
+__all__ = ["Case", "Edit", "Fact", "LanguageModel", "Probe", "__version__", "inject", "load_model"]
 
 _HOME = {
     "Fact": "types",
@@ -18,19 +27,13 @@ _HOME = {
     "load_model": "models",
     "inject": "run.api",
 }
+"""Public name -> the module that defines it."""
 
-__all__ = ["Case", "Edit", "Fact", "LanguageModel", "Probe", "__version__", "inject", "load_model"]
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for an object
 
-if TYPE_CHECKING:
-    from editbench.edit import Edit
-    from editbench.models import LanguageModel, load_model
-    from editbench.run.api import inject
-    from editbench.types import Case, Fact, Probe
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module 'editbench' has no attribute {name!r}")
+        import importlib
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'editbench' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(f"editbench.{_HOME[name]}"), name)
+        return getattr(importlib.import_module(f"editbench.{_HOME[name]}"), name)

@@ -1,8 +1,8 @@
-"""Names to plug-ins: one lookup for methods, corpora and evaluators, built in or installed by others.
+"""Look up methods, corpora and evaluators by name, built in or installed by others.
 
-Built-ins are one dict of strings in each room (``editbench.methods.BUILTINS``), third-party plug-ins are entry
-points of the same group. ``names`` imports no plug-in; ``get`` imports exactly one module.
-``EDITBENCH_PLUGINS=none`` leaves third-party plug-ins out.
+Each room lists its built-ins in one dict of strings (``editbench.methods.BUILTINS``). Third-party
+plug-ins are entry points of the same group. ``names`` imports no plug-in, and ``get`` imports one
+module only. ``EDITBENCH_PLUGINS=none`` leaves third-party plug-ins out.
 """
 
 from __future__ import annotations
@@ -18,47 +18,57 @@ from editbench.errors import PluginError, UnknownNameError
 from editbench.plugin import Corpus, Evaluator, Method
 
 Group = Literal["methods", "corpora", "evaluators"]
-KINDS: dict[str, str] = {"methods": "method", "corpora": "corpus", "evaluators": "evaluator"}
-ROOMS = {"methods": "methods", "corpora": "corpora", "evaluators": "eval"}
-"""Group -> the room whose ``BUILTINS`` has its built-in plug-ins."""
-CONTRACTS: dict[str, type] = {"methods": Method, "corpora": Corpus, "evaluators": Evaluator}
+Plugin = type[Method] | type[Corpus] | type[Evaluator]
+KINDS: dict[Group, str] = {"methods": "method", "corpora": "corpus", "evaluators": "evaluator"}
+"""Group -> the word for one of its plug-ins."""
+ROOMS: dict[Group, str] = {"methods": "methods", "corpora": "corpora", "evaluators": "eval"}
+"""Group -> the folder whose ``BUILTINS`` lists its built-in plug-ins."""
+CONTRACTS: dict[Group, Plugin] = {"methods": Method, "corpora": Corpus, "evaluators": Evaluator}
 
 
 def _table(group: Group) -> dict[str, str]:
-    """Name to ``module:Class`` of every plug-in of ``group``."""
+    """Return ``module:Class`` of every plug-in of ``group``, by name.
+
+    Raises:
+        PluginError: if two distributions provide the same name.
+    """
     table = dict(importlib.import_module(f"editbench.{ROOMS[group]}").BUILTINS)
-    origin = {name: "editbench" for name in table}
     if os.environ.get("EDITBENCH_PLUGINS") == "none":
         return table
+    origin = dict.fromkeys(table, "editbench")
     for point in entry_points(group=f"editbench.{group}"):
-        dist = (
+        distribution = (
             f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
         )
         if point.name in table:
             raise PluginError(
-                f"{KINDS[group].capitalize()} name {point.name!r} is provided twice: by {origin[point.name]} "
-                f"({table[point.name]}) and by {dist} ({point.value}). Uninstall one, or rename its entry point."
+                f"{KINDS[group].capitalize()} name {point.name!r} is provided twice: "
+                f"by {origin[point.name]} ({table[point.name]}) and by {distribution} "
+                f"({point.value}). Uninstall one, or rename its entry point."
             )
-        table[point.name], origin[point.name] = point.value, dist
+        table[point.name], origin[point.name] = point.value, distribution
     return table
 
 
 def names(group: Group) -> list[str]:
-    """The installed names of ``group`` (``methods`` or ``corpora``), sorted."""
+    """Return the installed names of ``group``, sorted."""
     return sorted(_table(group))
 
 
 def baselines() -> tuple[str, ...]:
-    """The methods that every table shows, in the order in which they run."""
-    return importlib.import_module("editbench.methods").BASELINES
+    """Return the methods that are in every table, in the order in which they run."""
+    listed: tuple[str, ...] = importlib.import_module("editbench.methods").BASELINES
+    return listed
 
 
 def check(group: Group, name: str) -> str:
-    """``module:Class`` of the plug-in called ``name`` (of a pair of methods, ``ONE+OTHER``, those of both); imports nothing.
+    """Return ``module:Class`` of the plug-in called ``name``, without importing it.
+
+    A pair of methods, ``ONE+OTHER``, gives those of both, joined by ``+``.
 
     Raises:
-        UnknownNameError: no such name; suggests the nearest ones.
-        PluginError: a name that cannot stand between commas or in a path.
+        UnknownNameError: if there is no such plug-in; suggests the nearest names.
+        PluginError: if the name cannot stand in a comma-separated list or in a path.
     """
     if group == "methods" and "+" in name:
         return "+".join(check(group, part) for part in name.split("+"))
@@ -67,8 +77,8 @@ def check(group: Group, name: str) -> str:
         raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise PluginError(
-            f"The {KINDS[group]} name {name!r} ({table[name]}) is not lower-case letters, digits and hyphens. "
-            "Rename its entry point."
+            f"The {KINDS[group]} name {name!r} ({table[name]}) must consist of lower-case letters, "
+            "digits and hyphens. Rename its entry point."
         )
     return table[name]
 
@@ -79,33 +89,41 @@ def get(group: Literal["methods"], name: str) -> type[Method]: ...
 def get(group: Literal["corpora"], name: str) -> type[Corpus]: ...
 @overload
 def get(group: Literal["evaluators"], name: str) -> type[Evaluator]: ...
-def get(group: Group, name: str) -> type[Method] | type[Corpus] | type[Evaluator]:
-    """The plug-in class called ``name``; ``ONE+OTHER`` is a pair of methods as one (``compose.py``).
+def get(group: Group, name: str) -> Plugin:
+    """Return the plug-in class called ``name``; ``ONE+OTHER`` is a pair of methods as one method.
 
     Raises:
-        OptionError: a pair that is none.
-        UnknownNameError: no such name; suggests the nearest ones.
-        PluginError: the plug-in's module fails to import, or lacks the class, or the class is not complete.
+        OptionError: if two methods cannot be paired.
+        UnknownNameError: if there is no such plug-in; suggests the nearest names.
+        PluginError: if the plug-in's module fails to import, or its class is missing or incomplete.
     """
     if group == "methods" and "+" in name:
-        pair = importlib.import_module("editbench.methods").PAIR
-        compose = getattr(importlib.import_module(pair.partition(":")[0]), pair.partition(":")[2])
-        return compose(name, [(part, get(group, part)) for part in name.split("+")])
+        return _pair(name)
     module, _, attribute = check(group, name).partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-        _check_contract(group, found)
+        return _load(group, module, attribute)
     except Exception as error:
-        if module.startswith("editbench."):
+        if module.startswith("editbench."):  # our own fault: show where
             raise
-        what = f"The {KINDS[group]} {name!r} ({module}:{attribute})"
-        raise PluginError(f"{what} is broken: {type(error).__name__}: {error}") from error
-    return found
+        raise PluginError(
+            f"The {KINDS[group]} {name!r} ({module}:{attribute}) is broken: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
-def _check_contract(group: Group, found: object) -> None:
+def _load(group: Group, module: str, attribute: str) -> Plugin:
     contract = CONTRACTS[group]
-    if not (isinstance(found, type) and issubclass(found, contract)):
-        raise TypeError(f"it is no subclass of editbench.plugin.{contract.__name__}")
-    if inspect.isabstract(found):
-        raise TypeError(f"it does not define {', '.join(sorted(found.__abstractmethods__))}")
+    plugin: object = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(plugin, type) and issubclass(plugin, contract)):
+        raise TypeError(f"it is not a subclass of editbench.plugin.{contract.__name__}")
+    if inspect.isabstract(plugin):
+        raise TypeError(f"it does not define {', '.join(sorted(plugin.__abstractmethods__))}")
+    return plugin
+
+
+def _pair(name: str) -> type[Method]:
+    """Return the class that ``methods/compose.py`` makes of the methods in ``name``."""
+    module, _, attribute = importlib.import_module("editbench.methods").PAIR.partition(":")
+    compose = getattr(importlib.import_module(module), attribute)
+    paired: type[Method] = compose(name, [(part, get("methods", part)) for part in name.split("+")])
+    return paired

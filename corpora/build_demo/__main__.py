@@ -19,7 +19,7 @@ from pathlib import Path
 from knowledge import RELATIONS, Relation
 
 from editbench.errors import DataError
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.types import Case, Fact, Probe, check_facts
 
 SEED = 20240607

@@ -106,7 +106,7 @@ def stats_compute(
     from editbench import progress, registry
     from editbench.cli import console
     from editbench.methods import statistics
-    from editbench.plugin import check_seed, parse_option
+    from editbench.options import check_seed, parse_option
 
     if tokens is not None and tokens < 2:
         raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
@@ -207,7 +207,7 @@ def trace(
     from editbench import progress
     from editbench.cli import console
     from editbench.methods import trace as tracing
-    from editbench.plugin import check_seed
+    from editbench.options import check_seed
     from editbench.types import Fact, form_of
 
     fact = Fact("traced", prompt, "(what the model says)", subject, form=form_of(prompt))

@@ -12,7 +12,7 @@ from editbench.errors import (
     OptionError,
 )
 from editbench.models import PRECISIONS
-from editbench.plugin import check_seed
+from editbench.options import check_seed
 from editbench.run import regimes
 from editbench.types import digest
 

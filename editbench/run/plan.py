@@ -16,9 +16,10 @@ from editbench.errors import (
     PluginError,
 )
 from editbench.eval import diagnostics, judge, retention
-from editbench.plugin import Method, askable, slice_cases
+from editbench.plugin import Method
 from editbench.run import regimes
 from editbench.run.config import RunConfig, method_of, with_baselines
+from editbench.slices import askable, slice_cases
 from editbench.types import Case, check_facts, digest
 
 

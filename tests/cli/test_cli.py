@@ -575,7 +575,7 @@ def test_a_contradiction_is_seen_in_compare_and_let_pass_when_asked(
 
 def part_of(path):
     """The part of the corpus to which the facts of one subject belong."""
-    from editbench.plugin import slice_cases
+    from editbench.slices import slice_cases
 
     cases = registry.get("corpora", "local")().load(path)
     return next(part for part in ("dev", "test") if slice_cases(cases, part, None, 0))

@@ -9,7 +9,8 @@ from tiny import editbench
 
 from editbench import registry
 from editbench.errors import OptionError, PluginError, UnknownNameError
-from editbench.plugin import Corpus, Method, parse_option
+from editbench.options import parse_option
+from editbench.plugin import Corpus, Method
 
 PLUGIN = """
 from dataclasses import dataclass
@@ -121,8 +122,8 @@ def test_none_leaves_plug_ins_out(install, monkeypatch):
         ),
         ("new = no_such_plugin:Good", "No module named 'no_such_plugin'"),
         ("new = strange_plugin:Missing", "has no attribute 'Missing'"),
-        ("new = strange_plugin:Stranger", "it is no subclass of editbench.plugin.Method"),
-        ("new = strange_plugin:Texts", "it is no subclass of editbench.plugin.Method"),
+        ("new = strange_plugin:Stranger", "it is not a subclass of editbench.plugin.Method"),
+        ("new = strange_plugin:Texts", "it is not a subclass of editbench.plugin.Method"),
         ("new = strange_plugin:Unfinished", "it does not define inject"),
     ],
 )

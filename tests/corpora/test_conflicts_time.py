@@ -16,7 +16,7 @@ from editbench.corpora.conflicts import Conflicts
 from editbench.corpora.timed import KINDS, REAL, Timed
 from editbench.errors import DataError
 from editbench.matching import contains
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.types import Case, check_facts, digest
 
 BOTH = [Conflicts, Timed]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from editbench.errors import DataError, FactError
-from editbench.plugin import slice_cases
 from editbench.registry import get
+from editbench.slices import slice_cases
 from editbench.types import Case, check_facts
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"

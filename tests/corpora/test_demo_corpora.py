@@ -13,7 +13,7 @@ import pytest
 
 from editbench.corpora.demo import DemoCounterFact, DemoZsre
 from editbench.errors import DataError
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.types import check_facts
 
 CORPORA = Path(__file__).resolve().parents[2] / "corpora"

@@ -14,7 +14,7 @@ from editbench.corpora.kgfact import CONTEXT, DEV, TEST, KGFact, links, names, r
 from editbench.corpora.kgfact_world import DOMAINS, REAL
 from editbench.errors import DataError
 from editbench.matching import contains
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.types import check_facts
 
 SIZES = {"small": (5, 10), "large": (7, 25), "3x8": (3, 8), "2x2": (2, 2), "7x2": (7, 2)}

@@ -24,7 +24,7 @@ from editbench.corpora.kgfunc import (
 from editbench.corpora.kgfunc_operations import EASY, NOVEL, digits, evaluate, steps
 from editbench.errors import DataError
 from editbench.matching import contains
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.types import Case, check_facts
 
 INPUTS = (0, 7, 305, 2679, 87960, 90210)

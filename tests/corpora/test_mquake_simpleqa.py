@@ -11,7 +11,7 @@ from editbench.corpora.mquake import MQuAKE
 from editbench.corpora.simpleqa import SimpleQA
 from editbench.errors import DataError
 from editbench.matching import contains
-from editbench.plugin import slice_cases
+from editbench.slices import slice_cases
 from editbench.types import check_facts
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -16,7 +16,7 @@ ROOMS = ("methods", "corpora", "eval", "leaderboard")
 FLOORS = ("records", "run", "cli")
 """Folders of the core above the nouns."""
 NOUNS = {path.stem for path in (ROOT / "editbench").glob("*.py")} - {"__init__"}
-ABOVE_METHODS = {"registry", "testing", "rows", "cost"}
+ABOVE_METHODS = {"registry", "testing", "rows", "cost", "slices"}
 """Nouns that know the rooms, the probes or the scores."""
 MAY_IMPORT = {
     "nouns": NOUNS,
@@ -32,7 +32,7 @@ MAY_IMPORT = {
 """Folder -> what of ``editbench`` it may import: nouns, folders, or single modules of a folder."""
 EXCEPTIONS = {("eval/diagnostics.py", "edit")}
 """Diagnostics describe an edit; every other evaluation must not know that there is one."""
-PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score", "slice_cases", "askable"}
+PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score"}
 """Names of core modules that lead to what a method will be asked."""
 ENGINES = {
     "_common": {"_common"},
@@ -49,12 +49,14 @@ LIGHT_NOUNS = {
     "files",
     "hub",
     "matching",
+    "options",
     "plugin",
     "progress",
     "registry",
     "report",
     "retrieval",
     "rows",
+    "slices",
     "stats",
     "types",
 }
@@ -143,7 +145,8 @@ def test_a_folder_imports_only_what_it_may(folder):
         "from editbench.corpora.zsre import Zsre",
         "from editbench import registry",
         "from editbench.types import Case",
-        "from editbench.plugin import slice_cases",
+        "from editbench.plugin import Corpus",
+        "from editbench.slices import slice_cases",
     ],
 )
 @pytest.mark.parametrize("where", ["top", "function", "type checking"])

@@ -1,0 +1,104 @@
+"""Option values: from the texts of a command line, or from JSON, to the annotated types."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from types import UnionType
+from typing import Literal, TypeVar, Union, cast, get_args, get_origin
+
+from editbench.errors import OptionError
+
+T = TypeVar("T")
+TRUE = ("true", "1", "yes")
+FALSE = ("false", "0", "no")
+UNSET = ("none", "auto", "")
+"""Texts that stand for ``None`` where an option may be ``None``."""
+MAX_SEED = 2**32 - 1
+"""NumPy's generators take no larger seed."""
+
+
+def parse_option(value: object, kind: type[T]) -> T:
+    """Return ``value`` as the annotated type ``kind``, which may be a union.
+
+    Texts are converted: ``1,2`` and ``3-5`` are tuples of whole numbers, ``none`` and ``auto`` are
+    ``None`` where the option may be ``None``. Other values keep their type, apart from JSON's lists
+    (to tuples), a single whole number where a tuple is expected, and whole floats where a whole
+    number is expected.
+
+    Raises:
+        ValueError: if a text does not spell a value of that type.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if isinstance(value, str):
+        return cast(T, _from_text(value, kinds))
+    return cast(T, _fitted(value, kinds))
+
+
+def _from_text(value: str, kinds: Sequence[object]) -> object:
+    text = value.strip()
+    for kind in kinds:
+        if get_origin(kind) is Literal and text.lower() in get_args(kind):
+            return text.lower()
+    if type(None) in kinds and text.lower() in UNSET:
+        return None
+    for kind in kinds:
+        if kind is bool:
+            return _boolean(value)
+        if kind is int or kind is float:
+            return _number(text, kind is int)
+        if get_origin(kind) is tuple:
+            return _items(text, get_args(kind)[0])
+    return value
+
+
+def _boolean(value: str) -> bool:
+    text = value.strip().lower()
+    if text not in TRUE + FALSE:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return text in TRUE
+
+
+def _items(text: str, kind: object) -> tuple[object, ...]:
+    """Return the items of ``1,2`` or of the range ``3-5``, whose both ends belong to it."""
+    if kind is int and (span := re.fullmatch(r"(\d+)\s*-\s*(\d+)", text)):
+        return tuple(range(int(span[1]), int(span[2]) + 1))
+    parts = text.split(",")
+    if kind is int or kind is float:
+        return tuple(_number(part, kind is int) for part in parts)
+    return tuple(part.strip() for part in parts)
+
+
+def _fitted(value: object, kinds: Sequence[object]) -> object:
+    if isinstance(value, list):
+        return tuple(value)
+    several = any(get_origin(kind) is tuple for kind in kinds)
+    # bool is a subclass of int, and True is no layer
+    if several and int not in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return (value,)
+    if isinstance(value, float) and int in kinds and float not in kinds:
+        if not value.is_integer():
+            raise ValueError(f"{value!r} is not a whole number")
+        return int(value)
+    return value
+
+
+def _number(text: str, whole: bool) -> int | float:
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not {'a whole number' if whole else 'a number'}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{text!r} is not finite")
+    return number
+
+
+def check_seed(seed: object) -> None:
+    """Check that every random generator in use accepts ``seed``.
+
+    Raises:
+        OptionError: if it is not a whole number from 0 to 2**32 - 1.
+    """
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise OptionError(f"Seed {seed!r} is not a whole number from 0 to {MAX_SEED}.")
