@@ -9,7 +9,7 @@ are added up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,7 +53,7 @@ class Composed(Method):
     methods: tuple[Method, ...] = ()
 
     @classmethod
-    def from_options(cls, name: str, options: dict[str, Any]) -> Method:
+    def from_options(cls, name: str, options: Mapping[str, object]) -> Method:
         """Options are written PART.KEY (``memit.lam``); ``seed`` is for both."""
         mine: dict[str, dict[str, Any]] = {part: {} for part, _ in cls.parts}
         for key, value in options.items():
