@@ -337,9 +337,11 @@ def _plan(
         )
     given = pairs(task_data, "--task-data")
 
+    from editbench.run.config import RunConfig, with_baselines
     from editbench.run.plan import resolve
 
-    plan = resolve(names, options, tasks, given, **conditions)
+    config = RunConfig(with_baselines(names), options=options, task_data=given, **conditions)
+    plan = resolve(config, tasks)
     if plan.left_out:
         left = f"{len(plan.left_out)} records or probes of {conditions['corpus']}"
         console.say(f"{left} cannot be used and were left out; the first: {plan.left_out[0]}")

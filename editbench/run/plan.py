@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from editbench import registry
 from editbench.aliases import ALIASES
@@ -18,7 +18,7 @@ from editbench.errors import (
 from editbench.eval import diagnostics, judge, retention
 from editbench.plugin import Method
 from editbench.run import regimes
-from editbench.run.config import RunConfig, method_of, with_baselines
+from editbench.run.config import RunConfig, method_of
 from editbench.slices import askable, slice_cases
 from editbench.types import Case, check_facts, digest
 
@@ -92,55 +92,62 @@ def build_methods(config: RunConfig) -> dict[str, Method]:
     return built
 
 
-def resolve(
-    names: Sequence[str],
-    options: Mapping[str, Mapping[str, Any]],
-    tasks: str,
-    task_data: Mapping[str, str],
-    **conditions: Any,
-) -> Plan:
-    """The checked plan of ``names`` and the baselines, with local files by their whole paths, without the tasks that cannot be
-    loaded."""
-    corpus = conditions["corpus"]
-    registry.check("corpora", corpus)
-    local_data = {task: str(Path(path).resolve()) for task, path in task_data.items()}
+def resolve(config: RunConfig, tasks: str) -> Plan:
+    """Turn a request, as it was typed, into a checked plan.
+
+    ``config`` has the methods with the baselines (``with_baselines``), names and paths as they were
+    typed, and no tasks. ``tasks`` is the text of ``--tasks``: ``default``, ``none``, or names and
+    ``.yaml`` files between commas. The plan's configuration has every local file by its absolute
+    path, so that it means the same from any folder, and leaves out tasks that cannot be loaded
+    (``Plan.not_asked`` says why).
+
+    Raises:
+        EditbenchError: the first name, option or record that is wrong, or no task can be loaded.
+    """
+    registry.check("corpora", config.corpus)
+    local_data = {task: str(Path(path).resolve()) for task, path in config.task_data.items()}
     files = {task: Path(path) for task, path in local_data.items()}
-    chosen = retention.resolve_tasks(tasks, files)
-    config = RunConfig(
-        methods=with_baselines(names),
-        tasks=tuple(chosen),
-        options=options,
-        task_data=local_data,
-        **conditions,
-    )
+    asked = tuple(retention.resolve_tasks(tasks, files))
+    config = replace(config, tasks=asked, task_data=local_data)
     checked = make_plan(config)
     lost = retention.unloadable(config.tasks, files)
     if lost and len(lost) == len(config.tasks):
         raise DataError(next(iter(lost.values())))
-    # only now, so that errors name a file as it was typed
-    whole: dict[str, Any] = {} if config.model in ALIASES else {"model": whole_path(config.model)}
-    if registry.get("corpora", corpus).needs_data:  # of others it is no path
-        whole["data"] = whole_path(config.data)
-    whole["tasks"] = tuple(_whole_task(task) for task in config.tasks if task not in lost)
-    whole["task_data"] = {
-        _whole_task(task): path for task, path in local_data.items() if task not in lost
-    }
-    whole["options"] = {
-        name: _whole_files(given, checked.methods[name].sources())
-        for name, given in config.options.items()
-    }
-    config = replace(config, **whole)
+    # Only now: the errors above name a file as it was typed.
+    config = replace(
+        config,
+        model=config.model if config.model in ALIASES else whole_path(config.model),
+        data=whole_path(config.data) if _reads_data(config.corpus) else config.data,
+        tasks=tuple(_whole_task(task) for task in config.tasks if task not in lost),
+        task_data={
+            _whole_task(task): path for task, path in local_data.items() if task not in lost
+        },
+        options={
+            name: _whole_files(given, checked.methods[name].sources())
+            for name, given in config.options.items()
+        },
+    )
     return replace(checked, config=config, methods=build_methods(config), not_asked=lost)
 
 
+def _reads_data(corpus: str) -> bool:
+    """Whether ``--data`` of this corpus is a path; to others it is a name of their own."""
+    return registry.get("corpora", corpus).needs_data
+
+
+@overload
+def whole_path(text: str) -> str: ...
+@overload
+def whole_path(text: None) -> None: ...
 def whole_path(text: str | None) -> str | None:
-    """``text``, where it names a local file or folder as its absolute path: a record must not depend on where it was made.
-    Links are left as they are, since what they lead to may have another ending."""
-    return (
-        os.path.abspath(Path(text).expanduser())
-        if text and Path(text).expanduser().exists()
-        else text
-    )
+    """Return ``text`` as an absolute path where it names a local file or folder, else as it is.
+
+    A record must not depend on the folder in which it was made. Links are not followed: the file that
+    one leads to may have another ending, and the ending says what the file is.
+    """
+    if text and Path(text).expanduser().exists():
+        return os.path.abspath(Path(text).expanduser())
+    return text
 
 
 def _whole_task(name: str) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,6 +31,7 @@ from editbench.methods._train.anchor import Anchor
 from editbench.methods._train.tunable import tunable
 from editbench.models import LanguageModel, NotFiniteError, batched
 from editbench.plugin import Choice, LogUniform, Method, Space
+from editbench.report import Figure
 from editbench.types import Fact
 
 FRAMES = {
@@ -59,6 +60,9 @@ class Trainer(Method):
         "lr": LogUniform(5e-6, 2e-4),
         "epochs": LogUniform(4, 32),
         "kl": Choice((0.0, 0.3, 1.0, 3.0)),
+    }
+    figures: ClassVar[Mapping[str, Figure]] = {
+        "trained_tokens": Figure("Label tokens that the loss was computed on.", adds_up=True)
     }
 
     epochs: int = 8
