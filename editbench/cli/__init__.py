@@ -1,8 +1,8 @@
-"""The command line: one file a command."""
+"""The command line: one file per command, plus the options and the console that they share."""
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     from editbench.cli.app import main as run
 
     run()

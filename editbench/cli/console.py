@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,25 +25,52 @@ from rich.text import Text
 from editbench.records.reading import heading, visible
 from editbench.stats import cells_text
 
+if TYPE_CHECKING:
+    from editbench.leaderboard.comparisons import Verdicts
+
+Row = Mapping[str, Any]
+"""A row of a ranking, as ``editbench.leaderboard.rows.rows`` returns it."""
+Summary = Mapping[str, Any]
+"""The summary of a cell, as ``editbench.records.schema.CellSummary`` describes it."""
+
+AXES = ("efficacy", "generalization", "specificity", "portability", "in_context")
 PLAIN_WIDTH = 150
-LONG = 240
-"""Characters of a text; of a longer one the beginning and the end are shown."""
+"""Columns of a table that goes to a pipe or a file."""
+LONG_TEXT = 240
+"""Characters; of a longer text only the beginning and the end are shown."""
 QUIET_SECONDS = 5
-"""Steps shorter than this are not announced in plain mode."""
+"""Without a terminal, steps shorter than this are not announced."""
+LINE_SECONDS = 10.0
+"""Without a terminal, seconds between two lines about one step."""
+CELL_STATES = {
+    "start": "...",
+    "done": "done",
+    "kept": "kept from an earlier run",
+    "failed": "FAILED",
+}
+MISSING = "–"
 
 
 def out() -> Console:
-    """The console of results."""
+    """Return the console for results."""
     return Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
 
 
 def say(message: str) -> None:
-    """What is going on, on stderr; texts of a model or of data in it as ``visible``."""
+    """Print ``message`` on stderr, with escapes for control characters that it may quote."""
     print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
 
 
+def tell_cell(name: str, state: str) -> None:
+    """Report the state of the cell ``name``: one of ``CELL_STATES``."""
+    say(f"{name}: {CELL_STATES[state]}")
+
+
+# --- progress -----------------------------------------------------------------------------------
+
+
 def reporter() -> Bars | Lines:
-    """Live bars on a terminal, a line every now and then elsewhere."""
+    """Return live bars for a terminal, else a reporter that prints a line now and then."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
@@ -65,6 +92,8 @@ class Bars:
 
     @contextmanager
     def task(self, name: str, total: float | None, unit: str) -> Iterator[_Bar]:
+        """Show a bar for one step; steps may nest."""
+        # The display runs only while a step is open, so that messages in between stay readable.
         if self._open == 0:
             self._progress.start()
         self._open += 1
@@ -79,7 +108,7 @@ class Bars:
 
 
 class _Bar:
-    def __init__(self, bars: Progress, task: TaskID, total: float | None, unit: str):
+    def __init__(self, bars: Progress, task: TaskID, total: float | None, unit: str) -> None:
         self._bars, self._task, self._total, self._unit, self._done = bars, task, total, unit, 0.0
 
     def advance(self, n: float = 1) -> None:
@@ -89,13 +118,14 @@ class _Bar:
 
 
 class Lines:
-    """A line on stderr for each step that takes longer than a few seconds, repeated with the time left."""
+    """One line on stderr for each step that takes long, repeated with the time left."""
 
-    def __init__(self, every: float = 10.0):
+    def __init__(self, every: float = LINE_SECONDS) -> None:
         self._every = every
 
     @contextmanager
     def task(self, name: str, total: float | None, unit: str) -> Iterator[_Line]:
+        """Report one step; steps may nest."""
         line = _Line(name, total, unit, self._every)
         yield line
         if line.shown:
@@ -103,7 +133,7 @@ class Lines:
 
 
 class _Line:
-    def __init__(self, name: str, total: float | None, unit: str, every: float):
+    def __init__(self, name: str, total: float | None, unit: str, every: float) -> None:
         self._name, self._total, self._unit, self._every, self._done = name, total, unit, every, 0.0
         self.started = time.monotonic()
         self._next = self.started + QUIET_SECONDS
@@ -112,7 +142,7 @@ class _Line:
     def advance(self, n: float = 1) -> None:
         self._done += n
         now = time.monotonic()
-        if now < self._next or not self._total or self._done >= self._total or self._done <= 0:
+        if now < self._next or not self._total or not 0 < self._done < self._total:
             return
         left = (now - self.started) / self._done * (self._total - self._done)
         say(
@@ -121,95 +151,133 @@ class _Line:
         self._next, self.shown = now + self._every, True
 
 
+# --- the tables of a ranking --------------------------------------------------------------------
+
+
 def fit(page: Console, table: Table) -> None:
-    """Widens ``page``, where it is no terminal, so that no number of ``table`` is cut off."""
+    """Widen ``page``, unless it is a terminal, until no number of ``table`` is cut off."""
     if not sys.stdout.isatty():
-        page.width = max(
-            page.width, Measurement.get(page, page.options.update(max_width=10_000), table).maximum
-        )
+        unlimited = page.options.update(max_width=10_000)
+        page.width = max(page.width, Measurement.get(page, unlimited, table).maximum)
 
 
-def results(rows: Sequence[Mapping[str, Any]], verdicts: Any, kept: Any) -> list[Table]:
-    """The table of scores, and the table of retention by task where tasks were asked, with the ``Verdicts`` on each; who is
-    ahead is starred."""
-    scores = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
-    axes = [
-        axis
-        for axis in ("efficacy", "generalization", "specificity", "portability", "in_context")
-        if axis in rows[0]
-    ]
-    titles = [f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes]
-    for column in ("Method", *titles, "Retention ↑", "Inject s ↓", "Memory ↓"):
-        scores.add_column(column, justify="left" if column == "Method" else "right", no_wrap=True)
-    for row in rows:
-        scores.add_row(
-            escape(
-                _named(row) + ("" if row["status"] == "done" else f" ({visible(row['status'])})")
-            ),
-            *(cells_text(row[axis]) + " *" * verdicts.ahead(row["key"], axis) for axis in axes),
-            cells_text(row["retention_mean"]),
-            "–" if row["seconds"] is None else f"{row['seconds']:.0f}",
-            "–" if not row["peak_memory_bytes"] else f"{row['peak_memory_bytes'] / 2**30:.1f} GiB",
-        )
-    tables = [scores]
-    tasks = list(dict.fromkeys(task for row in rows for task in row["retention"]))
+def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> list[Table]:
+    """Return the table of scores and, where tasks were asked, the table of retention by task.
+
+    Args:
+        ranked: Rows in their order in the table.
+        scores: Comparisons in the columns of scores; whoever is ahead gets a star.
+        retention: The same for the retention tasks.
+    """
+    tables = [_score_table(ranked, scores)]
+    tasks = list(dict.fromkeys(task for row in ranked for task in row["retention"]))
     if tasks:
-        numbers = {
-            task: found["n"] for row in reversed(rows) for task, found in row["retention"].items()
-        }
-        changes = Table(
-            title="Retention by task: score, and change against base", title_justify="left", title_style="bold",
-            caption=_caption(kept), caption_justify="left", caption_style="",
-        )  # fmt: skip
-        changes.add_column("Method", no_wrap=True)
-        for task in tasks:
-            changes.add_column(
-                escape(f"{visible(heading(task))}, n={numbers[task]}"), justify="right"
-            )
-        for row in rows:
-            stars = (" *" * kept.ahead(row["key"], task) for task in tasks)
-            cells = (_task_cell(row, task) + star for task, star in zip(tasks, stars, strict=True))
-            changes.add_row(escape(_named(row)), *cells)
-        tables.append(changes)
+        tables.append(_retention_table(ranked, tasks, retention))
     return tables
 
 
-def _named(row: Mapping[str, Any]) -> str:
+def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
+    axes = [axis for axis in AXES if axis in ranked[0]]
+    evaluators = evaluator_titles(ranked)
+    table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
+    table.add_column("Method", no_wrap=True)
+    for title in (
+        *(f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes),
+        "Retention ↑",
+        *(escape(visible(title)) for title in evaluators.values()),
+        "Inject s ↓",
+        "Memory ↓",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in ranked:
+        status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
+        table.add_row(
+            escape(_label(row) + status),
+            *(cells_text(row[axis]) + " *" * verdicts.ahead(row["key"], axis) for axis in axes),
+            cells_text(row["retention_mean"]),
+            *(cells_text((row.get("evaluators") or {}).get(name)) for name in evaluators),
+            MISSING if row["seconds"] is None else f"{row['seconds']:.0f}",
+            _gibibytes(row["peak_memory_bytes"]),
+        )
+    return table
+
+
+def evaluator_titles(ranked: Sequence[Row]) -> dict[str, str]:
+    """Return the evaluator plug-ins that scored any of the rows, with their column headings."""
+    return {
+        name: str(score.get("title") or name)
+        for row in reversed(ranked)
+        for name, score in (row.get("evaluators") or {}).items()
+    }
+
+
+def _gibibytes(size: int | None) -> str:
+    return f"{size / 2**30:.1f} GiB" if size else MISSING
+
+
+def _retention_table(ranked: Sequence[Row], tasks: Sequence[str], verdicts: Verdicts) -> Table:
+    documents = {
+        task: score["n"] for row in reversed(ranked) for task, score in row["retention"].items()
+    }
+    table = Table(
+        title="Retention by task: score, and change against base",
+        title_justify="left",
+        title_style="bold",
+        caption=_caption(verdicts),
+        caption_justify="left",
+        caption_style="",
+    )
+    table.add_column("Method", no_wrap=True)
+    for task in tasks:
+        table.add_column(escape(f"{visible(heading(task))}, n={documents[task]}"), justify="right")
+    for row in ranked:
+        cells = (_task_cell(row, task) + " *" * verdicts.ahead(row["key"], task) for task in tasks)
+        table.add_row(escape(_label(row)), *cells)
+    return table
+
+
+def _task_cell(row: Row, task: str) -> str:
+    score = row["retention"].get(task)
+    if score is None:
+        return MISSING
+    if row["method"] == "base":
+        return f"{score['mean']:.2f}"
+    delta = {"mean": score["delta"], "low": score["delta_low"], "high": score["delta_high"]}
+    return f"{score['mean']:.2f}\n{cells_text(delta, sign=True)}"
+
+
+def _label(row: Row) -> str:
     return visible(row.get("label") or row["method"])
 
 
-def _caption(verdicts: Any) -> str | None:
+def _caption(verdicts: Verdicts) -> str | None:
     if verdicts.missing:
+        names = ", ".join(verdicts.missing)
         return escape(
-            visible(
-                f"Nobody is compared: the records hold no tables of {', '.join(verdicts.missing)}."
-            )
+            visible(f"No methods are compared: the tables of {names} are missing from the records.")
         )
     if not verdicts.comparisons:
         return None
-    pairs = f"{len(verdicts.comparisons)} comparisons"
-    about = f"* ahead of every other method (base and ice take no part): paired by case, {pairs}, Holm, 5 %."
-    # no two shares differ by more than 1
-    seen = ", ".join(
-        f"{heading(name)} {f'{d:.2f}' if d <= 1 else 'none'}"
-        for name, d in verdicts.detectable.items()
+    text = (
+        "* ahead of every other method, base and ice aside; paired by case,"
+        f" {len(verdicts.comparisons)} comparisons, Holm, 5 %."
     )
-    return escape(visible(about + (f" Detectable with 80 % power: {seen}." if seen else "")))
+    # Scores are shares, so a difference above 1 does not exist.
+    smallest = ", ".join(
+        f"{heading(column)} {f'{difference:.2f}' if difference <= 1 else 'none'}"
+        for column, difference in verdicts.detectable.items()
+    )
+    return escape(visible(text + (f" Detectable with 80 % power: {smallest}." if smallest else "")))
 
 
-def _task_cell(row: Mapping[str, Any], task: str) -> str:
-    found = row["retention"].get(task)
-    if found is None:
-        return "–"
-    if row["method"] == "base":
-        return f"{found['mean']:.2f}"
-    delta = {"mean": found["delta"], "low": found["delta_low"], "high": found["delta_high"]}
-    return f"{found['mean']:.2f}\n{cells_text(delta, sign=True)}"
+# --- other tables -------------------------------------------------------------------------------
 
 
-def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
-    """Records as a table, one column a field of any; what a record lacks is empty. No text in it is markup, whatever it
-    holds."""
+def listing(records: Sequence[Mapping[str, object]], title: str) -> Table:
+    """Return ``records`` as a table with a column for each field; a missing field is left empty.
+
+    No text in it is read as markup.
+    """
     table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
     columns = dict.fromkeys(column for record in records for column in record) or ("name",)
     for column in columns:
@@ -219,20 +287,25 @@ def listing(records: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def shortened(record: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of ``record``, the middle of ``LONG`` ones left out; of a long prompt the end tells what was asked."""
+def shortened(record: Mapping[str, object]) -> dict[str, str]:
+    """Return the texts of ``record``, without the middle of those longer than ``LONG_TEXT``.
+
+    The end of a long prompt says what was asked, so more of it is kept than of the beginning.
+    """
     texts = {key: _text(value) for key, value in record.items()}
     return {
-        k: f"{t[: LONG // 4]} […] {t[-3 * LONG // 4 :]}" if len(t) > LONG else t
-        for k, t in texts.items()
+        key: f"{text[: LONG_TEXT // 4]} […] {text[-3 * LONG_TEXT // 4 :]}"
+        if len(text) > LONG_TEXT
+        else text
+        for key, text in texts.items()
     }
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_text, value))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return "" if value is None else visible(str(value))

@@ -248,13 +248,13 @@ def test_inject_takes_a_table_and_any_script(inject, here):
     assert said.code == 0 and "東京" in said.out and "[/bold]" in said.out, said
 
 
-@pytest.mark.parametrize("what", ["methods", "corpora", "tasks", "models"])
+@pytest.mark.parametrize("what", ["methods", "corpora", "evaluators", "tasks", "models"])
 def test_list(what, here):
     said = editbench("list", what, "--json")
     records = json.loads(said.out)
     assert said.code == 0 and all(record["name"] and record["summary"] for record in records)
     names = [record["name"] for record in records]
-    if what in ("methods", "corpora"):
+    if what in ("methods", "corpora", "evaluators"):
         assert names == registry.names(what)
     table = editbench("list", what)
     assert table.code == 0 and all(name in table.out for name in names)
@@ -332,7 +332,7 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
         (["--part", "train"], ["'train' is neither 'dev' nor 'test'"]),
         (["--limit", "-1"], ["--limit is -1"]),
         (["--regime", "sequential"], ["'sequential'", "batch", "sequential:10"]),
-        (["--curve", "1,two"], ["'two' is no number of facts"]),
+        (["--curve", "1,two"], ["'two' is not a number of facts"]),
         (["--precision", "float16"], ["'float16'", "float32"]),
         (["--seed", "-1"], ["Seed -1"]),
         (["--seed", "99999999999"], ["Seed 99999999999"]),
@@ -474,7 +474,15 @@ def test_wrong_usage_shows_how_it_is_used(here, arguments):
 
 
 def test_an_unknown_listing(here, refused):
-    refused(editbench("list", "nosuch"), "'nosuch'", "corpora, methods, models, tasks")
+    refused(
+        editbench("list", "nosuch"),
+        "'nosuch'",
+        "methods, corpora, evaluators, tasks, models",
+        "the name of a method, corpus or evaluator",
+    )
+    refused(editbench("list", "mmit"), "'mmit'", "Did you mean 'memit' or 'emmet'?")
+    refused(editbench("list", "corpara"), "Did you mean 'corpora'?")
+    refused(editbench("list", "memit+nosuch"), "'memit+nosuch'")
 
 
 BAD_FILES = {

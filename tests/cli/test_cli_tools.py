@@ -151,7 +151,7 @@ def test_trace(model, tmp_path):
     ("arguments", "part"),
     [
         (["--subject", "Spain"], "'Spain' is not in its prompt"),
-        (["-o", "map.txt"], "map.txt is no .png"),
+        (["-o", "map.txt"], "map.txt is not a .png"),
         (["--window", "0"], "--window 0"),
         (["--seed", "99999999999999999999"], "Seed 99999999999999999999"),
     ],

@@ -140,9 +140,9 @@ def test_without_retention_there_is_no_picture(sweep, tmp_path):
 def test_bad_points_are_told_before_any_weight_is_loaded(
     sweep, tmp_path, monkeypatch, arguments, parts
 ):
-    from editbench.cli import app as cli
+    from editbench.cli import running
 
-    monkeypatch.setattr(cli, "load_handle", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(running, "load", lambda *_: pytest.fail("the model was loaded"))
     said = sweep(*arguments)
     assert (
         said.code == 2
@@ -157,7 +157,7 @@ def test_bad_points_are_told_before_any_weight_is_loaded(
 def test_bad_input_of_plot(sweep, tmp_path):
     assert sweep(*POINTS).code == 0 and sweep(*POINTS, "-n", 1, "--output", "other").code == 0
     for arguments, parts in [
-        (("run", "-o", "picture.txt"), ["picture.txt is no .png file"]),
+        (("run", "-o", "picture.txt"), ["picture.txt is not a .png file"]),
         (("nosuch", "-o", "x.png"), ["no run folder nosuch"]),
         (("run", "other", "-o", "x.png"), ["cannot share a ranking", "corpus hash"]),
         (("run", "-o", "facts.jsonl/x.png"), ["facts.jsonl/x.png cannot be written"]),

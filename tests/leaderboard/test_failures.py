@@ -186,7 +186,7 @@ def test_what_a_pair_noted_is_the_pairs(run):
         ("memit+sft", 24),
     ]
     said = editbench("show", folder, "--case", "a").out
-    assert said.count("what memit noted on it") == said.count("what memit+sft noted on it") == 1
+    assert said.count("what memit recorded of it") == said.count("what memit+sft recorded of it") == 1
 
 
 def test_a_listing_has_the_columns_of_all_its_records(capsys):
@@ -405,7 +405,7 @@ def test_json_holds_the_whole_texts(hostile, run):
     [
         (["--failures", "--case", "a"], "Give one of them"),
         (["sft"], "A method ('sft') goes with --failures only"),
-        (["--html", "x.html", "--json"], "is no JSON"),
+        (["--html", "x.html", "--json"], "not JSON"),
         (["--failures", "nosuch"], "holds no method 'nosuch'"),
         (["--html", "cases.json/x.html"], "cannot be written"),
     ],

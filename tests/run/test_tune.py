@@ -323,7 +323,7 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
     said = command("tune", "--retention", 0.5)
     assert said.code == 0, said.err
     assert (
-        "3 trials each, the first the defaults, on 2 dev facts; feasible: retention at least 0.5"
+        "3 trials each, the first with the defaults, on 2 dev facts; feasible: retention at least 0.5"
         in said.out
     )
     assert said.out.count("nudge ") == 3 and "size=auto, sign=1, times=2" in said.out
@@ -414,18 +414,18 @@ def test_trials_that_fail_are_said(command, nudge, monkeypatch):
 
 
 def test_what_keeps_too_little_is_marked(capsys, tmp_path):
-    from editbench.cli.app import _show_trials
+    from editbench.cli.tune import show_trials
 
     near, far = (
         {"trial": i, "options": {"lr": 0.1}, **judge(summary(1.0, 1.0, (ratio,)), 0.95)}
         for i, ratio in enumerate((0.9, 0.5))
     )
     tried = {"trials": [near, far], "chosen": near}
-    _show_trials(
+    show_trials(
         {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}}, tmp_path
     )
     said = capsys.readouterr()
-    assert "sft: no trial keeps 0.95; the nearest one is chosen." in said.err
+    assert "sft: no trial keeps a retention of 0.95; the nearest one is chosen." in said.err
     marked = [line for line in said.out.splitlines() if "yes" in line]
     assert len(marked) == 1 and "0.90" in marked[0], "chosen, and not feasible"
 

@@ -1,0 +1,133 @@
+"""``editbench compare``: the same facts by each method, and what each gained and destroyed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editbench.cli import console, panels, parsing, running
+from editbench.cli.options import Diagnostics, RunOptions, with_run_options
+from editbench.cli.plot import draw_over_facts
+from editbench.errors import RecordError
+
+if TYPE_CHECKING:
+    from editbench.run.config import RunConfig
+
+
+@with_run_options
+def compare(
+    options: RunOptions,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Method names, separated by commas; base and ice are always added. NAME@LABEL is"
+            " a variant of NAME with options of its own.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = "mixsd,memit,sft",
+    option: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METHOD.KEY=VALUE",
+            help="Option of a method or variant (see 'editbench list METHOD'); repeatable.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = [],  # noqa: B006 - Typer reads it, nothing changes it
+    tuned: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of an 'editbench tune' run, whose methods get the options chosen there;"
+            " repeatable.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = [],  # noqa: B006
+    repeats: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            help="Inject K more times only to time it; the table shows the median.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = 0,
+    part: Annotated[
+        str,
+        typer.Option(
+            help="Slice of the corpus: test, or dev for choosing hyper-parameters.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = "test",
+    curve: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="Also ask the model after the first N facts, and draw the curve.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = "",
+    diagnostics: Diagnostics = "",
+    evaluators: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Evaluator plug-ins; each adds a column (see 'editbench list evaluators').",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = "",
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible endpoint of a model that also judges the answers.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the judge at that endpoint; the key is read from OPENAI_API_KEY.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = None,
+) -> None:
+    """Show what each method gains and destroys on the same facts."""
+    names = parsing.method_names(methods)
+    plugins = parsing.evaluator_names(evaluators)
+
+    from editbench.run.tune import Tuned, chosen_options
+
+    method_options = parsing.method_options(option)
+    searches = [Tuned.read(folder) for folder in tuned]
+    all_options, records = chosen_options(searches, names, method_options)
+    config = replace(
+        running.request(options, names, all_options, part),
+        tuned=records,
+        curve=parsing.fact_counts(curve),
+        diagnostics=parsing.diagnostic_names(diagnostics),
+        judge=judge,
+        judge_model=judge_model,
+        repeats=repeats,
+    )
+    config = _with_evaluators(config, plugins)
+    folder, summaries = running.run_and_show(config, options, searches)
+    if curve:
+        _draw_curve(folder)
+    running.exit_if_incomplete(folder, summaries)
+
+
+def _with_evaluators(config: RunConfig, evaluators: tuple[str, ...]) -> RunConfig:
+    # Becomes ``evaluators=evaluators`` in the call above once ``RunConfig`` has the field.
+    extra: dict[str, object] = {"evaluators": evaluators} if evaluators else {}
+    return replace(config, **extra)  # type: ignore[arg-type]  # the field is not there yet
+
+
+def _draw_curve(folder: Path) -> None:
+    try:
+        files = draw_over_facts(folder, folder / "curve.png")
+    except RecordError as error:  # the run itself is done and kept
+        console.say(f"No picture: {error}")
+    else:
+        console.say(f"Scores against the number of facts: {files}")

@@ -1,0 +1,27 @@
+"""``editbench leaderboard``: stored runs as one markdown page."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editbench.cli.output import write_text
+
+
+def leaderboard(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The markdown file to write.")],
+) -> None:
+    """Render stored runs as one markdown page."""
+    command = shlex.join(["editbench", "leaderboard", *map(str, runs), "-o", str(output)])
+    print(write_page(runs, output, command))
+
+
+def write_page(runs: list[Path], output: Path, command: str | None) -> Path:
+    """Write the page of ``runs``; ``command`` is what the page says it was made with."""
+    from editbench.leaderboard.markdown import render
+
+    return write_text(render(runs, output, command), output)

@@ -1,0 +1,254 @@
+"""``editbench list``: what is installed, and the options of one method or corpus."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editbench.cli import console
+from editbench.cli.options import AsJson
+from editbench.errors import OptionError, PluginError
+
+if TYPE_CHECKING:
+    from editbench.cli.describe import (
+        CorpusDescription,
+        EvaluatorDescription,
+        MethodDescription,
+        OptionDescription,
+    )
+    from editbench.registry import Group
+
+TEXT_WIDTH = 96
+"""Columns of running text; less in a narrower terminal."""
+
+
+def list_names(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="methods|corpora|evaluators|tasks|models|NAME",
+            help="A kind of thing, or the name of a method, corpus or evaluator.",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List what is installed, or describe one method or corpus."""
+    if what in LISTINGS:
+        _print_listing(what, LISTINGS[what](), as_json)
+    else:
+        _describe(what, as_json)
+
+
+# --- listings -----------------------------------------------------------------------------------
+
+
+def _methods() -> list[dict[str, object]]:
+    return _plugins("methods", ("kind", "needs_subject", "needs_covariance", "paper", "summary"))
+
+
+def _corpora() -> list[dict[str, object]]:
+    return _plugins("corpora", ("form", "needs_data", "license", "summary"))
+
+
+def _evaluators() -> list[dict[str, object]]:
+    return _plugins("evaluators", ("title", "summary"))
+
+
+def _tasks() -> list[dict[str, object]]:
+    from editbench.run.catalog import task_names
+
+    return [{"name": name, "summary": line} for name, line in task_names().items()]
+
+
+def _models() -> list[dict[str, object]]:
+    from editbench.aliases import ALIASES
+
+    return [
+        {"name": name, "summary": alias.summary, "install": alias.wheel}
+        for name, alias in ALIASES.items()
+    ]
+
+
+LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
+    "methods": _methods,
+    "corpora": _corpora,
+    "evaluators": _evaluators,
+    "tasks": _tasks,
+    "models": _models,
+}
+NOTES = {
+    "methods": "Options of a method: editbench list METHOD",
+    "corpora": "More about a corpus: editbench list CORPUS",
+    "evaluators": "An evaluator is a plug-in; the contract is Evaluator in editbench/plugin.py.",
+    "tasks": "Any lm-eval task works by its own name; so do bfcl_simple, from a file, and your"
+    " own PATH.yaml.",
+}
+"""What is said below a listing."""
+
+
+def _plugins(group: Group, attributes: Sequence[str]) -> list[dict[str, object]]:
+    """Return one record for each plug-in; a broken one has the reason as ``broken`` and summary."""
+    from editbench import registry
+
+    records: list[dict[str, object]] = []
+    for name in registry.names(group):
+        try:
+            plugin: type = registry.get(group, name)
+        except PluginError as error:
+            broken = {"summary": f"BROKEN: {error}", "broken": str(error)}
+            records.append({"name": name, **dict.fromkeys(attributes), **broken})
+        else:
+            about = {attribute: getattr(plugin, attribute) for attribute in attributes}
+            records.append({"name": name, **about, "broken": None})
+    return records
+
+
+def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(records, indent=2))
+        return
+    shown = [{key: value for key, value in record.items() if key != "broken"} for record in records]
+    console.out().print(console.listing(shown, what))
+    if what in NOTES:
+        console.say(NOTES[what])
+
+
+# --- one plug-in --------------------------------------------------------------------------------
+
+
+def _describe(name: str, as_json: bool) -> None:
+    """Describe a method, else a corpus, else an evaluator of that name.
+
+    Raises:
+        OptionError: There is none; suggests the nearest names.
+    """
+    from editbench import registry
+    from editbench.cli import describe
+
+    value: MethodDescription | CorpusDescription | EvaluatorDescription
+    if all(part in registry.names("methods") for part in name.split("+")):
+        value = described = describe.describe_method(name)
+        lines = _method_lines(described)
+    elif name in registry.names("corpora"):
+        value = corpus = describe.describe_corpus(name)
+        lines = _corpus_lines(corpus)
+    elif name in registry.names("evaluators"):
+        value = evaluator = describe.describe_evaluator(name)
+        lines = _evaluator_lines(evaluator)
+    else:
+        raise _unknown(name)
+    if as_json:
+        print(json.dumps(value, indent=2))
+    else:
+        for line in lines:
+            console.out().print(line, markup=False, soft_wrap=True)
+
+
+def _unknown(name: str) -> OptionError:
+    from editbench import registry
+
+    known = [
+        *LISTINGS,
+        *registry.names("methods"),
+        *registry.names("corpora"),
+        *registry.names("evaluators"),
+    ]
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return OptionError(
+        f"There is nothing to list under {name!r}.{meant} Give {', '.join(LISTINGS)}, or the name"
+        " of a method, corpus or evaluator."
+    )
+
+
+def _method_lines(method: MethodDescription) -> list[str]:
+    needs = [
+        words
+        for needed, words in (
+            (method["needs_subject"], "a subject in each fact"),
+            (method["needs_covariance"], "covariance statistics (editbench stats)"),
+        )
+        if needed
+    ]
+    return [
+        f"{method['name']} ({method['kind']}): {method['summary']}",
+        *_labelled("paper", method["paper"]),
+        *_labelled("needs", " and ".join(needs)),
+        "",
+        *_text(method["about"]),
+        "",
+        f"Options (inject: --option KEY=VALUE; compare: --option {method['name']}.KEY=VALUE)",
+        *(line for option in method["options"] for line in _option_lines(option)),
+    ]
+
+
+def _option_lines(option: OptionDescription) -> list[str]:
+    lines = [
+        "",
+        f"  {option['name']}: {option['type']}; default {_default_text(option['default'])}",
+    ]
+    if option["about"]:
+        lines += _text(option["about"], indent=6)
+    if option["searched"]:
+        lines.append(f"      tune tries: {option['searched']}")
+    return lines
+
+
+def _default_text(value: object) -> str:
+    from editbench.cli.describe import NONE
+
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _corpus_lines(corpus: CorpusDescription) -> list[str]:
+    data = "yes: --data, a path, a hub id or a URL" if corpus["needs_data"] else "no"
+    return [
+        f"{corpus['name']}: {corpus['summary']}",
+        *_labelled("form", corpus["form"]),
+        *_labelled("license", corpus["license"]),
+        *_labelled("needs data", data),
+        *_labelled("url", corpus["url"]),
+        *_labelled("sha256", corpus["sha256"]),
+        "",
+        *_text(corpus["about"]),
+    ]
+
+
+def _evaluator_lines(evaluator: EvaluatorDescription) -> list[str]:
+    return [
+        f"{evaluator['name']}: {evaluator['summary']}",
+        *_labelled("column", evaluator["title"]),
+        "",
+        *_text(evaluator["about"]),
+    ]
+
+
+def _labelled(label: str, text: str | None) -> list[str]:
+    return [f"{label}: {text}"] if text else []
+
+
+def _text(text: str, indent: int = 0) -> list[str]:
+    """Return a docstring as lines: paragraphs are filled, indented blocks stay as they are."""
+    width = min(TEXT_WIDTH, console.out().width - 1)
+    margin = " " * indent
+    lines: list[str] = []
+    for paragraph in text.replace("``", "'").split("\n\n"):
+        lines += [""] if lines else []
+        if any(line.startswith((" ", "-", "*")) for line in paragraph.split("\n")):
+            lines += [margin + line for line in paragraph.split("\n")]
+        else:
+            lines += textwrap.wrap(
+                paragraph, width, initial_indent=margin, subsequent_indent=margin
+            )
+    return lines

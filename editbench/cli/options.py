@@ -1,0 +1,178 @@
+"""The options that commands share, and ``RunOptions``: those that define a run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, get_type_hints
+
+import typer
+
+from editbench.aliases import DEFAULT as DEFAULT_MODEL
+from editbench.cli import panels
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Alias (see 'editbench list models'), hub id (owner/name), local folder or"
+        " .gguf file.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Precision of all forward passes: auto, float32 or bfloat16.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
+LayoutParts = Annotated[
+    list[str],
+    typer.Option(
+        "--layout",
+        metavar="PART=PATH",
+        help="Name a module of an architecture that editbench does not know; repeatable.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="Seed of the slice of facts, of the methods and of the draw of retention items.",
+        rich_help_panel=panels.FACTS,
+    ),
+]
+AllowConflicts = Annotated[
+    bool,
+    typer.Option(
+        help="Accept facts that give one prompt two targets.", rich_help_panel=panels.FACTS
+    ),
+]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON value on stdout and nothing else.",
+        rich_help_panel=panels.OUTPUT,
+    ),
+]
+Diagnostics = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="Also measure: supervision, mixing, fisher, drift, errors; or all.",
+        rich_help_panel=panels.RETENTION,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that ``compare``, ``tune`` and ``sweep`` share.
+
+    Each field is an option of these commands (``with_run_options``); its annotation holds the help.
+    """
+
+    model: Model = DEFAULT_MODEL
+    precision: Precision = "auto"
+    layout: LayoutParts = field(default_factory=list)
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="Corpus of facts (see 'editbench list corpora'); 'local' reads your own --data.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = "demo-counterfact"
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="File, hub id or URL of a corpus that is not built in.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = None
+    n: Annotated[
+        int, typer.Option("-n", help="Number of facts to inject.", rich_help_panel=panels.FACTS)
+    ] = 50
+    regime: Annotated[
+        str,
+        typer.Option(
+            help="How facts arrive: all at once (batch), in chunks on one model"
+            " (sequential:CHUNK), or each on a fresh model (single).",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = "batch"
+    seed: Seed = 0
+    allow_conflicts: AllowConflicts = False
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Retention tasks, separated by commas: default, none, names of lm-eval tasks,"
+            " or PATH.yaml.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = "default"
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            help="Items per retention task (per member of a task group), drawn with the seed;"
+            " 0 for all.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = 100
+    task_data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="TASK=PATH",
+            help="Local data of a standard task; repeatable.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = field(default_factory=list)
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run folder. An unfinished run in it is resumed.", rich_help_panel=panels.OUTPUT
+        ),
+    ] = None
+    as_json: AsJson = False
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command``, whose first parameter is a ``RunOptions``, one option for each field.
+
+    Typer reads options off a function's signature. The returned function has the fields of
+    ``RunOptions`` and the command's own parameters in its signature, and collects the fields again.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    own = list(inspect.signature(command).parameters.values())[1:]
+    names = [shared.name for shared in fields(RunOptions)]
+    collect: Callable[..., RunOptions] = RunOptions
+
+    @functools.wraps(command)
+    def expanded(**given: object) -> None:
+        command(collect(**{name: given.pop(name) for name in names}), **given)
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    expanded.__dict__["__signature__"] = inspect.Signature(
+        [*_shared_parameters(), *(p.replace(kind=keyword, annotation=hints[p.name]) for p in own)]
+    )
+    return expanded
+
+
+def _shared_parameters() -> list[inspect.Parameter]:
+    hints = get_type_hints(RunOptions, include_extras=True)
+    return [
+        inspect.Parameter(
+            shared.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_default(shared),
+            annotation=hints[shared.name],
+        )
+        for shared in fields(RunOptions)
+    ]
+
+
+def _default(shared: Field[object]) -> object:
+    return shared.default if shared.default_factory is MISSING else shared.default_factory()

@@ -1,0 +1,153 @@
+"""The texts of options, parsed: NAME=VALUE pairs, lists between commas, the points of a sweep."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from editbench.errors import OptionError
+
+MethodOptions = dict[str, dict[str, str]]
+"""Method or variant (NAME@LABEL) -> option -> value, as typed."""
+
+
+def names_between_commas(text: str) -> tuple[str, ...]:
+    """Return the names in ``text``, without blanks and empty ones."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
+    """Return ``["a=b"]`` as a dict.
+
+    Raises:
+        OptionError: A text has no '=', or a key is given twice.
+    """
+    values: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise OptionError(f"{flag} {text!r} has no '='. Write it as {flag} NAME=VALUE.")
+        if key in values:
+            raise OptionError(f"{flag} {key} is given twice.")
+        values[key] = value.strip()
+    return values
+
+
+def method_names(text: str) -> tuple[str, ...]:
+    """Return the methods and variants that ``--methods`` names, without importing any of them.
+
+    Raises:
+        OptionError: No name is given, or METHOD.KEY=VALUE could not be read with a variant's label.
+        UnknownNameError: No such method.
+    """
+    from editbench import registry
+
+    names = names_between_commas(text)
+    if not names:
+        raise OptionError("--methods names no method. See 'editbench list methods'.")
+    for name in names:
+        method, at, label = name.partition("@")
+        registry.check("methods", method)
+        if at and not re.fullmatch(r"[A-Za-z0-9_-]+", label):
+            raise OptionError(
+                f"--methods {name}: the label {label!r} may only have letters, digits, - and _."
+                f" Write it as {method}@LABEL, with --option {method}@LABEL.KEY=VALUE. To try"
+                f" several values of an option, use 'editbench sweep --method {method}'."
+            )
+    return names
+
+
+def evaluator_names(text: str) -> tuple[str, ...]:
+    """Return the evaluator plug-ins that ``--evaluators`` names, without importing any of them.
+
+    Raises:
+        UnknownNameError: No such evaluator.
+    """
+    from editbench import registry
+
+    names = tuple(dict.fromkeys(names_between_commas(text)))
+    for name in names:
+        registry.check("evaluators", name)
+    return names
+
+
+def diagnostic_names(text: str) -> tuple[str, ...]:
+    """Return the diagnostics in ``text``; ``all`` stands for each of them.
+
+    Unknown names pass: the run's configuration refuses them.
+    """
+    from editbench.run.catalog import diagnostic_names as all_names
+
+    if text.strip() == "all":
+        return all_names()
+    return tuple(dict.fromkeys(names_between_commas(text)))
+
+
+def fact_counts(text: str) -> tuple[int, ...]:
+    """Return the numbers of facts that ``--curve`` names, ascending.
+
+    Raises:
+        OptionError: Something is not a number of facts.
+    """
+    counts = names_between_commas(text)
+    for count in counts:
+        if not count.isdecimal():
+            raise OptionError(
+                f"--curve {text}: {count!r} is not a number of facts. Write --curve 1,10,100."
+            )
+    return tuple(sorted({int(count) for count in counts}))
+
+
+def method_options(texts: Sequence[str]) -> MethodOptions:
+    """Return ``["METHOD.KEY=VALUE"]`` by method or variant.
+
+    Raises:
+        OptionError: As ``pairs``, or no method is named.
+    """
+    options: MethodOptions = {}
+    for key, value in pairs(texts, "--option").items():
+        method, dot, name = key.partition(".")
+        if not dot:
+            raise OptionError(
+                f"--option {key}={value} names no method."
+                f" Write it as --option METHOD.{key}={value}."
+            )
+        options.setdefault(method, {})[name] = value
+    return options
+
+
+def own_options(texts: Sequence[str], method: str, flag: str) -> dict[str, str]:
+    """Return ``["KEY=VALUE"]`` of one method as a dict; ``METHOD.KEY=VALUE`` works, too."""
+    return pairs([text.strip().removeprefix(f"{method}.") for text in texts], flag)
+
+
+def variants(method: str, over: Sequence[str], option: Sequence[str]) -> MethodOptions:
+    """Return the points of a sweep: every combination of the values in ``over``.
+
+    Each point is a variant METHOD@KEY=VALUE, which also gets the options in ``option``.
+
+    Raises:
+        OptionError: An option has no values or one value twice, or both arguments set it.
+    """
+    fixed = own_options(option, method, "--option")
+    axes = []
+    for key, text in own_options(over, method, "--over").items():
+        if key in fixed:
+            raise OptionError(f"Both --over and --option set {key!r}. Give one of them.")
+        axes.append([(key, value) for value in _values(key, text)])
+    return {
+        f"{method}@{','.join(f'{key}={value}' for key, value in point)}": {**fixed, **dict(point)}
+        for point in itertools.product(*axes)
+    }
+
+
+def _values(key: str, text: str) -> tuple[str, ...]:
+    values = names_between_commas(text)
+    if not values:
+        raise OptionError(f"--over {key} names no value. Write it as --over {key}=VALUE,VALUE.")
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice:
+        raise OptionError(f"--over {key} names {twice} twice. Name it once.")
+    return values

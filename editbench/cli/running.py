@@ -1,0 +1,178 @@
+"""The steps of ``compare``, ``tune`` and ``sweep``: check the request, open the run folder, run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from editbench.cli import console
+from editbench.cli.console import Summary
+from editbench.cli.leaderboard import write_page
+from editbench.cli.loading import load
+from editbench.cli.options import RunOptions
+from editbench.cli.output import write_text
+from editbench.cli.parsing import pairs
+from editbench.cli.show import failures_page, print_run
+
+if TYPE_CHECKING:
+    from editbench.records.store import RunStore
+    from editbench.run.config import RunConfig
+    from editbench.run.plan import Plan
+    from editbench.run.tune import Tuned
+
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+
+def request(
+    options: RunOptions,
+    methods: Sequence[str],
+    method_options: Mapping[str, Mapping[str, object]],
+    part: str,
+) -> RunConfig:
+    """Return the configuration that the options ask for, with the baselines and without tasks.
+
+    Raises:
+        OptionError: A value is out of range, or options exclude each other.
+    """
+    from editbench.run.config import RunConfig, with_baselines
+
+    return RunConfig(
+        methods=with_baselines(methods),
+        model=options.model,
+        corpus=options.corpus,
+        data=options.data,
+        part=part,
+        n=options.n,
+        limit=options.limit or None,
+        regime=options.regime,
+        seed=options.seed,
+        precision=options.precision,
+        options=method_options,
+        task_data=pairs(options.task_data, "--task-data"),
+        allow_conflicts=options.allow_conflicts,
+        layout=pairs(options.layout, "--layout"),
+    )
+
+
+def checked_plan(config: RunConfig, tasks: str) -> Plan:
+    """Return the plan of ``config`` with the retention tasks that ``--tasks`` names.
+
+    Says which records of the corpus were left out.
+
+    Raises:
+        EditbenchError: The first name, option or record that is wrong.
+    """
+    from editbench.run.plan import resolve
+
+    if config.regime == "single" and tasks == "default":
+        tasks = "none"
+        console.say(
+            "--regime single edits a fresh model for each fact, so retention tasks are not asked."
+        )
+    plan = resolve(config, tasks)
+    if plan.left_out:
+        console.say(
+            f"{len(plan.left_out)} records or probes of {config.corpus} cannot be used and were"
+            f" left out; the first: {plan.left_out[0]}"
+        )
+    return plan
+
+
+@contextmanager
+def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> Iterator[RunStore]:
+    """Open the run folder of ``plan`` for its cells; Ctrl-C inside keeps what is done, and exits.
+
+    Raises:
+        RecordError: The folder holds another run, is in use, or cannot be written.
+    """
+    from editbench import progress
+    from editbench.records.store import RunStore
+    from editbench.run.config import default_output
+    from editbench.run.folder import no_empty_run, save_cases
+
+    folder = output or default_output(plan.config, identity)
+    # Looks at the folder before it is opened, so that a run that fails at once leaves nothing.
+    kept = no_empty_run(folder)
+    with RunStore(folder).open(identity) as store, kept, progress.reporting(console.reporter()):
+        if not store.locked:
+            console.say(
+                f"{folder} cannot be locked (the system or its drive has no locks)."
+                " Do not start a second run there."
+            )
+        save_cases(folder, plan)
+        try:
+            yield store
+        except KeyboardInterrupt:
+            console.say(
+                f"\nStopped. Finished methods are kept in {folder};"
+                " the same command goes on from there."
+            )
+            raise typer.Exit(STOPPED) from None
+
+
+def run_and_show(
+    config: RunConfig, options: RunOptions, searches: Sequence[Tuned] = ()
+) -> tuple[Path, Sequence[Summary]]:
+    """Run the cells of ``config`` and show the results; return the run folder and the summaries.
+
+    Args:
+        searches: The tune runs whose options ``config`` uses. Their facts and their model must fit.
+
+    Raises:
+        EditbenchError: The first thing that is wrong, before any weight is loaded where possible.
+    """
+    from editbench.records.reading import heading
+
+    plan = checked_plan(config, options.tasks)
+    for task, reason in plan.not_asked.items():
+        console.say(f"{heading(task)} is not asked, the rest is: {reason}")
+    for search in searches:
+        search.check_facts(plan)
+
+    from editbench.run import runner
+    from editbench.run.config import run_identity
+
+    with open_run(plan, run_identity(plan.config), options.output) as store:
+        if not options.as_json:
+            _announce(plan, options.model, store.path)
+        # By the name that was typed, which is the one in the tables; the plan has the whole path.
+        model = load(options.model, plan.config.precision, plan.config.layout)
+        for search in searches:
+            search.check_model(model)
+        summaries = runner.run(plan, model, store, console.tell_cell)
+    print_run(store.path, summaries, options.as_json)
+    if not options.as_json:
+        _write_pages(store.path)
+    return store.path, summaries
+
+
+def _announce(plan: Plan, model: str, folder: Path) -> None:
+    config = plan.config
+    console.say(
+        f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {model},"
+        f" methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks."
+        f" Record: {folder}"
+    )
+
+
+def _write_pages(folder: Path) -> None:
+    page = write_page([folder], folder / "README.md", None)
+    failures = write_text(failures_page(folder), folder / "failures.html")
+    console.say(
+        f"\nThe same as markdown: {page}\nThe failures, case by case: {failures}"
+        f"\nTo see this again: editbench show {shlex.quote(str(folder))}"
+    )
+
+
+def exit_if_incomplete(folder: Path, summaries: Sequence[Summary]) -> None:
+    """Exit with 1 if a cell failed or a retention task could not be asked."""
+    from editbench.records.reading import not_asked
+
+    if not_asked(folder) or any(summary["status"] == "failed" for summary in summaries):
+        raise typer.Exit(1)

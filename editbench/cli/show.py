@@ -1,0 +1,206 @@
+"""``editbench show``: the table of a stored run, or the texts behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editbench.cli import console
+from editbench.cli.console import Row, Summary
+from editbench.cli.options import AsJson
+from editbench.cli.output import write_text
+from editbench.errors import OptionError
+
+
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    method: Annotated[
+        str | None, typer.Argument(help="With --failures: only those of this method.")
+    ] = None,
+    failures: Annotated[
+        bool,
+        typer.Option("--failures", help="List the failed probes of METHOD, or of all methods."),
+    ] = False,
+    diff: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="METHOD METHOD",
+            help="List the probes and samples that two methods score differently.",
+        ),
+    ] = None,
+    case: Annotated[
+        str | None, typer.Option(metavar="ID", help="Show one case in full, across all methods.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write the failures as one page.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the table of a stored run, or the texts behind it."""
+    from editbench.records.reading import load_run
+
+    if failures + sum(option is not None for option in (diff, case, html)) > 1:
+        raise OptionError(
+            "--failures, --diff, --case and --html exclude each other. Give one of them."
+        )
+    if method is not None and not failures:
+        raise OptionError(f"A method ({method!r}) goes with --failures only.")
+    if html is not None:
+        if as_json:
+            raise OptionError("--html writes a page, not JSON. Leave --json out.")
+        print(write_text(failures_page(run), html))
+    elif failures:
+        _print_failures(run, method, as_json)
+    elif diff is not None:
+        _print_differences(run, diff, as_json)
+    elif case is not None:
+        _print_case(run, case, as_json)
+    else:
+        _, summaries = load_run(run)
+        print_run(run, summaries, as_json)
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def print_run(folder: Path, summaries: Sequence[Summary], as_json: bool) -> None:
+    """Print the ranking of the run in ``folder``, with the tables below it."""
+    from editbench.leaderboard.comparisons import RETENTION, items, judge
+    from editbench.leaderboard.rows import rivals, rows
+    from editbench.records.reading import not_asked
+
+    ranked = rows(summaries)
+    tables = {summary["key"]: items(folder, summary) for summary in summaries}
+    verdicts = {part: judge(rivals(ranked), tables, part) for part in ("generation", RETENTION)}
+    missing = not_asked(folder)
+    if as_json:
+        value = {
+            "run": str(folder),
+            "rows": ranked,
+            "comparisons": verdicts,
+            "protocols": _other_protocols(summaries),
+        }
+        _print_json({**value, **({"not_asked": missing} if missing else {})})
+        return
+    page = console.out()
+    page.print(_conditions(summaries[0]), style="bold", markup=False)
+    scores, *others = console.results(ranked, verdicts["generation"], verdicts[RETENTION])
+    console.fit(page, scores)
+    for table in (scores, *others):
+        page.print(table)
+    _print_details(summaries, ranked)
+    _say_notes(ranked, missing)
+
+
+def _other_protocols(summaries: Sequence[Summary]) -> dict[str, Sequence[Row]]:
+    """Return the rankings under the protocols other than generation, where there are scores."""
+    from editbench.leaderboard.comparisons import PROTOCOLS
+    from editbench.leaderboard.rows import has, rows
+
+    scored = {
+        protocol: [summary for summary in summaries if has(summary, protocol)]
+        for protocol in PROTOCOLS
+        if protocol != "generation"
+    }
+    return {protocol: rows(cells, protocol) for protocol, cells in scored.items() if cells}
+
+
+def _conditions(summary: Summary) -> str:
+    from editbench.leaderboard.rows import setting
+
+    shared = setting(summary)
+    return (
+        f"{shared['model']} ({shared['precision']}), {shared['corpus']} {shared['slice']} slice,"
+        f" n={shared['n']}, regime {shared['regime']}, seed {shared['seed']},"
+        " protocol generation, 95% intervals"
+    )
+
+
+def _print_details(summaries: Sequence[Summary], ranked: Sequence[Row]) -> None:
+    """Print the diagnostics and the curve, where the run has them."""
+    from editbench.leaderboard import details
+    from editbench.leaderboard.rows import diagnostics
+
+    labels = {row["key"]: row["label"] for row in ranked}
+    page = console.out()
+    if measured := diagnostics(summaries, labels):
+        page.print(console.listing(measured, "Diagnostics; definitions in eval/diagnostics.py"))
+    if points := details.curve(summaries, labels, "generation"):
+        title = "Curve over facts; scores of the facts injected so far"
+        page.print(console.listing(points, title))
+
+
+def _say_notes(ranked: Sequence[Row], missing: Mapping[str, str]) -> None:
+    from editbench.records.reading import heading
+
+    for row in ranked:
+        if row["status"] != "done":
+            console.say(f"{row['method']}: {row['status']}: {row['note']}")
+        for warning in row["warnings"]:
+            console.say(f"{row['method']}: {warning}")
+    for task, reason in missing.items():
+        console.say(f"{heading(task)}: not asked: {reason}")
+
+
+def _print_json(value: object) -> None:
+    from editbench.files import jsonable
+
+    print(json.dumps(jsonable(value), indent=2))
+
+
+# --- the texts ----------------------------------------------------------------------------------
+
+
+def failures_page(run: Path) -> str:
+    """Return the failures of ``run`` as one HTML page."""
+    from editbench.leaderboard.failures import page
+
+    return page(run)
+
+
+def _print_failures(run: Path, method: str | None, as_json: bool) -> None:
+    from editbench.leaderboard.failures import failures
+
+    probes = failures(run, method)
+    title = (
+        f"{len(probes)} failed probes; a neighborhood or distracted probe fails where the answer"
+        " of the base is not kept"
+    )
+    _print_records(probes, {title: probes}, as_json)
+
+
+def _print_differences(run: Path, methods: tuple[str, str], as_json: bool) -> None:
+    from editbench.leaderboard.failures import differences
+
+    items = differences(run, *methods)
+    title = f"{len(items)} probes and samples that {methods[0]} and {methods[1]} score differently"
+    _print_records(items, {title: items}, as_json)
+
+
+def _print_case(run: Path, name: str, as_json: bool) -> None:
+    from editbench.leaderboard import failures
+
+    case = failures.case(run, name)
+    tables: dict[str, list[Mapping[str, object]]] = {
+        f"case {name}": [case["fact"]],
+        "answers": list(case["answers"]),
+    }
+    for record in case["edit_records"]:
+        tables.setdefault(f"what {record['method']} recorded of it", []).append(record)
+    _print_records(case, tables, as_json)
+
+
+def _print_records(
+    value: object, tables: Mapping[str, Sequence[Mapping[str, object]]], as_json: bool
+) -> None:
+    """Print ``value`` as JSON, or ``tables`` by title."""
+    if as_json:
+        print(json.dumps(value, indent=2))
+        return
+    page = console.out()
+    for title, records in tables.items():
+        page.print(console.listing(list(map(console.shortened, records)), title))

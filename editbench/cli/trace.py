@@ -1,0 +1,115 @@
+"""``editbench trace``: causal tracing of one prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editbench.aliases import DEFAULT as DEFAULT_MODEL
+from editbench.cli import console
+from editbench.cli.loading import load
+from editbench.cli.options import AsJson, LayoutParts, Model, Precision, Seed
+from editbench.cli.parsing import pairs
+from editbench.errors import OptionError, RecordError
+
+if TYPE_CHECKING:
+    from editbench.methods.trace import Trace
+
+PICTURES = (".png", ".svg", ".pdf")
+
+
+def trace(
+    prompt: Annotated[str, typer.Argument(help='Such as "The Eiffel Tower is in the city of".')],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Heat map: a .png, .svg or .pdf file.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option(help="Span of the prompt to corrupt. Default: found by rule.")
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of layers restored together, for mlp and attention."
+            " Default: a fifth of the depth."
+        ),
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    seed: Seed = 0,
+    precision: Precision = "auto",
+    layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
+    as_json: AsJson = False,
+) -> None:
+    """Find the hidden states that carry the answer to a prompt.
+
+    Causal tracing, as in section 2 of the ROME paper (arXiv 2202.05262).
+    """
+    from editbench import progress
+    from editbench.methods import trace as tracing
+    from editbench.options import check_seed
+    from editbench.types import Fact, form_of
+
+    # Tracing looks at the model's own answer, so the target of the fact is never read.
+    fact = Fact("traced", prompt, "(what the model says)", subject, form=form_of(prompt))
+    if output is not None and output.suffix not in PICTURES:
+        raise OptionError(f"--output {output} is not a .png, .svg or .pdf file.")
+    if window is not None and window < 1:
+        raise OptionError(f"--window {window} must be at least 1.")
+    check_seed(seed)
+    handle = load(model, precision, pairs(layout, "--layout"))
+    with progress.reporting(console.reporter()):
+        traced = tracing.trace(handle, fact, window=window, seed=seed)
+    # Results come before the picture: a file that cannot be written must not cost them.
+    if as_json:
+        print(json.dumps(traced.to_dict()))
+    else:
+        _print_best_layers(traced)
+    if output is not None:
+        _draw(traced, output)
+        if not as_json:
+            console.out().print(f"Heat map: {output}", markup=False)
+
+
+def _print_best_layers(traced: Trace) -> None:
+    from editbench.methods.trace import LEAST_EFFECT
+
+    first, last = traced.subject
+    rows = [
+        {
+            "token": token + (" *" if first <= i <= last else ""),
+            **{f"{kind}: best layer": _best_layer(traced, kind, i) for kind in traced.scores},
+        }
+        for i, token in enumerate(traced.tokens)
+    ]
+    title = (
+        f"p({traced.answer!r}) {traced.high:.3f}, with noise on the subject (*) {traced.low:.3f}"
+    )
+    console.out().print(console.listing(rows, title))
+    if traced.high - traced.low < LEAST_EFFECT:
+        console.say(
+            "The noise hardly changes the answer, so there is little to find."
+            " Ask for something that the model knows."
+        )
+
+
+def _best_layer(traced: Trace, kind: str, token: int) -> str:
+    effect_L = traced.effect(kind)[token]
+    layer = int(effect_L.argmax())
+    return f"{layer} ({effect_L[layer]:+.3f})"
+
+
+def _draw(traced: Trace, output: Path) -> None:
+    """Write the heat map.
+
+    Raises:
+        RecordError: The file cannot be written.
+    """
+    from editbench.methods import trace as tracing
+
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        tracing.heat_map(traced, str(output))
+    except OSError as error:
+        raise RecordError(f"{output} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,144 @@
+"""``editbench tune``: the same number of trials for each method, on dev facts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editbench.cli import console, panels, parsing, running
+from editbench.cli.loading import load
+from editbench.cli.options import RunOptions, with_run_options
+from editbench.errors import DataError, OptionError
+
+Record = Mapping[str, Any]
+"""A tune run's record, or a part of it; ``editbench.run.tune`` describes it."""
+
+
+@with_run_options
+def tune(
+    options: RunOptions,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="Method names, separated by commas; each gets the same number of trials.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = "mixsd,memit,sft",
+    budget: Annotated[
+        int,
+        typer.Option(
+            help="Trials of each method; the first uses its defaults.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = 8,
+    retention: Annotated[
+        float,
+        typer.Option(
+            help="Minimum mean ratio of edited to base score over the tasks. Among trials above"
+            " it, the one with the highest recall wins.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = 0.95,
+) -> None:
+    """Search each method's options on dev facts, at equal budgets.
+
+    'editbench compare --tuned' uses the options that are chosen here.
+    """
+    names = parsing.method_names(methods)
+
+    from editbench.run import tune as tuning
+
+    if options.regime == "single":
+        raise OptionError(
+            "tune does not go with --regime single: that regime measures no retention."
+            " Use batch or sequential:CHUNK."
+        )
+    search = tuning.Search(names, budget, retention)
+    trials = tuple(trial for method in search.methods for trial in search.trials(method))
+    plan = running.checked_plan(running.request(options, trials, {}, "dev"), options.tasks)
+    if plan.not_asked:  # without that task, the search would have another objective
+        raise DataError(next(iter(plan.not_asked.values())))
+    if not plan.config.tasks:
+        raise OptionError(
+            "tune maximizes recall subject to retention, but no retention task is asked."
+            " Name some --tasks."
+        )
+    with running.open_run(plan, search.identity(plan.config), options.output) as store:
+        if not options.as_json:
+            console.say(
+                f"{len(plan.cases)} facts of {options.corpus} (dev), model {options.model},"
+                f" {budget} trials each of {', '.join(names)}. Record: {store.path}"
+            )
+        model = load(options.model, options.precision, plan.config.layout)
+        record = tuning.tune(search, plan, model, store, console.tell_cell)
+    if options.as_json:
+        print(json.dumps({"run": str(store.path), **record}, indent=2))
+    else:
+        show_trials(record, store.path)
+    if not all(tried["chosen"] for tried in record["methods"].values()):
+        raise typer.Exit(1)
+
+
+def show_trials(record: Record, folder: Path) -> None:
+    """Print the trials of a tune run with the chosen ones marked, and what went wrong with them."""
+    title = (
+        f"{record['budget']} trials each, the first with the defaults, on {record['corpus']['n']}"
+        f" dev facts; feasible: retention at least {record['retention']}"
+    )
+    rows = [
+        _trial_row(method, trial, trial == tried["chosen"])
+        for method, tried in record["methods"].items()
+        for trial in tried["trials"]
+    ]
+    page = console.out()
+    table = console.listing(rows, title)
+    console.fit(page, table)
+    page.print(table)
+    for note in _notes(record):
+        console.say(note)
+    chosen = ",".join(method for method, tried in record["methods"].items() if tried["chosen"])
+    if chosen:
+        console.say(
+            f"\nOn test facts: editbench compare --methods {chosen}"
+            f" --tuned {shlex.quote(str(folder))}"
+        )
+
+
+def _trial_row(method: str, trial: Record, chosen: bool) -> dict[str, object]:
+    options = (
+        f"{key}={'auto' if value is None else value}" for key, value in trial["options"].items()
+    )
+    return {
+        "method": method,
+        "trial": trial["trial"],
+        "options": ", ".join(options),
+        "recall ↑": _two_decimals(trial["recall"]),
+        "retention ↑": _two_decimals(trial["retention"]),
+        "feasible": trial["feasible"],
+        "inject s": _two_decimals(trial["seconds"]),
+        "chosen": chosen,
+    }
+
+
+def _two_decimals(value: float | None) -> str:
+    return console.MISSING if value is None else f"{value:.2f}"
+
+
+def _notes(record: Record) -> Iterator[str]:
+    """Yield one line for each failed trial, and for each method without a feasible one."""
+    for method, tried in record["methods"].items():
+        for trial in tried["trials"]:
+            if trial["status"] != "done":
+                yield f"{method}@trial{trial['trial']}: {trial['status']}: {trial['note']}"
+        if not tried["chosen"]:
+            yield f"{method}: every trial failed, so nothing is chosen."
+        elif not tried["chosen"]["feasible"]:
+            yield (
+                f"{method}: no trial keeps a retention of {record['retention']};"
+                " the nearest one is chosen."
+            )
