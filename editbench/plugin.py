@@ -86,6 +86,8 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     version: ClassVar[int] = 1
     """Raised by a change of the algorithm that can move its numbers: stored cells are then computed anew."""
+    engine_version: ClassVar[int] = 1
+    """Version of the engine that the method shares with others; left out of a cell's key while it is 1."""
     needs_subject: ClassVar[bool] = False
     needs_covariance: ClassVar[bool] = False
     space: ClassVar[Space] = {}
