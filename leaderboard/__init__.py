@@ -1,1 +1,1 @@
-"""Records in, tables out. No torch."""
+"""Render stored runs as tables, pages and pictures. Imports no torch."""

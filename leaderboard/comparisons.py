@@ -1,8 +1,9 @@
-"""Who is ahead of whom: every pair of methods in every column of a table, from the items that the cells keep.
+"""Compare every pair of methods in every column of a table, on the items that the cells keep.
 
-Two methods answer the same probes and documents, so they are compared by case: the mean difference with the p of a sign-flip
-permutation test (``stats.paired_p``), all p of one table adjusted by Holm. A method is ahead in a column if it is better
-than every other one there at a family-wise 5 %.
+Two methods answer the same probes and documents, so they are compared case by case: the mean
+difference, with the p of a sign-flip permutation test (``stats.paired_p``). Holm's method adjusts
+all p of one table. A method is ahead in a column if it is better than every other method there at a
+family-wise 5 %.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pandas
 
-from editbench.records.reading import read_table, summary_path
+from editbench.leaderboard.schema import Row
+from editbench.records.reading import read_table, table_path
+from editbench.records.schema import CellSummary
 from editbench.stats import detectable, holm, paired_delta, paired_p
 from editbench.types import METRICS, MORE_METRICS
 
@@ -26,35 +28,39 @@ PROTOCOLS = {
     "likelihood": "is the target more probable than the old answer?",
     "judge": "does another language model say that the answer means the same?",
 }
-"""The first that was scored makes the headline."""
+"""Protocol -> the question it asks. The first that was scored makes the headline."""
 RETENTION = "retention"
-"""What stands for a protocol where the items are documents of retention tasks; its columns are the tasks."""
+"""In place of a protocol, where the items are documents and the columns are retention tasks."""
+EVALUATORS = "evaluators"
+"""In place of a protocol, where the columns are evaluator plug-ins; names their table, too."""
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method against another in one column: the mean difference, and its p adjusted for all pairs of the table."""
+    """One method against another in one column; methods are named by the keys of their cells."""
 
     column: str
     one: str
     other: str
     difference: float
+    """Mean over cases of ``one`` minus ``other``."""
     p: float
+    """Two-sided p, adjusted for all pairs of the table."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The comparisons of one table; methods are named by the keys of their cells."""
+    """The comparisons of one table."""
 
     comparisons: Sequence[Comparison] = ()
     detectable: Mapping[str, float] = field(default_factory=dict)
     """Column -> the difference that any pair would show with 80 % power at the corrected level."""
     missing: Sequence[str] = ()
-    """Methods whose record has no tables: while there are any, nobody is ahead."""
+    """Labels of rows whose record has no tables. Nobody is ahead while there are any."""
 
     def ahead(self, key: str, column: str) -> bool:
-        """Whether ``key`` is better than every method it was compared with, at least one."""
+        """Return whether ``key`` was compared and is better than all it was compared with."""
         signs = [
             (c.difference if c.one == key else -c.difference, c.p)
             for c in self.comparisons
@@ -63,96 +69,152 @@ class Verdicts:
         return bool(signs) and not self.missing and all(d > 0 and p <= LEVEL for d, p in signs)
 
 
-def items(path: Path, summary: Mapping[str, Any]) -> pandas.DataFrame | None:
-    """All that the cell was scored on in the run folder ``path``: ``protocol``, ``column``, ``seed``, ``case``, ``item``,
-    ``score``, of probes ``kind`` and, of documents, ``base``. ``None`` if the record was moved without its tables.
+def items(path: Path, summary: CellSummary) -> pandas.DataFrame | None:
+    """Return every item that the cell in the run folder ``path`` was scored on.
+
+    Columns: ``protocol``, ``column``, ``seed``, ``case``, ``item``, ``score``; for probes also
+    ``kind``, for documents also ``base``. ``None`` if the record was moved without its tables.
 
     Raises:
         RecordError: a table is corrupt; names the file.
     """
-    tables = {
-        name: summary_path(path, summary["key"]).with_name(f"{name}.parquet")
-        for name in ("probes", "retention")
-    }
+    key = summary["key"]
     needed = [
         name
-        for name, part in (("probes", "metrics"), ("retention", "retention"))
-        if summary.get(part)
+        for name, scored in (
+            ("probes", summary.get("metrics")),
+            ("retention", summary.get("retention")),
+        )
+        if scored
     ]
-    if not all(tables[name].is_file() for name in needed):
+    if not all(table_path(path, key, name).is_file() for name in needed):
         return None
-    found = []
+    parts: list[pandas.DataFrame] = []
     if "probes" in needed:
-        probes = read_table(path, summary["key"], "probes")
-        for column, axis in METRICS.items():
-            chosen = probes[probes["axis"] == axis]
-            for protocol in PROTOCOLS:
-                if protocol in chosen:
-                    named = {
-                        "case": chosen["case"],
-                        "item": chosen["probe"],
-                        "score": chosen[protocol],
-                    }
-                    found.append(
-                        pandas.DataFrame(named).assign(
-                            protocol=protocol, column=column, kind=chosen.get("kind")
-                        )
-                    )
-        for name, (axis, protocol, column) in MORE_METRICS.items():
-            chosen = probes[probes["axis"] == axis]
-            if column in chosen and len(chosen):
-                named = {
-                    "case": chosen["case"],
-                    "item": chosen["probe"],
-                    "score": chosen[column].astype(float),
-                }
-                found.append(pandas.DataFrame(named).assign(protocol=protocol, column=name))
+        parts += _probe_items(read_table(path, key, "probes"))
     if "retention" in needed:
-        kept = read_table(path, summary["key"], "retention")
-        documents = kept["member"] + " " + kept["doc_id"].astype(str)
-        base = kept["base_score"] if "base_score" in kept else kept["score"]  # base itself
-        named = {
-            "column": kept["task"],
-            "case": documents,
-            "item": 0,
-            "score": kept["score"],
+        parts.append(_document_items(read_table(path, key, "retention")))
+    if summary.get("evaluators") and table_path(path, key, EVALUATORS).is_file():
+        parts.append(_evaluator_items(read_table(path, key, EVALUATORS)))
+    return pandas.concat(parts, ignore_index=True).assign(seed=summary["seed"]) if parts else None
+
+
+def _probe_items(probes: pandas.DataFrame) -> list[pandas.DataFrame]:
+    """Return one frame for each metric and protocol that the probes were scored under."""
+    parts = []
+    for metric, axis in METRICS.items():
+        chosen = probes[probes["axis"] == axis]
+        for protocol in PROTOCOLS:
+            if protocol in chosen:
+                frame = _scored(chosen, chosen[protocol], protocol, metric)
+                parts.append(frame.assign(kind=chosen.get("kind")))
+    for metric, (axis, protocol, source) in MORE_METRICS.items():
+        chosen = probes[probes["axis"] == axis]
+        if source in chosen and len(chosen):
+            parts.append(_scored(chosen, chosen[source].astype(float), protocol, metric))
+    return parts
+
+
+def _scored(
+    probes: pandas.DataFrame, score: pandas.Series, protocol: str, metric: str
+) -> pandas.DataFrame:
+    frame = pandas.DataFrame({"case": probes["case"], "item": probes["probe"], "score": score})
+    return frame.assign(protocol=protocol, column=metric)
+
+
+def _document_items(samples: pandas.DataFrame) -> pandas.DataFrame:
+    # The base's own cell has no base_score: there the score is the base's.
+    base = samples["base_score"] if "base_score" in samples else samples["score"]
+    frame = pandas.DataFrame(
+        {
+            "column": samples["task"],
+            "case": samples["member"] + " " + samples["doc_id"].astype(str),
+            "score": samples["score"],
             "base": base,
         }
-        found.append(pandas.DataFrame(named).assign(protocol=RETENTION))
-    return pandas.concat(found, ignore_index=True).assign(seed=summary["seed"]) if found else None
+    )
+    return frame.assign(item=0, protocol=RETENTION)
+
+
+def _evaluator_items(scores: pandas.DataFrame) -> pandas.DataFrame:
+    base = scores["base_score"] if "base_score" in scores else scores["score"]
+    frame = pandas.DataFrame(
+        {
+            "column": scores["evaluator"],
+            "case": scores["case"],
+            "score": scores["score"],
+            "base": base,
+        }
+    )
+    return frame.assign(item=0, protocol=EVALUATORS)
 
 
 def judge(
-    rivals: Sequence[Mapping[str, Any]],
-    tables: Mapping[str, pandas.DataFrame | None],
-    protocol: str,
+    rivals: Sequence[Row], tables: Mapping[str, pandas.DataFrame | None], protocol: str
 ) -> Verdicts:
-    """Compares all pairs of ``rivals``, rows of one table, under ``protocol`` in the metrics of all protocols, or in
-    ``RETENTION``."""
+    """Compare all pairs of ``rivals``, which are rows of one table.
+
+    ``protocol`` selects the columns: the metrics that all protocols share, or, for ``RETENTION``,
+    the tasks. ``tables`` holds the ``items`` of each row by key.
+    """
     measured = [r for r in rivals if (r["retention"] if protocol == RETENTION else r["score_of"])]
     if len(measured) < 2:
         return Verdicts()
-    missing = [r["label"] for r in measured if tables.get(r["key"]) is None]
-    scores = {}
-    for row in measured:
-        if (table := tables.get(row["key"])) is not None:
-            chosen = table[(table["protocol"] == protocol) & table["score"].notna()]
-            chosen = chosen if protocol == RETENTION else chosen[chosen["column"].isin(METRICS)]
-            scores[row["key"]] = chosen.set_index(["column", "seed", "case", "item"])["score"]
-    pairs = []
-    for one, other in combinations(scores, 2):
-        both = pandas.concat(
-            [scores[one], scores[other]], axis=1, join="inner", keys=["one", "other"]
+    missing = [r.get("label", r["method"]) for r in measured if tables.get(r["key"]) is None]
+    scores = {
+        row["key"]: _scores(table, protocol)
+        for row in measured
+        if (table := tables.get(row["key"])) is not None
+    }
+    pairs = [pair for one, other in combinations(scores, 2) for pair in _pairs(scores, one, other)]
+    adjusted = holm(
+        [paired_p(pair.one_scores, pair.other_scores, pair.cases, pair.seeds) for pair in pairs]
+    )
+    comparisons = []
+    widest: dict[str, float] = {}
+    for pair, p in zip(pairs, adjusted, strict=True):
+        scored = pair.one_scores, pair.other_scores, pair.cases, pair.seeds
+        comparisons.append(
+            Comparison(pair.column, pair.one, pair.other, paired_delta(*scored).mean, p)
         )
-        for column, found in both.reset_index().groupby("column", sort=False):
-            pairs.append(
-                (column, one, other, [found[name] for name in ("one", "other", "case", "seed")])
-            )
-    adjusted = holm([paired_p(*scored) for *_, scored in pairs])
-    comparisons, widest = [], {}
-    for (column, one, other, scored), p in zip(pairs, adjusted, strict=True):
-        comparisons.append(Comparison(column, one, other, paired_delta(*scored).mean, p))
-        seen = detectable(*scored, comparisons=len(pairs))
-        if not math.isnan(seen):
-            widest[column] = max(widest.get(column, 0.0), seen)
+        difference = detectable(*scored, comparisons=len(pairs))
+        if not math.isnan(difference):
+            # The widest spread of any pair bounds what the whole column could have shown.
+            widest[pair.column] = max(widest.get(pair.column, 0.0), difference)
     return Verdicts(comparisons, widest, missing)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The items that two methods share in one column."""
+
+    column: str
+    one: str
+    other: str
+    one_scores: list[float]
+    other_scores: list[float]
+    cases: list[str]
+    seeds: list[int]
+
+
+def _scores(table: pandas.DataFrame, protocol: str) -> pandas.Series:
+    chosen = table[(table["protocol"] == protocol) & table["score"].notna()]
+    if protocol != RETENTION:
+        chosen = chosen[chosen["column"].isin(list(METRICS))]
+    return chosen.set_index(["column", "seed", "case", "item"])["score"]
+
+
+def _pairs(scores: Mapping[str, pandas.Series], one: str, other: str) -> list[_Pair]:
+    both = pandas.concat([scores[one], scores[other]], axis=1, join="inner", keys=["one", "other"])
+    return [
+        _Pair(
+            str(column),
+            one,
+            other,
+            shared["one"].tolist(),
+            shared["other"].tolist(),
+            shared["case"].tolist(),
+            shared["seed"].tolist(),
+        )
+        for column, shared in both.reset_index().groupby("column", sort=False)
+    ]

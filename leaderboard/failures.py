@@ -1,84 +1,152 @@
-"""The texts behind the numbers of one run: what failed, where two methods differ, all about one case; and a page of it.
+"""Show the texts behind the numbers of one run: what failed, where two methods differ, one case.
 
-A probe failed where the answer lacks the expected one (its score under protocol ``generation`` is 0), where a neighborhood or
-distracted probe is not answered as the base answers it (0, too), and where the fact is denied or taken back (1). A ``fluency``
-probe has an entropy, and never fails. Texts are raw here; whoever shows them makes them harmless.
+A probe failed where its answer lacks the expected one (score 0 under protocol ``generation``). A
+neighborhood or distracted probe failed where it is not answered as the base answers it (0 too), and
+a denial or reversion probe where the fact is denied or taken back (score 1). A ``fluency`` probe
+has an entropy and never fails. Texts are raw here; whoever shows them makes them harmless.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, TypedDict
 
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS
+from editbench.leaderboard.loading import load_cells, load_probes, load_samples
 from editbench.leaderboard.rows import BASE, row, setting
-from editbench.records.reading import heading, load_run, read_cases, read_rows, visible
+from editbench.records.reading import heading, read_cases, read_rows, visible
+from editbench.records.schema import CellSummary
+from editbench.rows import ProbeRow, SampleRow
 
 TEMPLATE = "failures.html.j2"
 WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}
-"""Axis to the score of a failure, where that is not 0."""
+"""Axis -> the score of a failure, where that is not 0."""
 
 
-def failures(run: Path, method: str | None = None) -> list[dict[str, Any]]:
-    """The probes that failed, in the order of the methods and of the cases; of one method, else of all but the base.
+class ShownProbe(TypedDict):
+    """One probe as it is shown: what was asked, and the answers before and after the edit."""
+
+    method: str
+    case: str
+    axis: str
+    prompt: str
+    expected: str
+    base: str
+    edited: str
+    scores: dict[str, object]
+    """Protocol -> score."""
+
+
+class CaseStory(TypedDict):
+    """Everything about one case, across the methods."""
+
+    fact: dict[str, object]
+    answers: list[ShownProbe]
+    edit_records: list[dict[str, object]]
+    """What each edit noted about the fact, with the method."""
+
+
+def failures(run: Path, method: str | None = None) -> list[ShownProbe]:
+    """Return the probes that failed, in the order of the methods and of the cases.
+
+    ``method`` is a method or a key; without it, all methods but the base are shown.
 
     Raises:
         RecordError: no readable run, or no such method in it.
     """
-    cells = _answered(run) if method is None else [_cell(run, method)]
-    found = []
-    for cell in cells:
-        if method is not None or cell["method"] != BASE:
-            found += [
-                _shown(cell, one) for one in read_rows(run, cell["key"], "probes") if _failed(one)
-            ]
-    return found
+    if method is None:
+        cells = [cell for cell in _answered(run) if cell["method"] != BASE]
+    else:
+        cells = [_cell(run, method)]
+    return [
+        _shown(cell, probe) for cell in cells for probe in load_probes(run, cell) if _failed(probe)
+    ]
 
 
-def differences(run: Path, one: str, other: str) -> list[dict[str, Any]]:
-    """The probes and retention samples that two methods score differently, with both texts: ``what`` is the axis or task,
-    ``item`` the case or document. Fluency is left out: no two entropies are the same.
+def differences(run: Path, one: str, other: str) -> list[dict[str, object]]:
+    """Return the probes and retention samples that two methods score differently.
+
+    Each record has both texts and both scores, under the methods' names; ``what`` is the axis or
+    task, ``item`` the case or document. Fluency is left out, because no two entropies are equal.
 
     Raises:
-        RecordError: no readable run, no such method in it, or records that do not hold the same items.
+        RecordError: no readable run, no such method in it, or records of different items.
     """
     cells = [_cell(run, one), _cell(run, other)]
-    found = []
-    for name, place, text, score in (
-        ("probes", ("axis", "case", "probe", "prompt"), "text", "generation"),
-        ("retention", ("task", "doc_id", "member", "prompt"), "output", "score"),
-    ):
-        tables = [
-            {tuple(r[k] for k in place[:3]): r for r in read_rows(run, cell["key"], name)}
-            for cell in cells
-        ]
-        if tables[0].keys() != tables[1].keys():
-            raise RecordError(
-                f"{one} and {other} were not asked the same {name} in {run}, so they cannot be compared there."
-            )
-        for key, a in tables[0].items():
-            if a[score] != (b := tables[1][key])[score] and WORST.get(key[0], 0.0) is not None:
-                found.append(
-                    {
-                        "what": heading(key[0]),
-                        "item": str(key[1]),
-                        "prompt": a["prompt"],
-                        "expected": a["answers"][0] if name == "probes" else a["expected"],
-                        "base": a.get(f"base_{text}"),
-                        one: a[text],
-                        f"{one} scores": a[score],
-                        other: b[text],
-                        f"{other} scores": b[score],
-                    }
-                )
-    return found
+    probes, samples = (
+        [[_probe_item(row) for row in load_probes(run, cell)] for cell in cells],
+        [[_sample_item(row) for row in load_samples(run, cell)] for cell in cells],
+    )
+    return [
+        {
+            "what": heading(a.what),
+            "item": a.item,
+            "prompt": a.prompt,
+            "expected": a.expected,
+            "base": a.base,
+            one: a.text,
+            f"{one} scores": a.score,
+            other: b.text,
+            f"{other} scores": b.score,
+        }
+        for name, (left, right) in (("probes", probes), ("retention", samples))
+        for a, b in _matched(run, name, (one, left), (other, right))
+        if a.score != b.score and WORST.get(a.what, 0.0) is not None
+    ]
 
 
-def case(run: Path, name: str) -> dict[str, Any]:
-    """All about the case called ``name``: its fact, each method's answer to each of its probes, what the edits noted on it.
+class _Item(NamedTuple):
+    """A probe or a retention sample, by the names that ``differences`` shows."""
+
+    place: tuple[str, str | int, str | int]
+    """Where it stands in its table; equal for the same item of two methods."""
+    what: str
+    item: str
+    prompt: str
+    expected: str
+    base: str | None
+    text: str
+    score: float | None
+
+
+def _probe_item(row: ProbeRow) -> _Item:
+    place = row["axis"], row["case"], row["probe"]
+    return _Item(
+        place, row["axis"], row["case"], row["prompt"], row["answers"][0],
+        row.get("base_text"), row["text"], row["generation"],
+    )  # fmt: skip
+
+
+def _sample_item(row: SampleRow) -> _Item:
+    place = row["task"], row["doc_id"], row["member"]
+    return _Item(
+        place, row["task"], str(row["doc_id"]), row["prompt"], row["expected"],
+        row.get("base_output"), row["output"], row["score"],
+    )  # fmt: skip
+
+
+def _matched(
+    run: Path, name: str, one: tuple[str, list[_Item]], other: tuple[str, list[_Item]]
+) -> list[tuple[_Item, _Item]]:
+    """Return the same items of two methods, in pairs.
+
+    Raises:
+        RecordError: one of them has an item that the other lacks.
+    """
+    left, right = ({item.place: item for item in items} for _, items in (one, other))
+    if left.keys() != right.keys():
+        raise RecordError(
+            f"{one[0]} and {other[0]} were not asked the same {name} in {run}, so they cannot be "
+            "compared there."
+        )
+    return [(item, right[place]) for place, item in left.items()]
+
+
+def case(run: Path, name: str) -> CaseStory:
+    """Return the case called ``name``: its fact, every method's answers, the edits' notes on it.
 
     Raises:
         RecordError: no readable run, or no such case in it; suggests the nearest ids.
@@ -89,15 +157,17 @@ def case(run: Path, name: str) -> dict[str, Any]:
         raise RecordError(
             f"{run} has no case {name!r}. Some of its {len(facts)}: {', '.join(near)}."
         )
-    answers, notes = [], []
+    answers: list[tuple[int, ShownProbe]] = []
+    notes: list[dict[str, object]] = []
     for cell in _answered(run):
         answers += [
-            (one["probe"], _shown(cell, one))
-            for one in read_rows(run, cell["key"], "probes")
-            if one["case"] == name
+            (probe["probe"], _shown(cell, probe))
+            for probe in load_probes(run, cell)
+            if probe["case"] == name
         ]
-        edited = read_rows(run, cell["key"], "edit_records")
-        notes += [{**one, "method": cell["method"]} for one in edited if one.get("fact") == name]
+        records = read_rows(run, cell["key"], "edit_records")
+        # Older pairs stored the method of their part; the record belongs to the pair.
+        notes += [{**r, "method": cell["method"]} for r in records if r.get("fact") == name]
     answers.sort(key=lambda answer: answer[0])  # stable: the methods keep their order
     return {
         "fact": {key: value for key, value in facts[name].items() if key != "probes"},
@@ -107,61 +177,53 @@ def case(run: Path, name: str) -> dict[str, Any]:
 
 
 def page(run: Path) -> str:
-    """The failures of each method as one HTML page without scripts: cases before and after, and the samples that were lost.
+    """Return the failures of each method as one HTML page without scripts.
 
-    A case shows its rewrite and paraphrases, and of its other probes those that failed.
+    A case shows its rewrite prompt, its paraphrases, and those of its other probes that failed;
+    retention shows the samples that score less than before.
 
     Raises:
         RecordError: no readable run.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    _, summaries = load_run(run)
+    _, summaries = load_cells(run)
     facts = {str(fact.get("id")): fact for fact in read_cases(run)}
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_lines,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_lines,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = summaries[0].get("environment") or {}
     return environment.get_template(TEMPLATE).render(
         heading=heading,
         where=setting(summaries[0]),
         methods=[_story(run, cell, facts) for cell in summaries if cell["method"] != BASE],
-        made={
-            key: value
-            for key, value in (summaries[0].get("environment") or {}).items()
-            if not isinstance(value, dict)
-        },
-        versions=(summaries[0].get("environment") or {}).get("packages") or {},
+        made={key: value for key, value in made.items() if not isinstance(value, dict)},
+        versions=made.get("packages") or {},
     )
 
 
 def _story(
-    run: Path, cell: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """One method's part of the page."""
-    probes = read_rows(run, cell["key"], "probes") if cell.get("status") != "failed" else []
-    samples = read_rows(run, cell["key"], "retention") if cell.get("status") != "failed" else []
-    by_case: dict[str, list[dict[str, Any]]] = {}
-    for one in probes:
-        by_case.setdefault(one["case"], []).append(one)
-    lost: dict[str, list[dict[str, Any]]] = {}
-    for one in samples:
-        if one.get("base_score") is not None and one["score"] < one["base_score"]:
-            lost.setdefault(one["task"], []).append({"base_output": "(not recorded)", **one})
+    run: Path, cell: CellSummary, facts: Mapping[str, Mapping[str, object]]
+) -> dict[str, object]:
+    """Return one method's part of the page, as the template reads it."""
+    failed = cell.get("status") == "failed"
+    by_case: dict[str, list[ProbeRow]] = {}
+    for probe in [] if failed else load_probes(run, cell):
+        by_case.setdefault(probe["case"], []).append(probe)
+    lost: dict[str, list[dict[str, object]]] = {}
+    for sample in [] if failed else load_samples(run, cell):
+        base = sample.get("base_score")
+        if base is not None and sample["score"] < base:
+            lost.setdefault(sample["task"], []).append({"base_output": "(not recorded)", **sample})
     return {
         **row(cell),
         "cases": [
-            {
-                "id": name,
-                "fact": {"prompt": name, "target": None, "original": None, **facts.get(name, {})},
-                "failed": sum(map(_failed, asked)),
-                "asked": len(asked),
-                "probes": [
-                    {**one, "failed": _failed(one)}
-                    for one in asked
-                    if one["axis"] in ("rewrite", "paraphrase") or _failed(one)
-                ],
-            }
+            _case_story(name, asked, facts.get(name, {}))
             for name, asked in by_case.items()
             if any(map(_failed, asked))
         ],
@@ -170,11 +232,29 @@ def _story(
     }
 
 
-def _failed(probe: Mapping[str, Any]) -> bool:
-    return probe["generation"] is not None and probe["generation"] == WORST.get(probe["axis"], 0.0)
+def _case_story(
+    name: str, asked: Sequence[ProbeRow], fact: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        "id": name,
+        "fact": {"prompt": name, "target": None, "original": None, **fact},
+        "failed": sum(map(_failed, asked)),
+        "asked": len(asked),
+        "probes": [
+            {**probe, "failed": _failed(probe)}
+            for probe in asked
+            if probe["axis"] in ("rewrite", "paraphrase") or _failed(probe)
+        ],
+    }
 
 
-def _shown(cell: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:
+def _failed(probe: ProbeRow) -> bool:
+    score: float | None = probe["generation"]  # None where the probe could not be scored
+    return score is not None and score == WORST.get(probe["axis"], 0.0)
+
+
+def _shown(cell: CellSummary, probe: ProbeRow) -> ShownProbe:
+    fields: Mapping[str, object] = probe
     return {
         "method": cell["method"],
         "case": probe["case"],
@@ -183,36 +263,40 @@ def _shown(cell: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, Any]:
         "expected": probe["answers"][0],
         "base": probe["base_text"],
         "edited": probe["text"],
-        "scores": {protocol: probe[protocol] for protocol in PROTOCOLS if protocol in probe},
+        "scores": {protocol: fields[protocol] for protocol in PROTOCOLS if protocol in fields},
     }
 
 
-def _answered(run: Path) -> list[dict[str, Any]]:
-    """The cells that hold answers."""
-    return [summary for summary in load_run(run)[1] if summary.get("status") != "failed"]
+def _answered(run: Path) -> list[CellSummary]:
+    """Return the cells that hold answers."""
+    return [summary for summary in load_cells(run)[1] if summary.get("status") != "failed"]
 
 
-def _cell(run: Path, name: str) -> dict[str, Any]:
-    """The cell whose method or key is ``name``."""
-    _, summaries = load_run(run)
-    found = [summary for summary in summaries if name in (summary["method"], summary["key"])]
-    if not found:
+def _cell(run: Path, name: str) -> CellSummary:
+    """Return the cell whose method or key is ``name``.
+
+    Raises:
+        RecordError: no cell, several cells, or a failed cell of that name.
+    """
+    _, summaries = load_cells(run)
+    named = [summary for summary in summaries if name in (summary["method"], summary["key"])]
+    if not named:
+        methods = ", ".join(summary["method"] for summary in summaries)
+        raise RecordError(f"{run} holds no method {name!r}. It holds: {methods}.")
+    if len(named) > 1:
+        keys = ", ".join(summary["key"] for summary in named)
         raise RecordError(
-            f"{run} holds no method {name!r}. It holds: {', '.join(s['method'] for s in summaries)}."
+            f"{run} holds {len(named)} cells of {name!r}. Name one by its key: {keys}."
         )
-    if len(found) > 1:
+    if named[0].get("status") == "failed":
         raise RecordError(
-            f"{run} holds {len(found)} cells of {name!r}. Name one: {', '.join(s['key'] for s in found)}."
+            f"{name!r} failed in {run}, so it has no answers ({named[0].get('note')})."
         )
-    if found[0].get("status") == "failed":
-        raise RecordError(
-            f"{name!r} failed in {run}, so it has no answers ({found[0].get('note')})."
-        )
-    return found[0]
+    return named[0]
 
 
-def _lines(value: Any) -> Any:
-    """What the template shows of a value: of a text its lines, each with escapes for what is not shown."""
+def _lines(value: object) -> object:
+    """Return what the template shows of a value: a text with escapes for what is not printable."""
     if type(value) is str:  # not Markup, which is the template's own
         return "\n".join(map(visible, value.split("\n")))
     return "" if value is None else value

@@ -1,138 +1,207 @@
-"""Cells that differ in nothing but the seed, as one: means over the seeds, with intervals that hold cases and seeds."""
+"""Pool cells that differ only by their seed: means over the seeds, with intervals that hold the
+spread of cases and seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import pandas
 
-from editbench.leaderboard.comparisons import RETENTION
-from editbench.leaderboard.rows import warnings
-from editbench.stats import clustered_mean, retained, unbounded_mean
+from editbench.leaderboard.comparisons import EVALUATORS, RETENTION
+from editbench.leaderboard.rows import interval_row, warnings
+from editbench.leaderboard.schema import PooledSummary
+from editbench.records.schema import CellSummary, EvaluatorRow, Status
+from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
+from editbench.stats import Interval, clustered_mean, retained, unbounded_mean
 
 
-def without_seed(options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The options but for the seed, or for those of both parts of a pair."""
+def without_seed(options: Mapping[str, object] | None) -> dict[str, object]:
+    """Return the options without the seed, or without the seeds of both parts of a pair."""
     return {
         name: value for name, value in (options or {}).items() if name.rpartition(".")[2] != "seed"
     }
 
 
 def pooled(
-    summaries: Sequence[Mapping[str, Any]], tables: Sequence[pandas.DataFrame | None]
-) -> tuple[dict[str, Any], pandas.DataFrame | None]:
-    """The summary of cells of several seeds and all their items. ``seed`` and the corpus' ``hash`` become lists;
-    ``environments`` has one a seed.
+    summaries: Sequence[CellSummary], tables: Sequence[pandas.DataFrame | None]
+) -> tuple[PooledSummary, pandas.DataFrame | None]:
+    """Return the summary of cells of several seeds, and all their items.
 
-    A case that several seeds drew is one cluster. If a seed failed, so did the row: a mean over the others would be of the
-    seeds that went well. Without the items of all seeds there are means and no intervals. What is told of each model alone
-    (diagnostics, trajectory, curve) is left out.
+    ``tables`` holds the ``comparisons.items`` of each cell. A case that several seeds drew is one
+    cluster. If a seed failed, so did the row, because a mean over the others would describe only
+    the seeds that went well. Without the items of all seeds there are means and no intervals.
     """
     first = summaries[0]
-    failed = [s for s in summaries if s.get("status") == "failed"]
-    items = (
-        None
-        if failed or any(table is None for table in tables)
-        else pandas.concat(tables, ignore_index=True)
-    )
-    machines = [summary.get("environment") or {} for summary in summaries]
-    merged = {
-        **first,
+    failed = any(summary.get("status") == "failed" for summary in summaries)
+    present = [table for table in tables if table is not None]
+    complete = not failed and len(present) == len(tables)
+    items = pandas.concat(present, ignore_index=True) if complete else None
+    machines: list[Mapping[str, object]] = [s.get("environment") or {} for s in summaries]
+    peaks = [s.get("peak_memory_bytes") or 0 for s in summaries]
+    process_peaks = [s.get("peak_process_bytes") or 0 for s in summaries]
+    merged: PooledSummary = {
         "key": "+".join(s["key"] for s in summaries),
+        "method": first["method"],
         "options": without_seed(first.get("options")),
         "tuned": all(s.get("tuned") for s in summaries),
+        # A search without a feasible trial comes first, so that the row is marked by it.
         "tuning": min(
             (s.get("tuning") or {} for s in summaries),
-            key=lambda search: search.get("feasible", True),
+            key=lambda search: bool(search.get("feasible", True)),
         ),
-        "corpus": {**first["corpus"], "hash": [s["corpus"].get("hash") for s in summaries]},
+        "model": first["model"],
+        "corpus": {
+            "name": first["corpus"]["name"],
+            "hash": [s["corpus"].get("hash") for s in summaries],
+            "part": first["corpus"]["part"],
+            "n": first["corpus"]["n"],
+            "form": first["corpus"]["form"],
+        },
+        "tasks": first.get("tasks"),
+        "versions": first.get("versions"),
+        "regime": first["regime"],
         "seed": [s["seed"] for s in summaries],
-        "status": next(
-            (s["status"] for s in (*failed, *summaries) if s.get("status") != "done"), "done"
-        ),
+        "limit": first.get("limit"),
+        "status": _status(summaries),
         "note": "; ".join(f"seed {s['seed']}: {s['note']}" for s in summaries if s.get("note")),
         "metrics": {} if failed else _metrics(summaries, items),
         "retention": {} if failed else _retention(summaries, items),
-        "seconds": _means(summaries, "seconds"),
-        "work": {
-            phase: _means([s.get("work") or {} for s in summaries], phase)
-            for phase in first.get("work") or ()
-        },
-        "peak_memory_bytes": max(s.get("peak_memory_bytes") or 0 for s in summaries) or None,
-        "peak_process_bytes": max(s.get("peak_process_bytes") or 0 for s in summaries) or None,
+        "evaluators": {} if failed else _evaluators(summaries, items),
+        "seconds": _means([s.get("seconds") or {} for s in summaries]),
+        "work": _work(summaries),
+        "peak_memory_bytes": max(peaks) or None,
+        "peak_process_bytes": max(process_peaks) or None,
         "edit": {
-            "warnings": [f"seed {s['seed']}: {one}" for s in summaries for one in warnings(s)]
+            "warnings": [f"seed {s['seed']}: {text}" for s in summaries for text in warnings(s)]
         },
         "judge": {"model": (first.get("judge") or {}).get("model")},
-        "environment": machines[0] if all(machine == machines[0] for machine in machines) else {},
+        "environment": dict(machines[0]) if all(m == machines[0] for m in machines) else {},
         "environments": machines,
-        **{
-            name: {} for name in ("diagnostics", "curve", "trajectory")
-        },  # of one cell each: they are not pooled
+        "diagnostics": {},
+        "curve": [],
+        "trajectory": [],
     }
-    merged.pop("inject_seconds", None)
     return merged, items
 
 
-def _metrics(
-    summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | None
-) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    asked = dict.fromkeys(
-        (name, protocol) for s in summaries for name, of in s["metrics"].items() for protocol in of
+def _status(summaries: Sequence[CellSummary]) -> Status:
+    statuses = [summary.get("status", "done") for summary in summaries]
+    if "failed" in statuses:
+        return "failed"
+    return next((status for status in statuses if status != "done"), "done")
+
+
+def _metrics(summaries: Sequence[CellSummary], items: pandas.DataFrame | None) -> Metrics:
+    metrics: Metrics = {}
+    scored = dict.fromkeys(
+        (name, protocol)
+        for summary in summaries
+        for name, by_protocol in summary["metrics"].items()
+        for protocol in by_protocol
     )
-    for name, protocol in asked:
-        parts = [(s["metrics"].get(name) or {}).get(protocol) or {} for s in summaries]
-        value = {
-            "mean": _mean([p.get("mean") for p in parts]),
-            "n": _total(parts),
-            "protocol": protocol,
-        }
-        if items is not None and value["mean"] is not None:
+    for name, protocol in scored:
+        parts = [(s["metrics"].get(name) or {}).get(protocol) for s in summaries]
+        values = _means_of(parts, protocol)
+        if items is not None and values["mean"] is not None:
             axis, _, kind = name.partition("/")
             chosen = items[(items["protocol"] == protocol) & (items["column"] == axis)]
             chosen = chosen[chosen["kind"] == kind] if kind else chosen
             if len(chosen):
-                interval = unbounded_mean if name == "fluency" else clustered_mean
-                value = interval(chosen["score"], chosen["case"], chosen["seed"]).to_dict(
-                    protocol=protocol
-                )
-        found.setdefault(name, {})[protocol] = value
-    return found
+                values = interval_row(_estimate(chosen, shares=name != "fluency"))
+                values["protocol"] = protocol
+        metrics.setdefault(name, {})[protocol] = values
+    return metrics
 
 
-def _retention(
-    summaries: Sequence[Mapping[str, Any]], items: pandas.DataFrame | None
-) -> dict[str, dict[str, Any]]:
-    found = {}
-    for task, first in (summaries[0].get("retention") or {}).items():
-        if items is None:
-            parts = [s["retention"][task] for s in summaries]
-            value = {
-                name: _mean([p.get(name) for p in parts])
-                for name in ("base", "mean", "delta", "ratio")
-            }
-            value["n"] = _total(parts)
-        else:
-            chosen = items[(items["protocol"] == RETENTION) & (items["column"] == task)]
-            value = retained(chosen["score"], chosen["base"], chosen["case"], chosen["seed"])
-        found[task] = {**value, "metric": first.get("metric")}
-    return found
-
-
-def _means(summaries: Sequence[Mapping[str, Any]], part: str) -> dict[str, float | None]:
+def _means_of(parts: Sequence[IntervalRow | None], protocol: str) -> IntervalRow:
+    """Return the mean of the seeds' means, without an interval."""
     return {
-        name: _mean([(s.get(part) or {}).get(name) for s in summaries])
-        for name in summaries[0].get(part) or ()
+        "mean": _mean([part.get("mean") if part else None for part in parts]),
+        "low": None,
+        "high": None,
+        "n": sum(part.get("n") or 0 for part in parts if part),
+        "clusters": 0,
+        "protocol": protocol,
     }
 
 
-def _total(parts: Sequence[Mapping[str, Any]]) -> int:
-    return sum(p.get("n") or 0 for p in parts)
+def _estimate(chosen: pandas.DataFrame, shares: bool) -> Interval:
+    """Return the mean of ``score`` over seeds and cases; ``shares``: scores lie in [0, 1]."""
+    columns = chosen["score"].tolist(), chosen["case"].tolist(), chosen["seed"].tolist()
+    return clustered_mean(*columns) if shares else unbounded_mean(*columns)
+
+
+def _retention(
+    summaries: Sequence[CellSummary], items: pandas.DataFrame | None
+) -> dict[str, RetentionRow]:
+    tasks = {}
+    for task, first in (summaries[0].get("retention") or {}).items():
+        values: dict[str, object]
+        if items is None:
+            parts: list[Mapping[str, object]] = [s["retention"][task] for s in summaries]
+            values = {
+                name: _mean([_number(part.get(name)) for part in parts])
+                for name in ("base", "mean", "delta", "ratio")
+            }
+            values["n"] = sum(s["retention"][task].get("n") or 0 for s in summaries)
+        else:
+            chosen = items[(items["protocol"] == RETENTION) & (items["column"] == task)]
+            values = dict(
+                retained(
+                    chosen["score"].tolist(),
+                    chosen["base"].tolist(),
+                    chosen["case"].tolist(),
+                    chosen["seed"].tolist(),
+                )
+            )
+        # Without items there are no ends and no flips; such fields stay absent, as in old records.
+        tasks[task] = cast(RetentionRow, {**values, "metric": first.get("metric")})
+    return tasks
+
+
+def _evaluators(
+    summaries: Sequence[CellSummary], items: pandas.DataFrame | None
+) -> dict[str, EvaluatorRow]:
+    """Return the mean of each evaluator plug-in that all seeds were scored by."""
+    pooled_scores: dict[str, EvaluatorRow] = {}
+    for name, first in (summaries[0].get("evaluators") or {}).items():
+        parts = [(summary.get("evaluators") or {}).get(name) for summary in summaries]
+        values = _means_of(parts, first.get("protocol", name))
+        if items is not None and values["mean"] is not None:
+            chosen = items[(items["protocol"] == EVALUATORS) & (items["column"] == name)]
+            if chosen["seed"].nunique() == len(summaries):
+                interval = interval_row(_estimate(chosen, shares=True))
+                values.update(interval)
+        pooled_scores[name] = {
+            **values,
+            "title": first["title"],
+            "base": _mean([part["base"] if part else None for part in parts]),
+        }
+    return pooled_scores
+
+
+def _work(summaries: Sequence[CellSummary]) -> dict[str, Work]:
+    pooled_work = {}
+    for phase in summaries[0].get("work") or {}:
+        parts: list[Mapping[str, object]] = [
+            (s.get("work") or {}).get(phase, {}) for s in summaries
+        ]
+        pooled_work[phase] = cast(Work, _means(parts))
+    return pooled_work
+
+
+def _means(parts: Sequence[Mapping[str, object]]) -> dict[str, float | None]:
+    """Return the mean of each field that the first part has."""
+    return {name: _mean([_number(part.get(name)) for part in parts]) for name in parts[0]}
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, ``None`` where a seed has none: fewer seeds would be another mean."""
-    return math.fsum(values) / len(values) if None not in values else None
+    """Return the mean, or ``None`` if a seed has no value: fewer seeds would be another mean."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None

@@ -1,9 +1,10 @@
-"""Summaries in, ranked rows out; refuses to rank what was not measured the same way.
+"""Turn summaries into ranked rows, and refuse to rank what was not measured the same way.
 
-Ranking key, ``score``: the harmonic mean of efficacy, generalization, specificity and ``retention_mean``, each clamped
-to [0, 1], so that a method cannot buy one with another. Undefined parts are left out, and ``score_of`` says which
-went in. The unedited base is the reference, not a competitor: it comes last. Portability and in-context, which only some
-corpora ask, do not enter it, so that it means the same for all corpora.
+Ranking key, ``score``: the harmonic mean of efficacy, generalization, specificity and
+``retention_mean``, each clamped to [0, 1], so that a method cannot buy one with another. Undefined
+parts are left out, and ``score_of`` lists the parts that went in. The unedited base is the
+reference, not a competitor, and comes last. Portability, in-context and evaluator plug-ins do not
+enter the score, because only some runs measure them and a score must mean the same for all corpora.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from editbench.errors import RecordError
-from editbench.stats import cells_text, mean_ratio, number
+from editbench.leaderboard.schema import AxisRow, Row, Summary
+from editbench.records.schema import EvaluatorRow
+from editbench.rows import IntervalRow, RetentionRow
+from editbench.stats import Interval, cells_text, mean_ratio, number
 
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
-"""Metrics of the corpora that have such probes; not part of the score."""
+"""Metrics of corpora that have such probes; not part of the score."""
 MORE = {
     "generation": {
         "efficacy_exact": "Efficacy, exact ↑",
@@ -49,10 +53,10 @@ MORE = {
         "distracted_likelihood": "Distracted ↑",
     },
 }
-"""Metrics of a second table of each protocol, not part of the score, and their titles."""
+"""Protocol -> the metrics of its second table and their headings; no part of the score."""
 BASE = "base"
 BASELINES = (BASE, "ice")
-"""Rows that are references: compared with nobody, so they are never ahead, and no obstacle to another row."""
+"""Reference rows. Nobody is compared with them, so they are never ahead and bar no other row."""
 SETTING = {
     "model": ("model", "name"),
     "model hash": ("model", "hash"),
@@ -69,51 +73,51 @@ SETTING = {
     "judge": ("judge", "model"),
     "scoring version": ("versions", "scoring"),
 }
-"""What all rows of one ranking must share, and where a summary keeps it."""
+"""The conditions that all rows of one ranking must share, and where a summary keeps each."""
 
 
 def family(method: str) -> str:
-    """The method that ``method`` is, or is a variant of: NAME@LABEL is a variant of NAME."""
+    """Return the method's name without its variant: ``memit`` for ``memit@quick``."""
     return method.partition("@")[0]
 
 
-def rivals(ranked: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows that compete."""
+def rivals(ranked: Sequence[Row]) -> list[Row]:
+    """Return the rows that compete, which are all but the baselines."""
     return [row for row in ranked if family(row["method"]) not in BASELINES]
 
 
-def setting(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The conditions of a cell, by the names in ``SETTING``."""
+def setting(summary: Mapping[str, object]) -> dict[str, object]:
+    """Return the conditions of a cell, by the names in ``SETTING``."""
     return {name: look_up(summary, path) for name, path in SETTING.items()}
 
 
-def look_up(record: Any, path: Sequence[str]) -> Any:
-    """What stands under ``path``; ``None`` where an older record has nothing there."""
+def look_up(record: object, path: Sequence[str]) -> object:
+    """Return the value under ``path``, or ``None`` where an older record has no such field."""
     for part in path:
         record = record.get(part) if isinstance(record, Mapping) else None
     return record
 
 
-def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, Any]:
-    """One cell as a JSON-ready row; what was not measured is ``None``, never 0.
-
-    ``seconds`` is the injection alone, ``precompute_seconds`` what can be cached for the next one. ``retention_mean``
-    is the mean over its n tasks of the ratio edited / base.
-    """
+def row(summary: Summary, protocol: str = "generation") -> Row:
+    """Return one cell as a JSON-ready row, without a label."""
     metrics, seconds = summary.get("metrics") or {}, summary.get("seconds") or {}
     axes = {
-        axis: _interval((metrics.get(axis) or {}).get(protocol), protocol)
+        axis: _axis_row((metrics.get(axis) or {}).get(protocol), protocol)
         for axis in (*AXES, *MORE_AXES)
     }
-    retention = {task: _numbers(found) for task, found in (summary.get("retention") or {}).items()}
+    retention = {
+        task: cast(RetentionRow, _finite(values))
+        for task, values in (summary.get("retention") or {}).items()
+    }
     retention_mean = mean_retention(summary["method"], retention)
     parts = {
         **{axis: axes[axis]["mean"] for axis in AXES},
         "retention_mean": retention_mean["mean"],
     }
-    return {
+    measured = {name: value for name, value in parts.items() if value is not None}
+    made: Row = {
         "method": summary["method"],
-        "key": summary.get("key"),
+        "key": summary["key"],
         "options": summary.get("options") or {},
         "tuned": bool(summary.get("tuned")),
         "tuning": summary.get("tuning") or {},
@@ -121,79 +125,114 @@ def row(summary: Mapping[str, Any], protocol: str = "generation") -> dict[str, A
         "note": summary.get("note") or "",
         "warnings": warnings(summary),
         "protocol": protocol,
-        **{
-            axis: found for axis, found in axes.items() if axis in AXES or found["mean"] is not None
-        },
+        "efficacy": axes["efficacy"],
+        "generalization": axes["generalization"],
+        "specificity": axes["specificity"],
         "retention": retention,
         "retention_mean": retention_mean,
-        "score": harmonic_mean([value for value in parts.values() if value is not None]),
-        "score_of": [name for name, value in parts.items() if value is not None],
+        "score": harmonic_mean(list(measured.values())),
+        "score_of": list(measured),
         "seconds": number(seconds.get("inject")),
         "precompute_seconds": number(seconds.get("precompute")),
         "peak_memory_bytes": summary.get("peak_memory_bytes"),
     }
+    for axis in MORE_AXES:
+        if axes[axis]["mean"] is not None:
+            _set_axis(made, axis, axes[axis])
+    if scores := summary.get("evaluators"):
+        made["evaluators"] = {
+            name: cast(EvaluatorRow, _finite(values)) for name, values in scores.items()
+        }
+    return made
 
 
-def warnings(summary: Mapping[str, Any]) -> list[str]:
-    """What the edit itself says is wrong with it, and how many answers the judge left out."""
-    judge = summary.get("judge") or {}
-    told = list((summary.get("edit") or {}).get("warnings") or ())
-    if missed := judge.get("not_judged"):
-        told.append(f"{missed} answers were not judged; the last reason: {judge.get('reason')}")
-    return told
+def warnings(summary: Summary) -> list[str]:
+    """Return what the edit reports as wrong with itself, and how many answers the judge skipped."""
+    edit, judge = summary.get("edit") or {}, summary.get("judge") or {}
+    reported = edit.get("warnings")
+    texts = list(map(str, reported)) if isinstance(reported, Sequence) else []
+    if skipped := judge.get("not_judged"):
+        texts.append(f"{skipped} answers were not judged; the last reason: {judge.get('reason')}")
+    return texts
 
 
-def mean_retention(method: str, retention: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean ratio over the tasks with its interval; the base's is 1 by definition and has none."""
-    return mean_ratio(retention).to_dict() | ({"low": None, "high": None} if method == BASE else {})
+def mean_retention(method: str, retention: Mapping[str, RetentionRow]) -> IntervalRow:
+    """Return the mean over tasks of the ratio edited / base, with its 95 % interval.
+
+    The base's ratio is 1 by definition, so its interval has no ends.
+    """
+    mean = interval_row(mean_ratio(retention))
+    if method == BASE:
+        mean["low"] = mean["high"] = None
+    return mean
 
 
-def rows(
-    summaries: Sequence[Mapping[str, Any]], protocol: str = "generation"
-) -> list[dict[str, Any]]:
-    """The rows of one ranking, best first, ``base`` last; each gets a ``label`` that tells it from its neighbours.
+def interval_row(interval: Interval) -> IntervalRow:
+    """Return an interval as a record keeps it, NaN as ``None``."""
+    return {
+        "mean": number(interval.mean),
+        "low": number(interval.low),
+        "high": number(interval.high),
+        "n": interval.n,
+        "clusters": interval.clusters,
+    }
 
-    One of ``MORE_AXES`` that any row has stands in all of them.
+
+def rows(summaries: Sequence[Summary], protocol: str = "generation") -> list[Row]:
+    """Return the rows of one ranking, best first and ``base`` last, each with a label.
+
+    A metric of ``MORE_AXES`` that any row has is present in all of them.
 
     Raises:
-        RecordError: the cells differ in a condition (model, corpus, slice, n, regime, seed, data of the tasks, version of the
-            scoring), in their retention tasks or in protocol; names the rows (counted from 1 in the order given).
+        RecordError: the cells differ in a condition of ``SETTING`` (model, corpus, slice, n,
+            regime, seed, task data, scoring version), in their retention tasks or in protocol;
+            names the rows, counted from 1 in the order given.
     """
+    settings = list(map(setting, summaries))
     for name in SETTING:
-        refuse_mixture(summaries, name, [setting(s)[name] for s in summaries])
-    refuse_mixture(
-        summaries,
-        "retention tasks",
-        [
-            {t: found.get("metric") for t, found in s["retention"].items()}
-            if s.get("retention")
-            else None
-            for s in summaries
-        ],
-        ignore=None,
-    )
-    refuse_mixture(
-        summaries,
-        "protocol",
-        [_protocol(s, protocol) for s in summaries],
-        ignore=None,
-        expected=protocol,
-    )
-    found = [row(s, protocol) for s in summaries]
-    for axis in axes_of(found):
-        for one in found:
-            one.setdefault(axis, _interval(None, protocol))
-    for one, label in zip(found, _labels(found), strict=True):
-        one["label"] = label
+        refuse_mixture(summaries, name, [conditions[name] for conditions in settings])
+    tasks = [_task_metrics(summary) for summary in summaries]
+    refuse_mixture(summaries, "retention tasks", tasks, ignore=None)
+    stated = [_protocol(summary, protocol) for summary in summaries]
+    refuse_mixture(summaries, "protocol", stated, ignore=None, expected=protocol)
+    ranked = [row(summary, protocol) for summary in summaries]
+    for axis in axes_of(ranked):
+        for each in ranked:
+            if axis_of(each, axis) is None:
+                _set_axis(each, axis, _axis_row(None, protocol))
+    for each, label in zip(ranked, _labels(ranked), strict=True):
+        each["label"] = label
     return sorted(
-        found,
+        ranked,
         key=lambda r: (r["method"] == BASE, r["score"] is None, -(r["score"] or 0.0), r["label"]),
     )
 
 
-def axes_of(ranked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics that a table of ``ranked`` shows: ``AXES``, and those of ``MORE_AXES`` that a row has."""
-    return [*AXES, *(axis for axis in MORE_AXES if any(axis in one for one in ranked))]
+def axes_of(ranked: Sequence[Row]) -> list[str]:
+    """Return the metrics that a table of ``ranked`` shows: ``AXES``, and those of ``MORE_AXES``
+    that any row has."""
+    return [*AXES, *(axis for axis in MORE_AXES if any(axis in each for each in ranked))]
+
+
+def axis_of(row: Row, axis: str) -> AxisRow | None:
+    """Return the score of ``axis`` in ``row``, or ``None`` where the row has no such field."""
+    by_name: dict[str, AxisRow | None] = {
+        "efficacy": row["efficacy"],
+        "generalization": row["generalization"],
+        "specificity": row["specificity"],
+        "portability": row.get("portability"),
+        "in_context": row.get("in_context"),
+    }
+    return by_name[axis]
+
+
+def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:
+    """Return the evaluator plug-ins that any row has, each with the heading of its column."""
+    return {
+        name: score["title"] or name
+        for each in reversed(ranked)
+        for name, score in each.get("evaluators", {}).items()
+    }
 
 
 DIAGNOSTICS = {
@@ -209,44 +248,43 @@ DIAGNOSTICS = {
     "words": ("drift", "words_after"),
     "words before": ("drift", "words_before"),
 }
-"""Columns, and where a summary's diagnostics keep them; an estimate is given by its mean."""
+"""Columns, and where a summary's diagnostics keep each; an estimate is shown by its mean."""
+LOST = ("format", "leakage", "collapse", "genuine")
+"""The kinds of lost answers, each a column."""
 
 
-def diagnostics(
-    summaries: Sequence[Mapping[str, Any]], labels: Mapping[str, str]
-) -> list[dict[str, str]]:
-    """One row of texts a cell, in the order of ``labels`` (by key); columns that no cell has are left out, and so is the
-    table where no cell was diagnosed."""
-    place = {key: i for i, key in enumerate(labels)}
-    summaries = sorted(summaries, key=lambda summary: place.get(summary.get("key"), len(place)))
+def diagnostics(summaries: Sequence[Summary], labels: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return one row of texts a cell, in the order of ``labels`` (by key).
+
+    Columns that no cell fills are left out. The list is empty where no cell was diagnosed.
+    """
+    order = {key: i for i, key in enumerate(labels)}
+    ordered = sorted(summaries, key=lambda summary: order.get(summary["key"], len(order)))
     shown: list[dict[str, str]] = []
-    for summary in summaries:
-        values = {}
-        for title, (name, key) in DIAGNOSTICS.items():
-            value = ((summary.get("diagnostics") or {}).get(name) or {}).get(key)
-            value = number(value.get("mean") if isinstance(value, Mapping) else value)
-            values[title] = "" if value is None else f"{value:.3g}"
-        values["verified after 1 / 3 / all"] = _by_attempt(summary)
-        for kind in ("format", "leakage", "collapse", "genuine"):
-            counted = [
-                found.get(kind) or 0 for place in _errors(summary) for found in place.values()
-            ]
-            values[f"lost: {kind}"] = str(sum(counted)) if counted else ""
-        shown.append({"method": labels.get(summary.get("key"), summary["method"]), **values})
-    used = [title for title in (shown[0] if shown else ()) if any(row[title] for row in shown)]
-    return [{title: row[title] for title in used} for row in shown] if len(used) > 1 else []
+    for summary in ordered:
+        texts = {
+            title: _three_digits(look_up(summary, ("diagnostics", *path)))
+            for title, path in DIAGNOSTICS.items()
+        }
+        texts["verified after 1 / 3 / all"] = _by_attempt(summary)
+        for kind in LOST:
+            texts[f"lost: {kind}"] = _count_lost(summary, kind)
+        shown.append({"method": labels.get(summary["key"], summary["method"]), **texts})
+    used = [title for title in (shown[0] if shown else ()) if any(line[title] for line in shown)]
+    return [{title: line[title] for title in used} for line in shown] if len(used) > 1 else []
 
 
-def has(summary: Mapping[str, Any], protocol: str) -> bool:
-    """Whether the cell has a score under ``protocol``."""
+def has(summary: Summary, protocol: str) -> bool:
+    """Return whether the cell has a score under ``protocol``."""
     return any(protocol in axis for axis in (summary.get("metrics") or {}).values())
 
 
 def more(
-    summaries: Sequence[Mapping[str, Any]], keys: Sequence[str], protocol: str
+    summaries: Sequence[Summary], keys: Sequence[str], protocol: str
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Titles of the metrics in ``MORE`` under ``protocol`` that a cell of ``keys`` has, and their texts by key."""
-    metrics = {s["key"]: s.get("metrics") or {} for s in summaries}
+    """Return the second table of ``protocol``: the headings of the metrics in ``MORE`` that any
+    cell of ``keys`` has, and their texts by key."""
+    metrics = {summary["key"]: summary.get("metrics") or {} for summary in summaries}
     titles = MORE.get(protocol, {})
     shown = [name for name in titles if any(name in metrics[key] for key in keys)]
     texts = {
@@ -256,71 +294,30 @@ def more(
     return [titles[name] for name in shown], texts
 
 
-def _by_attempt(summary: Mapping[str, Any]) -> str:
-    """Shares of the mixed targets that were verified after one attempt, three and all; once where one was all."""
-    shares = ((summary.get("diagnostics") or {}).get("mixing") or {}).get(
-        "verified_by_attempt"
-    ) or ()
-    return (
-        " / ".join(
-            f"{shares[i]:.2f}" for i in sorted({0, min(2, len(shares) - 1), len(shares) - 1})
-        )
-        if shares
-        else ""
-    )
-
-
-def _errors(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The counts of lost answers: those of the retention tasks and those of the probes."""
-    return list(((summary.get("diagnostics") or {}).get("errors") or {}).values())
-
-
 def harmonic_mean(values: Sequence[float]) -> float | None:
-    """Harmonic mean of ``values`` clamped to [0, 1]; 0 if one is 0, ``None`` if there are none."""
+    """Return the harmonic mean of ``values`` clamped to [0, 1]: 0 if any is 0, ``None`` if there
+    are none."""
     clamped = [min(1.0, max(0.0, v)) for v in values]
     if not clamped:
         return None
     return len(clamped) / sum(1 / v for v in clamped) if all(clamped) else 0.0
 
 
-def _interval(found: Mapping[str, Any] | None, protocol: str) -> dict[str, Any]:
-    found = found or {}
-    return {
-        **{k: number(found.get(k)) for k in ("mean", "low", "high")},
-        "n": found.get("n") or 0,
-        "protocol": protocol,
-    }
-
-
-def _numbers(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: number(v) if isinstance(v, float) else v for k, v in found.items()}
-
-
-def _protocol(summary: Mapping[str, Any], protocol: str) -> str | None:
-    """The protocol that the scores are of: ``protocol`` if there, else another, ``None`` where nothing is scored."""
-    metrics = (summary.get("metrics") or {}).values()
-    stated = {
-        name: (found or {}).get("protocol", name)
-        for axis in metrics
-        for name, found in axis.items()
-    }
-    return stated.get(protocol, min(stated.values(), default=None))
-
-
 _ANY = object()
 
 
 def refuse_mixture(
-    summaries: Sequence[Mapping[str, Any]],
+    summaries: Sequence[Summary],
     name: str,
-    values: Sequence[Any],
-    ignore: Any = _ANY,
-    expected: Any = _ANY,
+    values: Sequence[object],
+    ignore: object = _ANY,
+    expected: object = _ANY,
 ) -> None:
-    """Makes sure that ``values``, one a summary, are all the same.
+    """Make sure that ``values``, one a summary, are equal; a value that is ``ignore`` is skipped.
 
     Raises:
-        RecordError: they differ; names the odd rows. A value that is ``ignore`` is never odd.
+        RecordError: they differ from ``expected``, or else from the most common value; names the
+            odd rows.
     """
     texts = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
     counted = Counter(t for t, v in zip(texts, values, strict=True) if v is not ignore)
@@ -331,26 +328,91 @@ def refuse_mixture(
     if odd:
         who = " and ".join(f"{i + 1} ({summaries[i]['method']})" for i in odd)
         raise RecordError(
-            f"Row{'s' if len(odd) > 1 else ''} {who} with {name} {texts[odd[0]]} cannot share a ranking with {name} {usual}. "
-            f"Make one table for each {name}."
+            f"Row{'s' if len(odd) > 1 else ''} {who} with {name} {texts[odd[0]]} cannot share a "
+            f"ranking with {name} {usual}. Make one table for each {name}."
         )
 
 
-def _labels(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The method's name, followed by the options in which rows of one method differ."""
+def _task_metrics(summary: Summary) -> dict[str, str | None] | None:
+    """Return the metric of each retention task of the cell; ``None`` where it has no tasks."""
+    tasks = summary.get("retention")
+    return {task: values.get("metric") for task, values in tasks.items()} if tasks else None
+
+
+def _protocol(summary: Summary, protocol: str) -> str | None:
+    """Return the protocol that the scores state: ``protocol`` if it is there, else another, or
+    ``None`` where nothing is scored."""
+    stated = {
+        name: values.get("protocol", name)
+        for axis in (summary.get("metrics") or {}).values()
+        for name, values in axis.items()
+    }
+    return stated.get(protocol, min(stated.values(), default=None))
+
+
+def _axis_row(values: IntervalRow | None, protocol: str) -> AxisRow:
+    if values is None:
+        return {"mean": None, "low": None, "high": None, "n": 0, "protocol": protocol}
+    return {
+        "mean": number(values.get("mean")),
+        "low": number(values.get("low")),
+        "high": number(values.get("high")),
+        "n": values.get("n") or 0,
+        "protocol": protocol,
+    }
+
+
+def _set_axis(row: Row, axis: str, values: AxisRow) -> None:
+    if axis == "portability":
+        row["portability"] = values
+    else:
+        row["in_context"] = values
+
+
+def _finite(values: Mapping[str, object]) -> dict[str, object]:
+    """Return ``values`` with NaN and infinity as ``None``; absent fields stay absent."""
+    return {k: number(v) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def _three_digits(value: object) -> str:
+    """Return a diagnostic, or the mean of an estimate, with three digits."""
+    value = value.get("mean") if isinstance(value, Mapping) else value
+    finite = number(value) if isinstance(value, (int, float)) else None
+    return "" if finite is None else f"{finite:.3g}"
+
+
+def _by_attempt(summary: Summary) -> str:
+    """Return the shares of mixed targets verified after one attempt, after three and after all."""
+    shares = look_up(summary, ("diagnostics", "mixing", "verified_by_attempt"))
+    if not isinstance(shares, Sequence) or not shares:
+        return ""
+    places = sorted({0, min(2, len(shares) - 1), len(shares) - 1})
+    return " / ".join(f"{shares[i]:.2f}" for i in places)
+
+
+def _count_lost(summary: Summary, kind: str) -> str:
+    """Return how many answers of the tasks and the probes were lost in the way ``kind``."""
+    errors = look_up(summary, ("diagnostics", "errors"))
+    sources = errors.values() if isinstance(errors, Mapping) else ()
+    counts = [counted.get(kind) or 0 for source in sources for counted in source.values()]
+    return str(sum(counts)) if counts else ""
+
+
+def _labels(ranked: Sequence[Row]) -> list[str]:
+    """Return each row's method, followed by the options in which rows of that method differ."""
     labels = []
-    for one in found:
-        same = [r["options"] for r in found if r["method"] == one["method"]]
+    for each in ranked:
+        same = [r["options"] for r in ranked if r["method"] == each["method"]]
         names = sorted({k for options in same for k in options})
         differing = [
             k for k in names if len({json.dumps(o.get(k), sort_keys=True) for o in same}) > 1
         ]
         shown = ", ".join(
-            f"{k}={_plain(one['options'][k])}" for k in differing if k in one["options"]
+            f"{k}={_plain(each['options'][k])}" for k in differing if k in each["options"]
         )
-        labels.append(f"{one['method']} ({shown})" if shown else one["method"])
+        labels.append(f"{each['method']} ({shown})" if shown else each["method"])
     return labels
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

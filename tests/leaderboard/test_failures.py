@@ -224,7 +224,9 @@ def test_two_cells_of_one_method_are_told_apart_by_key(run):
         store.write_cell(
             "sft-1", {**PARTS, "method": "sft", "status": "done"}, {"probes": [], "retention": []}
         )
-    with pytest.raises(RecordError, match="holds 2 cells of 'sft'. Name one: sft-0, sft-1"):
+    with pytest.raises(
+        RecordError, match="holds 2 cells of 'sft'. Name one by its key: sft-0, sft-1"
+    ):
         failures(run, "sft")
     assert len(failures(run, "sft-0")) == 2
     with pytest.raises(RecordError, match="sft-0 and sft-1 were not asked the same probes"):

@@ -13,10 +13,12 @@ from tiny import editbench
 from editbench.cli import console
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import RETENTION, Comparison, Verdicts, items, judge
-from editbench.leaderboard.markdown import DEFINITIONS, SEEDS, escape, render
+from editbench.leaderboard.definitions import DEFINITIONS, SEEDS
+from editbench.leaderboard.markdown import render
 from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.pooling import pooled
 from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
+from editbench.leaderboard.tables import escape
 from editbench.records.reading import load_run
 from editbench.records.store import RunStore
 from editbench.stats import clustered_mean, mean_ratio, retained, unbounded_mean
@@ -149,7 +151,7 @@ aaaaaaaaaaaa · corpus bbbbbbbbbbbb
 | [mixsd](run/cells/k1/summary.json) † | 0.80 [0.70, 0.90] | 0.50 [0.40, 0.60] | 0.90 [0.80, 1.00] | 0.90 | 0.73 | 12.3 + 40.0 | 1.5 GiB |
 | [base](run/cells/base/summary.json) | 0.00 [0.00, 0.07] | 0.00 [0.00, 0.07] | 1.00 [0.93, 1.00] | 1.00 | 0.00 | 0.0 | 1 MiB |
 
-- † not tuned: its hyper-parameters were not searched for on the dev slice.
+- † not tuned: no search on the dev slice chose its hyper-parameters.
 
 ### Retention by task: change against the base, paired ↑
 
@@ -1017,7 +1019,7 @@ def test_a_search_that_found_nothing_feasible_and_searches_that_were_not_equal_a
         and "§" not in line(equal, "m0")
         and "§" not in line(equal, "plain")
     )
-    assert equal.count("- § tuned, and no trial kept") == 1 and "not equal" not in equal
+    assert equal.count("- § tuned, but no trial kept") == 1 and "not equal" not in equal
     assert "§" not in page(good, good)
     other = page(good, {**good, "budget": 4, "tasks": ["arc", "/home/me/mine.yaml"]}, good)
     assert "- The searches were not equal: trials 8 (m0, m2); 4 (m1).\n" in other
@@ -1048,15 +1050,15 @@ def test_other_versions_of_the_scoring_are_ranked_apart_and_of_the_code_are_said
     assert (
         apart.count("\n## tiny · local") == 3
         and "· scoring version 4\n" in apart
-        and "one making" not in apart
+        and "different software" not in apart
     )
     mixed = render(
         [write(tmp_path / "mixed", cell("rome", "k"), cell("sft", "m", torch="2.2"))],
         tmp_path / "README.md",
     )
     assert (
-        "- The cells are not of one making, which can move a number a little: code k, m; torch 2.1, 2.2.\n"
-        in mixed
+        "- The cells were computed with different software, which can move a number a little: "
+        "code k, m; torch 2.1, 2.2.\n" in mixed
     )
 
 
@@ -1301,3 +1303,74 @@ def test_what_cannot_be_drawn_together(tmp_path):
         with pytest.raises(RecordError, match=text):
             trade_off(runs, tmp_path / "picture.png")
     assert not list(tmp_path.glob("picture*"))
+
+
+# --- evaluator plug-ins -------------------------------------------------------------------------
+
+
+def plugged(mean, low=None, high=None, title="Brief ↑", base_mean=0.5):
+    return {
+        "mean": mean, "low": low, "high": high, "n": 50, "clusters": 50, "protocol": "brief",
+        "title": title, "base": base_mean,
+    }  # fmt: skip
+
+
+def test_an_evaluator_has_a_column_after_retention_and_no_part_in_the_score(tmp_path):
+    scored = summary("mixsd", evaluators={"brief": plugged(0.25, 0.1, 0.4)})
+    ranked = rows([base(), scored, summary("sft")])
+    plain = rows([base(), summary("mixsd"), summary("sft")])
+    assert [(r["method"], r["score"], r["score_of"]) for r in ranked] == [
+        (r["method"], r["score"], r["score_of"]) for r in plain
+    ]
+    assert ranked[0]["evaluators"] == {"brief": plugged(0.25, 0.1, 0.4)}
+    assert all("evaluators" not in r for r in (*ranked[1:], *plain))
+    page = render([write(tmp_path / "run", base(), scored, summary("sft"))], tmp_path / "README.md")
+    assert "| Specificity ↑ | Retention ↑ | Brief ↑ | Score ↑ | Seconds |" in page
+    assert "| 0.90 | 0.25 [0.10, 0.40] | 0.73 |" in line(page, "mixsd")
+    assert "| 0.90 | – | 0.73 |" in line(page, "sft")
+    assert "- **Brief ↑**: mean over cases of the scores of the evaluator plug-in brief" in page
+    likelihood = page[page.index("### Protocol likelihood") :]
+    assert "| Brief ↑" not in likelihood, "an evaluator has a protocol of its own"
+    without = render([write(tmp_path / "none", base(), summary("mixsd"))], tmp_path / "README.md")
+    assert "Brief" not in without and "evaluator" not in without
+
+
+def test_a_hostile_title_of_an_evaluator_cannot_break_the_table(tmp_path):
+    one = summary("mixsd", evaluators={"a|b": plugged(0.25, title="<b>|x\n"), "c": plugged(None)})
+    page = render([write(tmp_path / "run", one)], tmp_path / "README.md")
+    assert "| Retention ↑ | &lt;b&gt;&#124;x | Brief ↑ | Score ↑ |" in page
+    assert "plug-ins a&#124;b, c" in page
+    widths = {text.count("|") for text in page.split("\n\n")[3].splitlines()}
+    assert len(widths) == 1 and "| 0.90 | 0.25 | – | 0.73 |" in line(page, "mixsd")
+
+
+@pytest.mark.parametrize("tables", [True, False], ids=["tables", "no tables"])
+def test_evaluators_of_several_seeds_are_pooled_by_case(tmp_path, tables):
+    scores = {0: [1.0, 0.0] * 10, 1: [1.0] * 20}
+    runs = []
+    for seed, values in scores.items():
+        cell, stored = seeded(seed, range(20), GOOD)
+        interval = clustered_mean(values).to_dict(protocol="brief")
+        cell["evaluators"] = {"brief": {**interval, "title": "Brief ↑", "base": 0.5 * seed}}
+        stored["evaluators"] = [
+            {"evaluator": "brief", "case": f"c{i}", "score": value, "base_score": 0.0, "text": ""}
+            for i, value in enumerate(values)
+        ]
+        runs.append(write(tmp_path / str(seed), (cell, stored if tables else {})))
+    page = render(runs, tmp_path / "README.md")
+    ids, seeds = [*range(20)] * 2, [0] * 20 + [1] * 20
+    expected = clustered_mean([*scores[0], *scores[1]], ids, seeds)
+    assert expected.mean == 0.75
+    shown = f"0.75 [{expected.low:.2f}, {expected.high:.2f}]" if tables else "0.75"
+    row_of = next(text for text in page.splitlines() if text.startswith("| mixsd (seeds"))
+    assert f"| {shown} |" in row_of and "| Retention ↑ | Brief ↑ | Score ↑ |" in page
+    summaries = [load_run(run)[1][0] for run in runs]
+    merged, _ = pooled(summaries, [items(run, s) for run, s in zip(runs, summaries, strict=True)])
+    assert merged["evaluators"]["brief"]["base"] == 0.25
+
+
+def test_an_evaluator_that_one_seed_lacks_has_no_mean(tmp_path):
+    first, _ = seeded(0, range(20), GOOD, evaluators={"brief": plugged(0.5)})
+    second, _ = seeded(1, range(20), GOOD)
+    merged, _ = pooled([first, second], [None, None])
+    assert merged["evaluators"]["brief"]["mean"] is None, "fewer seeds would be another mean"

@@ -1,0 +1,56 @@
+"""The fixed texts of a page: what its columns mean, and the notes below its tables."""
+
+from __future__ import annotations
+
+DEFINITIONS = """\
+- **Efficacy**: share of facts whose rewrite prompt is answered with the target.
+- **Generalization**: the same for paraphrases of the prompt.
+- **Specificity**: share of neighborhood probes on which the edit changed nothing. Under
+  `generation`, the edited model still gives the base model's own answer: both are right, or
+  their first clauses are the same. Under `argmax`, the same tokens are the most probable as in
+  the base. Under `likelihood`, the true answer is more probable than the edit's target.
+- **Retention**: score of the edited model / score of the base on lm-eval tasks, as a mean over
+  the tasks that the base scores on; the errors of the tasks are taken as independent. The change
+  per task is paired by sample: (8↓ 2↑) says that 8 samples were right before and are wrong now,
+  and 2 the other way.
+- **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
+- **Seconds**: injection, then `+` what is cached for the next injection. **Peak memory**: the
+  highest of the whole cell, evaluation included.
+- **Intervals**: 95 %, over cases: Wilson's on the effective sample size for shares, Bonett and
+  Price's for paired changes. The formulas are in `editbench/stats.py`, their coverage in
+  `benchmarks/coverage.md`. **–**: not measured.
+- **Bold**: ahead of every other method. Every pair is compared case by case in every column
+  (sign-flip permutation test of the mean difference), and Holm's method adjusts all p of one
+  table; bold means better than all others at a family-wise 5 %. Base and ice are references and
+  take no part. No bold, no winner.
+- **Detectable**: the difference that any two methods of the table would show with 80 % power at
+  that corrected level, from the widest spread of the paired differences. Smaller differences may
+  exist and stay unseen."""
+MORE_DEFINITIONS = """
+- **Portability**: share of probes answered with what follows from the facts. **In-context**:
+  share of probes answered right whose prompt holds all that is needed. Neither enters the score,
+  because only some corpora ask them."""
+EVALUATOR_DEFINITIONS = """
+- **{titles}**: mean over cases of the scores of the evaluator plug-in{s} {names}, with 95 %
+  intervals over cases. No part of the score, and not compared between methods."""
+SEEDS = """
+- **Seeds**: means over the seeds. The intervals hold the spread of the cases (a case that
+  several seeds drew counts once) and that of the seeds' means. A few seeds say little about
+  their own spread: two or three cannot bound a shift between seeds that is larger than the
+  standard error of one seed. Bold holds for the seeds that were run."""
+ABOUT_MORE = {
+    "generation": "Denial and reversion are asked of a third of the cases. Fluency is in bits.",
+    "argmax": "Tokens: the share of the expected answer's tokens that are the most probable ones, "
+    "or (EasyEdit) the base's.",
+    "likelihood": "CounterFact score: ROME's S, the harmonic mean of efficacy, generalization and "
+    "specificity above.",
+}
+"""Protocol -> what to know about its second table."""
+UNTUNED = "† not tuned: no search on the dev slice chose its hyper-parameters."
+INFEASIBLE = "§ tuned, but no trial kept the wanted retention, so the search chose the nearest one."
+PARTIAL = "‡ the score leaves out what was not measured."
+OTHER_MACHINES = (
+    "The cells come from different machines, devices or numbers of threads, so seconds and memory "
+    "cannot be compared."
+)
+NO_BASE = "The base is not among these cells; its retention is known from the others."

@@ -1,0 +1,42 @@
+"""Load the cells and the tables of a run as typed records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from editbench.records.reading import load_run, read_rows
+from editbench.records.schema import CellSummary
+from editbench.rows import ProbeRow, SampleRow
+
+
+def load_cells(run: Path) -> tuple[Mapping[str, object], list[CellSummary]]:
+    """Return the configuration and the finished cells of ``run``.
+
+    Raises:
+        RecordError: no readable run.
+    """
+    config, summaries = load_run(run)
+    cells: Sequence[Any] = summaries  # reading has checked the fields
+    return config, list(cells)
+
+
+def load_probes(run: Path, cell: CellSummary) -> list[ProbeRow]:
+    """Return the probe rows of ``cell``.
+
+    Raises:
+        RecordError: the table is missing, corrupt, or lacks a column.
+    """
+    rows: Sequence[Any] = read_rows(run, cell["key"], "probes")
+    return list(rows)
+
+
+def load_samples(run: Path, cell: CellSummary) -> list[SampleRow]:
+    """Return the retention samples of ``cell``.
+
+    Raises:
+        RecordError: the table is missing, corrupt, or lacks a column.
+    """
+    rows: Sequence[Any] = read_rows(run, cell["key"], "retention")
+    return list(rows)

@@ -1,0 +1,135 @@
+"""Typed records of the leaderboard: a ranked row, and the cells of several seeds as one summary.
+
+A number that was not measured is ``None``, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NotRequired, TypedDict
+
+from editbench.records.schema import (
+    CellSummary,
+    CurvePoint,
+    EvaluatorRow,
+    ModelRecord,
+    Status,
+    VitalSigns,
+)
+from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
+
+
+class AxisRow(TypedDict):
+    """The score of one axis under one protocol, with its 95 % interval."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    """Items scored; 0 where the axis was not measured."""
+    protocol: str
+
+
+class Row(TypedDict):
+    """One row of a ranking: one cell, or the cells of several seeds pooled."""
+
+    method: str
+    """NAME, or NAME@LABEL for a variant."""
+    key: str
+    """Key of the cell; the keys of pooled cells are joined by ``+``."""
+    options: Mapping[str, object]
+    tuned: bool
+    """Whether a search on dev facts chose the options."""
+    tuning: Mapping[str, object]
+    """That search; empty where there was none."""
+    status: Status
+    note: str
+    """Why the cell is not ``done``."""
+    warnings: list[str]
+    """What the edit reports as wrong with itself, and how many answers the judge skipped."""
+    protocol: str
+    """The protocol that all scores of this row belong to."""
+    efficacy: AxisRow
+    generalization: AxisRow
+    specificity: AxisRow
+    portability: NotRequired[AxisRow]
+    """Present if any row of the ranking has it; no part of the score."""
+    in_context: NotRequired[AxisRow]
+    """Present if any row of the ranking has it; no part of the score."""
+    retention: dict[str, RetentionRow]
+    """Retention task -> base and edited score."""
+    retention_mean: IntervalRow
+    """Mean over the tasks (``n``) of the ratio edited / base."""
+    evaluators: NotRequired[dict[str, EvaluatorRow]]
+    """Evaluator plug-in -> its mean over the cases; no part of the score."""
+    score: float | None
+    """Ranking key: the harmonic mean of the parts in ``score_of``, each clamped to [0, 1]."""
+    score_of: list[str]
+    """The parts of the score that were measured."""
+    seconds: float | None
+    """Wall-clock seconds of the injection alone."""
+    precompute_seconds: float | None
+    """Seconds of what is cached for the next injection (covariance)."""
+    peak_memory_bytes: int | None
+    """Peak memory of the whole cell, evaluation included."""
+    label: NotRequired[str]
+    """The method, with the options in which it differs from other rows of its name."""
+
+
+class PooledCorpus(TypedDict):
+    """The slices of several seeds."""
+
+    name: str
+    hash: list[str | None]
+    """One hash a seed."""
+    part: str
+    n: int
+    """Cases of each seed."""
+    form: str
+
+
+class PooledSummary(TypedDict):
+    """Cells that differ only by their seed, as one. Fields not described here mean what they mean
+    in ``CellSummary``; diagnostics, curve and trajectory describe one model each and stay empty.
+    """
+
+    key: str
+    """The keys of the cells, joined by ``+``."""
+    method: str
+    options: dict[str, object]
+    """The options without the seed."""
+    tuned: bool
+    """Whether the options of all seeds were tuned."""
+    tuning: Mapping[str, object]
+    """The search of the first seed, or of one that found no feasible trial."""
+    model: ModelRecord
+    corpus: PooledCorpus
+    tasks: dict[str, str | None] | None
+    versions: Mapping[str, object] | None
+    regime: str
+    seed: list[int]
+    limit: int | None
+    status: Status
+    """``done`` if all seeds are; else ``failed`` if one failed; else the first other status."""
+    note: str
+    metrics: Metrics
+    """Means over seeds; empty if a seed failed, as is ``retention``."""
+    retention: dict[str, RetentionRow]
+    evaluators: dict[str, EvaluatorRow]
+    seconds: dict[str, float | None]
+    work: dict[str, Work]
+    peak_memory_bytes: int | None
+    """The largest of the seeds."""
+    peak_process_bytes: int | None
+    edit: dict[str, object]
+    judge: dict[str, object]
+    environment: dict[str, object]
+    """The environment that all seeds share; empty if they differ."""
+    environments: list[Mapping[str, object]]
+    """One a seed."""
+    diagnostics: dict[str, dict[str, object] | None]
+    curve: list[CurvePoint]
+    trajectory: list[VitalSigns]
+
+
+Summary = CellSummary | PooledSummary
