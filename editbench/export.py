@@ -1,9 +1,8 @@
-"""Edits for other people's tools: a standard PEFT LoRA adapter, or a plain Hugging Face folder."""
+"""Export edits to other tools: as a standard PEFT LoRA adapter, or a plain Hugging Face folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -11,23 +10,23 @@ from safetensors.torch import save_file
 
 from editbench.edit import Edit, dense
 from editbench.errors import OptionError, RecordError
-
-if TYPE_CHECKING:
-    from editbench.models import LanguageModel
+from editbench.models import LanguageModel
 
 FORMATS = ("peft", "merged")
 RANK_TOLERANCE = 1e-9
-"""Singular values below this share of the largest are rounding."""
+"""Singular values below this share of the largest one are taken for rounding errors."""
 
 
 def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> Path:
-    """Writes ``edit`` of ``model`` into a new ``folder``, as ``peft`` (``PeftModel.from_pretrained`` loads it over the same
-    base model) or ``merged`` (the edited model, ``from_pretrained`` loads it).
+    """Write ``edit`` of ``model`` to a new ``folder`` and return its path.
+
+    ``form`` is ``peft`` (an adapter for ``PeftModel.from_pretrained`` with the same base model) or
+    ``merged`` (the edited model itself, for ``from_pretrained``).
 
     Raises:
-        OptionError: an unknown form, or an edit that no adapter can hold.
-        ModelError: ``model`` is not the one the edit was made for.
-        RecordError: the folder is not empty, or cannot be written.
+        OptionError: if the form is unknown, or no adapter can hold the edit.
+        ModelError: if ``model`` is not the one the edit was made for.
+        RecordError: if the folder is not empty, or cannot be written.
     """
     folder = Path(folder)
     if form not in FORMATS:
@@ -38,13 +37,15 @@ def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> P
     try:
         return edit.merge(model, folder) if form == "merged" else _adapter(edit, model, folder)
     except (OSError, SafetensorError) as error:
-        raise RecordError(
-            f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}."
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"{folder} cannot be written: {reason}.") from error
 
 
 def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
-    """LoRA computes W + B A (alpha / r): with alpha = r, B and A are the edit's factors."""
+    """Write a LoRA adapter, which computes W + B A alpha / r (Hu et al. 2021, arXiv 2106.09685).
+
+    With alpha = r, B and A are the factors of the edit.
+    """
     from peft import LoraConfig
 
     factors = {name: _lora_factors(edit, model, name) for name in edit.changes}
@@ -53,6 +54,7 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
     rank = max(a_RI.shape[0] for a_RI, _ in factors.values())
     tensors = {}
     for name, (a_RI, b_OR) in factors.items():
+        # LoraConfig has one rank for all layers: smaller factors are padded with zeros
         missing = rank - a_RI.shape[0]
         key = f"base_model.model.{name.removesuffix('.weight')}"
         tensors[f"{key}.lora_A.weight"] = (
@@ -79,17 +81,17 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
 
 
 def _lora_factors(edit: Edit, model: LanguageModel, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A (rank, in) and B (out, rank) with B A the change in (out, in) orientation, float64.
+    """Return A (rank, in) and B (out, rank), float64; B A is the change in (out, in) orientation.
 
     Raises:
-        OptionError: the weight belongs to no linear layer.
+        OptionError: if the weight does not belong to a linear layer.
     """
     module_name, _, part = name.rpartition(".")
     module = model.model.get_submodule(module_name)
     if part != "weight" or not (isinstance(module, torch.nn.Linear) or _is_conv1d(model, name)):
         raise OptionError(
-            f"A LoRA adapter cannot hold this edit: {edit.method} changes {name!r}, which is no linear layer's weight. "
-            "Use --format merged."
+            f"A LoRA adapter cannot hold this edit: {edit.method} changes {name!r}, "
+            "which is no linear layer's weight. Use --format merged."
         )
     change = edit.changes[name]
     if isinstance(change, tuple):
@@ -102,5 +104,5 @@ def _lora_factors(edit: Edit, model: LanguageModel, name: str) -> tuple[torch.Te
 
 
 def _is_conv1d(model: LanguageModel, name: str) -> bool:
-    """Whether the weight is stored (in, out), as GPT-2's are."""
+    """Return whether the weight is stored (in, out), as in GPT-2, and not (out, in)."""
     return type(model.model.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"

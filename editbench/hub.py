@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, where it can be reached, and its cache where not; and the place of editbench's own cache."""
+"""The Hugging Face Hub, or its cache when the hub cannot be reached; and editbench's own cache."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from urllib.parse import urlparse
 
 
 def cache_dir() -> Path:
-    """Where downloads, converted models, statistics and base scores are kept: ``EDITBENCH_CACHE``, else
-    ``~/.cache/editbench``; read from the environment at every call."""
+    """Return the folder for downloads, converted models, statistics and base scores.
+
+    It is ``EDITBENCH_CACHE``, else ``~/.cache/editbench``; the environment is read at every call.
+    """
     return Path(os.environ.get("EDITBENCH_CACHE") or "~/.cache/editbench").expanduser()
 
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Without a hub, its cache only is read inside: the libraries would retry for half a minute before they say so."""
+    """Read only the hub's cache inside if the hub cannot be reached.
+
+    Otherwise the libraries would retry for half a minute before they report it.
+    """
     import huggingface_hub.constants as hub
 
     with ExitStack() as stack:
         if not _reachable(hub.ENDPOINT):
             stack.enter_context(mock.patch.object(hub, "HF_HUB_OFFLINE", True))
-            if "datasets" in sys.modules:  # it keeps a copy of the switch
+            if "datasets" in sys.modules:  # datasets keeps a copy of the switch
                 stack.enter_context(
                     mock.patch.object(sys.modules["datasets"].config, "HF_HUB_OFFLINE", True)
                 )
@@ -37,7 +42,7 @@ def _reachable(endpoint: str) -> bool:
     if any(
         os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
     ):
-        return True  # only the proxy knows
+        return True  # only the proxy can tell
     url = urlparse(endpoint)
     try:
         socket.create_connection(

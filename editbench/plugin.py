@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from editbench.errors import MethodError, OptionError
 from editbench.options import check_seed, parse_option
@@ -77,8 +77,8 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     """Authors, year and arXiv id of the source."""
     version: ClassVar[int] = 1
-    """Raise it with every change of the algorithm that can move its numbers: stored cells of an older
-    version are then computed again."""
+    """Raise it with every change of the algorithm that can move its numbers: stored cells of an
+    older version are then computed again."""
     engine_version: ClassVar[int] = 1
     """Version of the engine that the method shares with others; left out of a cell's key while it
     is 1."""
@@ -146,7 +146,7 @@ class Method(ABC):
         )
 
     @classmethod
-    def from_options(cls, name: str, options: Mapping[str, object]) -> Self:
+    def from_options(cls, name: str, options: Mapping[str, object]) -> Method:
         """Return the method, registered as ``name``, with ``options``.
 
         Option values may be texts from a command line.
@@ -188,8 +188,8 @@ class Method(ABC):
         for fact in facts:
             if fact.subject is None:
                 raise MethodError(
-                    f"Fact {fact.id!r} has no subject, and {name} reads its key at the last subject "
-                    'token. Add "subject", or use a method that needs none (sft, mixsd, opsd).'
+                    f"Fact {fact.id!r} has no subject, and {name} reads its key at the last "
+                    'subject token. Add "subject", or use a method that needs none (sft, mixsd, opsd).'
                 )
 
     def options(self) -> dict[str, Any]:

@@ -1,7 +1,10 @@
-"""Progress of long steps. Methods and evaluators report here; who shows it (the CLI) plugs in a reporter.
+"""Progress of long steps.
 
-with progress.task("covariance", total=20_000, unit="tokens") as bar:
-    bar.advance(512)
+Methods and evaluators report here. Whoever shows the progress, such as the command line, installs
+a reporter.
+
+    with progress.task("covariance", total=20_000, unit="tokens") as bar:
+        bar.advance(512)
 """
 
 from __future__ import annotations
@@ -13,14 +16,23 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    def advance(self, n: float = 1) -> None: ...
+    """One step that is under way."""
+
+    def advance(self, n: float = 1) -> None:
+        """Count ``n`` more units as done."""
 
 
 class Reporter(Protocol):
-    def task(self, name: str, total: float | None, unit: str) -> AbstractContextManager[Bar]: ...
+    """Shows steps to somebody."""
+
+    def task(self, name: str, total: float | None, unit: str) -> AbstractContextManager[Bar]:
+        """Show a step until the context ends; ``total`` is ``None`` where it is not known."""
+        ...
 
 
 class _Silent:
+    """A reporter that shows nothing, and its own bar."""
+
     def advance(self, n: float = 1) -> None:
         pass
 
@@ -30,17 +42,17 @@ class _Silent:
 
 
 _SILENT = _Silent()
-_reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)  # noqa: B039 - it has no state
+_reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)  # noqa: B039 - stateless
 
 
 def task(name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Bar]:
-    """A step called ``name`` of ``total`` units, shown by the current reporter."""
+    """Open a step called ``name`` of ``total`` units, shown by the current reporter."""
     return _reporter.get().task(name, total, unit)
 
 
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
-    """Shows the tasks opened inside through ``reporter``."""
+    """Show the steps that are opened inside through ``reporter``."""
     token = _reporter.set(reporter)
     try:
         yield

@@ -15,7 +15,7 @@ DEV_SHARE = 0.3
 
 
 def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> list[Case]:
-    """Return ``n`` cases (``None``: all) of the ``dev`` or ``test`` part, in an order set by ``seed``.
+    """Return ``n`` cases (``None``: all) of the ``dev`` or ``test`` part, in the order of ``seed``.
 
     The two parts share no group and, among cases without a group, no subject. The hash of a case's
     group (else its subject, else its id) decides its part, so adding a case to a corpus moves no

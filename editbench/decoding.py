@@ -1,0 +1,153 @@
+"""Token-by-token decoding: how the next token is picked, and the cache of keys and values.
+
+# B rows, T tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from editbench.errors import ModelError, NotFiniteError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+States = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of one layer, each (B, heads, T, head width)."""
+SPARE = 64
+"""Tokens of spare room in a cache's buffers each time that they are enlarged."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How prompts are continued: ``LanguageModel.generate_ids`` explains the fields."""
+
+    max_new_tokens: int
+    stop_at_newline: bool = False
+    generator: torch.Generator | None = None
+    temperature: float = 1.0
+    top_k: int | None = None
+    stop: bool = True
+
+    def pick(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """Return the next ids (B,).
+
+        They are the argmax, or with a generator a draw from the ``top_k`` most probable tokens at
+        ``temperature``.
+
+        Raises:
+            NotFiniteError: if there is nothing to draw from.
+        """
+        if self.generator is None or self.temperature == 0:
+            return logits_BV.argmax(-1)
+        if not logits_BV.amax(-1).isfinite().all():
+            raise NotFiniteError("the model's logits became infinite or NaN")
+        if self.top_k is None:
+            return self._draw(logits_BV)[:, 0]
+        values_BK, index_BK = logits_BV.topk(self.top_k, dim=-1)
+        return index_BK.gather(-1, self._draw(values_BK))[:, 0]
+
+    def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """Return a random place (B, 1) in the last dimension.
+
+        Inverts the distribution function with one random number for each row. torch.multinomial
+        would draw one for each token of the vocabulary.
+        """
+        cumulative_BV = (logits_BV / self.temperature).softmax(-1).cumsum(-1)
+        uniform_B1 = torch.rand(len(logits_BV), 1, generator=self.generator).to(logits_BV.device)
+        drawn_B1 = uniform_B1 * cumulative_BV[:, -1:]
+        place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True)
+        return place_B1.clamp(max=logits_BV.shape[-1] - 1)
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values in buffers with spare room.
+
+    ``DynamicLayer`` copies the whole cache for every token.
+    """
+
+    _room: States
+
+    def __init__(self) -> None:  # annotated, unlike the one it inherits
+        super().__init__()
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+    ) -> States:
+        """Append the keys and values of new tokens, and return those of all tokens."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._room = (key_states[:, :, :0], value_states[:, :, :0])
+        old = self.get_seq_length()
+        new = old + key_states.shape[-2]
+        keys, values = self._room
+        if new > keys.shape[-2]:
+            keys = _enlarged(keys[:, :, :old], key_states, new + SPARE)
+            values = _enlarged(values[:, :, :old], value_states, new + SPARE)
+            self._room = (keys, values)
+        keys[:, :, old:new] = key_states
+        values[:, :, old:new] = value_states
+        self.keys, self.values = keys[:, :, :new], values[:, :, :new]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows ``indices`` only."""
+        if (length := self.get_seq_length()) > 0:
+            keys, values = (room.index_select(0, indices) for room in self._room)
+            self._room = (keys, values)
+            self.keys, self.values = keys[:, :, :length], values[:, :, :length]
+
+
+def _enlarged(old: torch.Tensor, like: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Return ``old`` with room for ``tokens`` tokens, in the type of ``like``."""
+    spare = like.new_empty(*like.shape[:2], tokens - old.shape[2], like.shape[3])
+    return torch.cat([old, spare], dim=2)
+
+
+def decoding_cache(
+    model: PreTrainedModel, whole: bool = False, kept: Sequence[States] | None = None
+) -> DynamicCache:
+    """Return a cache for token-by-token decoding under ``no_grad``.
+
+    Rows can be dropped with ``batch_select_indices``.
+
+    Args:
+        whole: keep every token, even where a layer's window is sliding. The mask alone then decides
+            what a token sees, and tokens can be taken back with ``crop``.
+        kept: the keys and values of each layer to begin with.
+
+    Raises:
+        ModelError: if ``whole`` is asked of a model whose layers keep something else than keys and
+            values for each token.
+    """
+    cache = DynamicCache(config=model.config)
+    for layer in cache.layers:
+        if whole and not isinstance(layer, DynamicLayer):
+            raise ModelError(
+                f"{type(model).__name__} keeps {type(layer).__name__} states, "
+                "from which no token can be removed again."
+            )
+    # DynamicLayer itself and no subclass: a sliding layer drops the tokens behind its window
+    cache.layers = [
+        GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers
+    ]
+    for layer, (keys, values) in zip(cache.layers, kept or (), strict=False):
+        assert isinstance(layer, DynamicLayer)  # nothing else has keys and values to be kept
+        layer.update(keys, values)
+    return cache
+
+
+def cached_states(cache: DynamicCache) -> list[States]:
+    """Return the keys and values of each layer of a ``decoding_cache`` that is whole and filled."""
+    states = []
+    for layer in cache.layers:
+        assert isinstance(layer, DynamicLayer)
+        assert layer.keys is not None and layer.values is not None
+        states.append((layer.keys, layer.values))
+    return states
