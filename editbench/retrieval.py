@@ -1,8 +1,9 @@
 """The retriever behind in-context edits: which injected fact, if any, is a prompt about?
 
-Pure Python, no model. Facts and prompts are bags of lower-case words, weighted by their rarity among
-the facts (inverse document frequency). A fact is retrieved if its subject stands in the prompt. A
-fact without a subject is retrieved if the prompt's words cover most of the weight of its own prompt.
+Pure Python, no model. Facts and prompts are bags of lower-case words, weighted by their rarity
+among the facts (inverse document frequency). A fact is retrieved if its subject stands in the
+prompt. A fact without a subject is retrieved if the prompt's words cover most of the weight of its
+own prompt.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ class InContext(Method):
     """In-context editing: the weights stay, and a prompt gets the fact that it is about as a note.
 
     The fact is retrieved among all injected facts (``editbench.retrieval``). A prompt that is about
-    none of them is asked as it is. Zheng et al. 2023, arXiv 2305.12740 (IKE), without demonstrations.
+    none of them is asked as it is. Zheng et al. 2023, arXiv 2305.12740 (IKE), without
+    demonstrations.
     """
 
     name: ClassVar[str] = "ice"

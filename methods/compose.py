@@ -1,9 +1,9 @@
-"""Two methods as one: ``memit+mixsd`` gives the surgical facts to the first, the others to the second.
+"""Two methods as one: ``memit+mixsd`` gives the surgical facts to memit, the others to mixsd.
 
-A fact is surgical if one vector at its subject can carry it: it has a subject that stands once in the
-prompt, no worked demonstration, and a target of at most ``SURGICAL_WORDS`` words. Facts about one
-subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So a
-fact that wants another target than the first surgical fact of its subject is not surgical.
+A fact is surgical if one vector at its subject can carry it: it has a subject that stands once in
+the prompt, no worked demonstration, and a target of at most ``SURGICAL_WORDS`` words. Facts about
+one subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So
+a fact that wants another target than the first surgical fact of its subject is not surgical.
 
 The second method works on the model that the first has edited, so that it neither learns again what
 is known nor forgets it. The changes of both are added up to one edit.
@@ -39,7 +39,7 @@ def is_surgical(fact: Fact) -> bool:
 
 
 def divide(facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
-    """Return the surgical facts, with one target for each subject, and the others, both in order."""
+    """Return the surgical facts, one target for each subject, and the others, both in order."""
     surgical: list[Fact] = []
     bulk: list[Fact] = []
     targets: dict[str | None, str] = {}

@@ -27,9 +27,10 @@ Differs from the reference:
   the fact lost, and goes on with the expert's token there. The reference starts again. At higher
   temperatures the text is started again here, too, which keeps the mixture's law among the texts
   that verify.
-- A target that never states the fact is not trained on as it is: ``on_fail`` decides, and the counts
-  are reported. By default the expert then writes alone: at temperature 0 its most probable text,
-  unless that is the text that failed, then up to ``attempts`` samples at temperature 0.7 or more.
+- A target that never states the fact is not trained on as it is: ``on_fail`` decides, and the
+  counts are reported. By default the expert then writes alone: at temperature 0 its most probable
+  text, unless that is the text that failed, then up to ``attempts`` samples at temperature 0.7 or
+  more.
 - Training uses the generated ids, never re-tokenized text.
 """
 
@@ -90,28 +91,30 @@ class MixSD(Trainer):
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
 
     mode: str = "bernoulli"
-    """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed pattern,
-    and with ``adaptive`` the expert writes where it objects to the naive token."""
+    """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed
+    pattern, and with ``adaptive`` the expert writes where it objects to the naive token."""
     lam: float = 0.3
     """lambda, the share of the naive branch: 0 is the pure expert, 1 the pure naive branch.
     ``adaptive`` ignores it."""
     threshold: float = 0.5
-    """``adaptive``: the naive token stands if the expert finds it at least this share as probable as
-    its own best token."""
+    """``adaptive``: the naive token stands if the expert finds it at least this share as probable
+    as its own best token."""
     temperature: float = 0.0
     """Of both conditionals; 0 takes each branch's most probable token."""
     top_k: int | None = None
-    """Above temperature 0: draw from the k most probable tokens only (the reference: 64). None: from
-    all."""
+    """Above temperature 0: draw from the k most probable tokens only (the reference: 64). None:
+    from all."""
     attempts: int = 10
     """Attempts per fact until the verifier finds the target in the text."""
     max_new_tokens: int | None = None
     """Longest text. None: 24 tokens, or half again the length of the fact's demonstration."""
     on_fail: str = "expert"
-    """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the target
-    if that fails, too), use the canonical ``target``, or ``keep`` the last text unverified."""
+    """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
+    target if that fails, too), use the canonical ``target``, or ``keep`` the last text
+    unverified."""
     signal: float = 1.0
-    """Share of each target's tokens that carry loss: those about which the branches disagree most."""
+    """Share of each target's tokens that carry loss: those about which the branches disagree
+    most."""
     slots: int = 48
     """Texts that are written side by side."""
 

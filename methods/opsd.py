@@ -1,17 +1,19 @@
 """OPSD: on-policy self-distillation. The student writes; the teacher corrects it token by token.
 
-The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts y
-from the current student on the plain prompt x, and pulls the student towards the teacher at every
-token of the rollout. S_t is the teacher's top-k set, and both distributions are renormalized over it:
+The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts
+y from the current student on the plain prompt x, and pulls the student towards the teacher at every
+token of the rollout. S_t is the teacher's top-k set, and both distributions are renormalized over
+it:
 
     forward:  L = mean_t sum_{v in S_t} p_T(v) (log p_T(v) - log p_S(v))
               p_T = p(. | x+, y_<t), p_S = p_theta(. | x, y_<t)
     reverse:  the same with T and S exchanged
     jsd:      the mean of both sides' KL to (p_T + p_S) / 2
 
-SDFT, arXiv 2601.19897; OPSD, arXiv 2601.18734; the baseline of MixSD (arXiv 2605.16865): n rollouts,
-top-64, forward KL, teacher frozen at the base model. ``teacher="current"`` is the student itself.
-``teacher="ema"`` follows it slowly: theta_T <- ema theta_T + (1 - ema) theta after each step.
+SDFT, arXiv 2601.19897; OPSD, arXiv 2601.18734; the baseline of MixSD (arXiv 2605.16865): n
+rollouts, top-64, forward KL, teacher frozen at the base model. ``teacher="current"`` is the student
+itself. ``teacher="ema"`` follows it slowly: theta_T <- ema theta_T + (1 - ema) theta after each
+step.
 """
 
 from __future__ import annotations

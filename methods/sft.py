@@ -2,8 +2,8 @@
 
     L(theta) = - (1 / sum_i |y_i|) sum_i sum_t log p_theta(y_it | x_i, y_i<t)
 
-x is the prompt as it will be asked; its tokens carry no loss. y is the fact's demonstration (default:
-its target) with the token that ends an answer. Training runs in mini-batches over epochs.
+x is the prompt as it will be asked; its tokens carry no loss. y is the fact's demonstration
+(default: its target) with the token that ends an answer. Training runs in mini-batches over epochs.
 
 Yang et al. 2025 (arXiv 2509.22072) show that these three things, mini-batches, epochs and EOS, are
 what naive fine-tuning baselines of editing papers lacked.

@@ -65,7 +65,7 @@ class Adapters:
 
     @torch.no_grad()
     def changes(self) -> dict[str, Change]:
-        """Return the factors of each weight's change, in its own orientation, float32, on the CPU."""
+        """Return the factors of each weight's change, in its orientation, float32, on the CPU."""
         changes: dict[str, Change] = {}
         for name, layer in self.layers.items():
             a_rf = _weight(layer.lora_A).detach().float().cpu().clone()
@@ -85,7 +85,7 @@ class Adapters:
 
 
 def _null_spaces(model: LanguageModel, share: float, seed: int) -> dict[str, torch.Tensor]:
-    """Return, by MLP output projection, the directions (f, U) that the model's own text uses least."""
+    """Return, by MLP output projection, the directions (f, U) that the model's text uses least."""
     from editbench.methods.statistics import second_moments  # only null-space adapters need it
 
     layers = tuple(range(model.layout.depth))

@@ -2,14 +2,14 @@
 
 They are added to the loss of any trainer:
 
-    replay  weight * NLL of the model's own texts and answers       (experience replay, pseudo-rehearsal)
-    kl      weight * KL(p_base || p_theta) on such texts            (learning without forgetting)
-    l2      weight * ||theta - theta_0||^2                          (L2-SP)
-    ewc     weight * sum_j F_j (theta_j - theta_0j)^2               (elastic weight consolidation;
-                                                                    F scaled to mean 1)
+    replay  weight * NLL of the model's own texts and answers   (experience replay)
+    kl      weight * KL(p_base || p_theta) on such texts        (learning without forgetting)
+    l2      weight * ||theta - theta_0||^2                      (L2-SP)
+    ewc     weight * sum_j F_j (theta_j - theta_0j)^2           (elastic weight consolidation;
+                                                                F scaled to mean 1)
 
-Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens. What p_theta
-gives to other tokens is free. l2 and ewc act on the gradients directly.
+Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens. What
+p_theta gives to other tokens is free. l2 and ewc act on the gradients directly.
 
     # N label positions of a batch, V vocabulary, K the base's top k
 """

@@ -1,7 +1,8 @@
-"""Many texts written side by side, each by k prompts at once: one cache, one forward for each token.
+"""Many texts written side by side, each by k prompts at once, with one cache.
 
-Texts that have ended leave the batch and waiting ones take their places. Tokens that a text takes
-back are cut out of the cache. So no prompt and no token is ever encoded twice.
+Each written token takes one forward pass. Texts that have ended leave the batch and waiting ones
+take their places. Tokens that a text takes back are cut out of the cache. So no prompt and no token
+is ever encoded twice.
 
     # R rows: text 0's k prompts, then text 1's, ...; P cached tokens, T new tokens, V vocabulary
 """

@@ -1,4 +1,4 @@
-"""The divergence of a student's next-token distributions from a teacher's, over the teacher's top k.
+"""How far a student's next-token distributions are from a teacher's, over the teacher's top k.
 
 # N label positions, V vocabulary, K the teacher's top k
 """

@@ -1,4 +1,4 @@
-"""How often the teacher of ``opsd`` reads the fact: a fixed share of the rollouts, or a learned one.
+"""How often the teacher of ``opsd`` reads the fact: a fixed or a learned share of the rollouts.
 
 A teacher that sees far more than the student can say gives targets that are too strong to absorb
 (ATESD, Han et al. 2026, arXiv 2605.11458). The adaptive share is ATESD's: it is drawn from a Beta
@@ -7,14 +7,14 @@ by REINFORCE from the student's later progress:
 
     e_i ~ Beta(alpha(s_i), beta(s_i))                 s_i: share of the steps done, nll of the
                                                       targets, last share
-    R_i = sum_h gamma^h (nll_{i+h} - nll_{i+h+1})     progress after decision i, h = 0 .. HORIZON - 1
+    R_i = sum_h gamma^h (nll_{i+h} - nll_{i+h+1})     progress after decision i, h < HORIZON
     w  <- w + rate (R_i - mean R) grad log Beta(e_i)
 
 Differs from ATESD:
 
-- There the share is that of a long solution, of which the teacher reads the beginning. A fact is one
-  sentence whose last words are the answer, and no beginning of it would ever say them. So here the
-  teacher reads the whole note for that share of the rollouts. For the others it reads the plain
+- There the share is that of a long solution, of which the teacher reads the beginning. A fact is
+  one sentence whose last words are the answer, and no beginning of it would ever say them. So here
+  the teacher reads the whole note for that share of the rollouts. For the others it reads the plain
   prompt, to which it answers what it always did.
 - Progress is measured as the nll of the targets themselves on a few facts, which does not depend on
   what the teacher reads.
@@ -108,7 +108,7 @@ class AdaptiveExposure:
         with torch.enable_grad():
             policy = self.policy(self.states[i])
             share = torch.tensor(self.shares[i])
-            chance = policy.log_prob(share)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            chance = policy.log_prob(share)  # type: ignore[no-untyped-call]  # untyped in torch
             (gradient,) = torch.autograd.grad(chance, self.weights_S2)
             with torch.no_grad():
                 self.weights_S2 += RATE * advantage * gradient.clamp(-1, 1)

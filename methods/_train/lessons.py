@@ -100,7 +100,7 @@ def lessons_of(model: LanguageModel, facts: Sequence[Fact], rewordings: int = 0)
 
 
 def reworded(facts: Sequence[Fact], n: int) -> list[Fact]:
-    """Return ``facts``, each followed by itself in ``n`` frames; their ids end in "#1", "#2", ..."""
+    """Return ``facts``, each followed by itself in ``n`` frames, with ids in "#1", "#2", ..."""
     framed = []
     for fact in facts:
         framed.append(fact)

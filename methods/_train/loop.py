@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 BUCKET = 8
 """Batches whose texts are sorted by length together."""
 DIVERGED, DIVERGED_STEPS = 3.0, 8
-"""A training is stopped when the mean loss of its last ``DIVERGED_STEPS`` steps is ``DIVERGED`` nats
-above the first loss. It will not come back: from 5.6 nats, a model that finds all tokens equally
-probable is no further. The ``jsd`` of ``opsd`` never gets there; a loss that has not fallen gives a
-warning instead."""
+"""A training is stopped when the mean loss of its last ``DIVERGED_STEPS`` steps is ``DIVERGED``
+nats above the first loss. It will not come back: from 5.6 nats, a model that finds all tokens
+equally probable is no further. The ``jsd`` of ``opsd`` never gets there; a loss that has not fallen
+gives a warning instead."""
 SMALL = 0.01
-"""In nats: a loss that ends below had nothing to fall from. The loss of ``opsd`` may begin there."""
+"""In nats. A loss that ends below it had nothing to fall from. That of ``opsd`` may begin there."""
 
 Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
 """Indices of a batch -> mean loss over its label tokens, and their number."""
@@ -71,8 +71,8 @@ def train(
     Args:
         n: number of training texts.
         lengths: of the texts, in tokens; texts of similar length then share a batch.
-        before_step: called with the number of each optimizer step, from 0. ``loss_of`` may be called
-            several times in a step.
+        before_step: called with the number of each optimizer step, from 0. A step may call
+            ``loss_of`` several times.
 
     Returns:
         The change of each trained weight, and the report of the training.
@@ -185,7 +185,8 @@ class _Optimization:
     def _backward(self, parts: Sequence[list[int]], loss_of: Loss) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
 
-        Not by ``accelerator.accumulate``, which gives each part the same weight whatever its tokens.
+        Not by ``accelerator.accumulate``, which gives each part the same weight whatever its
+        tokens.
 
         Returns:
             That mean loss, and the number of label tokens.
@@ -220,7 +221,8 @@ def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
 
 
 def _check_one_process(options: Trainer) -> None:
-    """Raise a ``MethodError`` under ``accelerate launch`` or ``torchrun`` with several processes."""
+    """Raise a ``MethodError`` if the training was launched in several processes."""
+    # accelerate launch and torchrun set this variable.
     processes = int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
         raise MethodError(

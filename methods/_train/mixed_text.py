@@ -1,7 +1,7 @@
-"""Texts that two branches of one model write together, token by token, and what is reported of them.
+"""Texts that two branches of one model write together, token by token, and their report.
 
-The naive branch reads the prompt alone, the expert branch reads it behind a note with the fact. Both
-continue the same text. Which branch writes a token is the method's affair (``mixsd.py``).
+The naive branch reads the prompt alone, the expert branch reads it behind a note with the fact.
+Both continue the same text. Which branch writes a token is the method's affair (``mixsd.py``).
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def report(texts: Sequence[MixedText]) -> MixingReport:
 
 
 def warnings(texts: Sequence[MixedText]) -> list[str]:
-    """Return one sentence for each way in which facts were not taught by a text that states them."""
+    """Return a sentence for each way in which facts were taught by no text that states them."""
     counts = Counter(t.source for t in texts)
     consequences = {
         "target": "were trained on the canonical target, as sft is",

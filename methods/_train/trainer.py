@@ -41,9 +41,9 @@ class Trainer(Method):
     """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
 
     engine_version: ClassVar[int] = 1
-    """Version of the shared loop. Raise it with a change that moves the numbers of all trainers, and
-    a trainer's own ``version`` with a change of that trainer. It is left out of a cell's key while it
-    is 1, so that cells stored before it existed keep their keys."""
+    """Version of the shared loop. Raise it with a change that moves the numbers of all trainers,
+    and a trainer's own ``version`` with a change of that trainer. It is left out of a cell's key
+    while it is 1, so that cells stored before it existed keep their keys."""
     space: ClassVar[Space] = {
         "lr": LogUniform(5e-6, 2e-4),
         "epochs": LogUniform(4, 32),
@@ -54,17 +54,17 @@ class Trainer(Method):
     epochs: int = 8
     """Passes over the facts."""
     min_steps: int = 40
-    """Fewest optimizer steps. A few facts get more passes than ``epochs``, because they would not be
-    learned otherwise."""
+    """Fewest optimizer steps. A few facts get more passes than ``epochs``, because they would not
+    be learned otherwise."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
-    """Facts in one forward pass, for a step that does not fit into memory; the gradients of its parts
-    are added up. None: all facts of the step. The step stays the same up to rounding, except for
-    ``opsd``, which draws other rollouts."""
+    """Facts in one forward pass, for a step that does not fit into memory; the gradients of its
+    parts are added up. None: all facts of the step. The step stays the same up to rounding, except
+    for ``opsd``, which draws other rollouts."""
     checkpointing: bool = False
-    """Recompute each layer's activations in the backward pass instead of keeping them. This is slower
-    and takes far less memory."""
+    """Recompute each layer's activations in the backward pass instead of keeping them. This is
+    slower and takes far less memory."""
     lr: float = 2e-5
     """Learning rate after warm-up."""
     warmup: float = 0.1
@@ -79,8 +79,8 @@ class Trainer(Method):
     rewordings: int = 0
     """Number of further frames ("Quick question: ...") in which each fact is taught as well."""
     lora: int | None = None
-    """Rank of low-rank adapters on all linear layers. None: all weights are trained. Adapters need a
-    larger ``lr``."""
+    """Rank of low-rank adapters on all linear layers. None: all weights are trained. Adapters need
+    a larger ``lr``."""
     null_space: float | None = None
     """With ``lora``: train adapters on the MLP output projections only, and only on this share of
     their input directions, those that the model's own text uses least."""
@@ -92,8 +92,8 @@ class Trainer(Method):
     l2: float = 0.0
     """Weight of the squared distance to the base weights."""
     ewc: float = 0.0
-    """Weight of the same distance, each weight multiplied by its Fisher information (mean 1) on such
-    texts."""
+    """Weight of the same distance, each weight multiplied by its Fisher information (mean 1) on
+    such texts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
