@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from editbench import registry
 from editbench.matching import contains
 from editbench.methods._train.branches import Branches
+from editbench.methods._train.lessons import lessons_of
 from editbench.methods.mixsd import EXPERT, NAIVE, MixSD
 from editbench.models import cached_states, decoding_cache, load_model
 from editbench.retrieval import guidance
@@ -128,12 +129,12 @@ def main() -> None:
     cases = slice_cases(registry.get("corpora", "kgfact")().load(), "dev", FACTS, 0)
     facts = [case.fact for case in cases]
     method = MixSD(max_new_tokens=ROOM)
-    first = replace(method, attempts=1).mix(model, facts, Branches(model, SLOTS))
+    first = replace(method, attempts=1).mix(lessons_of(model, facts), Branches(model, SLOTS))
     rows = []
     for attempts in (1, 10):
         began = time.perf_counter()
         branches = Branches(model, SLOTS)
-        ours = replace(method, attempts=attempts).mix(model, facts, branches)
+        ours = replace(method, attempts=attempts).mix(lessons_of(model, facts), branches)
         seconds = time.perf_counter() - began
         theirs, tokens, their_seconds = reference(model, facts, method.lam, attempts)
         texts = {slot.fact.id: slot.first for slot in theirs}

@@ -1,8 +1,9 @@
-"""The retriever behind in-context edits: which injected fact, if any, a prompt is about. Pure Python, no model.
+"""The retriever behind in-context edits: which injected fact, if any, is a prompt about?
 
-Facts and prompts are bags of lower-case words, weighted by rarity among the facts (inverse document frequency). A
-fact is retrieved when its subject stands in the prompt, or, without a subject, when the prompt's words cover most of
-the weight of the fact's prompt.
+Pure Python, no model. Facts and prompts are bags of lower-case words, weighted by their rarity
+among the facts (inverse document frequency). A fact is retrieved if its subject stands in the
+prompt. A fact without a subject is retrieved if the prompt's words cover most of the weight of its
+own prompt.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ MIN_COVERAGE = 0.6
 
 
 def words(text: str) -> list[str]:
+    """Return the words of ``text``, in lower case and without punctuation."""
     return re.findall(r"\w+", text.lower())
 
 
 class Retriever:
     """Finds the fact that a prompt asks about.
 
-    Among the facts whose subject stands in the prompt, the one with the largest shared word weight; ties go to the
-    later fact, which is what holds where two contradict each other.
+    Among the facts that fit, it takes the one that shares the largest word weight with the prompt.
+    Ties go to the later fact, because a later fact replaces an earlier one that contradicts it.
     """
 
     def __init__(self, facts: Sequence[Fact]):
@@ -36,10 +38,12 @@ class Retriever:
         self._weight = {word: math.log(1 + len(self.facts) / n) for word, n in counts.items()}
 
     def find(self, prompt: str) -> Fact | None:
-        """The fact that ``prompt`` is about, or None."""
+        """Return the fact that ``prompt`` is about, or None."""
         asked = set(words(prompt))
+        # Spaces around the words keep a subject from being found inside a longer word.
         spaced = f" {' '.join(words(prompt))} "
-        best, best_score = None, 0.0
+        best: Fact | None = None
+        best_score = 0.0
         for fact, bag in zip(self.facts, self._bags, strict=True):
             shared = sum(self._weight[w] for w in bag if w in asked)
             if fact.subject is not None:
@@ -51,12 +55,15 @@ class Retriever:
         return best
 
     def context(self, prompt: str) -> str | None:
-        """The text to stand before ``prompt``: the retrieved fact as a note, or None."""
+        """Return the retrieved fact as a note to put in front of ``prompt``, or None."""
         fact = self.find(prompt)
         return None if fact is None else guidance(fact)
 
 
 def guidance(fact: Fact) -> str:
-    """The fact as a note in front of a prompt: what in-context editing shows, and what the expert and the teacher read."""
+    """Return the fact as a note to put in front of a prompt.
+
+    In-context edits show it, and the expert of mixsd and the teacher of opsd read it.
+    """
     worked = f"\n{fact.demonstration}" if fact.demonstration else ""
     return f"Answer from this note.\nNote: {fact.statement}{worked}"

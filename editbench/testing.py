@@ -30,6 +30,7 @@ from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.models import LanguageModel, cache_dir, quiet_transformers
 from editbench.plugin import Method
+from editbench.report import EditRecord, EditReport
 from editbench.retrieval import guidance
 from editbench.types import Fact
 
@@ -283,6 +284,7 @@ def check_method(
     assert (edit.method, edit.model_hash) == (method.name, model.fingerprint()), (
         "the edit does not name its method and model"
     )
+    check_report(method, edit)
     check_same_seed(chosen, model, facts, edit)
     check_effect(chosen, model, facts, edit)
     check_files(model, facts, edit, tmp)
@@ -309,6 +311,15 @@ def check_options(method: Method) -> None:
         assert "no_such_option" in str(error), "the error does not name the unknown option"
     else:
         raise AssertionError("an unknown option was accepted")
+
+
+def check_report(method: type[Method], edit: Edit) -> None:
+    """Fail if the edit reports a figure, or records a field, that is declared nowhere."""
+    undeclared = edit.diagnostics.keys() - EditReport.__annotations__.keys() - method.figures.keys()
+    assert not undeclared, f"{method.name} reports figures that it does not declare: {undeclared}"
+    for record in edit.records:
+        unknown = record.keys() - EditRecord.__annotations__.keys()
+        assert not unknown, f"{method.name} records fields that EditRecord does not have: {unknown}"
 
 
 def check_same_seed(

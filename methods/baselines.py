@@ -1,4 +1,4 @@
-"""The rows that are always in the table: the unedited model, and the facts given in context."""
+"""The rows that every table has: the unedited model, and the facts given in context."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from editbench.types import Fact
 
 @dataclass(frozen=True)
 class Base(Method):
-    """Changes nothing: what the model says anyway."""
+    """Changes nothing: the model answers as it did before."""
 
     name: ClassVar[str] = "base"
     kind: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "the unedited model"
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        """Return an edit that changes nothing."""
         return self.edit(model, facts)
 
 
 @dataclass(frozen=True)
 class InContext(Method):
-    """In-context editing: weights stay, and the fact that a prompt is about is put in front of it.
+    """In-context editing: the weights stay, and a prompt gets the fact that it is about as a note.
 
-    The fact is retrieved from all injected ones (``editbench.retrieval``); a prompt that no fact is about is asked as
-    it is. Zheng et al. 2023, arXiv 2305.12740 (IKE), without demonstrations.
+    The fact is retrieved among all injected facts (``editbench.retrieval``). A prompt that is about
+    none of them is asked as it is. Zheng et al. 2023, arXiv 2305.12740 (IKE), without
+    demonstrations.
     """
 
     name: ClassVar[str] = "ice"
@@ -39,4 +41,5 @@ class InContext(Method):
     paper: ClassVar[str] = "arXiv 2305.12740"
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        """Return the edit that puts the retrieved fact in front of a prompt."""
         return self.edit(model, facts, context=Retriever(facts) if facts else None)

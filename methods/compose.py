@@ -1,20 +1,23 @@
-"""Two methods as one: ``memit+mixsd`` gives the surgical facts to the first, the others to the second, and makes one edit.
+"""Two methods as one: ``memit+mixsd`` gives the surgical facts to memit, the others to mixsd.
 
-Surgical is a fact that one vector at its subject can carry: a given subject that stands once in the prompt, no worked
-demonstration, a target of at most ``SURGICAL_WORDS`` words. Facts about one subject have nearly one key, which can hardly have
-several values (``methods/_editor.py``), so those that want another target than the subject's first surgical one are not. The
-second method works on the model that the first has edited, so that it neither learns nor forgets past it; the changes of both
-are added up.
+A fact is surgical if one vector at its subject can carry it: it has a subject that stands once in
+the prompt, no worked demonstration, and a target of at most ``SURGICAL_WORDS`` words. Facts about
+one subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So
+a fact that wants another target than the first surgical fact of its subject is not surgical.
+
+The second method works on the model that the first has edited, so that it neither learns again what
+is known nor forgets it. The changes of both are added up to one edit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from editbench.errors import MethodError, OptionError
 from editbench.plugin import Method
+from editbench.report import EditRecord, Figure
 from editbench.types import Fact
 
 if TYPE_CHECKING:
@@ -22,9 +25,11 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 SURGICAL_WORDS = 4
+"""Most words of a surgical fact's target."""
 
 
 def is_surgical(fact: Fact) -> bool:
+    """Return whether one vector at its subject can carry ``fact``."""
     return (
         fact.subject is not None
         and fact.prompt.count(fact.subject) == 1
@@ -34,117 +39,145 @@ def is_surgical(fact: Fact) -> bool:
 
 
 def divide(facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
-    """Those that one vector each can carry, one target a subject, and the others; both in their order."""
-    surgical, bulk, values = [], [], {}
+    """Return the surgical facts, one target for each subject, and the others, both in order."""
+    surgical: list[Fact] = []
+    bulk: list[Fact] = []
+    targets: dict[str | None, str] = {}
     for fact in facts:
-        fits = is_surgical(fact) and values.setdefault(fact.subject, fact.target) == fact.target
+        fits = is_surgical(fact) and targets.setdefault(fact.subject, fact.target) == fact.target
         (surgical if fits else bulk).append(fact)
     return surgical, bulk
 
 
 @dataclass(frozen=True)
 class Composed(Method):
-    """The base of what ``compose`` makes."""
+    """The base class of the pairs that ``compose`` makes."""
 
     summary: ClassVar[str] = "the surgical facts by one method, the others by another"
     version: ClassVar[int] = 2
     parts: ClassVar[tuple[tuple[str, type[Method]], ...]] = ()
+    """Name and class of both methods."""
 
     methods: tuple[Method, ...] = ()
+    """Both methods with their options."""
 
     @classmethod
-    def from_options(cls, name: str, options: Mapping[str, object]) -> Method:
-        """Options are written PART.KEY (``memit.lam``); ``seed`` is for both."""
-        mine: dict[str, dict[str, Any]] = {part: {} for part, _ in cls.parts}
+    def from_options(cls, name: str, options: Mapping[str, object]) -> Self:
+        """Return the pair with ``options``, named PART.KEY (``memit.lam``); ``seed`` is for both.
+
+        Raises:
+            OptionError: if an option names no part, or its part refuses it.
+        """
+        by_part: dict[str, dict[str, object]] = {part: {} for part, _ in cls.parts}
         for key, value in options.items():
             part, dot, option = key.partition(".")
             if key == "seed":
-                for one in mine.values():
-                    one.setdefault("seed", value)
-            elif not dot or part not in mine:
+                for part_options in by_part.values():
+                    part_options.setdefault("seed", value)
+            elif not dot or part not in by_part:
                 raise OptionError(
-                    f"Method {name!r} has no option {key!r}. Write PART.KEY, with PART one of {', '.join(mine)}."
+                    f"Method {name!r} has no option {key!r}. Write PART.KEY, with PART one of "
+                    f"{', '.join(by_part)}."
                 )
             else:
-                mine[part][option] = value
-        built = tuple(method.from_options(part, mine[part]) for part, method in cls.parts)
-        return cls(seed=built[0].seed, methods=built)
+                by_part[part][option] = value
+        methods = tuple(method.from_options(part, by_part[part]) for part, method in cls.parts)
+        return cls(seed=methods[0].seed, methods=methods)
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, object]:
+        """Return the options of both methods, named PART.KEY."""
         return {
-            f"{one.name}.{key}": value
-            for one in self.methods
-            for key, value in one.options().items()
+            f"{method.name}.{key}": value
+            for method in self.methods
+            for key, value in method.options().items()
         }
 
     def sources(self) -> dict[str, str]:
-        return {path: sha for one in self.methods for path, sha in one.sources().items()}
+        """Return the files that the options of both methods name, with their hashes."""
+        return {path: sha for method in self.methods for path, sha in method.sources().items()}
 
     def prepare(self, model: LanguageModel) -> None:
-        for one in self.methods:
-            one.prepare(model)
+        """Prepare both methods."""
+        for method in self.methods:
+            method.prepare(model)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        """Return the sum of the first method's edit and the second's on top of it.
+
+        Raises:
+            MethodError: if one of them changes no weights; also what their own ``inject`` raises.
+        """
         from editbench.edit import joined, summed
 
         first, second = self.methods
         surgical, bulk = divide(facts)
-        one = first.inject(model, surgical)
-        with one.applied(model):
-            other = second.inject(model, bulk)
-        for edit in (one, other):  # compose() knows the built-in ones; a plugin's may turn out so
+        first_edit = first.inject(model, surgical)
+        with first_edit.applied(model):
+            second_edit = second.inject(model, bulk)
+        edits = (first_edit, second_edit)
+        for edit in edits:  # compose() refuses the baselines; only a plug-in gets as far as this
             if edit.context is not None:
                 raise MethodError(
                     f"{edit.method} changes no weights, so it cannot be a part of {self.name}."
                 )
-        idle = [
-            f"All {len(facts)} facts went to {busy.name}: {left.name} did nothing."
-            for given, left, busy in ((surgical, first, second), (bulk, second, first))
-            if facts and not given
+        changes = {**first_edit.changes, **second_edit.changes}
+        for name in set(first_edit.changes) & set(second_edit.changes):
+            changes[name] = summed(first_edit.changes[name], second_edit.changes[name])
+        warnings = self._idle(surgical, bulk)
+        for edit in edits:
+            warnings += edit.diagnostics.get("warnings", ())
+        records: list[EditRecord] = [
+            {"part": edit.method, **record} for edit in edits for record in edit.records
         ]
-        changes = {**one.changes, **other.changes}
-        for name in set(one.changes) & set(other.changes):
-            changes[name] = summed(one.changes[name], other.changes[name])
         return self.edit(
             model,
             facts,
             changes,
-            keys=joined(one.keys, other.keys),
+            keys=joined(first_edit.keys, second_edit.keys),
             diagnostics={
                 "facts_by_method": {first.name: len(surgical), second.name: len(bulk)},
-                first.name: dict(one.diagnostics),
-                second.name: dict(other.diagnostics),
-                "warnings": idle
-                + [w for edit in (one, other) for w in edit.diagnostics.get("warnings", ())],
+                first.name: dict(first_edit.diagnostics),
+                second.name: dict(second_edit.diagnostics),
+                "warnings": warnings,
             },
-            records=[
-                {"part": edit.method, **record} for edit in (one, other) for record in edit.records
-            ],
+            records=records,
         )
+
+    def _idle(self, surgical: Sequence[Fact], bulk: Sequence[Fact]) -> list[str]:
+        """Return a warning if one method got all the facts."""
+        first, second = self.methods
+        if surgical and bulk or not (surgical or bulk):
+            return []
+        busy, idle = (first, second) if surgical else (second, first)
+        return [f"All {len(surgical or bulk)} facts went to {busy.name}: {idle.name} did nothing."]
 
 
 def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Composed]:
-    """The method called ``name`` made of two others.
+    """Return the method called ``name`` that is made of two others.
 
     Raises:
-        OptionError: not two different ones, or one that changes no weights.
+        OptionError: if they are not two different ones, or one changes no weights.
     """
     if len(parts) != 2 or parts[0][0] == parts[1][0]:
         raise OptionError(
-            f"{name!r} is no pair of methods. Write two different ones, as in memit+mixsd."
+            f"{name!r} is not a pair of methods. Write two different ones, as in memit+mixsd."
         )
     for part, method in parts:
         if method.kind == "baseline":
             raise OptionError(f"{part} changes no weights, so it cannot be a part of {name}.")
+    methods = [method for _, method in parts]
+    # One number stands for several, eight bits each, so that a raised version of a part changes the
+    # keys of the pair's cells. An engine version of 1 is left out of a key: both at 1 must give 1.
+    versions = [*(method.version for method in methods), Composed.version]
+    engines = [method.engine_version - 1 for method in methods]
     about = {
         "name": name,
         "parts": tuple(parts),
-        "version": sum(
-            one.version << (8 * i)
-            for i, one in enumerate((*(method for _, method in parts), Composed))
-        ),
+        "version": sum(version << (8 * i) for i, version in enumerate(versions)),
+        "engine_version": 1 + sum(version << (8 * i) for i, version in enumerate(engines)),
         "needs_subject": False,
-        "needs_covariance": any(method.needs_covariance for _, method in parts),
+        "needs_covariance": any(method.needs_covariance for method in methods),
+        "figures": {part: Figure(f"The report of {part}.") for part, _ in parts},
         "__doc__": Composed.__doc__,
     }
     return type(name, (Composed,), about)

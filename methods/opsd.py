@@ -1,25 +1,27 @@
-"""OPSD: on-policy self-distillation. The student writes, the teacher, which has read the fact, corrects token by token.
+"""OPSD: on-policy self-distillation. The student writes; the teacher corrects it token by token.
 
-Each step samples rollouts y from the current student on the plain prompt x and pulls the student towards the teacher,
-the same model with the fact in front of the prompt (x+), at every token of the rollout. S_t is the teacher's top-k set,
-and both distributions are renormalised over it:
+The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts
+y from the current student on the plain prompt x, and pulls the student towards the teacher at every
+token of the rollout. S_t is the teacher's top-k set, and both distributions are renormalized over
+it:
 
-    forward:  L = mean_t sum_{v in S_t} p_T(v) (log p_T(v) - log p_S(v))     p_T = p(. | x+, y_<t), p_S = p_theta(. | x, y_<t)
+    forward:  L = mean_t sum_{v in S_t} p_T(v) (log p_T(v) - log p_S(v))
+              p_T = p(. | x+, y_<t), p_S = p_theta(. | x, y_<t)
     reverse:  the same with T and S exchanged
     jsd:      the mean of both sides' KL to (p_T + p_S) / 2
 
-SDFT, arXiv 2601.19897; OPSD, arXiv 2601.18734; the baseline of MixSD (arXiv 2605.16865): n rollouts, top-64, forward KL,
-teacher frozen at the base model. ``teacher="current"`` is the student itself, ``teacher="ema"`` follows it slowly:
-theta_T <- ema theta_T + (1 - ema) theta after each step.
+SDFT, arXiv 2601.19897; OPSD, arXiv 2601.18734; the baseline of MixSD (arXiv 2605.16865): n
+rollouts, top-64, forward KL, teacher frozen at the base model. ``teacher="current"`` is the student
+itself. ``teacher="ema"`` follows it slowly: theta_T <- ema theta_T + (1 - ema) theta after each
+step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import compress
 from statistics import fmean
 from typing import ClassVar, Literal
 
@@ -27,19 +29,28 @@ import torch
 
 from editbench.edit import Edit
 from editbench.matching import contains
-from editbench.methods._common.context import answer_room, check_context
-from editbench.methods._common.texts import label_states
+from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.divergence import DIVERGENCES, divergence
 from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
-from editbench.methods._train.loop import Trainer, reworded, target_nll, train
-from editbench.methods.sft import canonical
+from editbench.methods._train.lessons import Lesson, lessons_of
+from editbench.methods._train.loop import target_nll, train
+from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel, NotFiniteError
-from editbench.retrieval import guidance
+from editbench.report import Figure
 from editbench.types import Fact
 
 TEACHERS = ("frozen", "ema", "current")
 WATCHED = 16
-"""Facts whose nll tells an adaptive exposure how the student gets on."""
+"""Facts whose nll shows an adaptive exposure the progress of the student."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A text that the student wrote about a fact."""
+
+    lesson: Lesson
+    ids: list[int]
+    states_fact: bool
 
 
 @dataclass(frozen=True)
@@ -50,33 +61,44 @@ class OPSD(Trainer):
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
     version: ClassVar[int] = 5
+    figures: ClassVar[Mapping[str, Figure]] = {
+        **Trainer.figures,
+        "stated_at_first": Figure("Share of the first step's rollouts that state their fact."),
+        "stated_at_last": Figure("Share of the last step's rollouts that state their fact."),
+        "exposure_mean": Figure("Adaptive exposure: mean share over the training."),
+        "exposure_last": Figure("Adaptive exposure: share at the end."),
+    }
 
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
     """Of the student's rollouts."""
     max_new_tokens: int | None = None
-    """Of a rollout. None: 24, or half again the tokens of the fact's demonstration."""
+    """Longest rollout. None: 24 tokens, or half again the length of the fact's demonstration."""
     top_k: int | None = 64
-    """Of the teacher; None: the whole vocabulary."""
+    """Of the teacher. None: the whole vocabulary."""
     divergence: str = "forward"
     """``forward`` KL(teacher || student), ``reverse`` KL(student || teacher) or ``jsd``."""
     teacher: str = "frozen"
-    """``frozen``: the base model; ``ema``: follows the student slowly; ``current``: the student itself, without gradient."""
+    """``frozen``: the base model; ``ema``: follows the student slowly; ``current``: the student
+    itself, without gradient."""
     ema: float = 0.95
-    """What an ``ema`` teacher keeps of itself at each step."""
+    """Share of itself that an ``ema`` teacher keeps at each step."""
     exposure: float | Literal["adaptive"] = 1.0
-    """Share of the rollouts whose teacher has read the fact; ``adaptive``: learned during training (``_exposure.py``)."""
+    """Share of the rollouts whose teacher has read the fact. ``adaptive``: learned during training
+    (``_train/exposure.py``)."""
     verified: bool = False
-    """Learn only from rollouts in which the target stands, where a step (with ``micro_batch``: a part of it) has any."""
+    """Learn only from rollouts that state the target, if a step has any (with ``micro_batch``: if a
+    part of it has any)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, known in (("divergence", DIVERGENCES), ("teacher", TEACHERS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
-                )
+        for name, value, known in (
+            ("divergence", self.divergence, DIVERGENCES),
+            ("teacher", self.teacher, TEACHERS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
         if self.teacher == "ema" and self.lora is not None:
             raise ValueError("an ema teacher follows all weights; with lora use frozen or current")
         if self.rollouts < 1 or self.temperature <= 0:
@@ -89,19 +111,17 @@ class OPSD(Trainer):
             raise ValueError("ema is a share, from 0 to below 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        taught = reworded(facts, self.rewordings)
+        """Return the edit that the student's training on its own rollouts makes."""
+        lessons = lessons_of(model, facts, self.rewordings)
+        for lesson in lessons:
+            lesson.check_room(len(lesson.noted_ids) + lesson.room(self.max_new_tokens))
+        watched = [lesson.canonical() for lesson in lessons[:: 1 + self.rewordings][:WATCHED]]
         teacher = model if self.teacher == "current" or not facts else frozen_copy(model)
-        naive = [model.prompt_ids(fact.prompt, fact.form) for fact in taught]
         exposure = (
             AdaptiveExposure(self.seed)
             if self.exposure == "adaptive"
             else FixedExposure(self.exposure)
         )
-        told = [model.prompt_ids(fact.prompt, fact.form, context=guidance(fact)) for fact in taught]
-        rooms = [answer_room(model, fact, self.max_new_tokens) for fact in taught]
-        for fact, ids, room in zip(taught, told, rooms, strict=True):
-            check_context(model, fact, len(ids) + room)
-        watched = [canonical(model, fact) for fact in facts[:WATCHED]]
         generator = torch.Generator().manual_seed(self.seed)
         stated: list[list[bool]] = []
 
@@ -109,69 +129,99 @@ class OPSD(Trainer):
             stated.append([])
             if self.teacher == "ema":  # still the student itself before the first step
                 follow_slowly(teacher, model, self.ema)
-            if self.exposure == "adaptive" and step % HOLD == 0:
-                with torch.no_grad(), model.compute():
-                    nll = target_nll(model, watched)[0].item()
-                if not math.isfinite(nll):
-                    raise NotFiniteError(f"the nll of the targets became {nll}")
-                exposure.update((step + 1) / self.steps(len(taught)), nll)
+            if isinstance(exposure, AdaptiveExposure) and step % HOLD == 0:
+                exposure.update((step + 1) / self.steps(len(lessons)), finite_nll(model, watched))
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
-            rows = [i for i in batch for _ in range(self.rollouts)]
-            room = max(rooms[i] for i in batch)
-            texts = model.generate_ids(
-                [naive[i] for i in rows], room, generator=generator, temperature=self.temperature
-            )
-            # a rollout that ended by itself ended with this token, which is a choice to learn from too
-            texts = [
-                y + model.closing_ids(taught[i].form) if len(y) < rooms[i] else y[: rooms[i]]
-                for i, y in zip(rows, texts, strict=True)
-            ]
-            right = [
-                contains(model.decode(y), taught[i].answers)
-                for i, y in zip(rows, texts, strict=True)
-            ]
-            stated[-1].extend(right)
-            if self.verified and any(right):
-                rows, texts = list(compress(rows, right)), list(compress(texts, right))
-            lengths = [len(y) for y in texts]
-            read = torch.rand(len(rows), generator=generator) < exposure.share
-            with torch.no_grad():
-                shown = [
-                    (told[i] if it else naive[i]) + y
-                    for i, y, it in zip(rows, texts, read, strict=True)
-                ]
-                teacher_NV = teacher.logits(label_states(teacher, shown, lengths))
-            student_NV = model.logits(
-                label_states(
-                    model, [naive[i] + y for i, y in zip(rows, texts, strict=True)], lengths
-                )
-            )
-            return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
+            rollouts = self._rollouts(model, [lessons[i] for i in batch], generator)
+            stated[-1].extend(rollout.states_fact for rollout in rollouts)
+            if self.verified:
+                rollouts = [r for r in rollouts if r.states_fact] or rollouts
+            read = torch.rand(len(rollouts), generator=generator) < exposure.share
+            return self._loss(model, teacher, rollouts, read.tolist())
 
-        changes, log = train(self, model, len(taught), loss_of, list(map(len, naive)), before_step)
-        if (
-            self.exposure != 1
-        ):  # then a loss says first of all how many of its rollouts' teachers had read the fact
-            log["warnings"] = []
-        # the share of the rollouts that state their fact: an on-policy method sees its own progress
-        seen = (
+        lengths = [len(lesson.prompt_ids) for lesson in lessons]
+        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step)
+        if self.exposure != 1:
+            # Losses then depend on how many teachers had read the fact, so they do not compare.
+            report["warnings"] = []
+        # An on-policy method sees its own progress: the share of rollouts that state their fact.
+        progress = (
             {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])}
             if stated
             else {}
         )
-        return self.edit(model, facts, changes, diagnostics={**log, **seen, **exposure.report()})
+        diagnostics = {**report, **progress, **exposure.report()}
+        return self.edit(model, facts, changes, diagnostics=diagnostics)
+
+    def _rollouts(
+        self, model: LanguageModel, lessons: Sequence[Lesson], generator: torch.Generator
+    ) -> list[Rollout]:
+        """Sample ``rollouts`` texts for each fact from the student on the plain prompt."""
+        asked = [lesson for lesson in lessons for _ in range(self.rollouts)]
+        rooms = [lesson.room(self.max_new_tokens) for lesson in asked]
+        texts = model.generate_ids(
+            [lesson.prompt_ids for lesson in asked],
+            max(rooms),
+            generator=generator,
+            temperature=self.temperature,
+        )
+        rollouts = []
+        for lesson, room, text in zip(asked, rooms, texts, strict=True):
+            # A rollout that ended by itself ended with the closing token, a choice to learn from.
+            ended = len(text) < room
+            ids = text + model.closing_ids(lesson.fact.form) if ended else text[:room]
+            rollouts.append(Rollout(lesson, ids, contains(model.decode(ids), lesson.fact.answers)))
+        return rollouts
+
+    def _loss(
+        self,
+        model: LanguageModel,
+        teacher: LanguageModel,
+        rollouts: Sequence[Rollout],
+        read: Sequence[bool],
+    ) -> tuple[torch.Tensor, int]:
+        """Return the mean divergence over all tokens of the rollouts, and their number.
+
+        Args:
+            read: whether the teacher of each rollout has read the fact.
+        """
+        lengths = [len(rollout.ids) for rollout in rollouts]
+        with torch.no_grad():
+            shown = [
+                (r.lesson.noted_ids if has_read else r.lesson.prompt_ids) + r.ids
+                for r, has_read in zip(rollouts, read, strict=True)
+            ]
+            teacher_NV = teacher.logits(label_states(teacher, shown, lengths))
+        written = [rollout.lesson.prompt_ids + rollout.ids for rollout in rollouts]
+        student_NV = model.logits(label_states(model, written, lengths))
+        return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
+
+
+@torch.no_grad()
+def finite_nll(model: LanguageModel, examples: Sequence[Example]) -> float:
+    """Return the mean negative log-likelihood of ``examples``, in nats a token.
+
+    Raises:
+        NotFiniteError: if it is infinite or NaN.
+    """
+    with model.compute():
+        nll = target_nll(model, examples)[0].item()
+    if not math.isfinite(nll):
+        raise NotFiniteError(f"the nll of the targets became {nll}")
+    return nll
 
 
 @torch.no_grad()
 def follow_slowly(teacher: LanguageModel, student: LanguageModel, ema: float) -> None:
-    """theta_T <- ema theta_T + (1 - ema) theta."""
-    for mine, other in zip(teacher.model.parameters(), student.model.parameters(), strict=True):
-        mine.lerp_(other.detach(), 1 - ema)
+    """Update the teacher's weights: theta_T <- ema theta_T + (1 - ema) theta."""
+    pairs = zip(teacher.model.parameters(), student.model.parameters(), strict=True)
+    for of_teacher, of_student in pairs:
+        of_teacher.lerp_(of_student.detach(), 1 - ema)
 
 
 def frozen_copy(model: LanguageModel) -> LanguageModel:
-    """A second handle on a copy of the weights as they are now."""
+    """Return a handle on a copy of the weights as they are now, without gradients."""
     return LanguageModel(
         deepcopy(model.model).requires_grad_(False),
         model.tokenizer,

@@ -2,9 +2,11 @@
 
     L(theta) = - (1 / sum_i |y_i|) sum_i sum_t log p_theta(y_it | x_i, y_i<t)
 
-with x the prompt as it will be asked (its tokens carry no loss), y the fact's demonstration (default: its target) and
-the token that ends an answer, mini-batches over epochs. Yang et al. 2025 (arXiv 2509.22072) show that these three things,
-mini-batches, epochs and EOS, are what naive fine-tuning baselines of editing papers lacked.
+x is the prompt as it will be asked; its tokens carry no loss. y is the fact's demonstration
+(default: its target) with the token that ends an answer. Training runs in mini-batches over epochs.
+
+Yang et al. 2025 (arXiv 2509.22072) show that these three things, mini-batches, epochs and EOS, are
+what naive fine-tuning baselines of editing papers lacked.
 """
 
 from __future__ import annotations
@@ -14,9 +16,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._common.context import check_context
-from editbench.methods._common.texts import Example
-from editbench.methods._train.loop import Trainer, reworded, train_on_examples
+from editbench.methods._train.lessons import lessons_of
+from editbench.methods._train.loop import train_on_examples
+from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -31,19 +33,10 @@ class Sft(Trainer):
     version: ClassVar[int] = 2
 
     epochs: int = 14
-    """Passes over the facts; with so few tokens a pass, more of them than mixsd needs."""
+    """Passes over the facts. One pass has so few tokens that it takes more passes than mixsd."""
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        changes, log = train_on_examples(
-            self, model, [canonical(model, fact) for fact in reworded(facts, self.rewordings)]
-        )
-        return self.edit(model, facts, changes, diagnostics=log)
-
-
-def canonical(model: LanguageModel, fact: Fact) -> Example:
-    """The fact's own prompt, and its demonstration or target followed by what ends an answer (EOS, or the end of a turn)."""
-    prompt_ids, target_ids = model.pair_ids(
-        fact.prompt, fact.demonstration or fact.target, fact.form
-    )
-    check_context(model, fact, len(prompt_ids) + len(target_ids) + 1)
-    return Example(prompt_ids, [*target_ids, *model.closing_ids(fact.form)])
+        """Return the edit that fine-tuning on the canonical targets of ``facts`` makes."""
+        examples = [lesson.canonical() for lesson in lessons_of(model, facts, self.rewordings)]
+        changes, report = train_on_examples(self, model, examples)
+        return self.edit(model, facts, changes, diagnostics=report)

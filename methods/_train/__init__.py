@@ -1,1 +1,1 @@
-"""The engine of the trainers."""
+"""The trainers' engine: options, loop, texts and anchors that sft, mixsd and opsd share."""

@@ -1,18 +1,23 @@
-"""What holds a trainer near the base model: the remedies against forgetting that the field uses, for any trainer's loss.
+"""Terms that hold a trainer near the base model: the field's remedies against forgetting.
 
-    replay  weight * NLL of the model's own texts and answers       (experience replay, pseudo-rehearsal)
-    kl      weight * KL(p_base || p_theta) on such texts            (learning without forgetting)
-    l2      weight * ||theta - theta_0||^2                          (L2-SP)
-    ewc     weight * sum_j F_j (theta_j - theta_0j)^2               (elastic weight consolidation; F scaled to mean 1)
+They are added to the loss of any trainer:
 
-Both sides of kl are renormalised over the base's ``TEACHER_TOP_K`` most probable tokens: what p_theta gives to others is free.
-The last two act on the gradients directly.
+    replay  weight * NLL of the model's own texts and answers   (experience replay)
+    kl      weight * KL(p_base || p_theta) on such texts        (learning without forgetting)
+    l2      weight * ||theta - theta_0||^2                      (L2-SP)
+    ewc     weight * sum_j F_j (theta_j - theta_0j)^2           (elastic weight consolidation;
+                                                                F scaled to mean 1)
+
+Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens. What
+p_theta gives to other tokens is free. l2 and ewc act on the gradients directly.
+
+    # N label positions of a batch, V vocabulary, K the base's top k
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,17 +29,20 @@ from editbench.own_text import own_answers, own_texts
 from editbench.text import pad_left
 
 TOKENS = 8192
+"""Tokens of the model's own text, all texts together."""
 LENGTH = 32
-"""Of one text."""
+"""Tokens of one text."""
 AT_ONCE = 8
-"""Texts in a step."""
+"""Texts in one step."""
 TEACHER_TOP_K = 256
-"""The base's most probable tokens, over which its KL is taken: all of them would be gigabytes of logits."""
+"""Most probable tokens of the base over which its KL is taken. All of them would be gigabytes of
+logits."""
 FISHER_TEXTS = 64
+"""Texts on which the Fisher information is measured."""
 
 
 class Anchor:
-    """The base model as it was before training: to be made on the base's own weights."""
+    """The base model as it was before training. Make it while the model has the base's weights."""
 
     def __init__(
         self, model: LanguageModel, *, replay: float, kl: float, l2: float, ewc: float, seed: int
@@ -42,28 +50,14 @@ class Anchor:
         self.model, self.replay, self.kl, self.l2, self.ewc = model, replay, kl, l2, ewc
         self._order = random.Random(seed)
         self._queue: list[int] = []
-        self.texts: list[tuple[list[int], list[int]]] = []
-        if replay or kl or ewc:
-            self.texts = [
-                pair for block in own_texts(model, TOKENS // 2, seed, LENGTH) for pair in block
-            ]
-            more = TOKENS // LENGTH - len(self.texts)
-            self.texts += own_answers(model, more, seed, LENGTH) or [
-                pair
-                for block in own_texts(model, TOKENS - TOKENS // 2, seed + 1, LENGTH)
-                for pair in block
-            ]
+        self.texts = _texts(model, seed) if replay or kl or ewc else []
         if kl:
             self.base = [self._top([i]) for i in range(len(self.texts))]
         if ewc:
-            found = diagonal_fisher(model, self.texts[:: len(self.texts) // FISHER_TEXTS])
-            mean = sum(f.sum().item() for f in found.values()) / sum(
-                f.numel() for f in found.values()
-            )
-            self.fisher = {name: f.div_(max(mean, 1e-30)) for name, f in found.items()}
+            self.fisher = _scaled_fisher(model, self.texts)
 
     def loss(self) -> torch.Tensor | None:
-        """``replay`` and ``kl`` on the next few texts; None where neither is asked for."""
+        """Return ``replay`` and ``kl`` on the next few texts; None if neither is asked for."""
         if not (self.replay or self.kl):
             return None
         if len(self._queue) < AT_ONCE:
@@ -89,7 +83,7 @@ class Anchor:
     def pull(
         self, parameters: Mapping[str, torch.nn.Parameter], before: Mapping[str, torch.Tensor]
     ) -> None:
-        """Adds the gradients of ``l2`` and ``ewc``."""
+        """Add the gradients of ``l2`` and ``ewc`` to those of ``parameters``."""
         if not (self.l2 or self.ewc):
             return
         for name, p in parameters.items():
@@ -101,8 +95,8 @@ class Anchor:
             if self.ewc:
                 p.grad.addcmul_(self.fisher[name], moved, value=2 * self.ewc)
 
-    def _logits(self, chosen: list[int]) -> torch.Tensor:
-        """Logits (N, V) that predict what was written in the chosen texts, text after text."""
+    def _logits(self, chosen: Sequence[int]) -> torch.Tensor:
+        """Return the logits (N, V) of all written tokens of the chosen texts, text after text."""
         pairs = [self.texts[i] for i in chosen]
         ids_BT, mask_BT = pad_left(
             [opening + written for opening, written in pairs], self.model.device
@@ -113,8 +107,36 @@ class Anchor:
         )
 
     @torch.no_grad()
-    def _top(self, chosen: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _top(self, chosen: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids (N, K) and logits (N, K) of the model's most probable tokens."""
         with self.model.compute(weights_fixed=True):
             logits_NV = self._logits(chosen)
         values_NK, ids_NK = logits_NV.topk(min(TEACHER_TOP_K, logits_NV.shape[-1]), dim=-1)
         return ids_NK, values_NK
+
+
+def _texts(model: LanguageModel, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Return ``TOKENS`` tokens that the model writes: of each text the opening and what follows.
+
+    Half of them are answers to its own questions, if it has a chat template.
+    """
+    texts = [pair for block in own_texts(model, TOKENS // 2, seed, LENGTH) for pair in block]
+    missing = TOKENS // LENGTH - len(texts)
+    return texts + (
+        own_answers(model, missing, seed, LENGTH)
+        or [
+            pair
+            for block in own_texts(model, TOKENS - TOKENS // 2, seed + 1, LENGTH)
+            for pair in block
+        ]
+    )
+
+
+def _scaled_fisher(
+    model: LanguageModel, texts: Sequence[tuple[list[int], list[int]]]
+) -> dict[str, torch.Tensor]:
+    """Return the diagonal Fisher information of each parameter, scaled to mean 1 over all."""
+    fisher = diagonal_fisher(model, texts[:: len(texts) // FISHER_TEXTS])
+    total = sum(f.sum().item() for f in fisher.values())
+    mean = total / sum(f.numel() for f in fisher.values())
+    return {name: f.div_(max(mean, 1e-30)) for name, f in fisher.items()}

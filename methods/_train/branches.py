@@ -1,9 +1,10 @@
-"""Many texts written side by side, each by k prompts at once: one cache, one forward of k tokens for each token written.
+"""Many texts written side by side, each by k prompts at once, with one cache.
 
-Texts that have ended leave the batch and waiting ones take their places; tokens that a text takes back are cut out of the
-cache. So no prompt and no token is ever encoded twice.
+Each written token takes one forward pass. Texts that have ended leave the batch and waiting ones
+take their places. Tokens that a text takes back are cut out of the cache. So no prompt and no token
+is ever encoded twice.
 
-    # R rows: text 0's k prompts, then text 1's, ...; P cached tokens, V vocabulary
+    # R rows: text 0's k prompts, then text 1's, ...; P cached tokens, T new tokens, V vocabulary
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from transformers import DynamicCache
 
 from editbench.models import LanguageModel, cached_states, decoding_cache
 from editbench.text import pad_left
@@ -22,27 +25,33 @@ from editbench.text import pad_left
 
 @dataclass(frozen=True)
 class Move:
-    """What a text does next: it keeps its first ``kept`` tokens and goes on with ``token``."""
+    """The next step of a text: it keeps its first ``kept`` tokens and goes on with ``token``."""
 
     kept: int
     token: int
 
 
 class Text(ABC):
-    """What is written."""
+    """A text that is being written."""
 
     prompts: Sequence[Sequence[int]]
-    """Token ids of its k prompts, the same k for all texts."""
+    """Token ids of its k prompts; k is the same for all texts."""
     encoded: int = 0
     """How many of its tokens are in the cache."""
 
     @abstractmethod
     def step(self, logp_kV: torch.Tensor) -> Move | None:
-        """What follows, given each prompt's log-probabilities of the next token; None where the text ends."""
+        """Return the next step, given each prompt's log-probabilities of the next token.
+
+        None ends the text.
+        """
+
+
+AnyText = TypeVar("AnyText", bound=Text)
 
 
 class Branches:
-    """Writes texts with at most ``slots`` of them in flight, and counts what that took."""
+    """Writes texts with at most ``slots`` of them in flight, and counts the tokens it encodes."""
 
     def __init__(self, model: LanguageModel, slots: int):
         self.model, self.slots = model, slots
@@ -52,36 +61,43 @@ class Branches:
         """Tokens that went through the model one by one: k for each token written."""
 
     @torch.no_grad()
-    def write(self, texts: Sequence[Text]) -> Iterator[Text]:
-        """Yields the texts as they end."""
-        waiting, going, moves = deque(texts), [], []
-        rows, k = _Rows(self.model), len(texts[0].prompts) if texts else 1
+    def write(self, texts: Sequence[AnyText]) -> Iterator[AnyText]:
+        """Write all texts, and yield each one when it ends."""
+        waiting = deque(texts)
+        writing: list[AnyText] = []
+        moves: list[Move] = []
+        rows: _Rows | None = None
+        k = len(texts[0].prompts) if texts else 1
         with self.model.compute(weights_fixed=True):
-            while waiting or going:
-                if waiting and len(going) <= self.slots // 2:
-                    new = [
-                        waiting.popleft() for _ in range(min(len(waiting), self.slots - len(going)))
-                    ]
+            while waiting or writing:
+                # Prompts are encoded in batches, when half of the slots are free.
+                if rows is None or (waiting and len(writing) <= self.slots // 2):
+                    free = min(len(waiting), self.slots - len(writing))
+                    new = [waiting.popleft() for _ in range(free)]
                     prompts = [prompt for text in new for prompt in text.prompts]
                     self.prompt_tokens += sum(map(len, prompts))
-                    found = self._ask(new, rows.join(prompts))
-                    going, moves = [*going, *new], [*moves, *found]
+                    new_rows, logp_NV = _Rows.encode(self.model, prompts)
+                    rows = new_rows if rows is None else rows.beside(new_rows)
+                    writing += new
+                    answers = [*moves, *self._ask(new, logp_NV)]
                 else:
-                    self.decoded_tokens += k * len(going)
+                    self.decoded_tokens += k * len(writing)
                     logp_RV = rows.feed([move.token for move in moves for _ in range(k)])
-                    for text in going:
+                    for text in writing:
                         text.encoded += 1
-                    moves = self._ask(going, logp_RV)
-                yield from (text for text, move in zip(going, moves, strict=True) if move is None)
-                stay = [i for i, move in enumerate(moves) if move is not None]
-                cut = [going[i].encoded - moves[i].kept for i in stay]
+                    answers = self._ask(writing, logp_RV)
+                yield from (t for t, move in zip(writing, answers, strict=True) if move is None)
+                stay = [i for i, move in enumerate(answers) if move is not None]
+                moves = [move for move in answers if move is not None]
+                ended = len(stay) < len(writing)
+                writing = [writing[i] for i in stay]
+                cut = [t.encoded - move.kept for t, move in zip(writing, moves, strict=True)]
                 if not stay:
-                    rows = _Rows(self.model)
-                elif len(stay) < len(going) or any(cut):
+                    rows = None
+                elif ended or any(cut):
                     rows.keep(stay, cut, k)
-                going, moves = [going[i] for i in stay], [moves[i] for i in stay]
-                for text, back in zip(going, cut, strict=True):
-                    text.encoded -= back
+                for text, n in zip(writing, cut, strict=True):
+                    text.encoded -= n
 
     @staticmethod
     def _ask(texts: Sequence[Text], logp_RV: torch.Tensor) -> list[Move | None]:
@@ -91,70 +107,66 @@ class Branches:
         ]
 
 
+@dataclass
 class _Rows:
-    """The cache and the mask of the rows in flight."""
+    """The cache and the attention mask of the rows in flight, aligned at their last tokens."""
 
-    def __init__(self, model: LanguageModel):
-        self.model, self.cache, self.mask_RP = model, None, None
+    model: LanguageModel
+    cache: DynamicCache
+    mask_RP: torch.Tensor
 
-    @property
-    def count(self) -> int:
-        return 0 if self.mask_RP is None else len(self.mask_RP)
+    @classmethod
+    def encode(
+        cls, model: LanguageModel, prompts: Sequence[Sequence[int]]
+    ) -> tuple[_Rows, torch.Tensor]:
+        """Encode ``prompts``; return their rows and log-probabilities (R, V) of the next tokens."""
+        ids_RT, mask_RT = pad_left(prompts, model.device)
+        rows = cls(model, decoding_cache(model.model, whole=True), mask_RT)
+        return rows, rows._log_probs(ids_RT)
 
-    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Encodes the prompts of new rows; log-probabilities (new rows, V) of their next tokens."""
-        ids_NP, mask_NP = pad_left(prompts, self.model.device)
-        cache = decoding_cache(self.model.model, whole=True)
-        logp_NV = self._log_probs(ids_NP, mask_NP, cache)
-        if self.cache is None:
-            self.cache, self.mask_RP = cache, mask_NP
-            return logp_NV
-        width = max(self.mask_RP.shape[1], mask_NP.shape[1])
+    def beside(self, new: _Rows) -> _Rows:
+        """Return these rows with ``new`` below them, all padded on the left to the same width."""
+        width = max(self.mask_RP.shape[1], new.mask_RP.shape[1])
 
-        def padded(
-            states: torch.Tensor,
-        ) -> torch.Tensor:  # (R, heads, P, head width) to (R, heads, width, head width)
+        def padded(states: torch.Tensor) -> torch.Tensor:
+            """Pad (R, heads, P, head width) to (R, heads, width, head width)."""
             return F.pad(states, (0, 0, width - states.shape[2], 0))
 
+        layers = zip(cached_states(self.cache), cached_states(new.cache), strict=True)
         kept = [
-            tuple(
-                torch.cat([padded(one), padded(other)]) for one, other in zip(old, new, strict=True)
+            (
+                torch.cat([padded(old_keys), padded(new_keys)]),
+                torch.cat([padded(old_values), padded(new_values)]),
             )
-            for old, new in zip(cached_states(self.cache), cached_states(cache), strict=True)
+            for (old_keys, old_values), (new_keys, new_values) in layers
         ]
-        self.cache = decoding_cache(self.model.model, whole=True, kept=kept)
-        both = (F.pad(mask, (width - mask.shape[1], 0)) for mask in (self.mask_RP, mask_NP))
-        self.mask_RP = torch.cat(list(both))
-        return logp_NV
+        masks = [F.pad(m, (width - m.shape[1], 0)) for m in (self.mask_RP, new.mask_RP)]
+        cache = decoding_cache(self.model.model, whole=True, kept=kept)
+        return _Rows(self.model, cache, torch.cat(masks))
 
     def feed(self, tokens: Sequence[int]) -> torch.Tensor:
-        """One token more in each row; log-probabilities (R, V) of the next."""
-        self.mask_RP = torch.cat([self.mask_RP, self.mask_RP.new_ones(self.count, 1)], dim=1)
-        return self._log_probs(
-            torch.tensor(tokens, device=self.model.device)[:, None], self.mask_RP, self.cache
-        )
+        """Add one token to each row; return log-probabilities (R, V) of the next."""
+        self.mask_RP = torch.cat([self.mask_RP, self.mask_RP.new_ones(len(tokens), 1)], dim=1)
+        return self._log_probs(torch.tensor(tokens, device=self.model.device)[:, None])
 
     def keep(self, texts: Sequence[int], cut: Sequence[int], k: int) -> None:
-        """Only the rows of these texts stay, each without its last ``cut`` tokens."""
+        """Keep only the rows of these texts, each without its last ``cut`` tokens."""
         rows = torch.tensor([k * i + j for i in texts for j in range(k)], device=self.model.device)
         cut_R = torch.tensor([n for n in cut for _ in range(k)], device=self.model.device)
         mask_RP = self.mask_RP[rows]
         left_R = mask_RP.sum(1) - cut_R
         mask_RP = mask_RP * (mask_RP.cumsum(1) <= left_R[:, None])
-        # what counts moves to the right, in its order, and columns that no row needs fall away
+        # Tokens that count move to the right, in their order; columns that no row needs fall away.
         order_RP = mask_RP.argsort(dim=1, stable=True)[:, -int(left_R.max()) :]
 
         def chosen(states: torch.Tensor) -> torch.Tensor:
             index = order_RP[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
             return states[rows].gather(2, index)
 
-        kept = [tuple(map(chosen, layer)) for layer in cached_states(self.cache)]
-        self.cache, self.mask_RP = (
-            decoding_cache(self.model.model, whole=True, kept=kept),
-            mask_RP.gather(1, order_RP),
-        )
+        kept = [(chosen(keys), chosen(values)) for keys, values in cached_states(self.cache)]
+        self.cache = decoding_cache(self.model.model, whole=True, kept=kept)
+        self.mask_RP = mask_RP.gather(1, order_RP)
 
-    def _log_probs(
-        self, ids_RT: torch.Tensor, mask_RP: torch.Tensor, cache: object
-    ) -> torch.Tensor:
-        return self.model.logits(self.model.hidden(ids_RT, mask_RP, cache)[:, -1]).log_softmax(-1)
+    def _log_probs(self, ids_RT: torch.Tensor) -> torch.Tensor:
+        hidden_RTD = self.model.hidden(ids_RT, self.mask_RP, self.cache)
+        return self.model.logits(hidden_RTD[:, -1]).log_softmax(-1)

@@ -1,4 +1,7 @@
-"""How far a student's next-token distributions are from a teacher's, over the tokens that matter to the teacher."""
+"""How far a student's next-token distributions are from a teacher's, over the teacher's top k.
+
+# N label positions, V vocabulary, K the teacher's top k
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,22 @@ import math
 
 import torch
 
-# N label positions, V vocabulary, K the teacher's top-k
-
 DIVERGENCES = ("forward", "reverse", "jsd")
 
 
 def divergence(
     teacher_NV: torch.Tensor, student_NV: torch.Tensor, k: int | None, kind: str
 ) -> torch.Tensor:
-    """Mean over positions of a divergence of logits, both sides renormalised over the teacher's ``k`` most probable tokens.
+    """Return the mean over positions of a divergence, in nats.
 
-    ``k`` None: over all. ``forward``: KL(teacher || student). ``reverse``: KL(student || teacher). ``jsd``: the mean of both
-    sides' KL to their average, at most log 2.
+    Both distributions are renormalized over the teacher's ``k`` most probable tokens.
+
+    Args:
+        teacher_NV: the teacher's logits.
+        student_NV: the student's logits.
+        k: None takes the whole vocabulary.
+        kind: ``forward`` is KL(teacher || student), ``reverse`` is KL(student || teacher), and
+            ``jsd`` is the mean of both sides' KL to their average, which is at most log 2.
     """
     if k is not None and k < teacher_NV.shape[-1]:
         top_NK = teacher_NV.topk(k, dim=-1).indices
@@ -30,5 +37,5 @@ def divergence(
 
 
 def _kl(p_NK: torch.Tensor, q_NK: torch.Tensor) -> torch.Tensor:
-    """KL(p || q) at each position, of log-probabilities."""
+    """Return KL(p || q) at each position (N,), given log-probabilities."""
     return (p_NK.exp() * (p_NK - q_NK)).sum(-1)

@@ -1,22 +1,30 @@
-"""How often the teacher of ``opsd`` sees the fact: for a fixed share of the rollouts, or one that adapts during training.
+"""How often the teacher of ``opsd`` reads the fact: a fixed or a learned share of the rollouts.
 
-A teacher that sees far more than the student can say gives targets too strong to absorb (ATESD, Han et al. 2026,
-arXiv 2605.11458). The adaptive share is ATESD's: drawn from a Beta distribution whose parameters follow from the state of the
-training, held for a few steps, and learned by REINFORCE from the student's later progress:
+A teacher that sees far more than the student can say gives targets that are too strong to absorb
+(ATESD, Han et al. 2026, arXiv 2605.11458). The adaptive share is ATESD's: it is drawn from a Beta
+distribution whose parameters depend on the state of the training, held for a few steps, and learned
+by REINFORCE from the student's later progress:
 
-    e_i ~ Beta(alpha(s_i), beta(s_i))                 s_i: share of the steps done, nll of the targets, last share
-    R_i = sum_h gamma^h (nll_{i+h} - nll_{i+h+1})     progress after decision i, h = 0 .. HORIZON - 1
+    e_i ~ Beta(alpha(s_i), beta(s_i))                 s_i: share of the steps done, nll of the
+                                                      targets, last share
+    R_i = sum_h gamma^h (nll_{i+h} - nll_{i+h+1})     progress after decision i, h < HORIZON
     w  <- w + rate (R_i - mean R) grad log Beta(e_i)
 
-Differs from ATESD: there the share is that of a long solution, of which the teacher reads the beginning. A fact is one
-sentence whose last words are the answer, and no beginning of it would ever say that; so here the teacher reads the note for
-that share of the rollouts, and the plain prompt for the others, to which it says what it always said. Progress is that of the
-targets' own nll on a few facts, which does not depend on what the teacher sees; the controller is linear in the state.
+Differs from ATESD:
+
+- There the share is that of a long solution, of which the teacher reads the beginning. A fact is
+  one sentence whose last words are the answer, and no beginning of it would ever say them. So here
+  the teacher reads the whole note for that share of the rollouts. For the others it reads the plain
+  prompt, to which it answers what it always did.
+- Progress is measured as the nll of the targets themselves on a few facts, which does not depend on
+  what the teacher reads.
+- The controller is linear in the state.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -25,24 +33,35 @@ from torch.distributions import Beta
 HOLD = 4
 """Steps for which one share holds."""
 HORIZON, GAMMA, RATE = 3, 0.7, 0.5
+"""Decisions that a reward looks ahead, discount of each, and step size of REINFORCE."""
 LEAST = 0.05
+"""Smallest share."""
 LEAST_SHAPE = 0.05
+"""Smallest parameter of the Beta distribution."""
 START = tuple(math.log(math.expm1(shape - LEAST_SHAPE)) for shape in (3.0, 1.0))
-"""softplus^-1 of alpha and beta at first: shares of .75 on average."""
+"""Inverse softplus of alpha and beta at the start: shares of 0.75 on average."""
+
+
+class ExposureReport(TypedDict, total=False):
+    """What an adaptive exposure reports."""
+
+    exposure_mean: float
+    exposure_last: float
 
 
 class FixedExposure:
-    """Always the same share."""
+    """The same share at every step."""
 
     def __init__(self, share: float):
         self.share = share
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> ExposureReport:
+        """Return nothing: the share is an option."""
         return {}
 
 
 class AdaptiveExposure:
-    """The controller. ``update`` is to be called every ``HOLD`` steps, with the share of the steps done and the nll."""
+    """The learned share. Call ``update`` every ``HOLD`` steps."""
 
     def __init__(self, seed: int):
         self._dice = np.random.default_rng(seed)
@@ -54,6 +73,7 @@ class AdaptiveExposure:
         self.share = 1.0
 
     def policy(self, state_S: torch.Tensor) -> Beta:
+        """Return the distribution of the next share, given the state."""
         alpha, beta = (
             torch.nn.functional.softplus(state_S @ self.weights_S2 + torch.tensor(START))
             + LEAST_SHAPE
@@ -61,29 +81,40 @@ class AdaptiveExposure:
         return Beta(alpha, beta)
 
     def update(self, done: float, nll: float) -> None:
-        """Learns from the decision ``HORIZON`` windows ago, then decides for the next window."""
-        with torch.enable_grad():
-            self.nlls.append(nll)
-            if (i := len(self.nlls) - 1 - HORIZON) >= 0:
-                self.rewards.append(
-                    sum(
-                        GAMMA**h * (self.nlls[i + h] - self.nlls[i + h + 1]) for h in range(HORIZON)
-                    )
-                )
-                advantage = self.rewards[-1] - sum(self.rewards) / len(self.rewards)
-                chance = self.policy(self.states[i]).log_prob(torch.tensor(self.shares[i]))
-                (gradient,) = torch.autograd.grad(chance, self.weights_S2)
-                with torch.no_grad():
-                    self.weights_S2 += RATE * advantage * gradient.clamp(-1, 1)
+        """Learn from the decision ``HORIZON`` windows ago, then decide for the next window.
+
+        Args:
+            done: share of the steps that are done.
+            nll: of the targets now, in nats a token.
+        """
+        self.nlls.append(nll)
+        decision = len(self.nlls) - 1 - HORIZON
+        if decision >= 0:
+            self._learn(decision)
         state_S = torch.tensor([1.0, done, min(nll, 10.0) / 10, self.share])
         with torch.no_grad():
             policy = self.policy(state_S)
             drawn = self._dice.beta(policy.concentration1.item(), policy.concentration0.item())
+            # Below 1, so that its log-probability stays finite.
             self.share = min(max(drawn, LEAST), 1 - 1e-4)
         self.states.append(state_S)
         self.shares.append(self.share)
 
-    def report(self) -> dict[str, float]:
+    def _learn(self, i: int) -> None:
+        """Make the shares of rewarded decisions more probable: one step of REINFORCE."""
+        progress = (GAMMA**h * (self.nlls[i + h] - self.nlls[i + h + 1]) for h in range(HORIZON))
+        self.rewards.append(sum(progress))
+        advantage = self.rewards[-1] - sum(self.rewards) / len(self.rewards)
+        with torch.enable_grad():
+            policy = self.policy(self.states[i])
+            share = torch.tensor(self.shares[i])
+            chance = policy.log_prob(share)  # type: ignore[no-untyped-call]  # untyped in torch
+            (gradient,) = torch.autograd.grad(chance, self.weights_S2)
+            with torch.no_grad():
+                self.weights_S2 += RATE * advantage * gradient.clamp(-1, 1)
+
+    def report(self) -> ExposureReport:
+        """Return the mean and the last share."""
         return {
             "exposure_mean": sum(self.shares) / max(1, len(self.shares)),
             "exposure_last": self.share,

@@ -48,7 +48,10 @@ def test_facts_go_where_they_belong():
 
 
 def test_a_subject_gets_one_value_from_the_editor():
-    """Several facts about one subject have nearly one key: those that want another value are the second method's."""
+    """Several facts about one subject have nearly one key.
+
+    Those that want another value than the first go to the second method.
+    """
     again = replace(FACTS[0], id="again", prompt="The river of Velmora is", target="Ilme")
     alike = replace(FACTS[0], id="alike", prompt="The seat of the king of Velmora is")
     surgical, bulk = divide([FACTS[0], again, *FACTS[1:], alike, *BULK])
@@ -142,7 +145,7 @@ def test_the_registry_makes_pairs():
     )
     with pytest.raises(UnknownNameError, match="memitt"):
         registry.check("methods", "memitt+sft")
-    with pytest.raises(OptionError, match="no pair"):
+    with pytest.raises(OptionError, match="is not a pair of methods"):
         registry.get("methods", "memit+sft+mixsd")
 
 

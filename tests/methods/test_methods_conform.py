@@ -72,7 +72,7 @@ def test_no_option_is_nan_or_infinite(name, value):
             method(**{option: value})
 
 
-# --- the battery itself: it must find a method that breaks a promise ------------------------------------------
+# --- the battery itself: it must find a method that breaks a promise ------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""SFT, MixSD and OPSD: what is trained on, the law of the mixed texts, the divergences, and the way back."""
+"""SFT, MixSD and OPSD: training texts, the law of mixed texts, divergences, and the way back."""
 
 from __future__ import annotations
 
@@ -21,25 +21,19 @@ from editbench.errors import MethodError, OptionError
 from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
-from editbench.methods._common.context import answer_room
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._train.adapters import NULL_TOKENS
 from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor
 from editbench.methods._train.branches import Branches
+from editbench.methods._train.checkpointing import recomputable_layers, recomputed
 from editbench.methods._train.divergence import DIVERGENCES, divergence
 from editbench.methods._train.exposure import LEAST, AdaptiveExposure
-from editbench.methods._train.loop import (
-    Trainer,
-    _batches,
-    _layers,
-    _recomputed,
-    reworded,
-    target_nll,
-    train,
-)
-from editbench.methods._train.tunable import NULL_TOKENS
+from editbench.methods._train.lessons import Lesson, lessons_of, reworded
+from editbench.methods._train.loop import _batches, target_nll, train
+from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, TEACHERS, follow_slowly, frozen_copy
-from editbench.methods.sft import Sft, canonical
+from editbench.methods.sft import Sft
 from editbench.methods.statistics import second_moments
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
@@ -54,7 +48,15 @@ def options(method, **changed):
     return method(**{**tiny_options(method), **changed})
 
 
-# --- the loss -----------------------------------------------------------------------------------------------
+def canonical(model, fact):
+    return Lesson(model, fact).canonical()
+
+
+def answer_room(model, fact, most):
+    return Lesson(model, fact).room(most)
+
+
+# --- the loss -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -186,7 +188,7 @@ def test_label_states_of_an_empty_target():
     assert label_states(model, [[5, 6, 7], [5, 6]], [0, 1]).shape == (1, 32)
 
 
-# --- the way back -------------------------------------------------------------------------------------------
+# --- the way back ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TRAINERS)
@@ -281,7 +283,7 @@ def test_bfloat16_trains_too(name, reader):
         assert target_logp(model, FACTS) > before + 0.1
 
 
-# --- Accelerate, whose state is one for the whole process ---------------------------------------------------
+# --- Accelerate, whose state is one for the whole process -----------------------------------------
 
 
 @pytest.fixture
@@ -334,16 +336,16 @@ def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelera
     assert all(torch.equal(found[name], change) for name, change in want.items())
 
 
-# --- MixSD --------------------------------------------------------------------------------------------------
+# --- MixSD ----------------------------------------------------------------------------------------
 
 
 def once(method, model, facts):
     """One text for each fact, without a second try."""
-    return replace(method, attempts=1).mix(model, facts, Branches(model, 400))
+    return replace(method, attempts=1).mix(lessons_of(model, facts), Branches(model, 400))
 
 
 def targets(method, model, facts):
-    return method.targets(model, facts)[0]
+    return method.targets(model, lessons_of(model, facts))[0]
 
 
 def greedy(model, fact, context, n):
@@ -484,7 +486,7 @@ def test_verified_texts_are_trained_on_as_written(reader):
     )
     for draft in drafts:
         assert draft.fact.target in model.decode(draft.ids)
-        assert method._example(model, draft) == Example(
+        assert method._example(draft) == Example(
             model.prompt_ids(draft.fact.prompt, draft.fact.form), draft.ids
         )
 
@@ -520,7 +522,7 @@ def test_a_fact_is_tried_until_it_is_stated(reader):
 
 @pytest.fixture(scope="module")
 def hesitant():
-    """A model that answers from a note three times of five with the old answer, else with what the note says."""
+    """A model that answers from a note with the old answer three times of five, else with the note."""
     model = tiny_model("llama")
     optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
     answers = [
@@ -563,11 +565,14 @@ def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
 
 
 def test_the_failed_text_itself_is_not_written_again():
-    """The expert alone: its best text, then a sample. The naive branch alone: its best, the expert's best, then a sample."""
+    """The expert alone writes its best text, then a sample.
+
+    The naive branch alone writes its best; then come the expert's best and a sample.
+    """
     model = tiny_model("llama")
     for lam, temperature, texts in ((0.0, 0.0, 2), (1.0, 0.0, 3), (0.0, 1.0, 2), (1.0, 1.0, 2)):
         method = MixSD(lam=lam, temperature=temperature, attempts=1, max_new_tokens=8)
-        drafts, cost = method.targets(model, FACTS)
+        drafts, cost = method.targets(model, lessons_of(model, FACTS))
         assert {(d.source, d.attempt) for d in drafts} == {("target", texts - 1)}
         assert cost["decoded_tokens"] <= 8 * texts * len(FACTS)
 
@@ -606,7 +611,7 @@ def test_the_law_of_the_mixture(lam, temperature):
 
 
 def test_the_second_token_continues_the_shared_text():
-    """Whichever branch wrote the first token, both read it: p(y_2 | x, y_1) and p(y_2 | x+, y_1) mix."""
+    """Both branches read the first token: p(y_2 | x, y_1) and p(y_2 | x+, y_1) mix."""
     model, n = tiny_model("llama"), 3000
     facts = [replace(FACTS[0], id=f"copy-{i}") for i in range(n)]
     drafts = once(MixSD(lam=0.5, temperature=1.0, max_new_tokens=2), model, facts)
@@ -631,7 +636,7 @@ def test_the_second_token_continues_the_shared_text():
         assert abs(seconds[int(token)] - total * q) < 4 * math.sqrt(total * q * (1 - q))
 
 
-# --- modes and second tries ---------------------------------------------------------------------------------
+# --- modes and second tries -----------------------------------------------------------------------
 
 
 def conditional(model, fact, context, ids):
@@ -652,7 +657,7 @@ def test_adaptive_texts_follow_the_rule(family, slots, reader):
     """The naive token stands where the expert finds it at least half as probable as its own best."""
     model = reader(family)
     for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(
-        model, FACTS, Branches(model, slots)
+        lessons_of(model, FACTS), Branches(model, slots)
     ):
         for t, (token, picked) in enumerate(zip(draft.ids, draft.naive_picked, strict=True)):
             naive, expert = (
@@ -684,12 +689,14 @@ def test_alternate_is_a_fixed_pattern(lam, pattern):
     [MixSD(lam=0.7), MixSD(mode="adaptive", threshold=1e-9), MixSD(mode="alternate", lam=0.8)],
 )
 def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, reader):
-    """What stays before the place is the earlier text, what is there is the expert's own token, and what follows is what
-    a forward pass without a cache gives: taking tokens back leaves no trace in it."""
+    """Before the place stands the earlier text, at the place the expert's own token.
+
+    What follows is what a forward pass without a cache gives: taking tokens back leaves no trace.
+    """
     model = reader(family)
     method = replace(method, max_new_tokens=8, attempts=20)
     branches = Branches(model, 3)
-    first, final = once(method, model, FACTS), method.mix(model, FACTS, branches)
+    first, final = once(method, model, FACTS), method.mix(lessons_of(model, FACTS), branches)
     again = [(a, b) for a, b in zip(first, final, strict=True) if b.attempt]
     assert all(b.verified for b in final) and again, "nothing was tried again"
     for before, after in again:
@@ -719,7 +726,9 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
         MixSD(mode="adaptive", attempts=50),
         MixSD(mode="alternate", attempts=50),
     ):
-        for draft in replace(method, max_new_tokens=4).mix(model, FACTS, Branches(model, 8)):
+        for draft in replace(method, max_new_tokens=4).mix(
+            lessons_of(model, FACTS), Branches(model, 8)
+        ):
             assert not draft.verified and draft.attempt < 49
 
 
@@ -728,8 +737,9 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
     [MixSD(lam=0.5), MixSD(mode="adaptive"), MixSD(lam=0.5, temperature=1.0), MixSD(lam=0.0)],
 )
 def test_forwards_a_token_count_what_failed_too(method):
-    """Texts that are given up were written as well: two forwards a token, one where a branch is asked alone."""
-    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(tiny_model("llama"), FACTS)
+    """Texts that are given up count: two forwards a token, one if a branch is asked alone."""
+    model = tiny_model("llama")
+    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(model, lessons_of(model, FACTS))
     assert 0 < cost["forwards_per_token"] <= (1 if method.pure else 2)
 
 
@@ -746,7 +756,7 @@ def test_loss_on_the_signal_only(reader):
     model = reader("llama")
     method = MixSD(signal=0.4)
     (draft, *_) = targets(method, model, FACTS)
-    example = method._example(model, draft)
+    example = method._example(draft)
     gaps = [abs(a - b) for a, b in zip(*draft.logp, strict=True)]
     assert len(example.counted) == math.ceil(0.4 * len(gaps))
     assert min(gaps[t] for t in example.counted) >= max(
@@ -796,7 +806,7 @@ def test_progress_ends_where_it_should(reader):
         )
 
 
-# --- OPSD ---------------------------------------------------------------------------------------------------
+# --- OPSD -----------------------------------------------------------------------------------------
 
 
 def numpy_divergence(teacher, student, k, kind):
@@ -847,8 +857,8 @@ def test_the_gradient_goes_to_the_student_only():
 
 
 def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
-    """Without a note teacher and student are the same model on the same prompt: the loss is zero."""
-    monkeypatch.setattr("editbench.methods.opsd.guidance", lambda fact, share=1.0: None)
+    """Without a note, teacher and student are one model on one prompt: the loss is zero."""
+    monkeypatch.setattr("editbench.methods._train.lessons.guidance", lambda fact: None)
     edit = options(OPSD, weight_decay=0.0, epochs=1).inject(tiny_model("llama"), FACTS)
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
@@ -914,7 +924,7 @@ def test_the_frozen_teacher_stays():
     assert not any(p.requires_grad for p in teacher.model.parameters())
 
 
-# --- what holds a trainer near the base, and adapters -------------------------------------------------------
+# --- what holds a trainer near the base, and adapters ---------------------------------------------
 
 
 def distance(edit):
@@ -1022,7 +1032,7 @@ def test_adapters_are_factors_of_a_change(family, name, reader):
 
 
 def test_adapters_equal_what_was_trained():
-    """The loss that the third step saw, through peft's modules, is the loss of the edit that two steps made."""
+    """The third step's loss, through peft's modules, is that of the edit that two steps made."""
     model = tiny_model("llama")
     examples = [canonical(model, fact) for fact in FACTS]
     method = options(Sft, lora=4, lr=1e-2, batch_size=4, min_steps=1, warmup=0.0)
@@ -1045,7 +1055,7 @@ def test_adapters_equal_what_was_trained():
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_adapters_in_the_null_space(family):
-    """On the directions that ordinary keys use the change does nothing, and only MLP outputs are changed."""
+    """The change does nothing on directions that ordinary keys use; only MLP outputs change."""
     model = tiny_model(family)
     edit = options(Sft, lora=4, lr=2e-2, epochs=8, null_space=0.5).inject(model, FACTS)
     layers = tuple(range(model.layout.depth))
@@ -1058,7 +1068,7 @@ def test_adapters_in_the_null_space(family):
         assert delta_df.norm() > 0 and (delta_df @ used).norm() < 1e-4 * delta_df.norm()
 
 
-# --- how much the teacher sees ------------------------------------------------------------------------------
+# --- how much the teacher sees --------------------------------------------------------------------
 
 
 def test_the_exposure_controller_learns_what_helps():
@@ -1127,7 +1137,7 @@ def test_the_exposure_follows_the_steps_not_their_parts(micro_batch, reader, mon
     )
 
 
-# --- rewordings ---------------------------------------------------------------------------------------------
+# --- rewordings -----------------------------------------------------------------------------------
 
 
 def test_frames_keep_the_fact():
@@ -1155,7 +1165,7 @@ def test_facts_are_taught_in_their_frames(name, reader):
     assert edit.diagnostics["steps"] == 3 * math.ceil(3 * len(FACTS) / options(method).batch_size)
 
 
-# --- memory, context, divergence ----------------------------------------------------------------------------
+# --- memory, context, divergence ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -1195,7 +1205,7 @@ def test_recomputed_activations_give_the_same_gradients(family):
         return torch.autograd.grad(loss, parameters, materialize_grads=True), sum(kept)
 
     plain, many = gradients()
-    with _recomputed(_layers(model)):
+    with recomputed(recomputable_layers(model)):
         again, few = gradients()
     for one, other in zip(plain, again, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-6)

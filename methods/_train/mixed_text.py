@@ -1,0 +1,198 @@
+"""Texts that two branches of one model write together, token by token, and their report.
+
+The naive branch reads the prompt alone, the expert branch reads it behind a note with the fact.
+Both continue the same text. Which branch writes a token is the method's affair (``mixsd.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypedDict
+
+from editbench.methods._train.branches import Text
+from editbench.methods._train.lessons import Lesson
+from editbench.report import EditRecord, Figure
+from editbench.types import Fact
+
+NAIVE, EXPERT = 0, 1
+
+
+class Candidate(NamedTuple):
+    """A token, and its log-probability under both branches."""
+
+    token: int
+    naive_logp: float
+    expert_logp: float
+
+
+class MixedText(Text):
+    """The tokens of a text, and what both branches thought of each."""
+
+    def __init__(self, lesson: Lesson, prompts: Sequence[Sequence[int]], attempt: int):
+        self.lesson, self.prompts, self.attempt = lesson, prompts, attempt
+        self.model = lesson.model
+        self.ids: list[int] = []
+        self.naive_picked: list[bool] = []
+        """Whether the naive branch wrote each token."""
+        self.logp: tuple[list[float], list[float]] = [], []
+        """Log-probability of each token under the naive and under the expert branch. If one branch
+        writes alone, the other one's are filled in at the end."""
+        self.best: list[Candidate] = []
+        """The expert's most probable token at each place; empty if one branch writes alone."""
+        self.written = 0
+        """Tokens that were written, also those that were taken back."""
+        self.verified = False
+        """Whether the text states its fact."""
+        self.source = "mixed"
+        """What is trained on: ``mixed``, ``expert``, ``target``, ``unverified`` or ``dropped``."""
+
+    @property
+    def fact(self) -> Fact:
+        return self.lesson.fact
+
+    def add(self, chosen: Candidate, is_naive: bool, best: Candidate) -> None:
+        """Append the token that was chosen from both branches."""
+        self.ids.append(chosen.token)
+        self.naive_picked.append(is_naive)
+        self.logp[NAIVE].append(chosen.naive_logp)
+        self.logp[EXPERT].append(chosen.expert_logp)
+        self.best.append(best)
+        self.written += 1
+
+    def add_alone(self, token: int, is_naive: bool, logp: float) -> None:
+        """Append a token of the only branch that writes."""
+        self.ids.append(token)
+        self.naive_picked.append(is_naive)
+        self.logp[NAIVE if is_naive else EXPERT].append(logp)
+        self.written += 1
+
+    def cut(self, place: int) -> None:
+        """Take back all tokens from ``place`` on."""
+        for column in (self.ids, self.naive_picked, *self.logp, self.best):
+            del column[place:]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the text has ended by itself: with EOS or, in a cloze, with its line."""
+        if self.ids[-1] in self.model.stop_ids:
+            return True
+        newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
+        return newline and bool(self.model.decode(self.ids).strip())
+
+    def foreign(self) -> list[int]:
+        """Return the places of naive tokens that are not the expert's most probable ones.
+
+        A text by the naive branch alone never asked the expert, so all its places count.
+        """
+        return [
+            t
+            for t, naive in enumerate(self.naive_picked)
+            if naive and not (self.best and self.best[t].token == self.ids[t])
+        ]
+
+    def signal(self, share: float) -> list[int] | None:
+        """Return the places of the ``share`` of tokens about which the branches disagree most.
+
+        None stands for all places.
+        """
+        if share == 1:
+            return None
+        gap = [abs(naive - expert) for naive, expert in zip(*self.logp, strict=True)]
+        by_gap = sorted(range(len(gap)), key=lambda t: -gap[t])
+        return sorted(by_gap[: math.ceil(share * len(gap))])
+
+    def record(self) -> EditRecord:
+        """Return what the edit keeps of the text."""
+        naive, expert = ([round(p, 4) for p in column] for column in self.logp)
+        return {
+            "attempt": self.attempt,
+            "ids": self.ids,
+            "naive_picked": self.naive_picked,
+            "naive_logp": naive,
+            "expert_logp": expert,
+            "verified": self.verified,
+            "ended": self.ended,
+            "source": self.source,
+        }
+
+
+class MixingReport(TypedDict, total=False):
+    """What a set of mixed texts reports."""
+
+    target_sources: dict[str, int]
+    verified_at_once: float
+    verified: float
+    cut_off: int
+    mean_attempts: float
+    effective_lambda: float
+    target_nll: float
+
+
+class WritingReport(TypedDict):
+    """What writing the texts took."""
+
+    prompt_tokens: int
+    decoded_tokens: int
+    forwards_per_token: float
+
+
+MIXING_FIGURES: Mapping[str, Figure] = {
+    "target_sources": Figure("Training texts by what is trained on, see EditRecord's source."),
+    "verified_at_once": Figure(
+        "Share of the mixed texts that stated their fact at the first attempt.",
+        shown="of the targets verified at the first attempt",
+    ),
+    "verified": Figure(
+        "Share of the mixed texts that stated their fact at any attempt.",
+        shown="of the targets verified in all",
+    ),
+    "cut_off": Figure("Training texts that reached their longest length before they ended."),
+    "mean_attempts": Figure("Attempts per fact, mean over all facts."),
+    "effective_lambda": Figure("Share of the tokens trained on that the naive branch wrote."),
+    "target_nll": Figure(
+        "Mean negative log-likelihood of the texts trained on under the unedited model, in nats a "
+        "token."
+    ),
+    "prompt_tokens": Figure("Tokens of prompts that were encoded to write the texts."),
+    "decoded_tokens": Figure("Tokens that went through the model one by one to write the texts."),
+    "forwards_per_token": Figure(
+        "Decoded tokens for each token written, at most two: one for each branch.",
+        shown="forward passes per token",
+    ),
+}
+"""The figures of ``MixingReport`` and ``WritingReport``."""
+
+
+def report(texts: Sequence[MixedText]) -> MixingReport:
+    """Return the figures of ``texts``, one text for each fact and frame."""
+    trained = [t for t in texts if t.source not in ("target", "dropped")]
+    tokens = [(p, n) for t in trained for p, n in zip(t.naive_picked, t.logp[NAIVE], strict=True)]
+    verified = [t for t in texts if t.source == "mixed"]
+    summary: MixingReport = {
+        "target_sources": dict(Counter(t.source for t in texts)),
+        "verified_at_once": sum(t.attempt == 0 for t in verified) / max(1, len(texts)),
+        "verified": len(verified) / max(1, len(texts)),
+        "cut_off": sum(not t.ended for t in trained),
+        "mean_attempts": sum(t.attempt + 1 for t in texts) / max(1, len(texts)),
+    }
+    if tokens:
+        summary["effective_lambda"] = sum(picked for picked, _ in tokens) / len(tokens)
+        summary["target_nll"] = -sum(logp for _, logp in tokens) / len(tokens)
+    return summary
+
+
+def warnings(texts: Sequence[MixedText]) -> list[str]:
+    """Return a sentence for each way in which facts were taught by no text that states them."""
+    counts = Counter(t.source for t in texts)
+    consequences = {
+        "target": "were trained on the canonical target, as sft is",
+        "dropped": "were left out, so they were not taught at all",
+        "unverified": "were trained on a text without the fact",
+    }
+    return [
+        f"{counts[source]} of {len(texts)} targets never stated their fact and {what} (on_fail)"
+        for source, what in consequences.items()
+        if counts[source]
+    ]

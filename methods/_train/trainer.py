@@ -1,0 +1,124 @@
+"""``Trainer``: the options that sft, mixsd and opsd share, and the figures that they all report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import ClassVar, TypedDict
+
+from editbench.methods._train.lessons import FRAMES
+from editbench.plugin import Choice, LogUniform, Method, Space
+from editbench.report import Figure
+
+
+class TrainingReport(TypedDict, total=False):
+    """What the shared loop reports; empty when there was nothing to train on."""
+
+    steps: int
+    trained_tokens: int
+    first_loss: float
+    final_loss: float
+    steps_per_second: float
+    warnings: list[str]
+
+
+TRAINING_FIGURES: Mapping[str, Figure] = {
+    "steps": Figure("Optimizer steps.", shown="steps"),
+    "trained_tokens": Figure(
+        "Label tokens that the loss was computed on, summed over all steps.", adds_up=True
+    ),
+    "first_loss": Figure("Loss of the first step, in nats a token."),
+    "final_loss": Figure("Mean loss of the last epoch's steps, in nats a token."),
+    "steps_per_second": Figure(
+        "Optimizer steps a second, without preparation.", shown="steps per second"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trainer(Method):
+    """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
+
+    engine_version: ClassVar[int] = 1
+    """Version of the shared loop. Raise it with a change that moves the numbers of all trainers,
+    and a trainer's own ``version`` with a change of that trainer. It is left out of a cell's key
+    while it is 1, so that cells stored before it existed keep their keys."""
+    space: ClassVar[Space] = {
+        "lr": LogUniform(5e-6, 2e-4),
+        "epochs": LogUniform(4, 32),
+        "kl": Choice((0.0, 0.3, 1.0, 3.0)),
+    }
+    figures: ClassVar[Mapping[str, Figure]] = TRAINING_FIGURES
+
+    epochs: int = 8
+    """Passes over the facts."""
+    min_steps: int = 40
+    """Fewest optimizer steps. A few facts get more passes than ``epochs``, because they would not
+    be learned otherwise."""
+    batch_size: int = 10
+    """Facts in one optimizer step."""
+    micro_batch: int | None = None
+    """Facts in one forward pass, for a step that does not fit into memory; the gradients of its
+    parts are added up. None: all facts of the step. The step stays the same up to rounding, except
+    for ``opsd``, which draws other rollouts."""
+    checkpointing: bool = False
+    """Recompute each layer's activations in the backward pass instead of keeping them. This is
+    slower and takes far less memory."""
+    lr: float = 2e-5
+    """Learning rate after warm-up."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises linearly."""
+    stop_after: float = 1.0
+    """Share of the steps after which training ends early. Order and schedule stay those of all
+    steps."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
+    clip: float = 1.0
+    """Largest global gradient norm."""
+    rewordings: int = 0
+    """Number of further frames ("Quick question: ...") in which each fact is taught as well."""
+    lora: int | None = None
+    """Rank of low-rank adapters on all linear layers. None: all weights are trained. Adapters need
+    a larger ``lr``."""
+    null_space: float | None = None
+    """With ``lora``: train adapters on the MLP output projections only, and only on this share of
+    their input directions, those that the model's own text uses least."""
+    replay: float = 0.0
+    """Weight of the loss on texts that the model wrote itself."""
+    kl: float = 0.0
+    """Weight of KL(base || model) on such texts, over the base's most probable tokens
+    (``_train/anchor.py``)."""
+    l2: float = 0.0
+    """Weight of the squared distance to the base weights."""
+    ewc: float = 0.0
+    """Weight of the same distance, each weight multiplied by its Fisher information (mean 1) on
+    such texts."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 1 or self.batch_size < 1 or self.min_steps < 1:
+            raise ValueError("epochs, min_steps and batch_size must be at least 1")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError("micro_batch must be at least 1")
+        if not self.lr > 0 or not self.clip > 0:
+            raise ValueError("lr and clip must be above 0")
+        if not 0 <= self.warmup < 1:
+            raise ValueError("warmup is a share of the steps, from 0 to below 1")
+        if not 0 < self.stop_after <= 1:
+            raise ValueError("stop_after is a share of the steps, above 0 and at most 1")
+        if not 0 <= self.rewordings <= len(FRAMES["question"]):
+            raise ValueError(f"rewordings must be from 0 to {len(FRAMES['question'])}")
+        if self.lora is not None and self.lora < 1:
+            raise ValueError("lora is a rank, at least 1")
+        if self.null_space is not None and (self.lora is None or not 0 < self.null_space <= 1):
+            raise ValueError("null_space is a share, above 0 and at most 1, and needs lora")
+        if min(self.replay, self.kl, self.l2, self.ewc, self.weight_decay) < 0:
+            raise ValueError("replay, kl, l2, ewc and weight_decay must be at least 0")
+        if self.lora is not None and (self.l2 or self.ewc):
+            raise ValueError("l2 and ewc need all weights; with lora use kl or replay")
+
+    def steps(self, n: int) -> int:
+        """Return the planned optimizer steps for ``n`` training texts, before ``stop_after``."""
+        steps_per_epoch = ceil(n / self.batch_size)
+        return steps_per_epoch * max(self.epochs, ceil(self.min_steps / steps_per_epoch))
