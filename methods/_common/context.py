@@ -1,4 +1,4 @@
-"""How long a text about a fact may become, and whether it fits into what a model reads at once."""
+"""How long a text about a fact may become, and whether it fits into the model's context."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ ROOM = 24
 
 
 def answer_room(model: LanguageModel, fact: Fact, most: int | None) -> int:
-    """The most tokens of a text that the model writes about ``fact``: ``most``; where that is None, ``ROOM``, or half again
-    those of its demonstration."""
+    """Return the most tokens of a text that the model writes about ``fact``.
+
+    That is ``most``, or where it is None half as many again as the fact's demonstration has, and at
+    least ``ROOM``.
+    """
     if most is not None:
         return most
-    shown = (
-        model.pair_ids(fact.prompt, fact.demonstration, fact.form)[1] if fact.demonstration else []
-    )
+    shown: list[int] = []
+    if fact.demonstration:
+        _, shown = model.pair_ids(fact.prompt, fact.demonstration, fact.form)
     return max(ROOM, len(shown) * 3 // 2)
 
 
 def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
-    """Makes sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
+    """Make sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
 
     Raises:
-        MethodError: it is longer than the model's context.
+        MethodError: It is longer than the model's context.
     """
     limit = model.context_length
     if limit is not None and tokens > limit:
         raise MethodError(
-            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that stands before it, and {model.name} reads "
-            f"at most {limit}. Shorten its prompt, target or demonstration, or leave it out."
+            f"Fact {fact.id!r} takes {tokens} tokens with its answer and all that stands before "
+            f"it, and {model.name} reads at most {limit}. Shorten its prompt, target or "
+            "demonstration, or leave it out."
         )
