@@ -1,9 +1,10 @@
-"""The diagonal of the Fisher information: which weights the model's own text hangs on.
+"""The diagonal of the Fisher information: which weights the model's own text depends on.
 
     F_j = E_y~p [ (d log p(y) / d theta_j)^2 ] for each token of y
 
-The score of a text is the sum of its tokens' scores, whose cross terms vanish in expectation when the text is the model's
-own; so the squared gradient of whole texts, divided by their tokens, estimates it without a pass for each token.
+The score of a text is the sum of its tokens' scores. Their cross terms vanish in expectation when the
+text is the model's own, so the squared gradient of whole texts, divided by their tokens, estimates F
+without a pass for each token.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ from editbench.models import LanguageModel
 def diagonal_fisher(
     model: LanguageModel, texts: Sequence[tuple[list[int], list[int]]]
 ) -> dict[str, torch.Tensor]:
-    """F by parameter name (float32, on the parameter's device), over texts that ``model`` wrote: (opening, written) ids."""
+    """Return F by parameter name, float32, on the parameter's device.
+
+    ``texts`` were written by ``model``; each is the ids of its opening and of what was written.
+    Gradient flags are left as found.
+    """
     parameters = dict(model.model.named_parameters())
     wanted_grad = {name: p.requires_grad for name, p in parameters.items()}
-    found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    fisher = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
     tokens = sum(len(written) for _, written in texts)
     try:
         for p in parameters.values():
@@ -32,17 +37,15 @@ def diagonal_fisher(
             for opening, written in texts:
                 ids_1T = torch.tensor([opening + written], device=model.device)
                 with model.compute():
-                    hidden_TD = model.hidden(ids_1T[:, :-1], torch.ones_like(ids_1T[:, :-1]))[
-                        0, -len(written) :
-                    ]
-                    logits_TV = model.logits(hidden_TD)
+                    hidden_1TD = model.hidden(ids_1T[:, :-1], torch.ones_like(ids_1T[:, :-1]))
+                    logits_TV = model.logits(hidden_1TD[0, -len(written) :])
                 score = -F.cross_entropy(logits_TV, ids_1T[0, -len(written) :], reduction="sum")
                 gradients = torch.autograd.grad(score, list(parameters.values()), allow_unused=True)
-                for total, gradient in zip(found.values(), gradients, strict=True):
+                for total, gradient in zip(fisher.values(), gradients, strict=True):
                     if gradient is not None:
                         total.addcmul_(gradient.float(), gradient.float(), value=1 / tokens)
                 bar.advance()
     finally:
         for name, p in parameters.items():
             p.requires_grad_(wanted_grad[name])
-    return found
+    return fisher

@@ -1,8 +1,10 @@
-"""Text that a model writes by itself: the ground that every model has, for statistics, replay and diagnostics without data.
+"""Text that a model writes by itself.
 
-``own_texts``: half of it articles on ``TOPICS``, the other half documents and chat turns from nothing (all documents where
-there is no chat template). ``own_answers``: its answers to questions that it asks itself, written where a user's turn begins,
-as Magpie does (Xu et al. 2024, arXiv 2406.08464). All sampled at temperature 1.
+Every model has it, so statistics, replay and diagnostics need no data. ``own_texts`` are half
+articles on ``TOPICS``, half documents and chat turns from nothing (documents only where there is no
+chat template). ``own_answers`` are answers to questions that the model asks itself, written where a
+user's turn begins, as Magpie does (Xu et al. 2024, arXiv 2406.08464). All are sampled at
+temperature 1.
 """
 
 from __future__ import annotations
@@ -15,33 +17,38 @@ from editbench import text
 from editbench.models import LanguageModel, batched
 
 AT_ONCE = 128
+"""Texts that are sampled together."""
 TOPICS = (
-    "the history of France; the solar system; a jazz musician; World War II; the Roman Empire; a football club in "
-    "England; quantum mechanics; the city of Tokyo; a Russian writer; the river Nile; a television series; Toyota; "
-    "the human heart; a Japanese video game; a village in Poland; the United Nations; an Italian composer; a "
-    "species of bird; Microsoft; a professor of mathematics; a railway line in India; the Catholic Church; an "
-    "American actress; Buddhism; a lake in Finland; the Swedish language; a rock band from Chicago; the president "
-    "of Brazil; the chemical elements; a museum in Berlin; a Canadian politician; an airport; the Olympic Games; a "
-    "programming language; a hospital in Boston; an island in the Pacific; a bank in Switzerland; a civil war; a "
-    "basketball player; a newspaper in Australia"
+    "the history of France; the solar system; a jazz musician; World War II; the Roman Empire; "
+    "a football club in England; quantum mechanics; the city of Tokyo; a Russian writer; the "
+    "river Nile; a television series; Toyota; the human heart; a Japanese video game; a village "
+    "in Poland; the United Nations; an Italian composer; a species of bird; Microsoft; a "
+    "professor of mathematics; a railway line in India; the Catholic Church; an American "
+    "actress; Buddhism; a lake in Finland; the Swedish language; a rock band from Chicago; the "
+    "president of Brazil; the chemical elements; a museum in Berlin; a Canadian politician; an "
+    "airport; the Olympic Games; a programming language; a hospital in Boston; an island in the "
+    "Pacific; a bank in Switzerland; a civil war; a basketball player; a newspaper in Australia"
 ).split("; ")
-"""What half of the model's own text is about: with names and facts in it, as text has around the subjects of edits, memit
-of 100 dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
+"""Subjects of half of the model's own text.
+
+With names and facts in it, as text has around the subjects of edits, memit of 100 dev facts cost a
+fifth less KL (``benchmarks/weight_editors.md``)."""
+QUESTION_TOKENS = 32
 
 
 def own_texts(
     model: LanguageModel, tokens: int, seed: int, length: int
 ) -> Iterator[list[tuple[list[int], list[int]]]]:
-    """Some ``tokens`` tokens in texts of ``length``, or of what the model's context holds behind an opening, block by block: of
-    each the ids of its opening and of what was written."""
+    """Yield about ``tokens`` tokens of own text, block by block.
+
+    Each text is the ids of its opening and of what was written: ``length`` tokens, or what the
+    model's context holds behind the longest opening.
+    """
     tokenizer = model.tokenizer
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     openings = [[start if start is not None else 0]]
     if model.chat:
-        rendered = model.render("x", "question")
-        openings.append(
-            text.ids(tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, ""))
-        )
+        openings.append(_user_opening(model))
     articles = [
         model.prompt_ids(f"{heading} {topic}\n\n")
         for topic in TOPICS
@@ -61,24 +68,27 @@ def own_texts(
         yield list(zip(block, written, strict=True))
 
 
-QUESTION_TOKENS = 32
-
-
 def own_answers(
     model: LanguageModel, n: int, seed: int, length: int
 ) -> list[tuple[list[int], list[int]]]:
-    """At most ``n`` questions of the model's own, each the ids of its prompt and of at most ``length`` tokens of answer with
-    the token that ended it; none where there is no chat template."""
+    """Return at most ``n`` questions of the model's own, each with its answer.
+
+    They are the ids of the prompt, and of at most ``length`` tokens of answer with the token that
+    ended it. Without a chat template there are none.
+    """
     if not model.chat:
         return []
     generator = torch.Generator().manual_seed(seed)
-    rendered = model.render("x", "question")
-    opening = text.ids(
-        model.tokenizer, text.Rendered(rendered.text[: rendered.start], 0, False, "")
-    )
-    asked = model.generate_ids([opening] * n, QUESTION_TOKENS, generator=generator)
+    asked = model.generate_ids([_user_opening(model)] * n, QUESTION_TOKENS, generator=generator)
     questions = [words for ids in asked if (words := model.decode(ids).strip())]
     prompts = [model.prompt_ids(words, "question") for words in questions]
     answers = model.generate_ids(prompts, length, generator=generator)
     ended = [ids + model.closing_ids("question") if len(ids) < length else ids for ids in answers]
     return [(prompt, ids) for prompt, ids in zip(prompts, ended, strict=True) if ids]
+
+
+def _user_opening(model: LanguageModel) -> list[int]:
+    """Return the ids of the chat template up to where a user's turn begins."""
+    rendered = model.render("x", "question")
+    opening = text.Rendered(rendered.text[: rendered.start], 0, False, "")
+    return text.ids(model.tokenizer, opening)

@@ -1,7 +1,8 @@
-"""Prompts and targets to token ids: the only tokenizing code.
+"""Turn prompts and targets into token ids. This is the only tokenizing code.
 
-A ``cloze`` is raw text, its target follows after one space. A ``question`` is the user turn of the model's chat
-template, its target opens the assistant turn; a tokenizer without a template gets ``Question: ...\\nAnswer:``.
+A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of the
+model's chat template, and its target opens the assistant turn. A tokenizer without a template gets
+``Question: ...\\nAnswer:`` instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jinja2 import TemplateError
@@ -18,25 +19,39 @@ from jinja2 import TemplateError
 from editbench.errors import MethodError, ModelError
 from editbench.types import Fact
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<end_of_turn>", "<|end|>")
+"""Tokens that end a turn in the common chat templates, where the tokenizer has them."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A prompt as the model reads it: ``text[start:]`` begins with the prompt itself."""
+    """A prompt as the model reads it. ``text[start:]`` begins with the prompt itself."""
 
     text: str
     start: int
     special: bool
-    """Whether the tokenizer adds its own special tokens (a chat template has written them already)."""
+    """Whether the tokenizer adds its special tokens. A chat template has already written them."""
     separator: str
     """What stands between the text and a target."""
 
 
 def render(
-    tokenizer: Any, prompt: str, form: str, context: str | None = None, prefix: str = ""
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    form: str,
+    context: str | None = None,
+    prefix: str = "",
 ) -> Rendered:
-    """``prompt`` ready for tokenizing; ``context`` stands before it as a paragraph, ``prefix`` on the same line."""
+    """Return ``prompt`` ready for tokenizing.
+
+    ``context`` becomes a paragraph before it, ``prefix`` stands on the same line.
+
+    Raises:
+        ModelError: The chat template fails or changes the user's text.
+    """
     body = (f"{context}\n\n" if context else "") + prefix + prompt
     if form == "cloze":
         return Rendered(body, len(body) - len(prompt), True, " ")
@@ -48,16 +63,19 @@ def render(
     text = render_chat(tokenizer, [body]).text
     if prompt not in text:
         raise ModelError(
-            "The chat template does not repeat the user's text. Pass chat=False to ask questions without it."
+            "The chat template does not repeat the user's text. "
+            "Pass chat=False to ask questions without it."
         )
     return Rendered(text, text.rindex(prompt), False, "")
 
 
-def render_chat(tokenizer: Any, turns: Sequence[str]) -> Rendered:
-    """A conversation up to where the model's next turn begins; ``turns`` are the user's and the model's alternately.
+def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> Rendered:
+    """Return a conversation up to where the model's next turn begins.
+
+    ``turns`` are the user's and the model's, alternately.
 
     Raises:
-        ModelError: the template does not take them.
+        ModelError: The chat template rejects the turns.
     """
     messages = [
         {"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)
@@ -70,40 +88,85 @@ def render_chat(tokenizer: Any, turns: Sequence[str]) -> Rendered:
         raise ModelError(
             f"The chat template fails ({error}). Pass chat=False to ask questions without it."
         ) from error
+    text = cast("str", text)  # with tokenize=False it is a string
     return Rendered(text, len(text), False, "")
 
 
-def ids(tokenizer: Any, rendered: Rendered) -> list[int]:
-    """Token ids of a rendered prompt; an EOS that the tokenizer adds is left out, since the text goes on."""
+def ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[int]:
+    """Return the token ids of a rendered prompt, without an EOS that the tokenizer adds."""
     return _ids(tokenizer, rendered.text, rendered.special)
 
 
-def _ids(tokenizer: Any, text: str, special: bool) -> list[int]:
-    found = tokenizer(text, add_special_tokens=special)["input_ids"]
+def ids_and_index(
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, character: int
+) -> tuple[list[int], int]:
+    """Return ``ids`` and the index among them of the last token that covers a character.
+
+    Both come from one call of the tokenizer. ``character`` counts from the start of
+    ``rendered.text``.
+
+    Raises:
+        ModelError: No token covers the character, or the tokenizer has no character offsets.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")
+    encoded = tokenizer(
+        rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True
+    )
+    offsets = cast("list[tuple[int, int]]", encoded["offset_mapping"])
+    covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
+    if not covering:
+        raise ModelError(
+            f"The tokenizer maps no token to character {character} of {rendered.text!r}."
+        )
+    token_ids = cast("list[int]", encoded["input_ids"])
+    return _without_added_eos(tokenizer, token_ids, rendered.text, rendered.special), covering[-1]
+
+
+def token_at(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, character: int) -> int:
+    """Return the index in ``ids(tokenizer, rendered)`` of the last token that covers a character.
+
+    Raises:
+        ModelError: As ``ids_and_index``.
+    """
+    return ids_and_index(tokenizer, rendered, character)[1]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    token_ids = cast("list[int]", tokenizer(text, add_special_tokens=special)["input_ids"])
+    return _without_added_eos(tokenizer, token_ids, text, special)
+
+
+def _without_added_eos(
+    tokenizer: PreTrainedTokenizerBase, token_ids: list[int], text: str, special: bool
+) -> list[int]:
+    """Drop an EOS that the tokenizer put behind ``text``: a prompt goes on after it."""
     eos = tokenizer.eos_token_id
     added = (
         special
         and eos is not None
-        and len(found) > 1
-        and found[-1] == eos
-        and not text.endswith(tokenizer.eos_token)
+        and len(token_ids) > 1
+        and token_ids[-1] == eos
+        and not text.endswith(cast("str", tokenizer.eos_token))
     )
-    return found[:-1] if added else found
+    return token_ids[:-1] if added else token_ids
 
 
 def target_ids(
-    tokenizer: Any, rendered: Rendered, prompt_ids: Sequence[int], target: str
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, prompt_ids: Sequence[int], target: str
 ) -> list[int]:
-    """Ids of ``target`` as they follow ``prompt_ids``, cut from the tokenization of both together.
+    """Return the ids of ``target`` as they follow ``prompt_ids``.
 
-    Where the tokenizer merges across the border, the target is tokenized by itself.
+    They are cut from the tokenization of both together. Where the tokenizer merges across the
+    border, the target is tokenized by itself.
     """
     separator = "" if rendered.text[-1:].isspace() else rendered.separator
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]
-    return tokenizer(separator + target, add_special_tokens=False)["input_ids"]
+    alone = tokenizer(separator + target, add_special_tokens=False)
+    return cast("list[int]", alone["input_ids"])
 
 
 @dataclass(frozen=True)
@@ -115,33 +178,41 @@ class Subject:
     source: str
     """``given``, ``rule`` (the longest name or quotation in the prompt) or ``last word``."""
 
+    @property
+    def last(self) -> int:
+        """Index of the subject's last character in the prompt."""
+        return self.start + len(self.text) - 1
+
 
 def find_subject(fact: Fact) -> Subject:
-    """The subject of ``fact``: the given one; else the prompt's longest quotation, else its longest name (a run of
-    capitalised words, small connecting words inside it allowed), else the prompt's last word.
+    """Return the subject of ``fact``.
+
+    That is the given one, else the longest quotation in the prompt, else the longest name (a run of
+    capitalised words that may contain small connecting words), else the prompt's last word.
 
     Raises:
-        MethodError: the given subject occurs twice, so that its place is a guess.
+        MethodError: The given subject occurs twice, so its place would be a guess.
     """
     prompt = fact.prompt
     if fact.subject is not None:
         starts = places(fact.subject, prompt)
         if len(starts) > 1:
             raise MethodError(
-                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {len(starts)} times in its prompt {prompt!r}, and "
-                "weight editors read their key at one place. Give the longer form that occurs once, or reword the prompt."
+                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {len(starts)} times in its "
+                f"prompt {prompt!r}, and weight editors read their key at one place. "
+                "Give the longer form that occurs once, or reword the prompt."
             )
         return Subject(fact.subject, starts[0], "given")
-    found = [match.span(1) for match in QUOTED.finditer(prompt)] or _names(prompt)
-    if found:
-        start, end = max(found, key=lambda span: span[1] - span[0])
+    spans = [match.span(1) for match in QUOTED.finditer(prompt)] or _names(prompt)
+    if spans:
+        start, end = max(spans, key=lambda span: span[1] - span[0])
         return Subject(prompt[start:end], start, "rule")
     start = max(prompt.rfind(" "), prompt.rfind("\n"), prompt.rfind("\t")) + 1
     return Subject(prompt[start:], start, "last word")
 
 
 def places(subject: str, prompt: str) -> list[int]:
-    """Where ``subject`` begins in ``prompt``: as words of its own, else anywhere."""
+    """Return where ``subject`` begins in ``prompt``: as whole words, else anywhere."""
     starts = [match.start() for match in re.finditer(re.escape(subject), prompt)]
     words = [
         i
@@ -155,22 +226,23 @@ QUOTED = re.compile(r"[\"\u201c\u00ab]\s*([^\"\u201c\u201d\u00ab\u00bb]+?)\s*[\"
 CONNECTING = frozenset(
     "al da de del della di do dos du el for from in la las le les of on the to van von y &".split()
 )
+"""Small words that may stand inside a name."""
 OPENING = frozenset(
-    "a after an and are at by did do does for from has have how if in is it its of on or that the their there they this to "
-    "was were what when where which who whom whose why with".split()
+    "a after an and are at by did do does for from has have how if in is it its of on or that the "
+    "their there they this to was were what when where which who whom whose why with".split()
 )
+"""Words that are capitalised only because they open a sentence."""
 
 
 def _names(prompt: str) -> list[tuple[int, int]]:
-    """Spans of the runs of capitalised words in ``prompt``, the words that open a sentence left out."""
+    """Return the spans of the runs of capitalised words, without words that open a sentence."""
     spans: list[tuple[int, int]] = []
     open_run, last_end = False, 0
     for match in re.finditer(r"[^\s,;:!?()\[\]\"]+", prompt):
         word = re.sub(r"(['\u2019]s)?\.?$", "", match[0])
         start, end = match.start(), match.start() + len(word)
-        open_run = (
-            open_run and prompt[last_end:start].isspace()
-        )  # punctuation or a possessive ends a name
+        # Punctuation or a possessive ends a name.
+        open_run = open_run and prompt[last_end:start].isspace()
         last_end = end
         if word[:1].isupper() or (open_run and word[:1].isdigit()):
             if open_run:
@@ -183,51 +255,40 @@ def _names(prompt: str) -> list[tuple[int, int]]:
     return spans
 
 
-def subject_last(tokenizer: Any, rendered: Rendered, fact: Fact) -> int:
-    """Index of the last token of the fact's subject (``find_subject``) in ``ids(tokenizer, rendered)``.
+def subject_last(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, fact: Fact) -> int:
+    """Return the index of the last token of the fact's subject in ``ids(tokenizer, rendered)``.
 
     Raises:
-        MethodError: the subject occurs twice.
-        ModelError: as ``token_at``.
+        MethodError: The subject occurs twice.
+        ModelError: As ``ids_and_index``.
     """
-    subject = find_subject(fact)
-    return token_at(tokenizer, rendered, rendered.start + subject.start + len(subject.text) - 1)
+    return token_at(tokenizer, rendered, rendered.start + find_subject(fact).last)
 
 
-def token_at(tokenizer: Any, rendered: Rendered, character: int) -> int:
-    """Index in ``ids(tokenizer, rendered)`` of the last token that covers a character of the text.
+def stop_ids(
+    tokenizer: PreTrainedTokenizerBase, model: torch.nn.Module | None = None
+) -> frozenset[int]:
+    """Return the ids that end an answer.
 
-    Raises:
-        ModelError: no token does, or a tokenizer without character offsets (a "slow" one).
+    These are the EOS of the tokenizer and of the generation config, and known end-of-turn tokens.
     """
-    if not tokenizer.is_fast:
-        raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")
-    offsets = tokenizer(
-        rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True
-    )["offset_mapping"]
-    covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
-    if not covering:
-        raise ModelError(
-            f"The tokenizer maps no token to character {character} of {rendered.text!r}."
-        )
-    return covering[-1]
-
-
-def stop_ids(tokenizer: Any, model: Any = None) -> frozenset[int]:
-    """Ids that end an answer: the tokenizer's and the generation config's EOS, and known end-of-turn tokens."""
-    found = {tokenizer.eos_token_id}
+    candidates: set[int | None] = {tokenizer.eos_token_id}
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    found.update(configured if isinstance(configured, (list, tuple)) else [configured])
-    found.update(tokenizer.get_added_vocab().get(token) for token in END_OF_TURN)
-    return frozenset(i for i in found if i is not None)
+    candidates.update(configured if isinstance(configured, (list, tuple)) else [configured])
+    vocabulary = tokenizer.get_added_vocab()
+    candidates.update(vocabulary.get(token) for token in END_OF_TURN)
+    return frozenset(i for i in candidates if i is not None)
 
 
-def closing_ids(tokenizer: Any, form: str, stops: Container[int]) -> list[int]:
-    """What ends an answer, as a list of one id: after a question the first of ``stops`` that the chat template writes after
-    the model's turn, else EOS; empty for a tokenizer without either."""
+def closing_ids(tokenizer: PreTrainedTokenizerBase, form: str, stops: Container[int]) -> list[int]:
+    """Return the one id that ends an answer, as a list; empty where the tokenizer has none.
+
+    After a question it is the first of ``stops`` that the chat template writes behind the model's
+    turn, else EOS.
+    """
     if form == "question" and tokenizer.chat_template is not None:
         answer = "an answer"
-        with suppress(ModelError):  # a template for one turn only
+        with suppress(ModelError):  # some templates take a single turn only
             rest = render_chat(tokenizer, ["x", answer, "x"]).text.rpartition(answer)[2]
             if written := [i for i in _ids(tokenizer, rest, False) if i in stops]:
                 return written[:1]
@@ -235,9 +296,9 @@ def closing_ids(tokenizer: Any, form: str, stops: Container[int]) -> list[int]:
 
 
 def pad_left(
-    rows: Sequence[Sequence[int]], device: Any, fill: int = 0
+    rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of ids as one left-padded batch: ids (B, T) and mask (B, T), int64; the last tokens are aligned."""
+    """Return rows of ids as one left-padded batch: ids (B, T) and mask (B, T), both int64."""
     width = max(len(row) for row in rows)
     ids_BT = torch.full((len(rows), width), fill, dtype=torch.long)
     mask_BT = torch.zeros((len(rows), width), dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Facts in, edit out: one file a method."""
+"""Facts in, edit out: one file per method, on the engines `_edit` and `_train`."""
 
 BUILTINS = {
     "base": "editbench.methods.baselines:Base",
@@ -14,6 +14,6 @@ BUILTINS = {
 }
 
 PAIR = "editbench.methods.compose:compose"
-"""Makes one method of two, such as ``memit+mixsd``."""
+"""Builds one method from two, such as ``memit+mixsd``."""
 
 BASELINES = ("base", "ice")

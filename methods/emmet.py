@@ -2,29 +2,35 @@
 
     Delta = R D^-1 K^T C^-1,   D = K^T C^-1 K + epsilon I
 
-is the least change of W, in the norm of C, with (W + Delta) K = W K + R (for epsilon = 0). For one fact it is ROME's
-update, and it is MEMIT's in the limit lambda -> 0: MEMIT trades the facts against C, EMMET does not. Gupta, Sajnani and
-Anumanchipalli 2024, "A Unified Framework for Model Editing", arXiv 2403.14236, eqs. 9-13.
+is the least change of W, in the norm of C, with (W + Delta) K = W K + R (for epsilon = 0). For one
+fact it is ROME's update, and it is MEMIT's in the limit lambda -> 0: MEMIT trades the facts against
+C, EMMET does not. Gupta, Sajnani and Anumanchipalli 2024, "A Unified Framework for Model Editing",
+arXiv 2403.14236, eqs. 9-13.
 
-While earlier edits are applied, their keys stand beside K with R = 0: what they hold is a constraint, too.
+While earlier edits are applied, their keys stand beside K with R = 0: what they hold is a constraint,
+too.
 
-Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal (there .1 stands beside a C that is scaled by
-1e5, and about half of each constraint is lost); more facts than f cannot all hold, and are then fitted by least squares.
+Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There, 0.1 stands
+beside a C that is scaled by 1e5, and about half of each constraint is lost. More facts than f cannot
+all hold, and are then fitted by least squares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from editbench.methods._edit.editor import single_layer
+from editbench.methods._edit.layers import single_layer
 from editbench.methods.memit import BatchEditor, memit_solve
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
+from editbench.report import Figure
+
+# N facts, M earlier facts, f MLP inner width
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,18 @@ class Emmet(BatchEditor):
     """Equality-constrained Mass Model Editing in a Transformer."""
 
     name: ClassVar[str] = "emmet"
+    version: ClassVar[int] = 9
     summary: ClassVar[str] = "equality-constrained batch update of one MLP"
     paper: ClassVar[str] = "arXiv 2403.14236"
     kept_by: ClassVar[str] = "epsilon"
+    figures: ClassVar[Mapping[str, Figure]] = {
+        **BatchEditor.figures,
+        "epsilon": Figure("Slack of the constraints, as a share of the mean of k^T C^-1 k."),
+    }
     space: ClassVar[Space] = {**BatchEditor.space, "epsilon": LogUniform(1e-4, 1.0)}
 
     epsilon: float = 1e-3
-    """As a share of the mean of k^T C^-1 k."""
+    """Slack of the constraints, as a share of the mean of k^T C^-1 k."""
 
     def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
         return (single_layer(model.layout.depth),)
@@ -49,5 +60,5 @@ class Emmet(BatchEditor):
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
         return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
 
-    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
         return {"epsilon": self.epsilon}

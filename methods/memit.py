@@ -1,22 +1,28 @@
 """MEMIT: many facts at once, spread over the MLPs of several layers, by a closed-form update of each.
 
-For the facts' keys K (f x N, the MLP inner activations at the subject's last token), the residual R = Z - Z_cur (d x N)
-between the wanted and the present hidden states at the last edited layer, and the second moment C of ordinary keys:
+For the facts' keys K (f x N, the MLP's inner activations at the subject's last token), the residual
+R = Z - Z_cur (d x N) between the wanted and the present hidden states at the last edited layer, and
+the second moment C of ordinary keys:
 
-    for i = 1 ... m, layer l = l_i:   Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,   R_l = (Z - Z_cur) / ((m - i + 1) g)
+    for i = 1 ... m, layer l = l_i:
+        Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,   R_l = (Z - Z_cur) / ((m - i + 1) g)
 
-g, 1 in most models, is the constant with which the MLP's output enters the residual stream. Keys and Z_cur are read anew after
-each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a Transformer",
-arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
+g is the constant with which the MLP's output enters the residual stream, 1 in most models. Keys and
+Z_cur are read anew after each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a
+Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
 
 Differs from the reference:
-- lambda follows the MLP width (f / 3): the usual 15000 belongs to f = 16384, and edits hardly anything on a small model;
-- the solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through identity
-  K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1;
-- while earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the sequential form of AlphaEdit's
-  authors, arXiv 2410.02355): an edit in a sequence then keeps the facts before it, too;
-- ``refine``, off by default, trains the values R_l of all facts together once they are written: see ``_refine.py``;
-- see ``_value.py`` for the target optimisation and ``_covariance.py`` for C.
+- lambda follows the MLP width. k^T C^-1 k, which it stands against, is f on average over ordinary
+  keys, and lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything on a small
+  model.
+- The solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through
+  identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
+- While earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the sequential
+  form of AlphaEdit's authors, arXiv 2410.02355). An edit in a sequence then keeps the facts before
+  it, too.
+- ``refine``, off by default, trains the values R_l of all facts together once they are written
+  (``_edit/refine.py``).
+- The target optimisation differs as ``_edit/value.py`` says, and C as ``statistics.py`` says.
 """
 
 from __future__ import annotations
@@ -24,35 +30,35 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from editbench.edit import Edit
 from editbench.errors import MethodError
-from editbench.methods._edit.editor import (
-    AUTO,
-    Bench,
-    WeightEditor,
-    additive_gain,
-    check_layers,
-    default_layers,
-    same_keys,
-)
-from editbench.methods._edit.refine import Written
-from editbench.methods.statistics import Moment
+from editbench.methods._edit.batch import BatchBench, additive_gain
+from editbench.methods._edit.checks import NAMED, same_keys
+from editbench.methods._edit.layers import check_layers, default_layers
+from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
+from editbench.methods.statistics import Moment, source_texts
 from editbench.models import LanguageModel
 from editbench.plugin import Choice, LogUniform, Space
+from editbench.report import Figure
 from editbench.types import Fact
 
-# N facts, M earlier facts, d residual width, f MLP inner width
+# N facts, M earlier facts, A = N + M, d residual width, f MLP inner width
 
 
 @dataclass(frozen=True)
 class BatchEditor(WeightEditor):
-    """MEMIT's algorithm 1, with the two steps open in which its descendants differ: ``share`` and ``directions``."""
+    """MEMIT's algorithm 1. Its descendants differ in ``share`` and ``directions``."""
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
+    figures: ClassVar[Mapping[str, Figure]] = {
+        **WeightEditor.figures,
+        "refined": Figure("With refine: nll and KL in nats a token, in the first and last steps."),
+    }
     space: ClassVar[Space] = {
         **WeightEditor.space,
         "clamp": LogUniform(0.3, 3.0),
@@ -63,11 +69,13 @@ class BatchEditor(WeightEditor):
     """The option that weighs what is kept against the facts."""
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
-    """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a causal trace of the prompts."""
+    """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a
+    causal trace of the prompts."""
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
     refine: int = 0
-    """Passes of joint training of the written values, see ``_refine.py``. 0, as published; 25 is enough."""
+    """Passes of joint training of the written values (``refine.py``). 0: none, as published; 25 is
+    enough."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,17 +86,17 @@ class BatchEditor(WeightEditor):
         return default_layers(model.layout.depth)
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
-        if self.layers == AUTO:
+        if self.layers == "auto":
             return None
         return self.usual_layers(model) if self.layers is None else check_layers(model, self.layers)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
             return self.edit(model, facts)
-        bench = Bench(self, model, facts)
+        bench = BatchBench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
-        gain = additive_gain(model, bench.layers, self.name) if site == "residual" else 1.0
-        targets = bench.solve(facts, self.clamp, f"{self.name}: solving targets")
+        gain = additive_gain(model, bench.layers[0], self.name) if site == "residual" else 1.0
+        targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
         written: dict[int, Written] = {}
         with bench.writing():
@@ -97,43 +105,59 @@ class BatchEditor(WeightEditor):
                 r_dN = self.share(bench.residual(z_dN, site), m - i) / gain
                 with bench.phase("solve"):
                     a_fN = self.solved(bench, layer, k_fN)
-                bench.write(layer, r_dN, a_fN, k_fN)
+                bench.write(layer, r_dN, a_fN)
                 written[layer] = Written(r_dN, a_fN)
             bench.residual(z_dN, site)
-        refined = bench.refine(written, self.refine) if self.refine else {}
+        refined = self.refined(bench, written) if self.refine else {}
         return bench.edit(targets, **self.settings(bench.moments), **refined)
 
-    def solved(self, bench: Bench, layer: int, k_fN: torch.Tensor) -> torch.Tensor:
-        """``directions`` at ``layer``.
+    def solved(self, bench: BatchBench, layer: int, k_fN: torch.Tensor) -> torch.Tensor:
+        """Return ``directions`` at ``layer``.
 
         Raises:
-            MethodError: the equations have no one solution, since facts share a key and nothing is weighed against them.
+            MethodError: The equations are singular: facts share a key and no weight tells their
+                values apart.
         """
         try:
             a_fN = self.directions(bench.moments[layer], k_fN, bench.earlier_keys(layer))
             if a_fN.isfinite().all():
                 return a_fN
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch does not list it
             pass
-        pairs = [f"{first.id} and {fact.id}" for first, fact in same_keys(bench.model, bench.facts)]
-        why = f" These facts share a key: {'; '.join(pairs[:5])}." if pairs else ""
+        pairs = [f"{first.id} and {fact.id}" for first, fact in same_keys(bench.prepared)]
+        why = f" These facts share a key: {'; '.join(pairs[:NAMED])}." if pairs else ""
         raise MethodError(
-            f"{self.name}: the equations of layer {layer} are singular.{why} Raise {self.kept_by}, or inject each key once."
+            f"{self.name}: the equations of layer {layer} are singular.{why} "
+            f"Raise {self.kept_by}, or inject each key once."
         )
 
+    def refined(self, bench: BatchBench, written: Mapping[int, Written]) -> dict[str, object]:
+        """Train the written values together, put them into the edit, and return the figures.
+
+        To be called after ``bench.writing``, on the unedited weights.
+        """
+        with bench.phase("refine"):
+            texts = source_texts(bench.model, self.covariance, TEXT_TOKENS, self.seed)
+            values, losses = refine(
+                bench.model, bench.prepared, written, texts, self.refine, self.seed
+            )
+        for layer, r_dN in values.items():
+            bench.replace(layer, r_dN, written[layer].a_fN)
+        return {"refined": {name: round(value, 4) for name, value in losses.items()}}
+
     def share(self, residual_dN: torch.Tensor, layers_left: int) -> torch.Tensor:
-        """R_l: the part of what is missing that the next of ``layers_left`` layers takes."""
+        """Return R_l: what the next of ``layers_left`` layers takes of what is missing."""
         return residual_dN / layers_left
 
     @abstractmethod
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
     ) -> torch.Tensor:
-        """A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
+        """Return A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
 
     @abstractmethod
-    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
-        """What the report says of derived settings; ``moments``: C of each edited layer."""
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
+        """Return figures of derived settings. ``moments`` holds C of each edited layer."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +165,14 @@ class Memit(BatchEditor):
     """Mass-Editing Memory in a Transformer."""
 
     name: ClassVar[str] = "memit"
+    version: ClassVar[int] = 9
     summary: ClassVar[str] = "closed-form update of several MLPs, all facts at once"
     paper: ClassVar[str] = "arXiv 2210.07229"
     kept_by: ClassVar[str] = "lam"
+    figures: ClassVar[Mapping[str, Figure]] = {
+        **BatchEditor.figures,
+        "lambda": Figure("Weight of C against the facts' keys."),
+    }
     space: ClassVar[Space] = {**BatchEditor.space, "lam": LogUniform(100.0, 10_000.0)}
     """f / 3 is 512 for f = 1536, and 5461 for f = 16384."""
 
@@ -155,23 +184,26 @@ class Memit(BatchEditor):
     ) -> torch.Tensor:
         return memit_solve(moment, k_fN, self.weight(len(k_fN)), earlier_fM)
 
-    def settings(self, moments: Mapping[int, Moment]) -> dict[str, Any]:
+    def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
         return {"lambda": self.weight(len(next(iter(moments.values())).c_ff))}
 
     def weight(self, f: int) -> float:
-        """lambda."""
+        """Return lambda for an MLP of width ``f``."""
         return self.lam if self.lam is not None else f / 3
 
 
 def memit_solve(
     moment: Moment, k_fN: torch.Tensor, lam: float, earlier_fM: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """(lambda C + K_p K_p^T + K K^T)^-1 K, shape (f, N), float64, solved on the smaller side."""
+    """Return (lambda C + K_p K_p^T + K K^T)^-1 K, (f, N), float64, solved on the smaller side."""
     n = k_fN.shape[1]
     all_fA = k_fN.double() if earlier_fM is None else torch.cat([k_fN.double(), earlier_fM], dim=1)
     f, a = all_fA.shape
+    solved: torch.Tensor
     if a > f:
-        return torch.linalg.solve(lam * moment.ridged_ff + all_fA @ all_fA.T, k_fN.double())
+        solved = torch.linalg.solve(lam * moment.ridged_ff + all_fA @ all_fA.T, k_fN.double())
+        return solved
     c_inverse_fA = moment.solve(all_fA)
     gram_AA = all_fA.T @ c_inverse_fA + lam * torch.eye(a, dtype=torch.float64)
-    return torch.linalg.solve(gram_AA, c_inverse_fA, left=False)[:, :n]
+    solved = torch.linalg.solve(gram_AA, c_inverse_fA, left=False)
+    return solved[:, :n]

@@ -1,15 +1,17 @@
 """PMET: MEMIT on the MLP's own output, with the attention optimised beside it and then left alone.
 
-The target optimisation adds one delta to the attention's output and one to the MLP's output at the last edited layer, so
-that what the attention can explain is not forced into the MLP; only the MLP's value is written, and layer i of 1 ... m takes
+The target optimisation adds one delta to the attention's output and one to the MLP's output at the
+last edited layer, so that what the attention can explain is not forced into the MLP. Only the MLP's
+value is written, and layer i of 1 ... m takes
 
     R_l = (V - V_cur) / sqrt(m - i + 1)
 
-of what is missing there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv 2308.08742, eqs. 11-17;
-reference code xpq-tech/PMET at c9a39ff, ``compute_zs.py``.
+of what is missing there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv
+2308.08742, eqs. 11-17; reference code xpq-tech/PMET at c9a39ff, ``compute_zs.py``.
 
-Differs from the reference: keys, C, lambda and the solve are MEMIT's; the KL weight is MEMIT's (the reference has 1 for
-GPT-J); a fact stops when its nll is small, not when its target is the most probable token and its KL is small.
+Differs from the reference: keys, C, lambda and the solve are MEMIT's. The KL weight is MEMIT's, too
+(the reference has 1 for GPT-J). A fact stops when its nll is small, not when its target is the most
+probable token and its KL is small.
 """
 
 from __future__ import annotations
@@ -28,13 +30,14 @@ class Pmet(Memit):
     """Precise Model Editing in a Transformer."""
 
     name: ClassVar[str] = "pmet"
+    version: ClassVar[int] = 9
     summary: ClassVar[str] = "memit on the MLP's output, attention optimised beside it"
     paper: ClassVar[str] = "arXiv 2308.08742"
     sites: ClassVar[tuple[str, ...]] = ("mlp", "attention")
     space: ClassVar[Space] = {**Memit.space, "clamp": LogUniform(0.5, 6.0)}
 
     clamp: float = 1.5
-    """Largest ||delta|| as a multiple of ||v_0||, for each of the two."""
+    """Largest ||delta|| as a multiple of ||v_0||, for each of the two deltas."""
 
     def share(self, residual_dN: torch.Tensor, layers_left: int) -> torch.Tensor:
-        return residual_dN / layers_left**0.5
+        return residual_dN / float(layers_left**0.5)

@@ -1,24 +1,26 @@
 """ROME: one fact at a time, a rank-one update of one MLP's output projection W (d x f).
 
-With the key k_* (MLP inner activation at the subject's last token), the wanted value v_* and the second moment C of
-ordinary keys:
+With the key k_* (the MLP's inner activation at the subject's last token), the wanted value v_* and
+the second moment C of ordinary keys:
 
     W' = W + (v_* - W k_*) (C^-1 k_*)^T / ((C^-1 k_*)^T k_*)
 
-so that W' k_* = v_* and keys that are C-orthogonal to k_* keep their values. Meng et al. 2022, "Locating and Editing
-Factual Associations in GPT", arXiv 2202.05262, eqs. 2-4; reference code kmeng01/rome at 0874014.
+so that W' k_* = v_*, and keys that are C-orthogonal to k_* keep their values. Meng et al. 2022,
+"Locating and Editing Factual Associations in GPT", arXiv 2202.05262, eqs. 2-4; reference code
+kmeng01/rome at 0874014.
 
 Differs from the reference:
-- one key throughout, that of the bare prompt ("consistent" key; p-ROME of arXiv 2403.07175, whose r-ROME has the mean over
-  prefixed prompts throughout). The reference solves for that mean and divides by the bare key, and collapses when the two
-  disagree; ``key=original`` is that;
-- 5 prefixes of 10 tokens and 25 steps (the reference: 20 of 5 and of 10 tokens, 20 steps);
-- several facts are written one after the other, each on the model edited so far, as in the reference.
+- One key throughout, that of the bare prompt ("consistent" key: p-ROME of arXiv 2403.07175, whose
+  r-ROME has the mean over prefixed prompts throughout). The reference solves for that mean and
+  divides by the bare key, and collapses when the two disagree; ``key=original`` does this.
+- 5 prefixes of 10 tokens and 25 steps. The reference has 20 of 5 and of 10 tokens, and 20 steps.
+- Several facts are written one after the other, each on the model edited so far, as in the
+  reference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -27,10 +29,14 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.methods._common.hooks import read_at
-from editbench.methods._edit.editor import AUTO, Bench, WeightEditor, check_layers, single_layer
-from editbench.methods._edit.value import Targets, key_rows
+from editbench.methods._edit.bench import Bench
+from editbench.methods._edit.layers import check_layers, single_layer
+from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.prepare import PreparedFact, key_rows
+from editbench.methods._edit.value import Targets
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
+from editbench.report import Figure
 from editbench.types import Fact
 
 # d residual width, f MLP inner width
@@ -41,10 +47,15 @@ class Rome(WeightEditor):
     """Rank-One Model Editing."""
 
     name: ClassVar[str] = "rome"
+    version: ClassVar[int] = 9
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
     sites: ClassVar[tuple[str, ...]] = ("mlp",)
     of_one_key: ClassVar[str] = "the last one written wins"
+    figures: ClassVar[Mapping[str, Figure]] = {
+        **WeightEditor.figures,
+        "key": Figure("The option key: which key the update was solved for."),
+    }
     space: ClassVar[Space] = {**WeightEditor.space, "clamp": LogUniform(1.0, 8.0)}
 
     layer: int | Literal["auto"] | None = None
@@ -52,7 +63,8 @@ class Rome(WeightEditor):
     clamp: float = 4.0
     """Largest ||delta|| as a multiple of ||v_0||."""
     key: str = "consistent"
-    """``consistent``: the bare prompt's key in all places; ``original``: the mean over prompts in C^-1 k, as published."""
+    """``consistent``: the bare prompt's key everywhere. ``original``: the mean over prompts in
+    C^-1 k, as published."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,41 +75,47 @@ class Rome(WeightEditor):
         return (single_layer(model.layout.depth),)
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
-        if self.layer == AUTO:
+        if self.layer == "auto":
             return None
-        return (
-            self.usual_layers(model) if self.layer is None else check_layers(model, (self.layer,))
-        )
+        if self.layer is None:
+            return self.usual_layers(model)
+        return check_layers(model, (self.layer,))
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
             return self.edit(model, facts)
         bench = Bench(self, model, facts)
         (layer,) = bench.layers
-        projection = model.layout.out_projection(model.model, layer)
-        solved, missing = [], []
+        solved: list[Targets] = []
+        missing: list[torch.Tensor] = []
         with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
-            for fact in facts:
+            for fact in bench.prepared:
                 target = bench.solve([fact], self.clamp)
-                v_star_d = target.value_ND[0].double()
-                with bench.phase("keys"):
-                    rows = key_rows(model, [fact], bench.prefixes if self.key == "original" else [])
-                    bare = key_rows(model, [fact], [])
-                    solved_for_f = (
-                        read_at(model, projection, "input", *rows).double().cpu().mean(dim=0)
-                    )
-                    k_star_f = read_at(model, projection, "input", *bare)[0].double().cpu()
-                    w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
+                k_star_f, w_k_d, solved_for_f = self.read(bench, layer, fact)
                 with bench.phase("solve"):
                     u_f = bench.moments[layer].solve(solved_for_f[:, None])[:, 0]
-                    missing.append(v_star_d - w_k_d)
-                    left_d = missing[-1] / (u_f @ k_star_f)
+                    missing_d = target.value_ND[0].double() - w_k_d
+                    left_d = missing_d / (u_f @ k_star_f)
                 bench.write(layer, left_d[:, None], u_f[:, None])
                 solved.append(target)
+                missing.append(missing_d)
                 bar.advance()
             targets = Targets.join(solved)
-            bench.missing(torch.stack(missing, dim=1))
-            bench.residual(
-                targets.value_ND.T.double(), "mlp"
-            )  # none of one fact's; of several, what the later ones took
+            bench.noted(torch.stack(missing, dim=1))
+            # nothing is left of a single fact; of several, what the later ones took from the others
+            bench.residual(targets.value_ND.T.double(), "mlp")
         return bench.edit(targets, key=self.key)
+
+    def read(
+        self, bench: Bench, layer: int, fact: PreparedFact
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return k_*, W k_* and the key that C^-1 k is solved for, float64."""
+        model = bench.model
+        projection = model.layout.out_projection(model.model, layer)
+        bare = key_rows(fact.prompts[:1])
+        chosen = key_rows(fact.prompts) if self.key == "original" else bare
+        with bench.phase("keys"):
+            solved_for_f = read_at(model, projection, "input", *chosen).double().cpu().mean(dim=0)
+            k_star_f = read_at(model, projection, "input", *bare)[0].double().cpu()
+            w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
+        return k_star_f, w_k_d, solved_for_f

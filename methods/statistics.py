@@ -1,18 +1,22 @@
-"""Second moments of keys, C = E[k k^T]: what weight editors must not disturb. One service for all of them.
+"""Second moments of keys, C = E[k k^T]: what weight editors must not disturb.
 
-    # f MLP inner width
+This is one service for all of them.
 
-k is the input of the MLP's output projection at every token of a text, the first token of each text left out (it is an
-attention sink whose activations are hundreds of times larger, and would dominate C). One forward pass serves all layers
-and ends at the highest one; products are float32, sums float64.
+    # N tokens, f MLP inner width
 
-Sources: ``self`` (the model's own text, sampled at temperature 1: see ``own_text.py``; needs no
-data), a text file (a paragraph a line), a JSONL file or hub data set with a field ``text``. Several between commas are
-averaged: text like yours protects your text better (``benchmarks/weight_editors.md``).
+k is the input of the MLP's output projection at every token of a text but the first. The first token
+is an attention sink whose activations are hundreds of times larger, and would dominate C. One forward
+pass serves all layers and ends at the highest one. Products are float32, sums float64.
 
-When to stop: where the tokens asked for are counted, the last batch of own text to its end. Of 2 ``FIRST_CHECK`` or more fewer
-may do: the update direction of an edit is C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is
-compared with that of the last time; where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
+Sources are ``self`` (the model's own text, sampled at temperature 1, which needs no data: see
+``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a field
+``text``. Several separated by commas are averaged: text like yours protects your text better
+(``benchmarks/weight_editors.md``).
+
+Measuring ends when the tokens asked for are counted, or for own text at the end of the last batch.
+Where 2 ``FIRST_CHECK`` or more are asked for, it may end earlier. The update direction of an edit is
+C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with that of
+the last time. Where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
 """
 
 from __future__ import annotations
@@ -21,22 +25,24 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from editbench import progress, text
 from editbench.errors import DataError, MethodError
+from editbench.hub import cache_dir
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
-from editbench.models import LanguageModel, batched, cache_dir
+from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
 from editbench.types import digest
 
@@ -44,13 +50,43 @@ SAMPLE_LENGTH = 64
 """Tokens of one text that are read."""
 BATCH_TOKENS = 1024
 RIDGE = 1e-6
-"""Added to C as a share of its mean diagonal, so that directions no text uses keep the solve finite."""
+"""Added to C as a share of its mean diagonal, so that unused directions keep the solve finite."""
 PROBES = 64
 STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
 FORMAT = 4
 """Part of the cache key. 4: products in float32 whatever the precision of the forward pass."""
+
+
+class Origin(TypedDict, total=False):
+    """What a matrix was measured on. The fields up to ``layer`` are its key in the cache."""
+
+    format: int
+    model: str
+    """Fingerprint of the weights."""
+    precision: str
+    source: str
+    """``self``, the hash of another text, or ``gradients at SITE`` of a Fisher information."""
+    tokens: int
+    """Tokens asked for."""
+    seed: int
+    length: int
+    layer: int
+    name: str
+    """Name of the model."""
+    text: str
+    """The source as the user wrote it."""
+    made: str
+    """Date and time."""
+
+
+class _Stored(Origin):
+    """What a file of the cache says of its matrix."""
+
+    counted: int
+    """Tokens that were counted."""
+    checksum: str
 
 
 @dataclass(frozen=True)
@@ -60,15 +96,14 @@ class Moment:
     c_ff: torch.Tensor
     """(f, f), float64, CPU, the mean over tokens."""
     tokens: int
-    origin: dict[str, Any] = field(default_factory=dict)
-    """Model, layer, source and settings."""
+    origin: Origin = field(default_factory=Origin)
 
     @cached_property
     def ridged_ff(self) -> torch.Tensor:
         """C + RIDGE tr(C)/f I."""
-        return self.c_ff + RIDGE * self.c_ff.diagonal().mean() * torch.eye(
-            len(self.c_ff), dtype=torch.float64
-        )
+        ridge = RIDGE * self.c_ff.diagonal().mean()
+        ridged_ff: torch.Tensor = self.c_ff + ridge * torch.eye(len(self.c_ff), dtype=torch.float64)
+        return ridged_ff
 
     @cached_property
     def cholesky_ff(self) -> torch.Tensor:
@@ -80,10 +115,11 @@ class Moment:
         factor, failed = torch.linalg.cholesky_ex(self.ridged_ff)
         if failed or not factor.isfinite().all():
             raise MethodError(
-                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) is singular or not finite, so "
-                "no update can be solved with it. Measure it on more tokens (covariance_tokens) or another text (covariance)."
+                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) is "
+                "singular or not finite, so no update can be solved with it. Measure it on more "
+                "tokens (covariance_tokens) or another text (covariance)."
             )
-        return factor
+        return cast("torch.Tensor", factor)
 
     @cached_property
     def eigen(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,26 +128,26 @@ class Moment:
         return values.clamp(min=0), vectors
 
     def solve(self, keys_fN: torch.Tensor) -> torch.Tensor:
-        """C^-1 K for keys (f, N), in float64."""
+        """Return C^-1 K for keys (f, N), in float64."""
         return torch.cholesky_solve(keys_fN.double().cpu(), self.cholesky_ff)
 
 
 def identity_moment(f: int) -> Moment:
-    """C = I: what EasyEdit's ROME settings use; here for comparison only."""
+    """Return C = I, as EasyEdit's ROME settings have it; here for comparison only."""
     return Moment(torch.eye(f, dtype=torch.float64), 0, {"source": "identity"})
 
 
-# --- the service --------------------------------------------------------------------------------------------
+# --- the service --------------------------------------------------------------------------------
 
 
 def second_moments(
     model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
 ) -> dict[int, Moment]:
-    """C of each of ``layers``, measured on about ``tokens`` tokens of ``source``; computed where it is not cached.
+    """Return C of each of ``layers`` over about ``tokens`` tokens, measured where not cached.
 
     Raises:
-        DataError: a source that is neither ``self`` nor readable text.
-        MethodError: no memory for the matrices.
+        DataError: ``source`` is neither ``self`` nor readable text.
+        MethodError: No memory for the matrices.
     """
     if source == "identity":
         return {layer: identity_moment(model.layout.mlp_width) for layer in layers}
@@ -120,11 +156,10 @@ def second_moments(
         return parts[0]
     averaged = {}
     for layer in layers:
-        found = [part[layer] for part in parts]
-        c_ff = torch.stack([moment.c_ff for moment in found]).mean(0)
-        averaged[layer] = Moment(
-            c_ff, sum(m.tokens for m in found), {**found[0].origin, "source": source}
-        )
+        moments = [part[layer] for part in parts]
+        origin: Origin = {**moments[0].origin, "source": source}
+        c_ff = torch.stack([moment.c_ff for moment in moments]).mean(0)
+        averaged[layer] = Moment(c_ff, sum(moment.tokens for moment in moments), origin)
     return averaged
 
 
@@ -132,10 +167,11 @@ def _one_source(
     model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
 ) -> dict[int, Moment]:
     f = model.layout.mlp_width
-    # sequential edits share the statistics of the model they began with, where these are there
-    hashes = [model.applied[0].model_hash] if model.applied else []
-    found: dict[int, Moment] = {}
     content = None if source == "self" else "\n".join(_documents(source, tokens))
+    # edits in a sequence share the statistics of the unedited model, where these are cached
+    hashes = [model.applied[0].model_hash] if model.applied else []
+    moments: dict[int, Moment] = {}
+    origin: Origin = {}
     for model_hash in [*hashes, model.fingerprint()]:
         origin = {
             "format": FORMAT,
@@ -146,14 +182,10 @@ def _one_source(
             "seed": seed if content is None else 0,
             "length": SAMPLE_LENGTH,
         }
-        found = {
-            layer: moment
-            for layer in layers
-            if (moment := cached({**origin, "layer": layer}, f)) is not None
-        }
-        if len(found) == len(set(layers)):
-            return found
-    missing = [layer for layer in layers if layer not in found]
+        moments = _all_cached(origin, layers, f)
+        if len(moments) == len(set(layers)):
+            return moments
+    missing = [layer for layer in layers if layer not in moments]
     check_memory(
         3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}"
     )
@@ -161,80 +193,99 @@ def _one_source(
         _written(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
     )
     for layer, moment in measure(model, missing, blocks, tokens).items():
-        found[layer] = keep(moment, {**origin, "layer": layer}, model, source)
-    return found
+        moments[layer] = keep(moment, {**origin, "layer": layer}, model, source)
+    return moments
+
+
+def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Moment]:
+    """Return the cached ones of the matrices of ``layers``."""
+    found = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
+    return {layer: moment for layer, moment in found.items() if moment is not None}
 
 
 @torch.no_grad()
 def measure(
     model: LanguageModel, layers: Sequence[int], blocks: Iterator[list[list[int]]], budget: int
 ) -> dict[int, Moment]:
-    """C of ``layers`` over the texts in ``blocks`` (rows of token ids, some ``budget`` in all), until the update direction
-    is stable.
+    """Return C of ``layers`` over the texts in ``blocks``, until the update direction is stable.
+
+    ``blocks`` holds rows of token ids, about ``budget`` tokens in all.
 
     Raises:
-        MethodError: activations that are not finite.
+        MethodError: The activations are not finite.
     """
-    f, last = model.layout.mlp_width, max(layers)
-    sums = {layer: torch.zeros(f, f, dtype=torch.float64) for layer in layers}
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
-    probes = {layer: torch.zeros(0, f) for layer in layers}
-    counted: torch.Tensor | None = None
-
-    def accumulate(layer: int) -> Any:
-        def hook(_module: Any, args: Any) -> None:
-            keys_Nf = args[0].reshape(-1, f)[counted.reshape(-1)].float()
-            if (taken := held_out - len(probes[layer])) > 0:
-                probes[layer] = torch.cat([probes[layer], keys_Nf[:taken].cpu()])
-                keys_Nf = keys_Nf[taken:]
-            sums[layer] += gram(keys_Nf)
-            if layer == last:
-                raise Captured
-
-        return hook
-
+    sums = _Sums(layers, model.layout.mlp_width, held_out)
     total, next_check = -held_out, FIRST_CHECK
-    directions: dict[int, torch.Tensor] = {}
     with progress.task(
         f"covariance of {len(layers)} layers, cached for next time", budget, "tokens"
     ) as bar:
         for chunk in _by_tokens(blocks):
             ids_BT, mask_BT = text.pad_left(chunk, model.device)
-            counted = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
+            sums.counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
             with ExitStack() as hooks, model.compute():
                 for layer in layers:
-                    handle = model.layout.out_projection(
-                        model.model, layer
-                    ).register_forward_pre_hook(accumulate(layer))
+                    projection = model.layout.out_projection(model.model, layer)
+                    handle = projection.register_forward_pre_hook(sums.hook(layer))
                     hooks.callback(handle.remove)
                 try:
                     model.hidden(ids_BT, mask_BT)
                 except Captured:
                     pass
-            total += int(counted.sum())
+            total += int(sums.counted_BT.sum())
             bar.advance(int(mask_BT.sum()))
             if held_out and total >= next_check:
-                now = {
-                    layer: Moment(sums[layer] / total, total).solve(probes[layer].T)
-                    for layer in layers
-                }
-                if (
-                    directions
-                    and min(_agreement(now[layer], directions[layer]) for layer in layers) >= STABLE
-                ):
+                if sums.stable(total):
                     break
-                directions, next_check = now, 2 * next_check
-    for layer, total_ff in sums.items():
+                next_check *= 2
+    for layer, total_ff in sums.total_ff.items():
         if not total_ff.isfinite().all():
+            dtype = next(model.model.parameters()).dtype
             raise MethodError(
-                f"The activations of {model.name} at layer {layer} are not finite in {next(model.model.parameters()).dtype}. "
+                f"The activations of {model.name} at layer {layer} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-    return {layer: Moment(sums[layer] / total, total) for layer in layers}
+    return {layer: Moment(total_ff / total, total) for layer, total_ff in sums.total_ff.items()}
+
+
+class _Sums:
+    """Sums of k k^T by layer, and the held-out keys that tell when to stop."""
+
+    def __init__(self, layers: Sequence[int], f: int, held_out: int):
+        self.f, self.held_out, self.last = f, held_out, max(layers)
+        self.total_ff = {layer: torch.zeros(f, f, dtype=torch.float64) for layer in layers}
+        self.probes = {layer: torch.zeros(0, f) for layer in layers}
+        self.directions: dict[int, torch.Tensor] = {}
+        self.counted_BT = torch.zeros(0, 0, dtype=torch.bool)
+        """Which tokens of the present batch are counted."""
+
+    def hook(self, layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        """Return a hook that adds the keys of a pass, and ends the pass at the last layer."""
+
+        def add(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            keys_Nf = args[0].reshape(-1, self.f)[self.counted_BT.reshape(-1)].float()
+            if (taken := self.held_out - len(self.probes[layer])) > 0:
+                self.probes[layer] = torch.cat([self.probes[layer], keys_Nf[:taken].cpu()])
+                keys_Nf = keys_Nf[taken:]
+            self.total_ff[layer] += gram(keys_Nf)
+            if layer == self.last:
+                raise Captured
+
+        return add
+
+    def stable(self, total: int) -> bool:
+        """Return whether C^-1 K of the held-out keys is that of the last call, at every layer."""
+        now = {
+            layer: Moment(total_ff / total, total).solve(self.probes[layer].T)
+            for layer, total_ff in self.total_ff.items()
+        }
+        before, self.directions = self.directions, now
+        return bool(before) and min(_agreement(now[i], before[i]) for i in now) >= STABLE
 
 
 def gram(rows_Nf: torch.Tensor) -> torch.Tensor:
-    """Sum of k k^T over some float32 rows, (f, f), float64, CPU; autocast, which may be on, would multiply in bfloat16."""
+    """Return the sum of k k^T over float32 rows, (f, f), float64, on the CPU."""
+    # autocast may be on, and would multiply in bfloat16
     with torch.autocast(rows_Nf.device.type, enabled=False):
         return (rows_Nf.T @ rows_Nf).double().cpu()
 
@@ -244,7 +295,7 @@ def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:
 
 
 def source_files(source: str) -> dict[str, str]:
-    """The SHA-256 of each file that ``source`` names."""
+    """Return the SHA-256 of each file that ``source`` names."""
     names = [name for name in map(str.strip, source.split(",")) if name not in ("self", "identity")]
     paths = {name: Path(name).expanduser() for name in names}
     return {
@@ -254,21 +305,21 @@ def source_files(source: str) -> dict[str, str]:
     }
 
 
-# --- texts --------------------------------------------------------------------------------------------------
+# --- texts --------------------------------------------------------------------------------------
 
 
 def _documents(source: str, tokens: int) -> Iterator[str]:
-    """The texts of a file or hub data set, enough for ``tokens`` tokens."""
+    """Yield the paragraphs of a file or hub data set, enough for ``tokens`` tokens."""
     path, most = Path(source).expanduser(), 16 * tokens  # characters
     if path.suffix in (".jsonl", ".json") and path.is_file():
-        texts = _jsonl(path)
+        documents = _jsonl(path)
     elif path.exists() or source.count("/") != 1 or source.startswith((".", "/", "~")):
-        texts = iter(_read(path, source).split("\n"))
-    else:
-        texts = _hub(source)
+        documents = iter(_read(path, source).split("\n"))
+    else:  # the form of a hub id: owner/name
+        documents = _hub(source)
     length = 0
-    for one in texts:
-        for paragraph in filter(str.strip, one.split("\n")):
+    for document in documents:
+        for paragraph in filter(str.strip, document.split("\n")):
             yield paragraph
             length += len(paragraph[: 16 * SAMPLE_LENGTH])
         if length > most:
@@ -278,23 +329,25 @@ def _documents(source: str, tokens: int) -> Iterator[str]:
 def source_texts(
     model: LanguageModel, source: str, tokens: int, seed: int
 ) -> list[tuple[list[int], list[int]]]:
-    """Some ``tokens`` tokens of the text that C is measured on (own text where it is ``identity``): of each text the ids of its
-    opening and of the rest.
+    """Return about ``tokens`` tokens of the text that C is measured on.
+
+    Own text takes the place of ``identity``. Each text is given as the ids of its opening and of
+    the rest.
 
     Raises:
-        DataError: as ``second_moments``.
+        DataError: As ``second_moments``.
     """
-    names, found = [name.strip() for name in source.split(",")], []
+    names = [name.strip() for name in source.split(",")]
+    share = tokens // len(names)
+    pairs: list[tuple[list[int], list[int]]] = []
     for name in names:
-        share = tokens // len(names)
         if name in ("self", "identity"):
-            found += [
-                pair for block in own_texts(model, share, seed, SAMPLE_LENGTH) for pair in block
-            ]
+            for block in own_texts(model, share, seed, SAMPLE_LENGTH):
+                pairs += block
         else:
             rows = _rows(model, "\n".join(_documents(name, share)), share)
-            found += [(row[:1], row[1:]) for row in rows]
-    return found
+            pairs += [(row[:1], row[1:]) for row in rows]
+    return pairs
 
 
 def _read(path: Path, source: str) -> str:
@@ -302,7 +355,8 @@ def _read(path: Path, source: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"Covariance source {source!r} is neither 'self' nor a readable UTF-8 file nor a hub data set: {error}."
+            f"Covariance source {source!r} is neither 'self' nor a readable UTF-8 file nor a hub "
+            f"data set: {error}."
         ) from error
 
 
@@ -313,14 +367,16 @@ def _jsonl(path: Path) -> Iterator[str]:
                 yield _text(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
-                    f"Covariance source {path}, line {number}: no JSON object with a field 'text'."
+                    f"Covariance source {path}, line {number}: not a JSON object with a field "
+                    "'text' that holds a string."
                 ) from error
 
 
-def _text(record: Any) -> str:
-    if not isinstance(record["text"], str):
-        raise TypeError("its field 'text' is no text")
-    return record["text"]
+def _text(record: dict[str, object]) -> str:
+    value = record["text"]
+    if not isinstance(value, str):
+        raise TypeError("the field 'text' holds no string")
+    return value
 
 
 def _hub(source: str) -> Iterator[str]:
@@ -333,16 +389,16 @@ def _hub(source: str) -> Iterator[str]:
             rows = datasets.load_dataset(source, split="train", streaming=True)
             for row in rows:
                 yield _text(row)
-    except Exception as error:  # datasets raises what it likes
+    except Exception as error:  # datasets raises errors of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"Covariance source {source!r} is no file, and no hub data set with a field 'text' that could be read: {reason}. "
-            "Give a local text or JSONL file, or 'self'."
+            f"Covariance source {source!r} is no file, and could not be read as a hub data set with "
+            f"a field 'text': {reason}. Give a local text or JSONL file, or 'self'."
         ) from error
 
 
 def _rows(model: LanguageModel, document: str, tokens: int) -> list[list[int]]:
-    """Paragraphs of a text as ids, cut at ``SAMPLE_LENGTH``, up to the budget of ``tokens``."""
+    """Return paragraphs of a text as ids, cut at ``SAMPLE_LENGTH``, up to ``tokens`` in all."""
     rows, budget = [], tokens
     for paragraph in filter(str.strip, document.split("\n")):
         row = model.prompt_ids(paragraph)[: min(SAMPLE_LENGTH, budget)]
@@ -357,14 +413,17 @@ def _rows(model: LanguageModel, document: str, tokens: int) -> list[list[int]]:
 
 
 def _written(model: LanguageModel, tokens: int, seed: int) -> Iterator[list[list[int]]]:
-    """The model's own texts as whole rows."""
+    """Yield the model's own texts as whole rows."""
     for block in own_texts(model, tokens, seed, SAMPLE_LENGTH):
         yield [opening + written for opening, written in block]
 
 
 def _by_tokens(blocks: Iterator[list[list[int]]]) -> Iterator[list[list[int]]]:
-    """Batches of about ``BATCH_TOKENS``, of rows of like length, each stretch of rows in its turn: an early end has then seen
-    texts of every kind and length."""
+    """Yield batches of about ``BATCH_TOKENS`` tokens, of rows of like length.
+
+    Each stretch of rows is sorted by itself, so that measuring that ends early has seen texts of
+    every kind and length.
+    """
     for rows in blocks:
         for stretch in batched(rows, 4 * BATCH_TOKENS // SAMPLE_LENGTH):
             chunk: list[list[int]] = []
@@ -376,21 +435,23 @@ def _by_tokens(blocks: Iterator[list[list[int]]]) -> Iterator[list[list[int]]]:
             yield chunk
 
 
-# --- the cache ----------------------------------------------------------------------------------------------
+# --- the cache ----------------------------------------------------------------------------------
 
 
 def folder() -> Path:
-    """Where statistics are kept."""
+    """Return the folder that statistics are kept in."""
     return cache_dir() / "statistics"
 
 
-def _path(origin: dict[str, Any]) -> Path:
+def _path(origin: Origin) -> Path:
     return folder() / f"{digest(origin)[:24]}.safetensors"
 
 
-def cached(origin: dict[str, Any], width: int) -> Moment | None:
-    """The matrix measured as ``origin`` says; None where there is none, or the file is damaged or another model's (it is then
-    computed anew)."""
+def cached(origin: Origin, width: int) -> Moment | None:
+    """Return the matrix that was measured as ``origin`` says, if it is in the cache.
+
+    A file that is damaged or another model's counts as missing, and is then written anew.
+    """
     try:
         stat = _path(origin).stat()
         moment = load(_path(origin), stat.st_mtime_ns, stat.st_size)
@@ -400,47 +461,52 @@ def cached(origin: dict[str, Any], width: int) -> Moment | None:
     return moment if mine and moment.c_ff.shape == (width, width) else None
 
 
-def keep(moment: Moment, origin: dict[str, Any], model: LanguageModel, source: str) -> Moment:
-    """``moment`` with where it is from, put into the cache as far as that can be written."""
-    found = replace(
-        moment,
-        origin={
-            **origin,
-            "name": model.name,
-            "text": source,
-            "made": time.strftime("%Y-%m-%d %H:%M"),
-        },
-    )
-    _save(_path(origin), found)
-    return found
+def keep(moment: Moment, origin: Origin, model: LanguageModel, source: str) -> Moment:
+    """Return ``moment`` with its origin, and put it into the cache if that can be written."""
+    whole: Origin = {
+        **origin,
+        "name": model.name,
+        "text": source,
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+    }
+    kept = replace(moment, origin=whole)
+    _save(_path(origin), kept)
+    return kept
 
 
 @lru_cache(maxsize=16)
 def load(path: Path, _mtime: int = 0, _size: int = 0) -> Moment:
-    """The matrix in a file of the cache.
+    """Return the matrix in a file of the cache. The last two arguments tell versions apart.
 
     Raises:
-        DataError: a file that is no statistics, or a damaged one.
+        DataError: The file holds no statistics, or is damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            origin = json.loads((file.metadata() or {})["origin"])
+        stored = _stored(path)
         c_ff = load_file(path)["c"]
-        if _checksum(c_ff) != origin.pop("checksum") or not c_ff.isfinite().all():
+        checksum, counted = stored["checksum"], stored["counted"]
+        if _checksum(c_ff) != checksum or not c_ff.isfinite().all():
             raise ValueError("its checksum does not match")
-        return Moment(c_ff, int(origin.pop("counted")), origin)
+        rest = {k: v for k, v in stored.items() if k not in ("checksum", "counted")}
+        return Moment(c_ff, int(counted), cast("Origin", rest))
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(
             f"{path} holds no statistics of editbench, or is damaged: {error}."
         ) from error
 
 
+def _stored(path: Path) -> _Stored:
+    """Return what a file says of its matrix."""
+    with safe_open(path, "pt") as file:
+        return cast("_Stored", json.loads((file.metadata() or {})["origin"]))
+
+
 def _save(path: Path, moment: Moment) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        origin = {**moment.origin, "counted": moment.tokens, "checksum": _checksum(moment.c_ff)}
-        save_file({"c": moment.c_ff}, temporary, {"origin": json.dumps(origin)})
+        stored = {**moment.origin, "counted": moment.tokens, "checksum": _checksum(moment.c_ff)}
+        save_file({"c": moment.c_ff}, temporary, {"origin": json.dumps(stored)})
         os.replace(temporary, path)
     except (OSError, SafetensorError):
         pass  # a read-only or full cache costs time, not results
@@ -450,28 +516,24 @@ def _checksum(c_ff: torch.Tensor) -> str:
     return hashlib.sha256(c_ff.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
-def listing() -> list[dict[str, Any]]:
-    """One record for each file of the cache, newest last; damaged ones say so."""
-    records = []
+def listing() -> list[dict[str, object]]:
+    """Return one record for each file of the cache, newest last. Damaged ones say so."""
+    fields = ("name", "model", "layer", "text", "counted", "precision", "made")
+    records: list[dict[str, object]] = []
     for path in sorted(folder().glob("*.safetensors"), key=lambda p: p.stat().st_mtime):
         try:
-            with safe_open(path, "pt") as file:
-                origin = json.loads((file.metadata() or {})["origin"])
-            kept = {
-                key: origin.get(key)
-                for key in ("name", "model", "layer", "text", "counted", "precision", "made")
-            }
-            records.append({"file": path.stem, **kept})
+            stored = _stored(path)
+            records.append({"file": path.stem, **{key: stored.get(key) for key in fields}})
         except (SafetensorError, OSError, KeyError, ValueError):
             records.append({"file": path.stem, "name": "damaged or foreign: delete it"})
     return records
 
 
-def inspect(path: Path) -> dict[str, Any]:
-    """What a stored matrix looks like: trace, condition, and how many directions hold most of it.
+def inspect(path: Path) -> dict[str, object]:
+    """Return a stored matrix's origin, trace, condition and how few directions hold most of it.
 
     Raises:
-        DataError: as ``load``.
+        DataError: As ``load``.
     """
     moment = load(path)
     values = moment.eigen[0]

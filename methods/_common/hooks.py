@@ -1,10 +1,9 @@
-"""Read an activation, or continue a forward pass from the middle, inside a ``with``."""
+"""Read an activation, change one, or continue a forward pass from the middle, inside a ``with``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,13 +13,16 @@ from editbench.methods._common.memory import in_batches
 from editbench.models import LanguageModel
 from editbench.text import pad_left
 
+Output = torch.Tensor | tuple[torch.Tensor, ...]
+"""What a layer or a part of it returns: hidden states, in some architectures inside a tuple."""
+
 
 class Captured(Exception):
     """Raised to end a forward pass once the wanted activation is there."""
 
 
 def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
-    """The module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
+    """Return the module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
     if site == "residual":
         return model.layout.layer(model.model, layer)
     if site == "mlp":
@@ -37,16 +39,17 @@ def read_at(
     positions: Sequence[int],
     batch_size: int = 64,
 ) -> torch.Tensor:
-    """The ``input`` or ``output`` of ``module`` at one position of each row: (len(rows), width), in the stored precision.
+    """Return the ``input`` or ``output`` of ``module`` at one position of each row.
 
-    The forward pass ends at the module, and the rows at their positions: what follows cannot reach back.
+    The result is (len(rows), width), in the stored precision. The forward pass ends at the module,
+    and the rows at their positions: what follows cannot reach back.
 
     Raises:
-        MethodError: no memory for even one row.
+        MethodError: No memory for even one row.
     """
     seen: list[torch.Tensor] = []
 
-    def capture(_module: nn.Module, args: Any, output: Any = None) -> None:
+    def capture(_module: nn.Module, args: Output, output: Output | None = None) -> None:
         seen.append(hidden_of(args if side == "input" else output))
         raise Captured
 
@@ -56,8 +59,11 @@ def read_at(
             model.hidden(ids_BT, mask_BT)
         except Captured:
             pass
-        # OPT flattens (B, T) before its MLP
+        # OPT flattens (B, T) before its MLP.
         return seen.pop().reshape(*ids_BT.shape, -1)[:, -1]
+
+    def describe(i: int) -> str:
+        return f"read a text of {positions[i] + 1} tokens"
 
     hook = (
         module.register_forward_pre_hook(capture)
@@ -67,30 +73,27 @@ def read_at(
     order = sorted(range(len(rows)), key=lambda i: positions[i])
     try:
         batches = in_batches(
-            order,
-            lambda waiting, size: waiting[:size],
-            batch_size,
-            read,
-            lambda i: f"read a text of {positions[i] + 1} tokens",
+            order, lambda waiting, size: waiting[:size], batch_size, read, describe
         )
-        found = [states for _, states in batches]
+        states = [states for _, states in batches]
     finally:
         hook.remove()
-    return torch.cat(found)[torch.tensor(order).argsort()]
+    return torch.cat(states)[torch.tensor(order).argsort()]
 
 
 @contextmanager
 def resumed_above(
     model: LanguageModel, layer: int, hidden_BTD: torch.Tensor, wrapped: bool
 ) -> Iterator[None]:
-    """Inside, layers 0..``layer`` compute nothing: the pass continues from ``hidden_BTD``, the output of ``layer``.
+    """Inside, continue each pass from ``hidden_BTD``, the output of ``layer``; skip what is below.
 
-    ``layer`` = -1 skips nothing. ``wrapped``: this model's layers return a tuple (GPT-J), not the hidden states alone.
+    ``layer`` = -1 skips nothing. ``wrapped``: this model's layers return a tuple (GPT-J), not the
+    hidden states alone.
     """
     skipped = [model.layout.layer(model.model, i) for i in range(layer + 1)]
 
-    def skip(module: nn.Module) -> Callable:
-        def forward(hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
+    def skip(module: nn.Module) -> Callable[..., object]:
+        def forward(hidden_states: torch.Tensor, *_args: object, **_named: object) -> object:
             hidden = hidden_BTD if module is skipped[-1] else hidden_states
             return (hidden, None) if wrapped else hidden
 
@@ -103,30 +106,11 @@ def resumed_above(
 
 
 @contextmanager
-def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
-    """Inside, the module computes these tokens of all, counted row by row, and gives 0 for the others; all of them where it is
-    called with more than the states."""
-    whole = module.forward
+def computing(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """Inside, let the module compute ``forward``.
 
-    def forward(*args: Any, **named: Any) -> Any:
-        if len(args) != 1 or named:  # what goes with the states, Bloom's residual, has all tokens
-            return whole(*args, **named)
-        (states,) = args
-        chosen_KD = states.reshape(-1, states.shape[-1])[index_K]
-        output = whole(chosen_KD if states.dim() == 2 else chosen_KD[None])
-        found_KD = hidden_of(output).reshape(len(index_K), -1)
-        everywhere = found_KD.new_zeros(states.shape[:-1].numel(), found_KD.shape[-1])
-        return replace_hidden(
-            output, everywhere.index_copy(0, index_K, found_KD).view(*states.shape[:-1], -1)
-        )
-
-    with computing(module, forward):
-        yield
-
-
-@contextmanager
-def computing(module: nn.Module, forward: Callable) -> Iterator[None]:
-    """Inside, the module computes ``forward``; then again what it did, be it its class's or somebody's replacement."""
+    Afterwards it computes again what it did, be it its class's forward or somebody's replacement.
+    """
     own = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -140,10 +124,11 @@ def computing(module: nn.Module, forward: Callable) -> Iterator[None]:
 
 @contextmanager
 def added(module: nn.Module, index_R: torch.Tensor, delta_RD: torch.Tensor) -> Iterator[None]:
-    """Adds ``delta_RD`` to the module's output at these tokens of all, counted row by row."""
+    """Inside, add ``delta_RD`` to the module's output at these tokens, counted row by row."""
 
-    def add(_module: nn.Module, _args: Any, output: Any) -> Any:
-        return replace_hidden(output, plus(hidden_of(output), index_R, delta_RD))
+    def add(_module: nn.Module, _args: object, output: Output) -> Output:
+        changed: Output = replace_hidden(output, plus(hidden_of(output), index_R, delta_RD))
+        return changed
 
     hook = module.register_forward_hook(add)
     try:
@@ -153,7 +138,10 @@ def added(module: nn.Module, index_R: torch.Tensor, delta_RD: torch.Tensor) -> I
 
 
 def plus(states: torch.Tensor, index_R: torch.Tensor, delta_RD: torch.Tensor) -> torch.Tensor:
-    """``states`` (..., D) with ``delta_RD`` added at some of its rows; OPT flattens (B, T) before its MLP."""
+    """Return ``states`` (..., D) with ``delta_RD`` added at some of its rows.
+
+    OPT flattens (B, T) before its MLP, so the rows are counted over all leading dimensions.
+    """
     return (
         states.reshape(-1, states.shape[-1])
         .index_add(0, index_R, delta_RD.to(states.dtype))

@@ -10,37 +10,40 @@ import torch
 
 from editbench.errors import MethodError
 
-Item, Done = TypeVar("Item"), TypeVar("Done")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be had on ``device``."""
+    """Return the memory that is available on ``device``."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)
 
 
-def check_memory(needed: int, what: str) -> None:
-    """Makes sure that the main memory holds ``needed`` more bytes.
+def check_memory(needed: int, use: str) -> None:
+    """Make sure that the main memory holds ``needed`` more bytes.
 
     Raises:
-        MethodError: it does not.
+        MethodError: It does not. ``use`` says what they are for.
     """
     free = psutil.virtual_memory().available
     if needed > free:
         raise MethodError(
-            f"{what[0].upper()}{what[1:]} takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free. "
-            "Name fewer layers where there is such an option, leave null_space out, or use a machine with more memory."
+            f"{use[0].upper()}{use[1:]} takes {needed / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB are free. Name fewer layers where there is such an option, "
+            "leave null_space out, or use a machine with more memory."
         )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is an allocation that failed, on a GPU or in main memory."""
+    """Return whether ``error`` is a failed allocation, on a GPU or in main memory."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    said = str(error)
+    # torch's allocator for the CPU raises a plain RuntimeError
+    message = str(error)
     return isinstance(error, RuntimeError) and (
-        "not enough memory" in said or "can't allocate memory" in said
+        "not enough memory" in message or "can't allocate memory" in message
     )
 
 
@@ -48,29 +51,31 @@ def in_batches(
     items: Sequence[Item],
     take: Callable[[list[Item], int], list[Item]],
     size: int,
-    work: Callable[[list[Item]], Done],
-    one: Callable[[Item], str],
-) -> Iterator[tuple[list[Item], Done]]:
-    """Each batch of ``items``, in order, and its ``work``; where memory runs out, half as many at once from there on.
+    work: Callable[[list[Item]], Result],
+    describe: Callable[[Item], str],
+) -> Iterator[tuple[list[Item], Result]]:
+    """Yield each batch of ``items``, in order, with the result of ``work``.
+
+    Where memory runs out, the batches from there on are half as large.
 
     Args:
-        take: the next batch, of at most so many of the items that wait.
-        one: what to call a single item for which there is no memory.
+        take: Returns the next batch of the waiting items, of at most the given size.
+        describe: Completes "There is no memory to ..." for a single item.
 
     Raises:
-        MethodError: no memory for even one.
+        MethodError: No memory for even one item.
     """
     waiting = list(items)
     while waiting:
         batch = take(waiting, size)
         try:
-            done = work(batch)
+            result = work(batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(batch) == 1:
-                raise MethodError(f"There is no memory to {one(batch[0])}.") from error
+                raise MethodError(f"There is no memory to {describe(batch[0])}.") from error
             size = len(batch) // 2
             continue
-        yield batch, done
+        yield batch, result
         waiting = waiting[len(batch) :]

@@ -16,7 +16,7 @@ from editbench.text import pad_left
 
 @dataclass(frozen=True)
 class Example:
-    """One training text: loss on the target's tokens only."""
+    """One training text. Only the target's tokens carry loss."""
 
     prompt_ids: Sequence[int]
     target_ids: Sequence[int]
@@ -27,7 +27,7 @@ class Example:
 def label_states(
     model: LanguageModel, rows: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> torch.Tensor:
-    """Hidden states (N, D) that predict the last ``lengths[i]`` tokens of each row, row after row."""
+    """Return the states (N, D) that predict the last ``lengths[i]`` tokens of each row in turn."""
     ids_BT, mask_BT = pad_left(rows, model.device)
     hidden_BTD = model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
     width = hidden_BTD.shape[1]

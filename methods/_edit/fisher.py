@@ -1,11 +1,12 @@
-"""The Fisher information of a hidden state: how much what the model writes minds a shift of it.
+"""The Fisher information of a hidden state: how much the model's own text depends on it.
 
     G = E[g_t g_t^T],   g_t = d log p(y) / d h_t     (D, D)
 
-for texts y that the model wrote itself and the output h_t of one site at each of their tokens but the first. To second order,
-1/2 delta^T G delta is the KL in nats between what the model writes with h_t and with h_t + delta. A weight editor's delta
-leaks to other text, a little wherever the keys are alike; of two deltas that say the target, the one that costs less there is
-the better one, and its norm does not tell which (``benchmarks/weight_editors.md``).
+for texts y that the model wrote itself and the output h_t of one site at each of their tokens but the
+first. To second order, 1/2 delta^T G delta is the KL in nats between what the model writes with h_t
+and with h_t + delta. A weight editor's delta leaks to other text, a little wherever the keys are
+alike. Of two deltas that say the target, the one that costs less there is the better one, and its
+norm does not tell which (``benchmarks/weight_editors.md``).
 
     # B texts, T tokens, N tokens of all texts, D model width
 """
@@ -13,7 +14,6 @@ the better one, and its norm does not tell which (``benchmarks/weight_editors.md
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,34 +22,52 @@ from torch import nn
 from editbench import progress
 from editbench.errors import MethodError
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._common.hooks import site_module
-from editbench.methods.statistics import FORMAT, SAMPLE_LENGTH, Moment, cached, gram, keep
+from editbench.methods._common.hooks import Output, site_module
+from editbench.methods.statistics import (
+    FORMAT,
+    SAMPLE_LENGTH,
+    Moment,
+    Origin,
+    cached,
+    gram,
+    keep,
+)
 from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
 from editbench.text import pad_left
 
 TOKENS = 4096
+"""Tokens of own text that G is measured on."""
 TOGETHER = 16
 """Texts in one pass."""
 
 
 def state_fisher(model: LanguageModel, layer: int, site: str, seed: int) -> torch.Tensor:
-    """G (D, D) of a site (``residual``, ``mlp``, ``attention``) of ``layer``, float32, CPU; from the cache where it is there.
+    """Return G (D, D) of a site of ``layer``, float32, on the CPU; measured where it is not cached.
 
-    While edits are applied it is that of the model before them, if cached, as with C.
+    ``site`` is ``residual``, ``mlp`` or ``attention``. While edits are applied, G is that of the
+    model before them, if it is cached, as with C.
 
     Raises:
-        MethodError: gradients that are not finite.
+        MethodError: The gradients are not finite.
     """
+    source = f"gradients at {site}"
     hashes = [edit.model_hash for edit in model.applied[:1]]
+    origin: Origin = {}
     for model_hash in [*hashes, model.fingerprint()]:
         origin = {
-            "format": FORMAT, "model": model_hash, "precision": model.precision, "source": f"gradients at {site}",
-            "tokens": TOKENS, "seed": seed, "length": SAMPLE_LENGTH, "layer": layer,
-        }  # fmt: skip
-        if (found := cached(origin, model.layout.width)) is not None:
-            return found.c_ff.float()
-    return keep(_measure(model, layer, site, seed), origin, model, origin["source"]).c_ff.float()
+            "format": FORMAT,
+            "model": model_hash,
+            "precision": model.precision,
+            "source": source,
+            "tokens": TOKENS,
+            "seed": seed,
+            "length": SAMPLE_LENGTH,
+            "layer": layer,
+        }
+        if (moment := cached(origin, model.layout.width)) is not None:
+            return moment.c_ff.float()
+    return keep(_measure(model, layer, site, seed), origin, model, source).c_ff.float()
 
 
 def _measure(model: LanguageModel, layer: int, site: str, seed: int) -> Moment:
@@ -65,8 +83,9 @@ def _measure(model: LanguageModel, layer: int, site: str, seed: int) -> Moment:
                 tokens += len(g_ND)
                 bar.advance(sum(len(written) for _, written in texts))
     if not total_DD.isfinite().all():
+        dtype = next(model.model.parameters()).dtype
         raise MethodError(
-            f"The gradients of {model.name} at layer {layer} are not finite in {next(model.model.parameters()).dtype}. "
+            f"The gradients of {model.name} at layer {layer} are not finite in {dtype}. "
             "Load the model in float32 or bfloat16."
         )
     return Moment(total_DD / tokens, tokens)
@@ -75,17 +94,22 @@ def _measure(model: LanguageModel, layer: int, site: str, seed: int) -> Moment:
 def _gradients(
     model: LanguageModel, site: nn.Module, texts: Sequence[tuple[list[int], list[int]]]
 ) -> torch.Tensor:
-    """g (N, D) at every token but the first of some texts (opening, written), of the log-probability of what was written."""
+    """Return g (N, D) at every token but the first of texts (opening, written).
+
+    The gradient is that of the log-probability of what was written.
+    """
     ids_BT, mask_BT = pad_left([opening + written for opening, written in texts], model.device)
     own_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
     for row, (_, written) in zip(own_BT, texts, strict=True):
         row[-len(written) :] = True
     states: list[torch.Tensor] = []
-    model.check_head()  # by a forward pass that must not meet the hook
+    model.check_head()  # it runs a forward pass, which must not meet the hook
 
-    def leaf(_module: nn.Module, _args: Any, output: Any) -> Any:  # the backward pass ends here
+    def leaf(_module: nn.Module, _args: object, output: Output) -> Output:
+        # a leaf of the graph: the backward pass ends here
         states.append(hidden_of(output).detach().requires_grad_(True))
-        return replace_hidden(output, states[0])
+        replaced: Output = replace_hidden(output, states[0])
+        return replaced
 
     hook = site.register_forward_hook(leaf)
     try:

@@ -1,50 +1,65 @@
-"""Attention for many short texts of which all tokens lie in one row, so that projections and MLPs see no padding.
+"""Attention for many short texts whose tokens all lie in one row.
 
-``Tree``: what stands before the cuts, computed once. Beginnings that texts share are there once: each token sees those on
-the way to it.
+Projections and MLPs then see no padding.
 
-``Groups`` of ``Packed`` rows: what follows, which the target optimisation runs hundreds of times. The tokens are laid out row
-by row, behind the keys and values that each row has kept from what is before them and that need no gradient; rows of like
-length make a group, so that little is padding. The query heads that share a key head go into one product, in the precision
-of autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients are by formula:
+``Tree`` computes what stands before the cuts, once. Beginnings that texts share are there once: each
+token sees those on the way to it.
+
+``Groups`` of ``Packed`` rows compute what follows, which the target optimisation runs hundreds of
+times. The tokens are laid out row by row behind the keys and values that each row has kept from what
+is before them, which need no gradient. Rows of like length make a group, so that little is padding.
+The query heads that share a key head go into one product, in the precision of autocast. With
+P = softmax(c q k^T + bias) and o = P v, the gradients follow the formulas
 
     dv = P^T do        dP = do v^T        dS = P (dP - sum P dP)        dq = c dS k        dk = c dS^T q
+
+    # N tokens of R rows of at most S; T = P kept keys + S own ones
+    # G key heads, H query heads, of width d
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from editbench.models import LanguageModel
 
 NAME = "editbench_packed"
 
-# N tokens of R rows of at most S; T = P kept keys + S own ones; G key heads, H query heads, of width d
-
 
 class NotPacked(Exception):
     """A model attends in a way that is not known here."""
 
 
-def layer_of(module: Any, how: Mapping[str, Any]) -> int:
-    """The layer of an attention module that attends as below.
+def layer_of(module: nn.Module, how: Mapping[str, object]) -> int:
+    """Return the layer of an attention module that attends as below.
 
     Raises:
-        NotPacked: it does not say its layer, or attends in another way.
+        NotPacked: It does not say its layer, or attends in another way.
     """
     layer = getattr(module, "layer_idx", None)
-    if layer is None or any(
-        how.get(name) is not None for name in ("position_bias", "softcap", "s_aux")
-    ):
+    unknown = any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux"))
+    if not isinstance(layer, int) or unknown:
         raise NotPacked
     return layer
+
+
+def scaling_of(how: Mapping[str, object]) -> float | None:
+    """Return the factor of the scores that the model asks for, if any.
+
+    Raises:
+        NotPacked: It is not a number.
+    """
+    scaling = how.get("scaling")
+    if scaling is not None and not isinstance(scaling, (int, float)):
+        raise NotPacked
+    return scaling
 
 
 @dataclass(frozen=True)
@@ -57,17 +72,17 @@ class Tree:
 
     def attend(
         self,
-        module: Any,
+        module: nn.Module,
         query_1HNd: torch.Tensor,
         key_1GNd: torch.Tensor,
         value_1GNd: torch.Tensor,
-        mask: Any,
-        **how: Any,
+        mask: object,
+        **how: object,
     ) -> tuple[torch.Tensor, None]:
-        """softmax(scaling q k^T) v, (1, N, H, d); transformers calls it."""
+        """Return softmax(scaling q k^T) v, (1, N, H, d). transformers calls it."""
         if (layer := layer_of(module, how)) in self.kept:
             raise NotPacked
-        # rotated queries and keys may be float32 where the values, and all products, are bfloat16
+        # Rotated queries and keys may be float32 where the values, and all products, are bfloat16.
         query_1HNd, key_1GNd = query_1HNd.to(value_1GNd.dtype), key_1GNd.to(value_1GNd.dtype)
         self.kept[layer] = key_1GNd[0], value_1GNd[0]
         out_1HNd = nn.functional.scaled_dot_product_attention(
@@ -75,7 +90,7 @@ class Tree:
             key_1GNd,
             value_1GNd,
             attn_mask=self.seen_NN,
-            scale=how.get("scaling"),
+            scale=scaling_of(how),
             enable_gqa=True,
         )
         return out_1HNd.transpose(1, 2), None
@@ -93,21 +108,23 @@ class Packed:
     """Which of the M kept tokens each row has; any where a row has fewer."""
     kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
     """Keys and values (G, M, d) of the tokens before the cuts, by layer."""
-    made: dict[Any, Any] = field(default_factory=dict)
-    """Arrays that all passes use."""
+    made: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
+    """Arrays that all passes use, by what they are for."""
 
     def room(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values (R, G, T, d): those kept, then room for the row's own, which each pass fills anew."""
-        if (key := ("room", layer)) not in self.made:
+        """Return keys and values (R, G, T, d): those kept, then room for the row's own.
+
+        Each pass fills the room anew.
+        """
+        if ("keys", layer) not in self.made:
             behind = (0, 0, 0, self.seen_RST.shape[1])
-            rows = (part_GMd[:, self.path_RP].transpose(0, 1) for part_GMd in self.kept[layer])
-            self.made[key] = tuple(
-                nn.functional.pad(rows_RGPd, behind).contiguous() for rows_RGPd in rows
-            )
-        return self.made[key]
+            for name, part_GMd in zip(("keys", "values"), self.kept[layer], strict=True):
+                rows_RGPd = part_GMd[:, self.path_RP].transpose(0, 1)
+                self.made[name, layer] = nn.functional.pad(rows_RGPd, behind).contiguous()
+        return self.made["keys", layer], self.made["values", layer]
 
     def lay(self, states_HNd: torch.Tensor, rows_RHTd: torch.Tensor) -> torch.Tensor:
-        """``rows_RHTd`` with the tokens in their places, the last S of T."""
+        """Return ``rows_RHTd`` with the tokens written into their places, the last S of T."""
         index = self.index(*rows_RHTd.shape[1:3])
         rows_RHTd.view(-1, rows_RHTd.shape[-1]).index_copy_(
             0, index, states_HNd.reshape(len(index), -1).to(rows_RHTd.dtype)
@@ -115,12 +132,12 @@ class Packed:
         return rows_RHTd
 
     def read(self, rows_RHTd: torch.Tensor) -> torch.Tensor:
-        """(H, N, d): the other way round."""
+        """Return the tokens (H, N, d) of laid-out rows: the inverse of ``lay``."""
         _, H, T, d = rows_RHTd.shape
         return rows_RHTd.reshape(-1, d).index_select(0, self.index(H, T)).view(H, -1, d)
 
     def index(self, heads: int, length: int) -> torch.Tensor:
-        """Where in (R, heads, length) each of (heads, N) is."""
+        """Return where in (R, heads, length) each of (heads, N) is."""
         if (key := ("index", heads, length)) not in self.made:
             head_H1 = torch.arange(heads, device=self.row_N.device)[:, None]
             place_N = self.place_N + length - self.seen_RST.shape[1]
@@ -128,7 +145,7 @@ class Packed:
         return self.made[key]
 
     def bias(self, G: int, H: int, dtype: torch.dtype) -> torch.Tensor:
-        """(R G, H / G S, T): 0 where a token sees a key, the least number where not."""
+        """Return (R G, H / G S, T): 0 where a token sees a key, else the least number."""
         if (key := ("bias", G, H, dtype)) not in self.made:
             R, S, T = self.seen_RST.shape
             bias_RST = torch.zeros(self.seen_RST.shape, dtype=dtype, device=self.seen_RST.device)
@@ -136,20 +153,40 @@ class Packed:
             self.made[key] = bias_RST[:, None].expand(R, H, S, T).reshape(R * G, -1, T)
         return self.made[key]
 
-    def empty(self, what: Any, like_HNd: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """(R, H, S, d), made once: 0 wherever no token lies."""
+    def empty(self, use: int | str, like_HNd: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return the array (R, H, S, d) for one use, made once and 0 wherever no token lies."""
         R, S, _ = self.seen_RST.shape
         H, _, d = like_HNd.shape
-        if (key := ("empty", what, H, d, dtype)) not in self.made:
+        if (key := ("empty", use, H, d, dtype)) not in self.made:
             self.made[key] = like_HNd.new_zeros(R, H, S, d, dtype=dtype)
         return self.made[key]
 
 
+class _Context(FunctionCtx):
+    """What ``Attention`` keeps between its passes."""
+
+    packed: Packed
+    scaling: float
+    dtypes: list[torch.dtype]
+    saved_tensors: tuple[torch.Tensor, ...]
+
+
 class Attention(torch.autograd.Function):
-    """(H, N, d), differentiable by queries, keys and values. A pass writes over what the pass before it has laid out."""
+    """Attention (H, N, d) of packed rows, differentiable by queries, keys and values.
+
+    A pass writes over what the pass before it has laid out.
+    """
 
     @staticmethod
-    def forward(ctx, query_HNd, key_GNd, value_GNd, packed: Packed, layer: int, scaling: float):
+    def forward(
+        ctx: _Context,
+        query_HNd: torch.Tensor,
+        key_GNd: torch.Tensor,
+        value_GNd: torch.Tensor,
+        packed: Packed,
+        layer: int,
+        scaling: float,
+    ) -> torch.Tensor:
         H, G, d = len(query_HNd), len(key_GNd), query_HNd.shape[-1]
         key, value = (
             packed.lay(states, room)
@@ -162,73 +199,73 @@ class Attention(torch.autograd.Function):
             packed.bias(G, H, key.dtype), query, key.transpose(1, 2), alpha=scaling
         ).softmax(-1)
         ctx.save_for_backward(query, key, value, share)
-        ctx.packed, ctx.scaling, ctx.dtypes = (
-            packed,
-            scaling,
-            [states.dtype for states in (query_HNd, key_GNd, value_GNd)],
-        )
+        ctx.packed, ctx.scaling = packed, scaling
+        ctx.dtypes = [states.dtype for states in (query_HNd, key_GNd, value_GNd)]
         return packed.read((share @ value).view(R, H, S, -1)).to(value_GNd.dtype)
 
     @staticmethod
-    def backward(ctx, gradient_HNd):
+    def backward(
+        ctx: _Context, gradient_HNd: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None, None]:
         packed, (query, key, value, share) = ctx.packed, ctx.saved_tensors
         R, S, _ = packed.seen_RST.shape
-        laid = packed.lay(gradient_HNd, packed.empty("gradient", gradient_HNd, share.dtype)).view(
-            *share.shape[:2], -1
-        )
+        room = packed.empty("gradient", gradient_HNd, share.dtype)
+        laid = packed.lay(gradient_HNd, room).view(*share.shape[:2], -1)
         by_score = (laid @ value.transpose(1, 2)).mul_(share)
         by_score.addcmul_(share, by_score.sum(-1, keepdim=True), value=-1)
         by_query = (by_score @ key).mul_(ctx.scaling)
         by_key = (by_score[..., -S:].transpose(1, 2) @ query).mul_(ctx.scaling)
         by_value = share[..., -S:].transpose(1, 2) @ laid
-        found = (
-            packed.read(part.view(R, -1, S, part.shape[-1]))
-            for part in (by_query, by_key, by_value)
+        dq, dk, dv = (
+            packed.read(part.view(R, -1, S, part.shape[-1])).to(dtype)
+            for part, dtype in zip((by_query, by_key, by_value), ctx.dtypes, strict=True)
         )
-        return (
-            *(part.to(dtype) for part, dtype in zip(found, ctx.dtypes, strict=True)),
-            None,
-            None,
-            None,
-        )
+        return dq, dk, dv, None, None, None
+
+
+# torch does not annotate ``Function.apply``
+attention: Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Packed, int, float], torch.Tensor
+] = Attention.apply
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows in groups, one behind the other; each is padded to its own longest row."""
+    """Rows in groups, one behind the other. Each group is padded to its own longest row."""
 
     groups: Sequence[Packed]
 
     def attend(
         self,
-        module: Any,
+        module: nn.Module,
         query_1HNd: torch.Tensor,
         key_1GNd: torch.Tensor,
         value_1GNd: torch.Tensor,
-        mask: Any,
-        **how: Any,
+        mask: object,
+        **how: object,
     ) -> tuple[torch.Tensor, None]:
-        """softmax(scaling q k^T) v of each row, (1, N, H, d); transformers calls it."""
+        """Return softmax(scaling q k^T) v of each row, (1, N, H, d). transformers calls it."""
         if (layer := layer_of(module, how)) not in self.groups[0].kept:
             raise NotPacked
-        scaling = how.get("scaling") or query_1HNd.shape[-1] ** -0.5
+        scaling = scaling_of(how) or float(query_1HNd.shape[-1] ** -0.5)
         sizes = [len(group.row_N) for group in self.groups]
-        parts = (states[0].split(sizes, dim=1) for states in (query_1HNd, key_1GNd, value_1GNd))
-        found = [
-            Attention.apply(*states, group, layer, scaling)
-            for group, *states in zip(self.groups, *parts, strict=True)
+        parts = (
+            torch.split(states[0], sizes, dim=1) for states in (query_1HNd, key_1GNd, value_1GNd)
+        )
+        attended = [
+            attention(query, key, value, group, layer, scaling)
+            for group, query, key, value in zip(self.groups, *parts, strict=True)
         ]
-        return torch.cat(found, dim=1).transpose(0, 1)[None], None
+        return torch.cat(attended, dim=1).transpose(0, 1)[None], None
 
 
-AttentionMaskInterface.register(
-    NAME, lambda *_args, **_how: None
-)  # tree and packing know who sees whom
+# no mask is built: ``Tree`` and ``Packed`` know which token sees which
+AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)
 
 
 @contextmanager
 def attending(model: LanguageModel, how: Tree | Groups) -> Iterator[None]:
-    """Inside, the model attends by ``how``."""
+    """Inside, let the model attend by ``how``."""
     config = model.model.config.get_text_config()
     usual = config._attn_implementation
     AttentionInterface.register(NAME, how.attend)
@@ -242,8 +279,10 @@ def attending(model: LanguageModel, how: Tree | Groups) -> Iterator[None]:
 def states_of(
     model: LanguageModel, ids_N: torch.Tensor, position_N: torch.Tensor, how: Tree | Groups
 ) -> torch.Tensor:
-    """Last hidden states (1, N, D) of tokens that attend by ``how``."""
+    """Return last hidden states (1, N, D) of tokens that attend by ``how``."""
     with attending(model, how):
-        return model.model.base_model(
+        output = model.model.base_model(
             input_ids=ids_N[None], position_ids=position_N[None], use_cache=False
-        ).last_hidden_state
+        )
+    states: torch.Tensor = output.last_hidden_state
+    return states

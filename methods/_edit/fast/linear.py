@@ -1,20 +1,22 @@
-"""Float32 products with weights that stay as they are, on a CPU.
+"""Float32 products on a CPU with weights that stay as they are.
 
-torch multiplies float32 states by a weight as it lies in memory, and its library gathers that weight into blocks anew in each
-product. Laid out in blocks once, by oneDNN, the same product ran at 220 instead of 170 to 190 GFLOP/s with SmolLM2's layers and
-180 instead of 100 to 135 with its head (hundreds of rows, AMD EPYC, two cores; in bfloat16 as fast either way).
+torch multiplies float32 states by a weight as it lies in memory, and its library gathers that weight
+into blocks in each product anew. Laid out in blocks once, by oneDNN, the same product ran at 220
+instead of 170 to 190 GFLOP/s with SmolLM2's layers, and at 180 instead of 100 to 135 with its head
+(hundreds of rows, AMD EPYC, two cores). In bfloat16 both ways are equally fast.
 
     # i inputs, o outputs
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, cached_property
 
 import torch
 from torch import nn
+from torch.autograd.function import FunctionCtx
 
 from editbench.methods._common.hooks import computing
 from editbench.methods._common.memory import free_bytes
@@ -23,14 +25,15 @@ from editbench.models import LanguageModel
 
 @contextmanager
 def laid_out(model: LanguageModel) -> Iterator[None]:
-    """Inside, linear layers multiply by weights laid out once, and once more for gradients; no weight may change or get a
-    gradient. Nothing is done where the model computes in another precision or on a GPU, or where both copies would take more
-    than a quarter of the free memory."""
-    linears = (
-        [module for module in model.model.modules() if _is_plain(module)]
-        if model.precision == "float32"
-        else []
-    )
+    """Inside, let linear layers multiply by weights that are laid out once.
+
+    A second copy is laid out for gradients. No weight may change or get a gradient. Nothing is done
+    where the model computes in another precision or on a GPU, or where both copies would take more
+    than a quarter of the free memory.
+    """
+    linears: list[nn.Linear] = []
+    if model.precision == "float32":
+        linears = [module for module in model.model.modules() if _is_plain(module)]
     needed = 2 * sum(linear.weight.nbytes for linear in linears)
     with ExitStack() as stack:
         if needed <= free_bytes(model.device) / 4 and works():
@@ -40,20 +43,20 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """A linear layer of torch's own on a CPU, in float32, that nobody has given another ``forward``."""
+    """Return whether this is torch's own linear layer, in float32 on a CPU, with its own forward."""
     if type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
     return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
 
 
 class Laid:
-    """What a linear layer computes; its weight is laid out when it is first needed."""
+    """The forward pass of a linear layer whose weight is laid out when it is first needed."""
 
     def __init__(self, linear: nn.Linear):
         self.linear = linear
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        return Product.apply(states, self)
+        return product(states, self)
 
     @cached_property
     def weight_oi(self) -> torch.Tensor:
@@ -64,36 +67,49 @@ class Laid:
         return lay(self.linear.weight.detach().T.contiguous())
 
 
+class _Context(FunctionCtx):
+    """What ``Product`` keeps between its passes."""
+
+    laid: Laid
+
+
 class Product(torch.autograd.Function):
     """x W^T + b (..., o), differentiable by x (..., i)."""
 
     @staticmethod
-    def forward(ctx, states: torch.Tensor, laid: Laid) -> torch.Tensor:
+    def forward(ctx: _Context, states: torch.Tensor, laid: Laid) -> torch.Tensor:
         ctx.laid = laid
         return multiply(states, laid.weight_oi, laid.linear.bias)
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         return multiply(gradient, ctx.laid.weight_io, None), None
 
 
+# torch does not annotate ``Function.apply``
+product: Callable[[torch.Tensor, Laid], torch.Tensor] = Product.apply
+
+
 def lay(weight: torch.Tensor) -> torch.Tensor:
-    """A copy in oneDNN's layout; torch's compiler lays out frozen weights by the same call."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    """Return a copy in oneDNN's layout. torch's compiler lays out frozen weights by the same call."""
+    laid: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+    return laid
 
 
 def multiply(states: torch.Tensor, laid: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(states, laid, bias, "none", [], "")
+    """Return x W^T + b for a weight that ``lay`` returned."""
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, laid, bias, "none", [], "")
+    return result
 
 
 @cache
 def works() -> bool:
-    """Whether this torch has the two calls, and they give what a plain product does; a small one is tried."""
-    states, weight, bias = (
-        torch.arange(6.0).view(2, 3),
-        torch.arange(12.0).view(4, 3) - 5,
-        torch.arange(4.0),
-    )
+    """Return whether this torch has both calls and they give what a plain product does.
+
+    A small product is tried.
+    """
+    states, bias = torch.arange(6.0).view(2, 3), torch.arange(4.0)
+    weight = torch.arange(12.0).view(4, 3) - 5
     try:
         return torch.allclose(
             multiply(states, lay(weight), bias), nn.functional.linear(states, weight, bias)

@@ -1,0 +1,125 @@
+"""What an injection needs that writes all facts at once: their keys, and those of earlier edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import torch
+
+from editbench.errors import MethodError
+from editbench.layout import mlp_gain
+from editbench.methods._common.hooks import read_at
+from editbench.methods._edit.bench import Bench
+from editbench.methods._edit.checks import listed
+from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.prepare import key_rows
+from editbench.models import LanguageModel
+from editbench.types import Fact
+
+# N facts, M earlier facts, f MLP inner width
+
+ALIKE = 0.9
+"""Cosine in the metric of C^-1 above which two keys can hardly have two values.
+
+At layer 4 of SmolLM2, two questions about one invented person have 0.99, two people 0.04. memit said
+3 of 100 such facts (``benchmarks/distillation.md``)."""
+
+
+class BatchBench(Bench):
+    """A ``Bench`` whose facts are written together, each with a key at every edited layer."""
+
+    def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
+        super().__init__(editor, model, facts)
+        self._keys: dict[int, torch.Tensor] = {}
+        self._rows = key_rows([prompt for each in self.prepared for prompt in each.prompts])
+
+    def keys(self, layer: int) -> torch.Tensor:
+        """Return K (f, N), float64, as ``layer`` computes it now, and remember it.
+
+        The bare prompt counts one half, the prefixed prompts share the other half.
+        """
+        with self.phase("keys"):
+            projection = self.model.layout.out_projection(self.model.model, layer)
+            rows, positions = self._rows
+            read = read_at(self.model, projection, "input", rows, positions).double().cpu()
+            keys_NTf = read.reshape(len(self.facts), 1 + len(self.prefixes), -1)
+            bare_Nf = keys_NTf[:, 0]
+            mean_Nf = (bare_Nf + keys_NTf[:, 1:].mean(dim=1)) / 2 if self.prefixes else bare_Nf
+        self._keys[layer] = mean_Nf.T
+        return mean_Nf.T
+
+    def earlier_keys(self, layer: int) -> torch.Tensor:
+        """Return A (f, M), where A A^T is the sum of k k^T over the facts of the applied edits.
+
+        M is 0 where no edit is applied.
+        """
+        name = self.model.layout.weight_name(layer)
+        earlier = [edit.keys[name].double() for edit in self.model.applied if name in edit.keys]
+        if not earlier:
+            return torch.zeros(self.model.layout.mlp_width, 0, dtype=torch.float64)
+        return torch.cat(earlier, dim=1)
+
+    def kept_keys(self) -> dict[str, torch.Tensor]:
+        """Return A (f, at most f) of the facts' keys, float32, by weight."""
+        return {
+            self.model.layout.weight_name(layer): compact(k_fN).float()
+            for layer, k_fN in self._keys.items()
+        }
+
+    def doubts_of_keys(self) -> list[str]:
+        """Return a warning about facts of one subject whose keys are nearly one."""
+        if not (alike := list(self._alike())):
+            return []
+        return [
+            "Some facts with one subject and two targets have nearly one key "
+            f"({listed(alike, '; ')}): {self.editor.of_one_key}. Inject one fact per subject, or "
+            "use a trainer (sft, mixsd)."
+        ]
+
+    def _alike(self) -> Iterator[str]:
+        """Yield pairs of facts of one subject with two targets and keys that are ``ALIKE``.
+
+        Equal keys are left out: ``check_editable`` has named them already.
+        """
+        layer = self.layers[0]
+        by_subject: dict[str, list[int]] = {}
+        for i, each in enumerate(self.prepared):
+            by_subject.setdefault(each.subject.text, []).append(i)
+        for places in filter(lambda places: len(places) > 1, by_subject.values()):
+            k_fn = self._keys[layer][:, places]
+            product_nn = k_fn.T @ self.moments[layer].solve(k_fn)
+            norm_n = product_nn.diagonal().clamp(min=1e-30).sqrt()
+            cosine_nn = product_nn / norm_n / norm_n[:, None]
+            for (i, first), (j, second) in combinations(
+                enumerate(self.facts[place] for place in places), 2
+            ):
+                if first.target != second.target and ALIKE < cosine_nn[i, j] < 1 - 1e-9:
+                    yield f"{first.id} and {second.id}"
+
+
+def compact(k_fN: torch.Tensor) -> torch.Tensor:
+    """Return A (f, at most f) with A A^T = K K^T."""
+    f, n = k_fN.shape
+    if n <= f:
+        return k_fN
+    values, vectors = torch.linalg.eigh(k_fN @ k_fN.T)
+    a_ff: torch.Tensor = vectors * values.clamp(min=0).sqrt()
+    return a_ff
+
+
+def additive_gain(model: LanguageModel, layer: int, method: str) -> float:
+    """Return the constant with which the MLP's output enters the residual stream.
+
+    Raises:
+        MethodError: The output is normalised before it is added, so that no linear share of the
+            residual can be written.
+    """
+    gain = mlp_gain(model.model, model.layout, layer)
+    if gain is None or gain == 0:
+        raise MethodError(
+            f"{type(model.model).__name__} normalises the MLP's output before adding it, so "
+            f"{method}'s residual shares do not add up there. Use rome, which writes the MLP's own "
+            "output, or a trainer (sft, mixsd, opsd)."
+        )
+    return gain

@@ -1,0 +1,203 @@
+"""One injection of a weight editor: its facts, its statistics, what it wrote, and its report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from editbench.edit import Change, Edit
+from editbench.errors import MethodError
+from editbench.methods._common.hooks import read_at, site_module
+from editbench.methods._edit.checks import check_editable, check_room
+from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.prepare import PreparedFact, key_rows, prepare_facts
+from editbench.methods._edit.report import Outcome
+from editbench.methods._edit.value import Targets, optimize
+from editbench.models import LanguageModel
+from editbench.types import Fact
+
+# N facts, d residual width, f MLP inner width
+
+
+class Bench:
+    """What the steps of one injection share: prepared facts, statistics, seconds, updates."""
+
+    def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
+        """Check ``facts`` and gather what the steps need.
+
+        Raises:
+            MethodError: Facts that cannot be written, no memory, or a singular C.
+        """
+        self.editor, self.model, self.facts = editor, model, facts
+        self.seconds: dict[str, float] = {}
+        with self.phase("prefixes"):
+            self.prefixes = editor.context(model)
+        self.prepared = prepare_facts(model, facts, self.prefixes)
+        self.warnings = check_editable(model, self.prepared, editor.of_one_key)
+        with self.phase("layers"):
+            self.layers, self.choice = editor.choose_layers(model, facts)
+        with self.phase("statistics"):
+            self._measure()
+        self.residuals: list[float] = []
+        """Mean norms of what was missing, in the order in which they were read."""
+        self._factors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {
+            layer: [] for layer in self.layers
+        }
+
+    def _measure(self) -> None:
+        """Get C of each layer and G of the last one, from the cache or from the model."""
+        self.moments = self.editor.moments(self.model, self.layers)
+        check_room(self.model, len(self.facts), self.moments)
+        self.fisher_SDD = self.editor.fisher(self.model, self.layers[-1])
+        for moment in self.moments.values():
+            moment.cholesky_ff  # noqa: B018 - a singular C is refused before the work begins
+        measured_on = self.moments[self.layers[0]].origin.get("model")
+        applied = self.model.applied
+        if applied and measured_on not in (None, applied[0].model_hash):
+            self.warnings.append(
+                "The covariance was measured on the edited model, since that of the model before "
+                "its edits is not cached. Run 'editbench stats compute' before the first edit to "
+                "use the unedited model's."
+            )
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds spent inside to those of the phase ``name``."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Allow ``write`` inside; afterwards the weights are bitwise those of before."""
+        names = [self.model.layout.weight_name(layer) for layer in self.layers]
+        originals = {name: self.model.weight(name).detach().clone() for name in names}
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, weight in originals.items():
+                    self.model.weight(name).copy_(weight)
+
+    def solve(
+        self, prepared: Sequence[PreparedFact], clamp: float, title: str | None = None
+    ) -> Targets:
+        """Return the wanted values at the last edited layer; ``title`` names a progress bar."""
+        with self.phase("targets"):
+            return optimize(
+                self.model,
+                prepared,
+                self.layers[-1],
+                self.editor.sites,
+                self.editor.solver(clamp),
+                title,
+                self.fisher_SDD,
+            )
+
+    def states(self, site: str) -> torch.Tensor:
+        """Return the present values (d, N), float64, at the last edited layer's ``site``.
+
+        They are read in the first context of each fact, without a prefix.
+        """
+        rows, positions = key_rows([each.prompts[0] for each in self.prepared])
+        with self.phase("keys"):
+            module = site_module(self.model, self.layers[-1], site)
+            return read_at(self.model, module, "output", rows, positions).T.double().cpu()
+
+    def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
+        """Return what is missing from the wanted values (d, N), and note its mean norm."""
+        return self.noted(wanted_dN - self.states(site))
+
+    def noted(self, missing_dN: torch.Tensor) -> torch.Tensor:
+        """Return ``missing_dN``, whose mean norm goes into the report."""
+        self.residuals.append(missing_dN.norm(dim=0).mean().item())
+        return missing_dN
+
+    def oriented(
+        self, left_dN: torch.Tensor, right_fN: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the factors of left @ right^T in the orientation in which W is stored."""
+        transposed = self.model.layout.transposed
+        return (right_fN, left_dN.T) if transposed else (left_dN, right_fN.T)
+
+    @torch.no_grad()
+    def write(self, layer: int, left_dN: torch.Tensor, right_fN: torch.Tensor) -> None:
+        """Add left @ right^T to W at ``layer``, and remember the factors.
+
+        Raises:
+            MethodError: The update is not finite, or does not fit the weight's number format.
+        """
+        first, second = self.oriented(left_dN, right_fN)
+        weight = self.model.weight(self.model.layout.weight_name(layer))
+        with self.phase("write"):
+            changed = (weight.double() + (first @ second).to(weight.device)).to(weight.dtype)
+            if not changed.isfinite().all():
+                raise MethodError(
+                    f"The update of layer {layer} is not finite in {weight.dtype}. Load the model "
+                    "in float32, lower v_lr or clamp, or measure the covariance on more tokens."
+                )
+            weight.copy_(changed)
+        self._factors[layer].append((first, second))
+
+    def replace(self, layer: int, left_dN: torch.Tensor, right_fN: torch.Tensor) -> None:
+        """Let left @ right^T be the whole update of ``layer`` in the edit."""
+        self._factors[layer] = [self.oriented(left_dN, right_fN)]
+
+    def edit(self, targets: Targets, **settings: object) -> Edit:
+        """Return the edit that was written, with its report.
+
+        To be called after ``writing``, on the unedited weights. ``settings`` are figures of the
+        method.
+        """
+        changes: dict[str, Change] = {}
+        norms: dict[int, float] = {}
+        by_fact: list[torch.Tensor] = []
+        for layer, pairs in self._factors.items():
+            name = self.model.layout.weight_name(layer)
+            left = torch.cat([first for first, _ in pairs], dim=1)
+            right = torch.cat([second for _, second in pairs], dim=0)
+            product = left @ right
+            size = self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)
+            norms[layer] = (product.norm() / size).item()
+            by_fact.append((left.norm(dim=0) * right.norm(dim=1) / size).cpu())
+            cheaper = left.numel() + right.numel() < product.numel()
+            changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
+        # The factors stand fact by fact in every method, so each column is one fact's own term.
+        largest_N = torch.stack(by_fact).max(dim=0).values
+        outcome = Outcome(
+            self.model.name,
+            self.prepared,
+            targets,
+            norms,
+            largest_N,
+            self.residuals,
+            self.seconds,
+        )
+        diagnostics: dict[str, object] = {
+            "layers": list(self.layers),
+            **self.choice,
+            **settings,
+            "covariance_tokens": self.moments[self.layers[0]].tokens,
+            "prefixes": self.prefixes,
+            **outcome.figures(),
+            "warnings": [*self.warnings, *self.doubts_of_keys(), *outcome.doubts()],
+        }
+        return self.editor.edit(
+            self.model,
+            self.facts,
+            changes,
+            keys=self.kept_keys(),
+            diagnostics=diagnostics,
+            records=outcome.records(),
+        )
+
+    def kept_keys(self) -> dict[str, torch.Tensor]:
+        """Return the keys that later edits must respect, by weight; none in this class."""
+        return {}
+
+    def doubts_of_keys(self) -> list[str]:
+        """Return warnings about the facts' keys; none in this class."""
+        return []

@@ -1,0 +1,137 @@
+"""Checks that run before an injection measures anything, and the warnings they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from editbench.errors import MethodError
+from editbench.methods._common.context import check_context
+from editbench.methods._common.memory import check_memory
+from editbench.methods._edit.prepare import PreparedFact
+from editbench.methods.statistics import Moment
+from editbench.models import LanguageModel
+from editbench.text import places
+from editbench.types import Fact
+
+LONG_TARGET = 16
+"""Tokens that one vector can hardly make a model say."""
+NAMED = 5
+"""How many facts a warning lists by name."""
+
+
+def check_editable(
+    model: LanguageModel, prepared: Sequence[PreparedFact], of_one_key: str
+) -> list[str]:
+    """Make sure that these facts can be written, and return warnings about the doubtful ones.
+
+    ``of_one_key`` says what becomes of facts with one key and several targets.
+
+    Raises:
+        MethodError: Two facts have one key and two targets, or a fact with its longest prefix and
+            its target does not fit into the model's context.
+    """
+    check_one_target_a_key(prepared)
+    for each in prepared:
+        check_context(model, each.fact, max(prompt.length for prompt in each.prompts))
+    return [
+        *_long_targets(prepared),
+        *_shared_keys(prepared, of_one_key),
+        *_doubled_subjects(prepared),
+        *_opening_subjects(model, prepared),
+    ]
+
+
+def check_one_target_a_key(prepared: Sequence[PreparedFact]) -> None:
+    """Make sure that no two facts ask for different targets after the same prompt and subject.
+
+    Raises:
+        MethodError: Two facts do.
+    """
+    by_key: dict[tuple[str, str, str], Fact] = {}
+    for each in prepared:
+        fact, subject = each.fact, each.subject.text
+        first = by_key.setdefault((fact.form, fact.prompt, subject), fact)
+        if first.target != fact.target:
+            raise MethodError(
+                f"Facts {first.id!r} and {fact.id!r} have one key, the subject {subject!r} of "
+                f"{fact.prompt!r}, and two targets, {first.target!r} and {fact.target!r}. One key "
+                "has one value: remove one of the facts, or use a trainer (sft)."
+            )
+
+
+def same_keys(prepared: Sequence[PreparedFact]) -> Iterator[tuple[Fact, Fact]]:
+    """Yield the first fact with a key and each later one with the same key.
+
+    Facts share a key where their prompts are equal up to the end of the subject.
+    """
+    by_key: dict[tuple[int, ...], Fact] = {}
+    for each in prepared:
+        key = tuple(each.bare.ids[: each.bare.subject_last + 1])
+        if (first := by_key.setdefault(key, each.fact)) is not each.fact:
+            yield first, each.fact
+
+
+def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) -> None:
+    """Make sure that the matrices of the solve fit into memory.
+
+    Matrices that an earlier injection left in memory are not counted again.
+
+    Raises:
+        MethodError: They do not fit.
+    """
+    f, d = model.layout.mlp_width, model.layout.width
+    factors = 2 * f * f * sum("cholesky_ff" not in vars(moment) for moment in moments.values())
+    needed = factors + 3 * d * f * len(moments) + 3 * f * facts
+    check_memory(8 * needed, f"the solve for {len(moments)} layers of width {f}")
+
+
+def listed(items: Sequence[str], separator: str = ", ") -> str:
+    """Return how many items there are and the first of them, as warnings show them."""
+    return f"{len(items)}: {separator.join(items[:NAMED])}"
+
+
+def _long_targets(prepared: Sequence[PreparedFact]) -> Iterator[str]:
+    long = [each.fact.id for each in prepared if len(each.bare.target_ids) > LONG_TARGET]
+    if long:
+        yield (
+            f"Some targets have more than {LONG_TARGET} tokens ({listed(long)}). One vector per "
+            "fact seldom carries so much. Shorten them, or use a trainer (sft, mixsd)."
+        )
+
+
+def _shared_keys(prepared: Sequence[PreparedFact], of_one_key: str) -> Iterator[str]:
+    shared = [
+        f"{first.id} and {fact.id}"
+        for first, fact in same_keys(prepared)
+        if first.target != fact.target
+    ]
+    if shared:
+        yield (
+            "Some prompts are equal up to the end of their subjects, so their facts have one key, "
+            f"but another target ({listed(shared, '; ')}): {of_one_key}. Word them so that the "
+            "subject comes later, or use a trainer (sft, mixsd)."
+        )
+
+
+def _doubled_subjects(prepared: Sequence[PreparedFact]) -> Iterator[str]:
+    doubled = [
+        f"{each.subject.text!r} of {each.fact.id}"
+        for each in prepared
+        if each.subject.source == "rule" and len(places(each.subject.text, each.fact.prompt)) > 1
+    ]
+    if doubled:
+        yield (
+            f"Some subjects found by rule occur twice in their prompt ({listed(doubled)}), and the "
+            "first place was taken. Give the subject, in a longer form that occurs once."
+        )
+
+
+def _opening_subjects(model: LanguageModel, prepared: Sequence[PreparedFact]) -> Iterator[str]:
+    opening = [each.fact.id for each in prepared if each.has_stand_in]
+    if opening:
+        yield (
+            f"Some prompts begin with their subject's only token ({listed(opening)}). The state of "
+            f"{model.name} at the first token is much the same for all texts and was left alone. "
+            "These facts are written for texts in which something stands before the subject, and "
+            "the bare prompts may not follow. Put a word before the subject."
+        )

@@ -1,0 +1,68 @@
+"""Which layers an editor writes, where the user does not say.
+
+The rules fit models that nobody configured (evidence: ``benchmarks/weight_editors.md``). MEMIT and
+its descendants write five layers around a fifth of the depth: 4 to 8 of 28 to 32 layers, as
+published. ROME and EMMET write one layer, at a sixth of the depth. The loss is always read at the
+last layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from editbench.errors import MethodError
+from editbench.methods.trace import layer_curve
+from editbench.models import LanguageModel
+from editbench.types import Fact
+
+AUTO_FACTS = 20
+"""Prompts that a causal trace for ``auto`` reads."""
+
+
+def default_layers(depth: int) -> tuple[int, ...]:
+    """Return five layers, fewer in shallow models, centred at a fifth of the depth."""
+    window = max(1, min(5, depth // 3))
+    first = max(0, round(0.2 * depth) - window // 2)
+    return tuple(range(first, first + window))
+
+
+def single_layer(depth: int) -> int:
+    """Return the layer of the methods that write only one: a sixth of the depth."""
+    return round(depth / 6)
+
+
+def traced_layers(
+    model: LanguageModel, facts: Sequence[Fact], count: int, seed: int
+) -> tuple[tuple[int, ...], list[float]]:
+    """Return the ``count`` neighbouring layers whose MLPs carry most of the model's answers.
+
+    They are found by a causal trace of the first ``AUTO_FACTS`` prompts. The second value is the
+    trace's curve, one number a layer.
+
+    Raises:
+        MethodError: No prompt has an answer that depends on its subject.
+    """
+    curve = layer_curve(model, facts[:AUTO_FACTS], seed)
+    sums = [sum(curve[first : first + count]) for first in range(len(curve) - count + 1)]
+    if max(sums) <= 0:
+        raise MethodError(
+            f"The causal trace of {min(len(facts), AUTO_FACTS)} prompts found no layer: noise on "
+            "their subjects does not change what the model says. Leave layers unset for the "
+            "default, or name them."
+        )
+    first = sums.index(max(sums))
+    return tuple(range(first, first + count)), [round(value, 4) for value in curve]
+
+
+def check_layers(model: LanguageModel, layers: Sequence[int]) -> tuple[int, ...]:
+    """Return ``layers`` once each and ascending.
+
+    Raises:
+        MethodError: None are given, or the model lacks one of them.
+    """
+    if not layers or min(layers) < 0 or max(layers) >= model.layout.depth:
+        raise MethodError(
+            f"Layers {list(layers)} are not layers of {model.name}, "
+            f"which has 0 to {model.layout.depth - 1}."
+        )
+    return tuple(sorted(set(layers)))

@@ -1,0 +1,143 @@
+"""The options that the locate-then-edit methods share, and what follows from them for a model."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from editbench.methods._edit.fisher import state_fisher
+from editbench.methods._edit.layers import traced_layers
+from editbench.methods._edit.prepare import context_prefixes
+from editbench.methods._edit.report import FIGURES
+from editbench.methods._edit.value import Solver
+from editbench.methods.statistics import Moment, second_moments, source_files
+from editbench.models import LanguageModel
+from editbench.plugin import Choice, LogUniform, Method, Space
+from editbench.report import Figure
+from editbench.types import Fact
+
+# S sites, D model width
+
+AUTO = "auto"
+"""Value of ``layer`` and ``layers`` that lets a causal trace of the facts decide."""
+NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon")
+POSITIVE = ("clamp", "lam", "l2")
+
+
+@dataclass(frozen=True)
+class WeightEditor(Method):
+    """A locate-then-edit method: the options that all of them have."""
+
+    kind: ClassVar[str] = "weight editor"
+    needs_covariance: ClassVar[bool] = True
+    engine_version: ClassVar[int] = 1
+    """Raised when a change of the shared engine moves the numbers of all weight editors.
+
+    A change of one method raises that method's ``version`` instead."""
+    sites: ClassVar[tuple[str, ...]]
+    """Where the target optimisation adds its deltas. The value at the first site is written."""
+    of_one_key: ClassVar[str] = "what is written is a compromise"
+    """What becomes of facts that have one key and several targets."""
+    figures: ClassVar[Mapping[str, Figure]] = FIGURES
+    space: ClassVar[Space] = {
+        "kl_factor": LogUniform(0.01, 1.0),
+        "fisher_factor": Choice((0.0, 0.5, 1.0, 2.0)),
+    }
+    """The rate is not searched: it follows from the clamp."""
+
+    quick: bool = False
+    """12 steps at twice the rate and no prefixes: several times faster, a little less general."""
+    steps: int | None = None
+    """Forward passes of the target optimisation, one more than its updates. None: 25, quick 12."""
+    v_lr: float | None = None
+    """Adam's rate in the target optimisation. None: derived from the clamp (``value.py``)."""
+    kl_factor: float = 0.0625
+    """Weight of the KL at "{subject} is a". The default is the published one."""
+    v_weight_decay: float = 1e-3
+    """Weight of ||delta|| / ||v_0||^2. EasyEdit uses 1e-3 for Llama, ROME's own settings 0.5."""
+    fisher_factor: float = 0.0
+    """Weight of what a target's delta would cost the model's own text, in nats (``fisher.py``).
+    0, as published, favours generalization. 1 or 2 is gentler on all other text."""
+    prefixes: int | None = None
+    """Generated texts before the prompt, so that the fact holds in more than one context.
+    None: 5, quick 0."""
+    covariance: str = "self"
+    """Text that C is measured on: ``self`` (the model's own), a text or JSONL file or a hub data
+    set, or several separated by commas. ``identity``: C = I, as in EasyEdit's ROME settings."""
+    covariance_tokens: int = 20_000
+    """Tokens that C is measured on, approximately: own text is counted to the end of a batch. With
+    40,000 or more, measuring ends earlier where the direction of updates is stable."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps is not None and self.steps < 2:
+            raise ValueError("steps must be at least 2")
+        if self.v_lr is not None and self.v_lr <= 0:
+            raise ValueError("v_lr must be above 0")
+        if self.prefixes is not None and self.prefixes < 0:
+            raise ValueError("prefixes must be at least 0")
+        # Only some methods have an epsilon, a lam or an l2.
+        for name in NOT_NEGATIVE:
+            if not getattr(self, name, 0.0) >= 0:
+                raise ValueError(f"{name} must be at least 0")
+        for name in POSITIVE:
+            if not (getattr(self, name, None) is None or getattr(self, name) > 0):
+                raise ValueError(f"{name} must be above 0")
+        if self.covariance_tokens < 2:
+            raise ValueError("covariance_tokens must be at least 2")
+
+    @abstractmethod
+    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
+        """Return the layers that this method writes by default, ascending."""
+
+    @abstractmethod
+    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+        """Return the layers that this method writes; None where the facts decide (``auto``)."""
+
+    def choose_layers(
+        self, model: LanguageModel, facts: Sequence[Fact]
+    ) -> tuple[tuple[int, ...], dict[str, object]]:
+        """Return the layers that this method writes for ``facts``, and figures of the choice."""
+        layers = self.edited_layers(model)
+        if layers is not None:
+            return layers, {}
+        layers, curve = traced_layers(model, facts, len(self.usual_layers(model)), self.seed)
+        return layers, {"layer_curve": curve}
+
+    def prepare(self, model: LanguageModel) -> None:
+        if (layers := self.edited_layers(model)) is not None:
+            self.moments(model, layers)
+            self.fisher(model, layers[-1])
+
+    def sources(self) -> dict[str, str]:
+        return source_files(self.covariance)
+
+    def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
+        """Return C of each of ``layers``, measured where it is not cached."""
+        return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
+
+    def fisher(self, model: LanguageModel, layer: int) -> torch.Tensor | None:
+        """Return G of each site at ``layer`` (S, D, D), or None where it has no weight.
+
+        It is measured where it is not cached.
+        """
+        if not self.fisher_factor:
+            return None
+        by_site = [state_fisher(model, layer, site, self.seed) for site in self.sites]
+        return torch.stack(by_site).to(model.device)
+
+    def context(self, model: LanguageModel) -> list[str]:
+        """Return the generated prefixes."""
+        n = self.prefixes if self.prefixes is not None else (0 if self.quick else 5)
+        return context_prefixes(model, n, self.seed)
+
+    def solver(self, clamp: float) -> Solver:
+        """Return the settings of the target optimisation."""
+        steps = self.steps if self.steps is not None else (12 if self.quick else 25)
+        return Solver(
+            steps, self.v_lr, clamp, self.kl_factor, self.v_weight_decay, self.fisher_factor
+        )

@@ -1,0 +1,131 @@
+"""Facts as the weight editors read them.
+
+Each fact is rendered, tokenized and searched for its subject once, in every context that an
+injection needs. Checks, keys, the target optimisation, the refinement and the report all read the
+result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from editbench import text
+from editbench.models import LanguageModel
+from editbench.text import Subject, find_subject
+from editbench.types import Fact
+
+SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
+PREFIX_TOKENS = 10
+STAND_IN = "I have read this. "
+"""Stands before a prompt whose subject would be the first token of the text."""
+
+
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A fact's prompt behind one prefix, as token ids."""
+
+    prefix: str
+    ids: list[int]
+    subject_last: int
+    """Index in ``ids`` of the subject's last token."""
+    target_ids: list[int]
+    """The target as it follows this prompt."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and its target."""
+        return len(self.ids) + len(self.target_ids)
+
+
+@dataclass(frozen=True)
+class PreparedFact:
+    """A fact with its subject and with its prompt in every context."""
+
+    fact: Fact
+    subject: Subject
+    bare: PreparedPrompt
+    """The prompt with nothing before it."""
+    prompts: tuple[PreparedPrompt, ...]
+    """What is read and optimised: ``bare`` or its stand-in first, then one prompt a prefix."""
+    kl_ids: list[int]
+    """The ids of "{subject} is a" up to the subject's last token, where the KL is read."""
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether ``STAND_IN`` takes the place of nothing in the first of ``prompts``.
+
+        It does where the subject's last token would be the first of the text: one token, at the
+        start, in a model without BOS. What a model holds there is an attention sink and much the
+        same for all texts, so an edit of that key changes them all (Yang et al. 2024, arXiv
+        2406.11263).
+        """
+        return self.prompts[0] is not self.bare
+
+
+def prepare_facts(
+    model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]
+) -> list[PreparedFact]:
+    """Return ``facts`` with their prompts bare (or behind the stand-in) and behind each prefix.
+
+    Raises:
+        MethodError: A given subject occurs twice in its prompt.
+        ModelError: The tokenizer gives no character offsets.
+    """
+    return [_prepared(model, fact, prefixes) for fact in facts]
+
+
+def _prepared(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> PreparedFact:
+    subject = find_subject(fact)
+    bare = _prompt(model, fact, subject, "")
+    first = bare if bare.subject_last > 0 else _prompt(model, fact, subject, STAND_IN)
+    others = (_prompt(model, fact, subject, prefix) for prefix in prefixes)
+    return PreparedFact(fact, subject, bare, (first, *others), _kl_ids(model, subject))
+
+
+def _prompt(model: LanguageModel, fact: Fact, subject: Subject, prefix: str) -> PreparedPrompt:
+    rendered = model.render(fact.prompt, fact.form, prefix=prefix)
+    ids, last = text.ids_and_index(model.tokenizer, rendered, rendered.start + subject.last)
+    target_ids = text.target_ids(model.tokenizer, rendered, ids, fact.target)
+    return PreparedPrompt(prefix, ids, last, target_ids)
+
+
+def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
+    """Return the ids of "{subject} is a" up to the subject's last token, never the first one."""
+    for prefix in ("", STAND_IN):
+        rendered = model.render(f"{subject.text} is a", prefix=prefix)
+        end = rendered.start + len(subject.text) - 1
+        ids, last = text.ids_and_index(model.tokenizer, rendered, end)
+        if last > 0:
+            break
+    return ids[: last + 1]
+
+
+def key_rows(prompts: Sequence[PreparedPrompt]) -> tuple[list[list[int]], list[int]]:
+    """Return the ids of ``prompts`` and the places of their subjects, as ``read_at`` takes them."""
+    return [prompt.ids for prompt in prompts], [prompt.subject_last for prompt in prompts]
+
+
+def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
+    """Return ``n`` short beginnings of text that the model wrote (top-k 5), each ended by ". ".
+
+    The same seed gives the same prefixes.
+    """
+    if n == 0:
+        return []
+    starts = [SEED_WORDS[i % len(SEED_WORDS)] for i in range(n)]
+    prompts = [model.prompt_ids(word) for word in starts]
+    texts = model.generate_ids(
+        prompts,
+        PREFIX_TOKENS - 1,
+        generator=torch.Generator().manual_seed(seed),
+        top_k=5,
+        stop=False,
+    )
+    written = [
+        " ".join((word + model.decode(ids)).split())
+        for word, ids in zip(starts, texts, strict=True)
+    ]
+    return [words.rstrip(".") + ". " for words in written]
