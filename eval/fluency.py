@@ -1,7 +1,8 @@
-"""Free text after an edit: is it still varied (fluency), and is it about the new target (consistency)?
+"""Free text after an edit: is it still varied (fluency), and is it about the target (consistency)?
 
-As in ROME (Meng et al. 2022, arXiv 2202.05262; ``experiments/py/eval_utils_counterfact.py``). Differs from the reference:
-words are split by NLTK's word tokenizer without its sentence splitter, which needs a download.
+As in ROME (Meng et al. 2022, arXiv 2202.05262; ``experiments/py/eval_utils_counterfact.py``). Differs
+from the reference: NLTK's word tokenizer splits words without its sentence splitter, which needs a
+download.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
-"""Length of the n-grams to their weight."""
+"""Weight of the n-grams of each length."""
 
 
 def ngram_entropy(text: str) -> float:
-    """Weighted mean of the entropies of the words' bigrams and trigrams, in bits: ``((2/3) H_2 + (4/3) H_3) / 2``.
+    """Return the weighted mean entropy of the words' bigrams and trigrams, in bits.
 
-    0 for a text of fewer than three words, or of one n-gram repeated. Papers print a hundred times this.
+    The formula is ``((2/3) H_2 + (4/3) H_3) / 2``. It is 0 for a text of fewer than three words, or of
+    one n-gram repeated. Papers print 100 times this value.
     """
     from nltk.tokenize import NLTKWordTokenizer
 
@@ -36,24 +38,27 @@ def consistency(
     references: Sequence[Sequence[str]],
     documents: Sequence[str] | None = None,
 ) -> list[float]:
-    """Cosine of the TF-IDF vectors of each text and of its references taken together; NaN where it has none.
+    """Return the cosine of the TF-IDF vectors of each text and of its references, joined.
 
-    Words and their document frequencies are those of ``documents`` (``None``: of all ``references``), each counted once. Where
-    few texts of a slice are asked at a time, give those of all: of fewer documents fewer words count, and a text looks closer.
+    Args:
+        references: the reference texts of each text. Without any, its result is NaN.
+        documents: the texts that decide the vocabulary and the document frequencies, each counted
+            once; ``None`` means all of ``references``. Where only part of a slice is asked, pass the
+            documents of the whole slice: fewer documents have fewer words, and texts look closer.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     if documents is None:
-        documents = [one for some in references for one in some]
-    known = list(dict.fromkeys(documents))
-    if not known:
+        documents = [document for group in references for document in group]
+    unique = list(dict.fromkeys(documents))
+    if not unique:
         return [math.nan] * len(texts)
-    vectors = TfidfVectorizer().fit(known)
-    pairs = [
-        vectors.transform([text, " ".join(some)])
-        for text, some in zip(texts, references, strict=True)
-    ]
-    return [
-        float((v[0] @ v[1].T).toarray()[0, 0]) if some else math.nan
-        for v, some in zip(pairs, references, strict=True)
-    ]
+    vectorizer = TfidfVectorizer().fit(unique)
+
+    def cosine(text: str, group: Sequence[str]) -> float:
+        if not group:
+            return math.nan
+        vectors = vectorizer.transform([text, " ".join(group)])
+        return float((vectors[0] @ vectors[1].T).toarray()[0, 0])
+
+    return [cosine(text, group) for text, group in zip(texts, references, strict=True)]

@@ -1,4 +1,7 @@
-"""lm-eval tasks beside the pack: lm-eval's own by name, and those of your own YAML by path; fed from the hub or from a file."""
+"""lm-eval tasks beside the bundled pack: its own by name, and yours by the path of their YAML.
+
+Their data come from the hub or from a file.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +14,87 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 from editbench.errors import DataError, OptionError
 from editbench.eval.task_rows import files_of, first_line, form, hub_rows
 from editbench.hub import offline_if_unreachable
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from lm_eval.tasks import TaskManager
+
 SHOTS = {"gsm8k": 5}
-"""Tasks that ask with examples from their training split; a file without one means no examples."""
+"""Tasks that show examples from their training split. A data file without that split has none."""
 CHAT = ("ifeval",)
-"""Tasks of lm-eval that speak to an assistant: asked through the chat template, as its ``--apply_chat_template`` does. A task
-file of ours or yours says so itself: ``metadata: {chat: true}``."""
+"""lm-eval tasks that speak to an assistant. They are asked through the chat template, as with lm-eval's
+``--apply_chat_template``. A task file of ours or yours says so itself: ``metadata: {chat: true}``."""
 GROUPS = {
     "blimp": ("blimp", "blimp_{}", "{}.jsonl"),
     "mmlu": ("mmlu/default", "mmlu_{}", "{}_test.csv"),
 }
-"""Groups that a folder or a zip can feed: lm-eval's folder of their tasks; the name of a task, and of its file, by subject."""
+"""Groups that a folder or a zip can supply: lm-eval's folder of their tasks, and the name of a task and
+of its file by subject."""
 GRADERS = {"ifeval": ("langdetect", "immutabledict", "nltk")}
-"""Packages that lm-eval grades a task with and does not bring along."""
+"""Packages that lm-eval grades a task with and does not install."""
 PACK = Path(__file__).parent / "tasks"
-"""The bundled tasks, ``eb_*``; beside them, this project's tasks that need a file."""
+"""The bundled tasks, ``eb_*``, and this project's tasks that need a file."""
+
+Doc = Mapping[str, object]
+"""One document of a task."""
+
+
+class Config(Protocol):
+    """The part of lm-eval's ``TaskConfig`` that is used here."""
+
+    metadata: Mapping[str, object] | None
+    generation_kwargs: Mapping[str, int] | None
+    repeats: int | None
+    process_results: object | None
+    """A grader of the task's own."""
+
+
+class Filter(Protocol):
+    """A chain of lm-eval's filters."""
+
+    name: str
+
+    def apply(self, instances: Sequence[object]) -> None: ...
+
+
+class Task(Protocol):
+    """The part of lm-eval's ``Task`` that is used here; lm-eval has no type information."""
+
+    OUTPUT_TYPE: str
+    config: Config
+    multiple_input: object
+    multiple_target: object
+    _filters: Sequence[Filter]
+
+    @property
+    def eval_docs(self) -> Sequence[Doc]: ...
+
+    def get_config(self, key: str) -> object: ...
+
+    def set_config(self, key: str, value: object) -> None: ...
+
+    def set_fewshot_seed(self, seed: int) -> None: ...
+
+    def higher_is_better(self) -> Mapping[str, bool]: ...
+
+    def process_results(self, doc: Doc, results: Sequence[object]) -> Mapping[str, float]: ...
+
+    def doc_to_choice(self, doc: Doc) -> Sequence[str]: ...
+
+    def doc_to_target(self, doc: Doc) -> int | str: ...
 
 
 @cache
 def find(name: str) -> Path | None:
-    """The YAML of the task ``name``: a path, ours, or lm-eval's where the file has the task's name; nothing is imported."""
+    """Return the YAML of a task, without importing lm-eval.
+
+    ``name`` is a path, a task of ours, or a task of lm-eval's whose file has the task's name.
+    """
     if is_path(name):
         return Path(name)
     if name.isidentifier() and (PACK / f"{name}.yaml").is_file():
@@ -59,28 +118,50 @@ def is_path(name: str) -> bool:
 
 
 def _lm_eval() -> Path | None:
+    """Return lm-eval's folder of tasks."""
     spec = find_spec("lm_eval")
     return Path(spec.origin).parent / "tasks" if spec and spec.origin else None
 
 
 @cache
-def _manager() -> Any:
-    # Reads 14,000 files: some ten seconds, so only for names that `find` does not know.
+def _manager() -> TaskManager:
+    # Reads 14,000 files, which takes ten seconds: only for names that ``find`` does not know.
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
 
 
 def all_names() -> list[str]:
-    """Every task, group and tag of lm-eval."""
-    return _manager().all_tasks
+    """Return every task, group and tag of lm-eval."""
+    names: list[str] = _manager().all_tasks
+    return names
 
 
 def yaml_files(path: Path) -> list[Path]:
-    """``path`` and the files that it and those it includes name: more YAML, Python beside it, data.
+    """Return ``path`` and the files that it names: included YAML, Python beside it, data.
 
     Raises:
-        DataError: one of them cannot be read as YAML; names the line.
+        DataError: if one of them cannot be read as YAML; names the line.
+    """
+    files: dict[Path, None] = {}
+    todo = [path]
+    while todo:
+        file = todo.pop()
+        content = _read_yaml(file)
+        files[file] = None
+        included = content.pop("include", [])
+        names = included if isinstance(included, list) else [included]
+        todo += [inner for name in names if (inner := file.parent / str(name)) not in files]
+        named = [place / text for text in _texts(content) for place in (file.parent, Path())]
+        files |= dict.fromkeys(inner for inner in named if inner.is_file())
+    return list(files)
+
+
+def _read_yaml(file: Path) -> dict[str, object]:
+    """Read one task file.
+
+    Raises:
+        DataError: if it is not the YAML of a task.
     """
     import yaml
 
@@ -90,37 +171,25 @@ def yaml_files(path: Path) -> list[Path]:
     Loader.add_constructor(
         "!function", lambda _, node: node.value.rpartition(".")[0].replace(".", "/") + ".py"
     )
-    found: dict[Path, None] = {}
-    todo = [path]
-    while todo:
-        file = todo.pop()
-        try:
-            content = yaml.load(file.read_text(encoding="utf-8"), Loader)
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"Task file {file} cannot be read ({first_line(error)}).") from error
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f", line {mark.line + 1}" if mark else ""
-            raise DataError(
-                f"Task file {file}{where}: not YAML ({getattr(error, 'problem', first_line(error))})."
-            ) from error
-        if not isinstance(content, dict):
-            raise DataError(
-                f"Task file {file} is no task of lm-eval: it wants 'task: NAME' and what is asked."
-            )
-        found[file] = None
-        included = content.pop("include", [])
-        inner = [
-            file.parent / name for name in ([included] if isinstance(included, str) else included)
-        ]
-        todo += [one for one in inner if one not in found]
-        named = [place / text for text in _texts(content) for place in (file.parent, Path())]
-        found |= dict.fromkeys(one for one in named if one.is_file())
-    return list(found)
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"Cannot read task file {file} ({first_line(error)}).") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", first_line(error))
+        raise DataError(f"Task file {file}{where}: not YAML ({problem}).") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"Task file {file} is not an lm-eval task: expected a mapping with 'task: NAME' and "
+            "what is asked."
+        )
+    return content
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """The short strings in a YAML's values: those that may be file names."""
+def _texts(value: object) -> Iterator[str]:
+    """Yield the short strings in a YAML's values: those that may be file names."""
     if isinstance(value, str):
         if len(value) < 200 and value.isprintable():
             yield value
@@ -129,55 +198,66 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def from_hub(name: str) -> dict[str, Any]:
-    """The task objects of ``name`` with data from the hub or its cache, or from where its YAML says.
+def from_hub(name: str) -> dict[str, Task]:
+    """Return the tasks of ``name`` with data from the hub, its cache, or where their YAML says.
 
     Raises:
-        DataError: the data is not there, or the hub cannot be reached; names the file or the dataset, and ``--task-data``.
-        OptionError: a package that grades the answers is not installed.
+        DataError: if the data do not exist or the hub cannot be reached; names the file or the
+            dataset, and ``--task-data``.
+        OptionError: if a package that grades the answers is not installed.
     """
     _check_graders(name)
     path, known = find(name), form(name)
     if path is not None and path.parent == PACK:
         assert known is not None
         raise DataError(
-            f"Task {name!r} has no data of its own. Give {known.dataset}: --task-data {name}=PATH."
+            f"Task {name!r} has no data of its own. Pass {known.dataset}: --task-data {name}=PATH."
         )
     try:
         with offline_if_unreachable():
             if path is None:
-                return _manager().load([name])["tasks"]
+                tasks: dict[str, Task] = _manager().load([name])["tasks"]
+                return tasks
             return _load(name, [path])
     except (OSError, ConnectionError) as error:
-        missing = re.search(
-            r"Unable to find '([^']+)'", str(error)
-        )  # so datasets says it of data_files
-        if is_path(name) and missing and "://" not in missing[1]:
-            raise DataError(
-                f"Task file {name}: its data file {missing[1]} does not exist. Mend the path under data_files (a relative one "
-                f"counts from the folder that editbench runs in), or give the data: --task-data {name}=PATH."
-            ) from error
-        dataset = known.dataset if known else _dataset(path)
-        fields = (
-            f"JSON lines with {known.fields}."
-            if known
-            else "JSON lines, CSV or parquet with the dataset's fields."
+        raise DataError(_without_data(name, path, error)) from error
+
+
+def _without_data(name: str, path: Path | None, error: Exception) -> str:
+    """Say why a task has no data, and what to pass instead."""
+    # The wording of datasets for a file under data_files that does not exist.
+    missing = re.search(r"Unable to find '([^']+)'", str(error))
+    if is_path(name) and missing and "://" not in missing[1]:
+        return (
+            f"Task file {name}: its data file {missing[1]} does not exist. Correct the path under "
+            "data_files (a relative path starts at the folder that editbench runs in), or pass the "
+            f"data: --task-data {name}=PATH."
         )
-        raise DataError(
-            f"Task {name!r} needs the dataset {dataset}, which is not on this machine and the Hugging Face Hub did not give "
-            f"({first_line(error)}). Give it as a file: --task-data {name}=PATH. {fields}"
-        ) from error
+    known = form(name)
+    dataset = known.dataset if known else _dataset(path)
+    fields = (
+        f"JSON lines with {known.fields}."
+        if known
+        else "JSON lines, CSV or parquet with the dataset's fields."
+    )
+    return (
+        f"Task {name!r} needs the dataset {dataset}, which is neither on this machine nor available "
+        f"from the Hugging Face Hub ({first_line(error)}). Pass it as a file: "
+        f"--task-data {name}=PATH. Expected: {fields}"
+    )
 
 
-def from_file(name: str, path: Path) -> dict[str, Any]:
-    """The task objects of ``name`` with its documents from ``path``.
+def from_file(name: str, path: Path) -> dict[str, Task]:
+    """Return the tasks of ``name`` with documents from ``path``.
 
-    ``path`` is a file with the documents to ask, or a folder with ``test.*`` (or ``validation.*``) and ``train.*``;
-    without a training split the task is asked with no examples. For a group in ``GROUPS``: a folder or a zip.
+    Args:
+        path: a file with the documents to ask, or a folder with ``test.*`` (or ``validation.*``) and
+            ``train.*``. Without a training split the prompts have no examples. For a group of
+            ``GROUPS``, a folder or a zip.
 
     Raises:
-        DataError: the file cannot be read, or lacks a field; a group of other tasks.
-        OptionError: a package that grades the answers is not installed.
+        DataError: if the file cannot be read or lacks a field, or ``name`` is another group.
+        OptionError: if a package that grades the answers is not installed.
     """
     _check_graders(name)
     with tempfile.TemporaryDirectory() as work:
@@ -187,31 +267,41 @@ def from_file(name: str, path: Path) -> dict[str, Any]:
             yaml = find(name) or getattr(_manager().task_index.get(name), "yaml_path", None)
             if yaml is None:
                 raise DataError(
-                    f"--task-data {name}={path}: {name!r} is a group of tasks; name its tasks, with a file for each."
+                    f"--task-data {name}={path}: {name!r} is a group of tasks. Name its tasks, and "
+                    "pass a file for each."
                 )
             members = {Path(name).stem if is_path(name) else name: (yaml, _files(path))}
-        derived = [_derived(Path(work), member, *of) for member, of in members.items()]
+        derived = [_derived(Path(work), member, *source) for member, source in members.items()]
         try:
             return _load(name, derived)
         except KeyError as error:
             raise DataError(
-                f"--task-data {name}={path}: the task wants the field {error}, which the rows do not have."
+                f"--task-data {name}={path}: the task reads the field {error}, which the rows do "
+                "not have. Rename the field in the file, or add it."
             ) from error
 
 
-def _load(name: str, yamls: Sequence[Path]) -> dict[str, Any]:
+def load_yamls(paths: Sequence[Path]) -> dict[str, Task]:
+    """Return the tasks of YAML files, without reading lm-eval's own index."""
     from lm_eval.tasks import TaskManager
 
+    manager = TaskManager(include_defaults=False)
+    tasks: dict[str, Task] = manager.load([str(path) for path in paths])["tasks"]
+    return tasks
+
+
+def _load(name: str, yamls: Sequence[Path]) -> dict[str, Task]:
     try:
-        return TaskManager(include_defaults=False).load([str(path) for path in yamls])["tasks"]
+        return load_yamls(yamls)
     except IndexError as error:  # lm-eval looks at the first document
         raise DataError(
-            f"Task {name!r} has no documents: its data is empty, or its own filtering left none ({first_line(error)})."
+            f"Task {name!r} has no documents: its data are empty, or its own filter removes them "
+            f"all ({first_line(error)})."
         ) from error
 
 
 def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> Path:
-    """A YAML that includes the task's own and takes its rows from ``files``."""
+    """Write a YAML that includes the task's own and takes its rows from ``files``."""
     kwargs = {
         "task_name": task,
         "files": {split: str(file.resolve()) for split, file in files.items()},
@@ -219,8 +309,8 @@ def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> 
     lines = [
         f"include: {json.dumps(str(yaml.resolve()))}",
         "custom_dataset: !function editbench.eval.standard_tasks.splits",
+        f"dataset_kwargs: {json.dumps(kwargs)}",
     ]
-    lines.append(f"dataset_kwargs: {json.dumps(kwargs)}")
     if "train" not in files:
         lines += ["training_split: null", "fewshot_split: null", "num_fewshot: 0"]
     path = folder / f"{task}.yaml"
@@ -229,7 +319,12 @@ def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> 
 
 
 def _members(group: str, path: Path, unpacked: Path) -> dict[str, tuple[Path, dict[str, Path]]]:
-    """Task to its YAML and file, for all tasks of ``group``, which are looked up in the folder or zip ``path``."""
+    """Return the YAML and the data file of each task of ``group``.
+
+    Args:
+        path: the folder or zip with the data files.
+        unpacked: where a zip is unpacked to.
+    """
     folder, task, file = GROUPS[group]
     if path.is_file():
         try:
@@ -237,56 +332,66 @@ def _members(group: str, path: Path, unpacked: Path) -> dict[str, tuple[Path, di
                 archive.extractall(unpacked)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"--task-data {group}={path}: wants a folder or a zip with {file.format('SUBJECT')}."
+                f"--task-data {group}={path}: expected a folder or a zip with "
+                f"{file.format('SUBJECT')} ({first_line(error)})."
             ) from error
-    there = {
-        one.name: one for one in (unpacked if path.is_file() else path).rglob("*") if one.is_file()
-    }
+    source = unpacked if path.is_file() else path
+    available = {inner.name: inner for inner in source.rglob("*") if inner.is_file()}
     root = _lm_eval()
     assert root is not None
     yamls = {
-        one.stem.removeprefix(f"{group}_"): one
-        for one in sorted((root / folder).glob("[!_]*.yaml"))
+        yaml.stem.removeprefix(f"{group}_"): yaml
+        for yaml in sorted((root / folder).glob("[!_]*.yaml"))
     }
-    if missing := [file.format(subject) for subject in yamls if file.format(subject) not in there]:
+    missing = [name for subject in yamls if (name := file.format(subject)) not in available]
+    if missing:
         raise DataError(
-            f"--task-data {group}={path}: lacks {len(missing)} of {len(yamls)} files, such as {missing[0]}."
+            f"--task-data {group}={path}: lacks {len(missing)} of {len(yamls)} files, such as "
+            f"{missing[0]}. Add them."
         )
     return {
-        task.format(subject): (yaml, {"asked": there[file.format(subject)]})
+        task.format(subject): (yaml, {"asked": available[file.format(subject)]})
         for subject, yaml in yamls.items()
     }
 
 
 def _check_graders(name: str) -> None:
+    """Check that the packages which grade a task are installed.
+
+    Raises:
+        OptionError: if one of them, or NLTK's data, is missing.
+    """
     missing = [package for package in GRADERS.get(name, ()) if find_spec(package) is None]
     if missing:
         raise OptionError(
-            f"Task {name!r} grades with {', '.join(missing)}, not installed here. Run: pip install 'lm_eval[{name}]'"
+            f"Task {name!r} grades with {', '.join(missing)}, which is not installed. "
+            f"Run: pip install 'lm_eval[{name}]'"
         )
     if name == "ifeval":
         import langdetect
         import nltk
 
-        langdetect.DetectorFactory.seed = 0  # it guesses at random otherwise
+        langdetect.DetectorFactory.seed = 0  # unseeded, it guesses at random
         try:
             nltk.data.find("tokenizers/punkt_tab")
         except LookupError as error:
             raise OptionError(
-                "Task 'ifeval' grades with NLTK's punkt_tab. Run: python -m nltk.downloader punkt_tab. Offline: the wheel "
-                "llama-index-core carries it; point NLTK_DATA to its folder llama_index/core/_static/nltk_cache."
+                "Task 'ifeval' grades with NLTK's punkt_tab, which is not installed. "
+                "Run: python -m nltk.downloader punkt_tab. Offline, install the wheel "
+                "llama-index-core, which contains it, and set NLTK_DATA to its folder "
+                "llama_index/core/_static/nltk_cache."
             ) from error
 
 
-class _Splits(dict):
-    """Splits by name; whichever split a task asks (``test``, ``validation``), it gets the file given."""
+class _Splits(dict[str, "Dataset"]):
+    """Splits by name. Whichever split a task asks (``test``, ``validation``), it gets the file."""
 
-    def __missing__(self, split: str) -> Any:
+    def __missing__(self, split: str) -> Dataset:
         return self["asked"]
 
 
-def splits(task_name: str, files: Mapping[str, str], **_: Any) -> _Splits:
-    """Called by lm-eval for the data of a task: its rows in the hub's form."""
+def splits(task_name: str, files: Mapping[str, str], **_: object) -> _Splits:
+    """Return the rows of a task in the hub's form. lm-eval calls this for the task's data."""
     from datasets import Dataset
 
     return _Splits(
@@ -295,34 +400,33 @@ def splits(task_name: str, files: Mapping[str, str], **_: Any) -> _Splits:
 
 
 def data_files(name: str, path: Path) -> list[Path]:
-    """All files that ``--task-data name=path`` may be read from."""
-    return (
-        sorted(one for one in path.rglob("*") if one.is_file())
-        if path.is_dir()
-        else files_of(name, path)
-    )
+    """Return all files that ``--task-data name=path`` may read."""
+    if path.is_dir():
+        return sorted(inner for inner in path.rglob("*") if inner.is_file())
+    return files_of(name, path)
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """``{"asked": file, "train": file}`` out of a file or a folder."""
+    """Return ``{"asked": file, "train": file}`` of a file or a folder; train is optional."""
     if path.is_file():
         return {"asked": path}
     endings = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".csv")
-    found = {}
+    files = {}
     for split, stems in (("asked", ("test", "validation", "val")), ("train", ("train",))):
         candidates = [path / f"{stem}{ending}" for stem in stems for ending in endings]
         if present := [c for c in candidates if c.is_file()]:
-            found[split] = present[0]
-    if "asked" not in found:
+            files[split] = present[0]
+    if "asked" not in files:
         raise DataError(
-            f"{path}: a folder for --task-data holds test.jsonl (or validation.jsonl) and, for examples, train.jsonl."
+            f"{path}: expected test.jsonl (or validation.jsonl) in the folder and, for the examples "
+            "in the prompts, train.jsonl."
         )
-    return found
+    return files
 
 
 @contextmanager
 def in_plain_words(name: str) -> Iterator[None]:
-    """What is wrong inside a YAML of the user's, which lm-eval meets with errors of any kind, in one sentence that names it."""
+    """Turn what lm-eval raises at a mistake in the user's YAML into one sentence that names it."""
     import jinja2
     import yaml
 
@@ -345,7 +449,7 @@ def in_plain_words(name: str) -> Iterator[None]:
 
 
 def _dataset(yaml: Path | None) -> str:
-    """The dataset that a task's YAML names, as well as can be told without resolving it."""
+    """Return the dataset that a task's YAML names, as far as the text tells."""
     named = (
         re.search(r"^dataset_path:\s*(\S+)", yaml.read_text(encoding="utf-8"), re.MULTILINE)
         if yaml

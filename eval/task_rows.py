@@ -1,6 +1,7 @@
-"""Rows for lm-eval's tasks out of local files: those with the fields of the hub, and those in another form in common use.
+"""Rows for lm-eval's tasks from local files.
 
-Whatever the file looks like, the task's own YAML (prompt, choices, filters) then applies to its rows unchanged.
+A file may have the fields of the hub's dataset, or those of another form in common use. Either way the
+task's own YAML (prompt, choices, filters) applies to its rows unchanged.
 """
 
 from __future__ import annotations
@@ -10,44 +11,48 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from editbench.errors import DataError
 
-Row = dict[str, Any]
+Row = dict[str, object]
+"""One record, as a file or the hub has it."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a task's dataset is called, which fields its file may have, and how they become the hub's."""
+    """The dataset of a task, the fields that a file may have, and how they become the hub's."""
 
     dataset: str
     fields: str
+    """What a file may have, in words."""
     hub: tuple[str, ...]
+    """Fields of the dataset on the hub."""
     convert: Callable[[Row], Row]
+    """Turns a row with other fields into one with the hub's."""
     beside: str = ""
-    """Folder beside the file with a file of the same name, whose fields are added to the rows by ``id``."""
+    """A folder beside the file. Its file of the same name adds fields to the rows, by ``id``."""
 
 
 def form(task: str) -> Form | None:
-    """The form that is known for ``task``."""
+    """Return the form of a task's dataset, if it is known here."""
     return FORMS.get("mmlu" if task.startswith("mmlu_") else task)
 
 
 def files_of(task: str, path: Path) -> list[Path]:
-    """The files that the rows of ``task`` are read from, ``path`` first."""
+    """Return the files that the rows of ``task`` are read from, ``path`` first."""
     known = form(task)
     return [path, path.parent / known.beside / path.name] if known and known.beside else [path]
 
 
 def hub_rows(task: str, path: Path) -> list[Row]:
-    """The records of ``path`` with the fields that ``task`` has on the hub.
+    """Return the records of ``path`` with the fields that ``task`` has on the hub.
 
     Raises:
-        DataError: a file that cannot be read, or a record that lacks a field; names both.
+        DataError: if the file cannot be read or a record lacks a field; names both.
     """
     rows, known = read_rows(path), form(task)
     if known is None:
@@ -59,17 +64,20 @@ def hub_rows(task: str, path: Path) -> list[Row]:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The records of a JSON-lines, JSON-list, CSV (with a header) or parquet file; text files may be gzipped.
+    """Return the records of a JSON-lines, JSON-list, CSV (with a header) or parquet file.
+
+    Text files may be gzipped.
 
     Raises:
-        DataError: a file that cannot be read; names the line.
+        DataError: if the file cannot be read; names the line.
     """
     if path.suffix == ".parquet":
         import pandas
         from pyarrow import ArrowException
 
         try:
-            return json.loads(pandas.read_parquet(path).to_json(orient="records"))
+            records: list[Row] = json.loads(pandas.read_parquet(path).to_json(orient="records"))
+            return records
         except (OSError, ArrowException, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     try:
@@ -77,35 +85,41 @@ def read_rows(path: Path) -> list[Row]:
         text = raw.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
-    rows: list[Any] = []
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        try:
-            rows = list(reader)
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
-    else:
-        # Not splitlines: a JSON string may hold a line separator of Unicode.
-        for number, line in enumerate(
-            [text] if text.lstrip().startswith("[") else text.split("\n"), 1
-        ):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})."
-                ) from error
-        if rows and isinstance(rows[0], list):
-            rows = rows[0]
+    rows = (
+        _table(path, text) if path.name.removesuffix(".gz").endswith(".csv") else _json(path, text)
+    )
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(
-            f"{path}: wants one record a line (a JSON object, or a CSV row under a header), and at least one."
+            f"{path}: expected one record a line (a JSON object, or a CSV row under a header), and at "
+            "least one."
         )
-    return rows
+    return cast("list[Row]", rows)
+
+
+def _table(path: Path, text: str) -> Sequence[object]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        return list(reader)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: not CSV ({error}).") from error
+
+
+def _json(path: Path, text: str) -> Sequence[object]:
+    rows: list[object] = []
+    # splitlines() would also split at Unicode's line separators, which a JSON string may hold.
+    lines = [text] if text.lstrip().startswith("[") else text.split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise DataError(
+                f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})."
+            ) from error
+    return rows[0] if rows and isinstance(rows[0], list) else rows
 
 
 def first_line(error: BaseException) -> str:
-    """What ``error`` says, in one line of 160 characters at most."""
+    """Return the message of ``error`` in one line of at most 160 characters."""
     return (str(error).strip().split("\n") or [""])[0][:160] or type(error).__name__
 
 
@@ -116,17 +130,33 @@ def _converted(known: Form, row: Row, path: Path, number: int) -> Row:
         return known.convert(row)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise DataError(
-            f"{path}, record {number}: wants {known.fields}; has {', '.join(map(str, row))}."
+            f"{path}, record {number}: expected {known.fields}; found {', '.join(map(str, row))}."
         ) from error
 
 
 def _same(row: Row) -> Row:
+    """Refuse a row: this dataset has no form but the hub's."""
     raise KeyError
 
 
+def _text(row: Row, field: str) -> str:
+    """Return a text; a ``TypeError`` becomes the message that names the expected fields."""
+    value = row[field]
+    if not isinstance(value, str):
+        raise TypeError(field)
+    return value
+
+
+def _list(row: Row, field: str) -> list[object]:
+    value = row[field]
+    if not isinstance(value, list):
+        raise TypeError(field)
+    return value
+
+
 def _hellaswag(row: Row) -> Row:
-    """Undo what lm-eval's own ``process_docs`` does: it capitalizes the unfinished sentence at the end (``ctx_b``)."""
-    label, _, text = row["query"].partition(": ")
+    """Undo lm-eval's ``process_docs``, which capitalizes the unfinished sentence (``ctx_b``)."""
+    label, _, text = _text(row, "query").partition(": ")
     start, dot, end = text.rpartition(". ")
     start, end = (start + ".", end) if dot and end[:1].islower() else (text, "")
     return {
@@ -139,24 +169,37 @@ def _hellaswag(row: Row) -> Row:
 
 
 def _arc(row: Row) -> Row:
-    labels = [chr(ord("A") + i) for i in range(len(row["choices"]))]
-    question = row["query"].removeprefix("Question: ").removesuffix("Answer:").rstrip()
+    choices = _list(row, "choices")
+    labels = [chr(ord("A") + i) for i in range(len(choices))]
+    question = _text(row, "query").removeprefix("Question: ").removesuffix("Answer:").rstrip()
     return {
         "question": question,
-        "choices": {"text": row["choices"], "label": labels},
-        "answerKey": labels[int(row["gold"])],
+        "choices": {"text": choices, "label": labels},
+        "answerKey": labels[_whole(row, "gold")],
     }
 
 
 def _mmlu(row: Row) -> Row:
     choices = [row[f"choice{i}"] for i in range(4)]
-    return {"question": row["question"], "choices": choices, "answer": range(4)[int(row["answer"])]}
+    answer = range(4)[_whole(row, "answer")]
+    return {"question": row["question"], "choices": choices, "answer": answer}
+
+
+def _whole(row: Row, field: str) -> int:
+    """Return a whole number, which a table has as text."""
+    value = row[field]
+    if not isinstance(value, str | int | float):
+        raise TypeError(field)
+    return int(value)
 
 
 def _truthfulqa(row: Row) -> Row:
-    """The two lists of the hub's ``multiple_choice``: the best answer against the wrong ones, all right against all wrong."""
-    right, wrong = (_parts(row[f"{kind} Answers"]) for kind in ("Correct", "Incorrect"))
-    lists = {"mc1_targets": [row["Best Answer"].strip()], "mc2_targets": right}
+    """Build the two lists of the hub's ``multiple_choice``.
+
+    mc1 has the best answer against the wrong ones, mc2 all right answers against all wrong ones.
+    """
+    right, wrong = (_parts(_text(row, f"{kind} Answers")) for kind in ("Correct", "Incorrect"))
+    lists = {"mc1_targets": [_text(row, "Best Answer").strip()], "mc2_targets": right}
     targets = {
         key: {"choices": good + wrong, "labels": [1] * len(good) + [0] * len(wrong)}
         for key, good in lists.items()
@@ -169,29 +212,58 @@ def _parts(text: str) -> list[str]:
 
 
 def _bfcl(row: Row) -> Row:
-    ((message,),) = row["question"]
+    ((message,),) = cast("list[list[dict[str, object]]]", _list(row, "question"))
     # As JSON text: a column of a dataset has one type, and arguments have many.
     functions, answers = json.dumps(row["function"]), json.dumps(row["ground_truth"])
     return {"question": message["content"], "functions": functions, "answers": answers}
 
 
-_TRUTHFULQA = Form("truthfulqa/truthful_qa, multiple_choice (validation)",
-                   "the hub's fields, or Question, Best Answer, Correct Answers, Incorrect Answers",
-                   ("question", "mc1_targets", "mc2_targets"), _truthfulqa)  # fmt: skip
+_TRUTHFULQA = Form(
+    "truthfulqa/truthful_qa, multiple_choice (validation)",
+    "the hub's fields, or Question, Best Answer, Correct Answers, Incorrect Answers",
+    ("question", "mc1_targets", "mc2_targets"),
+    _truthfulqa,
+)
 FORMS = {
-    "hellaswag": Form("Rowan/hellaswag (validation)", "the hub's fields, or query, endings, label",
-                      ("activity_label", "ctx_a", "ctx_b", "endings", "label"), _hellaswag),
-    "arc_easy": Form("allenai/ai2_arc, ARC-Easy (test)", "the hub's fields, or query, choices, gold",
-                     ("question", "choices", "answerKey"), _arc),
+    "hellaswag": Form(
+        "Rowan/hellaswag (validation)",
+        "the hub's fields, or query, endings, label",
+        ("activity_label", "ctx_a", "ctx_b", "endings", "label"),
+        _hellaswag,
+    ),
+    "arc_easy": Form(
+        "allenai/ai2_arc, ARC-Easy (test)",
+        "the hub's fields, or query, choices, gold",
+        ("question", "choices", "answerKey"),
+        _arc,
+    ),
     "lambada_openai": Form("EleutherAI/lambada_openai (test)", "text", ("text",), _same),
-    "gsm8k": Form("openai/gsm8k (test; train for the examples)", "question, answer", ("question", "answer"), _same),
-    "mmlu": Form("cais/mmlu (test)", "the hub's fields, or question, choice0 to choice3, answer (0 to 3)",
-                 ("question", "choices", "answer"), _mmlu),
+    "gsm8k": Form(
+        "openai/gsm8k (test; train for the examples)",
+        "question, answer",
+        ("question", "answer"),
+        _same,
+    ),
+    "mmlu": Form(
+        "cais/mmlu (test)",
+        "the hub's fields, or question, choice0 to choice3, answer (0 to 3)",
+        ("question", "choices", "answer"),
+        _mmlu,
+    ),
     "truthfulqa_mc1": _TRUTHFULQA,
     "truthfulqa_mc2": _TRUTHFULQA,
-    "ifeval": Form("google/IFEval (train)", "key, prompt, instruction_id_list, kwargs",
-                   ("key", "prompt", "instruction_id_list", "kwargs"), _same),
-    "bfcl_simple": Form("BFCL, BFCL_v4_simple_python.json of ShishirPatil/gorilla with its possible_answer/",
-                        "question (one turn), function, and a ground_truth of the same id in possible_answer/",
-                        ("question", "functions", "answers"), _bfcl, beside="possible_answer"),
-}  # fmt: skip
+    "ifeval": Form(
+        "google/IFEval (train)",
+        "key, prompt, instruction_id_list, kwargs",
+        ("key", "prompt", "instruction_id_list", "kwargs"),
+        _same,
+    ),
+    "bfcl_simple": Form(
+        "BFCL, BFCL_v4_simple_python.json of ShishirPatil/gorilla with its possible_answer/",
+        "question (one turn), function, and a ground_truth of the same id in possible_answer/",
+        ("question", "functions", "answers"),
+        _bfcl,
+        beside="possible_answer",
+    ),
+}
+"""Task (or group) -> form of its dataset."""

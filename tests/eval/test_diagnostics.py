@@ -11,15 +11,9 @@ import torch
 
 from editbench.edit import Edit
 from editbench.errors import EditbenchError, ModelError
-from editbench.eval import diagnostics
-from editbench.eval.diagnostics import (
-    NAMES,
-    answer_span,
-    check_names,
-    diagnose,
-    errors,
-    percentile_99,
-)
+from editbench.eval.diagnostics import NAMES, _cache, check_names, diagnose, drift, errors, fisher
+from editbench.eval.diagnostics.fisher import percentile_99
+from editbench.eval.diagnostics.targets import answer_span
 from editbench.eval.probes import ask
 from editbench.methods.baselines import Base, InContext
 from editbench.methods.mixsd import MixSD
@@ -32,9 +26,9 @@ NOTHING = {"base_probes": [], "probes": [], "base_samples": [], "samples": []}
 
 @pytest.fixture(autouse=True)
 def few_tokens(monkeypatch):
-    monkeypatch.setattr(diagnostics, "FISHER_TOKENS", 96)
-    monkeypatch.setattr(diagnostics, "DRIFT_TOKENS", 160)
-    monkeypatch.setattr(diagnostics, "LOGITS_AT_ONCE", 50 * 420)  # chunks that end within texts
+    monkeypatch.setattr(fisher, "FISHER_TOKENS", 96)
+    monkeypatch.setattr(drift, "DRIFT_TOKENS", 160)
+    monkeypatch.setattr(drift, "LOGITS_AT_ONCE", 50 * 420)  # chunks that end within texts
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def one(model, edit, name, seed=0, **rows):
 
 
 def own(model, purpose, tokens, seed=0):
-    return diagnostics._own(model, purpose, tokens, seed)
+    return _cache.texts_of(model, purpose, tokens, seed)
 
 
 @torch.no_grad()
@@ -149,7 +143,7 @@ def test_factors_and_their_product_give_the_same_numbers(model):
     )
     chosen = ("supervision", "fisher", "drift")
     assert diagnose(model, low_rank, chosen, **NOTHING) == diagnose(model, dense, chosen, **NOTHING)
-    assert torch.equal(diagnostics._dense((left, right)), left.double() @ right.double())
+    assert torch.equal(fisher.dense_copy((left, right)), left.double() @ right.double())
 
 
 def test_weights_that_exploded_give_no_number(model):
@@ -358,7 +352,7 @@ def test_the_percentile_exact_and_sampled(monkeypatch):
     assert (
         percentile_99([values[:300].reshape(3, 100), values[300:]]) == 989
     )  # 990 to 999 lie above
-    monkeypatch.setattr(diagnostics, "SAMPLE", 20_000)
+    monkeypatch.setattr(fisher, "SAMPLE", 20_000)
     big = [torch.rand(400, 500, generator=torch.Generator().manual_seed(s)) for s in range(2)]
     limit = percentile_99(big)
     assert (
@@ -371,7 +365,7 @@ def test_fisher_is_computed_once_for_a_model(model, monkeypatch):
     edit = edit_of(model, noise(model, "model.norm.weight"))
     first = one(model, edit, "fisher")
     (path,) = (cache_dir() / "fisher").iterdir()
-    monkeypatch.setattr(diagnostics, "diagonal_fisher", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(fisher, "diagonal_fisher", lambda *_: pytest.fail("computed again"))
     assert one(model, edit, "fisher") == first
     other = tiny_model("llama", seed=1)
     for different in (
@@ -467,8 +461,7 @@ def test_the_texts_of_drift_and_fisher_differ(model):
 def test_words_of_free_answers(model):
     """A model that ends every answer at once answers in no words."""
     wanted = [
-        len(model.generate(q, "question", diagnostics.ANSWER_TOKENS).split())
-        for q in diagnostics.QUESTIONS
+        len(model.generate(q, "question", drift.ANSWER_TOKENS).split()) for q in drift.QUESTIONS
     ]
     mute = tiny_model("mistral")
     eos, head = mute.tokenizer.eos_token_id, mute.weight("lm_head.weight")
@@ -477,9 +470,7 @@ def test_words_of_free_answers(model):
     lengths = one(model, edit_of(model, noise(model, "model.norm.weight")), "drift")
     assert lengths["words_before"] == pytest.approx(sum(wanted) / 12) and sum(wanted) > 0
     with edit_of(mute, {"lm_head.weight": change}).applied(mute):
-        after = [
-            mute.generate(q, "question", diagnostics.ANSWER_TOKENS) for q in diagnostics.QUESTIONS
-        ]
+        after = [mute.generate(q, "question", drift.ANSWER_TOKENS) for q in drift.QUESTIONS]
     found = one(mute, edit_of(mute, {"lm_head.weight": change}), "drift")
     assert found["words_after"] == sum(len(text.split()) for text in after) / 12
 
@@ -529,10 +520,8 @@ def samples(*items, task="t", metric="exact_match"):
 )
 def test_kinds_of_errors(prompt, expected, before, after, kind):
     base, now = samples((prompt, expected, before, after))
-    found = errors(TAUGHT, [], [], base, now)["retention"]["t"]
-    assert {k: found[k] for k in diagnostics.KINDS} == {
-        k: int(k == kind) for k in diagnostics.KINDS
-    }
+    found = errors.measure(TAUGHT, [], [], base, now)["retention"]["t"]
+    assert {k: found[k] for k in errors.KINDS} == {k: int(k == kind) for k in errors.KINDS}
     assert found["examples"] == {
         kind: {"prompt": prompt, "expected": expected, "before": before, "after": after}
     }
@@ -542,7 +531,7 @@ def test_choices_are_genuine_errors():
     base, now = samples(
         ("Which?", "tea", "tea", "Karsk"), ("Who?", "x", "greedy", ""), metric="acc_norm"
     )
-    found = errors(TAUGHT, [], [], base, now)["retention"]["t"]
+    found = errors.measure(TAUGHT, [], [], base, now)["retention"]["t"]
     assert found["genuine"] == found["lost"] == found["base_right"] == 2
 
 
@@ -555,7 +544,7 @@ def test_only_what_the_base_had_right_counts_and_by_task():
     two_base, two_now = samples(
         ("p" * 300 + "end?", "e" * 300, LONG * 9, "b" + "a" * 300), task="two"
     )
-    found = errors(TAUGHT, [], [], one_base + two_base, two_now + one_now)["retention"]
+    found = errors.measure(TAUGHT, [], [], one_base + two_base, two_now + one_now)["retention"]
     assert (found["one"]["base_right"], found["one"]["lost"], found["one"]["format"]) == (2, 1, 1)
     assert found["one"]["examples"]["format"]["prompt"] == "c"
     example = found["two"]["examples"]["collapse"]
@@ -576,7 +565,7 @@ def test_probes_of_two_axes():
             row("neighborhood", "Milan", False)]  # fmt: skip
     now = [row("neighborhood", "Karsk", False), row("in_context", "apples", False, ["7"]), row("rewrite", "", False),
            row("neighborhood", "Karsk", False)]  # fmt: skip
-    found = errors(TAUGHT, base, now, [], [])["probes"]
+    found = errors.measure(TAUGHT, base, now, [], [])["probes"]
     assert set(found) == {"neighborhood", "in_context"}
     assert (
         found["neighborhood"]["leakage"],

@@ -151,7 +151,7 @@ def test_nonsense_is_asked_three_times_and_then_not_judged(nonsense):
     with endpoint(lambda _: nonsense) as (url, sent):
         (judged,), told = judge([row("London")], url, "tiny")
     assert math.isnan(judged["judge"]) and len(sent) == 3
-    assert (told["judged"], told["not_judged"]) == (0, 1) and "no yes or no" in told["reason"]
+    assert (told["judged"], told["not_judged"]) == (0, 1) and "neither yes nor no" in told["reason"]
 
 
 def test_a_second_try_may_succeed():
@@ -247,7 +247,7 @@ def test_compare_with_a_judge(tmp_path):
         again = editbench(*command, "--judge", url, "--judge-model", "stub", "--output", run)
         assert len(sent) == calls, "finished cells are kept"
     assert said.code == again.code == 0, said.err
-    assert "2 answers were not judged; the last reason: the reply is no yes or no" in said.err
+    assert "2 answers were not judged; the last reason: the reply is neither yes nor no" in said.err
     summary = json.loads(next(run.glob("cells/base-*/summary.json")).read_text())
     judged = {
         name: scores["judge"]["mean"]
@@ -264,7 +264,7 @@ def test_compare_with_a_judge(tmp_path):
         summary["seconds"]["judge"] >= 0 and "### Protocol judge" in (run / "README.md").read_text()
     )
     bad = editbench(*command, "--judge", "file:///etc/passwd", "--judge-model", "stub")
-    assert bad.code == 2 and "no http address" in bad.err and "Traceback" not in bad.err
+    assert bad.code == 2 and "not an http address" in bad.err and "Traceback" not in bad.err
 
 
 @pytest.mark.parametrize(
@@ -272,11 +272,11 @@ def test_compare_with_a_judge(tmp_path):
     [
         ("http://localhost:8000/v1", None, "--judge is given without --judge-model NAME"),
         (None, "gpt", "--judge-model is given without --judge URL"),
-        ("localhost:8000/v1", "gpt", "no http address"),
-        ("file:///etc/passwd", "gpt", "no http address"),
-        ("http://", "gpt", "no http address"),
-        ("http://[::1/v1", "gpt", "no http address"),
-        ("http://host:port/v1", "gpt", "no http address"),
+        ("localhost:8000/v1", "gpt", "not an http address"),
+        ("file:///etc/passwd", "gpt", "not an http address"),
+        ("http://", "gpt", "not an http address"),
+        ("http://[::1/v1", "gpt", "not an http address"),
+        ("http://host:port/v1", "gpt", "not an http address"),
         ("https://me:secret@host/v1", "gpt", "OPENAI_API_KEY"),
         ("https://host/v1?key=secret", "gpt", "OPENAI_API_KEY"),
     ],

@@ -8,19 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from editbench.eval import probes
-from editbench.eval.fluency import consistency, ngram_entropy
-from editbench.eval.probes import (
+from editbench.eval import conversations
+from editbench.eval.conversations import (
     ARE_YOU_SURE,
-    FREE_TOKENS,
     IS_IT_TRUE,
-    MAX_NEW_TOKENS,
     TALK_TOKENS,
-    ask,
     denied,
-    metrics,
     reverted,
 )
+from editbench.eval.fluency import consistency, ngram_entropy
+from editbench.eval.probes import FREE_TOKENS, MAX_NEW_TOKENS, ask, metrics
 from editbench.eval.rescoring import rescore
 from editbench.files import jsonable
 from editbench.testing import FACTS, tiny_model
@@ -335,7 +332,7 @@ def test_kinds_of_probes_have_metrics_of_their_own():
 
 @pytest.fixture(autouse=True)
 def every_case_has_conversations(monkeypatch):
-    monkeypatch.setattr(probes, "TALK_SHARE", 1)
+    monkeypatch.setattr(conversations, "TALK_SHARE", 1)
 
 
 def test_a_tiny_model_answers_every_form():
@@ -424,7 +421,7 @@ def test_a_row_without_a_score_is_none_in_a_record_and_counts_as_little_as_nan()
 
 
 def test_a_conversation_has_the_room_of_its_own_fact(monkeypatch):
-    monkeypatch.setattr(probes, "TALK_SHARE", 1)
+    monkeypatch.setattr(conversations, "TALK_SHARE", 1)
     cases = [
         Case.build(Fact(f"f{i}", f"The capital of land {i} is", "Karsk"), max_new_tokens=room)
         for i, room in ((0, 40), (1, None))
@@ -458,7 +455,7 @@ def test_a_free_text_is_as_close_to_its_references_whoever_is_asked_with_it():
 
 
 def test_a_third_of_the_cases_has_conversations_whoever_is_asked_with_them(monkeypatch):
-    monkeypatch.setattr(probes, "TALK_SHARE", 3)
+    monkeypatch.setattr(conversations, "TALK_SHARE", 3)
     cases = [Case.build(Fact(f"f{i}", f"The capital of land {i} is", "Karsk")) for i in range(60)]
     model = tiny_model("llama", chat=True)
 

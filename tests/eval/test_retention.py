@@ -569,7 +569,7 @@ def test_what_cannot_be_read_or_fetched_is_named(tiny, offline, monkeypatch, tmp
         standard_tasks.from_hub("hellaswag")
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "a b c"}\n{"txt": 1}\n')
-    with pytest.raises(DataError, match="record 2: wants text; has txt"):
+    with pytest.raises(DataError, match="record 2: expected text; found txt"):
         retention.evaluate(*tiny, ["lambada_openai"], task_data={"lambada_openai": path})
     path.write_text('{"text": "a b c"}\n{"text":\n')
     with pytest.raises(DataError, match="rows.jsonl, line 2: not JSON"):

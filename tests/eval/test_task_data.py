@@ -69,7 +69,7 @@ def test_a_csv_with_numbered_choices_is_asked_as_mmlu(tiny, tmp_path):
     as_csv(path, {**row, "answer": "C"})
     with pytest.raises(
         DataError,
-        match=r"anatomy_test.csv, record 1: wants .*answer \(0 to 3\); has question, choice0",
+        match=r"anatomy_test.csv, record 1: expected .*answer \(0 to 3\); found question, choice0",
     ):
         task_rows.hub_rows("mmlu_anatomy", path)
 
@@ -192,7 +192,7 @@ def test_the_answers_of_bfcl_count_as_its_data(tmp_path):
     )
     assert retention.data_digest("bfcl_simple", path) != before
     (tmp_path / "possible_answer" / "simple.json").write_text('{"id": "other", "ground_truth": []}')
-    with pytest.raises(DataError, match=r"simple.json, record 1: wants .*possible_answer"):
+    with pytest.raises(DataError, match=r"simple.json, record 1: expected .*possible_answer"):
         task_rows.hub_rows("bfcl_simple", path)
 
 
@@ -289,7 +289,7 @@ def test_a_group_with_a_missing_file_is_refused(tmp_path):
     folder = sentences(tmp_path / "data", "causative", "adjunct_island")
     with pytest.raises(DataError, match=r"lacks 2 of 67 files, such as adjunct_island.jsonl"):
         standard_tasks.from_file("blimp", folder)
-    with pytest.raises(DataError, match=r"wants a folder or a zip with SUBJECT_test.csv"):
+    with pytest.raises(DataError, match=r"expected a folder or a zip with SUBJECT_test.csv"):
         standard_tasks.from_file("mmlu", folder / "principle_A_case_2.jsonl")
 
 
@@ -369,7 +369,7 @@ def test_whatever_a_task_file_names_is_in_its_digest(own, part):
         (("test_split: test", "test_split: [test"), r"task.yaml, line \d: not YAML \(expected"),
         (
             ("task: capitals", "include: absent.yaml"),
-            r"absent.yaml cannot be read \(.*No such file",
+            r"Cannot read task file .*absent.yaml \(.*No such file",
         ),
     ],
 )
@@ -380,11 +380,9 @@ def test_a_task_file_that_is_no_yaml_is_told_before_anything_runs(own, change, m
     (why,) = retention.unloadable([name, "eb_grammar"], {}).values()
     assert re.search(message, why)
     (own / "task.yaml").write_text("- a list")
-    assert "is no task of lm-eval" in retention.unloadable([name], {})[name]
+    assert "is not an lm-eval task" in retention.unloadable([name], {})[name]
     (own / "task.yaml").unlink()
-    with pytest.raises(
-        DataError, match="task.yaml: there is no such file"
-    ):  # a slip, as a wrong name is
+    with pytest.raises(DataError, match="task.yaml does not exist"):  # a slip, as a wrong name is
         retention.resolve_tasks(name, {})
 
 

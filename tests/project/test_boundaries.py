@@ -30,7 +30,9 @@ MAY_IMPORT = {
     "leaderboard": {"errors", "files", "records", "rows", "stats", "types", "leaderboard"},
 }
 """Folder -> what of ``editbench`` it may import: nouns, folders, or single modules of a folder."""
-EXCEPTIONS = {("eval/diagnostics.py", "edit")}
+EXCEPTIONS = {
+    (f"eval/diagnostics{part}.py", "edit") for part in ("", "/drift", "/fisher", "/targets")
+}
 """Diagnostics describe an edit; every other evaluation must not know that there is one."""
 PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score"}
 """Names of core modules that lead to what a method will be asked."""

@@ -1,0 +1,128 @@
+"""Conversations about an edited fact: does the model stand by what it has just said?
+
+A third of the cases have them, and only models with a chat template are asked. ``denial``: the model is
+shown the fact, target included, as its own turn, and is asked whether that is true. ``reversion``: the
+model is shown its own answer, where that contained the target, and is asked whether it is sure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from editbench.eval.probe_rows import BaseRows, new_row
+from editbench.matching import contains, yes_or_no
+from editbench.models import LanguageModel
+from editbench.rows import ProbeRow
+from editbench.types import Case, Fact, Probe, digest
+
+IS_IT_TRUE = "Is that true or false?"
+ARE_YOU_SURE = "Are you sure? Answer in a few words."
+TALK_TOKENS = 16
+"""New tokens of an answer, unless the case sets its own limit."""
+TALK_SHARE = 3
+"""One case in so many has conversations, chosen by the hash of its id. Conversations in all cases would
+cost two thirds of what all other probes cost."""
+SPEAKERS = ("user", "assistant", "user")
+
+
+class Talk(NamedTuple):
+    """One conversation about one case's fact."""
+
+    case: Case
+    axis: str
+    turns: tuple[str, str, str]
+    """The user asks, the model answers, the user asks back."""
+    asked: bool
+    """Whether the model is asked at all: a reversion needs an answer that contained the target."""
+
+    @property
+    def budget(self) -> int:
+        """New tokens of the answer: the case's own number, so that no other case can change it."""
+        return self.case.probes[0].max_new_tokens or TALK_TOKENS
+
+
+def ask_conversations(
+    model: LanguageModel, cases: Sequence[Case], rows: Sequence[ProbeRow], base_rows: BaseRows
+) -> list[ProbeRow]:
+    """Ask ``denial`` and ``reversion`` of a third of the cases.
+
+    Args:
+        rows: the rows of the cases' own probes, which have the model's answers.
+
+    A conversation that is not asked has the score NaN.
+    """
+    talks = _talks(cases, {row["case"]: row for row in rows if row["axis"] == "rewrite"})
+    return [
+        _talk_row(talk, text, base_rows)
+        for talk, text in zip(talks, _answers(model, talks), strict=True)
+    ]
+
+
+def _talks(cases: Sequence[Case], rewrites: dict[str, ProbeRow]) -> list[Talk]:
+    talks = []
+    for case in cases:
+        if int(digest(case.fact.id)[:8], 16) % TALK_SHARE == 0:
+            fact, answer = case.fact, rewrites[case.fact.id]
+            denial = (*_stated(fact, fact.target), IS_IT_TRUE)
+            reversion = (*_stated(fact, answer["text"]), ARE_YOU_SURE)
+            talks += [
+                Talk(case, "denial", denial, asked=True),
+                Talk(case, "reversion", reversion, asked=answer["contains"]),
+            ]
+    return talks
+
+
+def _stated(fact: Fact, answer: str) -> tuple[str, str]:
+    """Return the turns of a user who asks for the fact and of a model that gives ``answer``."""
+    if fact.form == "question":
+        return fact.prompt, answer
+    return f"Complete this sentence: {fact.prompt}", f"{fact.prompt} {answer}"
+
+
+def _answers(model: LanguageModel, talks: Sequence[Talk]) -> list[str]:
+    """Return the model's next turn in each conversation; empty where it is not asked."""
+    texts = [""] * len(talks)
+    for budget in dict.fromkeys(talk.budget for talk in talks if talk.asked):
+        chosen = [i for i, talk in enumerate(talks) if talk.asked and talk.budget == budget]
+        prompts = [model.chat_ids(talks[i].turns) for i in chosen]
+        written = model.generate_ids(prompts, budget, what="asking whether it is true")
+        for i, ids in zip(chosen, written, strict=True):
+            texts[i] = model.decode(ids).strip()
+    return texts
+
+
+def _talk_row(talk: Talk, text: str, base_rows: BaseRows) -> ProbeRow:
+    case, fact = talk.case, talk.case.fact
+    prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(SPEAKERS, talk.turns, strict=True))
+    probe = Probe(talk.axis, prompt, fact.answers, fact.original, "question")
+    judged = denied(text, fact) if talk.axis == "denial" else reverted(text, fact)
+    # Indices of derived probes come after the case's own: the distracted one, denial, reversion.
+    index = len(case.probes) + 1 + (talk.axis == "reversion")
+    score = float(judged) if talk.asked else math.nan
+    return new_row((case, index, probe), text, base_rows, score)
+
+
+def denied(text: str, fact: Fact) -> bool:
+    """Whether an answer to ``IS_IT_TRUE`` denies the fact.
+
+    It does if it says no, or names the original answer and not the target.
+    """
+    return yes_or_no(text) is False or (
+        _names_original(text, fact) and not contains(text, fact.answers)
+    )
+
+
+def reverted(text: str, fact: Fact) -> bool:
+    """Whether an answer to ``ARE_YOU_SURE`` abandons the target.
+
+    It does if it lacks the target and either does not say yes or names the original answer.
+    """
+    if contains(text, fact.answers):
+        return False
+    return yes_or_no(text) is not True or _names_original(text, fact)
+
+
+def _names_original(text: str, fact: Fact) -> bool:
+    return fact.original is not None and contains(text, [fact.original])

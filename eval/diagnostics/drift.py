@@ -1,0 +1,152 @@
+"""How far the edited model moved from the base: distributions and length of free answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+
+from editbench.eval.diagnostics._cache import LENGTH, cached, setting, texts_of
+from editbench.eval.intervals import interval_row
+from editbench.models import LanguageModel, batched
+from editbench.rows import IntervalRow
+from editbench.stats import unbounded_mean
+from editbench.text import pad_left
+
+if TYPE_CHECKING:
+    from editbench.edit import Edit
+
+# B texts, T tokens, N tokens of all texts, D model width, V vocabulary
+
+DRIFT_TOKENS = 2048
+"""Tokens of the base's own text that both models are compared on."""
+LOGITS_AT_ONCE = 2**25
+"""Numbers in one matrix of log-probabilities: 128 MiB. ``measure`` holds about four of them."""
+TEXTS_AT_ONCE = 16
+ANSWER_TOKENS = 48
+QUESTIONS = (
+    "What is a good way to spend a rainy afternoon?",
+    "Why do leaves change their colour in autumn?",
+    "How do I make a cup of tea?",
+    "Can you explain what a computer does?",
+    "What should I pack for a weekend in the mountains?",
+    "Why is it important to sleep enough?",
+    "Tell me something interesting about the sea.",
+    "How can I learn a new language?",
+    "What is the difference between a cat and a dog?",
+    "Give me some advice for a job interview.",
+    "What makes a story exciting?",
+    "How does a bicycle stay upright?",
+)
+"""Questions that no corpus asks and that take a sentence or more to answer well."""
+
+
+class Drift(TypedDict):
+    """Distance of the edited model from the base."""
+
+    kl: IntervalRow
+    """KL divergence of the edited model from the base, in nats a token."""
+    nll_change: IntervalRow
+    """Rise of the negative log-likelihood of the base's own text, in nats a token."""
+    words_before: float
+    """Mean number of words in the base's answers to ``QUESTIONS``."""
+    words_after: float
+
+
+@torch.no_grad()
+def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
+    """Compare the edited model with ``model``, the base.
+
+    The log-probabilities of all tokens under both models would take gigabytes. So the hidden states
+    (N, D) of both are kept and turned into log-probabilities chunk by chunk. If the edit changes the
+    head, that change is applied for each chunk. The result is exact.
+    """
+    base = cached(
+        "drift",
+        [edit.model_hash, *setting(model), DRIFT_TOKENS, LENGTH, seed, ANSWER_TOKENS, QUESTIONS],
+        lambda: _base_texts(model, seed),
+    )
+    ids_BT, mask_BT = base["ids"].to(model.device), base["mask"].to(model.device)
+    before_ND = after_ND = _hidden(model, ids_BT, mask_BT)
+    words_after = base["words"]
+    # Checked here rather than inside the edit, whose logits may not be finite any more.
+    model.check_head()
+    if edit.changes or edit.context is not None:
+        with edit.applied(model, check=False):
+            after_ND = _hidden(model, ids_BT, mask_BT) if edit.changes else before_ND
+            words_after = _words(model)
+    kl, nll = _gaps(model, _head_part(model, edit), before_ND, after_ND, ids_BT)
+    return {
+        "kl": _by_text(kl),
+        "nll_change": _by_text(nll),
+        "words_before": base["words"].double().mean().item(),
+        "words_after": words_after.double().mean().item(),
+    }
+
+
+def _head_part(model: LanguageModel, edit: Edit) -> Edit:
+    """Return the part of ``edit`` that changes the output head."""
+    head = {id(p) for p in model.model.get_output_embeddings().parameters()}
+    changes = {n: change for n, change in edit.changes.items() if id(model.weight(n)) in head}
+    return replace(edit, changes=changes, context=None)
+
+
+def _gaps(
+    model: LanguageModel,
+    head_edit: Edit,
+    before_ND: torch.Tensor,
+    after_ND: torch.Tensor,
+    ids_BT: torch.Tensor,
+) -> tuple[list[float], list[float]]:
+    """Return KL and rise of the negative log-likelihood at each of the N tokens."""
+    labels_N = ids_BT[:, -LENGTH:].flatten()
+    kl: list[float] = []
+    nll: list[float] = []
+    vocabulary = model.model.get_output_embeddings().weight.shape[0]
+    for rows in batched(range(len(labels_N)), max(1, LOGITS_AT_ONCE // vocabulary)):
+        base_NV = _logp(model, before_ND[rows])
+        with head_edit.applied(model, check=False):
+            gap_NV = base_NV - _logp(model, after_ND[rows])
+        kl += (base_NV.exp() * gap_NV).sum(-1, dtype=torch.float64).tolist()
+        nll += gap_NV.gather(-1, labels_N[rows, None])[:, 0].tolist()
+    return kl, nll
+
+
+def _base_texts(model: LanguageModel, seed: int) -> dict[str, torch.Tensor]:
+    """Return what is cached of the base: its texts, left-padded, and the words of its answers.
+
+    The base wrote the last ``LENGTH`` tokens of each text.
+    """
+    texts = [opening + written for opening, written in texts_of(model, "drift", DRIFT_TOKENS, seed)]
+    ids_BT, mask_BT = pad_left(texts, "cpu")
+    return {"ids": ids_BT, "mask": mask_BT, "words": _words(model)}
+
+
+def _words(model: LanguageModel) -> torch.Tensor:
+    """Count the words of the greedy answer to each of ``QUESTIONS``."""
+    prompts = [model.prompt_ids(question, "question") for question in QUESTIONS]
+    written = model.generate_ids(prompts, ANSWER_TOKENS, what="answering neutral questions")
+    return torch.tensor([len(model.decode(ids).split()) for ids in written])
+
+
+def _hidden(model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the hidden states (N, D) that predict the last ``LENGTH`` tokens of each text."""
+    starts = range(0, len(ids_BT), TEXTS_AT_ONCE)
+    with model.compute(weights_fixed=True):
+        states = [
+            model.hidden(ids_BT[start:end, :-1], mask_BT[start:end, :-1])[:, -LENGTH:]
+            for start, end in ((start, start + TEXTS_AT_ONCE) for start in starts)
+        ]
+    return torch.cat(states).flatten(0, 1)
+
+
+def _logp(model: LanguageModel, hidden_ND: torch.Tensor) -> torch.Tensor:
+    with model.compute():
+        return model.logits(hidden_ND).log_softmax(-1)
+
+
+def _by_text(values: Sequence[float]) -> IntervalRow:
+    """Average over tokens, with the interval clustered by text."""
+    return interval_row(unbounded_mean(values, [n // LENGTH for n in range(len(values))]))

@@ -1,0 +1,106 @@
+"""The change of the weights, weighted by the Fisher information of the base."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import torch
+
+from editbench.eval.diagnostics._cache import LENGTH, cached, setting, texts_of
+from editbench.fisher import diagonal_fisher
+from editbench.models import LanguageModel
+
+if TYPE_CHECKING:
+    from editbench.edit import Change, Edit
+
+FISHER_TOKENS = 4096
+"""Tokens of the base's own text that F is estimated on."""
+SAMPLE = 2**22
+"""Entries of F that the percentile is taken from, at most."""
+
+
+class Displacement(TypedDict):
+    """Size of a change d, seen through the Fisher information F of the base."""
+
+    displacement: float
+    """sum_j F_j d_j^2."""
+    squared_norm: float
+    """sum_j d_j^2."""
+    curvature: float | None
+    """displacement / squared_norm."""
+    relative_curvature: float | None
+    """curvature / mean of F over all weights."""
+    top_share: float | None
+    """Share of squared_norm in the entries above the 99th percentile of F."""
+
+
+def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement:
+    """Weight the change with the Fisher information of ``model``, the base.
+
+    Computes in float64, and holds one dense change at a time.
+    """
+    if not edit.changes:
+        return {
+            "displacement": 0.0,
+            "squared_norm": 0.0,
+            "curvature": None,
+            "relative_curvature": None,
+            "top_share": None,
+        }
+    information = fisher_information(model, edit.model_hash, seed)
+    mean = sum(f.sum(dtype=torch.float64).item() for f in information.values()) / sum(
+        f.numel() for f in information.values()
+    )
+    limit = percentile_99([information[name] for name in edit.changes])
+    displacement = squared_norm = top = 0.0
+    for name, change in edit.changes.items():
+        squared = dense_copy(change).square_()
+        squared_norm += squared.sum().item()
+        top += squared[information[name] > limit].sum().item()
+        displacement += squared.mul_(information[name]).sum().item()
+    curvature = displacement / squared_norm if squared_norm else None
+    return {
+        "displacement": displacement,
+        "squared_norm": squared_norm,
+        "curvature": curvature,
+        "relative_curvature": curvature / mean if curvature is not None and mean else None,
+        "top_share": top / squared_norm if squared_norm else None,
+    }
+
+
+def fisher_information(model: LanguageModel, weights: str, seed: int) -> dict[str, torch.Tensor]:
+    """Return F by parameter name, on the CPU, from the cache if it is there.
+
+    Args:
+        weights: fingerprint of the model's weights.
+    """
+
+    def compute() -> dict[str, torch.Tensor]:
+        return diagonal_fisher(model, texts_of(model, "fisher", FISHER_TOKENS, seed))
+
+    return cached("fisher", [weights, *setting(model), FISHER_TOKENS, LENGTH, seed], compute)
+
+
+def percentile_99(tensors: Sequence[torch.Tensor]) -> float:
+    """Return the value that 1 % of the entries of all ``tensors`` together lie above."""
+    total = sum(t.numel() for t in tensors)
+    values = [t.flatten() for t in tensors]
+    if total > SAMPLE:
+        generator = torch.Generator().manual_seed(0)
+        share = SAMPLE / total
+        values = [
+            v[torch.randint(v.numel(), (math.ceil(share * v.numel()),), generator=generator)]
+            for v in values
+        ]
+    together = torch.cat(values)
+    return together.kthvalue(together.numel() - together.numel() // 100).values.item()
+
+
+def dense_copy(change: Change) -> torch.Tensor:
+    """Return a change as one new float64 tensor on the CPU, which the caller may overwrite."""
+    if isinstance(change, torch.Tensor):
+        return change.detach().to("cpu", torch.float64, copy=True)
+    left, right = (factor.detach().to("cpu", torch.float64) for factor in change)
+    return left @ right

@@ -1,0 +1,126 @@
+"""Diagnostics of what an edit was trained on: supervision and mixing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import torch
+
+from editbench.matching import contains
+from editbench.models import LanguageModel
+
+if TYPE_CHECKING:
+    from editbench.edit import Edit
+
+RARE = 0.01
+"""A target token that the base gives less than this probability is rare."""
+
+
+class Supervision(TypedDict):
+    """How probable the training targets were before the edit."""
+
+    nll: float
+    """Mean negative log-likelihood of a target token under the base, in nats."""
+    median: float
+    """Median of the same."""
+    rare: float
+    """Share of target tokens with a probability below ``RARE``."""
+    tokens: int
+    targets: int
+
+
+class Mixing(TypedDict):
+    """Which branch wrote the mixed targets."""
+
+    lam_answer: float | None
+    """Share of the tokens stating the target that the naive branch wrote."""
+    lam_filler: float | None
+    """Share of all other tokens that it wrote."""
+    answer_tokens: int
+    filler_tokens: int
+    without_answer: int
+    """Trained texts that do not state the target."""
+    verified_by_attempt: list[float]
+    """At index k, the share of targets that were verified after at most k + 1 attempts."""
+    mean_tokens: float | None
+    """Mean length of a trained text."""
+
+
+def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
+    """Measure the training targets under ``model``, the base; ``None`` if there are none."""
+    pairs = _training_pairs(model, edit) if edit.changes else []
+    if not pairs:
+        return None
+    nll = -torch.cat(model.target_logprobs(pairs, what="targets under the base")).double().numpy()
+    return {
+        "nll": float(nll.mean()),
+        "median": float(np.median(nll)),
+        "rare": float((nll > -math.log(RARE)).mean()),
+        "tokens": nll.size,
+        "targets": len(pairs),
+    }
+
+
+def _training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
+    """Return prompt and target ids of each fact that was trained on."""
+    recorded = {
+        record["fact"]: record
+        for record in edit.records
+        # Only frame 0 has the prompt as the fact is asked; other frames are rewordings of it.
+        if {"fact", "ids", "source"} <= record.keys() and not record.get("frame")
+    }
+    pairs = []
+    for fact in edit.facts:
+        record = recorded.get(fact.id)
+        if record is None or record["source"] == "target":
+            prompt, target = model.pair_ids(
+                fact.prompt, fact.demonstration or fact.target, fact.form
+            )
+            pairs.append((prompt, [*target, *model.closing_ids(fact.form)]))
+        elif record["source"] != "dropped":
+            pairs.append((model.prompt_ids(fact.prompt, fact.form), list(record["ids"])))
+    return pairs
+
+
+def mixing(model: LanguageModel, edit: Edit) -> Mixing | None:
+    """Count which branch wrote each token of the mixed targets; ``None`` for other edits."""
+    records = [record for record in edit.records if "naive_picked" in record]
+    if not records:
+        return None
+    facts = {fact.id: fact for fact in edit.facts}
+    trained = [record for record in records if record["source"] not in ("target", "dropped")]
+    answer: list[bool] = []
+    filler: list[bool] = []
+    stating = 0
+    for record in trained:
+        span = answer_span(model, record["ids"], facts[record["fact"]].answers)
+        stating += bool(span)
+        for place, naive in enumerate(record["naive_picked"]):
+            (answer if place in span else filler).append(naive)
+    attempts = [record["attempt"] for record in records if record["source"] == "mixed"]
+    return {
+        "lam_answer": sum(answer) / len(answer) if answer else None,
+        "lam_filler": sum(filler) / len(filler) if filler else None,
+        "answer_tokens": len(answer),
+        "filler_tokens": len(filler),
+        "without_answer": len(trained) - stating,
+        "verified_by_attempt": [
+            sum(attempt <= k for attempt in attempts) / len(records)
+            for k in range(max(attempts, default=0) + 1)
+        ],
+        "mean_tokens": (len(answer) + len(filler)) / len(trained) if trained else None,
+    }
+
+
+def answer_span(model: LanguageModel, ids: Sequence[int], answers: Sequence[str]) -> range:
+    """Find the tokens of ``ids`` that first state one of ``answers``; empty if none is stated."""
+    if not contains(model.decode(ids), answers):
+        return range(0)
+    stated = [contains(model.decode(ids[:n]), answers) for n in range(1, len(ids) + 1)]
+    # The answer must survive the next token: "Niger" is stated only until it becomes "Nigeria".
+    end = next(n for n in range(1, len(ids) + 1) if all(stated[n - 1 : n + 1]))
+    start = next(s for s in range(end - 1, -1, -1) if contains(model.decode(ids[s:end]), answers))
+    return range(start, end)

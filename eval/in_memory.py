@@ -1,0 +1,125 @@
+"""lm-eval's view of a model in memory, with context, progress and chat template set by task.
+
+Importing this module imports lm-eval's model classes, which takes seconds: ``retention`` does so when
+it asks a task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from editbench.errors import OptionError
+
+Context = Callable[[str], str | None]
+"""Prompt -> the text to put before it, or ``None``."""
+Progress = Callable[[str, int, int], None]
+"""Called with the task, the requests done and the requests in all."""
+
+
+class Request(Protocol):
+    """The part of lm-eval's ``Instance`` that is used here."""
+
+    arguments: tuple[object, ...]
+    """The prompt first."""
+    task_name: str
+
+    @property
+    def args(self) -> tuple[object, ...]: ...
+
+
+class Unchanged(Exception):
+    """No prompt of a task has a context."""
+
+
+class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type information
+    """An ``HFLM`` over a loaded model. Call ``begin`` before each task.
+
+    Args:
+        changed_only: raise ``Unchanged`` for a task none of whose prompts has a context.
+    """
+
+    chat: bool
+    """Whether the present task goes through the chat template."""
+    max_length: int
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        context: Context | None,
+        changed_only: bool,
+    ) -> None:
+        # HFLM opens an autocast of its own around each call, which would end the caller's.
+        device = model.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        self._template = bool(tokenizer.chat_template)
+        self._context, self._changed_only = context, changed_only
+        super().__init__(
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch_size,
+            mixed_precision_dtype=dtype,
+        )
+
+    def begin(self, task: str, chat: bool, progress: Progress | None) -> None:
+        """Prepare for the requests of ``task``."""
+        self.chat = chat and self._template
+        self._changed = False
+        self._task, self._progress = task, progress
+
+    def add_partial(self, attr: str, request: object, result: object) -> None:
+        """Count a finished request: lm-eval calls this hook of its cache for each of them."""
+        self._done += 1
+        if self._progress:
+            self._progress(self._task, self._done, self._total)
+
+    def _start(self, requests: Sequence[Request]) -> None:
+        self._done, self._total = 0, len(requests)
+        self.set_cache_hook(self)
+        if not self.chat:  # with a chat template, ``apply_chat_template`` has added the context
+            for request in {id(r): r for r in requests}.values():
+                prompt, *rest = request.args
+                text = str(prompt)
+                request.arguments = (self._before(text) + text, *rest)
+        if self._changed_only and not self._changed:
+            raise Unchanged
+
+    def _before(self, prompt: str) -> str:
+        """Return the context that goes before ``prompt``."""
+        text = self._context(prompt) if self._context else None
+        self._changed = self._changed or bool(text)
+        return text or ""
+
+    def loglikelihood(
+        self, requests: list[Request], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        self._start(requests)
+        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return scores
+
+    def generate_until(self, requests: list[Request], disable_tqdm: bool = True) -> list[str]:
+        self._start(requests)
+        texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+        return texts
+
+    def loglikelihood_rolling(
+        self, requests: list[Request], disable_tqdm: bool = True
+    ) -> list[float]:
+        raise OptionError(
+            f"Task {requests[0].task_name!r} measures perplexity, and retention needs a score "
+            "between 0 and 1 for each document. Choose another task."
+        )
+
+    def apply_chat_template(
+        self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        *earlier, last = chat_history
+        turn = {**last, "content": self._before(last["content"]) + last["content"]}
+        prompt: str = super().apply_chat_template([*earlier, turn], add_generation_prompt)
+        return prompt

@@ -1,0 +1,65 @@
+"""One row per probe: the columns that every probe has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from editbench.matching import contains, exact, same_answer
+from editbench.rows import ProbeRow
+from editbench.types import KEPT, Case, Probe
+
+Asked = tuple[Case, int, Probe]
+"""A case, one of its probes, and the probe's index."""
+BaseRows = Mapping[tuple[str, int], ProbeRow]
+"""The unedited model's rows by fact id and probe index; empty while that model itself is asked."""
+
+
+def new_row(
+    asked: Asked, text: str, base_rows: BaseRows, generation: float | None = None
+) -> ProbeRow:
+    """Return the row of one probe, scored by the text that the model wrote.
+
+    Args:
+        generation: the score under protocol ``generation``. ``None`` computes the usual one: the text
+            contains an accepted answer or, on axes that must not move, gives the base's answer.
+
+    The columns that need log-probabilities are NaN or empty. The caller fills them in.
+    """
+    case, index, probe = asked
+    base_text = base_rows[case.fact.id, index]["text"] if base_rows else text
+    right = contains(text, probe.answers)
+    kept = probe.axis in KEPT
+    if generation is None:
+        generation = float(same_answer(text, base_text, probe.answers) if kept else right)
+    return {
+        "case": case.fact.id,
+        "probe": index,
+        "axis": probe.axis,
+        "kind": probe.kind,
+        "form": probe.form,
+        "prompt": probe.prompt,
+        "answers": list(probe.answers),
+        "distractor": probe.distractor,
+        "text": text,
+        "base_text": base_text,
+        "generation": generation,
+        "argmax": math.nan,
+        "likelihood": math.nan,
+        "contains": right,
+        "exact": exact(text, probe.answers),
+        "target_leaked": kept and contains(text, case.fact.answers),
+        "answer_logprob": math.nan,
+        "distractor_logprob": math.nan,
+        "target_ids": [],
+        "argmax_ids": [],
+        "base_argmax_ids": [],
+        "token_accuracy": math.nan,
+        "token_agreement": math.nan,
+        "consistency": math.nan,
+    }
+
+
+def share(ids: Sequence[int], wanted: Sequence[int]) -> float:
+    """Return the share of positions at which both sequences have the same token."""
+    return sum(a == b for a, b in zip(ids, wanted, strict=True)) / len(wanted)

@@ -1,0 +1,97 @@
+"""Run lm-eval and its libraries without their noise, and without traces."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from unittest import mock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LOGGERS = (
+    "lm_eval",
+    "transformers",
+    "datasets",
+    "huggingface_hub",
+    "accelerate",
+    "httpx",
+    "fsspec",
+    "filelock",
+)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch, which lm-eval's tasks may use."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def restored(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Restore the random state, each module's train/eval mode, and the tokenizer's padding."""
+    import numpy
+    import torch
+
+    states = random.getstate(), numpy.random.get_state()
+    training = [module for module in model.modules() if module.training]
+    pad, side = tokenizer.pad_token, tokenizer.padding_side
+    # Looking at the devices would start CUDA, which a process that is forked later cannot use.
+    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    devices = range(torch.cuda.device_count()) if started else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        for module in training:
+            module.training = True
+        if tokenizer.pad_token != pad:
+            tokenizer.pad_token = pad
+        tokenizer.padding_side = side
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence progress bars, warnings and log lines below ERROR of the libraries in the block."""
+    import datasets
+    import lm_eval.api.task
+    import lm_eval.utils
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    hub_bars, data_bars = not are_progress_bars_disabled(), datasets.is_progress_bar_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(
+            mock.patch.object(lm_eval.api.task, "tqdm", lambda items, *args, **kwargs: items)
+        )
+        # lm-eval compiles a task's templates anew for each document. Keeping them saves a tenth of
+        # the time of a multiple-choice task.
+        compiled = lru_cache(lm_eval.utils.env.from_string)
+        stack.enter_context(mock.patch.object(lm_eval.utils.env, "from_string", compiled))
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(logging.ERROR)
+            stack.callback(logging.getLogger(name).setLevel, level)
+        disable_progress_bars()
+        datasets.disable_progress_bars()
+        if hub_bars:
+            stack.callback(enable_progress_bars)
+        if data_bars:
+            stack.callback(datasets.enable_progress_bars)
+        yield
