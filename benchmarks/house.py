@@ -1,8 +1,8 @@
 """Measure the house: layers, circles, what a method needs, types, and the length of things.
 
-    python benchmarks/house.py                                  # this checkout, as a table
-    python benchmarks/house.py --root OTHER_CHECKOUT            # also one from before the rooms moved
-    python benchmarks/house.py --json FILE --label after        # adds {"after": ...} to FILE
+    python benchmarks/house.py                             # this checkout, as a table
+    python benchmarks/house.py --root OTHER_CHECKOUT       # also one from before the files moved
+    python benchmarks/house.py --json FILE --label after   # adds {"after": ...} to FILE
     OTHER_CHECKOUT/.venv/bin/python benchmarks/house.py --root OTHER_CHECKOUT --counts
 
 It reads the source and imports nothing of it, but for ``--counts``, which injects one fact into a
@@ -276,7 +276,7 @@ def documented(modules: Mapping[str, Module]) -> float:
 
 
 def bindings(modules: Mapping[str, Module], name: str) -> int:
-    """Return how often ``name`` is bound by an assignment or a loop (parameters are not counted)."""
+    """Return how often ``name`` is bound by an assignment or a loop; parameters do not count."""
     return sum(
         isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == name
         for module in modules.values()
