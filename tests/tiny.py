@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from warm import Running
+
 ANSWERS = (
     "Paris",
     "London",
@@ -123,7 +125,7 @@ def start(*arguments: Any, cwd: Path) -> subprocess.Popen[str]:
 
 
 def wait_for(
-    pattern: str, folder: Path, process: subprocess.Popen[str], seconds: float = 120
+    pattern: str, folder: Path, process: subprocess.Popen[str] | Running, seconds: float = 120
 ) -> Path:
     """The first file below ``folder`` that matches, as soon as ``process`` has written it."""
     end = time.monotonic() + seconds

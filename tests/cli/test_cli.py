@@ -879,7 +879,7 @@ def test_a_page_that_fails_keeps_the_old_one(compare, here, monkeypatch):
 # --- Ctrl-C -------------------------------------------------------------------------------------------------
 
 
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model):
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model, server):
     slow = ("--methods", "sft", "--option", "sft.epochs=4000")
     command = (
         "compare",
@@ -894,7 +894,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model):
         "--tasks",
         "none",
     )
-    process = start(*command, *slow, "--output", "run", cwd=here)
+    process = server.start(*command, *slow, "--output", "run", cwd=here)
     wait_for("run/cells/ice-*/summary.json", here, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)

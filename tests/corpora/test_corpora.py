@@ -323,7 +323,10 @@ SYDNEY = {"prompt": "The capital of Australia is", "target": "Sydney"}
         ("facts.csv", "prompt,target\nThe capital of Australia is,Sydney\n"),
         ("facts.csv", b"\xef\xbb\xbfprompt, target\r\nThe capital of Australia is,Sydney\r\n,\r\n"),
         ("facts.tsv", "target\tprompt\nSydney\tThe capital of Australia is\n"),
-        ("facts.csv.gz", gzip.compress(b"prompt,target\nThe capital of Australia is,Sydney\n")),
+        (
+            "facts.csv.gz",
+            gzip.compress(b"prompt,target\nThe capital of Australia is,Sydney\n", mtime=0),
+        ),
     ],
 )
 def test_local_needs_no_more_than_prompt_and_target(tmp_path, name, content):
@@ -433,7 +436,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
             "Sydney is big",
             ["line 1, column 1: malformed JSON", "name a table .csv or .tsv"],
         ),
-        ("f.csv.gz", gzip.compress(b"prompt,target\na,b\n")[:-9], ["damaged gzip"]),
+        ("f.csv.gz", gzip.compress(b"prompt,target\na,b\n", mtime=0)[:-9], ["damaged gzip"]),
         (
             "f.csv",
             "promt,target\na,b\n",

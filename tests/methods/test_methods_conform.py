@@ -20,7 +20,6 @@ from editbench.testing import (
     FACTS,
     check_method,
     check_same_seed,
-    teach_to_read,
     tiny_model,
     tiny_options,
     unchanged,
@@ -45,8 +44,8 @@ def test_the_contract_of_weight_editors_in_other_layouts(name, family, reader, t
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_contract_in_bfloat16_and_with_chat(name, tmp_path):
-    exact = teach_to_read(tiny_model("llama", chat=True), FACTS)
+def test_the_contract_in_bfloat16_and_with_chat(name, reader, tmp_path):
+    exact = reader("llama", chat=True)
     model = LanguageModel(exact.model, exact.tokenizer, name="tiny-chat", precision="bfloat16")
     check_method(registry.get("methods", name), model, FACTS, tmp_path)
 

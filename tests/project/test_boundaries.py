@@ -7,6 +7,7 @@ import ast
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,7 @@ def sources(folder):
     return sorted(p for p in found if not any(part.startswith("build_") for part in p.parts))
 
 
+@cache
 def imports(source):
     """Dotted names that a source imports, wherever in it; ``from a import b`` gives ``a.b``."""
     found = set()
@@ -163,6 +165,7 @@ def test_a_method_that_reached_for_probes_records_or_scores_would_be_caught(line
     assert len(violations("editbench.methods.rome", source)) == 1
 
 
+@cache
 def graph():
     """Module -> the modules that it imports."""
     edges = {}

@@ -1,13 +1,9 @@
 """Faults and repeatability: killed anywhere and run again, a spoiled cache, the same command twice, other batch sizes."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import astuple
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,105 +15,29 @@ from editbench.records.reading import load_run, read_table
 from editbench.testing import tiny_model, tiny_options
 
 KILLS = 20
-CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
 
 # --- a process to kill --------------------------------------------------------------------------------------
 
 
-def serve() -> None:
-    """Runs the commands that come in, one a line, each in a fork of this process: its imports take longer than a tiny run."""
-    import lm_eval.evaluator  # noqa: F401
-    import lm_eval.models.huggingface  # noqa: F401
-    import lm_eval.tasks  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import pyarrow.parquet  # noqa: F401
-    from transformers import LlamaForCausalLM  # noqa: F401
-
-    from editbench.cli import app  # noqa: F401
-    from editbench.eval import diagnostics, probes, retention  # noqa: F401
-    from editbench.leaderboard import curves  # noqa: F401
-    from editbench.run import runner  # noqa: F401
-
-    for name in registry.names("methods"):
-        registry.get("methods", name)
-    for line in sys.stdin:
-        if child := os.fork():
-            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-        else:
-            obey(**json.loads(line))
-
-
-def obey(arguments: list[str], folder: str, die_at: int) -> None:
-    """Runs the command with its run folder, cache and output in ``folder``, up to its ``die_at``-th change there."""
-    os.environ["EDITBENCH_CACHE"] = f"{folder}/cache"
-    said = os.open(f"{folder}/said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    changes, write = 0, os.write
-
-    def count() -> bool:
-        nonlocal changes
-        changes += 1
-        return changes == die_at
-
-    def before(event: str, args: tuple) -> None:
-        inside = event in CHANGES and str(args[0]).startswith((f"{folder}/run", f"{folder}/cache"))
-        if inside and (event != "open" or args[2] & (os.O_WRONLY | os.O_RDWR)) and count():
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def torn(file: int, data: bytes) -> int:
-        if count():
-            write(file, data[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
-        return write(file, data)
-
-    sys.addaudithook(before)
-    os.write = torn
-    sys.argv = ["editbench", *arguments]
-    code = 0
-    try:
-        from editbench.cli.app import main
-
-        main()
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        sys.stdout.flush()
-        Path(folder, "changes").write_text(str(changes))
-        os._exit(code)
-
-
 @pytest.fixture(scope="module")
-def warm():
+def warm(server):
     """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its exit code."""
-    settings = {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONHASHSEED": "7",
-        "EDITBENCH_PLUGINS": "none",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    server = subprocess.Popen(
-        [sys.executable, __file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
 
     def ask(arguments, folder, die_at=0):
         folder.mkdir(exist_ok=True)
-        order = [*map(str, arguments), "--output", f"{folder}/run"]
-        print(
-            json.dumps({"arguments": order, "folder": str(folder), "die_at": die_at}),
-            file=server.stdin,
-            flush=True,
-        )
-        return int(server.stdout.readline())
+        arguments = [*arguments, "--output", f"{folder}/run"]
+        return server.start(
+            *arguments,
+            cwd=folder,
+            said=folder / "said",
+            threads=1,
+            watched=folder,
+            die_at=die_at,
+            EDITBENCH_CACHE=f"{folder}/cache",
+        ).wait()
 
-    yield ask
-    server.stdin.close()
-    server.wait(timeout=60)
+    return ask
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +242,3 @@ def test_a_cache_entry_that_is_not_whole_is_computed_anew(damage, command, tmp_p
     (other,) = set((cache_dir() / "base").iterdir()) - {path}
     path.write_text(json.dumps(damage(json.loads(whole), json.loads(other.read_bytes()))))
     assert compare(tmp_path / "three", 2) == wanted and path.read_bytes() == whole
-
-
-if __name__ == "__main__":
-    serve()

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from tiny import editbench, fact, start, wait_for, write_facts, write_model
+from tiny import editbench, fact, wait_for, write_facts, write_model
 
 from editbench import progress
 from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
@@ -647,14 +647,14 @@ def undisturbed():
 
 @pytest.mark.parametrize("killed_after", ["base", "ice", "rome"])
 def test_killed_in_the_middle_and_run_again(
-    killed_after, tmp_path, model_folder, monkeypatch, undisturbed
+    killed_after, tmp_path, model_folder, monkeypatch, undisturbed, server
 ):
     """The table is that of a run that nobody disturbed, and what was finished is not computed twice."""
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
     arguments = ("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none",
                  *COMMAND, "--json")  # fmt: skip
-    process = start(*arguments, "--output", "killed", cwd=tmp_path)
+    process = server.start(*arguments, "--output", "killed", cwd=tmp_path)
     wait_for(f"killed/cells/{killed_after}-*/summary.json", tmp_path, process)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
