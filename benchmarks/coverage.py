@@ -243,8 +243,8 @@ claims:
 
 How the formulas were chosen: about twenty were tried on draws of the same kind (Wilson's with z or
 t, Jeffreys', Korn and Graubard's, added cases, Newcombe's square-and-add, Fieller's, other degrees
-of freedom), and the simplest kept that never fell below 93 %. The draws here are new, but of the same
-kind: other correlations or skews may do worse.
+of freedom), and the simplest kept that never fell below 93 %. The draws here are new, but of the
+same kind: other correlations or skews may do worse.
 
 ## Rates; in brackets the percentile bootstrap that was used before
 
