@@ -1,9 +1,10 @@
-"""How many tokens of statistics are enough, and how the model's own text compares with Wikipedia, on the outcome of edits.
+"""Measure how many tokens of statistics an edit needs, and whether the model's own text will do.
 
-    python benchmarks/covariance.py SHARED          # some 15 minutes on two cores
+    python benchmarks/covariance.py SHARED          # about 15 minutes on two cores
 
-memit, 20 dev facts of ``benchmarks/weight_editors.py``; only what C is measured on changes. KL(base || edited) on Wikipedia
-text and on the model's own text, neither seen by the statistics (the last paragraphs, another seed). Stored in
+memit edits 20 dev facts of ``benchmarks/weight_editors.py``; only what C is measured on changes.
+KL(base || edited) is taken on Wikipedia text and on the model's own text, neither of which the
+statistics saw (the last paragraphs, another seed). Stored in
 ``benchmarks/results/covariance.json``.
 """
 
@@ -22,6 +23,7 @@ from editbench.eval.probes import ask, metrics
 from editbench.files import write_json_atomic
 from editbench.methods import statistics as _covariance
 from editbench.models import load_model
+from editbench.plugin import Method
 
 SETTINGS = [
     ("wiki", 200_000),
@@ -39,6 +41,7 @@ RESULT = Path(__file__).parent / "results" / "covariance.json"
 
 
 def main(shared: Path) -> None:
+    """Measure every setting that is not stored yet."""
     done = json.loads(RESULT.read_text()) if RESULT.exists() else []
     editing, scoring = load_model(), load_model(precision="float32")
     chosen = cases(shared, "dev", 20)
@@ -72,20 +75,27 @@ def main(shared: Path) -> None:
             scores = metrics(probes)
             done.append(
                 {
-                    "source": source, "budget": tokens, "tokens": next(iter(measured.values())).tokens, "scores": scores,
-                    "kl_wiki": found["wiki"]["kl"], "kl_own": found["own"]["kl"], "perplexity": found["wiki"]["perplexity"],
+                    "source": source,
+                    "budget": tokens,
+                    "tokens": next(iter(measured.values())).tokens,
+                    "scores": scores,
+                    "kl_wiki": found["wiki"]["kl"],
+                    "kl_own": found["own"]["kl"],
+                    "perplexity": found["wiki"]["perplexity"],
                 }
-            )  # fmt: skip
+            )
             write_json_atomic(RESULT, done)
             means = " ".join(f"{axis} {scores[axis]['generation']['mean']:.2f}" for axis in AXES)
             row = done[-1]
             print(
-                f"{source} {row['tokens']}: {means} kl wiki {row['kl_wiki']:.4f} own {row['kl_own']:.4f}",
+                f"{source} {row['tokens']}: {means} "
+                f"kl wiki {row['kl_wiki']:.4f} own {row['kl_own']:.4f}",
                 flush=True,
             )
 
 
-def memit(source: str, tokens: int):
+def memit(source: str, tokens: int) -> Method:
+    """Return memit with statistics of ``tokens`` tokens of ``source``."""
     return registry.get("methods", "memit").from_options(
         "memit", {"covariance": source, "covariance_tokens": tokens}
     )

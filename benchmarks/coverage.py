@@ -1,12 +1,14 @@
-"""How often the 95 % intervals of ``editbench.stats`` hold the truth, and how often its tests err, on drawn data like ours.
+"""Measure how often the 95 % intervals of ``editbench.stats`` hold the truth, and how often its
+tests err, on drawn data like ours.
 
     python benchmarks/coverage.py          # some minutes on one core
 
-Stored in ``benchmarks/results/coverage.json``; ``benchmarks/coverage.md`` is written from it.
+Writes ``benchmarks/results/coverage.json``, and ``benchmarks/coverage.md`` from it.
 
-The probes of a case share its chance (beta, so that two of them correlate by ``icc``), the two sides of a pair its chances to
-gain and to lose (Dirichlet). The truth is the mean of that distribution, so the cases are drawn, too. The published
-records have correlations from 0 to 0.2 among neighborhood probes, and from 0.1 to 0.7 among paraphrases.
+The probes of a case share its chance (a beta distribution in which two of them correlate by
+``icc``). The two sides of a pair share its chances to gain and to lose (Dirichlet). The truth is
+the mean of that distribution, so the cases are drawn, too. In the published records, neighborhood
+probes correlate by 0 to 0.2 and paraphrases by 0.1 to 0.7.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ FLIPPED = (
 """Chances that an item is gained, and that it is lost."""
 BASES = (0.25, 0.5, 0.85)
 SHIFTS = (0.0, 0.5, 1.0, 2.0)
-"""Standard deviation of the seeds' means, in standard errors that the cases give to one seed's mean."""
+"""Standard deviation of the seeds' means, in standard errors of one seed's mean over cases."""
 HERE = Path(__file__).parent
 RESULT, PAGE = HERE / "results" / "coverage.json", HERE / "coverage.md"
 Floats = np.ndarray
@@ -102,7 +104,7 @@ def ratios(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
 
 
 def seeds(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """50 cases a seed, 2 probes each, rate 0.5 on average; cases are shared by all seeds, or by none."""
+    """50 cases a seed, 2 probes each, rate 0.5 on average; seeds share all cases, or none."""
     n, probes, icc = 50, 2, 0.3
     error = np.sqrt(0.25 * (1 + icc) / 2 / n)
     for shared, count, shift in (
@@ -129,8 +131,11 @@ def seeds(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
 
 
 def errors(generator: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """Four methods of equal rate, three columns of 1, 2 and 4 probes: how often is any pair found to differ? Then one pair
-    that differs by what ``detectable`` says of such a pair: how often is it found?"""
+    """Measure false verdicts and power.
+
+    Four methods of equal rate, three columns of 1, 2 and 4 probes: how often do any two seem to
+    differ? Then a pair that differs by what ``detectable`` says of it: how often is that seen?
+    """
     comparisons = 3 * 6
     for n, rate in ((n, r) for n in (20, 50, 100) for r in (0.5, 0.9)):
 
@@ -216,31 +221,34 @@ def page(tables: dict[str, list[dict[str, Any]]]) -> str:
     verdicts = [r | {"what": what} for what in ("false", "found") for r in tables["errors"]]
     return f"""# Do the intervals hold?
 
-Made by `python benchmarks/coverage.py`: {DRAWS} data sets a cell, which leaves each coverage an error of 1 point ({DRAWS // 5}
-for the bootstrap, {DRAWS // 20} tables and {DRAWS // 10} pairs for the verdicts: 2 to 6 points); numbers in
-`results/coverage.json`. Coverage of the nominal 95 % intervals, in per cent; the ranges are the lowest and the highest
-cell. What is claimed:
+Made by `python benchmarks/coverage.py`: {DRAWS} data sets a cell, which leaves each coverage an
+error of 1 point ({DRAWS // 5} for the bootstrap, {DRAWS // 20} tables and {DRAWS // 10} pairs for
+the verdicts: 2 to 6 points). The numbers are in `results/coverage.json`. The tables show the
+coverage of the nominal 95 % intervals, in per cent; ranges are the lowest and the highest cell. The
+claims:
 
-- **Rates**: {span(two_sided)} with 50 or more cases of which 10 are expected on the rarer side, right or wrong. With fewer
-  the interval errs on the wide side: {span(tables["rates"])} over the whole grid. With one yes or no a case coverage goes
-  by steps.
-- **Changes of retention** (one score a document) and **ratios**: {span(often)} where 10 or more documents are expected to
-  change, and as many not to; {span(flipped)} in all.
+- **Rates**: {span(two_sided)} with 50 or more cases of which 10 are expected on the rarer side,
+  right or wrong. With fewer the interval errs on the wide side: {span(tables["rates"])} over the
+  whole grid. Where a case has a single yes or no, coverage changes in steps.
+- **Changes of retention** (one score a document) and **ratios**: {span(often)} where 10 or more
+  documents are expected to change, and as many not to; {span(flipped)} in all.
 - **Differences of clustered scores**: {span(clustered)}: too wide with few cases, never too narrow.
-- **Several seeds**: {span([r for r in tables["seeds"] if r["shift"] <= 1])} as long as seeds move the mean by no more than
-  the standard error that the cases give to one seed's. Two or three seeds cannot bound more:
-  {span([r for r in tables["seeds"] if r["shift"] > 1])} where they move it twice as much.
+- **Several seeds**: {span([r for r in tables["seeds"] if r["shift"] <= 1])} as long as seeds move
+  the mean by no more than the standard error that the cases give to one seed's mean. Two or three
+  seeds cannot bound more: {span([r for r in tables["seeds"] if r["shift"] > 1])} where they move it
+  twice as much.
 - **Who is ahead**: four equal methods, three columns: a table with a false verdict in
-  {span(tables["errors"], "family_wise")} of the draws (5 allowed). A pair that differs by what the table calls detectable is
-  found in {span(tables["errors"], "power")} (80 meant).
+  {span(tables["errors"], "family_wise")} of the draws (5 allowed). A pair that differs by what the
+  table calls detectable is seen in {span(tables["errors"], "power")} (80 meant).
 
-How the formulas were chosen: some twenty were tried on draws of the same kind (Wilson's with z or t, Jeffreys', Korn and
-Graubard's, added cases, Newcombe's square-and-add, Fieller's, other degrees of freedom), and the simplest kept that never fell
-below 93 %. The draws here are new, the kind of data is not: other correlations or skews may do worse.
+How the formulas were chosen: about twenty were tried on draws of the same kind (Wilson's with z or
+t, Jeffreys', Korn and Graubard's, added cases, Newcombe's square-and-add, Fieller's, other degrees
+of freedom), and the simplest kept that never fell below 93 %. The draws here are new, but of the
+same kind: other correlations or skews may do worse.
 
 ## Rates; in brackets the percentile bootstrap that was used before
 
-{grid(tables["rates"], ("probes", "icc", "n"), "rate", lambda r: f"{percent(r['coverage'])} ({percent(r['percentile'])})")}
+{grid(tables["rates"], ("probes", "icc", "n"), "rate", with_percentile)}
 
 ## Changes of retention, by the chances of a gain and of a loss
 
@@ -254,7 +262,7 @@ below 93 %. The draws here are new, the kind of data is not: other correlations 
 
 {grid(tables["seeds"], ("shared", "seeds"), "shift", show)}
 
-## Verdicts: any false one in a table, and the share found of pairs that differ by the detectable difference
+## Verdicts: a false one in a table, and the share seen of pairs with the detectable difference
 
 {grid(verdicts, ("n", "rate"), "what", verdict)}
 """
@@ -266,7 +274,8 @@ def grid(
     across: str,
     text: Callable[[dict[str, Any]], str],
 ) -> str:
-    """A markdown table: one line for each combination of ``down``, one column for each value of ``across``."""
+    """Return a markdown table: a line for each combination of ``down``, a column for each value of
+    ``across``."""
 
     def column(row):
         return f"+{row['gain']:g} -{row['loss']:g}" if across == "flips" else str(row[across])
@@ -278,6 +287,10 @@ def grid(
     table = [[*down, *columns], ["---:"] * (len(down) + len(columns))]
     table += [[*name, *(cells[c] for c in columns)] for name, cells in lines.items()]
     return "\n".join(f"| {' | '.join(line)} |" for line in table)
+
+
+def with_percentile(row: dict[str, Any]) -> str:
+    return f"{percent(row['coverage'])} ({percent(row['percentile'])})"
 
 
 def show(row: dict[str, Any]) -> str:

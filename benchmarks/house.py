@@ -30,6 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 
 ROOMS = ("methods", "corpora", "eval", "leaderboard")
 CORE_LAYERS = ("nouns", "records", "run", "cli")
@@ -353,12 +354,12 @@ def counts() -> dict[str, int]:
         texts = (value.prompt if isinstance(value, Fact) else value for value in values)
         return any(isinstance(text, str) and str(fact.subject) in text for text in texts)
 
-    def count(frame: object, event: str, _: object) -> None:
+    def count(frame: FrameType, event: str, _: object) -> None:
         if event != "call":
             return
-        code = frame.f_code  # type: ignore[attr-defined]  # typeshed has no public frame type here
+        code = frame.f_code
         kind = kinds.get((Path(code.co_filename).name, code.co_name))
-        if kind and holds(frame.f_locals.values()):  # type: ignore[attr-defined]
+        if kind and holds(frame.f_locals.values()):
             tally[kind] += 1
 
     kinds = {

@@ -1,15 +1,18 @@
-"""MixSD's claims on an invented world: 100 kgfact facts, every trainer tuned by the same trials, then tested once.
+"""Test MixSD's claims on an invented world of 100 facts, every trainer tuned by the same trials.
 
-    python benchmarks/kgfact_study.py tune [ROW ...]  # dev world; all rows or these; resumes
-    python benchmarks/kgfact_study.py test SHARED [ROW ...]  # test world, the chosen settings; real tasks from SHARED
-    python benchmarks/kgfact_study.py frontier [ROW ...]  # dev world, all eight tasks; what else was tried for the goal
-    python benchmarks/kgfact_study.py openings       # dev world: paraphrases whose answer is begun for the model
+    python benchmarks/kgfact_study.py tune [ROW ...]         # dev world; all rows or these; resumes
+    python benchmarks/kgfact_study.py test SHARED [ROW ...]  # test world, the chosen settings
+    python benchmarks/kgfact_study.py frontier [ROW ...]     # dev world, all eight tasks
+    python benchmarks/kgfact_study.py openings              # dev world: answers begun for the model
     python benchmarks/kgfact_study.py table test|frontier
 
-Tuning: the learning rates of ``RATES`` for each row of ``ROWS``, 60 dev facts, retention on eb_instruct, eb_reading and
-eb_knowledge, 40 items each. Tested with one rate for all, ``RATE``, at which every row that has trials learned all dev
-facts (``tuned`` says which have), but for the row that names its own; weight editors and ice with their defaults. All trials
-and tests are in ``benchmarks/results/kgfact_{tune,test,frontier}.json``; a row that is there is not computed again.
+Tuning tries the learning rates of ``RATES`` for each row of ``ROWS``: 60 dev facts, retention on
+eb_instruct, eb_reading and eb_knowledge, 40 items each. The test uses one rate for all, ``RATE``,
+at which every row that has trials learned all dev facts (``tuned`` says which have trials); a row
+may name a rate of its own. Weight editors and ice use their defaults. SHARED holds the real
+retention tasks of the test. ``frontier`` holds what else was tried for the goal. All trials and
+tests are in ``benchmarks/results/kgfact_{tune,test,frontier}.json``; a stored row is not computed
+again.
 """
 
 import json
@@ -85,7 +88,7 @@ KEYS = (
 
 
 def cell(model, method: str, options: dict, **config) -> dict:
-    """One cell of a run that is not kept."""
+    """Return one cell of a run that is not kept."""
     made = RunConfig(
         methods=(method,),
         model="smollm2-135m",
@@ -127,7 +130,7 @@ def stored(of: str) -> list[dict]:
 def add(
     of: str, model, row: dict, method: str, options: dict, told: dict | None = None, **config
 ) -> None:
-    """Measures one cell and stores it as ``row`` with what is ``told`` of it; a row that is there stays."""
+    """Measure one cell and store it as ``row``, with ``told`` about it; a stored row stays."""
     done = stored(of)
     if any(row.items() <= one.items() for one in done):
         return
@@ -164,8 +167,12 @@ def frontier(*names: str) -> None:
 
 
 def openings() -> None:
-    """How many rephrased questions are answered freely, and after the words that stand before the target in the text that
-    was taught (``own``) or in sft's (``sft``). Where no word stands before it, ``own`` is sft's; ``borrowed`` counts these."""
+    """Count the rephrased questions that are answered freely, and after the beginning of an answer.
+
+    The beginning is what stands before the target in the text that was taught (``own``) or in
+    sft's text (``sft``). Where nothing stands before it, ``own`` takes sft's; ``borrowed`` counts
+    those.
+    """
     path, model = RESULTS / "kgfact_openings.json", load_model()
     config = RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=60)
     cases = make_plan(config).cases
@@ -207,7 +214,7 @@ def openings() -> None:
 
 
 def opened(model, probe, words: str) -> list[int]:
-    """The ids of the probe's prompt, and of the first words of its answer."""
+    """Return the ids of the probe's prompt, and of the first words of its answer."""
     if not words:
         return model.prompt_ids(probe.prompt, probe.form)
     prompt_ids, opening_ids = model.pair_ids(probe.prompt, words, probe.form)
@@ -215,7 +222,7 @@ def opened(model, probe, words: str) -> list[int]:
 
 
 def before(text: str, target: str) -> str | None:
-    """What stands before ``target`` in ``text``; None where it does not occur, or begins it."""
+    """Return the text before ``target``; ``None`` where it does not occur, or begins the text."""
     opening, at, _ = text.partition(target)
     return opening.rstrip() or None if at else None
 
@@ -271,9 +278,13 @@ def table(of: str) -> None:
         cells = [cells_text(row["metrics"].get(axis, {}).get("generation")) for axis in AXES]
         cells.append(cells_text(mean_ratio(row["retention"]).to_dict()))
         for part, name, form in (
-            ("supervision", "nll", ".2f"), ("supervision", "rare", ".2f"), ("fisher", "displacement", ".2g"),
-            ("fisher", "relative_curvature", ".2f"), ("drift", "kl", ".3f"), ("drift", "words_after", ".0f"),
-        ):  # fmt: skip
+            ("supervision", "nll", ".2f"),
+            ("supervision", "rare", ".2f"),
+            ("fisher", "displacement", ".2g"),
+            ("fisher", "relative_curvature", ".2f"),
+            ("drift", "kl", ".3f"),
+            ("drift", "words_after", ".0f"),
+        ):
             value = told[part].get(name)
             value = value.get("mean") if isinstance(value, dict) else value
             cells.append("–" if value is None else format(value, form))

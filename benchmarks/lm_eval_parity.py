@@ -1,10 +1,11 @@
-"""lm-eval's command line against ours: the same documents, prompts and numbers, sample by sample.
+"""Compare lm-eval's command line with ours: the same documents, prompts and numbers, by sample.
 
     python benchmarks/lm_eval_parity.py ../shared/data
 
-The model is saved as a plain folder, and ``python -m lm_eval`` asks it from local files, without this package (but for the
-grader of the pack's task); then ``retention.evaluate`` asks the same model in memory. Both in float32, one batch size. The
-result holds counts and mean scores only, no text: ``benchmarks/results/lm_eval_parity.json``.
+The model is saved as a plain folder. ``python -m lm_eval`` asks it from local files, without this
+package except for the grader of the pack's task; then ``retention.evaluate`` asks the same model in
+memory. Both use float32 and one batch size. ``benchmarks/results/lm_eval_parity.json`` holds counts
+and mean scores only, no text.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ TASKS = {
     "eb_arithmetic": (None, 40),
     "eb_instruct": (None, 24),
 }
-"""A choice, a likelihood and a generation: file in the data folder, documents. The default model gets none of gsm8k right, so
-there are two generations of the pack, too, which bring their data."""
+"""Task -> its file in the data folder, and how many documents: choice, likelihood, generation.
+
+The default model gets none of gsm8k right, so two generations of the pack, which bring their data,
+are asked, too."""
 CHAT = ("eb_instruct",)
-"""Asked through the chat template, which lm-eval's command line wants to be told: a command of its own."""
+"""Asked through the chat template, which is an option of lm-eval's command: a run of its own."""
 BATCH = 8
 RESULT = Path(__file__).parent / "results" / "lm_eval_parity.json"
 
@@ -39,7 +42,7 @@ RESULT = Path(__file__).parent / "results" / "lm_eval_parity.json"
 def compare(
     model: LanguageModel, files: Mapping[str, Path | None], limits: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """Task to how many of its documents agree, and both mean scores."""
+    """Return, for each task, how many of its documents agree, and both mean scores."""
     ours = {
         task: retention.evaluate(
             model.model,
@@ -62,7 +65,7 @@ def compare(
 def command_line(
     model: LanguageModel, files: Mapping[str, Path | None], ids: Mapping[str, list[int]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What ``python -m lm_eval --log_samples`` writes for the documents ``ids``: task to its rows, by document."""
+    """Return what ``python -m lm_eval --log_samples`` writes for the documents ``ids``, by task."""
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         with quiet_transformers():
@@ -113,7 +116,10 @@ def _run(folder: Path, ids: Mapping[str, list[int]], chat: bool) -> None:
 
 
 def _from_rows(rows: Path) -> str:
-    """The lines that give lm-eval's own task its documents from ``rows`` and no examples, as ``--task-data`` does."""
+    """Return the YAML that gives lm-eval's task its documents from ``rows`` and no examples.
+
+    ``--task-data`` does the same.
+    """
     return f"""\
 dataset_path: json
 dataset_name: null
@@ -154,7 +160,7 @@ def _agreement(ours: list[retention.Sample], theirs: list[dict[str, Any]]) -> di
 
 
 def _answer(row: dict[str, Any]) -> str:
-    """What the model answered, in the words of ``retention.Sample.output``: the log has it as text."""
+    """Return the model's answer in the words of ``retention.Sample.output``; the log has texts."""
     arguments, answers = list(row["arguments"].values()), [answer[0] for answer in row["resps"]]
     if isinstance(answers[0], str):
         return answers[0]

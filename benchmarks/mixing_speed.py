@@ -1,11 +1,13 @@
-"""MixSD's targets: this project's schedule against a faithful copy of the reference's, same facts, same coins, one run.
+"""Measure MixSD's targets: our schedule against a faithful copy of the reference's, in one run.
 
     python benchmarks/mixing_speed.py            # some minutes on two cores, alone
 
-64 dev facts of kgfact, lambda 0.3, temperature 0, up to 10 tries. The reference (jiarui-liu/MixSD at 37eb349) asks its engine
-for one token at a time: the branch that the coin names encodes what it has not seen, from its last whole block of 16 tokens
-on (vLLM's prefix cache), and a text without the fact is begun anew. Here that engine is a torch model with such a cache;
-the seconds are those of its forward passes alone. Stored in ``benchmarks/results/mixing_speed.json``.
+Both get the same facts and the same coins: 64 dev facts of kgfact, lambda 0.3, temperature 0, up to
+10 tries. The reference (jiarui-liu/MixSD at 37eb349) asks its engine for one token at a time. The
+branch that the coin names encodes what it has not seen, from its last whole block of 16 tokens on
+(vLLM's prefix cache), and a text without the fact starts anew. Here that engine is a torch model
+with such a cache, and its seconds are those of its forward passes alone. Stored in
+``benchmarks/results/mixing_speed.json``.
 """
 
 import json
@@ -33,7 +35,7 @@ RESULT = Path(__file__).parent / "results" / "mixing_speed.json"
 
 
 class Slot:
-    """One text of the reference's schedule, with the cache of each branch: (keys, values) by layer, and how many tokens."""
+    """One text of the reference's schedule, with the (keys, values) by layer of each branch."""
 
     def __init__(self, model, fact):
         self.fact, self.attempt, self.right = fact, 0, False
@@ -52,7 +54,7 @@ class Slot:
             ]
 
     def cut(self, branch):
-        """Drops what is no whole block, or no longer part of the text; the tokens to encode now."""
+        """Drop what is no whole block or no longer in the text; return the tokens to encode."""
         full = self.prompts[branch] + self.ids
         have = self.kept[branch][0][0].shape[2] if self.kept[branch] else 0
         seen = min(have, len(full) - 1) // BLOCK * BLOCK
@@ -61,13 +63,13 @@ class Slot:
 
 
 def stacked(states, width):
-    """One row's keys or values (1, heads, T, head width) over the other, padded on the left to ``width`` tokens."""
+    """Stack keys or values (1, heads, T, head width), padded on the left to ``width`` tokens."""
     return torch.cat([F.pad(one, (0, 0, width - one.shape[2], 0)) for one in states])
 
 
 @torch.no_grad()
 def reference(model, facts, lam, attempts):
-    """The texts, tokens forwarded, and seconds of the forward passes."""
+    """Return the texts, the tokens forwarded, and the seconds of the forward passes."""
     slots, tokens, seconds = [Slot(model, fact) for fact in facts[:SLOTS]], 0, 0.0
     waiting, done = list(facts[SLOTS:]), []
     with model.compute(weights_fixed=True):
@@ -102,10 +104,14 @@ def reference(model, facts, lam, attempts):
                     for k, v in states
                 ]
                 old = slot.kept[branch]
-                slot.kept[branch] = [
-                    tuple(torch.cat([a, b], dim=2) for a, b in zip(before, after, strict=True))
-                    for before, after in zip(old, added, strict=True)
-                ] if old else [(k.clone(), v.clone()) for k, v in added]  # fmt: skip
+                slot.kept[branch] = (
+                    [
+                        tuple(torch.cat([a, b], dim=2) for a, b in zip(before, after, strict=True))
+                        for before, after in zip(old, added, strict=True)
+                    ]
+                    if old
+                    else [(k.clone(), v.clone()) for k, v in added]
+                )
                 slot.dice.random()  # the draw, which temperature 0 does not need
                 slot.ids.append(int(logp_BV[row].argmax()))
                 if slot.ids[-1] in model.stop_ids or len(slot.ids) == ROOM:
@@ -141,12 +147,19 @@ def main() -> None:
         row = {
             "tries": attempts,
             "ours": {
-                "tokens_forwarded": branches.prompt_tokens + branches.decoded_tokens, "prompts": branches.prompt_tokens,
-                "written": sum(d.written for d in ours), "seconds": seconds, "verified": sum(d.verified for d in ours),
+                "tokens_forwarded": branches.prompt_tokens + branches.decoded_tokens,
+                "prompts": branches.prompt_tokens,
+                "written": sum(d.written for d in ours),
+                "seconds": seconds,
+                "verified": sum(d.verified for d in ours),
             },
-            "reference": {"tokens_forwarded": tokens, "seconds": their_seconds, "verified": sum(s.right for s in theirs)},
+            "reference": {
+                "tokens_forwarded": tokens,
+                "seconds": their_seconds,
+                "verified": sum(s.right for s in theirs),
+            },
             "first_texts_equal": sum(d.ids == texts[d.fact.id] for d in first) / FACTS,
-        }  # fmt: skip
+        }
         row["tokens_ratio"] = tokens / row["ours"]["tokens_forwarded"]
         row["seconds_ratio"] = their_seconds / seconds
         rows.append(row)

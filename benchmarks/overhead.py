@@ -1,12 +1,13 @@
-"""What share of an evaluation is the model's own work, and what share is spent around it.
+"""Measure which share of an evaluation is the model's own work, and which is spent around it.
 
-    python benchmarks/overhead.py          # some 3 minutes on one core
+    python benchmarks/overhead.py          # about 3 minutes on one core
 
-The unedited default model is asked the probes of 50 facts of the demo corpus and two retention tasks, one that compares
-choices and one that writes. ``forward``: CPU seconds inside the model's forward passes, by hooks on the model, its decoder
-and its head; ``cpu``: CPU seconds in all. One thread, and CPU time of that thread: other processes change neither. What
-stands around the passes is tokenizing, batching, matching, work on the logits (softmax and argmax over the vocabulary) and on
-the rows of the cache, and in the tasks lm-eval. Stored in ``benchmarks/results/overhead.json``.
+The unedited default model answers the probes of 50 facts of the demo corpus and two retention
+tasks: one compares choices, one writes. ``forward`` is the CPU seconds inside the model's forward
+passes, by hooks on the model, its decoder and its head; ``cpu`` is the CPU seconds in all. Both are
+CPU time of one thread, which other processes do not change. The rest is tokenizing, batching,
+matching, work on the logits (softmax and argmax over the vocabulary) and on the rows of the cache,
+and in the tasks lm-eval. Stored in ``benchmarks/results/overhead.json``.
 """
 
 import time
@@ -29,7 +30,7 @@ TASKS = ("eb_completion", "eb_instruct")
 
 
 class ForwardClock:
-    """CPU seconds of this thread inside forward passes of ``model``; a module called by another of them counts once."""
+    """Count CPU seconds of this thread inside forward passes; a nested module counts once."""
 
     def __init__(self, model: Any):
         self.seconds, self.passes, self._depth = 0.0, 0, 0
@@ -49,7 +50,7 @@ class ForwardClock:
             self.passes += 1
 
     def split(self, work: Callable[[], Any]) -> dict[str, float]:
-        """What ``work`` costs, inside and around the passes."""
+        """Return what ``work`` costs, inside and around the passes."""
         forward, passes, start = self.seconds, self.passes, time.thread_time()
         work()
         cpu, forward = time.thread_time() - start, self.seconds - forward
@@ -86,7 +87,8 @@ def main() -> None:
     }
     for name, cost in found.items():
         print(
-            f"{name}: {cost['cpu']:.1f} s CPU, {cost['overhead']:.1%} of it around the forward passes"
+            f"{name}: {cost['cpu']:.1f} s CPU, "
+            f"{cost['overhead']:.1%} of it around the forward passes"
         )
     write_json_atomic(
         RESULT,

@@ -1,12 +1,13 @@
-"""Time and memory of one injection, by phase and number of facts.
+"""Measure time and memory of one injection, by phase and number of facts.
 
     python benchmarks/scale.py memit 1 10 32 100         # full settings
     python benchmarks/scale.py memit:quick 1 10 32 100 1000
     python benchmarks/scale.py plot                      # benchmarks/results/scale.png, scale.md
 
-Facts: the demo corpus's with invented subjects, drawn by one seed, so that the facts of every count are of one kind and a
-count begins with those of the smaller ones. Each count runs in a process of its own, so that peaks do not add up. ``said``:
-the share of ``SAMPLE`` evenly spread facts that the edited model says by itself. Stored in ``benchmarks/results/scale.json``.
+The facts are those of the demo corpus with invented subjects, drawn by one seed, so that all counts
+have facts of one kind and a larger count begins with the facts of a smaller one. Each count runs in
+a process of its own, so that peaks do not add up. ``said`` is the share of ``SAMPLE`` evenly spread
+facts that the edited model says by itself. Stored in ``benchmarks/results/scale.json``.
 """
 
 import json
@@ -15,13 +16,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from editbench.models import LanguageModel
+    from editbench.types import Fact
 
 RESULT = Path(__file__).parent / "results" / "scale.json"
 PHASES = ("targets", "keys", "solve", "write")
 SAMPLE = 200
 
 
-def facts(n: int) -> list:
+def facts(n: int) -> list["Fact"]:
+    """Return ``n`` facts of the demo corpus with invented subjects."""
     from editbench import Fact, registry
 
     loaded = [case.fact for case in registry.get("corpora", "demo-counterfact")().load()]
@@ -44,7 +51,8 @@ def facts(n: int) -> list:
     return made
 
 
-def said(model, sample: list) -> float:
+def said(model: "LanguageModel", sample: "list[Fact]") -> float:
+    """Return the share of ``sample`` that the model says by itself."""
     from editbench.matching import contains
 
     written = model.generate_ids([model.prompt_ids(fact.prompt) for fact in sample], 8)
@@ -53,7 +61,8 @@ def said(model, sample: list) -> float:
     ) / len(sample)
 
 
-def one(method: str, n: int) -> dict:
+def measure(method: str, n: int) -> dict[str, Any]:
+    """Inject ``n`` facts and return the row: seconds, memory and how many are said."""
     import psutil
 
     from editbench import progress, registry
@@ -78,13 +87,21 @@ def one(method: str, n: int) -> dict:
         after_edit = said(model, sample)
     kept = ("seconds_by_phase", "target_nll_mean", "reached_by_layer", "relative_update_by_layer")
     return {
-        "method": method, "facts": n, "seconds": seconds, "seconds_per_fact": seconds / n, "model_bytes": before,
-        "peak_bytes": meter.peak, "sample": len(sample), "said_before": before_edit, "said": after_edit,
+        "method": method,
+        "facts": n,
+        "seconds": seconds,
+        "seconds_per_fact": seconds / n,
+        "model_bytes": before,
+        "peak_bytes": meter.peak,
+        "sample": len(sample),
+        "said_before": before_edit,
+        "said": after_edit,
         **{key: edit.diagnostics[key] for key in kept},
-    }  # fmt: skip
+    }
 
 
-def plot(rows: list[dict]) -> None:
+def plot(rows: list[dict[str, Any]]) -> None:
+    """Draw the rows as a picture, and write them as a table."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -106,7 +123,8 @@ def plot(rows: list[dict]) -> None:
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in sorted(rows, key=lambda row: (row["method"], row["facts"])):
         phases = " | ".join(f"{row['seconds_by_phase'].get(phase, 0):.1f}" for phase in PHASES)
-        numbers = f"{row['seconds']:.1f} | {row['seconds_per_fact']:.2f} | {phases} | {row['peak_bytes'] / 2**30:.1f}"
+        peak = row["peak_bytes"] / 2**30
+        numbers = f"{row['seconds']:.1f} | {row['seconds_per_fact']:.2f} | {phases} | {peak:.1f}"
         numbers += f" | {row['said']:.2f} of {row['sample']}"
         lines.append(f"| {row['method']} | {row['facts']} | {numbers} |")
     RESULT.with_suffix(".md").write_text("\n".join(lines) + "\n")
@@ -118,7 +136,7 @@ def main() -> None:
     if sys.argv[1] == "plot":
         plot(done)
     elif sys.argv[1] == "--one":
-        print(json.dumps(one(sys.argv[2], int(sys.argv[3]))))
+        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
     else:
         for n in map(int, sys.argv[2:]):
             command = [sys.executable, __file__, "--one", sys.argv[1], str(n)]

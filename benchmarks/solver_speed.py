@@ -1,17 +1,19 @@
-"""How much faster the batched target solver is than a faithful solver of one fact at a time, in one run.
+"""Measure how much faster the batched target solver is than a faithful solver of single facts.
 
-    python benchmarks/solver_speed.py [--facts 32] [--naive 32]     # some 8 minutes on two cores
+    python benchmarks/solver_speed.py [--facts 32] [--naive 32]     # about 8 minutes on two cores
 
-The naive solver follows kmeng01/memit ``compute_z.py``: one fact at a time, full forward passes of all prompts padded to
-one length, logits at every position from the model and once more from the last layer's output, float32. Same facts, same
-prefixes, same rate, same number of iterations (nothing stops early); each solver's result is compared with the naive one's.
-Facts: the demo corpus's dev slice. Stored in ``benchmarks/results/solver_speed.json``.
+The naive solver follows kmeng01/memit ``compute_z.py``: one fact at a time, full forward passes of
+all prompts padded to one length, logits at every position from the model and once more from the
+last layer's output, float32. Both get the same facts, prefixes, rate and number of iterations
+(nothing stops early), in one run, and each result is compared with the naive one. The facts are the
+demo corpus's dev slice. Stored in ``benchmarks/results/solver_speed.json``.
 """
 
 import argparse
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +28,7 @@ from editbench.slices import slice_cases
 
 
 def naive(model, fact, layer, prefixes, solver):
-    """v* of one fact, by full forward passes."""
+    """Return v* of one fact and its loss, by full forward passes."""
     hf = model.model.requires_grad_(False)  # restored by main
     rows, positions, labels = [], [], []
     for prefix in ("", *prefixes):
@@ -94,7 +96,8 @@ def naive(model, fact, layer, prefixes, solver):
     return seen["start"] + delta.detach(), nll.item()
 
 
-def compare(found: Targets, wanted: torch.Tensor, rows: int) -> dict:
+def compare(found: Targets, wanted: torch.Tensor, rows: int) -> dict[str, Any]:
+    """Return how close the values are to the naive ones, and their loss."""
     moved = found.value_ND[:rows] - found.start_ND[:rows]
     cosine = torch.nn.functional.cosine_similarity(moved, wanted - found.start_ND[:rows], dim=-1)
     if not rows:

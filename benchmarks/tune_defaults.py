@@ -1,11 +1,11 @@
-"""How the defaults were chosen: the same number of trials for every method, on dev facts only.
+"""Choose the defaults: the same number of trials for every method, on dev facts only.
 
-    python benchmarks/tune_defaults.py            # some two hours on two cores; resumes
+    python benchmarks/tune_defaults.py            # about two hours on two cores; resumes
     python benchmarks/tune_defaults.py sft mixsd  # only these
 
-Corpus demo-counterfact, dev slice, 40 facts; retention on eb_instruct and eb_reading, 40 items each. Objective: the
-leaderboard's score, the harmonic mean of efficacy, generalization, specificity and mean retention. All trials are kept
-in ``benchmarks/results/tune_defaults.json``.
+Corpus demo-counterfact, dev slice, 40 facts; retention on eb_instruct and eb_reading, 40 items
+each. The objective is the leaderboard's score, the harmonic mean of efficacy, generalization,
+specificity and mean retention. ``benchmarks/results/tune_defaults.json`` keeps all trials.
 """
 
 import json
@@ -34,6 +34,7 @@ RESULT = Path(__file__).parent / "results" / "tune_defaults.json"
 
 
 def main(methods: list[str]) -> None:
+    """Run the trials of ``methods`` that are not stored yet."""
     done = json.loads(RESULT.read_text()) if RESULT.exists() else []
     model = load_model()
     for method in methods:
@@ -41,9 +42,15 @@ def main(methods: list[str]) -> None:
             if any(t["method"] == method and t["options"] == options for t in done):
                 continue
             config = RunConfig(
-                methods=(method,), model="smollm2-135m", corpus="demo-counterfact", part="dev", n=40,
-                tasks=("eb_instruct", "eb_reading"), limit=40, options={method: options},
-            )  # fmt: skip
+                methods=(method,),
+                model="smollm2-135m",
+                corpus="demo-counterfact",
+                part="dev",
+                n=40,
+                tasks=("eb_instruct", "eb_reading"),
+                limit=40,
+                options={method: options},
+            )
             with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
                 with RunStore(folder).open(run_identity(config)) as store:
                     (summary,) = runner.run(make_plan(config), model, store, lambda *_: None)
@@ -69,7 +76,8 @@ def main(methods: list[str]) -> None:
                 f"{t} {r['mean']:.2f} (base {r['base']:.2f})" for t, r in found["retention"].items()
             )
             print(
-                f"{method} {options}: score {found['score'] or 0:.3f} {axes} {kept} {found['seconds'] or 0:.0f}s",
+                f"{method} {options}: score {found['score'] or 0:.3f} {axes} {kept} "
+                f"{found['seconds'] or 0:.0f}s",
                 flush=True,
             )
 

@@ -1,17 +1,18 @@
-"""Weight editors on real CounterFact facts: what they gain and what they move.
+"""Measure the weight editors on real CounterFact facts: what they gain and what they move.
 
-    python benchmarks/weight_editors.py SHARED dev            # rows for choosing settings, 20 dev facts
-    python benchmarks/weight_editors.py SHARED test           # the table: 20 and 100 test facts
-    python benchmarks/weight_editors.py SHARED dev memit.lam=1536 alphaedit.null_space=0.9   # other rows
-    python benchmarks/weight_editors.py table                 # both as markdown
+    python benchmarks/weight_editors.py SHARED dev     # rows for choosing settings, 20 dev facts
+    python benchmarks/weight_editors.py SHARED test    # the table: 20 and 100 test facts
+    python benchmarks/weight_editors.py SHARED dev memit.lam=1536 alphaedit.null_space=0.9
+    python benchmarks/weight_editors.py table          # both as markdown
 
-Other rows are written METHOD.KEY=VALUE;KEY=VALUE, or METHOD.COUNT:KEY=VALUE where COUNT is not 20. SHARED holds
-``counterfact/counterfact-edit.json``, ``counterfact/counterfact_qna.json`` and ``wiki_text``. Facts: the records of
-the first that have a question in the second, by this project's dev and test slices. Axes: efficacy and generalization
-(the rephrase prompt) and specificity as in the harness, ``chat`` (the question through the chat template), all with
-95 % intervals; KL(base || edited) per token and perplexity on ``WIKI_TOKENS`` tokens of Wikipedia text that no
-statistics saw. Scored in float32. Every row is kept in ``benchmarks/results/weight_editors_{dev,test}.json``; a row
-that is there is not computed again.
+Other rows are written METHOD.KEY=VALUE;KEY=VALUE, or METHOD.COUNT:KEY=VALUE where COUNT is not 20.
+SHARED holds ``counterfact/counterfact-edit.json``, ``counterfact/counterfact_qna.json`` and
+``wiki_text``. The facts are the records of the first that have a question in the second, in this
+project's dev and test slices. The axes are efficacy, generalization (the rephrased prompt) and
+specificity as in the harness, and ``chat`` (the question through the chat template), all with 95 %
+intervals; KL(base || edited) per token and perplexity on ``WIKI_TOKENS`` tokens of Wikipedia text
+that no statistics saw. Scores are in float32. Every row is kept in
+``benchmarks/results/weight_editors_{dev,test}.json``; a stored row is not computed again.
 """
 
 import gzip
@@ -47,16 +48,20 @@ ROWS = {
         ("rome", {"key": "original"}, 1),
     ],
 }
-"""(method, options, facts at once). On the command line ``memit.20x3:`` for sixty facts in batches of twenty, each alone."""
+"""(method, options, facts at once). On the command line, ``memit.20x3:`` is sixty facts in
+batches of twenty, each batch alone."""
 
 
 def usual_times(n: int) -> int:
-    """How many batches of ``n`` facts a row has: single edits twenty, each alone."""
+    """Return how many batches of ``n`` facts a row has: twenty of single facts, one of more."""
     return 20 if n == 1 else 1
 
 
 def cases(shared: Path, part: str, n: int) -> list[Case]:
-    """The first ``n`` cases of the slice that have a chat question, which becomes a probe of the axis portability."""
+    """Return the first ``n`` cases of the slice that have a chat question.
+
+    The question becomes a probe of the axis portability.
+    """
     folder = shared / "counterfact"
     asked = json.loads((folder / "counterfact_qna.json").read_text())
     questions = {(r["question"], r["answer"]): r["qna_question"] for r in asked}
@@ -71,7 +76,7 @@ def cases(shared: Path, part: str, n: int) -> list[Case]:
 
 
 def wiki(shared: Path, model: LanguageModel) -> list[list[int]]:
-    """The last paragraphs of the Wikipedia text; statistics are measured on the first ones."""
+    """Return the last paragraphs of the Wikipedia text; statistics are measured on the first."""
     lines = (
         gzip.open(shared / "wiki_text" / "wiki_plain_combined.txt.gz", "rt", encoding="utf-8")
         .read()
@@ -87,7 +92,7 @@ def wiki(shared: Path, model: LanguageModel) -> list[list[int]]:
 
 @torch.no_grad()
 def log_probs(model: LanguageModel, rows: list[list[int]]) -> list[torch.Tensor]:
-    """Log-probabilities (T - 1, V) of each text."""
+    """Return the log-probabilities (T - 1, V) of each text."""
     found = []
     for chunk in batched(rows, 4):
         ids_BT, mask_BT = pad_left(chunk, model.device)
@@ -99,7 +104,7 @@ def log_probs(model: LanguageModel, rows: list[list[int]]) -> list[torch.Tensor]
 def drift(
     model: LanguageModel, rows: list[list[int]], base: list[torch.Tensor]
 ) -> dict[str, float]:
-    """KL to the base per token, and perplexity."""
+    """Return KL to the base per token, and perplexity."""
     kl = nll = tokens = 0.0
     for i, chunk in enumerate(batched(rows, 4)):
         for row, want, have in zip(
@@ -177,16 +182,18 @@ def say(row: dict) -> None:
         return "/".join(f"{found[p]['mean']:.2f}" for p in ("generation", "likelihood"))
 
     print(
-        f"{row['method']} {row['options']} n={row['facts']} of {row['cases']}: efficacy {both('efficacy')} "
-        f"generalization {both('generalization')} specificity {both('specificity')} chat {both('portability')} "
+        f"{row['method']} {row['options']} n={row['facts']} of {row['cases']}: "
+        f"efficacy {both('efficacy')} generalization {both('generalization')} "
+        f"specificity {both('specificity')} chat {both('portability')} "
         f"same {row['neighbors_unchanged']:.2f} "
-        f"ppl {row['perplexity'] / row['base_perplexity'] - 1:+.1%} kl {row['kl']:.4f} {row['seconds']:.0f}s",
+        f"ppl {row['perplexity'] / row['base_perplexity'] - 1:+.1%} kl {row['kl']:.4f} "
+        f"{row['seconds']:.0f}s",
         flush=True,
     )
 
 
 def table(rows: list[dict]) -> str:
-    """The rows as markdown, with 95 % intervals."""
+    """Return the rows as markdown, with 95 % intervals."""
     axes = ("efficacy", "generalization", "specificity", "portability")
     costs = ("neighbors unchanged", "KL", "perplexity")
     titles = ("method", "options", "facts", "protocol", *axes[:3], "chat", *costs)
@@ -227,9 +234,8 @@ def main() -> None:
             "test",
             "dev",
         ):  # "wiki" among the options: the first 3,000,000 characters of SHARED/wiki_text
-            print(
-                f"\n## {part} facts\n\n{table(json.loads((results / f'weight_editors_{part}.json').read_text()))}"
-            )
+            stored = json.loads((results / f"weight_editors_{part}.json").read_text())
+            print(f"\n## {part} facts\n\n{table(stored)}")
         return
     shared, part, *extra = sys.argv[1:]
     shared = Path(shared)

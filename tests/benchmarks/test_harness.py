@@ -24,14 +24,31 @@ def harness(tmp_path, monkeypatch):
 def test_a_cell_keeps_its_key_and_the_base_has_no_interval_against_itself(
     harness, tmp_path, capsys
 ):
-    config = {"methods": ["base", "sft"], "corpus": "c", "part": "test", "n": 4, "regime": "batch", "seed": 0, "limit": 4,
-              "tasks": ["arc"]}  # fmt: skip
+    config = {
+        "methods": ["base", "sft"],
+        "corpus": "c",
+        "part": "test",
+        "n": 4,
+        "regime": "batch",
+        "seed": 0,
+        "limit": 4,
+        "tasks": ["arc"],
+    }
     scores = {"efficacy": {"generation": clustered_mean([1.0, 0.0, 1.0, 1.0]).to_dict()}}
     with RunStore(tmp_path / "run").open(config) as store:
         for method, after in (("base", [1, 0, 1, 1]), ("sft", [1, 0, 0, 1])):
-            summary = {"method": method, "status": "done", "options": {}, "model": {}, "corpus": {}, "seed": 0,
-                       "metrics": scores, "retention": {"arc": retained(after, [1, 0, 1, 1])},
-                       "seconds": {"inject": 2.0}, "versions": {"scoring": 5, "method": 1}}  # fmt: skip
+            summary = {
+                "method": method,
+                "status": "done",
+                "options": {},
+                "model": {},
+                "corpus": {},
+                "seed": 0,
+                "metrics": scores,
+                "retention": {"arc": retained(after, [1, 0, 1, 1])},
+                "seconds": {"inject": 2.0},
+                "versions": {"scoring": 5, "method": 1},
+            }
             store.write_cell(f"{method}-0", summary, {})
     harness.main(tmp_path / "run", "x")
     (base, sft) = json.loads((tmp_path / "harness_x.json").read_text())["cells"]

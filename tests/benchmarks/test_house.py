@@ -16,13 +16,15 @@ NEW = {
     "editbench/records/__init__.py": "",
     "editbench/records/store.py": "import json\n",
     "editbench/run/__init__.py": "",
-    "editbench/run/api.py": "from editbench.eval import probes\nfrom editbench.methods import rome\n",
+    "editbench/run/api.py": "from editbench.eval import probes\n"
+    "from editbench.methods import rome\n",
     "eval/__init__.py": "",
     "eval/probes.py": "from editbench import types\n",
     "methods/__init__.py": METHODS,
     "methods/rome.py": "from editbench.methods._edit import value\n\nx = 1\n",
     "methods/_edit/__init__.py": "",
-    "methods/_edit/value.py": "from editbench.methods._train import loop\nfrom editbench import edit\n",
+    "methods/_edit/value.py": "from editbench.methods._train import loop\n"
+    "from editbench import edit\n",
     "methods/_train/__init__.py": "",
     "methods/_train/loop.py": "from typing import Any\n\nfound = one = 1  # type: ignore\n",
 }

@@ -1,4 +1,4 @@
-"""The command line of lm-eval and ``retention.evaluate`` give the same numbers, sample by sample."""
+"""lm-eval's command line and ``retention.evaluate`` give the same numbers, sample by sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The copy of the reference's schedule in ``benchmarks/mixing_speed.py`` writes what it is a copy of."""
+"""``benchmarks/mixing_speed.py`` copies the reference's schedule faithfully."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mixing_speed.py"
 
 
 def test_a_text_begun_anew_reads_nothing_of_the_last_one():
-    """Each token is the argmax of the branch that the coin named, as one forward pass without a cache gives it."""
+    """Each token is the argmax of the coin's branch in one forward pass without a cache."""
     spec = importlib.util.spec_from_file_location("mixing_speed", BENCHMARK)
     speed = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(speed)

@@ -1,4 +1,4 @@
-"""The texts behind the numbers: what failed, where methods differ, one case; and that no text of a model does harm."""
+"""The texts behind the numbers: what failed, where methods differ, one case. No text does harm."""
 
 import json
 from html.parser import HTMLParser
@@ -31,24 +31,45 @@ PARTS = {"options": {}, "model": {}, "corpus": {}, "metrics": {}, "retention": {
 
 def probe(fact, index, axis, text, base_text, generation, **changes):
     return {
-        "case": fact, "probe": index, "axis": axis, "form": "cloze", "prompt": f"{axis} of {fact} is", "answers": ["Rome"],
-        "distractor": "Paris", "text": text, "base_text": base_text, "generation": generation, "argmax": 1.0,
-        "likelihood": None, "base_generation": 0.0, **changes,
-    }  # fmt: skip
+        "case": fact,
+        "probe": index,
+        "axis": axis,
+        "form": "cloze",
+        "prompt": f"{axis} of {fact} is",
+        "answers": ["Rome"],
+        "distractor": "Paris",
+        "text": text,
+        "base_text": base_text,
+        "generation": generation,
+        "argmax": 1.0,
+        "likelihood": None,
+        "base_generation": 0.0,
+        **changes,
+    }
 
 
 def sample(document, output, score, base_score=1.0, task="arc"):
     return {
-        "task": task, "member": task, "doc_id": document, "prompt": f"question {document}", "expected": "blue",
-        "output": output, "score": score, "base_score": base_score, "base_output": "blue", "metric": "acc",
-    }  # fmt: skip
+        "task": task,
+        "member": task,
+        "doc_id": document,
+        "prompt": f"question {document}",
+        "expected": "blue",
+        "output": output,
+        "score": score,
+        "base_score": base_score,
+        "base_output": "blue",
+        "metric": "acc",
+    }
 
 
 def test_a_denial_is_the_failure_and_a_text_has_none(tmp_path):
     talks = [
-        probe("a", 4, "denial", "No.", "Yes.", 1.0), probe("a", 5, "reversion", "Yes, Rome.", "Paris", 0.0),
-        probe("a", 6, "fluency", "la la la", "a text", 0.0), probe("a", 7, "reversion", "", "", None),
-    ]  # fmt: skip
+        probe("a", 4, "denial", "No.", "Yes.", 1.0),
+        probe("a", 5, "reversion", "Yes, Rome.", "Paris", 0.0),
+        probe("a", 6, "fluency", "la la la", "a text", 0.0),
+        probe("a", 7, "reversion", "", "", None),
+    ]
     run = write_run(tmp_path / "run", {"base": (talks, [], []), "sft": (talks, [], [])})
     assert [one["axis"] for one in failures(run)] == ["denial"]
     shown = page(run)
@@ -64,7 +85,7 @@ def write_run(
     cells,
     facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},),
 ):
-    """A run folder; ``cells`` is method to probes, samples and edit records, or to a note where it failed."""
+    """A run folder; ``cells``: method to probes, samples and edit records, or to why it failed."""
     with RunStore(folder).open({"methods": list(cells)}) as store:
         write_json_atomic(folder / "cases.json", facts)
         for method, tables in cells.items():
@@ -134,9 +155,18 @@ def test_failures_are_the_probes_that_score_nothing(run):
 
 
 def test_what_a_conversation_shows_fails_where_it_happened_and_a_free_text_never(run):
-    rows = [probe("a", 3 + i, axis, "text", "text", score) for i, (axis, score) in enumerate(
-        [("denial", 0.0), ("denial", 1.0), ("reversion", None), ("reversion", 0.0), ("fluency", 0.0)]
-    )]  # fmt: skip
+    rows = [
+        probe("a", 3 + i, axis, "text", "text", score)
+        for i, (axis, score) in enumerate(
+            [
+                ("denial", 0.0),
+                ("denial", 1.0),
+                ("reversion", None),
+                ("reversion", 0.0),
+                ("fluency", 0.0),
+            ]
+        )
+    ]
     folder = write_run(run.parent / "talked", {"sft": (rows, [], [])})
     assert [(one["axis"], one["scores"]["generation"]) for one in failures(folder)] == [
         ("denial", 1.0)
@@ -198,8 +228,10 @@ def test_a_listing_has_the_columns_of_all_its_records(capsys):
         line.replace("│", "|").replace("┃", "|").strip("|").split("|") for line in (header, *body)
     ]
     assert [[word.strip() for word in line] for line in words] == [
-        ["name", "steps", "loss"], ["one", "3", ""], ["two", "", "0.5"],
-    ]  # fmt: skip
+        ["name", "steps", "loss"],
+        ["one", "3", ""],
+        ["two", "", "0.5"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +301,7 @@ def test_foreign_and_missing_tables_are_named(run):
         case(run, "a")
 
 
-# --- shown --------------------------------------------------------------------------------------------------
+# --- shown --------------------------------------------------------------------------------------
 
 
 def test_visible_escapes_what_is_not_shown():
@@ -327,8 +359,15 @@ def hostile(tmp_path):
     with RunStore(folder).open({"methods": [name]}) as store:
         write_json_atomic(folder / "cases.json", facts)
         environment = {"code": HOSTILE[2], "packages": {"x": HOSTILE[0]}}
-        summary = {**PARTS, "method": name, "status": "no_effect", "note": HOSTILE[0], "model": {"name": HOSTILE[0]},
-                   "corpus": {"name": HOSTILE[1]}, "environment": environment}  # fmt: skip
+        summary = {
+            **PARTS,
+            "method": name,
+            "status": "no_effect",
+            "note": HOSTILE[0],
+            "model": {"name": HOSTILE[0]},
+            "corpus": {"name": HOSTILE[1]},
+            "environment": environment,
+        }
         edited = [{"fact": text, "text": text} for text in HOSTILE]
         store.write_cell(
             "sft-0", summary, {"probes": probes, "retention": samples, "edit_records": edited}
@@ -340,8 +379,29 @@ def test_the_page_shows_hostile_texts_as_texts(hostile):
     text = page(hostile)
     assert all(c.isprintable() or c == "\n" for c in text)
     read = Read(text)
-    assert read.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "code", "ul", "li", "a", "b",
-                         "details", "summary", "span", "table", "tr", "th", "td"}  # fmt: skip
+    assert read.tags <= {
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "h2",
+        "p",
+        "code",
+        "ul",
+        "li",
+        "a",
+        "b",
+        "details",
+        "summary",
+        "span",
+        "table",
+        "tr",
+        "th",
+        "td",
+    }
     names = {name for _, name, _ in read.attributes}
     assert names <= {"lang", "charset", "http-equiv", "content", "name", "id", "href", "class"}
     assert {value for tag, name, value in read.attributes if name == "href"} == {"#m1"}
@@ -380,9 +440,15 @@ def test_show_writes_the_page(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--failures"], ["--failures", "sft@<b>[x]"], ["--case", HOSTILE[3]], ["--case", HOSTILE[5]],
-                  ["--diff", "sft-0", "sft-0"]]
-)  # fmt: skip
+    "arguments",
+    [
+        ["--failures"],
+        ["--failures", "sft@<b>[x]"],
+        ["--case", HOSTILE[3]],
+        ["--case", HOSTILE[5]],
+        ["--diff", "sft-0", "sft-0"],
+    ],
+)
 def test_the_terminal_shows_hostile_texts_as_texts(hostile, arguments):
     said = editbench("show", hostile, *arguments)
     assert said.code == 0, said.err

@@ -98,8 +98,10 @@ def write(path, *summaries, **config):
 
 
 def measured(method, efficacy, specificity, kept, seed=0, ids=None, **changes):
-    """A cell with its tables: one rewrite and two neighborhood probes a case, scored as in the lists; ``kept``: documents of
-    task arc, all of which the base gets right."""
+    """A cell with its tables: one rewrite and two neighborhood probes a case, scored by the lists.
+
+    ``kept``: documents of task arc, all of which the base gets right.
+    """
     ids = ids or range(len(efficacy))
     probes = [
         {"case": f"c{case}", "probe": i, "axis": axis, "generation": float(score)}
@@ -200,7 +202,8 @@ def test_bold_is_ahead_of_every_method_by_case(tmp_path):
         measured("rome", POOR, KEPT, [0] * 30),
     )
     page = render([run], tmp_path / "README.md")
-    # mixsd's efficacy and retention lead; in specificity rome and nobody else does: ice is a reference and bars nobody.
+    # mixsd leads in efficacy and retention, rome alone in specificity: ice is a reference and
+    # bars nobody.
     assert re.findall(r"\*\*(\S+) \[", line(page, "mixsd")) == ["1.00"]
     assert re.findall(r"\*\*(\S+) \[", line(page, "rome")) == ["1.00"]
     assert "**" not in line(page, "ice") + line(page, "sft") and re.search(
@@ -452,9 +455,13 @@ def test_a_seed_that_failed_fails_its_row(tmp_path):
 def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
     def cell(seed, ids):
         facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 4, "form": "cloze"}
-        told = {"curve": [{"facts": 2, "metrics": {}, "retention": {}}], "trajectory": [{"facts": 2}],
-                "work": {"inject": {"passes": 1000 * (seed + 1), "tokens": 10, "gradient_tokens": 0}},
-                "peak_process_bytes": (seed + 1) * 2**30, "seconds": {"inject": 1.0, "judge": 4.0}}  # fmt: skip
+        told = {
+            "curve": [{"facts": 2, "metrics": {}, "retention": {}}],
+            "trajectory": [{"facts": 2}],
+            "work": {"inject": {"passes": 1000 * (seed + 1), "tokens": 10, "gradient_tokens": 0}},
+            "peak_process_bytes": (seed + 1) * 2**30,
+            "seconds": {"inject": 1.0, "judge": 4.0},
+        }
         one, tables = measured(
             "mixsd", [1, 0, 1, 1], [[1, 0]] * 4, [], seed, ids, corpus=facts, **told
         )
@@ -656,8 +663,10 @@ def test_metrics_by_kind_of_probe_have_a_table_of_their_own(tmp_path):
     table = page.split("### By kind of probe ↑\n\n")[1].split("\n\n")[0].splitlines()
     assert table[0] == "| Method | portability/a&#124;b\\_ (n = 50) |"
     assert {line.split("](")[0]: line.split("|")[-2].strip() for line in table[2:]} == {
-        "| [mixsd": "0.25 [0.10, 0.40]", "| [base": "–", "| [sft": "–",
-    }  # fmt: skip
+        "| [mixsd": "0.25 [0.10, 0.40]",
+        "| [base": "–",
+        "| [sft": "–",
+    }
     assert "By kind" not in render(
         [write(tmp_path / "plain", base(), summary("mixsd"))], tmp_path / "README.md"
     )
@@ -1148,7 +1157,10 @@ def test_no_run_is_said(tmp_path):
 
 
 def test_no_torch():
-    script = "import sys, editbench.leaderboard.markdown; print(sorted({'torch', 'lm_eval', 'transformers'} & set(sys.modules)))"
+    script = (
+        "import sys, editbench.leaderboard.markdown; "
+        "print(sorted({'torch', 'lm_eval', 'transformers'} & set(sys.modules)))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -1157,7 +1169,7 @@ def test_no_torch():
     )
 
 
-# --- the picture --------------------------------------------------------------------------------------------
+# --- the picture --------------------------------------------------------------------------------
 
 
 def kept(*ratios, half=0.1):
@@ -1310,9 +1322,15 @@ def test_what_cannot_be_drawn_together(tmp_path):
 
 def plugged(mean, low=None, high=None, title="Brief ↑", base_mean=0.5):
     return {
-        "mean": mean, "low": low, "high": high, "n": 50, "clusters": 50, "protocol": "brief",
-        "title": title, "base": base_mean,
-    }  # fmt: skip
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "n": 50,
+        "clusters": 50,
+        "protocol": "brief",
+        "title": title,
+        "base": base_mean,
+    }
 
 
 def test_an_evaluator_has_a_column_after_retention_and_no_part_in_the_score(tmp_path):
