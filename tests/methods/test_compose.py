@@ -151,9 +151,16 @@ def test_the_registry_makes_pairs():
 
 def test_a_pair_in_a_run(tmp_path, capsys):
     config = RunConfig(
-        methods=("base", "memit+sft"), model="tiny", corpus="demo-zsre", n=3,
-        options={"memit+sft": {key: str(value) for key, value in OPTIONS.items() if not isinstance(value, tuple)}},
-    )  # fmt: skip
+        methods=("base", "memit+sft"),
+        model="tiny",
+        corpus="demo-zsre",
+        n=3,
+        options={
+            "memit+sft": {
+                key: str(value) for key, value in OPTIONS.items() if not isinstance(value, tuple)
+            }
+        },
+    )
     made = make_plan(config)
     with RunStore(tmp_path).open(run_identity(config)) as store:
         _, summary = run(made, tiny_model("llama"), store, lambda *_: None)
