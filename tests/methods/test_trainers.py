@@ -579,7 +579,7 @@ def test_the_failed_text_itself_is_not_written_again():
 
 @pytest.mark.parametrize(("lam", "temperature"), [(0.3, 1.0), (0.7, 1.0), (0.5, 0.6)])
 def test_the_law_of_the_mixture(lam, temperature):
-    """The first token follows lam p + (1 - lam) p+ at the temperature: chi-square within 5 sigma."""
+    """The first token follows lam p + (1 - lam) p+ at the temperature: chi-square in 5 sigma."""
     model, n = tiny_model("llama"), 4000
     facts = [replace(FACTS[0], id=f"copy-{i}") for i in range(n)]
     method = MixSD(lam=lam, temperature=temperature, max_new_tokens=1)
