@@ -11,7 +11,7 @@ from editbench import registry
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
-from editbench.methods.compose import compose, divide, is_surgical
+from editbench.methods.compose import Composed, compose, divide, is_surgical
 from editbench.methods.memit import Memit
 from editbench.methods.sft import Sft
 from editbench.records.reading import read_rows
@@ -149,11 +149,34 @@ def test_the_registry_makes_pairs():
         registry.get("methods", "memit+sft+mixsd")
 
 
+def test_a_pair_has_the_versions_of_both_parts():
+    """Eight bits each. Engine versions of 1 give 1, which is left out of a cell's key."""
+    versions = (Memit.version, Sft.version, Composed.version)
+    assert pair().version == sum(version << (8 * i) for i, version in enumerate(versions))
+    assert pair().engine_version == Memit.engine_version == Sft.engine_version == 1
+
+    class Newer(Sft):
+        version = Sft.version + 1
+        engine_version = 2
+
+    first = compose("sft+memit", [("sft", Newer), ("memit", Memit)])
+    second = compose("memit+sft", [("memit", Memit), ("sft", Newer)])
+    assert second.version - pair().version == 1 << 8
+    assert (first.engine_version, second.engine_version) == (2, 1 + (1 << 8))
+
+
 def test_a_pair_in_a_run(tmp_path, capsys):
     config = RunConfig(
-        methods=("base", "memit+sft"), model="tiny", corpus="demo-zsre", n=3,
-        options={"memit+sft": {key: str(value) for key, value in OPTIONS.items() if not isinstance(value, tuple)}},
-    )  # fmt: skip
+        methods=("base", "memit+sft"),
+        model="tiny",
+        corpus="demo-zsre",
+        n=3,
+        options={
+            "memit+sft": {
+                key: str(value) for key, value in OPTIONS.items() if not isinstance(value, tuple)
+            }
+        },
+    )
     made = make_plan(config)
     with RunStore(tmp_path).open(run_identity(config)) as store:
         _, summary = run(made, tiny_model("llama"), store, lambda *_: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, get_args, get_type_hints
 
 import pytest
@@ -16,9 +16,11 @@ from editbench.methods._common.texts import Example
 from editbench.methods._train.loop import target_nll
 from editbench.models import LanguageModel
 from editbench.plugin import Method
+from editbench.report import EditReport
 from editbench.testing import (
     FACTS,
     check_method,
+    check_report,
     check_same_seed,
     tiny_model,
     tiny_options,
@@ -69,6 +71,49 @@ def test_no_option_is_nan_or_infinite(name, value):
     for option in numbers:
         with pytest.raises(ValueError, match=f"{option}=.* is not finite"):
             method(**{option: value})
+
+
+REPORTING = [
+    *((name, {}) for name in METHODS),
+    ("mixsd", {"lam": 1.0, "on_fail": "drop"}),
+    ("opsd", {"exposure": "adaptive"}),
+    ("sft+mixsd", {}),
+    ("memit+opsd", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "changed"), REPORTING, ids=str)
+@pytest.mark.parametrize("facts", [FACTS, FACTS[:1], ()], ids=len)
+def test_every_figure_is_declared(name, changed, facts, reader):
+    method = registry.get("methods", name)
+    parts = {part: registry.get("methods", part) for part in name.split("+")}
+    chosen = (
+        {
+            f"{part}.{key}": v
+            for part, kind in parts.items()
+            for key, v in tiny_options(kind).items()
+        }
+        if "+" in name
+        else tiny_options(method)
+    )
+    edit = method.from_options(name, {**chosen, **changed}).inject(reader("llama"), facts)
+    check_report(method, edit)
+    if "+" in name:  # the report of each part stands under its name
+        for part, kind in parts.items():
+            assert edit.diagnostics[part].keys() <= {*EditReport.__annotations__, *kind.figures}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_figures_say_what_they_are(name):
+    for figure in registry.get("methods", name).figures.values():
+        assert figure.about.endswith(".") and figure.shown != ""
+        assert not figure.shown or not figure.shown.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["sft", "mixsd", "opsd"])
+def test_trained_tokens_alone_add_up(name):
+    figures = registry.get("methods", name).figures
+    assert [key for key, figure in figures.items() if figure.adds_up] == ["trained_tokens"]
 
 
 # --- the battery itself: it must find a method that breaks a promise ------------------------------
@@ -167,6 +212,16 @@ class MutatesFacts(Honest):
         return edit
 
 
+class ReportsUndeclared(Honest):
+    def inject(self, model, facts):
+        return replace(super().inject(model, facts), diagnostics={"luck": 7})
+
+
+class RecordsUnknown(Honest):
+    def inject(self, model, facts):
+        return replace(super().inject(model, facts), records=[{"fact": "moon", "luck": 7}])
+
+
 class NeverEmpty(Honest):
     def inject(self, model, facts):
         return super().inject(model, facts or FACTS)
@@ -194,6 +249,8 @@ def test_an_honest_method_passes(reader, tmp_path, method):
         (DoesNothing, "changed no weight"),
         (WritesAbroad, "written outside the cache"),
         (MutatesFacts, "changed the list of facts"),
+        (ReportsUndeclared, "figures that it does not declare: {'luck'}"),
+        (RecordsUnknown, "fields that EditRecord does not have: {'luck'}"),
         (NeverEmpty, "not empty"),
     ],
 )

@@ -102,7 +102,7 @@ def test_sft_counts_its_tokens():
 
 
 def test_one_step_is_adamw():
-    """One step from rest moves each weight by lr against the sign of its gradient, and decays it."""
+    """One step from rest moves each weight by lr against its gradient's sign, and decays it."""
     model = tiny_model("llama")
     examples = [canonical(model, fact) for fact in FACTS]
     loss, _ = target_nll(model, examples)
@@ -522,7 +522,7 @@ def test_a_fact_is_tried_until_it_is_stated(reader):
 
 @pytest.fixture(scope="module")
 def hesitant():
-    """A model that answers from a note with the old answer three times of five, else with the note."""
+    """A model that gives the old answer to a note three times of five, else the note's."""
     model = tiny_model("llama")
     optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
     answers = [
@@ -579,7 +579,7 @@ def test_the_failed_text_itself_is_not_written_again():
 
 @pytest.mark.parametrize(("lam", "temperature"), [(0.3, 1.0), (0.7, 1.0), (0.5, 0.6)])
 def test_the_law_of_the_mixture(lam, temperature):
-    """The first token follows lam p + (1 - lam) p+, both at the temperature: chi-square within five sigma."""
+    """The first token follows lam p + (1 - lam) p+ at the temperature: chi-square in 5 sigma."""
     model, n = tiny_model("llama"), 4000
     facts = [replace(FACTS[0], id=f"copy-{i}") for i in range(n)]
     method = MixSD(lam=lam, temperature=temperature, max_new_tokens=1)
@@ -654,7 +654,7 @@ def conditional(model, fact, context, ids):
 @pytest.mark.parametrize("family", ["llama", "mistral", "gpt2"])
 @pytest.mark.parametrize("slots", [1, 2, 48])
 def test_adaptive_texts_follow_the_rule(family, slots, reader):
-    """The naive token stands where the expert finds it at least half as probable as its own best."""
+    """The naive token stands if the expert finds it at least half as probable as its own best."""
     model = reader(family)
     for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(
         lessons_of(model, FACTS), Branches(model, slots)
