@@ -1,8 +1,8 @@
 """Turn prompts and targets into token ids. This is the only tokenizing code.
 
-A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of the
-model's chat template, and its target opens the assistant turn. A tokenizer without a template gets
-``Question: ...\\nAnswer:`` instead.
+A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of
+the model's chat template, and its target opens the assistant turn. A tokenizer without a template
+gets ``Question: ...\\nAnswer:`` instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MEMIT: many facts at once, spread over the MLPs of several layers, by a closed-form update of each.
+"""MEMIT: many facts at once, by a closed-form update of the MLPs of several layers.
 
 For the facts' keys K (f x N, the MLP's inner activations at the subject's last token), the residual
 R = Z - Z_cur (d x N) between the wanted and the present hidden states at the last edited layer, and
@@ -13,13 +13,13 @@ Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/
 
 Differs from the reference:
 - lambda follows the MLP width. k^T C^-1 k, which it stands against, is f on average over ordinary
-  keys, and lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything on a small
-  model.
+  keys, and lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything on a
+  small model.
 - The solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
-- While earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the sequential
-  form of AlphaEdit's authors, arXiv 2410.02355). An edit in a sequence then keeps the facts before
-  it, too.
+- While earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the
+  sequential form of AlphaEdit's authors, arXiv 2410.02355). An edit in a sequence then keeps the
+  facts before it, too.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
 - The target optimisation differs as ``_edit/value.py`` says, and C as ``statistics.py`` says.

@@ -4,19 +4,20 @@ This is one service for all of them.
 
     # N tokens, f MLP inner width
 
-k is the input of the MLP's output projection at every token of a text but the first. The first token
-is an attention sink whose activations are hundreds of times larger, and would dominate C. One forward
-pass serves all layers and ends at the highest one. Products are float32, sums float64.
+k is the input of the MLP's output projection at every token of a text but the first. The first
+token is an attention sink whose activations are hundreds of times larger, and would dominate C. One
+forward pass serves all layers and ends at the highest one. Products are float32, sums float64.
 
 Sources are ``self`` (the model's own text, sampled at temperature 1, which needs no data: see
-``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a field
-``text``. Several separated by commas are averaged: text like yours protects your text better
+``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a
+field ``text``. Several separated by commas are averaged: text like yours protects your text better
 (``benchmarks/weight_editors.md``).
 
 Measuring ends when the tokens asked for are counted, or for own text at the end of the last batch.
-Where 2 ``FIRST_CHECK`` or more are asked for, it may end earlier. The update direction of an edit is
-C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with that of
-the last time. Where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
+Where 2 ``FIRST_CHECK`` or more are asked for, it may end earlier. The update direction of an edit
+is C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with
+that of the last time. Where the mean cosine has reached ``STABLE`` at every layer, no more text is
+read.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ class Moment:
         factor, failed = torch.linalg.cholesky_ex(self.ridged_ff)
         if failed or not factor.isfinite().all():
             raise MethodError(
-                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) is "
-                "singular or not finite, so no update can be solved with it. Measure it on more "
+                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) "
+                "is singular or not finite, so no update can be solved with it. Measure it on more "
                 "tokens (covariance_tokens) or another text (covariance)."
             )
         return cast("torch.Tensor", factor)
@@ -380,7 +381,7 @@ def _text(record: dict[str, object]) -> str:
 
 
 def _hub(source: str) -> Iterator[str]:
-    import datasets
+    import datasets  # type: ignore[import-untyped]  # it has no annotations
 
     from editbench.hub import offline_if_unreachable
 
@@ -392,8 +393,8 @@ def _hub(source: str) -> Iterator[str]:
     except Exception as error:  # datasets raises errors of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"Covariance source {source!r} is no file, and could not be read as a hub data set with "
-            f"a field 'text': {reason}. Give a local text or JSONL file, or 'self'."
+            f"Covariance source {source!r} is no file, and could not be read as a hub data set "
+            f"with a field 'text': {reason}. Give a local text or JSONL file, or 'self'."
         ) from error
 
 

@@ -165,7 +165,7 @@ def _restored(
     places: list[int],
     answer: int,
 ) -> torch.Tensor:
-    """Return p(answer) when states of ``kind`` at ``layers`` are clean at one place, for each place.
+    """Return p(answer), for each place, when states of ``kind`` are clean there at ``layers``.
 
     One pass does it, over places x S rows. It starts at the first of ``layers``: below, the noised
     states are those of the first pass.
@@ -267,7 +267,7 @@ def layer_curve(model: LanguageModel, facts: Sequence[Fact], seed: int = 0) -> l
 
 
 def heat_map(traced: Trace, path: str) -> None:
-    """Write the picture of ROME's figure 1 to ``path``: token x layer, one panel a kind of state."""
+    """Write the picture of ROME's figure 1: token x layer, one panel for each kind of state."""
     from matplotlib.figure import Figure
 
     kinds = list(traced.scores)

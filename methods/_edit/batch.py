@@ -22,8 +22,8 @@ from editbench.types import Fact
 ALIKE = 0.9
 """Cosine in the metric of C^-1 above which two keys can hardly have two values.
 
-At layer 4 of SmolLM2, two questions about one invented person have 0.99, two people 0.04. memit said
-3 of 100 such facts (``benchmarks/distillation.md``)."""
+At layer 4 of SmolLM2, two questions about one invented person have 0.99, two people 0.04. memit
+said 3 of 100 such facts (``benchmarks/distillation.md``)."""
 
 
 class BatchBench(Bench):

@@ -1,17 +1,18 @@
 """Joint refinement: the values of written keys, trained together through the edited model.
 
-A locate-then-edit method finds each fact's value alone and writes all of them by least squares. What
-was reached for one fact is then partly lost to the others, and no loss covers what all of them
-together do to other text. Here the values R_l of the update Delta_l = R_l A_l^T of every layer l are
-trained together,
+A locate-then-edit method finds each fact's value alone and writes all of them by least squares.
+What was reached for one fact is then partly lost to the others, and no loss covers what all of them
+together do to other text. Here the values R_l of the update Delta_l = R_l A_l^T of every layer l
+are trained together,
 
-    min over R_1 ... R_m of   mean_i [nll_i - s]_+ + [end_i - s]_+   +   KL_WEIGHT KL(p_0 || p_Delta)
+    min over R_1 ... R_m of   mean_i [nll_i - s]_+ + [end_i - s]_+
+                              +  KL_WEIGHT KL(p_0 || p_Delta)[text]
 
-with s = STOP_NLL, by Adam, starting from what the method wrote. The directions A_l, the method's own
-answer to what keys of ordinary text look like, stay. So the rank stays the number of facts, and
+with s = STOP_NLL, by Adam, starting from what the method wrote. The directions A_l, the method's
+own answer to what keys of ordinary text look like, stay. So the rank stays the number of facts, and
 alphaedit's update stays in its null space. nll_i is that of the target after the bare prompt or one
-of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not "Parisian". The KL is
-over the whole vocabulary, at every token of text of the kind that C was measured on.
+of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not "Parisian". The KL
+is over the whole vocabulary, at every token of text of the kind that C was measured on.
 
 This is ours, not from a paper. What it gains: ``benchmarks/weight_editors.md``.
 

@@ -8,8 +8,8 @@ of that fact, bare and prefixed, and minimised over
 
 with Adam, projected to ||delta|| <= clamp ||v_0|| after each step (ROME eq. 4; MEMIT eq. 16;
 reference code kmeng01/memit at 80426fd, ``compute_z.py``). Site ``mlp`` is the output of layer l's
-MLP (ROME's v), ``residual`` the output of layer l (MEMIT's h), ``attention`` the output of layer l's
-attention (PMET, beside ``mlp``).
+MLP (ROME's v), ``residual`` the output of layer l (MEMIT's h), ``attention`` the output of layer
+l's attention (PMET, beside ``mlp``).
 
 Differs from the reference:
 - The last term is ours: what delta costs the model's own text, in nats, where it leaks
@@ -54,7 +54,7 @@ class Solver:
     steps: int
     """Forward passes, one more than updates."""
     lr: float | None
-    """Adam's rate. None: each fact's own, as above; twice that where there are 12 steps or fewer."""
+    """Adam's rate. None: each fact's own, as above, and twice that for 12 steps or fewer."""
     clamp: float
     kl_factor: float
     weight_decay: float
