@@ -43,7 +43,7 @@ from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._common.memory import free_bytes, in_batches
 from editbench.methods._edit import head
 from editbench.methods._edit.passes import cut_rows, products
-from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact, key_rows
+from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
 from editbench.models import LanguageModel
 
 
