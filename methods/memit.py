@@ -95,6 +95,7 @@ class BatchEditor(WeightEditor):
             return self.edit(model, facts)
         bench = BatchBench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
+        # What PMET writes is read at the MLP itself, before any such constant.
         gain = additive_gain(model, bench.layers[0], self.name) if site == "residual" else 1.0
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
@@ -201,8 +202,10 @@ def memit_solve(
     f, a = all_fA.shape
     solved: torch.Tensor
     if a > f:
+        # the ridge as in ``moment.solve``, so that both sides solve the same equations
         solved = torch.linalg.solve(lam * moment.ridged_ff + all_fA @ all_fA.T, k_fN.double())
         return solved
+    # Push-through: f x f becomes A x A, and C^-1 comes from its cached factor.
     c_inverse_fA = moment.solve(all_fA)
     gram_AA = all_fA.T @ c_inverse_fA + lam * torch.eye(a, dtype=torch.float64)
     solved = torch.linalg.solve(gram_AA, c_inverse_fA, left=False)

@@ -186,6 +186,7 @@ def _one_source(
         moments = _all_cached(origin, layers, f)
         if len(moments) == len(set(layers)):
             return moments
+    # ``origin`` and ``moments`` are now those of the present weights.
     missing = [layer for layer in layers if layer not in moments]
     check_memory(
         3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}"
@@ -200,8 +201,8 @@ def _one_source(
 
 def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Moment]:
     """Return the cached ones of the matrices of ``layers``."""
-    found = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
-    return {layer: moment for layer, moment in found.items() if moment is not None}
+    by_layer = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
+    return {layer: moment for layer, moment in by_layer.items() if moment is not None}
 
 
 @torch.no_grad()
@@ -217,12 +218,14 @@ def measure(
     """
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
     sums = _Sums(layers, model.layout.mlp_width, held_out)
+    # The held-out keys pass through the same hooks, and are not counted.
     total, next_check = -held_out, FIRST_CHECK
     with progress.task(
         f"covariance of {len(layers)} layers, cached for next time", budget, "tokens"
     ) as bar:
         for chunk in _by_tokens(blocks):
             ids_BT, mask_BT = text.pad_left(chunk, model.device)
+            # every token but the first of each row, and no padding
             sums.counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
             with ExitStack() as hooks, model.compute():
                 for layer in layers:
@@ -318,6 +321,7 @@ def _documents(source: str, tokens: int) -> Iterator[str]:
         documents = iter(_read(path, source).split("\n"))
     else:  # the form of a hub id: owner/name
         documents = _hub(source)
+    # About 4 characters make a token, and texts are cut, so 16 a token are plenty.
     length = 0
     for document in documents:
         for paragraph in filter(str.strip, document.split("\n")):
@@ -458,6 +462,7 @@ def cached(origin: Origin, width: int) -> Moment | None:
         moment = load(_path(origin), stat.st_mtime_ns, stat.st_size)
     except (OSError, DataError):
         return None
+    # A file may have been renamed, or copied from another machine.
     mine = all(moment.origin.get(key) == value for key, value in origin.items())
     return moment if mine and moment.c_ff.shape == (width, width) else None
 
@@ -505,6 +510,7 @@ def _stored(path: Path) -> _Stored:
 def _save(path: Path, moment: Moment) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written under a name of this process's own, so that no reader sees half a file.
         temporary = path.with_suffix(f".{os.getpid()}")
         stored = {**moment.origin, "counted": moment.tokens, "checksum": _checksum(moment.c_ff)}
         save_file({"c": moment.c_ff}, temporary, {"origin": json.dumps(stored)})

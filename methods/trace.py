@@ -107,6 +107,7 @@ def trace(
         for kind in kinds:
             table = torch.full((len(ids), depth), float("nan"))
             for layer in range(depth):
+                # one residual state carries all that is below it; MLPs and attentions add up
                 half = 0 if kind == "residual" else window
                 lowest = max(0, layer - half // 2)
                 layers = range(lowest, min(depth, layer - half // 2 + max(half, 1)))
@@ -173,6 +174,7 @@ def _restored(
     length, device = len(ids), model.device
     # the token that each row restores
     token_R = torch.tensor(places, device=device).repeat_interleave(SAMPLES)
+    # A residual state is restored in the layer's output itself, other states inside the layer.
     start = layers[0] - (kind != "residual")
     ids_RT = torch.tensor([ids], device=device).expand(len(token_R), -1)
     every_R = torch.arange(len(token_R), device=device)

@@ -83,6 +83,7 @@ def refine(
     """
     together = min(PROMPTS, 2 * len(prepared))
     steps = max(MIN_STEPS, ceil(2 * passes * len(prepared) / together))
+    # Float32 where the model computes; the written values were float64 on the CPU.
     values = {
         layer: w.r_dN.float().to(model.device).requires_grad_(True) for layer, w in written.items()
     }
@@ -116,6 +117,7 @@ def refine(
             nlls.append(nll_B.mean().item())
             kls.append(kl.item())
             bar.advance()
+    # Single steps see different prompts, so the report has means over a sixth of the steps.
     few = max(1, steps // 6)
     report = {"first_nll": sum(nlls[:few]) / few, "last_nll": sum(nlls[-few:]) / few}
     report |= {"first_kl": sum(kls[:few]) / few, "last_kl": sum(kls[-few:]) / few}
@@ -226,6 +228,7 @@ def _goes_on(model: LanguageModel) -> torch.Tensor:
 def _kl(model: LanguageModel, side: _Side, texts: Sequence[OwnText]) -> torch.Tensor:
     """Return KL(p_0 || p_Delta) a token, over the whole vocabulary."""
     rows, lengths = [opening + held for opening, held in texts], [len(held) for _, held in texts]
+    # Outside ``side`` the model is the unedited one; no copy of it is needed.
     with torch.no_grad():
         base_NV = model.logits(label_states(model, rows, lengths)).log_softmax(-1)
     with side:

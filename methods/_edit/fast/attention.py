@@ -80,6 +80,7 @@ class Tree:
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v, (1, N, H, d). transformers calls it."""
+        # a model that attends twice in one layer is not known here
         if (layer := layer_of(module, how)) in self.kept:
             raise NotPacked
         # Rotated queries and keys may be float32 where the values, and all products, are bfloat16.
@@ -245,6 +246,7 @@ class Groups:
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v of each row, (1, N, H, d). transformers calls it."""
+        # keys were kept of the layers that run, and of no other
         if (layer := layer_of(module, how)) not in self.groups[0].kept:
             raise NotPacked
         scaling = scaling_of(how) or float(query_1HNd.shape[-1] ** -0.5)

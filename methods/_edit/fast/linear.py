@@ -34,6 +34,7 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
     linears: list[nn.Linear] = []
     if model.precision == "float32":
         linears = [module for module in model.model.modules() if _is_plain(module)]
+    # Two copies of each weight: one for the product, one for its gradient.
     needed = 2 * sum(linear.weight.nbytes for linear in linears)
     with ExitStack() as stack:
         if needed <= free_bytes(model.device) / 4 and works():
@@ -44,6 +45,7 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
 
 def _is_plain(module: nn.Module) -> bool:
     """Return whether this is torch's linear layer in float32 on a CPU, with its own forward."""
+    # A subclass may compute something else, and so may a forward that somebody has replaced.
     if type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
     return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
