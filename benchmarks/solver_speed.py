@@ -20,8 +20,10 @@ import torch
 from editbench import registry
 from editbench.files import write_json_atomic
 from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._edit.editor import Bench, default_layers
-from editbench.methods._edit.value import STAND_IN, Targets, context_prefixes, kl_prompt, optimize
+from editbench.methods._edit.batch import BatchBench
+from editbench.methods._edit.layers import default_layers
+from editbench.methods._edit.prepare import STAND_IN, context_prefixes, prepare_facts
+from editbench.methods._edit.value import Targets, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.models import load_model
 from editbench.slices import slice_cases
@@ -36,7 +38,8 @@ def naive(model, fact, layer, prefixes, solver):
         rows.append(prompt + target[:-1])
         positions.append(model.subject_last(fact, prefix))
         labels.append(target)
-    kl_ids, kl_position = kl_prompt(model, fact)
+    kl_ids = prepare_facts(model, [fact], [])[0].kl_ids
+    kl_position = len(kl_ids) - 1
     essence = f"{fact.subject} is a"
     whole = (model.prompt_ids(prefix + essence) for prefix in ("", STAND_IN))
     rows.append(next(row for row in whole if row[: len(kl_ids)] == kl_ids))
@@ -148,9 +151,11 @@ def main() -> None:
         ("bf16 with early stop", bf16, replace(solver, stop_nll=0.05), prefixes),
         ("quick", bf16, quick.solver(0.75), quick.context(bf16)),
     ):
-        optimize(handle, facts[:2], layer, "residual", before, replace(settings, steps=2))
+        two = prepare_facts(handle, facts[:2], before)
+        optimize(handle, two, layer, ("residual",), replace(settings, steps=2))
         start = time.perf_counter()
-        found = optimize(handle, facts, layer, "residual", before, settings)
+        prepared = prepare_facts(handle, facts, before)
+        found = optimize(handle, prepared, layer, ("residual",), settings)
         each = (time.perf_counter() - start) / len(facts)
         result[name] = {"seconds_per_fact": each, "times_as_fast": naive_seconds / each}
         result[name] |= {
@@ -160,7 +165,7 @@ def main() -> None:
         kept[name] = found
         print(name, result[name], flush=True)
     # the update that MEMIT's equation makes of the two solvers' values, with the same keys and C
-    bench = Bench(Memit(layers=(layer,)), bf16, facts)
+    bench = BatchBench(Memit(layers=(layer,)), bf16, facts)
     a_fN = memit_solve(bench.moments[layer], bench.keys(layer), bf16.layout.mlp_width / 3)
     one, two = ((t.value_ND - t.start_ND).double().T @ a_fN.T for t in (kept["fp32"], kept["bf16"]))
     result["cosine_of_updates_fp32_bf16"] = torch.nn.functional.cosine_similarity(

@@ -2,9 +2,9 @@
 
     F_j = E_y~p [ (d log p(y) / d theta_j)^2 ] for each token of y
 
-The score of a text is the sum of its tokens' scores. Their cross terms vanish in expectation when the
-text is the model's own, so the squared gradient of whole texts, divided by their tokens, estimates F
-without a pass for each token.
+The score of a text is the sum of its tokens' scores. Their cross terms vanish in expectation when
+the text is the model's own, so the squared gradient of whole texts, divided by their tokens,
+estimates F without a pass for each token.
 """
 
 from __future__ import annotations

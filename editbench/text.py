@@ -1,8 +1,8 @@
 """Turn prompts and targets into token ids. This is the only tokenizing code.
 
-A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of the
-model's chat template, and its target opens the assistant turn. A tokenizer without a template gets
-``Question: ...\\nAnswer:`` instead.
+A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of
+the model's chat template, and its target opens the assistant turn. A tokenizer without a template
+gets ``Question: ...\\nAnswer:`` instead.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ def ids_and_index(
         rendered.text, add_special_tokens=rendered.special, return_offsets_mapping=True
     )
     offsets = cast("list[tuple[int, int]]", encoded["offset_mapping"])
+    # The last one: a character of several bytes may be split over several tokens.
     covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
     if not covering:
         raise ModelError(
@@ -162,6 +163,7 @@ def target_ids(
     """
     separator = "" if rendered.text[-1:].isspace() else rendered.separator
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
+    # A merge across the border would change the prompt's ids, which keys were read from.
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]

@@ -14,8 +14,8 @@ Differs from the reference:
   directions on Llama 3.
 - l2 is relative to what ordinary keys have in the null space, tr(P C), for the same reason. The
   reference has 1 or 10.
-- K_p is read from the edits that are applied now, not from a global that outlives them. The equations
-  are solved in float64, on the smallest of the three sides.
+- K_p is read from the edits that are applied now, not from a global that outlives them. The
+  equations are solved in float64, on the smallest of the three sides.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ fact it is ROME's update, and it is MEMIT's in the limit lambda -> 0: MEMIT trad
 C, EMMET does not. Gupta, Sajnani and Anumanchipalli 2024, "A Unified Framework for Model Editing",
 arXiv 2403.14236, eqs. 9-13.
 
-While earlier edits are applied, their keys stand beside K with R = 0: what they hold is a constraint,
-too.
+While earlier edits are applied, their keys stand beside K with R = 0: what they hold is a
+constraint, too.
 
 Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There, 0.1 stands
-beside a C that is scaled by 1e5, and about half of each constraint is lost. More facts than f cannot
-all hold, and are then fitted by least squares.
+beside a C that is scaled by 1e5, and about half of each constraint is lost. More facts than f
+cannot all hold, and are then fitted by least squares.
 """
 
 from __future__ import annotations

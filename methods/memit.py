@@ -1,4 +1,4 @@
-"""MEMIT: many facts at once, spread over the MLPs of several layers, by a closed-form update of each.
+"""MEMIT: many facts at once, by a closed-form update of the MLPs of several layers.
 
 For the facts' keys K (f x N, the MLP's inner activations at the subject's last token), the residual
 R = Z - Z_cur (d x N) between the wanted and the present hidden states at the last edited layer, and
@@ -13,13 +13,13 @@ Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/
 
 Differs from the reference:
 - lambda follows the MLP width. k^T C^-1 k, which it stands against, is f on average over ordinary
-  keys, and lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything on a small
-  model.
+  keys, and lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything on a
+  small model.
 - The solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
-- While earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the sequential
-  form of AlphaEdit's authors, arXiv 2410.02355). An edit in a sequence then keeps the facts before
-  it, too.
+- While earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the
+  sequential form of AlphaEdit's authors, arXiv 2410.02355). An edit in a sequence then keeps the
+  facts before it, too.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
 - The target optimisation differs as ``_edit/value.py`` says, and C as ``statistics.py`` says.
@@ -95,6 +95,7 @@ class BatchEditor(WeightEditor):
             return self.edit(model, facts)
         bench = BatchBench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
+        # What PMET writes is read at the MLP itself, before any such constant.
         gain = additive_gain(model, bench.layers[0], self.name) if site == "residual" else 1.0
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
@@ -201,8 +202,10 @@ def memit_solve(
     f, a = all_fA.shape
     solved: torch.Tensor
     if a > f:
+        # the ridge as in ``moment.solve``, so that both sides solve the same equations
         solved = torch.linalg.solve(lam * moment.ridged_ff + all_fA @ all_fA.T, k_fN.double())
         return solved
+    # Push-through: f x f becomes A x A, and C^-1 comes from its cached factor.
     c_inverse_fA = moment.solve(all_fA)
     gram_AA = all_fA.T @ c_inverse_fA + lam * torch.eye(a, dtype=torch.float64)
     solved = torch.linalg.solve(gram_AA, c_inverse_fA, left=False)

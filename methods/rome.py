@@ -90,6 +90,7 @@ class Rome(WeightEditor):
         missing: list[torch.Tensor] = []
         with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
             for fact in bench.prepared:
+                # solved on the model that holds the facts before this one
                 target = bench.solve([fact], self.clamp)
                 k_star_f, w_k_d, solved_for_f = self.read(bench, layer, fact)
                 with bench.phase("solve"):

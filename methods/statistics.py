@@ -4,19 +4,20 @@ This is one service for all of them.
 
     # N tokens, f MLP inner width
 
-k is the input of the MLP's output projection at every token of a text but the first. The first token
-is an attention sink whose activations are hundreds of times larger, and would dominate C. One forward
-pass serves all layers and ends at the highest one. Products are float32, sums float64.
+k is the input of the MLP's output projection at every token of a text but the first. The first
+token is an attention sink whose activations are hundreds of times larger, and would dominate C. One
+forward pass serves all layers and ends at the highest one. Products are float32, sums float64.
 
 Sources are ``self`` (the model's own text, sampled at temperature 1, which needs no data: see
-``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a field
-``text``. Several separated by commas are averaged: text like yours protects your text better
+``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a
+field ``text``. Several separated by commas are averaged: text like yours protects your text better
 (``benchmarks/weight_editors.md``).
 
 Measuring ends when the tokens asked for are counted, or for own text at the end of the last batch.
-Where 2 ``FIRST_CHECK`` or more are asked for, it may end earlier. The update direction of an edit is
-C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with that of
-the last time. Where the mean cosine has reached ``STABLE`` at every layer, no more text is read.
+Where 2 ``FIRST_CHECK`` or more are asked for, it may end earlier. The update direction of an edit
+is C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with
+that of the last time. Where the mean cosine has reached ``STABLE`` at every layer, no more text is
+read.
 """
 
 from __future__ import annotations
@@ -115,8 +116,8 @@ class Moment:
         factor, failed = torch.linalg.cholesky_ex(self.ridged_ff)
         if failed or not factor.isfinite().all():
             raise MethodError(
-                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) is "
-                "singular or not finite, so no update can be solved with it. Measure it on more "
+                f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) "
+                "is singular or not finite, so no update can be solved with it. Measure it on more "
                 "tokens (covariance_tokens) or another text (covariance)."
             )
         return cast("torch.Tensor", factor)
@@ -185,6 +186,7 @@ def _one_source(
         moments = _all_cached(origin, layers, f)
         if len(moments) == len(set(layers)):
             return moments
+    # ``origin`` and ``moments`` are now those of the present weights.
     missing = [layer for layer in layers if layer not in moments]
     check_memory(
         3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}"
@@ -199,8 +201,8 @@ def _one_source(
 
 def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Moment]:
     """Return the cached ones of the matrices of ``layers``."""
-    found = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
-    return {layer: moment for layer, moment in found.items() if moment is not None}
+    by_layer = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
+    return {layer: moment for layer, moment in by_layer.items() if moment is not None}
 
 
 @torch.no_grad()
@@ -216,12 +218,14 @@ def measure(
     """
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
     sums = _Sums(layers, model.layout.mlp_width, held_out)
+    # The held-out keys pass through the same hooks, and are not counted.
     total, next_check = -held_out, FIRST_CHECK
     with progress.task(
         f"covariance of {len(layers)} layers, cached for next time", budget, "tokens"
     ) as bar:
         for chunk in _by_tokens(blocks):
             ids_BT, mask_BT = text.pad_left(chunk, model.device)
+            # every token but the first of each row, and no padding
             sums.counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
             with ExitStack() as hooks, model.compute():
                 for layer in layers:
@@ -317,6 +321,7 @@ def _documents(source: str, tokens: int) -> Iterator[str]:
         documents = iter(_read(path, source).split("\n"))
     else:  # the form of a hub id: owner/name
         documents = _hub(source)
+    # About 4 characters make a token, and texts are cut, so 16 a token are plenty.
     length = 0
     for document in documents:
         for paragraph in filter(str.strip, document.split("\n")):
@@ -380,7 +385,7 @@ def _text(record: dict[str, object]) -> str:
 
 
 def _hub(source: str) -> Iterator[str]:
-    import datasets
+    import datasets  # type: ignore[import-untyped]  # it has no annotations
 
     from editbench.hub import offline_if_unreachable
 
@@ -392,8 +397,8 @@ def _hub(source: str) -> Iterator[str]:
     except Exception as error:  # datasets raises errors of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"Covariance source {source!r} is no file, and could not be read as a hub data set with "
-            f"a field 'text': {reason}. Give a local text or JSONL file, or 'self'."
+            f"Covariance source {source!r} is no file, and could not be read as a hub data set "
+            f"with a field 'text': {reason}. Give a local text or JSONL file, or 'self'."
         ) from error
 
 
@@ -457,6 +462,7 @@ def cached(origin: Origin, width: int) -> Moment | None:
         moment = load(_path(origin), stat.st_mtime_ns, stat.st_size)
     except (OSError, DataError):
         return None
+    # A file may have been renamed, or copied from another machine.
     mine = all(moment.origin.get(key) == value for key, value in origin.items())
     return moment if mine and moment.c_ff.shape == (width, width) else None
 
@@ -504,6 +510,7 @@ def _stored(path: Path) -> _Stored:
 def _save(path: Path, moment: Moment) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written under a name of this process's own, so that no reader sees half a file.
         temporary = path.with_suffix(f".{os.getpid()}")
         stored = {**moment.origin, "counted": moment.tokens, "checksum": _checksum(moment.c_ff)}
         save_file({"c": moment.c_ff}, temporary, {"origin": json.dumps(stored)})

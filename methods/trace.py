@@ -107,6 +107,7 @@ def trace(
         for kind in kinds:
             table = torch.full((len(ids), depth), float("nan"))
             for layer in range(depth):
+                # one residual state carries all that is below it; MLPs and attentions add up
                 half = 0 if kind == "residual" else window
                 lowest = max(0, layer - half // 2)
                 layers = range(lowest, min(depth, layer - half // 2 + max(half, 1)))
@@ -165,7 +166,7 @@ def _restored(
     places: list[int],
     answer: int,
 ) -> torch.Tensor:
-    """Return p(answer) when states of ``kind`` at ``layers`` are clean at one place, for each place.
+    """Return p(answer), for each place, when states of ``kind`` are clean there at ``layers``.
 
     One pass does it, over places x S rows. It starts at the first of ``layers``: below, the noised
     states are those of the first pass.
@@ -173,6 +174,7 @@ def _restored(
     length, device = len(ids), model.device
     # the token that each row restores
     token_R = torch.tensor(places, device=device).repeat_interleave(SAMPLES)
+    # A residual state is restored in the layer's output itself, other states inside the layer.
     start = layers[0] - (kind != "residual")
     ids_RT = torch.tensor([ids], device=device).expand(len(token_R), -1)
     every_R = torch.arange(len(token_R), device=device)
@@ -267,7 +269,7 @@ def layer_curve(model: LanguageModel, facts: Sequence[Fact], seed: int = 0) -> l
 
 
 def heat_map(traced: Trace, path: str) -> None:
-    """Write the picture of ROME's figure 1 to ``path``: token x layer, one panel a kind of state."""
+    """Write the picture of ROME's figure 1: token x layer, one panel for each kind of state."""
     from matplotlib.figure import Figure
 
     kinds = list(traced.scores)

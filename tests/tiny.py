@@ -144,10 +144,25 @@ def wait_for(
 def targets_of(
     method: Any, model: Any, facts: Sequence[Any], layer: int, prefixes: Sequence[str]
 ) -> Any:
-    """What the target optimisation of a weight editor gives for ``facts``."""
+    """Return what the target optimisation of a weight editor gives for ``facts``."""
+    from editbench.methods._edit.prepare import prepare_facts
     from editbench.methods._edit.value import optimize
 
-    solver = method.solver(method.clamp)
     return optimize(
-        model, facts, layer, method.sites, prefixes, solver, fisher_SDD=method.fisher(model, layer)
+        model,
+        prepare_facts(model, facts, prefixes),
+        layer,
+        method.sites,
+        method.solver(method.clamp),
+        fisher_SDD=method.fisher(model, layer),
     )
+
+
+def rows_of(
+    model: Any, facts: Sequence[Any], prefixes: Sequence[str] = ()
+) -> tuple[list[list[int]], list[int]]:
+    """Return the prompts of ``facts``, bare and behind each prefix, and their subjects' places."""
+    from editbench.methods._edit.prepare import key_rows, prepare_facts
+
+    prepared = prepare_facts(model, facts, prefixes)
+    return key_rows([prompt for each in prepared for prompt in each.prompts])

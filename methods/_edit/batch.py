@@ -22,8 +22,8 @@ from editbench.types import Fact
 ALIKE = 0.9
 """Cosine in the metric of C^-1 above which two keys can hardly have two values.
 
-At layer 4 of SmolLM2, two questions about one invented person have 0.99, two people 0.04. memit said
-3 of 100 such facts (``benchmarks/distillation.md``)."""
+At layer 4 of SmolLM2, two questions about one invented person have 0.99, two people 0.04. memit
+said 3 of 100 such facts (``benchmarks/distillation.md``)."""
 
 
 class BatchBench(Bench):
@@ -55,6 +55,7 @@ class BatchBench(Bench):
         M is 0 where no edit is applied.
         """
         name = self.model.layout.weight_name(layer)
+        # Edits of other layers, and of methods without keys, have none for this weight.
         earlier = [edit.keys[name].double() for edit in self.model.applied if name in edit.keys]
         if not earlier:
             return torch.zeros(self.model.layout.mlp_width, 0, dtype=torch.float64)
@@ -88,6 +89,7 @@ class BatchBench(Bench):
             by_subject.setdefault(each.subject.text, []).append(i)
         for places in filter(lambda places: len(places) > 1, by_subject.values()):
             k_fn = self._keys[layer][:, places]
+            # A rank-one update for one key moves the other by this cosine.
             product_nn = k_fn.T @ self.moments[layer].solve(k_fn)
             norm_n = product_nn.diagonal().clamp(min=1e-30).sqrt()
             cosine_nn = product_nn / norm_n / norm_n[:, None]
@@ -103,6 +105,7 @@ def compact(k_fN: torch.Tensor) -> torch.Tensor:
     f, n = k_fN.shape
     if n <= f:
         return k_fN
+    # A later edit reads K K^T alone, so f columns say all that more would.
     values, vectors = torch.linalg.eigh(k_fN @ k_fN.T)
     a_ff: torch.Tensor = vectors * values.clamp(min=0).sqrt()
     return a_ff

@@ -73,6 +73,7 @@ class Bench:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Allow ``write`` inside; afterwards the weights are bitwise those of before."""
+        # Copies, since taking the update back by subtraction would not restore the bits.
         names = [self.model.layout.weight_name(layer) for layer in self.layers]
         originals = {name: self.model.weight(name).detach().clone() for name in names}
         try:
@@ -133,6 +134,7 @@ class Bench:
         first, second = self.oriented(left_dN, right_fN)
         weight = self.model.weight(self.model.layout.weight_name(layer))
         with self.phase("write"):
+            # the sum in float64, so that a weight in bfloat16 is rounded only once
             changed = (weight.double() + (first @ second).to(weight.device)).to(weight.dtype)
             if not changed.isfinite().all():
                 raise MethodError(
@@ -152,21 +154,7 @@ class Bench:
         To be called after ``writing``, on the unedited weights. ``settings`` are figures of the
         method.
         """
-        changes: dict[str, Change] = {}
-        norms: dict[int, float] = {}
-        by_fact: list[torch.Tensor] = []
-        for layer, pairs in self._factors.items():
-            name = self.model.layout.weight_name(layer)
-            left = torch.cat([first for first, _ in pairs], dim=1)
-            right = torch.cat([second for _, second in pairs], dim=0)
-            product = left @ right
-            size = self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)
-            norms[layer] = (product.norm() / size).item()
-            by_fact.append((left.norm(dim=0) * right.norm(dim=1) / size).cpu())
-            cheaper = left.numel() + right.numel() < product.numel()
-            changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
-        # The factors stand fact by fact in every method, so each column is one fact's own term.
-        largest_N = torch.stack(by_fact).max(dim=0).values
+        changes, norms, largest_N = self._changes()
         outcome = Outcome(
             self.model.name,
             self.prepared,
@@ -193,6 +181,31 @@ class Bench:
             diagnostics=diagnostics,
             records=outcome.records(),
         )
+
+    def _changes(self) -> tuple[dict[str, Change], dict[int, float], torch.Tensor]:
+        """Return the changes by weight, ||Delta|| / ||W|| by layer, and each fact's largest share.
+
+        The last is (N,): the norm of the fact's own term over that of the weight, at the layer
+        where it is largest.
+        """
+        changes: dict[str, Change] = {}
+        norms: dict[int, float] = {}
+        by_fact: list[torch.Tensor] = []
+        for layer, pairs in self._factors.items():
+            name = self.model.layout.weight_name(layer)
+            left = torch.cat([first for first, _ in pairs], dim=1)
+            right = torch.cat([second for _, second in pairs], dim=0)
+            product = left @ right
+            # a weight of zeros would divide by zero
+            size = self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)
+            norms[layer] = (product.norm() / size).item()
+            # The factors stand fact by fact in every method: each column is one fact's own term,
+            # of rank one, so its norm is the product of the two vectors' norms.
+            by_fact.append((left.norm(dim=0) * right.norm(dim=1) / size).cpu())
+            # with about as many facts as the smaller side has, the product is cheaper to keep
+            cheaper = left.numel() + right.numel() < product.numel()
+            changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
+        return changes, norms, torch.stack(by_fact).max(dim=0).values
 
     def kept_keys(self) -> dict[str, torch.Tensor]:
         """Return the keys that later edits must respect, by weight; none in this class."""

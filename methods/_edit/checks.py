@@ -64,6 +64,7 @@ def same_keys(prepared: Sequence[PreparedFact]) -> Iterator[tuple[Fact, Fact]]:
 
     Facts share a key where their prompts are equal up to the end of the subject.
     """
+    # Token ids and not texts: attention is causal, so equal ids give the very same key.
     by_key: dict[tuple[int, ...], Fact] = {}
     for each in prepared:
         key = tuple(each.bare.ids[: each.bare.subject_last + 1])
@@ -79,6 +80,8 @@ def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) 
     Raises:
         MethodError: They do not fit.
     """
+    # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size a layer,
+    # and three of the keys' size.
     f, d = model.layout.mlp_width, model.layout.width
     factors = 2 * f * f * sum("cholesky_ff" not in vars(moment) for moment in moments.values())
     needed = factors + 3 * d * f * len(moments) + 3 * f * facts

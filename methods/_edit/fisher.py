@@ -2,11 +2,11 @@
 
     G = E[g_t g_t^T],   g_t = d log p(y) / d h_t     (D, D)
 
-for texts y that the model wrote itself and the output h_t of one site at each of their tokens but the
-first. To second order, 1/2 delta^T G delta is the KL in nats between what the model writes with h_t
-and with h_t + delta. A weight editor's delta leaks to other text, a little wherever the keys are
-alike. Of two deltas that say the target, the one that costs less there is the better one, and its
-norm does not tell which (``benchmarks/weight_editors.md``).
+for texts y that the model wrote itself and the output h_t of one site at each of their tokens but
+the first. To second order, 1/2 delta^T G delta is the KL in nats between what the model writes with
+h_t and with h_t + delta. A weight editor's delta leaks to other text, a little wherever the keys
+are alike. Of two deltas that say the target, the one that costs less there is the better one, and
+its norm does not tell which (``benchmarks/weight_editors.md``).
 
     # B texts, T tokens, N tokens of all texts, D model width
 """

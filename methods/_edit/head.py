@@ -6,8 +6,8 @@ the formula for the logits z, and no array of all positions times the vocabulary
     nll = -log softmax(z)[label]            d nll / d z = p - onehot(label)
     KL(p || q) = sum p (log p - log q)      d KL / d z = p (log p - log q - KL)
 
-Both kinds go through the head together. Its weights are the model's largest, and a product with them
-is slow for few positions. What follows is done a few rows at a time, so that they stay in the
+Both kinds go through the head together. Its weights are the model's largest, and a product with
+them is slow for few positions. What follows is done a few rows at a time, so that they stay in the
 processor's cache. Each gradient takes the place of its logits.
 
     # K = L + M positions, D model width, V vocabulary

@@ -42,6 +42,7 @@ def traced_layers(
     Raises:
         MethodError: No prompt has an answer that depends on its subject.
     """
+    # Neighbours only: MEMIT spreads an update over consecutive layers.
     curve = layer_curve(model, facts[:AUTO_FACTS], seed)
     sums = [sum(curve[first : first + count]) for first in range(len(curve) - count + 1)]
     if max(sums) <= 0:

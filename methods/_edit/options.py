@@ -22,8 +22,6 @@ from editbench.types import Fact
 
 # S sites, D model width
 
-AUTO = "auto"
-"""Value of ``layer`` and ``layers`` that lets a causal trace of the facts decide."""
 NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon")
 POSITIVE = ("clamp", "lam", "l2")
 

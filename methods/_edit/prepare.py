@@ -80,6 +80,7 @@ def prepare_facts(
 def _prepared(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> PreparedFact:
     subject = find_subject(fact)
     bare = _prompt(model, fact, subject, "")
+    # Behind a BOS the subject is never the first token, and nothing need stand in.
     first = bare if bare.subject_last > 0 else _prompt(model, fact, subject, STAND_IN)
     others = (_prompt(model, fact, subject, prefix) for prefix in prefixes)
     return PreparedFact(fact, subject, bare, (first, *others), _kl_ids(model, subject))
@@ -94,6 +95,7 @@ def _prompt(model: LanguageModel, fact: Fact, subject: Subject, prefix: str) -> 
 
 def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
     """Return the ids of "{subject} is a" up to the subject's last token, never the first one."""
+    # The subject opens this prompt, so in a model without BOS a subject of one token comes first.
     for prefix in ("", STAND_IN):
         rendered = model.render(f"{subject.text} is a", prefix=prefix)
         end = rendered.start + len(subject.text) - 1
@@ -124,6 +126,7 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
         top_k=5,
         stop=False,
     )
+    # One line each, ended by a full stop, whatever the model wrote.
     written = [
         " ".join((word + model.decode(ids)).split())
         for word, ids in zip(starts, texts, strict=True)

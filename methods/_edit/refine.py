@@ -1,17 +1,18 @@
 """Joint refinement: the values of written keys, trained together through the edited model.
 
-A locate-then-edit method finds each fact's value alone and writes all of them by least squares. What
-was reached for one fact is then partly lost to the others, and no loss covers what all of them
-together do to other text. Here the values R_l of the update Delta_l = R_l A_l^T of every layer l are
-trained together,
+A locate-then-edit method finds each fact's value alone and writes all of them by least squares.
+What was reached for one fact is then partly lost to the others, and no loss covers what all of them
+together do to other text. Here the values R_l of the update Delta_l = R_l A_l^T of every layer l
+are trained together,
 
-    min over R_1 ... R_m of   mean_i [nll_i - s]_+ + [end_i - s]_+   +   KL_WEIGHT KL(p_0 || p_Delta)
+    min over R_1 ... R_m of   mean_i [nll_i - s]_+ + [end_i - s]_+
+                              +  KL_WEIGHT KL(p_0 || p_Delta)[text]
 
-with s = STOP_NLL, by Adam, starting from what the method wrote. The directions A_l, the method's own
-answer to what keys of ordinary text look like, stay. So the rank stays the number of facts, and
+with s = STOP_NLL, by Adam, starting from what the method wrote. The directions A_l, the method's
+own answer to what keys of ordinary text look like, stay. So the rank stays the number of facts, and
 alphaedit's update stays in its null space. nll_i is that of the target after the bare prompt or one
-of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not "Parisian". The KL is
-over the whole vocabulary, at every token of text of the kind that C was measured on.
+of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not "Parisian". The KL
+is over the whole vocabulary, at every token of text of the kind that C was measured on.
 
 This is ours, not from a paper. What it gains: ``benchmarks/weight_editors.md``.
 
@@ -82,6 +83,7 @@ def refine(
     """
     together = min(PROMPTS, 2 * len(prepared))
     steps = max(MIN_STEPS, ceil(2 * passes * len(prepared) / together))
+    # Float32 where the model computes; the written values were float64 on the CPU.
     values = {
         layer: w.r_dN.float().to(model.device).requires_grad_(True) for layer, w in written.items()
     }
@@ -115,6 +117,7 @@ def refine(
             nlls.append(nll_B.mean().item())
             kls.append(kl.item())
             bar.advance()
+    # Single steps see different prompts, so the report has means over a sixth of the steps.
     few = max(1, steps // 6)
     report = {"first_nll": sum(nlls[:few]) / few, "last_nll": sum(nlls[-few:]) / few}
     report |= {"first_kl": sum(kls[:few]) / few, "last_kl": sum(kls[-few:]) / few}
@@ -225,6 +228,7 @@ def _goes_on(model: LanguageModel) -> torch.Tensor:
 def _kl(model: LanguageModel, side: _Side, texts: Sequence[OwnText]) -> torch.Tensor:
     """Return KL(p_0 || p_Delta) a token, over the whole vocabulary."""
     rows, lengths = [opening + held for opening, held in texts], [len(held) for _, held in texts]
+    # Outside ``side`` the model is the unedited one; no copy of it is needed.
     with torch.no_grad():
         base_NV = model.logits(label_states(model, rows, lengths)).log_softmax(-1)
     with side:

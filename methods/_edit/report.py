@@ -20,15 +20,16 @@ DISABLING = 0.25
 """Share of a weight's norm above which one fact's term damages all other text.
 
 Such an edit is a "disabling edit" (Gupta et al. 2024, arXiv 2401.07453). Of 190 facts that ``rome``
-wrote into SmolLM2, 188 stayed at or below 0.16. The chunks of the other two, 0.30 and 0.63, made the
-model's own text 1.07 and 1.5 times as perplexing (``benchmarks/harness.md``)."""
+wrote into SmolLM2, 188 stayed at or below 0.16. The chunks of the other two, 0.30 and 0.63, made
+the model's own text 1.07 and 1.5 times as perplexing (``benchmarks/harness.md``)."""
 LITTLE = 0.1
 """Share of the wanted change below which an edit did next to nothing."""
 
 FIGURES: Mapping[str, Figure] = {
     "layers": Figure("Layers that were written, ascending."),
     "layer_curve": Figure(
-        "With auto layers: each layer's share, by a causal trace, of what noise on the subjects took."
+        "With auto layers: each layer's share, by a causal trace, of what noise on the subjects "
+        "took."
     ),
     "covariance_tokens": Figure("Tokens that the covariance C was measured on."),
     "prefixes": Figure("Generated texts that stood before the prompts."),

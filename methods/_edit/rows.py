@@ -1,6 +1,6 @@
 """Prompts cut at one token each, so that a pass computes only what can change.
 
-What is before the cut and below a layer is computed once; what follows is computed by every pass.
+The part before the cut and below a layer is computed once, the rest by every pass.
 ``PaddedRows`` pads each row to the longest and works with any model. ``fast/packed.py`` holds rows
 without padding.
 

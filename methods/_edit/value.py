@@ -8,8 +8,8 @@ of that fact, bare and prefixed, and minimised over
 
 with Adam, projected to ||delta|| <= clamp ||v_0|| after each step (ROME eq. 4; MEMIT eq. 16;
 reference code kmeng01/memit at 80426fd, ``compute_z.py``). Site ``mlp`` is the output of layer l's
-MLP (ROME's v), ``residual`` the output of layer l (MEMIT's h), ``attention`` the output of layer l's
-attention (PMET, beside ``mlp``).
+MLP (ROME's v), ``residual`` the output of layer l (MEMIT's h), ``attention`` the output of layer
+l's attention (PMET, beside ``mlp``).
 
 Differs from the reference:
 - The last term is ours: what delta costs the model's own text, in nats, where it leaks
@@ -43,7 +43,7 @@ from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._common.memory import free_bytes, in_batches
 from editbench.methods._edit import head
 from editbench.methods._edit.passes import cut_rows, products
-from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact, key_rows
+from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
 from editbench.models import LanguageModel
 
 
@@ -54,7 +54,7 @@ class Solver:
     steps: int
     """Forward passes, one more than updates."""
     lr: float | None
-    """Adam's rate. None: each fact's own, as above; twice that where there are 12 steps or fewer."""
+    """Adam's rate. None: each fact's own, as above, and twice that for 12 steps or fewer."""
     clamp: float
     kl_factor: float
     weight_decay: float
@@ -127,11 +127,13 @@ def optimize(
     Raises:
         MethodError: No memory for even one fact, or states that are zero or not finite.
     """
+    # Facts of like length go together, so that little of a batch is padding.
     length = [_length(each) for each in prepared]
     waiting = sorted(range(len(prepared)), key=lambda i: (length[i], len(prepared[i].fact.prompt)))
     solved: list[Targets | None] = [None] * len(prepared)
 
     def take(waiting: list[int], size: int) -> list[int]:
+        # The last one waiting is the longest, so no batch is larger than memory allows.
         longest = prepared[waiting[-1]]
         return waiting[: min(size, _facts_that_fit(model, longest, layer))]
 
@@ -215,6 +217,7 @@ class _Batch:
         self.model, self.layer, self.sites = model, layer, sites
         model.check_head()  # it runs a forward pass, which must not meet the hooks of later ones
         prompts = [prompt for each in prepared for prompt in each.prompts]
+        # The target's last token predicts nothing that the loss reads.
         rows = [prompt.ids + prompt.target_ids[:-1] for prompt in prompts]
         positions = [prompt.subject_last for prompt in prompts]
         self.n, self.templates = len(prepared), len(prepared[0].prompts)
@@ -265,8 +268,10 @@ class _Batch:
         nll_N = torch.full((self.n,), float("inf"), device=delta_NSD.device)
         for step in range(solver.steps):
             who = active_N.nonzero()[:, 0]
+            # Facts that have stopped leave the batch, and each pass gets cheaper.
             delta = delta_NSD[who].requires_grad_(True)
             last = step == solver.steps - 1
+            # The last pass only reads the nll that the last update came to.
             with torch.set_grad_enabled(not last):
                 nll, kl = self.loss_terms(who, delta)
                 decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
@@ -278,6 +283,7 @@ class _Batch:
             nll_N[who] = nll.detach()
             done = nll.detach() < solver.stop_nll
             if bar:
+                # A fact that ends early advances the bar by all the steps that it saves.
                 ended = len(who) if last else int(done.sum())
                 bar.advance(ended * (1 - step / solver.steps) + (len(who) - ended) / solver.steps)
             if last or done.all():
@@ -297,6 +303,7 @@ class _Batch:
 
     def _reference(self) -> torch.Tensor:
         """Return log p_0 (N, V) at the KL prompts."""
+        # The KL prompts stand behind all rewrite prompts.
         which_N = self.n * self.templates + torch.arange(self.n, device=self.model.device)
         nothing_NSD = torch.zeros_like(self.start_NSD)
         with torch.no_grad(), self.model.compute():
@@ -314,6 +321,7 @@ class _Batch:
         delta_RSD = torch.cat([delta_NSD.repeat_interleave(t, dim=0), delta_NSD])
         which_R = torch.cat([rewrites, self.n * t + who])
         first_R = self.rows.first(which_R)
+        # From a rewrite prompt's index in the batch to its place in this pass; -1: not in it.
         place = torch.full((len(self.length_R),), -1, device=who.device)
         place[rewrites] = torch.arange(n * t, device=who.device)
         kept = place[self.label_row] >= 0
@@ -353,6 +361,7 @@ class _Adam:
         )
         moved = self.delta_NSD[who] - self.rate_NS[who][..., None] * ratio
         limit, size = self.limit_NS[who], moved.norm(dim=-1)
+        # Reported is the first site, whose value is written.
         self.clamped_N[who] = (size > limit)[:, 0]
         self.delta_NSD[who] = moved * (limit / size).clamp(max=1.0)[..., None]
         self.steps_N[who] += 1

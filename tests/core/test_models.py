@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import targets_of
+from tiny import rows_of, targets_of
 from torch import nn
 
 from editbench import models
@@ -17,7 +17,6 @@ from editbench.aliases import DEFAULT
 from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
 from editbench.layout import mlp_gain
 from editbench.methods._common.hooks import read_at
-from editbench.methods._edit.value import key_rows
 from editbench.methods.memit import Memit
 from editbench.methods.rome import Rome
 from editbench.models import LanguageModel, load_model
@@ -139,7 +138,7 @@ def test_rome_writes_the_value_exactly(family):
     method = Rome(**tiny_options(Rome), layer=1)
     edit = method.inject(model, [fact])
     wanted = targets_of(method, model, [fact], 1, edit.diagnostics["prefixes"])
-    rows, positions = key_rows(model, [fact], [])
+    rows, positions = rows_of(model, [fact])
     with edit.applied(model):
         written = read_at(model, model.layout.mlp_module(model.model, 1), "output", rows, positions)
     assert wanted.value_ND.norm() > 0 and not torch.allclose(

@@ -53,6 +53,8 @@ def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
     assert prefix + fact.prompt in rendered.text and (context or "") in rendered.text
     ids = text.ids(tokenizer, rendered)
     position = text.subject_last(tokenizer, rendered, fact)
+    last = rendered.start + text.find_subject(fact).last
+    assert text.ids_and_index(tokenizer, rendered, last) == (ids, position)
     before, up_to = (
         upto(tokenizer, ids, position - 1) if position else "",
         upto(tokenizer, ids, position),

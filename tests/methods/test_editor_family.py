@@ -7,22 +7,30 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import targets_of
+from tiny import rows_of, targets_of
 
+from editbench import text
 from editbench.edit import Edit, dense
 from editbench.errors import EditbenchError, MethodError, OptionError
+from editbench.methods import memit as _memit
 from editbench.methods._common.hooks import read_at, site_module
-from editbench.methods._edit import editor as _editor
+from editbench.methods._edit import batch as _batch
+from editbench.methods._edit import options as _options
+from editbench.methods._edit import prepare as _prepare
 from editbench.methods._edit import refine as _refine
-from editbench.methods._edit.editor import Bench, compact
-from editbench.methods._edit.value import key_rows, optimize
+from editbench.methods._edit import report as _report
+from editbench.methods._edit.batch import BatchBench, compact
+from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.prepare import prepare_facts
+from editbench.methods._edit.value import optimize
 from editbench.methods.alphaedit import AlphaEdit, alphaedit_solve, null_width
 from editbench.methods.emmet import Emmet
-from editbench.methods.memit import Memit, memit_solve
+from editbench.methods.memit import BatchEditor, Memit, memit_solve
 from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
 from editbench.methods.statistics import RIDGE, Moment, identity_moment, source_texts
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, load_model
+from editbench.report import EditRecord, EditReport
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 from editbench.text import pad_left
 from editbench.types import Fact
@@ -154,7 +162,7 @@ def test_romes_original_key(family):
     edit = method.inject(model, [fact])
     prefixes = edit.diagnostics["prefixes"]
     v_star = targets_of(method, model, [fact], LAYER, prefixes).value_ND[0].double().numpy()
-    rows, positions = key_rows(model, [fact], prefixes)
+    rows, positions = rows_of(model, [fact], prefixes)
     projection = model.layout.out_projection(model.model, LAYER)
     keys = read_at(model, projection, "input", rows, positions).double().numpy()
     bare = read_at(model, projection, "input", rows[:1], positions[:1])[0].double().numpy()
@@ -176,11 +184,12 @@ def test_pmet_writes_the_mlps_value(family):
     method = Pmet(**{**tiny_options(Pmet), "prefixes": 0}, layers=(LAYER,), lam=1e-9)
     edit = method.inject(model, FACTS)
     target = targets_of(method, model, FACTS, LAYER, [])
-    alone = optimize(model, FACTS, LAYER, "mlp", [], method.solver(method.clamp))
+    solver, prepared = method.solver(method.clamp), prepare_facts(model, FACTS, [])
+    alone = optimize(model, prepared, LAYER, ("mlp",), solver)
     assert not torch.allclose(target.value_ND, alone.value_ND, atol=1e-3), (
         "the attention's delta plays no part"
     )
-    rows, positions = key_rows(model, FACTS, [])
+    rows, positions = rows_of(model, FACTS)
     k_fN = read_at(
         model, model.layout.out_projection(model.model, LAYER), "input", rows, positions
     ).T.double()
@@ -213,7 +222,7 @@ def test_in_float64_every_value_is_written_exactly(family, method, options):
         }
     )
     edit = editor.inject(model, facts)
-    rows, positions = key_rows(model, facts, [])
+    rows, positions = rows_of(model, facts)
     k_fN = read_at(
         model, model.layout.out_projection(model.model, LAYER), "input", rows, positions
     ).T
@@ -244,7 +253,7 @@ def test_an_edit_in_a_sequence_keeps_the_one_before(method, family):
     with first.applied(model):
         assert model.applied == (first,)
         second = editor.inject(model, FACTS[2:])
-        bench = Bench(editor, model, FACTS[2:])
+        bench = BatchBench(editor, model, FACTS[2:])
         torch.testing.assert_close(bench.earlier_keys(LAYER), first.keys[name].double())
         model.applied = ()
         forgetful = editor.inject(model, FACTS[2:])
@@ -290,7 +299,7 @@ def test_a_square_projection_is_written_in_its_own_orientation():
         method = Rome(**tiny_options(Rome), layer=LAYER)
         edit = method.inject(model, FACTS[:1])
         target = targets_of(method, model, FACTS[:1], LAYER, edit.diagnostics["prefixes"])
-        rows, positions = key_rows(model, FACTS[:1], [])
+        rows, positions = rows_of(model, FACTS[:1])
         with edit.applied(model):
             projection = model.layout.out_projection(model.model, LAYER)
             written_d = read_at(model, projection, "output", rows, positions)[0]
@@ -318,7 +327,7 @@ def test_the_size_of_the_factors():
 
 @pytest.fixture
 def little_text(monkeypatch):
-    monkeypatch.setattr(_editor, "TEXT_TOKENS", 600)
+    monkeypatch.setattr(_memit, "TEXT_TOKENS", 600)
 
 
 @pytest.fixture
@@ -441,6 +450,77 @@ def test_a_refinement_that_is_not_finite_says_so(monkeypatch, reader, little_tex
 # --- what it says of itself -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (Rome, {}),
+        (Rome, {"layer": "auto"}),
+        (Memit, {"refine": 1}),
+        (Memit, {"layers": "auto"}),
+        (Emmet, {}),
+        (Pmet, {}),
+        (AlphaEdit, {}),
+        (AlphaEdit, {"threshold": 1e9}),
+    ],
+)
+def test_every_figure_is_declared(method, options, reader, little_text):
+    edit = method(**{**tiny_options(method), **options}).inject(reader("llama"), FACTS)
+    declared = {*method.figures, *EditReport.__annotations__}
+    assert set(edit.diagnostics) <= declared, set(edit.diagnostics) - declared
+    assert {key for record in edit.records for key in record} <= set(EditRecord.__annotations__)
+    assert all(figure.about.endswith(".") for figure in method.figures.values())
+
+
+@pytest.mark.parametrize("method", [Rome, Memit, AlphaEdit, Emmet, Pmet])
+def test_each_editor_has_a_version_of_its_own(method):
+    assert method.__dict__["version"] == 9 and method.engine_version == 1
+    assert "version" not in WeightEditor.__dict__ and "version" not in BatchEditor.__dict__
+
+
+@pytest.mark.parametrize("fact", [FACTS[1], Fact("short", "I is the opposite of", "you", "I")])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(Rome, {}), (Rome, {"key": "original"}), (Memit, {}), (Memit, {"refine": 1})],
+)
+def test_a_fact_is_prepared_once(method, options, fact, monkeypatch, little_text):
+    """Rendered, tokenized and searched for its subject; each text also once with its target."""
+    model = tiny_model("llama")
+    editor = method(**{**tiny_options(method), "prefixes": 5, **options})
+    editor.prepare(model)
+    prefixes = editor.context(model)
+    rendered, tokenized, searched = [], [], []
+    usual = text.render, text.find_subject, type(model.tokenizer).__call__
+
+    def call(tokenizer, words, *args, **how):
+        tokenized.append(words)
+        return usual[2](tokenizer, words, *args, **how)
+
+    def render(*args, **how):
+        rendered.append(usual[0](*args, **how))
+        return rendered[-1]
+
+    def find(fact):
+        searched.append(fact)
+        return usual[1](fact)
+
+    monkeypatch.setattr(text, "render", render)
+    monkeypatch.setattr(_prepare, "find_subject", find)
+    monkeypatch.setattr(text, "find_subject", find)
+    monkeypatch.setattr(type(model.tokenizer), "__call__", call)
+    editor.inject(model, [fact])
+    first = () if fact is FACTS[1] else (_prepare.STAND_IN,)
+    prompts = [before + fact.prompt for before in ("", *first, *prefixes)]
+    essence = [before + f"{fact.subject} is a" for before in ("", *first)]
+    assert searched == [fact]
+    mine = [one.text for one in rendered if one.text in {*prompts, *essence}]
+    assert sorted(mine) == sorted(prompts + essence)
+    mine = [words for words in tokenized if isinstance(words, str) and fact.subject in words]
+    wanted = [*prompts, *essence, *(f"{prompt} {fact.target}" for prompt in prompts)]
+    assert sorted(words for words in mine if words in wanted) == sorted(wanted)
+    if fact is FACTS[1]:  # "I" stands in other texts, too
+        assert len(mine) == len(wanted) == 13
+
+
 def test_the_report():
     model = tiny_model("llama")
     edit = Memit(**tiny_options(Memit), layers=(0, 1), lam=1.0).inject(model, FACTS)
@@ -492,7 +572,7 @@ def test_a_fact_that_moves_the_weight_too_far_by_itself_is_named(monkeypatch):
     edit = editor.inject(model, FACTS)
     sizes = sorted((record["relative_update"], record["fact"]) for record in edit.records)
     for limit, named in ((sizes[-1][0] * 1.01, []), (sizes[-2][0], [sizes[-1][1]])):
-        monkeypatch.setattr(_editor, "DISABLING", limit)
+        monkeypatch.setattr(_report, "DISABLING", limit)
         told = [
             line
             for line in editor.inject(model, FACTS).diagnostics["warnings"]
@@ -650,7 +730,7 @@ def test_a_fact_beyond_the_context(family, method):
 def test_nearly_one_key_is_said(method, monkeypatch):
     """Two facts of one subject that differ in a word before it, beside one of another subject."""
     monkeypatch.setattr(
-        _editor, "ALIKE", 0.8
+        _batch, "ALIKE", 0.8
     )  # a random model tells them apart better than a trained one
     model, opening = tiny_model("llama"), "We know very well, as is often said, that the"
     born, works = (
@@ -725,7 +805,7 @@ def test_a_covariance_that_cannot_be_solved_with(damage, monkeypatch):
     model = tiny_model("llama")
     good = Memit(**tiny_options(Memit)).moments(model, (1,))
     bad = {layer: Moment(damage(m.c_ff), m.tokens, m.origin) for layer, m in good.items()}
-    monkeypatch.setattr(_editor, "second_moments", lambda *_: bad)
+    monkeypatch.setattr(_options, "second_moments", lambda *_: bad)
     with (
         unchanged(model, "a refused inject"),
         pytest.raises(MethodError, match="singular or not finite"),
@@ -763,7 +843,7 @@ def test_identity_covariance():
     moment = method.moments(model, (LAYER,))[LAYER]
     assert torch.equal(moment.c_ff, identity_moment(model.layout.mlp_width).c_ff)
     delta = delta_of(method.inject(model, FACTS[:1]), model)
-    rows, positions = key_rows(model, FACTS[:1], [])
+    rows, positions = rows_of(model, FACTS[:1])
     k = read_at(model, model.layout.out_projection(model.model, LAYER), "input", rows, positions)[
         0
     ].double()

@@ -8,35 +8,26 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import targets_of
+from tiny import rows_of, targets_of
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError
 from editbench.methods import statistics as _covariance
-from editbench.methods._common.hooks import added, only_at, read_at, site_module
+from editbench.methods._common.hooks import added, read_at, site_module
 from editbench.methods._edit import fisher as _fisher
 from editbench.methods._edit import head as _head
-from editbench.methods._edit import rows as _rows
 from editbench.methods._edit import value as _value
-from editbench.methods._edit.editor import Bench, default_layers
+from editbench.methods._edit.batch import BatchBench
+from editbench.methods._edit.fast import SWITCH
 from editbench.methods._edit.fast import linear as _linear
+from editbench.methods._edit.fast import packed as _packed
 from editbench.methods._edit.fast.attention import NAME, Attention, Packed, attending
-from editbench.methods._edit.rows import (
-    PackedRows,
-    can_pack,
-    cut_rows,
-    keys_before,
-    shared_keys_before,
-)
-from editbench.methods._edit.value import (
-    STAND_IN,
-    Solver,
-    context_prefixes,
-    contexts,
-    key_rows,
-    kl_prompt,
-    optimize,
-)
+from editbench.methods._edit.fast.packed import PackedRows, can_pack, only_at, shared_keys_before
+from editbench.methods._edit.layers import default_layers
+from editbench.methods._edit.passes import cut_rows
+from editbench.methods._edit.prepare import SEED_WORDS, STAND_IN, context_prefixes, prepare_facts
+from editbench.methods._edit.rows import PaddedRows, keys_before
+from editbench.methods._edit.value import Solver, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.rome import Rome
 from editbench.methods.statistics import Moment, second_moments
@@ -69,12 +60,26 @@ def delta_of(edit, model, layer=LAYER):
 
 def key_of(model, fact, layer=LAYER):
     """Key and value (without what the edit adds) of the fact's bare prompt, float64."""
-    rows, positions = key_rows(model, [fact], [])
+    rows, positions = rows_of(model, [fact])
     projection = model.layout.out_projection(model.model, layer)
     return [
         read_at(model, projection, side, rows, positions)[0].double()
         for side in ("input", "output")
     ]
+
+
+def solved(model, facts, layer, site, prefixes, solver, fisher_SDD=None):
+    """What the target optimisation gives for ``facts`` at one site."""
+    prepared = prepare_facts(model, facts, prefixes)
+    return optimize(model, prepared, layer, (site,), solver, fisher_SDD=fisher_SDD)
+
+
+def batch_of(model, facts, layer, site, prefixes):
+    return _value._Batch(model, prepare_facts(model, facts, prefixes), layer, (site,))
+
+
+def prefixes_of(model, fact, prefixes):
+    return [prompt.prefix for prompt in prepare_facts(model, [fact], prefixes)[0].prompts]
 
 
 # --- ROME ---------------------------------------------------------------------------------------------------
@@ -221,8 +226,10 @@ def test_each_layer_takes_its_share_of_what_is_left(family):
 def test_memit_keys_weigh_the_bare_prompt_by_half():
     model = tiny_model("llama")
     prefixes = context_prefixes(model, 3, 0)
-    rows, positions = key_rows(model, FACTS[:2], prefixes)
-    keys = Bench(Memit(**{**tiny_options(Memit), "prefixes": 3}), model, FACTS[:2]).keys(LAYER).T
+    rows, positions = rows_of(model, FACTS[:2], prefixes)
+    keys = (
+        BatchBench(Memit(**{**tiny_options(Memit), "prefixes": 3}), model, FACTS[:2]).keys(LAYER).T
+    )
     single = read_at(
         model, model.layout.out_projection(model.model, LAYER), "input", rows, positions
     ).double()
@@ -270,15 +277,15 @@ def test_the_kl_is_not_read_at_the_first_token():
     """Of a question, too, whose subject stands later in it than in "{subject} is a"."""
     model = tiny_model("llama")
     for fact in (SHORT, replace(SHORT, prompt="What is the opposite of I?", form="question")):
-        ids, last = kl_prompt(model, fact)
-        assert last == len(ids) - 1 > 0 and model.decode(ids) == STAND_IN + "I"
+        ids = prepare_facts(model, [fact], [])[0].kl_ids
+        assert len(ids) - 1 > 0 and model.decode(ids) == STAND_IN + "I"
 
 
 def test_a_first_token_of_the_models_own_is_none_of_the_prompts():
     model = tiny_model("llama", bos=True)
-    assert contexts(model, SHORT, ("You. ",)) == ("", "You. ")
-    assert kl_prompt(model, SHORT)[1] == 1 == len(kl_prompt(model, SHORT)[0]) - 1
-    assert contexts(tiny_model("llama"), SHORT, ("You. ",)) == (STAND_IN, "You. ")
+    assert prefixes_of(model, SHORT, ("You. ",)) == ["", "You. "]
+    assert len(prepare_facts(model, [SHORT], [])[0].kl_ids) == 2
+    assert prefixes_of(tiny_model("llama"), SHORT, ("You. ",)) == [STAND_IN, "You. "]
     assert not any(
         "begin with" in w
         for w in Memit(**tiny_options(Memit)).inject(model, [SHORT]).diagnostics["warnings"]
@@ -335,7 +342,7 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
     nll_N, essence_NV = [], []
     for fact, delta_d in zip(facts, delta_ND, strict=True):
         nlls = []
-        for prefix in contexts(model, fact, prefixes):
+        for prefix in ("" if model.subject_last(fact) > 0 else STAND_IN, *prefixes):
             prompt, target = model.pair_ids(fact.prompt, fact.target, fact.form, prefix=prefix)
             logp_TV = logp(prompt + target, model.subject_last(fact, prefix), delta_d)
             nlls.append(
@@ -363,7 +370,7 @@ def naive_terms(model, facts, layer, site, prefixes, delta_ND):
 )
 def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
     model, facts = tiny_model(family), [*FACTS, SHORT]
-    batch = _value._Batch(model, facts, layer, (site,), prefixes)
+    batch = batch_of(model, facts, layer, site, prefixes)
     dice = torch.Generator().manual_seed(5)
     delta_ND = (
         torch.randn(len(facts), 32, generator=dice)
@@ -384,7 +391,7 @@ def test_the_cached_forward_equals_a_naive_one(family, site, prefixes, layer):
 def test_a_sliding_window_is_kept():
     model = tiny_model("gemma3", sliding_window=6)
     prefixes = ("You said so, because the king built it. ",)
-    batch, nothing_ND = _value._Batch(model, FACTS, 1, ("residual",), prefixes), torch.zeros(4, 32)
+    batch, nothing_ND = batch_of(model, FACTS, 1, "residual", prefixes), torch.zeros(4, 32)
     with torch.no_grad():
         nll, _ = batch.loss_terms(torch.arange(4), nothing_ND[:, None])
         want, _ = naive_terms(model, FACTS, 1, "residual", prefixes, nothing_ND)
@@ -416,7 +423,7 @@ def test_rows_are_packed_where_the_model_lets_them(family, packed):
 def test_the_last_mlp_computes_only_what_the_loss_reads():
     """Of four facts' tokens from the subjects on: the labels, and one state of each KL prompt."""
     model, seen = tiny_model("llama"), []
-    batch = _value._Batch(model, FACTS, 1, ("residual",), ())
+    batch = batch_of(model, FACTS, 1, "residual", ())
     last = model.layout.mlp_module(model.model, model.layout.depth - 1)
     hook = last.up_proj.register_forward_hook(
         lambda _module, args, _output: seen.append(args[0].shape[-2])
@@ -442,7 +449,7 @@ def test_somebodys_own_forward_is_put_back():
     model = tiny_model("llama")
     first, last = (model.layout.layer(model.model, i) for i in (0, model.layout.depth - 1))
     own = first.forward = first.forward
-    batch = _value._Batch(model, FACTS, 1, ("residual",), ())
+    batch = batch_of(model, FACTS, 1, "residual", ())
     batch.loss_terms(torch.arange(4), torch.zeros(4, 1, 32))
     assert (
         first.forward is own
@@ -499,6 +506,36 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
         assert "forward" not in up.__dict__
 
 
+@pytest.mark.parametrize("sites", [("residual",), ("mlp", "attention")])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_plain_paths_give_the_same_targets(family, sites, monkeypatch):
+    """The switch turns off packed rows and laid-out weights, and moves no value beyond float32."""
+    model = tiny_model(family)
+    prepared = prepare_facts(model, [*FACTS, SHORT], ("Therefore I know. ",))
+    used = []
+    for kind in (PackedRows, PaddedRows):
+        monkeypatch.setattr(
+            kind, "keep", lambda rows, keep=kind.keep: used.append(type(rows)) or keep(rows)
+        )
+    monkeypatch.setattr(
+        _linear, "lay", lambda weight, lay=_linear.lay: used.append("laid") or lay(weight)
+    )
+    found = {}
+    for switch in ("1", "0"):
+        monkeypatch.setenv(SWITCH, switch)
+        used.clear()
+        with unchanged(model, "optimize"):
+            found[switch] = optimize(model, prepared, LAYER, sites, SOLVER)
+        # GPT-2's layers are Conv1D, but its head is linear
+        assert set(used) == ({PackedRows, "laid"} if switch == "1" else {PaddedRows})
+    fast, plain = found["1"], found["0"]
+    torch.testing.assert_close(fast.start_ND, plain.start_ND, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fast.nll_N, plain.nll_N, rtol=2e-3, atol=2e-3)
+    moved_N = (plain.value_ND - plain.start_ND).norm(dim=-1)
+    assert ((fast.value_ND - plain.value_ND).norm(dim=-1) < 5e-3 * moved_N).all()
+    assert torch.equal(fast.steps_N, plain.steps_N)
+
+
 def test_the_gradients_of_packed_attention():
     """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key heads."""
     dice = torch.Generator().manual_seed(3)
@@ -552,7 +589,7 @@ def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):
     )
     assert not can_pack(model, 8)
     with torch.no_grad():
-        nll, _ = _value._Batch(model, FACTS, 1, ("residual",), ()).loss_terms(
+        nll, _ = batch_of(model, FACTS, 1, "residual", ()).loss_terms(
             torch.arange(4), torch.zeros(4, 1, 32)
         )
         want, _ = naive_terms(model, FACTS, 1, "residual", (), torch.zeros(4, 32))
@@ -562,7 +599,7 @@ def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):
 @torch.no_grad()
 def test_shared_beginnings_give_the_same_keys(monkeypatch):
     """Rows with a beginning in common, one that is the beginning, one alone; in two trees."""
-    monkeypatch.setattr(_rows, "TOKENS_AT_ONCE", 15)
+    monkeypatch.setattr(_packed, "TOKENS_AT_ONCE", 15)
     model, start = tiny_model("llama"), [5, 6, 7, 8, 9]
     before = [[*start, 1, 2, 3], [*start, 4], start, [3, 2], [*start, 4, 4]]
     kept, path_RP = shared_keys_before(model, before)
@@ -607,7 +644,7 @@ def test_losses_through_the_head_equal_plain_ones(family, monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "opt"])
 def test_the_gradient_equals_a_naive_one(family, site):
     model = tiny_model(family)
-    batch = _value._Batch(model, FACTS, 1, (site,), ())
+    batch = batch_of(model, FACTS, 1, site, ())
     delta = torch.full((4, 32), 0.05, requires_grad=True)
     (have,) = torch.autograd.grad(batch.loss_terms(torch.arange(4), delta[:, None])[0].sum(), delta)
     (want,) = torch.autograd.grad(naive_terms(model, FACTS, 1, site, (), delta)[0].sum(), delta)
@@ -623,10 +660,10 @@ def test_facts_solved_together_equal_facts_solved_alone(family, site):
     model, facts = tiny_model(family), [*FACTS, SHORT]
     prefixes = ("Therefore I know. ",)
     with unchanged(model, "optimize"):
-        together = optimize(model, facts, LAYER, site, prefixes, SOLVER)
-    in_twos = optimize(model, facts, LAYER, site, prefixes, replace(SOLVER, facts_at_once=2))
+        together = solved(model, facts, LAYER, site, prefixes, SOLVER)
+    in_twos = solved(model, facts, LAYER, site, prefixes, replace(SOLVER, facts_at_once=2))
     for i, fact in enumerate(facts):
-        alone = optimize(model, [fact], LAYER, site, prefixes, SOLVER)
+        alone = solved(model, [fact], LAYER, site, prefixes, SOLVER)
         for one in ((together, i), (in_twos, i)):
             assert torch.allclose(one[0].start_ND[i], alone.start_ND[0], rtol=1e-4, atol=1e-4)
             assert torch.allclose(one[0].nll_N[i], alone.nll_N[0], rtol=2e-2, atol=2e-2)
@@ -642,8 +679,8 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
     ]  # the model says these already
     facts = [known[0], FACTS[2], known[1], FACTS[3]]
     solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5)
-    first = optimize(model, facts, LAYER, "residual", (), replace(solver, steps=2))
-    last = optimize(model, facts, LAYER, "residual", (), solver)
+    first = solved(model, facts, LAYER, "residual", (), replace(solver, steps=2))
+    last = solved(model, facts, LAYER, "residual", (), solver)
     assert last.steps_N[[0, 2]].tolist() == [0, 0] and torch.equal(
         last.value_ND[[0, 2]], last.start_ND[[0, 2]]
     )
@@ -728,7 +765,7 @@ def test_a_target_costs_the_models_own_text_less(reader):
     fisher_SDD = Memit(fisher_factor=1.0).fisher(model, LAYER)
     solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5, fisher_factor=0.1)
     plain, careful = (
-        optimize(model, FACTS, LAYER, "residual", (), solver, None, g) for g in (None, fisher_SDD)
+        solved(model, FACTS, LAYER, "residual", (), solver, g) for g in (None, fisher_SDD)
     )
     cost = [
         (delta_ND @ fisher_SDD[0] * delta_ND).sum(-1).mean() / 2
@@ -754,7 +791,7 @@ def test_rome_measures_the_fisher_information_before_it_writes(monkeypatch):
 
 def test_the_clamp_holds():
     model = tiny_model("llama")
-    targets = optimize(model, FACTS, LAYER, "residual", (), replace(SOLVER, clamp=0.1, lr=5.0))
+    targets = solved(model, FACTS, LAYER, "residual", (), replace(SOLVER, clamp=0.1, lr=5.0))
     moved = (targets.value_ND - targets.start_ND).norm(dim=-1)
     torch.testing.assert_close(moved, 0.1 * targets.start_ND.norm(dim=-1))
     assert targets.clamped_N.all() and targets.report()["clamped_share"] == 1
@@ -765,7 +802,7 @@ def test_a_heavy_kl_keeps_the_essence():
 
     def drift(kl_factor):
         solver = replace(SOLVER, kl_factor=kl_factor, steps=20)
-        targets = optimize(model, [fact], 2, "residual", (), solver)
+        targets = solved(model, [fact], 2, "residual", (), solver)
         zero = torch.zeros(1, 32)
         before = naive_terms(model, [fact], 2, "residual", (), zero)[1]
         after = naive_terms(model, [fact], 2, "residual", (), targets.value_ND - targets.start_ND)[
@@ -785,9 +822,7 @@ def test_context_prefixes():
     assert prefixes == context_prefixes(one, 7, 3) != context_prefixes(one, 7, 4)
     assert prefixes != context_prefixes(two, 7, 3)
     assert context_prefixes(one, 0, 3) == []
-    assert [p.startswith(w) for p, w in zip(prefixes, _value.SEED_WORDS, strict=False)] == [
-        True
-    ] * 5
+    assert [p.startswith(w) for p, w in zip(prefixes, SEED_WORDS, strict=False)] == [True] * 5
 
 
 # --- covariance ---------------------------------------------------------------------------------------------
@@ -988,7 +1023,7 @@ def test_statistics_of_another_model_are_not_taken(own_cache):
 
 def test_out_of_memory_halves_the_batch(monkeypatch):
     model, sizes, solve = tiny_model("llama"), [], _value._Batch.solve
-    want = optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+    want = solved(model, FACTS, LAYER, "residual", (), SOLVER)
 
     def short(batch, *arguments):
         sizes.append(batch.n)
@@ -1000,7 +1035,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
 
     monkeypatch.setattr(_value._Batch, "solve", short)
     with unchanged(model, "optimize"):
-        found = optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+        found = solved(model, FACTS, LAYER, "residual", (), SOLVER)
     assert sizes == [4, 2, 2]
     torch.testing.assert_close(found.value_ND, want.value_ND, rtol=1e-2, atol=1e-2)
 
@@ -1012,12 +1047,12 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
         unchanged(model, "optimize"),
         pytest.raises(MethodError, match="no memory to solve for even one fact"),
     ):
-        optimize(model, FACTS, LAYER, "residual", (), SOLVER)
+        solved(model, FACTS, LAYER, "residual", (), SOLVER)
 
 
 def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
     model, sizes, hidden = tiny_model("llama"), [], LanguageModel.hidden
-    rows, positions = key_rows(model, FACTS, ["You said so. "])
+    rows, positions = rows_of(model, FACTS, ["You said so. "])
     projection = model.layout.out_projection(model.model, LAYER)
     want = read_at(model, projection, "input", rows, positions)
 
@@ -1044,13 +1079,14 @@ def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
 
 def test_the_batch_follows_the_free_memory(monkeypatch):
     model = tiny_model("llama")
-    plenty = _value._facts_that_fit(model, FACTS[0], 1, 5)
+    (fact,) = prepare_facts(model, FACTS[:1], ["I know. "] * 5)
+    plenty = _value._facts_that_fit(model, fact, 1)
     monkeypatch.setattr(_value, "free_bytes", lambda _device: 4_000_000)
-    few = _value._facts_that_fit(model, FACTS[0], 1, 5)
+    few = _value._facts_that_fit(model, fact, 1)
     assert 1 <= few < 16 < plenty
-    assert _value._facts_that_fit(model, FACTS[0], 3, 5) > few  # fewer layers above
+    assert _value._facts_that_fit(model, fact, 3) > few  # fewer layers above
     monkeypatch.setattr(_value, "free_bytes", lambda _device: 1)
-    assert _value._facts_that_fit(model, FACTS[0], 1, 5) == 1
+    assert _value._facts_that_fit(model, fact, 1) == 1
 
 
 def test_the_rate_follows_the_clamp():

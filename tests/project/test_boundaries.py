@@ -205,6 +205,11 @@ def test_a_weight_editor_needs_no_trainer(method):
     assert not [name for name in needed if name.startswith("editbench.methods._train")]
 
 
+def test_rome_needs_no_refinement():
+    assert "editbench.methods._edit.refine" not in closure("editbench.methods.rome")
+    assert "editbench.methods._edit.refine" in closure("editbench.methods.memit")
+
+
 @pytest.mark.parametrize("method", ["sft", "opsd"])
 def test_a_trainer_needs_no_editor(method):
     needed = closure(f"editbench.methods.{method}")

@@ -2,16 +2,16 @@
 
 Projections and MLPs then see no padding.
 
-``Tree`` computes what stands before the cuts, once. Beginnings that texts share are there once: each
-token sees those on the way to it.
+``Tree`` computes what stands before the cuts, once. Beginnings that texts share are there once:
+each token sees those on the way to it.
 
 ``Groups`` of ``Packed`` rows compute what follows, which the target optimisation runs hundreds of
-times. The tokens are laid out row by row behind the keys and values that each row has kept from what
-is before them, which need no gradient. Rows of like length make a group, so that little is padding.
-The query heads that share a key head go into one product, in the precision of autocast. With
-P = softmax(c q k^T + bias) and o = P v, the gradients follow the formulas
+times. The tokens are laid out row by row behind the keys and values that each row has kept from
+what is before them, which need no gradient. Rows of like length make a group, so that little is
+padding. The query heads that share a key head go into one product, in the precision of autocast.
+With P = softmax(c q k^T + bias) and o = P v, the gradients follow the formulas
 
-    dv = P^T do        dP = do v^T        dS = P (dP - sum P dP)        dq = c dS k        dk = c dS^T q
+    dv = P^T do      dP = do v^T      dS = P (dP - sum P dP)      dq = c dS k      dk = c dS^T q
 
     # N tokens of R rows of at most S; T = P kept keys + S own ones
     # G key heads, H query heads, of width d
@@ -80,6 +80,7 @@ class Tree:
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v, (1, N, H, d). transformers calls it."""
+        # a model that attends twice in one layer is not known here
         if (layer := layer_of(module, how)) in self.kept:
             raise NotPacked
         # Rotated queries and keys may be float32 where the values, and all products, are bfloat16.
@@ -245,6 +246,7 @@ class Groups:
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v of each row, (1, N, H, d). transformers calls it."""
+        # keys were kept of the layers that run, and of no other
         if (layer := layer_of(module, how)) not in self.groups[0].kept:
             raise NotPacked
         scaling = scaling_of(how) or float(query_1HNd.shape[-1] ** -0.5)

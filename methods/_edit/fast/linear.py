@@ -1,9 +1,9 @@
 """Float32 products on a CPU with weights that stay as they are.
 
-torch multiplies float32 states by a weight as it lies in memory, and its library gathers that weight
-into blocks in each product anew. Laid out in blocks once, by oneDNN, the same product ran at 220
-instead of 170 to 190 GFLOP/s with SmolLM2's layers, and at 180 instead of 100 to 135 with its head
-(hundreds of rows, AMD EPYC, two cores). In bfloat16 both ways are equally fast.
+torch multiplies float32 states by a weight as it lies in memory, and its library gathers that
+weight into blocks in each product anew. Laid out in blocks once, by oneDNN, the same product ran at
+220 instead of 170 to 190 GFLOP/s with SmolLM2's layers, and at 180 instead of 100 to 135 with its
+head (hundreds of rows, AMD EPYC, two cores). In bfloat16 both ways are equally fast.
 
     # i inputs, o outputs
 """
@@ -34,6 +34,7 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
     linears: list[nn.Linear] = []
     if model.precision == "float32":
         linears = [module for module in model.model.modules() if _is_plain(module)]
+    # Two copies of each weight: one for the product, one for its gradient.
     needed = 2 * sum(linear.weight.nbytes for linear in linears)
     with ExitStack() as stack:
         if needed <= free_bytes(model.device) / 4 and works():
@@ -43,7 +44,8 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Return whether this is torch's own linear layer, in float32 on a CPU, with its own forward."""
+    """Return whether this is torch's linear layer in float32 on a CPU, with its own forward."""
+    # A subclass may compute something else, and so may a forward that somebody has replaced.
     if type(module) is not nn.Linear or "forward" in module.__dict__:
         return False
     return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
@@ -91,7 +93,7 @@ product: Callable[[torch.Tensor, Laid], torch.Tensor] = Product.apply
 
 
 def lay(weight: torch.Tensor) -> torch.Tensor:
-    """Return a copy in oneDNN's layout. torch's compiler lays out frozen weights by the same call."""
+    """Return a copy in oneDNN's layout. torch's compiler uses the same call for frozen weights."""
     laid: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
     return laid
 

@@ -45,6 +45,7 @@ class PackedRows(Rows):
         """
         if self.chosen is not None and torch.equal(self.chosen, which_R):
             return
+        # The solver calls this in every step, and its facts change only when one of them stops.
         self.chosen, device = which_R, which_R.device
         length_R, order_R = self.length_R[which_R].sort(stable=True)
         laid_R, start_R = which_R[order_R], length_R.cumsum(0) - length_R
@@ -85,6 +86,7 @@ class PackedRows(Rows):
 
     def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
         self.choose(which_R)
+        # Above the last attention no token reads another, so the last MLP skips what is not read.
         last = self.model.layout.mlp_module(self.model.model, self.model.layout.depth - 1)
         with nullcontext() if read_K is None else only_at(last, read_K):
             return states_of(self.model, self.ids_N[self.index_N], self.position_N, self.packed)
@@ -104,6 +106,7 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
     """
     if not _attention_is_known(model, longest):
         return False
+    # Any ids will do: rows of two lengths, cut at two places, show whether positions are right.
     rows, cuts = [[0, 1, 2, 3, 4], [5, 6, 7]], [2, 1]
     with model.compute():
         try:
@@ -116,6 +119,7 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
             return False
         whole = [model.hidden(*pad_left([row], model.device)) for row in rows]
     want = torch.cat([states[0, -n:] for states, n in zip(whole, (2, 1), strict=True)])
+    # Half of the digits of the coarser of the two number formats must agree.
     eps = max(
         torch.finfo(dtype).eps for dtype in (getattr(torch, model.precision), model.model.dtype)
     )
@@ -176,6 +180,7 @@ def shared_keys_before(
     """
     path_RP = torch.zeros(len(before), max(map(len, before)), dtype=torch.long)
     trees: list[dict[int, KeysValues]] = []
+    # Sorted, so that texts with a common beginning come into the same tree.
     waiting, size = sorted(range(len(before)), key=lambda i: before[i]), 0
     while waiting:
         place: dict[tuple[int, int], int] = {}  # (place of the token before, token) -> place
@@ -195,6 +200,7 @@ def shared_keys_before(
         waiting, size = waiting[len(paths) :], size + len(place)
         tree = Tree(seen_NN.to(model.device))
         ids_N = torch.tensor([token for _, token in place], device=model.device)
+        # A token's position is how many tokens it sees before itself.
         states_of(model, ids_N, tree.seen_NN.sum(-1) - 1, tree)
         trees.append(tree.kept)
     kept = {
