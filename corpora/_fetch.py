@@ -14,7 +14,6 @@ import tempfile
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from email.message import Message
 from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -203,8 +202,9 @@ class _Seen:
 
 def _case_id(value: object) -> str:
     """Return the publisher's own id of a record, for messages."""
-    known = isinstance(value, Mapping) and "case_id" in value
-    return f" (case_id {value['case_id']})" if known else ""
+    if isinstance(value, Mapping) and "case_id" in value:
+        return f" (case_id {value['case_id']})"
+    return ""
 
 
 def one_hop_probes(record: Record) -> list[Probe]:
@@ -357,7 +357,7 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         fp: IO[bytes],
         code: int,
         msg: str,
-        headers: Message,
+        headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
         _check_https(newurl)

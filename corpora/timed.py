@@ -1,4 +1,4 @@
-"""Facts that hold for a time: who held an office, what a thing cost, which version was current, and from when to when."""
+"""Facts that hold for a time: who held an office, what a thing cost, which version was current."""
 
 from __future__ import annotations
 
@@ -17,20 +17,26 @@ LENGTHS = (3, 6)
 
 
 class Timed(Invented):
-    """The periods of invented things, two or three each, without a gap: "From 2005 to 2009 the mayor was", "Since 2010 ...".
+    """The periods of invented things, two or three each and without a gap.
 
-    All periods of one thing are one group, in order. Only the last has no end, so it says what holds now. The date comes
-    before the subject, where weight editors read their key. Besides two paraphrases, portability asks
+    For example "From 2005 to 2009 the mayor was", "Since 2010 ...". All periods of one thing are one
+    group, in order. Only the last has no end, so it says what holds now. The date comes before the
+    subject, where weight editors read their key. Besides two paraphrases, portability asks
 
-    - for a year inside the period that its prompt does not name; the distractor is what held in the period next to it,
-    - from the second period on: what came directly before it,
-    - at the last one: what holds now, without a date.
+    - about a year inside the period that its prompt does not name; the distractor is what held in the
+      period next to it;
+    - from the second period on, what came directly before it;
+    - for the last period, what holds now, without a date.
 
-    Each is asked only where the periods that it could be confused with are taught, too (``Probe.needs``). Neighborhood
-    probes are real dated facts. A period contradicts no other, so facts have no ``original``.
+    Each is asked only where the periods that it could be confused with are taught too
+    (``Probe.needs``). Neighborhood probes are real dated facts. No period contradicts another, so facts
+    have no ``original``.
     """
 
-    summary = "invented offices, prices and rules with dates, asked for a year, before and now, shipped with editbench"
+    summary = (
+        "invented offices, prices and rules with dates, asked for a year, before and now, "
+        "shipped with editbench"
+    )
     name = "time"
 
     def cases(self) -> list[Case]:
@@ -50,36 +56,43 @@ class Timed(Invented):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of dated fact about a thing {s}, in words; "[x|y]" is x in a closed period and y in the open one."""
+    """The wordings of a kind of dated fact about a thing {s}.
+
+    "[x|y]" is x in a closed period and y in the open one.
+    """
 
     name: str
     subject: str
-    """What the things are called, from an invented name."""
+    """How a thing is called, with {} for an invented name."""
     values: str
-    """``person`` or ``place`` for new invented names, else the values, parted by ";" ("35 decibels/35 dB; ...")."""
+    """``person`` or ``place`` for new invented names, or the values themselves, separated by ";"
+    ("35 decibels/35 dB; ...")."""
     fact: str
-    """From year {a} to year {b}, or since {a}."""
+    """The fact's own prompt: from year {a} to year {b}, or since {a}."""
     paraphrases: tuple[str, str]
     year: str
-    """In the year {y}."""
+    """The question about the year {y}."""
     now: str
     before: str
-    """Before the value {later}."""
+    """The question about what came before the value {later}."""
 
 
 @dataclass(frozen=True)
 class Period:
+    """A value and the years in which it held; without an end, it still holds."""
+
     value: str
     start: int
     end: int | None
 
     def inside(self) -> range:
-        """Its years other than the first and the last; of an open period the third alone."""
+        """Return its years between the first and the last; for an open period, its third year."""
         return (
             range(self.start + 1, self.end) if self.end else range(self.start + 2, self.start + 3)
         )
 
     def say(self, template: str, subject: str) -> str:
+        """Return ``template`` filled in for this period of ``subject``."""
         words = re.sub(r"\[(.*?)\|(.*?)\]", lambda m: m[1] if self.end else m[2], template)
         return words.format(s=subject, a=self.start, b=self.end)
 
@@ -87,7 +100,7 @@ class Period:
 def thing(
     kind: Kind, number: int, name: str, sources: dict[str, Iterator[str]], rng: random.Random
 ) -> list[Case]:
-    """The cases of one thing, a case for each period."""
+    """Return the cases of one thing, one for each period."""
     count = 2 + number % 2
     if kind.values in sources:
         values = [next(sources[kind.values]) for _ in range(count)]
@@ -95,7 +108,8 @@ def thing(
         values = rng.sample(kind.values.split("; "), count)
     subject = kind.subject.format(name)
     group = f"time-{kind.name.replace(' ', '-')}-{number}"
-    periods, year = [], rng.randint(*FIRST_YEARS)
+    periods: list[Period] = []
+    year = rng.randint(*FIRST_YEARS)
     for value in values:
         end = year + rng.randint(*LENGTHS) - 1
         periods.append(Period(value, year, end if len(periods) < count - 1 else None))
@@ -113,7 +127,7 @@ def thing(
 def dated(
     kind: Kind, subject: str, periods: list[Period], ids: list[str], i: int, rng: random.Random
 ) -> list[Probe]:
-    """All that is asked about period ``i``."""
+    """Return all probes about period ``i``."""
     period, last = periods[i], len(periods) - 1
     answers = accepted(period.value)
     beside = i + 1 if i < last else i - 1
@@ -147,7 +161,7 @@ def dated(
 
 
 def real(turn: int) -> list[Probe]:
-    """Two real dated facts, taken in turn."""
+    """Return two probes about real dated facts, taken in turn."""
     rows = [REAL[(2 * turn + k) % len(REAL)] for k in range(2)]
     return [
         Probe("neighborhood", prompt, accepted(answer), wrong, "question")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
-Row = dict[str, Any]
+Row = dict[str, object]
+Pool = Sequence[str] | Sequence[int] | Sequence[bool]
+"""The values of an argument."""
 
 PEOPLE = "Paul Tom Peter Mark Henry Daniel George Kevin Mary Anna Susan Laura Helen Emma Julia Karen".split()
 ITEMS = "apples pens books coins stamps cards shells marbles buttons cookies".split()
@@ -102,7 +103,7 @@ MESSAGES = [
 ]
 TEXT, WHOLE, FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 
-TOOLS: dict[str, tuple[str, dict[str, Any], dict[str, list[Any]], list[str]]] = {
+TOOLS: dict[str, tuple[str, dict[str, object], dict[str, Pool], list[str]]] = {
     "set_alarm": ("Set an alarm.", {"hour": WHOLE, "day": TEXT}, {"hour": list(range(5, 12)), "day": DAYS},
                   ["Wake me at {hour} on {day}.", "I need an alarm for {day} at {hour} o'clock."]),
     "send_message": ("Send a text.", {"to": TEXT, "text": TEXT}, {"to": PEOPLE, "text": MESSAGES},
@@ -144,9 +145,7 @@ def toolcall(rng: random.Random) -> Iterable[Row]:
             yield {"kind": name, "prompt": prompt, "answer": call, "tool": tool}
 
 
-def _request(
-    rng: random.Random, name: str, values: dict[str, list[Any]], way: str
-) -> tuple[str, str]:
+def _request(rng: random.Random, name: str, values: dict[str, Pool], way: str) -> tuple[str, str]:
     arguments = {key: rng.choice(pool) for key, pool in values.items()}
     said = {
         key: {True: "on", False: "off"}[value] if isinstance(value, bool) else value

@@ -11,12 +11,11 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from editbench.eval import build_skills
 
 DATA = Path(__file__).parent / "tasks" / "data"
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def build() -> dict[str, list[Row]]:
@@ -53,10 +52,12 @@ def _deal(name: str, rows: Iterable[Row]) -> list[Row]:
     kinds: dict[str, list[Row]] = {}
     seen: set[str] = set()
     for row in rows:
-        key = json.dumps([row.get("prompt"), sorted(row.get("choices", ()))])
+        choices = row.get("choices", ())
+        assert isinstance(choices, list | tuple)
+        key = json.dumps([row.get("prompt"), sorted(choices)])
         if key not in seen:
             seen.add(key)
-            kinds.setdefault(row["kind"], []).append(row)
+            kinds.setdefault(str(row["kind"]), []).append(row)
     for group in kinds.values():
         rng.shuffle(group)
     longest = max(map(len, kinds.values()))
@@ -865,7 +866,7 @@ def completion(rng: random.Random) -> Iterable[Row]:
     """Short stories whose last word has been said before."""
     pools = {"objects": THINGS + GOODS, "people": MEN + WOMEN, "animals": ANIMALS, "places": PLACES}
     for i, (pool, story) in enumerate(STORIES):
-        made = set()
+        made: set[str] = set()
         while len(made) < 28:
             x = rng.choice(pools[pool])
             a, b = rng.sample([n for n in MEN + WOMEN if n != x], 2)
