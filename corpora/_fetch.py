@@ -40,7 +40,8 @@ class Published(Corpus):
     - a record with the prompt of an earlier one, since the two cannot be taught together (ROME
       publishes a conflict-free subset for the same reason);
     - a record whose target is its answer already;
-    - a neighborhood probe whose answer contains the target, since a right answer would count as moved.
+    - a neighborhood probe whose answer contains the target, since a right answer would count as
+    moved.
       An alias that contains it is dropped.
     """
 
@@ -50,8 +51,10 @@ class Published(Corpus):
     source: ClassVar[str]
     """The data set as its authors write it, for messages."""
     one_at_a_time: ClassVar[bool] = False
-    """Whether the source means each record as the only edit of a model. Then a neighborhood probe may
-    ask what another record edits, and is left out, since facts are taught together."""
+    """Whether the source means each record as the only edit of a model.
+
+    Then a neighborhood probe may ask what another record edits. It is left out, since facts are
+    taught together."""
 
     skipped: list[str]
     """After ``load``: a reason for each record or probe left out, with the record's index."""
@@ -80,7 +83,7 @@ class Published(Corpus):
         raise NotImplementedError
 
     def read_cases(self, index: int, record: Record) -> list[Case]:
-        """Return all cases in ``record``. Override this, not ``read_case``, where there are several.
+        """Return all cases in ``record``. Override this instead of ``read_case`` for several.
 
         Raises:
             DataError: if there is none; says why.
@@ -109,7 +112,8 @@ class Published(Corpus):
         """Return the cases of ``data``, by default of the published file.
 
         Args:
-            data: a file (.json, .jsonl, .gz of these), a folder or hub id that ``load_dataset`` reads
+            data: a file (.json, .jsonl, .gz of these), a folder or hub id that ``load_dataset``
+            reads
                 (``owner/name`` or ``owner/name:split``), or a URL.
 
         Raises:
@@ -136,8 +140,8 @@ class Published(Corpus):
             cases += [self._apart(index, case) for case in found]
         if not cases:
             raise DataError(
-                f"{first_bad or source} None of the {len(rows):,} records is a usable {self.source} "
-                "record. For a file of your own facts use --corpus local."
+                f"{first_bad or source} None of the {len(rows):,} records is a usable "
+                f"{self.source} record. For a file of your own facts use --corpus local."
             )
         return [self._unedited(seen, case) for case in cases] if self.one_at_a_time else cases
 
@@ -252,7 +256,8 @@ def load_hub(name: str, split: str | None = None) -> list[object]:
         split: may be left out where there is only one.
 
     Raises:
-        DataError: if there is no such data set or split, no network, or several splits to choose from.
+        DataError: if there is no such data set or split, no network, or several splits to choose
+        from.
     """
     import datasets
 

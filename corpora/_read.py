@@ -54,7 +54,8 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of ``path``, at least one.
 
     Raises:
-        DataError: if the file cannot be opened, unpacked, decoded or parsed, or has no row; names the
+        DataError: if the file cannot be opened, unpacked, decoded or parsed, or has no row; names
+        the
             line.
     """
     text = _read_text(path)
@@ -147,7 +148,8 @@ def _table(path: Path, text: str) -> list[Row]:
             if len(cells) != len(header):
                 raise DataError(
                     f"{place}: {len(cells)} columns, but the header has {len(header)} "
-                    f"({', '.join(header)}). Put values that contain the separator in double quotes."
+                    f"({', '.join(header)}). "
+                    "Put values that contain the separator in double quotes."
                 )
             rows.append(Row(place, number, dict(zip(header, cells, strict=True))))
     except csv.Error as error:

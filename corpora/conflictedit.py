@@ -21,17 +21,19 @@ class ConflictEdit(Published):
     - ``reverse``: the same relation from its other end;
     - ``composite``: a relation that follows from the earlier edit and an unedited fact (a parent's
       spouse is a parent);
-    - ``coverage``: the same prompt with another answer. The later fact is taught as a question, since
+    - ``coverage``: the same prompt with another answer. The later fact is taught as a question,
+    since
       two facts of one batch cannot share a prompt. The cloze is its portability probe.
 
     The later fact's ``original`` is the answer that the earlier fact gives it, so protocol
-    ``likelihood`` asks what the paper's conflict score asks. Portability asks the later fact in its
-    other published form, where both are taught (``Probe.needs``). The unedited facts of a composite are
-    neighborhood probes. The earlier case has only its rewrite probe, which rightly fails where the
-    later fact wins.
+    ``likelihood`` asks what the paper's conflict score asks. Portability asks the later fact in
+    its other published form, where both are taught (``Probe.needs``). The unedited facts of a
+    composite are neighborhood probes. The earlier case has only its rewrite probe, which rightly
+    fails where the later fact wins.
 
-    RoundEdit (easy.json, hard.json) is not read. It edits a fact away and back again and measures the
-    probabilities of the other true answers. Its second edit teaches what was true before the first.
+    RoundEdit (easy.json, hard.json) is not read. It edits a fact away and back again and measures
+    the probabilities of the other true answers. Its second edit teaches what was true before the
+    first.
     """
 
     summary = (
@@ -86,7 +88,7 @@ class ConflictEdit(Published):
 
 
 def _wordings(triple: object) -> dict[str, str]:
-    """Return the prompts of a triple's relation and subject, as a ``cloze`` and as a ``question``."""
+    """Return a triple's prompts for its object, as a ``cloze`` and as a ``question``."""
     subject = text_at(triple, "subject", "label")
     return {
         form: fill(text_at(triple, "relation", field), subject, field)

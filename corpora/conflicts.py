@@ -20,19 +20,22 @@ SIMILAR = 2
 class Conflicts(Invented):
     """Three kinds of conflict, named first in ``relation`` ("update:price").
 
-    - ``known``: a counterfactual of common knowledge (France's capital is Lyon). Neighborhood probes ask
+    - ``known``: a counterfactual of common knowledge (France's capital is Lyon). Neighborhood
+    probes ask
       what stays true of the same things, and the relation's other subjects. Portability asks what
       follows (the capital of the country with Marseille).
-    - ``reverse``: two facts from opposite ends that cannot both be true. An invented town's mayor is P;
+    - ``reverse``: two facts from opposite ends that cannot both be true. An invented town's mayor
+    is P;
       then P is the mayor of another town.
     - ``update``: an invented thing gets a value and then, in other words, another value.
 
     The two facts of a ``reverse`` or ``update`` are one group, and the later one should win. Its
-    ``original`` is the value that the earlier one gave. Its paraphrase has words of its own. Portability
-    asks what the earlier fact makes wrong or, for ``update``, the earlier fact's own prompt. Each expects
-    the later value where both are taught (``Probe.needs``). The earlier case has only its rewrite probe,
-    which expects the earlier value: where both are taught, a method that follows the order of the facts
-    rightly fails it. So read portability here, and efficacy of the later facts.
+    ``original`` is the value that the earlier one gave. Its paraphrase has words of its own.
+    Portability asks what the earlier fact makes wrong or, for ``update``, the earlier fact's own
+    prompt. Each expects the later value where both are taught (``Probe.needs``). The earlier case
+    has only its rewrite probe, which expects the earlier value: where both are taught, a method
+    that follows the order of the facts rightly fails it. So read portability here, and efficacy of
+    the later facts.
     """
 
     summary = (

@@ -1,13 +1,13 @@
 """KGFact, after Liu et al. 2026 (arXiv 2605.16865): facts of an invented world.
 
-No model can know them before it is taught. A world is a graph. Its entities belong to ordered domains,
-and each entity has exactly one fact about each later domain, so D domains of E entities give
-E*D*(D-1)/2 facts. Within a relation no object is used twice: subject and relation determine the object,
-relation and object the subject. Dev and test slice are two worlds that share no name.
+No model can know them before it is taught. A world is a graph. Its entities belong to ordered
+domains, and each entity has exactly one fact about each later domain, so D domains of E entities
+give E*D*(D-1)/2 facts. Within a relation no object is used twice: subject and relation determine
+the object, relation and object the subject. Dev and test slice are two worlds that share no name.
 
 Differs from the paper's corpus: names, relations and wordings are our own. Paraphrases reword the
-question, where the paper puts a phrase before it. Chains are not thinned out by their pattern. A prompt
-with context has 12 statements, where the paper has up to 50.
+question, where the paper puts a phrase before it. Chains are not thinned out by their pattern. A
+prompt with context has 12 statements, where the paper has up to 50.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from editbench.types import Case, Fact, Probe, digest
 Item = TypeVar("Item")
 
 TEST, DEV, CONTEXT = "kgfact-a", "kgfact-b", "kgfact-c"
-"""The worlds. The first two are also groups of cases: their hashes put them into the test and the dev
-slice."""
+"""The worlds. The first two are also groups of cases, whose hashes put them into the test and the
+dev slice."""
 SIZES = {"small": (5, 10), "large": (7, 25)}
 """Domains and entities of each."""
 MAX_ENTITIES = 25
@@ -143,8 +143,8 @@ def names() -> dict[tuple[str, str], list[str]]:
 def links(world: str, domains: int, entities: int) -> tuple[Link, ...]:
     """Return the facts of a world with the first ``domains`` domains and ``entities`` of each.
 
-    They are in the order of a walk: the facts of a subject, then those of each of its objects. So even a
-    short beginning has many complete chains of two facts.
+    They are in the order of a walk: the facts of a subject, then those of each of its objects. So
+    even a short beginning has many complete chains of two facts.
     """
     rng = random.Random(digest(["links", world, domains, entities]))
     facts_of: dict[str, list[Link]] = {}
@@ -238,7 +238,7 @@ def _half(values: Sequence[Item], world: str) -> list[Item]:
 
 
 def _real(world: str) -> Iterator[Probe]:
-    """Yield questions about the real world, each once. No fact of an invented world should move them."""
+    """Yield questions about the real world, each once. Invented facts should not move them."""
     for line in _half(REAL.strip().split("\n"), world):
         question, answers, wrong = line.split(" | ")
         yield Probe("neighborhood", question, tuple(answers.split("/")), wrong, "question")
@@ -247,7 +247,8 @@ def _real(world: str) -> Iterator[Probe]:
 def _in_context(world: str) -> Iterator[Probe]:
     """Yield questions about a third world whose statements are in the prompt.
 
-    Statements with the same relation or subject are preferred, as they are the hardest to tell apart.
+    Statements with the same relation or subject are preferred, as they are the hardest to tell
+    apart.
     """
     facts = links(CONTEXT, *SIZES["large"])
     for gold in _half(facts, world):

@@ -20,16 +20,16 @@ GROUPS = {"portability": "portability", "locality": "neighborhood"}
 class KnowEdit(Published):
     """Clozes with a new answer.
 
-    Probes keep the published names as their kind. Portability has ``Reasoning``, ``Subject_Aliasing``
-    and ``Logical_Generalization``. Neighborhood has ``Relation_Specificity`` (other relations of the
-    subject) and ``Forgetfulness`` (the subject's other answers: "The siblings of X, which is not Y,
-    are").
+    Probes keep the published names as their kind. Portability has ``Reasoning``,
+    ``Subject_Aliasing`` and ``Logical_Generalization``. Neighborhood has ``Relation_Specificity``
+    (other relations of the subject) and ``Forgetfulness`` (the subject's other answers: "The
+    siblings of X, which is not Y, are").
 
     Reads the records of wiki_recent, wiki_counterfact and ZsRE. The other three files (WikiBio,
-    ConvSent, TriviaQA) have no facts with a short answer. A probe with several answers accepts any of
-    them, where EasyEdit asks for the first one token by token. Codes of up to three letters are no
-    aliases. wiki_recent names no old answer, so its facts have no ``original`` and its probes no second
-    answer for protocol ``likelihood``.
+    ConvSent, TriviaQA) have no facts with a short answer. A probe with several answers accepts any
+    of them, where EasyEdit asks for the first one token by token. Codes of up to three letters are
+    no aliases. wiki_recent names no old answer, so its facts have no ``original`` and its probes
+    no second answer for protocol ``likelihood``.
     """
 
     summary = (

@@ -1,4 +1,6 @@
-"""Your own facts, from JSON lines, a JSON list, CSV or TSV. A fact needs a ``prompt`` and a ``target``.
+"""Your own facts, from JSON lines, a JSON list, CSV or TSV.
+
+A fact needs a ``prompt`` and a ``target``:
 
     {"prompt": "The capital of Australia is", "target": "Sydney", "subject": "Australia",
      "paraphrases": ["Australia's seat of government is"],
@@ -39,8 +41,8 @@ class Local(Corpus):
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is None:
             raise DataError(
-                "Corpus 'local' reads a file of yours. Pass it with --data PATH (.jsonl, .json, .csv or "
-                ".tsv)."
+                "Corpus 'local' reads a file of yours. "
+                "Pass it with --data PATH (.jsonl, .json, .csv or .tsv)."
             )
         return read_facts(data)
 
@@ -48,12 +50,13 @@ class Local(Corpus):
 def read_facts(path: str | Path) -> list[Case]:
     """Return the cases of a file, in its order.
 
-    A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that ends
-    with "?" is a question, any other a cloze. Whether the facts can be taught together (ids, duplicates,
-    contradictions) is the business of ``check_facts``.
+    A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that
+    ends with "?" is a question, any other a cloze. Whether the facts can be taught together (ids,
+    duplicates, contradictions) is the business of ``check_facts``.
 
     Raises:
-        DataError: for the first bad record, with file, line and field. Lists the lines of the others.
+        DataError: for the first bad record, with file, line and field. Lists the lines of the
+        others.
     """
     path = Path(path).expanduser()
     rows = read_rows(path)
@@ -175,7 +178,7 @@ def _text(values: Record, name: str) -> str:
 
 
 def _texts(values: Record, name: str) -> tuple[str, ...]:
-    """Return the texts of a list, or of a text with ``|`` between them; empty for a missing field."""
+    """Return the texts of a list, or of one text with ``|``; none if the field is missing."""
     value = values.get(name) or []
     if isinstance(value, str):
         value = [part for part in value.split("|") if part.strip()]

@@ -31,24 +31,27 @@ FIELDS = ("requested_rewrite", "questions", "answer", "new_answer", "new_single_
 
 
 class MQuAKE(Published):
-    """One case for each edit. Multi-hop questions are portability probes that need all its record's edits.
+    """One case for each edit.
 
-    An edit that several records request is one case, in the first of them. A later record joins that
-    record's group, and its probes belong to its first new edit. So the facts of a slice form chains, and
-    none contradicts another. Left out are:
+    The multi-hop questions of a record are portability probes that need all its edits.
+
+    An edit that several records request is one case, in the first of them. A later record joins
+    that record's group, and its probes belong to its first new edit. So the facts of a slice form
+    chains, and none contradicts another. Left out are:
 
     - a record that edits an unedited hop of an earlier one, or the other way round: the answer to a
-      question would depend on which other facts are taught (Zhong et al. 2025, MQuAKE-Remastered, call
-      this contamination; it affects a third of the published records);
+      question would depend on which other facts are taught (Zhong et al. 2025, MQuAKE-Remastered,
+      call this contamination; it affects a third of the published records);
     - a record without a new edit, or whose edits belong to two groups, since groups would grow to
       hundreds of cases;
-    - a record whose old answer contains the new one ("American English", "English"), so that no matcher
+    - a record whose old answer contains the new one ("American English", "English"), so that no
+    matcher
       can tell them apart.
 
-    The unedited hops of a chain are neighborhood probes: the question needs them as they are. An edit in
-    question form is its paraphrase probe. The kind of a question counts its hops and the edited ones
-    among them ("3 hops, 2 edited"). Aliases contained in the old answer are dropped, and so are those
-    that ``matchable`` drops.
+    The unedited hops of a chain are neighborhood probes: the question needs them as they are. An
+    edit in question form is its paraphrase probe. The kind of a question counts its hops and the
+    edited ones among them ("3 hops, 2 edited"). Aliases contained in the old answer are dropped,
+    and so are those that ``matchable`` drops.
     """
 
     summary = (
@@ -120,7 +123,7 @@ class MQuAKE(Published):
         return cases
 
     def _check(self, name: str, facts: Mapping[str, Fact], unedited: Sequence[_Hop]) -> None:
-        """Check that a record can be taught and asked beside all earlier ones, and adds to them.
+        """Check that a record can be taught and asked beside all earlier ones and adds a fact.
 
         Raises:
             DataError: if it cannot; names the earlier record.
@@ -131,12 +134,13 @@ class MQuAKE(Published):
             earlier = self._edits.get(fact.prompt)
             if earlier and earlier.fact.target != fact.target:
                 raise DataError(
-                    f"Edits {fact.prompt!r} to {fact.target!r}, but {earlier.fact.id!r} edits it to "
-                    f"{earlier.fact.target!r}."
+                    f"Edits {fact.prompt!r} to {fact.target!r}, "
+                    f"but {earlier.fact.id!r} edits it to {earlier.fact.target!r}."
                 )
             if fact.prompt in self._hops:
                 raise DataError(
-                    f"Edits {fact.prompt!r}, which is an unedited hop of {self._hops[fact.prompt]!r}."
+                    f"Edits {fact.prompt!r}, "
+                    f"which is an unedited hop of {self._hops[fact.prompt]!r}."
                 )
         for hop in unedited:
             if hop.cloze in self._edits:

@@ -43,25 +43,26 @@ TEMPLATES = {
     "SEX_OR_GENDER": "The gender of {} is",
     "SIBLING": "The names of the siblings of {} are",
 }
-"""Prompts of relations that are not "The RELATION of {} is" or "The name of the RELATION of {} is"."""
+"""Relation -> its prompt, where that is not "The (name of the) RELATION of {} is"."""
 
 
 class Ripple(Published):
     """Clozes. The kind of a probe is its criterion.
 
-    Portability has ``Logical_Generalization`` (a brother's brother), ``Compositionality_I`` (a hop from
-    the new answer on), ``Compositionality_II`` (a hop to the subject first) and ``Subject_Aliasing``.
-    Neighborhood has ``Relation_Specificity`` (the subject's other relations) and ``Forgetfulness`` (the
-    relation's other answers).
+    Portability has ``Logical_Generalization`` (a brother's brother), ``Compositionality_I`` (a hop
+    from the new answer on), ``Compositionality_II`` (a hop to the subject first) and
+    ``Subject_Aliasing``. Neighborhood has ``Relation_Specificity`` (the subject's other relations)
+    and ``Forgetfulness`` (the relation's other answers).
 
-    An edit is published as one sentence that does not mark its subject. The prompts of the relations
-    tell where the subject is and where the target begins. Queries with the same prompt are one probe,
-    and every query of a test is asked. Two things differ from the paper:
+    An edit is published as one sentence that does not mark its subject. The prompts of the
+    relations tell where the subject is and where the target begins. Queries with the same prompt
+    are one probe, and every query of a test is asked. Two things differ from the paper:
 
     - The paper puts a test only to a model that answers the test's ``condition_queries`` before the
-      edit. They are not read here, so portability also has chains whose other hop the model does not
-      know. Compare with the base.
-    - The paper expects all answers of a query. A probe accepts any of them. Codes of up to three letters
+      edit. They are not read here, so portability also has chains whose other hop the model does
+      not know. Compare with the base.
+    - The paper expects all answers of a query. A probe accepts any of them. Codes of up to three
+    letters
       are no aliases.
     """
 

@@ -21,10 +21,10 @@ ROOM_TOKENS = 32
 class SimpleQA(Published):
     """Questions with their true answers.
 
-    The set has neither rewordings nor neighbors, so a case has only its rewrite probe. Two kinds of
-    aliases follow from an answer's text: numbers without thousands separators ("1,234 mm" is
-    "1234 mm"), and two or more words without a parenthesis at the end ("4.5 m (15 ft)" is "4.5 m"). The
-    relation is the topic.
+    The set has neither rewordings nor neighbors, so a case has only its rewrite probe. Two kinds
+    of aliases follow from an answer's text: numbers without thousands separators ("1,234 mm" is
+    "1234 mm"), and two or more words without a parenthesis at the end ("4.5 m (15 ft)" is "4.5
+    m"). The relation is the topic.
     """
 
     summary = (

@@ -25,10 +25,10 @@ class TempLAMA(Published):
     """One case for each year of a query, in the order of years: "In 2019, Tom Brady plays for".
 
     All facts are true of their year. The years of one subject are one group. No fact contradicts
-    another, so none has an ``original``. If the last year's answer is the most recent one that TempLAMA
-    knows, that case has a portability probe of kind ``now``: the query without a year, with the answer
-    before as its distractor. It is asked where all the years are taught. The set has neither rewordings
-    nor neighbors.
+    another, so none has an ``original``. If the last year's answer is the most recent one that
+    TempLAMA knows, that case has a portability probe of kind ``now``: the query without a year,
+    with the answer before as its distractor. It is asked where all the years are taught. The set
+    has neither rewordings nor neighbors.
     """
 
     summary = (
@@ -58,7 +58,8 @@ class TempLAMA(Published):
         parts = QUERY.fullmatch(query)
         if not parts or any(text_at(entry, "query") != query for entry in entries):
             raise DataError(
-                f"The years do not share one query that ends with the answer; the first is {query!r}."
+                "The years do not share one query that ends with the answer; "
+                f"the first is {query!r}."
             )
         prompt, subject = parts.groups()
         facts = [_fact(entry, prompt, subject) for entry in entries]

@@ -19,18 +19,19 @@ LENGTHS = (3, 6)
 class Timed(Invented):
     """The periods of invented things, two or three each and without a gap.
 
-    For example "From 2005 to 2009 the mayor was", "Since 2010 ...". All periods of one thing are one
-    group, in order. Only the last has no end, so it says what holds now. The date comes before the
-    subject, where weight editors read their key. Besides two paraphrases, portability asks
+    For example "From 2005 to 2009 the mayor was", "Since 2010 ...". All periods of one thing are
+    one group, in order. Only the last has no end, so it says what holds now. The date comes before
+    the subject, where weight editors read their key. Besides two paraphrases, portability asks
 
-    - about a year inside the period that its prompt does not name; the distractor is what held in the
+    - about a year inside the period that its prompt does not name; the distractor is what held in
+    the
       period next to it;
     - from the second period on, what came directly before it;
     - for the last period, what holds now, without a date.
 
     Each is asked only where the periods that it could be confused with are taught too
-    (``Probe.needs``). Neighborhood probes are real dated facts. No period contradicts another, so facts
-    have no ``original``.
+    (``Probe.needs``). Neighborhood probes are real dated facts. No period contradicts another, so
+    facts have no ``original``.
     """
 
     summary = (
@@ -180,7 +181,8 @@ KINDS = (
         "person",
         "[From {a} to {b}|Since {a}] the harbor master of {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the person in charge of the harbor of {s} [was|has been]",
+            "In the years [from {a} to {b}|from {a} on], the person in charge of the harbor of {s} "
+            "[was|has been]",
             "Who [was|has been] the harbor master of {s} [between {a} and {b}|since {a}]?",
         ),
         "Who was the harbor master of {s} in {y}?",
@@ -206,7 +208,8 @@ KINDS = (
         "person",
         "[From {a} to {b}|Since {a}] the course record of the {s} [was|has been] held by",
         (
-            "In the years [from {a} to {b}|from {a} on], the best time ever run at the {s} [belonged|has belonged] to",
+            "In the years [from {a} to {b}|from {a} on], the best time ever run at the {s} "
+            "[belonged|has belonged] to",
             "Who [held|has held] the course record of the {s} [between {a} and {b}|since {a}]?",
         ),
         "Who held the course record of the {s} in {y}?",
@@ -216,10 +219,12 @@ KINDS = (
     Kind(
         "price",
         "{} tram",
-        "2 euros; 4 euros; 5 euros; 7 euros; 8 euros; 9 euros; 11 euros; 13 euros; 14 euros; 16 euros",
+        "2 euros; 4 euros; 5 euros; 7 euros; 8 euros; 9 euros; 11 euros; 13 euros; 14 euros; "
+        "16 euros",
         "[From {a} to {b}|Since {a}] a day pass for the {s} [cost|has cost]",
         (
-            "In the years [from {a} to {b}|from {a} on], the price of a day pass for the {s} [was|has been]",
+            "In the years [from {a} to {b}|from {a} on], the price of a day pass for the {s} "
+            "[was|has been]",
             "What [did|has] a day pass for the {s} cost [between {a} and {b}|since {a}]?",
         ),
         "What did a day pass for the {s} cost in {y}?",
@@ -245,8 +250,10 @@ KINDS = (
         "7:15; 7:45; 8:15; 8:45; 9:15; 9:45; 10:15; 10:45; 11:15; 11:45",
         "[From {a} to {b}|Since {a}] the {s} [opened|has opened] every morning at",
         (
-            "In the years [from {a} to {b}|from {a} on], visitors of the {s} [were|have been] let in every morning at",
-            "At what time in the morning [did|has] the {s} [open between {a} and {b}|opened since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], visitors of the {s} [were|have been] let "
+            "in every morning at",
+            "At what time in the morning [did|has] the {s} [open between {a} and {b}|opened since "
+            "{a}]?",
         ),
         "At what time in the morning did the {s} open in {y}?",
         "At what time in the morning does the {s} open now?",
@@ -258,8 +265,10 @@ KINDS = (
         "place",
         "[From {a} to {b}|Since {a}] the shirt sponsor of {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the players of {s} [wore|have worn] shirts paid for by the company",
-            "Which company [was|has been] the shirt sponsor of {s} [between {a} and {b}|since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], the players of {s} [wore|have worn] "
+            "shirts paid for by the company",
+            "Which company [was|has been] the shirt sponsor of {s} [between {a} and {b}|since "
+            "{a}]?",
         ),
         "Which company was the shirt sponsor of {s} in {y}?",
         "Which company is the shirt sponsor of {s} now?",
@@ -271,7 +280,8 @@ KINDS = (
         "place",
         "[From {a} to {b}|Since {a}] the capital of the {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the government of the {s} [sat|has sat] in the town of",
+            "In the years [from {a} to {b}|from {a} on], the government of the {s} [sat|has sat] "
+            "in the town of",
             "Which town [was|has been] the capital of the {s} [between {a} and {b}|since {a}]?",
         ),
         "Which town was the capital of the {s} in {y}?",
@@ -284,8 +294,10 @@ KINDS = (
         "1.4; 2.1; 2.6; 3.2; 3.7; 4.3; 4.8; 5.1; 5.6; 6.2",
         "[From {a} to {b}|Since {a}] the supported release of the {s} [was|has been] version",
         (
-            "In the years [from {a} to {b}|from {a} on], users of the {s} [were|have been] told to install version",
-            "Which version of the {s} [was|has been] the supported release [between {a} and {b}|since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], users of the {s} [were|have been] told to "
+            "install version",
+            "Which version of the {s} [was|has been] the supported release [between {a} and "
+            "{b}|since {a}]?",
         ),
         "Which version of the {s} was the supported release in {y}?",
         "Which version of the {s} is the supported release now?",
@@ -294,11 +306,14 @@ KINDS = (
     Kind(
         "limit",
         "{} Noise Code",
-        "35 decibels/35 dB; 38 decibels/38 dB; 41 decibels/41 dB; 44 decibels/44 dB; 47 decibels/47 dB; 52 decibels/52 dB",
+        "35 decibels/35 dB; 38 decibels/38 dB; 41 decibels/41 dB; 44 decibels/44 dB; "
+        "47 decibels/47 dB; 52 decibels/52 dB",
         "[From {a} to {b}|Since {a}] the limit for noise at night under the {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the {s} [let|has let] the noise at night reach",
-            "What [was|has] the limit for noise at night under the {s} [between {a} and {b}|been since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], the {s} [let|has let] the noise at night "
+            "reach",
+            "What [was|has] the limit for noise at night under the {s} [between {a} and {b}|been "
+            "since {a}]?",
         ),
         "How loud could it be at night under the {s} in {y}?",
         "How loud may it be at night under the {s} now?",
@@ -307,10 +322,12 @@ KINDS = (
     Kind(
         "tax",
         "Bay of {}",
-        "2 percent; 3 percent; 4 percent; 6 percent; 7 percent; 9 percent; 11 percent; 12 percent; 14 percent",
+        "2 percent; 3 percent; 4 percent; 6 percent; 7 percent; 9 percent; 11 percent; 12 percent; "
+        "14 percent",
         "[From {a} to {b}|Since {a}] the tourist tax in the {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], hotels in the {s} [added|have added] to each bill a tourist tax of",
+            "In the years [from {a} to {b}|from {a} on], hotels in the {s} [added|have added] to "
+            "each bill a tourist tax of",
             "How high [was|has] the tourist tax in the {s} [between {a} and {b}|been since {a}]?",
         ),
         "How high was the tourist tax in the {s} in {y}?",

@@ -1,8 +1,8 @@
 """Write the demo corpora from the knowledge table: ``python corpora/build_demo [--out FOLDER]``.
 
 The same table gives the same bytes on every machine. Within a relation each subject has one role:
-edited in demo-counterfact, edited in demo-zsre, or never edited. Only the last kind is asked about in
-neighborhood probes.
+edited in demo-counterfact, edited in demo-zsre, or never edited. Only the last kind is asked about
+in neighborhood probes.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def items(relation: Relation) -> list[list[Item]]:
 
 @cache
 def words(text: str) -> str:
-    """Return the words of ``text`` with a space around each, so that whole words can be looked up."""
+    """Return the words of ``text`` with a space around each, to look up whole words."""
     return " ".join(["", *re.findall(r"\w+", text.lower()), ""])
 
 
