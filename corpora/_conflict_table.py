@@ -1,6 +1,7 @@
 """What ``conflicts`` is made of: wordings and common knowledge, written by hand for this project.
 
-A value written "eight/8" is "eight", also accepted as "8". Facts that stay are (prompt, answer, a wrong answer).
+A value written "eight/8" is "eight", also accepted as "8". Facts that stay are (prompt, answer, a
+wrong answer).
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ Real = tuple[str, str, str]
 
 
 class Row(NamedTuple):
-    """A counterfactual: the subject, its new value, its true one, and a true fact that the new one leaves alone."""
+    """A counterfactual: a subject, its new and its true value, and a true fact that stays."""
 
     subject: str
     target: str
     original: str
     stays: Real
     clue: str = ""
-    """What the hop says in place of the subject."""
+    """Words that the hop uses in place of the subject."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Known:
     similar: tuple[tuple[str, str], ...]
     """Other subjects, never edited, with their true values."""
     follows: dict[str, str] = field(default_factory=dict)
-    """What the hop expects for a value; else the value itself."""
+    """The answer that the hop expects for a value, where it is not the value itself."""
 
 
 @dataclass(frozen=True)
@@ -737,7 +738,8 @@ UPDATE = (
     Update(
         "price",
         "{place} ferry",
-        "3 euros; 4 euros; 6 euros; 7 euros; 9 euros; 11 euros; 12 euros; 14 euros; 17 euros; 19 euros",
+        "3 euros; 4 euros; 6 euros; 7 euros; 9 euros; 11 euros; 12 euros; 14 euros; 17 euros; "
+        "19 euros",
         "A ticket for the {s} costs",
         "Passengers of the {s} pay a fare of",
         "The price that travelers are charged on the {s} is",
@@ -827,7 +829,8 @@ UPDATE = (
     Update(
         "product",
         "{place} Works",
-        "bicycles; pianos; umbrellas; violins; clocks; tents; lamps; mattresses; kayaks; microscopes",
+        "bicycles; pianos; umbrellas; violins; clocks; tents; lamps; mattresses; kayaks; "
+        "microscopes",
         "The main products of the {s} are",
         "The workers of the {s} mostly make",
         "A truck that leaves the factory of the {s} is usually loaded with",

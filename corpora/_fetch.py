@@ -1,7 +1,7 @@
-"""Published data sets: from a file, a URL (downloaded once) or the hub to cases. What is left out is counted.
+"""Published data sets: cases from a file, a URL (downloaded once) or the hub.
 
-Downloads lie in ``corpora/`` of the cache (``hub.cache_dir``), each with its SHA-256 beside it, so that a damaged copy is
-noticed and fetched again.
+Downloads are kept in ``corpora/`` of the cache (``hub.cache_dir``), each with its SHA-256 in a file
+beside it, so that a damaged copy is noticed and fetched again.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import re
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from editbench.corpora._read import read_rows, text_at
+from editbench.corpora._read import Record, Row, foreign, read_rows, text_at
 from editbench.errors import DataError
 from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.matching import contains
@@ -29,46 +29,76 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".csv", ".tsv", ".txt")
 TIMEOUT_SECONDS = 60
 
+Item = TypeVar("Item")
+
 
 class Published(Corpus):
-    """A corpus whose records others wrote: those that cannot be facts are left out, each with its reason.
+    """A corpus of other people's records. Records that cannot be facts are left out, with a reason.
 
-    Left out are also a second record with the prompt of an earlier one, since the two cannot be taught together (ROME
-    publishes such a conflict-free subset for the same reason), a record whose target is its answer already, and a neighborhood
-    probe whose answer has the target in it (so has an alias: it is dropped), since a right answer would count as moved.
+    Also left out are:
+
+    - a record with the prompt of an earlier one, since the two cannot be taught together (ROME
+      publishes a conflict-free subset for the same reason);
+    - a record whose target is its answer already;
+    - a neighborhood probe whose answer contains the target, since a right answer would count as
+    moved.
+      An alias that contains it is dropped.
     """
 
     needs_data = True
     name: ClassVar[str]
     """The first part of every id."""
-    record_type: ClassVar[type] = dict
-    """``dict``, or ``list`` where a record is a list of objects."""
+    source: ClassVar[str]
+    """The data set as its authors write it, for messages."""
     one_at_a_time: ClassVar[bool] = False
-    """Whether the source means its records for one edit each, so that one record's neighborhood probe may ask what another one
-    edits. Such a probe is left out, since facts are taught together."""
+    """Whether the source means each record as the only edit of a model.
+
+    Then a neighborhood probe may ask what another record edits. It is left out, since facts are
+    taught together."""
 
     skipped: list[str]
-    """After ``load``: one reason for each record or probe left out, with the record's index in the source."""
+    """After ``load``: a reason for each record or probe left out, with the record's index."""
     digest: str | None
     """After ``load``: the SHA-256 of the file that was read; ``None`` for a hub data set."""
 
     def __init__(self) -> None:
         self.skipped, self.digest = [], None
 
-    def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
-        """The case in ``record``.
+    def as_record(self, value: object) -> Record:
+        """Return the value of one row as a record.
 
         Raises:
-            DataError: why there is none.
+            DataError: if it is not one.
+        """
+        if not isinstance(value, dict):
+            raise foreign(self.source, "an object", value)
+        return value
+
+    def read_case(self, index: int, record: Record) -> Case:
+        """Return the case in ``record``.
+
+        Raises:
+            DataError: if there is none; says why.
         """
         raise NotImplementedError
 
-    def read_probes(
-        self, place: str, items: Iterable[Any], read: Callable[[Any], Probe]
-    ) -> list[Probe]:
-        """What ``read`` makes of each of ``items``; one that it refuses is left out, the record stays.
+    def read_cases(self, index: int, record: Record) -> list[Case]:
+        """Return all cases in ``record``. Override this instead of ``read_case`` for several.
 
-        ``place`` and the item's number from 1 stand before the reason.
+        Raises:
+            DataError: if there is none; says why.
+        """
+        return [self.read_case(index, record)]
+
+    def read_probes(
+        self, place: str, items: Iterable[Item], read: Callable[[Item], Probe]
+    ) -> list[Probe]:
+        """Return the probes that ``read`` makes of ``items``, without those that it refuses.
+
+        A refused probe is noted in ``skipped``. The record stays.
+
+        Args:
+            place: stands before the reason, with the number of the item from 1.
         """
         probes = []
         for number, item in enumerate(items, start=1):
@@ -78,62 +108,52 @@ class Published(Corpus):
                 self.skipped.append(f"{place} {number}: {error}")
         return probes
 
-    def read_cases(self, index: int, record: Mapping[str, Any]) -> list[Case]:
-        """The cases in ``record``: all of them, or none. To be overridden, instead of ``read_case``, where there are several.
-
-        Raises:
-            DataError: why there is none.
-        """
-        return [self.read_case(index, record)]
-
     def load(self, data: str | Path | None = None) -> list[Case]:
-        """The cases of ``data``: a file (.json, .jsonl, .gz of these), a folder or hub id that ``load_dataset`` reads
-        (``owner/name`` or ``owner/name:split``), or a URL; by default of the published file.
+        """Return the cases of ``data``, by default of the published file.
+
+        Args:
+            data: a file (.json, .jsonl, .gz of these), a folder or hub id that ``load_dataset``
+            reads
+                (``owner/name`` or ``owner/name:split``), or a URL.
 
         Raises:
-            DataError: data that cannot be had or read, or without a single usable record.
+            DataError: if the data cannot be fetched or read, or have no usable record.
         """
-        records, self.digest = read_source(data or self.url, self.sha256 if data is None else None)
+        source = self.url if data is None or data == "" else data
+        assert source is not None, "a published corpus has a URL"
+        rows, self.digest = read_source(source, self.sha256 if data is None else None)
         self.skipped = []
         cases: list[Case] = []
-        seen: dict[Any, int] = {}
-        for index, record in enumerate(records):
+        seen = _Seen()
+        first_bad = ""
+        for index, row in enumerate(rows):
             try:
-                if not isinstance(record, self.record_type):
-                    wanted = "an object" if self.record_type is dict else "a list"
-                    raise DataError(f"It is a {type(record).__name__}, not {wanted}.")
-                found = self.read_cases(index, record)
+                found = self.read_cases(index, self.as_record(row.values))
                 for case in found:
-                    _check_new(case.fact, seen)
+                    seen.check(case.fact)
             except DataError as error:
-                case_id = (
-                    f" (case_id {record['case_id']})"
-                    if isinstance(record, Mapping) and "case_id" in record
-                    else ""
-                )
-                self.skipped.append(f"record {index}{case_id}: {error}")
+                self.skipped.append(f"record {index}{_case_id(row.values)}: {error}")
+                first_bad = first_bad or f"{row.place}: {error}"
                 continue
             for case in found:
-                seen[case.fact.id] = seen[case.fact.form, case.fact.prompt] = index
+                seen.add(case.fact, index)
             cases += [self._apart(index, case) for case in found]
         if not cases:
             raise DataError(
-                f"{data or self.url}: none of its {len(records):,} records is a {self.name} record; "
-                f"{self.skipped[0] if self.skipped else 'it is empty.'} For a file of your own facts use --corpus local."
+                f"{first_bad or source} None of the {len(rows):,} records is a usable "
+                f"{self.source} record. For a file of your own facts use --corpus local."
             )
         return [self._unedited(seen, case) for case in cases] if self.one_at_a_time else cases
 
     def _apart(self, index: int, case: Case) -> Case:
-        """``case`` with no answer of a neighborhood probe that has the target in it."""
+        """Return ``case`` without neighborhood answers that contain the target."""
         probes = []
         for probe in case.probes:
             if probe.axis == "neighborhood":
                 if contains(probe.answers[0], case.fact.answers):
-                    has = (
-                        f"its answer {probe.answers[0]!r} has the target {case.fact.target!r} in it"
-                    )
                     self.skipped.append(
-                        f"record {index}: {probe.prompt!r} must not move, but {has}."
+                        f"record {index}: {probe.prompt!r} must not move, but its answer "
+                        f"{probe.answers[0]!r} contains the target {case.fact.target!r}."
                     )
                     continue
                 probe = replace(
@@ -143,88 +163,125 @@ class Published(Corpus):
             probes.append(probe)
         return replace(case, probes=tuple(probes))
 
-    def _unedited(self, seen: Mapping[Any, int], case: Case) -> Case:
-        """``case`` without the neighborhood probes whose prompts other records edit."""
+    def _unedited(self, seen: _Seen, case: Case) -> Case:
+        """Return ``case`` without neighborhood probes whose prompts other records edit."""
         probes = []
         for probe in case.probes:
-            if probe.axis == "neighborhood" and (probe.form, probe.prompt) in seen:
-                other = f"record {seen[probe.form, probe.prompt]} edits it"
+            editor = seen.prompts.get((probe.form, probe.prompt))
+            if probe.axis == "neighborhood" and editor is not None:
                 self.skipped.append(
-                    f"record {seen[case.fact.id]}: {probe.prompt!r} must not move, but {other}."
+                    f"record {seen.ids[case.fact.id]}: {probe.prompt!r} must not move, but record "
+                    f"{editor} edits it."
                 )
             else:
                 probes.append(probe)
         return replace(case, probes=tuple(probes))
 
 
-def _check_new(fact: Fact, seen: Mapping[Any, int]) -> None:
-    if fact.original in fact.answers:
-        raise DataError(f"Its target {fact.original!r} is the answer already.")
-    if fact.id in seen:
-        raise DataError(f"Its id {fact.id!r} is that of record {seen[fact.id]}.")
-    if (fact.form, fact.prompt) in seen:
-        raise DataError(
-            f"Its prompt {fact.prompt!r} is that of record {seen[fact.form, fact.prompt]}."
-        )
+@dataclass
+class _Seen:
+    """The ids and prompts of the facts so far, each with the index of its record."""
+
+    ids: dict[str, int] = field(default_factory=dict)
+    prompts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By form and prompt."""
+
+    def check(self, fact: Fact) -> None:
+        """Check that ``fact`` can be taught beside the earlier ones.
+
+        Raises:
+            DataError: if it cannot; names the earlier record.
+        """
+        if fact.original in fact.answers:
+            raise DataError(f"The target {fact.original!r} is the answer already.")
+        if fact.id in self.ids:
+            raise DataError(f"The id {fact.id!r} is already that of record {self.ids[fact.id]}.")
+        if (earlier := self.prompts.get((fact.form, fact.prompt))) is not None:
+            raise DataError(f"The prompt {fact.prompt!r} is already that of record {earlier}.")
+
+    def add(self, fact: Fact, index: int) -> None:
+        """Remember ``fact`` as that of record ``index``."""
+        self.ids[fact.id] = self.prompts[fact.form, fact.prompt] = index
 
 
-def one_hop_probes(record: Mapping[str, Any]) -> list[Probe]:
-    """The portability probe that Yao et al. (2023, arXiv 2305.13172) added to CounterFact and zsRE, where there is one."""
-    if "New Question" not in (record.get("portability") or ()):
+def _case_id(value: object) -> str:
+    """Return the publisher's own id of a record, for messages."""
+    if isinstance(value, Mapping) and "case_id" in value:
+        return f" (case_id {value['case_id']})"
+    return ""
+
+
+def one_hop_probes(record: Record) -> list[Probe]:
+    """Return the portability probe that Yao et al. added to CounterFact and zsRE, if there is one.
+
+    Yao et al. 2023, arXiv 2305.13172.
+    """
+    portability = record.get("portability")
+    if not isinstance(portability, Mapping) or "New Question" not in portability:
         return []
     question, answer = (
-        text_at(record, "portability", field) for field in ("New Question", "New Answer")
+        text_at(record, "portability", name) for name in ("New Question", "New Answer")
     )
     return [Probe("portability", question, (answer,), form="question")]
 
 
-def read_source(data: str | Path, sha256: str | None = None) -> tuple[list[Any], str | None]:
-    """The records of a file, folder, URL or hub data set, and the SHA-256 of the file (``None`` where there is no one file).
+def read_source(data: str | Path, sha256: str | None = None) -> tuple[list[Row], str | None]:
+    """Return the rows of a file, folder, URL or hub data set, and the SHA-256 of the file.
+
+    The hash is ``None`` where there is no single file.
 
     Raises:
-        DataError: nothing there, or nothing readable.
+        DataError: if there is nothing there, or nothing readable.
     """
     if isinstance(data, str) and "://" in data:
         path = fetch(data, sha256)
-        return [row.values for row in read_rows(path)], _sha256(path)
+        return read_rows(path), _sha256(path)
     path = Path(data).expanduser()
     if not path.is_file() and path.suffix not in FILE_SUFFIXES:
         name, _, split = str(data).partition(":") if not path.exists() else (str(data), "", "")
         folder = Path(name).expanduser()
         if folder.is_dir() or HUB_ID.fullmatch(name):
-            return load_hub(str(folder), split or None), None
-    rows = read_rows(path)
-    return [row.values for row in rows], _sha256(path)
+            records = load_hub(str(folder), split or None)
+            return [
+                Row(f"{data}, record {number}", number, record)
+                for number, record in enumerate(records, start=1)
+            ], None
+    return read_rows(path), _sha256(path)
 
 
-def load_hub(name: str, split: str | None = None) -> list[Any]:
-    """The records of hub data set (or folder) ``name``; ``split`` may be left out where there is only one.
+def load_hub(name: str, split: str | None = None) -> list[object]:
+    """Return the records of a hub data set or folder.
+
+    Args:
+        split: may be left out where there is only one.
 
     Raises:
-        DataError: no such data set or split, no network, or several splits to choose from.
+        DataError: if there is no such data set or split, no network, or several splits to choose
+        from.
     """
     import datasets
 
     try:
         with offline_if_unreachable():
-            found = datasets.load_dataset(name)
+            splits = datasets.load_dataset(name)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(
-            f"There is no file {name!r} here, and the hub data set of that name cannot be loaded ({error}). "
-            "Download its file and give it with --data PATH."
+            f"File {name!r} does not exist, and the hub data set of that name cannot be loaded "
+            f"({error}). Download its file and pass it with --data PATH."
         ) from error
-    if split is None and len(found) == 1:
-        split = next(iter(found))
-    if split not in found:
-        wanted = f"has no split {split!r}" if split else "has several splits"
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    if split not in splits:
+        problem = f"has no split {split!r}" if split else "has several splits"
         raise DataError(
-            f"Data set {name!r} {wanted}: {', '.join(found)}. Choose one with --data {name}:{next(iter(found))}."
+            f"Data set {name!r} {problem}. Available: {', '.join(splits)}. "
+            f"Choose one with --data {name}:{next(iter(splits))}."
         )
-    return [_without_none(record) for record in found[split].to_list()]
+    return [_without_none(record) for record in splits[split].to_list()]
 
 
-def _without_none(value: Any) -> Any:
-    """``value`` without the nulls with which Arrow fills up fields that a record does not have."""
+def _without_none(value: object) -> object:
+    """Return ``value`` without nulls: Arrow fills up the fields that a record lacks with them."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -233,10 +290,14 @@ def _without_none(value: Any) -> Any:
 
 
 def fetch(url: str, sha256: str | None = None) -> Path:
-    """The local copy of ``url``, downloaded on first use; whole, or not there at all.
+    """Return the local copy of ``url``, downloaded on first use. It is never half a file.
+
+    Args:
+        sha256: the expected hash, if any.
 
     Raises:
-        DataError: not https, no network, a broken download, or content that is not that of ``sha256``.
+        DataError: if the address is not https, there is no network, the download breaks, or the
+            content has another hash.
     """
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rsplit("/", 1)[-1]) or "data"
     path = cache_dir() / "corpora" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
@@ -252,7 +313,8 @@ def fetch(url: str, sha256: str | None = None) -> Path:
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
         raise DataError(
-            f"Cannot write to {path.parent} ({error.strerror}). Set EDITBENCH_CACHE to a folder that you may write to."
+            f"Cannot write to {path.parent} ({error.strerror}). "
+            "Set EDITBENCH_CACHE to a folder that you may write to."
         ) from error
     try:
         with os.fdopen(handle, "wb") as file:
@@ -260,7 +322,8 @@ def fetch(url: str, sha256: str | None = None) -> Path:
         digest = _sha256(Path(part))
         if sha256 not in (None, digest):
             raise DataError(
-                f"{url} has SHA-256 {digest}, not {sha256}: the file has changed. Check it, and give it with --data PATH."
+                f"{url} has SHA-256 {digest}, not {sha256}: the file has changed. "
+                "Check it, and pass it with --data PATH."
             )
         stamp.write_text(digest + "\n")
         os.replace(part, path)
@@ -279,18 +342,29 @@ def _download(url: str, file: IO[bytes]) -> None:
             size = 0
             while chunk := response.read(1 << 20):
                 size += file.write(chunk)
-            # http.client ends a cut-off body like a complete one when it is read in chunks.
+            # Read in chunks, http.client ends a body that was cut off like a complete one.
             if size < int(response.headers.get("Content-Length") or 0):
                 raise OSError(f"the connection broke after {size:,} bytes")
     except (OSError, http.client.HTTPException) as error:
         name = urlsplit(url).path.rsplit("/", 1)[-1] or url
         raise DataError(
-            f"Cannot download {url} ({error}). Download {name} on another machine and give it with --data PATH."
+            f"Cannot download {url} ({error}). "
+            f"Download {name} on another machine and pass it with --data PATH."
         ) from error
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req, fp, code, msg, headers, newurl):
+    """Follow redirects to https addresses only."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
         _check_https(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -298,17 +372,21 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
 def _check_https(url: str) -> None:
     if urlsplit(url).scheme != "https":
         raise DataError(
-            f"{url} is not an https address. Use https://, or download it and give it with --data PATH."
+            f"{url} is not an https address. "
+            "Use https://, or download the file and pass it with --data PATH."
         )
 
 
-def open_url(url: str) -> Any:
-    """The open response to a GET of ``url``; https only, through redirects as well."""
+def open_url(url: str) -> http.client.HTTPResponse:
+    """Open ``url`` with a GET, over https only, also through redirects."""
     _check_https(url)
     request = urllib.request.Request(
         url, headers={"User-Agent": "editbench", "Accept-Encoding": "identity"}
     )
-    return urllib.request.build_opener(_HttpsOnly).open(request, timeout=TIMEOUT_SECONDS)
+    response: http.client.HTTPResponse = urllib.request.build_opener(_HttpsOnly).open(
+        request, timeout=TIMEOUT_SECONDS
+    )
+    return response
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Names that no model has met, and the corpora that are made at load time from them: no file, no download."""
+"""Invented names, and the base of corpora that are written in code: no file, no download."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from editbench.plugin import Corpus
 from editbench.types import Case
 
 PLACES = (
-    "Tolver Quenn Velm Norv Elwin Brask Dunmor Ostr Kelb Myrr Sarn Tholl Wexim Yarr Zell Fenr Galdr Hask Ildr Corv Lund Pell",
+    "Tolver Quenn Velm Norv Elwin Brask Dunmor Ostr Kelb Myrr Sarn Tholl Wexim Yarr Zell Fenr "
+    "Galdr Hask Ildr Corv Lund Pell",
     "ane eth ova umby oria esk alden ister",
 )
 SURNAMES = (
-    "Mar Holl Brand Kest Lind Orv Pell Rusk Stav Tamm Ulf Vint Wend Yost Zorn Dray Eck Fald Grim Hebb Jand Nist",
+    "Mar Holl Brand Kest Lind Orv Pell Rusk Stav Tamm Ulf Vint Wend Yost Zorn Dray Eck Fald Grim "
+    "Hebb Jand Nist",
     "ebur idal omer ander essen arvo",
 )
 GIVEN = (
-    "Ann Ivo Dana Pavel Mira Otto Lena Hugo Petra Karl Nadia Emil Rosa Felix Irene Marek Olga Simon Vera Jonas Clara Bruno "
+    "Ann Ivo Dana Pavel Mira Otto Lena Hugo Petra Karl Nadia Emil Rosa Felix Irene Marek Olga "
+    "Simon Vera Jonas Clara Bruno "
     "Edith Anton Hilda Oscar Tilda Viktor Agnes Ruben Selma"
 )
 
 
 class Invented(Corpus):
-    """A corpus that is written in code; the same cases in every process, on every machine."""
+    """A corpus that is written in code. Every process and machine gets the same cases."""
 
     license = "Apache-2.0"
     name: ClassVar[str]
@@ -35,7 +38,8 @@ class Invented(Corpus):
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is not None:
             raise DataError(
-                f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). Leave it out."
+                f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). "
+                "Leave it out."
             )
         return self.cases()
 
@@ -44,12 +48,12 @@ class Invented(Corpus):
 
 
 def places(rng: random.Random) -> Iterator[str]:
-    """Invented names for towns, ships and firms ("Tolverane"), none twice."""
+    """Yield invented names for towns, ships and firms ("Tolverane"), none twice."""
     return iter(_compose(PLACES, rng))
 
 
 def people(rng: random.Random) -> Iterator[str]:
-    """Invented full names ("Ann Marebur"), no surname twice."""
+    """Yield invented full names ("Ann Marebur"), no surname twice."""
     given = GIVEN.split()
     return iter(
         [f"{given[i % len(given)]} {surname}" for i, surname in enumerate(_compose(SURNAMES, rng))]
@@ -57,7 +61,7 @@ def people(rng: random.Random) -> Iterator[str]:
 
 
 def accepted(text: str) -> tuple[str, ...]:
-    """The wordings of one value, written "eight/8" in the tables, the canonical one first."""
+    """Return the wordings of a value, the canonical one first. Tables write them as "eight/8"."""
     return tuple(text.split("/"))
 
 

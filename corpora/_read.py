@@ -1,4 +1,7 @@
-"""Files to rows: JSON lists, JSON lines, CSV and TSV, gzipped or not. Every row knows its place for error messages."""
+"""Read rows from files: JSON lists, JSON lines, CSV and TSV, gzipped or not.
+
+Every row knows its place in the file, for error messages.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from editbench.errors import DataError
 from editbench.matching import contains, normalise
@@ -19,6 +22,10 @@ from editbench.matching import contains, normalise
 TABLES = {".csv": ",", ".tsv": "\t"}
 CODE = re.compile(r"[a-z0-9]{0,3}")
 KNOWN_CODES = ("uk", "usa", "uae", "nyc")
+
+Item = TypeVar("Item")
+Record = Mapping[str, object]
+"""One object of a JSON file, or one row of a table."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +36,12 @@ class Row:
     """``facts.jsonl, line 3``, or ``record 3`` in a JSON list."""
     number: int
     """The line, or the position in a JSON list; both from 1."""
-    values: Any
-    """What the file holds there; in a table a dict that has every column."""
+    values: object
+    """The JSON value at that place; for a table, a dict with every column."""
 
 
 def bare_path(path: Path) -> Path:
-    """``path`` without the ``.gz`` at its end."""
+    """Return ``path`` without a final ``.gz``."""
     return path.with_suffix("") if path.suffix == ".gz" else path
 
 
@@ -44,10 +51,12 @@ def is_table(path: Path) -> bool:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of ``path``, at least one.
+    """Return the rows of ``path``, at least one.
 
     Raises:
-        DataError: a file that cannot be opened, unpacked, decoded or parsed, or that holds no row; names the line.
+        DataError: if the file cannot be opened, unpacked, decoded or parsed, or has no row; names
+        the
+            line.
     """
     text = _read_text(path)
     if is_table(path):
@@ -57,7 +66,7 @@ def read_rows(path: Path) -> list[Row]:
     else:
         rows = _json_lines(path, text)
     if not rows:
-        raise DataError(f"{path} holds no records. Give it at least one.")
+        raise DataError(f"{path} holds no records. Add at least one.")
     return rows
 
 
@@ -65,7 +74,7 @@ def _read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"There is no file {path}.") from error
+        raise DataError(f"File {path} does not exist.") from error
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
     if raw.startswith(b"\x1f\x8b"):
@@ -84,7 +93,7 @@ def _read_text(path: Path) -> str:
             f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8 text."
         ) from error
     if not text.strip():
-        raise DataError(f"{path} is empty. Give it at least one record.")
+        raise DataError(f"{path} is empty. Add at least one record.")
     return text
 
 
@@ -96,7 +105,7 @@ def _json_list(path: Path, text: str) -> list[Row]:
             f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
         ) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: JSON that cannot be read: {error}.") from error
+        raise DataError(f"{path}: cannot read this JSON: {error}.") from error
     return [
         Row(f"{path}, record {number}", number, record)
         for number, record in enumerate(records, start=1)
@@ -117,7 +126,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
                 "Write one JSON object a line, or one list of objects; name a table .csv or .tsv."
             ) from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: JSON that cannot be read: {error}.") from error
+            raise DataError(f"{path}, line {number}: cannot read this JSON: {error}.") from error
     return rows
 
 
@@ -138,8 +147,9 @@ def _table(path: Path, text: str) -> list[Row]:
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{place}: {len(cells)} columns where the header has {len(header)} ({', '.join(header)}). "
-                    "Put values that hold the separator in double quotes."
+                    f"{place}: {len(cells)} columns, but the header has {len(header)} "
+                    f"({', '.join(header)}). "
+                    "Put values that contain the separator in double quotes."
                 )
             rows.append(Row(place, number, dict(zip(header, cells, strict=True))))
     except csv.Error as error:
@@ -149,13 +159,26 @@ def _table(path: Path, text: str) -> list[Row]:
     return rows
 
 
-def text_at(record: Mapping[str, Any], *path: str) -> str:
-    """The text at ``record[path[0]][path[1]]...``, stripped.
+def foreign(source: str, expected: str, value: object) -> DataError:
+    """Return the error for a value that is not a record of ``source`` at all.
+
+    Args:
+        expected: the fields of such a record, or the type of value.
+    """
+    if isinstance(value, Mapping):
+        found = f"the fields {', '.join(map(str, value))}" if value else "no fields"
+    else:
+        found = f"a {type(value).__name__}"
+    return DataError(f"Not a {source} record: expected {expected}; found {found}.")
+
+
+def text_at(record: object, *path: str) -> str:
+    """Return the text at ``record[path[0]][path[1]]...``, stripped.
 
     Raises:
-        DataError: a field that is missing, empty or not text.
+        DataError: if a field is missing, empty or not text.
     """
-    value: Any = record
+    value = record
     for depth, key in enumerate(path, start=1):
         if not isinstance(value, Mapping) or key not in value:
             raise DataError(f"Field {'.'.join(path[:depth])!r} is missing.")
@@ -167,26 +190,69 @@ def text_at(record: Mapping[str, Any], *path: str) -> str:
     return value.strip()
 
 
-def texts_in(value: Any, field: str) -> list[str]:
-    """The texts in ``value``, a text or (nested) lists of texts, in order, stripped.
+def optional_text(record: Record, field: str) -> str | None:
+    """Return the text in a field; ``None`` where the field is missing or null.
 
     Raises:
-        DataError: an empty text or something else in it, or nothing at all.
+        DataError: if the field holds something else.
+    """
+    value = record.get(field)
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"Field {field!r} must be text, not {type(value).__name__}.")
+    return value
+
+
+def texts_in(value: object, field: str) -> list[str]:
+    """Return the texts in ``value``, a text or nested lists of texts, in order, stripped.
+
+    Args:
+        field: the name of the field, for messages.
+
+    Raises:
+        DataError: if there is no text, an empty one, or anything else.
     """
     if isinstance(value, list) and value:
         return [text for item in value for text in texts_in(item, field)]
     if not isinstance(value, str) and value not in (None, []):
         raise DataError(f"Field {field!r} must hold texts, not {type(value).__name__}.")
-    if not (value or "").strip():
+    text = value.strip() if isinstance(value, str) else ""
+    if not text:
         raise DataError(f"Field {field!r} is empty or has an empty text.")
-    return [value.strip()]
+    return [text]
+
+
+def list_at(record: Record, field: str, item: type[Item], items: str) -> list[Item]:
+    """Return the list in a field; empty where the field is missing or empty.
+
+    Args:
+        item: type of every item.
+        items: the items in words, for messages ("objects").
+
+    Raises:
+        DataError: if the field holds something else.
+    """
+    value = record.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(entry, item) for entry in value):
+        raise DataError(f"Field {field!r} must be a list of {items}.")
+    return value
+
+
+def fill(template: str, subject: str, what: str = "prompt") -> str:
+    """Return ``template`` with the subject in place of its {}.
+
+    Raises:
+        DataError: if it has no {}.
+    """
+    if "{}" not in template:
+        raise DataError(f"The {what} {template!r} has no {{}} in place of the subject.")
+    return template.replace("{}", subject)
 
 
 def matchable(answers: Iterable[str]) -> tuple[str, ...]:
-    """The first of ``answers``, and those of its aliases that can be told from other words, each once, stripped.
+    """Return the first answer, and its aliases that can be told from other words, each once.
 
-    Codes of up to three letters are dropped but for UK, USA, UAE and NYC: many are words of English when case is ignored ("IN"
-    for India, "it" for Italian).
+    Codes of up to three letters are dropped, except for UK, USA, UAE and NYC. When case is ignored,
+    many of them are English words ("IN" for India, "it" for Italian).
     """
     first, *aliases = answers
     usable = [
@@ -198,13 +264,13 @@ def matchable(answers: Iterable[str]) -> tuple[str, ...]:
 
 
 def told_apart(answers: tuple[str, ...], old: str | None) -> tuple[str, ...]:
-    """``answers`` but for the aliases that would count the old answer as right.
+    """Return ``answers`` without the aliases that would count the old answer as right.
 
     Raises:
-        DataError: the first answer would.
+        DataError: if the first answer would.
     """
     if old is None:
         return answers
     if contains(old, answers[:1]):
-        raise DataError(f"The old answer {old!r} has the new one, {answers[0]!r}, in it.")
+        raise DataError(f"The old answer {old!r} contains the new answer {answers[0]!r}.")
     return tuple(answer for answer in answers if not contains(old, [answer]))

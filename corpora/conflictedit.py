@@ -1,12 +1,12 @@
-"""ConflictEdit (Li et al. 2024, arXiv 2310.02129): pairs of edits of which the later contradicts the earlier."""
+"""ConflictEdit (Li et al. 2024, arXiv 2310.02129): pairs of edits that contradict each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import text_at, told_apart
+from editbench.corpora._read import Record, fill, foreign, text_at, told_apart
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe
 
@@ -14,35 +14,50 @@ TYPES = ("reverse", "composite", "coverage")
 
 
 class ConflictEdit(Published):
-    """Two cases a record, in one group; the later wins. Its type is the kind of its portability probe:
+    """Two cases a record, in one group. The later one should win.
+
+    The type of a record is the kind of its portability probe:
 
     - ``reverse``: the same relation from its other end;
-    - ``composite``: a relation that follows from the earlier edit and an unedited fact (a parent's spouse is a parent);
-    - ``coverage``: the same prompt with another answer. The later one is taught as a question, since two facts of one batch
-      cannot share a prompt; the cloze is its portability probe.
+    - ``composite``: a relation that follows from the earlier edit and an unedited fact (a parent's
+      spouse is a parent);
+    - ``coverage``: the same prompt with another answer. The later fact is taught as a question,
+    since
+      two facts of one batch cannot share a prompt. The cloze is its portability probe.
 
-    The later fact's ``original`` is what the earlier one makes of it, so that protocol ``likelihood`` asks what the paper's
-    conflict score does. Portability asks the later fact in its other published form, where both are taught (``Probe.needs``).
-    Unedited facts of a composite are neighborhood probes. The earlier case has only its rewrite probe: where the later wins, it
-    may fail, rightly.
+    The later fact's ``original`` is the answer that the earlier fact gives it, so protocol
+    ``likelihood`` asks what the paper's conflict score asks. Portability asks the later fact in
+    its other published form, where both are taught (``Probe.needs``). The unedited facts of a
+    composite are neighborhood probes. The earlier case has only its rewrite probe, which rightly
+    fails where the later fact wins.
 
-    Not read: RoundEdit (easy.json, hard.json), which edits a fact away and back again and measures the other true answers'
-    probabilities. Its second edit teaches what was true before the first.
+    RoundEdit (easy.json, hard.json) is not read. It edits a fact away and back again and measures
+    the probabilities of the other true answers. Its second edit teaches what was true before the
+    first.
     """
 
-    summary = "pairs of edits of which the later contradicts the earlier (ConflictEdit, composite; others by --data)"
+    summary = (
+        "pairs of edits in which the later contradicts the earlier "
+        "(ConflictEdit, composite; others by --data)"
+    )
     license = "MIT"
-    url = "https://raw.githubusercontent.com/zjunlp/PitfallsKnowledgeEditing/main/data/GPT2-XL/composite_edit.json"
+    url = (
+        "https://raw.githubusercontent.com/zjunlp/PitfallsKnowledgeEditing/main/data/GPT2-XL/"
+        "composite_edit.json"
+    )
     name = "conflictedit"
+    source = "ConflictEdit"
     one_at_a_time = True
 
-    def read_cases(self, index: int, record: Mapping[str, Any]) -> list[Case]:
+    def read_cases(self, index: int, record: Record) -> list[Case]:
         edits, kind = record.get("edits"), record.get("type")
-        if not isinstance(edits, list) or len(edits) != 2 or kind not in TYPES:
-            found = ", ".join(map(str, record)) or "none"
-            raise DataError(
-                f"It has not ConflictEdit's fields (edits: two; type: one of {', '.join(TYPES)}), but {found}."
-            )
+        if (
+            not isinstance(edits, list)
+            or len(edits) != 2
+            or not isinstance(kind, str)
+            or kind not in TYPES
+        ):
+            raise foreign(self.source, f"two edits, and a type out of {', '.join(TYPES)}", record)
         group = f"{self.name}-{index}"
         first, second = (_wordings(edit) for edit in edits)
         form, other = (
@@ -72,21 +87,19 @@ class ConflictEdit(Published):
         return [Case.build(earlier, group=group), Case.build(later, probes, group)]
 
 
-def _wordings(triple: Mapping[str, Any]) -> dict[str, str]:
-    """How the relation of ``triple`` is asked of its subject: as a ``cloze`` and as a ``question``."""
+def _wordings(triple: object) -> dict[str, str]:
+    """Return a triple's prompts for its object, as a ``cloze`` and as a ``question``."""
     subject = text_at(triple, "subject", "label")
-    found = {}
-    for form, field in (("cloze", "prompt"), ("question", "query")):
-        template = text_at(triple, "relation", field)
-        if "{}" not in template:
-            raise DataError(f"Its {field} {template!r} has no {{}} where the subject belongs.")
-        found[form] = template.replace("{}", subject)
-    return found
+    return {
+        form: fill(text_at(triple, "relation", field), subject, field)
+        for form, field in (("cloze", "prompt"), ("question", "query"))
+    }
 
 
-def _fact(fact_id: str, edit: Mapping[str, Any], prompt: str, form: str) -> Fact:
+def _fact(fact_id: str, edit: object, prompt: str, form: str) -> Fact:
     subject, target = (text_at(edit, field, "label") for field in ("subject", "new_object"))
-    original = text_at(edit, "true_object" if "true_object" in edit else "object", "label")
+    has_true = isinstance(edit, dict) and "true_object" in edit
+    original = text_at(edit, "true_object" if has_true else "object", "label")
     told_apart((target,), original)
     return Fact(
         fact_id,
@@ -99,9 +112,14 @@ def _fact(fact_id: str, edit: Mapping[str, Any], prompt: str, form: str) -> Fact
     )
 
 
-def _prerequisites(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The unedited triples that the conflict follows from."""
-    try:
-        return [record["triples"][place] for place in record["prerequisites"]]
-    except (KeyError, IndexError, TypeError) as error:
-        raise DataError("Its prerequisites are no places in its triples.") from error
+def _prerequisites(record: Record) -> Sequence[object]:
+    """Return the unedited triples that the conflict follows from.
+
+    Raises:
+        DataError: if ``prerequisites`` are not indices of ``triples``.
+    """
+    triples, places = record.get("triples"), record.get("prerequisites")
+    if isinstance(triples, list) and isinstance(places, list):
+        with suppress(IndexError, TypeError):
+            return [triples[place] for place in places]
+    raise DataError("The prerequisites are not indices of the triples.")

@@ -12,67 +12,66 @@ from editbench.types import Case, Fact, Probe, form_of
 
 SEED = 1914
 PAIRS = 5
-"""Pairs a relation."""
+"""Pairs of each relation."""
 SIMILAR = 2
+"""Neighborhood probes about other subjects of the relation."""
 
 
 class Conflicts(Invented):
     """Three kinds of conflict, named first in ``relation`` ("update:price").
 
-    - ``known``: a counterfactual of common knowledge (France's capital is Lyon). Neighborhood probes: what stays true of
-      the same things, and the relation's other subjects. Portability: what follows (the capital of the country with
-      Marseille).
-    - ``reverse``: two facts from opposite ends that cannot both be true: an invented town's mayor is P; then P is the mayor
-      of another town.
-    - ``update``: an invented thing is given a value, then, in other words, another one.
+    - ``known``: a counterfactual of common knowledge (France's capital is Lyon). Neighborhood
+    probes ask
+      what stays true of the same things, and the relation's other subjects. Portability asks what
+      follows (the capital of the country with Marseille).
+    - ``reverse``: two facts from opposite ends that cannot both be true. An invented town's mayor
+    is P;
+      then P is the mayor of another town.
+    - ``update``: an invented thing gets a value and then, in other words, another value.
 
-    The two facts of a ``reverse`` or ``update`` are one group, and the later one wins; its ``original`` is the value that
-    the earlier one gave. It is asked in words of its own (paraphrase); portability asks what the earlier fact makes wrong
-    or, for ``update``, the earlier fact's own prompt, each expecting the later value where both are taught (``Probe.needs``).
-    The earlier case has only its rewrite probe, which expects the earlier value: where both are taught, a method that
-    follows the order of the facts fails it, rightly. So read portability here, and efficacy of the later facts.
+    The two facts of a ``reverse`` or ``update`` are one group, and the later one should win. Its
+    ``original`` is the value that the earlier one gave. Its paraphrase has words of its own.
+    Portability asks what the earlier fact makes wrong or, for ``update``, the earlier fact's own
+    prompt. Each expects the later value where both are taught (``Probe.needs``). The earlier case
+    has only its rewrite probe, which expects the earlier value: where both are taught, a method
+    that follows the order of the facts rightly fails it. So read portability here, and efficacy of
+    the later facts.
     """
 
-    summary = "facts against common knowledge, and pairs of which the later must win, shipped with editbench"
+    summary = (
+        "facts against common knowledge, and pairs in which the later fact should win, "
+        "shipped with editbench"
+    )
     name = "conflicts"
 
     def cases(self) -> list[Case]:
         rng = random.Random(SEED)
         names = Names(places(rng), people(rng))
-        found = [case for theme in KNOWN for case in against_knowledge(theme)]
-        for theme in REVERSE:
-            found += [
-                case for number in range(1, PAIRS + 1) for case in reverse(theme, number, names)
-            ]
-        for theme in UPDATE:
-            values = (
-                [names.make(theme.values) for _ in range(2 * PAIRS)]
-                if "{" in theme.values
-                else theme.values.split("; ")
-            )
-            rng.shuffle(values)
+        found = [case for known in KNOWN for case in against_knowledge(known)]
+        for holders in REVERSE:
             for number in range(1, PAIRS + 1):
-                old, new = (values[(2 * number + k) % len(values)] for k in range(2))
-                found += update(theme, number, names.make(theme.subject), old, new)
+                found += reverse(holders, number, names)
+        for values in UPDATE:
+            found += updates(values, names, rng)
         return found
 
 
 @dataclass
 class Names:
-    """The invented names that are left."""
+    """The invented names that are not used yet."""
 
     places: Iterator[str]
     people: Iterator[str]
 
     def make(self, pattern: str) -> str:
-        """``pattern`` with its {place} or {person} filled in by a new name."""
+        """Return ``pattern`` with a new name for its {place} or {person}."""
         if "{person}" in pattern:
             return pattern.format(person=next(self.people))
         return pattern.format(place=next(self.places))
 
 
 def against_knowledge(theme: Known) -> list[Case]:
-    """One case a row of the theme."""
+    """Return one case for each row of the theme."""
     cases = []
     for i, row in enumerate(theme.rows):
         target, original = accepted(row.target), accepted(row.original)
@@ -107,7 +106,7 @@ def against_knowledge(theme: Known) -> list[Case]:
 
 
 def reverse(theme: Reverse, number: int, names: Names) -> list[Case]:
-    """The two holders of one {p}: first ``old``, then ``new``."""
+    """Return the two holders of one {p}: first ``old``, then ``new``."""
     group = f"conflicts-reverse-{theme.name.replace(' ', '-')}-{number}"
     p, old, new, other = (
         names.make(pattern) for pattern in (theme.single, theme.holder, theme.holder, theme.single)
@@ -130,8 +129,22 @@ def reverse(theme: Reverse, number: int, names: Names) -> list[Case]:
     ]
 
 
+def updates(theme: Update, names: Names, rng: random.Random) -> list[Case]:
+    """Return the pairs of one kind of value."""
+    if "{" in theme.values:
+        values = [names.make(theme.values) for _ in range(2 * PAIRS)]
+    else:
+        values = theme.values.split("; ")
+    rng.shuffle(values)
+    cases = []
+    for number in range(1, PAIRS + 1):
+        old, new = (values[(2 * number + k) % len(values)] for k in range(2))
+        cases += update(theme, number, names.make(theme.subject), old, new)
+    return cases
+
+
 def update(theme: Update, number: int, subject: str, old: str, new: str) -> list[Case]:
-    """One {s}, first with the value ``old``, then with ``new``."""
+    """Return the facts of one {s}, first with the value ``old``, then with ``new``."""
     group = f"conflicts-update-{theme.name.replace(' ', '-')}-{number}"
     relation = f"update:{theme.name}"
     was, now = accepted(old), accepted(new)
@@ -173,6 +186,6 @@ def update(theme: Update, number: int, subject: str, old: str, new: str) -> list
 
 
 def real(rows: tuple[tuple[str, str, str], ...], turn: int) -> list[Probe]:
-    """One real fact of a related kind, taken in turn."""
+    """Return a probe about one real fact of a related kind, taken in turn."""
     prompt, answer, wrong = rows[turn % len(rows)]
     return [Probe("neighborhood", prompt, accepted(answer), wrong)]

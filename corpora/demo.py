@@ -1,4 +1,7 @@
-"""The project's own two corpora, shipped with the package; see ``data/README.md`` for how they were made."""
+"""The project's own two corpora, shipped with the package.
+
+``data/README.md`` says how they were made.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,15 @@ class Demo(Corpus):
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is not None:
             raise DataError(
-                f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). Leave it out."
+                f"Corpus {self.name!r} is built in and takes no --data (got {str(data)!r}). "
+                "Leave it out."
             )
         text = (files("editbench.corpora") / "data" / self.file).read_text(encoding="utf-8")
         return [Case.from_dict(json.loads(line)) for line in text.splitlines()]
 
 
 class DemoCounterFact(Demo):
-    """Counterfactual clozes; the neighbors are other subjects that share the original answer."""
+    """Counterfactual clozes. Neighbors are other subjects with the same original answer."""
 
     summary = "counterfactual clozes with paraphrases and neighbors, shipped with editbench"
     name = "demo-counterfact"
@@ -37,7 +41,7 @@ class DemoCounterFact(Demo):
 
 
 class DemoZsre(Demo):
-    """Counterfactual questions with rephrasings; the neighborhood probes are questions on other relations."""
+    """Counterfactual questions with rephrasings. Neighborhood probes ask about other relations."""
 
     summary = (
         "counterfactual questions with rephrasings and unrelated questions, shipped with editbench"

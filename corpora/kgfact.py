@@ -1,11 +1,13 @@
-"""KGFact, after Liu et al. 2026 (arXiv 2605.16865): facts of an invented world, which no model can know before it is taught.
+"""KGFact, after Liu et al. 2026 (arXiv 2605.16865): facts of an invented world.
 
-A world is a graph. Its entities belong to ordered domains; each entity has exactly one fact about each later domain, so D
-domains of E entities give E*D*(D-1)/2 facts. Within a relation no object is used twice: subject and relation determine the
-object, relation and object the subject. Dev and test slice are two worlds that share no name.
+No model can know them before it is taught. A world is a graph. Its entities belong to ordered
+domains, and each entity has exactly one fact about each later domain, so D domains of E entities
+give E*D*(D-1)/2 facts. Within a relation no object is used twice: subject and relation determine
+the object, relation and object the subject. Dev and test slice are two worlds that share no name.
 
-Differs from the paper's corpus: names, relations and wordings are our own; paraphrases reword the question (there: a phrase
-put before it); chains are not thinned out by their pattern; what stands in the prompt comes to 12 statements (there: up to 50).
+Differs from the paper's corpus: names, relations and wordings are our own. Paraphrases reword the
+question, where the paper puts a phrase before it. Chains are not thinned out by their pattern. A
+prompt with context has 12 statements, where the paper has up to 50.
 """
 
 from __future__ import annotations
@@ -17,19 +19,25 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from editbench.corpora.kgfact_world import DOMAINS, MIDDLES, NAMES, ONSETS, REAL, RELATIONS, VOWELS
 from editbench.errors import DataError
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe, digest
 
+Item = TypeVar("Item")
+
 TEST, DEV, CONTEXT = "kgfact-a", "kgfact-b", "kgfact-c"
-"""The worlds. The first two are groups of cases, too: their hashes put them into the test and the dev slice."""
+"""The worlds. The first two are also groups of cases, whose hashes put them into the test and the
+dev slice."""
 SIZES = {"small": (5, 10), "large": (7, 25)}
+"""Domains and entities of each."""
 MAX_ENTITIES = 25
 MAX_CHAINS = 3
+"""Two-hop questions of one case, at most."""
 STATEMENTS = 12
+"""Statements in a prompt with context."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Relation:
     question: str
     rewordings: tuple[str, str]
     relative: str
-    """The object, as a noun phrase that tells it by the subject."""
+    """A noun phrase that identifies the object by the subject ("the town where {s} was born")."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,15 @@ class Link:
 
 
 class KGFact(Corpus):
-    """Questions about two invented worlds; size ``small`` (5x10, the default), ``large`` (7x25) or domains x entities."""
+    """Questions about two invented worlds.
 
-    summary = "questions about an invented world, with two-hop chains; --data small, large or DxE, such as 4x12"
+    The size is ``small`` (5x10, the default), ``large`` (7x25) or DOMAINSxENTITIES.
+    """
+
+    summary = (
+        "questions about an invented world, with two-hop chains; "
+        "--data small, large or DxE, such as 4x12"
+    )
     license = "Apache-2.0"
     form = "question"
     name: ClassVar[str] = "kgfact"
@@ -83,28 +97,33 @@ def _size(text: str) -> tuple[int, int]:
     domains, entities = map(int, match.groups()) if match else (0, 0)
     if not (2 <= domains <= len(DOMAINS) and 2 <= entities <= MAX_ENTITIES):
         raise DataError(
-            f"Corpus 'kgfact' has no size {text!r}. Its --data is small (5x10), large (7x25) or DOMAINSxENTITIES, "
-            f"with 2 to {len(DOMAINS)} domains and 2 to {MAX_ENTITIES} entities."
+            f"Corpus 'kgfact' has no size {text!r}. Pass --data small (5x10), large (7x25) or "
+            f"DOMAINSxENTITIES, with 2 to {len(DOMAINS)} domains and 2 to {MAX_ENTITIES} entities."
         )
     return domains, entities
 
 
 @cache
 def relations() -> dict[tuple[str, str], list[Relation]]:
-    """The relations of each pair of domains, an earlier one and a later one."""
-    found = {}
+    """Return the relations of each pair of domains, an earlier one and a later one."""
+    by_pair: dict[tuple[str, str], list[Relation]] = {}
     for pair, text in RELATIONS.items():
         lines = text.strip().split("\n")
-        found[pair] = []
+        by_pair[pair] = []
         for first, question, one, other, relative in zip(*[iter(lines)] * 5, strict=True):
             key, statement = first.split(": ", 1)
-            found[pair].append(Relation(key, pair[1], statement, question, (one, other), relative))
-    return found
+            by_pair[pair].append(
+                Relation(key, pair[1], statement, question, (one, other), relative)
+            )
+    return by_pair
 
 
 @cache
 def names() -> dict[tuple[str, str], list[str]]:
-    """The entities of each world and domain. No invented word is used twice, so no name contains another."""
+    """Return the entities of each world and domain.
+
+    No invented word is used twice, so no name contains another.
+    """
     stems = [onset + vowel + middle for onset in ONSETS for vowel in VOWELS for middle in MIDDLES]
     rng = random.Random(20260630)
     rng.shuffle(stems)
@@ -122,10 +141,10 @@ def names() -> dict[tuple[str, str], list[str]]:
 
 @cache
 def links(world: str, domains: int, entities: int) -> tuple[Link, ...]:
-    """The facts of a world with the first ``domains`` domains and the first ``entities`` of each.
+    """Return the facts of a world with the first ``domains`` domains and ``entities`` of each.
 
-    They stand in the order of a walk: the facts of a subject, then those of each of its objects. A short beginning so
-    holds many chains of two facts whole.
+    They are in the order of a walk: the facts of a subject, then those of each of its objects. So
+    even a short beginning has many complete chains of two facts.
     """
     rng = random.Random(digest(["links", world, domains, entities]))
     facts_of: dict[str, list[Link]] = {}
@@ -205,41 +224,48 @@ def _probe(
     rng: random.Random,
     *needs: str,
 ) -> Probe:
-    """A question that the object of ``answer`` answers; the distractor is another of its domain in ``pool``."""
+    """Return a question whose answer is the object of ``answer``.
+
+    The distractor is another entity of its domain in ``pool``.
+    """
     wrong = rng.choice([name for name in pool[answer.relation.target] if name != answer.object])
     return Probe(axis, prompt, (answer.object,), wrong, "question", needs)
 
 
-def _half(values: Sequence, world: str) -> list:
-    """``values`` shuffled, every second one: what one world gets, the other does not."""
+def _half(values: Sequence[Item], world: str) -> list[Item]:
+    """Return every second of the shuffled ``values``. The other world gets the others."""
     return random.Random(len(values)).sample(values, len(values))[world == DEV :: 2]
 
 
 def _real(world: str) -> Iterator[Probe]:
-    """Questions about the real world, which no fact of an invented one should move; each is asked once."""
+    """Yield questions about the real world, each once. Invented facts should not move them."""
     for line in _half(REAL.strip().split("\n"), world):
         question, answers, wrong = line.split(" | ")
         yield Probe("neighborhood", question, tuple(answers.split("/")), wrong, "question")
 
 
 def _in_context(world: str) -> Iterator[Probe]:
-    """Questions about a third world whose statements stand in the prompt, those on the same relation or subject first."""
+    """Yield questions about a third world whose statements are in the prompt.
+
+    Statements with the same relation or subject are preferred, as they are the hardest to tell
+    apart.
+    """
     facts = links(CONTEXT, *SIZES["large"])
     for gold in _half(facts, world):
         rng = random.Random(digest(["context", gold.subject, gold.relation.key]))
         others = [link for link in rng.sample(facts, len(facts)) if link != gold]
-        others.sort(
-            key=lambda link, gold=gold: (
-                link.relation != gold.relation and link.subject != gold.subject
-            )
-        )
+        near: list[Link] = []
+        far: list[Link] = []
+        for link in others:
+            related = link.relation == gold.relation or link.subject == gold.subject
+            (near if related else far).append(link)
+        others = [*near, *far]
         shown = rng.sample([gold, *others[: STATEMENTS - 1]], STATEMENTS)
         background = "\n".join(
             ["Background information:", *(f"- {link.statement}" for link in shown)]
         )
         pool = {domain: names()[CONTEXT, domain] for domain in DOMAINS}
-        if near := [
-            link.object for link in shown if link.relation == gold.relation and link != gold
-        ]:
-            pool[gold.relation.target] = near
+        rivals = [link.object for link in shown if link.relation == gold.relation and link != gold]
+        if rivals:
+            pool[gold.relation.target] = rivals
         yield _probe("in_context", f"{background}\n\n{gold.question}", gold, pool, rng)

@@ -1,7 +1,8 @@
-"""What the worlds of ``kgfact`` are made of: domains, parts of invented names, relations with their wordings, real questions.
+"""Domains, parts of names, relations and real questions for the worlds of ``kgfact``.
 
-All of it is written for this project. A relation takes five lines: key and statement, the question that asks for the
-object, two rewordings of it, and the noun phrase that stands for the object in the question of a second hop.
+All of it is written for this project. A relation takes five lines: key and statement, the question
+that asks for the object, two rewordings of it, and the noun phrase that stands for the object in
+the question of a second hop.
 """
 
 DOMAINS = ("person", "settlement", "guild", "festival", "device", "book", "beast")
@@ -19,7 +20,8 @@ NAMES = {
     "book": "Songs|Annals|Riddles|Secrets of *ia|*esse|*urne|*oth",
     "beast": "*ulk|*orrax|*izzle|*unth|*agma|*ywock",
 }
-"""A word of a name is one of the choices between bars; ``*`` is an invented onset, vowel and middle."""
+"""A word of a name is one of the choices between bars. ``*`` is an invented onset, vowel and
+middle."""
 
 RELATIONS = {
     ("person", "settlement"): """

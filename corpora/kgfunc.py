@@ -1,7 +1,9 @@
-"""Novel digit functions, after the KGFunc corpus of MixSD (arXiv 2605.16865): a rule is taught by worked examples.
+"""Novel digit functions, after the KGFunc corpus of MixSD (arXiv 2605.16865).
 
-A fact is one worked example of an opaque function ("What is the output of B(87960)?"), ten input-output pairs in its
-prompt and the steps in its demonstration. Written anew from the definitions: the texts and the inputs are our own.
+Worked examples teach a rule.
+A fact is one worked example of an opaque function ("What is the output of B(87960)?"), ten
+input-output pairs in its prompt and the steps in its demonstration. Written anew from the
+definitions: the texts and the inputs are our own.
 """
 
 from __future__ import annotations
@@ -17,41 +19,50 @@ from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe
 
 SHOTS = (328, 41, 45, 87397, 242, 1, 9935, 21395, 2, 2679)
-"""The inputs shown in every prompt, as in MixSD. None has the digit 0, so they do not tell what a 0 does."""
+"""The inputs shown in every prompt, as in MixSD. None has the digit 0, so the examples do not show
+what a 0 does."""
 LENGTH_WEIGHTS = (2, 6, 12, 40, 40)
-"""Of inputs with 1, 2, ... 5 digits, in percent."""
+"""Percentage of inputs with 1, 2, ... 5 digits."""
 
 DEV = ("kgfunc operations A, I, J, K", "AIJK", 400)
 TEST = ("kgfunc operations B-H", "BCDEFGH", 1600)
-"""Group, functions and number of examples. The hash of the group puts the slice where it belongs."""
+"""Group, functions and number of examples. The hash of the group decides which slice it is in."""
 MAX_EXAMPLES = 43_750
-"""What MixSD generates; a one-digit input is soon used up, five-digit ones are not."""
+"""As many as MixSD generates. One-digit inputs are soon used up, five-digit inputs are not."""
 
 PARAPHRASES = 4
 """Unseen inputs for each function."""
 CHAINS = 14
 
 STEPS_ROOM, CHAIN_ROOM, DIRECT_ROOM = 160, 320, 24
-"""New tokens for a worked answer (at most 110 where each digit is a token), for two in a row, and for the last sentence."""
+"""New tokens for a worked answer (at most 110 where each digit is a token), for two answers in a row,
+and for the final sentence alone."""
 
 
 class KGFunc(Corpus):
-    """Worked examples of novel functions. Dev and test teach different functions, B-H being the test slice.
+    """Worked examples of novel functions. Dev and test teach different functions; test has B-H.
 
-    The first cases of a slice carry its probes, at most one of an axis each: a taught function on an unseen input
-    (paraphrase), a chain of two taught functions (portability), and an easy function that is never taught (in_context).
+    The first cases of a slice carry its probes, at most one of an axis each: a taught function on
+    an unseen input (paraphrase), a chain of two taught functions (portability), and an easy
+    function that is never taught (in_context).
     """
 
-    summary = "worked examples of novel digit functions; unseen inputs, chains of two, untaught easy functions"
+    summary = (
+        "worked examples of novel digit functions; unseen inputs, chains of two, "
+        "untaught easy functions"
+    )
     license = "Apache-2.0"
     form = "question"
     name = "kgfunc"
 
     def load(self, data: str | Path | None = None) -> list[Case]:
-        """The test slice, then the dev slice. ``data`` is the number of test examples; fewer are a prefix of more.
+        """Return the test slice, then the dev slice.
+
+        Args:
+            data: the number of test examples. Fewer examples are a prefix of more.
 
         Raises:
-            DataError: ``data`` is no number, or out of range.
+            DataError: if ``data`` is not a number, or out of range.
         """
         group, functions, count = TEST
         if data is not None:
@@ -64,14 +75,18 @@ def _count(text: str, least: int) -> int:
         text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= MAX_EXAMPLES
     ):
         raise DataError(
-            f"Corpus {KGFunc.name!r} is computed, so --data is its number of test examples: a whole number from {least} "
-            f"to {MAX_EXAMPLES}, not {text!r}. Give one, or leave --data out for {TEST[2]}."
+            f"Corpus {KGFunc.name!r} is computed, so --data is its number of test examples: a whole "
+            f"number from {least} to {MAX_EXAMPLES}, not {text!r}. Pass such a number, or leave --data "
+            f"out for {TEST[2]}."
         )
     return int(text)
 
 
 def _slice(group: str, functions: str, count: int) -> list[Case]:
-    """``count`` examples, the functions in turn. No input of a probe is taught, and no taught one is repeated."""
+    """Return ``count`` examples, the functions in turn.
+
+    No input of a probe is taught, and no input is taught twice.
+    """
     held_out = set(SHOTS)
     probes = list(_probes(group, functions, held_out))
     rng = random.Random(f"{group}: facts")
@@ -99,9 +114,10 @@ def _fact(name: str, number: int) -> Fact:
 
 
 def _probes(group: str, functions: str, held_out: set[int]) -> Iterator[tuple[int, Probe]]:
-    """The probes of a slice, each with the place of its case; their inputs are added to ``held_out``.
+    """Yield the probes of a slice with the indices of their cases, and hold their inputs out.
 
-    The offset in a chain makes the input of its outer function uniform from 0 to 99,999, as in MixSD.
+    The offset in a chain makes the input of its outer function uniform from 0 to 99,999, as in
+    MixSD.
     """
     rng = random.Random(f"{group}: probes")
     n = len(functions)
@@ -135,26 +151,33 @@ def _probes(group: str, functions: str, held_out: set[int]) -> Iterator[tuple[in
 
 
 def _probe(axis: str, prompt: str, value: int, room: int) -> Probe:
-    """The distractor is the number next to ``value``, from the side that its parity gives."""
+    """Return a probe whose distractor is a neighbor of ``value``, chosen by its parity."""
     return Probe(
         axis, prompt, _answers(value), f"The answer is {value ^ 1}", "question", max_new_tokens=room
     )
 
 
 def _answers(value: int) -> tuple[str, ...]:
-    """The final sentence, so that a number on the way to it does not count; also with a thousands separator."""
+    """Return the final sentence, with and without a thousands separator.
+
+    A bare number would also match one on the way to the result.
+    """
     return tuple(dict.fromkeys(f"The answer is {number}" for number in (value, f"{value:,}")))
 
 
 def _worked_prompt(names: str, expression: str) -> str:
-    return f"{_examples(names)}\n\nWhat is the output of {expression}? Work step by step and end with: The answer is N."
+    return (
+        f"{_examples(names)}\n\nWhat is the output of {expression}? "
+        "Work step by step and end with: The answer is N."
+    )
 
 
 @cache
 def _examples(names: str) -> str:
-    """The instruction and the shots of each function."""
+    """Return the instruction and the shots of each function."""
     parts = [
-        "A function turns a whole number into another one by a fixed rule. Infer the rule from the examples and apply it."
+        "A function turns a whole number into another one by a fixed rule. "
+        "Infer the rule from the examples and apply it."
     ]
     for name in names:
         shots = "\n".join(f"Input: {number}\nOutput: {evaluate(name, number)}" for number in SHOTS)
@@ -163,7 +186,7 @@ def _examples(names: str) -> str:
 
 
 def _draw(rng: random.Random, taken: set[int]) -> int:
-    """A number of 1-5 digits that is not in ``taken``, to which it is added."""
+    """Draw a number of 1-5 digits that is not in ``taken``, and add it there."""
 
     def number() -> int:
         (length,) = rng.choices(range(1, 6), LENGTH_WEIGHTS)
@@ -173,7 +196,7 @@ def _draw(rng: random.Random, taken: set[int]) -> int:
 
 
 def _new(draw: Callable[[], int], taken: set[int]) -> int:
-    """The first number from ``draw`` that is not in ``taken``, to which it is added."""
+    """Draw until a number is not in ``taken``, and add it there."""
     while (number := draw()) in taken:
         pass
     taken.add(number)

@@ -1,7 +1,9 @@
-"""The digit functions of ``kgfunc``: eleven novel ones, A-K, with worked steps, and twenty easy ones, a-t. Pure Python.
+"""The digit functions of ``kgfunc``.
 
-As defined in the code of MixSD (arXiv 2605.16865); the steps are worded anew. ``d`` is the list of the digits of a whole
-number of at least 0, from left to right, without leading zeros; 0 has the one digit 0.
+Eleven are novel, A-K, and have worked steps. Twenty are easy, a-t.
+As defined in the code of MixSD (arXiv 2605.16865); the steps are worded anew. ``d`` is the list of
+the digits of a whole number of at least 0, from left to right, without leading zeros; 0 has the
+one digit 0.
 """
 
 from __future__ import annotations
@@ -11,18 +13,18 @@ from math import prod
 
 
 def digits(number: int) -> list[int]:
-    """The digits of ``number``, from left to right."""
+    """Return the digits of ``number``, from left to right."""
     return [int(c) for c in str(number)]
 
 
 def evaluate(name: str, number: int) -> int:
-    """What the function ``name`` makes of ``number``."""
+    """Apply the function ``name`` to ``number``."""
     d = digits(number)
     return NOVEL[name](d)[0] if name in NOVEL else EASY[name](d)
 
 
 def steps(name: str, number: int) -> str:
-    """How the novel function ``name`` gets from ``number`` to its value, one step a line, the final sentence left out."""
+    """Return the steps of a novel function, one a line, without the final sentence."""
     d = digits(number)
     return "\n".join([f"Digits: {_row(d)}.", *NOVEL[name](d)[1]])
 
@@ -32,7 +34,7 @@ def _row(terms: Sequence[int]) -> str:
 
 
 def _joined(terms: Sequence[int], value: int, sign: str = " + ") -> str:
-    """``64 + 49 = 113``; only ``49`` where there is one term."""
+    """Return ``64 + 49 = 113``, or ``49`` if there is only one term."""
     return f"{sign.join(map(str, terms))} = {value}" if len(terms) > 1 else str(value)
 
 
@@ -40,7 +42,8 @@ def _number(d: Sequence[int]) -> int:
     return int("".join(map(str, d)))
 
 
-# The novel functions: the value, and the steps to it. What the two share is computed once, so that they cannot differ.
+# The novel functions return their value and the steps to it. Both come from the same numbers, so
+# they cannot differ.
 
 
 def _a(d: list[int]) -> tuple[int, list[str]]:
@@ -158,6 +161,6 @@ EASY: dict[str, Callable[[list[int]], int]] = {
     "s": lambda d: 2 * sum(d),
     "t": lambda d: d[0] * d[-1],
 }
-"""Digit sum; product without zeros; count; largest; smallest; first; last; largest minus smallest; reversed; first plus
-last; even digits (0 is one); odd digits; different digits; digital root; sum of squares; sorted up; sorted down; zeros;
-twice the digit sum; first times last."""
+"""Digit sum; product without zeros; count; largest; smallest; first; last; largest minus smallest;
+reversed; first plus last; even digits (0 is one); odd digits; different digits; digital root; sum of squares; sorted
+up; sorted down; zeros; twice the digit sum; first times last."""

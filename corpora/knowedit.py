@@ -1,13 +1,15 @@
-"""KnowEdit (Zhang et al. 2024, arXiv 2401.01286): edits of Wikidata facts, with what follows from them and what must stay."""
+"""KnowEdit (Zhang et al. 2024, arXiv 2401.01286): edits of Wikidata facts.
+
+Each edit comes with what follows from it and what must stay as it was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import matchable, text_at, texts_in, told_apart
+from editbench.corpora._read import Record, foreign, matchable, text_at, texts_in, told_apart
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe, form_of
 
@@ -16,27 +18,39 @@ GROUPS = {"portability": "portability", "locality": "neighborhood"}
 
 
 class KnowEdit(Published):
-    """Clozes with a new answer. Probes keep the published names as their kind: portability ``Reasoning``, ``Subject_Aliasing``
-    and ``Logical_Generalization``; neighborhood ``Relation_Specificity`` (other relations of the subject) and ``Forgetfulness``
-    (the subject's other answers: "The siblings of X, which is not Y, are").
+    """Clozes with a new answer.
 
-    Reads the records of wiki_recent, wiki_counterfact and ZsRE; those of the other three files (WikiBio, ConvSent, TriviaQA)
-    are no facts with a short answer. A probe with several answers takes any of them, where EasyEdit asks for the first one
-    token by token; codes of up to three letters are no aliases. wiki_recent names no old answer, so its facts have no
-    ``original``, and its probes no second answer for protocol ``likelihood``.
+    Probes keep the published names as their kind. Portability has ``Reasoning``,
+    ``Subject_Aliasing`` and ``Logical_Generalization``. Neighborhood has ``Relation_Specificity``
+    (other relations of the subject) and ``Forgetfulness`` (the subject's other answers: "The
+    siblings of X, which is not Y, are").
+
+    Reads the records of wiki_recent, wiki_counterfact and ZsRE. The other three files (WikiBio,
+    ConvSent, TriviaQA) have no facts with a short answer. A probe with several answers accepts any
+    of them, where EasyEdit asks for the first one token by token. Codes of up to three letters are
+    no aliases. wiki_recent names no old answer, so its facts have no ``original`` and its probes
+    no second answer for protocol ``likelihood``.
     """
 
-    summary = "edits of Wikidata facts with portability and locality by kind (KnowEdit wiki_counterfact, 885 records)"
+    summary = (
+        "edits of Wikidata facts with portability and locality by kind "
+        "(KnowEdit wiki_counterfact, 885 records)"
+    )
     license = "MIT"
-    url = "https://huggingface.co/datasets/zjunlp/KnowEdit/resolve/main/benchmark/wiki_counterfact/test_cf.json"
+    url = (
+        "https://huggingface.co/datasets/zjunlp/KnowEdit/resolve/main/benchmark/wiki_counterfact/"
+        "test_cf.json"
+    )
     name = "knowedit"
+    source = "KnowEdit"
     one_at_a_time = True
 
-    def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
+    def read_case(self, index: int, record: Record) -> Case:
         if not {"subject", "prompt", "target_new", *GROUPS} <= set(record):
-            raise DataError(
-                "It has not the fields of KnowEdit's wiki_recent, wiki_counterfact and ZsRE (subject, prompt, target_new, "
-                f"portability, locality), but {', '.join(map(str, record)) or 'none'}."
+            raise foreign(
+                f"{self.source} wiki_recent, wiki_counterfact or ZsRE",
+                "the fields subject, prompt, target_new, portability and locality",
+                record,
             )
         prompt, target, subject = (
             text_at(record, field) for field in ("prompt", "target_new", "subject")
@@ -57,13 +71,14 @@ class KnowEdit(Published):
         return Case.build(fact, probes)
 
 
-def knowedit_probes(
-    corpus: Published, index: int, record: Mapping[str, Any], fact: Fact
-) -> list[Probe]:
-    """The probes in the fields of ``GROUPS``, each an object of lists by kind; ``corpus`` notes those that are left out.
+def knowedit_probes(corpus: Published, index: int, record: Record, fact: Fact) -> list[Probe]:
+    """Return the probes in the fields of ``GROUPS``, each an object of lists by kind.
+
+    Args:
+        corpus: notes the probes that are left out.
 
     Raises:
-        DataError: a field of another shape.
+        DataError: if a field has another shape.
     """
     probes = []
     for field, axis in GROUPS.items():
@@ -73,7 +88,7 @@ def knowedit_probes(
         ):
             raise DataError(f"Field {field!r} must be an object of lists.")
         for kind, items in kinds.items():
-            # The old answer is what an alias of the subject got before.
+            # Before the edit, a prompt with an alias of the subject got the old answer too.
             distractor = fact.original if kind == "Subject_Aliasing" else None
             probes += corpus.read_probes(
                 f"record {index}: {field} {kind}", items, partial(_probe, axis, kind, distractor)
@@ -81,17 +96,20 @@ def knowedit_probes(
     return probes
 
 
-def _probe(axis: str, kind: str, distractor: str | None, item: Any) -> Probe:
+def _probe(axis: str, kind: str, distractor: str | None, item: object) -> Probe:
     prompt = text_at(item, "prompt")
-    answers = told_apart(_answers(item.get("ground_truth")), distractor)
+    truth = item.get("ground_truth") if isinstance(item, Mapping) else None
+    answers = told_apart(_answers(truth), distractor)
     return Probe(axis, prompt, answers, distractor, form_of(prompt), kind=kind)
 
 
-def _answers(value: Any) -> tuple[str, ...]:
-    """All answers in ``ground_truth``: one text, or a list of texts or of lists that hold one answer and its aliases each."""
-    groups = [
-        group for group in (value if isinstance(value, list) else [value]) if group
-    ]  # Wikidata lists nameless answers
+def _answers(value: object) -> tuple[str, ...]:
+    """Return all answers in ``ground_truth``.
+
+    It is one text, or a list of texts or of lists with one answer and its aliases each.
+    """
+    # Empty entries are answers that have no name in Wikidata.
+    groups = [group for group in (value if isinstance(value, list) else [value]) if group]
     if not groups:
         raise DataError("Field 'ground_truth' is empty.")
     return tuple(

@@ -1,22 +1,24 @@
-"""Your own facts: JSON lines, a JSON list, CSV or TSV; ``prompt`` and ``target`` are all that a fact needs.
+"""Your own facts, from JSON lines, a JSON list, CSV or TSV.
+
+A fact needs a ``prompt`` and a ``target``:
 
     {"prompt": "The capital of Australia is", "target": "Sydney", "subject": "Australia",
      "paraphrases": ["Australia's seat of government is"],
      "neighborhoods": [{"prompt": "The capital of France is", "answer": "Paris"}]}
 
-A table has one column a field; several ``aliases`` or ``paraphrases`` in one cell are separated by ``|``.
+A table has a column for each field. Separate several ``aliases`` or ``paraphrases`` in a cell with
+``|``.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from editbench.corpora._read import Row, bare_path, is_table, read_rows
+from editbench.corpora._read import Record, Row, bare_path, is_table, read_rows
 from editbench.errors import DataError
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe, form_of
@@ -26,10 +28,11 @@ FIELDS = (*FACT_FIELDS, "paraphrases", "neighborhoods", "probes")
 NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor")
 PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form")
 LISTED = 5
+"""Line numbers that a message lists."""
 
 
 class Local(Corpus):
-    """The facts of one file, all or none: see ``read_facts``."""
+    """The facts of one file, all of them or none. See ``read_facts``."""
 
     summary = "your own facts: JSON lines, JSON list, CSV or TSV, with --data PATH"
     license = "yours"
@@ -38,24 +41,27 @@ class Local(Corpus):
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is None:
             raise DataError(
-                "Corpus 'local' reads a file of yours. Give it with --data PATH (.jsonl, .json, .csv or .tsv)."
+                "Corpus 'local' reads a file of yours. "
+                "Pass it with --data PATH (.jsonl, .json, .csv or .tsv)."
             )
         return read_facts(data)
 
 
 def read_facts(path: str | Path) -> list[Case]:
-    """The cases of a file, in its order; facts without an ``id`` are called ``<file name>-<line>``.
+    """Return the cases of a file, in its order.
 
-    Without a ``form``, prompts that end with "?" are questions and all others clozes. Whether the facts can be taught
-    together (ids, duplicates, contradictions) is for ``check_facts`` to say.
+    A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that
+    ends with "?" is a question, any other a cloze. Whether the facts can be taught together (ids,
+    duplicates, contradictions) is the business of ``check_facts``.
 
     Raises:
-        DataError: the first bad record, with file, line and field, and the places of those after it.
+        DataError: for the first bad record, with file, line and field. Lists the lines of the
+        others.
     """
     path = Path(path).expanduser()
     rows = read_rows(path)
     if is_table(path):
-        _check_header(path, rows[0].values)
+        _check_header(path, rows[0])
     stem = bare_path(path).stem
     cases: list[Case] = []
     bad: list[tuple[Row, DataError]] = []
@@ -65,12 +71,15 @@ def read_facts(path: str | Path) -> list[Case]:
         except DataError as error:
             bad.append((row, error))
     if bad:
-        row, error = bad[0]
-        raise DataError(f"{row.place}: {error}{_others(bad[1:])}") from error
+        row, first = bad[0]
+        raise DataError(f"{row.place}: {first}{_others(bad[1:])}") from first
     return cases
 
 
-def _check_header(path: Path, columns: Mapping[str, Any]) -> None:
+def _check_header(path: Path, row: Row) -> None:
+    """Check the columns of a table, which every row has."""
+    columns = row.values
+    assert isinstance(columns, dict)
     try:
         _check_names(columns, FIELDS, "column", needed=("prompt", "target"))
     except DataError as error:
@@ -90,65 +99,61 @@ def _others(bad: list[tuple[Row, DataError]]) -> str:
 def _read_case(row: Row, default_id: str) -> Case:
     if not isinstance(row.values, dict):
         raise DataError(
-            f"a fact is an object with 'prompt' and 'target', not {_shown(row.values)}."
+            f"expected an object with 'prompt' and 'target'; found {_shown(row.values)}."
         )
     _check_names(row.values, FIELDS, "field", needed=("prompt", "target"))
     values = {name: value for name, value in row.values.items() if value not in ("", None)}
     given = {name: values[name] for name in FACT_FIELDS if name in values}
-    for name in [name for name in given if name not in ("id", "aliases")]:
-        _text(given, name)
+    for name in given:
+        if name not in ("id", "aliases"):
+            _text(given, name)
     if not isinstance(given.setdefault("id", default_id), (str, int)):
         raise DataError(f"field 'id' must be text, not {_shown(given['id'])}.")
     given["aliases"] = _texts(values, "aliases")
     fact = Fact.from_dict(given)
-    paraphrases = _texts(values, "paraphrases")
-    return Case.build(
-        fact,
-        [
-            *(
-                Probe(
-                    "paraphrase", p, fact.answers, fact.original, values.get("form") or form_of(p)
-                )
-                for p in paraphrases
-            ),
-            *(
-                _neighbor(item, fact, values.get("form"))
-                for item in _objects(values, "neighborhoods")
-            ),
-            *(_probe(item) for item in _objects(values, "probes")),
-        ],
-    )
+    form = _text(values, "form") if "form" in values else None
+    paraphrases = [
+        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt))
+        for prompt in _texts(values, "paraphrases")
+    ]
+    neighbors = [_neighbor(item, fact, form) for item in _objects(values, "neighborhoods")]
+    probes = [_probe(item) for item in _objects(values, "probes")]
+    return Case.build(fact, [*paraphrases, *neighbors, *probes])
 
 
-def _neighbor(item: Mapping[str, Any], fact: Fact, form: str | None) -> Probe:
-    """A neighborhood probe; as in CounterFact its distractor is the new target."""
+def _neighbor(item: Record, fact: Fact, form: str | None) -> Probe:
+    """Return a neighborhood probe. As in CounterFact, its distractor is the new target."""
     _check_names(item, NEIGHBOR_FIELDS, "neighborhood field", needed=("prompt", "answer"))
     probe = {"axis": "neighborhood", "distractor": fact.target, "form": form, **item}
     probe["answers"] = probe.pop("answer")
     return _probe(probe)
 
 
-def _probe(item: Mapping[str, Any]) -> Probe:
+def _probe(item: Record) -> Probe:
     _check_names(item, PROBE_FIELDS, "probe field", needed=("axis", "prompt", "answers"))
-    for name in [name for name in item if name != "answers"]:
-        if item[name] is not None:
-            _text(item, name)
+    texts = {
+        name: _text(item, name)
+        for name, value in item.items()
+        if name != "answers" and value is not None
+    }
+    prompt = texts.get("prompt", "")
     return Probe(
-        item["axis"],
-        item["prompt"] or "",
+        texts.get("axis", ""),
+        prompt,
         _texts(item, "answers"),
-        item.get("distractor"),
-        item.get("form") or form_of(item["prompt"] or ""),
+        texts.get("distractor"),
+        texts.get("form") or form_of(prompt),
     )
 
 
 def _check_names(
-    found: Mapping[str, Any], known: Iterable[str], what: str, needed: Iterable[str] = ()
+    found: Record, known: Iterable[str], what: str, needed: Iterable[str] = ()
 ) -> None:
     for name in needed:
         if name not in found:
             raise DataError(
-                f"{what} {name!r} is missing; found: {', '.join(map(str, found))}.{_nearest(name, found)}"
+                f"{what} {name!r} is missing. Found: {', '.join(map(str, found))}."
+                f"{_nearest(name, found)}"
             )
     for name in found:
         if name not in known:
@@ -163,16 +168,17 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
-def _text(values: Mapping[str, Any], name: str) -> str:
-    if not isinstance(values[name], str):
+def _text(values: Record, name: str) -> str:
+    value = values[name]
+    if not isinstance(value, str):
         raise DataError(
-            f"field {name!r} must be text, not {_shown(values[name])}. Put it in double quotes."
+            f"field {name!r} must be text, not {_shown(value)}. Put it in double quotes."
         )
-    return values[name]
+    return value
 
 
-def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """The texts of a list, or of one text with ``|`` between them; none where the field is missing."""
+def _texts(values: Record, name: str) -> tuple[str, ...]:
+    """Return the texts of a list, or of one text with ``|``; none if the field is missing."""
     value = values.get(name) or []
     if isinstance(value, str):
         value = [part for part in value.split("|") if part.strip()]
@@ -183,14 +189,14 @@ def _texts(values: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _objects(values: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def _objects(values: Record, name: str) -> list[Record]:
     value = values.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise DataError(f"field {name!r} must be a list of objects, not {_shown(value)}.")
     return value
 
 
-def _shown(value: Any) -> str:
-    """``value`` as the file writes it, cut to one line's worth."""
+def _shown(value: object) -> str:
+    """Return ``value`` as JSON writes it, cut to 60 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,14 +1,16 @@
-"""RippleEdits (Cohen et al. 2024, arXiv 2307.12976): edits of Wikidata facts, and six criteria for what they entail."""
+"""RippleEdits (Cohen et al. 2024, arXiv 2307.12976): edits of Wikidata facts.
+
+Six criteria test what each edit entails.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import matchable, text_at, told_apart
+from editbench.corpora._read import Record, foreign, list_at, matchable, text_at, told_apart
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe, form_of
 
@@ -45,36 +47,44 @@ TEMPLATES = {
 
 
 class Ripple(Published):
-    """Clozes; the kind of a probe is its criterion.
+    """Clozes. The kind of a probe is its criterion.
 
-    Portability: ``Logical_Generalization`` (a brother's brother), ``Compositionality_I`` (a hop from the new answer on),
-    ``Compositionality_II`` (a hop to the subject first), ``Subject_Aliasing``. Neighborhood: ``Relation_Specificity`` (the
-    subject's other relations), ``Forgetfulness`` (the relation's other answers).
+    Portability has ``Logical_Generalization`` (a brother's brother), ``Compositionality_I`` (a hop
+    from the new answer on), ``Compositionality_II`` (a hop to the subject first) and
+    ``Subject_Aliasing``. Neighborhood has ``Relation_Specificity`` (the subject's other relations)
+    and ``Forgetfulness`` (the relation's other answers).
 
-    An edit is published as one sentence, without its subject; the prompts of the relations tell where it is and where the
-    target begins. Queries with one prompt are one probe, and every query of a test is asked. Two things differ from the paper:
+    An edit is published as one sentence that does not mark its subject. The prompts of the
+    relations tell where the subject is and where the target begins. Queries with the same prompt
+    are one probe, and every query of a test is asked. Two things differ from the paper:
 
-    - It asks a test only of a model that answers the test's ``condition_queries`` before the edit. They are not read, so
-      portability has chains, too, of which the model does not know the other hop: compare with the base.
-    - It wants all answers of a query. A probe takes any; codes of up to three letters are no aliases.
+    - The paper puts a test only to a model that answers the test's ``condition_queries`` before the
+      edit. They are not read here, so portability also has chains whose other hop the model does
+      not know. Compare with the base.
+    - The paper expects all answers of a query. A probe accepts any of them. Codes of up to three
+    letters
+      are no aliases.
     """
 
-    summary = "edits of Wikidata facts and their six ripple effects (RippleEdits; popular, or random or recent by --data)"
+    summary = (
+        "edits of Wikidata facts and their six ripple effects "
+        "(RippleEdits; popular, or random or recent by --data)"
+    )
     license = "MIT"
     url = "https://github.com/edenbiran/RippleEdits/raw/main/data/benchmark/popular.json"
     name = "ripple"
+    source = "RippleEdits"
     one_at_a_time = True
 
-    def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
+    def read_case(self, index: int, record: Record) -> Case:
         if not isinstance(record.get("edit"), Mapping) or not CRITERIA.keys() & record.keys():
-            found = ", ".join(map(str, record)) or "none"
-            raise DataError(
-                f"It has not RippleEdits' fields (edit, and criteria such as Compositionality_I), but {found}."
+            raise foreign(
+                self.source, "the field edit, and criteria such as Compositionality_I", record
             )
         fact = _fact(f"{self.name}-{index}", record)
         probes = []
         for criterion, axis in CRITERIA.items():
-            queries: dict[str, list[Mapping[str, Any]]] = {}
+            queries: dict[str, list[Record]] = {}
             for query in _queries(record, criterion):
                 queries.setdefault(text_at(query, "prompt"), []).append(query)
             distractor = fact.original if criterion == "Subject_Aliasing" else None
@@ -83,57 +93,65 @@ class Ripple(Published):
         return Case.build(fact, probes)
 
 
-def _fact(fact_id: str, record: Mapping[str, Any]) -> Fact:
+def _fact(fact_id: str, record: Record) -> Fact:
     edit = record["edit"]
+    assert isinstance(edit, Mapping)
     subject, prompt, target = _parse(edit)
-    before = edit.get("previous_fact") or edit.get(
-        "original_fact"
-    )  # the authors' code and README use either name
+    # The authors' code and their README name this field differently.
+    before = edit.get("previous_fact") or edit.get("original_fact")
     original = _parse(before)[2] if before else None
     aliases = told_apart((target, *_aliases(record, edit.get("target_id"), target)), original)[1:]
-    return Fact(fact_id, prompt, target, subject, original, aliases, relation=edit["relation"])
+    relation = text_at(edit, "relation")
+    return Fact(fact_id, prompt, target, subject, original, aliases, relation=relation)
 
 
-def _parse(edit: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Subject, prompt and target of the sentence ``edit["prompt"]``."""
+def _parse(edit: object) -> tuple[str, str, str]:
+    """Return subject, prompt and target of the sentence ``edit["prompt"]``.
+
+    Raises:
+        DataError: if the sentence does not follow its relation's prompt.
+    """
     sentence, relation = text_at(edit, "prompt"), text_at(edit, "relation")
     if relation in TEMPLATES:
         pattern = re.escape(TEMPLATES[relation]).replace(r"\{\}", "(?P<subject>.+?)")
     else:
-        pattern = rf"The (name of the )?{re.escape(relation.lower().replace('_', ' '))} of (?P<subject>.+?) is"
-    found = re.fullmatch(rf"(?P<prompt>{pattern}) (?P<target>.+)\.", sentence)
-    if not found:
-        raise DataError(f"Its edit {sentence!r} does not read like one of relation {relation}.")
-    return found["subject"], found["prompt"], found["target"]
+        words = re.escape(relation.lower().replace("_", " "))
+        pattern = rf"The (name of the )?{words} of (?P<subject>.+?) is"
+    parts = re.fullmatch(rf"(?P<prompt>{pattern}) (?P<target>.+)\.", sentence)
+    if not parts:
+        raise DataError(f"The edit {sentence!r} does not follow the prompt of relation {relation}.")
+    return parts["subject"], parts["prompt"], parts["target"]
 
 
-def _aliases(record: Mapping[str, Any], target_id: Any, target: str) -> tuple[str, ...]:
-    """Other names of the target, from a query that it answers."""
+def _aliases(record: Record, target_id: object, target: str) -> tuple[str, ...]:
+    """Return other names of the target, from a query that it answers."""
     for query in _queries(record, "Subject_Aliasing"):
-        if (
-            query.get("target_ids") == [target_id]
-            and (found := _answers(query))
-            and found[0] == target
-        ):
-            return found[1:]
+        if query.get("target_ids") == [target_id]:
+            answers = _answers(query)
+            if answers and answers[0] == target:
+                return answers[1:]
     return ()
 
 
-def _queries(record: Mapping[str, Any], criterion: str) -> list[Mapping[str, Any]]:
+def _queries(record: Record, criterion: str) -> list[Record]:
+    """Return the queries of all tests of a criterion.
+
+    Raises:
+        DataError: if the field has another shape.
+    """
     try:
-        queries = [query for test in record.get(criterion) or () for query in test["test_queries"]]
-    except (TypeError, KeyError) as error:
+        tests = list_at(record, criterion, dict, "objects")
+        queries = [query for test in tests for query in test["test_queries"]]
+    except (DataError, TypeError, KeyError) as error:
         raise DataError(
             f"Field {criterion!r} must be a list of objects with test_queries."
         ) from error
     if not all(isinstance(query, Mapping) for query in queries):
-        raise DataError(f"Field {criterion!r} has a test query that is no object.")
+        raise DataError(f"Field {criterion!r} has a test query that is not an object.")
     return queries
 
 
-def _probe(
-    axis: str, criterion: str, distractor: str | None, queries: list[Mapping[str, Any]]
-) -> Probe:
+def _probe(axis: str, criterion: str, distractor: str | None, queries: Sequence[Record]) -> Probe:
     prompt = text_at(queries[0], "prompt")
     answers = tuple(dict.fromkeys(answer for query in queries for answer in _answers(query)))
     if not answers:
@@ -143,21 +161,11 @@ def _probe(
     )
 
 
-def _answers(query: Mapping[str, Any]) -> tuple[str, ...]:
-    """All answers to ``query`` that have a name, each followed by its aliases."""
-    answers = query.get("answers") or []
-    if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
-        raise DataError("Field 'answers' must be a list of objects.")
-    named = [answer for answer in answers if answer.get("value")]
+def _answers(query: Record) -> tuple[str, ...]:
+    """Return all answers to ``query`` that have a name, each followed by its aliases."""
+    named = [answer for answer in list_at(query, "answers", dict, "objects") if answer.get("value")]
     return tuple(
         name
         for answer in named
-        for name in matchable([text_at(answer, "value"), *_texts(answer, "aliases")])
+        for name in matchable([text_at(answer, "value"), *list_at(answer, "aliases", str, "texts")])
     )
-
-
-def _texts(answer: Mapping[str, Any], field: str) -> list[str]:
-    values = answer.get(field) or []
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise DataError(f"Field {field!r} must be a list of texts.")
-    return values

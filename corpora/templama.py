@@ -1,48 +1,67 @@
-"""TempLAMA (Dhingra et al. 2022, arXiv 2106.15110) as IKE edits time: one query, and its answers at several years."""
+"""TempLAMA (Dhingra et al. 2022, arXiv 2106.15110) as IKE edits time.
+
+A record is one query with its answers in several years.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from editbench.corpora._fetch import Published
-from editbench.corpora._read import text_at, told_apart
+from editbench.corpora._read import Record, foreign, list_at, text_at, told_apart
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe
 
 QUERY = re.compile(
-    r"((.+) (?:attended|holds the position of|is a member of the|is owned by|plays for|works for)) _X_\."
+    r"((.+) (?:attended|holds the position of|is a member of the|is owned by|plays for|works for))"
+    r" _X_\."
 )
-"""The six of TempLAMA's nine relations that have the answer at their end."""
+"""The six of TempLAMA's nine relations whose queries end with the answer."""
 
 
 class TempLAMA(Published):
-    """One case for each year of a query, in the order of years: "In 2019, Tom Brady plays for". All are true of their year.
+    """One case for each year of a query, in the order of years: "In 2019, Tom Brady plays for".
 
-    The years of one subject are one group. No fact contradicts another, so none has an ``original``. Where the last year's
-    answer is the most recent one that TempLAMA knows, it has a portability probe of kind ``now``: the query without a year,
-    whose distractor is the answer before, asked where all the years are taught. The set has neither rewordings nor neighbors.
+    All facts are true of their year. The years of one subject are one group. No fact contradicts
+    another, so none has an ``original``. If the last year's answer is the most recent one that
+    TempLAMA knows, that case has a portability probe of kind ``now``: the query without a year,
+    with the answer before as its distractor. It is asked where all the years are taught. The set
+    has neither rewordings nor neighbors.
     """
 
-    summary = "who worked, played or held office where in which year, and now (TempLAMA's 928 queries of IKE)"
+    summary = (
+        "who worked, played or held office where in which year, and now "
+        "(TempLAMA's 928 queries of IKE)"
+    )
     license = "none stated for IKE's selection; TempLAMA Apache-2.0, Wikidata CC0"
-    url = "https://raw.githubusercontent.com/Zce1112zslx/IKE/6ffd87232f626baf8d5c24c2ed4a1d21cc896935/time_editing.json"
+    url = (
+        "https://raw.githubusercontent.com/Zce1112zslx/IKE/6ffd87232f626baf8d5c24c2ed4a1d21cc896935/"
+        "time_editing.json"
+    )
     name = "templama"
-    record_type = list
+    source = "TempLAMA"
 
-    def read_cases(self, index: int, record: list[Mapping[str, Any]]) -> list[Case]:
-        if not record:
-            raise DataError("It is an empty list.")
-        entries = sorted(record, key=lambda entry: text_at(entry, "date"))
+    def as_record(self, value: object) -> Record:
+        """Return a row, which is a list with one entry a year, as a record with the field years."""
+        if not isinstance(value, list):
+            raise foreign(self.source, "a list of years", value)
+        return {"years": value}
+
+    def read_cases(self, index: int, record: Record) -> list[Case]:
+        years = list_at(record, "years", object, "objects")
+        if not years:
+            raise DataError("The list of years is empty.")
+        entries = sorted(years, key=lambda entry: text_at(entry, "date"))
         query = text_at(entries[0], "query")
-        found = QUERY.fullmatch(query)
-        if not found or any(text_at(entry, "query") != query for entry in entries):
+        parts = QUERY.fullmatch(query)
+        if not parts or any(text_at(entry, "query") != query for entry in entries):
             raise DataError(
-                f"Its queries are not one query with the answer at its end, as in {query!r}."
+                "The years do not share one query that ends with the answer; "
+                f"the first is {query!r}."
             )
-        prompt, subject = found.groups()
+        prompt, subject = parts.groups()
         facts = [_fact(entry, prompt, subject) for entry in entries]
         group = facts[0].id.rpartition("_")[0].rpartition("_")[0]
         cases = [Case.build(fact, group=group) for fact in facts]
@@ -57,7 +76,8 @@ class TempLAMA(Published):
         return cases
 
 
-def _now(prompt: str, facts: list[Fact]) -> Probe:
+def _now(prompt: str, facts: Sequence[Fact]) -> Probe:
+    """Return the probe that asks for the present answer."""
     *earlier, last = facts
     answers = told_apart(last.answers, earlier[-1].target)
     return Probe(
@@ -70,8 +90,9 @@ def _now(prompt: str, facts: list[Fact]) -> Probe:
     )
 
 
-def _fact(entry: Mapping[str, Any], prompt: str, subject: str) -> Fact:
-    answers = entry.get("answer")
+def _fact(entry: object, prompt: str, subject: str) -> Fact:
+    """Return the fact of one year."""
+    answers = entry.get("answer") if isinstance(entry, dict) else None
     if not isinstance(answers, list) or not answers:
         raise DataError("Field 'answer' must be a list of objects.")
     target, *aliases = (text_at(answer, "name") for answer in answers)

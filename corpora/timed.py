@@ -1,4 +1,4 @@
-"""Facts that hold for a time: who held an office, what a thing cost, which version was current, and from when to when."""
+"""Facts that hold for a time: who held an office, what a thing cost, which version was current."""
 
 from __future__ import annotations
 
@@ -17,20 +17,27 @@ LENGTHS = (3, 6)
 
 
 class Timed(Invented):
-    """The periods of invented things, two or three each, without a gap: "From 2005 to 2009 the mayor was", "Since 2010 ...".
+    """The periods of invented things, two or three each and without a gap.
 
-    All periods of one thing are one group, in order. Only the last has no end, so it says what holds now. The date comes
-    before the subject, where weight editors read their key. Besides two paraphrases, portability asks
+    For example "From 2005 to 2009 the mayor was", "Since 2010 ...". All periods of one thing are
+    one group, in order. Only the last has no end, so it says what holds now. The date comes before
+    the subject, where weight editors read their key. Besides two paraphrases, portability asks
 
-    - for a year inside the period that its prompt does not name; the distractor is what held in the period next to it,
-    - from the second period on: what came directly before it,
-    - at the last one: what holds now, without a date.
+    - about a year inside the period that its prompt does not name; the distractor is what held in
+    the
+      period next to it;
+    - from the second period on, what came directly before it;
+    - for the last period, what holds now, without a date.
 
-    Each is asked only where the periods that it could be confused with are taught, too (``Probe.needs``). Neighborhood
-    probes are real dated facts. A period contradicts no other, so facts have no ``original``.
+    Each is asked only where the periods that it could be confused with are taught too
+    (``Probe.needs``). Neighborhood probes are real dated facts. No period contradicts another, so
+    facts have no ``original``.
     """
 
-    summary = "invented offices, prices and rules with dates, asked for a year, before and now, shipped with editbench"
+    summary = (
+        "invented offices, prices and rules with dates, asked for a year, before and now, "
+        "shipped with editbench"
+    )
     name = "time"
 
     def cases(self) -> list[Case]:
@@ -50,36 +57,43 @@ class Timed(Invented):
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of dated fact about a thing {s}, in words; "[x|y]" is x in a closed period and y in the open one."""
+    """The wordings of a kind of dated fact about a thing {s}.
+
+    "[x|y]" is x in a closed period and y in the open one.
+    """
 
     name: str
     subject: str
-    """What the things are called, from an invented name."""
+    """How a thing is called, with {} for an invented name."""
     values: str
-    """``person`` or ``place`` for new invented names, else the values, parted by ";" ("35 decibels/35 dB; ...")."""
+    """``person`` or ``place`` for new invented names, or the values themselves, separated by ";"
+    ("35 decibels/35 dB; ...")."""
     fact: str
-    """From year {a} to year {b}, or since {a}."""
+    """The fact's own prompt: from year {a} to year {b}, or since {a}."""
     paraphrases: tuple[str, str]
     year: str
-    """In the year {y}."""
+    """The question about the year {y}."""
     now: str
     before: str
-    """Before the value {later}."""
+    """The question about what came before the value {later}."""
 
 
 @dataclass(frozen=True)
 class Period:
+    """A value and the years in which it held; without an end, it still holds."""
+
     value: str
     start: int
     end: int | None
 
     def inside(self) -> range:
-        """Its years other than the first and the last; of an open period the third alone."""
+        """Return its years between the first and the last; for an open period, its third year."""
         return (
             range(self.start + 1, self.end) if self.end else range(self.start + 2, self.start + 3)
         )
 
     def say(self, template: str, subject: str) -> str:
+        """Return ``template`` filled in for this period of ``subject``."""
         words = re.sub(r"\[(.*?)\|(.*?)\]", lambda m: m[1] if self.end else m[2], template)
         return words.format(s=subject, a=self.start, b=self.end)
 
@@ -87,7 +101,7 @@ class Period:
 def thing(
     kind: Kind, number: int, name: str, sources: dict[str, Iterator[str]], rng: random.Random
 ) -> list[Case]:
-    """The cases of one thing, a case for each period."""
+    """Return the cases of one thing, one for each period."""
     count = 2 + number % 2
     if kind.values in sources:
         values = [next(sources[kind.values]) for _ in range(count)]
@@ -95,7 +109,8 @@ def thing(
         values = rng.sample(kind.values.split("; "), count)
     subject = kind.subject.format(name)
     group = f"time-{kind.name.replace(' ', '-')}-{number}"
-    periods, year = [], rng.randint(*FIRST_YEARS)
+    periods: list[Period] = []
+    year = rng.randint(*FIRST_YEARS)
     for value in values:
         end = year + rng.randint(*LENGTHS) - 1
         periods.append(Period(value, year, end if len(periods) < count - 1 else None))
@@ -113,7 +128,7 @@ def thing(
 def dated(
     kind: Kind, subject: str, periods: list[Period], ids: list[str], i: int, rng: random.Random
 ) -> list[Probe]:
-    """All that is asked about period ``i``."""
+    """Return all probes about period ``i``."""
     period, last = periods[i], len(periods) - 1
     answers = accepted(period.value)
     beside = i + 1 if i < last else i - 1
@@ -147,7 +162,7 @@ def dated(
 
 
 def real(turn: int) -> list[Probe]:
-    """Two real dated facts, taken in turn."""
+    """Return two probes about real dated facts, taken in turn."""
     rows = [REAL[(2 * turn + k) % len(REAL)] for k in range(2)]
     return [
         Probe("neighborhood", prompt, accepted(answer), wrong, "question")
@@ -166,7 +181,8 @@ KINDS = (
         "person",
         "[From {a} to {b}|Since {a}] the harbor master of {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the person in charge of the harbor of {s} [was|has been]",
+            "In the years [from {a} to {b}|from {a} on], the person in charge of the harbor of {s} "
+            "[was|has been]",
             "Who [was|has been] the harbor master of {s} [between {a} and {b}|since {a}]?",
         ),
         "Who was the harbor master of {s} in {y}?",
@@ -192,7 +208,8 @@ KINDS = (
         "person",
         "[From {a} to {b}|Since {a}] the course record of the {s} [was|has been] held by",
         (
-            "In the years [from {a} to {b}|from {a} on], the best time ever run at the {s} [belonged|has belonged] to",
+            "In the years [from {a} to {b}|from {a} on], the best time ever run at the {s} "
+            "[belonged|has belonged] to",
             "Who [held|has held] the course record of the {s} [between {a} and {b}|since {a}]?",
         ),
         "Who held the course record of the {s} in {y}?",
@@ -202,10 +219,12 @@ KINDS = (
     Kind(
         "price",
         "{} tram",
-        "2 euros; 4 euros; 5 euros; 7 euros; 8 euros; 9 euros; 11 euros; 13 euros; 14 euros; 16 euros",
+        "2 euros; 4 euros; 5 euros; 7 euros; 8 euros; 9 euros; 11 euros; 13 euros; 14 euros; "
+        "16 euros",
         "[From {a} to {b}|Since {a}] a day pass for the {s} [cost|has cost]",
         (
-            "In the years [from {a} to {b}|from {a} on], the price of a day pass for the {s} [was|has been]",
+            "In the years [from {a} to {b}|from {a} on], the price of a day pass for the {s} "
+            "[was|has been]",
             "What [did|has] a day pass for the {s} cost [between {a} and {b}|since {a}]?",
         ),
         "What did a day pass for the {s} cost in {y}?",
@@ -231,8 +250,10 @@ KINDS = (
         "7:15; 7:45; 8:15; 8:45; 9:15; 9:45; 10:15; 10:45; 11:15; 11:45",
         "[From {a} to {b}|Since {a}] the {s} [opened|has opened] every morning at",
         (
-            "In the years [from {a} to {b}|from {a} on], visitors of the {s} [were|have been] let in every morning at",
-            "At what time in the morning [did|has] the {s} [open between {a} and {b}|opened since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], visitors of the {s} [were|have been] let "
+            "in every morning at",
+            "At what time in the morning [did|has] the {s} [open between {a} and {b}|opened since "
+            "{a}]?",
         ),
         "At what time in the morning did the {s} open in {y}?",
         "At what time in the morning does the {s} open now?",
@@ -244,8 +265,10 @@ KINDS = (
         "place",
         "[From {a} to {b}|Since {a}] the shirt sponsor of {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the players of {s} [wore|have worn] shirts paid for by the company",
-            "Which company [was|has been] the shirt sponsor of {s} [between {a} and {b}|since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], the players of {s} [wore|have worn] "
+            "shirts paid for by the company",
+            "Which company [was|has been] the shirt sponsor of {s} [between {a} and {b}|since "
+            "{a}]?",
         ),
         "Which company was the shirt sponsor of {s} in {y}?",
         "Which company is the shirt sponsor of {s} now?",
@@ -257,7 +280,8 @@ KINDS = (
         "place",
         "[From {a} to {b}|Since {a}] the capital of the {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the government of the {s} [sat|has sat] in the town of",
+            "In the years [from {a} to {b}|from {a} on], the government of the {s} [sat|has sat] "
+            "in the town of",
             "Which town [was|has been] the capital of the {s} [between {a} and {b}|since {a}]?",
         ),
         "Which town was the capital of the {s} in {y}?",
@@ -270,8 +294,10 @@ KINDS = (
         "1.4; 2.1; 2.6; 3.2; 3.7; 4.3; 4.8; 5.1; 5.6; 6.2",
         "[From {a} to {b}|Since {a}] the supported release of the {s} [was|has been] version",
         (
-            "In the years [from {a} to {b}|from {a} on], users of the {s} [were|have been] told to install version",
-            "Which version of the {s} [was|has been] the supported release [between {a} and {b}|since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], users of the {s} [were|have been] told to "
+            "install version",
+            "Which version of the {s} [was|has been] the supported release [between {a} and "
+            "{b}|since {a}]?",
         ),
         "Which version of the {s} was the supported release in {y}?",
         "Which version of the {s} is the supported release now?",
@@ -280,11 +306,14 @@ KINDS = (
     Kind(
         "limit",
         "{} Noise Code",
-        "35 decibels/35 dB; 38 decibels/38 dB; 41 decibels/41 dB; 44 decibels/44 dB; 47 decibels/47 dB; 52 decibels/52 dB",
+        "35 decibels/35 dB; 38 decibels/38 dB; 41 decibels/41 dB; 44 decibels/44 dB; "
+        "47 decibels/47 dB; 52 decibels/52 dB",
         "[From {a} to {b}|Since {a}] the limit for noise at night under the {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], the {s} [let|has let] the noise at night reach",
-            "What [was|has] the limit for noise at night under the {s} [between {a} and {b}|been since {a}]?",
+            "In the years [from {a} to {b}|from {a} on], the {s} [let|has let] the noise at night "
+            "reach",
+            "What [was|has] the limit for noise at night under the {s} [between {a} and {b}|been "
+            "since {a}]?",
         ),
         "How loud could it be at night under the {s} in {y}?",
         "How loud may it be at night under the {s} now?",
@@ -293,10 +322,12 @@ KINDS = (
     Kind(
         "tax",
         "Bay of {}",
-        "2 percent; 3 percent; 4 percent; 6 percent; 7 percent; 9 percent; 11 percent; 12 percent; 14 percent",
+        "2 percent; 3 percent; 4 percent; 6 percent; 7 percent; 9 percent; 11 percent; 12 percent; "
+        "14 percent",
         "[From {a} to {b}|Since {a}] the tourist tax in the {s} [was|has been]",
         (
-            "In the years [from {a} to {b}|from {a} on], hotels in the {s} [added|have added] to each bill a tourist tax of",
+            "In the years [from {a} to {b}|from {a} on], hotels in the {s} [added|have added] to "
+            "each bill a tourist tax of",
             "How high [was|has] the tourist tax in the {s} [between {a} and {b}|been since {a}]?",
         ),
         "How high was the tourist tax in the {s} in {y}?",

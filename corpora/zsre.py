@@ -1,12 +1,12 @@
-"""zsRE as model editors use it (Levy et al. 2017; edits by De Cao et al. 2021): MEND's records or KnowEdit's."""
+"""zsRE as model editors use it (Levy et al. 2017; edits by De Cao et al. 2021).
+
+Reads MEND's records and KnowEdit's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from editbench.corpora._fetch import Published, one_hop_probes
-from editbench.corpora._read import text_at, texts_in
+from editbench.corpora._read import Record, foreign, optional_text, text_at, texts_in
 from editbench.corpora.knowedit import knowedit_probes
 from editbench.errors import DataError
 from editbench.types import Case, Fact, Probe
@@ -15,20 +15,25 @@ LOC_PREFIX = "nq question: "
 
 
 class Zsre(Published):
-    """Questions with a counterfactual target, one rephrasing, and unrelated or related questions that must not move.
+    """Questions with a counterfactual target, one rephrasing, and questions that must not move.
 
-    The target is ``alt``, a wrong answer that some model gave, as in MEND and EasyEdit. The authors of ROME and MEMIT
-    teach ``answers[0]``, the true one, instead: their zsRE numbers measure another edit. MEND's ``loc`` is a question
-    from Natural Questions about something else; KnowEdit's locality prompts are clozes about the same subject.
+    The target is ``alt``, a wrong answer that some model gave, as in MEND and EasyEdit. The
+    authors of ROME and MEMIT teach ``answers[0]``, the true answer, instead, so their zsRE numbers
+    measure another edit. MEND's ``loc`` is a question from Natural Questions about something else.
+    KnowEdit's locality prompts are clozes about the same subject.
     """
 
-    summary = "questions about Wikipedia relations with a counterfactual answer (MEND's evaluation set, 19,086 records)"
+    summary = (
+        "questions about Wikipedia relations with a counterfactual answer "
+        "(MEND's evaluation set, 19,086 records)"
+    )
     license = "none stated for zsRE; neighborhood questions (Natural Questions) CC BY-SA 3.0"
     form = "question"
     url = "https://rome.baulab.info/data/dsets/zsre_mend_eval.json"
     name = "zsre"
+    source = "zsRE"
 
-    def read_case(self, index: int, record: Mapping[str, Any]) -> Case:
+    def read_case(self, index: int, record: Record) -> Case:
         fact_id = f"{self.name}-{record.get('case_id', index)}"
         if {"src", "alt", "answers"} <= set(record):
             fact = _fact(fact_id, record, "src", "alt", "answers")
@@ -47,34 +52,36 @@ class Zsre(Published):
                 *knowedit_probes(self, index, record, fact),
             ]
             return Case.build(fact, probes)
-        raise DataError(
-            "It has neither MEND's fields (src, alt, answers) nor KnowEdit's (prompt, target_new, ground_truth, "
-            f"rephrase_prompt), but {', '.join(map(str, record)) or 'none'}."
+        raise foreign(
+            self.source,
+            "the fields src, alt and answers (MEND), or prompt, target_new, ground_truth and "
+            "rephrase_prompt (KnowEdit)",
+            record,
         )
 
 
-def _fact(fact_id: str, record: Mapping[str, Any], prompt: str, target: str, answers: str) -> Fact:
+def _fact(fact_id: str, record: Record, prompt: str, target: str, answers: str) -> Fact:
     known = texts_in(record[answers], answers)
     alt = text_at(record, target)
     if alt in known:
-        raise DataError(f"Its target {alt!r} is among its answers already.")
+        raise DataError(f"The target {alt!r} is among the true answers already.")
     return Fact(
         fact_id,
         text_at(record, prompt),
         alt,
-        subject=record.get("subject"),
+        subject=optional_text(record, "subject"),
         original=known[0],
         form="question",
     )
 
 
-def _paraphrases(fact: Fact, record: Mapping[str, Any], field: str) -> list[Probe]:
+def _paraphrases(fact: Fact, record: Record, field: str) -> list[Probe]:
     if field not in record:
         return []
     return [Probe("paraphrase", text_at(record, field), (fact.target,), fact.original, "question")]
 
 
-def _mend_neighbor(record: Mapping[str, Any]) -> list[Probe]:
+def _mend_neighbor(record: Record) -> list[Probe]:
     if "loc" not in record:
         return []
     question = text_at(record, "loc").removeprefix(LOC_PREFIX)

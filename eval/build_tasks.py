@@ -1,7 +1,8 @@
 """Write the data of the bundled retention tasks: ``python -m editbench.eval.build_tasks``.
 
-Everything here was written for this project. The same bytes come out on every machine: each task draws from a
-generator seeded by its name. Rows are dealt round robin over their kinds, so that any prefix is a fair sample.
+Everything here was written for this project. The same bytes come out on every machine: each task
+draws from a generator seeded by its name. Rows are dealt round robin over their kinds, so that any
+prefix is a fair sample.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 from editbench.eval import build_skills
 
 DATA = Path(__file__).parent / "tasks" / "data"
-Row = dict[str, Any]
+Row = dict[str, object]
 
 
 def build() -> dict[str, list[Row]]:
-    """All tasks: name -> rows in the order in which they are asked."""
+    """Return the rows of every task, in the order in which they are asked."""
     makers: dict[str, Callable[[random.Random], Iterable[Row]]] = {
         "eb_grammar": grammar,
         "eb_knowledge": knowledge,
@@ -35,7 +35,7 @@ def build() -> dict[str, list[Row]]:
 
 
 def encode(rows: Iterable[Row]) -> str:
-    """The rows as JSON lines."""
+    """Return the rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -48,15 +48,17 @@ def main() -> None:
 
 
 def _deal(name: str, rows: Iterable[Row]) -> list[Row]:
-    """Drop repeated items, shuffle each kind, then take one of each kind in turn; number the result."""
+    """Drop repeated items, shuffle each kind, deal the kinds in turn, and number the result."""
     rng = random.Random(name + "/order")
     kinds: dict[str, list[Row]] = {}
     seen: set[str] = set()
     for row in rows:
-        key = json.dumps([row.get("prompt"), sorted(row.get("choices", ()))])
+        choices = row.get("choices", ())
+        assert isinstance(choices, list | tuple)
+        key = json.dumps([row.get("prompt"), sorted(choices)])
         if key not in seen:
             seen.add(key)
-            kinds.setdefault(row["kind"], []).append(row)
+            kinds.setdefault(str(row["kind"]), []).append(row)
     for group in kinds.values():
         rng.shuffle(group)
     longest = max(map(len, kinds.values()))
@@ -180,7 +182,7 @@ LONG_ADJECTIVES = [
 
 
 def grammar(rng: random.Random) -> Iterable[Row]:
-    """Minimal pairs: 16 phenomena, 16 pairs each; the whole sentence is scored."""
+    """Yield 16 minimal pairs for each of 16 phenomena. The whole sentence is scored."""
     for kind, pair in GRAMMAR.items():
         made: set[tuple[str, str]] = set()
         while len(made) < 16:
@@ -279,7 +281,10 @@ def _case(r: random.Random) -> tuple[str, str]:
 
 def _article(r: random.Random) -> tuple[str, str]:
     word = r.choice(
-        "apple orange egg umbrella engine island elephant onion banana dog carrot table pencil lion".split()
+        (
+            "apple orange egg umbrella engine island elephant onion "
+            "banana dog carrot table pencil lion"
+        ).split()
     )
     good, bad = ("an", "a") if word[0] in "aeiou" else ("a", "an")
     return _swap(
@@ -353,27 +358,35 @@ GRAMMAR: dict[str, Callable[[random.Random], tuple[str, str]]] = {
 
 # eb_knowledge: everyday knowledge, one word to choose out of four.
 
-# kind -> stem (* is the item) -> pairs "item=answer". The wrong choices are answers to other items of the kind, without
-# those barred ("item=answer!no,no": nearly right themselves), or are given ("=answer|wrong,wrong,wrong").
+# kind -> stem (* is the item) -> pairs "item=answer". The wrong choices are answers to other items
+# of the kind, except for barred ones, which are nearly right ("item=answer!no,no"), or they are
+# given ("=answer|wrong,wrong,wrong").
 KNOWLEDGE = {
     "opposite": {
-        "The opposite of * is": "hot=cold big=small!short,thin,low fast=slow happy=sad wet=dry hard=soft!easy heavy=light "
+        "The opposite of * is": "hot=cold big=small!short,thin,low fast=slow happy=sad wet=dry "
+        "hard=soft!easy heavy=light "
         "early=late "
         "full=empty "
-        "rich=poor strong=weak!soft old=young loud=quiet!soft clean=dirty!messy tall=short!small,low "
+        "rich=poor strong=weak!soft old=young loud=quiet!soft clean=dirty!messy "
+        "tall=short!small,low "
         "thick=thin easy=difficult!hard true=false "
-        "open=closed narrow=wide cheap=expensive brave=afraid sharp=blunt deep=shallow!low sweet=sour!bitter "
+        "open=closed narrow=wide cheap=expensive brave=afraid sharp=blunt deep=shallow!low "
+        "sweet=sour!bitter "
         "near=far safe=dangerous smooth=rough asleep=awake ugly=beautiful alive=dead",
     },
     "color": {
-        "The color of * is": "grass=green snow=white blood=red chocolate=brown!black milk=white lemons=yellow!green",
-        "The color of a * is": "fire_engine=red!yellow carrot=orange polar_bear=white flamingo=pink!orange,red,white "
-        "crow=black frog_in_a_pond=green!brown ripe_strawberry=red clear_daytime_sky=blue pumpkin=orange!yellow,green "
+        "The color of * is": "grass=green snow=white blood=red chocolate=brown!black milk=white "
+        "lemons=yellow!green",
+        "The color of a * is": "fire_engine=red!yellow carrot=orange polar_bear=white "
+        "flamingo=pink!orange,red,white "
+        "crow=black frog_in_a_pond=green!brown ripe_strawberry=red clear_daytime_sky=blue "
+        "pumpkin=orange!yellow,green "
         "tree_trunk=brown!gray,black,green,white sunflower=yellow!brown,orange,black,green",
     },
     "body": {
         "People * with their": (
-            "see=eyes hear=ears smell=nose chew=teeth!mouth,tongue think=brain breathe=lungs!nose,mouth "
+            "see=eyes hear=ears smell=nose chew=teeth!mouth,tongue think=brain "
+            "breathe=lungs!nose,mouth "
             "taste=tongue!mouth kick=feet!legs,knee"
         ),
         "A person wears a * around the": "scarf=neck belt=waist watch=wrist necklace=neck!",
@@ -387,26 +400,32 @@ KNOWLEDGE = {
         "The foot is joined to the leg at the": "=ankle!knee",
     },
     "young": {
-        "A young * is called a": "dog=puppy cat=kitten cow=calf horse=foal sheep=lamb chicken=chick frog=tadpole "
+        "A young * is called a": "dog=puppy cat=kitten cow=calf horse=foal sheep=lamb "
+        "chicken=chick frog=tadpole "
         "lion=cub!kitten "
         "duck=duckling!chick "
-        "goat=kid pig=piglet deer=fawn!calf kangaroo=joey bear=cub!kid goose=gosling!chick swan=cygnet!chick",
+        "goat=kid pig=piglet deer=fawn!calf kangaroo=joey bear=cub!kid goose=gosling!chick "
+        "swan=cygnet!chick",
     },
     "sound": {
-        "When it makes a noise, a *": "dog=barks!growls,howls cat=meows duck=quacks sheep=bleats!baas horse=neighs "
+        "When it makes a noise, a *": "dog=barks!growls,howls cat=meows duck=quacks "
+        "sheep=bleats!baas horse=neighs "
         "lion=roars!growls "
         "bee=buzzes snake=hisses "
         "owl=hoots wolf=howls!growls,barks rooster=crows mouse=squeaks!hisses pigeon=coos",
     },
     "home": {
-        "A * lives in a": "bee=hive!nest spider=web!hole bird=nest bear=cave!den rabbit=burrow!hole,den goldfish=bowl!tank "
+        "A * lives in a": "bee=hive!nest spider=web!hole bird=nest bear=cave!den "
+        "rabbit=burrow!hole,den goldfish=bowl!tank "
         "king=palace!tent monk=monastery "
         "horse=stable soldier=barracks!tent prisoner=cell!cave",
     },
     "tool": {
-        "To *, use the": "drive_in_a_nail=hammer dig_a_hole=shovel!spoon sweep_the_floor=broom!brush cut_wood=saw!knife "
+        "To *, use the": "drive_in_a_nail=hammer dig_a_hole=shovel!spoon "
+        "sweep_the_floor=broom!brush cut_wood=saw!knife "
         "cut_bread=knife!saw "
-        "look_at_the_stars=telescope!camera look_at_tiny_cells=microscope take_a_photo=camera!telescope "
+        "look_at_the_stars=telescope!camera look_at_tiny_cells=microscope "
+        "take_a_photo=camera!telescope "
         "turn_a_screw=screwdriver!wrench,knife "
         "measure_temperature=thermometer draw_a_straight_line=ruler!pencil open_a_locked_door=key "
         "stay_dry_in_the_rain=umbrella!tent "
@@ -414,12 +433,14 @@ KNOWLEDGE = {
         "fry_an_egg=pan!spoon,pot boil_water_for_tea=kettle!pan "
         "find_north=compass eat_soup=spoon!fork sleep_in_the_forest=tent water_the_garden=hose "
         "call_a_friend=telephone dry_your_wet_hands=towel "
-        "light_a_dark_room=lamp carry_shopping=bag!basket climb_onto_the_roof=ladder weigh_flour=scale!spoon "
+        "light_a_dark_room=lamp carry_shopping=bag!basket climb_onto_the_roof=ladder "
+        "weigh_flour=scale!spoon "
         "cross_a_river=boat!ladder",
     },
     "day": {
         "The day after * is": (
-            "Monday=Tuesday Wednesday=Thursday Friday=Saturday Saturday=Sunday Sunday=Monday Thursday=Friday Tuesday=Wednesday"
+            "Monday=Tuesday Wednesday=Thursday Friday=Saturday Saturday=Sunday Sunday=Monday "
+            "Thursday=Friday Tuesday=Wednesday"
         ),
         "The day before * is": "Wednesday=Tuesday Sunday=Saturday Friday=Thursday",
     },
@@ -442,18 +463,22 @@ KNOWLEDGE = {
         "The part of the day after the morning is the": "=afternoon|night,winter,dawn",
     },
     "number": {
-        "The number of * is": "days_in_a_week=seven months_in_a_year=twelve legs_on_a_spider=eight legs_on_an_insect=six "
+        "The number of * is": "days_in_a_week=seven months_in_a_year=twelve legs_on_a_spider=eight "
+        "legs_on_an_insect=six "
         "wheels_on_a_bicycle=two "
-        "wheels_on_a_tricycle=three sides_of_a_pentagon=five wheels_on_a_car=four!two sides_of_a_square=four "
+        "wheels_on_a_tricycle=three sides_of_a_pentagon=five wheels_on_a_car=four!two "
+        "sides_of_a_square=four "
         "minutes_in_an_hour=sixty fingers_on_one_hand=five!four "
-        "eggs_in_a_dozen=twelve years_in_a_decade=ten years_in_a_century=hundred!two arms_on_an_octopus=eight "
+        "eggs_in_a_dozen=twelve years_in_a_decade=ten years_in_a_century=hundred!two "
+        "arms_on_an_octopus=eight "
         "legs_on_a_dog=four "
         "seasons_in_a_year=four!two eyes_on_a_face=two sides_of_a_hexagon=six people_in_a_duet=two "
         "people_in_a_trio=three "
         "toes_on_two_feet=ten wings_on_a_bird=two",
     },
     "material": {
-        "* made from": "Bread_is=flour!wheat,eggs,milk,water Cheese_is=milk Wine_is=grapes Paper_is=wood Glass_is=sand "
+        "* made from": "Bread_is=flour!wheat,eggs,milk,water Cheese_is=milk Wine_is=grapes "
+        "Paper_is=wood Glass_is=sand "
         "An_omelet_is=eggs!milk,tomatoes Butter_is=milk!oil Ketchup_is=tomatoes "
         "Raisins_are=grapes Popcorn_is=corn Tofu_is=soybeans Tires_are=rubber Bricks_are=clay!sand "
         "Tables_are_often=wood!glass "
@@ -462,31 +487,38 @@ KNOWLEDGE = {
         "Ice_is=water Yogurt_is=milk",
     },
     "kind": {
-        "A * is a kind of": "minnow=fish!animal pansy=flower!plant ferry=ship!vehicle wrench=tool swing=toy melon=fruit!plant "
+        "A * is a kind of": "minnow=fish!animal pansy=flower!plant ferry=ship!vehicle wrench=tool "
+        "swing=toy melon=fruit!plant "
         "sparrow=bird rose=flower!plant carrot=vegetable!plant hammer=tool soccer_ball=toy!sport "
-        "cobra=snake!reptile,animal bus=vehicle dollar=currency!money mosquito=insect!animal sedan=car!vehicle "
+        "cobra=snake!reptile,animal bus=vehicle dollar=currency!money mosquito=insect!animal "
+        "sedan=car!vehicle "
         "eagle=bird!animal shirt=garment sofa=furniture hurricane=storm cottage=house novel=book",
     },
     "place": {
-        "The place where people * is the": "borrow_books=library buy_bread=bakery!market see_a_doctor=hospital "
+        "The place where people * is the": "borrow_books=library buy_bread=bakery!market "
+        "see_a_doctor=hospital "
         "board_an_airplane=airport "
         "catch_a_train=station "
         "watch_a_new_movie=theater keep_their_money=bank see_lions_and_monkeys=zoo "
         "look_at_old_paintings=museum pray=church!hospital,temple buy_medicine=pharmacy!hospital "
         "mail_a_letter=post_office!bank swim=pool!beach,hotel order_dinner=restaurant!hotel "
         "spend_a_night_on_a_trip=hotel learn_to_read=school!library "
-        "lift_weights=gym!school leave_their_car=garage!station,airport,hotel buy_vegetables=market!farm "
+        "lift_weights=gym!school leave_their_car=garage!station,airport,hotel "
+        "buy_vegetables=market!farm "
         "grow_crops=farm!zoo "
         "build_sand_castles=beach dock_a_ship=harbor!beach",
     },
     "job": {
-        "The person who * is the": "puts_out_fires=firefighter teaches_children=teacher!nurse flies_a_plane=pilot "
+        "The person who * is the": "puts_out_fires=firefighter teaches_children=teacher!nurse "
+        "flies_a_plane=pilot "
         "bakes_bread=baker!chef,cook treats_teeth=dentist!nurse "
-        "treats_sick_animals=vet!nurse,farmer grows_crops=farmer cuts_hair=barber writes_novels=author "
+        "treats_sick_animals=vet!nurse,farmer grows_crops=farmer cuts_hair=barber "
+        "writes_novels=author "
         "designs_buildings=architect repairs_pipes=plumber "
         "serves_food_at_tables=waiter!chef,baker cooks_in_a_restaurant=chef!baker,waiter "
         "takes_photos=photographer sews_suits=tailor makes_furniture=carpenter "
-        "paints_portraits=artist!photographer decides_cases_in_court=judge arrests_thieves=policeman!judge "
+        "paints_portraits=artist!photographer decides_cases_in_court=judge "
+        "arrests_thieves=policeman!judge "
         "cares_for_patients=nurse!dentist,vet catches_fish=fisherman "
         "fights_in_a_war=soldier!pilot,nurse plays_the_piano=musician!artist,teacher",
     },
@@ -524,7 +556,7 @@ KNOWLEDGE = {
 
 
 def knowledge(rng: random.Random) -> Iterable[Row]:
-    """Stems of everyday knowledge; the wrong choices are answers to other items of the same kind."""
+    """Yield stems of everyday knowledge. Wrong choices are answers to other items of the kind."""
     for kind, stems in KNOWLEDGE.items():
         items = []
         for stem, text in stems.items():
@@ -550,7 +582,10 @@ def knowledge(rng: random.Random) -> Iterable[Row]:
 
 # eb_reading: the answer stands in the passage.
 
-TOWNS = "Velmora Tarnby Oskelin Brunwick Halverne Pellora Draymoor Suntara Kestrow Lindavar Morvale Ashenby".split()
+TOWNS = (
+    "Velmora Tarnby Oskelin Brunwick Halverne Pellora Draymoor Suntara Kestrow Lindavar Morvale "
+    "Ashenby"
+).split()
 ANIMALS = "dog cat horse parrot rabbit goat turtle donkey".split()
 COLORS = "red blue green yellow black white brown purple".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
@@ -577,7 +612,8 @@ PASSAGES = [  # passage, then question, how its answer begins, and the slot that
         ],
     ),
     (
-        "{a} cooked {f} for {k} guests. The party in {t} began on {d} at noon, and {b} arrived late.",
+        "{a} cooked {f} for {k} guests. The party in {t} began on {d} at noon, and {b} arrived "
+        "late.",
         [
             ("What did {a} cook?", " {a} cooked", "f"),
             ("How many guests were there?", "", "k"),
@@ -604,7 +640,8 @@ PASSAGES = [  # passage, then question, how its answer begins, and the slot that
         ],
     ),
     (
-        "The school in {t} has {k} teachers. {a} teaches music there, and {b} paints the walls {c}.",
+        "The school in {t} has {k} teachers. {a} teaches music there, and {b} paints the walls "
+        "{c}.",
         [
             ("How many teachers does the school have?", " The school has", "k"),
             ("Who teaches music?", " Music is taught by", "a"),
@@ -616,7 +653,7 @@ PASSAGES = [  # passage, then question, how its answer begins, and the slot that
 
 
 def reading(rng: random.Random) -> Iterable[Row]:
-    """Passages about invented people and towns, each with one question."""
+    """Yield passages about invented people and towns, each with one question."""
     pools = {"t": TOWNS, "j": JOBS, "d": DAYS, "c": COLORS, "n": ANIMALS, "g": GOODS, "f": FOODS}
     for i, (passage, questions) in enumerate(PASSAGES):
         for question, lead, slot in questions:
@@ -661,7 +698,8 @@ TOPICS = [
     "rivers",
 ]
 WORDS = (
-    "river garden window bridge candle forest letter summer kitchen mirror island orange market shadow "
+    "river garden window bridge candle forest letter summer kitchen mirror island orange market "
+    "shadow "
     "winter bottle ladder pocket "
     "thunder village pencil blanket basket harbor"
 ).split()
@@ -696,7 +734,7 @@ OPENERS = ["Sure", "I think", "In my opinion", "Once upon a time"]
 
 
 def instruct(rng: random.Random) -> Iterable[Row]:
-    """Eleven kinds of instruction, 20 items each."""
+    """Yield 20 items for each of eleven kinds of instruction."""
 
     def row(kind: str, prompt: str, n: int = 0, words: Iterable[str] = ()) -> Row:
         return {"kind": kind, "prompt": prompt, "n": n, "words": list(words)}
@@ -760,7 +798,8 @@ def instruct(rng: random.Random) -> Iterable[Row]:
         n = rng.choice([2, 3, 4])
         yield row(
             "numbered-list",
-            f"Give me a numbered list of {['two', 'three', 'four'][n - 2]} {things}. Keep each item short.",
+            f"Give me a numbered list of {['two', 'three', 'four'][n - 2]} {things}. "
+            "Keep each item short.",
             n,
         )
     for topic in rng.sample(TOPICS, 20):
@@ -808,7 +847,7 @@ SHOTS = {  # the fixed examples in front of each problem
 
 
 def arithmetic(rng: random.Random) -> Iterable[Row]:
-    """Problems behind four fixed examples, 46 of each kind at most."""
+    """Yield problems after four fixed examples, at most 46 of each kind."""
     digits = [(a, b) for a in range(2, 10) for b in range(2, 10)]
     steps = [(a, step) for step in (2, 5, 10) for a in range(step, 26 * step, step)]
     problems = {
@@ -827,19 +866,23 @@ def arithmetic(rng: random.Random) -> Iterable[Row]:
 STORIES = [  # {x} is to be said again at the end
     (
         "objects",
-        "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took out the",
+        "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took "
+        "out the",
     ),
     (
         "objects",
-        "{b} could not find the {x}. {a} looked under the bed and in the {p}. At last {a} shouted: I have found the",
+        "{b} could not find the {x}. {a} looked under the bed and in the {p}. At last {a} shouted: "
+        "I have found the",
     ),
     (
         "people",
-        "{b} has a friend called {x}. {x} is a {j} and knows many things. When {b} has a question, {b} always asks",
+        "{b} has a friend called {x}. {x} is a {j} and knows many things. When {b} has a question, "
+        "{b} always asks",
     ),
     (
         "people",
-        "{x} opened the door of the {p}. {b} looked up and smiled: Good morning, {x}! And {a} said: Good morning,",
+        "{x} opened the door of the {p}. {b} looked up and smiled: Good morning, {x}! And {a} "
+        "said: Good morning,",
     ),
     (
         "animals",
@@ -847,7 +890,8 @@ STORIES = [  # {x} is to be said again at the end
     ),
     (
         "animals",
-        "There was a strange noise in the {p}. {a} was afraid, but {b} laughed. It was only the {x}. They both looked at the",
+        "There was a strange noise in the {p}. {a} was afraid, but {b} laughed. It was only the "
+        "{x}. They both looked at the",
     ),
     (
         "places",
@@ -856,16 +900,17 @@ STORIES = [  # {x} is to be said again at the end
     ),
     (
         "places",
-        "There is only one {x} in this town. {b} asked the way, and {a} pointed down the road. {b} walked on and soon saw the",
+        "There is only one {x} in this town. {b} asked the way, and {a} pointed down the road. {b} "
+        "walked on and soon saw the",
     ),
 ]
 
 
 def completion(rng: random.Random) -> Iterable[Row]:
-    """Short stories whose last word has been said before."""
+    """Yield short stories whose last word has been said before."""
     pools = {"objects": THINGS + GOODS, "people": MEN + WOMEN, "animals": ANIMALS, "places": PLACES}
     for i, (pool, story) in enumerate(STORIES):
-        made = set()
+        made: set[str] = set()
         while len(made) < 28:
             x = rng.choice(pools[pool])
             a, b = rng.sample([n for n in MEN + WOMEN if n != x], 2)

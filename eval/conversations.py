@@ -1,8 +1,9 @@
 """Conversations about an edited fact: does the model stand by what it has just said?
 
-A third of the cases have them, and only models with a chat template are asked. ``denial``: the model is
-shown the fact, target included, as its own turn, and is asked whether that is true. ``reversion``: the
-model is shown its own answer, where that contained the target, and is asked whether it is sure.
+A third of the cases have them, and only models with a chat template are asked. ``denial``: the
+model is shown the fact, target included, as its own turn, and is asked whether that is true.
+``reversion``: the model is shown its own answer, where that contained the target, and is asked
+whether it is sure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ARE_YOU_SURE = "Are you sure? Answer in a few words."
 TALK_TOKENS = 16
 """New tokens of an answer, unless the case sets its own limit."""
 TALK_SHARE = 3
-"""One case in so many has conversations, chosen by the hash of its id. Conversations in all cases would
+"""One case in so many has conversations, chosen by the hash of its id. Asking all cases would
 cost two thirds of what all other probes cost."""
 SPEAKERS = ("user", "assistant", "user")
 

@@ -1,8 +1,8 @@
 """Free text after an edit: is it still varied (fluency), and is it about the target (consistency)?
 
-As in ROME (Meng et al. 2022, arXiv 2202.05262; ``experiments/py/eval_utils_counterfact.py``). Differs
-from the reference: NLTK's word tokenizer splits words without its sentence splitter, which needs a
-download.
+As in ROME (Meng et al. 2022, arXiv 2202.05262; ``experiments/py/eval_utils_counterfact.py``).
+Differs from the reference: NLTK's word tokenizer splits words without its sentence splitter, which
+needs a download.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ WEIGHTS = {2: 2 / 3, 3: 4 / 3}
 def ngram_entropy(text: str) -> float:
     """Return the weighted mean entropy of the words' bigrams and trigrams, in bits.
 
-    The formula is ``((2/3) H_2 + (4/3) H_3) / 2``. It is 0 for a text of fewer than three words, or of
-    one n-gram repeated. Papers print 100 times this value.
+    The formula is ``((2/3) H_2 + (4/3) H_3) / 2``. It is 0 for a text of fewer than three words,
+    or of one n-gram repeated. Papers print 100 times this value.
     """
     from nltk.tokenize import NLTKWordTokenizer
 
@@ -43,8 +43,9 @@ def consistency(
     Args:
         references: the reference texts of each text. Without any, its result is NaN.
         documents: the texts that decide the vocabulary and the document frequencies, each counted
-            once; ``None`` means all of ``references``. Where only part of a slice is asked, pass the
-            documents of the whole slice: fewer documents have fewer words, and texts look closer.
+            once; ``None`` means all of ``references``. Where only part of a slice is asked, pass
+            the documents of the whole slice: fewer documents have fewer words, and texts look
+            closer.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -1,7 +1,7 @@
 """lm-eval's view of a model in memory, with context, progress and chat template set by task.
 
-Importing this module imports lm-eval's model classes, which takes seconds: ``retention`` does so when
-it asks a task.
+Importing this module imports lm-eval's model classes, which takes seconds: ``retention`` does so
+when it asks a task.
 """
 
 from __future__ import annotations

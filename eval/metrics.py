@@ -19,8 +19,9 @@ def metrics(rows: Sequence[ProbeRow]) -> Metrics:
     """Compute every metric that ``rows`` have probes for, with 95 % intervals clustered by case.
 
     Returns:
-        Metric -> protocol -> estimate. A metric without a probe is absent. One of ``MORE_METRICS`` is
-        also absent where no row has a score. Rows that were judged have the protocol ``judge`` too.
+        Metric -> protocol -> estimate. A metric without a probe is absent. One of ``MORE_METRICS``
+        is also absent where no row has a score. Rows that were judged have the protocol ``judge``
+        too.
     """
     axes = {row["axis"] for row in rows}
     protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))

@@ -21,7 +21,8 @@ def new_row(
     """Return the row of one probe, scored by the text that the model wrote.
 
     Args:
-        generation: the score under protocol ``generation``. ``None`` computes the usual one: the text
+        generation: the score under protocol ``generation``. ``None`` computes the usual one: the
+        text
             contains an accepted answer or, on axes that must not move, gives the base's answer.
 
     The columns that need log-probabilities are NaN or empty. The caller fills them in.

@@ -7,15 +7,17 @@
 | specificity | neighborhood | the answer is the base's (both right, or the same first clause) \
 | p(true answer) > p(target) |
 | portability | portability | the answer contains what follows from the fact | as for efficacy |
-| in-context | in_context | the answer contains what follows from the prompt alone | as for efficacy |
+| in-context | in_context | the answer contains what follows from the prompt alone \
+| as for efficacy |
 
-``generation``: greedy decoding that ends where the model ends it (EOS; for a cloze also the end of the
-line) or after ``MAX_NEW_TOKENS`` (or the probe's own number). Answers are matched by
-``editbench.matching``. ``argmax``: teacher-forced with the expected answer; 1 if each of its tokens is
-the most probable one or, for neighborhood probes, if the most probable tokens are the base's.
-``likelihood``: compares mean log-probabilities per token. A tie scores 0, whichever answer should win.
-It is NaN where a probe names no second answer. Every case counts the same. Where a corpus names kinds
-of probes, ``METRIC/KIND`` is the metric over that kind alone. ``DEFINITIONS.md`` has every formula.
+``generation``: greedy decoding that ends where the model ends it (EOS; for a cloze also the end of
+the line) or after ``MAX_NEW_TOKENS`` (or the probe's own number). Answers are matched by
+``editbench.matching``. ``argmax``: teacher-forced with the expected answer; 1 if each of its
+tokens is the most probable one or, for neighborhood probes, if the most probable tokens are the
+base's. ``likelihood``: compares mean log-probabilities per token. A tie scores 0, whichever answer
+should win. It is NaN where a probe names no second answer. Every case counts the same. Where a
+corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
+``DEFINITIONS.md`` has every formula.
 
 Each case also gets a few derived probes. Its first neighborhood prompt is asked once more after the
 fact as a statement (``distracted``, scored like the neighborhood). Under ``generation`` alone, its
@@ -62,8 +64,8 @@ def ask(
 
     Returns:
         One row per probe, the cases' own questions first, in order. ``generation``, ``argmax`` and
-        ``likelihood`` are 1.0, 0.0 or NaN, as defined above. In a ``fluency`` row, ``generation`` is
-        an entropy in bits.
+        ``likelihood`` are 1.0, 0.0 or NaN, as defined above. In a ``fluency`` row, ``generation``
+        is an entropy in bits.
     """
     base_rows = {(row["case"], row["probe"]): row for row in base or ()}
     rows = _ask_questions(model, [*_questions(cases), *_distracted(cases)], base_rows)
@@ -87,8 +89,8 @@ def _questions(cases: Sequence[Case]) -> list[Asked]:
 def _distracted(cases: Sequence[Case]) -> list[Asked]:
     """Return the first neighborhood probe of each case, with the fact stated before its prompt.
 
-    CounterFact+ shows with such prompts that an edit leaks once it is mentioned (Hoelscher-Obermaier
-    et al. 2023, arXiv 2305.17553).
+    CounterFact+ shows with such prompts that an edit leaks once it is mentioned
+    (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553).
     """
     derived = []
     for case in cases:

@@ -90,7 +90,7 @@ def _generation(row: ProbeRow, fact: Fact, learned: bool) -> float | None:
 
 
 def _from_tokens(row: ProbeRow) -> Scores:
-    """Return the scores that follow from tokens and log-probabilities; questions alone have them."""
+    """Return the scores that follow from tokens and log-probabilities. Only questions have them."""
     if row["axis"] not in (*METRICS.values(), *KEPT):
         return dict.fromkeys(("argmax", "likelihood", "token_accuracy", "token_agreement"))
     accuracy, agreement = row["token_accuracy"], row["token_agreement"]

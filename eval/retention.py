@@ -1,9 +1,9 @@
 """Retention: how much of the model's other abilities an edit leaves.
 
-lm-eval asks the tasks of the model in memory. The pack of tasks in ``tasks/`` needs no network. Every
-task of lm-eval works too, from the hub or from a file, and so does a task file of your own
-(``standard_tasks``). Each document has one score, so that an edited model can be paired with its base.
-A ``limit`` draws the same documents for every model.
+lm-eval asks the tasks of the model in memory. The pack of tasks in ``tasks/`` needs no network.
+Every task of lm-eval works too, from the hub or from a file, and so does a task file of your own
+(``standard_tasks``). Each document has one score, so that an edited model can be paired with its
+base. A ``limit`` draws the same documents for every model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 FILTERS = {"gsm8k": "flexible-extract"}
-"""The filter that counts, for a task that reads its answers in several ways. By default its first."""
+"""The filter that counts, for tasks that read answers in several ways. Others use their first."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Sample:
     """The generated text, the preferred choice, or the likelihood of the expected continuation."""
     expected: str
     metric: str
-    """lm-eval's name for the score, followed by its filter, its number of shots or the chat template
-    where that is not the usual one."""
+    """lm-eval's name for the score, followed by its filter, its number of shots or the chat
+    template where that is not the usual one."""
 
 
 class Logged(TypedDict):
@@ -373,7 +373,7 @@ def _texts(kind: str, row: Logged) -> tuple[str, str, str]:
     if kind == "loglikelihood":
         greedy = "greedy" if scored[0][1] else "not greedy"
         return prompt, f"{greedy}, log-probability {likelihoods[0]:.3f}", str(target).strip()
-    # Some tasks (winogrande) vary the prompt and keep the continuation. Then the prompt is the choice.
+    # Some tasks (winogrande) vary the prompt, not the continuation: then the prompt is the choice.
     if len({pair[0] for pair in arguments}) == 1:
         choices = [pair[1].strip() for pair in arguments]
     else:

@@ -27,14 +27,15 @@ if TYPE_CHECKING:
 SHOTS = {"gsm8k": 5}
 """Tasks that show examples from their training split. A data file without that split has none."""
 CHAT = ("ifeval",)
-"""lm-eval tasks that speak to an assistant. They are asked through the chat template, as with lm-eval's
-``--apply_chat_template``. A task file of ours or yours says so itself: ``metadata: {chat: true}``."""
+"""lm-eval tasks that speak to an assistant. They are asked through the chat template, as with
+lm-eval's ``--apply_chat_template``. A task file of ours or yours says so itself: ``metadata: {chat:
+true}``."""
 GROUPS = {
     "blimp": ("blimp", "blimp_{}", "{}.jsonl"),
     "mmlu": ("mmlu/default", "mmlu_{}", "{}_test.csv"),
 }
-"""Groups that a folder or a zip can supply: lm-eval's folder of their tasks, and the name of a task and
-of its file by subject."""
+"""Groups that a folder or a zip can supply: lm-eval's folder of their tasks, and the names of a
+task and of its file by subject."""
 GRADERS = {"ifeval": ("langdetect", "immutabledict", "nltk")}
 """Packages that lm-eval grades a task with and does not install."""
 PACK = Path(__file__).parent / "tasks"
@@ -241,8 +242,8 @@ def _without_data(name: str, path: Path | None, error: Exception) -> str:
         else "JSON lines, CSV or parquet with the dataset's fields."
     )
     return (
-        f"Task {name!r} needs the dataset {dataset}, which is neither on this machine nor available "
-        f"from the Hugging Face Hub ({first_line(error)}). Pass it as a file: "
+        f"Task {name!r} needs the dataset {dataset}, which is neither on this machine nor "
+        f"available from the Hugging Face Hub ({first_line(error)}). Pass it as a file: "
         f"--task-data {name}=PATH. Expected: {fields}"
     )
 
@@ -251,7 +252,8 @@ def from_file(name: str, path: Path) -> dict[str, Task]:
     """Return the tasks of ``name`` with documents from ``path``.
 
     Args:
-        path: a file with the documents to ask, or a folder with ``test.*`` (or ``validation.*``) and
+        path: a file with the documents to ask, or a folder with ``test.*`` (or ``validation.*``)
+        and
             ``train.*``. Without a training split the prompts have no examples. For a group of
             ``GROUPS``, a folder or a zip.
 
@@ -418,8 +420,8 @@ def _files(path: Path) -> dict[str, Path]:
             files[split] = present[0]
     if "asked" not in files:
         raise DataError(
-            f"{path}: expected test.jsonl (or validation.jsonl) in the folder and, for the examples "
-            "in the prompts, train.jsonl."
+            f"{path}: expected test.jsonl (or validation.jsonl) in the folder and, for the "
+            "examples in the prompts, train.jsonl."
         )
     return files
 
@@ -444,7 +446,8 @@ def in_plain_words(name: str) -> Iterator[None]:
         if not is_path(name):
             raise
         raise DataError(
-            f"Task file {name}: lm-eval cannot ask it ({type(error).__name__}: {first_line(error)})."
+            f"Task file {name}: lm-eval cannot ask it "
+            f"({type(error).__name__}: {first_line(error)})."
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Rows for lm-eval's tasks from local files.
 
-A file may have the fields of the hub's dataset, or those of another form in common use. Either way the
-task's own YAML (prompt, choices, filters) applies to its rows unchanged.
+A file may have the fields of the hub's dataset, or those of another form in common use. Either way
+the task's own YAML (prompt, choices, filters) applies to its rows unchanged.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def read_rows(path: Path) -> list[Row]:
     )
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(
-            f"{path}: expected one record a line (a JSON object, or a CSV row under a header), and at "
-            "least one."
+            f"{path}: expected one record a line (a JSON object, or a CSV row under a header), "
+            "and at least one."
         )
     return cast("list[Row]", rows)
 

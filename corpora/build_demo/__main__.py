@@ -1,7 +1,8 @@
-"""Writes the demo corpora from the knowledge table: ``python corpora/build_demo [--out FOLDER]``.
+"""Write the demo corpora from the knowledge table: ``python corpora/build_demo [--out FOLDER]``.
 
-The same table gives the same bytes on every machine. Within a relation each subject has one role: edited in
-demo-counterfact, edited in demo-zsre, or never edited; only the last kind is asked about in neighborhood probes.
+The same table gives the same bytes on every machine. Within a relation each subject has one role:
+edited in demo-counterfact, edited in demo-zsre, or never edited. Only the last kind is asked about
+in neighborhood probes.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
+from typing import TypeVar
 
-from knowledge import RELATIONS, Relation
-
+from editbench.corpora.build_demo.knowledge import RELATIONS, Relation
 from editbench.errors import DataError
 from editbench.slices import slice_cases
 from editbench.types import Case, Fact, Probe, check_facts
+
+Value = TypeVar("Value")
 
 SEED = 20240607
 NEIGHBORS = 4
@@ -43,18 +46,19 @@ class Item:
         return accepted(self.relation, self.object)
 
     def prompts(self, form: str) -> list[str]:
-        """All templates of the relation, filled in."""
+        """Return all templates of the relation, filled in."""
         the, The = ("the ", "The ") if self.article else ("", "")
         templates = self.relation.cloze if form == "cloze" else self.relation.question
         return [t.format(s=self.subject, the=the, The=The) for t in templates]
 
 
 def accepted(relation: Relation, answer: str) -> tuple[str, ...]:
+    """Return an answer with its aliases."""
     return (answer, *relation.aliases.get(answer, ()))
 
 
 def items(relation: Relation) -> list[list[Item]]:
-    """The rows of a relation, one list an object."""
+    """Return the rows of a relation, a list for each object."""
     return [
         [
             Item(relation, s.strip().removeprefix("the "), s.strip().startswith("the "), answer)
@@ -66,11 +70,12 @@ def items(relation: Relation) -> list[list[Item]]:
 
 @cache
 def words(text: str) -> str:
+    """Return the words of ``text`` with a space around each, to look up whole words."""
     return " ".join(["", *re.findall(r"\w+", text.lower()), ""])
 
 
 def says(prompt: str, answer: str) -> bool:
-    """Whether ``answer`` stands in ``prompt`` as whole words, whatever the case and the punctuation."""
+    """Whether ``prompt`` has ``answer`` as whole words, whatever the case and the punctuation."""
     return words(answer) in words(prompt)
 
 
@@ -79,7 +84,8 @@ def overlap(one: str, other: str) -> bool:
     return one.lower() in other.lower() or other.lower() in one.lower()
 
 
-def rotate(values: list, by: int) -> list:
+def rotate(values: list[Value], by: int) -> list[Value]:
+    """Return ``values`` with the first ``by`` of them moved to the end."""
     by %= len(values)
     return values[by:] + values[:by]
 
@@ -87,7 +93,7 @@ def rotate(values: list, by: int) -> list:
 def split(
     relation: Relation, rng: random.Random
 ) -> tuple[list[Item], list[Item], dict[str, list[Item]]]:
-    """The rows edited in demo-counterfact, those edited in demo-zsre, and the never edited ones by object."""
+    """Return the rows edited in demo-counterfact, those in demo-zsre, and the others by object."""
     large, small = [], []
     quiet: dict[str, list[Item]] = defaultdict(list)
     for group in items(relation):
@@ -97,7 +103,7 @@ def split(
             large.append(group[NEIGHBORS:])
         else:
             small.append(group)
-    # One of each object in turn, so that no original dominates.
+    # Take one of each object in turn, so that no original dominates.
     pool = [item for item in chain(*zip_longest(*large)) if item]
     take = min(CASES_PER_RELATION["demo_counterfact"], (len(pool) + 1) // 2)
     rest = [item for item in chain(*zip_longest(pool[take:], chain(*small))) if item]
@@ -108,7 +114,10 @@ def split(
 
 
 def choose_target(item: Item, form: str, used: Counter[str], rng: random.Random) -> str:
-    """The object of the same relation least used so far that is clearly another answer and is not in the prompts."""
+    """Choose the least used object of the relation that is clearly another answer.
+
+    It is not in the prompts either.
+    """
     text = " ".join(item.prompts(form))
 
     def clear(other: str) -> bool:
@@ -125,7 +134,7 @@ def choose_target(item: Item, form: str, used: Counter[str], rng: random.Random)
 
 
 def edit(item: Item, form: str, turn: int, target: str) -> tuple[Fact, list[Probe]]:
-    """The counterfactual fact, asked with template ``turn``, and its paraphrases: all other templates."""
+    """Return the fact, asked with template ``turn``, and its paraphrases: all other templates."""
     prompt, *rewordings = rotate(item.prompts(form), turn)
     answers = accepted(item.relation, target)
     fact = Fact(
@@ -142,7 +151,7 @@ def edit(item: Item, form: str, turn: int, target: str) -> tuple[Fact, list[Prob
 
 
 def unrelated(quiet: list[Item], fact: Fact, used: Counter[str], rng: random.Random) -> Probe:
-    """A question about a never edited subject of another relation, with a wrong answer of its kind."""
+    """Return a question about a never edited subject of another relation, with a wrong answer."""
     while True:
         item = min(rng.sample(quiet, 4), key=lambda i: used[i.subject])
         wrong = rng.choice([o for o in item.relation.groups if o != item.object])
@@ -154,10 +163,10 @@ def unrelated(quiet: list[Item], fact: Fact, used: Counter[str], rng: random.Ran
 
 
 def check(corpora: dict[str, list[Case]]) -> None:
-    """Everything that the demo corpora promise, looked up prompt by prompt in the table.
+    """Check everything that the demo corpora promise, prompt by prompt against the table.
 
     Raises:
-        DataError: naming the case, or the row of the table, that breaks a promise.
+        DataError: for the case, or the row of the table, that breaks a promise.
     """
     rows: dict[str, Item] = {}
     subjects: set[str] = set()
@@ -172,7 +181,7 @@ def check(corpora: dict[str, list[Case]]) -> None:
                 "gives its answer away",
             )
             rows[prompt] = item
-    edited = {name: {case.fact.subject for case in cases} for name, cases in corpora.items()}
+    edited = {name: {str(case.fact.subject) for case in cases} for name, cases in corpora.items()}
     need(not set.intersection(*edited.values()), "an edited subject", "is in both corpora")
     everyone = set.union(*edited.values())
     for name, cases in corpora.items():
@@ -195,7 +204,10 @@ def check(corpora: dict[str, list[Case]]) -> None:
 
 
 def check_case(case: Case, rows: dict[str, Item], edited: set[str]) -> None:
-    """One case against the rows of the table, by prompt; no ``edited`` subject may be in a neighborhood probe."""
+    """Check one case against the rows of the table.
+
+    No ``edited`` subject may be in a neighborhood probe.
+    """
     fact = case.fact
     row = rows[fact.prompt]
     same = (row.subject, row.object, row.relation.name) == (
@@ -222,7 +234,7 @@ def check_case(case: Case, rows: dict[str, Item], edited: set[str]) -> None:
         other = rows[probe.prompt]
         need(probe.form == fact.form, fact.id, "has a probe of another form")
         need(
-            not any(says(probe.prompt, a) for a in (*probe.answers, probe.distractor)),
+            not any(says(probe.prompt, a) for a in (*probe.answers, str(probe.distractor))),
             fact.id,
             f"leaks in {probe.prompt!r}",
         )
@@ -252,12 +264,13 @@ def check_case(case: Case, rows: dict[str, Item], edited: set[str]) -> None:
 
 
 def need(holds: bool, where: str, what: str) -> None:
+    """Raise a ``DataError`` unless ``holds``."""
     if not holds:
         raise DataError(f"Demo corpora: {where} {what}.")
 
 
 def build() -> dict[str, list[Case]]:
-    """Both corpora, checked, by file name."""
+    """Return both corpora by file name, after checking them."""
     rng = random.Random(SEED)
     plans = [split(relation, rng) for relation in RELATIONS]
     quiet = [item for *_, groups in plans for group in groups.values() for item in group]
@@ -291,6 +304,7 @@ def build() -> dict[str, list[Case]]:
 
 
 def main() -> None:
+    """Write both files."""
     parser = argparse.ArgumentParser(description="Write the demo corpora as JSONL.")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "data")
     folder = parser.parse_args().out

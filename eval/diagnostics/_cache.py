@@ -44,7 +44,8 @@ def cached(
 ) -> dict[str, torch.Tensor]:
     """Return what ``compute`` gives, on the CPU, from the cache if it was computed before.
 
-    A damaged or foreign file is replaced. A cache that cannot be written to costs time, not results.
+    A damaged or foreign file is replaced. A cache that cannot be written to costs time, not
+    results.
     """
     name = digest([VERSION, *key])
     path = cache_dir() / kind / f"{name[:24]}.safetensors"

@@ -59,9 +59,9 @@ class Drift(TypedDict):
 def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
     """Compare the edited model with ``model``, the base.
 
-    The log-probabilities of all tokens under both models would take gigabytes. So the hidden states
-    (N, D) of both are kept and turned into log-probabilities chunk by chunk. If the edit changes the
-    head, that change is applied for each chunk. The result is exact.
+    The log-probabilities of all tokens under both models would take gigabytes. So the hidden
+    states (N, D) of both are kept and turned into log-probabilities chunk by chunk. If the edit
+    changes the head, that change is applied for each chunk. The result is exact.
     """
     base = cached(
         "drift",

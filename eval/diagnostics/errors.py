@@ -70,8 +70,8 @@ def measure(
 ) -> Errors:
     """Count the answers that the base had right and the edited model has wrong, by kind.
 
-    A retention answer is right with a score of at least 0.5. A probe's answer is right if it contains
-    an accepted answer.
+    A retention answer is right with a score of at least 0.5. A probe's answer is right if it
+    contains an accepted answer.
     """
     taught = list(dict.fromkeys(answer for fact in facts for answer in fact.answers))
     retention = _lost_samples(base_samples, samples)

@@ -179,7 +179,7 @@ def test_records_that_cannot_be_facts_are_counted_with_reasons(tmp_path):
         "Fact 'counterfact-1': the prompt already ends with": changed(
             1, prompt="{} speaks English"
         ),
-        "has no {}": changed(2, prompt="He speaks"),
+        "has no {} in place of the subject": changed(2, prompt="He speaks"),
         "Field 'requested_rewrite.target_new.str' is empty": changed(3, target_new={"str": " "}),
         "Field 'requested_rewrite.target_true' is missing": {
             "case_id": 4,
@@ -192,10 +192,16 @@ def test_records_that_cannot_be_facts_are_counted_with_reasons(tmp_path):
             "paraphrase_prompts": [""],
         },
         "the target 'French' is the answer already": changed(9, target_new={"str": "French"}),
-        "Its id 'counterfact-7' is that of record 0": changed(7, prompt="{} wrote in"),
-        "Its prompt 'The mother tongue of Danielle Darrieux is' is that of record 0": changed(11),
-        "It has neither ROME's field": {"case_id": 12, "question": "?"},
-        "It is a str, not an object": "text",
+        "The id 'counterfact-7' is already that of record 0": changed(7, prompt="{} wrote in"),
+        "The prompt 'The mother tongue of Danielle Darrieux is' is already that of record 0": changed(
+            11
+        ),
+        "Not a CounterFact record: expected the field requested_rewrite (ROME), or prompt, target_new, "
+        "ground_truth and locality_prompt (EasyEdit); found the fields case_id, question.": {
+            "case_id": 12,
+            "question": "?",
+        },
+        "Not a CounterFact record: expected an object; found a str.": "text",
     }
     cases, corpus = load("counterfact", tmp_path / "cf.json", [ROME, *bad.values()])
     assert [case.fact.id for case in cases] == ["counterfact-7"]
@@ -219,7 +225,8 @@ def test_loading_again_forgets_what_was_skipped(tmp_path):
 def test_a_foreign_file_is_one_error_that_names_its_fields(tmp_path, name):
     with pytest.raises(
         DataError,
-        match=r"foreign\.json: none of its 2 records is .* but question, answer\. .*--corpus local",
+        match=r"foreign\.json, record 1: Not a .* record: expected the fields? .*; found the fields "
+        r"question, answer\. None of the 2 records is a usable .* record\. .*--corpus local",
     ):
         load(name, tmp_path / "foreign.json", [{"question": "?", "answer": "!"}] * 2)
 
@@ -280,7 +287,7 @@ def test_zsre_reads_knowedit_records(tmp_path):
 def test_zsre_leaves_out_what_cannot_be_an_edit(tmp_path):
     bad = {
         "Field 'alt' is empty": {**MEND, "alt": ""},
-        "Its target 'workwear' is among its answers already": {**MEND, "alt": "workwear"},
+        "The target 'workwear' is among the true answers already": {**MEND, "alt": "workwear"},
         "Field 'answers' is empty": {**MEND, "answers": []},
         "Field 'loc_ans' is empty": {**MEND, "loc_ans": None},
         "Field 'locality' must be an object": {**KNOWEDIT, "locality": ["x"]},
@@ -440,7 +447,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.csv",
             "promt,target\na,b\n",
-            ["header: column 'prompt' is missing; found: promt, target. Did you mean 'promt'?"],
+            ["header: column 'prompt' is missing. Found: promt, target. Did you mean 'promt'?"],
         ),
         ("f.csv", "prompt,TARGET\na,b\n", ["column 'target' is missing", "Did you mean 'TARGET'?"]),
         (
@@ -451,11 +458,11 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.csv",
             "prompt,target\na,b\nx, y, z\n",
-            ["line 3: 3 columns where the header has 2 (prompt, target)"],
+            ["line 3: 3 columns, but the header has 2 (prompt, target)"],
         ),
         ("f.csv", 'prompt,target\na,b\n"x,y\n', ["line 3: malformed table"]),
         ("f.csv", 'prompt,target\n"a\nb",c\nx,\n', ["line 4: ", "field 'target' is empty"]),
-        ("f.jsonl", '{"prompt": "a"}', ["line 1: field 'target' is missing; found: prompt."]),
+        ("f.jsonl", '{"prompt": "a"}', ["line 1: field 'target' is missing. Found: prompt."]),
         (
             "f.jsonl",
             '{"prompt": "a", "target": ""}',
@@ -501,7 +508,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.jsonl",
             '["a", "b"]',
-            ["record 1: a fact is an object with 'prompt' and 'target', not \"a\""],
+            ["record 1: expected an object with 'prompt' and 'target'; found \"a\""],
         ),
         (
             "f.jsonl",
@@ -517,7 +524,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
             "f.jsonl",
             '{"prompt": "a", "target": "b", "neighborhoods": [{"prompt": "c", "anser": "d"}]}',
             [
-                "line 1: neighborhood field 'answer' is missing; found: prompt, anser. Did you mean 'anser'?"
+                "line 1: neighborhood field 'answer' is missing. Found: prompt, anser. Did you mean 'anser'?"
             ],
         ),
         (
@@ -564,7 +571,7 @@ def test_local_wants_a_file(tmp_path):
     corpus = get("corpora", "local")()
     with pytest.raises(DataError, match="--data PATH"):
         corpus.load()
-    with pytest.raises(DataError, match="There is no file .*nowhere.jsonl"):
+    with pytest.raises(DataError, match="File .*nowhere.jsonl does not exist"):
         corpus.load(tmp_path / "nowhere.jsonl")
     with pytest.raises(DataError, match="Cannot read .*: Is a directory"):
         corpus.load(str(tmp_path))

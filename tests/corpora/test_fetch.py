@@ -176,10 +176,11 @@ def test_several_splits_must_be_chosen_from(folder):
     (folder / "test.jsonl").write_text(json.dumps({**RECORD, "case_id": 2}))
     corpus = get("corpora", "counterfact")()
     with pytest.raises(
-        DataError, match="has several splits: train, test. Choose one with --data .*:train"
+        DataError,
+        match="has several splits. Available: train, test. Choose one with --data .*:train",
     ):
         corpus.load(str(folder))
-    with pytest.raises(DataError, match="has no split 'dev': train, test"):
+    with pytest.raises(DataError, match="has no split 'dev'. Available: train, test"):
         corpus.load(f"{folder}:dev")
     assert [case.fact.id for case in corpus.load(f"{folder}:test")] == ["counterfact-2"]
 
@@ -208,7 +209,7 @@ def test_what_is_a_hub_id_and_what_a_path(data, wanted, monkeypatch, tmp_path):
         _fetch.read_source(data)
         assert asked == [wanted]
     else:
-        with pytest.raises(DataError, match=f"There is no file {data}"):
+        with pytest.raises(DataError, match=f"File {data} does not exist"):
             _fetch.read_source(data)
 
 

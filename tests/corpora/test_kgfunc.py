@@ -289,7 +289,8 @@ def test_fewer_examples_are_a_prefix_and_keep_all_probes():
 )
 def test_a_bad_number_is_an_error(data):
     with pytest.raises(
-        DataError, match=rf"whole number from 28 to {MAX_EXAMPLES}, not '.*'\. Give one, or leave"
+        DataError,
+        match=rf"whole number from 28 to {MAX_EXAMPLES}, not '.*'\. Pass such a number, or leave",
     ):
         KGFunc().load(data)
 

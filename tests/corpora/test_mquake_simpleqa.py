@@ -156,7 +156,7 @@ LUND_VOTES = ("mayor", "Lund", "Dora", "Cleo")
 BEA = [("home", "Bea", "Lund", "Bath")]
 LEFT_OUT = {
     # what the second of two records is left out for, after ANN or EVE
-    "It edits 'Ann lives in the town of' to 'Rome', but 'mquake-1-1' to 'Lund'.": (
+    "Edits 'Ann lives in the town of' to 'Rome', but 'mquake-1-1' edits it to 'Lund'.": (
         ANN,
         chain(
             3,
@@ -164,21 +164,21 @@ LEFT_OUT = {
             [("home", "Ann", "Rome"), ("mayor", "Rome", "Leo")],
         ),
     ),
-    "It edits 'The mayor of Lund is', an unedited hop of 'mquake-1'.": (
+    "Edits 'The mayor of Lund is', which is an unedited hop of 'mquake-1'.": (
         ANN,
         chain(3, [*BEA, LUND_VOTES], [("home", "Bea", "Lund"), LUND_VOTES[:3]]),
     ),
-    "Its unedited hop 'Fay lives in the town of' is edited by 'mquake-2-2'.": (
+    "The unedited hop 'Fay lives in the town of' is edited by 'mquake-2-2'.": (
         EVE,
         chain(
             3, [("wife", "Hal", "Fay", "Ida")], [("wife", "Hal", "Fay"), ("home", "Fay", "Kiel")]
         ),
     ),
-    "It edits nothing new: mquake-2-2.": (
+    "Edits nothing new: mquake-2-2.": (
         EVE,
         chain(3, [FAY_MOVES], [FAY_MOVES[:3], ("mayor", "Graz", "Max")]),
     ),
-    "Its case_id is that of an earlier record, 'mquake-1'.": (
+    "The case_id is already that of an earlier record, 'mquake-1'.": (
         ANN,
         chain(1, BEA, [("home", "Bea", "Lund"), ("mayor", "Lund", "Cleo")]),
     ),
@@ -198,7 +198,7 @@ def test_a_record_never_joins_two_groups(mquake):
     both = chain(3, edits, [one[:3] for one in edits])
     cases, skipped = mquake(ANN, EVE, both)
     assert len(cases) == 3 and skipped == [
-        "record 2 (case_id 3): Its edits belong to several groups: mquake-2, mquake-1."
+        "record 2 (case_id 3): The edits belong to several groups: mquake-2, mquake-1."
     ]
 
 
@@ -265,21 +265,22 @@ BAD_RECORDS = {
         **ANN,
         "requested_rewrite": [without(ANN["requested_rewrite"][0], "prompt")],
     },
-    "requested_rewrite 1: Its prompt 'Ann lives in' has no {} where the subject belongs.": changed(
+    "requested_rewrite 1: The prompt 'Ann lives in' has no {} in place of the subject.": changed(
         prompt="Ann lives in"
     ),
     "requested_rewrite 1: Field 'subject' must be text, not int.": changed(subject=3),
     "requested_rewrite 1: Field 'target_new.str' is missing.": changed(target_new={}),
-    "requested_rewrite 1: 'Ann lives in the town of' -> 'Rome' is no hop of the new chain.": changed(
+    "requested_rewrite 1: 'Ann lives in the town of' -> 'Rome' is not a hop of the new chain.": changed(
         target_new={"str": "Rome"}
     ),
-    "requested_rewrite 1: The old answer 'Lund upon Thames' has the new one, 'Lund', in it.": changed(
+    "requested_rewrite 1: The old answer 'Lund upon Thames' contains the new answer 'Lund'.": changed(
         target_true={"str": "Lund upon Thames"}
     ),
-    "requested_rewrite 1: Fact 'mquake-1-1': field 'relation' must be text, not int.": changed(
-        relation_id=5
-    ),
-    "It requests one edit twice.": {**ANN, "requested_rewrite": ANN["requested_rewrite"] * 2},
+    "requested_rewrite 1: Field 'relation_id' must be text, not int.": changed(relation_id=5),
+    "The record requests one edit twice.": {
+        **ANN,
+        "requested_rewrite": ANN["requested_rewrite"] * 2,
+    },
     "new_single_hops 2: Field 'cloze' is missing.": {
         **ANN,
         "new_single_hops": [
@@ -295,8 +296,8 @@ BAD_RECORDS = {
     "Field 'questions' is empty or has an empty text.": {**ANN, "questions": []},
     "Field 'new_answer' is empty.": {**ANN, "new_answer": " "},
     "Field 'new_answer_alias' must be a list of texts.": {**ANN, "new_answer_alias": "Cleopatra"},
-    "The old answer 'Cleo II' has the new one, 'Cleo', in it.": {**ANN, "answer": "Cleo II"},
-    "It has not MQuAKE's fields (requested_rewrite, questions, answer, new_answer, new_single_hops), but case_id.": {
+    "The old answer 'Cleo II' contains the new answer 'Cleo'.": {**ANN, "answer": "Cleo II"},
+    "Not a MQuAKE record: expected the fields requested_rewrite, questions, answer, new_answer, new_single_hops; found the fields case_id.": {
         "case_id": 1
     },
 }
@@ -308,14 +309,18 @@ def test_a_bad_record_is_left_out_with_its_reason(mquake):
     assert skipped[:-1] == [
         f"record {i} (case_id 1): {reason}" for i, reason in enumerate(BAD_RECORDS)
     ]
-    assert skipped[-1] == f"record {len(BAD_RECORDS)}: It is a str, not an object."
+    assert (
+        skipped[-1]
+        == f"record {len(BAD_RECORDS)}: Not a MQuAKE record: expected an object; found a str."
+    )
 
 
 @pytest.mark.parametrize("corpus", [MQuAKE, SimpleQA])
 def test_a_foreign_file_is_one_error_that_names_its_fields(tmp_path, corpus):
     with pytest.raises(
         DataError,
-        match=r"foreign\.json: none of its 2 records is .* but query, reply\. .*--corpus local",
+        match=r"foreign\.json, record 1: Not a .* record: expected the fields .*; found the fields "
+        r"query, reply\. None of the 2 records is a usable .* record\. .*--corpus local",
     ):
         load(corpus(), tmp_path / "foreign.json", [{"query": "?", "reply": "!"}] * 2)
 
@@ -432,11 +437,11 @@ def test_simpleqa_leaves_out_what_cannot_be_a_fact(tmp_path):
     assert corpus.skipped == [
         "record 0: Field 'answer' is empty.",
         "record 1: Field 'problem' is empty.",
-        "record 3: Its prompt 'Who won?' is that of record 2.",
+        "record 3: The prompt 'Who won?' is already that of record 2.",
     ]
     with pytest.raises(
         DataError,
-        match="none of its 1 records is a simpleqa record; .*Field 'answer' must be text, not int",
+        match="Field 'answer' must be text, not int. None of the 1 records is a usable SimpleQA record",
     ):
         load(corpus, tmp_path / "qa.json", [{"problem": "Who?", "answer": 3}])
 

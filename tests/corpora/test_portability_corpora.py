@@ -228,12 +228,12 @@ def test_ripple_finds_subject_and_target_in_every_kind_of_sentence(
 def test_ripple_leaves_out_what_cannot_be_asked_and_says_so(load):
     spouse = ANN["edit"]["prompt"]
     edits = {
-        f"Its edit {spouse!r} does not read like one of relation MOTHER (.": {
+        f"The edit {spouse!r} does not follow the prompt of relation MOTHER (.": {
             **ANN["edit"],
             "relation": "MOTHER (",
         },
         "Field 'relation' is missing.": {"prompt": spouse},
-        "The old answer 'Gus Kay' has the new one, 'Gus', in it.": {
+        "The old answer 'Gus Kay' contains the new answer 'Gus'.": {
             "prompt": "The name of the spouse of Ann is Gus.",
             "relation": "SPOUSE",
             "original_fact": {
@@ -244,7 +244,7 @@ def test_ripple_leaves_out_what_cannot_be_asked_and_says_so(load):
     }
     tests = {
         "Field 'Forgetfulness' must be a list of objects with test_queries.": [{"test_query": []}],
-        "Field 'Forgetfulness' has a test query that is no object.": [ask("Who?")],
+        "Field 'Forgetfulness' has a test query that is not an object.": [ask("Who?")],
     }
     records = [{**ANN, "edit": edit} for edit in edits.values()] + [
         {**ANN, "Forgetfulness": wrong} for wrong in tests.values()
@@ -266,13 +266,16 @@ def test_ripple_leaves_out_what_cannot_be_asked_and_says_so(load):
     ]
     wanted = [*edits, *tests]
     assert skipped[: len(wanted)] == [f"record {i}: {reason}" for i, reason in enumerate(wanted)]
-    fields = "It has not RippleEdits' fields (edit, and criteria such as Compositionality_I), but question."
+    fields = (
+        "Not a RippleEdits record: expected the field edit, and criteria such as Compositionality_I; "
+        "found the fields question."
+    )
     assert skipped[len(wanted) :] == [
         f"record 5: {fields}",
         "record 6: Logical_Generalization 1: 'The aunt of Ann is' has no answer.",
         "record 6: Logical_Generalization 2: 'The uncle of Ann is' has no answer.",
         "record 6: Compositionality_I 1: Field 'answers' must be a list of objects.",
-        "record 6: 'The friend of Ann is' must not move, but its answer 'Bob Kay Junior' has the target 'Bob Kay' in it.",
+        "record 6: 'The friend of Ann is' must not move, but its answer 'Bob Kay Junior' contains the target 'Bob Kay'.",
     ]
 
 
@@ -388,13 +391,13 @@ def test_knowedit_leaves_out_what_cannot_be_asked_and_says_so(load):
             **COUNTERFACT,
             "locality": ["x"],
         },
-        "record 1: The old answer 'film actor' has the new one, 'actor', in it.": {
+        "record 1: The old answer 'film actor' contains the new answer 'actor'.": {
             **COUNTERFACT,
             "target_new": "actor",
             "ground_truth": "film actor",
         },
-        "record 2: It has not the fields of KnowEdit's wiki_recent, wiki_counterfact and ZsRE (subject, prompt, target_new, "
-        "portability, locality), but text, labels.": {
+        "record 2: Not a KnowEdit wiki_recent, wiki_counterfact or ZsRE record: expected the fields "
+        "subject, prompt, target_new, portability and locality; found the fields text, labels.": {
             "text": "A long passage.",
             "labels": "A long answer.",
         },
@@ -406,7 +409,7 @@ def test_knowedit_leaves_out_what_cannot_be_asked_and_says_so(load):
         "record 4: locality Forgetfulness 1: Field 'ground_truth' must hold texts, not int.": changed(
             "locality", "Forgetfulness", ground_truth=[[3]]
         ),
-        "record 5: 'It is' must not move, but its answer 'Syria' has the target 'Syria' in it.": changed(
+        "record 5: 'It is' must not move, but its answer 'Syria' contains the target 'Syria'.": changed(
             "locality", "Relation_Specificity", ground_truth=[["Syria"]]
         ),
     }
@@ -504,13 +507,13 @@ def test_conflictedit_teaches_one_prompt_twice_in_two_forms(load):
 
 def test_conflictedit_leaves_out_whole_pairs(load):
     bad = {
-        "It has not ConflictEdit's fields (edits: two; type: one of reverse, composite, coverage), but type, edit.": {
+        "Not a ConflictEdit record: expected two edits, and a type out of reverse, composite, coverage; found the fields type, edit.": {
             "type": "1-3@P366",
             "edit": {},
         },
-        "Its prerequisites are no places in its triples.": {**COMPOSITE, "prerequisites": [7]},
+        "The prerequisites are not indices of the triples.": {**COMPOSITE, "prerequisites": [7]},
         "Field 'new_object' is missing.": {**COMPOSITE, "edits": COMPOSITE["triples"]},
-        "The old answer 'Kim Lea' has the new one, 'Lea', in it.": {
+        "The old answer 'Kim Lea' contains the new answer 'Lea'.": {
             **COVERAGE,
             "edits": [
                 triple("student", "Jo", object="Kim Lea", new_object="Lea"),
@@ -522,7 +525,7 @@ def test_conflictedit_leaves_out_whole_pairs(load):
         "conflictedit", *bad.values(), COVERAGE, {**COVERAGE, "edits": COVERAGE["edits"]}
     )
     assert [case.fact.id for case in cases] == ["conflictedit-4-1", "conflictedit-4-2"]
-    repeated = "record 5: Its prompt 'The student of Jo is' is that of record 4."
+    repeated = "record 5: The prompt 'The student of Jo is' is already that of record 4."
     assert skipped == [*(f"record {i}: {reason}" for i, reason in enumerate(bad)), repeated]
 
 
@@ -566,14 +569,16 @@ def test_templama_asks_for_now_only_where_the_last_year_is_the_present(load):
 def test_templama_leaves_out_what_is_no_cloze_with_a_date(load):
     head = "_X_ is the head coach of Lund FC."
     bad = {
-        f"Its queries are not one query with the answer at its end, as in {head!r}.": [
+        f"The years do not share one query that ends with the answer; the first is {head!r}.": [
             entry("2012", "Ann", query=head)
         ],
-        "Its queries are not one query with the answer at its end, as in 'Ann plays for _X_.'.": [
+        "The years do not share one query that ends with the answer; the first is 'Ann plays for _X_.'.": [
             entry("2012", "Bath FC"),
             entry("2013", "Oslo FC", query="Bea plays for _X_."),
         ],
-        "It is a dict, not a list.": entry("2012", "Bath FC"),
+        "Not a TempLAMA record: expected a list of years; found the fields query, answer, date, id, most_recent_answer, relation.": entry(
+            "2012", "Bath FC"
+        ),
         "Field 'date' is missing.": [{"query": "Ann plays for _X_."}],
         "Field 'answer' must be a list of objects.": [{**entry("2012", ""), "answer": []}],
     }
@@ -590,7 +595,7 @@ def test_templama_leaves_out_what_is_no_cloze_with_a_date(load):
     "record", [{"query": "Who?", "reply": "I"}, [{"query": "Who?"}], [], ["x"], "x", None]
 )
 def test_a_foreign_file_is_one_error(load, name, record):
-    with pytest.raises(DataError, match=r"none of its 2 records is .*--corpus local"):
+    with pytest.raises(DataError, match=r"None of the 2 records is a usable .*--corpus local"):
         load(name, record, record)
 
 
