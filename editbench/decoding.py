@@ -74,8 +74,8 @@ class GrowingLayer(DynamicLayer):
 
     _room: States
 
-    def __init__(self) -> None:  # annotated, unlike the one it inherits
-        super().__init__()
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers does not annotate it
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object

@@ -115,7 +115,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 def _find_layers(model: nn.Module, depth: int) -> str:
     """Return the outermost list of ``depth`` modules."""
-    lists = [
+    lists: list[str] = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
@@ -144,7 +144,7 @@ def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
             "This model's MLPs are mixtures of experts. Weight editors write one MLP matrix, "
             "so they cannot edit it."
         )
-    last = None
+    last: str | None = None
     for name, module in layer.named_modules():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:

@@ -98,6 +98,8 @@ class RetentionRow(TypedDict):
     high: float | None
     n: int
     """Documents."""
+    clusters: NotRequired[int]
+    """Different documents, since several seeds ask the same ones. Absent in pooled old records."""
     delta: float | None
     """Edited minus base, in [``delta_low``, ``delta_high``]."""
     delta_low: float | None

@@ -1,48 +1,66 @@
-"""Means with intervals, and paired tests, clustered by case. Closed forms; nothing depends on the order of the items.
+"""Means with intervals, and paired tests, clustered by case.
 
-The probes of one case share a fact, so they are not independent: a case is the unit, and every case counts the same,
-however many probes it has. Scores are between 0 and 1; NaN and ``None`` are left out, and so is a case with none left.
-Where items come from several seeds, an estimate is the mean over seeds of the mean over cases.
+All are closed forms, and nothing depends on the order of the items.
 
-No bootstrap, paired or not, where one is usual: it draws from the cases that were seen alone, so with few cases, and near 0
-and 1, its percentile interval covers too rarely (down to 29 % where 95 % is meant), and it depends on the draws. Closed forms,
-paired and clustered as it would be, take its place, with t the quantile of Student's distribution (``benchmarks/coverage.md``
-has the coverage of all of them by simulation):
+The probes of one case share a fact, so they are not independent. The case is therefore the unit,
+and each case counts the same, however many probes it has. Scores are between 0 and 1. NaN and
+``None`` are left out, and so is a case that has nothing else. If the items come from several seeds,
+an estimate is the mean over seeds of the mean over cases.
 
-- A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of Wilson's formula becomes
-  V / (p (1 - p)), V the variance of the mean from the spread of the cases (Korn and Graubard 1998; Franco, Little, Louis and
-  Slud 2019). Three things are ours: V is known from the cases that differ from the majority alone, so their number gives t its
-  degrees of freedom; V is at most p (1 - p) / (k - 1) for k cases, which it is where each is wholly right or wrong; and V is
-  at least the variance of the n scores / n, p (1 - p) / n of yes or no: probes of a case that differ more than those of two
-  cases are luck, and no sample is larger than the number of its items.
-- A paired difference or ratio has a t interval, after a case that gained all and a case that lost all were added (Bonett
-  and Price 2012): that nothing changed in 50 cases does not show that nothing ever will.
-- Several seeds add the variance of their means / their number to V (ours, too). What the cases have done to those means is in
-  V already, so this errs on the wide side, which makes up for how little two or three seeds tell of their own spread.
+Why no bootstrap, paired or not: it resamples the cases that were seen. With few cases, and near 0
+and 1, its percentile interval covers too rarely (down to 29 % where 95 % is meant), and it depends
+on the draws. The closed forms below are paired and clustered in the same way; t is the quantile of
+Student's distribution. ``benchmarks/coverage.md`` has the coverage of all of them by simulation.
+
+- A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of
+  Wilson's formula becomes V / (p (1 - p)), where V is the variance of the mean, estimated from the
+  spread of the cases (Korn and Graubard 1998; Franco, Little, Louis and Slud 2019). We add three
+  things. Only the cases that differ from the majority inform V, so their number gives t its degrees
+  of freedom. V is at most p (1 - p) / (k - 1) for k cases, its value if each is wholly right or
+  wrong. And V is at least the variance of the n scores / n, which is p (1 - p) / n for yes or no:
+  if the probes of a case differ more than those of two cases, that is luck, and no sample is larger
+  than the number of its items.
+- A paired difference or ratio has a t interval after adding one case that gained everything and one
+  that lost everything (Bonett and Price 2012). That nothing changed in 50 cases does not show that
+  nothing ever will.
+- With several seeds, V grows by the variance of their means / their number (also our addition). V
+  already contains the part of it that is due to the cases, so this errs on the wide side. That
+  makes up for how little two or three seeds tell about their own spread.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from editbench.rows import IntervalRow, RetentionRow
+
 Floats = NDArray[np.float64]
+Scores = Collection[float | None]
+"""One score for each item: a list, an array or a column of a table."""
+Labels = Collection[object]
+"""The case, or the seed, of each item."""
 LEVEL = 0.95
+"""Coverage of the intervals."""
 POWER = 0.8
+"""Power at which ``detectable`` states a difference."""
 FLIPS = 20_000
-"""Random sign flips of a permutation test: the smallest p is 1 / 20,001."""
-# S seeds, K cases
+"""Random sign flips of a permutation test; the smallest p is 1 / 20,001."""
+# In names of arrays: S seeds, K cases
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its interval. NaN where undefined: ``mean`` if n is 0, the ends if clusters < 2."""
+    """An estimate with its interval.
+
+    ``mean`` is NaN if n is 0; ``low`` and ``high`` are NaN if there are fewer than two clusters.
+    """
 
     mean: float
     low: float
@@ -50,27 +68,39 @@ class Interval:
     n: int
     """Items scored."""
     clusters: int = 0
-    """Cases they belong to; the sample size that the width rests on."""
+    """Cases they belong to: the sample size that determines the width."""
 
-    def to_dict(self, **extra: Any) -> dict[str, Any]:
-        """JSON-ready form with ``extra`` fields (``protocol``, ``metric``); NaN becomes ``None``."""
-        values = {
-            k: None if isinstance(v, float) and math.isnan(v) else v
-            for k, v in asdict(self).items()
+    def to_dict(self, protocol: str | None = None) -> IntervalRow:
+        """Return a JSON object, with its protocol if given; NaN becomes ``None``."""
+        row: IntervalRow = {
+            "mean": _defined(self.mean),
+            "low": _defined(self.low),
+            "high": _defined(self.high),
+            "n": self.n,
+            "clusters": self.clusters,
         }
-        return {**values, **extra}
+        if protocol is not None:
+            row["protocol"] = protocol
+        return row
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def clustered_mean(
-    scores: Sequence[Any], clusters: Sequence[Any] | None = None, seeds: Sequence[Any] | None = None
+    scores: Scores, clusters: Labels | None = None, seeds: Labels | None = None
 ) -> Interval:
-    """Mean over cases of each case's mean score, with its 95 % interval (see the module); in [0, 1].
+    """Return the mean over cases of each case's mean score, with its 95 % interval, in [0, 1].
 
-    Formula: ``mean_c(mean_{i in c}(score_i))``. ``clusters`` and ``seeds`` name each item's case and seed; ``None``: each
-    item is its own case, and there is one seed.
+    Formula: ``mean_c(mean_{i in c}(score_i))``; the module explains the interval.
+
+    Args:
+        clusters: each item's case; ``None``: each item is a case of its own.
+        seeds: each item's seed; ``None``: there is one seed.
 
     Raises:
-        ValueError: a score outside [0, 1], or sequences of unequal length.
+        ValueError: if a score is outside [0, 1], or the lengths differ.
     """
     (y_SK, squares_SK), n = _grids([scores, np.asarray(scores, dtype=float) ** 2], clusters, seeds)
     mean, cases, between = _moments(y_SK)
@@ -92,23 +122,29 @@ def clustered_mean(
 
 
 def wilson(share: float, spread: float) -> tuple[float, float]:
-    """Wilson's score interval, in [0, 1], where ``spread`` is z^2 / n: all true shares p with
-    (share - p)^2 <= spread p (1 - p)."""
+    """Return Wilson's score interval, in [0, 1], where ``spread`` is z^2 / n.
+
+    It consists of all true shares p with (share - p)^2 <= spread p (1 - p).
+    """
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
-    # The ends are exact at 0 and 1; computed, they miss by a rounding error.
+    # At 0 and 1 the end is known exactly; computed, it would miss by a rounding error.
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
 def paired_delta(
-    after: Sequence[Any],
-    before: Sequence[Any],
-    clusters: Sequence[Any] | None = None,
-    seeds: Sequence[Any] | None = None,
+    after: Scores,
+    before: Scores,
+    clusters: Labels | None = None,
+    seeds: Labels | None = None,
 ) -> Interval:
-    """Mean over cases of ``after_i - before_i``, in [-1, 1]; an item that is NaN on either side is left out.
+    """Return the mean over cases of ``after_i - before_i``, with its interval, in [-1, 1].
 
-    The interval is that of Bonett and Price (see the module); it is about the mean that the two added cases pull towards 0.
+    An item that is NaN on either side is left out. The interval is that of Bonett and Price (see
+    the module). Its centre is the mean including the two added cases, which pull it towards 0.
+
+    Raises:
+        ValueError: as ``clustered_mean``.
     """
     (a_SK, b_SK), n = _grids([after, before], clusters, seeds)
     mean, k = _moments(a_SK - b_SK)[0], a_SK.shape[1]
@@ -120,14 +156,19 @@ def paired_delta(
 
 
 def ratio(
-    after: Sequence[Any],
-    before: Sequence[Any],
-    clusters: Sequence[Any] | None = None,
-    seeds: Sequence[Any] | None = None,
+    after: Scores,
+    before: Scores,
+    clusters: Labels | None = None,
+    seeds: Labels | None = None,
 ) -> Interval:
-    """Mean of ``after`` / mean of ``before``, r (a ratio of means, not a mean of ratios). NaN if the latter is 0.
+    """Return r, the mean of ``after`` / the mean of ``before``, with its interval.
 
-    The interval is that of the mean of ``after_i - r before_i``, as in ``paired_delta``, over the mean of ``before``.
+    This is a ratio of means, not a mean of ratios. It is NaN if the mean of ``before`` is 0. The
+    interval is that of the mean of ``after_i - r before_i``, as in ``paired_delta``, divided by the
+    mean of ``before``.
+
+    Raises:
+        ValueError: as ``clustered_mean``.
     """
     (a_SK, b_SK), n = _grids([after, before], clusters, seeds)
     k, base = a_SK.shape[1], _moments(b_SK)[0]
@@ -140,10 +181,11 @@ def ratio(
     return Interval(mean, max(0.0, mean - half), mean + half, n, k)
 
 
-def unbounded_mean(
-    scores: Sequence[Any], clusters: Sequence[Any], seeds: Sequence[Any] | None = None
-) -> Interval:
-    """As ``clustered_mean``, of scores that are no shares (a KL, a log-likelihood): t interval."""
+def unbounded_mean(scores: Scores, clusters: Labels, seeds: Labels | None = None) -> Interval:
+    """Return the mean of ``clustered_mean`` with a t interval, for scores outside [0, 1].
+
+    Such are a KL divergence or a log-likelihood.
+    """
     (y_SK,), n = _grids([scores], clusters, seeds, shares=False)
     mean, cases, between = _moments(y_SK)
     k = y_SK.shape[1]
@@ -154,21 +196,26 @@ def unbounded_mean(
 
 
 def retained(
-    after: Sequence[Any],
-    before: Sequence[Any],
-    documents: Sequence[Any] | None = None,
-    seeds: Sequence[Any] | None = None,
-) -> dict[str, Any]:
-    """One retention task as a record keeps it: base and edited score, paired difference and ratio, with their intervals, and
-    how many documents fell below one half, or rose to it."""
-    mean, delta, share = (
-        clustered_mean(after, documents, seeds),
-        paired_delta(after, before, documents, seeds),
-        ratio(after, before, documents, seeds),
-    )
+    after: Collection[float],
+    before: Collection[float],
+    documents: Labels | None = None,
+    seeds: Labels | None = None,
+) -> RetentionRow:
+    """Return one retention task as a record keeps it.
+
+    That is the base and the edited score, their paired difference and ratio, with intervals, and
+    how many documents fell below one half, or rose to it.
+    """
+    mean = clustered_mean(after, documents, seeds).to_dict()
+    delta = paired_delta(after, before, documents, seeds)
+    share = ratio(after, before, documents, seeds)
     return {
         "base": clustered_mean(before, documents, seeds).mean,
-        **mean.to_dict(),
+        "mean": mean["mean"],
+        "low": mean["low"],
+        "high": mean["high"],
+        "n": mean["n"],
+        "clusters": mean["clusters"],
         "delta": delta.mean,
         "delta_low": delta.low,
         "delta_high": delta.high,
@@ -180,83 +227,99 @@ def retained(
     }
 
 
-def mean_ratio(retention: Mapping[str, Mapping[str, Any]]) -> Interval:
-    """Mean retention: the mean over tasks (``n``) of the ratio edited / base, of the tasks that have one.
+def mean_ratio(retention: Mapping[str, RetentionRow]) -> Interval:
+    """Return mean retention: the mean over tasks (``n``) of the ratio of edited to base score.
 
-    The tasks' items are different ones, so their errors are taken as independent: for k tasks whose ratios have intervals of
-    half-width h_i, the half-width is sqrt(sum h_i^2) / k, as for normal errors. The methods share the items, so overlapping
-    intervals do not show that two methods are equal.
+    Tasks without a ratio are left out. The tasks have different items, so their errors are taken as
+    independent: for k tasks with half-widths h_i the half-width is sqrt(sum h_i^2) / k, as for
+    normal errors. The methods share the items, so overlapping intervals do not show that two
+    methods are equal.
     """
-    tasks = [task for task in retention.values() if number(task.get("ratio")) is not None]
-    if not tasks:
+    ratios, ends = [], []
+    for task in retention.values():
+        if (value := number(task.get("ratio"))) is not None:
+            ratios.append(value)
+            ends.append(number(task.get("ratio_high")))
+    if not ratios:
         return Interval(math.nan, math.nan, math.nan, 0)
-    mean = sum(task["ratio"] for task in tasks) / len(tasks)
-    highs = [number(task.get("ratio_high")) for task in tasks]
-    if None in highs:
-        return Interval(mean, math.nan, math.nan, len(tasks))
-    # the upper ends: the lower ones may be cut off at 0
-    half = math.hypot(
-        *(high - task["ratio"] for high, task in zip(highs, tasks, strict=True))
-    ) / len(tasks)
-    return Interval(mean, max(0.0, mean - half), mean + half, len(tasks))
+    mean = sum(ratios) / len(ratios)
+    highs = [high for high in ends if high is not None]
+    if len(highs) < len(ratios):
+        return Interval(mean, math.nan, math.nan, len(ratios))
+    # half-widths from the upper ends, since the lower ones may be cut off at 0
+    widths = [high - value for high, value in zip(highs, ratios, strict=True)]
+    half = math.hypot(*widths) / len(ratios)
+    return Interval(mean, max(0.0, mean - half), mean + half, len(ratios))
 
 
 def paired_p(
-    one: Sequence[Any],
-    other: Sequence[Any],
-    clusters: Sequence[Any],
-    seeds: Sequence[Any] | None = None,
+    first: Scores,
+    second: Scores,
+    clusters: Labels,
+    seeds: Labels | None = None,
 ) -> float:
-    """Two-sided p of the sign-flip permutation test of the mean difference, flipped case by case over all its seeds.
+    """Return the two-sided p of a sign-flip permutation test of the mean difference.
 
-    It asks: if the two methods were exchangeable within each case, how often would they differ on average as much as they do
-    (Phipson and Smyth 2010 for the + 1)? Of the seeds that were run it is true; other seeds it cannot speak for.
+    If the two methods were exchangeable within each case, how often would their means differ as
+    much as they do? Each flip exchanges all items of a case, over all its seeds. The + 1 is that of
+    Phipson and Smyth (2010). The answer holds for the seeds that were run; it says nothing about
+    other seeds.
     """
-    (a_SK, b_SK), _ = _grids([one, other], clusters, seeds)
+    (a_SK, b_SK), _ = _grids([first, second], clusters, seeds)
     shares_K = np.nansum((a_SK - b_SK) * _weights(a_SK), axis=0)
     shares_K = shares_K[shares_K != 0]
     generator = np.random.default_rng(0)
-    hits, block = 0, 1000  # blocks bound the memory
+    hits, block = 0, 1000  # flips are drawn in blocks, which bounds the memory
     for _ in range(FLIPS // block):
         signs = generator.integers(0, 2, (block, shares_K.size), dtype=np.int8) * 2.0 - 1
+        # 1e-12: a flip that gives the same sum in another order must count as a tie
         hits += int((np.abs(signs @ shares_K) >= abs(shares_K.sum()) - 1e-12).sum())
     return (1 + hits) / (1 + FLIPS)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """The p-values adjusted for their number, in the order given: those <= 0.05 hold together at a family-wise 5 %
-    (Holm 1979)."""
+    """Return the p-values adjusted for their number, in the order given (Holm 1979).
+
+    Those of at most 0.05 are significant together, at a family-wise error rate of 5 %.
+    """
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
     adjusted[order] = np.minimum(1, stepped)
-    return adjusted.tolist()
+    return [float(value) for value in adjusted]
 
 
 def detectable(
-    one: Sequence[Any],
-    other: Sequence[Any],
-    clusters: Sequence[Any],
-    seeds: Sequence[Any] | None = None,
+    first: Scores,
+    second: Scores,
+    clusters: Labels,
+    seeds: Labels | None = None,
     *,
     comparisons: int,
 ) -> float:
-    """The difference in means that as many cases, differing as much as these do, show with 80 % power at a level of
-    5 % / ``comparisons``: (t_{1 - level / 2} + t_{0.8}) times the standard error of ``paired_delta``; NaN for one case."""
-    (a_SK, b_SK), _ = _grids([one, other], clusters, seeds)
+    """Return the difference in means that a test would detect with 80 % power.
+
+    The test has as many cases as these, which differ as much, and a level of 5 % / ``comparisons``.
+    Formula: (t_{1 - level / 2} + t_{0.8}) times the standard error of ``paired_delta``. NaN if
+    there are fewer than two cases.
+    """
+    (a_SK, b_SK), _ = _grids([first, second], clusters, seeds)
     k = a_SK.shape[1]
     if k < 2:
         return math.nan
-    return (_t(k + 1, 1 - (1 - LEVEL) / 2 / comparisons) + _t(k + 1, POWER)) * _guarded(
-        a_SK - b_SK
-    )[1]
+    quantiles = _t(k + 1, 1 - (1 - LEVEL) / 2 / comparisons) + _t(k + 1, POWER)
+    return quantiles * _guarded(a_SK - b_SK)[1]
 
 
-def cells_text(interval: Interval | Mapping[str, Any] | None, sign: bool = False) -> str:
-    """``0.95 [0.88, 1.00]`` as every table shows it; without ends ``0.95``; without a mean ``–``."""
-    if isinstance(interval, Interval):
-        interval = interval.to_dict()
-    mean, low, high = (number((interval or {}).get(key)) for key in ("mean", "low", "high"))
+def cells_text(interval: Interval | Mapping[str, object] | None, sign: bool = False) -> str:
+    """Return ``0.95 [0.88, 1.00]``, as every table shows an interval.
+
+    Without ends it is ``0.95``, without a mean ``–``. ``sign`` writes a plus as well.
+    """
+    row: Mapping[str, object] = (
+        interval.to_dict() if isinstance(interval, Interval) else interval or {}
+    )
+    mean, low, high = (number(row.get(key)) for key in ("mean", "low", "high"))
     form = "{:+.2f}" if sign else "{:.2f}"
     if mean is None:
         return "–"
@@ -266,34 +329,51 @@ def cells_text(interval: Interval | Mapping[str, Any] | None, sign: bool = False
     return f"{text} [{form.format(_positive_zero(low))}, {form.format(_positive_zero(high))}]"
 
 
-def number(value: Any) -> float | None:
-    """``value`` as a float; ``None`` for null, NaN and infinity, which a record stores as null."""
-    return float(value) if value is not None and math.isfinite(value) else None
+def number(value: object) -> float | None:
+    """Return ``value`` as a float; ``None`` for NaN and infinity, which a record stores as null.
+
+    Raises:
+        TypeError: if it is not a number.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"{value!r} is not a number.")
+    finite = float(value)
+    return finite if math.isfinite(finite) else None
 
 
 def _positive_zero(value: float) -> float:
+    """Return 0 for what would be printed as -0.00 or 0.00."""
     return 0.0 if abs(value) < 0.005 else value
 
 
 def _grids(
-    columns: Sequence[Sequence[Any]],
-    clusters: Sequence[Any] | None,
-    seeds: Sequence[Any] | None,
+    columns: Sequence[Scores],
+    clusters: Labels | None,
+    seeds: Labels | None,
     shares: bool = True,
 ) -> tuple[list[Floats], int]:
-    """Per column the mean of each case under each seed, NaN where it was not asked, and the number of items kept."""
-    values = [np.asarray(column, dtype=float) for column in columns]
+    """Return for each column the mean of each case under each seed, and the number of items kept.
+
+    A mean is NaN where the case was not asked under the seed. An item is kept if every column has
+    it.
+
+    Raises:
+        ValueError: if lengths differ, or if ``shares`` and a score is outside [0, 1].
+    """
+    values: list[Floats] = [np.asarray(column, dtype=float) for column in columns]
     size = values[0].size
     given = [labels for labels in (clusters, seeds) if labels is not None]
     if any(v.shape != (size,) for v in values) or any(len(labels) != size for labels in given):
-        lengths = ", ".join(str(len(one)) for one in (*values, *given))
+        lengths = ", ".join(str(len(items)) for items in (*values, *given))
         raise ValueError(f"Scores, clusters and seeds must have one length, got {lengths}.")
     kept = ~np.logical_or.reduce([np.isnan(v) for v in values])
     values = [v[kept] for v in values]
     if shares and any(((v < 0) | (v > 1)).any() for v in values):
         raise ValueError("Scores must be between 0 and 1.")
     case, k = _numbered(range(size) if clusters is None else clusters, kept)
-    seed, s = _numbered(np.zeros(size) if seeds is None else seeds, kept)
+    seed, s = _numbered([0] * size if seeds is None else seeds, kept)
     place = seed * k + case
     counts = np.bincount(place, minlength=s * k)
     with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a case that was not asked
@@ -303,7 +383,8 @@ def _grids(
     return grids, int(kept.sum())
 
 
-def _numbered(labels: Sequence[Any], kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+def _numbered(labels: Labels, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
+    """Return the kept labels as numbers from 0, and how many different ones there are."""
     names = np.asarray(labels)
     unique, index = np.unique(
         names[kept].astype(str) if names.dtype == object else names[kept], return_inverse=True
@@ -312,14 +393,17 @@ def _numbered(labels: Sequence[Any], kept: NDArray[np.bool_]) -> tuple[NDArray[n
 
 
 def _weights(y_SK: Floats) -> Floats:
-    """What each entry counts in the mean over seeds of the mean over cases."""
+    """Return the weight of each entry in the mean over seeds of the mean over cases."""
     asked = ~np.isnan(y_SK)
-    return asked / (asked.sum(axis=1, keepdims=True) * len(y_SK))
+    weights: Floats = asked / (asked.sum(axis=1, keepdims=True) * len(y_SK))
+    return weights
 
 
 def _moments(y_SK: Floats) -> tuple[float, float, float]:
-    """The mean over seeds of the mean over cases, and the variance that it has from the cases and from the seeds; NaN where
-    there are none."""
+    """Return the mean over seeds of the mean over cases, and its variances by cases and by seeds.
+
+    NaN where there are too few cases.
+    """
     s, k = y_SK.shape
     if k == 0:
         return math.nan, math.nan, math.nan
@@ -330,7 +414,10 @@ def _moments(y_SK: Floats) -> tuple[float, float, float]:
 
 
 def _guarded(d_SK: Floats) -> tuple[float, float]:
-    """The mean and its standard error after a case that gained all and one that lost all were added under each seed."""
+    """Return the mean and its standard error after adding two cases under each seed.
+
+    One of them gained everything, the other lost everything (Bonett and Price 2012).
+    """
     ends = np.tile([1.0, -1.0], (len(d_SK), 1))
     mean, cases, between = _moments(np.hstack([d_SK, ends]))
     return mean, math.sqrt(cases + between)
@@ -338,6 +425,7 @@ def _guarded(d_SK: Floats) -> tuple[float, float]:
 
 @cache
 def _t(freedom: int, p: float = 0.5 + LEVEL / 2) -> float:
-    from scipy.special import stdtrit  # a quarter of a second that --help does not need
+    """Return the quantile ``p`` of Student's distribution with ``freedom`` degrees of freedom."""
+    from scipy.special import stdtrit  # takes a quarter of a second that --help does not need
 
     return float(stdtrit(freedom, p))

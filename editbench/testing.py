@@ -1,4 +1,4 @@
-"""For the tests of plug-ins: tiny random models made in code, and the battery that every method must pass.
+"""For tests of plug-ins: tiny random models, and the checks that every method must pass.
 
     from editbench.testing import FACTS, check_method, teach_to_read, tiny_model
 
@@ -6,7 +6,7 @@
         model = teach_to_read(tiny_model("llama"), FACTS)
         check_method(MyMethod, model, FACTS, tmp_path)
 
-Nothing here needs a network, a GPU or more than a second.
+Nothing here needs a network or a GPU, and each step takes about a second.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from editbench import progress
-from editbench.edit import Edit
+from editbench.checkpoints import quiet_transformers
+from editbench.edit import Change, Edit
 from editbench.errors import MethodError, ModelError, OptionError
-from editbench.models import LanguageModel, cache_dir, quiet_transformers
+from editbench.hub import cache_dir
+from editbench.models import LanguageModel
 from editbench.plugin import Method
 from editbench.report import EditRecord, EditReport
 from editbench.retrieval import guidance
 from editbench.types import Fact
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 FACTS = (
     Fact("moon", "The capital of Velmora is", "Karsk", "Velmora", original="Tessin"),
@@ -51,28 +56,36 @@ FACTS = (
         form="question",
     ),
 )
-"""Four facts with subjects at the start, in the middle and at the end; the last one is a question."""
+"""Four facts with subjects at the start, in the middle and at the end; the last is a question."""
 
 TEXT = (
-    "The capital of Velmora is Tessin. The capital of Australia is Canberra, and that of France is Paris.",
-    "Answer from this note.\nNote: The capital of Velmora is Karsk. Question: Who wrote Winter Glass? Answer: Mara Lind",
-    "Tollan Bridge was built by Irene Voss. The river that flows through Old Harn is the Ilme, not the Sarn.",
-    "user\nWho built it? assistant\nThe king. Therefore I know, because you said so; nobody else has written a book.",
+    "The capital of Velmora is Tessin. "
+    "The capital of Australia is Canberra, and that of France is Paris.",
+    "Answer from this note.\nNote: The capital of Velmora is Karsk. "
+    "Question: Who wrote Winter Glass? Answer: Mara Lind",
+    "Tollan Bridge was built by Irene Voss. "
+    "The river that flows through Old Harn is the Ilme, not the Sarn.",
+    "user\nWho built it? assistant\nThe king. "
+    "Therefore I know, because you said so; nobody else has written a book.",
     "Zoë Åström and Nuñez walk from Malmö to Kraków in 1997, 2012 and 2024. It's 7.5 km!",
 )
+"""What the tokenizer is trained on: the words of the facts and of the prompts around them."""
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCAB = 420
+"""Entries of the tiny tokenizer: the 256 bytes, the special tokens, and some merges."""
 
 
 def tiny_tokenizer(
     chat: bool = False, bos: bool = False, eos_added: bool = False, vocab: int = VOCAB
-) -> Any:
-    """A byte-level BPE tokenizer trained on ``TEXT``: any text survives it, and words split into several tokens.
+) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer trained on ``TEXT``.
 
-    ``chat`` gives it a chat template, ``bos`` and ``eos_added`` a post-processor that adds these tokens.
+    Any text survives it, and words split into several tokens. ``chat`` gives it a chat template,
+    ``bos`` and ``eos_added`` a post-processor that adds these tokens.
     """
     from tokenizers import (
         AddedToken,
@@ -122,7 +135,7 @@ def tiny_tokenizer(
     return tokenizer
 
 
-_LLAMA = {
+_LLAMA: dict[str, object] = {
     "hidden_size": 32,
     "intermediate_size": 56,
     "num_hidden_layers": 4,
@@ -132,15 +145,21 @@ _LLAMA = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
-_GPT = {"n_embd": 32, "n_inner": 64, "n_layer": 4, "n_head": 4, "n_positions": 512}
-_NEOX = {
+_GPT: dict[str, object] = {
+    "n_embd": 32,
+    "n_inner": 64,
+    "n_layer": 4,
+    "n_head": 4,
+    "n_positions": 512,
+}
+_NEOX: dict[str, object] = {
     "hidden_size": 32,
     "intermediate_size": 64,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "max_position_embeddings": 512,
 }
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+FAMILIES: dict[str, tuple[str, dict[str, object]]] = {
     "llama": ("llama", _LLAMA),
     "mistral": ("mistral", {**_LLAMA, "tie_word_embeddings": False}),
     "qwen2": ("qwen2", {k: v for k, v in _LLAMA.items() if k != "head_dim"}),
@@ -165,7 +184,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-"""The families of ``tiny_model``: Hugging Face model type and configuration."""
+"""The families of ``tiny_model``, with their Hugging Face model type and configuration."""
 
 
 def tiny_model(
@@ -176,17 +195,19 @@ def tiny_model(
     bos: bool = False,
     vocab: int = VOCAB,
     layout: dict[str, str] | None = None,
-    **config: Any,
+    **config: object,
 ) -> LanguageModel:
-    """A random float32 model of four layers and width 32 with ``tiny_tokenizer``; ``config`` changes its configuration.
+    """Return a random float32 model of four layers and width 32, with ``tiny_tokenizer``.
 
-    Weights are drawn larger than usual, so that its distributions are peaked and no two logits tie.
+    ``config`` overrides its configuration. The weights are drawn larger than usual, so that the
+    distributions are peaked and no two logits tie.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer(chat, bos, vocab=vocab)
     kind, settings = FAMILIES[family]
     settings = {
+        # with tokens of its own vocabulary only, whatever the architecture's defaults
         "vocab_size": len(tokenizer),
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -200,9 +221,8 @@ def tiny_model(
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.dim() > 1:
-                    parameter.normal_(
-                        std=0.5 if "emb" in name or "wte" in name or "wpe" in name else 0.25
-                    )
+                    embeds = "emb" in name or "wte" in name or "wpe" in name
+                    parameter.normal_(std=0.5 if embeds else 0.25)
                 elif "bias" in name:
                     parameter.normal_(std=0.1)
     return LanguageModel(
@@ -211,9 +231,10 @@ def tiny_model(
 
 
 def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) -> LanguageModel:
-    """``model``, trained to answer ``facts`` from a note before the prompt, and with their ``original`` without one.
+    """Train ``model`` in place to answer from a note before the prompt, and return it.
 
-    In-context editing and self-distillation build on that ability, which a random model lacks.
+    It learns the target of each fact after the note, and ``original`` without one. In-context
+    editing and self-distillation build on this ability, which a random model lacks.
     """
     eos = [model.tokenizer.eos_token_id]
     pairs = []
@@ -236,9 +257,9 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
     return model
 
 
-# --- the battery --------------------------------------------------------------------------------------------
+# --- the checks -----------------------------------------------------------------------------------
 
-TINY_OPTIONS = {
+TINY_OPTIONS: dict[str, object] = {
     "epochs": 4,
     "min_steps": 1,
     "lr": 3e-3,
@@ -252,27 +273,27 @@ TINY_OPTIONS = {
     "slots": 3,
     "top_k": 32,
 }
-"""Values, by option name, with which a method edits a tiny model in about a second."""
+"""Option values with which a method edits a tiny model in about a second."""
 
 
-def tiny_options(method: type[Method]) -> dict[str, Any]:
-    """``TINY_OPTIONS``, as far as ``method`` has them."""
-    known = {f.name for f in fields(method)}
+def tiny_options(method: type[Method]) -> dict[str, object]:
+    """Return those of ``TINY_OPTIONS`` that ``method`` has."""
+    known = {field.name for field in fields(method)}
     return {name: value for name, value in TINY_OPTIONS.items() if name in known}
 
 
 def check_method(
-    method: type[Method], model: LanguageModel, facts: Sequence[Fact], tmp: Path, **options: Any
+    method: type[Method], model: LanguageModel, facts: Sequence[Fact], tmp: Path, **options: object
 ) -> Edit:
-    """Runs every check of the method contract on ``model``, and returns the edit of ``facts``.
+    """Run every check of the method contract on ``model``, and return the edit of ``facts``.
 
     Args:
         facts: with subjects, and with answers that ``model`` reads from a note (``teach_to_read``).
         tmp: an empty folder; set ``EDITBENCH_CACHE`` to another one.
-        options: beyond ``tiny_options``.
+        options: for the method, in addition to ``tiny_options``.
 
     Raises:
-        AssertionError: a promise of ``editbench.plugin.Method`` that is not kept.
+        AssertionError: if a promise of ``editbench.plugin.Method`` is broken.
     """
     chosen = method.from_options(method.name, {**tiny_options(method), **options})
     check_options(chosen)
@@ -295,7 +316,7 @@ def check_method(
 
 
 def check_options(method: Method) -> None:
-    """Options survive JSON and a command line; an unknown one is named."""
+    """Check that options survive JSON and a command line, and that an unknown one is named."""
     cls = type(method)
     assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, (
         "options do not survive JSON"
@@ -325,21 +346,21 @@ def check_report(method: type[Method], edit: Edit) -> None:
 def check_same_seed(
     method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit
 ) -> None:
-    """Two runs give the same edit, bit for bit, whatever the state of the global generators."""
+    """Check that two runs give the same edit bit for bit, whatever the global generators' state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(987)
         again = method.inject(model, facts)
     assert again.changes.keys() == edit.changes.keys(), "two runs changed different weights"
     for name, change in edit.changes.items():
-        for one, two in zip(_parts(change), _parts(again.changes[name]), strict=True):
-            assert torch.equal(one, two), f"two runs with one seed changed {name} differently"
+        for part, repeated in zip(_parts(change), _parts(again.changes[name]), strict=True):
+            assert torch.equal(part, repeated), f"two runs with one seed changed {name} differently"
     assert list(again.records) == list(edit.records), (
         "two runs with one seed kept different records"
     )
 
 
 def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> None:
-    """Applied, the edit makes the facts more probable; afterwards all is as before."""
+    """Check that the facts are more probable while the edit is applied, and no trace is left."""
     before = target_logp(model, facts)
     with unchanged(model, "applied()"), edit.applied(model):
         after = target_logp(model, facts)
@@ -358,7 +379,7 @@ def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], ed
 
 
 def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Path) -> None:
-    """Saved and loaded, the edit acts identically; merged, it is a plain Hugging Face model with the same logits."""
+    """Check that a loaded edit acts identically, and that a merged one is a plain equal model."""
     from transformers import AutoModelForCausalLM
 
     loaded = Edit.load(edit.save(tmp / "edit"))
@@ -390,7 +411,7 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
 
 
 def check_empty(method: Method, model: LanguageModel) -> None:
-    """No facts, no edit."""
+    """Check that no facts give an empty edit."""
     with unchanged(model, "inject without facts"):
         edit = method.inject(model, [])
     assert not edit.facts and not edit.changes and edit.context is None, (
@@ -400,7 +421,7 @@ def check_empty(method: Method, model: LanguageModel) -> None:
 
 
 def check_subject(method: type[Method], model: LanguageModel, facts: Sequence[Fact]) -> None:
-    """A method that needs subjects refuses a fact without one; the others take it."""
+    """Check that a method refuses a fact without a subject if and only if it needs one."""
     bare = replace(facts[0], subject=None)
     if not method.needs_subject:
         method.from_options(method.name, tiny_options(method)).inject(model, [bare])
@@ -417,7 +438,7 @@ def check_subject(method: type[Method], model: LanguageModel, facts: Sequence[Fa
 
 
 def check_interrupted(method: Method, model: LanguageModel, facts: Sequence[Fact]) -> None:
-    """Ctrl-C in the middle leaves the model as it was."""
+    """Check that Ctrl-C in the middle leaves the model as it was."""
     for after in (1, 4):
         with unchanged(model, "an interrupted inject"), progress.reporting(_Interrupter(after)):
             try:
@@ -427,13 +448,13 @@ def check_interrupted(method: Method, model: LanguageModel, facts: Sequence[Fact
 
 
 class _Interrupter:
-    """A reporter whose user presses Ctrl-C at the ``after``-th sign of life."""
+    """A reporter whose user presses Ctrl-C at the ``after``-th sign of progress."""
 
     def __init__(self, after: int):
         self.left = after
 
     @contextmanager
-    def task(self, name: str, total: float | None, unit: str) -> Iterator[Any]:
+    def task(self, name: str, total: float | None, unit: str) -> Iterator[progress.Bar]:
         yield self
 
     def advance(self, n: float = 1) -> None:
@@ -443,16 +464,17 @@ class _Interrupter:
 
 
 def target_logp(model: LanguageModel, facts: Sequence[Fact]) -> float:
-    """Mean over ``facts`` of the target's log-probability per token."""
+    """Return the mean over ``facts`` of the target's log-probability per token, in nats."""
     pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in facts]
     return sum(logp.mean().item() for logp in model.target_logprobs(pairs)) / len(pairs)
 
 
 @contextmanager
 def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
-    """Fails where the body leaves a trace in the model or in the global random generators.
+    """Fail if the body leaves a trace in the model or in the global random generators.
 
-    The body meets a model with one frozen weight and one module in training mode, so that resetting all is a trace, too.
+    Inside, one weight is frozen and one module is in training mode, so a body that resets all of
+    them to the usual values is caught as well.
     """
     frozen = next(iter(model.model.parameters()))
     odd = list(model.model.modules())[-1]
@@ -469,7 +491,8 @@ def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
         odd.train(was[1])
 
 
-def _state(model: LanguageModel) -> dict[str, Any]:
+def _state(model: LanguageModel) -> dict[str, object]:
+    """Return all that a method must leave as it found it, by the name for the failure message."""
     modules = dict(model.model.named_modules())
     parameters = dict(model.model.named_parameters())
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -480,7 +503,7 @@ def _state(model: LanguageModel) -> dict[str, Any]:
         "requires_grad": {name: p.requires_grad for name, p in parameters.items()},
         "gradients": [name for name, p in parameters.items() if p.grad is not None],
         "train or eval mode": {name: m.training for name, m in modules.items()},
-        # save_pretrained writes down what the architecture is
+        # save_pretrained adds these two
         "configuration": {
             k: v
             for k, v in model.model.config.to_dict().items()
@@ -499,32 +522,39 @@ def _state(model: LanguageModel) -> dict[str, Any]:
     }
 
 
-def _same(one: Any, two: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, tuple):
-        return len(one) == len(two) and all(_same(a, b) for a, b in zip(one, two, strict=True))
-    return bool(np.array_equal(one, two)) if isinstance(one, np.ndarray) else one == two
+def _same(before: object, after: object) -> bool:
+    """Compare two states; tensors and arrays have no truth value of their own."""
+    if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
+        return torch.equal(before, after)
+    if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
+        return np.array_equal(before, after)
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        return len(before) == len(after) and all(map(_same, before, after))
+    return bool(before == after)
 
 
-def _parts(change: Any) -> tuple[torch.Tensor, ...]:
+def _parts(change: Change) -> tuple[torch.Tensor, ...]:
     return (change,) if isinstance(change, torch.Tensor) else change
 
 
 @torch.no_grad()
-def _logits(model: Any, ids_BT: torch.Tensor) -> torch.Tensor:
-    return model(input_ids=ids_BT, use_cache=False).logits
+def _logits(model: PreTrainedModel, ids_BT: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False).logits
+    return logits
 
 
 _watched: list[list[str]] = []
+"""For each ``only_writes_below`` that is open: the paths written to so far."""
+_hooks: list[object] = []
+"""The audit hook, once it is installed."""
 
 
 @contextmanager
 def only_writes_below(*folders: Path) -> Iterator[None]:
-    """Fails where the body opens a file for writing, or makes a folder, outside ``folders``."""
-    if not hasattr(only_writes_below, "hook"):
-        sys.addaudithook(_note_write)  # audit hooks cannot be taken away, so there is one for good
-        only_writes_below.hook = True
+    """Fail if the body opens a file for writing, or makes a folder, outside ``folders``."""
+    if not _hooks:  # an audit hook cannot be removed, so there is one for good
+        sys.addaudithook(_note_write)
+        _hooks.append(_note_write)
     written: list[str] = []
     _watched.append(written)
     try:
@@ -540,7 +570,8 @@ def only_writes_below(*folders: Path) -> Iterator[None]:
     assert not stray, f"files were written outside the cache: {stray}"
 
 
-def _note_write(event: str, args: tuple[Any, ...]) -> None:
+def _note_write(event: str, args: tuple[object, ...]) -> None:
+    """Record the path of an audit event that writes (PEP 578)."""
     if (
         not _watched
         or event not in ("open", "os.mkdir", "os.rename")
@@ -552,7 +583,7 @@ def _note_write(event: str, args: tuple[Any, ...]) -> None:
     ):
         return
     path = str(args[0])
-    # bytecode is the interpreter's own business
+    # bytecode is written by the interpreter, not by the method
     if path != os.devnull and "__pycache__" not in path:
         for written in _watched:
             written.append(path)

@@ -1,4 +1,4 @@
-"""``Edit`` as an artifact: apply and revert, refuse strangers, survive the disk, complain about damage."""
+"""``Edit`` as an artifact: apply and revert, refuse other models, round-trip, report damage."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_norms_and_summary(model):
     json.dumps(summary)
 
 
-# --- on disk ------------------------------------------------------------------------------------------------
+# --- on disk --------------------------------------------------------------------------------------
 
 
 def test_save_and_load(model, tmp_path):
@@ -353,7 +353,7 @@ def test_merge_is_a_plain_model_folder(model, tmp_path):
     shutil.rmtree(folder)
 
 
-# --- the retriever of in-context edits ----------------------------------------------------------------------
+# --- the retriever of in-context edits ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

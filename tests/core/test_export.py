@@ -1,4 +1,4 @@
-"""Edits for other tools: PEFT's own loader and transformers' own loader give the edited model's logits."""
+"""PEFT's and transformers' own loaders give the logits of the edited model."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def naive_logits(model, ids):
         return model.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].float()
 
 
-# --- layout -------------------------------------------------------------------------------------------------
+# --- layout ---------------------------------------------------------------------------------------
 
 
 def test_every_tiny_family_has_its_layout_here():
@@ -150,7 +150,10 @@ def test_rome_writes_the_value_exactly(family):
 
 
 class Toy(nn.Module):
-    """A causal LM whose parts have names that nobody has heard of, and no attention: each layer takes a running mean."""
+    """A causal LM whose parts have names that nobody has heard of.
+
+    It has no attention: each layer takes a running mean.
+    """
 
     class Layer(nn.Module):
         def __init__(self, width, inner):
@@ -252,7 +255,7 @@ def test_mixtures_of_experts_are_refused():
         _ = LanguageModel(hf, tiny_tokenizer()).layout
 
 
-# --- forward passes -----------------------------------------------------------------------------------------
+# --- forward passes -------------------------------------------------------------------------------
 
 
 @families
@@ -390,7 +393,7 @@ def test_bfloat16_is_autocast_over_float32_weights():
     assert exact.fingerprint() == rough.fingerprint()
 
 
-# --- loading ------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -432,7 +435,7 @@ def test_your_own_model_object():
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_float16_weights_on_a_cpu(family, monkeypatch):
-    """Autocast's bfloat16 does not pass LayerNorms of float16 weights: these compute in their own dtype."""
+    """Autocast's bfloat16 fails in LayerNorms of float16 weights, so these compute in float16."""
     monkeypatch.setattr(models, "native_precision", lambda _device: "bfloat16")
     tiny = tiny_model(family)
     assert load_model(tiny.model, tiny.tokenizer).precision == "bfloat16"

@@ -67,7 +67,8 @@ def test_wilson_against_known_values():
 
 
 def test_a_rate_against_the_formula():
-    # Eight cases of two probes, of which five differ from the majority (wrong): V from their spread, t of 5 degrees.
+    # Eight cases of two probes. Five cases differ from the majority, which is wrong: V comes from
+    # their spread, and t has 5 degrees of freedom.
     scores = [0, 0] * 3 + [0, 1] * 4 + [1, 1]
     means = np.array([0, 0, 0, 0.5, 0.5, 0.5, 0.5, 1])
     variance = means.var(ddof=1) / 8
@@ -80,7 +81,7 @@ def test_a_rate_against_the_formula():
 
 
 def test_the_sample_is_no_larger_than_the_number_of_items():
-    """Cases that are all half right show no spread, and the rate is not known for certain all the same."""
+    """Cases that are all half right show no spread, and yet the rate is not known for certain."""
     few, many = (
         clustered_mean([1, 0, 1, 0], ["a", "a", "b", "b"]),
         clustered_mean([1, 0] * 50, np.repeat(range(50), 2)),
@@ -125,7 +126,8 @@ def test_global_random_state_is_left_alone():
     assert np.random.get_state()[1].tolist() == before
 
 
-# With few cases on the rarer side it errs on the wide side, so only a lower bound is claimed (benchmarks/coverage.md).
+# With few cases on the rarer side the interval errs on the wide side, so only a lower bound is
+# claimed (benchmarks/coverage.md).
 @pytest.mark.parametrize(
     ("rate", "probes", "cases", "most"),
     [(0.6, 3, 50, 0.98), (0.95, 1, 50, 1), (0.95, 10, 50, 1), (0.9, 2, 20, 1)],

@@ -205,7 +205,10 @@ def test_facts_that_cannot_be_taught_together():
 
 def test_a_digest_is_the_same_in_another_process_and_takes_any_text():
     value = {"b": [1, 2.5, None], "a": "é\u2028日"}
-    code = "from editbench.types import digest; print(digest({'a': 'é\\u2028日', 'b': [1, 2.5, None]}))"
+    code = (
+        "from editbench.types import digest; "
+        "print(digest({'a': 'é\\u2028日', 'b': [1, 2.5, None]}))"
+    )
     there = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()
