@@ -1,4 +1,4 @@
-"""What a person at the terminal has: a model folder, a file of facts, and the command. All tiny."""
+"""A tiny model folder, a small file of facts and the command: all that a user needs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LANDS = (
 
 
 def write_model(folder: Path) -> Path:
-    """A random Llama of two layers as a plain Hugging Face folder."""
+    """Write a random Llama of two layers as a plain Hugging Face folder."""
     from editbench.models import quiet_transformers
     from editbench.testing import tiny_model
 
@@ -55,8 +55,11 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def fact(i: int, **changes: Any) -> dict[str, Any]:
-    """Record ``i``: a land gets the capital of the next one; one paraphrase, one neighbor."""
+def fact(i: int, **changes: object) -> dict[str, object]:
+    """Return record ``i``, in which a country gets the capital of the next one.
+
+    It has one paraphrase and one neighborhood prompt; ``changes`` replace or add fields.
+    """
     land, other = LANDS[i], (i + 5) % len(LANDS)
     return {
         "id": f"f{i}",
@@ -72,8 +75,8 @@ def fact(i: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def write_facts(path: Path, records: Sequence[Mapping[str, Any]] | None = None) -> Path:
-    """``records`` (default: ten facts) as JSON lines."""
+def write_facts(path: Path, records: Sequence[Mapping[str, object]] | None = None) -> Path:
+    """Write ``records``, by default ten facts, as JSON lines."""
     records = [fact(i) for i in range(10)] if records is None else records
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
@@ -81,7 +84,7 @@ def write_facts(path: Path, records: Sequence[Mapping[str, Any]] | None = None) 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command answered."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -89,12 +92,12 @@ class Said:
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The rows of ``compare --json`` by method."""
+        """The rows of ``compare --json``, by method."""
         return {row["method"]: row for row in json.loads(self.out)["rows"]}
 
 
-def editbench(*arguments: Any) -> Said:
-    """Runs the command in this process, from the console script's entry point on."""
+def editbench(*arguments: object) -> Said:
+    """Run the command in this process, from the entry point of the console script."""
     from editbench.cli.app import main
 
     out, err, code = io.StringIO(), io.StringIO(), 0
@@ -110,8 +113,8 @@ def editbench(*arguments: Any) -> Said:
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def start(*arguments: Any, cwd: Path) -> subprocess.Popen[str]:
-    """Runs the command in a process of its own, which hears Ctrl-C."""
+def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
+    """Start the command in a process of its own, which reacts to Ctrl-C."""
     return subprocess.Popen(
         [sys.executable, "-c", "from editbench.cli import main; main()", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -119,7 +122,7 @@ def start(*arguments: Any, cwd: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        # a test run in the background of a shell would hand on that Ctrl-C is ignored
+        # Tests that run in the background of a shell ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -127,7 +130,11 @@ def start(*arguments: Any, cwd: Path) -> subprocess.Popen[str]:
 def wait_for(
     pattern: str, folder: Path, process: subprocess.Popen[str] | Running, seconds: float = 120
 ) -> Path:
-    """The first file below ``folder`` that matches, as soon as ``process`` has written it."""
+    """Return the first file below ``folder`` that matches, once ``process`` has written it.
+
+    Raises:
+        AssertionError: The process ended first, or ``seconds`` have passed.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := list(folder.glob(pattern)):

@@ -190,7 +190,7 @@ def _print_case(run: Path, name: str, as_json: bool) -> None:
         "answers": list(case["answers"]),
     }
     for record in case["edit_records"]:
-        tables.setdefault(f"what {record['method']} recorded of it", []).append(record)
+        tables.setdefault(f"{record['method']}'s notes", []).append(record)
     _print_records(case, tables, as_json)
 
 

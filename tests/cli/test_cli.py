@@ -1,4 +1,7 @@
-"""The commands, as a stranger uses and misuses them: one sentence, exit code 2, nothing left behind."""
+"""The commands, as a stranger uses and misuses them.
+
+Misuse gives one sentence and exit code 2, and leaves nothing behind.
+"""
 
 import errno
 import json
@@ -72,7 +75,7 @@ def inject(here, model):
 
 @pytest.fixture
 def refused(here):
-    """Checks that a command was refused in one sentence, and that the working folder is as before."""
+    """Checks that a command was refused in one sentence, and left the folder as it was."""
     before = files(here)
 
     def check(said, *parts):
@@ -90,7 +93,7 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-# --- what it does -------------------------------------------------------------------------------------------
+# --- what it does -------------------------------------------------------------------------------
 
 
 def test_compare_prints_one_object_and_nothing_else(compare, here):
@@ -146,8 +149,8 @@ def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
 
 
 def test_compare_shows_variants_under_their_own_names(compare, here):
-    command = ("--methods", "sft,sft@slow", "--option", "sft.epochs=1", "--option", "sft@slow.epochs=1",
-               "--option", "sft@slow.lr=1e-7")  # fmt: skip
+    options = ("sft.epochs=1", "sft@slow.epochs=1", "sft@slow.lr=1e-7")
+    command = ("--methods", "sft,sft@slow", *(part for o in options for part in ("--option", o)))
     said = compare(*command, "--json")
     assert said.code == 0 and "sft@slow: done" in said.err, said.err
     assert {name: row["options"].get("lr") for name, row in said.rows.items() if name != "sft"} == {
@@ -288,7 +291,57 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
     assert process.returncode == 0 and "Efficacy" in out, err
 
 
-# --- what it refuses ----------------------------------------------------------------------------------------
+# --- figures and evaluators ---------------------------------------------------------------------
+
+
+def test_inject_prints_the_figures_that_a_method_declares(monkeypatch):
+    from editbench.cli import inject
+    from editbench.report import Figure
+
+    figures = {
+        "steps": Figure("Optimizer steps.", shown="steps"),
+        "speed": Figure("Steps per second.", shown="steps a second"),
+        "stopped": Figure("Why training ended.", shown="was why it stopped"),
+        "hidden": Figure("Only in the record."),
+        "absent": Figure("Not in this report.", shown="never"),
+    }
+    shown = {"sft": figures, "memit": {"steps": figures["steps"]}, "ice": {}}
+    for name, declared in shown.items():
+        monkeypatch.setattr(registry.get("methods", name), "figures", declared)
+    report = {"steps": 4000, "speed": 12.3456, "stopped": "loss", "hidden": 1, "undeclared": 2}
+    line = "4000 steps, 12.3 steps a second, loss was why it stopped."
+    assert inject.figure_lines("sft", report) == [f"sft: {line}"]
+    pair = {"facts_by_method": {"memit": 1, "sft": 2}, "memit": {"steps": 25}, "sft": report}
+    assert inject.figure_lines("memit+sft", pair) == ["memit: 25 steps.", f"sft: {line}"]
+    assert inject.figure_lines("ice", {"steps": 1}) == []
+    assert inject.figure_lines("memit+sft", {"sft": report}) == [f"sft: {line}"]
+
+
+def test_a_table_has_a_column_for_each_evaluator(compare, capsys):
+    from editbench.cli import console
+    from editbench.leaderboard.comparisons import Verdicts
+
+    said = compare("--json")
+    rows = list(said.rows.values())
+    score = {"title": "Brief [%] ↑", "mean": 0.5, "low": 0.25, "high": 0.75, "n": 2}
+    rows[0]["evaluators"] = {"brief": score}
+    (table, *_) = console.results(rows, Verdicts(), Verdicts())
+    headers = [str(column.header) for column in table.columns]
+    place = headers.index("Retention ↑") + 1
+    assert len(headers) == 8 and headers[place].replace("\\", "") == "Brief [%] ↑"
+    assert list(table.columns[place].cells) == ["0.50 [0.25, 0.75]", "–"]
+    assert headers[place + 1 :] == ["Inject s ↓", "Memory ↓"]
+    page = console.out()
+    console.fit(page, table)
+    page.print(table)
+    assert "Brief [%] ↑" in capsys.readouterr().out
+
+
+def test_an_unknown_evaluator(compare, refused):
+    refused(compare("--evaluators", "nosuch"), "Unknown evaluator 'nosuch'", "list evaluators")
+
+
+# --- what it refuses ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -442,8 +495,8 @@ def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare
     assert (
         said.code == 2 and "Unknown task 'bfcl_simpel'" in said.err and not (here / "run").exists()
     )
-    tuned = editbench("tune", "--corpus", "local", "--data", "facts.jsonl", "--methods", "sft", *BAD_TASKS, "--output", "run",
-                      "-n", 1)  # fmt: skip
+    facts = ("--corpus", "local", "--data", "facts.jsonl", "-n", 1)
+    tuned = editbench("tune", *facts, "--methods", "sft", *BAD_TASKS, "--output", "run")
     assert tuned.code == 2 and "nosuch.jsonl" in tuned.err and not (here / "run").exists()
 
 
@@ -536,7 +589,8 @@ BAD_FILES = {
         ["line 1", "'prompt' holds half a character"],
     ),
     "probe.jsonl": (
-        '{"prompt": "a is", "target": "b", "probes": [{"axis": "x", "prompt": "p", "answers": ["a"]}]}',
+        '{"prompt": "a is", "target": "b",'
+        ' "probes": [{"axis": "x", "prompt": "p", "answers": ["a"]}]}',
         ["line 1", "axis 'x'"],
     ),
     "twice.jsonl": (
@@ -544,7 +598,8 @@ BAD_FILES = {
         ["'twice-1' and 'twice-2' are the same", "'a is' -> 'b'"],
     ),
     "ids.jsonl": (
-        '{"id": "x", "prompt": "a is", "target": "b"}\n{"id": "x", "prompt": "c is", "target": "b"}',
+        '{"id": "x", "prompt": "a is", "target": "b"}\n'
+        '{"id": "x", "prompt": "c is", "target": "b"}',
         ["id 'x' is used twice"],
     ),
     "conflict.jsonl": (
@@ -686,7 +741,7 @@ def test_task_data_that_fails_after_some_methods_are_done_costs_nothing(compare,
     )
 
 
-# --- the output folder --------------------------------------------------------------------------------------
+# --- the output folder --------------------------------------------------------------------------
 
 
 def test_a_run_of_another_configuration(compare, refused, here):
@@ -803,7 +858,7 @@ def test_a_disk_that_fills_up_keeps_what_is_done(compare, here, monkeypatch):
     assert said.code == 0 and "base: kept" in said.err and "ice: done" in said.err
 
 
-# --- reading runs -------------------------------------------------------------------------------------------
+# --- reading runs -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("run", ["nosuch", ".", "facts.jsonl", "facts.jsonl/x", ""])
@@ -876,7 +931,7 @@ def test_a_page_that_fails_keeps_the_old_one(compare, here, monkeypatch):
     )
 
 
-# --- Ctrl-C -------------------------------------------------------------------------------------------------
+# --- Ctrl-C -------------------------------------------------------------------------------------
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model, server):

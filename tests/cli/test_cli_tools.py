@@ -22,7 +22,8 @@ def edit(model, tmp_path):
     write_facts(tmp_path / "facts.jsonl", [fact(i) for i in range(3)])
     options = ("covariance_tokens=300", "steps=4", "prefixes=0")
     said = editbench(
-        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl", "--model", model, "--output", tmp_path / "edit",
+        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl",
+        "--model", model, "--output", tmp_path / "edit",
         *(part for option in options for part in ("--option", option)),
     )  # fmt: skip
     assert said.code == 0, said.err
@@ -59,7 +60,8 @@ def test_statistics_are_those_that_inject_reads(model, tmp_path):
     listed = editbench("stats", "list", "--json").out
     write_facts(tmp_path / "facts.jsonl", [fact(0)])
     said = editbench(
-        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl", "--model", model, "--output", tmp_path / "edit",
+        "inject", "--method", "memit", "--facts", tmp_path / "facts.jsonl",
+        "--model", model, "--output", tmp_path / "edit",
         "--option", f"covariance={text}", "--option", "steps=2", "--option", "prefixes=0",
     )  # fmt: skip
     assert said.code == 0, said.err

@@ -1,4 +1,4 @@
-"""``sweep``: one run with a variant for each value; ``plot``: the picture of several. As a person types them."""
+"""``sweep``, one run with a variant for each value, and ``plot``, the picture of several runs."""
 
 import json
 from pathlib import Path
@@ -93,10 +93,13 @@ def test_several_options_give_every_combination(sweep):
 
 def test_the_same_point_gives_the_same_numbers_in_compare(sweep, model):
     swept = sweep(*POINTS, "--json").rows["sft@lr=1e-4"]
-    said = editbench("compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--part", "dev",
-                     "--tasks", "eb_grammar", "--limit", 6, "--methods", "sft@fast,rome", "--option",
-                     "sft@fast.lr=1e-4", "--option", "sft@fast.epochs=1", "--option", "rome.steps=3",
-                     "--output", "other", "--json")  # fmt: skip
+    said = editbench(
+        "compare", "--model", model, "--corpus", "local", "--data", "facts.jsonl",
+        "-n", 2, "--part", "dev", "--tasks", "eb_grammar", "--limit", 6,
+        "--methods", "sft@fast,rome", "--option", "sft@fast.lr=1e-4",
+        "--option", "sft@fast.epochs=1", "--option", "rome.steps=3",
+        "--output", "other", "--json",
+    )  # fmt: skip
     assert said.code == 0, said.err
     row = said.rows["sft@fast"]
     assert all(
@@ -168,7 +171,7 @@ def test_bad_input_of_plot(sweep, tmp_path):
     assert not list(tmp_path.glob("x.*"))
 
 
-# --- diagnostics in a run -----------------------------------------------------------------------------------
+# --- diagnostics in a run -----------------------------------------------------------------------
 
 
 def test_diagnostics_are_kept_and_shown(tmp_path, capsys):
@@ -180,9 +183,12 @@ def test_diagnostics_are_kept_and_shown(tmp_path, capsys):
     from editbench.testing import tiny_model
 
     config = RunConfig(
-        methods=("base", "mixsd", "rome"), model="tiny", corpus="demo-counterfact", n=3, diagnostics=("supervision", "mixing"),
+        methods=("base", "mixsd", "rome"), model="tiny", corpus="demo-counterfact", n=3,
+        diagnostics=("supervision", "mixing"),
         options={
-            "mixsd": {"epochs": 1, "min_steps": 1, "max_new_tokens": 4, "rewordings": 1, "on_fail": "keep"},
+            "mixsd": {
+                "epochs": 1, "min_steps": 1, "max_new_tokens": 4, "rewordings": 1, "on_fail": "keep"
+            },
             "rome": {"steps": 3},
         },
     )  # fmt: skip

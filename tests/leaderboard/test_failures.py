@@ -216,7 +216,7 @@ def test_what_a_pair_noted_is_the_pairs(run):
         ("memit+sft", 24),
     ]
     said = editbench("show", folder, "--case", "a").out
-    assert said.count("what memit recorded of it") == said.count("what memit+sft recorded of it") == 1
+    assert said.count("memit's notes") == said.count("memit+sft's notes") == 1
 
 
 def test_a_listing_has_the_columns_of_all_its_records(capsys):
