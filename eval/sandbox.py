@@ -46,7 +46,7 @@ def restored(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iter
     training = [module for module in model.modules() if module.training]
     pad, side = tokenizer.pad_token, tokenizer.padding_side
     # Looking at the devices would start CUDA, which a process that is forked later cannot use.
-    started = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    started = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if started else []
     try:
         with torch.random.fork_rng(devices=devices):

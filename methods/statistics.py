@@ -385,7 +385,7 @@ def _text(record: dict[str, object]) -> str:
 
 
 def _hub(source: str) -> Iterator[str]:
-    import datasets  # type: ignore[import-untyped]  # it has no annotations
+    import datasets
 
     from editbench.hub import offline_if_unreachable
 

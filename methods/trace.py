@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from editbench import progress, text
-from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._common.hooks import Output, resumed_above, site_module
+from editbench.layout import Output, hidden_of, replace_hidden
+from editbench.methods._common.hooks import resumed_above, site_module
 from editbench.models import LanguageModel
 from editbench.text import find_subject
 from editbench.types import Fact

@@ -8,13 +8,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
-from editbench.layout import hidden_of, replace_hidden
+from editbench.layout import Output, hidden_of, replace_hidden
 from editbench.methods._common.memory import in_batches
 from editbench.models import LanguageModel
 from editbench.text import pad_left
-
-Output = torch.Tensor | tuple[torch.Tensor, ...]
-"""What a layer or a part of it returns: hidden states, in some architectures inside a tuple."""
 
 
 class Captured(Exception):
@@ -50,7 +47,8 @@ def read_at(
     seen: list[torch.Tensor] = []
 
     def capture(_module: nn.Module, args: Output, output: Output | None = None) -> None:
-        seen.append(hidden_of(args if side == "input" else output))
+        # A hook before the module has no output yet; its arguments hold the states.
+        seen.append(hidden_of(args if output is None else output))
         raise Captured
 
     def read(chunk: list[int]) -> torch.Tensor:

@@ -21,8 +21,8 @@ from torch import nn
 
 from editbench import progress
 from editbench.errors import MethodError
-from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._common.hooks import Output, site_module
+from editbench.layout import Output, hidden_of, replace_hidden
+from editbench.methods._common.hooks import site_module
 from editbench.methods.statistics import (
     FORMAT,
     SAMPLE_LENGTH,

@@ -18,15 +18,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from editbench.layout import hidden_of
-from editbench.methods._common.hooks import (
-    Captured,
-    Output,
-    added,
-    plus,
-    resumed_above,
-    site_module,
-)
+from editbench.layout import Output, hidden_of
+from editbench.methods._common.hooks import Captured, added, plus, resumed_above, site_module
 from editbench.models import LanguageModel, cached_states
 from editbench.text import pad_left
 

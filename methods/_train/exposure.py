@@ -108,7 +108,7 @@ class AdaptiveExposure:
         with torch.enable_grad():
             policy = self.policy(self.states[i])
             share = torch.tensor(self.shares[i])
-            chance = policy.log_prob(share)  # type: ignore[no-untyped-call]  # untyped in torch
+            chance = policy.log_prob(share)
             (gradient,) = torch.autograd.grad(chance, self.weights_S2)
             with torch.no_grad():
                 self.weights_S2 += RATE * advantage * gradient.clamp(-1, 1)

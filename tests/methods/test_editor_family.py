@@ -29,7 +29,7 @@ from editbench.methods.memit import BatchEditor, Memit, memit_solve
 from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
 from editbench.methods.statistics import RIDGE, Moment, identity_moment, source_texts
-from editbench.models import LanguageModel, load_model
+from editbench.models import LanguageModel
 from editbench.report import EditRecord, EditReport
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 from editbench.text import pad_left

@@ -33,7 +33,11 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
     """
     linears: list[nn.Linear] = []
     if model.precision == "float32":
-        linears = [module for module in model.model.modules() if _is_plain(module)]
+        linears = [
+            module
+            for module in model.model.modules()
+            if isinstance(module, nn.Linear) and _is_plain(module)
+        ]
     # Two copies of each weight: one for the product, one for its gradient.
     needed = 2 * sum(linear.weight.nbytes for linear in linears)
     with ExitStack() as stack:

@@ -15,8 +15,8 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from editbench.layout import hidden_of, replace_hidden
-from editbench.methods._common.hooks import Output, computing
+from editbench.layout import Output, hidden_of, replace_hidden
+from editbench.methods._common.hooks import computing
 from editbench.methods._edit.fast.attention import Groups, NotPacked, Packed, Tree, states_of
 from editbench.methods._edit.rows import KeysValues, Rows
 from editbench.models import LanguageModel
