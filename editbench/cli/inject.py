@@ -66,21 +66,16 @@ def inject(
     from editbench.types import check_facts
 
     registry.check("methods", method)
-    options: dict[str, str | int] = {"seed": seed, **own_options(option, method, "--option")}
+    options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
     check_facts(chosen, allow_conflicts)
     parts = pairs(layout, "--layout")
-
-    from editbench.run.api import inject as inject_facts
-
-    # Before the model is loaded, which may take minutes.
-    registry.get("methods", method).from_options(method, dict(options)).check_subjects(
-        method, chosen
-    )
+    editor = registry.get("methods", method).from_options(method, options)
+    editor.check_subjects(method, chosen)
     with _new_folder(output), progress.reporting(console.reporter()):
         try:
             handle = load(model, precision, parts)
-            edit = inject_facts(handle, chosen, method, allow_conflicts=allow_conflicts, **options)
+            edit = editor.inject(handle, chosen)
             edit.save(output)
             answers = _ask(handle, edit, chosen)
         except KeyboardInterrupt:
