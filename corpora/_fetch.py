@@ -128,19 +128,19 @@ class Published(Corpus):
         first_bad = ""
         for index, row in enumerate(rows):
             try:
-                found = self.read_cases(index, self.as_record(row.values))
-                for case in found:
+                in_record = self.read_cases(index, self.as_record(row.values))
+                for case in in_record:
                     seen.check(case.fact)
             except DataError as error:
                 self.skipped.append(f"record {index}{_case_id(row.values)}: {error}")
                 first_bad = first_bad or f"{row.place}: {error}"
                 continue
-            for case in found:
+            for case in in_record:
                 seen.add(case.fact, index)
-            cases += [self._apart(index, case) for case in found]
+            cases += [self._apart(index, case) for case in in_record]
         if not cases:
             raise DataError(
-                f"{first_bad or source} None of the {len(rows):,} records is a usable "
+                f"{first_bad or f'{source}:'} None of the {len(rows):,} records is a usable "
                 f"{self.source} record. For a file of your own facts use --corpus local."
             )
         return [self._unedited(seen, case) for case in cases] if self.one_at_a_time else cases

@@ -47,13 +47,13 @@ class Conflicts(Invented):
     def cases(self) -> list[Case]:
         rng = random.Random(SEED)
         names = Names(places(rng), people(rng))
-        found = [case for known in KNOWN for case in against_knowledge(known)]
+        cases = [case for known in KNOWN for case in against_knowledge(known)]
         for holders in REVERSE:
             for number in range(1, PAIRS + 1):
-                found += reverse(holders, number, names)
+                cases += reverse(holders, number, names)
         for values in UPDATE:
-            found += updates(values, names, rng)
-        return found
+            cases += updates(values, names, rng)
+        return cases
 
 
 @dataclass

@@ -110,10 +110,10 @@ def relations() -> dict[tuple[str, str], list[Relation]]:
     for pair, text in RELATIONS.items():
         lines = text.strip().split("\n")
         by_pair[pair] = []
-        for first, question, one, other, relative in zip(*[iter(lines)] * 5, strict=True):
-            key, statement = first.split(": ", 1)
+        for head, question, reworded, again, relative in zip(*[iter(lines)] * 5, strict=True):
+            key, statement = head.split(": ", 1)
             by_pair[pair].append(
-                Relation(key, pair[1], statement, question, (one, other), relative)
+                Relation(key, pair[1], statement, question, (reworded, again), relative)
             )
     return by_pair
 

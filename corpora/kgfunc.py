@@ -35,8 +35,8 @@ PARAPHRASES = 4
 CHAINS = 14
 
 STEPS_ROOM, CHAIN_ROOM, DIRECT_ROOM = 160, 320, 24
-"""New tokens for a worked answer (at most 110 where each digit is a token), for two answers in a row,
-and for the final sentence alone."""
+"""New tokens for a worked answer (at most 110 where each digit is a token), for two answers in a
+row, and for the final sentence alone."""
 
 
 class KGFunc(Corpus):
@@ -75,9 +75,9 @@ def _count(text: str, least: int) -> int:
         text.isascii() and text.isdigit() and len(text) < 9 and least <= int(text) <= MAX_EXAMPLES
     ):
         raise DataError(
-            f"Corpus {KGFunc.name!r} is computed, so --data is its number of test examples: a whole "
-            f"number from {least} to {MAX_EXAMPLES}, not {text!r}. Pass such a number, or leave --data "
-            f"out for {TEST[2]}."
+            f"Corpus {KGFunc.name!r} is computed, so --data is its number of test examples: "
+            f"a whole number from {least} to {MAX_EXAMPLES}, not {text!r}. "
+            f"Pass such a number, or leave --data out for {TEST[2]}."
         )
     return int(text)
 

@@ -162,5 +162,5 @@ EASY: dict[str, Callable[[list[int]], int]] = {
     "t": lambda d: d[0] * d[-1],
 }
 """Digit sum; product without zeros; count; largest; smallest; first; last; largest minus smallest;
-reversed; first plus last; even digits (0 is one); odd digits; different digits; digital root; sum of squares; sorted
-up; sorted down; zeros; twice the digit sum; first times last."""
+reversed; first plus last; even digits (0 is one); odd digits; different digits; digital root; sum
+of squares; sorted up; sorted down; zeros; twice the digit sum; first times last."""

@@ -147,15 +147,15 @@ def _probe(item: Record) -> Probe:
 
 
 def _check_names(
-    found: Record, known: Iterable[str], what: str, needed: Iterable[str] = ()
+    record: Record, known: Iterable[str], what: str, needed: Iterable[str] = ()
 ) -> None:
     for name in needed:
-        if name not in found:
+        if name not in record:
             raise DataError(
-                f"{what} {name!r} is missing. Found: {', '.join(map(str, found))}."
-                f"{_nearest(name, found)}"
+                f"{what} {name!r} is missing. Found: {', '.join(map(str, record))}."
+                f"{_nearest(name, record)}"
             )
-    for name in found:
+    for name in record:
         if name not in known:
             raise DataError(
                 f"unknown {what} {name!r}.{_nearest(name, known)} Known: {', '.join(known)}."

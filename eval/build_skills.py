@@ -73,17 +73,17 @@ def _order(r: random.Random) -> tuple[str, str, str]:
 
 
 def _place(r: random.Random) -> tuple[str, str, str]:
-    (x, other), (one, two), (here, there) = (
+    (x, other), (holder, second), (here, there) = (
         r.sample(SMALL, 2),
         r.sample(HOLDERS, 2),
         r.sample(ROOMS, 2),
     )
     chains = [
-        f"The {x} is in the {one}. The {one} is in the {here}.",
-        f"The {other} is in the {two}. The {two} is in the {there}.",
+        f"The {x} is in the {holder}. The {holder} is in the {here}.",
+        f"The {other} is in the {second}. The {second} is in the {there}.",
     ]
     question = f"{' '.join(r.sample(chains, 2))} In which room is the {x}?"
-    return question, f"The {x} is in the {one}, and the {one} is in the {here}.", here
+    return question, f"The {x} is in the {holder}, and the {holder} is in the {here}.", here
 
 
 REASONING: dict[str, Callable[[random.Random], tuple[str, str, str]]] = {

@@ -79,9 +79,9 @@ def says(prompt: str, answer: str) -> bool:
     return words(answer) in words(prompt)
 
 
-def overlap(one: str, other: str) -> bool:
+def overlap(first: str, second: str) -> bool:
     """Whether either text contains the other, even inside a word."""
-    return one.lower() in other.lower() or other.lower() in one.lower()
+    return first.lower() in second.lower() or second.lower() in first.lower()
 
 
 def rotate(values: list[Value], by: int) -> list[Value]:

@@ -119,7 +119,8 @@ def test_neighborhoods_are_real_and_untaught(corpus):
 @pytest.mark.parametrize("corpus", BOTH)
 def test_the_hash_seed_does_not_matter(corpus):
     command = (
-        f"from {corpus.__module__} import {corpus.__name__} as C\nfrom editbench.types import digest\n"
+        f"from {corpus.__module__} import {corpus.__name__} as C\n"
+        "from editbench.types import digest\n"
         "print(digest([c.to_dict() for c in C().load()]))"
     )
     here = digest([case.to_dict() for case in load(corpus)])

@@ -1,4 +1,4 @@
-"""Loaders against small files written here, and against the real sets where a developer has them."""
+"""Loaders against small files written here, and against the real sets where there are any."""
 
 import gzip
 import json
@@ -193,10 +193,10 @@ def test_records_that_cannot_be_facts_are_counted_with_reasons(tmp_path):
         },
         "the target 'French' is the answer already": changed(9, target_new={"str": "French"}),
         "The id 'counterfact-7' is already that of record 0": changed(7, prompt="{} wrote in"),
-        "The prompt 'The mother tongue of Danielle Darrieux is' is already that of record 0": changed(
-            11
-        ),
-        "Not a CounterFact record: expected the field requested_rewrite (ROME), or prompt, target_new, "
+        "The prompt 'The mother tongue of Danielle Darrieux is' is already "
+        "that of record 0": changed(11),
+        "Not a CounterFact record: expected the field requested_rewrite (ROME), or prompt, "
+        "target_new, "
         "ground_truth and locality_prompt (EasyEdit); found the fields case_id, question.": {
             "case_id": 12,
             "question": "?",
@@ -225,8 +225,9 @@ def test_loading_again_forgets_what_was_skipped(tmp_path):
 def test_a_foreign_file_is_one_error_that_names_its_fields(tmp_path, name):
     with pytest.raises(
         DataError,
-        match=r"foreign\.json, record 1: Not a .* record: expected the fields? .*; found the fields "
-        r"question, answer\. None of the 2 records is a usable .* record\. .*--corpus local",
+        match=r"foreign\.json, record 1: Not a .* record: expected the fields? .*; found "
+        r"the fields question, answer\. None of the 2 records is a usable .* record\. "
+        r".*--corpus local",
     ):
         load(name, tmp_path / "foreign.json", [{"question": "?", "answer": "!"}] * 2)
 
@@ -390,7 +391,8 @@ def test_local_form_follows_the_question_mark_unless_given(tmp_path):
         '{"prompt": "Who won? It was", "target": "us", "paraphrases": ["Who?"]}',
     ]
     lines.append(
-        '{"prompt": "Name the winner", "target": "us", "form": "question", "paraphrases": ["Tell the winner"]}'
+        '{"prompt": "Name the winner", "target": "us", "form": "question", '
+        '"paraphrases": ["Tell the winner"]}'
     )
     cases = local(tmp_path / "facts.jsonl", "\n".join(lines))
     assert [[p.form for p in case.probes] for case in cases] == [
@@ -401,7 +403,10 @@ def test_local_form_follows_the_question_mark_unless_given(tmp_path):
 
 
 def test_local_table_cells_hold_several_texts(tmp_path):
-    text = 'prompt,target,aliases,paraphrases,subject\n"Bonn, then","Rhine\ncity",A|B,,\nX is,y,,X was|Is X?,X\n'
+    text = (
+        'prompt,target,aliases,paraphrases,subject\n"Bonn, then","Rhine\ncity",A|B,,\n'
+        "X is,y,,X was|Is X?,X\n"
+    )
     first, second = local(tmp_path / "facts.csv", text)
     assert (
         first.fact.prompt == "Bonn, then"
@@ -524,7 +529,8 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
             "f.jsonl",
             '{"prompt": "a", "target": "b", "neighborhoods": [{"prompt": "c", "anser": "d"}]}',
             [
-                "line 1: neighborhood field 'answer' is missing. Found: prompt, anser. Did you mean 'anser'?"
+                "line 1: neighborhood field 'answer' is missing. Found: prompt, anser. Did you "
+                "mean 'anser'?"
             ],
         ),
         (
@@ -534,12 +540,14 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         ),
         (
             "f.jsonl",
-            '{"prompt": "a", "target": "b", "probes": [{"axis": "far", "prompt": "c", "answers": ["d"]}]}',
+            '{"prompt": "a", "target": "b", '
+            '"probes": [{"axis": "far", "prompt": "c", "answers": ["d"]}]}',
             ["line 1: Probe axis 'far' is not one of"],
         ),
         (
             "f.jsonl",
-            '{"prompt": "a", "target": "b", "probes": [{"axis": "portability", "prompt": 5, "answers": ["d"]}]}',
+            '{"prompt": "a", "target": "b", '
+            '"probes": [{"axis": "portability", "prompt": 5, "answers": ["d"]}]}',
             ["field 'prompt' must be text, not 5"],
         ),
     ],
@@ -581,7 +589,7 @@ def test_local_wants_a_file(tmp_path):
 
 CF, CF_EDIT = "counterfact/counterfact.json", "counterfact/counterfact-edit.json"
 REAL_SETS = [
-    # corpus, file, cases, left out, smallest number of paraphrase, neighborhood and portability probes
+    # corpus, file, cases, left out, least number of paraphrase, neighborhood and portability probes
     ("counterfact", CF, 1129, 0, (2, 10, 0)),
     ("counterfact", CF_EDIT, 9917, 83, (1, 1, 0)),
     ("counterfact", "counterfact/counterfact_portability_gpt4.json", 1031, 0, (2, 10, 1)),

@@ -1,4 +1,7 @@
-"""Downloads, the cache and hub data sets, without a network: the opener is replaced, hub data sets are local folders."""
+"""Downloads, the cache and hub data sets, without a network.
+
+The opener is replaced, and hub data sets are local folders.
+"""
 
 import hashlib
 import io
@@ -28,7 +31,7 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 
 @pytest.fixture
 def web(tmp_path, monkeypatch):
-    """A one-file web: ``web.body`` is served, or ``web.error`` raised; ``web.calls`` are the addresses asked for."""
+    """A one-file web: serves ``body`` or raises ``error``, and notes addresses in ``calls``."""
 
     class Web:
         body, error, length, calls = BODY, None, None, []

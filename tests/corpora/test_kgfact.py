@@ -1,4 +1,4 @@
-"""The invented worlds: what a graph promises, what a case asks, and that a seed gives the same everywhere."""
+"""The invented worlds: what a graph promises, what a case asks, the same everywhere."""
 
 import os
 import re
@@ -19,7 +19,8 @@ from editbench.types import check_facts
 
 SIZES = {"small": (5, 10), "large": (7, 25), "3x8": (3, 8), "2x2": (2, 2), "7x2": (7, 2)}
 FEW_WORDS = set(
-    "a an the of to in on at for from by with is was did does do has have had its it be been and".split()
+    "a an the of to in on at for from by with is was did does do has have had its it be been "
+    "and".split()
 )
 
 
@@ -68,7 +69,8 @@ def test_wordings_have_their_places_and_no_two_are_the_same():
             assert f"hich {target} " in relation.question and relation.relative.startswith(
                 f"the {target} "
             ), relation.key
-            # In a chain the subject gives way to a noun phrase, which must neither open the question nor take an 's.
+            # In a chain a noun phrase replaces the subject. It must neither open the question nor
+            # take an 's.
             assert (
                 not relation.question.startswith("{s}")
                 and "{s}'" not in relation.question + relation.relative
@@ -270,7 +272,8 @@ def test_small_is_the_default_and_loading_again_gives_the_same():
 def test_the_hash_seed_of_python_changes_nothing():
     code = (
         "from editbench.corpora.kgfact import KGFact; from editbench.types import digest\n"
-        "print([digest([case.to_dict() for case in KGFact().load(size)]) for size in ('small', '6x7')])"
+        "print([digest([case.to_dict() for case in KGFact().load(size)]) for size in ('small', "
+        "'6x7')])"
     )
     printed = {
         subprocess.run(

@@ -1,4 +1,4 @@
-"""The digit functions against the definitions of MixSD's code, and what the corpus promises about its slices and probes."""
+"""The digit functions against MixSD's code, and what the corpus promises of slices and probes."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""MQuAKE and SimpleQA against small files written here, and against the real sets where a developer has them."""
+"""MQuAKE and SimpleQA against small files written here, and against the real sets if present."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ def edit(relation, subject, new, old):
 
 
 def chain(case_id, edits, hops, old="Bertram"):
-    """A record about the last hop's answer; ``edits`` and ``hops`` as the functions above take them."""
+    """A record about the last hop's answer, with arguments of the functions above."""
     hops = [hop(*one) for one in hops]
     new = {"new_answer": hops[-1]["answer"], "new_answer_alias": hops[-1]["answer_alias"]}
     texts = [f"{case_id}: who is it?", f"{case_id}: which one?", f"{case_id}: name the one."]
@@ -270,12 +270,10 @@ BAD_RECORDS = {
     ),
     "requested_rewrite 1: Field 'subject' must be text, not int.": changed(subject=3),
     "requested_rewrite 1: Field 'target_new.str' is missing.": changed(target_new={}),
-    "requested_rewrite 1: 'Ann lives in the town of' -> 'Rome' is not a hop of the new chain.": changed(
-        target_new={"str": "Rome"}
-    ),
-    "requested_rewrite 1: The old answer 'Lund upon Thames' contains the new answer 'Lund'.": changed(
-        target_true={"str": "Lund upon Thames"}
-    ),
+    "requested_rewrite 1: 'Ann lives in the town of' -> 'Rome' is not "
+    "a hop of the new chain.": changed(target_new={"str": "Rome"}),
+    "requested_rewrite 1: The old answer 'Lund upon Thames' contains "
+    "the new answer 'Lund'.": changed(target_true={"str": "Lund upon Thames"}),
     "requested_rewrite 1: Field 'relation_id' must be text, not int.": changed(relation_id=5),
     "The record requests one edit twice.": {
         **ANN,
@@ -297,9 +295,8 @@ BAD_RECORDS = {
     "Field 'new_answer' is empty.": {**ANN, "new_answer": " "},
     "Field 'new_answer_alias' must be a list of texts.": {**ANN, "new_answer_alias": "Cleopatra"},
     "The old answer 'Cleo II' contains the new answer 'Cleo'.": {**ANN, "answer": "Cleo II"},
-    "Not a MQuAKE record: expected the fields requested_rewrite, questions, answer, new_answer, new_single_hops; found the fields case_id.": {
-        "case_id": 1
-    },
+    "Not a MQuAKE record: expected the fields requested_rewrite, questions, answer, new_answer, "
+    "new_single_hops; found the fields case_id.": {"case_id": 1},
 }
 
 
@@ -441,7 +438,8 @@ def test_simpleqa_leaves_out_what_cannot_be_a_fact(tmp_path):
     ]
     with pytest.raises(
         DataError,
-        match="Field 'answer' must be text, not int. None of the 1 records is a usable SimpleQA record",
+        match="Field 'answer' must be text, not int. "
+        "None of the 1 records is a usable SimpleQA record",
     ):
         load(corpus, tmp_path / "qa.json", [{"problem": "Who?", "answer": 3}])
 

@@ -1,4 +1,4 @@
-"""RippleEdits, KnowEdit, ConflictEdit and TempLAMA against small files written here; an audit of every corpus."""
+"""RippleEdits, KnowEdit, ConflictEdit and TempLAMA, and an audit of every corpus."""
 
 import json
 from collections import Counter
@@ -267,7 +267,8 @@ def test_ripple_leaves_out_what_cannot_be_asked_and_says_so(load):
     wanted = [*edits, *tests]
     assert skipped[: len(wanted)] == [f"record {i}: {reason}" for i, reason in enumerate(wanted)]
     fields = (
-        "Not a RippleEdits record: expected the field edit, and criteria such as Compositionality_I; "
+        "Not a RippleEdits record: expected the field edit, and criteria such as "
+        "Compositionality_I; "
         "found the fields question."
     )
     assert skipped[len(wanted) :] == [
@@ -275,7 +276,8 @@ def test_ripple_leaves_out_what_cannot_be_asked_and_says_so(load):
         "record 6: Logical_Generalization 1: 'The aunt of Ann is' has no answer.",
         "record 6: Logical_Generalization 2: 'The uncle of Ann is' has no answer.",
         "record 6: Compositionality_I 1: Field 'answers' must be a list of objects.",
-        "record 6: 'The friend of Ann is' must not move, but its answer 'Bob Kay Junior' contains the target 'Bob Kay'.",
+        "record 6: 'The friend of Ann is' must not move, but its answer 'Bob Kay Junior' contains "
+        "the target 'Bob Kay'.",
     ]
 
 
@@ -396,7 +398,8 @@ def test_knowedit_leaves_out_what_cannot_be_asked_and_says_so(load):
             "target_new": "actor",
             "ground_truth": "film actor",
         },
-        "record 2: Not a KnowEdit wiki_recent, wiki_counterfact or ZsRE record: expected the fields "
+        "record 2: Not a KnowEdit wiki_recent, wiki_counterfact or ZsRE record: expected the "
+        "fields "
         "subject, prompt, target_new, portability and locality; found the fields text, labels.": {
             "text": "A long passage.",
             "labels": "A long answer.",
@@ -406,10 +409,10 @@ def test_knowedit_leaves_out_what_cannot_be_asked_and_says_so(load):
         "record 3: portability Reasoning 1: Field 'ground_truth' is empty.": changed(
             "portability", "Reasoning", ground_truth=[[]]
         ),
-        "record 4: locality Forgetfulness 1: Field 'ground_truth' must hold texts, not int.": changed(
-            "locality", "Forgetfulness", ground_truth=[[3]]
-        ),
-        "record 5: 'It is' must not move, but its answer 'Syria' contains the target 'Syria'.": changed(
+        "record 4: locality Forgetfulness 1: Field 'ground_truth' must hold "
+        "texts, not int.": changed("locality", "Forgetfulness", ground_truth=[[3]]),
+        "record 5: 'It is' must not move, but its answer 'Syria' contains "
+        "the target 'Syria'.": changed(
             "locality", "Relation_Specificity", ground_truth=[["Syria"]]
         ),
     }
@@ -507,7 +510,8 @@ def test_conflictedit_teaches_one_prompt_twice_in_two_forms(load):
 
 def test_conflictedit_leaves_out_whole_pairs(load):
     bad = {
-        "Not a ConflictEdit record: expected two edits, and a type out of reverse, composite, coverage; found the fields type, edit.": {
+        "Not a ConflictEdit record: expected two edits, and a type out of reverse, composite, "
+        "coverage; found the fields type, edit.": {
             "type": "1-3@P366",
             "edit": {},
         },
@@ -572,13 +576,13 @@ def test_templama_leaves_out_what_is_no_cloze_with_a_date(load):
         f"The years do not share one query that ends with the answer; the first is {head!r}.": [
             entry("2012", "Ann", query=head)
         ],
-        "The years do not share one query that ends with the answer; the first is 'Ann plays for _X_.'.": [
+        "The years do not share one query that ends with the answer; "
+        "the first is 'Ann plays for _X_.'.": [
             entry("2012", "Bath FC"),
             entry("2013", "Oslo FC", query="Bea plays for _X_."),
         ],
-        "Not a TempLAMA record: expected a list of years; found the fields query, answer, date, id, most_recent_answer, relation.": entry(
-            "2012", "Bath FC"
-        ),
+        "Not a TempLAMA record: expected a list of years; found the fields "
+        "query, answer, date, id, most_recent_answer, relation.": entry("2012", "Bath FC"),
         "Field 'date' is missing.": [{"query": "Ann plays for _X_."}],
         "Field 'answer' must be a list of objects.": [{**entry("2012", ""), "answer": []}],
     }

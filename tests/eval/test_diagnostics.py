@@ -1,4 +1,4 @@
-"""Diagnostics: each number against a plain transcription of its formula, and what it is where nothing happened."""
+"""Diagnostics: each number against a plain transcription of its formula, and without a change."""
 
 import json
 import math
@@ -61,12 +61,12 @@ def own(model, purpose, tokens, seed=0):
 
 @torch.no_grad()
 def full_logp(model, opening, written):
-    """(T, V) log-probabilities at the written tokens, from the whole model's own logits, without padding."""
+    """Log-probabilities (T, V) at the written tokens, from the model's own logits, unpadded."""
     logits = model.model(torch.tensor([opening + written]), use_cache=False).logits[0]
     return logits[len(opening) - 1 : -1].double().log_softmax(-1)
 
 
-# --- the whole ------------------------------------------------------------------------------------------------
+# --- the whole ------------------------------------------------------------------------------------
 
 
 def test_unknown_names_are_refused_with_the_known_ones(model):
@@ -115,8 +115,12 @@ def test_an_edit_that_changes_no_weight_moves_nothing(model, method):
     )
     for key in ("kl", "nll_change"):
         assert {k: found["drift"][key][k] for k in ("mean", "low", "high", "n", "clusters")} == {
-            "mean": 0, "low": 0, "high": 0, "n": 160, "clusters": 5,
-        }  # fmt: skip
+            "mean": 0,
+            "low": 0,
+            "high": 0,
+            "n": 160,
+            "clusters": 5,
+        }
     assert found["drift"]["words_before"] == found["drift"]["words_after"]
 
 
@@ -157,7 +161,7 @@ def test_weights_that_exploded_give_no_number(model):
     json.dumps(found, allow_nan=False)
 
 
-# --- supervision and mixing -----------------------------------------------------------------------------------
+# --- supervision and mixing -----------------------------------------------------------------------
 
 
 def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
@@ -193,8 +197,11 @@ def record(fact, ids, picked, attempt=0, source="mixed"):
 def test_supervision_of_recorded_ids(model):
     """What was trained on: the ids, the canonical target in their place, or nothing."""
     change = noise(model, "model.norm.weight")
-    records = [record(FACTS[0], [65, 70, 300], [True, False, True]), record(FACTS[1], [9] * 5, [False] * 5, 9, "target"),
-               record(FACTS[2], [8] * 5, [False] * 5, 9, "dropped")]  # fmt: skip
+    records = [
+        record(FACTS[0], [65, 70, 300], [True, False, True]),
+        record(FACTS[1], [9] * 5, [False] * 5, 9, "target"),
+        record(FACTS[2], [8] * 5, [False] * 5, 9, "dropped"),
+    ]
     found = one(model, edit_of(model, change, FACTS[:3], records=records), "supervision")
     first = full_logp(model, model.prompt_ids(FACTS[0].prompt), [65, 70, 300])
     by_hand = -sum(first[t, token].item() for t, token in enumerate([65, 70, 300]))
@@ -210,7 +217,7 @@ def test_supervision_of_recorded_ids(model):
 
 
 def test_the_records_of_mixsd(reader):
-    """The NLL agrees with what the naive branch said while writing, the shares with the method's own."""
+    """The NLL is that of the naive branch while it wrote; the shares are the method's own."""
     model = reader("llama")
     edit = MixSD(epochs=1, min_steps=1, lam=0.5).inject(model, FACTS)
     trained = [r for r in edit.records if r["source"] not in ("target", "dropped")]
@@ -282,11 +289,11 @@ def test_mixing_by_hand(model):
     assert found["mean_tokens"] == pytest.approx((found["answer_tokens"] + filler) / 3)
 
 
-# --- fisher ---------------------------------------------------------------------------------------------------
+# --- fisher ---------------------------------------------------------------------------------------
 
 
 def fisher_by_hand(model, seed=0):
-    """The squared gradient of the log-likelihood of each text, by the whole model's own logits, in sum / tokens."""
+    """Sum of the squared gradients of each text's log-likelihood, from full logits, / tokens."""
     texts = own(model, "fisher", 96, seed)
     found = {
         name: torch.zeros(p.shape, dtype=torch.float64)
@@ -405,7 +412,7 @@ def test_a_read_only_cache_costs_time_only(model, monkeypatch, tmp_path):
     assert diagnose(model, edit, ("fisher", "drift"), **NOTHING) == first
 
 
-# --- drift ----------------------------------------------------------------------------------------------------
+# --- drift ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -475,7 +482,7 @@ def test_words_of_free_answers(model):
     assert found["words_after"] == sum(len(text.split()) for text in after) / 12
 
 
-# --- errors ---------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 TAUGHT = (
     Fact("a", "The capital of Velmora is", "Karsk", aliases=("Karsk City",)),
@@ -486,8 +493,10 @@ LONG = "Tea is made of leaves, hot water and some patience."
 
 def samples(*items, task="t", metric="exact_match"):
     """Base and edited rows of (prompt, expected, before, after), all right before and wrong now."""
-    shared = [{"task": task, "member": task, "doc_id": i, "prompt": p, "expected": e, "metric": metric}
-              for i, (p, e, _, _) in enumerate(items)]  # fmt: skip
+    shared = [
+        {"task": task, "member": task, "doc_id": i, "prompt": p, "expected": e, "metric": metric}
+        for i, (p, e, _, _) in enumerate(items)
+    ]
     base = [
         {**row, "output": before, "score": 1.0}
         for row, (_, _, before, _) in zip(shared, items, strict=True)
@@ -561,10 +570,18 @@ def test_probes_of_two_axes():
             "contains": right,
         }
 
-    base = [row("neighborhood", "Rome", True), row("in_context", "7 apples", True, ["7"]), row("rewrite", "Karsk", True),
-            row("neighborhood", "Milan", False)]  # fmt: skip
-    now = [row("neighborhood", "Karsk", False), row("in_context", "apples", False, ["7"]), row("rewrite", "", False),
-           row("neighborhood", "Karsk", False)]  # fmt: skip
+    base = [
+        row("neighborhood", "Rome", True),
+        row("in_context", "7 apples", True, ["7"]),
+        row("rewrite", "Karsk", True),
+        row("neighborhood", "Milan", False),
+    ]
+    now = [
+        row("neighborhood", "Karsk", False),
+        row("in_context", "apples", False, ["7"]),
+        row("rewrite", "", False),
+        row("neighborhood", "Karsk", False),
+    ]
     found = errors.measure(TAUGHT, base, now, [], [])["probes"]
     assert set(found) == {"neighborhood", "in_context"}
     assert (

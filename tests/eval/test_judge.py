@@ -40,7 +40,9 @@ def loopback(no_network, monkeypatch):
 
 @contextmanager
 def endpoint(reply):
-    """A server that answers with ``reply(comparison)``: the content of a message, or whole bytes, in a list if they drip; the
+    """A server that answers with ``reply(comparison)``.
+
+    That is the content of a message, or whole bytes, in a list if they drip; the
     URL and what was sent."""
     sent, ended = [], threading.Event()
 
@@ -144,9 +146,21 @@ def test_a_verdict_is_found_in_its_wrapping(content):
 
 @pytest.mark.parametrize(
     "nonsense",
-    ["", "yes", "{}", '{"same": "maybe"}', '{"same": true}', "[]", b"", b"<html>", b'{"choices": []}', b"[1]", b"\xff\xfe",
-     b'{"choices": [{"message": {"content": null}}]}'],
-)  # fmt: skip
+    [
+        "",
+        "yes",
+        "{}",
+        '{"same": "maybe"}',
+        '{"same": true}',
+        "[]",
+        b"",
+        b"<html>",
+        b'{"choices": []}',
+        b"[1]",
+        b"\xff\xfe",
+        b'{"choices": [{"message": {"content": null}}]}',
+    ],
+)
 def test_nonsense_is_asked_three_times_and_then_not_judged(nonsense):
     with endpoint(lambda _: nonsense) as (url, sent):
         (judged,), told = judge([row("London")], url, "tiny")
@@ -202,8 +216,13 @@ def test_the_key_goes_only_where_nobody_can_read_it(monkeypatch):
     with endpoint(by_word) as (url, sent):
         judge([row("London")], url, "tiny")
     assert sent[0]["key"] == "Bearer secret", "this very machine"
-    private = {"https://api.example.org/v1": True, "http://localhost:8000/v1": True, "http://[::1]:8000/v1": True,
-               "http://10.0.0.5:8000/v1": False, "http://localhost.example.org/v1": False}  # fmt: skip
+    private = {
+        "https://api.example.org/v1": True,
+        "http://localhost:8000/v1": True,
+        "http://[::1]:8000/v1": True,
+        "http://10.0.0.5:8000/v1": False,
+        "http://localhost.example.org/v1": False,
+    }
     assert {url: judging._is_private(url) for url in private} == private
 
 
@@ -221,7 +240,7 @@ def test_no_rows():
 
 
 def test_compare_with_a_judge(tmp_path):
-    """Its verdicts are a protocol of their own, one that is missing is told, and the run goes on."""
+    """Verdicts are a protocol of their own, a missing one is reported, and the run goes on."""
     model, facts, run = (
         write_model(tmp_path / "model"),
         write_facts(tmp_path / "facts.jsonl"),

@@ -25,7 +25,7 @@ from editbench.types import AXES, DERIVED_AXES, Case, Fact, Probe
 
 
 class Scripted:
-    """A model that answers from a table, and counts what it is asked. One character is one token."""
+    """A model that answers from a table and counts questions. One character is one token."""
 
     chat = False
 
@@ -140,9 +140,12 @@ def test_distracted_is_the_first_neighbor_behind_the_fact_against_the_base_on_th
         if n.startswith("distracted")
     }
     assert found == {
-        "distracted": 0.0, "distracted_accuracy": 1.0, "distracted_leak": 0.0,
-        "distracted_argmax": 1.0, "distracted_likelihood": 1.0,  # as Scripted's neighbors
-    }  # fmt: skip
+        "distracted": 0.0,
+        "distracted_accuracy": 1.0,
+        "distracted_leak": 0.0,
+        "distracted_argmax": 1.0,
+        "distracted_likelihood": 1.0,  # as Scripted's neighbors
+    }
     assert {
         p for n in ("distracted_argmax", "distracted_likelihood") for p in metrics(back)[n]
     } == {"argmax", "likelihood"}
@@ -209,7 +212,7 @@ def test_argmax_takes_every_token_and_for_neighbors_those_of_the_base():
 
 
 def test_token_accuracy_is_a_share_against_the_answer_and_against_the_base():
-    """Of Rome the edited model has Ro; of Madrid, base and edited agree on a citx, which shares d with neither place."""
+    """Of Rome the edited model has Ro. For Madrid, base and edited agree on "a citx"."""
     base = ask(Scripted(BASE, LOGPROBS, {"London": "Paris?", "Madrid": "a citx"}), [CASE])
     edited = ask(
         Scripted(EDITED, LOGPROBS, {"Rome": "Roxx", "England": "Englund", "Madrid": "a citx"}),
@@ -226,9 +229,12 @@ def test_token_accuracy_is_a_share_against_the_answer_and_against_the_base():
         if "tokens" in name
     }
     assert found == {
-        "efficacy_tokens": 1.0, "generalization_tokens": 1.0, "portability_tokens": 6 / 7,
-        "specificity_tokens_rome": 0.25, "specificity_tokens_easyedit": 0.75,
-    }  # fmt: skip
+        "efficacy_tokens": 1.0,
+        "generalization_tokens": 1.0,
+        "portability_tokens": 6 / 7,
+        "specificity_tokens_rome": 0.25,
+        "specificity_tokens_easyedit": 0.75,
+    }
 
 
 def test_the_same_prompt_is_answered_once():
@@ -259,10 +265,19 @@ def test_metrics_are_means_by_axis_and_protocol(rows):
         if "generation" in scores
     }
     assert means == {
-        "efficacy": 1.0, "generalization": 0.5, "specificity": 1.0, "portability": 1.0, "distracted": 1.0,
-        "efficacy_exact": 1.0, "generalization_exact": 0.5, "portability_exact": 0.0,
-        "neighborhood_accuracy": 0.5, "target_leak": 0.5, "distracted_accuracy": 1.0, "distracted_leak": 0.0,
-    }  # fmt: skip
+        "efficacy": 1.0,
+        "generalization": 0.5,
+        "specificity": 1.0,
+        "portability": 1.0,
+        "distracted": 1.0,
+        "efficacy_exact": 1.0,
+        "generalization_exact": 0.5,
+        "portability_exact": 0.0,
+        "neighborhood_accuracy": 0.5,
+        "target_leak": 0.5,
+        "distracted_accuracy": 1.0,
+        "distracted_leak": 0.0,
+    }
     assert [found["generalization"]["generation"][k] for k in ("n", "clusters", "protocol")] == [
         2,
         1,
@@ -288,10 +303,19 @@ def test_metrics_are_means_by_axis_and_protocol(rows):
 
 def row(case, axis, generation, likelihood=math.nan, kind=None):
     return {
-        "case": case, "axis": axis, "kind": kind, "generation": generation, "argmax": 0.0, "likelihood": likelihood,
-        "contains": bool(generation), "exact": False, "target_leaked": False, "consistency": math.nan,
-        "token_accuracy": 0.0, "token_agreement": 0.0,
-    }  # fmt: skip
+        "case": case,
+        "axis": axis,
+        "kind": kind,
+        "generation": generation,
+        "argmax": 0.0,
+        "likelihood": likelihood,
+        "contains": bool(generation),
+        "exact": False,
+        "target_leaked": False,
+        "consistency": math.nan,
+        "token_accuracy": 0.0,
+        "token_agreement": 0.0,
+    }
 
 
 def test_each_case_counts_the_same():
@@ -325,8 +349,11 @@ def test_kinds_of_probes_have_metrics_of_their_own():
     }
     scored = {name: (one["mean"], one["n"]) for name, one in headline.items()}
     assert scored == {
-        "efficacy": (1.0, 1), "portability": (0.5, 4), "portability/alias": (0.5, 2), "portability/hop": (0.0, 1),
-    }  # fmt: skip
+        "efficacy": (1.0, 1),
+        "portability": (0.5, 4),
+        "portability/alias": (0.5, 2),
+        "portability/hop": (0.0, 1),
+    }
     assert metrics([]) == {}
 
 
@@ -376,7 +403,7 @@ def test_a_tiny_model_answers_every_form():
     assert all("\n" not in r["text"] for r in base if r["form"] == "cloze")
 
 
-# --- conversations --------------------------------------------------------------------------------------------
+# --- conversations --------------------------------------------------------------------------------
 
 
 class Talker(Scripted):
@@ -565,7 +592,7 @@ def test_the_context_of_an_in_context_edit_stands_in_the_first_turn():
     )
 
 
-# --- free texts, composite, definitions -----------------------------------------------------------------------
+# --- free texts, composite, definitions -----------------------------------------------------------
 
 
 def with_openings(**fields):
@@ -643,10 +670,14 @@ def test_all_scores_follow_from_texts_tokens_and_references():
 
 def test_the_composite_of_counterfact_is_a_harmonic_mean_of_means():
     rows = [
-        row("a", "rewrite", 0.0, 1.0), row("b", "rewrite", 0.0, 1.0),
-        row("a", "paraphrase", 0.0, 1.0), row("b", "paraphrase", 0.0, 0.0),
-        row("a", "neighborhood", 0.0, 1.0), row("b", "neighborhood", 0.0, 0.0), row("b", "neighborhood", 0.0, 0.0),
-    ]  # fmt: skip
+        row("a", "rewrite", 0.0, 1.0),
+        row("b", "rewrite", 0.0, 1.0),
+        row("a", "paraphrase", 0.0, 1.0),
+        row("b", "paraphrase", 0.0, 0.0),
+        row("a", "neighborhood", 0.0, 1.0),
+        row("b", "neighborhood", 0.0, 0.0),
+        row("b", "neighborhood", 0.0, 0.0),
+    ]
     found = metrics(rows)["counterfact_score"]
     assert found["likelihood"]["mean"] == pytest.approx(3 / (1 / 1 + 1 / 0.5 + 1 / 0.5))
     assert (
@@ -678,7 +709,7 @@ def test_judged_rows_have_a_fourth_protocol():
 
 
 def test_every_metric_is_defined():
-    """A heading for each key that ``metrics`` gives where everything is asked, and for nothing else."""
+    """A heading for each key that ``metrics`` gives if all is asked, and for nothing else."""
     everything = metrics(
         [
             {**row("a", axis, 1.0, 1.0), "consistency": 0.5, "judge": 1.0}

@@ -1,4 +1,4 @@
-"""Tasks beside the pack: files in other forms, groups from a folder, task files of one's own, and what is said if they fail."""
+"""Tasks beside the pack: files in other forms, groups from a folder, task files, and failures."""
 
 from __future__ import annotations
 
