@@ -31,8 +31,13 @@ LATE = (
     "lm_eval.evaluator",
     "lm_eval.models.huggingface",
     "lm_eval.tasks",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_mixed",
+    "matplotlib.backends.backend_svg",
     "matplotlib.pyplot",
     "pyarrow.parquet",
+    "pydantic.main",
+    "pydantic.types",
     "rich.progress",
     "typer.rich_utils",
 )

@@ -933,14 +933,27 @@ def distance(edit):
     )
 
 
+@pytest.fixture(scope="module")
+def anchored():
+    """Give a tiny model and what measures how far it moves, made once a family, in a test's cache."""
+    made = {}
+
+    def get(family):
+        if family not in made:
+            model = tiny_model(family)
+            made[family] = model, Anchor(model, replay=1.0, kl=1.0, l2=1.0, ewc=1.0, seed=3)
+        return made[family]
+
+    return get
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize(
     "held", [{"l2": 100.0}, {"ewc": 100.0}, {"kl": 10.0}, {"replay": 10.0}], ids=str
 )
-def test_what_holds_a_trainer_near_the_base(family, held):
+def test_what_holds_a_trainer_near_the_base(family, held, anchored):
     """The targets are still learned; the distance it is about is smaller than without."""
-    model = tiny_model(family)
-    anchor = Anchor(model, replay=1.0, kl=1.0, l2=1.0, ewc=1.0, seed=3)
+    model, anchor = anchored(family)
     before = target_logp(model, FACTS)
     (kind,) = held
 
