@@ -1,8 +1,4 @@
-"""Faults and repeatability.
-
-Runs that are killed anywhere and run again, a spoiled cache, the same command twice, and other
-batch sizes.
-"""
+"""Faults and repeatability: killed anywhere and run again, a spoiled cache, the same command twice, other batch sizes."""
 
 import json
 import os
@@ -26,14 +22,11 @@ KILLS = 20
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
 
-# --- a process to kill ---------------------------------------------------------------------------
+# --- a process to kill --------------------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Run the commands that come in, one a line, each in a fork of this process.
-
-    Its imports take longer than a tiny run.
-    """
+    """Runs the commands that come in, one a line, each in a fork of this process: its imports take longer than a tiny run."""
     import lm_eval.evaluator  # noqa: F401
     import lm_eval.models.huggingface  # noqa: F401
     import lm_eval.tasks  # noqa: F401
@@ -56,10 +49,7 @@ def serve() -> None:
 
 
 def obey(arguments: list[str], folder: str, die_at: int) -> None:
-    """Run the command with its run folder, cache and output in ``folder``.
-
-    It ends at its ``die_at``-th change there.
-    """
+    """Runs the command with its run folder, cache and output in ``folder``, up to its ``die_at``-th change there."""
     os.environ["EDITBENCH_CACHE"] = f"{folder}/cache"
     said = os.open(f"{folder}/said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(said, 1)
@@ -100,10 +90,7 @@ def obey(arguments: list[str], folder: str, die_at: int) -> None:
 
 @pytest.fixture(scope="module")
 def warm():
-    """Run a command in a process of its own and return its exit code.
-
-    Called with its arguments, its folder, and the change to die at, or 0.
-    """
+    """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its exit code."""
     settings = {
         "OMP_NUM_THREADS": "1",
         "PYTHONHASHSEED": "7",
@@ -152,10 +139,7 @@ def command(tmp_path_factory):
 
 
 def everything(folder):
-    """Return all numbers and texts that a run keeps.
-
-    Times, memory and the commit are left out, and work that a cache may save.
-    """
+    """All numbers and texts that a run keeps; times, memory and the commit apart, and work that a cache may save."""
     config, summaries = load_run(folder)
     tables = {}
     for summary in summaries:
@@ -186,7 +170,7 @@ def without_times(value):
     return [without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
-# --- killed anywhere -----------------------------------------------------------------------------
+# --- killed anywhere ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,10 +182,8 @@ def without_times(value):
     ids=["batch", "sequential"],
 )
 def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
-    """Between two changes of its files a process leaves the same behind, wherever it dies.
-
-    So the test goes through the changes, writes that stop half way among them.
-    """
+    """Between two changes of its files a process leaves the same behind, wherever it dies: so the changes are gone through,
+    writes that stop half way among them."""
     options = (
         "sft.epochs=2",
         "sft.min_steps=1",
@@ -233,7 +215,7 @@ def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
         assert strays == {".lock"}, f"left by a kill at change {die_at} of {changes}"
 
 
-# --- the same again ------------------------------------------------------------------------------
+# --- the same again -----------------------------------------------------------------------------------------
 
 
 def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_path):
@@ -265,7 +247,7 @@ def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_
     assert one == two
 
 
-# --- the batch size ------------------------------------------------------------------------------
+# --- the batch size -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -303,7 +285,7 @@ def test_the_batch_size_moves_no_retention_score():
         }
 
 
-# --- the cache of the base's scores --------------------------------------------------------------
+# --- the cache of the base's scores -------------------------------------------------------------------------
 
 
 def edit_a_score(entry):
