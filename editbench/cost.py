@@ -74,7 +74,7 @@ class Meter:
         done["tokens"] += tokens
         if torch.is_grad_enabled():
             done["gradient_tokens"] += tokens
-        elif hidden_BTD.shape[-2] == 1:
+        elif hidden_BTD.shape[-2] == 1:  # one token per row: text is being generated
             done["decoded_tokens"] += tokens
 
     def __enter__(self) -> Meter:

@@ -26,6 +26,7 @@ def write_json_atomic(path: str | Path, value: object) -> None:
     """
     path = Path(path)
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # With the process id, so that two processes do not write one temporary file.
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         write_synced(temporary, text.encode())

@@ -159,6 +159,8 @@ class RunStore:
                     hashes[name] = hashlib.sha256(data).hexdigest()
                 record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
                 write_json_atomic(new / "summary.json", {**record, "digest": digest(record)})
+                # A folder cannot replace one that is not empty: the earlier cell is moved away
+                # first, and back if something fails.
                 if final.exists():
                     os.replace(final, old)
                 os.replace(new, final)

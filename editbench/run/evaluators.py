@@ -33,6 +33,7 @@ def score(
             f"Evaluator {name!r} returned {_kind(scores)}; expected a list of "
             "editbench.plugin.Score."
         )
+    # By id, not by order: a plug-in that sorts or shuffles must not shift scores to other cases.
     by_case: dict[str, Score] = {}
     for one in scores:
         if one.case in by_case:

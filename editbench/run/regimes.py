@@ -277,6 +277,7 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
                 if stopped := _collapsed(signs):
                     chain.take_back()
                     break
+                # The last point is asked below, after a collapse as well.
                 if count in curve and count < len(cases):
                     points.append(job.point(cases[:count], count, chain.moved, last=False))
                 bar.advance(count - start)

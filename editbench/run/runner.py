@@ -20,7 +20,7 @@ from editbench.eval import diagnostics, judge, probes
 from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
 from editbench.records.environment import environment
-from editbench.records.schema import CellSummary, JudgeRecord, Status
+from editbench.records.schema import CellSummary, Status
 from editbench.records.store import RunStore
 from editbench.report import sums
 from editbench.rows import Work
@@ -206,8 +206,9 @@ def _cell(
     """
     config, cases = plan.config, plan.cases
     base.measure()
+    # Only where they were asked for.
     diagnosed: Mapping[str, object] = {}
-    judged: JudgeRecord = {}
+    judged: Mapping[str, object] = {}
     with Meter(model) as meter:
         with meter.phase("precompute"):
             method.prepare(model)
@@ -219,16 +220,8 @@ def _cell(
                 last.probes, judged = judge.judge(last.probes, config.judge, config.judge_model)
         if config.diagnostics:
             with meter.phase("diagnostics"):
-                diagnosed = diagnostics.diagnose(
-                    model,
-                    done.edit,
-                    config.diagnostics,
-                    base_probes=base.probes,
-                    probes=last.probes,
-                    base_samples=base.samples,
-                    samples=last.samples,
-                    seed=config.seed,
-                )
+                diagnosed = _diagnose(config, model, done, base)
+    # A method or a plug-in that leaves its traces would spoil all cells after it.
     if (now := model.fingerprint()) != weights:
         raise RuntimeError(f"{name} changed the base model's weights: {weights} became {now}")
     status, note = _status(name, done, len(cases))
@@ -253,6 +246,23 @@ def _cell(
         **({"judge": judged} if judged else {}),
     }
     return summary, _tables(done, base)
+
+
+def _diagnose(
+    config: RunConfig, model: LanguageModel, done: regimes.Outcome, base: Baseline
+) -> Mapping[str, object]:
+    """Return the diagnostics of an edit; ``model`` does not have it applied."""
+    last = done.points[-1]
+    return diagnostics.diagnose(
+        model,
+        done.edit,
+        config.diagnostics,
+        base_probes=base.probes,
+        probes=last.probes,
+        base_samples=base.samples,
+        samples=last.samples,
+        seed=config.seed,
+    )
 
 
 def _status(name: str, done: regimes.Outcome, total: int) -> tuple[Status, str]:

@@ -99,6 +99,7 @@ def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> 
         trials: list[tune.Trial] = []
         for trial in search["trials"]:
             name = f"{method}@trial{trial['trial']}"
+            # Without one trial nothing can be said about the choice, so the check ends there.
             if name not in cells:
                 what = f"tuned.json: {name} has no record"
                 report.differ(run.name, what, trial["key"], None)
