@@ -138,6 +138,6 @@ Work = dict[str, float]
 """What went through the decoder layers in one phase; a pass through a share of them counts as that.
 
 ``passes`` and ``tokens``; of the tokens ``gradient_tokens`` kept gradients and ``decoded_tokens``
-came one at a time. Under ``inject`` also the figures of the method that add up (``report.Figure``), such
-as the ``trained_tokens`` of a trainer.
+came one at a time. Under ``inject`` also the figures of the method that add up
+(``report.Figure``), such as the ``trained_tokens`` of a trainer.
 """
