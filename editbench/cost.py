@@ -1,4 +1,4 @@
-"""What work costs: seconds, memory, and tokens through the model."""
+"""Measure what work costs: seconds, memory, and tokens through the model."""
 
 from __future__ import annotations
 
@@ -6,44 +6,47 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import psutil
 import torch
 
 from editbench.errors import ModelError
 from editbench.models import LanguageModel
+from editbench.rows import Work
 
 
 class Meter:
-    """What is spent while it is open, by phase. A context manager.
+    """A context manager that measures, by phase, what is spent while it is open.
 
-    ``seconds`` is the wall clock; ``peak_process`` the highest resident memory and ``peak_device`` the highest allocated memory
-    of a GPU (0 without one), in bytes. ``work`` counts what goes through the decoder layers, whoever calls them: forward
-    passes, tokens, those of them for which gradients were kept, and those that came one at a time, as text does that is being
-    written (so its last token is not among them, and mixsd's two branches count twice). A pass through some of the layers
-    counts as its share of one; padding is work like any other.
+    ``seconds`` is wall-clock time. ``peak_process`` is the highest resident memory, and
+    ``peak_device`` the highest allocated memory of a GPU (0 without one), both in bytes.
+
+    ``work`` counts what goes through the decoder layers, whoever calls them: forward passes,
+    tokens, those of the tokens for which gradients were kept, and those that came one at a time,
+    as they do while text is generated (so the last token of a text is not counted, and the two
+    branches of mixsd count twice). A pass through some of the layers counts as its share of one.
+    Padding counts like any other token.
     """
 
     def __init__(self, model: LanguageModel):
         self.cuda = model.device.type == "cuda"
         self.seconds: dict[str, float] = {}
-        self.work: dict[str, dict[str, float]] = {}
+        self.work: dict[str, Work] = {}
         self.peak_process = self.peak_device = 0
         self._phase = ""
         try:
             self._layers = [model.layout.layer(model.model, i) for i in range(model.layout.depth)]
-        except ModelError:  # layers that nobody has named: their work is not known
+        except ModelError:  # an architecture whose layers are not known: its work is not counted
             self._layers = []
 
     @property
     def peak(self) -> int:
-        """Of the memory that the model lies in."""
+        """The highest use, in bytes, of the memory that holds the model."""
         return self.peak_device if self.cuda else self.peak_process
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Adds what happens inside to phase ``name``; phases do not nest."""
+        """Add what happens inside the ``with`` to phase ``name``. Phases do not nest."""
         started, self._phase = time.perf_counter(), name
         try:
             yield
@@ -51,7 +54,13 @@ class Meter:
             self._phase = ""
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
-    def _count(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _count(
+        self,
+        layer: torch.nn.Module,
+        args: tuple[torch.Tensor, ...],
+        kwargs: dict[str, torch.Tensor],
+    ) -> None:
+        """Count one call of a decoder layer; its first argument are the hidden states (B, T, D)."""
         if not self._phase:
             return
         hidden_BTD = args[0] if args else kwargs["hidden_states"]
@@ -65,15 +74,20 @@ class Meter:
         done["tokens"] += tokens
         if torch.is_grad_enabled():
             done["gradient_tokens"] += tokens
-        elif hidden_BTD.shape[-2] == 1:
+        elif hidden_BTD.shape[-2] == 1:  # one token per row: text is being generated
             done["decoded_tokens"] += tokens
 
     def __enter__(self) -> Meter:
         self._start, self._stop = time.perf_counter(), threading.Event()
 
-        # Not the bound method: a method that copies the model copies its hooks, and would copy the meter with its thread.
-        def count(*given: Any) -> None:
-            self._count(*given)
+        # Not the bound method: a method that copies the model copies its hooks, and would copy the
+        # meter with its thread.
+        def count(
+            layer: torch.nn.Module,
+            args: tuple[torch.Tensor, ...],
+            kwargs: dict[str, torch.Tensor],
+        ) -> None:
+            self._count(layer, args, kwargs)
 
         self._hooks = [
             layer.register_forward_pre_hook(count, with_kwargs=True) for layer in self._layers
@@ -85,6 +99,7 @@ class Meter:
         return self
 
     def _watch(self) -> None:
+        """Sample the resident memory ten times a second until the meter is closed."""
         process = psutil.Process()
         while True:
             self.peak_process = max(self.peak_process, process.memory_info().rss)

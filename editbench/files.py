@@ -1,4 +1,4 @@
-"""Writing JSON and other files so that a crash leaves the old file or the whole new one."""
+"""Write JSON and other files so that a crash leaves either the old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ import numpy as np
 from editbench.errors import RecordError
 
 
-def write_json_atomic(path: str | Path, value: Any) -> None:
-    """Write ``value`` as JSON: the file is either the old one or the whole new one, also after a power cut.
+def write_json_atomic(path: str | Path, value: object) -> None:
+    """Write ``value`` as JSON; even after a power cut the file is the old one or the whole new one.
 
     Raises:
         OSError: as the system reports it.
-        TypeError: a value that ``jsonable`` does not know.
+        TypeError: ``value`` holds something that ``jsonable`` cannot convert.
     """
     path = Path(path)
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # With the process id, so that two processes do not write one temporary file.
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         write_synced(temporary, text.encode())
@@ -38,10 +39,13 @@ def write_json_atomic(path: str | Path, value: Any) -> None:
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` as plain JSON types: NaN and infinity become ``None``, tuples lists, NumPy scalars numbers, paths text.
+    """Return ``value`` as plain JSON types.
+
+    NaN and infinity become ``None``, tuples and sets lists, NumPy scalars numbers, paths text, and
+    dataclasses objects.
 
     Raises:
-        TypeError: any other type.
+        TypeError: ``value`` holds something else.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -50,7 +54,7 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        # A lone surrogate in a model's text must not cost the cell: it cannot be encoded.
+        # A lone surrogate cannot be encoded, and one in a model's text must not cost the cell.
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
@@ -68,6 +72,7 @@ def jsonable(value: Any) -> Any:
 
 
 def write_synced(path: Path, data: bytes | memoryview) -> None:
+    """Write ``data`` to ``path`` and wait until the disk has it."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
     try:
         rest = memoryview(data)
@@ -79,8 +84,9 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
 
 
 def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names in the folder ``path``, such as that of a renamed file."""
     if os.name != "posix":
-        return  # Folders cannot be opened there.
+        return  # Windows cannot open a folder.
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -90,13 +96,19 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def in_plain_words(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` into a ``RecordError`` that says what to do; ``path`` where the error names none."""
+    """Turn an ``OSError`` into a ``RecordError`` that says what to do.
+
+    ``path`` is named where the error names no file.
+    """
     try:
         yield
     except OSError as error:
         place = error.filename or path
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            text = f"The disk is full: {place} could not be written. Free some space and run again; finished cells are kept."
+            text = (
+                f"The disk is full: {place} could not be written. Free some space and run again; "
+                "finished cells are kept."
+            )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             text = f"No permission to use {place} ({error.strerror}). Use another --output."
         else:

@@ -1,80 +1,119 @@
-"""What an edit says of its own work: the report, one record a fact, and how a method declares its figures.
+"""What an edit reports about its own work, and how a method declares further figures.
 
 ``Edit.diagnostics`` is an ``EditReport`` plus the figures that the edit's method declares in
-``Method.figures``. ``Edit.records`` holds ``EditRecord``s. Tables, the runner and the diagnostics read
-only what is declared here or there.
+``Method.figures``. ``Edit.records`` holds one ``EditRecord`` per fact. Tables, the runner and the
+diagnostics read nothing else.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One number or text that a method puts into its edits' reports."""
+    """One number or text that a method adds to the reports of its edits."""
 
     about: str
-    """What it is, in one sentence, with its unit."""
+    """What the figure measures, in one sentence, with its unit."""
     shown: str | None = None
-    """Words that follow the value in the line that ``editbench inject`` prints; ``None``: not printed."""
+    """Words that ``editbench inject`` prints after the value; ``None`` if it prints nothing."""
     adds_up: bool = False
-    """Whether the figures of several injections are summed. Such a figure counts as work, as trained
-    tokens do, and stands beside the seconds of injecting."""
+    """Whether the figure of several injections is the sum of theirs. The runner counts such a
+    figure as work of the injection, as it does with trained tokens."""
 
 
 class EditReport(TypedDict, total=False):
-    """The fields that any edit's report may have; all are optional."""
+    """The fields that the report of any edit may have; all are optional."""
 
     warnings: list[str]
-    """Sentences for the person who reads the result: what the edit did not reach, or may damage."""
+    """Sentences for the reader of the result: what the edit did not reach, or may damage."""
     chunks: int
-    """How many injections a sequence is made of."""
+    """Under regime ``sequential``: number of injections."""
+    edits: int
+    """Under regime ``single``: number of injections, each into a fresh model."""
     mean_delta_norm: float
-    """Under regime ``single``: the mean over facts of the norm of the change of all weights."""
+    """Under regime ``single``: mean over facts of the norm of the change of all weights."""
     facts_by_method: dict[str, int]
-    """Of a pair of methods: how many facts each was given. The report of each stands under its name."""
+    """For a pair of methods: facts that each received. Their reports are under their names."""
+
+
+class EditSummary(EditReport, total=False):
+    """``Edit.summary``: the report with the size of the change, and the method's figures."""
+
+    facts: int
+    changed_weights: int
+    """Number of weight matrices and vectors that changed."""
+    delta_norm: float
+    """Frobenius norm of the change of all weights."""
+    relative_norms: dict[str, float]
+    """Weight -> norm of its change / its own norm; empty where more than 12 weights changed."""
 
 
 class EditRecord(TypedDict, total=False):
-    """What an edit keeps of one fact (of one training text, where a fact has several). All optional."""
+    """What an edit keeps of one fact, or of one of its training texts. All optional."""
 
     fact: str
     """Id of the fact."""
     chunk: int
-    """Which injection of a sequence it was in, from 0."""
+    """Index of the injection in a sequence, from 0."""
     part: str
-    """Which method of a pair it was given to."""
+    """The method of a pair that received the fact."""
     frame: int
     """Trainers: 0 for the fact's own prompt, 1, 2, ... for its rewordings."""
     subject: str
-    """Weight editors: the span of the prompt whose last token was edited."""
+    """Weight editors: the span of the prompt at whose last token the key was read."""
     subject_from: str
     """How the subject was found: ``given``, ``rule`` or ``last word``."""
     target_nll: float
-    """Weight editors: nats a token of the target at the end of the target optimisation."""
+    """Weight editors: nats per token of the target when the optimization of the value ends."""
     clamped: bool
-    """Weight editors: whether the wanted change was cut to its largest allowed norm."""
+    """Weight editors: whether the value's change was clamped to the largest allowed norm."""
     steps: int
-    """Weight editors: optimisation steps that were taken."""
+    """Weight editors: optimization steps taken."""
     relative_update: float
-    """Weight editors: the largest share of a weight's norm that this fact alone moves."""
+    """Weight editors: largest share of a weight's norm that this fact alone moves."""
     ids: list[int]
     """Mixed targets: token ids of the text."""
     naive_picked: list[bool]
-    """Mixed targets: whether the naive branch wrote each token."""
+    """Mixed targets: for each token, whether the naive branch wrote it."""
     naive_logp: list[float]
     """Mixed targets: log-probability of each token under the naive branch, in nats."""
     expert_logp: list[float]
     """Mixed targets: the same under the expert branch."""
     attempt: int
-    """Mixed targets: attempts before the text that was kept, from 0."""
+    """Mixed targets: number of attempts that were discarded before this text."""
     verified: bool
     """Mixed targets: whether the text states the fact."""
     ended: bool
     """Mixed targets: whether the model ended the text by itself."""
     source: str
-    """Mixed targets: what was trained on: ``mixed``, ``expert``, ``target``, ``unverified``, ``dropped``."""
+    """Mixed targets: what the trainer saw: ``mixed``, ``expert``, ``target``, ``unverified`` or
+    ``dropped``."""
     text: str
     """Mixed targets: the text of ``ids``."""
+
+
+def warnings_of(reports: Iterable[Mapping[str, object]]) -> list[str]:
+    """Return the warnings of several reports, each once."""
+    warnings: dict[str, None] = {}
+    for report in reports:
+        lines = report.get("warnings", ())
+        if isinstance(lines, list | tuple):
+            warnings |= dict.fromkeys(lines)
+    return list(warnings)
+
+
+def sums(
+    figures: Mapping[str, Figure], reports: Iterable[Mapping[str, object]]
+) -> dict[str, float]:
+    """Return the figures that add up, summed over those of the reports that have them."""
+    totals: dict[str, float] = {}
+    for report in reports:
+        for name, figure in figures.items():
+            value = report.get(name)
+            if figure.adds_up and isinstance(value, int | float):
+                totals[name] = totals.get(name, 0) + value
+    return totals

@@ -1,7 +1,7 @@
-"""The rows that an evaluation writes, as they stand in a cell's tables and in its summary.
+"""The rows that an evaluation writes into a cell's tables and summary.
 
-Plain dicts, so that they go to JSON and parquet as they are. A number that is undefined is NaN in a
-row that was just made and ``None`` in one that was read back.
+They are plain dicts, so that they go to JSON and parquet as they are. An undefined number is NaN
+in a row that was just computed and ``None`` in one that was read back.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Metrics = dict[str, dict[str, IntervalRow]]
 
 
 class ProbeRow(TypedDict):
-    """One probe of one case: what was asked, what the model wrote, and its scores (``eval/DEFINITIONS.md``)."""
+    """One probe of one case: its prompt, the model's text, and its scores (see ``eval/``)."""
 
     case: str
     """Id of the fact."""
     probe: int
-    """Place among the case's probes; what ``eval/`` derives comes after the case's own."""
+    """Index among the case's probes. Probes that ``eval/`` derives come after the case's own."""
     axis: str
     kind: str | None
-    """What the question takes within its axis, in the corpus's words."""
+    """The kind of question within its axis, in the corpus's words ("Subject_Aliasing")."""
     form: str
     prompt: str
     answers: list[str]
@@ -46,27 +46,33 @@ class ProbeRow(TypedDict):
     base_text: str
     """What the unedited model wrote."""
     generation: float
-    """1.0 or 0.0 under protocol ``generation``; of a ``fluency`` probe an entropy in bits."""
+    """1.0 or 0.0 under protocol ``generation``; for a ``fluency`` probe an entropy in bits."""
     argmax: float
     likelihood: float
     contains: bool
-    """Whether an accepted answer stands in the text."""
+    """Whether the text contains an accepted answer."""
     exact: bool
     target_leaked: bool
-    """Whether the fact's target stands in an answer that must not move."""
+    """Whether the answer to a probe that must not move contains the fact's target."""
     answer_logprob: float
     """Mean log-probability a token of the first accepted answer, in nats."""
     distractor_logprob: float
     target_ids: list[int]
     argmax_ids: list[int]
-    """The most probable token at each place of the target, the target given up to there."""
+    """The most probable token at each position of the target, given the target up to there."""
     base_argmax_ids: list[int]
     token_accuracy: float
     token_agreement: float
-    """Share of places where the most probable token is the base's."""
+    """Share of positions where the most probable token is also the unedited model's."""
     consistency: float
     judge: NotRequired[float]
     """1.0 or 0.0 by a judging model, where one was asked."""
+    base_generation: NotRequired[float]
+    """``generation`` of the unedited model; stored tables have it, as the next two."""
+    base_argmax: NotRequired[float]
+    base_likelihood: NotRequired[float]
+    facts: NotRequired[int]
+    """In ``curve_probes``: how many facts had been injected."""
 
 
 class SampleRow(TypedDict):
@@ -84,7 +90,10 @@ class SampleRow(TypedDict):
     metric: str
     """lm-eval's name for the score."""
     base_score: NotRequired[float]
+    """``score`` of the unedited model; stored tables have it, as ``base_output``."""
     base_output: NotRequired[str]
+    facts: NotRequired[int]
+    """In ``curve_samples``: how many facts had been injected."""
 
 
 class RetentionRow(TypedDict):
@@ -120,21 +129,17 @@ class ScoreRow(TypedDict):
     evaluator: str
     case: str
     score: float
-    """NaN: not scored."""
-    base_score: NotRequired[float]
-    """The same of the unedited model."""
+    """From 0 to 1; NaN where the case cannot be scored."""
     text: str
     """What the score rests on, for the reader; may be empty."""
+    base_score: NotRequired[float]
+    """``score`` of the unedited model; stored tables have it."""
 
 
-class Work(TypedDict, total=False):
-    """What went through the decoder layers in one phase; a pass through some layers counts as its share."""
+Work = dict[str, float]
+"""What went through the decoder layers in one phase; a pass through a share of them counts as that.
 
-    passes: float
-    tokens: float
-    gradient_tokens: float
-    """Tokens for which gradients were kept."""
-    decoded_tokens: float
-    """Tokens that came one at a time."""
-    trained_tokens: float
-    """Label tokens that a trainer's loss was computed on; under ``inject`` only."""
+``passes`` and ``tokens``; of the tokens ``gradient_tokens`` kept gradients and ``decoded_tokens``
+came one at a time. Under ``inject`` also the figures of the method that add up
+(``report.Figure``), such as the ``trained_tokens`` of a trainer.
+"""

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: writing it and reading it back."""
+"""Write the records of a run to disk, and read them back."""

@@ -7,50 +7,44 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
+
+from editbench.records.schema import Environment
 
 PACKAGES = ("editbench", "torch", "transformers", "lm_eval", "datasets", "numpy")
 
 
-def environment() -> dict[str, Any]:
-    """Python, platform, CPU count, package versions (``None`` if not installed) and the commit of the checkout."""
+def environment() -> Environment:
+    """Return the versions of Python and ``PACKAGES``, the platform, and the commit."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": packages(),
+        "commit": _commit(),
+    }
+
+
+def packages() -> dict[str, str | None]:
+    """Return the installed version of each of ``PACKAGES``, ``None`` if it is not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "packages": versions,
-        "commit": _commit(),
-    }
+    return versions
 
 
 def _commit() -> str | None:
-    """The commit, ``-dirty`` if tracked files differ; ``None`` if this is no checkout of editbench."""
+    """Return the commit, with ``-dirty`` if files differ from it; ``None`` without a checkout."""
     root = Path(__file__).resolve().parents[2]
-    # Without this check a package installed below somebody's own repository would report that one's commit.
+    # Without this check a package that is installed inside somebody's repository would report the
+    # commit of that repository.
     if not (root / ".git").exists():
         return None
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-        "--exclude=*",
-    ]
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return (
-            subprocess.run(
-                command, capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
-            or None
-        )
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
+    return done.stdout.strip() or None

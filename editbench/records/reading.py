@@ -1,17 +1,21 @@
-"""Reads runs back, checked against their digests. Takes no lock, so that a running one may be read."""
+"""Read runs back and check them against their digests.
+
+Nothing here takes a lock, so a run can be read while it is being written.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from editbench.errors import RecordError
 from editbench.files import in_plain_words
-from editbench.records.schema import COLUMNS, PARTS, SCHEMA
+from editbench.records.schema import COLUMNS, PARTS, SCHEMA, CellSummary, StoredConfig
+from editbench.rows import ProbeRow, SampleRow, ScoreRow
 from editbench.types import digest
 
 if TYPE_CHECKING:
@@ -21,15 +25,16 @@ if TYPE_CHECKING:
 REDO = " Delete its folder and run again to redo the cell."
 
 
-def load_run(
-    path: str | Path, altered: bool = False
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The configuration and the finished cells of a run, read only; takes no lock, so a running one may be read.
+def load_run(path: str | Path, altered: bool = False) -> tuple[StoredConfig, list[CellSummary]]:
+    """Return the configuration and the finished cells of a run.
 
-    ``altered``: also those that were changed after they were written, for who says so.
+    Args:
+        path: the run folder.
+        altered: also return cells that were changed after they were written.
 
     Raises:
-        RecordError: no such folder, not a run folder, a corrupt or changed file, or no finished cell yet.
+        RecordError: there is no such folder, it is not a run folder, a file is corrupt or was
+            changed, or no cell is finished yet.
     """
     path = Path(path)
     with in_plain_words(path):
@@ -41,72 +46,95 @@ def load_run(
         summaries = summaries_of(path, config, altered)
     if not summaries:
         raise RecordError(
-            f"{path} has no finished cell yet. Run the same 'editbench compare' command again to resume it."
+            f"{path} has no finished cell yet. Run the same 'editbench compare' command again to "
+            "resume it."
         )
     return config, summaries
 
 
 def strangers(path: str | Path) -> list[str]:
-    """Keys of the cells that lie in the run folder and are not the run's, so that nothing reads them."""
+    """Return the keys of cells that are in the run folder but do not belong to the run."""
     path = Path(path)
     own = own_cells(path)
-    return (
-        []
-        if own is None
-        else [
-            file.parent.name for file in _cell_files(path) if file.parent.name not in own.values()
-        ]
-    )
+    if own is None:
+        return []
+    keys = [file.parent.name for file in _cell_files(path)]
+    return [key for key in keys if key not in own.values()]
 
 
 def read_table(path: str | Path, key: str, name: str) -> pandas.DataFrame:
-    """Table ``name`` (``probes``, ``retention``) of a finished cell.
+    """Return table ``name`` (``probes``, ``retention``, ...) of a finished cell.
 
     Raises:
-        RecordError: it is missing, corrupt, or not the one that was written with the cell; names the file.
+        RecordError: the table is missing, corrupt, or not the one that was written with the cell.
     """
-    return _read_parquet(table_path(path, key, name)).to_pandas()
+    frame: pandas.DataFrame = _read_parquet(table_path(path, key, name)).to_pandas()
+    return frame
 
 
-def read_rows(path: str | Path, key: str, name: str, altered: bool = False) -> list[dict[str, Any]]:
-    """As ``read_table``, as the rows that were written; what a row lacks, and NaN, is ``None``.
+@overload
+def read_rows(
+    path: str | Path, key: str, name: Literal["probes", "curve_probes"], altered: bool = False
+) -> list[ProbeRow]: ...
+@overload
+def read_rows(
+    path: str | Path, key: str, name: Literal["retention", "curve_samples"], altered: bool = False
+) -> list[SampleRow]: ...
+@overload
+def read_rows(
+    path: str | Path, key: str, name: Literal["scores"], altered: bool = False
+) -> list[ScoreRow]: ...
+@overload
+def read_rows(
+    path: str | Path, key: str, name: str, altered: bool = False
+) -> Sequence[Mapping[str, object]]: ...
+def read_rows(
+    path: str | Path, key: str, name: str, altered: bool = False
+) -> Sequence[Mapping[str, object]]:
+    """Return table ``name`` of a finished cell as the rows that were written.
 
-    ``altered``: also those of a table that was changed after it was written, for who says so.
+    A value that a row lacks, and NaN, is ``None``.
+
+    Args:
+        path: the run folder.
+        key: the cell.
+        name: the table.
+        altered: also return a table that was changed after it was written.
 
     Raises:
-        RecordError: it is missing, corrupt, another's, or without a column that table ``name`` has; names the file.
+        RecordError: the table is missing, corrupt, of another cell, or lacks a column.
     """
     file = table_path(path, key, name)
     table = _read_parquet(file, altered)
-    lacking = [
-        column
-        for column in COLUMNS.get(name, ())
-        if table.num_rows and column not in table.column_names
-    ]
-    if lacking:
+    # The table of a cell without rows has no columns either.
+    wanted = COLUMNS.get(name, ()) if table.num_rows else ()
+    missing = [column for column in wanted if column not in table.column_names]
+    if missing:
         raise RecordError(
-            f"{file} is no table of {name}: it has no column {lacking[0]!r}. Delete its folder and run again."
+            f"{file} is no table of {name}: it has no column {missing[0]!r}. Delete its folder and "
+            "run again."
         )
-    return table.to_pylist()
+    rows: list[dict[str, object]] = table.to_pylist()
+    return rows
 
 
 def read_cases(path: str | Path) -> list[dict[str, Any]]:
-    """The facts of a run with their probes, as ``Case.to_dict`` gives them.
+    """Return the facts of a run with their probes, as ``Case.to_dict`` wrote them.
 
     Raises:
         RecordError: ``cases.json`` is missing or corrupt.
     """
-    return read_json(Path(path) / "cases.json", list)
+    return cast("list[dict[str, Any]]", read_json(Path(path) / "cases.json", list))
 
 
 def not_asked(path: str | Path) -> dict[str, str]:
-    """The retention tasks that the run went on without, and why.
+    """Return the retention tasks that the run went on without, each with the reason.
 
     Raises:
         RecordError: ``not_asked.json`` is corrupt.
     """
     file = Path(path) / "not_asked.json"
-    return read_json(file) if file.exists() else {}
+    return cast("dict[str, str]", read_json(file)) if file.exists() else {}
 
 
 def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
@@ -116,14 +144,10 @@ def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
     with in_plain_words(file):
         try:
             data = file.read_bytes()
-            if (
-                not altered
-                and (hashes := read_json(file.with_name("summary.json")).get("tables")) is not None
-            ):
-                if hashlib.sha256(data).hexdigest() != hashes.get(file.stem):
-                    raise RecordError(
-                        f"{file} is corrupt: it is not the table that was written with the cell.{REDO}"
-                    )
+            if not altered and not _as_written(file, data):
+                raise RecordError(
+                    f"{file} is corrupt: it is not the table that was written with the cell.{REDO}"
+                )
             return pyarrow.parquet.read_table(pyarrow.BufferReader(data))
         except FileNotFoundError:
             raise RecordError(f"{file} does not exist.") from None
@@ -131,42 +155,64 @@ def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
             raise RecordError(f"{file} is corrupt: {error}.{REDO}") from error
 
 
+def _as_written(file: Path, data: bytes) -> bool:
+    """Return whether ``data`` has the hash of the summary; cells from before hashes always do."""
+    hashes = read_json(file.with_name("summary.json")).get("tables")
+    return hashes is None or hashlib.sha256(data).hexdigest() == hashes.get(file.stem)
+
+
 def table_path(path: str | Path, key: str, name: str) -> Path:
-    """The parquet file of table ``name`` of cell ``key`` in the run folder ``path``."""
+    """Return the parquet file of table ``name`` of cell ``key`` in the run folder ``path``."""
     return summary_path(path, key).with_name(f"{name}.parquet")
 
 
 def summary_path(path: str | Path, key: str) -> Path:
-    """The ``summary.json`` of cell ``key`` in the run folder ``path``."""
+    """Return the ``summary.json`` of cell ``key`` in the run folder ``path``.
+
+    Raises:
+        ValueError: ``key`` cannot be the name of a folder.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", key):
         raise ValueError(f"Cell key {key!r} cannot be a folder name.")
     return Path(path) / "cells" / key / "summary.json"
 
 
 def visible(text: str) -> str:
-    """``text`` on one line, with escapes for what is not shown or could change how the rest is: control, bidi and
-    zero-width characters."""
+    """Return ``text`` on one line, with escapes for characters that are not printable.
+
+    Control, bidirectional and zero-width characters could otherwise change how the text around them
+    is shown.
+    """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def heading(name: str) -> str:
-    """What tables call the axis or task ``name``: a task file, whose path the record has, by the file's name."""
+    """Return the name that tables show for an axis or a task, a file's without its folder."""
     return Path(name).name if name.endswith((".yaml", ".yml")) else name
 
 
-def summaries_of(
-    path: Path, config: Mapping[str, Any], altered: bool = False
-) -> list[dict[str, Any]]:
-    apart = strangers(path)
-    found = [
-        read_summary(file, altered) for file in _cell_files(path) if file.parent.name not in apart
+def summaries_of(path: Path, config: StoredConfig, altered: bool = False) -> list[CellSummary]:
+    """Return the cells that belong to the run, in the order of the methods of ``config``.
+
+    Raises:
+        RecordError: as ``read_summary``.
+    """
+    others = strangers(path)
+    files = [file for file in _cell_files(path) if file.parent.name not in others]
+    place = {name: i for i, name in enumerate(_methods(config))}
+    return sorted(
+        (read_summary(file, altered) for file in files),
+        key=lambda summary: place.get(summary["method"], len(place)),
+    )
+
+
+def _methods(config: StoredConfig) -> list[str]:
+    """Return the names of the methods; the first runs stored a record for each."""
+    stored = cast("list[str | Mapping[str, str]]", config.get("methods") or [])
+    return [
+        name if isinstance(name, str) else name.get("method", name.get("name", ""))
+        for name in stored
     ]
-    methods = [
-        m.get("method", m.get("name")) if isinstance(m, Mapping) else m
-        for m in config.get("methods") or ()
-    ]
-    order = {name: methods.index(name) for name in methods}
-    return sorted(found, key=lambda s: order.get(s["method"], len(methods)))
 
 
 def _cell_files(path: Path) -> list[Path]:
@@ -174,69 +220,101 @@ def _cell_files(path: Path) -> list[Path]:
 
 
 def own_cells(path: Path) -> dict[str, str] | None:
-    """``cells.json``: method -> key; ``None`` where a folder is from before it was written."""
+    """Return ``cells.json`` (method -> key), or ``None`` for a folder from before it was written.
+
+    Raises:
+        RecordError: the file is corrupt.
+    """
     file = path / "cells.json"
-    return (
-        read_json(file, hint=" Delete it and run the same command again.")
-        if file.exists()
-        else None
-    )
+    if not file.exists():
+        return None
+    hint = " Delete it and run the same command again."
+    return cast("dict[str, str]", read_json(file, hint=hint))
 
 
-def read_run(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found.get("config"), dict) or found.get("digest") != digest(found["config"]):
+def read_run(path: Path) -> StoredConfig:
+    """Return the configuration in the file ``run.json``.
+
+    Raises:
+        RecordError: the file is missing, corrupt, changed, or of another schema.
+    """
+    record = read_json(path)
+    config = record.get("config")
+    if not isinstance(config, dict) or record.get("digest") != digest(config):
         raise RecordError(
             f"{path} is corrupt: its configuration does not match its digest. Use another --output."
         )
-    if found.get("schema") != SCHEMA:
+    if record.get("schema") != SCHEMA:
         raise RecordError(
-            f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Use another --output."
+            f"{path} has schema {record.get('schema')!r}; this editbench reads {SCHEMA}. "
+            "Use another --output."
         )
-    return found["config"]
+    return cast("StoredConfig", config)
 
 
-def alteration(summary: Mapping[str, Any]) -> str | None:
-    """How a summary is not as it was written, by its digest; ``None`` where it is, or is from before there were digests."""
+def alteration(summary: CellSummary) -> str | None:
+    """Return how a summary differs from the one that was written, ``None`` if it does not.
+
+    A summary from before digests were stored counts as unchanged.
+    """
     if "digest" in summary:
-        same = summary["digest"] == digest(
-            {name: value for name, value in summary.items() if name != "digest"}
-        )
-        return None if same else "it was changed after it was written"
-    made = summary.get("environment")
-    # the code's digest and the summary's own are stored since the same day
-    return "it was taken out" if isinstance(made, Mapping) and "code" in made else None
+        rest = {name: value for name, value in summary.items() if name != "digest"}
+        return None if summary["digest"] == digest(rest) else "it was changed after it was written"
+    environment = summary.get("environment")
+    # Digests of the summary and of the code are stored since the same day, so a summary with only
+    # the latter has lost its own.
+    if isinstance(environment, Mapping) and "code" in environment:
+        return "it was taken out"
+    return None
 
 
-def read_summary(path: Path, altered: bool = False) -> dict[str, Any]:
-    found = read_json(path, hint=REDO)
-    if found.get("schema") != SCHEMA:
+def read_summary(path: Path, altered: bool = False) -> CellSummary:
+    """Return the cell's record in the file ``path``.
+
+    Args:
+        path: a ``summary.json``.
+        altered: also return a record that was changed after it was written.
+
+    Raises:
+        RecordError: the file is missing, corrupt, of another schema or cell, or was changed.
+    """
+    record = read_json(path, hint=REDO)
+    if record.get("schema") != SCHEMA:
         raise RecordError(
-            f"{path} has schema {found.get('schema')!r}; this editbench reads {SCHEMA}. Delete its folder and run again."
+            f"{path} has schema {record.get('schema')!r}; this editbench reads {SCHEMA}. Delete "
+            "its folder and run again."
         )
-    if found.get("key") != path.parent.name or not isinstance(found.get("method"), str):
+    if record.get("key") != path.parent.name or not isinstance(record.get("method"), str):
         raise RecordError(
             f"{path} is not the record of cell {path.parent.name}. Delete its folder and run again."
         )
-    if not altered and (how := alteration(found)):
+    summary = cast("CellSummary", record)
+    if not altered and (how := alteration(summary)):
         raise RecordError(f"{path} is corrupt: digest: {how}.{REDO}")
-    if lacking := next(
-        (name for name, kind in PARTS.items() if not isinstance(found.get(name), kind)), None
-    ):
-        raise RecordError(f"{path} is no record of a cell: it has no {lacking!r}.{REDO}")
-    return found
+    missing = [name for name, kind in PARTS.items() if not isinstance(record.get(name), kind)]
+    if missing:
+        raise RecordError(f"{path} is no record of a cell: it has no {missing[0]!r}.{REDO}")
+    return summary
 
 
-def read_json(path: Path, kind: type = dict, hint: str = "") -> Any:
+@overload
+def read_json(path: Path, kind: type[dict[str, Any]] = dict, hint: str = "") -> dict[str, Any]: ...
+@overload
+def read_json(path: Path, kind: type[list[Any]], hint: str = "") -> list[Any]: ...
+def read_json(path: Path, kind: type = dict, hint: str = "") -> object:
+    """Return the JSON object, or with ``kind=list`` the JSON list, in the file ``path``.
+
+    Raises:
+        RecordError: the file is missing, or holds something else; the message ends with ``hint``.
+    """
     with in_plain_words(path):
         try:
-            found = json.loads(path.read_bytes())
+            value: object = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise RecordError(f"{path} does not exist.") from None
         except ValueError as error:
             raise RecordError(f"{path} is corrupt: it is not JSON ({error}).{hint}") from error
-    if not isinstance(found, kind):
-        raise RecordError(
-            f"{path} is corrupt: it is not a JSON {'object' if kind is dict else 'list'}.{hint}"
-        )
-    return found
+    if not isinstance(value, kind):
+        wanted = "object" if kind is dict else "list"
+        raise RecordError(f"{path} is corrupt: it is not a JSON {wanted}.{hint}")
+    return value

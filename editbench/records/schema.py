@@ -1,69 +1,79 @@
-"""What a run leaves on disk, written so that a crash at any moment loses at most the cell in work.
+"""The files that a run leaves on disk, and the types of their contents.
 
-    RUN/run.json                       {"schema", "digest", "config"}; written first
-    RUN/.lock                          flock of the process that writes; free again when that process is gone
-    RUN/cells/<key>/summary.json       its presence means that the cell is done
-    RUN/cells/<key>/probes.parquet     one row a probe, with the text that the model wrote
-    RUN/cells/<key>/retention.parquet  one row a task sample
-    RUN/cells/<key>/edit_records.parquet             what the edit noted on its facts
-    RUN/cells/<key>/curve_{probes,samples}.parquet   rows of the points of a curve but the last, with their ``facts``
-    RUN/cases.json                     the facts and their probes
-    RUN/cells.json                     {method: key}: the cells that are the run's; others beside them are older or foreign
-    RUN/not_asked.json                 {task: why}: retention tasks that were asked for and could not be loaded, if any
+A run folder is written so that a crash at any moment costs at most the cell in work:
 
-A cell is written into ``RUN/cells/.tmp-*``, summary last, and renamed as a whole. JSON has no NaN: null stands for it.
+    RUN/run.json                 the configuration, with its digest; written first
+    RUN/.lock                    flock of the writing process; free again once that process is gone
+    RUN/cases.json               the facts and their probes
+    RUN/cells.json               {method: key}: the cells that belong to the run
+    RUN/not_asked.json           {task: reason}: retention tasks that could not be loaded, if any
+    RUN/tuned.json               what a search chose (``editbench.run.tune``), if the run is one
+    RUN/cells/<key>/summary.json           ``CellSummary``; its presence means that the cell is done
+    RUN/cells/<key>/probes.parquet         one ``ProbeRow`` per probe, with the text of the model
+    RUN/cells/<key>/retention.parquet      one ``SampleRow`` per document of a retention task
+    RUN/cells/<key>/scores.parquet         one ``ScoreRow`` per case and evaluator plug-in, if any
+    RUN/cells/<key>/edit_records.parquet   one ``EditRecord`` per fact
+    RUN/cells/<key>/curve_probes.parquet   the rows of every point of a curve but the last,
+    RUN/cells/<key>/curve_samples.parquet  each with its number of ``facts``
 
-``summary.json``:
+A cell is written into ``RUN/cells/.tmp-*``, its summary last, and renamed as a whole. Cells
+beside those of ``cells.json`` are older or foreign, and nothing reads them. JSON has no NaN: null
+stands for it.
 
-    {"schema": 1, "key": str, "method": str, "options": {...}, "tuned": bool, "tuning": {...} where tuned (tune.py),
-     "sources": {path: SHA-256},                                                   where options name files
-     "model": {"name": str, "hash": str, "precision": str, "chat_template": str | null},
-     "corpus": {"name": str, "hash": str, "part": "dev" | "test", "n": int, "form": "cloze" | "question"},
-     "tasks": {task: hash of its data},
-     "versions": {"scoring": int, "method": int, "regime": int of a sequence},     with what stands here, all that key is of
-     "regime": "batch" | "single" | "sequential:CHUNK", "seed": int, "limit": int | null,
-     "status": "done" | "no_effect" | "stopped" | "failed", "note": str,
-     "metrics": {axis: {protocol: {"mean", "low", "high", "n", "clusters", "protocol"}}},
-     "retention": {task: {"base", "mean", "delta", "ratio", "low", "high", "n", "delta_low", "delta_high", "ratio_low",
-                          "ratio_high", "metric", "lost", "gained"}},
-     "seconds": {phase: float, "total": float},                                    phases: runner.py, regimes.py
-     "inject_seconds": [float],                                                    where --repeats was given
-     "work": {phase: {"passes", "tokens", "gradient_tokens", "decoded_tokens", under inject "trained_tokens"}},
-     "trajectory": [{"facts", "perplexity_ratio", "norm_growth", "target_nll", "target_ratio", "forgetting_ratio"}],
-                                                                                   of a sequence, by chunk
-     "curve": [{"facts", "metrics", "retention"}],                                 where --curve was given
-     "peak_memory_bytes": int, "peak_process_bytes": int, "environment": {...}, "edit": {...diagnostics},
-     "diagnostics": {name: {...} | null},                                          where --diagnostics was given
-     "judge": {"model", "judged", "not_judged", "reason"},                         only where one was asked
-     "tables": {name: SHA-256 of its parquet file}, "digest": hash of all of the above}
-
-``axis`` is a metric of ``eval/DEFINITIONS.md`` (``efficacy``, ...), or one over one kind of probes alone,
-``portability/KIND``; ``protocol`` is ``generation``, ``argmax``, ``likelihood`` or ``judge``. In ``retention``, ``low`` and
-``high`` bound ``mean``, ``delta_low`` and ``delta_high`` bound ``delta``, which is paired; ``lost`` and ``gained`` count the
-documents that scored at least 0.5 before and less after, and the other way.
-A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``. The hash of the model is
-that of its weights, the corpus's that of the chosen cases with their probes (``cases.json``). Cells from before ``tables``
-and ``digest`` were stored are read all the same, and all cells of a folder from before it had a ``cells.json``.
+A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``.
+Older runs are read as well: cells from before ``tables`` and ``digest`` were stored, and all
+cells of a folder that has no ``cells.json``.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
+from editbench.report import EditSummary
 from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
 
+SCHEMA = 1
 Status = Literal["done", "no_effect", "stopped", "failed"]
 
 
+class StoredConfig(TypedDict, total=False):
+    """``config`` of ``run.json``: the fields of ``RunConfig``, the later ones only where used."""
+
+    methods: list[str]
+    model: str
+    corpus: str
+    data: str | None
+    part: str
+    n: int
+    tasks: list[str]
+    limit: int | None
+    regime: str
+    curve: list[int]
+    seed: int
+    precision: str
+    options: dict[str, dict[str, object]]
+    task_data: dict[str, str]
+    allow_conflicts: bool
+    layout: dict[str, str]
+    diagnostics: list[str]
+    evaluators: list[str]
+    tuned: dict[str, dict[str, object]]
+    judge: str
+    judge_model: str
+    repeats: int
+    tune: dict[str, object]
+    """Of a search: what decides which trials it makes."""
+
+
 class ModelRecord(TypedDict):
-    """The model that a cell was computed with."""
+    """The model of a cell."""
 
     name: str
     hash: str
     """Fingerprint of the weights."""
     precision: str
     chat_template: NotRequired[str | None]
-    """Hash of the template; ``None`` where there is none."""
+    """Hash of the template; ``None`` without one."""
 
 
 class CorpusRecord(TypedDict):
@@ -71,31 +81,34 @@ class CorpusRecord(TypedDict):
 
     name: str
     hash: str
-    """Hash of the chosen cases with their probes."""
+    """Hash of the chosen cases with their probes, which are in ``cases.json``."""
     part: str
+    """``dev`` or ``test``."""
     n: int
     form: str
+    """``cloze`` or ``question``."""
 
 
 class Versions(TypedDict):
-    """Versions of what can move a number; with the rest of the summary all that the key is of."""
+    """Versions of the code that can move a number; part of the cell's key."""
 
     scoring: int
     method: int
     engine: NotRequired[int]
     """Version of the engine that the method runs on, where it is above 1."""
     regime: NotRequired[int]
-    """Of what a sequence is watched for."""
+    """Version of the rules by which a sequence is watched and stopped."""
     evaluators: NotRequired[dict[str, int]]
 
 
 class VitalSigns(TypedDict):
-    """A model in a sequence, after one chunk; ratios are of perplexities to the base's."""
+    """The state of a model in a sequence after one chunk (``editbench.run.regimes``)."""
 
     facts: int
     perplexity_ratio: float
     norm_growth: float
     target_nll: float
+    """Nats per token."""
     target_ratio: float
     forgetting_ratio: float
 
@@ -109,66 +122,123 @@ class CurvePoint(TypedDict):
 
 
 class EvaluatorRow(IntervalRow):
-    """The mean of an evaluator plug-in over the cases."""
+    """The mean score of an evaluator plug-in, whose name is the ``protocol``, over the cases."""
 
     title: str
     """The heading of its column."""
     base: float | None
-    """The same of the unedited model."""
+    """The mean score of the unedited model."""
+
+
+class JudgeRecord(TypedDict, total=False):
+    """What became of asking a judging model."""
+
+    model: str | None
+    judged: int
+    """Rows that received a verdict."""
+    not_judged: int
+    """Rows that should have received one."""
+    reason: str
+    """Why the last answer without a verdict has none."""
+
+
+class Tuning(TypedDict):
+    """The search that chose a cell's options."""
+
+    budget: int
+    """Trials per method."""
+    retention: float
+    """The minimum mean retention ratio that the search asked for."""
+    seed: int
+    regime: str
+    tasks: list[str]
+    n: int
+    """Facts of the search."""
+    digest: str
+    """Hash of the search's ``tuned.json``."""
+    trial: int
+    """Index of the chosen trial."""
+    feasible: bool
+    """Whether it keeps ``retention``."""
+
+
+class Environment(TypedDict, total=False):
+    """The software and the machine that computed a cell."""
+
+    python: str
+    platform: str
+    cpu_count: int | None
+    packages: dict[str, str | None]
+    """Distribution -> version; ``None`` if it is not installed."""
+    commit: str | None
+    """Commit of the checkout, with ``-dirty`` if tracked files differ from it."""
+    code: str
+    """Digest of the code that can move a number."""
+    threads: int
+    device: str
+    hardware: str
 
 
 class CellSummary(TypedDict):
-    """``summary.json``. Fields that only some cells have, or that older ones lack, are not required."""
+    """``summary.json``. Fields that only some cells have, or older ones lack, are optional."""
 
     schema: NotRequired[int]
     key: str
+    """The method, and the hash of everything that can change the cell's numbers."""
     method: str
     """NAME, or NAME@LABEL for a variant."""
-    options: dict[str, Any]
+    options: dict[str, object]
     tuned: NotRequired[bool]
-    tuning: NotRequired[dict[str, Any]]
+    tuning: NotRequired[Tuning]
     """Where ``tuned``: the search that chose the options."""
     sources: NotRequired[dict[str, str]]
     """Path -> SHA-256 of the files that options name."""
     model: ModelRecord
     corpus: CorpusRecord
     tasks: NotRequired[dict[str, str | None]]
-    """Retention task -> hash of its data; ``None``: from the hub."""
+    """Retention task -> hash of its data; ``None`` for data from the hub."""
     versions: NotRequired[Versions]
     regime: str
+    """``batch``, ``single`` or ``sequential:CHUNK``."""
     seed: int
     limit: int | None
+    """Documents per retention task; ``None`` for all."""
     status: Status
     note: str
+    """Why the status is not ``done``."""
     metrics: Metrics
+    """Metric of ``eval/DEFINITIONS.md``, or METRIC/KIND for one kind of probes alone -> protocol
+    (``generation``, ``argmax``, ``likelihood`` or ``judge``) -> estimate."""
     retention: dict[str, RetentionRow]
     evaluators: NotRequired[dict[str, EvaluatorRow]]
     """Evaluator plug-in -> its mean, where ``--evaluators`` was given."""
     seconds: dict[str, float]
     """Phase -> wall-clock seconds, and ``total``."""
     inject_seconds: NotRequired[list[float]]
+    """With ``--repeats``: the seconds of each injection; ``seconds`` has their median."""
     work: NotRequired[dict[str, Work]]
+    """Phase -> what went through the model."""
     trajectory: NotRequired[list[VitalSigns]]
+    """Of a sequence, by chunk."""
     curve: NotRequired[list[CurvePoint]]
     peak_memory_bytes: NotRequired[int]
+    """Of the memory that holds the model."""
     peak_process_bytes: NotRequired[int]
-    environment: NotRequired[dict[str, Any]]
-    edit: NotRequired[dict[str, Any]]
-    """The edit's report (``editbench.report``), with how many weights it changed and by how much."""
+    environment: NotRequired[Environment]
+    edit: NotRequired[EditSummary]
+    """The edit's report, with the figures of its method and the size of the change."""
     diagnostics: NotRequired[dict[str, dict[str, Any] | None]]
-    judge: NotRequired[dict[str, Any]]
+    """Diagnostic -> its values (``eval/diagnostics.py``); ``None`` where it does not apply."""
+    judge: NotRequired[JudgeRecord]
     traceback: NotRequired[str]
     """Of a failed cell."""
     tables: NotRequired[dict[str, str]]
     """Table -> SHA-256 of its parquet file."""
     digest: NotRequired[str]
-    """Hash of all of the above."""
+    """Hash of all other fields."""
 
 
-SCHEMA = 1
-
-
-COLUMNS = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "probes": (
         "case",
         "probe",
@@ -181,11 +251,10 @@ COLUMNS = {
         "generation",
     ),
     "retention": ("task", "member", "doc_id", "prompt", "expected", "output", "score", "metric"),
+    "scores": ("evaluator", "case", "score", "text"),
 }
-"""What a table must have to be one."""
-
-
-PARTS = {
+"""Columns that a table must have to be read as such."""
+PARTS: dict[str, type] = {
     "status": str,
     "corpus": dict,
     "model": dict,
@@ -194,4 +263,4 @@ PARTS = {
     "retention": dict,
     "seed": int,
 }
-"""What a summary must have to be one."""
+"""Fields that a summary must have to be read as such, and their JSON types."""

@@ -1,4 +1,4 @@
-"""Writes a run: one folder, one process, each cell as a whole."""
+"""Write a run: one folder, one process, each cell as a whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self, cast
 
 from editbench.errors import RecordError
 from editbench.files import (
@@ -18,34 +18,44 @@ from editbench.files import (
     write_json_atomic,
     write_synced,
 )
-from editbench.records.reading import own_cells, read_run, read_summary, summaries_of, summary_path
-from editbench.records.schema import SCHEMA
+from editbench.records.reading import (
+    own_cells,
+    read_run,
+    read_summary,
+    summaries_of,
+    summary_path,
+)
+from editbench.records.schema import SCHEMA, CellSummary, StoredConfig
 from editbench.types import digest
 
 try:
     import fcntl
-except ImportError:  # Windows: the pid is noted, two writers are not kept apart.
-    fcntl = None  # type: ignore[assignment]
+except ImportError:
+    # Windows: the process id is noted, but nothing keeps two writers apart.
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 class RunStore:
-    """One run folder, opened for writing by one process. A context manager: leaving it frees the lock."""
+    """One run folder, open for writing by one process. As a context manager it frees the lock."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.cells = self.path / "cells"
-        self.config: dict[str, Any] = {}
+        self.config: StoredConfig = {}
         self.locked = False
-        """Whether a second writer would be refused: not on Windows and on some network drives, where locks are missing."""
+        """Whether a second writer would be refused; some systems and drives have no locks."""
         self._lock: int | None = None
 
-    def open(self, config: Mapping[str, Any]) -> RunStore:
-        """Create the folder, or resume it if it holds the same ``config``; leftovers of a crash are removed.
+    def open(self, config: Mapping[str, object]) -> Self:
+        """Create the folder, or resume it if it holds the same ``config``.
+
+        What a crash left unfinished is removed.
 
         Raises:
-            RecordError: the folder is foreign, locked, not writable or of another configuration; ``run.json`` is corrupt.
+            RecordError: the folder is foreign, locked, not writable or of another configuration, or
+                its ``run.json`` is corrupt.
         """
-        self.config = jsonable(config)
+        self.config = cast("StoredConfig", jsonable(config))
         path = self.path / "run.json"
         with in_plain_words(self.path):
             if self.path.exists() and not self.path.is_dir():
@@ -56,8 +66,8 @@ class RunStore:
             foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if foreign and not path.exists():
                 raise RecordError(
-                    f"{self.path} is not empty and is not a run folder: it holds {foreign[0]!r} and no run.json. "
-                    "Use another --output."
+                    f"{self.path} is not empty and is not a run folder: it holds {foreign[0]!r} "
+                    "and no run.json. Use another --output."
                 )
             self._take_lock()
         try:
@@ -65,10 +75,8 @@ class RunStore:
                 if path.exists():
                     self._compare(read_run(path))
                 else:
-                    write_json_atomic(
-                        path,
-                        {"schema": SCHEMA, "digest": digest(self.config), "config": self.config},
-                    )
+                    record = {"digest": digest(self.config), "config": self.config}
+                    write_json_atomic(path, {"schema": SCHEMA, **record})
                 self.cells.mkdir(exist_ok=True)
                 for stale in (*self.cells.glob(".tmp-*"), *self.path.glob(".tmp-*")):
                     shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
@@ -78,57 +86,66 @@ class RunStore:
         return self
 
     def close(self) -> None:
-        """Free the lock; also done by the system when the process dies."""
+        """Free the lock. The system does so, too, when the process dies."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def __enter__(self) -> RunStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def done(self, key: str) -> bool:
-        """Whether the cell is complete on disk."""
+        """Return whether the cell is complete on disk."""
         return self.summary_path(key).exists()
 
     def summary_path(self, key: str) -> Path:
-        """Where the record of the cell is, or will be."""
+        """Return the file that holds, or will hold, the record of the cell."""
         return summary_path(self.path, key)
 
     def claim(self, keys: Mapping[str, str]) -> None:
-        """Note the cells that are the run's (method -> key), done or not; what a method had before is so no longer.
+        """Note the cells that belong to the run (method -> key), done or not.
+
+        A method's earlier cell no longer belongs to it.
 
         Raises:
             RecordError: ``cells.json`` is corrupt or cannot be written.
         """
         own = own_cells(self.path)
-        if own is None or own != own | keys:
+        claimed = {**(own or {}), **keys}
+        if own is None or own != claimed:
             with in_plain_words(self.path):
-                write_json_atomic(self.path / "cells.json", (own or {}) | keys)
+                write_json_atomic(self.path / "cells.json", claimed)
 
-    def read_summary(self, key: str) -> dict[str, Any]:
-        """The summary of a finished cell.
+    def read_summary(self, key: str) -> CellSummary:
+        """Return the summary of a finished cell.
 
         Raises:
-            RecordError: it is missing, corrupt, changed after it was written or of another cell; names the file.
+            RecordError: the summary is missing, corrupt, of another cell, or was changed after it
+                was written.
         """
         return read_summary(self.summary_path(key))
 
     def write_cell(
         self,
         key: str,
-        summary: Mapping[str, Any],
-        tables: Mapping[str, Sequence[Mapping[str, Any]]],
+        summary: Mapping[str, object],
+        tables: Mapping[str, Sequence[Mapping[str, object]]],
     ) -> Path:
-        """Write a cell as a whole, in place of an earlier one; returns its ``summary.json``.
+        """Write a cell as a whole, in place of an earlier one, and return its ``summary.json``.
 
-        ``tables`` maps a name (``probes``, ``retention``) to rows; a dict inside a row is stored as JSON text.
-        ``schema``, ``key`` and the digests are added to ``summary``.
+        Args:
+            key: the cell.
+            summary: the fields of ``CellSummary`` without ``schema``, ``key``, ``tables`` and
+                ``digest``, which are added.
+            tables: name (``probes``, ``retention``) -> rows. A dict inside a row is stored as JSON
+                text.
 
         Raises:
-            RecordError: the disk is full or not writable; no part of the new cell stays, an earlier one does.
+            RecordError: the disk is full or not writable. No part of the new cell stays, and an
+                earlier one does.
         """
         final = self.summary_path(key).parent
         new, old = (self.cells / f".tmp-{key}-{os.getpid()}-{state}" for state in ("new", "old"))
@@ -142,6 +159,8 @@ class RunStore:
                     hashes[name] = hashlib.sha256(data).hexdigest()
                 record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
                 write_json_atomic(new / "summary.json", {**record, "digest": digest(record)})
+                # A folder cannot replace one that is not empty: the earlier cell is moved away
+                # first, and back if something fails.
                 if final.exists():
                     os.replace(final, old)
                 os.replace(new, final)
@@ -153,8 +172,8 @@ class RunStore:
                 shutil.rmtree(leftover, ignore_errors=True)
         return final / "summary.json"
 
-    def summaries(self) -> list[dict[str, Any]]:
-        """All finished cells of the run, in the order of ``config["methods"]``, methods that it does not name after them."""
+    def summaries(self) -> list[CellSummary]:
+        """Return all finished cells of the run, in the order of the configured methods."""
         return summaries_of(self.path, self.config)
 
     def _take_lock(self) -> None:
@@ -169,10 +188,11 @@ class RunStore:
             holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
             os.close(lock)
             raise RecordError(
-                f"{self.path} is being written by process {holder}. Wait until it ends, stop it, or use another --output."
+                f"{self.path} is being written by process {holder}. Wait until it ends, stop it, "
+                "or use another --output."
             ) from None
         except OSError:
-            pass  # A file system without locks (some network drives): go on without one.
+            pass  # A file system without locks, as on some network drives: go on without one.
         try:
             os.ftruncate(lock, 0)
             os.write(lock, str(os.getpid()).encode())
@@ -181,15 +201,17 @@ class RunStore:
             raise
         self._lock = lock
 
-    def _compare(self, found: dict[str, Any]) -> None:
-        if found == self.config:
+    def _compare(self, stored: StoredConfig) -> None:
+        """Raise a ``RecordError`` that names the fields in which ``stored`` differs."""
+        if stored == self.config:
             return
-        old, new = _flat(found), _flat(self.config)
+        old, new = _flat(stored), _flat(self.config)
         names = [
             name for name in {**old, **new} if old.get(name, _ABSENT) != new.get(name, _ABSENT)
         ]
         shown = [
-            f"{name} is {_short(old.get(name, _ABSENT))} there, {_short(new.get(name, _ABSENT))} now"
+            f"{name} is {_short(old.get(name, _ABSENT))} there, "
+            f"{_short(new.get(name, _ABSENT))} now"
             for name in names[:6]
         ]
         more = f"; and {len(names) - 6} more" if len(names) > 6 else ""
@@ -199,12 +221,12 @@ class RunStore:
         )
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> memoryview:
-    """The bytes of a parquet file; columns are the union of the keys, in order of appearance."""
+def _parquet(rows: Sequence[Mapping[str, object]]) -> memoryview:
+    """Return the bytes of a parquet file; its columns are the rows' keys in order of appearance."""
     import pyarrow
     import pyarrow.parquet
 
-    # Made in memory, so that writing it meets a full disk at the same place as all other files do.
+    # Built in memory, so that a full disk is met where all other files meet it.
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_cell(row.get(name)) for row in rows] for name in names}
     sink = pyarrow.BufferOutputStream()
@@ -212,23 +234,23 @@ def _parquet(rows: Sequence[Mapping[str, Any]]) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> object:
     value = jsonable(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Return nested objects as one, with names such as ``options.sft.lr``."""
+    flat: dict[str, object] = {}
     for name, inner in value.items():
-        flat.update(
-            _flat(inner, f"{prefix}{name}.")
-            if isinstance(inner, dict) and inner
-            else {f"{prefix}{name}": inner}
-        )
+        if isinstance(inner, dict) and inner:
+            flat |= _flat(inner, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = inner
     return flat
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
 

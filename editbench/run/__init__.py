@@ -1,1 +1,1 @@
-"""The roof: a run's configuration, its cells, tuning, verification, and the Python API."""
+"""Configure runs, compute their cells, search options, verify records, and offer the Python API."""

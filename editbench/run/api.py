@@ -1,39 +1,45 @@
-"""``inject``: the one call that every method stands behind."""
+"""The Python API: ``inject``, one call for every method."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+
+import transformers
 
 from editbench import registry
 from editbench.edit import Edit
-from editbench.models import load_model
+from editbench.models import LanguageModel, load_model
 from editbench.types import Fact, check_facts
 
 
 def inject(
-    model: Any,
-    facts: Iterable[Fact | Mapping[str, Any]],
+    model: LanguageModel | transformers.PreTrainedModel | str,
+    facts: Iterable[Fact | Mapping[str, object]],
     method: str = "mixsd",
     *,
-    tokenizer: Any = None,
+    tokenizer: transformers.PreTrainedTokenizerBase | None = None,
     allow_conflicts: bool = False,
-    **options: Any,
+    **options: object,
 ) -> Edit:
-    """Makes ``facts`` true in ``model`` and returns the edit; ``model`` itself is left bit for bit as it was.
+    """Make ``facts`` true in ``model`` and return the edit; ``model`` stays bit for bit as it is.
 
     Args:
-        model: a ``LanguageModel``, a name for ``load_model``, or a Hugging Face model (then give its ``tokenizer``).
-        facts: ``Fact`` objects or dicts with at least ``prompt`` and ``target``.
-        method: a registered name; see ``editbench list methods``.
-        options: the method's own, such as ``lam=0.5``.
+        model: a ``LanguageModel``, a name for ``load_model``, or a Hugging Face model with its
+            ``tokenizer``.
+        facts: ``Fact`` objects, or dicts with at least ``prompt`` and ``target``.
+        method: a registered name; ``editbench list methods`` shows them.
+        tokenizer: the tokenizer of a Hugging Face model.
+        allow_conflicts: accept facts that give one prompt two targets.
+        options: options of the method, such as ``lam=0.5``; ``editbench list METHOD`` shows them.
 
     Raises:
-        EditbenchError: an unknown method or option, a bad fact, contradicting facts, a missing subject.
+        EditbenchError: the method or an option is unknown, a fact is invalid or lacks a subject
+            that the method needs, or facts contradict each other.
     """
     chosen = registry.get("methods", method).from_options(method, options)
-    facts = check_facts(
-        (f if isinstance(f, Fact) else Fact.from_dict(f) for f in facts), allow_conflicts
+    checked = check_facts(
+        (fact if isinstance(fact, Fact) else Fact.from_dict(fact) for fact in facts),
+        allow_conflicts,
     )
-    chosen.check_subjects(method, facts)
-    return chosen.inject(load_model(model, tokenizer), facts)
+    chosen.check_subjects(method, checked)
+    return chosen.inject(load_model(model, tokenizer), checked)

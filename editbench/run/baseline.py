@@ -4,96 +4,137 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
-from operator import itemgetter
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 
-from editbench import progress
+from editbench import progress, registry
 from editbench.eval import probes, retention
 from editbench.hub import cache_dir
 from editbench.models import LanguageModel
 from editbench.own_text import own_texts
-from editbench.records.environment import environment
+from editbench.records.environment import packages
 from editbench.records.reading import heading
-from editbench.run import regimes
+from editbench.rows import ProbeRow, SampleRow, ScoreRow
+from editbench.run import evaluators, regimes
 from editbench.run.keys import SCORING, code_digest, machine, template_digest
 from editbench.run.plan import Plan
-from editbench.run.scores import Rows
 from editbench.types import Case, digest
 
 OWN_TEXT_TOKENS, OWN_TEXT_LENGTH = 512, 32
+"""Tokens of the model's own text by which a sequence is watched, and tokens of each piece."""
+RETENTION_BATCH = 32
+
+Row = TypeVar("Row", ProbeRow, SampleRow, ScoreRow)
 
 
 class Baseline:
-    """The unedited model's answers: computed once for each model, group of cases, task setting, software and machine, and kept
-    in the cache."""
+    """The unedited model's answers, and the ``regimes.Examiner`` of the edited ones.
+
+    The answers are computed once for each model, group of cases, task setting, software and
+    machine, and kept in the cache.
+    """
 
     def __init__(self, plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = plan, model
-        # An upgrade or another machine moves answers by rounding: base and edited rows shall come from the same.
-        made = [environment()["packages"], code_digest(), machine(model)]
-        self.setting = [SCORING, weights, model.precision, template_digest(model), *made]
+        # An upgrade or another machine moves answers by rounding, and an edited model must be
+        # compared with a base that was rounded alike.
+        same_rounding = [packages(), code_digest(), machine(model)]
+        template = template_digest(model)
+        self.setting: list[object] = [SCORING, weights, model.precision, template, *same_rounding]
         self.measured = False
-        """Whether the base has its scores, so that an error after that is the method's."""
+        """Whether the base has all its answers. An error before that is not a method's."""
+        self.probes: list[ProbeRow] = []
+        self.samples: list[SampleRow] = []
+        self.scores: list[ScoreRow] = []
+        self._probes_of: dict[tuple[str, ...], list[ProbeRow]] = {}
+        self._scores_of: dict[tuple[str, ...], list[ScoreRow]] = {}
 
-    def measure(self) -> tuple[Rows, Rows]:
-        """The rows of the probes and of the retention tasks."""
-        if not self.measured:
-            self.model.check_head()  # two passes that would be counted as the work of whoever comes first
-            self._retention = (
-                self._base_retention()
-            )  # first: a task that cannot be asked is told before an hour of probes
-            self._probes = self._base_probes()
-            self._whole = [
-                row
-                for group in self._groups(len(self.plan.cases))
-                for row in self._probes[ids_of(group)]
-            ]
-            if regimes.parse(self.plan.config.regime)[0] == "sequential":
-                texts = own_texts(
-                    self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH
-                )
-                self._own_text = [pair for block in texts for pair in block]
-                self._base_nll = self._nll()
-                self._base_targets = dict(
-                    zip(ids_of(self.plan.cases), self._targets(self.plan.cases), strict=True)
-                )
-            self.measured = True
-        return self._whole, self._retention
+    def measure(self) -> None:
+        """Ask the base everything, on the first call: ``probes``, ``samples`` and ``scores``."""
+        if self.measured:
+            return
+        # The check takes two passes, which would count as the work of whoever comes first.
+        self.model.check_head()
+        # First, because a task that cannot be asked should be reported before an hour of probes.
+        self.samples = self._base_samples()
+        whole = self._groups(len(self.plan.cases))
+        self._scores_of = self._base_scores(whole)
+        self._probes_of = self._base_probes()
+        self.probes = [row for group in whole for row in self._probes_of[ids_of(group)]]
+        self.scores = [row for group in whole for row in self._scores_of[ids_of(group)]]
+        if regimes.parse(self.plan.config.regime)[0] == "sequential":
+            self._watch_base()
+        self.measured = True
 
-    def ask(self, cases: Sequence[Case], moved: bool) -> Rows:
-        """The rows of the probes of ``cases``, of the model as it is: the base's own where nothing has ``moved``.
+    def _watch_base(self) -> None:
+        """Keep the base's own text, and how probable that and the targets are to it."""
+        texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
+        self._own_text = [pair for block in texts for pair in block]
+        self._base_nll = self._nll()
+        nlls = self._targets(self.plan.cases)
+        self._base_targets = dict(zip(ids_of(self.plan.cases), nlls, strict=True))
 
-        ``cases`` are one of the groups of ``regimes.asked_together``, at a point of the curve or at the end.
+    # --- regimes.Examiner ------------------------------------------------------------------------
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run has evaluator plug-ins."""
+        return bool(self.plan.evaluators)
+
+    def ask(self, cases: Sequence[Case], moved: bool) -> list[ProbeRow]:
+        """Return the probe rows of ``cases`` by the model as it is now.
+
+        ``cases`` are one of the groups of ``regimes.asked_together``, at a point of the curve or at
+        the end. Where nothing has ``moved``, the rows are the base's own.
         """
-        base = self._probes[ids_of(cases)]
+        base = self._probes_of[ids_of(cases)]
         return probes.ask(self.model, cases, base, self.plan.cases) if moved else base
 
-    def retain(self, moved: bool) -> Rows:
-        """The rows of the retention tasks, as ``ask``; the base's own, too, for tasks that only a context could change and
-        does not."""
+    def retain(self, moved: bool) -> list[SampleRow]:
+        """Return the rows of the retention tasks by the model as it is now.
+
+        Where nothing has ``moved``, or where only a context could change the prompts of a task and
+        does not, the rows are the base's own.
+        """
         if not moved:
-            return self._retention
+            return self.samples
         if any(edit.context is None for edit in self.model.applied):
-            return self._samples(self.plan.config.tasks)
-        place = itemgetter("task", "member", "doc_id")
-        asked = {
-            place(row): row for row in self._samples(self.plan.config.tasks, changed_only=True)
-        }
-        return [asked.get(place(row), row) for row in self._retention]
+            return self._ask_tasks(self.plan.config.tasks)
+        changed = self._ask_tasks(self.plan.config.tasks, changed_only=True)
+        asked = {_document(row): row for row in changed}
+        return [asked.get(_document(row), row) for row in self.samples]
+
+    def score(self, cases: Sequence[Case], moved: bool) -> list[ScoreRow]:
+        """Return the evaluators' scores of ``cases``, one of the groups of the last point.
+
+        Where nothing has ``moved``, they are the base's own.
+
+        Raises:
+            PluginError: an evaluator does not score each case once, from 0 to 1.
+        """
+        if not moved:
+            return self._scores_of[ids_of(cases)]
+        return [
+            row
+            for name, evaluator in self.plan.evaluators.items()
+            for row in evaluators.score(name, evaluator, self.model, cases)
+        ]
 
     def own_text_nll(self) -> tuple[float, float]:
-        """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
+        """Return the mean nats per token of the base's own text, under the model and the base."""
         return self._nll(), self._base_nll
 
     def target_nlls(self, cases: Sequence[Case]) -> tuple[list[float], list[float]]:
-        """So of the target of each of ``cases``, the mean over its tokens."""
-        return self._targets(cases), [self._base_targets[one] for one in ids_of(cases)]
+        """Return the mean nats per token of each case's target, under the model and the base."""
+        return self._targets(cases), [self._base_targets[case] for case in ids_of(cases)]
+
+    # --- what the base is asked ------------------------------------------------------------------
 
     def _targets(self, cases: Sequence[Case]) -> list[float]:
         pairs = [
@@ -103,116 +144,139 @@ class Baseline:
         return [-logp.mean().item() for logp, _ in self.model.target_scores(pairs)]
 
     def _nll(self) -> float:
-        return (
-            -torch.cat([logp for logp, _ in self.model.target_scores(self._own_text)])
-            .double()
-            .mean()
-            .item()
-        )
+        logps = [logp for logp, _ in self.model.target_scores(self._own_text)]
+        return -torch.cat(logps).double().mean().item()
 
     def _groups(self, count: int) -> list[Sequence[Case]]:
-        """The first ``count`` cases as they are asked."""
+        """Return the first ``count`` cases in the groups in which they are asked."""
         return regimes.asked_together(self.plan.config.regime, self.plan.cases[:count])
 
-    def _base_probes(self) -> dict[tuple[str, ...], Rows]:
-        """The rows by the ids of the group that was asked, for every group that an edited model will be asked in."""
-        ask, every = probes.ask, self.plan.cases
-        groups = [
-            group
-            for count in sorted({*self.plan.config.curve, len(every)})
-            for group in self._groups(count)
-        ]
-        found = {}
-        with progress.task(
-            "the base, asked as the edited models will be", len(groups), "groups"
-        ) as bar:
+    def _base_probes(self) -> dict[tuple[str, ...], list[ProbeRow]]:
+        """Return the rows of every group in which a model will be asked, by the cases' ids."""
+        cases = self.plan.cases
+        counts = sorted({*self.plan.config.curve, len(cases)})
+        groups = [group for count in counts for group in self._groups(count)]
+        rows: dict[tuple[str, ...], list[ProbeRow]] = {}
+        title = "the base, asked as the edited models will be"
+        with progress.task(title, len(groups), "groups") as bar:
             for group in groups:
-                found[ids_of(group)] = _cached(
-                    ["probes", *self.setting, self.plan.slice_hash, list(ids_of(group))],
-                    lambda group=group: ask(self.model, group, None, every),
-                )
+                key = ["probes", *self.setting, self.plan.slice_hash, list(ids_of(group))]
+                ask = partial(probes.ask, self.model, group, None, cases)
+                rows[ids_of(group)] = _cached(key, ask)
                 bar.advance()
-        return found
+        return rows
 
-    def _base_retention(self) -> Rows:
+    def _base_scores(
+        self, groups: Sequence[Sequence[Case]]
+    ) -> dict[tuple[str, ...], list[ScoreRow]]:
+        """Return the evaluators' scores of each group, by the cases' ids."""
+        rows: dict[tuple[str, ...], list[ScoreRow]] = {ids_of(group): [] for group in groups}
+        for name, evaluator in self.plan.evaluators.items():
+            # Its code has no hash: the version says whether its scores may be kept.
+            plugin = [name, registry.check("evaluators", name), evaluator.version]
+            with progress.task(f"the base, scored by {name}", len(groups), "groups") as bar:
+                for group in groups:
+                    ids = ids_of(group)
+                    key = ["scores", *self.setting, self.plan.slice_hash, list(ids), *plugin]
+                    score = partial(evaluators.score, name, evaluator, self.model, group)
+                    rows[ids] += _cached(key, score)
+                    bar.advance()
+        return rows
+
+    def _base_samples(self) -> list[SampleRow]:
         config = self.plan.config
-        return [
-            row
-            for task in config.tasks
-            for row in _cached(
-                [
-                    "retention",
-                    *self.setting,
-                    task,
-                    self.plan.task_digests[task],
-                    config.limit,
-                    config.seed,
-                ],
-                lambda task=task: self._samples([task]),
-            )
-        ]
+        rows: list[SampleRow] = []
+        for task in config.tasks:
+            data = self.plan.task_digests[task]
+            key = ["retention", *self.setting, task, data, config.limit, config.seed]
+            rows += _cached(key, partial(self._ask_tasks, [task]))
+        return rows
 
-    def _samples(self, tasks: Sequence[str], changed_only: bool = False) -> list[dict[str, Any]]:
+    def _ask_tasks(self, tasks: Sequence[str], changed_only: bool = False) -> list[SampleRow]:
+        """Ask the model as it is now the documents of retention tasks.
+
+        ``changed_only`` leaves out tasks whose prompts the model's context does not change.
+        """
         if not tasks:
             return []
-        config, context = self.plan.config, self.model.context_for
-        bars, bar, shown = ExitStack(), None, None
-
-        def advance(task: str, done: int, total: int) -> None:
-            nonlocal bar, shown
-            if shown != (task, total):
-                bars.close()
-                bar, shown = (
-                    bars.enter_context(
-                        progress.task(f"retention: {heading(task)}", total, "requests")
-                    ),
-                    (task, total),
-                )
-            bar.advance()
-            if done == total:
-                bars.close()
-                shown = None
-
-        with bars, self.model.compute(weights_fixed=True):
-            found = retention.evaluate(
+        config = self.plan.config
+        with _Bars() as bars, self.model.compute(weights_fixed=True):
+            samples = retention.evaluate(
                 self.model.model,
                 self.model.tokenizer,
                 tasks,
                 limit=config.limit,
                 seed=config.seed,
-                batch_size=32,
-                context=None
-                if context is None
-                else lambda prompt: f"{note}\n\n" if (note := context(prompt)) else None,
-                progress=advance,
+                batch_size=RETENTION_BATCH,
+                context=self._paragraph if self.model.context_for is not None else None,
+                progress=bars.advance,
                 task_data={name: Path(path) for name, path in config.task_data.items()},
                 changed_only=changed_only,
             )
-        return [
-            {**asdict(sample), "task": task, "member": sample.task}
-            for task, samples in found.items()
-            for sample in samples
-        ]
+        return [_sample_row(task, sample) for task in samples for sample in samples[task]]
+
+    def _paragraph(self, prompt: str) -> str | None:
+        """Return the context of a prompt as a paragraph in front of it."""
+        context = self.model.context_for
+        note = context(prompt) if context is not None else None
+        return f"{note}\n\n" if note else None
+
+
+class _Bars:
+    """One progress bar after the other, one for each retention task. A context manager."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._task: tuple[str, int] | None = None
+
+    def advance(self, task: str, done: int, total: int) -> None:
+        """Show that ``done`` of the ``total`` requests of ``task`` are answered."""
+        if self._task != (task, total):
+            self._stack.close()
+            bar = progress.task(f"retention: {heading(task)}", total, "requests")
+            self._bar, self._task = self._stack.enter_context(bar), (task, total)
+        self._bar.advance()
+        if done == total:
+            self._stack.close()
+            self._task = None
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def ids_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    """Return the ids of the cases' facts."""
     return tuple(case.fact.id for case in cases)
 
 
-def _cached(key: Sequence[Any], compute: Callable[[], Rows]) -> Rows:
-    """The rows that ``compute`` gives, from the cache where they were computed before. An entry that is damaged, edited or
-    another key's is computed anew."""
+def _document(row: SampleRow) -> tuple[str, str, int]:
+    return row["task"], row["member"], row["doc_id"]
+
+
+def _sample_row(task: str, sample: retention.Sample) -> SampleRow:
+    return cast("SampleRow", {**asdict(sample), "task": task, "member": sample.task})
+
+
+def _cached(key: Sequence[object], compute: Callable[[], list[Row]]) -> list[Row]:
+    """Return the rows that ``compute`` gives, from the cache if they were computed before.
+
+    An entry that is damaged, edited, or of another key is computed anew.
+    """
     path = cache_dir() / "base" / f"{digest(list(key))[:24]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        entry = json.loads(path.read_bytes())
+        entry: Mapping[str, object] = json.loads(path.read_bytes())
         if entry["key"] == list(key) and entry["sha256"] == digest(entry["rows"]):
-            return entry["rows"]
-    rows = json.loads(json.dumps(compute()))  # as it will be read back: NaN stays NaN
-    with suppress(OSError):  # a read-only or full cache costs time, not results
+            return cast("list[Row]", entry["rows"])
+    # The rows as they will be read back, so that the first run equals all later ones (NaN stays
+    # NaN).
+    rows: list[Row] = json.loads(json.dumps(compute()))
+    with suppress(OSError):  # a read-only or full cache costs time, but no results
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(
-            json.dumps({"key": key, "sha256": digest(rows), "rows": rows}), encoding="utf-8"
-        )
+        text = json.dumps({"key": key, "sha256": digest(rows), "rows": rows})
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     return rows

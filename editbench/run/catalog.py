@@ -1,17 +1,17 @@
-"""What can be asked of a model, by name; each function imports only what it needs."""
+"""The names of what a model can be asked, without importing anything heavy."""
 
 from __future__ import annotations
 
 
 def task_names() -> dict[str, str]:
-    """The bundled retention tasks and one line on each. Imports no torch."""
+    """Return the bundled retention tasks, each with one line about it. Imports no torch."""
     from editbench.eval.retention import task_names as names
 
     return names()
 
 
 def diagnostic_names() -> tuple[str, ...]:
-    """What ``--diagnostics all`` means."""
+    """Return what ``--diagnostics all`` stands for."""
     from editbench.eval.diagnostics import NAMES
 
     return NAMES

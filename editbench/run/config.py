@@ -1,72 +1,93 @@
-"""What a run was asked for, and how it is identified and named."""
+"""The configuration of a run, and the names that follow from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from editbench import registry
-from editbench.errors import (
-    OptionError,
-)
+from editbench.errors import OptionError
 from editbench.models import PRECISIONS
 from editbench.options import check_seed
 from editbench.run import regimes
 from editbench.types import digest
 
+LATER = ("diagnostics", "evaluators", "curve", "tuned", "judge", "judge_model", "repeats")
+"""Fields that ``run.json`` leaves out while unused, so that older runs are found again."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What ``editbench compare`` was asked for. Every field is part of the run's identity."""
+    """The request behind ``editbench compare``. All fields are part of the run's identity.
+
+    Raises:
+        OptionError: a value is out of range, or two values exclude each other.
+    """
 
     methods: tuple[str, ...]
     """Names of methods, or NAME@LABEL for variants of one."""
     model: str
     corpus: str
     data: str | None = None
+    """File, hub id or URL of a corpus that is not built in."""
     part: str = "test"
     n: int = 50
+    """Number of facts."""
     tasks: tuple[str, ...] = ()
+    """Retention tasks."""
     limit: int | None = None
-    """Documents per retention task, drawn by ``seed``."""
+    """Documents per retention task, drawn by ``seed``; ``None`` for all."""
     regime: str = "batch"
     curve: tuple[int, ...] = ()
-    """Numbers of facts after which the model is asked, too; see ``editbench.run.regimes``."""
+    """Numbers of facts after which the model is also asked; see ``editbench.run.regimes``."""
     seed: int = 0
     precision: str = "auto"
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Method or variant to option to value; a variant takes none from its method."""
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Method or variant -> option -> value. A variant inherits no options from its method."""
     task_data: Mapping[str, str] = field(default_factory=dict)
+    """Retention task -> local file with its data."""
     allow_conflicts: bool = False
     layout: Mapping[str, str] = field(default_factory=dict)
+    """Part of an unknown architecture -> path of its module."""
     diagnostics: tuple[str, ...] = ()
-    """Names of what is measured beside the scores; see ``eval/diagnostics.py``."""
-    tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Method whose ``options`` were searched for, to the record of that search; see ``tune.py``."""
+    """Names of measurements beside the scores; see ``eval/diagnostics.py``."""
+    tuned: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Method -> record of the search that chose its ``options``; see ``tune.py``."""
     judge: str | None = None
-    """The address of a language model that judges the answers, too; see ``eval/judge.py``."""
+    """Endpoint of a language model that also judges the answers; see ``eval/judge.py``."""
     judge_model: str | None = None
     repeats: int = 0
-    """Further injections by each method, for the time alone: the seconds of an injection are then the median of all."""
+    """Further injections by each method, to time them. ``seconds`` has the median of all."""
+    evaluators: tuple[str, ...] = ()
+    """Names of evaluator plug-ins; see ``editbench.plugin.Evaluator``."""
 
     def __post_init__(self) -> None:
+        self._check_regime()
+        self._check_ranges()
+        self._check_names()
+
+    def _check_regime(self) -> None:
         regimes.check_curve(self.regime, self.curve, self.n)
         if self.tasks and self.regime == "single":
             raise OptionError(
-                "Under --regime single each fact has a model of its own, none to ask tasks. Pass --tasks none."
+                "--regime single edits a fresh model for each fact, so retention tasks cannot run. "
+                "Pass --tasks none."
             )
         if self.diagnostics and self.regime == "single":
             raise OptionError(
-                "--diagnostics does not go with --regime single: they are of one edited model."
+                "--diagnostics does not go with --regime single: diagnostics describe one edited "
+                "model, and there is one for each fact. Use --regime batch, or leave it out."
             )
         if self.repeats < 0:
-            raise OptionError(f"--repeats is {self.repeats}; 0 is the least.")
+            raise OptionError(f"--repeats is {self.repeats}; it must be at least 0.")
         if self.repeats and self.regime != "batch":
             raise OptionError(
-                f"--repeats times one injection again, and --regime {self.regime} has many. Use --regime batch."
+                f"--repeats times one injection again, and --regime {self.regime} makes several. "
+                "Use --regime batch."
             )
+
+    def _check_ranges(self) -> None:
         if self.precision not in PRECISIONS:
             raise OptionError(
                 f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
@@ -76,44 +97,51 @@ class RunConfig:
             raise OptionError(f"-n is {self.n}; at least one fact is needed.")
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit is {self.limit}; at least one item per task is needed.")
-        twice = next((m for i, m in enumerate(self.methods) if m in self.methods[:i]), None)
-        if twice:
-            raise OptionError(f"Method {twice!r} is listed twice. List it once.")
+
+    def _check_names(self) -> None:
+        for kind, names in (("Method", self.methods), ("Evaluator", self.evaluators)):
+            if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+                raise OptionError(f"{kind} {twice!r} is listed twice. List it once.")
         for name in self.methods:
             if name.endswith("@"):
                 raise OptionError(
-                    f"Variant {name!r} has an empty label. Write it as NAME@LABEL, such as {name}slow."
+                    f"Variant {name!r} has an empty label. Write it as NAME@LABEL, such as "
+                    f"{name}slow."
                 )
             if name.startswith("base@"):
                 raise OptionError(
-                    f"Variant {name!r} makes no sense: base is the unedited model. Leave it out."
+                    f"Variant {name!r} makes no sense: base is the unedited model, which has no "
+                    "options. Leave it out."
                 )
-        for other in self.options:
-            if other not in self.methods:
+        for name in self.options:
+            if name not in self.methods:
                 compared = ", ".join(self.methods)
                 raise OptionError(
-                    f"--option {other}.… is for a method that is not compared. Compared: {compared}."
+                    f"--option {name}.… is for a method that is not compared. Compared: {compared}."
                 )
 
 
 def with_baselines(methods: Sequence[str]) -> tuple[str, ...]:
-    """``methods``, preceded by the baselines that are always in the table."""
+    """Return ``methods`` after the baselines that are in every table."""
     return (*(name for name in registry.baselines() if name not in methods), *methods)
 
 
 def method_of(name: str) -> str:
-    """The registered method behind ``name``: its part before the @."""
+    """Return the registered method of a variant: the part of ``name`` before the @."""
     return name.partition("@")[0]
 
 
-def run_identity(config: RunConfig) -> dict[str, Any]:
-    """The configuration as it is stored in ``run.json``: a run folder is resumed only by the same one."""
-    # left out where not used: older runs are found again
-    later = ("diagnostics", "curve", "tuned", "judge", "judge_model", "repeats")
-    return {name: value for name, value in asdict(config).items() if value or name not in later}
+def run_identity(config: RunConfig) -> dict[str, object]:
+    """Return the configuration as ``run.json`` stores it; only the same one resumes a run."""
+    fields = asdict(config)
+    return {name: value for name, value in fields.items() if value or name not in LATER}
 
 
-def default_output(config: RunConfig, stored: Mapping[str, Any]) -> Path:
-    """``runs/MODEL_CORPUS_nN_HASH``, the hash that of what ``run.json`` has: the same command finds its run again."""
+def default_output(config: RunConfig, stored: Mapping[str, object]) -> Path:
+    """Return ``runs/MODEL_CORPUS_nN_HASH``.
+
+    The hash is that of ``stored``, the content of ``run.json``, so the same command finds its run
+    again.
+    """
     model = Path(config.model).name.replace(".gguf", "")
     return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(stored)[:8]}"

@@ -1,4 +1,8 @@
-"""The key of a cell: the hash of everything that can change its numbers."""
+"""The key of a cell: the hash of everything that can change its numbers.
+
+Cells that are stored are found by their keys, so what is added here must be left out of the hash
+wherever it is not used. ``tests/run/test_keys.py`` computes the keys of the published cells.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,23 @@ import hashlib
 import importlib.util
 import platform
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 
 from editbench import registry
 from editbench.models import LanguageModel
 from editbench.plugin import Method
+from editbench.records.schema import CellSummary, StoredConfig, Versions
 from editbench.run import regimes
-from editbench.run.config import RunConfig, run_identity
+from editbench.run.config import run_identity
 from editbench.run.plan import Plan
 from editbench.types import digest
 
 SCORING = 7
-"""Version of what ``eval/``, the regimes and the intervals do; a change that can move a number raises it, and old cells are
-computed anew."""
+"""Version of ``eval/``, the regimes and the intervals. Raise it with a change there that can move a
+number: stored cells are then computed anew."""
 
 
 def cell_key(
@@ -34,58 +38,112 @@ def cell_key(
     precision: str,
     template: str | None = None,
 ) -> str:
-    """The name of a cell: its method, and the hash of all that can change its numbers."""
-    summary = {
-        "method": name, "options": method.options(), "sources": method.sources(),
-        "versions": versions_of(plan.config, method),
+    """Return the key of the cell of method ``name`` on a model.
+
+    Args:
+        plan: the run.
+        name: the method, or its variant.
+        method: the method with its options.
+        weights: fingerprint of the model's weights.
+        precision: precision of the forward passes.
+        template: hash of the chat template, ``None`` without one.
+    """
+    config = plan.config
+    summary: dict[str, object] = {
+        "method": name,
+        "options": method.options(),
+        "sources": method.sources(),
+        "versions": versions_of(plan, method),
         "model": {"hash": weights, "precision": precision, "chat_template": template},
-        "corpus": {"hash": plan.slice_hash}, "tasks": plan.task_digests,
-        **{what: getattr(plan.config, what) for what in ("regime", "seed", "limit")},
-    }  # fmt: skip
-    return key_of(summary, run_identity(plan.config))
+        "corpus": {"hash": plan.slice_hash},
+        "tasks": plan.task_digests,
+        "regime": config.regime,
+        "seed": config.seed,
+        "limit": config.limit,
+    }
+    # Only the parts of a summary that a key is made of.
+    return key_of(cast("CellSummary", summary), cast("StoredConfig", run_identity(config)))
 
 
-def versions_of(config: RunConfig, method: Method) -> dict[str, int]:
-    watched = {"regime": regimes.VERSION} if config.regime.startswith("sequential") else {}
-    return {"scoring": SCORING, "method": method.version, **watched}
+def versions_of(plan: Plan, method: Method) -> Versions:
+    """Return the versions of all code that can move a number of the cell."""
+    versions: Versions = {"scoring": SCORING, "method": method.version}
+    if method.engine_version > 1:
+        versions["engine"] = method.engine_version
+    if plan.config.regime.startswith("sequential"):
+        versions["regime"] = regimes.VERSION
+    if plan.evaluators:
+        versions["evaluators"] = {
+            name: evaluator.version for name, evaluator in plan.evaluators.items()
+        }
+    return versions
 
 
-def key_of(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The key of the cell of ``summary`` in a run whose ``run.json`` has ``config``."""
-    name, versions, model = summary["method"], summary["versions"], summary["model"]
-    tasks, diagnostics, curve, judge, layout = map(
-        config.get, ("tasks", "diagnostics", "curve", "judge", "layout")
-    )
-    identity = [
-        versions["scoring"], name, versions["method"], summary["options"], model["hash"], model["precision"],
-        summary["corpus"]["hash"], summary["regime"], summary["seed"], list(tasks), summary["tasks"], summary["limit"],
-        *([list(diagnostics)] if diagnostics else []), *([list(curve)] if curve else []),
-        *([{"judge": judge, "model": config["judge_model"]}] if judge else []),
-        *([{"chat template": model["chat_template"]}] if model["chat_template"] else []),
-        *([{"layout": dict(layout)}] if layout else []),
-        *([{"regime": versions["regime"]}] if "regime" in versions else []),
-        *([{"sources": summary["sources"]}] if summary.get("sources") else []),
-    ]  # fmt: skip
-    method_name, at, label = name.partition("@")
-    label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[
-        :80
-    ]  # part of a folder's name; the hash has it unchanged
-    return f"{method_name}{label}-{digest(identity)[:12]}"
+def key_of(summary: CellSummary, config: StoredConfig) -> str:
+    """Return the key of the cell with ``summary`` in a run whose ``run.json`` has ``config``.
+
+    The key is the method's name and 12 hex digits of a hash.
+    """
+    versions, model, name = summary["versions"], summary["model"], summary["method"]
+    identity: list[object] = [
+        versions["scoring"],
+        name,
+        versions["method"],
+        summary["options"],
+        model["hash"],
+        model["precision"],
+        summary["corpus"]["hash"],
+        summary["regime"],
+        summary["seed"],
+        list(config["tasks"]),
+        summary["tasks"],
+        summary["limit"],
+        *_optional_parts(summary, config),
+    ]
+    method, at, label = name.partition("@")
+    # The key names a folder; the hash has the whole label.
+    label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]
+    return f"{method}{label}-{digest(identity)[:12]}"
+
+
+def _optional_parts(summary: CellSummary, config: StoredConfig) -> list[object]:
+    """Return what a key has only where it is used, in an order that must stay as it is."""
+    versions, template = summary["versions"], summary["model"]["chat_template"]
+    parts: list[object] = []
+    if diagnostics := config.get("diagnostics"):
+        parts.append(list(diagnostics))
+    if curve := config.get("curve"):
+        parts.append(list(curve))
+    if judge := config.get("judge"):
+        parts.append({"judge": judge, "model": config["judge_model"]})
+    if template:
+        parts.append({"chat template": template})
+    if layout := config.get("layout"):
+        parts.append({"layout": dict(layout)})
+    if "regime" in versions:
+        parts.append({"regime": versions["regime"]})
+    if sources := summary.get("sources"):
+        parts.append({"sources": sources})
+    if "engine" in versions:
+        parts.append({"engine": versions["engine"]})
+    if evaluators := versions.get("evaluators"):
+        parts.append({"evaluators": evaluators})
+    return parts
 
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of the Python files that can move a number, 16 hex digits: the core's, methods', corpora's and eval's.
+    """Return 16 hex digits of the SHA-256 of all Python files that can move a number.
 
-    The same in a checkout and in an installed wheel; data that code reads has hashes of its own.
+    These are the files of the core, ``methods``, ``corpora`` and ``eval``. The digest is the same
+    in a checkout and in an installed wheel. Data that the code reads has hashes of its own.
     """
     hashes: dict[str, str] = {}
     for room in ("", *registry.ROOMS.values()):
-        spec = importlib.util.find_spec(f"editbench.{room}" if room else "editbench")
-        folder = Path(spec.submodule_search_locations[0])
+        folder = _folder_of(f"editbench.{room}" if room else "editbench")
         for file in folder.rglob("*.py"):
             inner = file.relative_to(folder)
-            # in a wheel the rooms lie inside the core's folder, in a checkout beside it
+            # In a wheel the rooms are inside the core's folder, in a checkout beside it.
             if room or inner.parts[0] not in (*registry.ROOMS.values(), "leaderboard"):
                 hashes[(Path(room) / inner).as_posix()] = hashlib.sha256(
                     file.read_bytes()
@@ -93,8 +151,23 @@ def code_digest() -> str:
     return digest(sorted(hashes.items()))[:16]
 
 
-def machine(model: LanguageModel) -> dict[str, Any]:
-    """What the rounding of the model's answers hangs on: the device, which one, and the number of threads."""
+def _folder_of(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"{package} is not an installed package")
+    return Path(spec.submodule_search_locations[0])
+
+
+class Machine(TypedDict):
+    """What decides how the answers of a model are rounded."""
+
+    threads: int
+    device: str
+    hardware: str
+
+
+def machine(model: LanguageModel) -> Machine:
+    """Return the device of the model, its hardware, and the number of threads."""
     if model.device.type == "cuda":
         hardware = torch.cuda.get_device_name(model.device)
     else:
@@ -103,5 +176,5 @@ def machine(model: LanguageModel) -> dict[str, Any]:
 
 
 def template_digest(model: LanguageModel) -> str | None:
-    """Hash of the chat template; ``None`` where there is none."""
+    """Return the hash of the model's chat template, ``None`` without one."""
     return digest(model.tokenizer.chat_template)[:16] if model.chat else None

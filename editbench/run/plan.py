@@ -1,4 +1,4 @@
-"""A configuration, checked: methods built, cases loaded, retention tasks found."""
+"""Check a configuration: build its methods, load its cases, find its retention tasks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 from editbench import registry
 from editbench.aliases import ALIASES
-from editbench.errors import (
-    DataError,
-    PluginError,
-)
+from editbench.errors import DataError, PluginError
 from editbench.eval import diagnostics, judge, retention
-from editbench.plugin import Method
+from editbench.plugin import Evaluator, Method
 from editbench.run import regimes
 from editbench.run.config import RunConfig, method_of
 from editbench.slices import askable, slice_cases
@@ -25,36 +22,34 @@ from editbench.types import Case, check_facts, digest
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked configuration: methods built, cases loaded; nothing heavy has happened yet."""
+    """A checked configuration with its methods and cases. Nothing heavy has happened yet."""
 
     config: RunConfig
     methods: Mapping[str, Method]
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
-    """Records of the corpus that cannot be facts, and probes that cannot be asked, one reason each."""
+    """Why records of the corpus cannot be facts, or probes cannot be asked: one reason each."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
-    """Retention tasks that were asked for, cannot be loaded and are not among those of ``config``; why."""
+    """Requested retention tasks that cannot be loaded and that ``config`` leaves out -> reason."""
+    evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
     @functools.cached_property
     def slice_hash(self) -> str:
+        """Hash of the cases with their probes."""
         return digest([case.to_dict() for case in self.cases])[:16]
 
     @functools.cached_property
     def task_digests(self) -> dict[str, str | None]:
-        """Task to the hash of its data; None for data from the hub."""
-        data = self.config.task_data
-        asked = retention.data_digest
-        return {
-            task: asked(task, Path(data[task]) if task in data else None)
-            for task in self.config.tasks
-        }
+        """Retention task -> hash of its data; ``None`` for data from the hub."""
+        files = {task: Path(path) for task, path in self.config.task_data.items()}
+        return {task: retention.data_digest(task, files.get(task)) for task in self.config.tasks}
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """Checks every name, option and record of ``config``.
+    """Check every name, option and record of ``config``.
 
     Raises:
-        EditbenchError: the first thing that is wrong.
+        EditbenchError: the first of them that is wrong.
     """
     methods = build_methods(config)
     for name, method in methods.items():
@@ -66,6 +61,7 @@ def make_plan(config: RunConfig) -> Plan:
             ) from error
     diagnostics.check_names(config.diagnostics)
     judge.check_endpoint(config.judge, config.judge_model)
+    evaluators = {name: registry.get("evaluators", name)() for name in config.evaluators}
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
     if regimes.parse(config.regime)[0] == "single":
@@ -73,22 +69,21 @@ def make_plan(config: RunConfig) -> Plan:
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
     for name, method in methods.items():
         method.check_subjects(name, facts)
-    return Plan(config, methods, cases, tuple(getattr(corpus, "skipped", ())))
+    return Plan(config, methods, cases, tuple(corpus.skipped), evaluators=evaluators)
 
 
 def build_methods(config: RunConfig) -> dict[str, Method]:
-    """The methods of ``config`` with their options.
+    """Return the methods of ``config`` with their options, by name.
 
     Raises:
-        UnknownNameError: no such method.
-        OptionError: an unknown option, or a bad value.
+        UnknownNameError: there is no such method.
+        OptionError: an option is unknown, or its value invalid.
     """
     built = {}
     for name in config.methods:
         options = {"seed": config.seed, **config.options.get(name, {})}
-        built[name] = registry.get("methods", method_of(name)).from_options(
-            method_of(name), options
-        )
+        method = method_of(name)
+        built[name] = registry.get("methods", method).from_options(method, options)
     return built
 
 
@@ -142,8 +137,8 @@ def whole_path(text: None) -> None: ...
 def whole_path(text: str | None) -> str | None:
     """Return ``text`` as an absolute path where it names a local file or folder, else as it is.
 
-    A record must not depend on the folder in which it was made. Links are not followed: the file that
-    one leads to may have another ending, and the ending says what the file is.
+    A record must not depend on the folder in which it was made. Links are not followed: the file
+    that one leads to may have another ending, and the ending says what the file is.
     """
     if text and Path(text).expanduser().exists():
         return os.path.abspath(Path(text).expanduser())
@@ -151,16 +146,20 @@ def whole_path(text: str | None) -> str | None:
 
 
 def _whole_task(name: str) -> str:
-    """``name``, that of a task file as its whole path; others are no paths."""
+    """Return the absolute path of a task file. Other names are not paths."""
     return whole_path(name) if name.endswith((".yaml", ".yml")) else name
 
 
-def _whole_files(options: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
-    """``options`` with those of ``files`` that their texts name, several between commas, by their whole paths."""
+def _whole_files(options: Mapping[str, object], files: Mapping[str, str]) -> dict[str, object]:
+    """Return ``options`` with the absolute paths of the ``files`` that their texts name.
 
-    def whole(value: str) -> str:
+    An option may name several files between commas.
+    """
+
+    def whole(text: str) -> str:
+        parts = text.split(",")
         return ",".join(
-            whole_path(part.strip()) if part.strip() in files else part for part in value.split(",")
+            whole_path(part.strip()) if part.strip() in files else part for part in parts
         )
 
     return {

@@ -1,100 +1,134 @@
-"""Regimes: how the facts of a cell reach the model, and when they are asked back.
+"""Regimes: how the facts of a cell reach the model, and when the model is asked about them.
 
-| ``--regime`` | the facts are injected | asked |
-|---|---|---|
-| ``batch`` | all at once | after that |
-| ``sequential:CHUNK`` | in chunks, each into the model as the earlier ones left it | all of them after the last chunk |
-| ``single`` | each alone into a fresh model | its own probes there; no retention tasks: there is no one edited model |
+``batch``
+    All facts are injected at once, and the model is asked after that.
+``sequential:CHUNK``
+    Facts are injected in chunks, each into the model that the earlier chunks left. The model is
+    asked about all facts after the last chunk.
+``single``
+    Each fact is injected alone into a fresh model, which is asked about that fact. Retention tasks
+    cannot run, since there is no one edited model.
 
-``--curve N,N`` adds points: the model is also asked after the first N facts (batch: in an injection of their own).
+``--curve N,N`` adds points: the model is also asked after the first N facts. Under ``batch`` these
+facts are injected on their own for that.
 
-A sequence is watched after each chunk. Where the model has collapsed, the chunk is taken back and the sequence ends there: its
-own text has become ``COLLAPSE_PERPLEXITY`` times as perplexing as to the base, a changed weight ``COLLAPSE_GROWTH`` times as
-large, the targets of the last ``WATCHED`` facts taught ``COLLAPSE_TARGETS`` times as perplexing as to the base, which has been
-taught none, those of the ``WATCHED`` before the chunk ``COLLAPSE_FORGETTING`` times as perplexing as they were before it, or a
-number is no longer finite. Facts that were never injected are asked all the same: every method answers for all.
+A sequence is watched after each chunk, and ends where the model has collapsed; the last chunk is
+then taken back. A model has collapsed if one of these holds, or if one of the numbers is not
+finite:
+
+- text that the base wrote is ``COLLAPSE_PERPLEXITY`` times as perplexing to it as to the base;
+- a changed weight is ``COLLAPSE_GROWTH`` times as large as in the base;
+- the targets of the last ``WATCHED`` facts are ``COLLAPSE_TARGETS`` times as perplexing to it as to
+  the base, which has been taught none of them;
+- the targets of the ``WATCHED`` facts before the chunk are ``COLLAPSE_FORGETTING`` times as
+  perplexing as they were before the chunk.
+
+Facts that were never injected are asked about all the same: every method answers for all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from editbench import progress
 from editbench.errors import OptionError
 from editbench.plugin import Method
+from editbench.records.schema import VitalSigns
+from editbench.report import EditRecord, sums, warnings_of
 from editbench.retrieval import Retriever
+from editbench.rows import ProbeRow, SampleRow, ScoreRow
 from editbench.types import Case
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from editbench.edit import Edit
     from editbench.models import LanguageModel
 
-Rows = list[dict[str, Any]]
 COLLAPSE_PERPLEXITY = 10.0
 COLLAPSE_GROWTH = 10.0
 COLLAPSE_TARGETS = 2.0
-"""A method that teaches nothing leaves them as they are, 1; beyond this margin, for what it does to unrelated texts, they are
-less probable than if nobody had taught them."""
+"""A method that teaches nothing leaves the ratio at 1. Above 2, which leaves room for what the
+method does to unrelated texts, the targets are less probable than if nobody had taught them."""
 COLLAPSE_FORGETTING = 10.0
 WATCHED = 50
-"""Facts whose targets are watched: all would cost a sequence of n facts n^2."""
+"""Number of facts whose targets are watched. Watching all would cost a sequence of n facts n^2."""
 VERSION = 2
-"""Of what a sequence is watched for; a change that can move where one ends raises it, and its cells are computed anew. 2: what
-a chunk makes forgotten."""
+"""Version of the rules by which a sequence is stopped. Raise it with a change that can move the
+end of one: stored cells are then computed anew. Version 2 added forgetting."""
+
+Phase = Callable[[str], AbstractContextManager[None]]
+"""Takes the time of what happens inside the ``with``, under the name of a phase."""
 
 
 class Examiner(Protocol):
-    """What a regime has the model asked by."""
+    """Asks the model for a regime; ``moved`` says whether it differs from the base."""
 
-    def ask(self, cases: Sequence[Case], moved: bool) -> Rows: ...
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run has evaluator plug-ins."""
+        ...
 
-    def retain(self, moved: bool) -> Rows: ...
+    def ask(self, cases: Sequence[Case], moved: bool) -> list[ProbeRow]:
+        """Return the probe rows of ``cases``."""
+        ...
+
+    def retain(self, moved: bool) -> list[SampleRow]:
+        """Return the rows of the retention tasks."""
+        ...
+
+    def score(self, cases: Sequence[Case], moved: bool) -> list[ScoreRow]:
+        """Return the evaluators' scores of ``cases``."""
+        ...
 
     def own_text_nll(self) -> tuple[float, float]:
-        """Mean negative log-likelihood (nats a token) of the base's own text: under the model as it is, under the base."""
+        """Return the mean nats per token of the base's own text, under the model and the base."""
         ...
 
     def target_nlls(self, cases: Sequence[Case]) -> tuple[list[float], list[float]]:
-        """So of the target of each of ``cases``, the mean over its tokens."""
+        """Return the mean nats per token of each case's target, under the model and the base."""
         ...
 
 
 @dataclass
 class Point:
-    """The model after ``facts`` facts."""
+    """What the model answered after ``facts`` facts."""
 
     facts: int
-    probes: Rows
-    samples: Rows
+    probes: list[ProbeRow]
+    samples: list[SampleRow]
+    scores: list[ScoreRow] = field(default_factory=list)
+    """Only at the last point."""
 
 
 @dataclass
 class Outcome:
-    """What a regime leaves behind. The last point has all facts asked, also those that a stopped sequence never injected."""
+    """What a regime leaves behind.
+
+    At the last point all facts are asked, also those that a stopped sequence never injected.
+    """
 
     edit: Edit
     """All that was done, as one edit of the base; under ``single`` without changes."""
     moved: bool
+    """Whether any injection changed the model."""
     points: list[Point]
-    trajectory: list[dict[str, Any]] = field(default_factory=list)
+    trajectory: list[VitalSigns] = field(default_factory=list)
     """``sequential``: the model's vital signs after each chunk."""
     stopped: str = ""
     """Why a sequence ended early."""
 
 
 def parse(regime: str) -> tuple[str, int]:
-    """Name and chunk (0 where there is none) of what ``--regime`` says.
+    """Return the name and the chunk of a regime as ``--regime`` gives it; without a chunk it is 0.
 
     Raises:
-        OptionError: neither of the three.
+        OptionError: it is none of the three regimes.
     """
     name, colon, chunk = regime.partition(":")
     if regime in ("batch", "single"):
@@ -110,23 +144,59 @@ def parse(regime: str) -> tuple[str, int]:
 
 
 def check_curve(regime: str, curve: Sequence[int], n: int) -> None:
-    """Makes sure that the model can be asked after each of ``curve`` facts.
-
-    Raises:
-        OptionError: it cannot.
-    """
+    """Raise an ``OptionError`` if the model cannot be asked after a number in ``curve``."""
     name, chunk = parse(regime)
     for count in curve:
         if not 1 <= count <= n:
             raise OptionError(f"--curve {count}: a point lies between 1 and -n {n}.")
         if name == "single":
             raise OptionError(
-                "--curve does not go with --regime single: there each fact has a model of its own."
+                "--curve does not go with --regime single: a fresh model is edited for each fact. "
+                "Use --regime batch or sequential:CHUNK."
             )
         if name == "sequential" and count % chunk and count != n:
             raise OptionError(
-                f"--curve {count} is no multiple of the chunk: under {regime} there is no such moment."
+                f"--curve {count} is no multiple of the chunk, so --regime {regime} never has "
+                f"{count} facts injected. Use multiples of {chunk}."
             )
+
+
+def asked_together(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
+    """Return ``cases`` in the groups in which a model is asked: all at once, or each alone.
+
+    In bfloat16 an answer depends on the answers computed beside it. An edited model is therefore
+    compared with a base that was asked in the same groups.
+    """
+    return [[case] for case in cases] if parse(regime)[0] == "single" else [cases]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One method's facts on one model."""
+
+    method: Method
+    model: LanguageModel
+    cases: Sequence[Case]
+    examiner: Examiner
+    phase: Phase
+
+    def inject(self, cases: Sequence[Case], phase: str = "inject") -> Edit:
+        with self.phase(phase):
+            return self.method.inject(self.model, [case.fact for case in cases])
+
+    def point(self, cases: Sequence[Case], facts: int, moved: bool, last: bool) -> Point:
+        """Ask the model, which has had ``facts`` facts, about ``cases``."""
+        with self.phase("probes"):
+            probes = self.examiner.ask(cases, moved)
+        with self.phase("retention"):
+            samples = self.examiner.retain(moved)
+        return Point(facts, probes, samples, self.scores(cases, moved) if last else [])
+
+    def scores(self, cases: Sequence[Case], moved: bool) -> list[ScoreRow]:
+        if not self.examiner.evaluates:
+            return []
+        with self.phase("evaluators"):
+            return self.examiner.score(cases, moved)
 
 
 def inject(
@@ -136,220 +206,222 @@ def inject(
     model: LanguageModel,
     cases: Sequence[Case],
     examiner: Examiner,
-    phase: Callable[[str], AbstractContextManager[None]],
+    phase: Phase,
 ) -> Outcome:
-    """Injects the facts of ``cases`` and asks them back; ``model`` is left as it was. ``phase`` takes the time."""
+    """Inject the facts of ``cases`` and ask the model about them. ``model`` is left as it was."""
+    job = _Job(method, model, cases, examiner, phase)
     name, chunk = parse(regime)
     if name == "batch":
-        return _batch(curve, method, model, cases, examiner, phase)
+        return _batch(job, curve)
     if name == "single":
-        return _single(method, model, cases, examiner, phase)
-    return _sequential(chunk, curve, method, model, cases, examiner, phase)
-
-
-def asked_together(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
-    """``cases`` in the groups that a model is asked in: all at once, under ``single`` each alone.
-
-    In bfloat16 an answer depends on those computed beside it, so an edited model is compared with a base asked in the same.
-    """
-    return [[case] for case in cases] if parse(regime)[0] == "single" else [cases]
+        return _single(job)
+    return _sequential(job, curve, chunk)
 
 
 def _moves(edit: Edit) -> bool:
     return bool(edit.changes) or edit.context is not None
 
 
-def _together(diagnostics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is told of several injections as one: each warning once, and the tokens that they trained on."""
-    warnings = dict.fromkeys(
-        warning for found in diagnostics for warning in found.get("warnings", ())
-    )
-    trained = [found["trained_tokens"] for found in diagnostics if "trained_tokens" in found]
-    return {"warnings": list(warnings), **({"trained_tokens": sum(trained)} if trained else {})}
-
-
-def _batch(curve, method, model, cases, examiner, phase) -> Outcome:
-    points = []
-    for count in sorted({*curve} - {len(cases)}) + [len(cases)]:
-        some = cases[:count]
-        with phase("inject" if count == len(cases) else "inject for the curve"):
-            edit = method.inject(model, [case.fact for case in some])
-        with edit.applied(model):
-            with phase("probes"):
-                probes = examiner.ask(some, _moves(edit))
-            with phase("retention"):
-                points.append(Point(count, probes, examiner.retain(_moves(edit))))
+def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
+    points, total = [], len(job.cases)
+    for count in sorted({*curve, total}):
+        cases = job.cases[:count]
+        edit = job.inject(cases, "inject" if count == total else "inject for the curve")
+        with edit.applied(job.model):
+            points.append(job.point(cases, count, _moves(edit), last=count == total))
     return Outcome(edit, _moves(edit), points)
 
 
-def _single(method, model, cases, examiner, phase) -> Outcome:
-    probes, norms, found, records, moved = [], [], [], [], False
-    with progress.task("facts, one at a time", len(cases), "facts") as bar:
-        for case in cases:
-            with phase("inject"):
-                edit = method.inject(model, [case.fact])
-            with edit.applied(model), phase("probes"):
-                probes += examiner.ask([case], _moves(edit))
+def _single(job: _Job) -> Outcome:
+    last, norms, moved = Point(len(job.cases), [], []), [], False
+    reports: list[Mapping[str, object]] = []
+    records: list[EditRecord] = []
+    with progress.task("facts, one at a time", len(job.cases), "facts") as bar:
+        for case in job.cases:
+            edit = job.inject([case])
+            with edit.applied(job.model):
+                with job.phase("probes"):
+                    last.probes += job.examiner.ask([case], _moves(edit))
+                last.scores += job.scores([case], _moves(edit))
             moved = moved or _moves(edit)
-            norms.append(edit.summary(model)["delta_norm"] if edit.changes else 0.0)
-            found.append(edit.diagnostics)
+            norms.append(edit.summary(job.model)["delta_norm"] if edit.changes else 0.0)
+            reports.append(edit.diagnostics)
             records += edit.records
             bar.advance()
-    told = {"edits": len(cases), "mean_delta_norm": sum(norms) / len(norms), **_together(found)}
-    whole = method.edit(model, [case.fact for case in cases], diagnostics=told, records=records)
-    return Outcome(whole, moved, [Point(len(cases), probes, [])])
+    report = {
+        "edits": len(job.cases),
+        "mean_delta_norm": sum(norms) / len(norms),
+        "warnings": warnings_of(reports),
+        **sums(job.method.figures, reports),
+    }
+    facts = [case.fact for case in job.cases]
+    whole = job.method.edit(job.model, facts, diagnostics=report, records=records)
+    return Outcome(whole, moved, [last])
 
 
-def _sequential(chunk, curve, method, model, cases, examiner, phase) -> Outcome:
-    points, trajectory, stopped = [], [], ""
+def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
+    cases, stopped = job.cases, ""
+    points: list[Point] = []
+    trajectory: list[VitalSigns] = []
     taught: dict[str, float] = {}
-    with Chain(model) as chain:
+    with Chain(job.model) as chain:
         with progress.task(f"facts, {chunk} at a time", len(cases), "facts") as bar:
             for start in range(0, len(cases), chunk):
-                some, count = cases[start : start + chunk], min(start + chunk, len(cases))
-                with phase("inject"):
-                    chain.add(method.inject(model, [case.fact for case in some]))
-                with phase("watch"):
-                    signs, taught = _vital_signs(chain, cases[:count], examiner, taught)
-                trajectory.append({"facts": count, **signs})
+                count = min(start + chunk, len(cases))
+                with job.phase("inject"):
+                    facts = [case.fact for case in cases[start:count]]
+                    chain.add(job.method.inject(job.model, facts))
+                with job.phase("watch"):
+                    signs, taught = _vital_signs(chain, cases[:count], job.examiner, taught)
+                trajectory.append(signs)
                 if stopped := _collapsed(signs):
                     chain.take_back()
                     break
+                # The last point is asked below, after a collapse as well.
                 if count in curve and count < len(cases):
-                    with phase("probes"):
-                        probes = examiner.ask(cases[:count], chain.moved)
-                    with phase("retention"):
-                        points.append(Point(count, probes, examiner.retain(chain.moved)))
-                bar.advance(len(some))
-        with phase("probes"):
-            probes = examiner.ask(cases, chain.moved)
-        with phase("retention"):
-            points.append(
-                Point(
-                    sum(len(edit.facts) for edit in chain.edits),
-                    probes,
-                    examiner.retain(chain.moved),
-                )
-            )
-        return Outcome(chain.as_one(method), chain.moved, points, trajectory, stopped)
+                    points.append(job.point(cases[:count], count, chain.moved, last=False))
+                bar.advance(count - start)
+        injected = sum(len(edit.facts) for edit in chain.edits)
+        points.append(job.point(cases, injected, chain.moved, last=True))
+        return Outcome(chain.as_one(job.method), chain.moved, points, trajectory, stopped)
 
 
 def _vital_signs(
     chain: Chain, taught: Sequence[Case], examiner: Examiner, earlier: Mapping[str, float]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """The signs, and the nll of the target of each fact that is watched, by its id; ``earlier``: those of the chunk before."""
-    now, base = examiner.own_text_nll()
-    valid = {
-        (case.fact.form, case.fact.prompt): case for case in taught
-    }  # of facts that succeed each other the last
+) -> tuple[VitalSigns, dict[str, float]]:
+    """Return the vital signs after the cases in ``taught``, and what the next chunk compares with.
+
+    ``earlier`` and the second value map the id of each watched fact to the nats per token of its
+    target, after the chunk before and now.
+    """
+    nll_own, nll_own_base = examiner.own_text_nll()
+    # Of facts that succeed each other (one prompt, several targets) only the last is valid.
+    valid = {(case.fact.form, case.fact.prompt): case for case in taught}
     cases = {case.fact.id: case for case in valid.values()}
-    last, held = list(cases)[-WATCHED:], [name for name in cases if name in earlier]
+    last = list(cases)[-WATCHED:]
+    held = [fact for fact in cases if fact in earlier]
     asked = list(dict.fromkeys([*held, *last]))
-    nll_now, nll_base = (
-        dict(zip(asked, nlls, strict=True))
-        for nlls in examiner.target_nlls([cases[name] for name in asked])
-    )
-    targets_now = fmean(nll_now[name] for name in last)
-    signs = {
-        "perplexity_ratio": _ratio(now, base),
+    nlls, nlls_base = examiner.target_nlls([cases[fact] for fact in asked])
+    now = dict(zip(asked, nlls, strict=True))
+    base = dict(zip(asked, nlls_base, strict=True))
+    target_nll = fmean(now[fact] for fact in last)
+    risen = fmean(now[fact] - earlier[fact] for fact in held) if held else 0.0
+    signs: VitalSigns = {
+        "facts": len(taught),
+        "perplexity_ratio": _ratio(nll_own, nll_own_base),
         "norm_growth": chain.growth(),
-        "target_nll": targets_now,
-        "target_ratio": _ratio(targets_now, fmean(nll_base[name] for name in last)),
-        "forgetting_ratio": _ratio(fmean(nll_now[name] - earlier[name] for name in held), 0.0)
-        if held
-        else 1.0,
+        "target_nll": target_nll,
+        "target_ratio": _ratio(target_nll, fmean(base[fact] for fact in last)),
+        "forgetting_ratio": _ratio(risen, 0.0),
     }
-    return signs, {name: nll_now[name] for name in last}
+    return signs, {fact: now[fact] for fact in last}
 
 
-def _ratio(now: float, base: float) -> float:
-    """Of the perplexities."""
-    return math.exp(min(now - base, 700.0))
+def _ratio(nll: float, nll_base: float) -> float:
+    """Return the ratio of two perplexities from their logarithms; capped, so that it is finite."""
+    return math.exp(min(nll - nll_base, 700.0))
 
 
-def _collapsed(signs: dict[str, float]) -> str:
-    """What has gone wrong, in words; empty where nothing has."""
-    forgotten = "the targets taught before the last chunk are {:.3g} times as perplexing as they were before it"
-    for name, limit, words in (
+def _collapsed(signs: VitalSigns) -> str:
+    """Return the first sign of collapse in words, empty without one."""
+    checks = (
         (
-            "perplexity_ratio",
+            signs["perplexity_ratio"],
             COLLAPSE_PERPLEXITY,
             "the model's own text is {:.3g} times as perplexing to it as to the base",
         ),
-        ("norm_growth", COLLAPSE_GROWTH, "a weight is {:.3g} times as large as in the base"),
         (
-            "target_ratio",
+            signs["norm_growth"],
+            COLLAPSE_GROWTH,
+            "a weight is {:.3g} times as large as in the base",
+        ),
+        (
+            signs["target_ratio"],
             COLLAPSE_TARGETS,
             "the targets of the last facts are {:.3g} times as perplexing to it as to the base",
         ),
-        ("forgetting_ratio", COLLAPSE_FORGETTING, forgotten),
-    ):
-        if not signs[name] < limit:
-            return words.format(signs[name])
+        (
+            signs["forgetting_ratio"],
+            COLLAPSE_FORGETTING,
+            "the targets taught before the last chunk are {:.3g} times as perplexing as they were "
+            "before it",
+        ),
+    )
+    for value, limit, words in checks:
+        if not value < limit:  # so that NaN counts as collapse
+            return words.format(value)
     return ""
 
 
 class Chain:
-    """Edits applied one on top of the other, and taken back together, bit for bit. A context manager."""
+    """A context manager that stacks edits and takes them all back, bit for bit."""
 
     def __init__(self, model: LanguageModel):
-        self.model, self.edits, self.taken_back = model, [], []
-        self._before: dict[str, Any] = {}
-        self._found = model.context_for, model.applied
+        self.model = model
+        self.edits: list[Edit] = []
+        """The edits in effect, without their changes."""
+        self.taken_back: list[Edit] = []
+        self._before: dict[str, torch.Tensor] = {}
+        self._state = model.context_for, model.applied
 
     @property
     def moved(self) -> bool:
+        """Whether the edits in effect change the model's answers."""
         return bool(self.edits) and (bool(self._before) or self.edits[-1].context is not None)
 
     def add(self, edit: Edit) -> None:
-        """Applies ``edit``, which was made for the model as it is now. Contexts are joined."""
+        """Apply ``edit``, which was made for the model as it is now. Contexts are joined."""
         for name in edit.changes:
             if name not in self._before:
                 self._before[name] = self.model.weight(name).detach().clone()
         if edit.context is not None:
-            edit = replace(
-                edit, context=Retriever([fact for one in (*self.edits, edit) for fact in one.facts])
-            )
+            facts = [fact for earlier in (*self.edits, edit) for fact in earlier.facts]
+            edit = replace(edit, context=Retriever(facts))
         self._undo = edit.apply(self.model)
-        # Later methods read hashes and keys of earlier edits; the changes of many would fill the memory.
+        # Later methods read the hashes and keys of earlier edits. The changes are dropped: those of
+        # many edits would fill the memory.
         slim = replace(edit, changes={})
         self.model.applied = (*self.model.applied[:-1], slim)
         self.edits.append(slim)
 
     def take_back(self) -> None:
-        """Takes back the last edit."""
+        """Take back the last edit."""
         self._undo()
         self.taken_back.append(self.edits.pop())
 
     def growth(self) -> float:
-        """The largest ||W|| / ||W of the base|| of a changed weight; one that begins as zeros (biases) has no such ratio."""
+        """Return the largest ratio ||W|| / ||W of the base|| of a changed weight.
+
+        A weight that is zero in the base, such as a bias, has no such ratio.
+        """
         norms = [
             (self.model.weight(name).norm(), before.norm()) for name, before in self._before.items()
         ]
         ratios = [(now / base).item() for now, base in norms if base > 0]
-        return (
-            torch.tensor(ratios or [1.0]).max().item()
-        )  # NaN where one is, unlike the built-in max
+        # Unlike the built-in max, torch's is NaN where one ratio is.
+        return torch.tensor(ratios or [1.0]).max().item()
 
     def as_one(self, method: Method) -> Edit:
-        """The edit of the base that does the same."""
-        edits = self.edits
-        told = {"chunks": len(edits), **_together([edit.diagnostics for edit in edits])}
-        ended_by = _together([edit.diagnostics for edit in self.taken_back])["warnings"]
-        told["warnings"] += [f"Of the chunk taken back: {line}" for line in ended_by]
+        """Return the edit of the base that does the same as all edits in effect."""
+        edits, reports = self.edits, [edit.diagnostics for edit in self.edits]
+        undone = warnings_of(edit.diagnostics for edit in self.taken_back)
+        report = {
+            "chunks": len(edits),
+            "warnings": warnings_of(reports) + [f"Of the chunk taken back: {w}" for w in undone],
+            **sums(method.figures, reports),
+        }
         changes = {
             name: (self.model.weight(name).detach() - before).cpu()
             for name, before in self._before.items()
         }
-        whole = method.edit(
-            self.model, [fact for edit in edits for fact in edit.facts], changes, diagnostics=told
-        )
+        facts = [fact for edit in edits for fact in edit.facts]
+        whole = method.edit(self.model, facts, changes, diagnostics=report)
         return replace(
             whole,
             model_hash=edits[0].model_hash if edits else whole.model_hash,
             context=edits[-1].context if edits else None,
             records=[
-                {"chunk": i, **record} for i, edit in enumerate(edits) for record in edit.records
+                _numbered(i, record) for i, edit in enumerate(edits) for record in edit.records
             ],
         )
 
@@ -360,4 +432,11 @@ class Chain:
         with torch.no_grad():
             for name, before in self._before.items():
                 self.model.weight(name).copy_(before)
-        self.model.context_for, self.model.applied = self._found
+        self.model.context_for, self.model.applied = self._state
+
+
+def _numbered(chunk: int, record: EditRecord) -> EditRecord:
+    """Return the record with the index of its chunk in front."""
+    numbered: EditRecord = {"chunk": chunk}
+    numbered.update(record)
+    return numbered

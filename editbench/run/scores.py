@@ -1,74 +1,90 @@
-"""Scores of a cell, from the rows that its evaluation wrote."""
+"""Compute the scores of a cell from the rows that its evaluation wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from editbench.eval import probes
-from editbench.run import regimes
+from editbench.records.schema import CurvePoint
+from editbench.rows import ProbeRow, RetentionRow, SampleRow
+from editbench.run.regimes import Point
 from editbench.stats import retained
 from editbench.types import Case
 
-Rows = list[dict[str, Any]]
-
 
 def curve_scores(
-    points: Sequence[regimes.Point], cases: Sequence[Case], base: Rows
-) -> list[dict[str, Any]]:
-    """The scores after so many facts, of the facts injected by then, by the probes that need no later one."""
-    curve = []
-    for point in {
-        point.facts: point for point in points
-    }.values():  # a stopped sequence ends where it was asked before
-        taught = {case.fact.id for case in cases[: point.facts]}
-        early = {
-            (c.fact.id, i)
-            for c in cases
-            for i, probe in enumerate(c.probes)
-            if not taught.issuperset(probe.needs)
+    points: Sequence[Point], cases: Sequence[Case], base: Sequence[SampleRow]
+) -> list[CurvePoint]:
+    """Return the scores at each point of a curve.
+
+    Only facts that were injected by then count, and only probes that need no later fact.
+
+    Args:
+        points: the rows of each point.
+        cases: all cases of the run, in the order in which their facts are injected.
+        base: the retention samples of the unedited model.
+    """
+    # A stopped sequence ends at a point where it may have been asked before: the later asking
+    # counts.
+    last_at = {point.facts: point for point in points}
+    return [
+        {
+            "facts": point.facts,
+            "metrics": probes.metrics(asked) if (asked := _taught(point, cases)) else {},
+            "retention": retention_scores(point.samples, base),
         }
-        asked = [
-            row
-            for row in point.probes
-            if row["case"] in taught and (row["case"], row["probe"]) not in early
-        ]
-        metrics = probes.metrics(asked) if asked else {}
-        curve.append(
-            {
-                "facts": point.facts,
-                "metrics": metrics,
-                "retention": retention_scores(point.samples, base),
-            }
-        )
-    return curve
+        for point in last_at.values()
+    ]
+
+
+def _taught(point: Point, cases: Sequence[Case]) -> list[ProbeRow]:
+    """Return the rows of the facts that were injected, without probes that need a later fact."""
+    taught = {case.fact.id for case in cases[: point.facts]}
+    too_early = {
+        (case.fact.id, i)
+        for case in cases
+        for i, probe in enumerate(case.probes)
+        if not taught.issuperset(probe.needs)
+    }
+    return [
+        row
+        for row in point.probes
+        if row["case"] in taught and (row["case"], row["probe"]) not in too_early
+    ]
 
 
 def retention_scores(
-    samples: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Task -> base and edited score, paired difference and ratio, with 95 % intervals; documents lost and gained.
+    samples: Sequence[SampleRow], base: Sequence[SampleRow]
+) -> dict[str, RetentionRow]:
+    """Return the scores of each retention task (``rows.RetentionRow``), with 95 % intervals.
 
-    Lost: scored at least 0.5 before and less after. Gained: the other way.
+    Args:
+        samples: the documents as the edited model answered them.
+        base: the same documents as the unedited model answered them, in the same order.
     """
-    scores: dict[str, dict[str, Any]] = {}
+    scores: dict[str, RetentionRow] = {}
     for task in dict.fromkeys(row["task"] for row in samples):
         after = [row["score"] for row in samples if row["task"] == task]
         before = [row["score"] for row in base if row["task"] == task]
-        scores[task] = {
-            **retained(after, before),
-            "metric": next(row["metric"] for row in samples if row["task"] == task),
-        }
+        metric = next(row["metric"] for row in samples if row["task"] == task)
+        scores[task] = {**retained(after, before), "metric": metric}
     return scores
 
 
 def beside(
-    rows: Sequence[Mapping[str, Any]],
-    base: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, object]],
+    base: Sequence[Mapping[str, object]],
     place: Sequence[str],
     columns: Sequence[str],
-) -> list[dict[str, Any]]:
-    """``rows``, each with ``columns`` of the base's row at the same ``place`` as ``base_...``: a record explains itself."""
+) -> list[dict[str, object]]:
+    """Return ``rows``, each with columns of the unedited model, so that a record explains itself.
+
+    Args:
+        rows: rows of the edited model.
+        base: rows of the unedited model.
+        place: the columns that name a row's item, by which the two are matched.
+        columns: the columns of ``base`` that are added as ``base_COLUMN``.
+    """
     before = {tuple(row[key] for key in place): row for row in base}
     return [
         {**row, **{f"base_{c}": before[tuple(row[key] for key in place)][c] for c in columns}}

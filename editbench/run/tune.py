@@ -1,38 +1,38 @@
 """Equal tuning: the same number of trials for every method, on dev facts, towards one objective.
 
-Trial 0 is the method with its defaults; Optuna's TPE sampler proposes the others from the method's own ``space``. With E and
-G efficacy and generalization (protocol ``generation``; E alone where the corpus asks no paraphrases), R the mean over the
-retention tasks of edited / base score, and r what is wanted of it, the value of a trial is
+Trial 0 is the method with its defaults. Optuna's TPE sampler proposes the others from the
+``space`` that the method declares. Let E and G be efficacy and generalization (protocol
+``generation``; E alone where the corpus asks no paraphrases), R the mean over the retention tasks
+of edited / base score, and r the wanted minimum of R. The value of a trial is
 
-    (E + G) / 2     where R >= r
-    R - r           where it is not: below 0, and the nearer the better
-    -1              where the method failed
+    (E + G) / 2     if R >= r
+    R - r           otherwise: below 0, and higher the nearer R is to r
+    -1              if the method failed
 
-and the trial of the highest value is chosen, the first of equals. Bergstra et al. 2011 (TPE); Optuna, arXiv 1907.10902.
+and the trial with the highest value is chosen, the first of equals. Bergstra et al. 2011 (TPE);
+Optuna, arXiv 1907.10902.
 
-A tune run is a run folder whose cells are METHOD@trial0, METHOD@trial1, ... What a trial tries follows from the seed and from
-the values before it, so a stopped run goes on by doing the same again: finished cells are read, and told to the sampler in
-their order. Last comes
-
-    RUN/tuned.json     {"digest", "tuned": {"objective", "retention", "budget", "seed", "sampler", "model", "corpus", "facts",
-                        "regime", "tasks", "limit", "methods": {method: {"space", "trials": [...], "chosen": trial or null}}}}
-
-which ``editbench compare --tuned RUN`` reads.
+A search is a run folder with the cells METHOD@trial0, METHOD@trial1, ... What a trial tries follows
+from the seed and from the values before it. So a search that was stopped goes on when it is started
+again: the sampler is told the values of finished cells in their order. The search ends by writing
+``RUN/tuned.json``: ``{"digest": ..., "tuned": ...}`` with a ``SearchRecord``, which ``editbench
+compare --tuned RUN`` reads.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from editbench import registry
 from editbench.errors import DataError, MethodError, OptionError, RecordError
 from editbench.files import jsonable, write_json_atomic
-from editbench.plugin import Choice, LogUniform, Uniform
+from editbench.plugin import Choice, LogUniform, Method, Uniform
+from editbench.records.schema import CellSummary, CorpusRecord, ModelRecord, Tuning
 from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
@@ -47,25 +47,79 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 FAILED = -1.0
-"""The value of a trial without scores: no share that is kept can miss ``retention`` by more."""
+"""The value of a trial without scores. No retention ratio can be further below the minimum."""
 STARTUP = 5
-"""Trials, the defaults among them, before the sampler goes by their values."""
+"""Trials, including that of the defaults, before the sampler makes use of their values."""
+AGAIN = "Tune again, or leave --tuned out."
+
+
+class Judged(TypedDict):
+    """How good a trial is."""
+
+    recall: float | None
+    """Mean of efficacy and generalization; ``None`` if the trial failed."""
+    retention: float | None
+    """Mean retention ratio."""
+    feasible: bool
+    """Whether the ratio reaches the minimum."""
+    value: float
+    status: str
+    note: str
+    seconds: float | None
+    """Seconds of the injection."""
+
+
+class Trial(Judged):
+    """One trial of a method."""
+
+    trial: int
+    key: str
+    """Its cell."""
+    options: dict[str, object]
+    """The options that are searched."""
+
+
+class MethodSearch(TypedDict):
+    """The trials of one method."""
+
+    space: dict[str, str]
+    trials: list[Trial]
+    chosen: Trial | None
+    """``None`` if all failed."""
+
+
+class SearchRecord(TypedDict):
+    """``tuned`` of ``tuned.json``."""
+
+    objective: str
+    retention: float
+    budget: int
+    seed: int
+    sampler: str
+    model: ModelRecord
+    corpus: CorpusRecord
+    facts: list[str]
+    """Ids."""
+    regime: str
+    tasks: list[str]
+    limit: int | None
+    methods: dict[str, MethodSearch]
 
 
 @dataclass(frozen=True)
 class Search:
-    """What ``editbench tune`` was asked for, beside the conditions of a run.
+    """The request behind ``editbench tune``, beside the conditions of the run.
 
     Raises:
-        UnknownNameError: no such method.
-        OptionError: a method that has nothing to tune or is named twice, no trial, or no share.
+        UnknownNameError: there is no such method.
+        OptionError: a method has nothing to tune or is named twice, or a number is out of range.
     """
 
     methods: tuple[str, ...]
     budget: int
-    """Trials of each method."""
+    """Trials per method."""
     retention: float
-    """Least mean retention ratio."""
+    """Minimum mean retention ratio."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -74,7 +128,8 @@ class Search:
             )
         if not 0 < self.retention <= 1:
             raise OptionError(
-                f"--retention is {self.retention}; it is a share of the base's score, above 0 and at most 1."
+                f"--retention is {self.retention}; it is a share of the base's score, above 0 and "
+                "at most 1."
             )
         twice = next((m for i, m in enumerate(self.methods) if m in self.methods[:i]), None)
         if twice:
@@ -90,174 +145,200 @@ class Search:
                 )
 
     def trials(self, method: str) -> tuple[str, ...]:
-        """The names of its cells."""
+        """Return the names of the method's cells."""
         return tuple(f"{method}@trial{i}" for i in range(self.budget))
 
-    def identity(self, config: RunConfig) -> dict[str, Any]:
-        """What ``run.json`` has: the conditions, and all that decides what is tried."""
+    def identity(self, config: RunConfig) -> dict[str, object]:
+        """Return the content of ``run.json``: the conditions, and what decides the trials."""
         spaces = {method: space_of(method) for method in self.methods}
-        return {
-            **run_identity(config),
-            "tune": {**asdict(self), "spaces": spaces, "sampler": sampler_name()},
-        }
+        search = {**asdict(self), "spaces": spaces, "sampler": sampler_name()}
+        return {**run_identity(config), "tune": search}
 
 
 def space_of(method: str) -> dict[str, str]:
-    """Option to the values that are tried, as text."""
+    """Return the values that are tried for each option, as text."""
     return {key: repr(values) for key, values in registry.get("methods", method).space.items()}
 
 
 def sampler_name() -> str:
+    """Return the sampler with its version, which decides what is tried."""
     return f"optuna {version('optuna')} TPESampler, independent, {STARTUP} start-up trials"
 
 
 def tune(
-    search: Search,
-    plan: Plan,
-    model: LanguageModel,
-    store: RunStore,
-    on_cell: Callable[[str, str], None],
-) -> dict[str, Any]:
-    """Runs all trials that are not done yet, writes ``tuned.json`` and returns its content.
+    search: Search, plan: Plan, model: LanguageModel, store: RunStore, on_cell: runner.OnCell
+) -> SearchRecord:
+    """Run all trials that are not done yet, write ``tuned.json`` and return its content.
 
-    ``plan`` has the baselines and the cells of ``search``; ``on_cell`` as in ``runner.run``.
+    ``plan`` has the baselines and the cells of ``search``.
 
     Raises:
-        OptionError: no retention task is asked of which the base gets anything right.
+        OptionError: the base gets nothing right on any retention task, or none is asked.
         MethodError: the base could not be asked.
         EditbenchError: as ``runner.run``.
     """
-    config = plan.config
+    base = _base(search, plan, model, store, on_cell)
+    weights = base["model"]["hash"]
+    methods: dict[str, MethodSearch] = {}
+    for name in search.methods:
+        trials = _trials(search, name, plan, model, weights, store, on_cell)
+        methods[name] = {"space": space_of(name), "trials": trials, "chosen": chosen(trials)}
+    record: SearchRecord = {
+        "objective": "maximise the mean of efficacy and generalization (protocol generation) "
+        f"subject to a mean retention ratio >= {search.retention}; below it the value is the "
+        f"ratio - {search.retention}, of a failed trial {FAILED}",
+        "retention": search.retention,
+        "budget": search.budget,
+        "seed": plan.config.seed,
+        "sampler": sampler_name(),
+        "model": base["model"],
+        "corpus": base["corpus"],
+        "facts": [case.fact.id for case in plan.cases],
+        "regime": plan.config.regime,
+        "tasks": list(plan.config.tasks),
+        "limit": plan.config.limit,
+        "methods": methods,
+    }
+    stored = cast("SearchRecord", jsonable(record))
+    write_json_atomic(store.path / "tuned.json", {"digest": digest(stored), "tuned": stored})
+    return stored
+
+
+def _base(
+    search: Search, plan: Plan, model: LanguageModel, store: RunStore, on_cell: runner.OnCell
+) -> CellSummary:
+    """Run the baselines and return the cell of the base, by whose scores trials are judged.
+
+    Raises:
+        OptionError: it scores 0 on every retention task, or none is asked.
+        MethodError: it could not be asked.
+    """
     trials = {name for method in search.methods for name in search.trials(method)}
     baselines = {name: method for name, method in plan.methods.items() if name not in trials}
-    base = next(
-        s
-        for s in runner.run(replace(plan, methods=baselines), model, store, on_cell)
-        if s["method"] == "base"
-    )
+    summaries = runner.run(replace(plan, methods=baselines), model, store, on_cell)
+    base = next(summary for summary in summaries if summary["method"] == "base")
     if base["status"] == "failed":
         raise MethodError(
             f"The base could not be asked ({base['note']}), so no trial can be judged."
         )
     if number(mean_ratio(base["retention"]).mean) is None:
+        asked = ", ".join(plan.config.tasks) or "none"
         raise OptionError(
-            f"The base scores 0 on every retention task (asked: {', '.join(config.tasks) or 'none'}), so no share of it can "
-            "be kept. Name other --tasks, or a larger --limit."
+            f"The base scores 0 on every retention task (asked: {asked}), so no share of it can be "
+            "kept. Name other --tasks, or a larger --limit."
         )
-    weights = base["model"]["hash"]
-    methods = {}
-    for name in search.methods:
-        tried = _tried(search, name, plan, model, weights, store, on_cell)
-        methods[name] = {"space": space_of(name), "trials": tried, "chosen": chosen(tried)}
-    found = jsonable({
-        "objective": f"maximise the mean of efficacy and generalization (protocol generation) subject to a mean retention "
-                     f"ratio >= {search.retention}; below it the value is the ratio - {search.retention}, "
-                     f"of a failed trial {FAILED}",
-        "retention": search.retention,
-        "budget": search.budget,
-        "seed": config.seed,
-        "sampler": sampler_name(),
-        "model": base["model"],
-        "corpus": base["corpus"],
-        "facts": [case.fact.id for case in plan.cases],
-        "regime": config.regime,
-        "tasks": config.tasks,
-        "limit": config.limit,
-        "methods": methods,
-    })  # fmt: skip
-    write_json_atomic(store.path / "tuned.json", {"digest": digest(found), "tuned": found})
-    return found
+    return base
 
 
-def _tried(
-    search: Search, method: str, plan: Plan, model: LanguageModel, weights: str, store: RunStore,
-    on_cell: Callable[[str, str], None],
-) -> list[dict[str, Any]]:  # fmt: skip
-    """The trials of ``method`` in their order, those that are not done yet computed."""
-    import optuna  # here, so that reading tuned.json does not wait for it
+class _Sampler:
+    """Proposes the options of a method's trials, and learns their values."""
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    def __init__(self, cls: type[Method], seed: int):
+        import optuna  # here, so that reading tuned.json does not wait for it
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.cls = cls
+        self.space = {key: _distribution(values) for key, values in cls.space.items()}
+        # Independent: the defaults of some methods lie in no range (None: derived from the model),
+        # and joint sampling would pass over the option.
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=STARTUP, multivariate=False, seed=seed
+        )
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+        self.asked: optuna.Trial | None = None
+
+    def propose(self, trial: int) -> dict[str, object]:
+        """Return the options of a trial; those of trial 0 are the defaults."""
+        if trial == 0:
+            options = self.cls().options()
+            return {key: options.get(key) for key in self.cls.space}
+        self.asked = self.study.ask(self.space)
+        return {key: _short(value) for key, value in self.asked.params.items()}
+
+    def learn(self, options: Mapping[str, object], value: float) -> None:
+        """Take note of the value of the trial that was proposed last."""
+        import optuna
+
+        if self.asked is not None:
+            self.study.tell(self.asked, value)
+            return
+        # The defaults were not drawn from the space, so only those inside it can be told.
+        params = {key: given for key, given in options.items() if given in self.cls.space[key]}
+        dimensions = {key: self.space[key] for key in params}
+        self.study.add_trial(
+            optuna.trial.create_trial(params=params, distributions=dimensions, value=value)
+        )
+
+
+def _trials(
+    search: Search,
+    method: str,
+    plan: Plan,
+    model: LanguageModel,
+    weights: str,
+    store: RunStore,
+    on_cell: runner.OnCell,
+) -> list[Trial]:
+    """Return the trials of ``method`` in their order, after computing those that are not done."""
     cls, seed = registry.get("methods", method), plan.config.seed
-    space = {key: _distribution(values) for key, values in cls.space.items()}
-    # Independent: the defaults of some methods lie in no range (None: derived), and joint sampling would pass over the option.
-    sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP, multivariate=False, seed=seed)
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    tried = []
+    sampler = _Sampler(cls, seed)
+    trials: list[Trial] = []
     for i, name in enumerate(search.trials(method)):
-        asked = study.ask(space) if i else None
-        options = (
-            {key: _short(value) for key, value in asked.params.items()} if asked else _defaults(cls)
-        )
+        options = sampler.propose(i)
         built = cls.from_options(method, {"seed": seed, **options})
-        cell = cell_key(plan, name, built, weights, model.precision, template_digest(model))
-        store.claim({name: cell})
-        if store.done(
-            cell
-        ):  # a failed one, too: tried again it might not fail, and other trials would follow
-            summary = store.read_summary(cell)
+        key = cell_key(plan, name, built, weights, model.precision, template_digest(model))
+        store.claim({name: key})
+        # A failed cell is kept, too. Computed again it might not fail, and later trials would then
+        # be others.
+        if store.done(key):
+            summary = store.read_summary(key)
             on_cell(name, "kept")
         else:
             (summary,) = runner.run(replace(plan, methods={name: built}), model, store, on_cell)
         judged = judge(summary, search.retention)
-        if asked:
-            study.tell(asked, judged["value"])
-        else:
-            known = {key: value for key, value in options.items() if value in cls.space[key]}
-            dimensions = {key: space[key] for key in known}
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=known, distributions=dimensions, value=judged["value"]
-                )
-            )
-        tried.append({"trial": i, "key": cell, "options": options, **judged})
-    return tried
+        sampler.learn(options, judged["value"])
+        trials.append({"trial": i, "key": key, "options": options, **judged})
+    return trials
 
 
-def judge(summary: Mapping[str, Any], least: float) -> dict[str, Any]:
-    """What a cell is worth: recall, retention, whether that is at least ``least``, and the value (see the module)."""
-    what = {
+def judge(summary: CellSummary, minimum: float) -> Judged:
+    """Return how good a cell is as a trial; ``minimum`` is the wanted mean retention ratio."""
+    recall, retention = _recall(summary), number(mean_ratio(summary["retention"]).mean)
+    judged: Judged = {
+        "recall": None,
+        "retention": None,
+        "feasible": False,
+        "value": FAILED,
         "status": summary["status"],
         "note": summary["note"],
         "seconds": summary["seconds"].get("inject"),
     }
-    if summary["status"] == "failed":
-        return {"recall": None, "retention": None, "feasible": False, "value": FAILED, **what}
-    found = (
-        summary["metrics"].get(axis, {}).get("generation", {})
-        for axis in ("efficacy", "generalization")
-    )
-    recall, retention = (
-        _mean([one.get("mean") for one in found]),
-        number(mean_ratio(summary["retention"]).mean),
-    )
-    value = recall if retention >= least else retention - least
-    return {
-        "recall": recall,
-        "retention": retention,
-        "feasible": retention >= least,
-        "value": value,
-        **what,
-    }
+    if summary["status"] != "failed" and recall is not None and retention is not None:
+        judged["recall"], judged["retention"] = recall, retention
+        judged["feasible"] = retention >= minimum
+        judged["value"] = recall if retention >= minimum else retention - minimum
+    return judged
 
 
-def chosen(trials: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The trial of the highest value, the first of equals; ``None`` where all failed."""
+def _recall(summary: CellSummary) -> float | None:
+    """Return the mean of efficacy and generalization, of those that were measured."""
+    means = [
+        number(summary["metrics"][metric]["generation"]["mean"])
+        for metric in ("efficacy", "generalization")
+        if "generation" in summary["metrics"].get(metric, {})
+    ]
+    known = [mean for mean in means if mean is not None]
+    return sum(known) / len(known) if known else None
+
+
+def chosen(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the highest value, the first of equals; ``None`` if all failed."""
     best = max(trials, key=lambda trial: trial["value"])
     return best if best["status"] != "failed" else None
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in map(number, values) if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _defaults(cls: Any) -> dict[str, Any]:
-    options = cls().options()
-    return {key: options.get(key) for key in cls.space}
-
-
-def _short(value: Any) -> Any:
-    """Three digits are all that a rate needs, and can be typed."""
+def _short(value: object) -> object:
+    """Round a number to three digits: more precision is not needed, and these can be typed."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
@@ -266,34 +347,34 @@ def _distribution(values: Uniform | Choice) -> optuna.distributions.BaseDistribu
 
     if isinstance(values, Choice):
         return CategoricalDistribution(values.values)
-    whole = isinstance(values.low, int) and isinstance(values.high, int)
-    return (IntDistribution if whole else FloatDistribution)(
-        values.low, values.high, log=isinstance(values, LogUniform)
-    )
+    log = isinstance(values, LogUniform)
+    if isinstance(values.low, int) and isinstance(values.high, int):
+        return IntDistribution(values.low, values.high, log=log)
+    return FloatDistribution(values.low, values.high, log=log)
 
 
-# --- what was found, in another run ---------------------------------------------------------------------------
+# --- the result of a search, in another run ------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A finished tune run, read back."""
+    """A finished search, read back."""
 
     folder: Path
     digest: str
-    record: Mapping[str, Any]
+    record: SearchRecord
 
     @classmethod
     def read(cls, folder: Path) -> Tuned:
-        """What ``tune`` has written into ``folder``.
+        """Read the ``tuned.json`` in ``folder``.
 
         Raises:
-            RecordError: it is not there, or not as it was written.
+            RecordError: the file is missing, or is not as ``tune`` wrote it.
         """
         path = folder / "tuned.json"
         try:
-            found = json.loads(path.read_bytes())
-            same = digest(found["tuned"]) == found["digest"]
+            content = json.loads(path.read_bytes())
+            same = digest(content["tuned"]) == content["digest"]
         except FileNotFoundError:
             raise RecordError(
                 f"{folder} has no tuned.json. Run its 'editbench tune' command to the end."
@@ -302,26 +383,25 @@ class Tuned:
             same = False
         if not same:
             raise RecordError(
-                f"{path} is corrupt: it is not as 'editbench tune' wrote it. Run that command again."
+                f"{path} is corrupt: it is not as 'editbench tune' wrote it. Run that command "
+                "again."
             )
-        return cls(folder, found["digest"], found["tuned"])
+        return cls(folder, content["digest"], content["tuned"])
 
     def options(
-        self, methods: Sequence[str], given: Mapping[str, Mapping[str, Any]]
-    ) -> tuple[dict[str, Mapping[str, Any]], dict[str, dict[str, Any]]]:
-        """``given`` with the chosen options of ``methods``, and of each tuned one the record for its cells.
+        self, methods: Sequence[str], given: Mapping[str, Mapping[str, object]]
+    ) -> tuple[dict[str, Mapping[str, object]], dict[str, Tuning]]:
+        """Return ``given`` with the chosen options of ``methods``, and the record of each search.
 
         Raises:
-            OptionError: none of them was tuned, or one has options in ``given``, with which nothing was tried.
+            OptionError: none of the methods was tuned, or one also has options in ``given``, with
+                which nothing was tried.
         """
-        chosen = {
-            name: found["chosen"]
-            for name, found in self.record["methods"].items()
-            if found["chosen"]
-        }
-        tuned = {name: chosen[name] for name in methods if name in chosen}
+        best = {name: search["chosen"] for name, search in self.record["methods"].items()}
+        available = {name: trial for name, trial in best.items() if trial is not None}
+        tuned = {name: available[name] for name in methods if name in available}
         if not tuned:
-            names = ", ".join(chosen) or "no method"
+            names = ", ".join(available) or "no method"
             raise OptionError(
                 f"{self.folder} has chosen options for {names}; compared are {', '.join(methods)}."
             )
@@ -329,59 +409,80 @@ class Tuned:
             if name in given:
                 key = next(iter(given[name]))
                 raise OptionError(
-                    f"--option {name}.{key} and --tuned {self.folder} both set options of {name}. Give a variant its own: "
-                    f"--methods {name},{name}@mine --option {name}@mine.{key}=VALUE."
+                    f"--option {name}.{key} and --tuned {self.folder} both set options of {name}. "
+                    f"Give a variant its own: --methods {name},{name}@mine "
+                    f"--option {name}@mine.{key}=VALUE."
                 )
-        about = {
-            what: self.record[what] for what in ("budget", "retention", "seed", "regime", "tasks")
+        options = {name: trial["options"] for name, trial in tuned.items()}
+        records = {name: self._record_of(trial) for name, trial in tuned.items()}
+        return {**given, **options}, records
+
+    def _record_of(self, trial: Trial) -> Tuning:
+        """Return what a cell records about the search that chose its options."""
+        return {
+            "budget": self.record["budget"],
+            "retention": self.record["retention"],
+            "seed": self.record["seed"],
+            "regime": self.record["regime"],
+            "tasks": self.record["tasks"],
+            "digest": self.digest,
+            "n": self.record["corpus"]["n"],
+            "trial": trial["trial"],
+            "feasible": trial["feasible"],
         }
-        about |= {"digest": self.digest, "n": self.record["corpus"]["n"]}
-        return (
-            {**given, **{name: trial["options"] for name, trial in tuned.items()}},
-            {
-                name: {**about, "trial": trial["trial"], "feasible": trial["feasible"]}
-                for name, trial in tuned.items()
-            },
-        )
 
     def check_facts(self, plan: Plan) -> None:
-        """Makes sure that ``plan`` has the same regime and corpus, and none of the facts that were tuned on. The retention
-        tasks may be others: the record of a tuned cell names those of the search.
+        """Check that ``plan`` has the regime and the corpus of the search, and none of its facts.
+
+        The retention tasks may be others: a tuned cell records those of the search.
 
         Raises:
-            RecordError: it has another regime or corpus, or a fact in common.
+            RecordError: it has another regime or corpus, the search had other data, or they have a
+                fact in common.
         """
-        config, there = plan.config, self.record["corpus"]
+        config, corpus = plan.config, self.record["corpus"]
         if self.record["regime"] != config.regime:
             raise RecordError(
-                f"{self.folder} was tuned under regime {self.record['regime']}, not {config.regime}. {AGAIN}"
+                f"{self.folder} was tuned under regime {self.record['regime']}, not "
+                f"{config.regime}. {AGAIN}"
             )
-        if there["name"] != config.corpus:
+        if corpus["name"] != config.corpus:
             raise RecordError(
-                f"{self.folder} was tuned on corpus {there['name']}, not {config.corpus}. {AGAIN}"
+                f"{self.folder} was tuned on corpus {corpus['name']}, not {config.corpus}. {AGAIN}"
             )
-        same = RunConfig(
-            ("base",), config.model, config.corpus, config.data, there["part"], there["n"], seed=self.record["seed"],
-            allow_conflicts=True,
-        )  # fmt: skip
-        try:
-            now = make_plan(same).slice_hash
-        except DataError:
-            now = "no such slice"
-        if now != there["hash"]:
-            what = f"its {there['n']} {there['part']} facts of {there['name']}"
+        if (now := self._hash_now(config)) != corpus["hash"]:
+            what = f"its {corpus['n']} {corpus['part']} facts of {corpus['name']}"
             raise RecordError(
-                f"{self.folder} was tuned on other data: {what} were {there['hash']}, now {now}. {AGAIN}"
+                f"{self.folder} was tuned on other data: {what} were {corpus['hash']}, now {now}. "
+                f"{AGAIN}"
             )
         both = sorted(set(self.record["facts"]) & {case.fact.id for case in plan.cases})
         if both:
             raise RecordError(
-                f"{len(both)} of these facts ({both[0]!r}) are among those of {self.folder}, and a table on what was tuned on "
-                "says nothing. Use --part test."
+                f"{len(both)} of these facts ({both[0]!r}) are among those of {self.folder}. "
+                "Scores on facts that the options were tuned on say nothing. Use --part test."
             )
 
+    def _hash_now(self, config: RunConfig) -> str:
+        """Return the hash of the slice of the search, by the data that ``config`` names."""
+        corpus = self.record["corpus"]
+        same = RunConfig(
+            ("base",),
+            config.model,
+            config.corpus,
+            config.data,
+            corpus["part"],
+            corpus["n"],
+            seed=self.record["seed"],
+            allow_conflicts=True,
+        )
+        try:
+            return make_plan(same).slice_hash
+        except DataError:
+            return "no such slice"
+
     def check_model(self, model: LanguageModel) -> None:
-        """Makes sure that ``model`` has the weights and the precision that were tuned on.
+        """Check that ``model`` has the weights and the precision of the search.
 
         Raises:
             RecordError: it has others.
@@ -389,34 +490,36 @@ class Tuned:
         there, now = self.record["model"], model.fingerprint()
         if there["hash"] != now:
             raise RecordError(
-                f"{self.folder} was tuned on {there['name']} with weights {there['hash']}; those of {model.name} are {now}. "
-                f"{AGAIN}"
+                f"{self.folder} was tuned on {there['name']} with weights {there['hash']}; those "
+                f"of {model.name} are {now}. {AGAIN}"
             )
         if there["precision"] != model.precision:
             raise RecordError(
-                f"{self.folder} was tuned in {there['precision']}, not in {model.precision}. {AGAIN}"
+                f"{self.folder} was tuned in {there['precision']}, not in {model.precision}. "
+                f"{AGAIN}"
             )
 
 
-AGAIN = "Tune again, or leave --tuned out."
-
-
 def chosen_options(
-    searches: Sequence[Tuned], methods: Sequence[str], given: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Mapping[str, Any]], dict[str, dict[str, Any]]]:
-    """``Tuned.options`` of several searches, each of methods of its own.
+    searches: Sequence[Tuned],
+    methods: Sequence[str],
+    given: Mapping[str, Mapping[str, object]],
+) -> tuple[dict[str, Mapping[str, object]], dict[str, Tuning]]:
+    """Return ``Tuned.options`` of several searches, each of methods of its own.
 
     Raises:
-        OptionError: as ``Tuned.options``, and for a method that two of them tuned.
+        OptionError: as ``Tuned.options``, or two searches tuned the same method.
     """
-    options, records, where = dict(given), {}, {}
+    options: dict[str, Mapping[str, object]] = dict(given)
+    records: dict[str, Tuning] = {}
+    folders: dict[str, Path] = {}
     for search in searches:
-        found, about = search.options(methods, given)
-        for name in about:
-            if name in where:
-                both = f"--tuned {where[name]} and --tuned {search.folder}"
+        more_options, more_records = search.options(methods, given)
+        for name in more_records:
+            if name in folders:
+                both = f"--tuned {folders[name]} and --tuned {search.folder}"
                 raise OptionError(f"{both} both have options for {name}. Leave one out.")
-            where[name] = search.folder
-        options |= found
-        records |= about
+            folders[name] = search.folder
+        options |= more_options
+        records |= more_records
     return options, records

@@ -21,7 +21,7 @@ ABOVE_METHODS = {"registry", "testing", "rows", "cost", "slices"}
 """Nouns that know the rooms, the probes or the scores."""
 MAY_IMPORT = {
     "nouns": NOUNS,
-    "records": {"errors", "files", "rows", "types", "records"},
+    "records": {"errors", "files", "report", "rows", "types", "records"},
     "run": NOUNS - {"testing"} | {"records", "run", "eval"},
     "cli": NOUNS - {"testing"}
     | {"records", "run", "cli", "leaderboard", "methods.statistics", "methods.trace"},

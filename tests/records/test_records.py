@@ -389,7 +389,10 @@ def test_what_is_no_run_is_said(run):
 
 
 def test_environment_needs_no_torch():
-    script = "import sys; from editbench.records.environment import environment; e = environment(); print(sorted(e), 'torch' in sys.modules)"
+    script = (
+        "import sys; from editbench.records.environment import environment; e = environment(); "
+        "print(sorted(e), 'torch' in sys.modules)"
+    )
     out = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout

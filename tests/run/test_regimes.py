@@ -1,4 +1,4 @@
-"""Facts that arrive at once, one chunk after the other, or each alone; and what a sequence does before it collapses."""
+"""Facts arrive at once, one chunk after the other, or each alone; sequences stop at a collapse."""
 
 import math
 from dataclasses import dataclass, replace
@@ -115,7 +115,10 @@ def test_each_fact_alone(config, model, tmp_path):
     ("regime", "curve"), [("single", ()), ("batch", (1, 3)), ("sequential:2", (2, 4))]
 )
 def test_rounding_in_bfloat16_is_not_the_edits_doing(config, tmp_path, monkeypatch, regime, curve):
-    """An edit of nothing, which counts as one that moves, keeps every neighbor, however few cases are asked at once."""
+    """An edit of nothing that counts as a change keeps every neighbor.
+
+    However few cases are asked at once.
+    """
     import editbench.methods
 
     monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
@@ -200,7 +203,10 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
 
 @dataclass(frozen=True)
 class Backwards(Method):
-    """Climbs the loss that it ought to descend, from fact ``at`` on; before that it teaches next to nothing."""
+    """Climbs the loss that it should descend, from fact ``at`` on.
+
+    Before that it teaches next to nothing.
+    """
 
     name: ClassVar[str] = "backwards"
     at: str = ""
@@ -365,9 +371,26 @@ def test_growth_is_of_weights_that_had_a_size(model):
 def test_the_command_draws_the_curve(config, tmp_path, model):
     folder = tmp_path / "run"
     said = editbench(
-        "compare", "--methods", "rome", "--model", config.model, "--corpus", "local", "--data", config.data, "-n", 4, "--tasks",
-        "none", "--regime", "sequential:2", "--curve", "2,4", "--output", folder,
-    )  # fmt: skip
+        "compare",
+        "--methods",
+        "rome",
+        "--model",
+        config.model,
+        "--corpus",
+        "local",
+        "--data",
+        config.data,
+        "-n",
+        4,
+        "--tasks",
+        "none",
+        "--regime",
+        "sequential:2",
+        "--curve",
+        "2,4",
+        "--output",
+        folder,
+    )
     assert said.code == 0, said.err
     assert (folder / "curve.png").stat().st_size > 5000 and "<svg" in (
         folder / "curve.svg"
@@ -381,7 +404,20 @@ def test_the_command_draws_the_curve(config, tmp_path, model):
 
 def test_the_command_asks_no_tasks_of_single_facts(config, tmp_path):
     said = editbench(
-        "compare", "--methods", "rome", "--model", config.model, "--corpus", "local", "--data", config.data, "-n", 1,
-        "--regime", "single", "--output", tmp_path / "run",
-    )  # fmt: skip
+        "compare",
+        "--methods",
+        "rome",
+        "--model",
+        config.model,
+        "--corpus",
+        "local",
+        "--data",
+        config.data,
+        "-n",
+        1,
+        "--regime",
+        "single",
+        "--output",
+        tmp_path / "run",
+    )
     assert said.code == 0 and "retention tasks are not asked" in said.err

@@ -20,7 +20,7 @@ from editbench.errors import DataError, EditbenchError, MethodError, OptionError
 from editbench.eval.probes import ask
 from editbench.leaderboard import details
 from editbench.models import LanguageModel, cache_dir, load_model
-from editbench.plugin import Method
+from editbench.plugin import Evaluator, Method
 from editbench.records.reading import load_run, read_table
 from editbench.records.store import RunStore
 from editbench.run import baseline, regimes, runner
@@ -146,7 +146,7 @@ class Odd(Method):
         return self.edit(model, facts)
 
 
-# --- configuration ------------------------------------------------------------------------------------------
+# --- configuration -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -228,14 +228,46 @@ def test_options_that_no_record_can_hold(config, plug):
         make_plan(replace(config, methods=("odd",), options={}))
 
 
-def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_path):
+class Brief(Evaluator):
+    """Scores nothing: only its name counts here."""
+
+    def score(self, model, cases):
+        return []
+
+
+def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_path, monkeypatch):
+    import editbench.eval
+
+    monkeypatch.setitem(editbench.eval.BUILTINS, "brief", f"{__name__}:Brief")
+
     def key(config, name="sft", weights="w", precision="float32", template=None):
         plan = make_plan(config)
         return cell_key(plan, name, plan.methods[name], weights, precision, template)
 
-    classified = {"methods", "model", "corpus", "data", "part", "n", "tasks", "limit", "regime", "seed", "precision", "options",
-                  "task_data", "allow_conflicts", "layout", "diagnostics", "curve", "tuned", "judge",
-                  "judge_model", "repeats"}  # fmt: skip
+    classified = {
+        "methods",
+        "model",
+        "corpus",
+        "data",
+        "part",
+        "n",
+        "tasks",
+        "limit",
+        "regime",
+        "seed",
+        "precision",
+        "options",
+        "task_data",
+        "allow_conflicts",
+        "layout",
+        "diagnostics",
+        "curve",
+        "tuned",
+        "judge",
+        "judge_model",
+        "repeats",
+        "evaluators",
+    }
     assert set(RunConfig.__dataclass_fields__) == classified, (
         "a new field: say below whether it changes a cell"
     )
@@ -277,6 +309,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         key(replace(config, tasks=("eb_grammar",))),
         key(replace(config, options={"sft": {"epochs": 3}})),
         key(replace(config, options={})),
+        key(replace(config, evaluators=("brief",))),
         key(replace(config, tasks=("gsm8k",), task_data=data)),
     ]
     (tmp_path / "t.jsonl").write_text("{}\n")
@@ -328,7 +361,7 @@ def test_a_variant_has_its_own_options_and_no_other(config):
         make_plan(replace(config, methods=("sft@a",), options={"sft@a": {"nosuch": 1}}))
 
 
-# --- one run ------------------------------------------------------------------------------------------------
+# --- one run -------------------------------------------------------------------------------------
 
 
 def test_a_run_leaves_complete_cells(config, model, tmp_path):
@@ -405,8 +438,24 @@ def test_a_run_leaves_complete_cells(config, model, tmp_path):
 def test_base_is_always_there_with_specificity_one(tmp_path, model_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
-    said = editbench("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 3,
-                     "--tasks", "none", "--methods", "rome", "--json", "--output", "run")  # fmt: skip
+    said = editbench(
+        "compare",
+        "--model",
+        model_folder,
+        "--corpus",
+        "local",
+        "--data",
+        "facts.jsonl",
+        "-n",
+        3,
+        "--tasks",
+        "none",
+        "--methods",
+        "rome",
+        "--json",
+        "--output",
+        "run",
+    )
     assert set(said.rows) == {"base", "ice", "rome"}
     base = said.rows["base"]
     assert (
@@ -477,7 +526,7 @@ def test_scores_are_those_of_the_edited_model(config, model, tmp_path):
     ).all()
 
 
-# --- again --------------------------------------------------------------------------------------------------
+# --- again ---------------------------------------------------------------------------------------
 
 
 def numbers(summaries):
@@ -495,8 +544,13 @@ def numbers(summaries):
 
 
 def test_the_same_twice_gives_the_same_numbers(config, model, tmp_path, monkeypatch):
-    config = replace(config, methods=("base", "ice", "sft", "mixsd", "rome"), tasks=("eb_completion",), limit=2,
-                     options={"mixsd": {"epochs": 1, "max_new_tokens": 4}, "rome": {"steps": 3}})  # fmt: skip
+    config = replace(
+        config,
+        methods=("base", "ice", "sft", "mixsd", "rome"),
+        tasks=("eb_completion",),
+        limit=2,
+        options={"mixsd": {"epochs": 1, "max_new_tokens": 4}, "rome": {"steps": 3}},
+    )
     first, _ = run(config, model, tmp_path / "one")
     monkeypatch.setenv("EDITBENCH_CACHE", str(tmp_path / "other cache"))
     second, _ = run(config, model, tmp_path / "two")
@@ -683,7 +737,7 @@ def comparable(said):
     ]
 
 
-# --- failures -----------------------------------------------------------------------------------------------
+# --- failures ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("json_too", [[], ["--json"]])
@@ -693,8 +747,24 @@ def test_a_method_that_fails_costs_only_its_own_cell(
     plug(raises=Raises)
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
-    command = ("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none",
-               "--methods", "raises,rome", "--output", "run", *json_too)  # fmt: skip
+    command = (
+        "compare",
+        "--model",
+        model_folder,
+        "--corpus",
+        "local",
+        "--data",
+        "facts.jsonl",
+        "-n",
+        2,
+        "--tasks",
+        "none",
+        "--methods",
+        "raises,rome",
+        "--output",
+        "run",
+        *json_too,
+    )
     said = editbench(*command)
     assert (
         said.code == 1
@@ -863,8 +933,10 @@ def test_progress_calls_a_task_file_by_its_name(config, model, tmp_path, monkeyp
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "rows.jsonl").write_text('{"land": "France", "answer": 0}\n')
     (tmp_path / "mine.yaml").write_text(
-        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
-        'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "{{land}}:"\ndoc_to_choice: ["Paris", "Rome"]\n'
+        "task: mine\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path / 'rows.jsonl'}}}}}\n"
+        'test_split: test\noutput_type: multiple_choice\ndoc_to_text: "{{land}}:"\n'
+        'doc_to_choice: ["Paris", "Rome"]\n'
         "doc_to_target: answer\nmetric_list: [{metric: acc}]\n"
     )
     named = []
@@ -887,7 +959,10 @@ def test_progress_calls_a_task_file_by_its_name(config, model, tmp_path, monkeyp
 
 
 def test_another_chat_template_is_another_base(config, model, model_folder, tmp_path):
-    """Equal weights that are asked otherwise answer otherwise: neither the cache nor the folder may mix them."""
+    """Equal weights with another template answer otherwise.
+
+    Neither the cache nor the folder may mix them.
+    """
     run(replace(config, methods=("base",), options={}), model, tmp_path / "run")
     before = len(list((cache_dir() / "base").iterdir()))
     tokenizer = load_model(str(model_folder)).tokenizer
@@ -964,7 +1039,7 @@ def test_repeated_injections_are_for_the_time_alone(config, model, tmp_path):
         and "injections" not in details.costs(list(once.values()), {})[1]
     )
     for wrong, said in (
-        ({"repeats": -1}, "0 is the least"),
+        ({"repeats": -1}, "--repeats is -1; it must be at least 0"),
         ({"repeats": 1, "regime": "sequential:1"}, "--regime batch"),
     ):
         with pytest.raises(OptionError, match=said):

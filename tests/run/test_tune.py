@@ -1,4 +1,7 @@
-"""Equal tuning: the same trials for the same seed, also after an interruption; and what ``compare`` makes of them."""
+"""Equal tuning: the same trials for the same seed, also after an interruption.
+
+And what ``compare`` does with the chosen options.
+"""
 
 import json
 from dataclasses import dataclass, replace
@@ -32,7 +35,10 @@ def model(model_folder):
 
 @dataclass(frozen=True)
 class Nudge(Method):
-    """What sft learns, ``times`` ``size`` of it: too little says nothing, too much spoils all. Keeps the sizes it was given."""
+    """Teaches what sft learns, ``times`` ``size`` of it; keeps the sizes it was given.
+
+    Too little of it says nothing, too much spoils everything.
+    """
 
     name: ClassVar[str] = "nudge"
     space: ClassVar[Space] = {
@@ -84,9 +90,16 @@ def nudge(monkeypatch):
 @pytest.fixture
 def config(tmp_path, model_folder):
     return RunConfig(
-        ("base",), str(model_folder), "local", str(write_facts(tmp_path / "facts.jsonl")), part="dev", n=2,
-        tasks=("eb_grammar",), limit=24, precision="float32",
-    )  # fmt: skip
+        ("base",),
+        str(model_folder),
+        "local",
+        str(write_facts(tmp_path / "facts.jsonl")),
+        part="dev",
+        n=2,
+        tasks=("eb_grammar",),
+        limit=24,
+        precision="float32",
+    )
 
 
 def run(search, config, model, folder):
@@ -111,7 +124,7 @@ def untimed(found):
     }
 
 
-# --- the space and the objective --------------------------------------------------------------------------------
+# --- the space and the objective -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", registry.names("methods"))
@@ -144,10 +157,15 @@ def test_what_lies_in_a_space():
 def summary(efficacy=None, generalization=None, ratios=(), status="done"):
     axes = {"efficacy": efficacy, "generalization": generalization}
     return {
-        "status": status, "note": "", "seconds": {"inject": 2.0},
-        "metrics": {axis: {"generation": {"mean": mean}, "argmax": {"mean": 0.9}} for axis, mean in axes.items()},
+        "status": status,
+        "note": "",
+        "seconds": {"inject": 2.0},
+        "metrics": {
+            axis: {"generation": {"mean": mean}, "argmax": {"mean": 0.9}}
+            for axis, mean in axes.items()
+        },
         "retention": {f"task {i}": {"ratio": ratio} for i, ratio in enumerate(ratios)},
-    }  # fmt: skip
+    }
 
 
 def test_the_objective_by_hand():
@@ -181,7 +199,7 @@ def test_the_order_of_trials():
     assert values == sorted(values, reverse=True) and len(set(values)) == len(values)
 
 
-# --- the search -------------------------------------------------------------------------------------------------
+# --- the search ----------------------------------------------------------------------------------
 
 
 def test_equally_many_trials_that_are_the_same_for_the_same_seed(config, model, tmp_path, nudge):
@@ -288,12 +306,15 @@ def test_without_retention_there_is_nothing_to_hold(config, model, tmp_path, nud
         run(Search(("nudge",), 2, 0.9), replace(config, tasks=()), model, tmp_path / "run")
 
 
-# --- the commands -----------------------------------------------------------------------------------------------
+# --- the commands --------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, model_folder, nudge):
-    """``editbench tune`` or ``compare`` of the smallest kind; further arguments come after, so they win."""
+    """``editbench tune`` or ``compare`` of the smallest kind.
+
+    Further arguments come after the usual ones, so they win.
+    """
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
 
@@ -360,9 +381,16 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
     _, summaries = load_run(tmp_path / "compare")
     (tuned,) = (s for s in summaries if s["tuned"])
     assert tuned["method"] == "nudge" and tuned["tuning"] == {
-        "budget": 3, "retention": 0.5, "seed": 0, "digest": Tuned.read(tmp_path / "tune").digest, "n": 2,
-        "regime": "batch", "tasks": ["eb_grammar"], "trial": chosen["trial"], "feasible": chosen["feasible"],
-    }  # fmt: skip
+        "budget": 3,
+        "retention": 0.5,
+        "seed": 0,
+        "digest": Tuned.read(tmp_path / "tune").digest,
+        "n": 2,
+        "regime": "batch",
+        "tasks": ["eb_grammar"],
+        "trial": chosen["trial"],
+        "feasible": chosen["feasible"],
+    }
     assert not any("tuning" in s for s in summaries if not s["tuned"])
     other = command("compare", "--methods", "nudge", "--tuned", "tune", "--regime", "sequential:1")
     assert other.code == 2 and "tuned under regime batch, not sequential:1" in other.err

@@ -12,14 +12,35 @@ from editbench.eval.probes import metrics
 from editbench.files import jsonable, write_json_atomic
 from editbench.records.reading import read_rows
 from editbench.run import baseline, keys
-from editbench.run import verify as checking
 from editbench.run.keys import SCORING, key_of
 from editbench.run.scores import retention_scores
+from editbench.run.verify import comparing
 from editbench.types import digest
 
-COMPARE = ("compare", "--corpus", "local", "--data", "facts.jsonl", "-n", 3, "--methods", "sft", "--option", "sft.epochs=4",
-           "--option", "sft.lr=1e-3", "--tasks", "eb_grammar,eb_instruct", "--limit", 3, "--precision", "float32",
-           "--output", "run", "--model")  # fmt: skip
+COMPARE = (
+    "compare",
+    "--corpus",
+    "local",
+    "--data",
+    "facts.jsonl",
+    "-n",
+    3,
+    "--methods",
+    "sft",
+    "--option",
+    "sft.epochs=4",
+    "--option",
+    "sft.lr=1e-3",
+    "--tasks",
+    "eb_grammar,eb_instruct",
+    "--limit",
+    3,
+    "--precision",
+    "float32",
+    "--output",
+    "run",
+    "--model",
+)
 
 
 @pytest.fixture(scope="module")
@@ -508,8 +529,19 @@ def test_samples_whose_data_are_gone_are_counted(here, model, monkeypatch):
 
 
 def test_what_the_page_says_could_be_detected_is_of_the_records(here, model):
-    said = editbench(*COMPARE[:7], "--methods", "sft,sft@a", "--tasks", "eb_grammar", "--limit", 3, "--output", "two",
-                     "--model", model)  # fmt: skip
+    said = editbench(
+        *COMPARE[:7],
+        "--methods",
+        "sft,sft@a",
+        "--tasks",
+        "eb_grammar",
+        "--limit",
+        3,
+        "--output",
+        "two",
+        "--model",
+        model,
+    )
     assert said.code == 0, said.err
     page = here / "two" / "README.md"
     assert (
@@ -550,9 +582,29 @@ def test_a_curve_and_a_trajectory_come_out_again(here, model):
 
 
 def test_trials_and_choices_are_those_of_their_cells(here, model):
-    said = editbench("tune", "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--methods", "sft", "--budget", 2,
-                     "--tasks", "eb_grammar", "--limit", 24, "--precision", "float32", "--output", "tuned",
-                     "--model", model)  # fmt: skip
+    said = editbench(
+        "tune",
+        "--corpus",
+        "local",
+        "--data",
+        "facts.jsonl",
+        "-n",
+        2,
+        "--methods",
+        "sft",
+        "--budget",
+        2,
+        "--tasks",
+        "eb_grammar",
+        "--limit",
+        24,
+        "--precision",
+        "float32",
+        "--output",
+        "tuned",
+        "--model",
+        model,
+    )
     assert said.code == 0, said.err
     file = here / "tuned" / "tuned.json"
     honest = json.loads(file.read_text())["tuned"]
@@ -602,7 +654,7 @@ def test_a_page_that_was_changed_or_drawn_by_other_code_is_told(here):
     code, report = verify("--rerun", 0)
     assert (
         code == 0
-        and "README.md: its tables are not those that this editbench makes" in report["notes"][-1]
+        and "README.md: its tables are not those that this editbench renders" in report["notes"][-1]
     )
 
 
@@ -656,7 +708,7 @@ def test_cases_that_are_none_are_a_difference_and_the_rest_is_checked(here, medd
 
 
 def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
-    """The run was scored against a cache that somebody had changed; computing anew does not read it."""
+    """The run was scored against a changed cache; computing anew does not read it."""
     cache = here / "cache" / "base"
     for file in cache.iterdir():
         entry = json.loads(file.read_text())
@@ -763,7 +815,7 @@ def test_what_cannot_be_computed_anew_is_refused_in_one_sentence(here):
 
 
 def test_a_log_probability_in_a_text_may_round_otherwise():
-    same = checking._same
+    same = comparing.is_same
     assert same("greedy, log-probability -3.123", "greedy, log-probability -3.124")
     assert not same("greedy, log-probability -3.123", "greedy, log-probability -3.2")
     assert not same("greedy, log-probability -3.123", "not greedy, log-probability -3.123")

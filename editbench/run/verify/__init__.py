@@ -1,0 +1,125 @@
+"""Check that a stored run says the truth.
+
+Every cell is checked by its rows (``stored``), and cells that are drawn at random are computed anew
+(``rerun``).
+
+From the rows follow the scores of the probes, by their texts, tokens and log-probabilities; those
+of the retention samples, by their outputs, where the data of the task are at hand and the output
+is all that it grades (the report counts scores that are taken as they stand, and says why); and
+all metrics, retention scores and evaluator means with their intervals, also at the points of a
+curve. They may differ by at most ``CLOSE``. Each row must quote the base's record as it is. The
+digests of tables and summaries must match, and the key of each cell must be the hash of its
+options and conditions. So must the trials of ``tuned.json`` and the chosen ones, and the tables
+of ``README.md``.
+
+A cell that is computed anew is injected and asked in a folder and a cache of its own. Each of its
+rows must come out the same, and so must the rows of a curve's points, the scores of evaluators
+and the trajectory of a sequence. Texts, tokens and scores must be equal. Log-probabilities and
+vital signs may differ by ``ROUNDING``, since another number of threads adds in another order.
+Seconds, memory and diagnostics are measurements that nothing recomputes. A judge is not asked
+again: its verdicts drift, and each has its price.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from editbench.errors import DataError, OptionError, RecordError
+from editbench.models import LanguageModel
+from editbench.records.reading import load_run, read_cases, strangers
+from editbench.records.schema import CellSummary, StoredConfig
+from editbench.run.runner import OnCell
+from editbench.run.verify import rerun as rerunning
+from editbench.run.verify import stored
+from editbench.run.verify.report import Report
+from editbench.types import Case, digest
+
+__all__ = ["Report", "verify"]
+
+
+def verify(
+    run: Path,
+    rerun: int,
+    seed: int,
+    load: Callable[[str, str, Mapping[str, str]], LanguageModel],
+    on_cell: OnCell,
+    page: Callable[[Path], str],
+) -> Report:
+    """Check all cells of a run by their rows, and some of them by computing them anew.
+
+    Args:
+        run: the run folder.
+        rerun: how many cells to compute anew.
+        seed: seed by which they are drawn.
+        load: ``load(model, precision, layout)`` returns the model; called only for computing anew.
+        on_cell: as for ``runner.run``; called only for computing anew.
+        page: ``page(run)`` returns the ``README.md`` that the records give.
+
+    Raises:
+        RecordError: there is no readable run.
+        OptionError: ``rerun`` is negative.
+        EditbenchError: the model, the corpus, a plug-in or the data of a task is not to be had for
+            computing anew.
+    """
+    if rerun < 0:
+        raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
+    config, summaries = load_run(run, altered=True)
+    report = Report(cells=len(summaries))
+    _note_cells(run, config, summaries, report)
+    stored.note_code(summaries, report)
+    _check_cells(run, config, summaries, report)
+    stored.check_tuned(run, summaries, report)
+    if not report.differences:
+        stored.check_page(run, page, summaries, report)
+    done = [summary for summary in summaries if summary["status"] != "failed"]
+    if drawn := random.Random(seed).sample(done, min(rerun, len(done))):
+        rerunning.rerun(run, config, drawn, load, on_cell, report)
+    return report
+
+
+def _note_cells(
+    run: Path, config: StoredConfig, summaries: Sequence[CellSummary], report: Report
+) -> None:
+    """Note methods of the run that have no record, and records that are not the run's."""
+    recorded = {summary["method"] for summary in summaries}
+    if missing := [name for name in config.get("methods", ()) if name not in recorded]:
+        report.notes.append(
+            f"{', '.join(missing)}: no record; the run was not finished, or the record was removed."
+        )
+    if others := strangers(run):
+        report.notes.append(
+            f"{', '.join(others)}: not of this run, so nothing reads them; they are older cells, "
+            "or were copied here."
+        )
+
+
+def _check_cells(
+    run: Path, config: StoredConfig, summaries: Sequence[CellSummary], report: Report
+) -> None:
+    """Check each cell by its own files and by ``cases.json``."""
+    facts = read_cases(run)
+    cases, cases_hash = _cases(run, facts, report), digest(facts)[:16]
+    unedited = [s for s in summaries if s["method"] == "base" and s["status"] != "failed"]
+    base = unedited[0] if unedited else None
+    for summary in summaries:
+        key, its_hash = summary["key"], summary["corpus"].get("hash")
+        if its_hash != cases_hash:
+            report.differ(key, "hash of cases.json", its_hash, cases_hash)
+        try:
+            stored.check_digests(run, summary, report)
+            stored.check_key(summary, config, report)
+            if summary["status"] != "failed":
+                stored.check_numbers(run, summary, config, base, cases, report)
+        except RecordError as error:
+            report.differ(key, str(error), None, None)
+
+
+def _cases(run: Path, facts: Sequence[Mapping[str, object]], report: Report) -> list[Case] | None:
+    """Return the cases of ``cases.json``; ``None``, and a difference, if they are damaged."""
+    try:
+        return [Case.from_dict(fact) for fact in facts]
+    except (DataError, AttributeError, TypeError, ValueError) as error:
+        report.differ(run.name, f"cases.json: not the cases that were asked ({error})", None, None)
+        return None

@@ -1,0 +1,128 @@
+"""Compute cells anew and compare them with the stored ones, row by row."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+from editbench.errors import RecordError
+from editbench.models import LanguageModel
+from editbench.records.reading import read_rows
+from editbench.records.schema import CellSummary, StoredConfig
+from editbench.records.store import RunStore
+from editbench.run import runner
+from editbench.run.config import RunConfig, run_identity
+from editbench.run.keys import template_digest
+from editbench.run.plan import Plan, make_plan
+from editbench.run.verify.comparing import ALWAYS, PLACE, Row, compare, compare_table, is_near
+from editbench.run.verify.report import Report
+
+
+def rerun(
+    run: Path,
+    config: StoredConfig,
+    chosen: Sequence[CellSummary],
+    load: Callable[[str, str, Mapping[str, str]], LanguageModel],
+    on_cell: runner.OnCell,
+    report: Report,
+) -> None:
+    """Compute the ``chosen`` cells anew and compare their rows.
+
+    Raises:
+        EditbenchError: the model, the corpus, a plug-in or the data of a task is not to be had.
+    """
+    plans = [make_plan(_config_of(run, config, summary)) for summary in chosen]
+    asked = plans[0].config
+    model = load(asked.model, asked.precision, asked.layout)
+    # A cache of its own: answers of the base and covariances that were computed before would prove
+    # nothing.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, {"EDITBENCH_CACHE": f"{folder}/cache"}),
+    ):
+        for summary, plan in zip(chosen, plans, strict=True):
+            _compare_conditions(summary, plan, model, report)
+            other = Path(folder) / summary["key"]
+            with RunStore(other).open(run_identity(plan.config)) as store:
+                (again,) = runner.run(plan, model, store, on_cell)
+            _compare_cell(run, summary, other, again, report)
+
+
+def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConfig:
+    """Return the configuration of the one cell of ``summary``, with the options that it records.
+
+    Raises:
+        RecordError: ``run.json`` has a field that this version does not know.
+    """
+    # A trial of a search is a cell like any other.
+    given: dict[str, Any] = {name: value for name, value in config.items() if name != "tune"}
+    if unknown := sorted(set(given) - {field.name for field in fields(RunConfig)}):
+        raise RecordError(
+            f"{run / 'run.json'} has {unknown[0]!r}, which this editbench does not know. "
+            "Use --rerun 0."
+        )
+    given = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
+    method = summary["method"]
+    given |= {"methods": (method,), "options": {method: summary["options"]}}
+    given |= {"diagnostics": (), "judge": None, "judge_model": None, "repeats": 0}
+    return RunConfig(**{**given, "precision": summary["model"]["precision"]})
+
+
+def _compare_conditions(
+    summary: CellSummary, plan: Plan, model: LanguageModel, report: Report
+) -> None:
+    """Compare the hashes of the model, the cases and the files that options name."""
+    stored, template = summary["model"], template_digest(model)
+    files = plan.methods[summary["method"]].sources()
+    for what, there, now in (
+        ("hash of the weights", stored.get("hash"), model.fingerprint()),
+        ("chat template", stored.get("chat_template", template), template),
+        ("hash of the corpus's cases", summary["corpus"].get("hash"), plan.slice_hash),
+        ("hashes of the files that its options name", summary.get("sources", files), files),
+    ):
+        if there != now:
+            report.differ(summary["key"], what, there, now)
+
+
+def _compare_cell(
+    run: Path, summary: CellSummary, other: Path, again: CellSummary, report: Report
+) -> None:
+    """Compare a cell with the one that was computed anew in the run folder ``other``."""
+    key, before = summary["key"], len(report.differences)
+    report.rerun.append(key)
+    if again["status"] != summary["status"]:
+        report.differ(key, "status", summary["status"], f"{again['status']}: {again['note']}")
+    else:
+        for name in PLACE:
+            stored, found = _rows(run, summary, name), _rows(other, again, name)
+            report.rows += compare_table(key, name, stored, found, report)
+        signs, signs_again = (
+            {str(at["facts"]): at for at in cell.get("trajectory", [])} for cell in (summary, again)
+        )
+        compare(key, "trajectory", signs, signs_again, report, is_near)
+    if len(report.differences) > before:
+        _note_environment(summary, again, report)
+
+
+def _rows(run: Path, summary: CellSummary, name: str) -> Sequence[Row]:
+    """Return the rows of a table; none where the cell has no such table."""
+    if name not in (*ALWAYS, *summary.get("tables", {})):
+        return []
+    return read_rows(run, summary["key"], name, altered=True)
+
+
+def _note_environment(summary: CellSummary, again: CellSummary, report: Report) -> None:
+    """Note what differs between the environments of a cell and of its rerun."""
+    there = cast("Row", summary.get("environment", {}))
+    here = cast("Row", again.get("environment", {}))
+    if changed := [name for name in here if there.get(name) != here[name]]:
+        report.notes.append(
+            f"{summary['key']} was computed in another environment: {', '.join(changed)} differ."
+        )
