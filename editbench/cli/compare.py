@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from editbench.cli import console, panels, parsing, running
 from editbench.cli.options import Diagnostics, RunOptions, with_run_options
 from editbench.cli.plot import draw_over_facts
 from editbench.errors import RecordError
-
-if TYPE_CHECKING:
-    from editbench.run.config import RunConfig
 
 
 @with_run_options
@@ -95,7 +92,6 @@ def compare(
 ) -> None:
     """Show what each method gains and destroys on the same facts."""
     names = parsing.method_names(methods)
-    plugins = parsing.evaluator_names(evaluators)
 
     from editbench.run.tune import Tuned, chosen_options
 
@@ -107,21 +103,15 @@ def compare(
         tuned=records,
         curve=parsing.fact_counts(curve),
         diagnostics=parsing.diagnostic_names(diagnostics),
+        evaluators=parsing.evaluator_names(evaluators),
         judge=judge,
         judge_model=judge_model,
         repeats=repeats,
     )
-    config = _with_evaluators(config, plugins)
     folder, summaries = running.run_and_show(config, options, searches)
     if curve:
         _draw_curve(folder)
     running.exit_if_incomplete(folder, summaries)
-
-
-def _with_evaluators(config: RunConfig, evaluators: tuple[str, ...]) -> RunConfig:
-    # Becomes ``evaluators=evaluators`` in the call above once ``RunConfig`` has the field.
-    extra: dict[str, object] = {"evaluators": evaluators} if evaluators else {}
-    return replace(config, **extra)  # type: ignore[arg-type]  # the field is not there yet
 
 
 def _draw_curve(folder: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,11 +27,7 @@ from editbench.stats import cells_text
 
 if TYPE_CHECKING:
     from editbench.leaderboard.comparisons import Verdicts
-
-Row = Mapping[str, Any]
-"""A row of a ranking, as ``editbench.leaderboard.rows.rows`` returns it."""
-Summary = Mapping[str, Any]
-"""The summary of a cell, as ``editbench.records.schema.CellSummary`` describes it."""
+    from editbench.leaderboard.schema import Row
 
 AXES = ("efficacy", "generalization", "specificity", "portability", "in_context")
 PLAIN_WIDTH = 150
@@ -177,6 +173,8 @@ def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> lis
 
 
 def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
+    from editbench.leaderboard.rows import axis_of
+
     axes = [axis for axis in AXES if axis in ranked[0]]
     evaluators = evaluator_titles(ranked)
     table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
@@ -193,7 +191,10 @@ def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
         status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
         table.add_row(
             escape(_label(row) + status),
-            *(cells_text(row[axis]) + " *" * verdicts.ahead(row["key"], axis) for axis in axes),
+            *(
+                cells_text(axis_of(row, axis)) + " *" * verdicts.ahead(row["key"], axis)
+                for axis in axes
+            ),
             cells_text(row["retention_mean"]),
             *(cells_text((row.get("evaluators") or {}).get(name)) for name in evaluators),
             MISSING if row["seconds"] is None else f"{row['seconds']:.0f}",

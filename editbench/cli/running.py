@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from editbench.cli import console
-from editbench.cli.console import Summary
 from editbench.cli.leaderboard import write_page
 from editbench.cli.loading import load
 from editbench.cli.options import RunOptions
@@ -20,6 +19,7 @@ from editbench.cli.parsing import pairs
 from editbench.cli.show import failures_page, print_run
 
 if TYPE_CHECKING:
+    from editbench.records.schema import CellSummary
     from editbench.records.store import RunStore
     from editbench.run.config import RunConfig
     from editbench.run.plan import Plan
@@ -118,7 +118,7 @@ def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> It
 
 def run_and_show(
     config: RunConfig, options: RunOptions, searches: Sequence[Tuned] = ()
-) -> tuple[Path, Sequence[Summary]]:
+) -> tuple[Path, Sequence[CellSummary]]:
     """Run the cells of ``config`` and show the results; return the run folder and the summaries.
 
     Args:
@@ -170,7 +170,7 @@ def _write_pages(folder: Path) -> None:
     )
 
 
-def exit_if_incomplete(folder: Path, summaries: Sequence[Summary]) -> None:
+def exit_if_incomplete(folder: Path, summaries: Sequence[CellSummary]) -> None:
     """Exit with 1 if a cell failed or a retention task could not be asked."""
     from editbench.records.reading import not_asked
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editbench.cli import console
-from editbench.cli.console import Row, Summary
 from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
 from editbench.errors import OptionError
+
+if TYPE_CHECKING:
+    from editbench.leaderboard.schema import Row
+    from editbench.records.schema import CellSummary
 
 
 def show(
@@ -67,7 +70,7 @@ def show(
 # --- the table ----------------------------------------------------------------------------------
 
 
-def print_run(folder: Path, summaries: Sequence[Summary], as_json: bool) -> None:
+def print_run(folder: Path, summaries: Sequence[CellSummary], as_json: bool) -> None:
     """Print the ranking of the run in ``folder``, with the tables below it."""
     from editbench.leaderboard.comparisons import RETENTION, items, judge
     from editbench.leaderboard.rows import rivals, rows
@@ -96,7 +99,7 @@ def print_run(folder: Path, summaries: Sequence[Summary], as_json: bool) -> None
     _say_notes(ranked, missing)
 
 
-def _other_protocols(summaries: Sequence[Summary]) -> dict[str, Sequence[Row]]:
+def _other_protocols(summaries: Sequence[CellSummary]) -> dict[str, Sequence[Row]]:
     """Return the rankings under the protocols other than generation, where there are scores."""
     from editbench.leaderboard.comparisons import PROTOCOLS
     from editbench.leaderboard.rows import has, rows
@@ -109,7 +112,7 @@ def _other_protocols(summaries: Sequence[Summary]) -> dict[str, Sequence[Row]]:
     return {protocol: rows(cells, protocol) for protocol, cells in scored.items() if cells}
 
 
-def _conditions(summary: Summary) -> str:
+def _conditions(summary: CellSummary) -> str:
     from editbench.leaderboard.rows import setting
 
     shared = setting(summary)
@@ -120,7 +123,7 @@ def _conditions(summary: Summary) -> str:
     )
 
 
-def _print_details(summaries: Sequence[Summary], ranked: Sequence[Row]) -> None:
+def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> None:
     """Print the diagnostics and the curve, where the run has them."""
     from editbench.leaderboard import details
     from editbench.leaderboard.rows import diagnostics
