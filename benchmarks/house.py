@@ -200,7 +200,12 @@ def boundaries_broken(root: Path, modules: Mapping[str, Module]) -> int | None:
     exec(compile(test.read_text(encoding="utf-8"), str(test), "exec"), scope)
     violations = scope["violations"]
     assert callable(violations)
-    return sum(len(violations(m.name, m.text)) for m in modules.values() if m.name != "editbench")
+    # A generator of data (``build_*``) belongs to the repository, not to what is installed.
+    return sum(
+        len(violations(module.name, module.text))
+        for module in modules.values()
+        if module.name != "editbench" and ".build_" not in module.name
+    )
 
 
 def string_lookups(modules: Mapping[str, Module]) -> int:

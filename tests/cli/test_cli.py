@@ -363,7 +363,7 @@ def test_an_unknown_evaluator(compare, refused):
             ["--tasks", "none", "--task-data", "gsm8k=facts.jsonl"],
             ["'gsm8k'", "not among the tasks"],
         ),
-        (["--tasks", "gsm8k", "--task-data", "gsm8k=nosuch"], ["nosuch", "no such file"]),
+        (["--tasks", "gsm8k", "--task-data", "gsm8k=nosuch"], ["nosuch", "this file does not exist"]),
         (
             ["--tasks", "gsm8k", "--task-data", "gsm8k=facts.jsonl"],
             ["facts.jsonl", "question, answer"],
@@ -416,10 +416,10 @@ def test_an_unknown_evaluator(compare, refused):
         (["--methods", "sft@a", "--option", "sft@a.nosuch=1"], ["'sft' has no option 'nosuch'"]),
         (["--methods", "sft@a", "--option", "sft@a.lr=fast"], ["lr=fast", "not a number"]),
         (["--methods", "sft", "--option", "sft.epochs=0"], ["epochs"]),
-        (["--data", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
+        (["--data", "nosuch.jsonl"], ["File nosuch.jsonl does not exist"]),
         (["--data", "."], ["Cannot read .", "directory"]),
         (["--data", ""], ["Cannot read"]),
-        (["--corpus", "counterfact"], ["facts.jsonl", "none of its 10 records", "--corpus local"]),
+        (["--corpus", "counterfact"], ["facts.jsonl", "None of the 10 records", "--corpus local"]),
         (
             ["--corpus", "counterfact", "--data", "http://localhost/x.json"],
             ["not an https address"],
@@ -450,7 +450,7 @@ def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare,
     assert said.code == 1 and "ice: done" in said.err and "Traceback" not in said.err, said.err
     before, _, after = said.err.partition("base: ...")
     for task, why in (
-        ("gsm8k", "nosuch.jsonl: there is no such"),
+        ("gsm8k", "nosuch.jsonl: this file does not exist"),
         ("bfcl_simple", "has no data"),
         ("bad.yaml", "not YAML"),
     ):
@@ -461,7 +461,7 @@ def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare,
         )
     page = (here / "run" / "README.md").read_text()
     assert (
-        "- gsm8k was asked for and could not be: " in page
+        "- gsm8k was requested but could not be asked: " in page
         and "| eb\\_grammar (acc, n = 2) |" in page
     )
     assert json.loads((here / "run" / "run.json").read_text())["config"]["tasks"] == ["eb_grammar"]
@@ -549,9 +549,9 @@ BAD_FILES = {
     "zeros.jsonl": (b"\0" * 64, ["line 1", "malformed JSON"]),
     "latin.csv": ("prompt,target\nZoë is,b".encode("latin-1"), ["line 2", "UTF-8"]),
     "cut.jsonl.gz": (b"\x1f\x8b\x08", ["damaged gzip"]),
-    "number.jsonl": ("3", ["line 1", "not 3"]),
-    "deep.json": ("[" * 100_000, ["deep.json", "cannot be read", "recursion"]),
-    "deep.jsonl": ('{"prompt":' * 100_000, ["line 1", "cannot be read", "recursion"]),
+    "number.jsonl": ("3", ["line 1", "found 3"]),
+    "deep.json": ("[" * 100_000, ["deep.json", "cannot read this JSON", "recursion"]),
+    "deep.jsonl": ('{"prompt":' * 100_000, ["line 1", "cannot read this JSON", "recursion"]),
     "digits.jsonl": ('{"prompt": "a is", "target": ' + "9" * 5000 + "}", ["line 1", "digits"]),
     "no_target.jsonl": ('{"prompt": "a is"}', ["line 1", "'target' is missing"]),
     "no_columns.csv": ("question,answer\na,b\n", ["header", "'prompt' is missing"]),
@@ -649,7 +649,7 @@ def part_of(path):
     [
         (["--method", "rom"], ["Unknown method 'rom'", "'rome'"]),
         (["--method", "sft@slow"], ["Unknown method 'sft@slow'", "Did you mean 'sft'"]),
-        (["--facts", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
+        (["--facts", "nosuch.jsonl"], ["File nosuch.jsonl does not exist"]),
         (["--facts", "."], ["Cannot read ."]),
         (["--model", "nosuch"], ["Unknown model 'nosuch'"]),
         (["--precision", "int8"], ["'int8'"]),

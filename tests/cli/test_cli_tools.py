@@ -203,6 +203,6 @@ def test_export_of_an_edit_of_another_model(edit, model, tmp_path):
     said = editbench("export", edit, "--output", tmp_path / "x", "--model", tmp_path / "other")
     assert (
         said.code == 2
-        and "or give the model it was made for" in said.err
-        and "or pass" not in said.err
+        and "or pass the model it was made for" in said.err
+        and "or pass check" not in said.err
     )

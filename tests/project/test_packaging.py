@@ -73,12 +73,13 @@ def installed(wheel, tmp_path_factory):
 
 def place(path):
     """Where a tracked file of the repository belongs in the wheel; ``None`` for what is not shipped."""
-    top, *rest = path.split("/")
+    top = path.split("/")[0]
     if top == "editbench":
         return path
     if top not in ("methods", "corpora", "eval", "leaderboard"):
         return None
-    is_module = len(rest) == 1 and path.endswith(".py")
+    # A generator of data is part of the repository only.
+    is_module = path.endswith(".py") and "/build_demo/" not in path
     is_data = (
         path.startswith(("corpora/data/", "eval/tasks/")) or path == "leaderboard/failures.html.j2"
     )

@@ -516,7 +516,7 @@ def test_samples_whose_data_are_gone_are_counted(here, model, monkeypatch):
     said = editbench("verify", "own", "--rerun", 0)
     assert (
         said.code == 0
-        and "6 scores of samples are taken as they stand, gsm8k: its data is not what it was."
+        and "6 scores of samples are taken as they stand, gsm8k: its data has changed since."
         in said.out
     )
     (here / "rows.jsonl").unlink()
