@@ -307,7 +307,7 @@ def test_unknown_names_and_stray_files_are_refused(monkeypatch, tmp_path):
     missing = {"hellaswag": tmp_path / "absent.jsonl"}
     assert retention.resolve_tasks("hellaswag", missing) == ["hellaswag"]
     assert re.search(
-        "absent.jsonl: there is no such file",
+        "absent.jsonl: this file does not exist. Check the path.",
         retention.unloadable(["hellaswag"], missing)["hellaswag"],
     )
 
