@@ -366,7 +366,7 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
         (["--data", "nosuch.jsonl"], ["no file nosuch.jsonl"]),
         (["--data", "."], ["Cannot read .", "directory"]),
         (["--data", ""], ["Cannot read"]),
-        (["--corpus", "counterfact"], ["facts.jsonl", "none of its 10 records", "--corpus local"]),
+        (["--corpus", "counterfact"], ["facts.jsonl", "None of the 10 records", "--corpus local"]),
         (
             ["--corpus", "counterfact", "--data", "http://localhost/x.json"],
             ["not an https address"],
