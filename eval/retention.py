@@ -163,7 +163,9 @@ def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str,
                     standard_tasks.yaml_files(Path(name))
                 data = task_data.get(name)
                 if data is not None and not data.exists():
-                    raise DataError(f"--task-data {name}={data}: this file does not exist.")
+                    raise DataError(
+                        f"--task-data {name}={data}: this file does not exist. Check the path."
+                    )
                 with standard_tasks.in_plain_words(name):
                     load(name, data)
             except EditbenchError as error:

