@@ -189,7 +189,8 @@ class Method(ABC):
             if fact.subject is None:
                 raise MethodError(
                     f"Fact {fact.id!r} has no subject, and {name} reads its key at the last "
-                    'subject token. Add "subject", or use a method that needs none (sft, mixsd, opsd).'
+                    'subject token. Add "subject", or use a method that needs none '
+                    "(sft, mixsd, opsd)."
                 )
 
     def options(self) -> dict[str, Any]:

@@ -363,7 +363,10 @@ def test_an_unknown_evaluator(compare, refused):
             ["--tasks", "none", "--task-data", "gsm8k=facts.jsonl"],
             ["'gsm8k'", "not among the tasks"],
         ),
-        (["--tasks", "gsm8k", "--task-data", "gsm8k=nosuch"], ["nosuch", "this file does not exist"]),
+        (
+            ["--tasks", "gsm8k", "--task-data", "gsm8k=nosuch"],
+            ["nosuch", "this file does not exist"],
+        ),
         (
             ["--tasks", "gsm8k", "--task-data", "gsm8k=facts.jsonl"],
             ["facts.jsonl", "question, answer"],

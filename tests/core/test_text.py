@@ -170,7 +170,8 @@ def test_prompt_and_target_are_the_joint_tokenization(tokenizer, target, form, c
 
 
 def test_a_border_that_merges_keeps_the_prompt():
-    """A tokenizer that merges the prompt's end with the target's beginning: the prompt stays, the target stands alone."""
+    """A tokenizer that merges the prompt's end with the target's beginning: the prompt stays, the
+    target stands alone."""
 
     class Merging:
         eos_token_id, chat_template = None, None
@@ -220,7 +221,10 @@ def test_what_ends_an_answer():
     assert text.closing_ids(TOKENIZERS["chat"], "cloze", {turn, eos}) == [eos]
     assert text.closing_ids(TOKENIZERS["plain"], "question", {turn, eos}) == [eos]
     single = tiny_tokenizer(chat=True)
-    single.chat_template = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0].content }}"
+    single.chat_template = (
+        "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
+        "{{ messages[0].content }}"
+    )
     assert text.closing_ids(single, "question", {turn, eos}) == [eos]
     single.eos_token = None
     assert text.closing_ids(single, "question", {turn}) == []

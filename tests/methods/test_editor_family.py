@@ -1,4 +1,5 @@
-"""alphaedit, emmet, pmet, rome's keys and memit's memory against NumPy transcriptions of the papers; diagnostics; bad input."""
+"""alphaedit, emmet, pmet, rome's keys and memit's memory against NumPy transcriptions of the
+papers; diagnostics; bad input."""
 
 from __future__ import annotations
 
@@ -61,7 +62,7 @@ def close(have, want, tolerance=1e-6):
     assert np.abs(np.asarray(have) - want).max() <= tolerance * np.abs(want).max()
 
 
-# --- the papers' formulas, transcribed in NumPy ---------------------------------------------------------------
+# --- the papers' formulas, transcribed in NumPy ------------------------------
 
 
 @pytest.mark.parametrize("n", [1, N, F + 6])
@@ -152,7 +153,7 @@ def test_compact_keys(n):
     close(a @ a.T, k @ k.T, 1e-9)
 
 
-# --- in a model -----------------------------------------------------------------------------------------------
+# --- in a model --------------------------------------------------------------
 
 
 @FAMILIES
@@ -197,15 +198,24 @@ def test_pmet_writes_the_mlps_value(family):
     torch.testing.assert_close(delta_of(edit, model) @ k_fN, r_dN, rtol=1e-3, atol=1e-3)
 
 
-EXACT = ((Rome, {}), (Memit, {"lam": 1e-9}), (Emmet, {"epsilon": 0.0}), (Pmet, {"lam": 1e-9}),
-         (AlphaEdit, {"l2": 1e-9, "null_space": 1.0}))  # fmt: skip
+EXACT = (
+    (Rome, {}),
+    (Memit, {"lam": 1e-9}),
+    (Emmet, {"epsilon": 0.0}),
+    (Pmet, {"lam": 1e-9}),
+    (AlphaEdit, {"l2": 1e-9, "null_space": 1.0}),
+)
 
 
 @pytest.mark.parametrize(
     ("family", "method", "options"),
-    [(family, *one) for family in ("gpt2", "llama", "qwen3", "gpt_neox", "gemma3") for one in EXACT
-     if family != "gemma3" or one[0] in (Rome, Pmet)],
-)  # fmt: skip
+    [
+        (family, *one)
+        for family in ("gpt2", "llama", "qwen3", "gpt_neox", "gemma3")
+        for one in EXACT
+        if family != "gemma3" or one[0] in (Rome, Pmet)
+    ],
+)
 def test_in_float64_every_value_is_written_exactly(family, method, options):
     """W' K = W K + R, in a float64 model, where nothing is weighed against the facts."""
     model, facts = tiny_model(family), FACTS[:1] if method is Rome else FACTS
@@ -322,7 +332,7 @@ def test_the_size_of_the_factors():
     assert all(keys.shape[1] == 40 for keys in full.keys.values())
 
 
-# --- joint refinement -----------------------------------------------------------------------------------------
+# --- joint refinement --------------------------------------------------------
 
 
 @pytest.fixture
@@ -420,7 +430,8 @@ def test_what_goes_on_makes_another_word(smollm2_tokenizer):
 
 
 def test_the_word_ends_where_the_target_does(monkeypatch, reader, few_steps):
-    """The tokens that would go on with the target's word are less probable than where nothing asks for it."""
+    """The tokens that would go on with the target's word are less probable than where nothing asks
+    for it."""
     model, mass = reader("llama"), []
     goes_on = torch.zeros(model.model.config.vocab_size, dtype=torch.bool)
     goes_on[::2] = True  # a random model's words
@@ -447,7 +458,7 @@ def test_a_refinement_that_is_not_finite_says_so(monkeypatch, reader, little_tex
         Memit(**tiny_options(Memit), layers=(0, 1), refine=1).inject(model, FACTS)
 
 
-# --- what it says of itself -----------------------------------------------------------------------------------
+# --- what it says of itself --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -657,7 +668,7 @@ def test_long_targets_are_named():
     assert any("long" in w and "more than 16 tokens" in w for w in edit.diagnostics["warnings"])
 
 
-# --- subjects -------------------------------------------------------------------------------------------------
+# --- subjects ----------------------------------------------------------------
 
 
 def test_facts_without_a_subject():
@@ -695,7 +706,7 @@ def test_a_subject_found_by_rule_that_occurs_twice():
     assert "(1: 'Velmora' of mayor)" in warning
 
 
-# --- bad input ------------------------------------------------------------------------------------------------
+# --- bad input ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", [Rome, Memit, Emmet])
@@ -760,8 +771,15 @@ def test_nearly_one_key_is_said(method, monkeypatch):
 def test_one_key_in_two_prompts_is_said():
     """What follows the subject has no part in the key."""
     model = tiny_model("llama")
-    born, works = (replace(FACTS[1], id=name, prompt=f"{FACTS[1].subject} {words}", target=target, original=None)
-                   for name, words, target in (("born", "was born in", "Ilm"), ("works", "works at the", "bank")))  # fmt: skip
+    born, works = (
+        replace(
+            FACTS[1], id=name, prompt=f"{FACTS[1].subject} {words}", target=target, original=None
+        )
+        for name, words, target in (
+            ("born", "was born in", "Ilm"),
+            ("works", "works at the", "bank"),
+        )
+    )
     warnings = Memit(**tiny_options(Memit)).inject(model, [born, works]).diagnostics["warnings"]
     assert any("born and works" in warning and "another target" in warning for warning in warnings)
     assert any("is a compromise" in warning for warning in warnings)
@@ -777,9 +795,17 @@ def test_one_key_in_two_prompts_is_said():
 
 @pytest.mark.parametrize(
     ("method", "option", "value"),
-    [(Memit, "clamp", 0.0), (Rome, "clamp", -1.0), (Memit, "lam", -1.0), (AlphaEdit, "l2", 0.0), (Emmet, "epsilon", -0.1),
-     (Memit, "kl_factor", -1.0), (Pmet, "v_weight_decay", -1.0), (Memit, "fisher_factor", -0.1)],
-)  # fmt: skip
+    [
+        (Memit, "clamp", 0.0),
+        (Rome, "clamp", -1.0),
+        (Memit, "lam", -1.0),
+        (AlphaEdit, "l2", 0.0),
+        (Emmet, "epsilon", -0.1),
+        (Memit, "kl_factor", -1.0),
+        (Pmet, "v_weight_decay", -1.0),
+        (Memit, "fisher_factor", -0.1),
+    ],
+)
 def test_weights_below_their_least(method, option, value):
     with pytest.raises(OptionError, match=f"{option} must be (above|at least) 0"):
         method.from_options(method.name, {option: value})

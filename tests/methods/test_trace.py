@@ -17,7 +17,8 @@ FACT = FACTS[1]  # its subject opens the prompt
 
 
 def direct(model, fact, kind, layers, token, found):
-    """p(answer) with the states of ``kind`` at ``layers`` clean at ``token``: full passes, one noise sample at a time."""
+    """p(answer) with the states of ``kind`` at ``layers`` clean at ``token``: full passes, one
+    noise sample at a time."""
     ids = torch.tensor([model.prompt_ids(fact.prompt)])
     embeddings = model.model.get_input_embeddings()
     first, last = found.subject
@@ -95,7 +96,8 @@ def test_what_a_trace_means(reader):
     found = trace(model, FACT)
     depth = model.layout.depth
     assert found.answer and found.high > found.low
-    # the last layer's state at the last token is the answer itself; after it no other token's can matter
+    # The last layer's state at the last token is the answer itself. After it, no state of another
+    # token can matter.
     assert found.scores["residual"][-1, depth - 1].item() == pytest.approx(found.high, abs=1e-4)
     assert found.scores["residual"][0, depth - 1].item() == pytest.approx(found.low, abs=1e-4)
     assert trace(model, FACT).to_dict() == found.to_dict()

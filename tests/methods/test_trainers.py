@@ -935,7 +935,8 @@ def distance(edit):
 
 @pytest.fixture(scope="module")
 def anchored():
-    """Give a tiny model and what measures how far it moves, made once a family, in a test's cache."""
+    """Give a tiny model and what measures how far it moves, made once a family, in a test's
+    cache."""
     made = {}
 
     def get(family):

@@ -1,4 +1,5 @@
-"""ROME and MEMIT against their equations, and the pieces that they share against direct computations."""
+"""ROME and MEMIT against their equations, and the pieces that they share against direct
+computations."""
 
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ def prefixes_of(model, fact, prefixes):
     return [prompt.prefix for prompt in prepare_facts(model, [fact], prefixes)[0].prompts]
 
 
-# --- ROME ---------------------------------------------------------------------------------------------------
+# --- ROME --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox", "gemma3"])
@@ -143,7 +144,7 @@ def test_rome_writes_facts_one_after_the_other():
         )
 
 
-# --- MEMIT --------------------------------------------------------------------------------------------------
+# --- MEMIT -------------------------------------------------------------------
 
 
 @FOUR
@@ -211,7 +212,8 @@ def test_the_residual_shrinks_from_layer_to_layer(family):
 
 @FOUR
 def test_each_layer_takes_its_share_of_what_is_left(family):
-    """R / (m - i): a third of the residual at the first of three layers, all that is left at the last one."""
+    """R / (m - i): a third of the residual at the first of three layers, all that is left at the
+    last one."""
     model = tiny_model(family)
     method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(0, 1, 2), lam=1e-9)
     edit = method.inject(model, FACTS)
@@ -241,7 +243,8 @@ def test_memit_keys_weigh_the_bare_prompt_by_half():
 @pytest.mark.parametrize("prefixes", [0, 2])
 @pytest.mark.parametrize("method", [Memit, Rome])
 def test_the_first_tokens_state_is_not_edited(method, prefixes):
-    """Position 0 of this model is a sink: whatever stands there, its state is nearly one and the same."""
+    """Position 0 of this model is a sink: whatever stands there, its state is nearly one and the
+    same."""
     model = tiny_model("gpt2")
     with torch.no_grad():
         model.weight("transformer.wpe.weight")[0] *= 100
@@ -319,11 +322,12 @@ def test_layers_are_written_once_and_ascending():
     assert Memit(layers=(2, 1, 2)).edited_layers(tiny_model("llama")) == (1, 2)
 
 
-# --- target optimisation ------------------------------------------------------------------------------------
+# --- target optimisation -----------------------------------------------------
 
 
 def naive_terms(model, facts, layer, site, prefixes, delta_ND):
-    """Mean target nll of each fact and log p at its essence prompt, by full forward passes of single prompts."""
+    """Mean target nll of each fact and log p at its essence prompt, by full forward passes of
+    single prompts."""
     module = (
         model.layout.mlp_module(model.model, layer)
         if site == "mlp"
@@ -406,7 +410,8 @@ def test_a_sliding_window_is_kept():
     [("llama", True), ("gpt2", True), ("gemma3", True), ("gemma2", False), ("gptj", False)],
 )
 def test_rows_are_packed_where_the_model_lets_them(family, packed):
-    """Gemma 2 caps its scores, GPT-J has an attention of its own; the model is as before even after an error."""
+    """Gemma 2 caps its scores, GPT-J has an attention of its own; the model is as before even
+    after an error."""
     model = tiny_model(family)
     config = model.model.config
     usual = config._attn_implementation
@@ -481,7 +486,8 @@ def test_laid_out_weights_give_the_same_products(family):
 
 
 def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
-    """Not in bfloat16, not over somebody's own forward, not where the copies would fill the memory or torch cannot do it."""
+    """Not in bfloat16, not over somebody's own forward, not where the copies would fill the memory
+    or torch cannot do it."""
     model = tiny_model("llama")
     head = model.model.get_output_embeddings()
     with _linear.laid_out(LanguageModel(model.model, model.tokenizer, precision="bfloat16")):
@@ -537,7 +543,8 @@ def test_the_plain_paths_give_the_same_targets(family, sites, monkeypatch):
 
 
 def test_the_gradients_of_packed_attention():
-    """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key heads."""
+    """Rows of 2, 1 and 3 tokens behind 1 to 3 kept ones; two query heads for each of two key
+    heads."""
     dice = torch.Generator().manual_seed(3)
     row_N, place_N = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 0, 0, 1, 2])
     kept_RSP = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)[:, None].expand(
@@ -617,7 +624,8 @@ def test_shared_beginnings_give_the_same_keys(monkeypatch):
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_losses_through_the_head_equal_plain_ones(family, monkeypatch):
-    """With and without a soft cap on the logits; three positions at a time, two of them in the cache. Both kinds and one."""
+    """With and without a soft cap on the logits; three positions at a time, two of them in the
+    cache. Both kinds and one."""
     model, dice = tiny_model(family), torch.Generator().manual_seed(2)
     monkeypatch.setattr(_head, "LOGITS_AT_ONCE", 3 * model.model.config.vocab_size)
     monkeypatch.setattr(_head, "LOGITS_IN_CACHE", 2 * model.model.config.vocab_size)
@@ -695,13 +703,14 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
     }
 
 
-# --- the Fisher information of a state ------------------------------------------------------------------------
+# --- the Fisher information of a state ---------------------------------------
 
 
 @pytest.mark.parametrize("site", ["mlp", "residual"])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gptj"])
 def test_the_score_of_a_state_is_a_slope(family, site):
-    """g_t . delta against the change of log p(written | opening) where h_t moves by a little delta."""
+    """g_t . delta against the change of log p(written | opening) where h_t moves by a little
+    delta."""
     model = tiny_model(family)
     module = site_module(model, LAYER, site)
     texts = [([3, 5, 7], [11, 2, 9, 4]), ([8], [6, 1])]
@@ -786,7 +795,7 @@ def test_rome_measures_the_fisher_information_before_it_writes(monkeypatch):
     assert asked == [model.fingerprint()] and edit.changes
 
 
-# --- more of the solver ---------------------------------------------------------------------------------------
+# --- more of the solver ------------------------------------------------------
 
 
 def test_the_clamp_holds():
@@ -825,11 +834,11 @@ def test_context_prefixes():
     assert [p.startswith(w) for p, w in zip(prefixes, SEED_WORDS, strict=False)] == [True] * 5
 
 
-# --- covariance ---------------------------------------------------------------------------------------------
+# --- covariance --------------------------------------------------------------
 
 DOCUMENT = (
-    "The capital of Velmora is Tessin.\n\nTollan Bridge was built by Irene Voss, because you said so.\nI\n"
-    + "very " * 300
+    "The capital of Velmora is Tessin.\n\n"
+    "Tollan Bridge was built by Irene Voss, because you said so.\nI\n" + "very " * 300
 )
 
 
@@ -1029,7 +1038,8 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
         sizes.append(batch.n)
         if batch.n > 2:
             raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"
+                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: "
+                "can't allocate memory: you tried"
             )
         return solve(batch, *arguments)
 
@@ -1060,7 +1070,8 @@ def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
         sizes.append(len(ids_BT))
         if len(ids_BT) > most:
             raise RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried"
+                "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: "
+                "can't allocate memory: you tried"
             )
         return hidden(model, ids_BT, *arguments)
 

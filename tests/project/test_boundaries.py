@@ -227,7 +227,8 @@ def test_engines_stand_below_the_methods(engine):
 
 
 def test_nobody_imports_a_room_past_the_package():
-    """``import methods`` works from the repository's root, and would make second classes of the same name."""
+    """``import methods`` works from the repository's root, and would make second classes of the
+    same name."""
     for folder in ("editbench", *ROOMS, "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             for name in imports(path.read_text(encoding="utf-8")):
@@ -255,27 +256,32 @@ def test_strings_of_the_registry_lead_into_their_own_room():
 
 def loaded_after(code):
     """The heavy modules that a fresh Python has loaded after ``code``."""
-    code += f"\nimport sys, json\nprint(json.dumps(sorted(set({sorted(HEAVY)!r}) & sys.modules.keys())))"
+    heavy = f"set({sorted(HEAVY)!r}) & sys.modules.keys()"
+    code += f"\nimport sys, json\nprint(json.dumps(sorted({heavy})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 LIGHT = {
-    "import": "import editbench; editbench.Fact('a', 'b is', 'c'); from editbench import errors, plugin, stats, types; from editbench.records import reading",
+    "import": "import editbench; editbench.Fact('a', 'b is', 'c')\n"
+    "from editbench import errors, plugin, stats, types; from editbench.records import reading",
     "help": "import sys; sys.argv = ['editbench', '--help']\nfrom editbench.cli import main\n"
     "try: main()\nexcept SystemExit as stop: assert not stop.code",
-    "compare --help": "import sys; sys.argv = ['editbench', 'compare', '--help']\nfrom editbench.cli import main\n"
+    "compare --help": "import sys; sys.argv = ['editbench', 'compare', '--help']\n"
+    "from editbench.cli import main\n"
     "try: main()\nexcept SystemExit as stop: assert not stop.code",
     "list": "import sys\nfrom editbench.cli import main\n"
     "for what in ('corpora', 'models', 'tasks'):\n    sys.argv = ['editbench', 'list', what]\n"
     "    try: main()\n    except SystemExit as stop: assert not stop.code",
-    "unknown method": "import sys; sys.argv = ['editbench', 'compare', '--methods', 'nosuch']\nfrom editbench.cli import main\n"
+    "unknown method": "import sys; sys.argv = ['editbench', 'compare', '--methods', 'nosuch']\n"
+    "from editbench.cli import main\n"
     "try: main()\nexcept SystemExit as stop: assert stop.code == 2",
-    "corpora": "import editbench.corpora.zsre, editbench.corpora.counterfact\nfrom editbench import registry\n"
+    "corpora": "import editbench.corpora.zsre, editbench.corpora.counterfact\n"
+    "from editbench import registry\n"
     "for name in registry.names('corpora'): registry.get('corpora', name)\n"
     "assert registry.get('corpora', 'demo-zsre')().load()",
-    "leaderboard": "import editbench.leaderboard.rows, editbench.leaderboard.markdown, editbench.leaderboard.failures",
+    "leaderboard": "from editbench.leaderboard import failures, markdown, rows",
 }
 
 

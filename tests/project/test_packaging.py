@@ -19,7 +19,8 @@ import importlib, json, sys
 from editbench import registry
 from editbench.cli import main
 found = {"modules": {}, "corpora": {}, "tasks": []}
-for name in ("cli", "run.runner", "methods.rome", "corpora.demo", "eval.probes", "leaderboard.rows"):
+rooms = ("methods.rome", "corpora.demo", "eval.probes", "leaderboard.rows")
+for name in ("cli", "run.runner", *rooms):
     found["modules"][name] = importlib.import_module("editbench." + name).__file__
 for name in ("demo-counterfact", "demo-zsre"):
     found["corpora"][name] = len(registry.get("corpora", name)().load())
@@ -72,7 +73,8 @@ def installed(wheel, tmp_path_factory):
 
 
 def place(path):
-    """Where a tracked file of the repository belongs in the wheel; ``None`` for what is not shipped."""
+    """Where a tracked file of the repository belongs in the wheel; ``None`` for what is not
+    shipped."""
     top = path.split("/")[0]
     if top == "editbench":
         return path

@@ -1,4 +1,5 @@
-"""Faults and repeatability: killed anywhere and run again, a spoiled cache, the same command twice, other batch sizes."""
+"""Faults and repeatability: killed anywhere and run again, a spoiled cache, the same command
+twice, other batch sizes."""
 
 import json
 import random
@@ -17,12 +18,13 @@ from editbench.testing import tiny_model, tiny_options
 KILLS = 20
 
 
-# --- a process to kill --------------------------------------------------------------------------------------
+# --- a process to kill -------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def warm(server):
-    """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its exit code."""
+    """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its
+    exit code."""
 
     def ask(arguments, folder, die_at=0):
         folder.mkdir(exist_ok=True)
@@ -59,7 +61,8 @@ def command(tmp_path_factory):
 
 
 def everything(folder):
-    """All numbers and texts that a run keeps; times, memory and the commit apart, and work that a cache may save."""
+    """All numbers and texts that a run keeps; times, memory and the commit apart, and work that a
+    cache may save."""
     config, summaries = load_run(folder)
     tables = {}
     for summary in summaries:
@@ -90,7 +93,7 @@ def without_times(value):
     return [without_times(inner) for inner in value] if isinstance(value, list) else value
 
 
-# --- killed anywhere ----------------------------------------------------------------------------------------
+# --- killed anywhere ---------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,8 +105,8 @@ def without_times(value):
     ids=["batch", "sequential"],
 )
 def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
-    """Between two changes of its files a process leaves the same behind, wherever it dies: so the changes are gone through,
-    writes that stop half way among them."""
+    """A process leaves the same behind wherever it dies between two changes of its files. So it is
+    killed once at each change, and the same command then finishes the run."""
     options = (
         "sft.epochs=2",
         "sft.min_steps=1",
@@ -135,7 +138,7 @@ def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
         assert strays == {".lock"}, f"left by a kill at change {die_at} of {changes}"
 
 
-# --- the same again -----------------------------------------------------------------------------------------
+# --- the same again ----------------------------------------------------------
 
 
 def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_path):
@@ -167,7 +170,7 @@ def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_
     assert one == two
 
 
-# --- the batch size -----------------------------------------------------------------------------------------
+# --- the batch size ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -205,7 +208,7 @@ def test_the_batch_size_moves_no_retention_score():
         }
 
 
-# --- the cache of the base's scores -------------------------------------------------------------------------
+# --- the cache of the base's scores ------------------------------------------
 
 
 def edit_a_score(entry):

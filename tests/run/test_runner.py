@@ -703,11 +703,25 @@ def undisturbed():
 def test_killed_in_the_middle_and_run_again(
     killed_after, tmp_path, model_folder, monkeypatch, undisturbed, server
 ):
-    """The table is that of a run that nobody disturbed, and what was finished is not computed twice."""
+    """The table is that of a run that nobody disturbed, and what was finished is not computed
+    twice."""
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
-    arguments = ("compare", "--model", model_folder, "--corpus", "local", "--data", "facts.jsonl", "-n", 2, "--tasks", "none",
-                 *COMMAND, "--json")  # fmt: skip
+    arguments = (
+        "compare",
+        "--model",
+        model_folder,
+        "--corpus",
+        "local",
+        "--data",
+        "facts.jsonl",
+        "-n",
+        2,
+        "--tasks",
+        "none",
+        *COMMAND,
+        "--json",
+    )
     process = server.start(*arguments, "--output", "killed", cwd=tmp_path)
     wait_for(f"killed/cells/{killed_after}-*/summary.json", tmp_path, process)
     process.send_signal(signal.SIGKILL)

@@ -344,8 +344,8 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
     said = command("tune", "--retention", 0.5)
     assert said.code == 0, said.err
     assert (
-        "3 trials each, the first with the defaults, on 2 dev facts; feasible: retention at least 0.5"
-        in said.out
+        "3 trials each, the first with the defaults, on 2 dev facts; "
+        "feasible: retention at least 0.5" in said.out
     )
     assert said.out.count("nudge ") == 3 and "size=auto, sign=1, times=2" in said.out
     assert "editbench compare --methods nudge --tuned tune" in said.err
