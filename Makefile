@@ -32,11 +32,14 @@ lint: setup
 	@$(BIN)/ruff format --check .
 	@PYTHON=$(BIN)/python .ci/typecheck
 
+# One torch thread a worker: more threads than cores make all of them several times slower.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 2 --dist worksteal
+
 test: lint
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: lint
-	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(PYTEST) -m "slow or not slow"
 
 ci:
 	@.ci/pythons

@@ -106,7 +106,8 @@ def without_times(value):
 )
 def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
     """A process leaves the same behind wherever it dies between two changes of its files. So it is
-    killed once at each change, and the same command then finishes the run."""
+    killed once at each change, also half way through a write, and the same command then finishes
+    the run."""
     options = (
         "sft.epochs=2",
         "sft.min_steps=1",
