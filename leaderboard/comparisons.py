@@ -102,16 +102,17 @@ def items(path: Path, summary: CellSummary) -> pandas.DataFrame | None:
 
 def _probe_items(probes: pandas.DataFrame) -> list[pandas.DataFrame]:
     """Return one frame for each metric and protocol that the probes were scored under."""
+    by_axis = {str(axis): chosen for axis, chosen in probes.groupby("axis", sort=False)}
     parts = []
     for metric, axis in METRICS.items():
-        chosen = probes[probes["axis"] == axis]
-        for protocol in PROTOCOLS:
-            if protocol in chosen:
-                frame = _scored(chosen, chosen[protocol], protocol, metric)
-                parts.append(frame.assign(kind=chosen.get("kind")))
+        if (chosen := by_axis.get(axis)) is not None:
+            parts += [
+                _scored(chosen, chosen[protocol], protocol, metric).assign(kind=chosen.get("kind"))
+                for protocol in PROTOCOLS
+                if protocol in chosen
+            ]
     for metric, (axis, protocol, source) in MORE_METRICS.items():
-        chosen = probes[probes["axis"] == axis]
-        if source in chosen and len(chosen):
+        if (chosen := by_axis.get(axis)) is not None and source in chosen:
             parts.append(_scored(chosen, chosen[source].astype(float), protocol, metric))
     return parts
 
@@ -119,8 +120,16 @@ def _probe_items(probes: pandas.DataFrame) -> list[pandas.DataFrame]:
 def _scored(
     probes: pandas.DataFrame, score: pandas.Series, protocol: str, metric: str
 ) -> pandas.DataFrame:
-    frame = pandas.DataFrame({"case": probes["case"], "item": probes["probe"], "score": score})
-    return frame.assign(protocol=protocol, column=metric)
+    # One constructor: a run's table needs some thirty of these frames for each cell.
+    return pandas.DataFrame(
+        {
+            "case": probes["case"],
+            "item": probes["probe"],
+            "score": score,
+            "protocol": protocol,
+            "column": metric,
+        }
+    )
 
 
 def _document_items(samples: pandas.DataFrame) -> pandas.DataFrame:

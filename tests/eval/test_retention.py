@@ -22,7 +22,7 @@ from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
 from editbench.eval.rescoring import rescore_samples
 from editbench.eval.tasks import checks
-from editbench.leaderboard import markdown
+from editbench.leaderboard import tables
 from editbench.leaderboard.comparisons import Verdicts
 from editbench.run.scores import retention_scores
 
@@ -498,7 +498,7 @@ def test_the_retention_table_shows_the_flips():
         "label": "old",
         "retention": {"t": {k: v for k, v in found["t"].items() if k not in ("lost", "gained")}},
     }
-    lines = markdown._retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
+    lines = tables.retention_table([one, old], {"k": [(0, "x")]}, Verdicts()).splitlines()
     assert (
         "(1↓ 2↑)" in lines[2]
         and lines[2].replace(" (1↓ 2↑)", "").replace("[sft]", "[old]") == lines[3]
