@@ -205,7 +205,7 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         for hook in hooks:
             hook.remove()
     gains = (seen[1] - seen[0]) / shift.double()
-    # One constant for all states, up to rounding.
+    # A constant gain is the same at every token and dimension, up to rounding.
     gain = gains.mean().item()
     return gain if (gains - gain).abs().max().item() < 0.02 * max(abs(gain), 1e-6) else None
 

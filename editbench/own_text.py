@@ -1,4 +1,4 @@
-"""Text that a model writes by itself.
+"""Text that a model writes on its own.
 
 Every model can write it, so statistics, replay and diagnostics need no data. Half of ``own_texts``
 are articles on ``TOPICS``, the other half documents and chat turns without a topic (only documents

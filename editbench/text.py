@@ -35,7 +35,7 @@ class Rendered:
     special: bool
     """Whether the tokenizer adds its special tokens. A chat template has already written them."""
     separator: str
-    """What stands between the text and a target."""
+    """The string between the text and a target."""
 
 
 def render(
@@ -47,7 +47,7 @@ def render(
 ) -> Rendered:
     """Return ``prompt`` ready for tokenizing.
 
-    ``context`` becomes a paragraph before it, ``prefix`` stands on the same line.
+    ``context`` becomes a paragraph before it. ``prefix`` goes before it on the same line.
 
     Raises:
         ModelError: The chat template fails or changes the user's text.
@@ -82,8 +82,8 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> Ren
         {"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)
     ]
     try:
-        # Models that can reason first (Qwen3) shall answer at once. Other templates ignore the
-        # flag.
+        # With this flag the templates of reasoning models (Qwen3) ask for an immediate answer.
+        # Other templates ignore it.
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
@@ -168,7 +168,7 @@ def target_ids(
     # A prompt that ends in a space gets no second one.
     separator = "" if rendered.text[-1:].isspace() else rendered.separator
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
-    # A merge across the border would change the prompt's ids, which keys were read from.
+    # A merge across the border would change the prompt's ids, from which keys are read.
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]
@@ -219,7 +219,7 @@ def find_subject(fact: Fact) -> Subject:
 
 
 def places(subject: str, prompt: str) -> list[int]:
-    """Return where ``subject`` begins in ``prompt``: as whole words if it can, else anywhere."""
+    """Return where ``subject`` begins in ``prompt``: as whole words if any, else anywhere."""
     starts = [match.start() for match in re.finditer(re.escape(subject), prompt)]
     words = [
         i
@@ -259,8 +259,7 @@ def _names(prompt: str) -> list[tuple[int, int]]:
             elif word.lower() not in OPENING:
                 spans.append((start, end))
                 open_run = True
-        # A connecting word keeps the name open. It belongs to it only if a capitalised word
-        # follows.
+        # A connecting word keeps the name open, and joins it if a capitalised word follows.
         elif word.lower() not in CONNECTING:
             open_run = False
     return spans

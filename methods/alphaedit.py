@@ -8,7 +8,7 @@ keys in the span of the others. With the keys K_p of earlier edits:
 Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models", arXiv
 2410.02355, eqs. 10-14; reference code jianghoucheng/AlphaEdit.
 
-Differs from the reference:
+Differences from the reference:
 - U_0 is the ``null_space`` share of directions with the least second moment. The paper's absolute
   ``threshold`` (0.02) depends on the scale of a model's activations, and keeps about 70 % of the
   directions on Llama 3.

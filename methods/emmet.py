@@ -9,7 +9,7 @@ arXiv 2403.14236, eqs. 9-13.
 
 While earlier edits are applied, their keys join K with R = 0: their values are constraints too.
 
-Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There it is
+Difference from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There it is
 0.1 next to a C that is scaled by 1e5, and about half of each constraint is lost. More than f facts
 cannot all hold, so they are fitted by least squares.
 """

@@ -11,7 +11,7 @@ g is the constant with which the MLP's output enters the residual stream, 1 in m
 Z_cur are read anew after each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a
 Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
 
-Differs from the reference:
+Differences from the reference:
 - lambda follows the MLP width. It is weighed against k^T C^-1 k, which is f on average over
   ordinary keys, so lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything
   on a small model.
@@ -66,7 +66,7 @@ class BatchEditor(WeightEditor):
     }
 
     kept_by: ClassVar[str]
-    """The option that weighs what is kept against the facts."""
+    """Name of the option that weighs old knowledge against the facts, for error messages."""
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
     """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a
@@ -143,6 +143,7 @@ class BatchEditor(WeightEditor):
         Call it after ``bench.writing``, on the unedited weights.
         """
         with bench.phase("refine"):
+            # The KL is computed on the kind of text that C was measured on.
             texts = source_texts(bench.model, self.covariance, TEXT_TOKENS, self.seed)
             values, losses = refine(
                 bench.model, bench.prepared, written, texts, self.refine, self.seed
@@ -159,7 +160,7 @@ class BatchEditor(WeightEditor):
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
     ) -> torch.Tensor:
-        """Return A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
+        """Return A (f, N) with Delta = R A^T, from the facts' keys and those of earlier edits."""
 
     @abstractmethod
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:

@@ -6,12 +6,12 @@ value is written, and layer i of 1 ... m takes
 
     R_l = (V - V_cur) / sqrt(m - i + 1)
 
-of what is missing there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv
+of the residual there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv
 2308.08742, eqs. 11-17; reference code xpq-tech/PMET at c9a39ff, ``compute_zs.py``.
 
-Differs from the reference: keys, C, lambda and the solve are MEMIT's. So is the KL weight (the
-reference has 1 for GPT-J). A fact stops when its nll is small, not when its target is the most
-probable token and its KL is small.
+Differences from the reference: keys, C, lambda and the solve are MEMIT's. So is the KL weight,
+which is 1 for GPT-J in the reference. A fact stops when its nll is small, not when its target is
+the most probable token and its KL is small.
 """
 
 from __future__ import annotations

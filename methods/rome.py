@@ -9,7 +9,7 @@ so that W' k_* = v_*, and keys that are C-orthogonal to k_* keep their values. M
 "Locating and Editing Factual Associations in GPT", arXiv 2202.05262, eqs. 2-4; reference code
 kmeng01/rome at 0874014.
 
-Differs from the reference:
+Differences from the reference:
 - One key throughout, that of the bare prompt ("consistent" key: p-ROME of arXiv 2403.07175, whose
   r-ROME uses the mean over prefixed prompts throughout). The reference solves for that mean but
   divides by the bare key, and collapses when the two disagree; ``key=original`` does the same.
@@ -95,8 +95,8 @@ class Rome(WeightEditor):
                 # Eq. 3: k_*
                 k_star_f, w_k_d, solved_for_f = self.read(bench, layer, fact)
                 with bench.phase("solve"):
-                    # Eq. 2: W' = W + Lambda (C^-1 k_*)^T, Lambda = (v_* - W k_*) / ((C^-1 k_*)^T
-                    # k_*)
+                    # Eq. 2: W' = W + Lambda u^T with u = C^-1 k_*,
+                    # Lambda = (v_* - W k_*) / (u^T k_*)
                     u_f = bench.moments[layer].solve(solved_for_f[:, None])[:, 0]
                     missing_d = target.value_ND[0].double() - w_k_d
                     left_d = missing_d / (u_f @ k_star_f)

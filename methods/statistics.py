@@ -9,7 +9,7 @@ token is an attention sink whose activations are hundreds of times larger, and w
 forward pass serves all layers and ends at the highest one. Products are float32, sums float64.
 
 Sources are ``self`` (the model's own text, sampled at temperature 1, which needs no data: see
-``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a
+``own_text.py``), a text file with one paragraph per line, and a JSONL file or hub data set with a
 field ``text``. Several separated by commas are averaged: text that resembles yours protects yours
 better (``benchmarks/weight_editors.md``).
 
@@ -150,11 +150,11 @@ def identity_moment(f: int) -> Moment:
 def second_moments(
     model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
 ) -> dict[int, Moment]:
-    """Return C of each of ``layers`` over about ``tokens`` tokens, measured where not cached.
+    """Return C of each of ``layers`` over about ``tokens`` tokens, from the cache or measured.
 
     Raises:
         DataError: ``source`` is neither ``self`` nor readable text.
-        MethodError: No memory for the matrices.
+        MethodError: The matrices do not fit into memory, or the activations are not finite.
     """
     if source == "identity":
         return {layer: identity_moment(model.layout.mlp_width) for layer in layers}
@@ -185,7 +185,7 @@ def _one_source(
             "format": FORMAT,
             "model": model_hash,
             "precision": model.precision,
-            # The text read, not its path: a file that has changed is measured anew. Given text is
+            # A hash of the text, not its path: a changed file is measured anew. Given text is
             # read in order, so no seed enters.
             "source": source if content is None else digest(content)[:16],
             "tokens": tokens,
@@ -218,7 +218,7 @@ def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Mome
 def measure(
     model: LanguageModel, layers: Sequence[int], blocks: Iterator[list[list[int]]], budget: int
 ) -> dict[int, Moment]:
-    """Return C of ``layers`` over the texts in ``blocks``, until the update direction is stable.
+    """Return C of ``layers`` over ``blocks`` of texts, read until the update direction is stable.
 
     ``blocks`` holds rows of token ids, about ``budget`` tokens in all.
 
@@ -333,7 +333,7 @@ def _documents(source: str, tokens: int) -> Iterator[str]:
         documents = iter(_read(path, source).split("\n"))
     else:  # the form of a hub id: owner/name
         documents = _hub(source)
-    # About 4 characters make a token, and texts are cut, so 16 a token are plenty.
+    # About 4 characters make a token, and texts are cut, so 16 per token are plenty.
     length = 0
     for document in documents:
         for paragraph in filter(str.strip, document.split("\n")):

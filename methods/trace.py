@@ -1,4 +1,4 @@
-"""Causal tracing: where in the model does the answer to a prompt come from?
+"""Causal tracing: find where in the model the answer to a prompt comes from.
 
 The prompt is run three times: clean; with noise on the subject's embeddings, so that the answer's
 probability falls from ``high`` to ``low``; and with the noise, but one hidden state put back to its
@@ -171,7 +171,7 @@ def _restored(
     places: list[int],
     answer: int,
 ) -> torch.Tensor:
-    """Return p(answer), for each place, when states of ``kind`` are clean there at ``layers``.
+    """Return p(answer), for each place, when the states of ``kind`` are clean there at ``layers``.
 
     This takes one pass over places x S rows. It starts at the first of ``layers``, since the noised
     states below are those of the first pass.

@@ -15,13 +15,14 @@ from editbench.text import pad_left
 
 
 class Captured(Exception):
-    """Raised to end a forward pass once the wanted activation is there."""
+    """Raised to end a forward pass once the wanted activation has been read."""
 
 
 def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
     """Return the module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
     if site == "residual":
         return model.layout.layer(model.model, layer)
+    # Not always a module called mlp: it is the one whose output joins the residual stream.
     if site == "mlp":
         return model.layout.mlp_module(model.model, layer)
     return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)
@@ -43,7 +44,7 @@ def read_at(
     needed.
 
     Raises:
-        MethodError: No memory for even one row.
+        MethodError: The memory does not suffice for one row.
     """
     seen: list[torch.Tensor] = []
 

@@ -16,6 +16,7 @@ Result = TypeVar("Result")
 
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is available on ``device``."""
+    # What the driver has free; blocks that torch has cached count as used.
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)

@@ -36,6 +36,7 @@ class Bench:
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
         self.prepared = prepare_facts(model, facts, self.prefixes)
+        # Before layers and statistics, which may take minutes.
         self.warnings = check_editable(model, self.prepared, editor.of_one_key)
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
@@ -55,7 +56,7 @@ class Bench:
         self.fisher_SDD = self.editor.fisher(self.model, self.layers[-1])
         for moment in self.moments.values():
             moment.cholesky_ff  # noqa: B018 - a singular C is refused before the work begins
-        # No model: C = I was not measured.
+        # There is no model for C = I, which is not measured.
         measured_on = self.moments[self.layers[0]].origin.get("model")
         applied = self.model.applied
         if applied and measured_on not in (None, applied[0].model_hash):

@@ -24,11 +24,11 @@ def check_editable(
 ) -> list[str]:
     """Make sure that these facts can be written, and return warnings about the doubtful ones.
 
-    ``of_one_key`` says what becomes of facts with one key and several targets.
+    ``of_one_key`` says what happens to facts that share a key and have different targets.
 
     Raises:
-        MethodError: Two facts have one key and two targets, or a fact with its longest prefix and
-            its target does not fit into the model's context.
+        MethodError: Two facts share a key and have different targets, or a fact with its longest
+            prefix and its target does not fit into the model's context.
     """
     check_one_target_a_key(prepared)
     for each in prepared:
@@ -81,7 +81,7 @@ def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) 
     Raises:
         MethodError: They do not fit.
     """
-    # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size a layer,
+    # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size per layer,
     # and three of the keys' size.
     f, d = model.layout.mlp_width, model.layout.width
     # A cached_property is in ``vars`` once it has been computed.

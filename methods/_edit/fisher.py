@@ -39,14 +39,14 @@ from editbench.text import pad_left
 TOKENS = 4096
 """Tokens of the model's own text on which G is measured."""
 TOGETHER = 16
-"""Texts in one pass."""
+"""Texts of one pass."""
 
 
 def state_fisher(model: LanguageModel, layer: int, site: str, seed: int) -> torch.Tensor:
-    """Return G (D, D) of a site of ``layer``, float32, on the CPU; measured where it is not cached.
+    """Return G (D, D) of a site of ``layer``, float32, on the CPU, from the cache or measured.
 
     ``site`` is ``residual``, ``mlp`` or ``attention``. While edits are applied, G is that of the
-    model before them, if it is cached, as with C.
+    model before them if that is cached, as for C.
 
     Raises:
         MethodError: The gradients are not finite.

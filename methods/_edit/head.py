@@ -32,8 +32,8 @@ def nll_and_divergence(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return -log p(label) of the first L last hidden states, and KL(p || q) of the M after them.
 
-    ``base_MV`` is log q, and the KL is in nats. Both are differentiable with respect to
-    the states, once.
+    ``base_MV`` is log q, and the KL is in nats. Both are differentiable with respect to the
+    states, once.
     """
     losses = headed(states_KD, model, label_L, base_MV)
     nll, kl = torch.split(losses, [len(label_L), len(base_MV)])

@@ -39,7 +39,7 @@ class WeightEditor(Method):
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas. The value at the first site is written."""
     of_one_key: ClassVar[str] = "what is written is a compromise"
-    """What becomes of facts that have one key and several targets."""
+    """What happens to facts that share a key and have different targets."""
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {
         "kl_factor": LogUniform(0.01, 1.0),
@@ -65,8 +65,9 @@ class WeightEditor(Method):
     """How many generated texts the prompt is also read behind, so that the fact holds in more than
     one context. None: 5, or 0 with ``quick``."""
     covariance: str = "self"
-    """Text that C is measured on: ``self`` (the model's own), a text or JSONL file or a hub data
-    set, or several separated by commas. ``identity``: C = I, as in EasyEdit's ROME settings."""
+    """Text on which C is measured: ``self`` (the model's own), a text or JSONL file, a hub data
+    set, or several of these separated by commas. ``identity``: C = I, as in EasyEdit's ROME
+    settings."""
     covariance_tokens: int = 20_000
     """Tokens that C is measured on, approximately: own text is counted to the end of a batch. With
     40,000 or more, measuring ends earlier where the direction of updates is stable."""
@@ -118,13 +119,13 @@ class WeightEditor(Method):
         return source_files(self.covariance)
 
     def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
-        """Return C of each of ``layers``, measured where it is not cached."""
+        """Return C of each of ``layers``, from the cache or measured."""
         return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
 
     def fisher(self, model: LanguageModel, layer: int) -> torch.Tensor | None:
         """Return G of each site at ``layer`` (S, D, D), or None where ``fisher_factor`` is 0.
 
-        It is measured where it is not cached.
+        It comes from the cache or is measured.
         """
         if not self.fisher_factor:
             return None

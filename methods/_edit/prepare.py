@@ -50,7 +50,7 @@ class PreparedFact:
     bare: PreparedPrompt
     """The prompt with nothing before it."""
     prompts: tuple[PreparedPrompt, ...]
-    """What is read and optimised: ``bare`` or its stand-in first, then one prompt per prefix."""
+    """All prompts that are used: ``bare`` or its stand-in first, then one prompt per prefix."""
     kl_ids: list[int]
     """The ids of "{subject} is a" up to the subject's last token, where the KL is read."""
 

@@ -200,7 +200,7 @@ def _in_turns(texts: Sequence[OwnText], seed: int) -> Iterator[OwnText]:
 def _nll(
     model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return, for each target, its nll a token and -log P(no token of ``goes_on_V`` follows it).
+    """Return, for each target, its nll per token and -log P(no token of ``goes_on_V`` follows it).
 
     Both are (B,).
     """
@@ -217,9 +217,9 @@ def _nll(
 
 
 def _goes_on(model: LanguageModel) -> torch.Tensor:
-    """Return (V,), True where the token behind a word makes another word of it.
+    """Return (V,), True where the token, put behind a word, makes another word of it.
 
-    What a word is follows the rules of the matcher.
+    The rules of the matcher say what a word is.
     """
     tokenizer = model.tokenizer
     # Each token is tried behind the word "x", whose last id this is. Where the matcher no longer
@@ -237,7 +237,7 @@ def _goes_on(model: LanguageModel) -> torch.Tensor:
 
 
 def _kl(model: LanguageModel, side: _Side, texts: Sequence[OwnText]) -> torch.Tensor:
-    """Return KL(p_0 || p_Delta) a token, over the whole vocabulary."""
+    """Return KL(p_0 || p_Delta) per token, over the whole vocabulary."""
     rows, lengths = [opening + held for opening, held in texts], [len(held) for _, held in texts]
     # Outside ``side`` the model is the unedited one; no copy of it is needed.
     with torch.no_grad():

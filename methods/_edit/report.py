@@ -129,6 +129,7 @@ class Outcome:
                 f"The edit does nothing: {self.model_name} says all {len(self.prepared)} targets "
                 "already, so no value moved."
             )
+        # The last entry is read after all layers have been written.
         elif self.reached and self.reached[-1] < LITTLE:
             yield (
                 f"The edit did next to nothing: {max(0.0, self.reached[-1]):.0%} of the wanted "
@@ -145,6 +146,7 @@ class Outcome:
                 f"({listed(loud)}). Such an edit damages all other text. Give these facts to a "
                 "trainer (sft, mixsd)."
             )
+        # Many small terms can add up to such an update.
         wild = [layer for layer, norm in self.norm_by_layer.items() if norm > 1]
         if wild:
             yield (

@@ -51,7 +51,7 @@ class Rows(ABC):
 
     @abstractmethod
     def keep(self) -> None:
-        """Compute the keys and values of what is before the cuts."""
+        """Compute the keys and values of the tokens before the cuts."""
 
     @abstractmethod
     def first(self, which_R: torch.Tensor) -> torch.Tensor:

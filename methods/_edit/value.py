@@ -11,14 +11,14 @@ reference code kmeng01/memit at 80426fd, ``compute_z.py``). Site ``mlp`` is the 
 MLP (ROME's v), ``residual`` the output of layer l (MEMIT's h), ``attention`` the output of layer
 l's attention (PMET, together with ``mlp``).
 
-Differs from the reference:
+Differences from the reference:
 - The last term is ours: what delta costs the model's own text, in nats, where it leaks
   (``fisher.py``). 0 is as published.
 - Facts are optimised side by side, as many as fit into memory, each with its own delta and its own
   stopping.
 - No state of a text's first token is read or solved for (``PreparedFact.has_stand_in``).
-- What lies before the subject's last token is computed once and cached, and so is what lies below
-  the layer (``rows.py``). Logits are computed only at the positions that the loss reads
+- The tokens before the subject's last one and the layers below are computed once and cached
+  (``rows.py``). Logits are computed only at the positions that the loss reads
   (``head.py``). The KL prompts end at the subject.
 - A fact stops when its nll alone, not the sum, is below ``stop_nll``: kl_factor KL alone often
   exceeds the published limit.
@@ -123,10 +123,10 @@ def optimize(
 
     Deltas at further sites are optimised along with it and then dropped. ``title`` names a progress
     bar. ``fisher_SDD`` is G of each site; without it the loss lacks that term. Weights, hooks and
-    gradients of ``model`` are left as found.
+    gradients of ``model`` stay unchanged.
 
     Raises:
-        MethodError: No memory for even one fact, or states that are zero or not finite.
+        MethodError: The memory does not suffice for one fact, or a state is zero or not finite.
     """
     # Facts of like length go together, so that little of a batch is padding.
     length = [_length(each) for each in prepared]
@@ -226,7 +226,7 @@ class _Batch:
         positions = [prompt.subject_last for prompt in prompts]
         self.n, self.templates = len(prepared), len(prepared[0].prompts)
         self._label(rows, positions, [prompt.target_ids for prompt in prompts])
-        # behind the rewrite prompts, one KL prompt a fact, read at its last token
+        # Behind the rewrite prompts stands one KL prompt per fact, read at its last token.
         kl_rows = [each.kl_ids for each in prepared]
         kl_ends = [len(each.kl_ids) - 1 for each in prepared]
         self.rows = cut_rows(model, [*rows, *kl_rows], [*positions, *kl_ends], self.resume)
@@ -246,7 +246,7 @@ class _Batch:
     def resume(self) -> int:
         """Highest layer that need not run again.
 
-        A site inside a layer needs that layer; the residual stream needs only what is above.
+        A site inside a layer needs that layer; the residual stream needs only the layers above.
         """
         return self.layer if self.sites == ("residual",) else self.layer - 1
 
@@ -266,7 +266,7 @@ class _Batch:
     def solve(
         self, solver: Solver, bar: progress.Bar | None, fisher_SDD: torch.Tensor | None
     ) -> Targets:
-        """Return the targets of the facts. Adam is written out since each fact stops by itself."""
+        """Return the targets. Adam is written out here, since each fact stops on its own."""
         adam = _Adam(self.start_NSD, solver)
         delta_NSD, norm_NS = adam.delta_NSD, adam.norm_NS
         active_N = torch.ones(self.n, dtype=torch.bool, device=delta_NSD.device)
