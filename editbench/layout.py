@@ -1,4 +1,4 @@
-"""Where things are in a model, derived from the model itself, without tests of model names.
+"""Where the parts of a model are, derived from the model itself and not from its name.
 
 The layout names the decoder layers, each layer's attention, the MLP module whose output is added to
 the residual stream, and that MLP's output projection W (d x f), whose input is a key and whose
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PARTS = ("layers", "attention", "mlp", "mlp_out")
-"""Parts of a layout that can be named by hand."""
+"""Parts of a layout that a user can name by hand."""
 Output = torch.Tensor | tuple[torch.Tensor, *tuple[object, ...]]
 """Output of a decoder layer, an attention or an MLP: hidden states, alone or first in a tuple."""
 
@@ -34,7 +34,7 @@ class Layout:
     mlp: str
     mlp_out: str
     transposed: bool
-    """Whether W is stored (f, d), as in GPT-2's Conv1D, and not (d, f), as in nn.Linear."""
+    """Whether W is stored as (f, d), as in GPT-2's Conv1D, instead of (d, f), as in nn.Linear."""
     depth: int
     """Number of layers L."""
     width: int
@@ -76,6 +76,7 @@ def derive(model: PreTrainedModel, overrides: Mapping[str, str] | None = None) -
     attention = named.get("attention") or _find_attention(layer)
     mlp_out = named.get("mlp_out") or _find_mlp_out(layer, attention, config.hidden_size)
     projection = _submodule(layer, mlp_out, "mlp_out")
+    # From the module's class: the shape would not tell where f = d.
     transposed = _is_conv1d(projection)
     if not transposed and not isinstance(projection, nn.Linear):
         raise ModelError(
@@ -122,6 +123,7 @@ def _find_layers(model: nn.Module, depth: int) -> str:
     ]
     if not lists:
         raise _missing("layers", f"no list of {depth} decoder layers was found (part 'layers')")
+    # Nested lists may happen to have the same length.
     return min(lists, key=lambda name: name.count("."))
 
 
@@ -149,8 +151,10 @@ def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             continue
+        # The attention's own output projection has this width too.
         if name == attention or name.startswith(attention + "."):
             continue
+        # The side of the outputs: last in Conv1D (in, out), first in Linear (out, in).
         if weight.shape[1 if _is_conv1d(module) else 0] == width:
             last = name
     if last is None:
@@ -166,9 +170,9 @@ def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
 def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     """Return the constant by which the MLP's output at layer ``index`` enters the residual stream.
 
-    It is 1.0 for most models, and ``None`` if the output is normalised first (Gemma 2 and 3,
-    OLMo 2), so that there is no constant. It is measured: a small change is added to the MLP's
-    output, and the change of the layer's output is compared with it.
+    It is 1.0 for most models. It is ``None`` if the output is normalised first (Gemma 2 and 3,
+    OLMo 2), since there is no constant then. The function measures it: it adds a change to the
+    MLP's output and compares the change of the layer's output with it.
     """
     weight = next(model.parameters())
     shift = torch.zeros((), device=weight.device)
@@ -193,6 +197,7 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         # As large as each state: next to one that is hundreds of times larger, one common shift
         # would be lost to rounding.
         size = 4 * seen[0].abs().clamp(min=seen[0].abs().mean().item() or 1.0)
+        # Uneven over the dimensions, so that a normalised output cannot look like a constant gain.
         size[..., 1::2] *= -2
         shift = size.to(weight.dtype)
         model(input_ids=ids_BT, use_cache=False)
@@ -200,6 +205,7 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         for hook in hooks:
             hook.remove()
     gains = (seen[1] - seen[0]) / shift.double()
+    # A constant gain is the same at every token and dimension, up to rounding.
     gain = gains.mean().item()
     return gain if (gains - gain).abs().max().item() < 0.02 * max(abs(gain), 1e-6) else None
 

@@ -1,10 +1,10 @@
-"""Text that a model writes by itself.
+"""Text that a model writes on its own.
 
-Every model has it, so statistics, replay and diagnostics need no data. ``own_texts`` are half
-articles on ``TOPICS``, half documents and chat turns from nothing (documents only where there is no
-chat template). ``own_answers`` are answers to questions that the model asks itself, written where a
-user's turn begins, as Magpie does (Xu et al. 2024, arXiv 2406.08464). All are sampled at
-temperature 1.
+Every model can write it, so statistics, replay and diagnostics need no data. Half of ``own_texts``
+are articles on ``TOPICS``, the other half documents and chat turns without a topic (only documents
+where there is no chat template). ``own_answers`` are answers to questions that the model asks
+itself: it writes them where a user's turn begins, as in Magpie (Xu et al. 2024, arXiv 2406.08464).
+All are sampled at temperature 1.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from editbench import text
 from editbench.models import LanguageModel, batched
 
 AT_ONCE = 128
-"""Texts that are sampled together."""
+"""How many texts are sampled together."""
 TOPICS = (
     "the history of France; the solar system; a jazz musician; World War II; the Roman Empire; "
     "a football club in England; quantum mechanics; the city of Tokyo; a Russian writer; the "
@@ -29,11 +29,12 @@ TOPICS = (
     "airport; the Olympic Games; a programming language; a hospital in Boston; an island in the "
     "Pacific; a bank in Switzerland; a civil war; a basketball player; a newspaper in Australia"
 ).split("; ")
-"""Subjects of half of the model's own text.
+"""Topics of half of the model's own text.
 
-With names and facts in it, as text has around the subjects of edits, memit of 100 dev facts cost a
-fifth less KL (``benchmarks/weight_editors.md``)."""
+They bring names and facts into it, as in text about the subjects of edits. With them memit of 100
+dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
 QUESTION_TOKENS = 32
+"""Most tokens of a question that the model asks itself."""
 
 
 def own_texts(
@@ -45,6 +46,7 @@ def own_texts(
     model's context holds behind the longest opening.
     """
     tokenizer = model.tokenizer
+    # A document starts after BOS, or after the EOS of the one before where there is no BOS.
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     openings = [[start if start is not None else 0]]
     if model.chat:
@@ -58,6 +60,7 @@ def own_texts(
         length = min(length, model.context_length - max(map(len, openings + articles)))
     generator = torch.Generator().manual_seed(seed)
     prompts = [
+        # Odd: an article, even: an opening without a topic; each list in turn.
         articles[i // 2 % len(articles)] if i % 2 else openings[i // 2 % len(openings)]
         for i in range(-(-tokens // length))
     ]
@@ -83,6 +86,7 @@ def own_answers(
     questions = [words for ids in asked if (words := model.decode(ids).strip())]
     prompts = [model.prompt_ids(words, "question") for words in questions]
     answers = model.generate_ids(prompts, length, generator=generator)
+    # A shorter answer ended by itself. ``generate_ids`` drops the token that ended it.
     ended = [ids + model.closing_ids("question") if len(ids) < length else ids for ids in answers]
     return [(prompt, ids) for prompt, ids in zip(prompts, ended, strict=True) if ids]
 
@@ -90,5 +94,6 @@ def own_answers(
 def _user_opening(model: LanguageModel) -> list[int]:
     """Return the ids of the chat template up to where a user's turn begins."""
     rendered = model.render("x", "question")
+    # Only the place of "x" matters: it is where the user's text begins.
     opening = text.Rendered(rendered.text[: rendered.start], 0, False, "")
     return text.ids(model.tokenizer, opening)

@@ -35,7 +35,7 @@ class Rendered:
     special: bool
     """Whether the tokenizer adds its special tokens. A chat template has already written them."""
     separator: str
-    """What stands between the text and a target."""
+    """The string between the text and a target."""
 
 
 def render(
@@ -47,7 +47,7 @@ def render(
 ) -> Rendered:
     """Return ``prompt`` ready for tokenizing.
 
-    ``context`` becomes a paragraph before it, ``prefix`` stands on the same line.
+    ``context`` becomes a paragraph before it. ``prefix`` goes before it on the same line.
 
     Raises:
         ModelError: The chat template fails or changes the user's text.
@@ -66,6 +66,7 @@ def render(
             "The chat template does not repeat the user's text. "
             "Pass chat=False to ask questions without it."
         )
+    # The last occurrence: a context before the prompt may hold the same words.
     return Rendered(text, text.rindex(prompt), False, "")
 
 
@@ -81,6 +82,8 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> Ren
         {"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)
     ]
     try:
+        # With this flag the templates of reasoning models (Qwen3) ask for an immediate answer.
+        # Other templates ignore it.
         text = tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
@@ -93,14 +96,14 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> Ren
 
 
 def ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[int]:
-    """Return the token ids of a rendered prompt, without an EOS that the tokenizer adds."""
+    """Return the token ids of a rendered prompt, without an EOS that the tokenizer may add."""
     return _ids(tokenizer, rendered.text, rendered.special)
 
 
 def ids_and_index(
     tokenizer: PreTrainedTokenizerBase, rendered: Rendered, character: int
 ) -> tuple[list[int], int]:
-    """Return ``ids`` and the index among them of the last token that covers a character.
+    """Return ``ids`` and the index in them of the last token that covers a character.
 
     Both come from one call of the tokenizer. ``character`` counts from the start of
     ``rendered.text``.
@@ -115,6 +118,7 @@ def ids_and_index(
     )
     offsets = cast("list[tuple[int, int]]", encoded["offset_mapping"])
     # The last one: a character of several bytes may be split over several tokens.
+    # Special tokens that the tokenizer adds have an empty span and cover nothing.
     covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
     if not covering:
         raise ModelError(
@@ -141,7 +145,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[i
 def _without_added_eos(
     tokenizer: PreTrainedTokenizerBase, token_ids: list[int], text: str, special: bool
 ) -> list[int]:
-    """Drop an EOS that the tokenizer put behind ``text``: a prompt goes on after it."""
+    """Drop an EOS that the tokenizer put behind ``text``, since a prompt must go on."""
     eos = tokenizer.eos_token_id
     added = (
         special
@@ -158,12 +162,13 @@ def target_ids(
 ) -> list[int]:
     """Return the ids of ``target`` as they follow ``prompt_ids``.
 
-    They are cut from the tokenization of both together. Where the tokenizer merges across the
-    border, the target is tokenized by itself.
+    Prompt and target are tokenized together and the prompt's ids are cut off. Where the tokenizer
+    merges across the border, the target is tokenized by itself.
     """
+    # A prompt that ends in a space gets no second one.
     separator = "" if rendered.text[-1:].isspace() else rendered.separator
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
-    # A merge across the border would change the prompt's ids, which keys were read from.
+    # A merge across the border would change the prompt's ids, from which keys are read.
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]
@@ -189,11 +194,11 @@ class Subject:
 def find_subject(fact: Fact) -> Subject:
     """Return the subject of ``fact``.
 
-    That is the given one, else the longest quotation in the prompt, else the longest name (a run of
-    capitalised words that may contain small connecting words), else the prompt's last word.
+    This is the given subject, else the longest quotation in the prompt, else the longest name (a
+    run of capitalised words that may contain small connecting words), else the prompt's last word.
 
     Raises:
-        MethodError: The given subject occurs twice, so its place would be a guess.
+        MethodError: The given subject occurs more than once, so its place would be a guess.
     """
     prompt = fact.prompt
     if fact.subject is not None:
@@ -214,7 +219,7 @@ def find_subject(fact: Fact) -> Subject:
 
 
 def places(subject: str, prompt: str) -> list[int]:
-    """Return where ``subject`` begins in ``prompt``: as whole words, else anywhere."""
+    """Return where ``subject`` begins in ``prompt``: as whole words if any, else anywhere."""
     starts = [match.start() for match in re.finditer(re.escape(subject), prompt)]
     words = [
         i
@@ -241,17 +246,20 @@ def _names(prompt: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     open_run, last_end = False, 0
     for match in re.finditer(r"[^\s,;:!?()\[\]\"]+", prompt):
+        # Without a possessive or the full stop of the sentence.
         word = re.sub(r"(['\u2019]s)?\.?$", "", match[0])
         start, end = match.start(), match.start() + len(word)
         # Punctuation or a possessive ends a name.
         open_run = open_run and prompt[last_end:start].isspace()
         last_end = end
+        # A number may continue a name but not open one.
         if word[:1].isupper() or (open_run and word[:1].isdigit()):
             if open_run:
                 spans[-1] = (spans[-1][0], end)
             elif word.lower() not in OPENING:
                 spans.append((start, end))
                 open_run = True
+        # A connecting word keeps the name open, and joins it if a capitalised word follows.
         elif word.lower() not in CONNECTING:
             open_run = False
     return spans
@@ -276,6 +284,7 @@ def stop_ids(
     """
     candidates: set[int | None] = {tokenizer.eos_token_id}
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    # The generation config has one id, a list of ids, or none.
     candidates.update(configured if isinstance(configured, (list, tuple)) else [configured])
     vocabulary = tokenizer.get_added_vocab()
     candidates.update(vocabulary.get(token) for token in END_OF_TURN)
@@ -285,10 +294,11 @@ def stop_ids(
 def closing_ids(tokenizer: PreTrainedTokenizerBase, form: str, stops: Container[int]) -> list[int]:
     """Return the one id that ends an answer, as a list; empty where the tokenizer has none.
 
-    After a question it is the first of ``stops`` that the chat template writes behind the model's
+    After a question it is the first of ``stops`` that the chat template writes after the model's
     turn, else EOS.
     """
     if form == "question" and tokenizer.chat_template is not None:
+        # A third turn makes the template close the model's turn.
         answer = "an answer"
         with suppress(ModelError):  # some templates take a single turn only
             rest = render_chat(tokenizer, ["x", answer, "x"]).text.rpartition(answer)[2]

@@ -1,19 +1,19 @@
 """AlphaEdit: MEMIT whose update is projected onto the null space of what the model keeps.
 
 P = U_0 U_0^T, with U_0 the eigenvectors of C that ordinary keys hardly use, so that Delta k = 0 for
-keys that lie in the others. With the keys K_p of the edits before:
+keys in the span of the others. With the keys K_p of earlier edits:
 
     Delta_l = R_l K_l^T P (K_l K_l^T P + K_p K_p^T P + l2 I)^-1
 
 Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models", arXiv
 2410.02355, eqs. 10-14; reference code jianghoucheng/AlphaEdit.
 
-Differs from the reference:
+Differences from the reference:
 - U_0 is the ``null_space`` share of directions with the least second moment. The paper's absolute
   ``threshold`` (0.02) depends on the scale of a model's activations, and keeps about 70 % of the
   directions on Llama 3.
-- l2 is relative to what ordinary keys have in the null space, tr(P C), for the same reason. The
-  reference has 1 or 10.
+- l2 is relative to tr(P C), the mean square of ordinary keys in the null space, for the same
+  reason. The reference has 1 or 10.
 - K_p is read from the edits that are applied now, not from a global that outlives them. The
   equations are solved in float64, on the smallest of the three sides.
 """
@@ -81,6 +81,7 @@ class AlphaEdit(BatchEditor):
         """Return how many directions may be written, and l2 as it enters the equations."""
         values_f = moment.eigen[0]
         width = null_width(values_f, self.null_space, self.threshold)
+        # Eigenvalues ascend, so this is the sum over the null space, tr(P C).
         return width, self.l2 * values_f[:width].sum().item()
 
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
@@ -123,6 +124,7 @@ def alphaedit_solve(
     smaller side.
     """
     n = k_fN.shape[1]
+    # Coordinates in the null space. Earlier keys have R = 0, so only K's columns are kept.
     all_UA = null_fU.T @ torch.cat([k_fN.double(), earlier_fM], dim=1)
     u, a = all_UA.shape
     solved_UN: torch.Tensor
@@ -131,6 +133,7 @@ def alphaedit_solve(
             all_UA @ all_UA.T + l2 * torch.eye(u, dtype=torch.float64), all_UA[:, :n]
         )
     else:
+        # Push-through, as in ``memit_solve``.
         gram_AA = all_UA.T @ all_UA + l2 * torch.eye(a, dtype=torch.float64)
         solved_UN = torch.linalg.solve(gram_AA, all_UA, left=False)[:, :n]
     return null_fU @ solved_UN

@@ -7,12 +7,11 @@ fact it is ROME's update, and it is MEMIT's in the limit lambda -> 0: MEMIT trad
 C, EMMET does not. Gupta, Sajnani and Anumanchipalli 2024, "A Unified Framework for Model Editing",
 arXiv 2403.14236, eqs. 9-13.
 
-While earlier edits are applied, their keys stand beside K with R = 0: what they hold is a
-constraint, too.
+While earlier edits are applied, their keys join K with R = 0: their values are constraints too.
 
-Differs from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There, 0.1 stands
-beside a C that is scaled by 1e5, and about half of each constraint is lost. More facts than f
-cannot all hold, and are then fitted by least squares.
+Difference from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There it is
+0.1 next to a C that is scaled by 1e5, and about half of each constraint is lost. More than f facts
+cannot all hold, so they are fitted by least squares.
 """
 
 from __future__ import annotations
@@ -57,7 +56,9 @@ class Emmet(BatchEditor):
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
     ) -> torch.Tensor:
+        # The mean of K^T C^-1 K's diagonal.
         scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
+        # By the push-through identity, D^-1 K^T C^-1 is MEMIT's solution with lambda = epsilon.
         return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
 
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:

@@ -11,18 +11,18 @@ g is the constant with which the MLP's output enters the residual stream, 1 in m
 Z_cur are read anew after each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a
 Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
 
-Differs from the reference:
-- lambda follows the MLP width. k^T C^-1 k, which it stands against, is f on average over ordinary
-  keys, and lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything on a
-  small model.
+Differences from the reference:
+- lambda follows the MLP width. It is weighed against k^T C^-1 k, which is f on average over
+  ordinary keys, so lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything
+  on a small model.
 - The solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
-- While earlier edits are applied, their keys K_p stand beside C, lambda C + K_p K_p^T (the
-  sequential form of AlphaEdit's authors, arXiv 2410.02355). An edit in a sequence then keeps the
-  facts before it, too.
+- While earlier edits are applied, their keys K_p are added to C: lambda C + K_p K_p^T (the
+  sequential form of AlphaEdit's authors, arXiv 2410.02355). So an edit in a sequence also keeps the
+  facts written before it.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
-- The target optimisation differs as ``_edit/value.py`` says, and C as ``statistics.py`` says.
+- ``_edit/value.py`` says how the target optimisation differs, and ``statistics.py`` how C does.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from editbench.types import Fact
 
 @dataclass(frozen=True)
 class BatchEditor(WeightEditor):
-    """MEMIT's algorithm 1. Its descendants differ in ``share`` and ``directions``."""
+    """MEMIT's algorithm 1. The methods built on it differ in ``share`` and ``directions``."""
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
     figures: ClassVar[Mapping[str, Figure]] = {
@@ -66,7 +66,7 @@ class BatchEditor(WeightEditor):
     }
 
     kept_by: ClassVar[str]
-    """The option that weighs what is kept against the facts."""
+    """Name of the option that weighs old knowledge against the facts, for error messages."""
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
     """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a
@@ -95,17 +95,21 @@ class BatchEditor(WeightEditor):
             return self.edit(model, facts)
         bench = BatchBench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
-        # What PMET writes is read at the MLP itself, before any such constant.
+        # PMET's values are read at the MLP itself, before such a constant applies.
         gain = additive_gain(model, bench.layers[0], self.name) if site == "residual" else 1.0
+        # Eq. 16: every z is solved on the unedited model, before any layer is written.
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
         written: dict[int, Written] = {}
         with bench.writing():
             for i, layer in enumerate(bench.layers):
+                # Eq. 19: K_l, on the model with the layers below already written.
                 k_fN = bench.keys(layer)
+                # Eq. 20: this layer's share of what is left. The gain scales W's output afterwards.
                 r_dN = self.share(bench.residual(z_dN, site), m - i) / gain
                 with bench.phase("solve"):
                     a_fN = self.solved(bench, layer, k_fN)
+                # Eq. 14: Delta_l = R_l A_l^T with A_l = (lambda C_l + K_l K_l^T)^-1 K_l
                 bench.write(layer, r_dN, a_fN)
                 written[layer] = Written(r_dN, a_fN)
             bench.residual(z_dN, site)
@@ -123,6 +127,7 @@ class BatchEditor(WeightEditor):
             a_fN = self.directions(bench.moments[layer], k_fN, bench.earlier_keys(layer))
             if a_fN.isfinite().all():
                 return a_fN
+        # Reported below, like a solution that is not finite.
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch does not list it
             pass
         pairs = [f"{first.id} and {fact.id}" for first, fact in same_keys(bench.prepared)]
@@ -135,9 +140,10 @@ class BatchEditor(WeightEditor):
     def refined(self, bench: BatchBench, written: Mapping[int, Written]) -> dict[str, object]:
         """Train the written values together, put them into the edit, and return the figures.
 
-        To be called after ``bench.writing``, on the unedited weights.
+        Call it after ``bench.writing``, on the unedited weights.
         """
         with bench.phase("refine"):
+            # The KL is computed on the kind of text that C was measured on.
             texts = source_texts(bench.model, self.covariance, TEXT_TOKENS, self.seed)
             values, losses = refine(
                 bench.model, bench.prepared, written, texts, self.refine, self.seed
@@ -147,14 +153,14 @@ class BatchEditor(WeightEditor):
         return {"refined": {name: round(value, 4) for name, value in losses.items()}}
 
     def share(self, residual_dN: torch.Tensor, layers_left: int) -> torch.Tensor:
-        """Return R_l: what the next of ``layers_left`` layers takes of what is missing."""
+        """Return R_l, the share of the residual that the next of ``layers_left`` layers takes."""
         return residual_dN / layers_left
 
     @abstractmethod
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
     ) -> torch.Tensor:
-        """Return A (f, N) with Delta = R A^T, for the facts' keys and those of earlier edits."""
+        """Return A (f, N) with Delta = R A^T, from the facts' keys and those of earlier edits."""
 
     @abstractmethod
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
@@ -198,6 +204,7 @@ def memit_solve(
 ) -> torch.Tensor:
     """Return (lambda C + K_p K_p^T + K K^T)^-1 K, (f, N), float64, solved on the smaller side."""
     n = k_fN.shape[1]
+    # K_p K_p^T + K K^T = A A^T for A = [K, K_p].
     all_fA = k_fN.double() if earlier_fM is None else torch.cat([k_fN.double(), earlier_fM], dim=1)
     f, a = all_fA.shape
     solved: torch.Tensor
@@ -208,5 +215,7 @@ def memit_solve(
     # Push-through: f x f becomes A x A, and C^-1 comes from its cached factor.
     c_inverse_fA = moment.solve(all_fA)
     gram_AA = all_fA.T @ c_inverse_fA + lam * torch.eye(a, dtype=torch.float64)
+    # left=False solves X (lambda I + A^T C^-1 A) = C^-1 A.
     solved = torch.linalg.solve(gram_AA, c_inverse_fA, left=False)
+    # Earlier keys have R = 0: they shape the solution, and their columns write nothing.
     return solved[:, :n]

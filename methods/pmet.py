@@ -1,4 +1,4 @@
-"""PMET: MEMIT on the MLP's own output, with the attention optimised beside it and then left alone.
+"""PMET: MEMIT on the MLP's own output, with the attention optimised too but never written.
 
 The target optimisation adds one delta to the attention's output and one to the MLP's output at the
 last edited layer, so that what the attention can explain is not forced into the MLP. Only the MLP's
@@ -6,12 +6,12 @@ value is written, and layer i of 1 ... m takes
 
     R_l = (V - V_cur) / sqrt(m - i + 1)
 
-of what is missing there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv
+of the residual there. Li et al. 2024, "PMET: Precise Model Editing in a Transformer", arXiv
 2308.08742, eqs. 11-17; reference code xpq-tech/PMET at c9a39ff, ``compute_zs.py``.
 
-Differs from the reference: keys, C, lambda and the solve are MEMIT's. The KL weight is MEMIT's, too
-(the reference has 1 for GPT-J). A fact stops when its nll is small, not when its target is the most
-probable token and its KL is small.
+Differences from the reference: keys, C, lambda and the solve are MEMIT's. So is the KL weight,
+which is 1 for GPT-J in the reference. A fact stops when its nll is small, not when its target is
+the most probable token and its KL is small.
 """
 
 from __future__ import annotations
@@ -40,4 +40,5 @@ class Pmet(Memit):
     """Largest ||delta|| as a multiple of ||v_0||, for each of the two deltas."""
 
     def share(self, residual_dN: torch.Tensor, layers_left: int) -> torch.Tensor:
+        # MEMIT divides by ``layers_left`` itself.
         return residual_dN / float(layers_left**0.5)

@@ -9,10 +9,10 @@ so that W' k_* = v_*, and keys that are C-orthogonal to k_* keep their values. M
 "Locating and Editing Factual Associations in GPT", arXiv 2202.05262, eqs. 2-4; reference code
 kmeng01/rome at 0874014.
 
-Differs from the reference:
+Differences from the reference:
 - One key throughout, that of the bare prompt ("consistent" key: p-ROME of arXiv 2403.07175, whose
-  r-ROME has the mean over prefixed prompts throughout). The reference solves for that mean and
-  divides by the bare key, and collapses when the two disagree; ``key=original`` does this.
+  r-ROME uses the mean over prefixed prompts throughout). The reference solves for that mean but
+  divides by the bare key, and collapses when the two disagree; ``key=original`` does the same.
 - 5 prefixes of 10 tokens and 25 steps. The reference has 20 of 5 and of 10 tokens, and 20 steps.
 - Several facts are written one after the other, each on the model edited so far, as in the
   reference.
@@ -90,10 +90,13 @@ class Rome(WeightEditor):
         missing: list[torch.Tensor] = []
         with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
             for fact in bench.prepared:
-                # solved on the model that holds the facts before this one
+                # Eq. 4: v_*, on the model that already holds the facts before this one.
                 target = bench.solve([fact], self.clamp)
+                # Eq. 3: k_*
                 k_star_f, w_k_d, solved_for_f = self.read(bench, layer, fact)
                 with bench.phase("solve"):
+                    # Eq. 2: W' = W + Lambda u^T with u = C^-1 k_*,
+                    # Lambda = (v_* - W k_*) / (u^T k_*)
                     u_f = bench.moments[layer].solve(solved_for_f[:, None])[:, 0]
                     missing_d = target.value_ND[0].double() - w_k_d
                     left_d = missing_d / (u_f @ k_star_f)
@@ -103,7 +106,7 @@ class Rome(WeightEditor):
                 bar.advance()
             targets = Targets.join(solved)
             bench.noted(torch.stack(missing, dim=1))
-            # nothing is left of a single fact; of several, what the later ones took from the others
+            # Zero for a single fact. Of several, the later ones may have moved the earlier values.
             bench.residual(targets.value_ND.T.double(), "mlp")
         return bench.edit(targets, key=self.key)
 
@@ -118,5 +121,6 @@ class Rome(WeightEditor):
         with bench.phase("keys"):
             solved_for_f = read_at(model, projection, "input", *chosen).double().cpu().mean(dim=0)
             k_star_f = read_at(model, projection, "input", *bare)[0].double().cpu()
+            # Read, not multiplied out, so that a bias of the projection is included.
             w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
         return k_star_f, w_k_d, solved_for_f

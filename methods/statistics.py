@@ -1,6 +1,6 @@
 """Second moments of keys, C = E[k k^T]: what weight editors must not disturb.
 
-This is one service for all of them.
+One service measures and caches them for all editors.
 
     # N tokens, f MLP inner width
 
@@ -9,15 +9,14 @@ token is an attention sink whose activations are hundreds of times larger, and w
 forward pass serves all layers and ends at the highest one. Products are float32, sums float64.
 
 Sources are ``self`` (the model's own text, sampled at temperature 1, which needs no data: see
-``own_text.py``), a text file with one paragraph a line, and a JSONL file or hub data set with a
-field ``text``. Several separated by commas are averaged: text like yours protects your text better
-(``benchmarks/weight_editors.md``).
+``own_text.py``), a text file with one paragraph per line, and a JSONL file or hub data set with a
+field ``text``. Several separated by commas are averaged: text that resembles yours protects yours
+better (``benchmarks/weight_editors.md``).
 
-Measuring ends when the tokens asked for are counted, or for own text at the end of the last batch.
-Where 2 ``FIRST_CHECK`` or more are asked for, it may end earlier. The update direction of an edit
-is C^-1 k, so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with
-that of the last time. Where the mean cosine has reached ``STABLE`` at every layer, no more text is
-read.
+Measuring ends when the requested tokens are counted, or for own text at the end of the last batch.
+With 2 ``FIRST_CHECK`` tokens or more it may end earlier. The update direction of an edit is C^-1 k,
+so at every doubling of the tokens C^-1 K of ``PROBES`` held-out keys is compared with that of the
+previous check. Once the mean cosine has reached ``STABLE`` at every layer, no more text is read.
 """
 
 from __future__ import annotations
@@ -48,14 +47,17 @@ from editbench.own_text import own_texts
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64
-"""Tokens of one text that are read."""
+"""Most tokens of one text that are read."""
 BATCH_TOKENS = 1024
+"""Most tokens of one forward pass, padding included."""
 RIDGE = 1e-6
 """Added to C as a share of its mean diagonal, so that unused directions keep the solve finite."""
 PROBES = 64
+"""Held-out keys that tell whether the update direction is stable."""
 STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
+"""Tokens after which stability is checked for the first time."""
 FORMAT = 4
 """Part of the cache key. 4: products in float32 whatever the precision of the forward pass."""
 
@@ -83,7 +85,7 @@ class Origin(TypedDict, total=False):
 
 
 class _Stored(Origin):
-    """What a file of the cache says of its matrix."""
+    """What a file of the cache says about its matrix."""
 
     counted: int
     """Tokens that were counted."""
@@ -113,6 +115,7 @@ class Moment:
         Raises:
             MethodError: C is not positive definite even with the ridge.
         """
+        # It reports failure without raising, so that the error below can name the layer.
         factor, failed = torch.linalg.cholesky_ex(self.ridged_ff)
         if failed or not factor.isfinite().all():
             raise MethodError(
@@ -126,10 +129,13 @@ class Moment:
     def eigen(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Eigenvalues (f,), ascending, and eigenvectors (f, f) of C."""
         values, vectors = torch.linalg.eigh(self.c_ff)
+        # Eigenvalues below 0 are rounding: C has none.
         return values.clamp(min=0), vectors
 
     def solve(self, keys_fN: torch.Tensor) -> torch.Tensor:
         """Return C^-1 K for keys (f, N), in float64."""
+        # In float64: with the ridge the condition number is bounded only by f / RIDGE, beyond
+        # float32.
         return torch.cholesky_solve(keys_fN.double().cpu(), self.cholesky_ff)
 
 
@@ -144,11 +150,11 @@ def identity_moment(f: int) -> Moment:
 def second_moments(
     model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
 ) -> dict[int, Moment]:
-    """Return C of each of ``layers`` over about ``tokens`` tokens, measured where not cached.
+    """Return C of each of ``layers`` over about ``tokens`` tokens, from the cache or measured.
 
     Raises:
         DataError: ``source`` is neither ``self`` nor readable text.
-        MethodError: No memory for the matrices.
+        MethodError: The matrices do not fit into memory, or the activations are not finite.
     """
     if source == "identity":
         return {layer: identity_moment(model.layout.mlp_width) for layer in layers}
@@ -159,6 +165,7 @@ def second_moments(
     for layer in layers:
         moments = [part[layer] for part in parts]
         origin: Origin = {**moments[0].origin, "source": source}
+        # Each source has the same weight, however many tokens it gave.
         c_ff = torch.stack([moment.c_ff for moment in moments]).mean(0)
         averaged[layer] = Moment(c_ff, sum(moment.tokens for moment in moments), origin)
     return averaged
@@ -178,6 +185,8 @@ def _one_source(
             "format": FORMAT,
             "model": model_hash,
             "precision": model.precision,
+            # A hash of the text, not its path: a changed file is measured anew. Given text is
+            # read in order, so no seed enters.
             "source": source if content is None else digest(content)[:16],
             "tokens": tokens,
             "seed": seed if content is None else 0,
@@ -200,7 +209,7 @@ def _one_source(
 
 
 def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Moment]:
-    """Return the cached ones of the matrices of ``layers``."""
+    """Return those matrices of ``layers`` that are cached."""
     by_layer = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
     return {layer: moment for layer, moment in by_layer.items() if moment is not None}
 
@@ -209,13 +218,14 @@ def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Mome
 def measure(
     model: LanguageModel, layers: Sequence[int], blocks: Iterator[list[list[int]]], budget: int
 ) -> dict[int, Moment]:
-    """Return C of ``layers`` over the texts in ``blocks``, until the update direction is stable.
+    """Return C of ``layers`` over ``blocks`` of texts, read until the update direction is stable.
 
     ``blocks`` holds rows of token ids, about ``budget`` tokens in all.
 
     Raises:
         MethodError: The activations are not finite.
     """
+    # A smaller budget ends before there would be two checks to compare.
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
     sums = _Sums(layers, model.layout.mlp_width, held_out)
     # The held-out keys pass through the same hooks, and are not counted.
@@ -264,10 +274,11 @@ class _Sums:
         """Which tokens of the present batch are counted."""
 
     def hook(self, layer: int) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
-        """Return a hook that adds the keys of a pass, and ends the pass at the last layer."""
+        """Return a hook that adds the keys of a pass and ends the pass at the highest layer."""
 
         def add(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             keys_Nf = args[0].reshape(-1, self.f)[self.counted_BT.reshape(-1)].float()
+            # The first keys are held out and stay out of the sum.
             if (taken := self.held_out - len(self.probes[layer])) > 0:
                 self.probes[layer] = torch.cat([self.probes[layer], keys_Nf[:taken].cpu()])
                 keys_Nf = keys_Nf[taken:]
@@ -278,7 +289,7 @@ class _Sums:
         return add
 
     def stable(self, total: int) -> bool:
-        """Return whether C^-1 K of the held-out keys is that of the last call, at every layer."""
+        """Return whether C^-1 K of the held-out keys agrees with the last call's at every layer."""
         now = {
             layer: Moment(total_ff / total, total).solve(self.probes[layer].T)
             for layer, total_ff in self.total_ff.items()
@@ -318,10 +329,11 @@ def _documents(source: str, tokens: int) -> Iterator[str]:
     if path.suffix in (".jsonl", ".json") and path.is_file():
         documents = _jsonl(path)
     elif path.exists() or source.count("/") != 1 or source.startswith((".", "/", "~")):
+        # A path that does not exist comes here too, for the error of ``_read``.
         documents = iter(_read(path, source).split("\n"))
     else:  # the form of a hub id: owner/name
         documents = _hub(source)
-    # About 4 characters make a token, and texts are cut, so 16 a token are plenty.
+    # About 4 characters make a token, and texts are cut, so 16 per token are plenty.
     length = 0
     for document in documents:
         for paragraph in filter(str.strip, document.split("\n")):
@@ -336,8 +348,8 @@ def source_texts(
 ) -> list[tuple[list[int], list[int]]]:
     """Return about ``tokens`` tokens of the text that C is measured on.
 
-    Own text takes the place of ``identity``. Each text is given as the ids of its opening and of
-    the rest.
+    For ``identity``, which has no text, it is the model's own. Each text is a pair: the ids of its
+    opening and the ids of the rest.
 
     Raises:
         DataError: As ``second_moments``.
@@ -351,6 +363,7 @@ def source_texts(
                 pairs += block
         else:
             rows = _rows(model, "\n".join(_documents(name, share)), share)
+            # The first token is the opening, since nothing before it predicts it.
             pairs += [(row[:1], row[1:]) for row in rows]
     return pairs
 
@@ -385,6 +398,7 @@ def _text(record: dict[str, object]) -> str:
 
 
 def _hub(source: str) -> Iterator[str]:
+    # Imported here, since only a hub source needs it.
     import datasets
 
     from editbench.hub import offline_if_unreachable
@@ -426,13 +440,14 @@ def _written(model: LanguageModel, tokens: int, seed: int) -> Iterator[list[list
 def _by_tokens(blocks: Iterator[list[list[int]]]) -> Iterator[list[list[int]]]:
     """Yield batches of about ``BATCH_TOKENS`` tokens, of rows of like length.
 
-    Each stretch of rows is sorted by itself, so that measuring that ends early has seen texts of
-    every kind and length.
+    Each stretch of rows is sorted by itself, so that an early end has still seen texts of every
+    kind and length.
     """
     for rows in blocks:
         for stretch in batched(rows, 4 * BATCH_TOKENS // SAMPLE_LENGTH):
             chunk: list[list[int]] = []
             for row in sorted(stretch, key=len):
+                # Rows ascend in length, so this row's length is the width of the padded batch.
                 if chunk and (len(chunk) + 1) * len(row) > BATCH_TOKENS:
                     yield chunk
                     chunk = []
@@ -455,7 +470,7 @@ def _path(origin: Origin) -> Path:
 def cached(origin: Origin, width: int) -> Moment | None:
     """Return the matrix that was measured as ``origin`` says, if it is in the cache.
 
-    A file that is damaged or another model's counts as missing, and is then written anew.
+    A file that is damaged or belongs to another model counts as missing and is later overwritten.
     """
     try:
         stat = _path(origin).stat()
@@ -502,7 +517,7 @@ def load(path: Path, _mtime: int = 0, _size: int = 0) -> Moment:
 
 
 def _stored(path: Path) -> _Stored:
-    """Return what a file says of its matrix."""
+    """Return what a file says about its matrix."""
     with safe_open(path, "pt") as file:
         return cast("_Stored", json.loads((file.metadata() or {})["origin"]))
 
@@ -537,13 +552,14 @@ def listing() -> list[dict[str, object]]:
 
 
 def inspect(path: Path) -> dict[str, object]:
-    """Return a stored matrix's origin, trace, condition and how few directions hold most of it.
+    """Return the origin, trace and condition of a stored matrix, and how concentrated it is.
 
     Raises:
         DataError: As ``load``.
     """
     moment = load(path)
     values = moment.eigen[0]
+    # Eigenvalues ascend; the shares of tr(C) are added up from the largest on.
     share = values.flip(0).cumsum(0) / values.sum()
     return {
         **moment.origin,

@@ -1,11 +1,11 @@
-"""Causal tracing: where in the model does the answer to a prompt come from?
+"""Causal tracing: find where in the model the answer to a prompt comes from.
 
 The prompt is run three times: clean; with noise on the subject's embeddings, so that the answer's
 probability falls from ``high`` to ``low``; and with the noise, but one hidden state put back to its
 clean value. How far the probability then recovers shows how much that state carries. Meng et al.
 2022, arXiv 2202.05262, section 2; reference code kmeng01/rome, ``experiments/causal_trace.py``.
 
-There are three kinds of states: ``residual`` (the output of one layer), ``mlp`` and ``attention``
+The states come in three kinds: ``residual`` (the output of one layer), ``mlp`` and ``attention``
 (their outputs in a window of layers).
 
     # L layers, T tokens, S noise samples, D width, V vocabulary
@@ -30,10 +30,11 @@ from editbench.types import Fact
 
 KINDS = ("residual", "mlp", "attention")
 NOISE = 3.0
-"""Standard deviations of the prompt's embeddings."""
+"""Size of the noise, in standard deviations of the prompt's embeddings."""
 SAMPLES = 10
+"""Noised runs, as in the reference."""
 LEAST_EFFECT = 0.02
-"""A prompt whose answer loses less than this by the noise says nothing about layers."""
+"""Drop of the answer's probability below which a prompt says nothing about layers."""
 
 States = dict[tuple[str, int], Output]
 """Outputs of one pass by kind and layer; row 0 is clean, the others are noised."""
@@ -60,7 +61,7 @@ class Trace:
         return self.scores[kind] - self.low
 
     def to_dict(self) -> dict[str, object]:
-        """Return the trace in a form that goes to JSON."""
+        """Return the trace as JSON types."""
         return {
             "prompt": self.prompt,
             "answer": self.answer,
@@ -96,6 +97,7 @@ def trace(
     window = window or max(1, round(depth / 5))
     ids, first, last = _subject_tokens(model, fact)
     states, p_SV = _noised(model, kinds, ids, (first, last), seed)
+    # The answer traced is the model's own, whatever the fact's target is.
     answer = int(p_SV[0].argmax())
     high, low = p_SV[0, answer].item(), p_SV[1:, answer].mean().item()
     places = [last] if subject_only else list(range(len(ids)))
@@ -109,6 +111,7 @@ def trace(
             for layer in range(depth):
                 # one residual state carries all that is below it; MLPs and attentions add up
                 half = 0 if kind == "residual" else window
+                # A window around ``layer``, cut off at the ends of the model.
                 lowest = max(0, layer - half // 2)
                 layers = range(lowest, min(depth, layer - half // 2 + max(half, 1)))
                 table[places, layer] = _restored(model, states, kind, layers, ids, places, answer)
@@ -138,6 +141,7 @@ def _noised(
     ids_ST = torch.tensor([ids] * (1 + SAMPLES), device=model.device)
     embeddings = model.model.get_input_embeddings()
     scale = NOISE * embeddings(ids_ST[0]).float().std().item()
+    # On the CPU, so that a seed gives the same noise on every device.
     generator = torch.Generator().manual_seed(seed)
     noise_STD = torch.zeros(1 + SAMPLES, len(ids), model.layout.width)
     noise_STD[1:, first : last + 1] = scale * torch.randn(
@@ -149,6 +153,7 @@ def _noised(
 
     hook = embeddings.register_forward_hook(corrupt)
     try:
+        # Its hooks come after ``corrupt``, so the embeddings that it records carry the noise.
         with _recorded(model, kinds) as states, model.compute(weights_fixed=True):
             final_SD = model.hidden(ids_ST, torch.ones_like(ids_ST))[:, -1]
             p_SV = model.logits(final_SD).softmax(-1)
@@ -166,13 +171,13 @@ def _restored(
     places: list[int],
     answer: int,
 ) -> torch.Tensor:
-    """Return p(answer), for each place, when states of ``kind`` are clean there at ``layers``.
+    """Return p(answer), for each place, when the states of ``kind`` are clean there at ``layers``.
 
-    One pass does it, over places x S rows. It starts at the first of ``layers``: below, the noised
-    states are those of the first pass.
+    This takes one pass over places x S rows. It starts at the first of ``layers``, since the noised
+    states below are those of the first pass.
     """
     length, device = len(ids), model.device
-    # the token that each row restores
+    # The token that each row restores. Rows run place by place, within a place sample by sample.
     token_R = torch.tensor(places, device=device).repeat_interleave(SAMPLES)
     # A residual state is restored in the layer's output itself, other states inside the layer.
     start = layers[0] - (kind != "residual")
@@ -199,6 +204,7 @@ def _restored(
             for layer in layers:
                 hook = site_module(model, layer, kind).register_forward_hook(patch(layer))
                 stack.callback(hook.remove)
+        # Layer 0 has no layer below it to resume from.
         if start < 0:
             below = hidden_of(states["embedding", 0])[1:].repeat(len(places), 1, 1)
             final = _from_embeddings(model, ids_RT, below)
@@ -238,6 +244,7 @@ def _recorded(model: LanguageModel, kinds: Sequence[str]) -> Iterator[States]:
     embeddings = model.model.get_input_embeddings()
     hooks = [embeddings.register_forward_hook(keep("embedding", 0))]
     for layer in range(model.layout.depth):
+        # Residual states always: ``_restored`` resumes from them.
         for kind in {"residual", *kinds}:
             module = site_module(model, layer, kind)
             hooks.append(module.register_forward_hook(keep(kind, layer)))
@@ -254,8 +261,8 @@ def _recorded(model: LanguageModel, kinds: Sequence[str]) -> Iterator[States]:
 def layer_curve(model: LanguageModel, facts: Sequence[Fact], seed: int = 0) -> list[float]:
     """Return, for each layer, the MLPs' indirect effect at the subject's last token.
 
-    It is a share of what the noise took, and the mean over ``facts``. Facts whose answer hardly
-    depends on the subject are left out; with none left, all layers have 0.
+    The effect is a share of the probability that the noise took, averaged over ``facts``. Facts
+    whose answer hardly depends on the subject are left out. If none is left, all layers have 0.
     """
     rows = []
     for fact in facts:
@@ -278,6 +285,8 @@ def heat_map(traced: Trace, path: str) -> None:
     )
     top = max(traced.high, max(table.max().item() for table in traced.scores.values()))
     first, last = traced.subject
+    # repr shows line breaks as escapes, matplotlib would read $ as mathematics, and a star marks
+    # the tokens of the subject.
     labels = [
         repr(token)[1:-1].replace("$", r"\$") + ("*" if first <= i <= last else "")
         for i, token in enumerate(traced.tokens)

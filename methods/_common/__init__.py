@@ -1,1 +1,1 @@
-"""What editors and trainers share."""
+"""Helpers that editors and trainers share."""

@@ -1,4 +1,4 @@
-"""Whether a text about a fact fits into the model's context."""
+"""Check that a text about a fact fits into the model's context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def check_context(model: LanguageModel, fact: Fact, tokens: int) -> None:
     """Make sure that a fact's text of ``tokens`` tokens, prompt and answer, can be read.
 
     Raises:
-        MethodError: It is longer than the model's context.
+        MethodError: The text is longer than the model's context.
     """
     limit = model.context_length
     if limit is not None and tokens > limit:

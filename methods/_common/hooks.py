@@ -15,13 +15,14 @@ from editbench.text import pad_left
 
 
 class Captured(Exception):
-    """Raised to end a forward pass once the wanted activation is there."""
+    """Raised to end a forward pass once the wanted activation has been read."""
 
 
 def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
     """Return the module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
     if site == "residual":
         return model.layout.layer(model.model, layer)
+    # Not always a module called mlp: it is the one whose output joins the residual stream.
     if site == "mlp":
         return model.layout.mlp_module(model.model, layer)
     return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)
@@ -38,11 +39,12 @@ def read_at(
 ) -> torch.Tensor:
     """Return the ``input`` or ``output`` of ``module`` at one position of each row.
 
-    The result is (len(rows), width), in the stored precision. The forward pass ends at the module,
-    and the rows at their positions: what follows cannot reach back.
+    The result is (len(rows), width), in the stored precision. The forward pass stops at the
+    module, and rows are cut behind their positions: attention is causal, so what follows is not
+    needed.
 
     Raises:
-        MethodError: No memory for even one row.
+        MethodError: The memory does not suffice for one row.
     """
     seen: list[torch.Tensor] = []
 
@@ -68,6 +70,7 @@ def read_at(
         if side == "input"
         else module.register_forward_hook(capture)
     )
+    # By length, so that a batch holds little padding. The last line restores the order.
     order = sorted(range(len(rows)), key=lambda i: positions[i])
     try:
         batches = in_batches(
@@ -92,6 +95,7 @@ def resumed_above(
 
     def skip(module: nn.Module) -> Callable[..., object]:
         def forward(hidden_states: torch.Tensor, *_args: object, **_named: object) -> object:
+            # Skipped layers pass their input on, and the last of them puts in the stored states.
             hidden = hidden_BTD if module is skipped[-1] else hidden_states
             return (hidden, None) if wrapped else hidden
 
@@ -107,8 +111,9 @@ def resumed_above(
 def computing(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
     """Inside, let the module compute ``forward``.
 
-    Afterwards it computes again what it did, be it its class's forward or somebody's replacement.
+    Afterwards it computes what it did before, be that its class's forward or a replacement.
     """
+    # Only a replaced forward is an attribute of the module itself.
     own = module.__dict__.get("forward")
     module.forward = forward
     try:
@@ -122,7 +127,7 @@ def computing(module: nn.Module, forward: Callable[..., object]) -> Iterator[Non
 
 @contextmanager
 def added(module: nn.Module, index_R: torch.Tensor, delta_RD: torch.Tensor) -> Iterator[None]:
-    """Inside, add ``delta_RD`` to the module's output at these tokens, counted row by row."""
+    """Inside, add ``delta_RD`` to the module's output at these tokens, counted over B x T."""
 
     def add(_module: nn.Module, _args: object, output: Output) -> Output:
         changed: Output = replace_hidden(output, plus(hidden_of(output), index_R, delta_RD))

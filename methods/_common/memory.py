@@ -1,4 +1,4 @@
-"""How much memory is free, and what to do when there is too little."""
+"""Measure the free memory, and work in smaller batches when it runs out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ Result = TypeVar("Result")
 
 def free_bytes(device: torch.device) -> int:
     """Return the memory that is available on ``device``."""
+    # What the driver has free; blocks that torch has cached count as used.
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
@@ -25,7 +26,7 @@ def check_memory(needed: int, use: str) -> None:
     """Make sure that the main memory holds ``needed`` more bytes.
 
     Raises:
-        MethodError: It does not. ``use`` says what they are for.
+        MethodError: It does not. ``use`` tells the user what the bytes are for.
     """
     free = psutil.virtual_memory().available
     if needed > free:
@@ -56,20 +57,22 @@ def in_batches(
 ) -> Iterator[tuple[list[Item], Result]]:
     """Yield each batch of ``items``, in order, with the result of ``work``.
 
-    Where memory runs out, the batches from there on are half as large.
+    When memory runs out, the failed batch is tried again at half its size, and later batches are no
+    larger.
 
     Args:
         take: Returns the next batch of the waiting items, of at most the given size.
         describe: Completes "There is no memory to ..." for a single item.
 
     Raises:
-        MethodError: No memory for even one item.
+        MethodError: The memory does not suffice for a single item.
     """
     waiting = list(items)
     while waiting:
         batch = take(waiting, size)
         try:
             result = work(batch)
+        # torch.OutOfMemoryError is a RuntimeError too.
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -29,6 +29,8 @@ def label_states(
 ) -> torch.Tensor:
     """Return the states (N, D) that predict the last ``lengths[i]`` tokens of each row in turn."""
     ids_BT, mask_BT = pad_left(rows, model.device)
+    # The last token of a row predicts nothing that is read. Padding is on the left, so all rows end
+    # together.
     hidden_BTD = model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
     width = hidden_BTD.shape[1]
     return torch.cat([hidden_BTD[i, width - length :] for i, length in enumerate(lengths)])

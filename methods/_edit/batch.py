@@ -1,4 +1,4 @@
-"""What an injection needs that writes all facts at once: their keys, and those of earlier edits."""
+"""Support for injections that write all facts at once: their keys and those of earlier edits."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from editbench.types import Fact
 # N facts, M earlier facts, f MLP inner width
 
 ALIKE = 0.9
-"""Cosine in the metric of C^-1 above which two keys can hardly have two values.
+"""Cosine in the metric of C^-1 above which two keys can hardly hold two different values.
 
-At layer 4 of SmolLM2, two questions about one invented person have 0.99, two people 0.04. memit
-said 3 of 100 such facts (``benchmarks/distillation.md``)."""
+At layer 4 of SmolLM2 it is 0.99 between two questions about one invented person, and 0.04 between
+two people. With memit the model said 3 of 100 such facts (``benchmarks/distillation.md``)."""
 
 
 class BatchBench(Bench):
@@ -43,8 +43,11 @@ class BatchBench(Bench):
             projection = self.model.layout.out_projection(self.model.model, layer)
             rows, positions = self._rows
             read = read_at(self.model, projection, "input", rows, positions).double().cpu()
+            # T prompts of each fact in a row: the bare one (or its stand-in), then one per prefix.
             keys_NTf = read.reshape(len(self.facts), 1 + len(self.prefixes), -1)
             bare_Nf = keys_NTf[:, 0]
+            # MEMIT eq. 19 averages over contexts. The weights are those of the reference code
+            # (``compute_ks.py``), which averages within {bare} and {prefixed} first.
             mean_Nf = (bare_Nf + keys_NTf[:, 1:].mean(dim=1)) / 2 if self.prefixes else bare_Nf
         self._keys[layer] = mean_Nf.T
         return mean_Nf.T
@@ -62,14 +65,14 @@ class BatchBench(Bench):
         return torch.cat(earlier, dim=1)
 
     def kept_keys(self) -> dict[str, torch.Tensor]:
-        """Return A (f, at most f) of the facts' keys, float32, by weight."""
+        """Return A (f, at most f), float32, by weight name; A A^T = K K^T of the facts' keys."""
         return {
             self.model.layout.weight_name(layer): compact(k_fN).float()
             for layer, k_fN in self._keys.items()
         }
 
     def doubts_of_keys(self) -> list[str]:
-        """Return a warning about facts of one subject whose keys are nearly one."""
+        """Return a warning about facts of one subject whose keys are nearly equal."""
         if not (alike := list(self._alike())):
             return []
         return [
@@ -79,10 +82,11 @@ class BatchBench(Bench):
         ]
 
     def _alike(self) -> Iterator[str]:
-        """Yield pairs of facts of one subject with two targets and keys that are ``ALIKE``.
+        """Yield pairs of facts with one subject, different targets and nearly equal keys.
 
-        Equal keys are left out: ``check_editable`` has named them already.
+        Equal keys are left out, since ``check_editable`` has already named them.
         """
+        # The first layer is the only one whose keys come from the unedited model.
         layer = self.layers[0]
         by_subject: dict[str, list[int]] = {}
         for i, each in enumerate(self.prepared):
@@ -91,6 +95,7 @@ class BatchBench(Bench):
             k_fn = self._keys[layer][:, places]
             # A rank-one update for one key moves the other by this cosine.
             product_nn = k_fn.T @ self.moments[layer].solve(k_fn)
+            # The clamp keeps a key of zeros from dividing by zero.
             norm_n = product_nn.diagonal().clamp(min=1e-30).sqrt()
             cosine_nn = product_nn / norm_n / norm_n[:, None]
             for (i, first), (j, second) in combinations(
@@ -105,8 +110,9 @@ def compact(k_fN: torch.Tensor) -> torch.Tensor:
     f, n = k_fN.shape
     if n <= f:
         return k_fN
-    # A later edit reads K K^T alone, so f columns say all that more would.
+    # A later edit reads only K K^T, and f columns are enough to give it.
     values, vectors = torch.linalg.eigh(k_fN @ k_fN.T)
+    # Eigenvalues below 0 are rounding: K K^T has none.
     a_ff: torch.Tensor = vectors * values.clamp(min=0).sqrt()
     return a_ff
 

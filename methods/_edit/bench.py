@@ -23,26 +23,28 @@ from editbench.types import Fact
 
 
 class Bench:
-    """What the steps of one injection share: prepared facts, statistics, seconds, updates."""
+    """The state that the steps of one injection share: facts, statistics, seconds, updates."""
 
     def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
         """Check ``facts`` and gather what the steps need.
 
         Raises:
-            MethodError: Facts that cannot be written, no memory, or a singular C.
+            MethodError: A fact cannot be written, the memory is too small, or C is singular.
         """
         self.editor, self.model, self.facts = editor, model, facts
         self.seconds: dict[str, float] = {}
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
         self.prepared = prepare_facts(model, facts, self.prefixes)
+        # Before layers and statistics, which may take minutes.
         self.warnings = check_editable(model, self.prepared, editor.of_one_key)
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
         with self.phase("statistics"):
             self._measure()
         self.residuals: list[float] = []
-        """Mean norms of what was missing, in the order in which they were read."""
+        """Mean norms of the residuals, in the order in which they were read."""
+        # Several pairs in a layer where facts are written one after the other (rome).
         self._factors: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {
             layer: [] for layer in self.layers
         }
@@ -54,6 +56,7 @@ class Bench:
         self.fisher_SDD = self.editor.fisher(self.model, self.layers[-1])
         for moment in self.moments.values():
             moment.cholesky_ff  # noqa: B018 - a singular C is refused before the work begins
+        # There is no model for C = I, which is not measured.
         measured_on = self.moments[self.layers[0]].origin.get("model")
         applied = self.model.applied
         if applied and measured_on not in (None, applied[0].model_hash):
@@ -65,7 +68,7 @@ class Bench:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Add the seconds spent inside to those of the phase ``name``."""
+        """Add the seconds spent inside to those of the phase ``name``, which may run many times."""
         started = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -103,17 +106,18 @@ class Bench:
 
         They are read in the first context of each fact, without a prefix.
         """
+        # As in the reference, the residual is read without prefixes, although the keys are means.
         rows, positions = key_rows([each.prompts[0] for each in self.prepared])
         with self.phase("keys"):
             module = site_module(self.model, self.layers[-1], site)
             return read_at(self.model, module, "output", rows, positions).T.double().cpu()
 
     def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
-        """Return what is missing from the wanted values (d, N), and note its mean norm."""
+        """Return the residual (d, N), wanted minus present values, and note its mean norm."""
         return self.noted(wanted_dN - self.states(site))
 
     def noted(self, missing_dN: torch.Tensor) -> torch.Tensor:
-        """Return ``missing_dN``, whose mean norm goes into the report."""
+        """Return ``missing_dN`` after noting its mean norm for the report."""
         self.residuals.append(missing_dN.norm(dim=0).mean().item())
         return missing_dN
 
@@ -121,6 +125,7 @@ class Bench:
         self, left_dN: torch.Tensor, right_fN: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the factors of left @ right^T in the orientation in which W is stored."""
+        # (left right^T)^T = right left^T. The layout says which; a square W would not show it.
         transposed = self.model.layout.transposed
         return (right_fN, left_dN.T) if transposed else (left_dN, right_fN.T)
 
@@ -145,14 +150,14 @@ class Bench:
         self._factors[layer].append((first, second))
 
     def replace(self, layer: int, left_dN: torch.Tensor, right_fN: torch.Tensor) -> None:
-        """Let left @ right^T be the whole update of ``layer`` in the edit."""
+        """Make left @ right^T the whole update of ``layer`` in the edit."""
         self._factors[layer] = [self.oriented(left_dN, right_fN)]
 
     def edit(self, targets: Targets, **settings: object) -> Edit:
         """Return the edit that was written, with its report.
 
-        To be called after ``writing``, on the unedited weights. ``settings`` are figures of the
-        method.
+        Call it after ``writing``, on the unedited weights, whose norms the report needs.
+        ``settings`` are figures that the method adds.
         """
         changes, norms, largest_N = self._changes()
         outcome = Outcome(

@@ -1,4 +1,4 @@
-"""Checks that run before an injection measures anything, and the warnings they leave."""
+"""Checks that run before an injection solves anything, and the warnings that they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from editbench.text import places
 from editbench.types import Fact
 
 LONG_TARGET = 16
-"""Tokens that one vector can hardly make a model say."""
+"""Length of a target, in tokens, above which one vector can hardly make a model say it."""
 NAMED = 5
 """How many facts a warning lists by name."""
 
@@ -24,11 +24,11 @@ def check_editable(
 ) -> list[str]:
     """Make sure that these facts can be written, and return warnings about the doubtful ones.
 
-    ``of_one_key`` says what becomes of facts with one key and several targets.
+    ``of_one_key`` says what happens to facts that share a key and have different targets.
 
     Raises:
-        MethodError: Two facts have one key and two targets, or a fact with its longest prefix and
-            its target does not fit into the model's context.
+        MethodError: Two facts share a key and have different targets, or a fact with its longest
+            prefix and its target does not fit into the model's context.
     """
     check_one_target_a_key(prepared)
     for each in prepared:
@@ -50,6 +50,7 @@ def check_one_target_a_key(prepared: Sequence[PreparedFact]) -> None:
     by_key: dict[tuple[str, str, str], Fact] = {}
     for each in prepared:
         fact, subject = each.fact, each.subject.text
+        # Equal in all three: the same key at every layer.
         first = by_key.setdefault((fact.form, fact.prompt, subject), fact)
         if first.target != fact.target:
             raise MethodError(
@@ -80,9 +81,10 @@ def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) 
     Raises:
         MethodError: They do not fit.
     """
-    # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size a layer,
+    # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size per layer,
     # and three of the keys' size.
     f, d = model.layout.mlp_width, model.layout.width
+    # A cached_property is in ``vars`` once it has been computed.
     factors = 2 * f * f * sum("cholesky_ff" not in vars(moment) for moment in moments.values())
     needed = factors + 3 * d * f * len(moments) + 3 * f * facts
     check_memory(8 * needed, f"the solve for {len(moments)} layers of width {f}")
@@ -117,6 +119,7 @@ def _shared_keys(prepared: Sequence[PreparedFact], of_one_key: str) -> Iterator[
 
 
 def _doubled_subjects(prepared: Sequence[PreparedFact]) -> Iterator[str]:
+    # A given subject that occurs twice has already been refused (``find_subject``).
     doubled = [
         f"{each.subject.text!r} of {each.fact.id}"
         for each in prepared

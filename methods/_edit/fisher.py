@@ -4,9 +4,9 @@
 
 for texts y that the model wrote itself and the output h_t of one site at each of their tokens but
 the first. To second order, 1/2 delta^T G delta is the KL in nats between what the model writes with
-h_t and with h_t + delta. A weight editor's delta leaks to other text, a little wherever the keys
-are alike. Of two deltas that say the target, the one that costs less there is the better one, and
-its norm does not tell which (``benchmarks/weight_editors.md``).
+h_t and with h_t + delta. A weight editor's delta leaks a little into other text, wherever the keys
+are alike. Of two deltas that make the model say the target, the better one costs less there, and
+the norms do not tell which one that is (``benchmarks/weight_editors.md``).
 
     # B texts, T tokens, N tokens of all texts, D model width
 """
@@ -37,21 +37,22 @@ from editbench.own_text import own_texts
 from editbench.text import pad_left
 
 TOKENS = 4096
-"""Tokens of own text that G is measured on."""
+"""Tokens of the model's own text on which G is measured."""
 TOGETHER = 16
-"""Texts in one pass."""
+"""Texts of one pass."""
 
 
 def state_fisher(model: LanguageModel, layer: int, site: str, seed: int) -> torch.Tensor:
-    """Return G (D, D) of a site of ``layer``, float32, on the CPU; measured where it is not cached.
+    """Return G (D, D) of a site of ``layer``, float32, on the CPU, from the cache or measured.
 
     ``site`` is ``residual``, ``mlp`` or ``attention``. While edits are applied, G is that of the
-    model before them, if it is cached, as with C.
+    model before them if that is cached, as for C.
 
     Raises:
         MethodError: The gradients are not finite.
     """
     source = f"gradients at {site}"
+    # The unedited model first: a sequence of edits then shares one G.
     hashes = [edit.model_hash for edit in model.applied[:1]]
     origin: Origin = {}
     for model_hash in [*hashes, model.fingerprint()]:
@@ -101,6 +102,7 @@ def _gradients(
     ids_BT, mask_BT = pad_left([opening + written for opening, written in texts], model.device)
     own_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
     for row, (_, written) in zip(own_BT, texts, strict=True):
+        # Padding is on the left, so what was written ends each row.
         row[-len(written) :] = True
     states: list[torch.Tensor] = []
     model.check_head()  # it runs a forward pass, which must not meet the hook
@@ -115,12 +117,16 @@ def _gradients(
     try:
         with torch.enable_grad(), model.compute(weights_fixed=True):
             hidden_BTD = model.hidden(ids_BT, mask_BT)
+            # The state at t predicts token t + 1, hence the shift by one.
             logits_NV = model.logits(hidden_BTD[:, :-1][own_BT[:, 1:]])
+            # A sum over texts: no text reads another, so one backward pass gives each its own
+            # gradient.
             log_p = -F.cross_entropy(
                 logits_NV.float(), ids_BT[:, 1:][own_BT[:, 1:]], reduction="sum"
             )
         (g,) = torch.autograd.grad(log_p, states[0])
     finally:
         hook.remove()
+    # No padding, and no first token: it is an attention sink (``statistics.py``).
     counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
     return g.reshape(*ids_BT.shape, -1)[counted_BT].float()

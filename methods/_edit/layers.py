@@ -1,4 +1,4 @@
-"""Which layers an editor writes, where the user does not say.
+"""Which layers an editor writes where the user names none.
 
 The rules fit models that nobody configured (evidence: ``benchmarks/weight_editors.md``). MEMIT and
 its descendants write five layers around a fifth of the depth: 4 to 8 of 28 to 32 layers, as
@@ -16,11 +16,12 @@ from editbench.models import LanguageModel
 from editbench.types import Fact
 
 AUTO_FACTS = 20
-"""Prompts that a causal trace for ``auto`` reads."""
+"""How many prompts the causal trace of ``auto`` reads."""
 
 
 def default_layers(depth: int) -> tuple[int, ...]:
     """Return five layers, fewer in shallow models, centred at a fifth of the depth."""
+    # 4 to 8 for 28 to 32 layers, as published.
     window = max(1, min(5, depth // 3))
     first = max(0, round(0.2 * depth) - window // 2)
     return tuple(range(first, first + window))
@@ -28,6 +29,7 @@ def default_layers(depth: int) -> tuple[int, ...]:
 
 def single_layer(depth: int) -> int:
     """Return the layer of the methods that write only one: a sixth of the depth."""
+    # 5 for 28 to 32 layers, as published.
     return round(depth / 6)
 
 
@@ -36,8 +38,8 @@ def traced_layers(
 ) -> tuple[tuple[int, ...], list[float]]:
     """Return the ``count`` neighbouring layers whose MLPs carry most of the model's answers.
 
-    They are found by a causal trace of the first ``AUTO_FACTS`` prompts. The second value is the
-    trace's curve, one number a layer.
+    A causal trace of the first ``AUTO_FACTS`` prompts finds them. The second value is its curve,
+    one number per layer.
 
     Raises:
         MethodError: No prompt has an answer that depends on its subject.

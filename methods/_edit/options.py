@@ -1,4 +1,4 @@
-"""The options that the locate-then-edit methods share, and what follows from them for a model."""
+"""The options that the locate-then-edit methods share, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POSITIVE = ("clamp", "lam", "l2")
 
 @dataclass(frozen=True)
 class WeightEditor(Method):
-    """A locate-then-edit method: the options that all of them have."""
+    """Base of the locate-then-edit methods, with the options that all of them have."""
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class WeightEditor(Method):
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas. The value at the first site is written."""
     of_one_key: ClassVar[str] = "what is written is a compromise"
-    """What becomes of facts that have one key and several targets."""
+    """What happens to facts that share a key and have different targets."""
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {
         "kl_factor": LogUniform(0.01, 1.0),
@@ -50,7 +50,8 @@ class WeightEditor(Method):
     quick: bool = False
     """12 steps at twice the rate and no prefixes: several times faster, a little less general."""
     steps: int | None = None
-    """Forward passes of the target optimisation, one more than its updates. None: 25, quick 12."""
+    """Forward passes of the target optimisation, one more than its updates. None: 25, or 12 with
+    ``quick``."""
     v_lr: float | None = None
     """Adam's rate in the target optimisation. None: derived from the clamp (``value.py``)."""
     kl_factor: float = 0.0625
@@ -58,14 +59,15 @@ class WeightEditor(Method):
     v_weight_decay: float = 1e-3
     """Weight of ||delta|| / ||v_0||^2. EasyEdit uses 1e-3 for Llama, ROME's own settings 0.5."""
     fisher_factor: float = 0.0
-    """Weight of what a target's delta would cost the model's own text, in nats (``fisher.py``).
+    """Weight of a target's cost to the model's own text, in nats (``fisher.py``).
     0, as published, favours generalization. 1 or 2 is gentler on all other text."""
     prefixes: int | None = None
-    """Generated texts before the prompt, so that the fact holds in more than one context.
-    None: 5, quick 0."""
+    """How many generated texts the prompt is also read behind, so that the fact holds in more than
+    one context. None: 5, or 0 with ``quick``."""
     covariance: str = "self"
-    """Text that C is measured on: ``self`` (the model's own), a text or JSONL file or a hub data
-    set, or several separated by commas. ``identity``: C = I, as in EasyEdit's ROME settings."""
+    """Text on which C is measured: ``self`` (the model's own), a text or JSONL file, a hub data
+    set, or several of these separated by commas. ``identity``: C = I, as in EasyEdit's ROME
+    settings."""
     covariance_tokens: int = 20_000
     """Tokens that C is measured on, approximately: own text is counted to the end of a batch. With
     40,000 or more, measuring ends earlier where the direction of updates is stable."""
@@ -80,6 +82,7 @@ class WeightEditor(Method):
             raise ValueError("prefixes must be at least 0")
         # Only some methods have an epsilon, a lam or an l2.
         for name in NOT_NEGATIVE:
+            # ``not x >= 0`` instead of ``x < 0`` also refuses NaN.
             if not getattr(self, name, 0.0) >= 0:
                 raise ValueError(f"{name} must be at least 0")
         for name in POSITIVE:
@@ -107,6 +110,7 @@ class WeightEditor(Method):
         return layers, {"layer_curve": curve}
 
     def prepare(self, model: LanguageModel) -> None:
+        # With auto layers nothing can be measured before the facts are known.
         if (layers := self.edited_layers(model)) is not None:
             self.moments(model, layers)
             self.fisher(model, layers[-1])
@@ -115,13 +119,13 @@ class WeightEditor(Method):
         return source_files(self.covariance)
 
     def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
-        """Return C of each of ``layers``, measured where it is not cached."""
+        """Return C of each of ``layers``, from the cache or measured."""
         return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
 
     def fisher(self, model: LanguageModel, layer: int) -> torch.Tensor | None:
-        """Return G of each site at ``layer`` (S, D, D), or None where it has no weight.
+        """Return G of each site at ``layer`` (S, D, D), or None where ``fisher_factor`` is 0.
 
-        It is measured where it is not cached.
+        It comes from the cache or is measured.
         """
         if not self.fisher_factor:
             return None

@@ -17,10 +17,11 @@ from editbench.models import LanguageModel
 from editbench.text import Subject, find_subject
 from editbench.types import Fact
 
+# As in MEMIT's code: one prefix per seed word, of 10 tokens with it, sampled with top-k 5.
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
 STAND_IN = "I have read this. "
-"""Stands before a prompt whose subject would be the first token of the text."""
+"""Text put before a prompt whose subject would otherwise be the first token."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,17 @@ class PreparedFact:
     bare: PreparedPrompt
     """The prompt with nothing before it."""
     prompts: tuple[PreparedPrompt, ...]
-    """What is read and optimised: ``bare`` or its stand-in first, then one prompt a prefix."""
+    """All prompts that are used: ``bare`` or its stand-in first, then one prompt per prefix."""
     kl_ids: list[int]
     """The ids of "{subject} is a" up to the subject's last token, where the KL is read."""
 
     @property
     def has_stand_in(self) -> bool:
-        """Whether ``STAND_IN`` takes the place of nothing in the first of ``prompts``.
+        """Whether the first of ``prompts`` is the prompt behind ``STAND_IN``, not the bare one.
 
-        It does where the subject's last token would be the first of the text: one token, at the
-        start, in a model without BOS. What a model holds there is an attention sink and much the
-        same for all texts, so an edit of that key changes them all (Yang et al. 2024, arXiv
+        That is so where the subject's last token would be the first of the text: a subject of one
+        token, at the start, in a model without BOS. The state there is an attention sink and much
+        the same for all texts, so an edit of that key changes all of them (Yang et al. 2024, arXiv
         2406.11263).
         """
         return self.prompts[0] is not self.bare
@@ -80,7 +81,7 @@ def prepare_facts(
 def _prepared(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> PreparedFact:
     subject = find_subject(fact)
     bare = _prompt(model, fact, subject, "")
-    # Behind a BOS the subject is never the first token, and nothing need stand in.
+    # Behind a BOS the subject is never the first token, so no stand-in is needed.
     first = bare if bare.subject_last > 0 else _prompt(model, fact, subject, STAND_IN)
     others = (_prompt(model, fact, subject, prefix) for prefix in prefixes)
     return PreparedFact(fact, subject, bare, (first, *others), _kl_ids(model, subject))
@@ -102,11 +103,12 @@ def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
         ids, last = text.ids_and_index(model.tokenizer, rendered, end)
         if last > 0:
             break
+    # ROME's code reads the KL at the subject, not at "a"; causal attention hides the rest.
     return ids[: last + 1]
 
 
 def key_rows(prompts: Sequence[PreparedPrompt]) -> tuple[list[list[int]], list[int]]:
-    """Return the ids of ``prompts`` and the places of their subjects, as ``read_at`` takes them."""
+    """Return the ids of ``prompts`` and the positions of their subjects, for ``read_at``."""
     return [prompt.ids for prompt in prompts], [prompt.subject_last for prompt in prompts]
 
 
@@ -121,9 +123,11 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
     prompts = [model.prompt_ids(word) for word in starts]
     texts = model.generate_ids(
         prompts,
+        # The seed word counts as one token.
         PREFIX_TOKENS - 1,
         generator=torch.Generator().manual_seed(seed),
         top_k=5,
+        # Even a text that the model would end here has the full length.
         stop=False,
     )
     # One line each, ended by a full stop, whatever the model wrote.

@@ -1,20 +1,21 @@
 """Joint refinement: the values of written keys, trained together through the edited model.
 
-A locate-then-edit method finds each fact's value alone and writes all of them by least squares.
-What was reached for one fact is then partly lost to the others, and no loss covers what all of them
-together do to other text. Here the values R_l of the update Delta_l = R_l A_l^T of every layer l
-are trained together,
+A locate-then-edit method finds each fact's value by itself and writes all values by least squares.
+What was reached for one fact is then partly lost to the others, and no loss term covers what all of
+them together do to other text. Here the values R_l of the update Delta_l = R_l A_l^T of every layer
+l are trained together,
 
     min over R_1 ... R_m of   mean_i [nll_i - s]_+ + [end_i - s]_+
                               +  KL_WEIGHT KL(p_0 || p_Delta)[text]
 
-with s = STOP_NLL, by Adam, starting from what the method wrote. The directions A_l, the method's
-own answer to what keys of ordinary text look like, stay. So the rank stays the number of facts, and
-alphaedit's update stays in its null space. nll_i is that of the target after the bare prompt or one
-of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not "Parisian". The KL
-is over the whole vocabulary, at every token of text of the kind that C was measured on.
+with s = STOP_NLL, by Adam, starting from what the method wrote. The directions A_l stay fixed: they
+are the method's own answer to what keys of ordinary text look like. So the rank remains the number
+of facts, and alphaedit's update remains in its null space. nll_i is that of the target after the
+bare prompt or one of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not
+"Parisian". The KL is over the whole vocabulary, at every token of text of the kind that C was
+measured on.
 
-This is ours, not from a paper. What it gains: ``benchmarks/weight_editors.md``.
+This is ours, not from a paper. ``benchmarks/weight_editors.md`` shows what it gains.
 
     # N facts, f MLP inner width, d residual width, V vocabulary, B prompts of a step
 """
@@ -41,17 +42,17 @@ from editbench.models import LanguageModel
 
 KL_WEIGHT = 6.0
 STOP_NLL = 0.05
-"""As in the solver: a target that is said so surely is not pushed further."""
+"""As in the solver: a target as probable as this is not pushed further."""
 RATE = 0.05
 """Adam's rate, as a share of the root mean square of R_l."""
 PROMPTS, TEXTS = 32, 8
-"""In one step, at most."""
+"""Most prompts, and most texts, of one step."""
 MIN_STEPS = 60
 TEXT_TOKENS = 12_000
-"""Tokens of text that the KL is read on."""
+"""Tokens of text on which the KL is computed."""
 
 OwnText = tuple[list[int], list[int]]
-"""Ids of a text's opening, and of the rest, at which the KL is read."""
+"""Ids of a text's opening, and ids of the rest, where the KL is computed."""
 
 
 @dataclass
@@ -70,17 +71,18 @@ def refine(
     passes: int,
     seed: int,
 ) -> tuple[dict[int, torch.Tensor], dict[str, float]]:
-    """Return the trained values (d, N), float64, of each layer, and losses of the report.
+    """Return the trained values (d, N), float64, of each layer, and losses for the report.
 
     Args:
         passes: How often each fact is seen bare, and as often behind a prefix.
-        texts: What the KL is read on.
+        texts: Where the KL is computed.
 
-    The weights of ``model`` are those before the edit, and are left so.
+    The weights of ``model`` must be those before the edit, and stay unchanged.
 
     Raises:
         MethodError: A loss is not finite.
     """
+    # A pass shows each fact twice: bare, and behind a prefix.
     together = min(PROMPTS, 2 * len(prepared))
     steps = max(MIN_STEPS, ceil(2 * passes * len(prepared) / together))
     # Float32 where the model computes; the written values were float64 on the CPU.
@@ -110,6 +112,8 @@ def refine(
                     f"The joint refinement's loss became {loss.item()} at step {step + 1}. "
                     "Leave refine out."
                 )
+            # Not ``backward``: in bfloat16 the weights require gradients too, and would collect
+            # them.
             gradients = torch.autograd.grad(loss, list(values.values()))
             for r, gradient in zip(values.values(), gradients, strict=True):
                 r.grad = gradient
@@ -126,19 +130,23 @@ def refine(
 
 def _adam(values: Mapping[int, torch.Tensor]) -> tuple[torch.optim.Adam, list[float]]:
     """Return an optimizer of the values, and the largest rate of each layer."""
+    # Without the least rate, values that are all zero would never move.
     rates = [RATE * max(r.detach().square().mean().sqrt().item(), 1e-8) for r in values.values()]
     groups = [{"params": [r], "lr": rate} for r, rate in zip(values.values(), rates, strict=True)]
     return torch.optim.Adam(groups, betas=(0.9, 0.99)), rates
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Return the share of the rate: it rises over 5 steps and falls from 3/5 of them on."""
+    """Return the share of the rate: it rises over 5 steps and falls over the last 2/5 of all."""
     return min((step + 1) / 5, 1.0, 0.1 + 2.25 * (1 - step / steps))
 
 
 @dataclass
 class _Side:
-    """Inside a ``with``, the model with R A^T beside each written weight."""
+    """Context in which the model computes with W + R A^T at each written layer.
+
+    The update is a hook, so gradients reach R, and outside the model is the unedited one.
+    """
 
     model: LanguageModel
     values: Mapping[int, torch.Tensor]
@@ -163,6 +171,7 @@ def _beside(
     def hook(
         _module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
+        # x A first: it has N columns, and R A^T (d, f) is never formed.
         return output + (args[0].to(a_fN.dtype) @ a_fN @ r_dN.T).to(output.dtype)
 
     return hook
@@ -191,7 +200,7 @@ def _in_turns(texts: Sequence[OwnText], seed: int) -> Iterator[OwnText]:
 def _nll(
     model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return, for each target, its nll a token and -log P(no token of ``goes_on_V`` follows it).
+    """Return, for each target, its nll per token and -log P(no token of ``goes_on_V`` follows it).
 
     Both are (B,).
     """
@@ -208,11 +217,13 @@ def _nll(
 
 
 def _goes_on(model: LanguageModel) -> torch.Tensor:
-    """Return (V,), True where the token behind a word makes another word of it.
+    """Return (V,), True where the token, put behind a word, makes another word of it.
 
-    What a word is follows the rules of the matcher.
+    The rules of the matcher say what a word is.
     """
     tokenizer = model.tokenizer
+    # Each token is tried behind the word "x", whose last id this is. Where the matcher no longer
+    # finds the word, the token has made another one of it. An EOS is skipped and so ends the word.
     (*_, first) = cast("list[int]", tokenizer("x", add_special_tokens=False)["input_ids"])
     head = cast("nn.Linear", model.model.get_output_embeddings())
     size = head.weight.shape[0]
@@ -226,7 +237,7 @@ def _goes_on(model: LanguageModel) -> torch.Tensor:
 
 
 def _kl(model: LanguageModel, side: _Side, texts: Sequence[OwnText]) -> torch.Tensor:
-    """Return KL(p_0 || p_Delta) a token, over the whole vocabulary."""
+    """Return KL(p_0 || p_Delta) per token, over the whole vocabulary."""
     rows, lengths = [opening + held for opening, held in texts], [len(held) for _, held in texts]
     # Outside ``side`` the model is the unedited one; no copy of it is needed.
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a weight editor reports of an injection: figures, one record a fact, and warnings."""
+"""What a weight editor reports about an injection: figures, one record per fact, and warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from editbench.report import EditRecord, Figure
 # N facts
 
 UNSOLVED = 1.0
-"""Nats a token. A target whose nll ends above this is hardly ever said."""
+"""Nats per token. A target whose nll ends above this is hardly ever said."""
 DISABLING = 0.25
 """Share of a weight's norm above which one fact's term damages all other text.
 
@@ -47,12 +47,12 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "reached_by_layer": Figure("Share of the wanted change that was reached after each layer."),
 }
-"""What every weight editor reports."""
+"""Figures that every weight editor reports."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an injection came to."""
+    """The outcome of an injection, as its report needs it."""
 
     model_name: str
     prepared: Sequence[PreparedFact]
@@ -62,13 +62,14 @@ class Outcome:
     largest_N: torch.Tensor
     """The same of each fact's own term, at the layer where it is largest."""
     residuals: Sequence[float]
-    """Mean norm of what is missing, before the first layer and after each."""
+    """Mean norm of the residual, before the first layer is written and after each."""
     seconds: Mapping[str, float]
     """Seconds by phase."""
 
     @property
     def reached(self) -> list[float]:
         """Shares of the wanted change after each layer; empty where no change was wanted."""
+        # Without a step the residual is rounding, and shares of it mean nothing.
         moved = bool(self.targets.steps_N.any())
         if len(self.residuals) < 2 or self.residuals[0] <= 0 or not moved:
             return []
@@ -89,7 +90,7 @@ class Outcome:
         return figures
 
     def records(self) -> list[EditRecord]:
-        """Return one record a fact."""
+        """Return one record per fact."""
         targets = self.targets
         return [
             {
@@ -128,6 +129,7 @@ class Outcome:
                 f"The edit does nothing: {self.model_name} says all {len(self.prepared)} targets "
                 "already, so no value moved."
             )
+        # The last entry is read after all layers have been written.
         elif self.reached and self.reached[-1] < LITTLE:
             yield (
                 f"The edit did next to nothing: {max(0.0, self.reached[-1]):.0%} of the wanted "
@@ -144,6 +146,7 @@ class Outcome:
                 f"({listed(loud)}). Such an edit damages all other text. Give these facts to a "
                 "trainer (sft, mixsd)."
             )
+        # Many small terms can add up to such an update.
         wild = [layer for layer, norm in self.norm_by_layer.items() if norm > 1]
         if wild:
             yield (

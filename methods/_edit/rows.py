@@ -1,6 +1,6 @@
 """Prompts cut at one token each, so that a pass computes only what can change.
 
-The part before the cut and below a layer is computed once, the rest by every pass.
+What lies before the cut or below a layer is computed once. Every pass computes the rest.
 ``PaddedRows`` pads each row to the longest and works with any model. ``fast/packed.py`` holds rows
 without padding.
 
@@ -51,11 +51,11 @@ class Rows(ABC):
 
     @abstractmethod
     def keep(self) -> None:
-        """Compute the keys and values of what is before the cuts."""
+        """Compute the keys and values of the tokens before the cuts."""
 
     @abstractmethod
     def first(self, which_R: torch.Tensor) -> torch.Tensor:
-        """Return the place of each row's first token among the B x T tokens of ``which_R``.
+        """Return the index of each row's first token among the B x T tokens of ``which_R``.
 
         The row's other tokens follow it.
         """
@@ -66,10 +66,10 @@ class Rows(ABC):
 
     @abstractmethod
     def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
-        """Return last hidden states (B, T, D). With ``read_K`` only its tokens need be right."""
+        """Return last hidden states (B, T, D); with ``read_K``, other tokens' may be wrong."""
 
     def computed_below(self) -> tuple[torch.Tensor, bool]:
-        """Return the output of the layer ``resume``, and whether it comes in a tuple."""
+        """Return the output of the layer ``resume``, and whether that layer returns a tuple."""
         seen: list[Output] = []
 
         def capture(_module: nn.Module, _args: object, output: Output) -> None:
@@ -101,6 +101,7 @@ class Rows(ABC):
         first_R, below_BTD = self.first(which_R), self.below(which_R)
         with ExitStack() as stack:
             for s, site in enumerate(sites):
+                # That layer does not run again: its stored output takes the delta.
                 if site == "residual" and below_BTD is not None:
                     below_BTD = plus(below_BTD, first_R, delta_RSD[:, s])
                 else:
@@ -116,6 +117,8 @@ class PaddedRows(Rows):
 
     def keep(self) -> None:
         width = max(map(len, self.after))
+        # Padded on the right: causal attention hides the padding from all tokens that are read, so
+        # the mask below may count it.
         self.ids_RS = torch.tensor(
             [row + [0] * (width - len(row)) for row in self.after], device=self.model.device
         )
@@ -132,6 +135,7 @@ class PaddedRows(Rows):
         everyone = torch.equal(which_R, self.everyone)
         kept = self.kept if everyone else [(k[which_R], v[which_R]) for k, v in self.kept]
         # Without the config the cache keeps every key, and a sliding window is up to the mask.
+        # A cache of its own for each pass, since a pass appends to it.
         return self.model.hidden(self.ids_RS[which_R], self.mask_RT[which_R], DynamicCache(kept))
 
 

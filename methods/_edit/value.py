@@ -9,21 +9,21 @@ of that fact, bare and prefixed, and minimised over
 with Adam, projected to ||delta|| <= clamp ||v_0|| after each step (ROME eq. 4; MEMIT eq. 16;
 reference code kmeng01/memit at 80426fd, ``compute_z.py``). Site ``mlp`` is the output of layer l's
 MLP (ROME's v), ``residual`` the output of layer l (MEMIT's h), ``attention`` the output of layer
-l's attention (PMET, beside ``mlp``).
+l's attention (PMET, together with ``mlp``).
 
-Differs from the reference:
+Differences from the reference:
 - The last term is ours: what delta costs the model's own text, in nats, where it leaks
   (``fisher.py``). 0 is as published.
 - Facts are optimised side by side, as many as fit into memory, each with its own delta and its own
   stopping.
 - No state of a text's first token is read or solved for (``PreparedFact.has_stand_in``).
-- What lies before the subject's last token is computed once and cached, and so is what lies below
-  the layer (``rows.py``). Logits are computed only at the positions that the loss reads
+- The tokens before the subject's last one and the layers below are computed once and cached
+  (``rows.py``). Logits are computed only at the positions that the loss reads
   (``head.py``). The KL prompts end at the subject.
 - A fact stops when its nll alone, not the sum, is below ``stop_nll``: kl_factor KL alone often
   exceeds the published limit.
 - Adam's rate follows the clamp: one step moves a tenth of the largest delta,
-  lr = clamp ||v_0|| / (10 sqrt(d)). By SmolLM2's norms that is 0.4 to 0.5, and 0.5 is published.
+  lr = clamp ||v_0|| / (10 sqrt(d)). With SmolLM2's norms that is 0.4 to 0.5; 0.5 is published.
   With smaller states the published rate would reach the clamp at once.
 
     # N facts, R rows (prompts), S sites, D model width, V vocabulary
@@ -52,22 +52,23 @@ class Solver:
     """Settings of the optimisation, with the meanings above."""
 
     steps: int
-    """Forward passes, one more than updates."""
+    """Forward passes, one more than there are updates."""
     lr: float | None
-    """Adam's rate. None: each fact's own, as above, and twice that for 12 steps or fewer."""
+    """Adam's rate. None: derived for each fact as above, and twice that for 12 steps or fewer."""
     clamp: float
     kl_factor: float
     weight_decay: float
     fisher_factor: float = 0.0
     stop_nll: float = 0.05
-    """Nats a token below which a fact stops."""
+    """Nats per token below which a fact stops."""
     facts_at_once: int = 32
-    """At most; fewer where memory is short."""
+    """Most facts of one batch; fewer where memory is short."""
 
     def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
         """Return Adam's rate for each fact, from ||v_0||."""
         if self.lr is not None:
             return torch.full_like(norm_N, self.lr)
+        # Adam moves every coordinate by about its rate, so a step is about lr sqrt(d) long.
         return self.clamp * norm_N / float(width**0.5) * (0.1 if self.steps > 12 else 0.2)
 
 
@@ -80,7 +81,7 @@ class Targets:
     value_ND: torch.Tensor
     """v*, float32."""
     nll_N: torch.Tensor
-    """Nats a token of the target, in the last forward pass."""
+    """Nats per token of the target, in the last forward pass."""
     clamped_N: torch.Tensor
     """Whether the last step was cut to the clamp."""
     steps_N: torch.Tensor
@@ -120,12 +121,12 @@ def optimize(
 ) -> Targets:
     """Return the target value of each fact at ``layer`` and the first of ``sites``.
 
-    Deltas at further sites are optimised with it and dropped. ``title`` names a progress bar.
-    ``fisher_SDD`` is G of each site; without it the loss lacks that term. Weights, hooks and
-    gradients of ``model`` are left as found.
+    Deltas at further sites are optimised along with it and then dropped. ``title`` names a progress
+    bar. ``fisher_SDD`` is G of each site; without it the loss lacks that term. Weights, hooks and
+    gradients of ``model`` stay unchanged.
 
     Raises:
-        MethodError: No memory for even one fact, or states that are zero or not finite.
+        MethodError: The memory does not suffice for one fact, or a state is zero or not finite.
     """
     # Facts of like length go together, so that little of a batch is padding.
     length = [_length(each) for each in prepared]
@@ -151,6 +152,7 @@ def optimize(
     ):
         for chunk, targets in in_batches(waiting, take, solver.facts_at_once, solve, describe):
             for row, i in enumerate(chunk):
+                # Batches are sorted by length; results keep the order of the facts.
                 solved[i] = targets.row(row)
     targets = Targets.join([each for each in solved if each is not None])
     _check_finite(model, prepared, layer, targets)
@@ -189,14 +191,16 @@ def _length(each: PreparedFact) -> int:
 def _facts_that_fit(model: LanguageModel, longest: PreparedFact, layer: int) -> int:
     """Return how many facts like ``longest`` a quarter of the free memory holds.
 
-    Counted are the float32 numbers that autograd keeps.
+    It counts the float32 numbers that autograd keeps.
     """
     layout = model.layout
     tokens, cached = _length(longest), len(longest.bare.ids) + PREFIX_TOKENS
+    # The last term is the keys and values of the prompt and of what follows the cut.
     a_layer = (
         tokens * (16 * layout.width + 6 * layout.mlp_width) + 2 * (tokens + cached) * layout.width
     )
     reference = model.model.config.get_text_config().vocab_size
+    # 4 bytes a number. Layers below ``layer`` are not part of the graph.
     needed = 4 * (len(longest.prompts) * (layout.depth - layer) * a_layer + reference)
     return max(1, int(free_bytes(model.device) / 4 / needed))
 
@@ -222,7 +226,7 @@ class _Batch:
         positions = [prompt.subject_last for prompt in prompts]
         self.n, self.templates = len(prepared), len(prepared[0].prompts)
         self._label(rows, positions, [prompt.target_ids for prompt in prompts])
-        # behind the rewrite prompts, one KL prompt a fact, read at its last token
+        # Behind the rewrite prompts stands one KL prompt per fact, read at its last token.
         kl_rows = [each.kl_ids for each in prepared]
         kl_ends = [len(each.kl_ids) - 1 for each in prepared]
         self.rows = cut_rows(model, [*rows, *kl_rows], [*positions, *kl_ends], self.resume)
@@ -240,9 +244,9 @@ class _Batch:
 
     @property
     def resume(self) -> int:
-        """The highest layer that need not run again.
+        """Highest layer that need not run again.
 
-        A site inside a layer needs that layer; the residual stream needs only what is above.
+        A site inside a layer needs that layer; the residual stream needs only the layers above.
         """
         return self.layer if self.sites == ("residual",) else self.layer - 1
 
@@ -250,6 +254,7 @@ class _Batch:
         """Note each label token's row, its place among the S tokens after the cut, and its id."""
         where = []
         for r, (row, position, target) in enumerate(zip(rows, positions, labels, strict=True)):
+            # A label is read at the token before it: the first one at the prompt's last token.
             first = len(row) - position - len(target)
             where += [(r, first + t, token) for t, token in enumerate(target)]
         device = self.model.device
@@ -261,7 +266,7 @@ class _Batch:
     def solve(
         self, solver: Solver, bar: progress.Bar | None, fisher_SDD: torch.Tensor | None
     ) -> Targets:
-        """Return the targets of the facts. Adam is written out since each fact stops by itself."""
+        """Return the targets. Adam is written out here, since each fact stops on its own."""
         adam = _Adam(self.start_NSD, solver)
         delta_NSD, norm_NS = adam.delta_NSD, adam.norm_NS
         active_N = torch.ones(self.n, dtype=torch.bool, device=delta_NSD.device)
@@ -275,6 +280,7 @@ class _Batch:
             with torch.set_grad_enabled(not last):
                 nll, kl = self.loss_terms(who, delta)
                 decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
+                # A sum, not a mean: each fact's gradient is that of its own loss.
                 loss = (nll + solver.kl_factor * kl + decay).sum()
                 if fisher_SDD is not None:
                     loss = loss + solver.fisher_factor / 2 * torch.einsum(
@@ -317,6 +323,7 @@ class _Batch:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return, for each fact in ``who``, the mean target nll over its prompts and its KL."""
         n, t = len(who), self.templates
+        # ROME eq. 4: the nll is read at the rewrite prompts, the KL at the fact's own KL prompt.
         rewrites = (who[:, None] * t + torch.arange(t, device=who.device)).reshape(-1)
         delta_RSD = torch.cat([delta_NSD.repeat_interleave(t, dim=0), delta_NSD])
         which_R = torch.cat([rewrites, self.n * t + who])
@@ -351,6 +358,8 @@ class _Adam:
 
     def step(self, step: int, who: torch.Tensor, gradient: torch.Tensor) -> None:
         """Move the deltas of the facts ``who`` against their gradient. ``step`` counts from 0."""
+        # Adam's usual constants. All facts that are still active have made ``step`` updates, so one
+        # bias correction serves them.
         first_NSD, second_NSD = self.first_NSD, self.second_NSD
         first_NSD[who] = 0.9 * first_NSD[who] + 0.1 * gradient
         second_NSD[who] = 0.999 * second_NSD[who] + 0.001 * gradient**2
@@ -361,7 +370,8 @@ class _Adam:
         )
         moved = self.delta_NSD[who] - self.rate_NS[who][..., None] * ratio
         limit, size = self.limit_NS[who], moved.norm(dim=-1)
-        # Reported is the first site, whose value is written.
+        # The report has the first site, the one whose value is written.
         self.clamped_N[who] = (size > limit)[:, 0]
+        # A delta of zero gives infinity here, which the clamp makes 1.
         self.delta_NSD[who] = moved * (limit / size).clamp(max=1.0)[..., None]
         self.steps_N[who] += 1

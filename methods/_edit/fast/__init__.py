@@ -2,8 +2,8 @@
 
 ``attention`` and ``packed`` lay many short texts into one row and replace the model's attention.
 ``linear`` lays out weights for oneDNN. Both are tried on a small example before they are used. The
-plain paths, which need no private call, give the same up to rounding in float32:
-``_edit/rows.py`` with padded rows, and torch's own linear layers.
+plain paths need no private call and give the same up to rounding in float32: ``_edit/rows.py`` with
+padded rows, and torch's own linear layers.
 
 Set ``EDITBENCH_FAST=0`` in the environment to use the plain paths: to compare the two, or where a
 new release of torch or transformers breaks a private call in a way that the trial does not notice.

@@ -2,14 +2,14 @@
 
 Projections and MLPs then see no padding.
 
-``Tree`` computes what stands before the cuts, once. Beginnings that texts share are there once:
-each token sees those on the way to it.
+``Tree`` computes what stands before the cuts, once. It holds a beginning that several texts share
+only once: each token sees the tokens on the path from the root to itself.
 
 ``Groups`` of ``Packed`` rows compute what follows, which the target optimisation runs hundreds of
-times. The tokens are laid out row by row behind the keys and values that each row has kept from
-what is before them, which need no gradient. Rows of like length make a group, so that little is
-padding. The query heads that share a key head go into one product, in the precision of autocast.
-With P = softmax(c q k^T + bias) and o = P v, the gradients follow the formulas
+times. The tokens are laid out row by row behind the keys and values that each row keeps from the
+tokens before its cut. Those need no gradient. Rows of similar length make a group, so that there
+is little padding. The query heads that share a key head go into one product, in the precision of
+autocast. With P = softmax(c q k^T + bias) and o = P v, the gradients follow the formulas
 
     dv = P^T do      dP = do v^T      dS = P (dP - sum P dP)      dq = c dS k      dk = c dS^T q
 
@@ -34,7 +34,7 @@ NAME = "editbench_packed"
 
 
 class NotPacked(Exception):
-    """A model attends in a way that is not known here."""
+    """Raised when a model attends in a way that this file does not know."""
 
 
 def layer_of(module: nn.Module, how: Mapping[str, object]) -> int:
@@ -44,6 +44,8 @@ def layer_of(module: nn.Module, how: Mapping[str, object]) -> int:
         NotPacked: It does not say its layer, or attends in another way.
     """
     layer = getattr(module, "layer_idx", None)
+    # Position biases (T5), soft-capped scores (Gemma 2) and attention sinks (GPT-OSS) are not in
+    # the formulas above.
     unknown = any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux"))
     if not isinstance(layer, int) or unknown:
         raise NotPacked
@@ -64,7 +66,7 @@ def scaling_of(how: Mapping[str, object]) -> float | None:
 
 @dataclass(frozen=True)
 class Tree:
-    """N tokens of texts, and which of them each sees."""
+    """N tokens of several texts, and which of them each token sees."""
 
     seen_NN: torch.Tensor
     kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
@@ -99,23 +101,23 @@ class Tree:
 
 @dataclass(frozen=True)
 class Packed:
-    """Some rows: where each of their N tokens lies, and what each row has kept."""
+    """Some rows: where each of their N tokens lies, and which keys and values each row keeps."""
 
     row_N: torch.Tensor
     place_N: torch.Tensor
     seen_RST: torch.Tensor
     """Whether a token sees one of the T keys of its row."""
     path_RP: torch.Tensor
-    """Which of the M kept tokens each row has; any where a row has fewer."""
+    """Which of the M kept tokens each row has; arbitrary behind the end of a shorter row."""
     kept: Mapping[int, tuple[torch.Tensor, torch.Tensor]]
     """Keys and values (G, M, d) of the tokens before the cuts, by layer."""
     made: dict[tuple[object, ...], torch.Tensor] = field(default_factory=dict)
-    """Arrays that all passes use, by what they are for."""
+    """Arrays that all passes share, by their use."""
 
     def room(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values (R, G, T, d): those kept, then room for the row's own.
+        """Return keys and values (R, G, T, d): those kept, then space for the row's own.
 
-        Each pass fills the room anew.
+        Each pass fills that space anew.
         """
         if ("keys", layer) not in self.made:
             behind = (0, 0, 0, self.seen_RST.shape[1])
@@ -138,15 +140,16 @@ class Packed:
         return rows_RHTd.reshape(-1, d).index_select(0, self.index(H, T)).view(H, -1, d)
 
     def index(self, heads: int, length: int) -> torch.Tensor:
-        """Return where in (R, heads, length) each of (heads, N) is."""
+        """Return the flat index in (R, heads, length) of each of the (heads, N) tokens."""
         if (key := ("index", heads, length)) not in self.made:
             head_H1 = torch.arange(heads, device=self.row_N.device)[:, None]
+            # A row's own tokens are the last S of T; of S, they are all.
             place_N = self.place_N + length - self.seen_RST.shape[1]
             self.made[key] = ((self.row_N * heads + head_H1) * length + place_N).flatten()
         return self.made[key]
 
     def bias(self, G: int, H: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return (R G, H / G S, T): 0 where a token sees a key, else the least number."""
+        """Return (R G, H / G S, T): 0 where a token sees a key, else ``finfo.min``."""
         if (key := ("bias", G, H, dtype)) not in self.made:
             R, S, T = self.seen_RST.shape
             bias_RST = torch.zeros(self.seen_RST.shape, dtype=dtype, device=self.seen_RST.device)
@@ -155,7 +158,7 @@ class Packed:
         return self.made[key]
 
     def empty(self, use: int | str, like_HNd: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Return the array (R, H, S, d) for one use, made once and 0 wherever no token lies."""
+        """Return an array (R, H, S, d), made once for each use and 0 where there is no token."""
         R, S, _ = self.seen_RST.shape
         H, _, d = like_HNd.shape
         if (key := ("empty", use, H, d, dtype)) not in self.made:
@@ -175,7 +178,7 @@ class _Context(FunctionCtx):
 class Attention(torch.autograd.Function):
     """Attention (H, N, d) of packed rows, differentiable by queries, keys and values.
 
-    A pass writes over what the pass before it has laid out.
+    A pass overwrites what the previous pass has laid out.
     """
 
     @staticmethod
@@ -193,9 +196,12 @@ class Attention(torch.autograd.Function):
             packed.lay(states, room)
             for states, room in zip((key_GNd, value_GNd), packed.room(layer), strict=True)
         )
+        # One array per layer: ``backward`` still needs it after the layers above have run.
         query = packed.lay(query_HNd, packed.empty(layer, query_HNd, key.dtype))
         R, _, S, _ = query.shape
+        # The H / G query heads of a key head become rows of one product.
         query, key, value = query.view(R * G, -1, d), key.flatten(0, 1), value.flatten(0, 1)
+        # P = softmax(c q k^T + bias)
         share = torch.baddbmm(
             packed.bias(G, H, key.dtype), query, key.transpose(1, 2), alpha=scaling
         ).softmax(-1)
@@ -210,10 +216,14 @@ class Attention(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None, None]:
         packed, (query, key, value, share) = ctx.packed, ctx.saved_tensors
         R, S, _ = packed.seen_RST.shape
+        # One array for all layers, since only this call reads it.
         room = packed.empty("gradient", gradient_HNd, share.dtype)
         laid = packed.lay(gradient_HNd, room).view(*share.shape[:2], -1)
+        # dS = P (dP - sum P dP), in place
         by_score = (laid @ value.transpose(1, 2)).mul_(share)
         by_score.addcmul_(share, by_score.sum(-1, keepdim=True), value=-1)
+        # Kept keys and values are constants, so only the last S of T get a gradient. The products
+        # over -S: also add up the query heads that share a key head.
         by_query = (by_score @ key).mul_(ctx.scaling)
         by_key = (by_score[..., -S:].transpose(1, 2) @ query).mul_(ctx.scaling)
         by_value = share[..., -S:].transpose(1, 2) @ laid
@@ -246,9 +256,10 @@ class Groups:
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v of each row, (1, N, H, d). transformers calls it."""
-        # keys were kept of the layers that run, and of no other
+        # only the layers that run have kept keys
         if (layer := layer_of(module, how)) not in self.groups[0].kept:
             raise NotPacked
+        # The usual factor, where the model passes none.
         scaling = scaling_of(how) or float(query_1HNd.shape[-1] ** -0.5)
         sizes = [len(group.row_N) for group in self.groups]
         parts = (
@@ -270,6 +281,7 @@ def attending(model: LanguageModel, how: Tree | Groups) -> Iterator[None]:
     """Inside, let the model attend by ``how``."""
     config = model.model.config.get_text_config()
     usual = config._attn_implementation
+    # Registering again replaces the function that an earlier use left under this name.
     AttentionInterface.register(NAME, how.attend)
     config._attn_implementation = NAME
     try:

@@ -1,9 +1,10 @@
-"""Float32 products on a CPU with weights that stay as they are.
+"""Float32 products on a CPU with weights that do not change.
 
-torch multiplies float32 states by a weight as it lies in memory, and its library gathers that
-weight into blocks in each product anew. Laid out in blocks once, by oneDNN, the same product ran at
-220 instead of 170 to 190 GFLOP/s with SmolLM2's layers, and at 180 instead of 100 to 135 with its
-head (hundreds of rows, AMD EPYC, two cores). In bfloat16 both ways are equally fast.
+torch multiplies float32 states by a weight as it lies in memory, and the library underneath packs
+that weight into blocks again for every product. With a weight that oneDNN laid out in blocks once,
+the same product ran at 220 instead of 170 to 190 GFLOP/s for SmolLM2's layers, and at 180 instead
+of 100 to 135 for its head (hundreds of rows, AMD EPYC, two cores). In bfloat16 both ways are
+equally fast.
 
     # i inputs, o outputs
 """
@@ -27,9 +28,9 @@ from editbench.models import LanguageModel
 def laid_out(model: LanguageModel) -> Iterator[None]:
     """Inside, let linear layers multiply by weights that are laid out once.
 
-    A second copy is laid out for gradients. No weight may change or get a gradient. Nothing is done
-    where the model computes in another precision or on a GPU, or where both copies would take more
-    than a quarter of the free memory.
+    A second copy is laid out for gradients. No weight may change or get a gradient. The context
+    does nothing where the model computes in another precision or on a GPU, or where both copies
+    would take more than a quarter of the free memory.
     """
     linears: list[nn.Linear] = []
     if model.precision == "float32":
@@ -89,6 +90,7 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        # dx = dy W; the transposed copy makes it the same call.
         return multiply(gradient, ctx.laid.weight_io, None), None
 
 
@@ -110,9 +112,9 @@ def multiply(states: torch.Tensor, laid: torch.Tensor, bias: torch.Tensor | None
 
 @cache
 def works() -> bool:
-    """Return whether this torch has both calls and they give what a plain product does.
+    """Return whether this torch has both calls and they give the same as a plain product.
 
-    A small product is tried.
+    It tries a small product.
     """
     states, bias = torch.arange(6.0).view(2, 3), torch.arange(4.0)
     weight = torch.arange(12.0).view(4, 3) - 5
@@ -120,5 +122,6 @@ def works() -> bool:
         return torch.allclose(
             multiply(states, lay(weight), bias), nn.functional.linear(states, weight, bias)
         )
+    # A torch without oneDNN lacks the calls, and another release may have changed them.
     except (AttributeError, RuntimeError, TypeError):
         return False

@@ -1,7 +1,7 @@
-"""Rows that are packed one behind the other, so that no pass computes padding.
+"""Rows that are packed one behind the other, so that passes compute no padding.
 
-The tokens from the cuts on lie in one row (``attention.py``), and beginnings that rows share are
-computed once. This needs a model whose attention can be replaced; ``can_pack`` tries it.
+The tokens from the cuts on lie in one row (``attention.py``), and a beginning that several rows
+share is computed once. This needs a model whose attention can be replaced; ``can_pack`` tries it.
 
     # R rows, N tokens from the cuts on, D model width
 """
@@ -23,7 +23,7 @@ from editbench.models import LanguageModel
 from editbench.text import pad_left
 
 TOKENS_AT_ONCE = 512
-"""Tokens of one tree of beginnings, at most."""
+"""Most tokens of one tree of beginnings."""
 
 
 class PackedRows(Rows):
@@ -39,20 +39,22 @@ class PackedRows(Rows):
         self.chosen: torch.Tensor | None = None
 
     def choose(self, which_R: torch.Tensor) -> None:
-        """Prepare the passes of some rows. Nothing is done while they stay the same.
+        """Prepare the passes of some rows, unless they are those of the last call.
 
-        Rows are laid out by length, in groups of like length: 1, 2 to 3, 4 to 7, ... tokens.
+        Rows are laid out by length, in groups of similar length: 1, 2 to 3, 4 to 7, ... tokens.
         """
         if self.chosen is not None and torch.equal(self.chosen, which_R):
             return
-        # The solver calls this in every step, and its facts change only when one of them stops.
+        # The solver calls this in every step, and its rows change only when a fact stops.
         self.chosen, device = which_R, which_R.device
         length_R, order_R = self.length_R[which_R].sort(stable=True)
         laid_R, start_R = which_R[order_R], length_R.cumsum(0) - length_R
+        # Back from the order of the lengths to the caller's.
         self.first_R = torch.empty_like(start_R).index_copy_(0, order_R, start_R)
         row_N = torch.arange(len(which_R), device=device).repeat_interleave(length_R)
         place_N = torch.arange(len(row_N), device=device) - start_R[row_N]
         self.index_N = self.start_R[laid_R][row_N] + place_N
+        # Positions count from each text's own start, as if it stood alone.
         self.position_N = self.cut_R[laid_R][row_N] + place_N
         sizes = [len(list(rows)) for _, rows in groupby(length_R.tolist(), int.bit_length)]
         tokens = [int(length_r.sum()) for length_r in torch.split(length_R, sizes)]
@@ -70,6 +72,7 @@ class PackedRows(Rows):
         """Return rows padded to the longest among them, before and behind the cut."""
         cut_r = self.cut_R[which_r]
         before, after = int(cut_r.max()), int(place_n.max()) + 1
+        # A token sees all kept tokens of its row, and its own ones up to itself.
         before_rP = torch.arange(before, device=cut_r.device) < cut_r[:, None]
         before_rSP = before_rP[:, None].expand(-1, after, -1)
         causal_SS = torch.ones(after, after, dtype=torch.bool, device=cut_r.device).tril()
@@ -93,16 +96,18 @@ class PackedRows(Rows):
 
     def computed_below(self) -> tuple[torch.Tensor, bool]:
         below_1ND, wrapped = super().computed_below()
+        # Layers up to ``resume`` never run again.
         self.kept = {layer: parts for layer, parts in self.kept.items() if layer > self.resume}
         self.chosen = None  # what was chosen holds the keys of all layers
+        # From the order of that pass to the order of the rows, which ``index_N`` refers to.
         return torch.empty_like(below_1ND).index_copy_(1, self.index_N, below_1ND), wrapped
 
 
 @torch.no_grad()
 def can_pack(model: LanguageModel, longest: int) -> bool:
-    """Return whether packed rows of at most ``longest`` tokens give what whole rows do.
+    """Return whether packed rows of at most ``longest`` tokens give the same as whole rows.
 
-    Two short rows are tried.
+    It tries two short rows.
     """
     if not _attention_is_known(model, longest):
         return False
@@ -142,8 +147,8 @@ def _attention_is_known(model: LanguageModel, longest: int) -> bool:
 def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
     """Inside, let the module compute only these tokens, counted row by row, and 0 for the others.
 
-    It computes all of them where it is called with more than the states: what goes with the states,
-    such as Bloom's residual, has all tokens.
+    It computes all tokens where it is called with more than the states: such an argument, for
+    example Bloom's residual, covers all tokens.
     """
     whole = module.forward
 
@@ -155,6 +160,7 @@ def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
         chosen_KD = states.reshape(-1, states.shape[-1])[index_K]
         output = whole(chosen_KD if states.dim() == 2 else chosen_KD[None])
         chosen = hidden_of(output).reshape(len(index_K), -1)
+        # Zeros will do, since only these tokens are read.
         everywhere = chosen.new_zeros(states.shape[:-1].numel(), chosen.shape[-1])
         laid = everywhere.index_copy(0, index_K, chosen).view(*states.shape[:-1], -1)
         replaced: Output = replace_hidden(output, laid)
@@ -167,13 +173,13 @@ def only_at(module: nn.Module, index_K: torch.Tensor) -> Iterator[None]:
 def shared_keys_before(
     model: LanguageModel, before: Sequence[list[int]]
 ) -> tuple[dict[int, KeysValues], torch.Tensor]:
-    """Return keys and values of texts, where beginnings that texts share are computed once.
+    """Return keys and values of texts, computing a beginning that several share only once.
 
     The texts make a tree of their tokens, or several of about ``TOKENS_AT_ONCE``.
 
     Returns:
         Keys and values (G, M, d) of the M tokens by layer, and which of them each text has, (R, P),
-        0 behind its end.
+        0 behind the end of a text.
 
     Raises:
         NotPacked: The model attends in another way.
@@ -188,6 +194,7 @@ def shared_keys_before(
         for i in waiting:
             if paths and len(place) + len(before[i]) > TOKENS_AT_ONCE:
                 break
+            # -1 is the root. A path that is already in the tree adds no new place.
             path = [-1]
             for token in before[i]:
                 path.append(place.setdefault((path[-1], token), len(place)))
