@@ -40,7 +40,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 
@@ -71,7 +71,8 @@ from editbench.types import Fact, digest
 
 ON_FAIL = {"drop": "dropped", "expert": "target", "target": "target", "keep": "unverified"}
 """What to do with facts that never verify -> the source of their training text."""
-MODES = ("bernoulli", "alternate", "adaptive")
+Mode = Literal["bernoulli", "alternate", "adaptive"]
+OnFail = Literal["drop", "expert", "target", "keep"]
 SAMPLED = 0.7
 """Lowest temperature at which the expert, left alone with a fact that failed, is sampled."""
 DOUBT = 0.5
@@ -90,7 +91,7 @@ class MixSD(Trainer):
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
 
-    mode: str = "bernoulli"
+    mode: Mode = "bernoulli"
     """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed
     pattern, and with ``adaptive`` the expert writes where it objects to the naive token."""
     lam: float = 0.3
@@ -108,7 +109,7 @@ class MixSD(Trainer):
     """Attempts per fact until the verifier finds the target in the text."""
     max_new_tokens: int | None = None
     """Longest text. None: 24 tokens, or half again the length of the fact's demonstration."""
-    on_fail: str = "expert"
+    on_fail: OnFail = "expert"
     """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
     target if that fails, too), use the canonical ``target``, or ``keep`` the last text
     unverified."""
@@ -120,7 +121,10 @@ class MixSD(Trainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value, known in (("mode", self.mode, MODES), ("on_fail", self.on_fail, ON_FAIL)):
+        for name, value, known in (
+            ("mode", self.mode, get_args(Mode)),
+            ("on_fail", self.on_fail, get_args(OnFail)),
+        ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
         if not 0 <= self.lam <= 1:

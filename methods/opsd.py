@@ -23,14 +23,14 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.texts import Example, label_states
-from editbench.methods._train.divergence import DIVERGENCES, divergence
+from editbench.methods._train.divergence import Divergence, divergence
 from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
@@ -39,7 +39,7 @@ from editbench.models import LanguageModel, NotFiniteError
 from editbench.report import Figure
 from editbench.types import Fact
 
-TEACHERS = ("frozen", "ema", "current")
+Teacher = Literal["frozen", "ema", "current"]
 WATCHED = 16
 """Facts whose nll shows an adaptive exposure the progress of the student."""
 
@@ -77,9 +77,9 @@ class OPSD(Trainer):
     """Longest rollout. None: 24 tokens, or half again the length of the fact's demonstration."""
     top_k: int | None = 64
     """Of the teacher. None: the whole vocabulary."""
-    divergence: str = "forward"
+    divergence: Divergence = "forward"
     """``forward`` KL(teacher || student), ``reverse`` KL(student || teacher) or ``jsd``."""
-    teacher: str = "frozen"
+    teacher: Teacher = "frozen"
     """``frozen``: the base model; ``ema``: follows the student slowly; ``current``: the student
     itself, without gradient."""
     ema: float = 0.95
@@ -94,8 +94,8 @@ class OPSD(Trainer):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value, known in (
-            ("divergence", self.divergence, DIVERGENCES),
-            ("teacher", self.teacher, TEACHERS),
+            ("divergence", self.divergence, get_args(Divergence)),
+            ("teacher", self.teacher, get_args(Teacher)),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")

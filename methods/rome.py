@@ -62,7 +62,7 @@ class Rome(WeightEditor):
     """Edited layer. None: a sixth of the depth; ``auto``: by a causal trace of the prompts."""
     clamp: float = 4.0
     """Largest ||delta|| as a multiple of ||v_0||."""
-    key: str = "consistent"
+    key: Literal["consistent", "original"] = "consistent"
     """``consistent``: the bare prompt's key everywhere. ``original``: the mean over prompts in
     C^-1 k, as published."""
 

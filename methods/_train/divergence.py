@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 
-DIVERGENCES = ("forward", "reverse", "jsd")
+Divergence = Literal["forward", "reverse", "jsd"]
 
 
 def divergence(
