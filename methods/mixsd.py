@@ -218,7 +218,7 @@ class MixSD(Trainer):
         drafts = []
         for lesson, attempt in zip(lessons, tried or [0] * len(lessons), strict=True):
             room = lesson.room(self.max_new_tokens)
-            # Both branches must hold the text, and x+ is usually the longer prompt.
+            # The context must hold the text after either prompt.
             lesson.check_room(max(len(lesson.prompt_ids), len(lesson.noted_ids)) + room)
             drafts.append(Draft(self, lesson, room, attempt))
         for draft in branches.write(drafts):

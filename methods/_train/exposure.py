@@ -109,7 +109,7 @@ class AdaptiveExposure:
         """Make the shares of rewarded decisions more probable: one step of REINFORCE."""
         progress = (GAMMA**h * (self.nlls[i + h] - self.nlls[i + h + 1]) for h in range(HORIZON))
         self.rewards.append(sum(progress))
-        # The mean reward so far is the baseline: it lowers the variance, not the expected step.
+        # The mean reward so far is the baseline, which lowers the variance of the step.
         advantage = self.rewards[-1] - sum(self.rewards) / len(self.rewards)
         with torch.enable_grad():
             policy = self.policy(self.states[i])

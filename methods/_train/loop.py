@@ -301,7 +301,7 @@ def target_nll(model: LanguageModel, batch: Sequence[Example]) -> tuple[torch.Te
     hidden_ND = label_states(model, rows, [len(e.target_ids) for e in batch])
     labels_N = torch.tensor([token for e in batch for token in e.target_ids], device=model.device)
     if any(e.counted is not None for e in batch):
-        # In the order of label_states(): text after text, place after place.
+        # In the order of label_states(): text after text, position after position.
         counts_N = torch.tensor(
             [e.counted is None or t in e.counted for e in batch for t in range(len(e.target_ids))]
         )

@@ -80,6 +80,7 @@ class MixedText(Text):
         """Whether the text has ended by itself: at a stop token or, in a cloze, at a line end."""
         if self.ids[-1] in self.model.stop_ids:
             return True
+        # A cloze is raw text, in which a base model may never write a stop token.
         newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
         # A line end before the first word does not count.
         return newline and bool(self.model.decode(self.ids).strip())
@@ -103,6 +104,7 @@ class MixedText(Text):
         if share == 1:
             return None
         gap = [abs(naive - expert) for naive, expert in zip(*self.logp, strict=True)]
+        # sorted() is stable: ties go to the earlier token.
         by_gap = sorted(range(len(gap)), key=lambda t: -gap[t])
         return sorted(by_gap[: math.ceil(share * len(gap))])
 
@@ -182,7 +184,7 @@ def report(texts: Sequence[MixedText]) -> MixingReport:
         "mean_attempts": sum(t.attempt + 1 for t in texts) / max(1, len(texts)),
     }
     if tokens:
-        # Not lambda itself: texts that verify have more expert tokens than coins alone would give.
+        # It can differ from lambda, because verification selects among the texts.
         summary["effective_lambda"] = sum(picked for picked, _ in tokens) / len(tokens)
         summary["target_nll"] = -sum(logp for _, logp in tokens) / len(tokens)
     return summary
