@@ -36,10 +36,10 @@ BUCKET = 8
 """Number of batches whose texts are sorted by length together."""
 DIVERGED, DIVERGED_STEPS = 3.0, 8
 """Training stops with an error when the mean loss of the last ``DIVERGED_STEPS`` steps is
-``DIVERGED`` nats above the first loss. Such a training does not recover. A first loss within
-``DIVERGED`` of log V, the loss of a model that finds all tokens equally probable, leaves little to
-detect. The ``jsd`` of ``opsd`` is at most log 2 and never gets there; a loss that has not fallen
-gives a warning instead."""
+``DIVERGED`` nats above the first loss. Such a training does not recover. A first loss less than
+``DIVERGED`` below log V, the loss of a model that finds all tokens equally probable, can hardly
+rise that far. The ``jsd`` of ``opsd`` is at most log 2 and never gets there; a loss that has not
+fallen gives a warning instead."""
 SMALL = 0.01
 """Nats. A loss that ends below it had little to fall from; the loss of ``opsd`` may start there."""
 
