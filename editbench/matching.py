@@ -3,7 +3,7 @@
 Both sides are normalised: Unicode NFKC, lower case, punctuation to spaces, English articles
 dropped, white space collapsed. ``contains`` matches whole words, so "Nigeria" does not contain
 "Niger". In scripts that put no spaces between words, each character counts as a word. A number is
-one word: "34,567" equals "34567", and neither it nor "34.5" contains "34".
+one word: "34,567" equals "34567", and neither "34,567" nor "34.5" contains "34".
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
 def normalise(text: str) -> str:
     """Return the words of ``text`` that matter, separated by single spaces. Idempotent."""
     folded = unicodedata.normalize("NFKC", text).lower()
-    # "don't" is one word; without the apostrophe two characters may compose to a new one
+    # "don't" is one word; without the apostrophe two characters may compose into a new one
     joined = unicodedata.normalize("NFKC", folded.replace("'", "").replace("’", ""))
     words = "".join(map(_in_words, _STOPS.sub(" ", _THOUSANDS.sub("", joined)))).split()
     # an answer that consists of articles, such as "A", keeps them
@@ -42,7 +42,7 @@ def normalise(text: str) -> str:
 @lru_cache(maxsize=4096)
 def _in_words(char: str) -> str:
     """Return ``char`` as part of a word, as a word of its own, or as a space between words."""
-    # category M: combining marks belong to their words, many scripts write vowels with them
+    # category M: combining marks belong to their words; many scripts write vowels with them
     if not (char.isalnum() or char == "." or unicodedata.category(char)[0] == "M"):
         return " "
     return f" {char} " if unicodedata.name(char, "").startswith(_UNSPACED) else char
@@ -51,7 +51,7 @@ def _in_words(char: str) -> str:
 def contains(text: str, answers: Iterable[str]) -> bool:
     """Return whether ``text`` contains one of ``answers`` as whole words.
 
-    An answer that consists of punctuation never matches.
+    An answer that consists only of punctuation never matches.
     """
     padded = f" {normalise(text)} "
     return any(f" {wanted} " in padded for answer in answers if (wanted := normalise(answer)))
@@ -65,7 +65,7 @@ def exact(text: str, answers: Iterable[str]) -> bool:
 def same_answer(text: str, base_text: str, answers: Iterable[str]) -> bool:
     """Return whether both texts give the same answer.
 
-    They do if both contain one of ``answers``, or if their first clauses consist of the same words.
+    They do if both contain one of ``answers``, or if their first clauses have the same words.
     """
     answers = list(answers)
     if contains(text, answers) and contains(base_text, answers):
@@ -76,7 +76,7 @@ def same_answer(text: str, base_text: str, answers: Iterable[str]) -> bool:
 def first_clause(text: str) -> str:
     """Return the normalised words up to the first comma, full stop or line end.
 
-    They are the answer, before the model goes on talking.
+    They are the answer; after it the model continues with other text.
     """
     return normalise(_CLAUSE_END.split(re.sub(r"^\W+", "", text), maxsplit=1)[0])
 
@@ -84,8 +84,8 @@ def first_clause(text: str) -> str:
 def yes_or_no(text: str) -> bool | None:
     """Return the answer of ``text``'s first sentence to a yes/no or true/false question.
 
-    The first word of assent or denial decides: "That is not true" and "No, it is true that ..." are
-    both a no. ``None`` if there is no such word.
+    The first word of assent or denial decides: both "That is not true" and "No, it is true that
+    ..." mean no. ``None`` if there is no such word.
     """
     words = normalise(re.split(r"[.!?](?=\s|$)|\n", text.strip(), maxsplit=1)[0]).split()
     return next((word in _YES for word in words if word in _YES | _NO), None)

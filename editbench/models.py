@@ -48,9 +48,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 class AppliedEdit(Protocol):
-    """The part of ``editbench.edit.Edit`` that a model knows of the edits applied to it.
+    """The part of ``editbench.edit.Edit`` that a model knows about the edits applied to it.
 
-    A protocol, since ``edit.py`` imports this module.
+    It is a protocol, because ``edit.py`` imports this module.
     """
 
     @property
@@ -70,18 +70,18 @@ class AppliedEdit(Protocol):
 
 
 class LanguageModel:
-    """A Hugging Face causal LM with its tokenizer, and what the rest of editbench needs of it.
+    """A Hugging Face causal LM with its tokenizer, and all that the rest of editbench needs of it.
 
     The wrapped model stays yours: its weights change only inside ``with edit.applied(model)``.
 
     Args:
-        name: what to call the model in messages and records; default: its ``_name_or_path``.
+        name: the model's name in messages and records; default: its ``_name_or_path``.
         chat: whether questions go through the chat template; ``None``: if the tokenizer has one.
         precision: how forward passes compute. ``bfloat16`` is autocast over the stored weights.
-            ``float32`` is no autocast, so weights stored in another dtype compute in their own.
+            ``float32`` means no autocast, so weights stored in another dtype compute in their own.
             ``auto`` is bfloat16 where the hardware multiplies it natively, else float32; float16
             weights on a CPU always compute in their own dtype. The choice is part of every record.
-        layout: module paths by part, where ``editbench.layout`` cannot find them.
+        layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
 
     Raises:
         ModelError: if the tokenizer is missing, or has no chat template although ``chat`` is true.
@@ -110,6 +110,7 @@ class LanguageModel:
             # a copy, since the tokenizer is the caller's
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.chat_template = None
+        # eval mode: no dropout, in training as in scoring.
         self.model: PreTrainedModel = model.eval()
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.name: str = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
@@ -129,7 +130,7 @@ class LanguageModel:
         self._line_ends: dict[int, bool] = {}
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
-        """Set while an in-context edit is applied: maps a prompt to the text to put before it."""
+        """Maps a prompt to the text to put before it. Set while an in-context edit is applied."""
         self.applied: tuple[AppliedEdit, ...] = ()
         """The edits that are applied now, oldest first. A sequential editor reads the keys of
         earlier facts from them."""
@@ -178,26 +179,26 @@ class LanguageModel:
         for name, parameter in sorted(self._parameters.items()):
             sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
             values = parameter.detach().cpu().contiguous().view(-1)
-            sha.update(values.view(torch.uint8).numpy().data)  # as bytes: NumPy has no bfloat16
+            sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
 
     def compute(self, weights_fixed: bool = False) -> AbstractContextManager[object]:
         """Return the context in which forward passes run.
 
         ``weights_fixed`` promises that no weight changes or gets a gradient inside. In bfloat16
-        this halves the time on a CPU: each weight is cast once, and not once a pass. In float32 it
-        saves memory: nothing is kept for gradients of weights.
+        this halves the time on a CPU: each weight is cast once instead of once per pass. In float32
+        it saves memory: nothing is kept for gradients of weights.
         """
         if self.precision == "float32":
             return _without_gradients(self.model) if weights_fixed else nullcontext()
-        # not without gradients here: torch caches the casts of weights only that require them
+        # requires_grad stays on here: autocast caches the casts of such weights only
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=weights_fixed)
 
     # --- text -----------------------------------------------------------------------------------
 
     @property
     def context_length(self) -> int | None:
-        """How many tokens the model reads at once; ``None`` if its configuration does not say."""
+        """Tokens that the model reads at once; ``None`` if its configuration does not say."""
         config = self.model.config.get_text_config()
         length: int | None = getattr(config, "max_position_embeddings", None)
         return length or None
@@ -207,8 +208,8 @@ class LanguageModel:
     ) -> text.Rendered:
         """Return the prompt as the model reads it.
 
-        ``context`` stands before it as a paragraph, ``prefix`` on the same line. Without a context
-        an applied in-context edit adds its own.
+        ``context`` becomes a paragraph before it; ``prefix`` stands before it on the same line.
+        Without a ``context``, an applied in-context edit adds its own.
         """
         if context is None and self.context_for is not None:
             context = self.context_for(prompt)
@@ -221,8 +222,9 @@ class LanguageModel:
     def chat_ids(self, turns: Sequence[str]) -> list[int]:
         """Return the ids of a conversation up to where the model's next turn begins.
 
-        ``turns`` are the user's and the model's alternately.
+        ``turns`` are the user's and the model's, alternately.
         """
+        # an in-context edit retrieves by the first question, and its note opens the conversation
         note = self.context_for(turns[0]) if self.context_for else None
         first = f"{note}\n\n{turns[0]}" if note else turns[0]
         return text.ids(self.tokenizer, text.render_chat(self.tokenizer, [first, *turns[1:]]))
@@ -259,7 +261,7 @@ class LanguageModel:
         decoded = self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        return str(decoded)  # of one list of ids it is a string
+        return str(decoded)  # for one list of ids it is a string
 
     # --- forward passes -------------------------------------------------------------------------
 
@@ -268,11 +270,12 @@ class LanguageModel:
     ) -> torch.Tensor:
         """Return the last hidden states (B, T, D), after the final norm.
 
-        With a cache, ``ids_BT`` are the new tokens, and ``mask_BT`` covers the cached ones too.
+        With a cache, ``ids_BT`` are the new tokens, and ``mask_BT`` covers the cached ones as well.
         """
         extra = {}
         if self.takes_positions:
-            # counted without padding, so that a row's states do not depend on the batch
+            # counted without the padding, so that a row's states do not depend on its batch; the
+            # padding itself would count from -1, hence the clamp
             positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)
             extra["position_ids"] = positions[:, -ids_BT.shape[1] :]
         output = self.model.base_model(
@@ -293,7 +296,7 @@ class LanguageModel:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits (..., V), in float32, of last hidden states (..., D).
 
-        They are the head's, with the scaling and the soft cap of the configuration.
+        They are the head's output, with the scaling and the soft cap of the configuration.
 
         Raises:
             ModelError: as ``check_head``.
@@ -304,6 +307,7 @@ class LanguageModel:
     def _head(self, hidden: torch.Tensor) -> torch.Tensor:
         config = self.model.config.get_text_config()
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        # the factors of Cohere and of Granite, and the soft cap of Gemma 2
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if scaling := getattr(config, "logits_scaling", None):
@@ -314,11 +318,11 @@ class LanguageModel:
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Check once that hidden states and head give the model's own logits.
+        """Check once that ``hidden`` and the head give the model's own logits.
 
         Raises:
-            ModelError: if they do not, since the architecture changes its logits in an unknown way;
-                or if the logits are not finite.
+            ModelError: if the logits differ, because the architecture changes them in an unknown
+                way, or if they are not finite.
         """
         if self._head_checked:
             return
@@ -347,7 +351,7 @@ class LanguageModel:
         """Return the log-probabilities of each target's tokens, float32, (len(target),).
 
         Args:
-            pairs: (prompt ids, target ids).
+            pairs: prompt ids and target ids of each text.
             what: name of the step in the progress display; ``None``: not shown.
         """
         return [logp_T for logp_T, _ in self.target_scores(pairs, batch_size, what)]
@@ -359,13 +363,13 @@ class LanguageModel:
         batch_size: int = 64,
         what: str | None = None,
     ) -> list[tuple[torch.Tensor, list[int]]]:
-        """Return ``target_logprobs``, and the most probable token at each place of the target.
+        """Return ``target_logprobs``, and the most probable token at each position of the target.
 
-        The target up to that place is given (teacher forcing). In float32 the batch size moves no
-        log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
+        The target up to that position is given (teacher forcing). In float32 the batch size moves
+        no log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
         """
         scores: dict[int, tuple[torch.Tensor, list[int]]] = {}
-        # texts of like lengths share a batch, so that little of it is padding
+        # texts of similar length share a batch, so that little of it is padding
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         with (
             progress.task(what, len(pairs), "texts") if what else nullcontext() as bar,
@@ -375,13 +379,15 @@ class LanguageModel:
                 rows = [pairs[i][0] + pairs[i][1] for i in chunk]
                 ids_BT, mask_BT = text.pad_left(rows, self.device)
                 keep = max(len(pairs[i][1]) for i in chunk)
-                # rows are aligned at their ends: the last ``keep`` states predict all targets
+                # Rows are aligned at their ends. The last token predicts nothing that is asked, so
+                # it is left out, and the last ``keep`` states then predict all targets.
                 hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
                 logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
                 logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
                 best_BT = logp_BTV.argmax(-1).cpu()
                 for row, i in enumerate(chunk):
                     first = keep - len(pairs[i][1])
+                    # a clone, because a slice would keep the scores of the whole batch
                     scores[i] = (logp_BT[row, first:].clone(), best_BT[row, first:].tolist())
                 if bar:
                     bar.advance(len(chunk))
@@ -403,13 +409,13 @@ class LanguageModel:
     ) -> list[list[int]]:
         """Return the new ids for each prompt, without the token that ended them.
 
-        In float32 the batch size changes no text, unless two tokens are about equally probable
-        (``target_scores``); in bfloat16 such near ties are more frequent.
+        In float32 the batch size changes no text, unless two tokens are almost equally probable
+        (see ``target_scores``); in bfloat16 such near ties are more frequent.
 
         Args:
-            stop_at_newline: end a text with its first line that is not empty.
-            generator: sample with it, at ``temperature`` from the ``top_k`` most probable tokens;
-                ``None``: greedy decoding.
+            stop_at_newline: end a text after its first line that is not empty.
+            generator: source of the random numbers to sample with, at ``temperature`` from the
+                ``top_k`` most probable tokens; ``None``: greedy decoding.
             stop: end a text at a token of ``stop_ids``.
             what: name of the step in the progress display; ``None``: not shown.
 
@@ -418,6 +424,7 @@ class LanguageModel:
         """
         how = Decoding(max_new_tokens, stop_at_newline, generator, temperature, top_k, stop)
         written: list[list[int]] = [[] for _ in prompts]
+        # by length, as in target_scores; each text is written in place, so the order is kept
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         with (
             progress.task(what, len(prompts), "texts") if what else nullcontext() as bar,
@@ -433,7 +440,7 @@ class LanguageModel:
     def _continue(
         self, prompts: Sequence[list[int]], texts: Sequence[list[int]], how: Decoding
     ) -> Iterator[float]:
-        """Append the new ids of each prompt to its text; yield each step's share of the work."""
+        """Append the new ids of each prompt to its text; yield the share of the work per step."""
         ids_BT, mask_BT = text.pad_left(prompts, self.device)
         cache, rows = decoding_cache(self.model), list(texts)
         for step in range(how.max_new_tokens):
@@ -447,10 +454,11 @@ class LanguageModel:
                 if not (how.stop_at_newline and self._ends_line(token, written)):
                     going.append(row)
             if not going or step == how.max_new_tokens - 1:
+                # All texts have ended, or the budget is spent: report all that is left as done.
                 yield 1 - step / how.max_new_tokens
                 return
             yield 1 / how.max_new_tokens
-            if len(going) < len(rows):  # rows that have ended leave the batch
+            if len(going) < len(rows):  # drop the rows that have ended
                 index = torch.tensor(going, device=self.device)
                 cache.batch_select_indices(index)
                 next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
@@ -458,7 +466,7 @@ class LanguageModel:
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
 
     def _ends_line(self, token: int, written: Sequence[int]) -> bool:
-        """Return whether ``token``, the last one of ``written``, ends a line that is not empty."""
+        """Return whether ``token``, the last of ``written``, ends a line that is not empty."""
         if token not in self._line_ends:  # most tokens recur, and decoding one takes a while
             self._line_ends[token] = "\n" in self.decode([token])
         return self._line_ends[token] and bool(self.decode(written).strip())
@@ -478,6 +486,7 @@ def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
 def native_precision(device: torch.device) -> str:
     """Return ``bfloat16`` if this device multiplies it in hardware, else ``float32``."""
     if device.type == "cpu":
+        # a CPU multiplies bfloat16 natively with AMX tiles or AVX-512 BF16
         native = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     else:
         native = device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -498,13 +507,13 @@ def load_model(
 
     Args:
         source: an alias, a hub id, a local folder, a GGUF file, a model object (then give its
-            ``tokenizer``), or a ``LanguageModel``, which is returned as it is.
+            ``tokenizer``), or a ``LanguageModel``, which is returned unchanged.
         device: a torch device; ``auto`` is CUDA if available, else the CPU.
 
     The other arguments are those of ``LanguageModel``.
 
     Raises:
-        ModelError: if the weights or the tokenizer cannot be loaded; the message says what was
+        ModelError: if the weights or the tokenizer cannot be loaded. The message says what was
             looked for, and where.
         UnknownNameError: if ``source`` is none of the above.
     """
@@ -515,7 +524,7 @@ def load_model(
     name = str(source)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = torch.device(device)  # first, so that a wrong name costs no loading
+    target = torch.device(device)  # before loading, so that a wrong name fails at once
     with quiet_transformers():
         model, own_tokenizer = read_checkpoint(name, trust_remote_code)
     model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
@@ -531,7 +540,7 @@ def load_model(
 
 @contextmanager
 def _without_gradients(model: torch.nn.Module) -> Iterator[None]:
-    """Clear ``requires_grad`` of all parameters inside."""
+    """Clear ``requires_grad`` of all parameters inside, and set it again afterwards."""
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
         for parameter in wanted:

@@ -1,4 +1,4 @@
-"""Option values: from the texts of a command line, or from JSON, to the annotated types."""
+"""Convert option values, given as text on a command line or as JSON, to the annotated types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 TRUE = ("true", "1", "yes")
 FALSE = ("false", "0", "no")
 UNSET = ("none", "auto", "")
-"""Texts that stand for ``None`` where an option may be ``None``."""
+"""Texts that mean ``None`` where an option may be ``None``."""
 MAX_SEED = 2**32 - 1
 """NumPy's generators take no larger seed."""
 
@@ -23,12 +23,12 @@ def parse_option(value: object, kind: type[T]) -> T:
     """Return ``value`` as the annotated type ``kind``, which may be a union.
 
     Texts are converted: ``1,2`` and ``3-5`` are tuples of whole numbers, ``none`` and ``auto`` are
-    ``None`` where the option may be ``None``. Other values keep their type, apart from JSON's lists
-    (to tuples), a single whole number where a tuple is expected, and whole floats where a whole
-    number is expected.
+    ``None`` where the option may be ``None``. Other values keep their type, with three exceptions:
+    a JSON list becomes a tuple, so does a single whole number where a tuple is expected, and a
+    whole float becomes an integer where an integer is expected.
 
     Raises:
-        ValueError: if a text does not spell a value of that type.
+        ValueError: if the value does not fit that type.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if isinstance(value, str):
@@ -38,6 +38,7 @@ def parse_option(value: object, kind: type[T]) -> T:
 
 def _from_text(value: str, kinds: Sequence[object]) -> object:
     text = value.strip()
+    # Literals first: a word such as "adaptive" is neither a number nor a spelling of None.
     for kind in kinds:
         if get_origin(kind) is Literal and text.lower() in get_args(kind):
             return text.lower()
@@ -61,7 +62,7 @@ def _boolean(value: str) -> bool:
 
 
 def _items(text: str, kind: object) -> tuple[object, ...]:
-    """Return the items of ``1,2`` or of the range ``3-5``, whose both ends belong to it."""
+    """Return the items of ``1,2`` or of the range ``3-5``, which includes both ends."""
     if kind is int and (span := re.fullmatch(r"(\d+)\s*-\s*(\d+)", text)):
         return tuple(range(int(span[1]), int(span[2]) + 1))
     parts = text.split(",")
@@ -74,9 +75,10 @@ def _fitted(value: object, kinds: Sequence[object]) -> object:
     if isinstance(value, list):
         return tuple(value)
     several = any(get_origin(kind) is tuple for kind in kinds)
-    # bool is a subclass of int, and True is no layer
+    # bool is a subclass of int, but True is not a layer number
     if several and int not in kinds and isinstance(value, int) and not isinstance(value, bool):
         return (value,)
+    # JSON may hold a whole number as 3.0.
     if isinstance(value, float) and int in kinds and float not in kinds:
         if not value.is_integer():
             raise ValueError(f"{value!r} is not a whole number")
@@ -95,7 +97,7 @@ def _number(text: str, whole: bool) -> int | float:
 
 
 def check_seed(seed: object) -> None:
-    """Check that every random generator in use accepts ``seed``.
+    """Check that all random generators accept ``seed``.
 
     Raises:
         OptionError: if it is not a whole number from 0 to 2**32 - 1.

@@ -20,7 +20,7 @@ from editbench.options import check_seed, parse_option
 from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
 
-if TYPE_CHECKING:  # these import torch, which takes seconds, and a list of plug-ins needs no torch
+if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins needs no torch
     from editbench.edit import Change, Edit, Keys
     from editbench.models import LanguageModel
     from editbench.retrieval import Retriever
@@ -69,7 +69,7 @@ class Method(ABC):
     """
 
     name: ClassVar[str] = ""
-    """The name under which it is registered."""
+    """The name under which the method is registered."""
     kind: ClassVar[str] = "trainer"
     """``baseline``, ``trainer`` or ``weight editor``."""
     summary: ClassVar[str] = ""
@@ -77,10 +77,10 @@ class Method(ABC):
     paper: ClassVar[str] = ""
     """Authors, year and arXiv id of the source."""
     version: ClassVar[int] = 1
-    """Raise it with every change of the algorithm that can move its numbers: stored cells of an
-    older version are then computed again."""
+    """Raise it with every change of the algorithm that can move its numbers: it is part of a cell's
+    key, so stored cells of an older version are computed again."""
     engine_version: ClassVar[int] = 1
-    """Version of the engine that the method shares with others; left out of a cell's key while it
+    """Version of the engine that the method shares with others. A cell's key leaves it out while it
     is 1."""
     needs_subject: ClassVar[bool] = False
     """Whether every fact must name its subject."""
@@ -89,31 +89,31 @@ class Method(ABC):
     space: ClassVar[Space] = {}
     """The options that ``editbench tune`` searches; empty if there is nothing to tune."""
     figures: ClassVar[Mapping[str, Figure]] = {}
-    """The figures that this method adds to an edit's report, by name. The fields of
-    ``report.EditReport`` need no declaration."""
+    """The figures that this method adds to an edit's report, by name. It may report the fields of
+    ``report.EditReport`` without declaring them."""
 
     seed: int = 0
     """Seed of all random choices."""
 
     def __post_init__(self) -> None:
-        """Reject NaN and infinity. A subclass with checks of its own calls this first.
+        """Reject NaN and infinity. A subclass with its own checks calls this first.
 
         Raises:
-            ValueError: if an option has such a value.
+            ValueError: if an option is NaN or infinite.
         """
         for key, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{key}={value} is not finite")
 
-    def prepare(self, model: LanguageModel) -> None:  # noqa: B027 - most methods need no preparation
-        """Compute and cache what does not depend on the facts, such as the covariance.
+    def prepare(self, model: LanguageModel) -> None:  # noqa: B027 - most methods need none
+        """Compute and cache everything that does not depend on the facts, such as the covariance.
 
-        This is timed apart from ``inject``, which also works without it.
+        It is timed separately from ``inject``, which also works if it was not called.
         """
 
     @abstractmethod
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        """Return the edit that makes ``facts`` true in ``model``, which itself stays as it was."""
+        """Return the edit that makes ``facts`` true in ``model``; leave ``model`` as it was."""
 
     def edit(
         self,
@@ -130,7 +130,7 @@ class Method(ABC):
 
         The other arguments are fields of ``Edit``.
         """
-        from editbench.edit import Edit
+        from editbench.edit import Edit  # imports torch, which the contracts do without
 
         return Edit(
             self.name,
@@ -152,7 +152,8 @@ class Method(ABC):
         Option values may be texts from a command line.
 
         Raises:
-            OptionError: if an option is unknown, or its value has the wrong type or range.
+            OptionError: if an option is unknown, or its value has the wrong type or is out of
+                range.
         """
         given = _by_field(name, options)
         known = sorted(field.name for field in fields(cls))
@@ -163,6 +164,7 @@ class Method(ABC):
                 raise OptionError(
                     f"Method {name!r} has no option {key!r}.{hint} Its options: {', '.join(known)}."
                 )
+        # Resolves the annotations, which this package keeps as strings (PEP 563).
         kinds = get_type_hints(cls)
         values = {}
         for key, value in given.items():
@@ -172,16 +174,17 @@ class Method(ABC):
                 raise OptionError(f"Bad option for {name}: {key}={value}: {error}.") from error
         check_seed(values.get("seed", 0))
         try:
+            # __post_init__ checks the ranges. Its message does not name the method, this one does.
             return cls(**values)
         except (ValueError, TypeError) as error:
             raise OptionError(f"Bad option for {name}: {error}.") from error
 
     @classmethod
     def check_subjects(cls, name: str, facts: Iterable[Fact]) -> None:
-        """Check that every fact has a subject if this method, registered as ``name``, needs it.
+        """Check that every fact has a subject if this method, registered as ``name``, needs one.
 
         Raises:
-            MethodError: if it does and a fact has none.
+            MethodError: if the method needs subjects and a fact has none.
         """
         if not cls.needs_subject:
             return
@@ -198,18 +201,19 @@ class Method(ABC):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     def sources(self) -> dict[str, str]:
-        """Return the SHA-256 of each local file that the options name, by the path as given there.
+        """Return the SHA-256 of each local file that the options name, by the path given there.
 
-        It is part of a cell's key, so a changed file makes a stored cell stale.
+        The hashes are part of a cell's key, so a changed file makes a stored cell stale.
         """
         return {}
 
 
 KEYWORDS = {"lambda": "lam"}
-"""Options whose own name is a keyword of Python -> the field that holds them."""
+"""Option whose name is a keyword of Python -> the field that holds it."""
 
 
 def _by_field(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    # The paper's name works as well as the field's; two of them on one field shrink the dict.
     given = {KEYWORDS.get(key, key): value for key, value in options.items()}
     if len(given) < len(options):
         raise OptionError(f"Method {name!r}: lam and lambda are one option. Give it once.")
@@ -225,11 +229,11 @@ class Corpus(ABC):
     form: ClassVar[str] = "cloze"
     """Form of most of its prompts: ``cloze`` or ``question``."""
     needs_data: ClassVar[bool] = False
-    """Whether ``--data`` (a path, a hub id or a URL) must be given, or a published file fetched."""
+    """Whether it needs a file: ``--data`` (a path, a hub id or a URL) or the published one."""
     url: ClassVar[str | None] = None
-    """Where the published file is."""
+    """Address of the published file."""
     sha256: ClassVar[str | None] = None
-    """Its hash, which a download must match."""
+    """Hash of the published file. A download must match it."""
 
     skipped: Sequence[str] = ()
     """After ``load``: one sentence for each record and probe that was left out, with the reason."""
@@ -239,7 +243,8 @@ class Corpus(ABC):
         """Return all cases, validated, in the order of the source.
 
         Raises:
-            DataError: if a file is missing or malformed; names the file, the record and the field.
+            DataError: if a file is missing or malformed. The message names the file, the record and
+                the field.
         """
 
 
@@ -252,18 +257,18 @@ class Score:
     value: float
     """From 0 to 1; NaN if the case cannot be scored."""
     text: str = ""
-    """What the score is based on, such as the model's answer. It is kept in the record."""
+    """The text that the score rests on, such as the model's answer. It is kept in the record."""
 
 
 class Evaluator(ABC):
     """A column of the table: model in, one score for each case out.
 
-    The runner asks it once about the unedited model and once about each edited model, with the same
+    The runner calls it once for the unedited model and once for each edited model, with the same
     cases. It sees neither the method nor the edit. The table shows the mean over the cases with its
-    95 % interval; the ranking does not use it. It must leave the model as it found it, and give the
-    same scores for the same model and cases.
+    95 % interval; the ranking does not use it. An evaluator must leave the model as it found it,
+    and give the same scores for the same model and cases.
 
-    A whole plug-in:
+    A complete plug-in:
 
         class Brief(Evaluator):
             name, title, summary = "brief", "Brief ↑", "share of answers of at most three words"
@@ -277,15 +282,15 @@ class Evaluator(ABC):
     """
 
     name: ClassVar[str] = ""
-    """The name under which it is registered; also the name of its protocol in the record."""
+    """The name under which the evaluator is registered; also its protocol's name in the record."""
     title: ClassVar[str] = ""
-    """Heading of its column, with an arrow that points to better."""
+    """Heading of its column, with an arrow that shows which direction is better."""
     summary: ClassVar[str] = ""
     """One line for ``editbench list evaluators``."""
     version: ClassVar[int] = 1
-    """Raise it with every change that can move a score: stored cells of an older version are then
-    computed again."""
+    """Raise it with every change that can move a score, so that stored cells of an older version
+    are computed again."""
 
     @abstractmethod
     def score(self, model: LanguageModel, cases: Sequence[Case]) -> list[Score]:
-        """Return one score for each of ``cases``, in their order, of the model as it is now."""
+        """Score the model as it is now: one score for each of ``cases``, in their order."""

@@ -1,7 +1,7 @@
 """Progress of long steps.
 
-Methods and evaluators report here. Whoever shows the progress, such as the command line, installs
-a reporter.
+Methods and evaluators report here. A caller that shows the progress, such as the command line,
+installs a reporter.
 
     with progress.task("covariance", total=20_000, unit="tokens") as bar:
         bar.advance(512)
@@ -23,15 +23,15 @@ class Bar(Protocol):
 
 
 class Reporter(Protocol):
-    """Shows steps to somebody."""
+    """Shows steps to the user."""
 
     def task(self, name: str, total: float | None, unit: str) -> AbstractContextManager[Bar]:
-        """Show a step until the context ends; ``total`` is ``None`` where it is not known."""
+        """Show a step until the context ends; ``total`` is ``None`` if it is unknown."""
         ...
 
 
 class _Silent:
-    """A reporter that shows nothing, and its own bar."""
+    """A reporter that shows nothing, and is its own bar."""
 
     def advance(self, n: float = 1) -> None:
         pass
@@ -42,6 +42,7 @@ class _Silent:
 
 
 _SILENT = _Silent()
+# A context variable: a reporter set in one thread or task does not show in another.
 _reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)  # noqa: B039 - stateless
 
 
@@ -52,7 +53,7 @@ def task(name: str, total: float | None = None, unit: str = "") -> AbstractConte
 
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
-    """Show the steps that are opened inside through ``reporter``."""
+    """Inside, show steps through ``reporter``."""
     token = _reporter.set(reporter)
     try:
         yield

@@ -1,8 +1,9 @@
-"""Look up methods, corpora and evaluators by name, built in or installed by others.
+"""Look up methods, corpora and evaluators by name, whether built in or installed by others.
 
-Each room lists its built-ins in one dict of strings (``editbench.methods.BUILTINS``). Third-party
-plug-ins are entry points of the same group. ``names`` imports no plug-in, and ``get`` imports one
-module only. ``EDITBENCH_PLUGINS=none`` leaves third-party plug-ins out.
+``editbench.methods``, ``editbench.corpora`` and ``editbench.eval`` list their built-ins in one dict
+of strings each (``BUILTINS``). Third-party plug-ins are entry points of the same group. ``names``
+imports no plug-in, and ``get`` imports one module only. ``EDITBENCH_PLUGINS=none`` leaves
+third-party plug-ins out.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def _table(group: Group) -> dict[str, str]:
     Raises:
         PluginError: if two distributions provide the same name.
     """
+    # By name, because the core imports no folder of plug-ins.
     table = dict(importlib.import_module(f"editbench.{ROOMS[group]}").BUILTINS)
     if os.environ.get("EDITBENCH_PLUGINS") == "none":
         return table
@@ -40,6 +42,7 @@ def _table(group: Group) -> dict[str, str]:
         distribution = (
             f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown distribution"
         )
+        # An error and not an override: which plug-in ran would depend on what is installed.
         if point.name in table:
             raise PluginError(
                 f"{KINDS[group].capitalize()} name {point.name!r} is provided twice: "
@@ -56,7 +59,7 @@ def names(group: Group) -> list[str]:
 
 
 def baselines() -> tuple[str, ...]:
-    """Return the methods that are in every table, in the order in which they run."""
+    """Return the names of the methods that every table has, in the order in which they run."""
     listed: tuple[str, ...] = importlib.import_module("editbench.methods").BASELINES
     return listed
 
@@ -64,11 +67,11 @@ def baselines() -> tuple[str, ...]:
 def check(group: Group, name: str) -> str:
     """Return ``module:Class`` of the plug-in called ``name``, without importing it.
 
-    A pair of methods, ``ONE+OTHER``, gives those of both, joined by ``+``.
+    For a pair of methods, ``ONE+OTHER``, return those of both, joined by ``+``.
 
     Raises:
-        UnknownNameError: if there is no such plug-in; suggests the nearest names.
-        PluginError: if the name cannot stand in a comma-separated list or in a path.
+        UnknownNameError: if there is no such plug-in. The message suggests the nearest names.
+        PluginError: if the name cannot be part of a comma-separated list or a path.
     """
     if group == "methods" and "+" in name:
         return "+".join(check(group, part) for part in name.split("+"))
@@ -94,7 +97,7 @@ def get(group: Group, name: str) -> Plugin:
 
     Raises:
         OptionError: if two methods cannot be paired.
-        UnknownNameError: if there is no such plug-in; suggests the nearest names.
+        UnknownNameError: if there is no such plug-in. The message suggests the nearest names.
         PluginError: if the plug-in's module fails to import, or its class is missing or incomplete.
     """
     if group == "methods" and "+" in name:
@@ -103,7 +106,7 @@ def get(group: Group, name: str) -> Plugin:
     try:
         return _load(group, module, attribute)
     except Exception as error:
-        if module.startswith("editbench."):  # our own fault: show where
+        if module.startswith("editbench."):  # our own bug: keep the traceback
             raise
         raise PluginError(
             f"The {KINDS[group]} {name!r} ({module}:{attribute}) is broken: "
@@ -116,6 +119,7 @@ def _load(group: Group, module: str, attribute: str) -> Plugin:
     plugin: object = getattr(importlib.import_module(module), attribute)
     if not (isinstance(plugin, type) and issubclass(plugin, contract)):
         raise TypeError(f"it is not a subclass of editbench.plugin.{contract.__name__}")
+    # Now, and not when a run is under way and first makes an object of it.
     if inspect.isabstract(plugin):
         raise TypeError(f"it does not define {', '.join(sorted(plugin.__abstractmethods__))}")
     return plugin

@@ -1,8 +1,8 @@
-"""What an edit reports about its own work, and how a method declares further figures.
+"""The report of an edit on its own work, and how a method declares further figures.
 
 ``Edit.diagnostics`` is an ``EditReport`` plus the figures that the edit's method declares in
-``Method.figures``. ``Edit.records`` holds one ``EditRecord`` per fact. Tables, the runner and the
-diagnostics read nothing else.
+``Method.figures``. ``Edit.records`` holds ``EditRecord`` rows, one for each fact or training text.
+Tables, the runner and the diagnostics read nothing else.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ class Figure:
     about: str
     """What the figure measures, in one sentence, with its unit."""
     shown: str | None = None
-    """Words that ``editbench inject`` prints after the value; ``None`` if it prints nothing."""
+    """Words that ``editbench inject`` prints after the value; ``None``: it is not printed."""
     adds_up: bool = False
-    """Whether the figure of several injections is the sum of theirs. The runner counts such a
-    figure as work of the injection, as it does with trained tokens."""
+    """Whether the values of several injections may be summed. The runner counts such a figure as
+    work of the injection, for example trained tokens."""
 
 
 class EditReport(TypedDict, total=False):
     """The fields that the report of any edit may have; all are optional."""
 
     warnings: list[str]
-    """Sentences for the reader of the result: what the edit did not reach, or may damage."""
+    """Sentences for the reader of the result: what the edit failed to do, or may damage."""
     chunks: int
     """Under regime ``sequential``: number of injections."""
     edits: int
@@ -37,11 +37,12 @@ class EditReport(TypedDict, total=False):
     mean_delta_norm: float
     """Under regime ``single``: mean over facts of the norm of the change of all weights."""
     facts_by_method: dict[str, int]
-    """For a pair of methods: facts that each received. Their reports are under their names."""
+    """For a pair of methods: how many facts each received. Their own reports are under their
+    names."""
 
 
 class EditSummary(EditReport, total=False):
-    """``Edit.summary``: the report with the size of the change, and the method's figures."""
+    """``Edit.summary``: the report, the size of the change, and the method's figures."""
 
     facts: int
     changed_weights: int
@@ -49,11 +50,11 @@ class EditSummary(EditReport, total=False):
     delta_norm: float
     """Frobenius norm of the change of all weights."""
     relative_norms: dict[str, float]
-    """Weight -> norm of its change / its own norm; empty where more than 12 weights changed."""
+    """Weight -> norm of its change / its own norm; empty if more than 12 weights changed."""
 
 
 class EditRecord(TypedDict, total=False):
-    """What an edit keeps of one fact, or of one of its training texts. All optional."""
+    """What an edit keeps about one fact, or one of its training texts. All fields are optional."""
 
     fact: str
     """Id of the fact."""
@@ -68,13 +69,14 @@ class EditRecord(TypedDict, total=False):
     subject_from: str
     """How the subject was found: ``given``, ``rule`` or ``last word``."""
     target_nll: float
-    """Weight editors: nats per token of the target when the optimization of the value ends."""
+    """Weight editors: nats per token of the target at the end of the value's optimization."""
     clamped: bool
     """Weight editors: whether the value's change was clamped to the largest allowed norm."""
     steps: int
     """Weight editors: optimization steps taken."""
     relative_update: float
-    """Weight editors: largest share of a weight's norm that this fact alone moves."""
+    """Weight editors: norm of the change that this fact alone makes to a weight, as a share of the
+    weight's norm; the largest over the weights."""
     ids: list[int]
     """Mixed targets: token ids of the text."""
     naive_picked: list[bool]
@@ -82,7 +84,7 @@ class EditRecord(TypedDict, total=False):
     naive_logp: list[float]
     """Mixed targets: log-probability of each token under the naive branch, in nats."""
     expert_logp: list[float]
-    """Mixed targets: the same under the expert branch."""
+    """Mixed targets: log-probability of each token under the expert branch, in nats."""
     attempt: int
     """Mixed targets: number of attempts that were discarded before this text."""
     verified: bool
@@ -98,6 +100,7 @@ class EditRecord(TypedDict, total=False):
 
 def warnings_of(reports: Iterable[Mapping[str, object]]) -> list[str]:
     """Return the warnings of several reports, each once."""
+    # A dict as a set that keeps the order.
     warnings: dict[str, None] = {}
     for report in reports:
         lines = report.get("warnings", ())
@@ -109,7 +112,7 @@ def warnings_of(reports: Iterable[Mapping[str, object]]) -> list[str]:
 def sums(
     figures: Mapping[str, Figure], reports: Iterable[Mapping[str, object]]
 ) -> dict[str, float]:
-    """Return the figures that add up, summed over those of the reports that have them."""
+    """Return the figures that add up, each summed over the reports that have it."""
     totals: dict[str, float] = {}
     for report in reports:
         for name, figure in figures.items():

@@ -1,7 +1,7 @@
 """The retriever behind in-context edits: which injected fact, if any, is a prompt about?
 
 Pure Python, no model. Facts and prompts are bags of lower-case words, weighted by their rarity
-among the facts (inverse document frequency). A fact is retrieved if its subject stands in the
+among the facts (inverse document frequency). A fact is retrieved if its subject occurs in the
 prompt. A fact without a subject is retrieved if the prompt's words cover most of the weight of its
 own prompt.
 """
@@ -27,14 +27,16 @@ def words(text: str) -> list[str]:
 class Retriever:
     """Finds the fact that a prompt asks about.
 
-    Among the facts that fit, it takes the one that shares the largest word weight with the prompt.
-    Ties go to the later fact, because a later fact replaces an earlier one that contradicts it.
+    Among the facts that fit, it picks the one that shares the largest word weight with the prompt.
+    Ties go to the later fact, because a later fact replaces an earlier one that it contradicts.
     """
 
     def __init__(self, facts: Sequence[Fact]):
         self.facts = tuple(facts)
         self._bags = [Counter(words(fact.prompt)) for fact in self.facts]
+        # A bag yields each of its words once, so this counts facts, not occurrences.
         counts = Counter(word for bag in self._bags for word in bag)
+        # log(1 + N / n): above 0 even for a word that all facts share.
         self._weight = {word: math.log(1 + len(self.facts) / n) for word, n in counts.items()}
 
     def find(self, prompt: str) -> Fact | None:
@@ -49,7 +51,9 @@ class Retriever:
             if fact.subject is not None:
                 relevant = f" {' '.join(words(fact.subject))} " in spaced
             else:
+                # Weighted, so that "the" and "of" cover little of a prompt.
                 relevant = shared >= MIN_COVERAGE * sum(self._weight[w] for w in bag)
+            # >=, so that the later of two equal facts wins.
             if relevant and shared and shared >= best_score:
                 best, best_score = fact, shared
         return best

@@ -1,7 +1,7 @@
 """The rows that an evaluation writes into a cell's tables and summary.
 
-They are plain dicts, so that they go to JSON and parquet as they are. An undefined number is NaN
-in a row that was just computed and ``None`` in one that was read back.
+They are plain dicts, so they can be written to JSON and parquet as they are. An undefined number is
+NaN in a row that was just computed, and ``None`` in a row that was read back.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class IntervalRow(TypedDict):
     low: float | None
     high: float | None
     n: int
-    """Items scored."""
+    """Number of items scored."""
     clusters: int
-    """Cases they belong to."""
+    """Number of cases to which they belong."""
     protocol: NotRequired[str]
-    """How the answers were asked for and graded."""
+    """How the answers were obtained and graded."""
 
 
 Metrics = dict[str, dict[str, IntervalRow]]
@@ -68,7 +68,7 @@ class ProbeRow(TypedDict):
     judge: NotRequired[float]
     """1.0 or 0.0 by a judging model, where one was asked."""
     base_generation: NotRequired[float]
-    """``generation`` of the unedited model; stored tables have it, as the next two."""
+    """``generation`` of the unedited model. Only stored tables have this and the next two."""
     base_argmax: NotRequired[float]
     base_likelihood: NotRequired[float]
     facts: NotRequired[int]
@@ -90,7 +90,7 @@ class SampleRow(TypedDict):
     metric: str
     """lm-eval's name for the score."""
     base_score: NotRequired[float]
-    """``score`` of the unedited model; stored tables have it, as ``base_output``."""
+    """``score`` of the unedited model. Only stored tables have this and ``base_output``."""
     base_output: NotRequired[str]
     facts: NotRequired[int]
     """In ``curve_samples``: how many facts had been injected."""
@@ -106,9 +106,10 @@ class RetentionRow(TypedDict):
     low: float | None
     high: float | None
     n: int
-    """Documents."""
+    """Number of documents, each counted once for every seed."""
     clusters: NotRequired[int]
-    """Different documents, since several seeds ask the same ones. Absent in pooled old records."""
+    """Number of different documents, as several seeds ask the same ones. Absent in pooled old
+    records."""
     delta: float | None
     """Edited minus base, in [``delta_low``, ``delta_high``]."""
     delta_low: float | None
@@ -131,15 +132,16 @@ class ScoreRow(TypedDict):
     score: float
     """From 0 to 1; NaN where the case cannot be scored."""
     text: str
-    """What the score rests on, for the reader; may be empty."""
+    """The text that the score rests on, for the reader; may be empty."""
     base_score: NotRequired[float]
-    """``score`` of the unedited model; stored tables have it."""
+    """``score`` of the unedited model. Only stored tables have it."""
 
 
 Work = dict[str, float]
-"""What went through the decoder layers in one phase; a pass through a share of them counts as that.
+"""What went through the decoder layers in one phase.
 
-``passes`` and ``tokens``; of the tokens ``gradient_tokens`` kept gradients and ``decoded_tokens``
-came one at a time. Under ``inject`` also the figures of the method that add up
+The keys are ``passes`` and ``tokens``, and among the tokens ``gradient_tokens``, for which
+gradients were kept, and ``decoded_tokens``, which came one at a time. A pass through some of the
+layers counts as its share of one. Phase ``inject`` also has the figures of the method that add up
 (``report.Figure``), such as the ``trained_tokens`` of a trainer.
 """

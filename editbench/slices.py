@@ -1,4 +1,4 @@
-"""Which cases of a corpus a run uses: the dev or the test part, and how many."""
+"""Choose the cases of a corpus that a run uses: the dev or the test part, and how many."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     The two parts share no group and, among cases without a group, no subject. The hash of a case's
     group (else its subject, else its id) decides its part, so adding a case to a corpus moves no
     other case. ``seed`` changes the order, never the parts. Groups stay together, in the order of
-    the corpus, and a smaller ``n`` gives a prefix of a larger one. Probes that need a fact outside
-    the slice are left out.
+    the corpus. The cases of a smaller ``n`` are a prefix of those of a larger one. Probes that need
+    a fact outside the slice are left out.
 
     Raises:
         DataError: if the part is unknown, or holds fewer than ``n`` cases.
@@ -31,6 +31,7 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         if _part_of(case) == part:
+            # tagged, so that a group and a case of the same name stay apart
             key = ("group", case.group) if case.group else ("case", case.fact.id)
             groups.setdefault(key, []).append(case)
     # sorted first, so that the shuffle does not depend on the order of the corpus
@@ -46,6 +47,7 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
 
 def _part_of(case: Case) -> str:
     key = digest(["split", case.group or case.fact.subject or case.fact.id])
+    # eight hex digits of the hash as a number from 0 to below 1, uniform over cases
     return "dev" if int(key[:8], 16) / 16**8 < DEV_SHARE else "test"
 
 

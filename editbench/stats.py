@@ -1,16 +1,17 @@
 """Means with intervals, and paired tests, clustered by case.
 
-All are closed forms, and nothing depends on the order of the items.
+The intervals are closed forms, and nothing depends on the order of the items.
 
 The probes of one case share a fact, so they are not independent. The case is therefore the unit,
 and each case counts the same, however many probes it has. Scores are between 0 and 1. NaN and
 ``None`` are left out, and so is a case that has nothing else. If the items come from several seeds,
 an estimate is the mean over seeds of the mean over cases.
 
-Why no bootstrap, paired or not: it resamples the cases that were seen. With few cases, and near 0
-and 1, its percentile interval covers too rarely (down to 29 % where 95 % is meant), and it depends
-on the draws. The closed forms below are paired and clustered in the same way; t is the quantile of
-Student's distribution. ``benchmarks/coverage.md`` has the coverage of all of them by simulation.
+No bootstrap is used, paired or not, because it resamples only the cases that were seen. With few
+cases, and near 0 and 1, its percentile interval covers too rarely (as little as 29 % at a nominal
+95 %), and it depends on the draws. The closed forms below are paired and clustered in the same way;
+t is the quantile of Student's distribution. ``benchmarks/coverage.md`` gives the coverage of all of
+them, by simulation.
 
 - A rate (``clustered_mean``) has Wilson's interval on its effective sample size: the 1 / n of
   Wilson's formula becomes V / (p (1 - p)), where V is the variance of the mean, estimated from the
@@ -18,14 +19,14 @@ Student's distribution. ``benchmarks/coverage.md`` has the coverage of all of th
   things. Only the cases that differ from the majority inform V, so their number gives t its degrees
   of freedom. V is at most p (1 - p) / (k - 1) for k cases, its value if each is wholly right or
   wrong. And V is at least the variance of the n scores / n, which is p (1 - p) / n for yes or no:
-  if the probes of a case differ more than those of two cases, that is luck, and no sample is larger
-  than the number of its items.
-- A paired difference or ratio has a t interval after adding one case that gained everything and one
-  that lost everything (Bonett and Price 2012). That nothing changed in 50 cases does not show that
-  nothing ever will.
+  if the probes within a case differ more than those of different cases, that is luck, and an
+  effective sample is never larger than the number of items.
+- A paired difference or ratio has a t interval, computed after adding one case that gained
+  everything and one that lost everything (Bonett and Price 2012). If nothing changed in 50 cases,
+  that does not show that nothing ever will.
 - With several seeds, V grows by the variance of their means / their number (also our addition). V
-  already contains the part of it that is due to the cases, so this errs on the wide side. That
-  makes up for how little two or three seeds tell about their own spread.
+  already contains the part of that variance that is due to the cases, so the interval errs on the
+  wide side. This makes up for how little two or three seeds tell about their own spread.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ Labels = Collection[object]
 LEVEL = 0.95
 """Coverage of the intervals."""
 POWER = 0.8
-"""Power at which ``detectable`` states a difference."""
+"""Power for which ``detectable`` states a difference."""
 FLIPS = 20_000
-"""Random sign flips of a permutation test; the smallest p is 1 / 20,001."""
+"""Number of random sign flips in a permutation test. The smallest possible p is 1 / 20,001."""
 # In names of arrays: S seeds, K cases
 
 
@@ -66,9 +67,9 @@ class Interval:
     low: float
     high: float
     n: int
-    """Items scored."""
+    """Number of items scored."""
     clusters: int = 0
-    """Cases they belong to: the sample size that determines the width."""
+    """Number of cases to which they belong: the sample size that determines the width."""
 
     def to_dict(self, protocol: str | None = None) -> IntervalRow:
         """Return a JSON object, with its protocol if given; NaN becomes ``None``."""
@@ -107,13 +108,19 @@ def clustered_mean(
     k = y_SK.shape[1]
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
+    # The least V, the variance of the n scores / n, from E[y^2] - E[y]^2.
     least = (_moments(squares_SK)[0] - mean**2) / n
     shares_K = _weights(y_SK).sum(axis=0)
+    # t^2 times the largest V, without its factor p (1 - p). With equal weights 1 / k the rest is
+    # 1 / (k - 1).
     most = _t(k - 1) ** 2 * k / (k - 1) * float(shares_K @ shares_K)
     binomial = mean * (1 - mean)
+    # All scores are 0, or all are 1: the cases show no spread, so the largest V is used.
     if binomial < 1e-12:
         return Interval(mean, *wilson(mean, most), n, k)
+    # Degrees of freedom: the cases that are not wholly on the side of the majority.
     minority = int((np.nanmean(y_SK, axis=0) != round(mean)).sum())
+    # wilson() multiplies by p (1 - p), so V t^2 is divided by it.
     spread = (
         min(most, _t(min(minority, k - 1)) ** 2 * max(cases, least) / binomial)
         + _t(k - 1) ** 2 * between / binomial
@@ -126,9 +133,10 @@ def wilson(share: float, spread: float) -> tuple[float, float]:
 
     It consists of all true shares p with (share - p)^2 <= spread p (1 - p).
     """
+    # the two roots of that quadratic in p
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
-    # At 0 and 1 the end is known exactly; computed, it would miss by a rounding error.
+    # At 0 and 1 the end is known exactly, whereas the formula would miss it by a rounding error.
     return (0.0 if share == 0 else centre - half), (1.0 if share == 1 else centre + half)
 
 
@@ -140,8 +148,8 @@ def paired_delta(
 ) -> Interval:
     """Return the mean over cases of ``after_i - before_i``, with its interval, in [-1, 1].
 
-    An item that is NaN on either side is left out. The interval is that of Bonett and Price (see
-    the module). Its centre is the mean including the two added cases, which pull it towards 0.
+    An item that is NaN on either side is left out. The interval is Bonett and Price's (see the
+    module). Its centre is the mean that includes the two added cases, which pull it towards 0.
 
     Raises:
         ValueError: as ``clustered_mean``.
@@ -151,6 +159,7 @@ def paired_delta(
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
     centre, error = _guarded(a_SK - b_SK)
+    # k cases and the two added ones, minus 1
     half = _t(k + 1) * error
     return Interval(mean, max(-1.0, centre - half), min(1.0, centre + half), n, k)
 
@@ -177,6 +186,7 @@ def ratio(
     mean = _moments(a_SK)[0] / base
     if k < 2:
         return Interval(mean, math.nan, math.nan, n, k)
+    # The delta method: r's error is that of the mean of a - r b, over the mean of b.
     half = _t(k + 1) * _guarded(a_SK - mean * b_SK)[1] / base
     return Interval(mean, max(0.0, mean - half), mean + half, n, k)
 
@@ -184,7 +194,7 @@ def ratio(
 def unbounded_mean(scores: Scores, clusters: Labels, seeds: Labels | None = None) -> Interval:
     """Return the mean of ``clustered_mean`` with a t interval, for scores outside [0, 1].
 
-    Such are a KL divergence or a log-likelihood.
+    Examples are a KL divergence and a log-likelihood.
     """
     (y_SK,), n = _grids([scores], clusters, seeds, shares=False)
     mean, cases, between = _moments(y_SK)
@@ -201,10 +211,10 @@ def retained(
     documents: Labels | None = None,
     seeds: Labels | None = None,
 ) -> RetentionRow:
-    """Return one retention task as a record keeps it.
+    """Return the row that a record keeps of one retention task.
 
-    That is the base and the edited score, their paired difference and ratio, with intervals, and
-    how many documents fell below one half, or rose to it.
+    It has the base and the edited score, their paired difference and ratio with intervals, and how
+    many documents fell below one half or rose to it.
     """
     mean = clustered_mean(after, documents, seeds).to_dict()
     delta = paired_delta(after, before, documents, seeds)
@@ -230,9 +240,9 @@ def retained(
 def mean_ratio(retention: Mapping[str, RetentionRow]) -> Interval:
     """Return mean retention: the mean over tasks (``n``) of the ratio of edited to base score.
 
-    Tasks without a ratio are left out. The tasks have different items, so their errors are taken as
-    independent: for k tasks with half-widths h_i the half-width is sqrt(sum h_i^2) / k, as for
-    normal errors. The methods share the items, so overlapping intervals do not show that two
+    Tasks without a ratio are left out. The tasks have different items, so their errors are treated
+    as independent: for k tasks with half-widths h_i the half-width is sqrt(sum h_i^2) / k, as for
+    normal errors. Methods are asked the same items, so overlapping intervals do not show that two
     methods are equal.
     """
     ratios, ends = [], []
@@ -246,7 +256,7 @@ def mean_ratio(retention: Mapping[str, RetentionRow]) -> Interval:
     highs = [high for high in ends if high is not None]
     if len(highs) < len(ratios):
         return Interval(mean, math.nan, math.nan, len(ratios))
-    # half-widths from the upper ends, since the lower ones may be cut off at 0
+    # half-widths from the upper ends, because the lower ones may be cut off at 0
     widths = [high - value for high, value in zip(highs, ratios, strict=True)]
     half = math.hypot(*widths) / len(ratios)
     return Interval(mean, max(0.0, mean - half), mean + half, len(ratios))
@@ -267,12 +277,14 @@ def paired_p(
     """
     (a_SK, b_SK), _ = _grids([first, second], clusters, seeds)
     shares_K = np.nansum((a_SK - b_SK) * _weights(a_SK), axis=0)
+    # Flipping a difference of 0 changes nothing.
     shares_K = shares_K[shares_K != 0]
+    # A fixed seed: the same records always give the same p.
     generator = np.random.default_rng(0)
-    hits, block = 0, 1000  # flips are drawn in blocks, which bounds the memory
+    hits, block = 0, 1000  # drawing the flips in blocks bounds the memory
     for _ in range(FLIPS // block):
         signs = generator.integers(0, 2, (block, shares_K.size), dtype=np.int8) * 2.0 - 1
-        # 1e-12: a flip that gives the same sum in another order must count as a tie
+        # 1e-12: a flip that gives the same sum up to rounding must count as a tie
         hits += int((np.abs(signs @ shares_K) >= abs(shares_K.sum()) - 1e-12).sum())
     return (1 + hits) / (1 + FLIPS)
 
@@ -280,8 +292,10 @@ def paired_p(
 def holm(p: Sequence[float]) -> list[float]:
     """Return the p-values adjusted for their number, in the order given (Holm 1979).
 
-    Those of at most 0.05 are significant together, at a family-wise error rate of 5 %.
+    Adjusted values of at most 0.05 are significant together, at a family-wise error rate of 5 %.
     """
+    # The smallest of m is multiplied by m, the next by m - 1, ...; the running maximum keeps a
+    # larger p from getting a smaller adjusted value.
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(np.asarray(p, dtype=float)[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty(len(p))
@@ -299,9 +313,9 @@ def detectable(
 ) -> float:
     """Return the difference in means that a test would detect with 80 % power.
 
-    The test has as many cases as these, which differ as much, and a level of 5 % / ``comparisons``.
-    Formula: (t_{1 - level / 2} + t_{0.8}) times the standard error of ``paired_delta``. NaN if
-    there are fewer than two cases.
+    The test has the number of cases and the spread of these scores, and a level of
+    5 % / ``comparisons``. Formula: (t_{1 - level / 2} + t_{0.8}) times the standard error of
+    ``paired_delta``. NaN if there are fewer than two cases.
     """
     (a_SK, b_SK), _ = _grids([first, second], clusters, seeds)
     k = a_SK.shape[1]
@@ -314,7 +328,7 @@ def detectable(
 def cells_text(interval: Interval | Mapping[str, object] | None, sign: bool = False) -> str:
     """Return ``0.95 [0.88, 1.00]``, as every table shows an interval.
 
-    Without ends it is ``0.95``, without a mean ``–``. ``sign`` writes a plus as well.
+    Without ends it is ``0.95``, without a mean ``–``. ``sign`` also writes plus signs.
     """
     row: Mapping[str, object] = (
         interval.to_dict() if isinstance(interval, Interval) else interval or {}
@@ -333,7 +347,7 @@ def number(value: object) -> float | None:
     """Return ``value`` as a float; ``None`` for NaN and infinity, which a record stores as null.
 
     Raises:
-        TypeError: if it is not a number.
+        TypeError: if ``value`` is not a number.
     """
     if value is None:
         return None
@@ -344,7 +358,7 @@ def number(value: object) -> float | None:
 
 
 def _positive_zero(value: float) -> float:
-    """Return 0 for what would be printed as -0.00 or 0.00."""
+    """Return 0 for a value that would be printed as -0.00 or 0.00."""
     return 0.0 if abs(value) < 0.005 else value
 
 
@@ -354,10 +368,9 @@ def _grids(
     seeds: Labels | None,
     shares: bool = True,
 ) -> tuple[list[Floats], int]:
-    """Return for each column the mean of each case under each seed, and the number of items kept.
+    """Return the mean of each case under each seed, for each column, and the number of items kept.
 
-    A mean is NaN where the case was not asked under the seed. An item is kept if every column has
-    it.
+    A mean is NaN if the case was not asked under that seed. An item is kept if no column lacks it.
 
     Raises:
         ValueError: if lengths differ, or if ``shares`` and a score is outside [0, 1].
@@ -374,9 +387,10 @@ def _grids(
         raise ValueError("Scores must be between 0 and 1.")
     case, k = _numbered(range(size) if clusters is None else clusters, kept)
     seed, s = _numbered([0] * size if seeds is None else seeds, kept)
+    # Index into the S x K grid, flattened: bincount then sums each entry in one pass.
     place = seed * k + case
     counts = np.bincount(place, minlength=s * k)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN of a case that was not asked
+    with np.errstate(invalid="ignore"):  # 0 / 0 gives NaN for a case that was not asked
         grids = [
             (np.bincount(place, weights=v, minlength=s * k) / counts).reshape(s, k) for v in values
         ]
@@ -384,8 +398,9 @@ def _grids(
 
 
 def _numbered(labels: Labels, kept: NDArray[np.bool_]) -> tuple[NDArray[np.int64], int]:
-    """Return the kept labels as numbers from 0, and how many different ones there are."""
+    """Return the kept labels as numbers from 0, and the number of different labels."""
     names = np.asarray(labels)
+    # Text and None cannot be sorted together, so object labels are compared as text.
     unique, index = np.unique(
         names[kept].astype(str) if names.dtype == object else names[kept], return_inverse=True
     )
@@ -402,12 +417,14 @@ def _weights(y_SK: Floats) -> Floats:
 def _moments(y_SK: Floats) -> tuple[float, float, float]:
     """Return the mean over seeds of the mean over cases, and its variances by cases and by seeds.
 
-    NaN where there are too few cases.
+    A result is NaN if there are too few cases for it.
     """
     s, k = y_SK.shape
     if k == 0:
         return math.nan, math.nan, math.nan
     mean_S = np.nanmean(y_SK, axis=1)
+    # What each case adds to the estimate's error. Summed over the seeds first, because its items
+    # under different seeds are not independent.
     parts_K = np.nansum((y_SK - mean_S[:, None]) * _weights(y_SK), axis=0)
     cases = k / (k - 1) * float(parts_K @ parts_K) if k > 1 else math.nan
     return float(mean_S.mean()), cases, float(mean_S.var(ddof=1)) / s if s > 1 else 0.0
@@ -416,7 +433,7 @@ def _moments(y_SK: Floats) -> tuple[float, float, float]:
 def _guarded(d_SK: Floats) -> tuple[float, float]:
     """Return the mean and its standard error after adding two cases under each seed.
 
-    One of them gained everything, the other lost everything (Bonett and Price 2012).
+    One of them gained everything, and the other lost everything (Bonett and Price 2012).
     """
     ends = np.tile([1.0, -1.0], (len(d_SK), 1))
     mean, cases, between = _moments(np.hstack([d_SK, ends]))
@@ -426,6 +443,6 @@ def _guarded(d_SK: Floats) -> tuple[float, float]:
 @cache
 def _t(freedom: int, p: float = 0.5 + LEVEL / 2) -> float:
     """Return the quantile ``p`` of Student's distribution with ``freedom`` degrees of freedom."""
-    from scipy.special import stdtrit  # takes a quarter of a second that --help does not need
+    from scipy.special import stdtrit  # takes a quarter of a second, which --help need not spend
 
     return float(stdtrit(freedom, p))

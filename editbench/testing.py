@@ -1,4 +1,4 @@
-"""For tests of plug-ins: tiny random models, and the checks that every method must pass.
+"""Test plug-ins: tiny random models, and the checks that every method must pass.
 
     from editbench.testing import FACTS, check_method, teach_to_read, tiny_model
 
@@ -56,7 +56,8 @@ FACTS = (
         form="question",
     ),
 )
-"""Four facts with subjects at the start, in the middle and at the end; the last is a question."""
+"""Four facts with subjects at the start, in the middle and at the end of the prompt; the last fact
+is a question."""
 
 TEXT = (
     "The capital of Velmora is Tessin. "
@@ -69,7 +70,7 @@ TEXT = (
     "Therefore I know, because you said so; nobody else has written a book.",
     "Zoë Åström and Nuñez walk from Malmö to Kraków in 1997, 2012 and 2024. It's 7.5 km!",
 )
-"""What the tokenizer is trained on: the words of the facts and of the prompts around them."""
+"""Text that the tokenizer is trained on: the words of the facts and of the prompts around them."""
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -84,8 +85,8 @@ def tiny_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer trained on ``TEXT``.
 
-    Any text survives it, and words split into several tokens. ``chat`` gives it a chat template,
-    ``bos`` and ``eos_added`` a post-processor that adds these tokens.
+    It encodes any text without loss and splits words into several tokens. ``chat`` gives it a chat
+    template; ``bos`` and ``eos_added`` give it a post-processor that adds these tokens.
     """
     from tokenizers import (
         AddedToken,
@@ -108,11 +109,13 @@ def tiny_tokenizer(
         trainers.BpeTrainer(
             vocab_size=vocab,
             special_tokens=[AddedToken(token, special=True) for token in specials],
+            # All 256 bytes, so that no text is unknown.
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
     if bos or eos_added:
+        # $A stands for the text in the template's syntax.
         frame = "<s> $A" if bos else "$A"
         core.post_processor = processors.Sequence(
             [
@@ -199,7 +202,7 @@ def tiny_model(
 ) -> LanguageModel:
     """Return a random float32 model of four layers and width 32, with ``tiny_tokenizer``.
 
-    ``config`` overrides its configuration. The weights are drawn larger than usual, so that the
+    ``config`` overrides its configuration. The weights are larger than usual, so that the
     distributions are peaked and no two logits tie.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -207,7 +210,7 @@ def tiny_model(
     tokenizer = tiny_tokenizer(chat, bos, vocab=vocab)
     kind, settings = FAMILIES[family]
     settings = {
-        # with tokens of its own vocabulary only, whatever the architecture's defaults
+        # An architecture's default ids may lie outside this small vocabulary.
         "vocab_size": len(tokenizer),
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": tokenizer.bos_token_id,
@@ -215,11 +218,13 @@ def tiny_model(
         **settings,
         **config,
     }
+    # fork_rng: the caller's random state stays as it is; all draws are on the CPU.
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
+                # One-dimensional weights are the norms' scales, which keep their initial values.
                 if parameter.dim() > 1:
                     embeds = "emb" in name or "wte" in name or "wpe" in name
                     parameter.normal_(std=0.5 if embeds else 0.25)
@@ -233,7 +238,7 @@ def tiny_model(
 def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) -> LanguageModel:
     """Train ``model`` in place to answer from a note before the prompt, and return it.
 
-    It learns the target of each fact after the note, and ``original`` without one. In-context
+    With the note it learns to give the target of each fact, and without it ``original``. In-context
     editing and self-distillation build on this ability, which a random model lacks.
     """
     eos = [model.tokenizer.eos_token_id]
@@ -248,6 +253,7 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
         optimizer.zero_grad()
         for prompt, target in pairs:
             ids_BT = torch.tensor([prompt + target])
+            # The state of each token predicts the next one, hence one position earlier.
             logits_TV = model.model(input_ids=ids_BT, use_cache=False).logits[
                 0, len(prompt) - 1 : -1
             ]
@@ -273,11 +279,11 @@ TINY_OPTIONS: dict[str, object] = {
     "slots": 3,
     "top_k": 32,
 }
-"""Option values with which a method edits a tiny model in about a second."""
+"""Option values with which any method edits a tiny model in about a second."""
 
 
 def tiny_options(method: type[Method]) -> dict[str, object]:
-    """Return those of ``TINY_OPTIONS`` that ``method`` has."""
+    """Return the ``TINY_OPTIONS`` that ``method`` has."""
     known = {field.name for field in fields(method)}
     return {name: value for name, value in TINY_OPTIONS.items() if name in known}
 
@@ -288,9 +294,10 @@ def check_method(
     """Run every check of the method contract on ``model``, and return the edit of ``facts``.
 
     Args:
-        facts: with subjects, and with answers that ``model`` reads from a note (``teach_to_read``).
+        facts: facts with subjects, whose targets ``model`` can read from a note
+            (``teach_to_read``).
         tmp: an empty folder; set ``EDITBENCH_CACHE`` to another one.
-        options: for the method, in addition to ``tiny_options``.
+        options: options of the method, in addition to ``tiny_options``.
 
     Raises:
         AssertionError: if a promise of ``editbench.plugin.Method`` is broken.
@@ -316,7 +323,7 @@ def check_method(
 
 
 def check_options(method: Method) -> None:
-    """Check that options survive JSON and a command line, and that an unknown one is named."""
+    """Check that options survive JSON and a command line, and that errors name unknown ones."""
     cls = type(method)
     assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, (
         "options do not survive JSON"
@@ -335,7 +342,7 @@ def check_options(method: Method) -> None:
 
 
 def check_report(method: type[Method], edit: Edit) -> None:
-    """Fail if the edit reports a figure, or records a field, that is declared nowhere."""
+    """Check that every figure that the edit reports, and every field it records, is declared."""
     undeclared = edit.diagnostics.keys() - EditReport.__annotations__.keys() - method.figures.keys()
     assert not undeclared, f"{method.name} reports figures that it does not declare: {undeclared}"
     for record in edit.records:
@@ -346,8 +353,9 @@ def check_report(method: type[Method], edit: Edit) -> None:
 def check_same_seed(
     method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit
 ) -> None:
-    """Check that two runs give the same edit bit for bit, whatever the global generators' state."""
+    """Check that two runs give the same edit bit for bit, whatever the global random state."""
     with torch.random.fork_rng(devices=[]):
+        # Another global state than in the first run: a method that draws from it is caught.
         torch.manual_seed(987)
         again = method.inject(model, facts)
     assert again.changes.keys() == edit.changes.keys(), "two runs changed different weights"
@@ -360,7 +368,7 @@ def check_same_seed(
 
 
 def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> None:
-    """Check that the facts are more probable while the edit is applied, and no trace is left."""
+    """Check that an applied edit makes the facts more probable, and that it leaves no trace."""
     before = target_logp(model, facts)
     with unchanged(model, "applied()"), edit.applied(model):
         after = target_logp(model, facts)
@@ -370,6 +378,7 @@ def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], ed
     )
     if method.kind != "baseline":
         assert changed, f"a {method.kind} changed no weight"
+    # base is a method without effect, and its edit must not have one.
     if edit.changes or edit.context:
         assert after > before, (
             f"the facts did not become more probable: {before:.3f} before, {after:.3f} after"
@@ -379,7 +388,7 @@ def check_effect(method: Method, model: LanguageModel, facts: Sequence[Fact], ed
 
 
 def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Path) -> None:
-    """Check that a loaded edit acts identically, and that a merged one is a plain equal model."""
+    """Check that a loaded edit acts identically, and that merging gives an equal plain model."""
     from transformers import AutoModelForCausalLM
 
     loaded = Edit.load(edit.save(tmp / "edit"))
@@ -411,7 +420,7 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
 
 
 def check_empty(method: Method, model: LanguageModel) -> None:
-    """Check that no facts give an empty edit."""
+    """Check that an empty list of facts gives an empty edit."""
     with unchanged(model, "inject without facts"):
         edit = method.inject(model, [])
     assert not edit.facts and not edit.changes and edit.context is None, (
@@ -421,7 +430,7 @@ def check_empty(method: Method, model: LanguageModel) -> None:
 
 
 def check_subject(method: type[Method], model: LanguageModel, facts: Sequence[Fact]) -> None:
-    """Check that a method refuses a fact without a subject if and only if it needs one."""
+    """Check that a method rejects a fact without a subject if and only if it needs subjects."""
     bare = replace(facts[0], subject=None)
     if not method.needs_subject:
         method.from_options(method.name, tiny_options(method)).inject(model, [bare])
@@ -448,7 +457,7 @@ def check_interrupted(method: Method, model: LanguageModel, facts: Sequence[Fact
 
 
 class _Interrupter:
-    """A reporter whose user presses Ctrl-C at the ``after``-th sign of progress."""
+    """A reporter that acts as if the user pressed Ctrl-C at the ``after``-th sign of progress."""
 
     def __init__(self, after: int):
         self.left = after
@@ -473,8 +482,8 @@ def target_logp(model: LanguageModel, facts: Sequence[Fact]) -> float:
 def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
     """Fail if the body leaves a trace in the model or in the global random generators.
 
-    Inside, one weight is frozen and one module is in training mode, so a body that resets all of
-    them to the usual values is caught as well.
+    Inside, one weight is frozen and one module is in training mode. So a body that resets all flags
+    to their usual values is caught as well.
     """
     frozen = next(iter(model.model.parameters()))
     odd = list(model.model.modules())[-1]
@@ -492,18 +501,19 @@ def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
 
 
 def _state(model: LanguageModel) -> dict[str, object]:
-    """Return all that a method must leave as it found it, by the name for the failure message."""
+    """Return everything that a method must leave as it found it, by its name in a message."""
     modules = dict(model.model.named_modules())
     parameters = dict(model.model.named_parameters())
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         "weights": model.fingerprint(),
         "hooks": {name: [list(getattr(m, kind)) for kind in kinds] for name, m in modules.items()},
+        # an instance attribute "forward" hides the class's; checkpointing sets one
         "forward functions": [name for name, m in modules.items() if "forward" in vars(m)],
         "requires_grad": {name: p.requires_grad for name, p in parameters.items()},
         "gradients": [name for name, p in parameters.items() if p.grad is not None],
         "train or eval mode": {name: m.training for name, m in modules.items()},
-        # save_pretrained adds these two
+        # without the two fields that save_pretrained adds
         "configuration": {
             k: v
             for k, v in model.model.config.to_dict().items()
@@ -523,7 +533,7 @@ def _state(model: LanguageModel) -> dict[str, object]:
 
 
 def _same(before: object, after: object) -> bool:
-    """Compare two states; tensors and arrays have no truth value of their own."""
+    """Return whether two states are equal; == on tensors or arrays gives no single truth value."""
     if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor):
         return torch.equal(before, after)
     if isinstance(before, np.ndarray) and isinstance(after, np.ndarray):
@@ -544,7 +554,7 @@ def _logits(model: PreTrainedModel, ids_BT: torch.Tensor) -> torch.Tensor:
 
 
 _watched: list[list[str]] = []
-"""For each ``only_writes_below`` that is open: the paths written to so far."""
+"""The paths written to so far, for each ``only_writes_below`` that is open."""
 _hooks: list[object] = []
 """The audit hook, once it is installed."""
 
@@ -552,7 +562,7 @@ _hooks: list[object] = []
 @contextmanager
 def only_writes_below(*folders: Path) -> Iterator[None]:
     """Fail if the body opens a file for writing, or makes a folder, outside ``folders``."""
-    if not _hooks:  # an audit hook cannot be removed, so there is one for good
+    if not _hooks:  # an audit hook cannot be removed, so one is installed for good
         sys.addaudithook(_note_write)
         _hooks.append(_note_write)
     written: list[str] = []
@@ -561,6 +571,7 @@ def only_writes_below(*folders: Path) -> Iterator[None]:
         yield
     finally:
         _watched.remove(written)
+    # Resolved, because temporary folders are behind a symbolic link on some systems.
     allowed = [Path(folder).resolve() for folder in folders]
     stray = [
         path
@@ -578,12 +589,13 @@ def _note_write(event: str, args: tuple[object, ...]) -> None:
         or not isinstance(args[0], (str, os.PathLike))
     ):
         return
+    # args of "open" are path, mode and flags; the flags tell reading from writing.
     if event == "open" and not (
         isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
     ):
         return
     path = str(args[0])
-    # bytecode is written by the interpreter, not by the method
+    # the interpreter writes bytecode, not the method
     if path != os.devnull and "__pycache__" not in path:
         for written in _watched:
             written.append(path)

@@ -16,7 +16,7 @@ from editbench.errors import DataError, FactError
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
 """Axes that a corpus can give its probes."""
 DERIVED_AXES = ("distracted", "denial", "reversion")
-"""Axes of the probes that ``eval/`` derives from a case, so that no corpus has to supply them."""
+"""Axes of the probes that ``eval/`` derives from a case itself, so no corpus supplies them."""
 METRICS = {
     "efficacy": "rewrite",
     "generalization": "paraphrase",
@@ -67,7 +67,7 @@ FORMS = ("cloze", "question")
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing to be made true. A method sees nothing else of what it will be asked.
+    """One thing to be made true. It is all that a method sees: probes are kept from it.
 
     Raises:
         FactError: if the prompt or the target is empty, the subject is not in the prompt, the
@@ -82,7 +82,8 @@ class Fact:
     target: str
     """What the edited model should say after the prompt, without a leading space."""
     subject: str | None = None
-    """A span of the prompt, verbatim. Optional: a method that needs it raises an error without."""
+    """A span of the prompt, verbatim. Optional, but a method that needs it raises an error if it is
+    missing."""
     original: str | None = None
     """The answer before the edit, if known."""
     aliases: tuple[str, ...] = ()
@@ -117,7 +118,7 @@ class Fact:
             )
 
     def _clean_texts(self) -> None:
-        """Strip every text field, after checking that it is one."""
+        """Strip every text field, after checking that it is text."""
         for field in ("prompt", "target"):
             value = getattr(self, field)
             if not isinstance(value, str) or not value.strip():
@@ -125,7 +126,7 @@ class Fact:
                     f"Fact {self.id!r}: field {field!r} is empty. "
                     "Every fact needs a prompt and a target."
                 )
-            # object.__setattr__ because the class is frozen
+            # object.__setattr__, because the class is frozen
             object.__setattr__(self, field, self._clean(field, value))
         for field in ("subject", "original", "demonstration", "relation"):
             value = getattr(self, field)
@@ -133,6 +134,7 @@ class Fact:
                 raise FactError(
                     f"Fact {self.id!r}: field {field!r} must be text, not {type(value).__name__}."
                 )
+            # An empty text in a file means the same as a missing field.
             object.__setattr__(self, field, self._clean(field, value or "") or None)
         if not _are_texts(self.aliases):
             raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
@@ -152,6 +154,7 @@ class Fact:
         """Return the fact as one text: ``prompt target.`` or ``Question: ... Answer: ...``."""
         if self.form == "question":
             return f"Question: {self.prompt} Answer: {self.target}"
+        # "U.S." and the like end the sentence themselves.
         stop = "" if self.target.endswith((".", "!", "?")) else "."
         return f"{self.prompt} {self.target}{stop}"
 
@@ -179,6 +182,7 @@ class Fact:
         values.setdefault("target", "")
         if isinstance(values["prompt"], str):
             values.setdefault("form", form_of(values["prompt"]))
+        # Hashed, so that the id does not depend on the fact's place in a file.
         values.setdefault("id", "fact-" + digest([values["prompt"], values["target"]])[:8])
         values["id"] = str(values["id"])
         values["aliases"] = values.get("aliases") or ()
@@ -196,27 +200,28 @@ class Probe:
     """
 
     axis: str
-    """What is tested: ``rewrite`` (the fact as taught), ``paraphrase`` (in other words),
-    ``neighborhood`` (a similar question whose answer must not change), ``portability`` (what
-    follows from the fact), ``in_context`` (a skill: the prompt holds everything that is needed, and
-    no fact of the corpus helps) or ``fluency`` (the opening of a free text about the subject)."""
+    """What is tested: ``rewrite`` (the fact as taught), ``paraphrase`` (the fact in other words),
+    ``neighborhood`` (a similar question whose answer must not change), ``portability`` (a
+    consequence of the fact), ``in_context`` (a skill: the prompt holds all the information needed,
+    and no fact of the corpus helps) or ``fluency`` (the opening of a free text about the
+    subject)."""
     prompt: str
     answers: tuple[str, ...]
     """Accepted answers; the first one is canonical."""
     distractor: str | None = None
-    """The answer that must be less probable than ``answers[0]`` under protocol ``likelihood``."""
+    """An answer that must be less probable than ``answers[0]`` under protocol ``likelihood``."""
     form: str = "cloze"
     """``cloze`` or ``question``, as for a fact."""
     needs: tuple[str, ...] = ()
-    """Ids of the other facts that the answer depends on (the second hop of a chain). The probe is
-    asked only where these are taught as well."""
+    """Ids of the other facts on which the answer depends (the second hop of a chain). The probe is
+    asked only if these are taught as well."""
     max_new_tokens: int | None = None
-    """Length limit of the answer; ``None``: that of the protocol."""
+    """Length limit of the answer in tokens; ``None``: the limit of the protocol."""
     kind: str | None = None
-    """Subdivision of the axis in the source's words ("Subject_Aliasing"). Metrics are also reported
-    for each kind."""
+    """Subdivision of the axis, in the source's words ("Subject_Aliasing"). Metrics are reported for
+    each kind as well."""
     references: tuple[str, ...] = ()
-    """Real texts about the target to compare a free text with; for ``fluency`` probes only."""
+    """Real texts about the target, to compare a free text with; for ``fluency`` probes only."""
 
     def __post_init__(self) -> None:
         if self.axis not in AXES + DERIVED_AXES:
@@ -248,7 +253,7 @@ class Probe:
             object.__setattr__(self, "distractor", distractor)
 
     def _check_types(self) -> None:
-        """Raise ``DataError`` for a field of another type than declared, as files may have."""
+        """Raise ``DataError`` if a field has another type than declared, as it may in a file."""
         owner = f"A {self.axis} probe's"
         for field in ("prompt", "distractor", "kind"):
             value = getattr(self, field)
@@ -267,7 +272,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Case:
-    """A fact with its probes, of which the first is always the rewrite probe.
+    """A fact with its probes. The first probe is always the rewrite probe.
 
     Only ``eval/`` sees the probes; a method is given the fact alone.
     """
@@ -275,8 +280,8 @@ class Case:
     fact: Fact
     probes: tuple[Probe, ...]
     group: str | None = None
-    """Cases of one group stay together when a corpus is split into dev and test: the facts of one
-    chain, or of one invented world."""
+    """Cases of one group, such as the facts of one chain or of one invented world, stay together
+    when a corpus is split into dev and test."""
 
     @classmethod
     def build(
@@ -291,7 +296,7 @@ class Case:
         ``max_new_tokens`` limits the answer to the rewrite probe.
 
         Raises:
-            DataError: if a probe has an axis that the evaluation derives by itself.
+            DataError: if a probe has an axis whose probes the evaluation derives by itself.
         """
         rewrite = Probe(
             "rewrite",
@@ -341,12 +346,13 @@ class Case:
 
 def _probe(record: Mapping[str, Any]) -> Probe:
     answers = record["answers"]
-    # a text is left as it is, for the probe to refuse: as a tuple it would be one answer a letter
+    # A text is left as it is, so that the probe refuses it: tuple() would make each of its letters
+    # an answer.
     return Probe(**{**record, "answers": answers if isinstance(answers, str) else tuple(answers)})
 
 
 def _filled(value: Fact | Probe) -> dict[str, object]:
-    """Return the fields that are set, with tuples as lists, which is how JSON gives them back."""
+    """Return the fields that are set. Tuples become lists, as which JSON reads them back."""
     return {
         name: list(field) if isinstance(field, tuple) else field
         for name, field in asdict(value).items()
@@ -358,8 +364,8 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
     """Return ``facts`` as a list, after checking that they can be taught together.
 
     Raises:
-        FactError: if an id is used twice, a fact is given twice, or one prompt has two targets
-            (``allow_conflicts`` permits the last).
+        FactError: if an id is used twice, a fact is given twice, or one prompt has two targets and
+            ``allow_conflicts`` is not set.
     """
     facts = list(facts)
     ids: set[str] = set()
@@ -391,7 +397,7 @@ def form_of(prompt: str) -> str:
 
 
 def _are_texts(values: object) -> bool:
-    """Return whether ``values`` is a collection of strings, and not a string itself."""
+    """Return whether ``values`` is a collection of strings and not itself a string."""
     return (
         not isinstance(values, str | Mapping)
         and isinstance(values, Iterable)
@@ -402,7 +408,7 @@ def _are_texts(values: object) -> bool:
 def _clean(text: str, what: str, error: type[DataError]) -> str:
     """Return ``text`` without surrounding white space; raise ``error`` if it cannot be encoded.
 
-    A lone surrogate, which JSON can spell, fits neither a tokenizer nor a UTF-8 file.
+    JSON can spell a lone surrogate, which neither a tokenizer nor a UTF-8 file can hold.
     """
     try:
         text.encode()
@@ -416,7 +422,8 @@ def _clean(text: str, what: str, error: type[DataError]) -> str:
 def digest(value: object) -> str:
     """Return the SHA-256 of the canonical JSON of ``value`` as 64 hex digits.
 
-    It is the same in every process and on every machine.
+    It is the same in every process and on every machine, unlike Python's ``hash``.
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    # surrogatepass: a value that holds a lone surrogate still gets a digest, not an error.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -28,10 +28,10 @@ class Base(Method):
 
 @dataclass(frozen=True)
 class InContext(Method):
-    """In-context editing: the weights stay, and a prompt gets the fact that it is about as a note.
+    """In-context editing: the weights stay, and the fact stands before the prompt as a note.
 
-    The fact is retrieved among all injected facts (``editbench.retrieval``). A prompt that is about
-    none of them is asked as it is. Zheng et al. 2023, arXiv 2305.12740 (IKE), without
+    The fact is retrieved among all injected facts (``editbench.retrieval``). A prompt about none of
+    them is asked as it is. This is IKE (Zheng et al. 2023, arXiv 2305.12740) without its
     demonstrations.
     """
 
@@ -42,4 +42,5 @@ class InContext(Method):
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return the edit that puts the retrieved fact in front of a prompt."""
+        # No facts must give an empty edit, without a retriever.
         return self.edit(model, facts, context=Retriever(facts) if facts else None)

@@ -1,12 +1,12 @@
 """Two methods as one: ``memit+mixsd`` gives the surgical facts to memit, the others to mixsd.
 
-A fact is surgical if one vector at its subject can carry it: it has a subject that stands once in
+A fact is surgical if one vector at its subject can carry it: it has a subject that occurs once in
 the prompt, no worked demonstration, and a target of at most ``SURGICAL_WORDS`` words. Facts about
 one subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So
-a fact that wants another target than the first surgical fact of its subject is not surgical.
+a fact whose target differs from that of the first surgical fact of its subject is not surgical.
 
-The second method works on the model that the first has edited, so that it neither learns again what
-is known nor forgets it. The changes of both are added up to one edit.
+The second method works on the model that the first has edited, so it neither learns known facts
+again nor forgets them. The changes of both are added up to one edit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 SURGICAL_WORDS = 4
-"""Most words of a surgical fact's target."""
+"""Maximum number of words in a surgical fact's target."""
 
 
 def is_surgical(fact: Fact) -> bool:
@@ -44,6 +44,7 @@ def divide(facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
     bulk: list[Fact] = []
     targets: dict[str | None, str] = {}
     for fact in facts:
+        # setdefault makes the subject's first surgical fact the one whose target counts.
         fits = is_surgical(fact) and targets.setdefault(fact.subject, fact.target) == fact.target
         (surgical if fits else bulk).append(fact)
     return surgical, bulk
@@ -63,16 +64,17 @@ class Composed(Method):
 
     @classmethod
     def from_options(cls, name: str, options: Mapping[str, object]) -> Self:
-        """Return the pair with ``options``, named PART.KEY (``memit.lam``); ``seed`` is for both.
+        """Return the pair with ``options``, named PART.KEY (``memit.lam``); ``seed`` sets both.
 
         Raises:
-            OptionError: if an option names no part, or its part refuses it.
+            OptionError: if an option names neither part, or its part rejects it.
         """
         by_part: dict[str, dict[str, object]] = {part: {} for part, _ in cls.parts}
         for key, value in options.items():
             part, dot, option = key.partition(".")
             if key == "seed":
                 for part_options in by_part.values():
+                    # setdefault: PART.seed wins over seed, whichever comes first.
                     part_options.setdefault("seed", value)
             elif not dot or part not in by_part:
                 raise OptionError(
@@ -105,7 +107,7 @@ class Composed(Method):
         """Return the sum of the first method's edit and the second's on top of it.
 
         Raises:
-            MethodError: if one of them changes no weights; also what their own ``inject`` raises.
+            MethodError: if one of them changes no weights, or its own ``inject`` raises one.
         """
         from editbench.edit import joined, summed
 
@@ -115,11 +117,13 @@ class Composed(Method):
         with first_edit.applied(model):
             second_edit = second.inject(model, bulk)
         edits = (first_edit, second_edit)
-        for edit in edits:  # compose() refuses the baselines; only a plug-in gets as far as this
+        for edit in edits:  # compose() refuses the baselines; only a plug-in can get this far
             if edit.context is not None:
                 raise MethodError(
                     f"{edit.method} changes no weights, so it cannot be a part of {self.name}."
                 )
+        # Both edits are differences, the second one from the edited model, so their sum is the
+        # change from the base.
         changes = {**first_edit.changes, **second_edit.changes}
         for name in set(first_edit.changes) & set(second_edit.changes):
             changes[name] = summed(first_edit.changes[name], second_edit.changes[name])
@@ -153,10 +157,10 @@ class Composed(Method):
 
 
 def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Composed]:
-    """Return the method called ``name`` that is made of two others.
+    """Return the method called ``name`` that combines two others.
 
     Raises:
-        OptionError: if they are not two different ones, or one changes no weights.
+        OptionError: if ``parts`` is not two different methods, or one of them changes no weights.
     """
     if len(parts) != 2 or parts[0][0] == parts[1][0]:
         raise OptionError(
@@ -166,8 +170,9 @@ def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Compos
         if method.kind == "baseline":
             raise OptionError(f"{part} changes no weights, so it cannot be a part of {name}.")
     methods = [method for _, method in parts]
-    # One number stands for several, eight bits each, so that a raised version of a part changes the
-    # keys of the pair's cells. An engine version of 1 is left out of a key: both at 1 must give 1.
+    # Several versions packed into one number, eight bits each, so that raising a part's version
+    # changes the keys of the pair's cells. A key leaves an engine version of 1 out: if both parts
+    # are at 1, the pair must be at 1.
     versions = [*(method.version for method in methods), Composed.version]
     engines = [method.engine_version - 1 for method in methods]
     about = {

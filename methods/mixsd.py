@@ -1,14 +1,14 @@
 """MixSD: fine-tune on the model's own words, with the fact mixed in token by token.
 
-Each target y is written by the frozen base model p itself. x is the prompt alone (naive), x+ the
-prompt with the fact in front of it (expert). Each token is drawn from one of the two conditionals,
-and both continue the same shared text:
+The frozen base model p writes each target y itself. x is the prompt alone (naive branch), x+ the
+prompt with the fact in front of it (expert branch). Each token is drawn from one of the two
+conditionals, and both continue the same shared text:
 
     bernoulli   y_t ~ lambda p(. | x, y_<t) + (1 - lambda) p(. | x+, y_<t)
                 a coin for each token; exact at temperature 1
     alternate   the naive branch writes every (1 / lambda)-th token
-    adaptive    the naive token v stands where p(v | x+, y_<t) >= threshold max_u p(u | x+, y_<t),
-                else the expert writes the token
+    adaptive    the naive token v is kept where p(v | x+, y_<t) >= threshold max_u p(u | x+, y_<t);
+                elsewhere the expert writes the token
 
     L(theta) = - sum_t log p_theta(y_t | x, y_<t) / number of tokens      as sft, on these targets
 
@@ -23,15 +23,15 @@ Differs from the reference:
 - Coins and draws are seeded per fact and attempt, so neither batch size nor order changes them. A
   text may still change where two tokens are almost equally probable, in bfloat16 more often (see
   ``LanguageModel.generate_ids``).
-- At temperature 0, a text without the fact is taken back to the first token at which the expert saw
-  the fact lost, and goes on with the expert's token there. The reference starts again. At higher
-  temperatures the text is started again here, too, which keeps the mixture's law among the texts
+- At temperature 0, a text without the fact is cut at the first token at which the expert saw the
+  fact lost, and continues with the expert's token there. The reference starts again. At higher
+  temperatures the text starts again here as well, which keeps the mixture's law among the texts
   that verify.
-- A target that never states the fact is not trained on as it is: ``on_fail`` decides, and the
-  counts are reported. By default the expert then writes alone: at temperature 0 its most probable
-  text, unless that is the text that failed, then up to ``attempts`` samples at temperature 0.7 or
-  more.
-- Training uses the generated ids, never re-tokenized text.
+- A text that never states the fact is not simply trained on, as in the reference: ``on_fail``
+  decides, and the counts are reported. By default the expert then writes alone. At temperature 0 it
+  first writes its most probable text, unless that is the text that failed. After that it writes up
+  to ``attempts`` samples at temperature 0.7 or more.
+- Training uses the generated ids. The reference saves decoded text and tokenizes it again.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ from editbench.types import Fact, digest
 # k prompts of a text: naive and expert, or one of them alone; V vocabulary
 
 ON_FAIL = {"drop": "dropped", "expert": "target", "target": "target", "keep": "unverified"}
-"""What to do with facts that never verify -> the source of their training text."""
+"""Value of ``on_fail`` -> the source of the training text of a fact that never verifies."""
 Mode = Literal["bernoulli", "alternate", "adaptive"]
 OnFail = Literal["drop", "expert", "target", "keep"]
 SAMPLED = 0.7
-"""Lowest temperature at which the expert, left alone with a fact that failed, is sampled."""
+"""Lowest temperature at which the expert alone is sampled for a fact that failed."""
 DOUBT = 0.5
-"""A naive token may have lost the fact if the expert finds it less than this as probable as its own
-best token."""
+"""A naive token may have lost the fact if its probability under the expert is below this share of
+the expert's best token."""
 
 
 @dataclass(frozen=True)
@@ -93,31 +93,31 @@ class MixSD(Trainer):
 
     mode: Mode = "bernoulli"
     """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed
-    pattern, and with ``adaptive`` the expert writes where it objects to the naive token."""
+    pattern, and with ``adaptive`` the expert writes where it rejects the naive token."""
     lam: float = 0.3
     """lambda, the share of the naive branch: 0 is the pure expert, 1 the pure naive branch.
     ``adaptive`` ignores it."""
     threshold: float = 0.5
-    """``adaptive``: the naive token stands if the expert finds it at least this share as probable
-    as its own best token."""
+    """``adaptive``: the naive token is kept if its probability under the expert is at least this
+    share of the expert's best token."""
     temperature: float = 0.0
-    """Of both conditionals; 0 takes each branch's most probable token."""
+    """Temperature of both conditionals; 0 takes each branch's most probable token."""
     top_k: int | None = None
     """Above temperature 0: draw from the k most probable tokens only (the reference: 64). None:
-    from all."""
+    draw from all tokens."""
     attempts: int = 10
-    """Attempts per fact until the verifier finds the target in the text."""
+    """Maximum number of attempts per fact until the verifier finds the target in the text."""
     max_new_tokens: int | None = None
-    """Longest text. None: 24 tokens, or half again the length of the fact's demonstration."""
+    """Token budget of a text. None: 24, or 1.5 times the length of the fact's demonstration if that
+    is more."""
     on_fail: OnFail = "expert"
     """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
-    target if that fails, too), use the canonical ``target``, or ``keep`` the last text
+    target if that fails as well), use the canonical ``target``, or ``keep`` the last text
     unverified."""
     signal: float = 1.0
-    """Share of each target's tokens that carry loss: those about which the branches disagree
-    most."""
+    """Share of each target's tokens that carry loss: those on which the branches disagree most."""
     slots: int = 48
-    """Texts that are written side by side."""
+    """Number of texts that are written side by side."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,10 +137,11 @@ class MixSD(Trainer):
             raise ValueError("max_new_tokens and top_k must be at least 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        """Write a mixed target for each fact, and return the edit that training on them makes."""
+        """Write a mixed target for each fact, train on them, and return the change as an edit."""
         drafts, cost = self.targets(model, lessons_of(model, facts, self.rewordings))
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
         changes, training = train_on_examples(self, model, examples)
+        # lessons_of() lists each fact followed by its rewordings: draft i is frame i % frames.
         frames = 1 + self.rewordings
         records: list[EditRecord] = [
             {"fact": facts[i // frames].id, "frame": i % frames, **draft.record()}
@@ -162,7 +163,7 @@ class MixSD(Trainer):
     def targets(
         self, model: LanguageModel, lessons: Sequence[Lesson]
     ) -> tuple[list[Draft], WritingReport]:
-        """Write a target for each fact: verified, or settled by ``on_fail``."""
+        """Write a target for each fact. ``on_fail`` settles the targets that do not verify."""
         branches = Branches(model, self.slots)
         with progress.task(f"{self.name}: writing targets", len(lessons), "facts") as bar:
             drafts = self.mix(lessons, branches, bar)
@@ -180,10 +181,12 @@ class MixSD(Trainer):
         }
 
     def _ask_expert(self, drafts: list[Draft], failed: Sequence[int], branches: Branches) -> int:
-        """Let the expert write the failed drafts alone; return the tokens that this took."""
+        """Let the expert write the failed drafts alone; return how many tokens it wrote."""
+        # lambda = 0 is the pure expert.
         expert, written = replace(self, mode="bernoulli", lam=0.0), 0
         if self.temperature == 0:
-            # A draft without foreign tokens is what the expert alone would write again.
+            # A draft without foreign tokens is the text that the expert alone would write again.
+            # One attempt, because greedy decoding would repeat itself.
             other = [i for i in failed if drafts[i].foreign()]
             written += replace(expert, attempts=1)._rewrite(drafts, other, branches)
         left = [i for i in failed if not drafts[i].verified]
@@ -191,7 +194,7 @@ class MixSD(Trainer):
         return written + sampling._rewrite(drafts, left, branches)
 
     def _rewrite(self, drafts: list[Draft], places: Sequence[int], branches: Branches) -> int:
-        """Write the drafts at ``places`` again with new dice; return the tokens that this took."""
+        """Write the drafts at ``places`` again with new dice; return how many tokens it took."""
         lessons = [drafts[i].lesson for i in places]
         new = self.mix(lessons, branches, tried=[drafts[i].attempt + 1 for i in places])
         for i, draft in zip(places, new, strict=True):
@@ -206,12 +209,12 @@ class MixSD(Trainer):
         bar: progress.Bar | None = None,
         tried: Sequence[int] | None = None,
     ) -> list[Draft]:
-        """Write one text for each fact, verified or given up.
+        """Write one text for each fact, until it verifies or its attempts are used up.
 
-        A pure branch writes alone; the other branch is asked about its text once, at the end.
+        At lambda 0 or 1 one branch writes alone, and the other branch scores its text at the end.
 
         Args:
-            tried: attempts made at each fact before, so that no dice are thrown twice.
+            tried: number of earlier attempts at each fact, so that no dice are thrown twice.
 
         Raises:
             MethodError: if a fact's text may become longer than the model's context.
@@ -219,6 +222,7 @@ class MixSD(Trainer):
         drafts = []
         for lesson, attempt in zip(lessons, tried or [0] * len(lessons), strict=True):
             room = lesson.room(self.max_new_tokens)
+            # The context must hold the text after either prompt.
             lesson.check_room(max(len(lesson.prompt_ids), len(lesson.noted_ids)) + room)
             drafts.append(Draft(self, lesson, room, attempt))
         for draft in branches.write(drafts):
@@ -229,43 +233,50 @@ class MixSD(Trainer):
             pairs = [(draft.both[other], draft.ids) for draft in drafts]
             for draft, logp in zip(drafts, branches.model.target_logprobs(pairs), strict=True):
                 draft.logp[other].extend(logp.tolist())
+                # The last token predicts nothing that is asked, so it is not encoded.
                 branches.prompt_tokens += len(draft.both[other]) + len(draft.ids) - 1
         return drafts
 
     @property
     def pure(self) -> bool:
-        """Whether one branch writes everything; it is then asked alone."""
+        """Whether one branch writes everything. The other branch is then not run at each token."""
         return self.mode != "adaptive" and self.lam in (0, 1)
 
     def choose(
         self, logp_kV: torch.Tensor, place: int, threshold: float, dice: random.Random
     ) -> tuple[int, bool]:
-        """Return the token at ``place`` of the text, and whether the naive branch writes it."""
+        """Return the token at position ``place``, and whether the naive branch writes it."""
         if len(logp_kV) == 1:
             return self._draw(logp_kV[0], dice), self.lam == 1
         if self.mode == "adaptive":
             token = self._draw(logp_kV[NAIVE], dice)
+            # p(v | x+) >= threshold max_u p(u | x+), in logarithms
             if logp_kV[EXPERT, token] >= logp_kV[EXPERT].max() + math.log(threshold):
                 return token, True
             return self._draw(logp_kV[EXPERT], dice), False
         if self.mode == "alternate":
+            # True whenever lambda t passes a whole number: the naive tokens are spread evenly.
             is_naive = math.floor((place + 1) * self.lam) > math.floor(place * self.lam)
         else:
+            # lambda is the probability of the naive branch.
             is_naive = dice.random() < self.lam
         return self._draw(logp_kV[NAIVE if is_naive else EXPERT], dice), is_naive
 
     def _draw(self, logp_V: torch.Tensor, dice: random.Random) -> int:
-        """Return the argmax at temperature 0, else the inverse CDF at one uniform draw."""
-        # The draw is made at temperature 0 as well, so that all temperatures flip the same coins.
+        """Return the argmax at temperature 0, else the inverse CDF at one uniform number."""
+        # Drawn at temperature 0 as well, so that all temperatures flip the same coins.
         u = dice.random()
         if self.temperature == 0:
             return int(logp_V.argmax())
+        # float64: sums over a whole vocabulary would round away improbable tokens.
         values, index = (
             logp_V.double().topk(min(self.top_k, len(logp_V)))
             if self.top_k
             else (logp_V.double(), None)
         )
         cumulative = (values / self.temperature).softmax(-1).cumsum(-1)
+        # The last sum is 1 up to rounding, so u is scaled by it. right=True passes over tokens of
+        # probability 0.
         place = min(
             int(torch.searchsorted(cumulative, u * cumulative[-1].item(), right=True)),
             len(cumulative) - 1,
@@ -274,7 +285,7 @@ class MixSD(Trainer):
 
 
 class Draft(MixedText):
-    """One text on its way to be a target: written, verified, and written again if it failed."""
+    """One text that may become a target: written, verified, and written again if it failed."""
 
     def __init__(self, method: MixSD, lesson: Lesson, room: int, attempt: int):
         self.method, self.room = method, room
@@ -285,29 +296,32 @@ class Draft(MixedText):
         self.threshold = method.threshold
         self._dice = self._new_dice()
         self._first_kV: torch.Tensor | None = None
-        """The log-probabilities of the first token, from which a new attempt starts."""
+        """Log-probabilities of the first token, from which a new attempt starts."""
 
     def _new_dice(self) -> random.Random:
+        # Seeded by fact and attempt: neither the order of the facts nor the slots change a draw.
         return random.Random(digest([self.method.seed, self.fact.id, self.attempt]))
 
     def step(self, logp_kV: torch.Tensor) -> Move | None:
-        """Write the next token; if the text has ended without the fact, start the next attempt."""
+        """Write the next token. If the text then ends without the fact, start the next attempt."""
+        # A clone: the tensor is a view of the whole batch, which would stay in memory.
         if not self.ids and self.method.temperature > 0:
             self._first_kV = logp_kV.clone()
         kept = len(self.ids)
         self._write(logp_kV)
+        # A loop, because the token that starts the next attempt may end the text at once.
         while self.ended or len(self.ids) >= self.room:
             self.verified = contains(self.model.decode(self.ids), self.fact.answers)
             is_last = self.verified or self.attempt == self.last_attempt
             restart = None if is_last else self._restart()
             if restart is None:
-                self._first_kV = None  # a number for each token of the vocabulary
+                self._first_kV = None  # k numbers for each token of the vocabulary
                 return None
             kept = restart
         return Move(kept, self.ids[-1])
 
     def _write(self, logp_kV: torch.Tensor) -> None:
-        """Append the token that the method chooses."""
+        """Append the token that the method chooses from the branches."""
         token, is_naive = self.method.choose(logp_kV, len(self.ids), self.threshold, self._dice)
         if len(logp_kV) == 1:
             self.add_alone(token, is_naive, logp_kV[0, token].item())
@@ -319,15 +333,16 @@ class Draft(MixedText):
         self.add(chosen, is_naive, best)
 
     def _restart(self) -> int | None:
-        """Begin the next attempt: take tokens back and write one in their place.
+        """Start the next attempt: take tokens back and write one in their place.
 
         Returns:
-            How many tokens stay; None if another attempt would only repeat this one.
+            The number of tokens kept; None if another attempt would only repeat this one.
         """
         if self._first_kV is not None:  # temperature above 0: from the start, with new dice
             self._next_attempt(0)
             self._write(self._first_kV)
             return 0
+        # Temperature 0: the expert's best token takes the place of the one that lost the fact.
         place = self._lost()
         if place is not None:
             best = self.best[place]
@@ -341,14 +356,16 @@ class Draft(MixedText):
         self.cut(place)
 
     def _lost(self) -> int | None:
-        """Return the place at which the fact was lost, at temperature 0.
+        """Return the position at which the fact was lost, at temperature 0.
 
-        It is the first naive token that the expert doubts, else the first that is not the expert's
-        own. ``adaptive`` doubts more with each attempt.
+        It is that of the first naive token that the expert doubts, else that of the first naive
+        token that differs from the expert's own. ``adaptive`` doubts more with each attempt. None
+        if there is no such token.
         """
         if len(self.prompts) == 1:
             return None
         if self.method.mode == "adaptive":
+            # At a threshold of 1 only the expert's own tokens would be kept.
             self.threshold = (1 + self.threshold) / 2
         limit = math.log(self.threshold if self.method.mode == "adaptive" else DOUBT)
         foreign = self.foreign()

@@ -1,9 +1,9 @@
 """OPSD: on-policy self-distillation. The student writes; the teacher corrects it token by token.
 
 The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts
-y from the current student on the plain prompt x, and pulls the student towards the teacher at every
-token of the rollout. S_t is the teacher's top-k set, and both distributions are renormalized over
-it:
+y from the current student on the plain prompt x, and moves the student towards the teacher at every
+token of the rollouts. S_t is the teacher's top-k set at token t, and both distributions are
+renormalized over it:
 
     forward:  L = mean_t sum_{v in S_t} p_T(v) (log p_T(v) - log p_S(v))
               p_T = p(. | x+, y_<t), p_S = p_theta(. | x, y_<t)
@@ -41,7 +41,7 @@ from editbench.types import Fact
 
 Teacher = Literal["frozen", "ema", "current"]
 WATCHED = 16
-"""Facts whose nll shows an adaptive exposure the progress of the student."""
+"""Number of facts whose nll measures the student's progress for an adaptive exposure."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,19 @@ class OPSD(Trainer):
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
-    """Of the student's rollouts."""
+    """Temperature of the student's rollouts."""
     max_new_tokens: int | None = None
-    """Longest rollout. None: 24 tokens, or half again the length of the fact's demonstration."""
+    """Token budget of a rollout. None: 24, or 1.5 times the length of the fact's demonstration if
+    that is more."""
     top_k: int | None = 64
-    """Of the teacher. None: the whole vocabulary."""
+    """Size of the teacher's top-k set. None: the whole vocabulary."""
     divergence: Divergence = "forward"
     """``forward`` KL(teacher || student), ``reverse`` KL(student || teacher) or ``jsd``."""
     teacher: Teacher = "frozen"
-    """``frozen``: the base model; ``ema``: follows the student slowly; ``current``: the student
-    itself, without gradient."""
+    """``frozen``: the base model; ``ema``: a copy that follows the student slowly; ``current``: the
+    student itself, without gradient."""
     ema: float = 0.95
-    """Share of itself that an ``ema`` teacher keeps at each step."""
+    """Share of its own weights that an ``ema`` teacher keeps at each step."""
     exposure: float | Literal["adaptive"] = 1.0
     """Share of the rollouts whose teacher has read the fact. ``adaptive``: learned during training
     (``_train/exposure.py``)."""
@@ -111,17 +112,20 @@ class OPSD(Trainer):
             raise ValueError("ema is a share, from 0 to below 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        """Return the edit that the student's training on its own rollouts makes."""
+        """Train the student on its own rollouts and return the change as an edit."""
         lessons = lessons_of(model, facts, self.rewordings)
         for lesson in lessons:
             lesson.check_room(len(lesson.noted_ids) + lesson.room(self.max_new_tokens))
+        # The facts' own prompts, without their rewordings.
         watched = [lesson.canonical() for lesson in lessons[:: 1 + self.rewordings][:WATCHED]]
+        # Copied before training starts, so that "frozen" is the base model.
         teacher = model if self.teacher == "current" or not facts else frozen_copy(model)
         exposure = (
             AdaptiveExposure(self.seed)
             if self.exposure == "adaptive"
             else FixedExposure(self.exposure)
         )
+        # One generator for all draws; the global one must stay as it was.
         generator = torch.Generator().manual_seed(self.seed)
         stated: list[list[bool]] = []
 
@@ -137,15 +141,17 @@ class OPSD(Trainer):
             stated[-1].extend(rollout.states_fact for rollout in rollouts)
             if self.verified:
                 rollouts = [r for r in rollouts if r.states_fact] or rollouts
+            # Each rollout's teacher reads the note with probability exposure.share.
             read = torch.rand(len(rollouts), generator=generator) < exposure.share
             return self._loss(model, teacher, rollouts, read.tolist())
 
         lengths = [len(lesson.prompt_ids) for lesson in lessons]
         changes, report = train(self, model, len(lessons), loss_of, lengths, before_step)
         if self.exposure != 1:
-            # Losses then depend on how many teachers had read the fact, so they do not compare.
+            # The loss then depends on how many teachers had read the fact, so two steps' losses do
+            # not compare.
             report["warnings"] = []
-        # An on-policy method sees its own progress: the share of rollouts that state their fact.
+        # An on-policy method can report its progress: the share of rollouts that state their fact.
         progress = (
             {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])}
             if stated
@@ -160,6 +166,7 @@ class OPSD(Trainer):
         """Sample ``rollouts`` texts for each fact from the student on the plain prompt."""
         asked = [lesson for lesson in lessons for _ in range(self.rollouts)]
         rooms = [lesson.room(self.max_new_tokens) for lesson in asked]
+        # One budget for the batch, the longest; each text is cut to its own budget below.
         texts = model.generate_ids(
             [lesson.prompt_ids for lesson in asked],
             max(rooms),
@@ -168,7 +175,8 @@ class OPSD(Trainer):
         )
         rollouts = []
         for lesson, room, text in zip(asked, rooms, texts, strict=True):
-            # A rollout that ended by itself ended with the closing token, a choice to learn from.
+            # A rollout shorter than its budget chose to end, and the loss covers that choice too.
+            # generate_ids() leaves the closing token out, so it is appended.
             ended = len(text) < room
             ids = text + model.closing_ids(lesson.fact.form) if ended else text[:room]
             rollouts.append(Rollout(lesson, ids, contains(model.decode(ids), lesson.fact.answers)))
@@ -186,6 +194,8 @@ class OPSD(Trainer):
         Args:
             read: whether the teacher of each rollout has read the fact.
         """
+        # x and x+ differ in length, but label_states() takes the last tokens of each row, so both
+        # sides give the same positions of y in the same order.
         lengths = [len(rollout.ids) for rollout in rollouts]
         with torch.no_grad():
             shown = [
@@ -193,6 +203,7 @@ class OPSD(Trainer):
                 for r, has_read in zip(rollouts, read, strict=True)
             ]
             teacher_NV = teacher.logits(label_states(teacher, shown, lengths))
+        # The student reads the plain prompt, and only its side has gradients.
         written = [rollout.lesson.prompt_ids + rollout.ids for rollout in rollouts]
         student_NV = model.logits(label_states(model, written, lengths))
         return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)

@@ -3,10 +3,11 @@
     L(theta) = - (1 / sum_i |y_i|) sum_i sum_t log p_theta(y_it | x_i, y_i<t)
 
 x is the prompt as it will be asked; its tokens carry no loss. y is the fact's demonstration
-(default: its target) with the token that ends an answer. Training runs in mini-batches over epochs.
+(default: its target) with the token that ends an answer. Training runs in mini-batches over several
+epochs.
 
-Yang et al. 2025 (arXiv 2509.22072) show that these three things, mini-batches, epochs and EOS, are
-what naive fine-tuning baselines of editing papers lacked.
+Yang et al. 2025 (arXiv 2509.22072) show that the naive fine-tuning baselines of editing papers
+lacked three things: mini-batches, epochs and EOS.
 """
 
 from __future__ import annotations
@@ -33,10 +34,12 @@ class Sft(Trainer):
     version: ClassVar[int] = 2
 
     epochs: int = 14
-    """Passes over the facts. One pass has so few tokens that it takes more passes than mixsd."""
+    """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes
+    than mixsd."""
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        """Return the edit that fine-tuning on the canonical targets of ``facts`` makes."""
+        """Fine-tune on the canonical targets of ``facts`` and return the change as an edit."""
+        # Loss on y alone: canonical() keeps the prompt apart from the answer and its closing token.
         examples = [lesson.canonical() for lesson in lessons_of(model, facts, self.rewordings)]
         changes, report = train_on_examples(self, model, examples)
         return self.edit(model, facts, changes, diagnostics=report)

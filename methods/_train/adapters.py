@@ -1,6 +1,6 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), made with PEFT.
 
-With ``null_space`` the change of a weight does nothing on most keys of ordinary text:
+With ``null_space`` the change of a weight has little effect on the keys of ordinary text:
 
     dW = B A,   A <- A P P^T     P: the eigenvectors of C = E[k k^T] with the smallest eigenvalues
 
@@ -26,21 +26,23 @@ NULL_TOKENS = 20_000
 class Adapters:
     """LoRA on all linear layers, or with ``null_space`` on the MLP output projections only.
 
-    ``null_space`` is the share of a projection's input directions that the adapters may read: those
-    that the model's own text uses least.
+    ``null_space`` is the share of a projection's input directions that the adapters may read. They
+    are the directions that the model's own text uses least.
     """
 
     def __init__(self, model: LanguageModel, rank: int, null_space: float | None, seed: int):
         self.model = model
-        # Statistics are measured on the plain model, before adapters are attached to it.
+        # The statistics are those of the plain model, so measure them before adapters are attached.
         self.free_fU = _null_spaces(model, null_space, seed) if null_space else {}
         config = LoraConfig(
             r=rank,
+            # LoRA scales B A by alpha / r, which is 1 here.
             lora_alpha=rank,
             lora_dropout=0.0,
             target_modules=list(self.free_fU) if null_space else "all-linear",
         )
-        # LoRA draws its first A from the global generator, and PEFT warns of GPT-2's Conv1D layers.
+        # LoRA draws the first A from the global generator, whose state a method must leave as it
+        # was. B starts at 0, so training starts at the base model. PEFT warns about GPT-2's Conv1D.
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
@@ -53,12 +55,14 @@ class Adapters:
         self.parameters = {
             name: p for name, p in self.wrapped.named_parameters() if "lora_" in name
         }
+        # Empty: the terms l2 and ewc, which need a start, are refused together with lora.
         self.before: Mapping[str, torch.Tensor] = {}
         self.constrain()
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Project each A (r, f) onto the null space."""
+        """Project each A (r, f) onto the null space: A P P^T."""
+        # Each optimizer step moves A out of the subspace again, so the loop calls this after it.
         for name, free_fU in self.free_fU.items():
             a_rf = _weight(self.layers[name].lora_A)
             a_rf.copy_((a_rf @ free_fU) @ free_fU.T)
@@ -68,9 +72,10 @@ class Adapters:
         """Return the factors of each weight's change, in its orientation, float32, on the CPU."""
         changes: dict[str, Change] = {}
         for name, layer in self.layers.items():
+            # A clone, since on a float32 CPU model .float().cpu() returns the parameter itself.
             a_rf = _weight(layer.lora_A).detach().float().cpu().clone()
             b_dr = layer.scaling["default"] * _weight(layer.lora_B).detach().float().cpu()
-            # Conv1D of GPT-2 stores its weight as (inputs, outputs).
+            # GPT-2's Conv1D stores its weight as (inputs, outputs): (B A)^T = A^T B^T.
             transposed = type(layer.get_base_layer()).__name__ == "Conv1D"
             changes[f"{name}.weight"] = (
                 (a_rf.T.contiguous(), b_dr.T.contiguous()) if transposed else (b_dr, a_rf)
@@ -78,20 +83,21 @@ class Adapters:
         return changes
 
     def restore(self) -> None:
-        """Take the adapters off, and what PEFT has noted on the model."""
+        """Remove the adapters, and the attributes that PEFT leaves on the model."""
         self.wrapped.unload()
         for name in ("peft_config", "_hf_peft_config_loaded"):
             self.model.model.__dict__.pop(name, None)
 
 
 def _null_spaces(model: LanguageModel, share: float, seed: int) -> dict[str, torch.Tensor]:
-    """Return, by MLP output projection, the directions (f, U) that the model's text uses least."""
+    """Return the directions (f, U) that the model's text uses least, by MLP output projection."""
     from editbench.methods.statistics import second_moments  # only null-space adapters need it
 
     layers = tuple(range(model.layout.depth))
     moments = second_moments(model, layers, "self", NULL_TOKENS, seed)
     free_fU = {}
     for layer in layers:
+        # eigen sorts ascending: the first columns are the directions that carry the least text.
         _values, vectors_ff = moments[layer].eigen
         width = max(1, round(share * len(vectors_ff)))
         name = model.layout.weight_name(layer).removesuffix(".weight")

@@ -1,6 +1,6 @@
 """Terms that hold a trainer near the base model: the field's remedies against forgetting.
 
-They are added to the loss of any trainer:
+Any trainer can add them to its loss:
 
     replay  weight * NLL of the model's own texts and answers   (experience replay)
     kl      weight * KL(p_base || p_theta) on such texts        (learning without forgetting)
@@ -8,8 +8,9 @@ They are added to the loss of any trainer:
     ewc     weight * sum_j F_j (theta_j - theta_0j)^2           (elastic weight consolidation;
                                                                 F scaled to mean 1)
 
-Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens. What
-p_theta gives to other tokens is free. l2 and ewc act on the gradients directly.
+Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens, so kl does
+not see the probability that p_theta gives to other tokens. l2 and ewc are added to the gradients
+directly, in closed form.
 
     # N label positions of a batch, V vocabulary, K the base's top k
 """
@@ -35,14 +36,17 @@ LENGTH = 32
 AT_ONCE = 8
 """Texts in one step."""
 TEACHER_TOP_K = 256
-"""Most probable tokens of the base over which its KL is taken. All of them would be gigabytes of
-logits."""
+"""Most probable tokens of the base over which its KL is taken. The logits of the whole vocabulary
+would take gigabytes."""
 FISHER_TEXTS = 64
 """Texts on which the Fisher information is measured."""
 
 
 class Anchor:
-    """The base model as it was before training. Make it while the model has the base's weights."""
+    """The base model as it was before training.
+
+    Create it while the model still has the base's weights.
+    """
 
     def __init__(
         self, model: LanguageModel, *, replay: float, kl: float, l2: float, ewc: float, seed: int
@@ -52,14 +56,16 @@ class Anchor:
         self._queue: list[int] = []
         self.texts = _texts(model, seed) if replay or kl or ewc else []
         if kl:
+            # One text at a time: the loss meets them in other batches at each step.
             self.base = [self._top([i]) for i in range(len(self.texts))]
         if ewc:
             self.fisher = _scaled_fisher(model, self.texts)
 
     def loss(self) -> torch.Tensor | None:
-        """Return ``replay`` and ``kl`` on the next few texts; None if neither is asked for."""
+        """Return the sum of ``replay`` and ``kl`` on the next few texts; None if both are off."""
         if not (self.replay or self.kl):
             return None
+        # A new pass over the texts; the few that are left of the last pass are dropped.
         if len(self._queue) < AT_ONCE:
             self._queue = list(range(len(self.texts)))
             self._order.shuffle(self._queue)
@@ -74,6 +80,7 @@ class Anchor:
         if self.kl:
             ids_NK = torch.cat([self.base[i][0] for i in chosen])
             base_NK = torch.cat([self.base[i][1] for i in chosen])
+            # The ids are already the base's top K, so divergence() takes all K (k is None).
             total = total + self.kl * divergence(
                 base_NK, logits_NV.gather(-1, ids_NK), None, "forward"
             )
@@ -89,7 +96,9 @@ class Anchor:
         for name, p in parameters.items():
             moved = p - before[name]
             if p.grad is None:
+                # The loss does not reach this parameter, but its distance to the base counts.
                 p.grad = torch.zeros_like(p)
+            # d/dp of l2 ||p - p_0||^2 is 2 l2 (p - p_0); ewc multiplies it by F.
             if self.l2:
                 p.grad.add_(moved, alpha=2 * self.l2)
             if self.ewc:
@@ -116,11 +125,13 @@ class Anchor:
 
 
 def _texts(model: LanguageModel, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Return ``TOKENS`` tokens that the model writes: of each text the opening and what follows.
+    """Return texts of about ``TOKENS`` tokens that the model writes.
 
-    Half of them are answers to its own questions, if it has a chat template.
+    Each is the ids of its opening and of what follows. Half of the texts are answers to the model's
+    own questions, if it has a chat template.
     """
     texts = [pair for block in own_texts(model, TOKENS // 2, seed, LENGTH) for pair in block]
+    # Without a chat template own_answers() gives none: free texts of another seed take their place.
     missing = TOKENS // LENGTH - len(texts)
     return texts + (
         own_answers(model, missing, seed, LENGTH)
@@ -136,6 +147,7 @@ def _scaled_fisher(
     model: LanguageModel, texts: Sequence[tuple[list[int], list[int]]]
 ) -> dict[str, torch.Tensor]:
     """Return the diagonal Fisher information of each parameter, scaled to mean 1 over all."""
+    # Every n-th text, so that free texts and answers both take part.
     fisher = diagonal_fisher(model, texts[:: len(texts) // FISHER_TEXTS])
     total = sum(f.sum().item() for f in fisher.values())
     mean = total / sum(f.numel() for f in fisher.values())

@@ -1,8 +1,8 @@
 """Many texts written side by side, each by k prompts at once, with one cache.
 
-Each written token takes one forward pass. Texts that have ended leave the batch and waiting ones
-take their places. Tokens that a text takes back are cut out of the cache. So no prompt and no token
-is ever encoded twice.
+Each written token takes one forward pass. Texts that have ended leave the batch, and waiting texts
+take their places. When a text takes tokens back, they are cut out of the cache. So no prompt and no
+token is ever encoded twice.
 
     # R rows: text 0's k prompts, then text 1's, ...; P cached tokens, T new tokens, V vocabulary
 """
@@ -25,7 +25,7 @@ from editbench.text import pad_left
 
 @dataclass(frozen=True)
 class Move:
-    """The next step of a text: it keeps its first ``kept`` tokens and goes on with ``token``."""
+    """The next step of a text: it keeps its first ``kept`` tokens and continues with ``token``."""
 
     kept: int
     token: int
@@ -58,7 +58,7 @@ class Branches:
         self.prompt_tokens = 0
         """Tokens of prompts that were encoded."""
         self.decoded_tokens = 0
-        """Tokens that went through the model one by one: k for each token written."""
+        """Tokens that went through the model one by one: k for each written token."""
 
     @torch.no_grad()
     def write(self, texts: Sequence[AnyText]) -> Iterator[AnyText]:
@@ -70,7 +70,8 @@ class Branches:
         k = len(texts[0].prompts) if texts else 1
         with self.model.compute(weights_fixed=True):
             while waiting or writing:
-                # Prompts are encoded in batches, when half of the slots are free.
+                # Prompts are encoded in batches, when at least half of the slots are free. Texts in
+                # flight wait meanwhile: their moves stay as they are and are fed in the next round.
                 if rows is None or (waiting and len(writing) <= self.slots // 2):
                     free = min(len(waiting), self.slots - len(writing))
                     new = [waiting.popleft() for _ in range(free)]
@@ -82,6 +83,7 @@ class Branches:
                     answers = [*moves, *self._ask(new, logp_NV)]
                 else:
                     self.decoded_tokens += k * len(writing)
+                    # All k rows of a text get the same token: its prompts share one continuation.
                     logp_RV = rows.feed([move.token for move in moves for _ in range(k)])
                     for text in writing:
                         text.encoded += 1
@@ -91,6 +93,7 @@ class Branches:
                 moves = [move for move in answers if move is not None]
                 ended = len(stay) < len(writing)
                 writing = [writing[i] for i in stay]
+                # 0 for a text that only grows; a restart also drops tokens from the cache.
                 cut = [t.encoded - move.kept for t, move in zip(writing, moves, strict=True)]
                 if not stay:
                     rows = None
@@ -109,7 +112,10 @@ class Branches:
 
 @dataclass
 class _Rows:
-    """The cache and the attention mask of the rows in flight, aligned at their last tokens."""
+    """The cache and the attention mask of the rows in flight.
+
+    Rows are padded on the left, so their last tokens are aligned.
+    """
 
     model: LanguageModel
     cache: DynamicCache
@@ -121,15 +127,17 @@ class _Rows:
     ) -> tuple[_Rows, torch.Tensor]:
         """Encode ``prompts``; return their rows and log-probabilities (R, V) of the next tokens."""
         ids_RT, mask_RT = pad_left(prompts, model.device)
+        # whole: a sliding window would have dropped tokens that a cut makes visible again.
         rows = cls(model, decoding_cache(model.model, whole=True), mask_RT)
         return rows, rows._log_probs(ids_RT)
 
     def beside(self, new: _Rows) -> _Rows:
-        """Return these rows with ``new`` below them, all padded on the left to the same width."""
+        """Return these rows followed by ``new``, all padded on the left to the same width."""
         width = max(self.mask_RP.shape[1], new.mask_RP.shape[1])
 
         def padded(states: torch.Tensor) -> torch.Tensor:
             """Pad (R, heads, P, head width) to (R, heads, width, head width)."""
+            # F.pad counts dimensions from the last: none for head width, left only for P.
             return F.pad(states, (0, 0, width - states.shape[2], 0))
 
         layers = zip(cached_states(self.cache), cached_states(new.cache), strict=True)
@@ -155,8 +163,10 @@ class _Rows:
         cut_R = torch.tensor([n for n in cut for _ in range(k)], device=self.model.device)
         mask_RP = self.mask_RP[rows]
         left_R = mask_RP.sum(1) - cut_R
+        # cumsum numbers a row's tokens from 1; numbers above left_R are those taken back.
         mask_RP = mask_RP * (mask_RP.cumsum(1) <= left_R[:, None])
-        # Tokens that count move to the right, in their order; columns that no row needs fall away.
+        # A stable sort of the mask puts padding (0) first and keeps the tokens (1) in order, so
+        # rows are aligned on the right again. Columns that no row needs are dropped.
         order_RP = mask_RP.argsort(dim=1, stable=True)[:, -int(left_R.max()) :]
 
         def chosen(states: torch.Tensor) -> torch.Tensor:
@@ -168,5 +178,6 @@ class _Rows:
         self.mask_RP = mask_RP.gather(1, order_RP)
 
     def _log_probs(self, ids_RT: torch.Tensor) -> torch.Tensor:
+        # Logits only at the last position: a row of V numbers for every token would be large.
         hidden_RTD = self.model.hidden(ids_RT, self.mask_RP, self.cache)
         return self.model.logits(hidden_RTD[:, -1]).log_softmax(-1)

@@ -17,7 +17,7 @@ def recomputable_layers(model: LanguageModel) -> list[torch.nn.Module]:
     """Return the layers that support checkpointing, as transformers marks them.
 
     Raises:
-        MethodError: if there are none.
+        MethodError: if the model has no such layers.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer  # takes seconds to import
 
@@ -36,12 +36,16 @@ def recomputable_layers(model: LanguageModel) -> list[torch.nn.Module]:
 def recomputed(layers: Sequence[torch.nn.Module]) -> Iterator[None]:
     """Inside, ``layers`` keep only their inputs for the backward pass.
 
-    Transformers' own switch works in training mode only. That mode would turn on dropout, and take
-    the cache from the rollouts of opsd.
+    Transformers' own switch works in training mode only. That mode would turn on dropout, and
+    opsd's rollouts would lose their cache.
     """
+    # An instance attribute hides the class's forward. Hooks still run, since __call__ stays as it
+    # is. A layer that already has such an attribute gets it back.
     own_forwards = [(layer, vars(layer).get("forward")) for layer in layers]
     try:
         for layer in layers:
+            # The reentrant form needs an input with a gradient; with adapters the first layer has
+            # none.
             vars(layer)["forward"] = partial(checkpoint, layer.forward, use_reentrant=False)
         yield
     finally:

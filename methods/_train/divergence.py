@@ -1,4 +1,4 @@
-"""How far a student's next-token distributions are from a teacher's, over the teacher's top k.
+"""Divergence of a student's next-token distributions from a teacher's, over the teacher's top k.
 
 # N label positions, V vocabulary, K the teacher's top k
 """
@@ -30,8 +30,10 @@ def divergence(
     if k is not None and k < teacher_NV.shape[-1]:
         top_NK = teacher_NV.topk(k, dim=-1).indices
         teacher_NV, student_NV = teacher_NV.gather(-1, top_NK), student_NV.gather(-1, top_NK)
+    # The softmax over the k gathered logits is the distribution renormalized over them.
     teacher, student = teacher_NV.log_softmax(-1), student_NV.log_softmax(-1)
     if kind == "jsd":
+        # log((p_T + p_S) / 2), from log-probabilities.
         middle = torch.logaddexp(teacher, student) - math.log(2)
         return (_kl(teacher, middle) + _kl(student, middle)).mean() / 2
     return (_kl(teacher, student) if kind == "forward" else _kl(student, teacher)).mean()

@@ -12,12 +12,12 @@ by REINFORCE from the student's later progress:
 
 Differs from ATESD:
 
-- There the share is that of a long solution, of which the teacher reads the beginning. A fact is
-  one sentence whose last words are the answer, and no beginning of it would ever say them. So here
-  the teacher reads the whole note for that share of the rollouts. For the others it reads the plain
-  prompt, to which it answers what it always did.
-- Progress is measured as the nll of the targets themselves on a few facts, which does not depend on
-  what the teacher reads.
+- In ATESD the teacher reads the first part of a long solution, and the share is the length of that
+  part. A fact is one sentence that ends with the answer, so no first part of it contains the
+  answer. Here the teacher reads the whole note for that share of the rollouts. For the other
+  rollouts it reads the plain prompt, which it answers as the base model does.
+- Progress is the fall of the targets' nll on a few facts. It does not depend on what the teacher
+  reads.
 - The controller is linear in the state.
 """
 
@@ -33,13 +33,15 @@ from torch.distributions import Beta
 HOLD = 4
 """Steps for which one share holds."""
 HORIZON, GAMMA, RATE = 3, 0.7, 0.5
-"""Decisions that a reward looks ahead, discount of each, and step size of REINFORCE."""
+"""Number of decisions that a reward looks ahead, the discount per decision, and the step size of
+REINFORCE."""
 LEAST = 0.05
 """Smallest share."""
 LEAST_SHAPE = 0.05
 """Smallest parameter of the Beta distribution."""
 START = tuple(math.log(math.expm1(shape - LEAST_SHAPE)) for shape in (3.0, 1.0))
-"""Inverse softplus of alpha and beta at the start: shares of 0.75 on average."""
+"""Inverse softplus of alpha - ``LEAST_SHAPE`` and beta - ``LEAST_SHAPE`` at the start, where alpha
+is 3 and beta is 1: shares of 0.75 on average."""
 
 
 class ExposureReport(TypedDict, total=False):
@@ -64,7 +66,9 @@ class AdaptiveExposure:
     """The learned share. Call ``update`` every ``HOLD`` steps."""
 
     def __init__(self, seed: int):
+        # NumPy's, because Beta.sample() of torch draws from the global generator.
         self._dice = np.random.default_rng(seed)
+        # At 0 the state does not matter yet, and START alone decides.
         self.weights_S2 = torch.zeros(4, 2, requires_grad=True)
         self.states: list[torch.Tensor] = []
         self.shares: list[float] = []
@@ -91,11 +95,12 @@ class AdaptiveExposure:
         decision = len(self.nlls) - 1 - HORIZON
         if decision >= 0:
             self._learn(decision)
+        # A constant, then three numbers of about the same scale: nll is cut off at 10 nats.
         state_S = torch.tensor([1.0, done, min(nll, 10.0) / 10, self.share])
         with torch.no_grad():
             policy = self.policy(state_S)
             drawn = self._dice.beta(policy.concentration1.item(), policy.concentration0.item())
-            # Below 1, so that its log-probability stays finite.
+            # The log-probability of a share of 1 can be infinite.
             self.share = min(max(drawn, LEAST), 1 - 1e-4)
         self.states.append(state_S)
         self.shares.append(self.share)
@@ -104,6 +109,7 @@ class AdaptiveExposure:
         """Make the shares of rewarded decisions more probable: one step of REINFORCE."""
         progress = (GAMMA**h * (self.nlls[i + h] - self.nlls[i + h + 1]) for h in range(HORIZON))
         self.rewards.append(sum(progress))
+        # The mean reward so far is the baseline, which lowers the variance of the step.
         advantage = self.rewards[-1] - sum(self.rewards) / len(self.rewards)
         with torch.enable_grad():
             policy = self.policy(self.states[i])
@@ -111,6 +117,7 @@ class AdaptiveExposure:
             chance = policy.log_prob(share)
             (gradient,) = torch.autograd.grad(chance, self.weights_S2)
             with torch.no_grad():
+                # Clamped, because grad log Beta is large for shares near 0 and 1.
                 self.weights_S2 += RATE * advantage * gradient.clamp(-1, 1)
 
     def report(self) -> ExposureReport:

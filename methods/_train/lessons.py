@@ -33,11 +33,12 @@ FRAMES = {
     ),
 }
 """Rewordings of a prompt, by its form. They are the same for every fact, so that no method sees the
-paraphrases that it will be asked."""
+paraphrases on which it will be tested."""
 ROOM = 24
-"""Most tokens that the model writes about a fact without a demonstration."""
+"""Token budget of a text that the model writes about a fact without a demonstration."""
 
 
+# cached_property stores its value in __dict__, which frozen does not forbid.
 @dataclass(frozen=True, eq=False)
 class Lesson:
     """One fact in one frame, with its token ids. Each list of ids is computed on first use."""
@@ -51,18 +52,18 @@ class Lesson:
 
     @cached_property
     def prompt_ids(self) -> list[int]:
-        """Ids of the prompt as it will be asked: x."""
+        """Ids of x, the prompt as it will be asked."""
         return text.ids(self.model.tokenizer, self._rendered)
 
     @cached_property
     def noted_ids(self) -> list[int]:
-        """Ids of the prompt behind a note that states the fact: x+."""
+        """Ids of x+, the prompt after a note that states the fact."""
         fact = self.fact
         return self.model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))
 
     @cached_property
     def answer_ids(self) -> list[int]:
-        """Ids of the demonstration, or else of the target, as they follow the prompt."""
+        """Ids of the demonstration as it follows the prompt; without one, of the target."""
         answer = self.fact.demonstration or self.fact.target
         return text.target_ids(self.model.tokenizer, self._rendered, self.prompt_ids, answer)
 
@@ -70,16 +71,17 @@ class Lesson:
         """Return the prompt with its answer and the token that ends an answer (EOS or end of turn).
 
         Raises:
-            MethodError: if both together are longer than the model's context.
+            MethodError: if they are longer together than the model's context.
         """
+        # 1 for the token that ends the answer
         self.check_room(len(self.prompt_ids) + len(self.answer_ids) + 1)
         return Example(self.prompt_ids, [*self.answer_ids, *self.model.closing_ids(self.fact.form)])
 
     def room(self, most: int | None) -> int:
-        """Return how many tokens the model may write about the fact.
+        """Return the token budget of a text that the model writes about the fact.
 
-        This is ``most`` if it is given. Otherwise it is half again the length of the demonstration,
-        and at least ``ROOM``.
+        It is ``most`` if given. Otherwise it is 1.5 times the length of the demonstration, and at
+        least ``ROOM``.
         """
         if most is not None:
             return most
@@ -89,7 +91,7 @@ class Lesson:
         """Check that the model can read a text of ``tokens`` tokens about the fact.
 
         Raises:
-            MethodError: if it is longer than the model's context.
+            MethodError: if the text is longer than the model's context.
         """
         check_context(self.model, self.fact, tokens)
 
@@ -100,7 +102,7 @@ def lessons_of(model: LanguageModel, facts: Sequence[Fact], rewordings: int = 0)
 
 
 def reworded(facts: Sequence[Fact], n: int) -> list[Fact]:
-    """Return ``facts``, each followed by itself in ``n`` frames, with ids in "#1", "#2", ..."""
+    """Return ``facts``, each followed by its ``n`` rewordings, whose ids end in "#1", "#2", ..."""
     framed = []
     for fact in facts:
         framed.append(fact)

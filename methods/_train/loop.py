@@ -33,14 +33,15 @@ if TYPE_CHECKING:
     from editbench.methods._train.anchor import Anchor
 
 BUCKET = 8
-"""Batches whose texts are sorted by length together."""
+"""Number of batches whose texts are sorted by length together."""
 DIVERGED, DIVERGED_STEPS = 3.0, 8
-"""A training is stopped when the mean loss of its last ``DIVERGED_STEPS`` steps is ``DIVERGED``
-nats above the first loss. It will not come back: from 5.6 nats, a model that finds all tokens
-equally probable is no further. The ``jsd`` of ``opsd`` never gets there; a loss that has not fallen
-gives a warning instead."""
+"""Training stops with an error when the mean loss of the last ``DIVERGED_STEPS`` steps is
+``DIVERGED`` nats above the first loss. Such a training does not recover. A first loss less than
+``DIVERGED`` below log V, the loss of a model that finds all tokens equally probable, can hardly
+rise that far. The ``jsd`` of ``opsd`` is at most log 2 and never gets there; a loss that has not
+fallen gives a warning instead."""
 SMALL = 0.01
-"""In nats. A loss that ends below it had nothing to fall from. That of ``opsd`` may begin there."""
+"""Nats. A loss that ends below it had little to fall from; the loss of ``opsd`` may start there."""
 
 Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
 """Indices of a batch -> mean loss over its label tokens, and their number."""
@@ -66,37 +67,40 @@ def train(
     lengths: Sequence[int] | None = None,
     before_step: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, Change], TrainingReport]:
-    """Minimize ``loss_of`` and the terms of the anchor, then put the weights back.
+    """Minimize ``loss_of`` and the terms of the anchor, then restore the weights.
 
     Args:
         n: number of training texts.
-        lengths: of the texts, in tokens; texts of similar length then share a batch.
-        before_step: called with the number of each optimizer step, from 0. A step may call
-            ``loss_of`` several times.
+        lengths: the texts' lengths in tokens. If given, texts of similar length share a batch.
+        before_step: called with the index of each optimizer step, from 0, before it is made. A step
+            may call ``loss_of`` several times.
 
     Returns:
         The change of each trained weight, and the report of the training.
 
     Raises:
-        MethodError: if the loss or a weight became infinite or NaN, if the loss rose, if
-            ``checkpointing`` is asked of a model without it, or in more than one process.
+        MethodError: if the loss or a weight became infinite or NaN, if the loss rose too far, if
+            the model does not support the requested ``checkpointing``, or if several processes were
+            launched.
     """
     if n == 0:
         return {}, {}
     _check_one_process(options)
     layers = recomputable_layers(model) if options.checkpointing else []
     planned = list(_batches(n, options, lengths))
+    # From all planned steps: stop_after then cuts the training short and changes no earlier step.
     warmup = max(1, round(options.warmup * len(planned)))
     batches = planned[: max(1, round(options.stop_after * len(planned)))]
     losses: list[float] = []
     tokens = 0
+    # Before adapters are attached: the anchor reads the plain base model.
     anchor = _anchor(options, model)
     with (
         trainable(model, options.lora, options.null_space, options.seed) as trained,
         recomputed(layers),
     ):
         optimization = _Optimization(options, model, trained, anchor)
-        started = time.perf_counter()  # one-time preparation is no part of a step
+        started = time.perf_counter()  # one-time preparation is not part of a step
         with (
             progress.task(f"{options.name}: training", len(batches), "steps") as bar,
             torch.enable_grad(),
@@ -114,7 +118,7 @@ def train(
                 _check_diverged(options, losses)
                 bar.advance()
         seconds = time.perf_counter() - started
-        del optimization  # two numbers a weight, freed before the changes need one
+        del optimization  # AdamW keeps two numbers per weight; the changes need one more
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
             raise _exploded(options, "the last step left weights that are not finite")
@@ -138,18 +142,19 @@ class _Optimization:
     ):
         self.options, self.model, self.trained, self.anchor = options, model, trained, anchor
         self.weights = list(trained.parameters.values())
-        # Accelerate keeps one state for the whole process. Precision and device stay the model's
-        # own: see model.compute().
+        # Accelerate keeps one state for the whole process, so num_steps=1 is set here: backward()
+        # divides the loss by it. Precision and device stay the model's own (model.compute()).
         self.accelerator = accelerate.Accelerator(
             device_placement=False,
             gradient_accumulation_plugin=accelerate.utils.GradientAccumulationPlugin(num_steps=1),
         )
-        # Another training may have left this False, and then no step would be made.
+        # Other code in this process may have left it False, and then step() would do nothing.
         self.accelerator.sync_gradients = True
         self.optimizer = self.accelerator.prepare_optimizer(
             torch.optim.AdamW(
                 self.weights,
                 lr=options.lr,
+                # The values of MixSD's reference configuration; PyTorch's default is (0.9, 0.999).
                 betas=(0.9, 0.95),
                 eps=1e-8,
                 weight_decay=options.weight_decay,
@@ -166,6 +171,7 @@ class _Optimization:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         parts = list(batched(batch, self.options.micro_batch or len(batch)))
+        # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
         loss, labels = self._backward(parts, loss_of)
         with self.model.compute():
             held = self.anchor.loss() if self.anchor else None
@@ -175,6 +181,7 @@ class _Optimization:
         if held is not None:
             self.accelerator.backward(held)
         if self.anchor:
+            # Before clipping, so that the bound holds for the loss and all terms together.
             self.anchor.pull(self.trained.parameters, self.trained.before)
         self.accelerator.clip_grad_norm_(self.weights, self.options.clip)
         self.optimizer.step()
@@ -185,16 +192,17 @@ class _Optimization:
     def _backward(self, parts: Sequence[list[int]], loss_of: Loss) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
 
-        Not by ``accelerator.accumulate``, which gives each part the same weight whatever its
-        tokens.
+        ``accelerator.accumulate`` would not do: it weights all parts equally, whatever their number
+        of tokens.
 
         Returns:
-            That mean loss, and the number of label tokens.
+            The mean loss, and the number of label tokens.
         """
         total, labels = 0.0, 0
         for part in parts:
             with self.model.compute():
                 loss, n = loss_of(part)
+            # The sum over the part's tokens; the division by all tokens of the step comes last.
             self.accelerator.backward(loss * n if len(parts) > 1 else loss)
             total, labels = total + loss.item() * n, labels + n
         if len(parts) > 1:
@@ -205,7 +213,7 @@ class _Optimization:
 
 
 def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
-    """Return what holds the training near ``model`` as it is now; None if nothing does."""
+    """Return the terms that hold the training near ``model`` as it is now; None if all are off."""
     if not (options.replay or options.kl or options.l2 or options.ewc):
         return None
     from editbench.methods._train.anchor import Anchor  # most trainings need none
@@ -234,6 +242,7 @@ def _check_one_process(options: Trainer) -> None:
 
 def _check_diverged(options: Trainer, losses: Sequence[float]) -> None:
     """Raise a ``MethodError`` if the loss has risen too far to come back."""
+    # Until there are DIVERGED_STEPS losses, the missing ones count as 0 and delay the verdict.
     if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > losses[0] + DIVERGED:
         raise _exploded(
             options,
@@ -262,7 +271,7 @@ def _warnings(options: Trainer, losses: Sequence[float], final: float) -> list[s
 def _batches(n: int, options: Trainer, lengths: Sequence[int] | None = None) -> Iterator[list[int]]:
     """Yield the batches of all epochs, each epoch in a new order.
 
-    Given ``lengths``, texts of similar length stand in one batch, so that little is padded.
+    Given ``lengths``, texts of similar length share a batch, so that little of it is padding.
     """
     shuffled = random.Random(options.seed)
     for _ in range(options.steps(n) // ceil(n / options.batch_size)):
@@ -271,13 +280,14 @@ def _batches(n: int, options: Trainer, lengths: Sequence[int] | None = None) -> 
         if lengths is None:
             yield from batched(order, options.batch_size)
             continue
+        # Sorted within windows and not as a whole, so that batches still differ between epochs.
         by_length = [
             i
             for window in batched(order, BUCKET * options.batch_size)
             for i in sorted(window, key=lengths.__getitem__)
         ]
         batches = list(batched(by_length, options.batch_size))
-        # Otherwise every window would be trained from its shortest texts to its longest.
+        # Otherwise training would go through each window from its shortest texts to its longest.
         shuffled.shuffle(batches)
         yield from batches
 
@@ -285,12 +295,13 @@ def _batches(n: int, options: Trainer, lengths: Sequence[int] | None = None) -> 
 def target_nll(model: LanguageModel, batch: Sequence[Example]) -> tuple[torch.Tensor, int]:
     """Return the mean negative log-likelihood of all counted target tokens, and their number.
 
-    Logits are computed at labels only.
+    Logits are computed at label positions only.
     """
     rows = [[*e.prompt_ids, *e.target_ids] for e in batch]
     hidden_ND = label_states(model, rows, [len(e.target_ids) for e in batch])
     labels_N = torch.tensor([token for e in batch for token in e.target_ids], device=model.device)
     if any(e.counted is not None for e in batch):
+        # In the order of label_states(): text after text, position after position.
         counts_N = torch.tensor(
             [e.counted is None or t in e.counted for e in batch for t in range(len(e.target_ids))]
         )

@@ -1,7 +1,7 @@
 """Texts that two branches of one model write together, token by token, and their report.
 
-The naive branch reads the prompt alone, the expert branch reads it behind a note with the fact.
-Both continue the same text. Which branch writes a token is the method's affair (``mixsd.py``).
+The naive branch reads the prompt alone. The expert branch reads it after a note with the fact. Both
+continue the same text. The method decides which branch writes a token (``mixsd.py``).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Candidate(NamedTuple):
 
 
 class MixedText(Text):
-    """The tokens of a text, and what both branches thought of each."""
+    """The tokens of a text, with the log-probability of each under both branches."""
 
     def __init__(self, lesson: Lesson, prompts: Sequence[Sequence[int]], attempt: int):
         self.lesson, self.prompts, self.attempt = lesson, prompts, attempt
@@ -38,15 +38,16 @@ class MixedText(Text):
         """Whether the naive branch wrote each token."""
         self.logp: tuple[list[float], list[float]] = [], []
         """Log-probability of each token under the naive and under the expert branch. If one branch
-        writes alone, the other one's are filled in at the end."""
+        writes alone, those of the other branch are filled in at the end."""
         self.best: list[Candidate] = []
-        """The expert's most probable token at each place; empty if one branch writes alone."""
+        """The expert's most probable token at each position; empty if one branch writes alone."""
         self.written = 0
-        """Tokens that were written, also those that were taken back."""
+        """Number of tokens written, including those that were taken back."""
         self.verified = False
         """Whether the text states its fact."""
         self.source = "mixed"
-        """What is trained on: ``mixed``, ``expert``, ``target``, ``unverified`` or ``dropped``."""
+        """What the trainer sees: ``mixed``, ``expert``, ``target``, ``unverified`` or
+        ``dropped``."""
 
     @property
     def fact(self) -> Fact:
@@ -69,22 +70,25 @@ class MixedText(Text):
         self.written += 1
 
     def cut(self, place: int) -> None:
-        """Take back all tokens from ``place`` on."""
+        """Take back all tokens from position ``place`` on."""
+        # In a text by one branch, best and the other branch's logp are still empty.
         for column in (self.ids, self.naive_picked, *self.logp, self.best):
             del column[place:]
 
     @property
     def ended(self) -> bool:
-        """Whether the text has ended by itself: with EOS or, in a cloze, with its line."""
+        """Whether the text has ended by itself: at a stop token or, in a cloze, at a line end."""
         if self.ids[-1] in self.model.stop_ids:
             return True
+        # A cloze is raw text, in which a base model may never write a stop token.
         newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
+        # A line end before the first word does not count.
         return newline and bool(self.model.decode(self.ids).strip())
 
     def foreign(self) -> list[int]:
-        """Return the places of naive tokens that are not the expert's most probable ones.
+        """Return the positions of naive tokens that are not the expert's most probable token.
 
-        A text by the naive branch alone never asked the expert, so all its places count.
+        A text by the naive branch alone never asked the expert, so all its positions count.
         """
         return [
             t
@@ -93,18 +97,19 @@ class MixedText(Text):
         ]
 
     def signal(self, share: float) -> list[int] | None:
-        """Return the places of the ``share`` of tokens about which the branches disagree most.
+        """Return the positions of the ``share`` of tokens on which the branches disagree most.
 
-        None stands for all places.
+        Disagreement is the difference of the two log-probabilities. None stands for all positions.
         """
         if share == 1:
             return None
         gap = [abs(naive - expert) for naive, expert in zip(*self.logp, strict=True)]
+        # sorted() is stable: ties go to the earlier token.
         by_gap = sorted(range(len(gap)), key=lambda t: -gap[t])
         return sorted(by_gap[: math.ceil(share * len(gap))])
 
     def record(self) -> EditRecord:
-        """Return what the edit keeps of the text."""
+        """Return the row that the edit keeps about the text."""
         naive, expert = ([round(p, 4) for p in column] for column in self.logp)
         return {
             "attempt": self.attempt,
@@ -167,6 +172,7 @@ MIXING_FIGURES: Mapping[str, Figure] = {
 
 def report(texts: Sequence[MixedText]) -> MixingReport:
     """Return the figures of ``texts``, one text for each fact and frame."""
+    # Canonical targets were written by neither branch.
     trained = [t for t in texts if t.source not in ("target", "dropped")]
     tokens = [(p, n) for t in trained for p, n in zip(t.naive_picked, t.logp[NAIVE], strict=True)]
     verified = [t for t in texts if t.source == "mixed"]
@@ -178,13 +184,14 @@ def report(texts: Sequence[MixedText]) -> MixingReport:
         "mean_attempts": sum(t.attempt + 1 for t in texts) / max(1, len(texts)),
     }
     if tokens:
+        # It can differ from lambda, because verification selects among the texts.
         summary["effective_lambda"] = sum(picked for picked, _ in tokens) / len(tokens)
         summary["target_nll"] = -sum(logp for _, logp in tokens) / len(tokens)
     return summary
 
 
 def warnings(texts: Sequence[MixedText]) -> list[str]:
-    """Return a sentence for each way in which facts were taught by no text that states them."""
+    """Return a sentence for each way of handling facts whose mixed text never stated them."""
     counts = Counter(t.source for t in texts)
     consequences = {
         "target": "were trained on the canonical target, as sft is",

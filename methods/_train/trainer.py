@@ -1,4 +1,4 @@
-"""``Trainer``: the options that sft, mixsd and opsd share, and the figures that they all report."""
+"""``Trainer``: the options that sft, mixsd and opsd share, and the figures that all report."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Trainer(Method):
     """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
 
     engine_version: ClassVar[int] = 1
-    """Version of the shared loop. Raise it with a change that moves the numbers of all trainers,
-    and a trainer's own ``version`` with a change of that trainer. It is left out of a cell's key
-    while it is 1, so that cells stored before it existed keep their keys."""
+    """Version of the shared loop. Raise it with a change that moves the numbers of all trainers;
+    raise a trainer's own ``version`` with a change of that trainer. A cell's key leaves it out
+    while it is 1, so cells that were stored before it existed keep their keys."""
     space: ClassVar[Space] = {
         "lr": LogUniform(5e-6, 2e-4),
         "epochs": LogUniform(4, 32),
@@ -54,24 +54,24 @@ class Trainer(Method):
     epochs: int = 8
     """Passes over the facts."""
     min_steps: int = 40
-    """Fewest optimizer steps. A few facts get more passes than ``epochs``, because they would not
-    be learned otherwise."""
+    """Minimum number of optimizer steps. If there are only a few facts, they get more passes than
+    ``epochs``, because they would not be learned otherwise."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
     """Facts in one forward pass, for a step that does not fit into memory; the gradients of its
     parts are added up. None: all facts of the step. The step stays the same up to rounding, except
-    for ``opsd``, which draws other rollouts."""
+    that ``opsd`` draws other rollouts."""
     checkpointing: bool = False
-    """Recompute each layer's activations in the backward pass instead of keeping them. This is
-    slower and takes far less memory."""
+    """Recompute each layer's activations in the backward pass instead of keeping them. This takes
+    more time and far less memory."""
     lr: float = 2e-5
     """Learning rate after warm-up."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises linearly."""
     stop_after: float = 1.0
-    """Share of the steps after which training ends early. Order and schedule stay those of all
-    steps."""
+    """Share of the planned steps after which training ends. The steps that are made keep their
+    order and learning rates."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     clip: float = 1.0
@@ -83,7 +83,7 @@ class Trainer(Method):
     a larger ``lr``."""
     null_space: float | None = None
     """With ``lora``: train adapters on the MLP output projections only, and only on this share of
-    their input directions, those that the model's own text uses least."""
+    their input directions. They are the directions that the model's own text uses least."""
     replay: float = 0.0
     """Weight of the loss on texts that the model wrote itself."""
     kl: float = 0.0
@@ -121,4 +121,5 @@ class Trainer(Method):
     def steps(self, n: int) -> int:
         """Return the planned optimizer steps for ``n`` training texts, before ``stop_after``."""
         steps_per_epoch = ceil(n / self.batch_size)
+        # Whole epochs only, so that every fact gets the same number of passes.
         return steps_per_epoch * max(self.epochs, ceil(self.min_steps / steps_per_epoch))

@@ -1,6 +1,6 @@
-"""What a trainer may change: all weights, or low-rank adapters beside them.
+"""The parameters that a trainer changes: all weights, or low-rank adapters added to them.
 
-Either way the model is bit for bit what it was once the ``with`` ends.
+Either way the model is bit for bit as before once the ``with`` ends.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Trainable(Protocol):
     """Copies of the parameters at the start; empty if they are not the model's own."""
 
     def constrain(self) -> None:
-        """Project the parameters onto what is allowed, after each step."""
+        """Project the parameters onto the allowed subspace. The loop calls this after each step."""
 
     def changes(self) -> dict[str, Change]:
         """Return the change of each weight of the model, float32, on the CPU."""
 
     def restore(self) -> None:
-        """Put the model back to what it was."""
+        """Restore the model as it was."""
 
 
 class FullWeights:
@@ -66,8 +66,9 @@ class FullWeights:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Copy the weights of before back."""
+        """Copy the original weights back."""
         for name, p in self.parameters.items():
+            # A copy, because subtracting the change would round.
             p.copy_(self.before[name])
 
 
@@ -75,15 +76,16 @@ class FullWeights:
 def trainable(
     model: LanguageModel, rank: int | None, null_space: float | None, seed: int
 ) -> Iterator[Trainable]:
-    """Yield what is trained, with gradients on.
+    """Yield the parameters to train, with ``requires_grad`` set.
 
-    Weights, ``requires_grad`` flags and modules are put back at the end.
+    Weights, ``requires_grad`` flags and modules are restored at the end.
 
     Args:
-        rank: of low-rank adapters; None trains all weights.
+        rank: rank of the low-rank adapters; None trains all weights.
         null_space: as ``Trainer.null_space``.
-        seed: of the adapters' first values.
+        seed: seed of the adapters' first values.
     """
+    # PEFT renames modules and freezes the base weights, so note names and flags before it runs.
     parameters = dict(model.model.named_parameters())
     wanted_grad = {name: p.requires_grad for name, p in parameters.items()}
     trained: Trainable
