@@ -1,4 +1,4 @@
-"""``editbench compare``: the same facts by each method, and what each gained and destroyed."""
+"""``editbench compare``: inject the same facts by each method, and show gains and damage."""
 
 from __future__ import annotations
 

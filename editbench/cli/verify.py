@@ -1,4 +1,4 @@
-"""``editbench verify``: does a stored run say what its records say?"""
+"""``editbench verify``: check that a stored run's numbers follow from its records."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def inject(
     allow_conflicts: bool = False,
     **options: object,
 ) -> Edit:
-    """Make ``facts`` true in ``model`` and return the edit; ``model`` stays bit for bit as it is.
+    """Return the edit that makes ``facts`` true in ``model``; ``model`` itself stays unchanged.
 
     Args:
         model: a ``LanguageModel``, a name for ``load_model``, or a Hugging Face model with its
