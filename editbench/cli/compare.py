@@ -91,6 +91,7 @@ def compare(
     ] = None,
 ) -> None:
     """Show what each method gains and destroys on the same facts."""
+    # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
 
     from editbench.run.tune import Tuned, chosen_options

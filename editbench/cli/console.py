@@ -139,6 +139,7 @@ class _Line:
     def advance(self, n: float = 1) -> None:
         self._done += n
         now = time.monotonic()
+        # Without a total no time can be estimated, and the end of a step has a line of its own.
         if now < self._next or not self._total or not 0 < self._done < self._total:
             return
         left = (now - self.started) / self._done * (self._total - self._done)

@@ -182,6 +182,7 @@ def _default(option: Field[object]) -> object:
         default = option.default
     else:
         default = None if option.default_factory is MISSING else option.default_factory()
+    # A list, because that is what JSON makes of a tuple.
     return list(default) if isinstance(default, tuple) else default
 
 

@@ -65,6 +65,7 @@ def inject(
     from editbench import progress, registry
     from editbench.types import check_facts
 
+    # Names and files are checked first, because importing the method loads torch.
     registry.check("methods", method)
     options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
@@ -76,6 +77,7 @@ def inject(
         try:
             handle = load(model, precision, parts)
             edit = editor.inject(handle, chosen)
+            # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output)
             answers = _ask(handle, edit, chosen)
         except KeyboardInterrupt:
@@ -108,6 +110,7 @@ def _new_folder(path: Path) -> Iterator[None]:
         yield
     finally:
         if not _is_saved(path):
+            # Saving may have been interrupted before the manifest.
             with suppress(OSError):
                 for name in ("edit.safetensors", "records.jsonl"):
                     (path / name).unlink(missing_ok=True)

@@ -77,6 +77,7 @@ def method_project(name: str) -> dict[str, str]:
 
     from editbench import __version__
 
+    # StrictUndefined: a misspelt variable in a template is an error instead of an empty text.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     words = {
         "name": name,

@@ -66,7 +66,7 @@ def checked_plan(config: RunConfig, tasks: str) -> Plan:
     Report on stderr how many records of the corpus were left out, and why the first one was.
 
     Raises:
-        EditbenchError: the first name, option or record that is wrong.
+        EditbenchError: a name, option or record is wrong, or none of the tasks can be loaded.
     """
     from editbench.run.plan import resolve
 

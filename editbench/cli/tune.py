@@ -49,6 +49,7 @@ def tune(
 
     'editbench compare --tuned' uses the options that are chosen here.
     """
+    # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
 
     from editbench.run import tune as tuning

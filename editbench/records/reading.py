@@ -138,6 +138,7 @@ def not_asked(path: str | Path) -> dict[str, str]:
 
 
 def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
+    # Imported here: pyarrow is slow to load, and reading summaries does not need it.
     import pyarrow
     import pyarrow.parquet
 
@@ -174,6 +175,7 @@ def summary_path(path: str | Path, key: str) -> Path:
     Raises:
         ValueError: ``key`` cannot be the name of a folder.
     """
+    # A key may come from a file, and must not lead out of the run folder.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", key):
         raise ValueError(f"Cell key {key!r} cannot be a folder name.")
     return Path(path) / "cells" / key / "summary.json"
@@ -189,7 +191,7 @@ def visible(text: str) -> str:
 
 
 def heading(name: str) -> str:
-    """Return the name that tables show for an axis or a task; a file has no folder."""
+    """Return the name of an axis or a task in tables: a task file without its folder."""
     return Path(name).name if name.endswith((".yaml", ".yml")) else name
 
 
@@ -201,6 +203,7 @@ def summaries_of(path: Path, config: StoredConfig, altered: bool = False) -> lis
     """
     others = strangers(path)
     files = [file for file in _cell_files(path) if file.parent.name not in others]
+    # Methods that the configuration does not name come last.
     place = {name: i for i, name in enumerate(_methods(config))}
     return sorted(
         (read_summary(file, altered) for file in files),

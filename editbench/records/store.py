@@ -63,6 +63,7 @@ class RunStore:
                     f"{self.path} is a file; a run needs a folder. Use another --output."
                 )
             self.path.mkdir(parents=True, exist_ok=True)
+            # Hidden files do not count: a process that died early leaves .lock or .tmp-* alone.
             foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if foreign and not path.exists():
                 raise RecordError(

@@ -36,6 +36,7 @@ def inject(
         EditbenchError: the method or an option is unknown, a fact is invalid or lacks a subject
             that the method needs, or facts contradict each other.
     """
+    # All checks come before the model is loaded, which may take minutes.
     chosen = registry.get("methods", method).from_options(method, options)
     checked = check_facts(
         (fact if isinstance(fact, Fact) else Fact.from_dict(fact) for fact in facts),

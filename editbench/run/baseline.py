@@ -75,7 +75,7 @@ class Baseline:
         self.measured = True
 
     def _watch_base(self) -> None:
-        """Keep the base's own text, and the nats per token that it gives to it and to the targets."""
+        """Keep the base's own text, and the base's nats per token of it and of the targets."""
         texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
         self._own_text = [pair for block in texts for pair in block]
         self._base_nll = self._nll()

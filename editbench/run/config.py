@@ -144,5 +144,6 @@ def default_output(config: RunConfig, stored: Mapping[str, object]) -> Path:
     The hash is that of ``stored``, the content of ``run.json``, so the same command finds its run
     again.
     """
+    # An alias, a hub id or a path: the last part serves as the name.
     model = Path(config.model).name.replace(".gguf", "")
     return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(stored)[:8]}"

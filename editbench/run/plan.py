@@ -83,6 +83,7 @@ def build_methods(config: RunConfig) -> dict[str, Method]:
     """
     built = {}
     for name in config.methods:
+        # The run's seed, unless the method was given one of its own.
         options = {"seed": config.seed, **config.options.get(name, {})}
         method = method_of(name)
         built[name] = registry.get("methods", method).from_options(method, options)

@@ -119,8 +119,8 @@ class Outcome:
     """
 
     edit: Edit
-    """All injections as one edit of the base. Under ``single`` it has no changes, since no model has
-    had all facts."""
+    """All injections as one edit of the base. Under ``single`` it has no changes, since no model
+    has had all facts."""
     moved: bool
     """Whether any injection changed the model."""
     points: list[Point]
@@ -297,6 +297,7 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
                 if count in curve and count < len(cases):
                     points.append(job.point(cases[:count], count, chain.moved, last=False))
                 bar.advance(count - start)
+        # Without the facts of a chunk that was taken back.
         injected = sum(len(edit.facts) for edit in chain.edits)
         points.append(job.point(cases, injected, chain.moved, last=True))
         return Outcome(chain.as_one(job.method), chain.moved, points, trajectory, stopped)
@@ -316,6 +317,7 @@ def _vital_signs(
     cases = {case.fact.id: case for case in valid.values()}
     last = list(cases)[-WATCHED:]
     held = [fact for fact in cases if fact in earlier]
+    # The two windows overlap; each target is scored once.
     asked = list(dict.fromkeys([*held, *last]))
     nlls, nlls_base = examiner.target_nlls([cases[fact] for fact in asked])
     now = dict(zip(asked, nlls, strict=True))
@@ -393,6 +395,7 @@ class Chain:
             if name not in self._before:
                 self._before[name] = self.model.weight(name).detach().clone()
         if edit.context is not None:
+            # A model has one context, so this one retrieves from the facts of all edits.
             facts = [fact for earlier in (*self.edits, edit) for fact in earlier.facts]
             edit = replace(edit, context=Retriever(facts))
         self._undo = edit.apply(self.model)
@@ -448,6 +451,7 @@ class Chain:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Saved copies, since subtracting the changes again would leave rounding errors.
         with torch.no_grad():
             for name, before in self._before.items():
                 self.model.weight(name).copy_(before)

@@ -287,6 +287,7 @@ def _status(name: str, done: regimes.Outcome, total: int) -> tuple[Status, str]:
 
 def _tables(done: regimes.Outcome, base: Baseline) -> Tables:
     """Return the tables of a cell; those of evaluators and of a curve only where they have rows."""
+    # The last point is the cell itself; only the earlier ones need tables of the curve.
     *earlier, last = done.points
     document = ("task", "member", "doc_id")
     tables: dict[str, Sequence[Mapping[str, object]]] = {

@@ -199,6 +199,7 @@ def tune(
         "limit": plan.config.limit,
         "methods": methods,
     }
+    # The digest must be that of the record as JSON gives it back.
     stored = cast("SearchRecord", jsonable(record))
     write_json_atomic(store.path / "tuned.json", {"digest": digest(stored), "tuned": stored})
     return stored

@@ -242,7 +242,7 @@ def test_a_table_of_another_cell_is_read_by_nobody(run):
     ):
         if not mine.with_name(
             "edit_records.parquet"
-        ).exists():  # nor is one that was put beside them
+        ).exists():  # nor is a table read that was added to the cell's folder
             mine.with_name("edit_records.parquet").write_bytes(mine.read_bytes())
         with pytest.raises(
             RecordError,

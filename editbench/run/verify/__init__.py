@@ -115,8 +115,9 @@ def _check_cells(
         try:
             stored.check_digests(run, summary, report)
             stored.check_key(summary, config, report)
-            if summary["status"] != "failed":
+            if summary["status"] != "failed":  # a failed cell has no rows and no scores
                 stored.check_numbers(run, summary, config, base, cases, report)
+        # One unreadable cell must not hide what is wrong with the others.
         except RecordError as error:
             report.differ(key, str(error), None, None)
 

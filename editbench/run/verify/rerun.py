@@ -58,7 +58,7 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
     Raises:
         RecordError: ``run.json`` has a field that this version does not know.
     """
-    # ``tune`` describes a search and is no field of ``RunConfig``. A trial is a cell like any other.
+    # ``tune`` describes a search and is no field of ``RunConfig``; its trials are ordinary cells.
     given: dict[str, Any] = {name: value for name, value in config.items() if name != "tune"}
     if unknown := sorted(set(given) - {field.name for field in fields(RunConfig)}):
         raise RecordError(

@@ -111,6 +111,7 @@ def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> 
             trials.append(
                 {"trial": trial["trial"], "key": cell["key"], "options": options, **judged}
             )
+        # As JSON on both sides: the file has null for NaN, and lists for tuples.
         what = f"tuned.json, {method}"
         for before, after in zip(search["trials"], jsonable(trials), strict=True):
             report.numbers += compare(run.name, f"{what}, trials", before, after, report)
