@@ -30,7 +30,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    """Refuse connections and name look-ups, except over sockets of this machine's file system."""
+    """Refuse connections and name look-ups; only Unix sockets stay usable."""
     connect = socket.socket.connect
 
     def refuse(*args, **kwargs):

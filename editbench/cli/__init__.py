@@ -1,7 +1,7 @@
 """The command line: one file per command, plus the options and the console that they share.
 
 Commands import torch, pandas and whatever else is slow to load inside their functions, so that
-``--help``, ``list`` and wrong usage are answered at once.
+``--help`` and most wrong usage are answered at once.
 """
 
 

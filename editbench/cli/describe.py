@@ -247,7 +247,7 @@ def _own_field_docs(cls: type) -> dict[str, str]:
         return {}
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     docs = {}
-    # The docstring of a field is the text that stands as the statement after it.
+    # The docstring of a field is a text that stands alone as the next statement.
     for statement, after in zip(body, body[1:], strict=False):
         if (
             isinstance(statement, ast.AnnAssign)

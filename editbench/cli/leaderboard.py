@@ -1,4 +1,4 @@
-"""``editbench leaderboard``: stored runs as one markdown page."""
+"""``editbench leaderboard``: render stored runs as one markdown page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``editbench new``: the smallest working plug-in project."""
+"""``editbench new``: write the smallest working plug-in project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``editbench plot``: pictures of stored runs."""
+"""``editbench plot``: draw pictures of stored runs."""
 
 from __future__ import annotations
 

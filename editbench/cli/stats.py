@@ -1,4 +1,4 @@
-"""``editbench stats``: the covariance statistics of weight editors."""
+"""``editbench stats``: measure, list and inspect the covariance statistics of weight editors."""
 
 from __future__ import annotations
 

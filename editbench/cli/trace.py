@@ -1,4 +1,4 @@
-"""``editbench trace``: causal tracing of one prompt."""
+"""``editbench trace``: trace the answer to one prompt causally."""
 
 from __future__ import annotations
 

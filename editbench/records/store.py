@@ -79,7 +79,7 @@ class RunStore:
                     record = {"digest": digest(self.config), "config": self.config}
                     write_json_atomic(path, {"schema": SCHEMA, **record})
                 self.cells.mkdir(exist_ok=True)
-                # The lock is held, so these can only be from a process that died.
+                # Safe once the lock is held: these are then from a process that died.
                 for stale in (*self.cells.glob(".tmp-*"), *self.path.glob(".tmp-*")):
                     shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         except BaseException:  # Ctrl-C as well: the caller has no store yet that it could close

@@ -21,7 +21,7 @@ def inject(
     allow_conflicts: bool = False,
     **options: object,
 ) -> Edit:
-    """Return the edit that makes ``facts`` true in ``model``; ``model`` itself stays unchanged.
+    """Return the edit that makes ``facts`` true in ``model``, which stays bit for bit as it is.
 
     Args:
         model: a ``LanguageModel``, a name for ``load_model``, or a Hugging Face model with its

@@ -59,7 +59,7 @@ class RunConfig:
     """Endpoint of a language model that also judges the answers; see ``eval/judge.py``."""
     judge_model: str | None = None
     repeats: int = 0
-    """Further injections by each method, made only to time them. ``seconds`` has the median."""
+    """Further injections by each method, only to time them; ``seconds`` has the median of all."""
     evaluators: tuple[str, ...] = ()
     """Names of evaluator plug-ins; see ``editbench.plugin.Evaluator``."""
 

@@ -102,7 +102,7 @@ class Examiner(Protocol):
 
 @dataclass
 class Point:
-    """What the model answered after ``facts`` facts."""
+    """The model's answers after ``facts`` facts."""
 
     facts: int
     probes: list[ProbeRow]
@@ -317,7 +317,7 @@ def _vital_signs(
     cases = {case.fact.id: case for case in valid.values()}
     last = list(cases)[-WATCHED:]
     held = [fact for fact in cases if fact in earlier]
-    # The two windows overlap; each target is scored once.
+    # The two windows may overlap, and each target is scored once.
     asked = list(dict.fromkeys([*held, *last]))
     nlls, nlls_base = examiner.target_nlls([cases[fact] for fact in asked])
     now = dict(zip(asked, nlls, strict=True))

@@ -374,7 +374,7 @@ class Tuned:
         """Read the ``tuned.json`` in ``folder``.
 
         Raises:
-            RecordError: the file is missing, or was changed after ``tune`` wrote it.
+            RecordError: the file is missing or corrupt, or was changed after ``tune`` wrote it.
         """
         path = folder / "tuned.json"
         try:

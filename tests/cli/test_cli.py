@@ -1,4 +1,4 @@
-"""The commands, as a stranger uses and misuses them.
+"""The commands, as a new user uses and misuses them.
 
 Misuse gives one sentence and exit code 2, and leaves nothing behind.
 """

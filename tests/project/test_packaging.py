@@ -110,6 +110,7 @@ def test_the_wheel_holds_the_modules_and_data_and_nothing_else(clone, wheel):
 def test_the_wheel_holds_no_shared_data(wheel):
     if not SHARED.is_dir():
         pytest.skip("shared data is absent")
+    # Files are compared by content only where their sizes agree.
     sizes = {}
     for path in SHARED.rglob("*"):
         if path.is_file() and path.stat().st_size:

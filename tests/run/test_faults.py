@@ -135,6 +135,7 @@ def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
         int((tmp_path / "undisturbed" / "changes").read_text()),
     )
     dice = random.Random(0)
+    # One kill at a random change in each of ``kills`` equal parts of the run.
     for i in range(kills):
         die_at, folder = 1 + (i * changes + dice.randrange(changes)) // kills, tmp_path / f"{i}"
         assert warm(arguments, folder, die_at) == -signal.SIGKILL, f"change {die_at} of {changes}"
@@ -164,6 +165,7 @@ def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_
         ]
     arguments += ["--methods", ",".join(names), "--diagnostics", "all"]
     assert warm(arguments, tmp_path / "one") == 0, (tmp_path / "one" / "said").read_text()
+    # One thread, as in the first process: another number would add in another order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

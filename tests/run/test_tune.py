@@ -1,6 +1,6 @@
-"""Equal tuning: the same trials for the same seed, also after an interruption.
+"""Equal tuning gives the same trials for the same seed, also after an interruption.
 
-And what ``compare`` does with the chosen options.
+``compare`` uses the chosen options, and refuses those that do not fit its run.
 """
 
 import json
@@ -62,6 +62,7 @@ class Nudge(Method):
         self.seen.append(size)
         if self.fail_above and size > self.fail_above[0]:
             raise ValueError("too large")
+        # Trained once for each model and set of facts; a trial only scales the change.
         who = digest([model.fingerprint(), [fact.id for fact in facts]])
         if who not in self.learned:
             self.learned[who] = Sft(epochs=60, lr=3e-3).inject(model, facts).changes

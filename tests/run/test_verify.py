@@ -320,6 +320,7 @@ def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
 
 def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, model, monkeypatch):
     old = {path.name for path in (here / "run" / "cells").iterdir()}
+    # Both modules, since ``baseline`` holds the name as well.
     monkeypatch.setattr(keys, "SCORING", SCORING + 1)
     monkeypatch.setattr(baseline, "SCORING", SCORING + 1)
     assert editbench(*COMPARE, model).code == 0

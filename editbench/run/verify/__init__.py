@@ -21,7 +21,7 @@ rows must come out the same, including those of a curve's points and of evaluato
 trajectory of a sequence. Texts, tokens and scores must be equal. Log-probabilities and vital signs
 may differ by ``ROUNDING``, since another number of threads adds in another order. Seconds, memory
 and diagnostics are measurements that nothing recomputes. A judge is not asked again, because its
-verdicts drift and each one costs money.
+verdicts drift and each one has a price.
 """
 
 from __future__ import annotations

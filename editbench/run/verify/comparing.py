@@ -112,5 +112,4 @@ def place(row: Row, name: str) -> tuple[object, ...]:
 
 def words(row: Row, name: str) -> str:
     """Return the item of a row in words, such as ``case f1 probe 0``."""
-    # Without the member of a task group: the document is named by task and number.
     return " ".join(f"{column} {row[column]}" for column in PLACE[name] if column != "member")

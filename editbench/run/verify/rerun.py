@@ -80,7 +80,7 @@ def _compare_conditions(
 ) -> None:
     """Compare the hashes of the model, the cases and the files that options name.
 
-    An older record may lack a hash, which then counts as equal.
+    An older record may lack the template or the files, which then count as equal.
     """
     stored, template = summary["model"], template_digest(model)
     files = plan.methods[summary["method"]].sources()
