@@ -1,4 +1,4 @@
-"""Finds the packages of the five rooms; ``pyproject.toml`` holds everything else.
+"""Find the packages of the five rooms; ``pyproject.toml`` holds everything else.
 
 The rooms lie at the top of the repository and import as ``editbench.ROOM`` (``package-dir`` maps
 them), which setuptools cannot find by itself.
@@ -10,7 +10,7 @@ ROOMS = ("methods", "corpora", "eval", "leaderboard")
 
 
 def packages_of(room: str) -> list[str]:
-    """The room and its sub-packages, by the names they import as."""
+    """Return the room and its sub-packages, by the names they import as."""
     return [f"editbench.{name}" for name in (room, *(f"{room}.{p}" for p in find_packages(room)))]
 
 

@@ -27,9 +27,9 @@ _HOME = {
     "load_model": "models",
     "inject": "run.api",
 }
-"""Public name -> the module that defines it."""
+"""Public name -> the module of this package that defines it."""
 
-if not TYPE_CHECKING:  # a type checker would take every misspelt name for an object
+if not TYPE_CHECKING:  # else a type checker would accept every misspelt name
 
     def __getattr__(name: str) -> object:
         if name not in _HOME:

@@ -1,4 +1,4 @@
-"""Models with a short name. Free of torch, so that listing them takes no time."""
+"""Models with a short name. This module imports no torch, so that listing them is fast."""
 
 from __future__ import annotations
 

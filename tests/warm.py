@@ -1,9 +1,9 @@
 """A server that has imported everything a command needs, and runs each command in a fork of itself.
 
 Importing torch, transformers and lm-eval takes several seconds, a run of a tiny model less than
-one. A fork is a real process: it can be killed, hears Ctrl-C and leaves behind what a process that
-started from scratch would leave. The server never computes anything, so that no thread of torch is
-lost in a fork.
+one. A fork is a real process: it can be killed, reacts to Ctrl-C, and leaves behind the same files
+as a process that started from scratch. The server itself never computes anything, because a fork
+does not inherit the threads that torch would then have started.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# Events of ``sys.addaudithook`` that change files.
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 PACKAGES = (
     "editbench",
@@ -41,17 +42,18 @@ LATE = (
     "rich.progress",
     "typer.rich_utils",
 )
-"""What a command imports only when it gets there."""
+"""Modules that a command imports only when it needs them."""
 
 
 # --- in the server ----------------------------------------------------------------------------
 
 
 def serve() -> None:
-    """Obey the requests on stdin, one JSON object a line, until it is closed."""
+    """Obey the requests on stdin, one JSON object per line, until stdin is closed."""
+    # Ctrl-C in the terminal goes to all processes; the tests end the server by closing its stdin.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load()
-    gc.freeze()  # or the first collection of every fork would copy all pages
+    gc.freeze()  # else the first garbage collection of every fork would copy all memory pages
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
@@ -65,10 +67,10 @@ def serve() -> None:
 
 
 def load() -> None:
-    """Import the package and what it would import later."""
+    """Import the package, and the modules that it would import later."""
     import transformers
 
-    _ = transformers.LlamaForCausalLM
+    _ = transformers.LlamaForCausalLM  # transformers imports its models on first use
     for package in PACKAGES:
         path = importlib.import_module(package).__path__
         for module in pkgutil.walk_packages(path, f"{package}."):
@@ -89,8 +91,8 @@ def obey(
 ) -> None:
     """Run the command, and end this process with its exit code.
 
-    With ``watched``, count the changes below its folders run and cache, write their number to its
-    file changes, and die by SIGKILL at number ``die_at``.
+    If ``watched`` is given, count the changes to files below ``watched/run`` and ``watched/cache``,
+    write their number to ``watched/changes``, and die by SIGKILL at change number ``die_at``.
     """
     code, changes = 0, None
     try:
@@ -117,11 +119,12 @@ def obey(
         sys.stderr.flush()
         if changes is not None:
             Path(f"{watched}/changes").write_text(str(changes()))
+        # End here: a fork that returned would go on as a second server.
         os._exit(code)
 
 
 def count_changes(folder: str, die_at: int) -> Callable[[], int]:
-    """Count what changes files from here on; a write that is to die is torn in the middle."""
+    """Count the changes to files from here on; a write at which to die stops half way."""
     changes, write = 0, os.write
 
     def count() -> bool:
@@ -140,6 +143,7 @@ def count_changes(folder: str, die_at: int) -> Callable[[], int]:
             os.kill(os.getpid(), signal.SIGKILL)
         return write(file, data)
 
+    # Python raises no audit event for writes, so they are counted in a replacement of os.write.
     sys.addaudithook(before)
     os.write = torn
     return lambda: changes
@@ -156,7 +160,7 @@ class Server:
         self._count = 0
         settings = {
             "EDITBENCH_PLUGINS": "none",
-            "PYTHONHASHSEED": "7",  # another than that of the tests
+            "PYTHONHASHSEED": "7",  # other than in the tests, so no result may depend on it
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "TOKENIZERS_PARALLELISM": "false",
         }
@@ -175,7 +179,7 @@ class Server:
         self._folder.cleanup()
 
     def ask(self, **request: Any) -> Any:
-        """The server's answer to ``request``."""
+        """Send ``request`` to the server and return its answer."""
         print(json.dumps(request), file=self._process.stdin, flush=True)
         return json.loads(self._process.stdout.readline())
 
@@ -192,11 +196,11 @@ class Server:
         """Start ``editbench`` with ``arguments`` in ``cwd``.
 
         Args:
-            said: the file for both of its outputs. Default: two files, which ``communicate`` reads.
-            threads: of torch. Default: as many as this process has.
+            said: the file for stdout and stderr. Default: two files, which ``communicate`` reads.
+            threads: number of torch's threads. Default: as many as this process has.
             watched: a folder whose changes are counted (``count_changes``).
-            die_at: the change at which the process kills itself. 0: at none.
-            env: set beside this process' EDITBENCH variables.
+            die_at: the change at which the process kills itself; 0 for none.
+            env: variables to set in addition to this process's EDITBENCH variables.
         """
         import torch
 
@@ -236,7 +240,7 @@ class Running:
         self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float = 120) -> int:
-        """The exit code; a process that is still there after ``timeout`` seconds is killed."""
+        """Wait for the exit code and return it; kill the process after ``timeout`` seconds."""
         end = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > end:
@@ -246,7 +250,7 @@ class Running:
         return self.returncode
 
     def communicate(self, timeout: float = 120) -> tuple[str, str]:
-        """What the command wrote to stdout and to stderr."""
+        """Return what the command wrote to stdout and to stderr, once it has ended."""
         self.wait(timeout)
         out, err = (Path(path).read_text(encoding="utf-8") for path in self._paths)
         return out, err

@@ -33,7 +33,7 @@ app = typer.Typer(
     help="Knowledge editing: put facts into a language model's weights, and know what it cost.",
     add_completion=False,
     no_args_is_help=True,
-    # Plain help: boxes and colours do not survive a pipe. PanelCommand groups the options.
+    # Plain help, since boxes and colours do not survive a pipe. PanelCommand groups the options.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -50,11 +50,12 @@ app.add_typer(new, name="new")
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one sentence and exit code 2."""
+    """Run the command line. An error that the user can fix becomes one sentence and exit code 2."""
+    # Tokenizers that have run in parallel print a warning at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("ignore")  # those of libraries speak to programmers
     for stream in (sys.stdout, sys.stderr):
-        # A terminal whose encoding has no arrows must still get its table.
+        # The tables have arrows and dashes, which not every terminal's encoding has.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:

@@ -1,4 +1,4 @@
-"""``editbench compare``: the same facts by each method, and what each gained and destroyed."""
+"""``editbench compare``: inject the same facts by each method, and show gains and damage."""
 
 from __future__ import annotations
 
@@ -91,6 +91,7 @@ def compare(
     ] = None,
 ) -> None:
     """Show what each method gains and destroys on the same facts."""
+    # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
 
     from editbench.run.tune import Tuned, chosen_options

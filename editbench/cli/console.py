@@ -1,4 +1,4 @@
-"""What the terminal shows: progress on stderr, tables on stdout. Plain lines when piped."""
+"""Terminal output: progress on stderr, tables on stdout, plain lines when piped."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ AXES = ("efficacy", "generalization", "specificity", "portability", "in_context"
 PLAIN_WIDTH = 150
 """Columns of a table that goes to a pipe or a file."""
 LONG_TEXT = 240
-"""Characters; of a longer text only the beginning and the end are shown."""
+"""Number of characters above which only the beginning and the end of a text are shown."""
 QUIET_SECONDS = 5
-"""Without a terminal, steps shorter than this are not announced."""
+"""Without a terminal, steps that take less time than this are not reported."""
 LINE_SECONDS = 10.0
 """Without a terminal, seconds between two lines about one step."""
 CELL_STATES = {
@@ -66,7 +66,7 @@ def tell_cell(name: str, state: str) -> None:
 
 
 def reporter() -> Bars | Lines:
-    """Return live bars for a terminal, else a reporter that prints a line now and then."""
+    """Return live bars for a terminal, else a reporter that prints a line from time to time."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
@@ -89,7 +89,8 @@ class Bars:
     @contextmanager
     def task(self, name: str, total: float | None, unit: str) -> Iterator[_Bar]:
         """Show a bar for one step; steps may nest."""
-        # The display runs only while a step is open, so that messages in between stay readable.
+        # The display runs only while a step is open, so that it does not redraw over messages that
+        # are printed in between.
         if self._open == 0:
             self._progress.start()
         self._open += 1
@@ -114,7 +115,7 @@ class _Bar:
 
 
 class Lines:
-    """One line on stderr for each step that takes long, repeated with the time left."""
+    """Lines on stderr about each step that takes long, with the time left."""
 
     def __init__(self, every: float = LINE_SECONDS) -> None:
         self._every = every
@@ -138,6 +139,7 @@ class _Line:
     def advance(self, n: float = 1) -> None:
         self._done += n
         now = time.monotonic()
+        # Without a total no time can be estimated, and the end of a step has a line of its own.
         if now < self._next or not self._total or not 0 < self._done < self._total:
             return
         left = (now - self.started) / self._done * (self._total - self._done)
@@ -151,7 +153,7 @@ class _Line:
 
 
 def fit(page: Console, table: Table) -> None:
-    """Widen ``page``, unless it is a terminal, until no number of ``table`` is cut off."""
+    """Unless ``page`` is a terminal, widen it until no number of ``table`` is cut off."""
     if not sys.stdout.isatty():
         unlimited = page.options.update(max_width=10_000)
         page.width = max(page.width, Measurement.get(page, unlimited, table).maximum)
@@ -161,9 +163,9 @@ def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> lis
     """Return the table of scores and, where tasks were asked, the table of retention by task.
 
     Args:
-        ranked: Rows in their order in the table.
-        scores: Comparisons in the columns of scores; whoever is ahead gets a star.
-        retention: The same for the retention tasks.
+        ranked: rows in their order in the table.
+        scores: comparisons in the columns of scores; a method that is ahead gets a star.
+        retention: the same for the retention tasks.
     """
     tables = [_score_table(ranked, scores)]
     tasks = list(dict.fromkeys(task for row in ranked for task in row["retention"]))
@@ -205,6 +207,7 @@ def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
 
 def evaluator_titles(ranked: Sequence[Row]) -> dict[str, str]:
     """Return the evaluator plug-ins that scored any of the rows, with their column headings."""
+    # In reverse, so that the first row decides where rows differ.
     return {
         name: str(score.get("title") or name)
         for row in reversed(ranked)
@@ -217,6 +220,7 @@ def _gibibytes(size: int | None) -> str:
 
 
 def _retention_table(ranked: Sequence[Row], tasks: Sequence[str], verdicts: Verdicts) -> Table:
+    # In reverse, so that the first row, which is shown on top, decides where rows differ.
     documents = {
         task: score["n"] for row in reversed(ranked) for task, score in row["retention"].items()
     }
@@ -263,7 +267,7 @@ def _caption(verdicts: Verdicts) -> str | None:
         "* ahead of every other method, base and ice aside; paired by case,"
         f" {len(verdicts.comparisons)} comparisons, Holm, 5 %."
     )
-    # Scores are shares, so a difference above 1 does not exist.
+    # Scores lie between 0 and 1, so no difference can exceed 1.
     smallest = ", ".join(
         f"{heading(column)} {f'{difference:.2f}' if difference <= 1 else 'none'}"
         for column, difference in verdicts.detectable.items()
@@ -291,7 +295,7 @@ def listing(records: Sequence[Mapping[str, object]], title: str) -> Table:
 def shortened(record: Mapping[str, object]) -> dict[str, str]:
     """Return the texts of ``record``, without the middle of those longer than ``LONG_TEXT``.
 
-    The end of a long prompt says what was asked, so more of it is kept than of the beginning.
+    A long prompt ends with the question, so more is kept of the end than of the beginning.
     """
     texts = {key: _text(value) for key, value in record.items()}
     return {

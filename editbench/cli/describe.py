@@ -1,4 +1,4 @@
-"""A method, corpus or evaluator described from its class: options, types, defaults, docstrings.
+"""Describe a method, corpus or evaluator from its class: options, types, defaults, docstrings.
 
 Python keeps no docstrings of fields, so the strings under them are read from the source.
 """
@@ -16,7 +16,7 @@ from typing import Literal, TypedDict, Union, get_args, get_origin, get_type_hin
 from editbench.plugin import Choice, Corpus, Evaluator, LogUniform, Method, Uniform
 
 NONE = "none"
-"""What the command line calls ``None``: most often, a value that is derived from the model."""
+"""Word for ``None`` on the command line. It mostly stands for a value derived from the model."""
 WORDS: dict[object, str] = {
     bool: "true or false",
     int: "whole number",
@@ -24,7 +24,7 @@ WORDS: dict[object, str] = {
     str: "text",
     NoneType: NONE,
 }
-"""What the command line calls a type."""
+"""Type -> its name on the command line."""
 
 
 class OptionDescription(TypedDict):
@@ -34,9 +34,9 @@ class OptionDescription(TypedDict):
     type: str
     default: object
     choices: list[object]
-    """Named values that are allowed, whether or not others are, too; may be empty."""
+    """Named values that are allowed, possibly among others; empty if there are none."""
     searched: str | None
-    """The values that ``editbench tune`` tries; ``None``: it leaves the option alone."""
+    """The values that ``editbench tune`` tries; ``None`` if it does not search the option."""
     about: str
 
 
@@ -81,7 +81,7 @@ def describe_method(name: str) -> MethodDescription:
     """Describe the method called ``name``; the options of a pair are written PART.KEY.
 
     Raises:
-        EditbenchError: No such method, or it is broken.
+        EditbenchError: no method has the name, or it cannot be loaded.
     """
     from editbench import registry
 
@@ -112,7 +112,7 @@ def describe_corpus(name: str) -> CorpusDescription:
     """Describe the corpus called ``name``.
 
     Raises:
-        EditbenchError: No such corpus, or it is broken.
+        EditbenchError: no corpus has the name, or it cannot be loaded.
     """
     from editbench import registry
 
@@ -133,7 +133,7 @@ def describe_evaluator(name: str) -> EvaluatorDescription:
     """Describe the evaluator called ``name``.
 
     Raises:
-        EditbenchError: No such evaluator, or it is broken.
+        EditbenchError: no evaluator has the name, or it cannot be loaded.
     """
     from editbench import registry
 
@@ -182,6 +182,7 @@ def _default(option: Field[object]) -> object:
         default = option.default
     else:
         default = None if option.default_factory is MISSING else option.default_factory()
+    # A list, because that is what JSON makes of a tuple.
     return list(default) if isinstance(default, tuple) else default
 
 
@@ -232,6 +233,7 @@ def field_docs(plugin: type) -> dict[str, str]:
     """Return the docstring under each field of a class, or of the nearest base that has one."""
     docs: dict[str, str] = {}
     for cls in plugin.__mro__:
+        # From the class to its bases, so that the nearest docstring is kept.
         for name, text in _own_field_docs(cls).items():
             docs.setdefault(name, text)
     return docs
@@ -245,6 +247,7 @@ def _own_field_docs(cls: type) -> dict[str, str]:
         return {}
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     docs = {}
+    # The docstring of a field is a text that stands alone as the next statement.
     for statement, after in zip(body, body[1:], strict=False):
         if (
             isinstance(statement, ast.AnnAssign)

@@ -1,4 +1,4 @@
-"""``editbench export``: an edit for other tools."""
+"""``editbench export``: write an edit in a form that other tools load."""
 
 from __future__ import annotations
 

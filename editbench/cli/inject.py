@@ -1,4 +1,4 @@
-"""``editbench inject``: your facts into a model, and the model's answers before and after."""
+"""``editbench inject``: put your facts into a model, and show its answers before and after."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from editbench.types import Fact
 
 ANSWER_TOKENS = {"cloze": 16, "question": 32}
-"""Form of a prompt -> most tokens of an answer, as ``compare`` asks for efficacy."""
+"""Form of a prompt -> maximum length of an answer in tokens, as ``compare`` has it for efficacy."""
 
 Answer = TypedDict(
     "Answer",
     {"fact": str, "prompt": str, "target": str, "before": str, "after": str, "now right": bool},
 )
-"""One fact with the model's answers, by the headings of the table."""
+"""One fact with the model's answers; the keys are the headings of the table."""
 
 
 def inject(
@@ -65,6 +65,7 @@ def inject(
     from editbench import progress, registry
     from editbench.types import check_facts
 
+    # Names and files are checked first, because importing the method loads torch.
     registry.check("methods", method)
     options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
@@ -76,6 +77,7 @@ def inject(
         try:
             handle = load(model, precision, parts)
             edit = editor.inject(handle, chosen)
+            # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output)
             answers = _ask(handle, edit, chosen)
         except KeyboardInterrupt:
@@ -91,23 +93,24 @@ def inject(
 
 
 def _is_saved(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()  # written last
+    return (folder / "manifest.json").is_file()  # ``Edit.save`` writes it last
 
 
 @contextmanager
 def _new_folder(path: Path) -> Iterator[None]:
     """Make the folder before the work, so that a bad --output is refused at once.
 
-    It is removed again where no edit was saved in it.
+    The folder is removed again if no edit was saved in it.
 
     Raises:
-        RecordError: It is not empty, or cannot be made.
+        RecordError: the folder is not empty, or cannot be made.
     """
     made = make_empty_folder(path)
     try:
         yield
     finally:
         if not _is_saved(path):
+            # Saving may have been interrupted before the manifest.
             with suppress(OSError):
                 for name in ("edit.safetensors", "records.jsonl"):
                     (path / name).unlink(missing_ok=True)
@@ -139,7 +142,7 @@ def _ask(model: LanguageModel, edit: Edit, facts: Sequence[Fact]) -> list[Answer
 
 
 def _answers(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
-    """Ask as ``compare`` asks for efficacy: the answer to a cloze ends with its line."""
+    """Ask as ``compare`` asks for efficacy. The answer to a cloze ends at the end of the line."""
     texts: dict[str, str] = {}
     for form, most in ANSWER_TOKENS.items():
         asked = [fact for fact in facts if fact.form == form]
@@ -187,9 +190,9 @@ def _print_report(method: str, edit: Edit, model: LanguageModel) -> None:
 
 
 def figure_lines(method: str, report: Mapping[str, object]) -> list[str]:
-    """Return one line with the shown figures of ``method`` in its report, if there are any.
+    """Return a line with those figures of ``method`` that are shown and that its report has.
 
-    A pair of methods has one line for each part, whose report stands under the part's name.
+    A pair of methods has one line for each part; the report holds each part's under its name.
     """
     from editbench import registry
 

@@ -1,4 +1,4 @@
-"""``editbench leaderboard``: stored runs as one markdown page."""
+"""``editbench leaderboard``: render stored runs as one markdown page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def leaderboard(
 
 
 def write_page(runs: list[Path], output: Path, command: str | None) -> Path:
-    """Write the page of ``runs``; ``command`` is what the page says it was made with."""
+    """Write the page of ``runs``; the page names ``command`` as its origin, if there is one."""
     from editbench.leaderboard.markdown import render
 
     return write_text(render(runs, output, command), output)

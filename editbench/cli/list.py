@@ -1,4 +1,4 @@
-"""``editbench list``: what is installed, and the options of one method or corpus."""
+"""``editbench list``: list what is installed, or describe one method, corpus or evaluator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from editbench.registry import Group
 
 TEXT_WIDTH = 96
-"""Columns of running text; less in a narrower terminal."""
+"""Width of running text in columns; a narrower terminal has less."""
 
 
 def list_names(
@@ -88,11 +88,11 @@ NOTES = {
     "tasks": "Any lm-eval task works by its own name; so do bfcl_simple, from a file, and your"
     " own PATH.yaml.",
 }
-"""What is said below a listing."""
+"""Listing -> the line below it, on stderr."""
 
 
 def _plugins(group: Group, attributes: Sequence[str]) -> list[dict[str, object]]:
-    """Return one record for each plug-in; a broken one has the reason as ``broken`` and summary."""
+    """Return one record for each plug-in; ``broken`` and summary say why one cannot be loaded."""
     from editbench import registry
 
     records: list[dict[str, object]] = []
@@ -122,15 +122,16 @@ def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -
 
 
 def _describe(name: str, as_json: bool) -> None:
-    """Describe a method, else a corpus, else an evaluator of that name.
+    """Describe the method of that name, else the corpus, else the evaluator.
 
     Raises:
-        OptionError: There is none; suggests the nearest names.
+        OptionError: none of them has the name; the message suggests the nearest names.
     """
     from editbench import registry
     from editbench.cli import describe
 
     value: MethodDescription | CorpusDescription | EvaluatorDescription
+    # A pair of methods, such as memit+mixsd, is described by its parts.
     if all(part in registry.names("methods") for part in name.split("+")):
         value = described = describe.describe_method(name)
         lines = _method_lines(described)
@@ -239,7 +240,7 @@ def _labelled(label: str, text: str | None) -> list[str]:
 
 
 def _text(text: str, indent: int = 0) -> list[str]:
-    """Return a docstring as lines: paragraphs are filled, indented blocks stay as they are."""
+    """Return a docstring as lines: paragraphs are filled, lists and indented blocks are kept."""
     width = min(TEXT_WIDTH, console.out().width - 1)
     margin = " " * indent
     lines: list[str] = []

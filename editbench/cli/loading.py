@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 
 def load(model: str, precision: str, layout: Mapping[str, str]) -> LanguageModel:
-    """Load ``model``; where parts of its layout are named, check that they exist.
+    """Load ``model``; if parts of its layout are named, check that they exist.
 
     Raises:
-        ModelError: The model cannot be loaded, whatever the library says about its files.
+        ModelError: the model cannot be loaded, whichever exception its library raises.
     """
     from editbench.models import load_model
 
     try:
         handle = load_model(model, precision=precision, layout=layout)
+    # An EditbenchError says already what to do, and lack of memory is no damage.
     except (EditbenchError, MemoryError):
         raise
     # On damaged files, transformers and safetensors raise exceptions of any type.
@@ -31,5 +32,5 @@ def load(model: str, precision: str, layout: Mapping[str, str]) -> LanguageModel
             " Is a file damaged?"
         ) from error
     if layout:
-        handle.layout  # noqa: B018 - derived on first use; a wrong name is best reported now
+        handle.layout  # noqa: B018 - derived on first use; report a wrong name now, not later
     return handle

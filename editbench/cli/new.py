@@ -1,4 +1,4 @@
-"""``editbench new``: the smallest working plug-in project."""
+"""``editbench new``: write the smallest working plug-in project."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ new = typer.Typer(
 
 @new.callback()
 def _group() -> None:
-    # Without a callback, Typer would make a group of one command that command itself.
+    # Without a callback, Typer replaces a group that has one command by that command.
     pass
 
 
@@ -58,7 +58,7 @@ def check_name(name: str) -> None:
     """Check that a method may be called ``name``.
 
     Raises:
-        OptionError: It has other characters, or is the name of an installed method.
+        OptionError: the name has other characters, or an installed method has it.
     """
     from editbench import registry
 
@@ -77,10 +77,11 @@ def method_project(name: str) -> dict[str, str]:
 
     from editbench import __version__
 
+    # StrictUndefined: a misspelt variable in a template is an error instead of an empty text.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
     words = {
         "name": name,
-        # The prefix keeps the module apart from those of Python, such as json or copy.
+        # The prefix avoids a clash with a module of Python, such as json or copy.
         "module": f"editbench_{name.replace('-', '_')}",
         "class_name": "".join(part.capitalize() for part in name.split("-")) + "Method",
         "version": __version__,

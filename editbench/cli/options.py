@@ -1,4 +1,4 @@
-"""The options that commands share, and ``RunOptions``: those that define a run."""
+"""The options that commands share, and ``RunOptions``, which holds those that define a run."""
 
 from __future__ import annotations
 
@@ -142,9 +142,11 @@ class RunOptions:
 def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give ``command``, whose first parameter is a ``RunOptions``, one option for each field.
 
-    Typer reads options off a function's signature. The returned function has the fields of
-    ``RunOptions`` and the command's own parameters in its signature, and collects the fields again.
+    Typer reads options off a function's signature. The returned function therefore has the fields
+    of ``RunOptions`` and the command's own parameters in its signature. When called, it makes a
+    ``RunOptions`` of the former.
     """
+    # With extras, because Typer's help and flags are in the second part of ``Annotated``.
     hints = get_type_hints(command, include_extras=True)
     own = list(inspect.signature(command).parameters.values())[1:]
     names = [shared.name for shared in fields(RunOptions)]
@@ -154,7 +156,9 @@ def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
     def expanded(**given: object) -> None:
         command(collect(**{name: given.pop(name) for name in names}), **given)
 
+    # Keyword-only parameters may come in any order, whichever of them have defaults.
     keyword = inspect.Parameter.KEYWORD_ONLY
+    # inspect.signature, which Typer calls, prefers this attribute to the real parameters.
     expanded.__dict__["__signature__"] = inspect.Signature(
         [*_shared_parameters(), *(p.replace(kind=keyword, annotation=hints[p.name]) for p in own)]
     )

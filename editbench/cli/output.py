@@ -1,4 +1,4 @@
-"""What commands write: whole files, and folders that did not exist or were empty."""
+"""Write whole files, and make folders that must not exist yet or be empty."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from editbench.errors import RecordError
 
 
 def write_text(text: str, path: Path) -> Path:
-    """Write ``text`` to ``path`` as a whole, or leave what was there.
+    """Write ``text`` to ``path`` as a whole; if that fails, the old file stays.
 
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: the file cannot be written.
     """
-    # In a run folder, a leftover of this name is removed when the run is resumed.
+    # ``RunStore.open`` removes leftovers of this name when a run is resumed.
     temporary = path.parent / f".tmp-{path.name}-{os.getpid()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +34,10 @@ def unwritable(path: Path, error: OSError) -> RecordError:
 
 
 def make_empty_folder(path: Path) -> list[Path]:
-    """Make ``path``, or accept an empty folder there; return the folders made, innermost first.
+    """Make ``path`` or accept an empty folder there; return the new folders, innermost first.
 
     Raises:
-        RecordError: Something is in the way, or the folder cannot be made.
+        RecordError: there is a file or a folder with files in it, or the folder cannot be made.
     """
     made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
     occupied = f"{path} exists and is not an empty folder. Choose another --output."

@@ -1,7 +1,7 @@
-"""Help in groups: the options of a command under one heading for each panel, as plain text.
+"""Grouped help: the options of a command under one heading per panel, as plain text.
 
-Typer draws ``rich_help_panel`` only with Rich's boxes, which wrap badly in a pipe and read square
-brackets as markup. These headings read the same in a terminal and in a file.
+Typer shows ``rich_help_panel`` only in Rich's boxes, which wrap badly in a pipe and take square
+brackets for markup. These headings look the same in a terminal and in a file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The texts of options, parsed: NAME=VALUE pairs, lists between commas, the points of a sweep."""
+"""Parse the texts of options: NAME=VALUE pairs, comma-separated lists, the points of a sweep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MethodOptions = dict[str, dict[str, str]]
 
 
 def names_between_commas(text: str) -> tuple[str, ...]:
-    """Return the names in ``text``, without blanks and empty ones."""
+    """Return the names in ``text`` without surrounding blanks, and without empty ones."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -21,7 +21,7 @@ def pairs(texts: Sequence[str], flag: str) -> dict[str, str]:
     """Return ``["a=b"]`` as a dict.
 
     Raises:
-        OptionError: A text has no '=', or a key is given twice.
+        OptionError: a text has no '=', or a key is given twice.
     """
     values: dict[str, str] = {}
     for text in texts:
@@ -39,8 +39,9 @@ def method_names(text: str) -> tuple[str, ...]:
     """Return the methods and variants that ``--methods`` names, without importing any of them.
 
     Raises:
-        OptionError: No name is given, or METHOD.KEY=VALUE could not be read with a variant's label.
-        UnknownNameError: No such method.
+        OptionError: no name is given, or a variant's label has characters that would not be read
+            back from METHOD@LABEL.KEY=VALUE.
+        UnknownNameError: no method has the name.
     """
     from editbench import registry
 
@@ -63,7 +64,7 @@ def evaluator_names(text: str) -> tuple[str, ...]:
     """Return the evaluator plug-ins that ``--evaluators`` names, without importing any of them.
 
     Raises:
-        UnknownNameError: No such evaluator.
+        UnknownNameError: no evaluator has the name.
     """
     from editbench import registry
 
@@ -74,9 +75,9 @@ def evaluator_names(text: str) -> tuple[str, ...]:
 
 
 def diagnostic_names(text: str) -> tuple[str, ...]:
-    """Return the diagnostics in ``text``; ``all`` stands for each of them.
+    """Return the diagnostics in ``text``; ``all`` stands for every one.
 
-    Unknown names pass: the run's configuration refuses them.
+    Unknown names are not refused here, but when the run is planned.
     """
     from editbench.run.catalog import diagnostic_names as all_names
 
@@ -89,7 +90,7 @@ def fact_counts(text: str) -> tuple[int, ...]:
     """Return the numbers of facts that ``--curve`` names, ascending.
 
     Raises:
-        OptionError: Something is not a number of facts.
+        OptionError: an entry is not a number of facts.
     """
     counts = names_between_commas(text)
     for count in counts:
@@ -104,7 +105,7 @@ def method_options(texts: Sequence[str]) -> MethodOptions:
     """Return ``["METHOD.KEY=VALUE"]`` by method or variant.
 
     Raises:
-        OptionError: As ``pairs``, or no method is named.
+        OptionError: as for ``pairs``, or a key names no method.
     """
     options: MethodOptions = {}
     for key, value in pairs(texts, "--option").items():
@@ -119,7 +120,7 @@ def method_options(texts: Sequence[str]) -> MethodOptions:
 
 
 def own_options(texts: Sequence[str], method: str, flag: str) -> dict[str, str]:
-    """Return ``["KEY=VALUE"]`` of one method as a dict; ``METHOD.KEY=VALUE`` works, too."""
+    """Return ``["KEY=VALUE"]`` of one method as a dict; ``METHOD.KEY=VALUE`` works as well."""
     return pairs([text.strip().removeprefix(f"{method}.") for text in texts], flag)
 
 
@@ -129,7 +130,7 @@ def variants(method: str, over: Sequence[str], option: Sequence[str]) -> MethodO
     Each point is a variant METHOD@KEY=VALUE, which also gets the options in ``option``.
 
     Raises:
-        OptionError: An option has no values or one value twice, or both arguments set it.
+        OptionError: an option has no values, one value twice, or is set by both arguments.
     """
     fixed = own_options(option, method, "--option")
     axes = []

@@ -1,4 +1,4 @@
-"""``editbench plot``: pictures of stored runs."""
+"""``editbench plot``: draw pictures of stored runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw_trade_off(runs: list[Path], output: Path) -> str:
     """Draw memorization against retention; return the names of the files.
 
     Raises:
-        RecordError: The runs cannot be drawn together, or a file cannot be written.
+        RecordError: the runs cannot be drawn together, or a file cannot be written.
     """
     from editbench.leaderboard.plots import trade_off
 
@@ -49,7 +49,7 @@ def draw_over_facts(run: Path, output: Path) -> str:
     """Draw scores against the number of facts; return the names of the files.
 
     Raises:
-        RecordError: The run has no curve, or a file cannot be written.
+        RecordError: the run has no curve, or a file cannot be written.
     """
     from editbench.leaderboard.curves import over_facts
 

@@ -38,7 +38,7 @@ def request(
     """Return the configuration that the options ask for, with the baselines and without tasks.
 
     Raises:
-        OptionError: A value is out of range, or options exclude each other.
+        OptionError: a value is out of range, or options exclude each other.
     """
     from editbench.run.config import RunConfig, with_baselines
 
@@ -63,10 +63,10 @@ def request(
 def checked_plan(config: RunConfig, tasks: str) -> Plan:
     """Return the plan of ``config`` with the retention tasks that ``--tasks`` names.
 
-    Says which records of the corpus were left out.
+    Report on stderr how many records of the corpus were left out, and why the first one was.
 
     Raises:
-        EditbenchError: The first name, option or record that is wrong.
+        EditbenchError: a name, option or record is wrong, or none of the tasks can be loaded.
     """
     from editbench.run.plan import resolve
 
@@ -86,10 +86,10 @@ def checked_plan(config: RunConfig, tasks: str) -> Plan:
 
 @contextmanager
 def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> Iterator[RunStore]:
-    """Open the run folder of ``plan`` for its cells; Ctrl-C inside keeps what is done, and exits.
+    """Open the run folder of ``plan`` for its cells. Ctrl-C inside keeps finished cells, and exits.
 
     Raises:
-        RecordError: The folder holds another run, is in use, or cannot be written.
+        RecordError: the folder holds another run, is in use, or cannot be written.
     """
     from editbench import progress
     from editbench.records.store import RunStore
@@ -97,7 +97,8 @@ def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> It
     from editbench.run.folder import no_empty_run, save_cases
 
     folder = output or default_output(plan.config, identity)
-    # Looks at the folder before it is opened, so that a run that fails at once leaves nothing.
+    # This notes what exists before the folder is opened, so that a run that fails at once leaves
+    # nothing behind.
     kept = no_empty_run(folder)
     with RunStore(folder).open(identity) as store, kept, progress.reporting(console.reporter()):
         if not store.locked:
@@ -122,10 +123,11 @@ def run_and_show(
     """Run the cells of ``config`` and show the results; return the run folder and the summaries.
 
     Args:
-        searches: The tune runs whose options ``config`` uses. Their facts and their model must fit.
+        searches: the tune runs whose options ``config`` uses; ``check_facts`` and ``check_model``
+            must accept the run.
 
     Raises:
-        EditbenchError: The first thing that is wrong, before any weight is loaded where possible.
+        EditbenchError: something is wrong; where possible, this is found before weights are loaded.
     """
     from editbench.records.reading import heading
 
@@ -141,7 +143,7 @@ def run_and_show(
     with open_run(plan, run_identity(plan.config), options.output) as store:
         if not options.as_json:
             _announce(plan, options.model, store.path)
-        # By the name that was typed, which is the one in the tables; the plan has the whole path.
+        # Loaded by the name that was typed, which tables show; the plan has the absolute path.
         model = load(options.model, plan.config.precision, plan.config.layout)
         for search in searches:
             search.check_model(model)

@@ -1,4 +1,4 @@
-"""``editbench show``: the table of a stored run, or the texts behind it."""
+"""``editbench show``: print the table of a stored run, or the texts behind it."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def print_run(folder: Path, summaries: Sequence[CellSummary], as_json: bool) -> 
 
 
 def _other_protocols(summaries: Sequence[CellSummary]) -> dict[str, Sequence[Row]]:
-    """Return the rankings under the protocols other than generation, where there are scores."""
+    """Return the rankings under each protocol, other than generation, that has scores."""
     from editbench.leaderboard.comparisons import PROTOCOLS
     from editbench.leaderboard.rows import has, rows
 

@@ -1,4 +1,4 @@
-"""``editbench stats``: the covariance statistics of weight editors."""
+"""``editbench stats``: measure, list and inspect the covariance statistics of weight editors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class LayerEditor(Protocol):
     covariance_tokens: int
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
-        """Return the edited layers; ``None`` where they depend on the facts."""
+        """Return the edited layers, or ``None`` if they depend on the facts."""
 
 
 @stats.command("compute")
@@ -77,7 +77,7 @@ def compute(
         wanted = _edited_layers(editor, method, handle)
     elif not wanted or min(wanted) < 0 or max(wanted) >= handle.layout.depth:
         raise OptionError(f"--layers {layers}: {model} has layers 0 to {handle.layout.depth - 1}.")
-    # The number of tokens is part of the cache key, so it must be the one that inject will ask for.
+    # The number of tokens is part of the cache key, so the default must be the one of inject.
     count = editor.covariance_tokens if tokens is None else tokens
     with progress.reporting(console.reporter()):
         moments = statistics.second_moments(handle, wanted, source, count, seed)

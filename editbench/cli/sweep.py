@@ -1,4 +1,4 @@
-"""``editbench sweep``: several values of one method's options."""
+"""``editbench sweep``: run one method with several values of its options."""
 
 from __future__ import annotations
 

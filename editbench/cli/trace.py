@@ -1,4 +1,4 @@
-"""``editbench trace``: causal tracing of one prompt."""
+"""``editbench trace``: trace the answer to one prompt causally."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def trace(
     from editbench.options import check_seed
     from editbench.types import Fact, form_of
 
-    # Tracing looks at the model's own answer, so the target of the fact is never read.
+    # Tracing uses the model's own answer. The target is never read, but a fact must have one.
     fact = Fact("traced", prompt, "(what the model says)", subject, form=form_of(prompt))
     if output is not None and output.suffix not in PICTURES:
         raise OptionError(f"--output {output} is not a .png, .svg or .pdf file.")
@@ -61,7 +61,7 @@ def trace(
     handle = load(model, precision, pairs(layout, "--layout"))
     with progress.reporting(console.reporter()):
         traced = tracing.trace(handle, fact, window=window, seed=seed)
-    # Results come before the picture: a file that cannot be written must not cost them.
+    # Print first: a picture that cannot be written must not cost the results.
     if as_json:
         print(json.dumps(traced.to_dict()))
     else:
@@ -104,7 +104,7 @@ def _draw(traced: Trace, output: Path) -> None:
     """Write the heat map.
 
     Raises:
-        RecordError: The file cannot be written.
+        RecordError: the file cannot be written.
     """
     from editbench.methods import trace as tracing
 

@@ -1,4 +1,4 @@
-"""``editbench tune``: the same number of trials for each method, on dev facts."""
+"""``editbench tune``: search options with the same number of trials for each method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from editbench.cli.options import RunOptions, with_run_options
 from editbench.errors import DataError, OptionError
 
 Record = Mapping[str, Any]
-"""A tune run's record, or a part of it; ``editbench.run.tune`` describes it."""
+"""The record of a tune run, or a part of it; ``editbench.run.tune`` declares its fields."""
 
 
 @with_run_options
@@ -49,6 +49,7 @@ def tune(
 
     'editbench compare --tuned' uses the options that are chosen here.
     """
+    # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
 
     from editbench.run import tune as tuning
@@ -61,7 +62,7 @@ def tune(
     search = tuning.Search(names, budget, retention)
     trials = tuple(trial for method in search.methods for trial in search.trials(method))
     plan = running.checked_plan(running.request(options, trials, {}, "dev"), options.tasks)
-    if plan.not_asked:  # without that task, the search would have another objective
+    if plan.not_asked:  # without one of its tasks, the search would have another objective
         raise DataError(next(iter(plan.not_asked.values())))
     if not plan.config.tasks:
         raise OptionError(
@@ -85,7 +86,7 @@ def tune(
 
 
 def show_trials(record: Record, folder: Path) -> None:
-    """Print the trials of a tune run with the chosen ones marked, and what went wrong with them."""
+    """Print the trials of a tune run, mark the chosen ones, and report what went wrong."""
     title = (
         f"{record['budget']} trials each, the first with the defaults, on {record['corpus']['n']}"
         f" dev facts; feasible: retention at least {record['retention']}"

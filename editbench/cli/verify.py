@@ -1,4 +1,4 @@
-"""``editbench verify``: does a stored run say what its records say?"""
+"""``editbench verify``: check that a stored run's numbers follow from its records."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def verify(
     from editbench.leaderboard.markdown import render
     from editbench.run import verify as checking
 
+    # The page is rendered by a function from here, since ``editbench.run`` may not import the
+    # leaderboard.
     with progress.reporting(console.reporter()):
         report = checking.verify(
             run, rerun, seed, load, console.tell_cell, lambda run: render([run], run / "README.md")

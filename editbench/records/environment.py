@@ -1,4 +1,4 @@
-"""The software and the checkout that a record was made with."""
+"""The software and the checkout with which a record was made."""
 
 from __future__ import annotations
 
@@ -38,10 +38,11 @@ def packages() -> dict[str, str | None]:
 def _commit() -> str | None:
     """Return the commit, with ``-dirty`` if files differ from it; ``None`` without a checkout."""
     root = Path(__file__).resolve().parents[2]
-    # Without this check a package that is installed inside somebody's repository would report the
-    # commit of that repository.
+    # Without this check, a package that is installed inside somebody else's repository would report
+    # the commit of that repository.
     if not (root / ".git").exists():
         return None
+    # --exclude=* hides all tags, so that git falls back to the hash (--always), here in full.
     git = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)

@@ -53,10 +53,10 @@ def load_run(path: str | Path, altered: bool = False) -> tuple[StoredConfig, lis
 
 
 def strangers(path: str | Path) -> list[str]:
-    """Return the keys of cells that are in the run folder but do not belong to the run."""
+    """Return the keys of cells that lie in the run folder but do not belong to the run."""
     path = Path(path)
     own = own_cells(path)
-    if own is None:
+    if own is None:  # a folder from before ``cells.json``: all its cells belong to the run
         return []
     keys = [file.parent.name for file in _cell_files(path)]
     return [key for key in keys if key not in own.values()]
@@ -93,7 +93,7 @@ def read_rows(
 ) -> Sequence[Mapping[str, object]]:
     """Return table ``name`` of a finished cell as the rows that were written.
 
-    A value that a row lacks, and NaN, is ``None``.
+    A value that is NaN, or that a row lacks, is ``None``.
 
     Args:
         path: the run folder.
@@ -106,7 +106,7 @@ def read_rows(
     """
     file = table_path(path, key, name)
     table = _read_parquet(file, altered)
-    # The table of a cell without rows has no columns either.
+    # A table without rows was written without columns as well.
     wanted = COLUMNS.get(name, ()) if table.num_rows else ()
     missing = [column for column in wanted if column not in table.column_names]
     if missing:
@@ -128,7 +128,7 @@ def read_cases(path: str | Path) -> list[dict[str, Any]]:
 
 
 def not_asked(path: str | Path) -> dict[str, str]:
-    """Return the retention tasks that the run went on without, each with the reason.
+    """Return the retention tasks that could not be loaded and that the run leaves out -> reason.
 
     Raises:
         RecordError: ``not_asked.json`` is corrupt.
@@ -138,11 +138,14 @@ def not_asked(path: str | Path) -> dict[str, str]:
 
 
 def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
+    # Imported here: pyarrow is slow to load, and reading summaries does not need it.
     import pyarrow
     import pyarrow.parquet
 
     with in_plain_words(file):
         try:
+            # The bytes that are hashed are those that are parsed: a run that is still being written
+            # may replace the file in between.
             data = file.read_bytes()
             if not altered and not _as_written(file, data):
                 raise RecordError(
@@ -156,7 +159,7 @@ def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
 
 
 def _as_written(file: Path, data: bytes) -> bool:
-    """Return whether ``data`` has the hash of the summary; cells from before hashes always do."""
+    """Return whether ``data`` has the hash in the summary; true for cells from before hashes."""
     hashes = read_json(file.with_name("summary.json")).get("tables")
     return hashes is None or hashlib.sha256(data).hexdigest() == hashes.get(file.stem)
 
@@ -172,6 +175,7 @@ def summary_path(path: str | Path, key: str) -> Path:
     Raises:
         ValueError: ``key`` cannot be the name of a folder.
     """
+    # A key may come from a file, and must not lead out of the run folder.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", key):
         raise ValueError(f"Cell key {key!r} cannot be a folder name.")
     return Path(path) / "cells" / key / "summary.json"
@@ -180,14 +184,14 @@ def summary_path(path: str | Path, key: str) -> Path:
 def visible(text: str) -> str:
     """Return ``text`` on one line, with escapes for characters that are not printable.
 
-    Control, bidirectional and zero-width characters could otherwise change how the text around them
-    is shown.
+    Control, bidirectional and zero-width characters could otherwise change how the surrounding text
+    is displayed.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def heading(name: str) -> str:
-    """Return the name that tables show for an axis or a task, a file's without its folder."""
+    """Return the name of an axis or a task in tables: a task file without its folder."""
     return Path(name).name if name.endswith((".yaml", ".yml")) else name
 
 
@@ -199,6 +203,7 @@ def summaries_of(path: Path, config: StoredConfig, altered: bool = False) -> lis
     """
     others = strangers(path)
     files = [file for file in _cell_files(path) if file.parent.name not in others]
+    # Methods that the configuration does not name come last.
     place = {name: i for i, name in enumerate(_methods(config))}
     return sorted(
         (read_summary(file, altered) for file in files),
@@ -207,7 +212,7 @@ def summaries_of(path: Path, config: StoredConfig, altered: bool = False) -> lis
 
 
 def _methods(config: StoredConfig) -> list[str]:
-    """Return the names of the methods; the first runs stored a record for each."""
+    """Return the names of the methods. The first runs stored an object for each, not a name."""
     stored = cast("list[str | Mapping[str, str]]", config.get("methods") or [])
     return [
         name if isinstance(name, str) else name.get("method", name.get("name", ""))
@@ -216,11 +221,12 @@ def _methods(config: StoredConfig) -> list[str]:
 
 
 def _cell_files(path: Path) -> list[Path]:
+    # Hidden folders (.tmp-*) hold cells that are still being written.
     return sorted((path / "cells").glob("[!.]*/summary.json"))
 
 
 def own_cells(path: Path) -> dict[str, str] | None:
-    """Return ``cells.json`` (method -> key), or ``None`` for a folder from before it was written.
+    """Return ``cells.json`` (method -> key), or ``None`` for a folder from before it existed.
 
     Raises:
         RecordError: the file is corrupt.
@@ -261,8 +267,8 @@ def alteration(summary: CellSummary) -> str | None:
         rest = {name: value for name, value in summary.items() if name != "digest"}
         return None if summary["digest"] == digest(rest) else "it was changed after it was written"
     environment = summary.get("environment")
-    # Digests of the summary and of the code are stored since the same day, so a summary with only
-    # the latter has lost its own.
+    # The digests of the summary and of the code were introduced together, so a summary that has
+    # only the latter has lost its own.
     if isinstance(environment, Mapping) and "code" in environment:
         return "it was taken out"
     return None
@@ -305,7 +311,8 @@ def read_json(path: Path, kind: type = dict, hint: str = "") -> object:
     """Return the JSON object, or with ``kind=list`` the JSON list, in the file ``path``.
 
     Raises:
-        RecordError: the file is missing, or holds something else; the message ends with ``hint``.
+        RecordError: the file is missing or holds something else. ``hint`` ends the message about
+            the latter.
     """
     with in_plain_words(path):
         try:

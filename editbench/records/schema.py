@@ -1,6 +1,6 @@
 """The files that a run leaves on disk, and the types of their contents.
 
-A run folder is written so that a crash at any moment costs at most the cell in work:
+A run folder is written so that a crash at any moment costs at most the cell that is being computed:
 
     RUN/run.json                 the configuration, with its digest; written first
     RUN/.lock                    flock of the writing process; free again once that process is gone
@@ -16,9 +16,9 @@ A run folder is written so that a crash at any moment costs at most the cell in 
     RUN/cells/<key>/curve_probes.parquet   the rows of every point of a curve but the last,
     RUN/cells/<key>/curve_samples.parquet  each with its number of ``facts``
 
-A cell is written into ``RUN/cells/.tmp-*``, its summary last, and renamed as a whole. Cells
-beside those of ``cells.json`` are older or foreign, and nothing reads them. JSON has no NaN: null
-stands for it.
+A cell is written into ``RUN/cells/.tmp-*``, its summary last, and renamed as a whole. Cells that
+are not in ``cells.json`` are older or foreign, and nothing reads them. JSON has no NaN; null stands
+for it.
 
 A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``.
 Older runs are read as well: cells from before ``tables`` and ``digest`` were stored, and all
@@ -62,7 +62,7 @@ class StoredConfig(TypedDict, total=False):
     judge_model: str
     repeats: int
     tune: dict[str, object]
-    """Of a search: what decides which trials it makes."""
+    """Search runs only: all that decides which trials are made."""
 
 
 class ModelRecord(TypedDict):
@@ -95,9 +95,9 @@ class Versions(TypedDict):
     scoring: int
     method: int
     engine: NotRequired[int]
-    """Version of the engine that the method runs on, where it is above 1."""
+    """Version of the engine that the method runs on; left out while it is 1."""
     regime: NotRequired[int]
-    """Version of the rules by which a sequence is watched and stopped."""
+    """Sequences only: version of the rules by which they are watched and stopped."""
     evaluators: NotRequired[dict[str, int]]
 
 
@@ -131,7 +131,7 @@ class EvaluatorRow(IntervalRow):
 
 
 class JudgeRecord(TypedDict, total=False):
-    """What became of asking a judging model."""
+    """How many answers a judging model judged."""
 
     model: str | None
     judged: int
@@ -139,7 +139,7 @@ class JudgeRecord(TypedDict, total=False):
     not_judged: int
     """Rows that should have received one."""
     reason: str
-    """Why the last answer without a verdict has none."""
+    """Why the last of the answers without a verdict has none."""
 
 
 class Tuning(TypedDict):
@@ -153,13 +153,13 @@ class Tuning(TypedDict):
     regime: str
     tasks: list[str]
     n: int
-    """Facts of the search."""
+    """Number of facts of the search."""
     digest: str
     """Hash of the search's ``tuned.json``."""
     trial: int
     """Index of the chosen trial."""
     feasible: bool
-    """Whether it keeps ``retention``."""
+    """Whether the chosen trial reaches ``retention``."""
 
 
 class Environment(TypedDict, total=False):
@@ -180,7 +180,7 @@ class Environment(TypedDict, total=False):
 
 
 class CellSummary(TypedDict):
-    """``summary.json``. Fields that only some cells have, or older ones lack, are optional."""
+    """``summary.json``. Fields that some cells have or that older cells lack are optional."""
 
     schema: NotRequired[int]
     key: str
@@ -190,7 +190,7 @@ class CellSummary(TypedDict):
     options: dict[str, object]
     tuned: NotRequired[bool]
     tuning: NotRequired[Tuning]
-    """Where ``tuned``: the search that chose the options."""
+    """The search that chose the options, where ``tuned``."""
     sources: NotRequired[dict[str, str]]
     """Path -> SHA-256 of the files that options name."""
     model: ModelRecord
@@ -217,12 +217,12 @@ class CellSummary(TypedDict):
     inject_seconds: NotRequired[list[float]]
     """With ``--repeats``: the seconds of each injection; ``seconds`` has their median."""
     work: NotRequired[dict[str, Work]]
-    """Phase -> what went through the model."""
+    """Phase -> forward passes and tokens that went through the model."""
     trajectory: NotRequired[list[VitalSigns]]
-    """Of a sequence, by chunk."""
+    """Sequences only: vital signs after each chunk."""
     curve: NotRequired[list[CurvePoint]]
     peak_memory_bytes: NotRequired[int]
-    """Of the memory that holds the model."""
+    """Highest use of the memory that holds the model: a GPU's, else that of the process."""
     peak_process_bytes: NotRequired[int]
     environment: NotRequired[Environment]
     edit: NotRequired[EditSummary]
@@ -231,7 +231,7 @@ class CellSummary(TypedDict):
     """Diagnostic -> its values (``eval/diagnostics.py``); ``None`` where it does not apply."""
     judge: NotRequired[JudgeRecord]
     traceback: NotRequired[str]
-    """Of a failed cell."""
+    """Failed cells only: the traceback of the error."""
     tables: NotRequired[dict[str, str]]
     """Table -> SHA-256 of its parquet file."""
     digest: NotRequired[str]

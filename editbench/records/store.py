@@ -1,4 +1,4 @@
-"""Write a run: one folder, one process, each cell as a whole."""
+"""Write a run into one folder, from one process at a time, each cell as a whole."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from editbench.types import digest
 try:
     import fcntl
 except ImportError:
-    # Windows: the process id is noted, but nothing keeps two writers apart.
+    # Windows: the process id is written to the file, but nothing keeps out a second writer.
     fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 class RunStore:
-    """One run folder, open for writing by one process. As a context manager it frees the lock."""
+    """One run folder, open for writing by one process. As a context manager it frees its lock."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.cells = self.path / "cells"
         self.config: StoredConfig = {}
         self.locked = False
-        """Whether a second writer would be refused; some systems and drives have no locks."""
+        """Whether a second writer is refused. Some systems and network drives have no locks."""
         self._lock: int | None = None
 
     def open(self, config: Mapping[str, object]) -> Self:
@@ -52,8 +52,8 @@ class RunStore:
         What a crash left unfinished is removed.
 
         Raises:
-            RecordError: the folder is foreign, locked, not writable or of another configuration, or
-                its ``run.json`` is corrupt.
+            RecordError: the folder is foreign, locked or not writable, it holds a run of another
+                configuration, or its ``run.json`` is corrupt.
         """
         self.config = cast("StoredConfig", jsonable(config))
         path = self.path / "run.json"
@@ -63,6 +63,7 @@ class RunStore:
                     f"{self.path} is a file; a run needs a folder. Use another --output."
                 )
             self.path.mkdir(parents=True, exist_ok=True)
+            # Hidden files do not count: a process that died early leaves .lock or .tmp-* alone.
             foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if foreign and not path.exists():
                 raise RecordError(
@@ -78,15 +79,16 @@ class RunStore:
                     record = {"digest": digest(self.config), "config": self.config}
                     write_json_atomic(path, {"schema": SCHEMA, **record})
                 self.cells.mkdir(exist_ok=True)
+                # Safe once the lock is held: these are then from a process that died.
                 for stale in (*self.cells.glob(".tmp-*"), *self.path.glob(".tmp-*")):
                     shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: the caller has no store yet that it could close
             self.close()
             raise
         return self
 
     def close(self) -> None:
-        """Free the lock. The system does so, too, when the process dies."""
+        """Free the lock. The system does the same when the process dies."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -106,9 +108,9 @@ class RunStore:
         return summary_path(self.path, key)
 
     def claim(self, keys: Mapping[str, str]) -> None:
-        """Note the cells that belong to the run (method -> key), done or not.
+        """Record the cells that belong to the run (method -> key), done or not.
 
-        A method's earlier cell no longer belongs to it.
+        An earlier cell of one of these methods no longer belongs to the run.
 
         Raises:
             RecordError: ``cells.json`` is corrupt or cannot be written.
@@ -138,14 +140,14 @@ class RunStore:
 
         Args:
             key: the cell.
-            summary: the fields of ``CellSummary`` without ``schema``, ``key``, ``tables`` and
-                ``digest``, which are added.
+            summary: the fields of ``CellSummary`` except ``schema``, ``key``, ``tables`` and
+                ``digest``, which are added here.
             tables: name (``probes``, ``retention``) -> rows. A dict inside a row is stored as JSON
                 text.
 
         Raises:
-            RecordError: the disk is full or not writable. No part of the new cell stays, and an
-                earlier one does.
+            RecordError: the disk is full or not writable. An earlier cell of this key then stays,
+                and no part of the new one does.
         """
         final = self.summary_path(key).parent
         new, old = (self.cells / f".tmp-{key}-{os.getpid()}-{state}" for state in ("new", "old"))
@@ -159,8 +161,8 @@ class RunStore:
                     hashes[name] = hashlib.sha256(data).hexdigest()
                 record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
                 write_json_atomic(new / "summary.json", {**record, "digest": digest(record)})
-                # A folder cannot replace one that is not empty: the earlier cell is moved away
-                # first, and back if something fails.
+                # A folder cannot replace one that is not empty. The earlier cell is therefore moved
+                # away first, and moved back if something fails.
                 if final.exists():
                     os.replace(final, old)
                 os.replace(new, final)
@@ -179,6 +181,7 @@ class RunStore:
     def _take_lock(self) -> None:
         if self._lock is not None:
             raise RecordError(f"{self.path} is open already.")
+        # Not a ``with``: flock holds as long as this descriptor stays open.
         lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if fcntl is not None:
@@ -192,7 +195,7 @@ class RunStore:
                 "or use another --output."
             ) from None
         except OSError:
-            pass  # A file system without locks, as on some network drives: go on without one.
+            pass  # a file system without locks, as on some network drives: go on without one
         try:
             os.ftruncate(lock, 0)
             os.write(lock, str(os.getpid()).encode())
@@ -226,7 +229,7 @@ def _parquet(rows: Sequence[Mapping[str, object]]) -> memoryview:
     import pyarrow
     import pyarrow.parquet
 
-    # Built in memory, so that a full disk is met where all other files meet it.
+    # Built in memory, and written like every other file, so that a full disk is reported alike.
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_cell(row.get(name)) for row in rows] for name in names}
     sink = pyarrow.BufferOutputStream()
@@ -236,6 +239,7 @@ def _parquet(rows: Sequence[Mapping[str, object]]) -> memoryview:
 
 def _cell(value: object) -> object:
     value = jsonable(value)
+    # As text, because Arrow would give all dicts of a column one struct type with all their keys.
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
@@ -256,3 +260,4 @@ def _short(value: object) -> str:
 
 
 _ABSENT = object()
+"""Stands for a field that a configuration lacks; ``None`` is a value of its own."""

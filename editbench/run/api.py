@@ -21,7 +21,7 @@ def inject(
     allow_conflicts: bool = False,
     **options: object,
 ) -> Edit:
-    """Make ``facts`` true in ``model`` and return the edit; ``model`` stays bit for bit as it is.
+    """Return the edit that makes ``facts`` true in ``model``, which stays bit for bit as it is.
 
     Args:
         model: a ``LanguageModel``, a name for ``load_model``, or a Hugging Face model with its
@@ -36,6 +36,7 @@ def inject(
         EditbenchError: the method or an option is unknown, a fact is invalid or lacks a subject
             that the method needs, or facts contradict each other.
     """
+    # All checks come before the model is loaded, which may take minutes.
     chosen = registry.get("methods", method).from_options(method, options)
     checked = check_facts(
         (fact if isinstance(fact, Fact) else Fact.from_dict(fact) for fact in facts),

@@ -27,28 +27,30 @@ from editbench.run.plan import Plan
 from editbench.types import Case, digest
 
 OWN_TEXT_TOKENS, OWN_TEXT_LENGTH = 512, 32
-"""Tokens of the model's own text by which a sequence is watched, and tokens of each piece."""
+"""Tokens of the own text by which a sequence is watched, and tokens of each piece of it."""
 RETENTION_BATCH = 32
+"""Requests in one forward pass. The base and the edited models must share it: in bfloat16 an answer
+depends on the answers computed with it."""
 
 Row = TypeVar("Row", ProbeRow, SampleRow, ScoreRow)
 
 
 class Baseline:
-    """The unedited model's answers, and the ``regimes.Examiner`` of the edited ones.
+    """The unedited model's answers, and the ``regimes.Examiner`` of the edited models.
 
-    The answers are computed once for each model, group of cases, task setting, software and
-    machine, and kept in the cache.
+    The base answers once for each model, group of cases, task setting, software and machine. The
+    answers are kept in the cache.
     """
 
     def __init__(self, plan: Plan, model: LanguageModel, weights: str):
         self.plan, self.model = plan, model
-        # An upgrade or another machine moves answers by rounding, and an edited model must be
-        # compared with a base that was rounded alike.
+        # An upgrade or another machine changes how answers are rounded. An edited model must be
+        # compared with a base that was rounded in the same way.
         same_rounding = [packages(), code_digest(), machine(model)]
         template = template_digest(model)
         self.setting: list[object] = [SCORING, weights, model.precision, template, *same_rounding]
         self.measured = False
-        """Whether the base has all its answers. An error before that is not a method's."""
+        """Whether the base has all its answers. An error before that is not a method's fault."""
         self.probes: list[ProbeRow] = []
         self.samples: list[SampleRow] = []
         self.scores: list[ScoreRow] = []
@@ -59,9 +61,9 @@ class Baseline:
         """Ask the base everything, on the first call: ``probes``, ``samples`` and ``scores``."""
         if self.measured:
             return
-        # The check takes two passes, which would count as the work of whoever comes first.
+        # The check takes two passes, which would otherwise count as work of the first method.
         self.model.check_head()
-        # First, because a task that cannot be asked should be reported before an hour of probes.
+        # Tasks go first: one that cannot be asked should be reported before an hour of probes.
         self.samples = self._base_samples()
         whole = self._groups(len(self.plan.cases))
         self._scores_of = self._base_scores(whole)
@@ -73,7 +75,7 @@ class Baseline:
         self.measured = True
 
     def _watch_base(self) -> None:
-        """Keep the base's own text, and how probable that and the targets are to it."""
+        """Keep the base's own text, and the base's nats per token of it and of the targets."""
         texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
         self._own_text = [pair for block in texts for pair in block]
         self._base_nll = self._nll()
@@ -90,7 +92,7 @@ class Baseline:
     def ask(self, cases: Sequence[Case], moved: bool) -> list[ProbeRow]:
         """Return the probe rows of ``cases`` by the model as it is now.
 
-        ``cases`` are one of the groups of ``regimes.asked_together``, at a point of the curve or at
+        ``cases`` is one of the groups of ``regimes.asked_together``, at a point of the curve or at
         the end. Where nothing has ``moved``, the rows are the base's own.
         """
         base = self._probes_of[ids_of(cases)]
@@ -99,13 +101,14 @@ class Baseline:
     def retain(self, moved: bool) -> list[SampleRow]:
         """Return the rows of the retention tasks by the model as it is now.
 
-        Where nothing has ``moved``, or where only a context could change the prompts of a task and
-        does not, the rows are the base's own.
+        Where nothing has ``moved``, the rows are the base's own. So are the rows of a task whose
+        prompts stay the same, if the edit is only a context in front of prompts.
         """
         if not moved:
             return self.samples
         if any(edit.context is None for edit in self.model.applied):
             return self._ask_tasks(self.plan.config.tasks)
+        # The weights are the base's, so documents whose prompts are unchanged have its answers.
         changed = self._ask_tasks(self.plan.config.tasks, changed_only=True)
         asked = {_document(row): row for row in changed}
         return [asked.get(_document(row), row) for row in self.samples]
@@ -116,7 +119,7 @@ class Baseline:
         Where nothing has ``moved``, they are the base's own.
 
         Raises:
-            PluginError: an evaluator does not score each case once, from 0 to 1.
+            PluginError: an evaluator does not give each case one score from 0 to 1, or NaN.
         """
         if not moved:
             return self._scores_of[ids_of(cases)]
@@ -152,7 +155,7 @@ class Baseline:
         return regimes.asked_together(self.plan.config.regime, self.plan.cases[:count])
 
     def _base_probes(self) -> dict[tuple[str, ...], list[ProbeRow]]:
-        """Return the rows of every group in which a model will be asked, by the cases' ids."""
+        """Return the rows of every group that a model will be asked in, by the ids of its cases."""
         cases = self.plan.cases
         counts = sorted({*self.plan.config.curve, len(cases)})
         groups = [group for count in counts for group in self._groups(count)]
@@ -169,10 +172,10 @@ class Baseline:
     def _base_scores(
         self, groups: Sequence[Sequence[Case]]
     ) -> dict[tuple[str, ...], list[ScoreRow]]:
-        """Return the evaluators' scores of each group, by the cases' ids."""
+        """Return the evaluators' scores of each group, by the ids of its cases."""
         rows: dict[tuple[str, ...], list[ScoreRow]] = {ids_of(group): [] for group in groups}
         for name, evaluator in self.plan.evaluators.items():
-            # Its code has no hash: the version says whether its scores may be kept.
+            # ``code_digest`` does not cover a plug-in's code, so its version takes that part.
             plugin = [name, registry.check("evaluators", name), evaluator.version]
             with progress.task(f"the base, scored by {name}", len(groups), "groups") as bar:
                 for group in groups:
@@ -193,7 +196,7 @@ class Baseline:
         return rows
 
     def _ask_tasks(self, tasks: Sequence[str], changed_only: bool = False) -> list[SampleRow]:
-        """Ask the model as it is now the documents of retention tasks.
+        """Ask the model, as it is now, the documents of retention tasks.
 
         ``changed_only`` leaves out tasks whose prompts the model's context does not change.
         """
@@ -223,7 +226,7 @@ class Baseline:
 
 
 class _Bars:
-    """One progress bar after the other, one for each retention task. A context manager."""
+    """A context manager that shows one progress bar after the other, one per retention task."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -263,18 +266,20 @@ def _sample_row(task: str, sample: retention.Sample) -> SampleRow:
 def _cached(key: Sequence[object], compute: Callable[[], list[Row]]) -> list[Row]:
     """Return the rows that ``compute`` gives, from the cache if they were computed before.
 
-    An entry that is damaged, edited, or of another key is computed anew.
+    An entry that is damaged, edited, or of another key is computed again.
     """
+    # The name holds only a part of the key's hash, so the entry repeats the whole key.
     path = cache_dir() / "base" / f"{digest(list(key))[:24]}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
         entry: Mapping[str, object] = json.loads(path.read_bytes())
         if entry["key"] == list(key) and entry["sha256"] == digest(entry["rows"]):
             return cast("list[Row]", entry["rows"])
-    # The rows as they will be read back, so that the first run equals all later ones (NaN stays
-    # NaN).
+    # Rows pass through JSON here too, so that the first run equals those that read the cache (NaN
+    # stays NaN).
     rows: list[Row] = json.loads(json.dumps(compute()))
     with suppress(OSError):  # a read-only or full cache costs time, but no results
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed as a whole: another process may read or write the same entry.
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         text = json.dumps({"key": key, "sha256": digest(rows), "rows": rows})
         temporary.write_text(text, encoding="utf-8")

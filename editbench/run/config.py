@@ -14,7 +14,8 @@ from editbench.run import regimes
 from editbench.types import digest
 
 LATER = ("diagnostics", "evaluators", "curve", "tuned", "judge", "judge_model", "repeats")
-"""Fields that ``run.json`` leaves out while unused, so that older runs are found again."""
+"""Fields that ``run.json`` leaves out where they are unused. Runs from before a field existed thus
+keep their identity, and can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RunConfig:
     """Documents per retention task, drawn by ``seed``; ``None`` for all."""
     regime: str = "batch"
     curve: tuple[int, ...] = ()
-    """Numbers of facts after which the model is also asked; see ``editbench.run.regimes``."""
+    """Numbers of facts after which the model is also asked (see ``editbench.run.regimes``)."""
     seed: int = 0
     precision: str = "auto"
     options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -51,14 +52,14 @@ class RunConfig:
     layout: Mapping[str, str] = field(default_factory=dict)
     """Part of an unknown architecture -> path of its module."""
     diagnostics: tuple[str, ...] = ()
-    """Names of measurements beside the scores; see ``eval/diagnostics.py``."""
+    """Names of measurements made in addition to the scores; see ``eval/diagnostics.py``."""
     tuned: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Method -> record of the search that chose its ``options``; see ``tune.py``."""
     judge: str | None = None
     """Endpoint of a language model that also judges the answers; see ``eval/judge.py``."""
     judge_model: str | None = None
     repeats: int = 0
-    """Further injections by each method, to time them. ``seconds`` has the median of all."""
+    """Further injections by each method, only to time them; ``seconds`` has the median of all."""
     evaluators: tuple[str, ...] = ()
     """Names of evaluator plug-ins; see ``editbench.plugin.Evaluator``."""
 
@@ -68,7 +69,7 @@ class RunConfig:
         self._check_names()
 
     def _check_regime(self) -> None:
-        regimes.check_curve(self.regime, self.curve, self.n)
+        regimes.check_curve(self.regime, self.curve, self.n)  # also refuses an unknown regime
         if self.tasks and self.regime == "single":
             raise OptionError(
                 "--regime single edits a fresh model for each fact, so retention tasks cannot run. "
@@ -122,7 +123,7 @@ class RunConfig:
 
 
 def with_baselines(methods: Sequence[str]) -> tuple[str, ...]:
-    """Return ``methods`` after the baselines that are in every table."""
+    """Return ``methods`` with the baselines, which are in every table, put in front."""
     return (*(name for name in registry.baselines() if name not in methods), *methods)
 
 
@@ -132,7 +133,7 @@ def method_of(name: str) -> str:
 
 
 def run_identity(config: RunConfig) -> dict[str, object]:
-    """Return the configuration as ``run.json`` stores it; only the same one resumes a run."""
+    """Return the configuration as ``run.json`` stores it; only an equal one resumes a run."""
     fields = asdict(config)
     return {name: value for name, value in fields.items() if value or name not in LATER}
 
@@ -143,5 +144,6 @@ def default_output(config: RunConfig, stored: Mapping[str, object]) -> Path:
     The hash is that of ``stored``, the content of ``run.json``, so the same command finds its run
     again.
     """
+    # An alias, a hub id or a path: the last part serves as the name.
     model = Path(config.model).name.replace(".gguf", "")
     return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(stored)[:8]}"

@@ -24,8 +24,8 @@ def score(
     """Return the scores of ``cases`` by the plug-in registered as ``name``, in their order.
 
     Raises:
-        PluginError: the plug-in returned something else than one score from 0 to 1, or NaN, for
-            each case.
+        PluginError: the plug-in did not return exactly one score, from 0 to 1 or NaN, for each
+            case.
     """
     scores = evaluator.score(model, cases)
     if not isinstance(scores, list | tuple) or not all(isinstance(one, Score) for one in scores):
@@ -33,7 +33,7 @@ def score(
             f"Evaluator {name!r} returned {_kind(scores)}; expected a list of "
             "editbench.plugin.Score."
         )
-    # By id, not by order: a plug-in that sorts or shuffles must not shift scores to other cases.
+    # Matched by id: a plug-in that sorts or shuffles must not shift scores to other cases.
     by_case: dict[str, Score] = {}
     for one in scores:
         if one.case in by_case:
@@ -62,7 +62,7 @@ def _value(name: str, one: Score) -> float:
     try:
         value = float(one.value)
     except (TypeError, ValueError):
-        value = math.inf
+        value = math.inf  # refused below, like any number out of range
     if not (math.isnan(value) or 0 <= value <= 1):
         raise PluginError(
             f"Evaluator {name!r} scored case {one.case!r} with {one.value!r}; expected a number "
@@ -86,7 +86,7 @@ def summarize(
     Args:
         titles: evaluator -> heading of its column.
         rows: the scores of the edited model.
-        base: those of the unedited one.
+        base: the scores of the unedited model.
     """
     columns: dict[str, EvaluatorRow] = {}
     for name, title in titles.items():

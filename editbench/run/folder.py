@@ -1,4 +1,4 @@
-"""Keep the run folder in order: remove an empty run, and write the facts beside the records."""
+"""Keep the run folder in order: remove an empty run, and store the facts next to the records."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FILES = ("cases.json", "cells.json", "not_asked.json", "run.json", ".lock")
 def no_empty_run(path: Path) -> AbstractContextManager[None]:
     """Return a context manager that removes a new run that ends in an error before its first cell.
 
-    Call this before the run folder is opened, because it notes what is there by then. Enter the
-    context manager once the folder's lock is held.
+    Call this before the run folder is opened, because it notes which folders exist at that time.
+    Enter the context manager once the folder's lock is held.
     """
     is_new = not os.path.exists(path / "run.json")
     new_folders = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
@@ -30,6 +30,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
     def guard() -> Iterator[None]:
         try:
             yield
+        # Not Ctrl-C: the user may want to resume.
         except (EditbenchError, OSError):
             if is_new and not any((path / "cells").glob("*/summary.json")):
                 _remove(path, new_folders)
@@ -39,7 +40,8 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
 
 
 def _remove(path: Path, folders: list[Path]) -> None:
-    """Remove the files of a run, and those of ``folders`` that are then empty."""
+    """Remove the files of a run, and then those of ``folders`` that are empty."""
+    # rmdir fails on a folder with other files in it, and its parents are then kept as well.
     with suppress(OSError):
         for name in FILES:
             (path / name).unlink(missing_ok=True)
@@ -49,19 +51,19 @@ def _remove(path: Path, folders: list[Path]) -> None:
 
 
 def save_cases(path: Path, plan: Plan) -> None:
-    """Write the run's facts, and which retention tasks cannot be asked, beside its records.
+    """Write the run's facts, and the retention tasks that cannot be asked, next to its records.
 
-    With the facts every record can be traced to what was injected.
+    Thus every record can be traced to the facts that were injected.
 
     Raises:
-        RecordError: the folder has other facts.
+        RecordError: the folder holds other facts.
     """
     if plan.not_asked:
         write_json_atomic(path / "not_asked.json", plan.not_asked)
     else:
         (path / "not_asked.json").unlink(missing_ok=True)
     stored = None
-    # A missing or damaged file is written anew: each cell holds the hash of its facts.
+    # A missing or damaged file may be replaced, since each cell holds the hash of its facts.
     with suppress(RecordError):
         stored = digest(read_cases(path))[:16]
     if stored == plan.slice_hash:

@@ -1,7 +1,8 @@
 """The key of a cell: the hash of everything that can change its numbers.
 
-Cells that are stored are found by their keys, so what is added here must be left out of the hash
-wherever it is not used. ``tests/run/test_keys.py`` computes the keys of the published cells.
+Stored cells are found by their keys. A part that is added to the key must therefore be left out
+where it is not used, so that older cells keep their keys. ``tests/run/test_keys.py`` computes the
+keys of the published cells.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from editbench.run.plan import Plan
 from editbench.types import digest
 
 SCORING = 7
-"""Version of ``eval/``, the regimes and the intervals. Raise it with a change there that can move a
-number: stored cells are then computed anew."""
+"""Version of ``eval/``, the regimes and the intervals. Raise it with every change there that can
+move a number: stored cells are then computed again."""
 
 
 def cell_key(
@@ -61,16 +62,17 @@ def cell_key(
         "seed": config.seed,
         "limit": config.limit,
     }
-    # Only the parts of a summary that a key is made of.
+    # These are all the fields that ``key_of`` reads; no cell has been computed yet.
     return key_of(cast("CellSummary", summary), cast("StoredConfig", run_identity(config)))
 
 
 def versions_of(plan: Plan, method: Method) -> Versions:
     """Return the versions of all code that can move a number of the cell."""
     versions: Versions = {"scoring": SCORING, "method": method.version}
+    # Left out while it is 1: that is the key of cells from before engines had versions.
     if method.engine_version > 1:
         versions["engine"] = method.engine_version
-    if plan.config.regime.startswith("sequential"):
+    if plan.config.regime.startswith("sequential"):  # only sequences are watched and stopped
         versions["regime"] = regimes.VERSION
     if plan.evaluators:
         versions["evaluators"] = {
@@ -101,19 +103,21 @@ def key_of(summary: CellSummary, config: StoredConfig) -> str:
         *_optional_parts(summary, config),
     ]
     method, at, label = name.partition("@")
-    # The key names a folder; the hash has the whole label.
+    # The key is also a folder name, so the label is cut and odd characters are replaced. Labels
+    # that become equal by this still differ in the hash, which covers the whole name.
     label = re.sub(r"[^A-Za-z0-9._=+-]", "_", at + label)[:80]
     return f"{method}{label}-{digest(identity)[:12]}"
 
 
 def _optional_parts(summary: CellSummary, config: StoredConfig) -> list[object]:
-    """Return what a key has only where it is used, in an order that must stay as it is."""
+    """Return the parts that a key has only where they are used. Their order is part of the hash."""
     versions, template = summary["versions"], summary["model"]["chat_template"]
     parts: list[object] = []
     if diagnostics := config.get("diagnostics"):
         parts.append(list(diagnostics))
     if curve := config.get("curve"):
         parts.append(list(curve))
+    # From here on each part carries its name, so that no two of them can be mistaken.
     if judge := config.get("judge"):
         parts.append({"judge": judge, "model": config["judge_model"]})
     if template:
@@ -136,14 +140,14 @@ def code_digest() -> str:
     """Return 16 hex digits of the SHA-256 of all Python files that can move a number.
 
     These are the files of the core, ``methods``, ``corpora`` and ``eval``. The digest is the same
-    in a checkout and in an installed wheel. Data that the code reads has hashes of its own.
+    in a checkout and in an installed wheel. The data that the code reads is hashed separately.
     """
     hashes: dict[str, str] = {}
     for room in ("", *registry.ROOMS.values()):
         folder = _folder_of(f"editbench.{room}" if room else "editbench")
         for file in folder.rglob("*.py"):
             inner = file.relative_to(folder)
-            # In a wheel the rooms are inside the core's folder, in a checkout beside it.
+            # In a wheel the rooms are inside the core's folder, in a checkout next to it.
             if room or inner.parts[0] not in (*registry.ROOMS.values(), "leaderboard"):
                 hashes[(Path(room) / inner).as_posix()] = hashlib.sha256(
                     file.read_bytes()
@@ -159,7 +163,7 @@ def _folder_of(package: str) -> Path:
 
 
 class Machine(TypedDict):
-    """What decides how the answers of a model are rounded."""
+    """The part of a machine that decides how a model's answers are rounded."""
 
     threads: int
     device: str
@@ -171,6 +175,7 @@ def machine(model: LanguageModel) -> Machine:
     if model.device.type == "cuda":
         hardware = torch.cuda.get_device_name(model.device)
     else:
+        # AVX2 and AVX-512, for example, sum in different orders.
         hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {"threads": torch.get_num_threads(), "device": model.device.type, "hardware": hardware}
 

@@ -22,15 +22,15 @@ from editbench.types import Case, check_facts, digest
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked configuration with its methods and cases. Nothing heavy has happened yet."""
+    """A checked configuration with its methods and cases; no model is loaded yet."""
 
     config: RunConfig
     methods: Mapping[str, Method]
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
-    """Why records of the corpus cannot be facts, or probes cannot be asked: one reason each."""
+    """Reasons why records of the corpus cannot be facts or probes cannot be asked, one for each."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
-    """Requested retention tasks that cannot be loaded and that ``config`` leaves out -> reason."""
+    """Requested retention task that cannot be loaded, and so is not in ``config`` -> reason."""
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
     @functools.cached_property
@@ -46,12 +46,13 @@ class Plan:
 
 
 def make_plan(config: RunConfig) -> Plan:
-    """Check every name, option and record of ``config``.
+    """Check every name, option and record of ``config``, and return the plan.
 
     Raises:
-        EditbenchError: the first of them that is wrong.
+        EditbenchError: one of them is wrong; the error is of the first.
     """
     methods = build_methods(config)
+    # A cell's key is a hash of its options as JSON, and a plug-in may have options of any type.
     for name, method in methods.items():
         try:
             digest(method.options())
@@ -64,6 +65,7 @@ def make_plan(config: RunConfig) -> Plan:
     evaluators = {name: registry.get("evaluators", name)() for name in config.evaluators}
     corpus = registry.get("corpora", config.corpus)()
     cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
+    # Each model is taught one fact, so a probe that needs another one cannot be asked.
     if regimes.parse(config.regime)[0] == "single":
         cases = [askable(case, {case.fact.id}) for case in cases]
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
@@ -81,6 +83,7 @@ def build_methods(config: RunConfig) -> dict[str, Method]:
     """
     built = {}
     for name in config.methods:
+        # The run's seed, unless the method was given one of its own.
         options = {"seed": config.seed, **config.options.get(name, {})}
         method = method_of(name)
         built[name] = registry.get("methods", method).from_options(method, options)
@@ -90,14 +93,18 @@ def build_methods(config: RunConfig) -> dict[str, Method]:
 def resolve(config: RunConfig, tasks: str) -> Plan:
     """Turn a request, as it was typed, into a checked plan.
 
-    ``config`` has the methods with the baselines (``with_baselines``), names and paths as they were
-    typed, and no tasks. ``tasks`` is the text of ``--tasks``: ``default``, ``none``, or names and
-    ``.yaml`` files between commas. The plan's configuration has every local file by its absolute
-    path, so that it means the same from any folder, and leaves out tasks that cannot be loaded
-    (``Plan.not_asked`` says why).
+    The plan's configuration names every local file by its absolute path, so that it means the same
+    from any folder. It leaves out tasks that cannot be loaded; ``Plan.not_asked`` says why.
+
+    Args:
+        config: the request, with the baselines (``with_baselines``), with names and paths as they
+            were typed, and without tasks.
+        tasks: the text of ``--tasks``: ``default``, ``none``, or names and ``.yaml`` files
+            separated by commas.
 
     Raises:
-        EditbenchError: the first name, option or record that is wrong, or no task can be loaded.
+        EditbenchError: a name, option or record is wrong (the error is of the first one), or none
+            of the tasks can be loaded.
     """
     registry.check("corpora", config.corpus)
     local_data = {task: str(Path(path).resolve()) for task, path in config.task_data.items()}
@@ -106,6 +113,7 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
     config = replace(config, tasks=asked, task_data=local_data)
     checked = make_plan(config)
     lost = retention.unloadable(config.tasks, files)
+    # A run may go on without some of its tasks, but not without all of them.
     if lost and len(lost) == len(config.tasks):
         raise DataError(next(iter(lost.values())))
     # Only now: the errors above name a file as it was typed.
@@ -122,11 +130,12 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
             for name, given in config.options.items()
         },
     )
+    # The methods are built again, because their options now hold absolute paths.
     return replace(checked, config=config, methods=build_methods(config), not_asked=lost)
 
 
 def _reads_data(corpus: str) -> bool:
-    """Whether ``--data`` of this corpus is a path; to others it is a name of their own."""
+    """Return whether the corpus reads ``--data`` as a path; to others it is a name of their own."""
     return registry.get("corpora", corpus).needs_data
 
 
@@ -137,8 +146,8 @@ def whole_path(text: None) -> None: ...
 def whole_path(text: str | None) -> str | None:
     """Return ``text`` as an absolute path where it names a local file or folder, else as it is.
 
-    A record must not depend on the folder in which it was made. Links are not followed: the file
-    that one leads to may have another ending, and the ending says what the file is.
+    A record must not depend on the folder in which it was made. Links are not followed: the target
+    of a link may have another file ending, and the ending says how to read the file.
     """
     if text and Path(text).expanduser().exists():
         return os.path.abspath(Path(text).expanduser())
@@ -151,9 +160,9 @@ def _whole_task(name: str) -> str:
 
 
 def _whole_files(options: Mapping[str, object], files: Mapping[str, str]) -> dict[str, object]:
-    """Return ``options`` with the absolute paths of the ``files`` that their texts name.
+    """Return ``options`` with the ``files`` that their texts name as absolute paths.
 
-    An option may name several files between commas.
+    An option may name several files, separated by commas.
     """
 
     def whole(text: str) -> str:

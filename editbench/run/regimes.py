@@ -1,7 +1,7 @@
 """Regimes: how the facts of a cell reach the model, and when the model is asked about them.
 
 ``batch``
-    All facts are injected at once, and the model is asked after that.
+    All facts are injected at once, then the model is asked.
 ``sequential:CHUNK``
     Facts are injected in chunks, each into the model that the earlier chunks left. The model is
     asked about all facts after the last chunk.
@@ -9,21 +9,23 @@
     Each fact is injected alone into a fresh model, which is asked about that fact. Retention tasks
     cannot run, since there is no one edited model.
 
-``--curve N,N`` adds points: the model is also asked after the first N facts. Under ``batch`` these
-facts are injected on their own for that.
+``--curve N,N`` adds points: the model is also asked after the first N facts. Under ``batch``, those
+N facts are injected on their own for this purpose.
 
-A sequence is watched after each chunk, and ends where the model has collapsed; the last chunk is
+A sequence is watched after each chunk. It ends when the model has collapsed, and the last chunk is
 then taken back. A model has collapsed if one of these holds, or if one of the numbers is not
 finite:
 
-- text that the base wrote is ``COLLAPSE_PERPLEXITY`` times as perplexing to it as to the base;
+- text that the base wrote is ``COLLAPSE_PERPLEXITY`` times as perplexing to the model as to the
+  base;
 - a changed weight is ``COLLAPSE_GROWTH`` times as large as in the base;
-- the targets of the last ``WATCHED`` facts are ``COLLAPSE_TARGETS`` times as perplexing to it as to
-  the base, which has been taught none of them;
+- the targets of the last ``WATCHED`` facts are ``COLLAPSE_TARGETS`` times as perplexing to the
+  model as to the base, which has been taught none of them;
 - the targets of the ``WATCHED`` facts before the chunk are ``COLLAPSE_FORGETTING`` times as
   perplexing as they were before the chunk.
 
-Facts that were never injected are asked about all the same: every method answers for all of them.
+The model is then asked about the facts that were never injected as well, so that every method is
+scored on all facts.
 """
 
 from __future__ import annotations
@@ -53,21 +55,24 @@ if TYPE_CHECKING:
 COLLAPSE_PERPLEXITY = 10.0
 COLLAPSE_GROWTH = 10.0
 COLLAPSE_TARGETS = 2.0
-"""A method that teaches nothing leaves the ratio at 1. Above 2, which leaves room for what the
-method does to unrelated texts, the targets are less probable than if nobody had taught them."""
+"""A method that teaches nothing leaves the ratio at 1. The limit of 2 allows for side effects on
+unrelated texts; above it, the targets are less probable than if nobody had taught them."""
 COLLAPSE_FORGETTING = 10.0
 WATCHED = 50
-"""Number of facts whose targets are watched. Watching all would cost a sequence of n facts n^2."""
+"""Number of facts whose targets are watched. To watch all n would take time proportional to n^2."""
 VERSION = 2
-"""Version of the rules by which a sequence is stopped. Raise it with a change that can move the
-end of one: stored cells are then computed anew. Version 2 added forgetting."""
+"""Version of the rules by which a sequence is stopped. Raise it with every change that can move the
+end of a sequence: stored cells are then computed again. Version 2 has the rule on forgetting."""
 
 Phase = Callable[[str], AbstractContextManager[None]]
-"""Takes the time of what happens inside the ``with``, under the name of a phase."""
+"""``phase(name)`` times what happens inside the ``with``, and adds it to the phase ``name``."""
 
 
 class Examiner(Protocol):
-    """Asks the model for a regime; ``moved`` says whether it differs from the base."""
+    """Asks the model on behalf of a regime.
+
+    ``moved`` says whether the model differs from the base.
+    """
 
     @property
     def evaluates(self) -> bool:
@@ -97,38 +102,41 @@ class Examiner(Protocol):
 
 @dataclass
 class Point:
-    """What the model answered after ``facts`` facts."""
+    """The model's answers after ``facts`` facts."""
 
     facts: int
     probes: list[ProbeRow]
     samples: list[SampleRow]
     scores: list[ScoreRow] = field(default_factory=list)
-    """Only at the last point."""
+    """The evaluators' scores; only the last point has them."""
 
 
 @dataclass
 class Outcome:
-    """What a regime leaves behind.
+    """The result of a regime.
 
-    At the last point all facts are asked, also those that a stopped sequence never injected.
+    At the last point all facts are asked, including those that a stopped sequence never injected.
     """
 
     edit: Edit
-    """All that was done, as one edit of the base; under ``single`` without changes."""
+    """All injections as one edit of the base. Under ``single`` it has no changes, since no model
+    has had all facts."""
     moved: bool
     """Whether any injection changed the model."""
     points: list[Point]
     trajectory: list[VitalSigns] = field(default_factory=list)
     """``sequential``: the model's vital signs after each chunk."""
     stopped: str = ""
-    """Why a sequence ended early."""
+    """Why a sequence ended early; empty if it did not."""
 
 
 def parse(regime: str) -> tuple[str, int]:
-    """Return the name and the chunk of a regime as ``--regime`` gives it; without a chunk it is 0.
+    """Return the name and the chunk size of a regime in the form of ``--regime``.
+
+    The size is 0 for a regime without chunks.
 
     Raises:
-        OptionError: it is none of the three regimes.
+        OptionError: ``regime`` is none of the three.
     """
     name, colon, chunk = regime.partition(":")
     if regime in ("batch", "single"):
@@ -144,7 +152,12 @@ def parse(regime: str) -> tuple[str, int]:
 
 
 def check_curve(regime: str, curve: Sequence[int], n: int) -> None:
-    """Raise an ``OptionError`` if the model cannot be asked after a number in ``curve``."""
+    """Check that the model can be asked after each number of facts in ``curve``.
+
+    Raises:
+        OptionError: a number is out of range or falls inside a chunk, the regime is ``single``, or
+            there is no such regime.
+    """
     name, chunk = parse(regime)
     for count in curve:
         if not 1 <= count <= n:
@@ -154,6 +167,7 @@ def check_curve(regime: str, curve: Sequence[int], n: int) -> None:
                 "--curve does not go with --regime single: a fresh model is edited for each fact. "
                 "Use --regime batch or sequential:CHUNK."
             )
+        # The last chunk may be smaller, so n is a point in any case.
         if name == "sequential" and count % chunk and count != n:
             raise OptionError(
                 f"--curve {count} is no multiple of the chunk, so --regime {regime} never has "
@@ -164,7 +178,7 @@ def check_curve(regime: str, curve: Sequence[int], n: int) -> None:
 def asked_together(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
     """Return ``cases`` in the groups in which a model is asked: all at once, or each alone.
 
-    In bfloat16 an answer depends on the answers computed beside it. An edited model is therefore
+    In bfloat16 an answer depends on the other answers in its batch. An edited model is therefore
     compared with a base that was asked in the same groups.
     """
     return [[case] for case in cases] if parse(regime)[0] == "single" else [cases]
@@ -224,6 +238,8 @@ def _moves(edit: Edit) -> bool:
 
 def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
     points, total = [], len(job.cases)
+    # A batch edit depends on all of its facts, so each point needs an edit of its own. The last
+    # count is ``total``, so ``edit`` is afterwards that of all facts.
     for count in sorted({*curve, total}):
         cases = job.cases[:count]
         edit = job.inject(cases, "inject" if count == total else "inject for the curve")
@@ -277,10 +293,11 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
                 if stopped := _collapsed(signs):
                     chain.take_back()
                     break
-                # The last point is asked below, after a collapse as well.
+                # The last point is asked below, whether or not the model has collapsed.
                 if count in curve and count < len(cases):
                     points.append(job.point(cases[:count], count, chain.moved, last=False))
                 bar.advance(count - start)
+        # Without the facts of a chunk that was taken back.
         injected = sum(len(edit.facts) for edit in chain.edits)
         points.append(job.point(cases, injected, chain.moved, last=True))
         return Outcome(chain.as_one(job.method), chain.moved, points, trajectory, stopped)
@@ -291,19 +308,21 @@ def _vital_signs(
 ) -> tuple[VitalSigns, dict[str, float]]:
     """Return the vital signs after the cases in ``taught``, and what the next chunk compares with.
 
-    ``earlier`` and the second value map the id of each watched fact to the nats per token of its
-    target, after the chunk before and now.
+    ``earlier`` maps the id of each fact that was watched after the previous chunk to the nats per
+    token of its target then. The second value is the same map for now.
     """
     nll_own, nll_own_base = examiner.own_text_nll()
-    # Of facts that succeed each other (one prompt, several targets) only the last is valid.
+    # Where facts replace each other (one prompt, several targets), only the last one is valid.
     valid = {(case.fact.form, case.fact.prompt): case for case in taught}
     cases = {case.fact.id: case for case in valid.values()}
     last = list(cases)[-WATCHED:]
     held = [fact for fact in cases if fact in earlier]
+    # The two windows may overlap, and each target is scored once.
     asked = list(dict.fromkeys([*held, *last]))
     nlls, nlls_base = examiner.target_nlls([cases[fact] for fact in asked])
     now = dict(zip(asked, nlls, strict=True))
     base = dict(zip(asked, nlls_base, strict=True))
+    # Means of nats per token: their differences are logarithms of ratios of perplexities.
     target_nll = fmean(now[fact] for fact in last)
     risen = fmean(now[fact] - earlier[fact] for fact in held) if held else 0.0
     signs: VitalSigns = {
@@ -318,12 +337,12 @@ def _vital_signs(
 
 
 def _ratio(nll: float, nll_base: float) -> float:
-    """Return the ratio of two perplexities from their logarithms; capped, so that it is finite."""
-    return math.exp(min(nll - nll_base, 700.0))
+    """Return the ratio of two perplexities from their logarithms, capped to stay finite."""
+    return math.exp(min(nll - nll_base, 700.0))  # math.exp overflows above 709; NaN stays NaN
 
 
 def _collapsed(signs: VitalSigns) -> str:
-    """Return the first sign of collapse in words, empty without one."""
+    """Return the first sign of collapse in words, or an empty text if there is none."""
     checks = (
         (
             signs["perplexity_ratio"],
@@ -371,15 +390,17 @@ class Chain:
 
     def add(self, edit: Edit) -> None:
         """Apply ``edit``, which was made for the model as it is now. Contexts are joined."""
+        # Only the first edit of a weight finds the base's values in it.
         for name in edit.changes:
             if name not in self._before:
                 self._before[name] = self.model.weight(name).detach().clone()
         if edit.context is not None:
+            # A model has one context, so this one retrieves from the facts of all edits.
             facts = [fact for earlier in (*self.edits, edit) for fact in earlier.facts]
             edit = replace(edit, context=Retriever(facts))
         self._undo = edit.apply(self.model)
-        # Later methods read the hashes and keys of earlier edits. The changes are dropped: those of
-        # many edits would fill the memory.
+        # Later injections read the keys and hashes of earlier edits, but not their changes, which
+        # would fill the memory after many edits.
         slim = replace(edit, changes={})
         self.model.applied = (*self.model.applied[:-1], slim)
         self.edits.append(slim)
@@ -390,19 +411,19 @@ class Chain:
         self.taken_back.append(self.edits.pop())
 
     def growth(self) -> float:
-        """Return the largest ratio ||W|| / ||W of the base|| of a changed weight.
+        """Return the largest ratio ||W|| / ||W of the base|| among the changed weights.
 
-        A weight that is zero in the base, such as a bias, has no such ratio.
+        A weight that is zero in the base, as a bias may be, has no ratio. Without any, it is 1.
         """
         norms = [
             (self.model.weight(name).norm(), before.norm()) for name, before in self._before.items()
         ]
         ratios = [(now / base).item() for now, base in norms if base > 0]
-        # Unlike the built-in max, torch's is NaN where one ratio is.
+        # Unlike the built-in max, torch's max is NaN as soon as one ratio is.
         return torch.tensor(ratios or [1.0]).max().item()
 
     def as_one(self, method: Method) -> Edit:
-        """Return the edit of the base that does the same as all edits in effect."""
+        """Return one edit of the base that is equivalent to all edits in effect."""
         edits, reports = self.edits, [edit.diagnostics for edit in self.edits]
         undone = warnings_of(edit.diagnostics for edit in self.taken_back)
         report = {
@@ -416,6 +437,7 @@ class Chain:
         }
         facts = [fact for edit in edits for fact in edit.facts]
         whole = method.edit(self.model, facts, changes, diagnostics=report)
+        # ``method.edit`` hashed the model as it is now, but the whole is an edit of the base.
         return replace(
             whole,
             model_hash=edits[0].model_hash if edits else whole.model_hash,
@@ -429,6 +451,7 @@ class Chain:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Saved copies, since subtracting the changes again would leave rounding errors.
         with torch.no_grad():
             for name, before in self._before.items():
                 self.model.weight(name).copy_(before)
@@ -436,7 +459,7 @@ class Chain:
 
 
 def _numbered(chunk: int, record: EditRecord) -> EditRecord:
-    """Return the record with the index of its chunk in front."""
+    """Return the record with the index of its chunk as the first field."""
     numbered: EditRecord = {"chunk": chunk}
     numbered.update(record)
     return numbered

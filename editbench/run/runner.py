@@ -44,9 +44,9 @@ def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> l
     Each cell is written as a whole. A method that fails leaves a failed cell.
 
     Raises:
-        EditbenchError: something that no method can help: the base cannot be asked (the data of a
-            task are not to be had), a record cannot be written, the folder holds other facts or
-            weights, or a method spoiled the model and its weights cannot be loaded again.
+        EditbenchError: the base cannot be asked (for example because the data of a task cannot be
+            loaded), a record cannot be written, the folder holds results for other facts or
+            weights, or a method changed the model and its weights cannot be loaded again.
     """
     weights, template = model.fingerprint(), template_digest(model)
     _check_same(plan, store, weights, model.precision, template)
@@ -55,10 +55,13 @@ def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> l
         name: cell_key(plan, name, method, weights, model.precision, template)
         for name, method in plan.methods.items()
     }
+    # Before the first cell is computed, so that whoever reads the run meanwhile no longer takes an
+    # older cell of a method for the current one.
     store.claim(keys)
     summaries = []
     for name, method in plan.methods.items():
         key = keys[name]
+        # A failed cell is computed again: what made it fail may have been fixed.
         if store.done(key) and (stored := store.read_summary(key))["status"] != "failed":
             on_cell(name, "kept")
             summaries.append(stored)
@@ -68,6 +71,7 @@ def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> l
         failed = _compute(plan, name, method, model, weights, base, store, key, conditions)
         on_cell(name, "failed" if failed else "done")
         summaries.append(store.read_summary(key))
+        # After a method that did not fail, ``_cell`` has made this check.
         if failed and model.fingerprint() != weights:
             _restore(model, weights, plan.config, name, summaries[-1]["note"])
     return summaries
@@ -122,6 +126,7 @@ def _compute(
     try:
         scores, tables = _cell(plan, name, method, model, weights, base)
     except Exception as error:  # one method's failure must not cost the results of the others
+        # Until the base has its answers, no method is to blame.
         if isinstance(error, EditbenchError) and not base.measured:
             raise
         scores, tables = _failed(error), {}
@@ -129,7 +134,7 @@ def _compute(
         store.write_cell(key, {**conditions, **scores}, tables)
     except EditbenchError:
         raise
-    except Exception as error:  # a plug-in's report or records that no file can hold
+    except Exception as error:  # a plug-in's report or records are of types that no file can hold
         scores = _failed(error)
         store.write_cell(key, {**conditions, **scores}, {})
     return scores["status"] == "failed"
@@ -139,12 +144,13 @@ def _restore(model: LanguageModel, weights: str, config: RunConfig, name: str, n
     """Load the weights again into ``model``, which the method ``name`` left changed.
 
     Raises:
-        MethodError: they cannot be loaded, or have changed since.
+        MethodError: the weights cannot be loaded, or have changed on disk since.
     """
     try:
         fresh = load_model(
             config.model, precision=model.precision, device=str(model.device), layout=config.layout
         )
+        # In place, because the caller and the baseline hold this object.
         with torch.no_grad():
             for parameter_name, parameter in model.model.named_parameters():
                 parameter.copy_(fresh.weight(parameter_name))
@@ -176,10 +182,10 @@ def _check_same(
 ) -> None:
     """Check that finished cells are of these facts, weights, precision and template.
 
-    Their names alone do not tell: a file of facts or weights may have changed.
+    The names in ``run.json`` do not show this: a file of facts or weights may have changed.
 
     Raises:
-        RecordError: a cell is of others.
+        RecordError: a cell has other facts or weights, or another precision or template.
     """
     for summary in store.summaries():
         model = summary["model"]
@@ -187,6 +193,7 @@ def _check_same(
             ("facts", summary["corpus"]["hash"], plan.slice_hash),
             ("weights", model["hash"], weights),
             ("precision", model["precision"], precision),
+            # Older records have no template; they are taken to agree.
             ("chat template", model.get("chat_template", template), template),
         ):
             if old != new:
@@ -206,10 +213,11 @@ def _cell(
     """
     config, cases = plan.config, plan.cases
     base.measure()
-    # Only where they were asked for.
+    # These stay empty unless they were asked for.
     diagnosed: Mapping[str, object] = {}
     judged: Mapping[str, object] = {}
     with Meter(model) as meter:
+        # Timed apart from the injection: it does not depend on the facts, and its result is cached.
         with meter.phase("precompute"):
             method.prepare(model)
         done = regimes.inject(config.regime, config.curve, method, model, cases, base, meter.phase)
@@ -221,7 +229,7 @@ def _cell(
         if config.diagnostics:
             with meter.phase("diagnostics"):
                 diagnosed = _diagnose(config, model, done, base)
-    # A method or a plug-in that leaves its traces would spoil all cells after it.
+    # A method or evaluator that leaves a trace in the weights would spoil all cells after it.
     if (now := model.fingerprint()) != weights:
         raise RuntimeError(f"{name} changed the base model's weights: {weights} became {now}")
     status, note = _status(name, done, len(cases))
@@ -278,7 +286,8 @@ def _status(name: str, done: regimes.Outcome, total: int) -> tuple[Status, str]:
 
 
 def _tables(done: regimes.Outcome, base: Baseline) -> Tables:
-    """Return the tables of a cell; its scores and curve are tables only where there are rows."""
+    """Return the tables of a cell; those of evaluators and of a curve only where they have rows."""
+    # The last point is the cell itself; only the earlier ones need tables of the curve.
     *earlier, last = done.points
     document = ("task", "member", "doc_id")
     tables: dict[str, Sequence[Mapping[str, object]]] = {
@@ -295,7 +304,7 @@ def _tables(done: regimes.Outcome, base: Baseline) -> Tables:
 
 
 def _work(meter: Meter, method: Method, edit: Edit) -> dict[str, Work]:
-    """Return the meter's counts, for the injection with the method's figures that add up."""
+    """Return the counts of the meter by phase; the injection also has the method's own sums."""
     figures = sums(method.figures, [edit.diagnostics])
     return {
         phase: {**counts, **figures} if phase == "inject" else counts
@@ -306,12 +315,13 @@ def _work(meter: Meter, method: Method, edit: Edit) -> dict[str, Work]:
 def _repeat(
     repeats: int, method: Method, model: LanguageModel, cases: Sequence[Case], meter: Meter
 ) -> list[float]:
-    """Inject ``repeats`` times more and return the seconds of each injection.
+    """Inject ``repeats`` more times and return the seconds of each injection, the first included.
 
     The phase ``inject`` of ``meter`` gets their median.
     """
     seconds = [meter.seconds["inject"]]
     for _ in range(repeats):
+        # A phase of its own, so that the work counted under ``inject`` is that of one injection.
         before = meter.seconds.get("inject again", 0.0)
         with meter.phase("inject again"):
             method.inject(model, [case.fact for case in cases])

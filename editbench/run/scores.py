@@ -17,15 +17,16 @@ def curve_scores(
 ) -> list[CurvePoint]:
     """Return the scores at each point of a curve.
 
-    Only facts that were injected by then count, and only probes that need no later fact.
+    At each point only facts that were injected by then count, and only probes that need no later
+    fact.
 
     Args:
         points: the rows of each point.
         cases: all cases of the run, in the order in which their facts are injected.
         base: the retention samples of the unedited model.
     """
-    # A stopped sequence ends at a point where it may have been asked before: the later asking
-    # counts.
+    # A sequence that stops may have been asked at that number of facts already. Its last point, in
+    # which all facts are asked, then takes the place of the earlier one.
     last_at = {point.facts: point for point in points}
     return [
         {
@@ -77,13 +78,13 @@ def beside(
     place: Sequence[str],
     columns: Sequence[str],
 ) -> list[dict[str, object]]:
-    """Return ``rows``, each with columns of the unedited model, so that a record explains itself.
+    """Return ``rows`` with columns of the unedited model, so that a record explains itself.
 
     Args:
         rows: rows of the edited model.
         base: rows of the unedited model.
-        place: the columns that name a row's item, by which the two are matched.
-        columns: the columns of ``base`` that are added as ``base_COLUMN``.
+        place: the columns that name the item of a row; rows of one item are matched.
+        columns: the columns of ``base`` to add, as ``base_COLUMN``.
     """
     before = {tuple(row[key] for key in place): row for row in base}
     return [

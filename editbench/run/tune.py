@@ -2,21 +2,21 @@
 
 Trial 0 is the method with its defaults. Optuna's TPE sampler proposes the others from the
 ``space`` that the method declares. Let E and G be efficacy and generalization (protocol
-``generation``; E alone where the corpus asks no paraphrases), R the mean over the retention tasks
-of edited / base score, and r the wanted minimum of R. The value of a trial is
+``generation``; E alone where the corpus has no paraphrases), R the mean over the retention tasks
+of edited / base score, and r the required minimum of R. The value of a trial is
 
     (E + G) / 2     if R >= r
     R - r           otherwise: below 0, and higher the nearer R is to r
     -1              if the method failed
 
-and the trial with the highest value is chosen, the first of equals. Bergstra et al. 2011 (TPE);
-Optuna, arXiv 1907.10902.
+and the trial with the highest value is chosen; among equals, the first. TPE: Bergstra et al. 2011;
+Optuna: arXiv 1907.10902.
 
-A search is a run folder with the cells METHOD@trial0, METHOD@trial1, ... What a trial tries follows
-from the seed and from the values before it. So a search that was stopped goes on when it is started
-again: the sampler is told the values of finished cells in their order. The search ends by writing
-``RUN/tuned.json``: ``{"digest": ..., "tuned": ...}`` with a ``SearchRecord``, which ``editbench
-compare --tuned RUN`` reads.
+A search is a run folder with the cells METHOD@trial0, METHOD@trial1, ... The options of a trial
+depend only on the seed and on the values of the trials before it. A search that was stopped
+therefore goes on when it is started again: the sampler learns the values of the finished cells in
+their order. At its end the search writes ``RUN/tuned.json``: ``{"digest": ..., "tuned": ...}`` with
+a ``SearchRecord``, which ``editbench compare --tuned RUN`` reads.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 FAILED = -1.0
-"""The value of a trial without scores. No retention ratio can be further below the minimum."""
+"""The value of a trial without scores. R - r cannot be lower, since R >= 0 and r <= 1."""
 STARTUP = 5
-"""Trials, including that of the defaults, before the sampler makes use of their values."""
+"""Number of trials, the defaults included, before the sampler starts to use their values."""
 AGAIN = "Tune again, or leave --tuned out."
 
 
 class Judged(TypedDict):
-    """How good a trial is."""
+    """The judgement of one trial by its scores."""
 
     recall: float | None
     """Mean of efficacy and generalization; ``None`` if the trial failed."""
     retention: float | None
     """Mean retention ratio."""
     feasible: bool
-    """Whether the ratio reaches the minimum."""
+    """Whether the retention ratio reaches the minimum."""
     value: float
     status: str
     note: str
@@ -76,7 +76,7 @@ class Trial(Judged):
     key: str
     """Its cell."""
     options: dict[str, object]
-    """The options that are searched."""
+    """The searched options with their values."""
 
 
 class MethodSearch(TypedDict):
@@ -89,7 +89,7 @@ class MethodSearch(TypedDict):
 
 
 class SearchRecord(TypedDict):
-    """``tuned`` of ``tuned.json``."""
+    """The field ``tuned`` of ``tuned.json``."""
 
     objective: str
     retention: float
@@ -99,7 +99,7 @@ class SearchRecord(TypedDict):
     model: ModelRecord
     corpus: CorpusRecord
     facts: list[str]
-    """Ids."""
+    """Ids of the facts that the trials taught."""
     regime: str
     tasks: list[str]
     limit: int | None
@@ -108,7 +108,7 @@ class SearchRecord(TypedDict):
 
 @dataclass(frozen=True)
 class Search:
-    """The request behind ``editbench tune``, beside the conditions of the run.
+    """The request behind ``editbench tune``, apart from the conditions of the run.
 
     Raises:
         UnknownNameError: there is no such method.
@@ -149,7 +149,7 @@ class Search:
         return tuple(f"{method}@trial{i}" for i in range(self.budget))
 
     def identity(self, config: RunConfig) -> dict[str, object]:
-        """Return the content of ``run.json``: the conditions, and what decides the trials."""
+        """Return the content of ``run.json``: the conditions, and all that decides the trials."""
         spaces = {method: space_of(method) for method in self.methods}
         search = {**asdict(self), "spaces": spaces, "sampler": sampler_name()}
         return {**run_identity(config), "tune": search}
@@ -161,7 +161,7 @@ def space_of(method: str) -> dict[str, str]:
 
 
 def sampler_name() -> str:
-    """Return the sampler with its version, which decides what is tried."""
+    """Return the name of the sampler with its version, which decides the values that are tried."""
     return f"optuna {version('optuna')} TPESampler, independent, {STARTUP} start-up trials"
 
 
@@ -173,7 +173,7 @@ def tune(
     ``plan`` has the baselines and the cells of ``search``.
 
     Raises:
-        OptionError: the base gets nothing right on any retention task, or none is asked.
+        OptionError: the base scores 0 on every retention task, or no task is asked.
         MethodError: the base could not be asked.
         EditbenchError: as ``runner.run``.
     """
@@ -199,6 +199,7 @@ def tune(
         "limit": plan.config.limit,
         "methods": methods,
     }
+    # The digest must be that of the record as JSON gives it back.
     stored = cast("SearchRecord", jsonable(record))
     write_json_atomic(store.path / "tuned.json", {"digest": digest(stored), "tuned": stored})
     return stored
@@ -207,11 +208,11 @@ def tune(
 def _base(
     search: Search, plan: Plan, model: LanguageModel, store: RunStore, on_cell: runner.OnCell
 ) -> CellSummary:
-    """Run the baselines and return the cell of the base, by whose scores trials are judged.
+    """Run the baselines and return the cell of the base, whose scores the trials are judged by.
 
     Raises:
-        OptionError: it scores 0 on every retention task, or none is asked.
-        MethodError: it could not be asked.
+        OptionError: the base scores 0 on every retention task, or no task is asked.
+        MethodError: the base could not be asked.
     """
     trials = {name for method in search.methods for name in search.trials(method)}
     baselines = {name: method for name, method in plan.methods.items() if name not in trials}
@@ -221,6 +222,7 @@ def _base(
         raise MethodError(
             f"The base could not be asked ({base['note']}), so no trial can be judged."
         )
+    # A task with base score 0 has no ratio; without any ratio, R is undefined for every trial.
     if number(mean_ratio(base["retention"]).mean) is None:
         asked = ", ".join(plan.config.tasks) or "none"
         raise OptionError(
@@ -239,8 +241,9 @@ class _Sampler:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.cls = cls
         self.space = {key: _distribution(values) for key, values in cls.space.items()}
-        # Independent: the defaults of some methods lie in no range (None: derived from the model),
-        # and joint sampling would pass over the option.
+        # Independent sampling: some defaults lie outside every range (None stands for a value
+        # derived from the model), so trial 0 lacks them, and joint sampling would then ignore the
+        # option.
         sampler = optuna.samplers.TPESampler(
             n_startup_trials=STARTUP, multivariate=False, seed=seed
         )
@@ -248,7 +251,7 @@ class _Sampler:
         self.asked: optuna.Trial | None = None
 
     def propose(self, trial: int) -> dict[str, object]:
-        """Return the options of a trial; those of trial 0 are the defaults."""
+        """Return the options of a trial; trial 0 has the defaults."""
         if trial == 0:
             options = self.cls().options()
             return {key: options.get(key) for key in self.cls.space}
@@ -256,13 +259,13 @@ class _Sampler:
         return {key: _short(value) for key, value in self.asked.params.items()}
 
     def learn(self, options: Mapping[str, object], value: float) -> None:
-        """Take note of the value of the trial that was proposed last."""
+        """Record the value of the trial that was proposed last."""
         import optuna
 
         if self.asked is not None:
             self.study.tell(self.asked, value)
             return
-        # The defaults were not drawn from the space, so only those inside it can be told.
+        # Trial 0: its options were not drawn, so only those that lie inside the space are recorded.
         params = {key: given for key, given in options.items() if given in self.cls.space[key]}
         dimensions = {key: self.space[key] for key in params}
         self.study.add_trial(
@@ -287,9 +290,10 @@ def _trials(
         options = sampler.propose(i)
         built = cls.from_options(method, {"seed": seed, **options})
         key = cell_key(plan, name, built, weights, model.precision, template_digest(model))
+        # One by one: the options, and so the key, follow from the values of earlier trials.
         store.claim({name: key})
-        # A failed cell is kept, too. Computed again it might not fail, and later trials would then
-        # be others.
+        # A failed cell is kept as well: computed again it might succeed, and the sampler would then
+        # propose other trials after it.
         if store.done(key):
             summary = store.read_summary(key)
             on_cell(name, "kept")
@@ -302,7 +306,7 @@ def _trials(
 
 
 def judge(summary: CellSummary, minimum: float) -> Judged:
-    """Return how good a cell is as a trial; ``minimum`` is the wanted mean retention ratio."""
+    """Judge a cell as a trial; ``minimum`` is the required mean retention ratio."""
     recall, retention = _recall(summary), number(mean_ratio(summary["retention"]).mean)
     judged: Judged = {
         "recall": None,
@@ -321,7 +325,7 @@ def judge(summary: CellSummary, minimum: float) -> Judged:
 
 
 def _recall(summary: CellSummary) -> float | None:
-    """Return the mean of efficacy and generalization, of those that were measured."""
+    """Return the mean of efficacy and generalization, or of the one that was measured."""
     means = [
         number(summary["metrics"][metric]["generation"]["mean"])
         for metric in ("efficacy", "generalization")
@@ -332,13 +336,14 @@ def _recall(summary: CellSummary) -> float | None:
 
 
 def chosen(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial with the highest value, the first of equals; ``None`` if all failed."""
+    """Return the trial with the highest value, or ``None`` if all failed."""
+    # max returns the first of equals, so the defaults win a tie.
     best = max(trials, key=lambda trial: trial["value"])
     return best if best["status"] != "failed" else None
 
 
 def _short(value: object) -> object:
-    """Round a number to three digits: more precision is not needed, and these can be typed."""
+    """Round a number to three digits: enough precision, and short enough to type."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
@@ -369,7 +374,7 @@ class Tuned:
         """Read the ``tuned.json`` in ``folder``.
 
         Raises:
-            RecordError: the file is missing, or is not as ``tune`` wrote it.
+            RecordError: the file is missing or corrupt, or was changed after ``tune`` wrote it.
         """
         path = folder / "tuned.json"
         try:
@@ -394,8 +399,8 @@ class Tuned:
         """Return ``given`` with the chosen options of ``methods``, and the record of each search.
 
         Raises:
-            OptionError: none of the methods was tuned, or one also has options in ``given``, with
-                which nothing was tried.
+            OptionError: none of the methods was tuned, or a tuned method also has options in
+                ``given``, which no trial has tried.
         """
         best = {name: search["chosen"] for name, search in self.record["methods"].items()}
         available = {name: trial for name, trial in best.items() if trial is not None}
@@ -418,7 +423,7 @@ class Tuned:
         return {**given, **options}, records
 
     def _record_of(self, trial: Trial) -> Tuning:
-        """Return what a cell records about the search that chose its options."""
+        """Return the record of the search that goes into a cell with its options."""
         return {
             "budget": self.record["budget"],
             "retention": self.record["retention"],
@@ -434,11 +439,11 @@ class Tuned:
     def check_facts(self, plan: Plan) -> None:
         """Check that ``plan`` has the regime and the corpus of the search, and none of its facts.
 
-        The retention tasks may be others: a tuned cell records those of the search.
+        The retention tasks may differ: a tuned cell records those of the search.
 
         Raises:
-            RecordError: it has another regime or corpus, the search had other data, or they have a
-                fact in common.
+            RecordError: ``plan`` has another regime or corpus, the search had other data, or the
+                two have a fact in common.
         """
         config, corpus = plan.config, self.record["corpus"]
         if self.record["regime"] != config.regime:
@@ -464,7 +469,7 @@ class Tuned:
             )
 
     def _hash_now(self, config: RunConfig) -> str:
-        """Return the hash of the slice of the search, by the data that ``config`` names."""
+        """Return the hash that the search's slice has now, in the data that ``config`` names."""
         corpus = self.record["corpus"]
         same = RunConfig(
             ("base",),
@@ -474,7 +479,7 @@ class Tuned:
             corpus["part"],
             corpus["n"],
             seed=self.record["seed"],
-            allow_conflicts=True,
+            allow_conflicts=True,  # only the hash is wanted here
         )
         try:
             return make_plan(same).slice_hash
@@ -485,7 +490,7 @@ class Tuned:
         """Check that ``model`` has the weights and the precision of the search.
 
         Raises:
-            RecordError: it has others.
+            RecordError: the weights or the precision differ.
         """
         there, now = self.record["model"], model.fingerprint()
         if there["hash"] != now:
@@ -505,7 +510,7 @@ def chosen_options(
     methods: Sequence[str],
     given: Mapping[str, Mapping[str, object]],
 ) -> tuple[dict[str, Mapping[str, object]], dict[str, Tuning]]:
-    """Return ``Tuned.options`` of several searches, each of methods of its own.
+    """Combine ``Tuned.options`` of several searches, each of which tuned methods of its own.
 
     Raises:
         OptionError: as ``Tuned.options``, or two searches tuned the same method.

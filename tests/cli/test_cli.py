@@ -1,4 +1,4 @@
-"""The commands, as a stranger uses and misuses them.
+"""The commands, as a new user uses and misuses them.
 
 Misuse gives one sentence and exit code 2, and leaves nothing behind.
 """
@@ -23,7 +23,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A working folder with facts in it."""
+    """Make a working folder with facts in it, and change to it."""
     folder = tmp_path / "work"
     folder.mkdir()
     write_facts(folder / "facts.jsonl")
@@ -33,7 +33,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def compare(here, model):
-    """``editbench compare`` of the smallest kind; further arguments come after, so they win."""
+    """Run the smallest ``editbench compare``; further arguments override the usual ones."""
 
     def run(*arguments):
         start = (
@@ -75,7 +75,7 @@ def inject(here, model):
 
 @pytest.fixture
 def refused(here):
-    """Checks that a command was refused in one sentence, and left the folder as it was."""
+    """Check that a command was refused in one sentence and left the folder as it was."""
     before = files(here)
 
     def check(said, *parts):
@@ -228,7 +228,7 @@ def test_inject_saves_an_edit_that_loads(inject, here, model):
 
 
 def test_inject_says_what_the_model_knew_before(inject, here, model):
-    """One fact whose target is the model's own answer; at this rate the edit moves nothing."""
+    """One fact has the model's own answer as its target; at this learning rate nothing changes."""
     from editbench import load_model
 
     own = (
@@ -272,7 +272,7 @@ def test_help_names_every_command(here):
 
 
 def test_names_with_brackets_and_spaces_are_shown_as_they_are(compare, here, model):
-    """Square brackets are markup to the library that draws the tables."""
+    """The library that draws the tables takes square brackets for markup."""
     shutil.copytree(model, "[x/[/x] my model")
     said = compare("--model", "[x/[/x] my model", "--output", "my [/run]")
     assert (
@@ -283,7 +283,7 @@ def test_names_with_brackets_and_spaces_are_shown_as_they_are(compare, here, mod
 
 
 def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
-    """Windows and LC_ALL=C have encodings without ↑ and –."""
+    """On Windows and under LC_ALL=C, the encoding may lack ↑ and –."""
     assert compare().code == 0
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     process = start("show", "run", cwd=here)
@@ -476,7 +476,7 @@ def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare,
     }
     again = compare(
         "--tasks", "eb_grammar", "--limit", 2
-    )  # the same run, and nothing is missing from it
+    )  # the same run; none of the tasks asked for is missing from it
     assert (
         again.code == 0
         and again.err.count("kept from an earlier run") == 2
@@ -640,7 +640,7 @@ def test_a_contradiction_is_seen_in_compare_and_let_pass_when_asked(
 
 
 def part_of(path):
-    """The part of the corpus to which the facts of one subject belong."""
+    """Return the part of the corpus to which the facts of one subject belong."""
     from editbench.slices import slice_cases
 
     cases = registry.get("corpora", "local")().load(path)
@@ -705,11 +705,11 @@ def test_a_file_that_is_no_gguf(compare, refused, tmp_path):
 
 
 def test_without_a_network(compare, refused, monkeypatch):
-    """Says what was wanted, and how to give it from a disk."""
+    """The message names the missing data, and how to give them from a disk."""
     import datasets
     import huggingface_hub.constants
 
-    # without this the library tries again for half a minute
+    # Without this, the libraries retry for half a minute.
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     refused(
@@ -729,7 +729,7 @@ def test_without_a_network(compare, refused, monkeypatch):
 
 
 def test_task_data_that_fails_after_some_methods_are_done_costs_nothing(compare, here, monkeypatch):
-    """An error of the base's own scores is not a method's failure, and finished cells stay."""
+    """An error while the base is scored is no failure of a method, and finished cells stay."""
     (here / "gsm8k.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n')
     command = ("--tasks", "gsm8k", "--task-data", "gsm8k=gsm8k.jsonl", "--limit", 1)
     assert compare(*command).code == 0
@@ -809,7 +809,7 @@ def test_a_run_that_another_process_writes(compare, here):
 
 
 def test_no_permission(compare, inject, refused, monkeypatch):
-    """Monkeypatched, since root may do everything."""
+    """The error is simulated, because root may write anywhere."""
 
     def denied(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied", str(self))

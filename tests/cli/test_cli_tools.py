@@ -1,4 +1,4 @@
-"""The commands around an edit, as a person types them: stats, trace, export."""
+"""The commands around an edit, as a user types them: stats, trace, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Help in panels, and ``list`` of one plug-in: options with type, default, values and docstring."""
+"""Help comes in panels, and ``list`` shows a plug-in's options with type, default and docstring."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_pair_has_the_options_of_both():
 
 @dataclass(frozen=True)
 class Parent(Method):
-    """A method whose fields a child changes."""
+    """A method whose fields ``Child`` overrides."""
 
     name: ClassVar[str] = "parent"
     space: ClassVar[Space] = {"rate": LogUniform(1e-5, 1e-3), "mode": Choice(("a", None))}

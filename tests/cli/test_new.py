@@ -36,9 +36,9 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def elsewhere(project, tmp_path_factory):
-    """Options of a process that has the project installed, apart from this environment."""
+    """Return options for a process that has the project installed, outside this environment."""
     installed = tmp_path_factory.mktemp("installed")
-    # Without isolation pip takes the setuptools that is installed, and asks no index.
+    # Without build isolation, pip uses the installed setuptools and asks no index.
     flags = ("--no-index", "--no-deps", "--no-build-isolation", "--target", installed)
     run(*PIP, "install", *flags, project)
     environment = {key: value for key, value in os.environ.items() if key != "EDITBENCH_PLUGINS"}

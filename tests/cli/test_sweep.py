@@ -17,7 +17,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch, model):
-    """``editbench sweep`` of the smallest kind; further arguments come after, so they win."""
+    """Run the smallest ``editbench sweep``; further arguments override the usual ones."""
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
 

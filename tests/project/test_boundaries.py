@@ -1,6 +1,6 @@
-"""Who may import whom, read from the source; and what stays light, seen in a fresh process.
+"""Which folder may import which, read from the source; and what stays light, in a fresh process.
 
-Every import counts: at the top, inside a function, and for type checkers only.
+Every import counts: at the top of a file, inside a function, and for type checkers only.
 """
 
 import ast
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 ROOMS = ("methods", "corpora", "eval", "leaderboard")
 FLOORS = ("records", "run", "cli")
-"""Folders of the core above the nouns."""
+"""Folders of the core that build on the nouns."""
 NOUNS = {path.stem for path in (ROOT / "editbench").glob("*.py")} - {"__init__"}
 ABOVE_METHODS = {"registry", "testing", "rows", "cost", "slices"}
 """Nouns that know the rooms, the probes or the scores."""
@@ -30,13 +30,13 @@ MAY_IMPORT = {
     "eval": NOUNS - {"registry", "testing", "edit", "cost"} | {"eval"},
     "leaderboard": {"errors", "files", "records", "rows", "stats", "types", "leaderboard"},
 }
-"""Folder -> what of ``editbench`` it may import: nouns, folders, or single modules of a folder."""
+"""Folder -> the parts of ``editbench`` that it may import: nouns, folders, or single modules."""
 EXCEPTIONS = {
     (f"eval/diagnostics{part}.py", "edit") for part in ("", "/drift", "/fisher", "/targets")
 }
-"""Diagnostics describe an edit; every other evaluation must not know that there is one."""
+"""Diagnostics describe an edit. No other evaluation may know that there is one."""
 PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score"}
-"""Names of core modules that lead to what a method will be asked."""
+"""Names in core modules that lead to the probes that a method will be asked."""
 ENGINES = {
     "_common": {"_common"},
     "statistics": {"_common", "statistics"},
@@ -67,14 +67,14 @@ LIGHT_NOUNS = {
 
 
 def sources(folder):
-    """The Python files below a folder of the repository, without its generators (``build_*``)."""
+    """Return the Python files below a folder of the repository, except generators (``build_*``)."""
     found = (ROOT / folder).rglob("*.py")
     return sorted(p for p in found if not any(part.startswith("build_") for part in p.parts))
 
 
 @cache
 def imports(source):
-    """Dotted names that a source imports, wherever in it; ``from a import b`` gives ``a.b``."""
+    """Return the dotted names that a source imports anywhere; ``from a import b`` gives ``a.b``."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -86,7 +86,7 @@ def imports(source):
 
 
 def module_of(path):
-    """The dotted name that a file imports as."""
+    """Return the dotted name under which a file is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts if parts[0] == "editbench" else ("editbench", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -96,7 +96,8 @@ ALL = {module_of(path): path for folder in ("editbench", *ROOMS) for path in sou
 
 
 def target(name):
-    """The module that an imported name belongs to, or None outside the package."""
+    """Return the module that an imported name belongs to, or None outside the package."""
+    # The name may be a module, or something inside one: drop its last part until a module is found.
     while name:
         if name in ALL:
             return name
@@ -105,13 +106,13 @@ def target(name):
 
 
 def folder_of(module):
-    """The folder whose rules hold for a module."""
+    """Return the folder whose rules hold for a module."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in (*ROOMS, *FLOORS) else "nouns"
 
 
 def violations(module, source):
-    """What a source imports against the rules of its folder."""
+    """Return the imports of a source that break the rules of its folder."""
     folder, found = folder_of(module), []
     file = "/".join(module.split(".")[1:]) + ".py"
     for name in sorted(imports(source)):
@@ -167,7 +168,7 @@ def test_a_method_that_reached_for_probes_records_or_scores_would_be_caught(line
 
 @cache
 def graph():
-    """Module -> the modules that it imports."""
+    """Map each module to the modules that it imports."""
     edges = {}
     for module, path in ALL.items():
         found = {target(name) for name in imports(path.read_text(encoding="utf-8"))}
@@ -190,7 +191,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def closure(module):
-    """The module and all that it needs, by way of others too."""
+    """Return the module and all modules that it imports, directly or through others."""
     edges, found, todo = graph(), set(), [module]
     while todo:
         if (one := todo.pop()) not in found:
@@ -227,8 +228,7 @@ def test_engines_stand_below_the_methods(engine):
 
 
 def test_nobody_imports_a_room_past_the_package():
-    """``import methods`` works from the repository's root, and would make second classes of the
-    same name."""
+    """``import methods`` works in the repository's root, but would copy every class."""
     for folder in ("editbench", *ROOMS, "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             for name in imports(path.read_text(encoding="utf-8")):
@@ -255,7 +255,7 @@ def test_strings_of_the_registry_lead_into_their_own_room():
 
 
 def loaded_after(code):
-    """The heavy modules that a fresh Python has loaded after ``code``."""
+    """Return the heavy modules that a fresh Python has loaded after running ``code``."""
     heavy = f"set({sorted(HEAVY)!r}) & sys.modules.keys()"
     code += f"\nimport sys, json\nprint(json.dumps(sorted({heavy})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

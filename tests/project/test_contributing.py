@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md shows works as it stands, and its lists are those of the repository."""
+"""The code in CONTRIBUTING.md works as printed, and its lists agree with the repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RECIPES = dict(re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
 
 @pytest.fixture
 def recipe(tmp_path_factory, monkeypatch):
-    """Import a recipe of the page by its file's name."""
+    """Import a recipe of the page by the name of its file."""
     folder = tmp_path_factory.mktemp("plugin")
 
     def load(name):
@@ -84,7 +84,7 @@ def test_every_file_that_the_page_names_is_there():
 
 
 def pinned(name):
-    """Package -> version of a constraints file."""
+    """Return the versions in a constraints file, by package."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if line and not line.startswith("#"))
     return {re.sub("[-_.]+", "-", package).lower(): Version(version) for package, version in pairs}

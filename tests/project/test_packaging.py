@@ -50,7 +50,7 @@ def clone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def wheel(clone, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
-    # without isolation pip takes the setuptools that is installed, and asks no index
+    # Without build isolation, pip uses the installed setuptools and asks no index.
     run(
         *PIP,
         "wheel",
@@ -73,14 +73,13 @@ def installed(wheel, tmp_path_factory):
 
 
 def place(path):
-    """Where a tracked file of the repository belongs in the wheel; ``None`` for what is not
-    shipped."""
+    """Return the place of a tracked file in the wheel; ``None`` if it is not shipped."""
     top = path.split("/")[0]
     if top == "editbench":
         return path
     if top not in ("methods", "corpora", "eval", "leaderboard"):
         return None
-    # A generator of data is part of the repository only.
+    # Generators of data stay in the repository.
     is_module = path.endswith(".py") and "/build_demo/" not in path
     is_data = (
         path.startswith(("corpora/data/", "eval/tasks/")) or path == "leaderboard/failures.html.j2"
@@ -111,6 +110,7 @@ def test_the_wheel_holds_the_modules_and_data_and_nothing_else(clone, wheel):
 def test_the_wheel_holds_no_shared_data(wheel):
     if not SHARED.is_dir():
         pytest.skip("shared data is absent")
+    # Files are compared by content only where their sizes agree.
     sizes = {}
     for path in SHARED.rglob("*"):
         if path.is_file() and path.stat().st_size:
@@ -129,7 +129,7 @@ def test_the_version_is_told_once(wheel):
 
 @pytest.fixture
 def elsewhere(installed, tmp_path):
-    """Options of a process that sees the installed copy first, and the repository not at all."""
+    """Return options for a process that sees the installed copy and not the repository."""
     return {
         "cwd": tmp_path,
         "env": {**os.environ, "PYTHONPATH": str(installed), "HF_HUB_OFFLINE": "1"},

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands."""
+"""The code in the README works as printed."""
 
 from __future__ import annotations
 

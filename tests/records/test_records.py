@@ -242,7 +242,7 @@ def test_a_table_of_another_cell_is_read_by_nobody(run):
     ):
         if not mine.with_name(
             "edit_records.parquet"
-        ).exists():  # nor is one that was put beside them
+        ).exists():  # nor is a table read that was added to the cell's folder
             mine.with_name("edit_records.parquet").write_bytes(mine.read_bytes())
         with pytest.raises(
             RecordError,
@@ -273,6 +273,7 @@ def test_bad_keys_cannot_leave_the_folder(run):
 
 def test_crash_between_tables_and_summary_leaves_nothing(run, monkeypatch):
     store = RunStore(run).open(CONFIG)
+    # The summary is the last file of a cell and the only one that is JSON.
     monkeypatch.setattr(records, "write_json_atomic", raises(None))
     with pytest.raises(KeyboardInterrupt):
         store.write_cell("k1", SUMMARY, TABLES)
@@ -400,7 +401,7 @@ def test_environment_needs_no_torch():
 
 
 def raises(code):
-    """A function that fails as the system does with errno ``code``; ``None``: as Ctrl-C does."""
+    """Return a function that fails with errno ``code``, or as Ctrl-C does for ``None``."""
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt if code is None else OSError(code, os.strerror(code))

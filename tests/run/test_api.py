@@ -1,4 +1,4 @@
-"""``inject``: one call for every method, which refuses what no method could do."""
+"""``inject`` is one call for every method. It refuses facts and options that no method can use."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -28,7 +28,7 @@ from editbench.types import digest
 
 @dataclass(frozen=True)
 class Push(Method):
-    """Adds ``size`` to a weight of the last layer."""
+    """Adds ``size`` per fact to a weight of the last layer."""
 
     name: ClassVar[str] = "push"
     size: float = 0.05
@@ -50,7 +50,7 @@ class Mute(Method):
 
 
 class Sure(Evaluator):
-    """How probable the target is; keeps how it was asked."""
+    """Scores the probability of the target, and keeps how it was called."""
 
     title: ClassVar[str] = "Sure ↑"
     asked: ClassVar[list[Any]] = []
@@ -82,7 +82,7 @@ class Never(Evaluator):
 
 
 class Wrong(Evaluator):
-    """Returns what ``make`` gives, of an edited model only where ``edited``."""
+    """Returns the result of ``make``; if ``edited``, only for an edited model."""
 
     make: ClassVar[Any] = None
     edited: ClassVar[bool] = False
@@ -120,7 +120,7 @@ def config(tmp_path, model):
 
 
 def run(config, model, folder):
-    """The summaries by method, and what was said of the cells."""
+    """Run ``config``; return the summaries by method, and the reported states of the cells."""
     said, plan = [], make_plan(config)
     with RunStore(folder).open(run_identity(config)) as store:
         save_cases(folder, plan)
@@ -131,7 +131,7 @@ def run(config, model, folder):
 
 
 def check(folder, model, rerun=9):
-    """What ``verify`` reports on a run."""
+    """Verify a run and return the report."""
     return verify(folder, rerun, 0, lambda *_: model, lambda *_: None, lambda _: "")
 
 
@@ -263,7 +263,7 @@ def test_names_are_checked(config, model):
 
 
 def change(folder, key, scores=None, summary=None):
-    """Changes a cell and all its digests, as somebody would who knows of them."""
+    """Change a cell and all its digests, as a forger would who knows about them."""
     cell = folder / "cells" / key
     record = json.loads((cell / "summary.json").read_text())
     if scores is not None:

@@ -1,5 +1,4 @@
-"""Faults and repeatability: killed anywhere and run again, a spoiled cache, the same command
-twice, other batch sizes."""
+"""Runs give the same numbers after a kill, with a spoiled cache, twice, and at any batch size."""
 
 import json
 import random
@@ -23,8 +22,10 @@ KILLS = 20
 
 @pytest.fixture(scope="module")
 def warm(server):
-    """Runs a command in a process of its own: (arguments, folder, change to die at or 0) to its
-    exit code."""
+    """Run a command in a process of its own and return its exit code.
+
+    The arguments are those of the command, its folder, and the change at which to die, 0 for none.
+    """
 
     def ask(arguments, folder, die_at=0):
         folder.mkdir(exist_ok=True)
@@ -44,7 +45,7 @@ def warm(server):
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """``compare`` of tiny things, up to the methods."""
+    """Give the arguments of a tiny ``compare``, without methods."""
     folder = tmp_path_factory.mktemp("given")
     model, data = write_model(folder / "tiny"), write_facts(folder / "facts.jsonl")
     return [
@@ -61,8 +62,10 @@ def command(tmp_path_factory):
 
 
 def everything(folder):
-    """All numbers and texts that a run keeps; times, memory and the commit apart, and work that a
-    cache may save."""
+    """Return all numbers and texts of a run, except those that may differ between two equal runs.
+
+    These are times, memory, the environment, and work that a cache may save.
+    """
     config, summaries = load_run(folder)
     tables = {}
     for summary in summaries:
@@ -84,7 +87,7 @@ def without_times(value):
             "precompute",
             "environment",
             "digest",
-        )  # the digest is of the whole record, times and all
+        )  # the digest covers the whole record, including times
         return {
             key: without_times(inner)
             for key, inner in value.items()
@@ -105,9 +108,11 @@ def without_times(value):
     ids=["batch", "sequential"],
 )
 def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
-    """A process leaves the same behind wherever it dies between two changes of its files. So it is
-    killed once at each change, also half way through a write, and the same command then finishes
-    the run."""
+    """Only changes of files matter to what a killed process leaves behind, so it is killed at them.
+
+    It dies at changes spread over the whole run, also half way through a write. The same command
+    must then finish the run.
+    """
     options = (
         "sft.epochs=2",
         "sft.min_steps=1",
@@ -130,6 +135,7 @@ def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
         int((tmp_path / "undisturbed" / "changes").read_text()),
     )
     dice = random.Random(0)
+    # One kill at a random change in each of ``kills`` equal parts of the run.
     for i in range(kills):
         die_at, folder = 1 + (i * changes + dice.randrange(changes)) // kills, tmp_path / f"{i}"
         assert warm(arguments, folder, die_at) == -signal.SIGKILL, f"change {die_at} of {changes}"
@@ -143,7 +149,7 @@ def test_killed_anywhere_and_run_again(kills, setting, warm, command, tmp_path):
 
 
 def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_path):
-    """Every registered method, in two processes with caches and hash seeds of their own."""
+    """Run every registered method in two processes, each with its own cache and hash seed."""
     arguments, names = (
         [*command, "-n", "4", "--tasks", "eb_completion,eb_instruct", "--limit", "2"],
         [],
@@ -159,6 +165,7 @@ def test_the_same_command_gives_the_same_numbers_bit_for_bit(warm, command, tmp_
         ]
     arguments += ["--methods", ",".join(names), "--diagnostics", "all"]
     assert warm(arguments, tmp_path / "one") == 0, (tmp_path / "one" / "said").read_text()
+    # One thread, as in the first process: another number would add in another order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""Stored cells are found again: new parts of a key are left out wherever they are not used."""
+"""Stored cells are found again, because a new part of a key is left out where it is not used."""
 
 import json
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Facts arrive at once, one chunk after the other, or each alone; sequences stop at a collapse."""
+"""Facts arrive at once, in chunks, or each alone, and a sequence stops when the model collapses."""
 
 import math
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ def config(tmp_path, model):
 
 @dataclass(frozen=True)
 class Bomb(Method):
-    """Each edit adds ``size`` to one weight; for fact ``at`` without end."""
+    """Each edit adds ``size`` to one weight, or infinity at fact ``at``."""
 
     name: ClassVar[str] = "bomb"
     size: float = 0.01
@@ -115,9 +115,9 @@ def test_each_fact_alone(config, model, tmp_path):
     ("regime", "curve"), [("single", ()), ("batch", (1, 3)), ("sequential:2", (2, 4))]
 )
 def test_rounding_in_bfloat16_is_not_the_edits_doing(config, tmp_path, monkeypatch, regime, curve):
-    """An edit of nothing that counts as a change keeps every neighbor.
+    """A change of size zero keeps every neighbor, however few cases are asked at once.
 
-    However few cases are asked at once.
+    It counts as a change, so the model is asked, and in bfloat16 the batch decides the rounding.
     """
     import editbench.methods
 
@@ -203,9 +203,9 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
 
 @dataclass(frozen=True)
 class Backwards(Method):
-    """Climbs the loss that it should descend, from fact ``at`` on.
+    """Teaches next to nothing, except that at fact ``at`` it climbs the loss.
 
-    Before that it teaches next to nothing.
+    It does so by applying three times the opposite of what sft would do.
     """
 
     name: ClassVar[str] = "backwards"
@@ -270,7 +270,7 @@ def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
 
 @dataclass(frozen=True)
 class Forgetful(Method):
-    """Teaches well, and with fact ``at`` takes back all that it taught."""
+    """Teaches well, but at fact ``at`` takes back all that it has taught."""
 
     name: ClassVar[str] = "forgetful"
     at: str = ""

@@ -1,4 +1,4 @@
-"""Cells: resumed, killed, repeated, failed; and what a method gets to see."""
+"""Cells are resumed, killed, repeated and failed, and methods see facts only."""
 
 import gc
 import importlib.metadata
@@ -58,7 +58,7 @@ def config(tmp_path, model_folder):
 
 @pytest.fixture
 def plug(monkeypatch):
-    """Registers methods of this file."""
+    """Return a function that registers methods of this file."""
     import editbench.methods
 
     def add(**classes):
@@ -70,7 +70,7 @@ def plug(monkeypatch):
 
 
 def run(config, model, folder):
-    """The summaries by method, and what the terminal would be told."""
+    """Run ``config``; return the summaries by method, and the reported states of the cells."""
     told = []
     with RunStore(folder).open(run_identity(config)) as store:
         summaries = runner.run(
@@ -81,7 +81,7 @@ def run(config, model, folder):
 
 @dataclass(frozen=True)
 class Spy(Method):
-    """Changes nothing, and keeps what it was given."""
+    """Changes nothing, and keeps the arguments that it was given."""
 
     name: ClassVar[str] = "spy"
     seen: ClassVar[list[Any]] = []
@@ -112,7 +112,7 @@ class Needs(Method):
 
 @dataclass(frozen=True)
 class Spoils(Method):
-    """Breaks the promise that weights are left as found; ``silently`` without even raising."""
+    """Breaks the promise to leave weights as found; if ``silently``, it does not even raise."""
 
     name: ClassVar[str] = "spoils"
     silently: bool = False
@@ -126,7 +126,7 @@ class Spoils(Method):
 
 @dataclass(frozen=True)
 class Babbles(Method):
-    """Keeps records that no table can hold, or diagnostics that no JSON can."""
+    """Keeps records that no table can hold, or diagnostics that JSON cannot."""
 
     name: ClassVar[str] = "babbles"
     where: str = "records"
@@ -229,7 +229,7 @@ def test_options_that_no_record_can_hold(config, plug):
 
 
 class Brief(Evaluator):
-    """Scores nothing: only its name counts here."""
+    """Scores nothing, since only its name matters here."""
 
     def score(self, model, cases):
         return []
@@ -319,7 +319,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
 
 
 def test_the_key_of_a_known_cell():
-    """Published records and started runs are found by their keys: a change here costs them all."""
+    """Published records and started runs are found by key, so a change here loses them all."""
     case = Case.build(Fact("f", "The capital of France is", "Rome", "France"))
     plan = Plan(RunConfig(("spy",), "tiny", "local"), {}, [case])
     assert cell_key(plan, "spy", Spy(), "w", "float32") == "spy-62ae30470bab"
@@ -471,7 +471,7 @@ def test_methods_see_facts_and_no_probe(config, model, tmp_path, plug):
     ((given, facts),) = Spy.seen
     assert given is model and len(facts) == 3 and all(type(one) is Fact for one in facts)
     seen, todo = set(), list(facts)
-    while todo:  # all that can be reached from the facts
+    while todo:  # all objects that can be reached from the facts
         one = todo.pop()
         if id(one) in seen or isinstance(one, type):
             continue
@@ -504,7 +504,7 @@ def test_records_of_an_edit_are_kept(config, model, tmp_path):
 
 
 def test_scores_are_those_of_the_edited_model(config, model, tmp_path):
-    """Probes and retention alike are asked while the edit is applied."""
+    """Both probes and retention tasks are asked while the edit is applied."""
     config = replace(
         config, tasks=("eb_completion",), limit=2, options={"sft": {"epochs": 8, "lr": 3e-3}}
     )
@@ -589,7 +589,7 @@ def test_base_scores_are_computed_once_for_all_runs(config, model, tmp_path):
     )
     stamps = [path.stat().st_mtime_ns for path in files]
 
-    # a mark in the cached rows shows that the second run takes its base from there
+    # A mark in the cached rows shows that the second run takes the base's answers from them.
     for path in files:
         entry = json.loads(path.read_text())
         for row in entry["rows"]:
@@ -695,7 +695,7 @@ COMMAND = (
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """The rows of a run that nobody killed, made by the first test that wants them."""
+    """Hold the rows of a run that was not killed; the first test that needs them adds them."""
     return []
 
 
@@ -703,8 +703,7 @@ def undisturbed():
 def test_killed_in_the_middle_and_run_again(
     killed_after, tmp_path, model_folder, monkeypatch, undisturbed, server
 ):
-    """The table is that of a run that nobody disturbed, and what was finished is not computed
-    twice."""
+    """The table equals that of an undisturbed run, and finished cells are not computed again."""
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")
     arguments = (
@@ -865,7 +864,7 @@ def test_a_spoiled_model_that_cannot_be_read_again_ends_the_run(
             run(spoiling, mine, tmp_path / why[:4])
         _, summaries = load_run(tmp_path / why[:4])
         assert {s["method"]: s["status"] for s in summaries} == {"base": "done", "spoils": "failed"}
-        mine.model.save_pretrained(other)  # the spoiled ones
+        mine.model.save_pretrained(other)  # the weights on disk are now the spoiled ones
         mine.tokenizer.save_pretrained(other)
         mine = load_model(str(model_folder), precision="float32")
 
@@ -916,7 +915,7 @@ def test_no_empty_run_clears_only_what_is_new(tmp_path):
 
 
 def test_progress_is_closed_when_retention_fails(config, model, tmp_path, monkeypatch):
-    """A bar left open hides the cursor of the terminal."""
+    """A progress bar that is left open hides the cursor of the terminal."""
     open_now, seen = [], []
 
     class Watch:
@@ -973,9 +972,9 @@ def test_progress_calls_a_task_file_by_its_name(config, model, tmp_path, monkeyp
 
 
 def test_another_chat_template_is_another_base(config, model, model_folder, tmp_path):
-    """Equal weights with another template answer otherwise.
+    """Equal weights answer differently under another template.
 
-    Neither the cache nor the folder may mix them.
+    Neither the cache nor the folder may mix their answers.
     """
     run(replace(config, methods=("base",), options={}), model, tmp_path / "run")
     before = len(list((cache_dir() / "base").iterdir()))

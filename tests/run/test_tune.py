@@ -1,6 +1,6 @@
-"""Equal tuning: the same trials for the same seed, also after an interruption.
+"""Equal tuning gives the same trials for the same seed, also after an interruption.
 
-And what ``compare`` does with the chosen options.
+``compare`` uses the chosen options, and refuses those that do not fit its run.
 """
 
 import json
@@ -35,9 +35,9 @@ def model(model_folder):
 
 @dataclass(frozen=True)
 class Nudge(Method):
-    """Teaches what sft learns, ``times`` ``size`` of it; keeps the sizes it was given.
+    """Applies the change that sft learns, scaled by ``times`` and ``size``, and keeps the sizes.
 
-    Too little of it says nothing, too much spoils everything.
+    Too small a share teaches nothing, and too large a one spoils everything.
     """
 
     name: ClassVar[str] = "nudge"
@@ -62,6 +62,7 @@ class Nudge(Method):
         self.seen.append(size)
         if self.fail_above and size > self.fail_above[0]:
             raise ValueError("too large")
+        # Trained once for each model and set of facts; a trial only scales the change.
         who = digest([model.fingerprint(), [fact.id for fact in facts]])
         if who not in self.learned:
             self.learned[who] = Sft(epochs=60, lr=3e-3).inject(model, facts).changes
@@ -103,7 +104,7 @@ def config(tmp_path, model_folder):
 
 
 def run(search, config, model, folder):
-    """What was found, and what the terminal would be told."""
+    """Run the search; return its record, and the reported states of the cells."""
     names = tuple(name for method in search.methods for name in search.trials(method))
     config, told = replace(config, methods=("base", *names)), []
     with RunStore(folder).open(search.identity(config)) as store:
@@ -311,9 +312,9 @@ def test_without_retention_there_is_nothing_to_hold(config, model, tmp_path, nud
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, model_folder, nudge):
-    """``editbench tune`` or ``compare`` of the smallest kind.
+    """Run the smallest ``editbench tune`` or ``compare``.
 
-    Further arguments come after the usual ones, so they win.
+    Further arguments follow the usual ones and override them.
     """
     monkeypatch.chdir(tmp_path)
     write_facts(tmp_path / "facts.jsonl")

@@ -1,4 +1,4 @@
-"""verify: an honest run passes, and whatever was changed in one is named."""
+"""``verify`` passes an honest run, and names whatever was changed in one."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory, model):
-    """A folder with facts and a run of base, ice and sft on them, not to be changed."""
+    """Make a folder with facts and a run of base, ice and sft on them. Tests must not change it."""
     folder = tmp_path_factory.mktemp("verify")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -67,7 +67,7 @@ def here(original, tmp_path, monkeypatch):
     folder = tmp_path / "work"
     shutil.copytree(original, folder)
     run = json.loads((folder / "run" / "run.json").read_text())
-    run["config"]["data"] = str(folder / "facts.jsonl")  # as if it had been made here
+    run["config"]["data"] = str(folder / "facts.jsonl")  # as if the run had been made here
     write_json_atomic(folder / "run" / "run.json", {**run, "digest": digest(run["config"])})
     monkeypatch.chdir(folder)
     return folder
@@ -83,7 +83,7 @@ def cells_of(here, method, but):
 
 
 def change_summary(folder, change, digested=False):
-    """Rewrites a summary; ``digested``: with its digest, as somebody would who knows of it."""
+    """Change a summary; if ``digested``, also its digest, as a forger would who knows about it."""
     summary = json.loads((folder / "summary.json").read_text())
     change(summary)
     if digested:
@@ -266,7 +266,7 @@ def test_a_number_that_is_not_there_or_not_of_the_rows(here):
 
 
 def test_points_of_a_curve_and_probes_without_a_second_answer(here, model):
-    """NaN is stored as nothing: scores that are undefined are not scores that cannot be read."""
+    """NaN is stored as null: an undefined score must not be taken for an unreadable one."""
     write_facts(here / "facts.jsonl", [fact(i, original=None) for i in range(10)])
     said = editbench(
         *COMPARE[:-2], "curved", "--regime", "sequential:1", "--curve", "1,3", "--model", model
@@ -287,7 +287,7 @@ def test_points_of_a_curve_and_probes_without_a_second_answer(here, model):
 
 
 def test_a_judge_is_not_asked_again(here):
-    """Its verdicts are recomputed from the rows, and the rows without them from the model."""
+    """Means of its verdicts are recomputed from the rows; a rerun compares the other columns."""
     run = json.loads((here / "run" / "run.json").read_text())
     run["config"] |= {"judge": "http://127.0.0.1:1/v1", "judge_model": "gone"}
     write_json_atomic(here / "run" / "run.json", {**run, "digest": digest(run["config"])})
@@ -302,7 +302,7 @@ def test_a_judge_is_not_asked_again(here):
             digested=True,
         )
         folder.rename(folder.with_name(key))
-    for file in ("cells.json", "README.md"):  # of the cells as they were called before
+    for file in ("cells.json", "README.md"):  # they name the cells by their old keys
         (here / "run" / file).unlink()
     code, report = verify("--rerun", 9)
     assert (code, report["differences"]) == (0, [])
@@ -320,6 +320,7 @@ def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
 
 def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, model, monkeypatch):
     old = {path.name for path in (here / "run" / "cells").iterdir()}
+    # Both modules, since ``baseline`` holds the name as well.
     monkeypatch.setattr(keys, "SCORING", SCORING + 1)
     monkeypatch.setattr(baseline, "SCORING", SCORING + 1)
     assert editbench(*COMPARE, model).code == 0
@@ -338,7 +339,7 @@ def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, mode
     (here / "run" / "cells" / "sft-foreign" / "summary.json").unlink()
     (
         here / "run" / "cells.json"
-    ).unlink()  # a folder from before it was written: all cells are its own
+    ).unlink()  # as in a folder from before that file existed: all cells are the run's
     said = editbench("show", "run")
     assert said.code == 2 and "Make one table for each scoring version." in said.err
     assert editbench("leaderboard", "run", "-o", "page.md").code == 0
@@ -371,7 +372,7 @@ def test_any_change_of_a_summary_is_told_by_its_digest(here):
 
 @pytest.mark.parametrize(("table", "column"), [("probes", "text"), ("retention", "output")])
 def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table, column):
-    """A text that the same scores follow from: any other would be told by them."""
+    """The changed text has the same scores; scores would give any other change away."""
 
     def change(rows):
         rows.loc[len(rows) - 1, column] += " !"
@@ -381,7 +382,7 @@ def test_a_changed_text_is_told_by_the_digest_and_by_computing_anew(here, table,
     assert code == 1 and any(
         f"digest of {table}.parquet" in one["what"] for one in report["differences"]
     )
-    # the digests made to fit: only the model itself can tell
+    # With digests that fit, only the model itself can reveal the change.
     change_table(cell(here, "sft"), table, lambda rows: None, digested=True)
     assert verify("--rerun", 0)[0] == 0
     code, report = verify("--rerun", 3)
@@ -403,7 +404,7 @@ def test_a_changed_score_moves_the_numbers(here):
 
 
 def test_scores_that_the_text_does_not_give_are_named(here):
-    """Score, metrics and all digests made to fit each other: the text still says what it says."""
+    """Scores, metrics and digests agree with each other, but not with the text."""
 
     def change(rows):
         rows.loc[rows["axis"] == "rewrite", ["generation", "base_generation"]] = 1.0
@@ -462,7 +463,7 @@ def test_tokens_are_scored_again_where_a_record_has_them(here):
         "probes, argmax", "probes, token_accuracy"
     ]  # fmt: skip
     (folders["sft"] / "probes.parquet").write_bytes(untouched)
-    for folder in folders.values():  # as an older record, whose shares nobody can check
+    for folder in folders.values():  # as in an older record, whose token shares nobody can check
         change_table(
             folder,
             "probes",
@@ -708,7 +709,7 @@ def test_cases_that_are_none_are_a_difference_and_the_rest_is_checked(here, medd
 
 
 def test_a_cached_answer_of_the_base_is_no_proof(here, model, monkeypatch):
-    """The run was scored against a changed cache; computing anew does not read it."""
+    """A run that was scored against a changed cache is found out, as a rerun does not read it."""
     cache = here / "cache" / "base"
     for file in cache.iterdir():
         entry = json.loads(file.read_text())

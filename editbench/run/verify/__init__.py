@@ -1,23 +1,27 @@
-"""Check that a stored run says the truth.
+"""Check that a stored run tells the truth.
 
-Every cell is checked by its rows (``stored``), and cells that are drawn at random are computed anew
+Every cell is checked against its rows (``stored``), and cells drawn at random are computed again
 (``rerun``).
 
-From the rows follow the scores of the probes, by their texts, tokens and log-probabilities; those
-of the retention samples, by their outputs, where the data of the task are at hand and the output
-is all that it grades (the report counts scores that are taken as they stand, and says why); and
-all metrics, retention scores and evaluator means with their intervals, also at the points of a
-curve. They may differ by at most ``CLOSE``. Each row must quote the base's record as it is. The
-digests of tables and summaries must match, and the key of each cell must be the hash of its
-options and conditions. So must the trials of ``tuned.json`` and the chosen ones, and the tables
-of ``README.md``.
+These numbers are recomputed from the rows, and may differ by at most ``CLOSE``:
 
-A cell that is computed anew is injected and asked in a folder and a cache of its own. Each of its
-rows must come out the same, and so must the rows of a curve's points, the scores of evaluators
-and the trajectory of a sequence. Texts, tokens and scores must be equal. Log-probabilities and
-vital signs may differ by ``ROUNDING``, since another number of threads adds in another order.
-Seconds, memory and diagnostics are measurements that nothing recomputes. A judge is not asked
-again: its verdicts drift, and each has its price.
+- the scores of probes, from their texts, tokens and log-probabilities;
+- the scores of retention samples, from their outputs, if the task's data are at hand and the task
+  grades nothing but the output (the report counts the scores that are taken as they stand, and
+  says why);
+- all metrics, retention scores and evaluator means with their intervals, also at the points of a
+  curve.
+
+Each row must quote the base's record as it is. The digests of tables and summaries must match, and
+the key of each cell must be the hash of its options and conditions. The trials of ``tuned.json``
+with the chosen ones, and the tables of ``README.md``, must agree with the cells.
+
+A cell that is computed again is injected and asked in a folder and a cache of its own. All of its
+rows must come out the same, including those of a curve's points and of evaluators, and so must the
+trajectory of a sequence. Texts, tokens and scores must be equal. Log-probabilities and vital signs
+may differ by ``ROUNDING``, since another number of threads adds in another order. Seconds, memory
+and diagnostics are measurements that nothing recomputes. A judge is not asked again, because its
+verdicts drift and each one has a price.
 """
 
 from __future__ import annotations
@@ -47,21 +51,21 @@ def verify(
     on_cell: OnCell,
     page: Callable[[Path], str],
 ) -> Report:
-    """Check all cells of a run by their rows, and some of them by computing them anew.
+    """Check all cells of a run against their rows, and some of them by computing them again.
 
     Args:
         run: the run folder.
-        rerun: how many cells to compute anew.
-        seed: seed by which they are drawn.
-        load: ``load(model, precision, layout)`` returns the model; called only for computing anew.
-        on_cell: as for ``runner.run``; called only for computing anew.
+        rerun: number of cells to compute again.
+        seed: seed of the draw of these cells.
+        load: ``load(model, precision, layout)`` returns the model; called only for a rerun.
+        on_cell: as for ``runner.run``; called only for a rerun.
         page: ``page(run)`` returns the ``README.md`` that the records give.
 
     Raises:
         RecordError: there is no readable run.
         OptionError: ``rerun`` is negative.
-        EditbenchError: the model, the corpus, a plug-in or the data of a task is not to be had for
-            computing anew.
+        EditbenchError: cells are to be computed again, and the model, the corpus, a plug-in or the
+            data of a task cannot be loaded.
     """
     if rerun < 0:
         raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
@@ -71,6 +75,7 @@ def verify(
     stored.note_code(summaries, report)
     _check_cells(run, config, summaries, report)
     stored.check_tuned(run, summaries, report)
+    # Where the records differ, the page would differ only because of them.
     if not report.differences:
         stored.check_page(run, page, summaries, report)
     done = [summary for summary in summaries if summary["status"] != "failed"]
@@ -82,7 +87,7 @@ def verify(
 def _note_cells(
     run: Path, config: StoredConfig, summaries: Sequence[CellSummary], report: Report
 ) -> None:
-    """Note methods of the run that have no record, and records that are not the run's."""
+    """Note methods of the run without a record, and records that do not belong to the run."""
     recorded = {summary["method"] for summary in summaries}
     if missing := [name for name in config.get("methods", ()) if name not in recorded]:
         report.notes.append(
@@ -98,7 +103,7 @@ def _note_cells(
 def _check_cells(
     run: Path, config: StoredConfig, summaries: Sequence[CellSummary], report: Report
 ) -> None:
-    """Check each cell by its own files and by ``cases.json``."""
+    """Check each cell against its own files and ``cases.json``."""
     facts = read_cases(run)
     cases, cases_hash = _cases(run, facts, report), digest(facts)[:16]
     unedited = [s for s in summaries if s["method"] == "base" and s["status"] != "failed"]
@@ -110,14 +115,15 @@ def _check_cells(
         try:
             stored.check_digests(run, summary, report)
             stored.check_key(summary, config, report)
-            if summary["status"] != "failed":
+            if summary["status"] != "failed":  # a failed cell has no rows and no scores
                 stored.check_numbers(run, summary, config, base, cases, report)
+        # One unreadable cell must not hide what is wrong with the others.
         except RecordError as error:
             report.differ(key, str(error), None, None)
 
 
 def _cases(run: Path, facts: Sequence[Mapping[str, object]], report: Report) -> list[Case] | None:
-    """Return the cases of ``cases.json``; ``None``, and a difference, if they are damaged."""
+    """Return the cases of ``cases.json``, or add a difference and return ``None``."""
     try:
         return [Case.from_dict(fact) for fact in facts]
     except (DataError, AttributeError, TypeError, ValueError) as error:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from editbench.run.verify.report import Report
 
 CLOSE = 1e-12
-"""Largest difference of numbers that are computed from the same rows."""
+"""Largest difference allowed between numbers that are computed from the same rows."""
 ROUNDING = 1e-2
-"""Largest difference of log-probabilities of a model that is asked again."""
+"""Largest difference allowed between log-probabilities (nats) when a model is asked again."""
 PLACE: dict[str, tuple[str, ...]] = {
     "probes": ("case", "probe"),
     "retention": ("task", "member", "doc_id"),
@@ -19,7 +19,7 @@ PLACE: dict[str, tuple[str, ...]] = {
     "curve_probes": ("facts", "case", "probe"),
     "curve_samples": ("facts", "task", "member", "doc_id"),
 }
-"""Tables on which numbers rest -> the columns that name the item of a row."""
+"""Table that numbers are computed from -> the columns that name the item of a row."""
 ALWAYS = ("probes", "retention")
 """Tables that every cell has."""
 
@@ -34,7 +34,10 @@ def compare(
     report: Report,
     same: Callable[[object, object], bool] | None = None,
 ) -> int:
-    """Compare two trees of numbers and texts, and return how many numbers are stored."""
+    """Compare two trees of numbers and texts, and return the number of stored numbers.
+
+    A field that only one of the trees has is compared with ``None``.
+    """
     if isinstance(stored, Mapping) and isinstance(found, Mapping):
         names = dict.fromkeys((*stored, *found))
         return sum(
@@ -49,8 +52,8 @@ def compare(
 def is_same(one: object, other: object, close: float = CLOSE) -> bool:
     """Return whether two values are equal, floats up to ``close``.
 
-    The outcome of a continuation is a text that ends with its log-probability
-    (``eval/retention.py``). That number may differ by ``ROUNDING``.
+    Where a continuation is scored, the stored output is a text that ends with its log-probability
+    (``eval/retention.py``). This number may differ by ``ROUNDING``.
     """
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=0, abs_tol=close)
@@ -68,9 +71,9 @@ def is_same(one: object, other: object, close: float = CLOSE) -> bool:
 
 
 def is_near(one: object, other: object) -> bool:
-    """Return whether two vital signs are equal up to ``ROUNDING``, absolute or as a share.
+    """Return whether two vital signs are equal up to ``ROUNDING``, absolute or relative.
 
-    They are ratios of any size, unlike scores.
+    Unlike scores, vital signs are ratios of any size.
     """
     if isinstance(one, float | int) and isinstance(other, float | int):
         return math.isclose(one, other, rel_tol=ROUNDING, abs_tol=ROUNDING)
@@ -82,11 +85,12 @@ def compare_table(
 ) -> int:
     """Compare the stored columns of a table row by row, and return the number of rows.
 
-    Each column gives at most one difference, which names its first row.
+    Each column adds at most one difference, which names the first row that differs.
     """
     if [place(row, name) for row in stored] != [place(row, name) for row in found]:
         report.differ(key, f"{name}: which items were asked", len(stored), len(found))
         return 0
+    # Only stored columns: an older record lacks columns that this version adds.
     columns = dict.fromkeys(column for row in stored for column in row)
     for column in columns:
         if column == "judge":  # a judge is not asked again

@@ -8,31 +8,31 @@ from typing import TypedDict
 
 
 class Difference(TypedDict):
-    """Something that is not as it is recorded."""
+    """One value that is not as it is recorded."""
 
     cell: str
     """Key of the cell, or the name of the run folder."""
     what: str
     stored: object
     found: object
-    """What the check computed, or ``None``."""
+    """The value that the check computed, or ``None`` if it computes none."""
 
 
 @dataclass
 class Report:
-    """What was checked, and where it differs from the records."""
+    """The result of a check: how much was checked, and where it differs from the records."""
 
     differences: list[Difference] = field(default_factory=list)
-    """Empty if everything is as it is recorded."""
+    """Empty if everything is as recorded."""
     notes: list[str] = field(default_factory=list)
-    """What the reader should know about how far the check went."""
+    """Sentences on what the check could not cover, or what the reader should know about it."""
     cells: int = 0
     numbers: int = 0
     """Numbers that were recomputed from rows."""
     rerun: list[str] = field(default_factory=list)
-    """Keys of the cells that were computed anew."""
+    """Keys of the cells that were computed again."""
     rows: int = 0
-    """Rows of these cells that were compared."""
+    """Number of rows of these cells that were compared."""
     taken: dict[str, int] = field(default_factory=dict)
     """Task and reason -> number of its samples whose scores were taken as they stand."""
 

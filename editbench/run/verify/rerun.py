@@ -1,4 +1,4 @@
-"""Compute cells anew and compare them with the stored ones, row by row."""
+"""Compute cells again and compare them with the stored ones, row by row."""
 
 from __future__ import annotations
 
@@ -31,16 +31,15 @@ def rerun(
     on_cell: runner.OnCell,
     report: Report,
 ) -> None:
-    """Compute the ``chosen`` cells anew and compare their rows.
+    """Compute the ``chosen`` cells again and compare their rows.
 
     Raises:
-        EditbenchError: the model, the corpus, a plug-in or the data of a task is not to be had.
+        EditbenchError: the model, the corpus, a plug-in or the data of a task cannot be loaded.
     """
     plans = [make_plan(_config_of(run, config, summary)) for summary in chosen]
     asked = plans[0].config
     model = load(asked.model, asked.precision, asked.layout)
-    # A cache of its own: answers of the base and covariances that were computed before would prove
-    # nothing.
+    # With a cache of its own, since cached answers of the base and covariances would prove nothing.
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.dict(os.environ, {"EDITBENCH_CACHE": f"{folder}/cache"}),
@@ -59,7 +58,7 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
     Raises:
         RecordError: ``run.json`` has a field that this version does not know.
     """
-    # A trial of a search is a cell like any other.
+    # ``tune`` describes a search and is no field of ``RunConfig``; its trials are ordinary cells.
     given: dict[str, Any] = {name: value for name, value in config.items() if name != "tune"}
     if unknown := sorted(set(given) - {field.name for field in fields(RunConfig)}):
         raise RecordError(
@@ -71,6 +70,7 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
     }
     method = summary["method"]
     given |= {"methods": (method,), "options": {method: summary["options"]}}
+    # None of these is compared, so none is computed.
     given |= {"diagnostics": (), "judge": None, "judge_model": None, "repeats": 0}
     return RunConfig(**{**given, "precision": summary["model"]["precision"]})
 
@@ -78,7 +78,10 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
 def _compare_conditions(
     summary: CellSummary, plan: Plan, model: LanguageModel, report: Report
 ) -> None:
-    """Compare the hashes of the model, the cases and the files that options name."""
+    """Compare the hashes of the model, the cases and the files that options name.
+
+    An older record may lack the template or the files, which then count as equal.
+    """
     stored, template = summary["model"], template_digest(model)
     files = plan.methods[summary["method"]].sources()
     for what, there, now in (
@@ -94,7 +97,7 @@ def _compare_conditions(
 def _compare_cell(
     run: Path, summary: CellSummary, other: Path, again: CellSummary, report: Report
 ) -> None:
-    """Compare a cell with the one that was computed anew in the run folder ``other``."""
+    """Compare a cell with the one that was computed again in the run folder ``other``."""
     key, before = summary["key"], len(report.differences)
     report.rerun.append(key)
     if again["status"] != summary["status"]:
@@ -112,14 +115,14 @@ def _compare_cell(
 
 
 def _rows(run: Path, summary: CellSummary, name: str) -> Sequence[Row]:
-    """Return the rows of a table; none where the cell has no such table."""
+    """Return the rows of a table, or none where the cell has no such table."""
     if name not in (*ALWAYS, *summary.get("tables", {})):
         return []
     return read_rows(run, summary["key"], name, altered=True)
 
 
 def _note_environment(summary: CellSummary, again: CellSummary, report: Report) -> None:
-    """Note what differs between the environments of a cell and of its rerun."""
+    """Note which parts of the environment differ between a cell and its rerun."""
     there = cast("Row", summary.get("environment", {}))
     here = cast("Row", again.get("environment", {}))
     if changed := [name for name in here if there.get(name) != here[name]]:

@@ -1,4 +1,4 @@
-"""Check a cell by what is stored: its digests, its key, and its numbers by its rows."""
+"""Check a cell by what is stored: its digests, its key, and its numbers against its rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from editbench.types import Case
 
 
 def note_code(summaries: Sequence[CellSummary], report: Report) -> None:
-    """Note which cells other code computed, and which are too old to have digests or versions."""
+    """Note the cells that other code computed, and those from before digests or versions."""
     code_here = code_digest()
     reasons: dict[str, list[str]] = {}
     for summary in summaries:
@@ -46,7 +46,7 @@ def note_code(summaries: Sequence[CellSummary], report: Report) -> None:
 
 
 def check_digests(run: Path, summary: CellSummary, report: Report) -> None:
-    """Check that the summary and the tables are those that were written.
+    """Check that the summary and the tables are as they were written.
 
     Raises:
         RecordError: a table cannot be read.
@@ -66,11 +66,12 @@ def check_digests(run: Path, summary: CellSummary, report: Report) -> None:
 
 
 def check_key(summary: CellSummary, config: StoredConfig, report: Report) -> None:
-    """Check that the key is the hash of the cell's options and conditions, and what tuned them.
+    """Check that the key is the hash of the options and conditions, and which search tuned them.
 
     Raises:
         RecordError: the key cannot be computed.
     """
+    # Without versions no key can be computed, and an altered summary is reported already.
     if "versions" not in summary or alteration(summary):
         return
     key = summary["key"]
@@ -90,7 +91,7 @@ def check_key(summary: CellSummary, config: StoredConfig, report: Report) -> Non
 
 
 def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> None:
-    """Check the trials of ``tuned.json``, if there is one, by their cells, and the chosen ones."""
+    """Check the trials of ``tuned.json``, if there is one, and its choices against the cells."""
     if not (run / "tuned.json").exists():
         return
     record = tune.Tuned.read(run).record
@@ -99,7 +100,7 @@ def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> 
         trials: list[tune.Trial] = []
         for trial in search["trials"]:
             name = f"{method}@trial{trial['trial']}"
-            # Without one trial nothing can be said about the choice, so the check ends there.
+            # Where one trial is missing, nothing can be said about the choice, so the check ends.
             if name not in cells:
                 what = f"tuned.json: {name} has no record"
                 report.differ(run.name, what, trial["key"], None)
@@ -110,6 +111,7 @@ def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> 
             trials.append(
                 {"trial": trial["trial"], "key": cell["key"], "options": options, **judged}
             )
+        # As JSON on both sides: the file has null for NaN, and lists for tuples.
         what = f"tuned.json, {method}"
         for before, after in zip(search["trials"], jsonable(trials), strict=True):
             report.numbers += compare(run.name, f"{what}, trials", before, after, report)
@@ -120,10 +122,10 @@ def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> 
 def check_page(
     run: Path, page: Callable[[Path], str], summaries: Sequence[CellSummary], report: Report
 ) -> None:
-    """Check that the tables of ``README.md``, and what they could detect, are those of the records.
+    """Check that the tables and detectable differences in ``README.md`` follow from the records.
 
-    For cells that other code computed a difference is only noted: other code may also have rendered
-    the page.
+    If other code computed a cell, a difference is only noted, since that code may also have
+    rendered the page.
     """
     file = run / "README.md"
     if not file.is_file():
@@ -147,7 +149,7 @@ def check_page(
 
 @dataclass(frozen=True)
 class Tables:
-    """The rows of a cell."""
+    """The rows of a cell, by table."""
 
     probes: list[ProbeRow]
     retention: list[SampleRow]
@@ -157,9 +159,9 @@ class Tables:
 
     @classmethod
     def read(cls, run: Path, summary: CellSummary) -> Tables:
-        """Read the tables of a cell, also where they were changed after they were written.
+        """Read the tables of a cell, even if they were changed after they were written.
 
-        A cell without evaluators or a curve has no such tables.
+        A cell without evaluators or without a curve lacks their tables, which then have no rows.
 
         Raises:
             RecordError: a table is missing or corrupt.
@@ -189,7 +191,7 @@ def check_numbers(
 ) -> None:
     """Check a cell's numbers by its rows, the scores of the rows by their texts, and the quotes.
 
-    Without ``cases`` only numbers that do not need them are checked.
+    Without ``cases``, only numbers that do not depend on them are checked.
 
     Raises:
         RecordError: the rows cannot be read or scored.
@@ -199,9 +201,11 @@ def check_numbers(
         numbers = _recompute(summary, tables, cases)
         if cases is not None:
             points = _points(summary, tables)
+            # The last point of a curve is the cell's own table of probes.
             for asked in (*(point.probes for point in points[:-1]), tables.probes):
                 _check_scores(key, asked, cases, report)
         _check_samples(summary, config, [*tables.curve_samples, *tables.retention], report)
+    # An altered table can hold anything, so scoring its rows can fail in any of these ways.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise RecordError(
             f"The rows of {key} cannot be scored ({type(error).__name__}: {error})."
@@ -217,7 +221,7 @@ def check_numbers(
 def _recompute(
     summary: CellSummary, tables: Tables, cases: Sequence[Case] | None
 ) -> dict[str, tuple[object, object]]:
-    """Return the stored and the recomputed value of each field that follows from rows."""
+    """Return the stored and the recomputed value of each field that follows from the rows."""
     before = [_unedited(row) for row in tables.retention]
     numbers: dict[str, tuple[object, object]] = {
         "metrics": (summary["metrics"], probes.metrics(tables.probes)),
@@ -235,14 +239,14 @@ def _by_facts(curve: Sequence[CurvePoint]) -> dict[str, CurvePoint]:
 
 
 def _unedited(row: SampleRow) -> SampleRow:
-    """Return a sample with the score of the unedited model as its score."""
+    """Return a copy of a sample, scored as the unedited model was."""
     before = row.copy()
     before["score"] = row.get("base_score", row["score"])
     return before
 
 
 def _evaluated(summary: CellSummary, rows: Sequence[ScoreRow]) -> Mapping[str, object]:
-    """Return the evaluators' means by their rows. The headings are not in the rows."""
+    """Return the evaluators' means from their rows, with the stored headings."""
     stored = summary.get("evaluators", {})
     names = summary.get("versions", {}).get("evaluators", {})
     titles = {name: stored[name]["title"] if name in stored else name for name in names}
@@ -268,9 +272,9 @@ def _points(summary: CellSummary, tables: Tables) -> list[Point]:
 def _check_quotes(
     key: str, name: str, rows: Sequence[Row], base: str, said: Sequence[Row], report: Report
 ) -> None:
-    """Check that each ``base_COLUMN`` is the COLUMN of the base's row.
+    """Check that each ``base_COLUMN`` equals COLUMN in the base's row of the same item.
 
-    Each column gives at most one difference, which names its first row.
+    Each column adds at most one difference, which names the first row that differs.
     """
     there = {place(row, name): row for row in said}
     quotes = [column for column in (rows[0] if rows else ()) if column.startswith("base_")]
@@ -288,13 +292,14 @@ def _check_quotes(
 def _check_scores(
     key: str, rows: Sequence[ProbeRow], cases: Sequence[Case], report: Report
 ) -> None:
-    """Check the scores of probes by their texts and log-probabilities.
+    """Check the scores of probes against their texts and log-probabilities.
 
-    Each column gives at most one difference, which names its first row.
+    Each column adds at most one difference, which names the first row that differs.
     """
     stored: Sequence[Row] = rows
     again: Sequence[Row] = rescoring.rescore(rows, cases)
     for column in dict.fromkeys(column for scores in again for column in scores):
+        # An older record lacks columns that this version computes.
         known = [
             (row, scores[column])
             for row, scores in zip(stored, again, strict=True)
@@ -311,9 +316,9 @@ def _check_scores(
 def _check_samples(
     summary: CellSummary, config: StoredConfig, rows: Sequence[SampleRow], report: Report
 ) -> None:
-    """Check the scores of retention samples by their outputs.
+    """Check the scores of retention samples against their outputs.
 
-    Each task gives at most one difference, which names its first sample.
+    Each task adds at most one difference, which names the first sample that differs.
     """
     for task in dict.fromkeys(row["task"] for row in rows):
         asked = [row for row in rows if row["task"] == task]
@@ -322,6 +327,7 @@ def _check_samples(
         again, why = rescoring.rescore_samples(
             task, asked, Path(data) if data else None, stored_hash
         )
+        # None: this score cannot be recomputed, and ``why`` says for what reason.
         if taken := again.count(None):
             reason = f"{heading(task)}: {why.rstrip('.')}"
             report.taken[reason] = report.taken.get(reason, 0) + taken
