@@ -92,7 +92,7 @@ def _lora_factors(edit: Edit, model: LanguageModel, name: str) -> tuple[torch.Te
     if part != "weight" or not (isinstance(module, torch.nn.Linear) or _is_conv1d(model, name)):
         raise OptionError(
             f"A LoRA adapter cannot hold this edit: {edit.method} changes {name!r}, "
-            "which is no linear layer's weight. Use --format merged."
+            "which is not the weight of a linear layer. Use --format merged."
         )
     change = edit.changes[name]
     if isinstance(change, tuple):

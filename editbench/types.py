@@ -414,7 +414,7 @@ def _clean(text: str, what: str, error: type[DataError]) -> str:
         text.encode()
     except UnicodeEncodeError as cause:
         raise error(
-            f"{what} holds half a character ({text[cause.start]!r}). Write the whole one."
+            f"{what} contains half a character ({text[cause.start]!r}). Write the whole character."
         ) from cause
     return text.strip()
 

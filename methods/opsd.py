@@ -107,9 +107,9 @@ class OPSD(Trainer):
         if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
             raise ValueError("max_new_tokens and top_k must be at least 1")
         if self.exposure != "adaptive" and not 0 < self.exposure <= 1:
-            raise ValueError("exposure is a share, above 0 and at most 1, or adaptive")
+            raise ValueError("exposure must be a share, above 0 and at most 1, or adaptive")
         if not 0 <= self.ema < 1:
-            raise ValueError("ema is a share, from 0 to below 1")
+            raise ValueError("ema must be a share, at least 0 and below 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Train the student on its own rollouts and return the change as an edit."""

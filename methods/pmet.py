@@ -31,7 +31,7 @@ class Pmet(Memit):
 
     name: ClassVar[str] = "pmet"
     version: ClassVar[int] = 9
-    summary: ClassVar[str] = "memit on the MLP's output, attention optimised beside it"
+    summary: ClassVar[str] = "memit on the MLP's output, with the attention optimised too"
     paper: ClassVar[str] = "arXiv 2308.08742"
     sites: ClassVar[tuple[str, ...]] = ("mlp", "attention")
     space: ClassVar[Space] = {**Memit.space, "clamp": LogUniform(0.5, 6.0)}

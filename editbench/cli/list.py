@@ -37,7 +37,7 @@ def list_names(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """List what is installed, or describe one method or corpus."""
+    """List what is installed, or describe one method, corpus or evaluator."""
     if what in LISTINGS:
         _print_listing(what, LISTINGS[what](), as_json)
     else:

@@ -51,7 +51,7 @@ def show(
             "--failures, --diff, --case and --html exclude each other. Give one of them."
         )
     if method is not None and not failures:
-        raise OptionError(f"A method ({method!r}) goes with --failures only.")
+        raise OptionError(f"METHOD ({method!r}) is only used with --failures.")
     if html is not None:
         if as_json:
             raise OptionError("--html writes a page, not JSON. Leave --json out.")

@@ -270,7 +270,7 @@ def alteration(summary: CellSummary) -> str | None:
     # The digests of the summary and of the code were introduced together, so a summary that has
     # only the latter has lost its own.
     if isinstance(environment, Mapping) and "code" in environment:
-        return "it was taken out"
+        return "it was removed"
     return None
 
 

@@ -154,7 +154,7 @@ def _restore(model: LanguageModel, weights: str, config: RunConfig, name: str, n
         with torch.no_grad():
             for parameter_name, parameter in model.model.named_parameters():
                 parameter.copy_(fresh.weight(parameter_name))
-        why = "" if model.fingerprint() == weights else f"{config.model} has others by now."
+        why = "" if model.fingerprint() == weights else f"{config.model} now has other weights."
     except (EditbenchError, OSError, RuntimeError, ValueError) as error:
         why = f"they cannot be read again ({error})."
     if why:

@@ -112,9 +112,9 @@ def _shared_keys(prepared: Sequence[PreparedFact], of_one_key: str) -> Iterator[
     ]
     if shared:
         yield (
-            "Some prompts are equal up to the end of their subjects, so their facts have one key, "
-            f"but another target ({listed(shared, '; ')}): {of_one_key}. Word them so that the "
-            "subject comes later, or use a trainer (sft, mixsd)."
+            "Some prompts are equal up to the end of their subjects, so their facts share a key "
+            f"but have different targets ({listed(shared, '; ')}): {of_one_key}. Word them so that "
+            "the subject comes later, or use a trainer (sft, mixsd)."
         )
 
 

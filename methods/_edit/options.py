@@ -38,7 +38,7 @@ class WeightEditor(Method):
     A change of one method raises that method's ``version`` instead."""
     sites: ClassVar[tuple[str, ...]]
     """Where the target optimisation adds its deltas. The value at the first site is written."""
-    of_one_key: ClassVar[str] = "what is written is a compromise"
+    of_one_key: ClassVar[str] = "the written value is a compromise"
     """What happens to facts that share a key and have different targets."""
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {

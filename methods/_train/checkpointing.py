@@ -27,7 +27,7 @@ def recomputable_layers(model: LanguageModel) -> list[torch.nn.Module]:
     if not (layers and model.model.supports_gradient_checkpointing):
         raise MethodError(
             f"{type(model.model).__name__} does not support activation checkpointing. "
-            "Leave checkpointing out; a smaller micro_batch saves memory, too."
+            "Leave checkpointing out; a smaller micro_batch also saves memory."
         )
     return layers
 

@@ -144,7 +144,7 @@ class WritingReport(TypedDict):
 
 
 MIXING_FIGURES: Mapping[str, Figure] = {
-    "target_sources": Figure("Training texts by what is trained on, see EditRecord's source."),
+    "target_sources": Figure("Number of training texts by source (EditRecord.source)."),
     "verified_at_once": Figure(
         "Share of the mixed texts that stated their fact at the first attempt.",
         shown="of the targets verified at the first attempt",
@@ -153,7 +153,9 @@ MIXING_FIGURES: Mapping[str, Figure] = {
         "Share of the mixed texts that stated their fact at any attempt.",
         shown="of the targets verified in all",
     ),
-    "cut_off": Figure("Training texts that reached their longest length before they ended."),
+    "cut_off": Figure(
+        "Number of training texts that reached their length limit before they ended."
+    ),
     "mean_attempts": Figure("Attempts per fact, mean over all facts."),
     "effective_lambda": Figure("Share of the tokens trained on that the naive branch wrote."),
     "target_nll": Figure(
@@ -194,7 +196,7 @@ def warnings(texts: Sequence[MixedText]) -> list[str]:
     """Return a sentence for each way of handling facts whose mixed text never stated them."""
     counts = Counter(t.source for t in texts)
     consequences = {
-        "target": "were trained on the canonical target, as sft is",
+        "target": "were trained on the canonical target, as in sft",
         "dropped": "were left out, so they were not taught at all",
         "unverified": "were trained on a text without the fact",
     }

@@ -104,15 +104,15 @@ class Trainer(Method):
         if not self.lr > 0 or not self.clip > 0:
             raise ValueError("lr and clip must be above 0")
         if not 0 <= self.warmup < 1:
-            raise ValueError("warmup is a share of the steps, from 0 to below 1")
+            raise ValueError("warmup must be a share of the steps, at least 0 and below 1")
         if not 0 < self.stop_after <= 1:
-            raise ValueError("stop_after is a share of the steps, above 0 and at most 1")
+            raise ValueError("stop_after must be a share of the steps, above 0 and at most 1")
         if not 0 <= self.rewordings <= len(FRAMES["question"]):
             raise ValueError(f"rewordings must be from 0 to {len(FRAMES['question'])}")
         if self.lora is not None and self.lora < 1:
             raise ValueError("lora is a rank, at least 1")
         if self.null_space is not None and (self.lora is None or not 0 < self.null_space <= 1):
-            raise ValueError("null_space is a share, above 0 and at most 1, and needs lora")
+            raise ValueError("null_space must be a share, above 0 and at most 1, and needs lora")
         if min(self.replay, self.kl, self.l2, self.ewc, self.weight_decay) < 0:
             raise ValueError("replay, kl, l2, ewc and weight_decay must be at least 0")
         if self.lora is not None and (self.l2 or self.ewc):

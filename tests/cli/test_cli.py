@@ -589,7 +589,7 @@ BAD_FILES = {
     ),
     "half.jsonl": (
         '{"prompt": "a \\ud800 is", "target": "b"}',
-        ["line 1", "'prompt' holds half a character"],
+        ["line 1", "'prompt' contains half a character"],
     ),
     "probe.jsonl": (
         '{"prompt": "a is", "target": "b",'

@@ -43,9 +43,9 @@ FACT = Fact(
         ({"prompt": "Sydney", "subject": None}, "the prompt already ends with the target"),
         ({"original": "Sydney"}, "the target 'Sydney' is the answer already"),
         ({"original": " Sydney "}, "the target 'Sydney' is the answer already"),
-        ({"prompt": "The \ud800 of Australia is"}, "'prompt' holds half a character"),
-        ({"target": "\udfff"}, "'target' holds half a character"),
-        ({"aliases": ("\ud800",)}, "'aliases' holds half a character"),
+        ({"prompt": "The \ud800 of Australia is"}, "'prompt' contains half a character"),
+        ({"target": "\udfff"}, "'target' contains half a character"),
+        ({"aliases": ("\ud800",)}, "'aliases' contains half a character"),
     ],
 )
 def test_a_bad_fact_is_refused_by_name_and_field(changes, said):
@@ -121,9 +121,9 @@ def test_a_fact_round_trips_and_names_itself():
         ({"answers": None}, "answers must be a list of texts"),
         ({"references": "a text"}, "references must be a list of texts"),
         ({"distractor": 3}, "distractor must be text, not int"),
-        ({"prompt": "\ud800"}, "prompt holds half a character"),
-        ({"answers": ("\ud800",)}, "answer holds half a character"),
-        ({"distractor": "\ud800"}, "distractor holds half a character"),
+        ({"prompt": "\ud800"}, "prompt contains half a character"),
+        ({"answers": ("\ud800",)}, "answer contains half a character"),
+        ({"distractor": "\ud800"}, "distractor contains half a character"),
     ],
 )
 def test_a_bad_probe_is_refused(changes, said):

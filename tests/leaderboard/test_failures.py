@@ -472,7 +472,7 @@ def test_json_holds_the_whole_texts(hostile, run):
     ("arguments", "said"),
     [
         (["--failures", "--case", "a"], "Give one of them"),
-        (["sft"], "A method ('sft') goes with --failures only"),
+        (["sft"], "METHOD ('sft') is only used with --failures"),
         (["--html", "x.html", "--json"], "not JSON"),
         (["--failures", "nosuch"], "holds no method 'nosuch'"),
         (["--html", "cases.json/x.html"], "cannot be written"),

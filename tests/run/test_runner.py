@@ -855,7 +855,7 @@ def test_a_spoiled_model_that_cannot_be_read_again_ends_the_run(
 ):
     plug(spoils=Spoils)
     mine, other = load_model(str(model_folder), precision="float32"), tmp_path / "other"
-    for why in ("they cannot be read again .*no model folder", "has others by now"):
+    for why in ("they cannot be read again .*no model folder", "now has other weights"):
         spoiling = replace(config, methods=("base", "spoils", "sft"), model=str(other))
         with pytest.raises(
             MethodError,

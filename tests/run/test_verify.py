@@ -113,7 +113,7 @@ def test_an_honest_run_passes_and_every_cell_comes_out_again(here):
     assert report["cells"] == 3 and len(report["rerun"]) == 3 and report["notes"] == []
     assert report["rows"] == 3 * (3 * 4 + 2 * 3) and report["numbers"] > 3 * 50
     said = editbench("verify", "run", "--rerun", 0)
-    assert said.code == 0 and "Nothing differs." in said.out and "computed anew" not in said.out
+    assert said.code == 0 and "Nothing differs." in said.out and "computed again" not in said.out
 
 
 def test_local_files_are_found_from_any_folder(here, model, monkeypatch):
@@ -313,7 +313,7 @@ def test_a_digest_or_a_cell_that_was_taken_away_is_said(here):
     shutil.rmtree(cell(here, "ice"))
     code, report = verify("--rerun", 0)
     assert code == 1 and [one["what"] for one in report["differences"]] == [
-        "digest of summary.json: it was taken out"
+        "digest of summary.json: it was removed"
     ]
     assert report["notes"][0].startswith("ice: no record")
 
@@ -430,7 +430,7 @@ def test_scores_that_the_text_does_not_give_are_named(here):
     [
         ({"options": {"lr": 0.5}}, "key: not that of the options"),
         ({"seed": 1}, "key: not that of the options"),
-        ({"tuned": True}, "tuned: not what run.json says"),
+        ({"tuned": True}, "tuned: differs from run.json"),
         ({"seconds": {"inject": 0.01}}, "README.md: its tables are not those of the records"),
     ],
 )
@@ -735,7 +735,7 @@ def test_cells_of_other_code_and_of_before_digests_are_said_and_still_checked(he
     change_summary(cell(here, "sft"), old)
     code, report = verify("--rerun", 0)
     assert code == 0 and report["numbers"] > 100 and len(report["notes"]) == 2
-    assert report["notes"][0].startswith("sft: made by other code (unknown, commit ")
+    assert report["notes"][0].startswith("sft: computed by other code (unknown, commit ")
     assert report["notes"][1].startswith("sft: from before digests were stored")
     change_summary(
         cell(here, "sft"), lambda summary: summary["metrics"]["efficacy"]["argmax"].update(low=0.25)

@@ -47,5 +47,5 @@ class Report:
             yield f"{count} scores of samples are taken as they stand, {task}."
         yield f"{self.numbers} numbers of {self.cells} cells recomputed from their rows."
         if self.rerun:
-            yield f"{self.rows} rows of {', '.join(self.rerun)} computed anew and compared."
+            yield f"{self.rows} rows of {', '.join(self.rerun)} computed again and compared."
         yield f"{len(self.differences)} differences." if self.differences else "Nothing differs."

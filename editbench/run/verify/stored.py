@@ -32,12 +32,10 @@ def note_code(summaries: Sequence[CellSummary], report: Report) -> None:
         code, commit = made.get("code"), made.get("commit")
         if code != code_here:
             there = f"{code or 'unknown'}, commit {commit or 'unknown'}; here {code_here}"
-            reason = f"made by other code ({there}), which may score otherwise"
+            reason = f"computed by other code ({there}), which may give other scores"
             reasons.setdefault(reason, []).append(summary["method"])
         if "digest" not in summary:
-            reason = (
-                "from before digests were stored, so only computing anew notices a changed text"
-            )
+            reason = "from before digests were stored, so only --rerun notices a changed text"
             reasons.setdefault(reason, []).append(summary["method"])
         elif "versions" not in summary:
             reason = "from before versions were stored, so the key cannot be computed"
@@ -82,11 +80,11 @@ def check_key(summary: CellSummary, config: StoredConfig, report: Report) -> Non
             f"The key of {key} cannot be computed ({type(error).__name__}: {error})."
         ) from error
     if computed != key:
-        what = "key: not that of the options and conditions that stand there"
+        what = "key: not the hash of the recorded options and conditions"
         report.differ(key, what, key, computed)
     tuned = (config.get("tuned") or {}).get(summary["method"])
     if (summary.get("tuned"), summary.get("tuning")) != (tuned is not None, tuned):
-        what = "tuned: not what run.json says"
+        what = "tuned: differs from run.json"
         report.differ(key, what, summary.get("tuning"), tuned)
 
 
