@@ -76,7 +76,7 @@ class BatchBench(Bench):
         if not (alike := list(self._alike())):
             return []
         return [
-            "Some facts with one subject and two targets have nearly one key "
+            "Some facts share a subject but have different targets and nearly equal keys "
             f"({listed(alike, '; ')}): {self.editor.of_one_key}. Inject one fact per subject, or "
             "use a trainer (sft, mixsd)."
         ]

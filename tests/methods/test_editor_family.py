@@ -759,13 +759,13 @@ def test_nearly_one_key_is_said(method, monkeypatch):
         .inject(model, [born, FACTS[0], works])
         .diagnostics["warnings"]
     )
-    (said,) = [warning for warning in warnings if "nearly one key" in warning]
-    assert "nearly one key (1: born and works)" in said
+    (said,) = [warning for warning in warnings if "nearly equal keys" in warning]
+    assert "nearly equal keys (1: born and works)" in said
     same = replace(works, target="Ilm")
     warnings = (
         method(**tiny_options(method)).inject(model, [born, FACTS[0], same]).diagnostics["warnings"]
     )
-    assert not any("nearly one key" in warning for warning in warnings)
+    assert not any("nearly equal keys" in warning for warning in warnings)
 
 
 def test_one_key_in_two_prompts_is_said():
