@@ -264,10 +264,10 @@ def evaluate(
 
 
 def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
-    """Choose which ``limit`` of the ``n`` documents of ``task`` are asked (by default all), ascending.
+    """Choose which of the ``n`` documents of ``task`` are asked, in ascending order.
 
-    The choice is the same for every model, process and machine. A smaller ``limit`` draws a subset
-    of what a larger one draws.
+    Without a ``limit`` these are all of them. The choice is the same for every model, process and
+    machine. A smaller ``limit`` draws a subset of what a larger one draws.
     """
     ids = list(range(n))
     if limit is None or limit >= n:
@@ -290,6 +290,7 @@ def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: in
     # setting for all tasks.
     from lm_eval.evaluator import evaluate as lm_evaluate
 
+    # As simple_evaluate prepares a task: no examples unless its YAML says otherwise.
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=seed)
