@@ -3,8 +3,8 @@
 Diagnostics explain the scores. Nothing is ranked by them.
 
 Notation: p0 and p are the base and the edited model, theta0 and theta are their weights, and
-d = theta - theta0 is the edit's change. x is a fact's prompt as it is asked, with nothing before it,
-and y is a training target. A value is ``None`` where it is undefined.
+d = theta - theta0 is the edit's change. x is a fact's prompt as it is asked, with nothing before
+it, and y is a training target. A value is ``None`` where it is undefined.
 
 supervision: how improbable the training targets are under the base model [1]
     nll                    mean over all target tokens of -log p0(y_it; x_i, y_i<t), in nats
