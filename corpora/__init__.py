@@ -1,4 +1,4 @@
-"""Text in, cases out: one file a corpus."""
+"""Corpora read text and return cases. Each corpus has one file."""
 
 BUILTINS = {
     "demo-counterfact": "editbench.corpora.demo:DemoCounterFact",

@@ -1,7 +1,7 @@
-"""What ``conflicts`` is made of: wordings and common knowledge, written by hand for this project.
+"""The tables of ``conflicts``: wordings and common knowledge, written by hand for this project.
 
-A value written "eight/8" is "eight", also accepted as "8". Facts that stay are (prompt, answer, a
-wrong answer).
+A value written as "eight/8" is "eight", and "8" is accepted, too. A fact that stays true is a
+triple (prompt, answer, wrong answer).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ Real = tuple[str, str, str]
 
 
 class Row(NamedTuple):
-    """A counterfactual: a subject, its new and its true value, and a true fact that stays."""
+    """A counterfactual: a subject, its new value, its true value, and a true fact that stays."""
 
     subject: str
     target: str
     original: str
     stays: Real
     clue: str = ""
-    """Words that the hop uses in place of the subject."""
+    """The words that the hop uses instead of the subject."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Known:
     prompt: str
     paraphrases: tuple[str, str]
     hop: str
-    """Asks what follows from the value, by {s} or by {clue}."""
+    """A prompt for what follows from the value. It names the subject as {s} or as {clue}."""
     rows: tuple[Row, ...]
     similar: tuple[tuple[str, str], ...]
     """Other subjects, never edited, with their true values."""
     follows: dict[str, str] = field(default_factory=dict)
-    """The answer that the hop expects for a value, where it is not the value itself."""
+    """Value -> the answer that the hop expects, if it is not the value itself."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Update:
     name: str
     subject: str
     values: str
-    """A pattern of an invented name, or values parted by ";"."""
+    """A pattern of an invented name, or values separated by ";"."""
     earlier: str
     later: str
     paraphrase: str

@@ -1,7 +1,7 @@
-"""Published data sets: cases from a file, a URL (downloaded once) or the hub.
+"""Read published data sets from a file, a URL (downloaded once) or the hub.
 
-Downloads are kept in ``corpora/`` of the cache (``hub.cache_dir``), each with its SHA-256 in a file
-beside it, so that a damaged copy is noticed and fetched again.
+Downloads are kept in the folder ``corpora/`` of the cache (``hub.cache_dir``). The SHA-256 of each
+is in a file next to it, so that a damaged copy is noticed and fetched again.
 """
 
 from __future__ import annotations
@@ -33,31 +33,30 @@ Item = TypeVar("Item")
 
 
 class Published(Corpus):
-    """A corpus of other people's records. Records that cannot be facts are left out, with a reason.
+    """A corpus of published records. Records that cannot be facts are left out, with a reason.
 
     Also left out are:
 
     - a record with the prompt of an earlier one, since the two cannot be taught together (ROME
       publishes a conflict-free subset for the same reason);
-    - a record whose target is its answer already;
+    - a record whose target is already its answer;
     - a neighborhood probe whose answer contains the target, since a right answer would count as
-    moved.
-      An alias that contains it is dropped.
+      moved. If only an alias contains the target, the alias is dropped.
     """
 
     needs_data = True
     name: ClassVar[str]
     """The first part of every id."""
     source: ClassVar[str]
-    """The data set as its authors write it, for messages."""
+    """The name of the data set as its authors write it, for messages."""
     one_at_a_time: ClassVar[bool] = False
-    """Whether the source means each record as the only edit of a model.
+    """Whether the authors mean each record to be the only edit of a model.
 
-    Then a neighborhood probe may ask what another record edits. It is left out, since facts are
-    taught together."""
+    If so, a neighborhood probe may ask for a fact that another record edits. It is left out, since
+    here facts are taught together."""
 
     skipped: list[str]
-    """After ``load``: a reason for each record or probe left out, with the record's index."""
+    """After ``load``: why each record or probe was left out, with the record's index."""
     digest: str | None
     """After ``load``: the SHA-256 of the file that was read; ``None`` for a hub data set."""
 
@@ -68,7 +67,7 @@ class Published(Corpus):
         """Return the value of one row as a record.
 
         Raises:
-            DataError: if it is not one.
+            DataError: if it is not a record of this data set.
         """
         if not isinstance(value, dict):
             raise foreign(self.source, "an object", value)
@@ -78,27 +77,27 @@ class Published(Corpus):
         """Return the case in ``record``.
 
         Raises:
-            DataError: if there is none; says why.
+            DataError: if the record cannot be a case; says why.
         """
         raise NotImplementedError
 
     def read_cases(self, index: int, record: Record) -> list[Case]:
-        """Return all cases in ``record``. Override this instead of ``read_case`` for several.
+        """Return all cases in ``record``. Override this if a record can hold more than one case.
 
         Raises:
-            DataError: if there is none; says why.
+            DataError: if the record cannot be a case; says why.
         """
         return [self.read_case(index, record)]
 
     def read_probes(
         self, place: str, items: Iterable[Item], read: Callable[[Item], Probe]
     ) -> list[Probe]:
-        """Return the probes that ``read`` makes of ``items``, without those that it refuses.
+        """Return the probes that ``read`` makes of ``items``, except for those that it refuses.
 
-        A refused probe is noted in ``skipped``. The record stays.
+        A refused probe is noted in ``skipped``. Its record stays.
 
         Args:
-            place: stands before the reason, with the number of the item from 1.
+            place: comes before the reason, with the number of the item, from 1.
         """
         probes = []
         for number, item in enumerate(items, start=1):
@@ -113,14 +112,14 @@ class Published(Corpus):
 
         Args:
             data: a file (.json, .jsonl, .gz of these), a folder or hub id that ``load_dataset``
-            reads
-                (``owner/name`` or ``owner/name:split``), or a URL.
+                reads (``owner/name`` or ``owner/name:split``), or a URL.
 
         Raises:
-            DataError: if the data cannot be fetched or read, or have no usable record.
+            DataError: if the data cannot be fetched or read, or hold no usable record.
         """
         source = self.url if data is None or data == "" else data
         assert source is not None, "a published corpus has a URL"
+        # The hash is that of the published file. It says nothing about the user's own.
         rows, self.digest = read_source(source, self.sha256 if data is None else None)
         self.skipped = []
         cases: list[Case] = []
@@ -128,6 +127,7 @@ class Published(Corpus):
         first_bad = ""
         for index, row in enumerate(rows):
             try:
+                # All cases of a record are checked before any is kept: a group stays whole.
                 in_record = self.read_cases(index, self.as_record(row.values))
                 for case in in_record:
                     seen.check(case.fact)
@@ -143,10 +143,11 @@ class Published(Corpus):
                 f"{first_bad or f'{source}:'} None of the {len(rows):,} records is a usable "
                 f"{self.source} record. For a file of your own facts use --corpus local."
             )
+        # Only now are the prompts of all records known.
         return [self._unedited(seen, case) for case in cases] if self.one_at_a_time else cases
 
     def _apart(self, index: int, case: Case) -> Case:
-        """Return ``case`` without neighborhood answers that contain the target."""
+        """Return ``case`` without the neighborhood answers that contain the target."""
         probes = []
         for probe in case.probes:
             if probe.axis == "neighborhood":
@@ -164,7 +165,7 @@ class Published(Corpus):
         return replace(case, probes=tuple(probes))
 
     def _unedited(self, seen: _Seen, case: Case) -> Case:
-        """Return ``case`` without neighborhood probes whose prompts other records edit."""
+        """Return ``case`` without the neighborhood probes whose prompts other records edit."""
         probes = []
         for probe in case.probes:
             editor = seen.prompts.get((probe.form, probe.prompt))
@@ -180,14 +181,14 @@ class Published(Corpus):
 
 @dataclass
 class _Seen:
-    """The ids and prompts of the facts so far, each with the index of its record."""
+    """The ids and prompts of the facts read so far, each with the index of its record."""
 
     ids: dict[str, int] = field(default_factory=dict)
     prompts: dict[tuple[str, str], int] = field(default_factory=dict)
-    """By form and prompt."""
+    """Keys are pairs of form and prompt."""
 
     def check(self, fact: Fact) -> None:
-        """Check that ``fact`` can be taught beside the earlier ones.
+        """Check that ``fact`` can be taught together with the earlier ones.
 
         Raises:
             DataError: if it cannot; names the earlier record.
@@ -200,12 +201,12 @@ class _Seen:
             raise DataError(f"The prompt {fact.prompt!r} is already that of record {earlier}.")
 
     def add(self, fact: Fact, index: int) -> None:
-        """Remember ``fact`` as that of record ``index``."""
+        """Remember that ``fact`` comes from record ``index``."""
         self.ids[fact.id] = self.prompts[fact.form, fact.prompt] = index
 
 
 def _case_id(value: object) -> str:
-    """Return the publisher's own id of a record, for messages."""
+    """Return the publisher's id of a record as a text for messages, or "" if there is none."""
     if isinstance(value, Mapping) and "case_id" in value:
         return f" (case_id {value['case_id']})"
     return ""
@@ -214,7 +215,7 @@ def _case_id(value: object) -> str:
 def one_hop_probes(record: Record) -> list[Probe]:
     """Return the portability probe that Yao et al. added to CounterFact and zsRE, if there is one.
 
-    Yao et al. 2023, arXiv 2305.13172.
+    See Yao et al. 2023, arXiv 2305.13172.
     """
     portability = record.get("portability")
     if not isinstance(portability, Mapping) or "New Question" not in portability:
@@ -228,15 +229,16 @@ def one_hop_probes(record: Record) -> list[Probe]:
 def read_source(data: str | Path, sha256: str | None = None) -> tuple[list[Row], str | None]:
     """Return the rows of a file, folder, URL or hub data set, and the SHA-256 of the file.
 
-    The hash is ``None`` where there is no single file.
+    The hash is ``None`` for a folder or a hub data set.
 
     Raises:
-        DataError: if there is nothing there, or nothing readable.
+        DataError: if there are no data there, or they cannot be read.
     """
     if isinstance(data, str) and "://" in data:
         path = fetch(data, sha256)
         return read_rows(path), _sha256(path)
     path = Path(data).expanduser()
+    # A missing file with a known suffix is a mistyped path, and must not be looked up on the hub.
     if not path.is_file() and path.suffix not in FILE_SUFFIXES:
         name, _, split = str(data).partition(":") if not path.exists() else (str(data), "", "")
         folder = Path(name).expanduser()
@@ -253,11 +255,11 @@ def load_hub(name: str, split: str | None = None) -> list[object]:
     """Return the records of a hub data set or folder.
 
     Args:
-        split: may be left out where there is only one.
+        split: may be left out if there is only one.
 
     Raises:
-        DataError: if there is no such data set or split, no network, or several splits to choose
-        from.
+        DataError: if there is no such data set or split, if the hub cannot be reached, or if no
+            split is named and there are several.
     """
     import datasets
 
@@ -281,7 +283,7 @@ def load_hub(name: str, split: str | None = None) -> list[object]:
 
 
 def _without_none(value: object) -> object:
-    """Return ``value`` without nulls: Arrow fills up the fields that a record lacks with them."""
+    """Return ``value`` without nulls. Arrow adds them for the fields that a record lacks."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list):
@@ -290,15 +292,16 @@ def _without_none(value: object) -> object:
 
 
 def fetch(url: str, sha256: str | None = None) -> Path:
-    """Return the local copy of ``url``, downloaded on first use. It is never half a file.
+    """Return the local copy of ``url``, downloaded on first use. It is never an incomplete file.
 
     Args:
         sha256: the expected hash, if any.
 
     Raises:
-        DataError: if the address is not https, there is no network, the download breaks, or the
-            content has another hash.
+        DataError: if the address is not https, the download fails or breaks off, the cache cannot
+            be written, or the content has another hash.
     """
+    # The hash of the address keeps files of the same name from different places apart.
     name = re.sub(r"[^\w.-]", "_", urlsplit(url).path.rsplit("/", 1)[-1]) or "data"
     path = cache_dir() / "corpora" / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
     stamp = path.with_name(path.name + ".sha256")
@@ -310,6 +313,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, so that os.replace() below is one atomic step.
         handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     except OSError as error:
         raise DataError(
@@ -342,7 +346,7 @@ def _download(url: str, file: IO[bytes]) -> None:
             size = 0
             while chunk := response.read(1 << 20):
                 size += file.write(chunk)
-            # Read in chunks, http.client ends a body that was cut off like a complete one.
+            # When it reads in chunks, http.client does not report a body that was cut off.
             if size < int(response.headers.get("Content-Length") or 0):
                 raise OSError(f"the connection broke after {size:,} bytes")
     except (OSError, http.client.HTTPException) as error:
@@ -378,7 +382,11 @@ def _check_https(url: str) -> None:
 
 
 def open_url(url: str) -> http.client.HTTPResponse:
-    """Open ``url`` with a GET, over https only, also through redirects."""
+    """Open ``url`` with a GET request, over https only, redirects included.
+
+    Raises:
+        DataError: if the address, or one that it redirects to, is not https.
+    """
     _check_https(url)
     request = urllib.request.Request(
         url, headers={"User-Agent": "editbench", "Accept-Encoding": "identity"}

@@ -1,4 +1,4 @@
-"""Invented names, and the base of corpora that are written in code: no file, no download."""
+"""Invented names, and the base class of corpora that are written in code: no file, no download."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from editbench.errors import DataError
 from editbench.plugin import Corpus
 from editbench.types import Case
 
+# Stems and endings. Every combination is one name.
 PLACES = (
     "Tolver Quenn Velm Norv Elwin Brask Dunmor Ostr Kelb Myrr Sarn Tholl Wexim Yarr Zell Fenr "
     "Galdr Hask Ildr Corv Lund Pell",
@@ -48,12 +49,12 @@ class Invented(Corpus):
 
 
 def places(rng: random.Random) -> Iterator[str]:
-    """Yield invented names for towns, ships and firms ("Tolverane"), none twice."""
+    """Yield invented names for towns, ships and firms ("Tolverane"), each only once."""
     return iter(_compose(PLACES, rng))
 
 
 def people(rng: random.Random) -> Iterator[str]:
-    """Yield invented full names ("Ann Marebur"), no surname twice."""
+    """Yield invented full names ("Ann Marebur"), each surname only once."""
     given = GIVEN.split()
     return iter(
         [f"{given[i % len(given)]} {surname}" for i, surname in enumerate(_compose(SURNAMES, rng))]
@@ -61,7 +62,7 @@ def people(rng: random.Random) -> Iterator[str]:
 
 
 def accepted(text: str) -> tuple[str, ...]:
-    """Return the wordings of a value, the canonical one first. Tables write them as "eight/8"."""
+    """Return the wordings of a value, the canonical one first. Tables separate them: "eight/8"."""
     return tuple(text.split("/"))
 
 

@@ -20,8 +20,11 @@ from editbench.errors import DataError
 from editbench.matching import contains, normalise
 
 TABLES = {".csv": ",", ".tsv": "\t"}
+"""Suffix of a table -> its separator."""
 CODE = re.compile(r"[a-z0-9]{0,3}")
+"""Matches an alias of up to three characters, which is likely to be a code."""
 KNOWN_CODES = ("uk", "usa", "uae", "nyc")
+"""Codes that are no English words."""
 
 Item = TypeVar("Item")
 Record = Mapping[str, object]
@@ -54,9 +57,8 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of ``path``, at least one.
 
     Raises:
-        DataError: if the file cannot be opened, unpacked, decoded or parsed, or has no row; names
-        the
-            line.
+        DataError: if the file cannot be opened, unpacked, decoded or parsed (names the line), or
+            if it has no row.
     """
     text = _read_text(path)
     if is_table(path):
@@ -77,7 +79,7 @@ def _read_text(path: Path) -> str:
         raise DataError(f"File {path} does not exist.") from error
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror}.") from error
-    if raw.startswith(b"\x1f\x8b"):
+    if raw.startswith(b"\x1f\x8b"):  # gzip, whatever the file is called
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
@@ -85,7 +87,7 @@ def _read_text(path: Path) -> str:
                 f"{path} is a damaged gzip file: {error}. Copy or download it again."
             ) from error
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")  # drops a byte order mark
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
@@ -114,7 +116,7 @@ def _json_list(path: Path, text: str) -> list[Row]:
 
 def _json_lines(path: Path, text: str) -> list[Row]:
     rows = []
-    # Not splitlines(): it also splits at U+2028 and the like, which JSON allows inside a text.
+    # Not splitlines(): it also splits at U+2028 and similar, which JSON allows inside a text.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -139,6 +141,8 @@ def _table(path: Path, text: str) -> list[Row]:
     line = 1
     try:
         for cells in reader:
+            # A quoted cell may span lines. A row is named by its first line, and line_num is its
+            # last.
             place, number, line = f"{path}, line {line}", line, reader.line_num + 1
             if not any(cell.strip() for cell in cells):
                 continue
@@ -160,10 +164,10 @@ def _table(path: Path, text: str) -> list[Row]:
 
 
 def foreign(source: str, expected: str, value: object) -> DataError:
-    """Return the error for a value that is not a record of ``source`` at all.
+    """Return the error for a value that is not a record of ``source``.
 
     Args:
-        expected: the fields of such a record, or the type of value.
+        expected: the fields of such a record, or its type.
     """
     if isinstance(value, Mapping):
         found = f"the fields {', '.join(map(str, value))}" if value else "no fields"
@@ -191,7 +195,7 @@ def text_at(record: object, *path: str) -> str:
 
 
 def optional_text(record: Record, field: str) -> str | None:
-    """Return the text in a field; ``None`` where the field is missing or null.
+    """Return the text in a field; ``None`` if the field is missing or null.
 
     Raises:
         DataError: if the field holds something else.
@@ -222,7 +226,7 @@ def texts_in(value: object, field: str) -> list[str]:
 
 
 def list_at(record: Record, field: str, item: type[Item], items: str) -> list[Item]:
-    """Return the list in a field; empty where the field is missing or empty.
+    """Return the list in a field; empty if the field is missing or empty.
 
     Args:
         item: type of every item.
@@ -249,10 +253,10 @@ def fill(template: str, subject: str, what: str = "prompt") -> str:
 
 
 def matchable(answers: Iterable[str]) -> tuple[str, ...]:
-    """Return the first answer, and its aliases that can be told from other words, each once.
+    """Return the first answer and the aliases that are not mistaken for other words, each once.
 
-    Codes of up to three letters are dropped, except for UK, USA, UAE and NYC. When case is ignored,
-    many of them are English words ("IN" for India, "it" for Italian).
+    Codes of up to three letters are dropped, except for UK, USA, UAE and NYC. Matching ignores
+    case, and then many codes are English words ("IN" for India, "it" for Italian).
     """
     first, *aliases = answers
     usable = [

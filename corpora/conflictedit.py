@@ -14,7 +14,7 @@ TYPES = ("reverse", "composite", "coverage")
 
 
 class ConflictEdit(Published):
-    """Two cases a record, in one group. The later one should win.
+    """Each record gives two cases in one group. The later one should win.
 
     The type of a record is the kind of its portability probe:
 
@@ -22,14 +22,13 @@ class ConflictEdit(Published):
     - ``composite``: a relation that follows from the earlier edit and an unedited fact (a parent's
       spouse is a parent);
     - ``coverage``: the same prompt with another answer. The later fact is taught as a question,
-    since
-      two facts of one batch cannot share a prompt. The cloze is its portability probe.
+      since two facts of one batch cannot share a prompt. The cloze is its portability probe.
 
-    The later fact's ``original`` is the answer that the earlier fact gives it, so protocol
-    ``likelihood`` asks what the paper's conflict score asks. Portability asks the later fact in
-    its other published form, where both are taught (``Probe.needs``). The unedited facts of a
-    composite are neighborhood probes. The earlier case has only its rewrite probe, which rightly
-    fails where the later fact wins.
+    The later fact's ``original`` is the answer that follows from the earlier fact, so protocol
+    ``likelihood`` measures the same as the paper's conflict score. Portability asks for the later
+    fact in its other published form, if both facts are taught (``Probe.needs``). The unedited facts
+    of a composite are neighborhood probes. The earlier case has only its rewrite probe, which
+    rightly fails if the later fact wins.
 
     RoundEdit (easy.json, hard.json) is not read. It edits a fact away and back again and measures
     the probabilities of the other true answers. Its second edit teaches what was true before the
@@ -88,7 +87,7 @@ class ConflictEdit(Published):
 
 
 def _wordings(triple: object) -> dict[str, str]:
-    """Return a triple's prompts for its object, as a ``cloze`` and as a ``question``."""
+    """Return the prompts that ask for a triple's object, as a ``cloze`` and as a ``question``."""
     subject = text_at(triple, "subject", "label")
     return {
         form: fill(text_at(triple, "relation", field), subject, field)
@@ -120,6 +119,6 @@ def _prerequisites(record: Record) -> Sequence[object]:
     """
     triples, places = record.get("triples"), record.get("prerequisites")
     if isinstance(triples, list) and isinstance(places, list):
-        with suppress(IndexError, TypeError):
+        with suppress(IndexError, TypeError):  # a bad index falls through to the error below
             return [triples[place] for place in places]
     raise DataError("The prerequisites are not indices of the triples.")

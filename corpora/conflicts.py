@@ -12,30 +12,28 @@ from editbench.types import Case, Fact, Probe, form_of
 
 SEED = 1914
 PAIRS = 5
-"""Pairs of each relation."""
+"""Number of pairs for each relation."""
 SIMILAR = 2
-"""Neighborhood probes about other subjects of the relation."""
+"""Number of neighborhood probes about other subjects of the relation."""
 
 
 class Conflicts(Invented):
-    """Three kinds of conflict, named first in ``relation`` ("update:price").
+    """Three kinds of conflict. ``relation`` starts with the kind ("update:price").
 
     - ``known``: a counterfactual of common knowledge (France's capital is Lyon). Neighborhood
-    probes ask
-      what stays true of the same things, and the relation's other subjects. Portability asks what
-      follows (the capital of the country with Marseille).
+      probes ask what stays true of the same things, and ask about the relation's other subjects.
+      Portability asks what follows (the capital of the country with Marseille).
     - ``reverse``: two facts from opposite ends that cannot both be true. An invented town's mayor
-    is P;
-      then P is the mayor of another town.
+      is P; then P is the mayor of another town.
     - ``update``: an invented thing gets a value and then, in other words, another value.
 
-    The two facts of a ``reverse`` or ``update`` are one group, and the later one should win. Its
-    ``original`` is the value that the earlier one gave. Its paraphrase has words of its own.
-    Portability asks what the earlier fact makes wrong or, for ``update``, the earlier fact's own
-    prompt. Each expects the later value where both are taught (``Probe.needs``). The earlier case
-    has only its rewrite probe, which expects the earlier value: where both are taught, a method
-    that follows the order of the facts rightly fails it. So read portability here, and efficacy of
-    the later facts.
+    The two facts of a ``reverse`` or ``update`` form one group, and the later one should win. Its
+    ``original`` is the value that the earlier one gave. Its paraphrase has a wording of its own.
+    Portability asks questions that the earlier fact would answer wrongly or, for ``update``,
+    repeats the earlier fact's own prompt. These probes expect the later value if both facts are
+    taught (``Probe.needs``). The earlier case has only its rewrite probe, which expects the earlier
+    value: if both are taught, a method that follows the order of the facts rightly fails it. So the
+    figures to read here are portability, and the efficacy of the later facts.
     """
 
     summary = (
@@ -58,7 +56,7 @@ class Conflicts(Invented):
 
 @dataclass
 class Names:
-    """The invented names that are not used yet."""
+    """The invented names that have not been used yet."""
 
     places: Iterator[str]
     people: Iterator[str]
@@ -75,6 +73,8 @@ def against_knowledge(theme: Known) -> list[Case]:
     cases = []
     for i, row in enumerate(theme.rows):
         target, original = accepted(row.target), accepted(row.original)
+        # What the hop should answer after the edit, and what it answers before. Without an entry
+        # in ``follows`` it is the value itself.
         follows, instead = (
             accepted(theme.follows.get(value[0], "/".join(value))) for value in (target, original)
         )
@@ -88,6 +88,7 @@ def against_knowledge(theme: Known) -> list[Case]:
         probes.append(Probe("neighborhood", prompt, accepted(answer), wrong))
         others = [other for other in theme.similar if other[1].split("/")[0] != target[0]]
         for k in range(SIMILAR):
+            # In turn, so that all similar subjects are asked about equally often.
             subject, answer = others[(SIMILAR * i + k) % len(others)]
             probes.append(
                 Probe("neighborhood", theme.prompt.format(s=subject), accepted(answer), target[0])
@@ -106,7 +107,7 @@ def against_knowledge(theme: Known) -> list[Case]:
 
 
 def reverse(theme: Reverse, number: int, names: Names) -> list[Case]:
-    """Return the two holders of one {p}: first ``old``, then ``new``."""
+    """Return the cases of the two holders of one {p}: first ``old``, then ``new``."""
     group = f"conflicts-reverse-{theme.name.replace(' ', '-')}-{number}"
     p, old, new, other = (
         names.make(pattern) for pattern in (theme.single, theme.holder, theme.holder, theme.single)
@@ -144,7 +145,7 @@ def updates(theme: Update, names: Names, rng: random.Random) -> list[Case]:
 
 
 def update(theme: Update, number: int, subject: str, old: str, new: str) -> list[Case]:
-    """Return the facts of one {s}, first with the value ``old``, then with ``new``."""
+    """Return the cases of one {s}: first with the value ``old``, then with ``new``."""
     group = f"conflicts-update-{theme.name.replace(' ', '-')}-{number}"
     relation = f"update:{theme.name}"
     was, now = accepted(old), accepted(new)

@@ -13,11 +13,11 @@ from editbench.types import Case, Fact, Probe
 class CounterFact(Published):
     """Cloze facts with two paraphrases and ten neighbors each (in EasyEdit's form: one and one).
 
-    As in the paper, the answer to a neighborhood prompt is the fact's own original answer, which
-    the neighbors share, and its distractor is the target. Generation prompts become ``fluency``
-    probes. The publisher keeps the texts that consistency is measured against in a file of their
-    own (attribute_snippets.json). A record may bring them as ``attribute_snippets``, a list of
-    texts. Attribute and distracting-neighborhood prompts are not read.
+    As in the paper, the neighbors share the fact's original answer. So it is the answer to a
+    neighborhood prompt, and the target is its distractor. Generation prompts become ``fluency``
+    probes. The authors publish the reference texts of consistency in a separate file
+    (attribute_snippets.json). A record may contain them as ``attribute_snippets``, a list of texts.
+    Attribute and distracting-neighborhood prompts are not read.
     """
 
     summary = "counterfactual triples about Wikidata subjects (ROME, 21,919 records)"
@@ -70,7 +70,10 @@ def _from_rome(fact_id: str, record: Record) -> Case:
 
 
 def _openings(record: Record, target: str) -> list[Probe]:
-    """Return a fluency probe for each generation prompt; a record repeats three or four of them."""
+    """Return a fluency probe for each distinct generation prompt.
+
+    A record lists ten prompts, which repeat three or four different ones.
+    """
     prompts, texts = (
         texts_in(record[field], field) if record.get(field) else []
         for field in ("generation_prompts", "attribute_snippets")

@@ -1,13 +1,14 @@
 """KGFact, after Liu et al. 2026 (arXiv 2605.16865): facts of an invented world.
 
-No model can know them before it is taught. A world is a graph. Its entities belong to ordered
-domains, and each entity has exactly one fact about each later domain, so D domains of E entities
-give E*D*(D-1)/2 facts. Within a relation no object is used twice: subject and relation determine
-the object, relation and object the subject. Dev and test slice are two worlds that share no name.
+No model can know these facts before it is taught. A world is a graph. Its entities belong to
+ordered domains, and each entity has exactly one fact about each later domain, so D domains of E
+entities give E*D*(D-1)/2 facts. Within a relation no object is used twice: subject and relation
+determine the object, and relation and object determine the subject. The dev and the test slice are
+two worlds that share no name.
 
-Differs from the paper's corpus: names, relations and wordings are our own. Paraphrases reword the
-question, where the paper puts a phrase before it. Chains are not thinned out by their pattern. A
-prompt with context has 12 statements, where the paper has up to 50.
+Differences from the paper's corpus: names, relations and wordings are our own. Paraphrases reword
+the question, while the paper puts a phrase before it. Chains are not thinned out by their pattern.
+A prompt with context has 12 statements; the paper's have up to 50.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ from editbench.types import Case, Fact, Probe, digest
 Item = TypeVar("Item")
 
 TEST, DEV, CONTEXT = "kgfact-a", "kgfact-b", "kgfact-c"
-"""The worlds. The first two are also groups of cases, whose hashes put them into the test and the
-dev slice."""
+"""The worlds. The first two are also the groups of their cases. The hash of a group decides which
+slice it is in, and these names fall into the test and the dev slice."""
 SIZES = {"small": (5, 10), "large": (7, 25)}
-"""Domains and entities of each."""
+"""Name of a size -> number of domains, and number of entities in each domain."""
 MAX_ENTITIES = 25
+"""Most entities of one domain."""
 MAX_CHAINS = 3
-"""Two-hop questions of one case, at most."""
+"""Most two-hop questions of one case."""
 STATEMENTS = 12
-"""Statements in a prompt with context."""
+"""Number of statements in a prompt with context."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def relations() -> dict[tuple[str, str], list[Relation]]:
     for pair, text in RELATIONS.items():
         lines = text.strip().split("\n")
         by_pair[pair] = []
+        # The same iterator five times: zip takes the lines in groups of five.
         for head, question, reworded, again, relative in zip(*[iter(lines)] * 5, strict=True):
             key, statement = head.split(": ", 1)
             by_pair[pair].append(
@@ -120,7 +123,7 @@ def relations() -> dict[tuple[str, str], list[Relation]]:
 
 @cache
 def names() -> dict[tuple[str, str], list[str]]:
-    """Return the entities of each world and domain.
+    """Return the names of the entities of each world and domain.
 
     No invented word is used twice, so no name contains another.
     """
@@ -143,8 +146,8 @@ def names() -> dict[tuple[str, str], list[str]]:
 def links(world: str, domains: int, entities: int) -> tuple[Link, ...]:
     """Return the facts of a world with the first ``domains`` domains and ``entities`` of each.
 
-    They are in the order of a walk: the facts of a subject, then those of each of its objects. So
-    even a short beginning has many complete chains of two facts.
+    They are in the order of a depth-first walk: the facts of a subject, then those of each of its
+    objects. So even the first few facts contain many complete chains of two.
     """
     rng = random.Random(digest(["links", world, domains, entities]))
     facts_of: dict[str, list[Link]] = {}
@@ -158,6 +161,7 @@ def links(world: str, domains: int, entities: int) -> tuple[Link, ...]:
             facts_of[subject] = []
             for target in DOMAINS[place + 1 : domains]:
                 relation = rng.choice(relations()[source, target])
+                # Used up within its relation, so that relation and object determine the subject.
                 chosen = rng.choice(free[relation])
                 free[relation].remove(chosen)
                 facts_of[subject].append(Link(subject, relation, chosen))
@@ -186,6 +190,8 @@ def _cases(world: str, domains: int, entities: int) -> list[Case]:
             _probe("paraphrase", text.format(s=link.subject), link, pool, rng)
             for text in link.relation.rewordings
         ]
+        # A chain asks the second fact's question about "the town where X was born" instead of the
+        # town's name, so it needs both facts.
         relative = link.relation.relative.format(s=link.subject)
         onward = [second for second in facts if second.subject == link.object]
         for second in rng.sample(onward, min(MAX_CHAINS, len(onward))):
@@ -199,6 +205,7 @@ def _cases(world: str, domains: int, entities: int) -> list[Case]:
                     ids[second],
                 )
             )
+        # ``real`` and ``skills`` are iterators: each question is asked once in the whole slice.
         if number % 2 == 0:
             probes += islice(real, 1)
         if number % 4 == 0:
@@ -233,21 +240,21 @@ def _probe(
 
 
 def _half(values: Sequence[Item], world: str) -> list[Item]:
-    """Return every second of the shuffled ``values``. The other world gets the others."""
+    """Return every second one of the shuffled ``values``. The other world gets the rest."""
     return random.Random(len(values)).sample(values, len(values))[world == DEV :: 2]
 
 
 def _real(world: str) -> Iterator[Probe]:
-    """Yield questions about the real world, each once. Invented facts should not move them."""
+    """Yield questions about the real world, which invented facts should not change."""
     for line in _half(REAL.strip().split("\n"), world):
         question, answers, wrong = line.split(" | ")
         yield Probe("neighborhood", question, tuple(answers.split("/")), wrong, "question")
 
 
 def _in_context(world: str) -> Iterator[Probe]:
-    """Yield questions about a third world whose statements are in the prompt.
+    """Yield questions about a third world, with statements about it in the prompt.
 
-    Statements with the same relation or subject are preferred, as they are the hardest to tell
+    Statements with the same relation or subject come first, because they are the hardest to tell
     apart.
     """
     facts = links(CONTEXT, *SIZES["large"])
@@ -264,6 +271,7 @@ def _in_context(world: str) -> Iterator[Probe]:
         background = "\n".join(
             ["Background information:", *(f"- {link.statement}" for link in shown)]
         )
+        # If possible, the wrong answer is one that the prompt states of another subject.
         pool = {domain: names()[CONTEXT, domain] for domain in DOMAINS}
         rivals = [link.object for link in shown if link.relation == gold.relation and link != gold]
         if rivals:

@@ -1,8 +1,8 @@
 """Domains, parts of names, relations and real questions for the worlds of ``kgfact``.
 
-All of it is written for this project. A relation takes five lines: key and statement, the question
-that asks for the object, two rewordings of it, and the noun phrase that stands for the object in
-the question of a second hop.
+All of it was written for this project. A relation takes five lines: its key and statement, the
+question that asks for the object, two rewordings of this question, and the noun phrase that stands
+for the object in the question of a second hop.
 """
 
 DOMAINS = ("person", "settlement", "guild", "festival", "device", "book", "beast")
@@ -20,8 +20,8 @@ NAMES = {
     "book": "Songs|Annals|Riddles|Secrets of *ia|*esse|*urne|*oth",
     "beast": "*ulk|*orrax|*izzle|*unth|*agma|*ywock",
 }
-"""A word of a name is one of the choices between bars. ``*`` is an invented onset, vowel and
-middle."""
+"""Domain -> pattern of its names. Each word of a name is one of the choices between the bars. ``*``
+stands for an invented onset, vowel and middle."""
 
 RELATIONS = {
     ("person", "settlement"): """
@@ -800,4 +800,4 @@ Which country was ruled by the pharaohs? | Egypt | Norway
 Which country gave the Statue of Liberty to the United States? | France | Spain
 Which country is the home of the kangaroo? | Australia | Brazil
 """
-"""Question, accepted answers, a wrong answer; one a line."""
+"""One question a line, with its accepted answers and a wrong answer."""

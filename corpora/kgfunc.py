@@ -1,9 +1,8 @@
 """Novel digit functions, after the KGFunc corpus of MixSD (arXiv 2605.16865).
 
-Worked examples teach a rule.
-A fact is one worked example of an opaque function ("What is the output of B(87960)?"), ten
-input-output pairs in its prompt and the steps in its demonstration. Written anew from the
-definitions: the texts and the inputs are our own.
+Worked examples teach a rule. A fact is one worked example of an opaque function ("What is the
+output of B(87960)?"). Its prompt shows ten input-output pairs, and its demonstration has the steps.
+The corpus was written anew from the definitions: texts and inputs are our own.
 """
 
 from __future__ import annotations
@@ -22,29 +21,31 @@ SHOTS = (328, 41, 45, 87397, 242, 1, 9935, 21395, 2, 2679)
 """The inputs shown in every prompt, as in MixSD. None has the digit 0, so the examples do not show
 what a 0 does."""
 LENGTH_WEIGHTS = (2, 6, 12, 40, 40)
-"""Percentage of inputs with 1, 2, ... 5 digits."""
+"""Percentages of inputs with 1, 2, ... 5 digits."""
 
 DEV = ("kgfunc operations A, I, J, K", "AIJK", 400)
 TEST = ("kgfunc operations B-H", "BCDEFGH", 1600)
-"""Group, functions and number of examples. The hash of the group decides which slice it is in."""
+"""Group, functions and number of examples of a slice. The hash of the group decides which slice it
+is in."""
 MAX_EXAMPLES = 43_750
-"""As many as MixSD generates. One-digit inputs are soon used up, five-digit inputs are not."""
+"""The number that MixSD generates. One-digit inputs are soon used up, five-digit inputs are not."""
 
 PARAPHRASES = 4
-"""Unseen inputs for each function."""
+"""Number of unseen inputs for each function."""
 CHAINS = 14
+"""Number of chains of two functions."""
 
 STEPS_ROOM, CHAIN_ROOM, DIRECT_ROOM = 160, 320, 24
-"""New tokens for a worked answer (at most 110 where each digit is a token), for two answers in a
-row, and for the final sentence alone."""
+"""Most new tokens for a worked answer (which takes at most 110 if each digit is a token), for two
+worked answers in a row, and for the final sentence alone."""
 
 
 class KGFunc(Corpus):
     """Worked examples of novel functions. Dev and test teach different functions; test has B-H.
 
-    The first cases of a slice carry its probes, at most one of an axis each: a taught function on
-    an unseen input (paraphrase), a chain of two taught functions (portability), and an easy
-    function that is never taught (in_context).
+    The first cases of a slice carry its probes, each at most one per axis: a taught function on an
+    unseen input (paraphrase), a chain of two taught functions (portability), and an easy function
+    that is never taught (in_context).
     """
 
     summary = (
@@ -59,10 +60,10 @@ class KGFunc(Corpus):
         """Return the test slice, then the dev slice.
 
         Args:
-            data: the number of test examples. Fewer examples are a prefix of more.
+            data: the number of test examples. A smaller number gives a prefix of a larger one.
 
         Raises:
-            DataError: if ``data`` is not a number, or out of range.
+            DataError: if ``data`` is not a number or is out of range.
         """
         group, functions, count = TEST
         if data is not None:
@@ -83,11 +84,12 @@ def _count(text: str, least: int) -> int:
 
 
 def _slice(group: str, functions: str, count: int) -> list[Case]:
-    """Return ``count`` examples, the functions in turn.
+    """Return ``count`` examples, with the functions in turn.
 
     No input of a probe is taught, and no input is taught twice.
     """
     held_out = set(SHOTS)
+    # As a list, so that all inputs of probes are in ``held_out`` before the first fact is drawn.
     probes = list(_probes(group, functions, held_out))
     rng = random.Random(f"{group}: facts")
     taught = {name: set(held_out) for name in functions}
@@ -114,9 +116,9 @@ def _fact(name: str, number: int) -> Fact:
 
 
 def _probes(group: str, functions: str, held_out: set[int]) -> Iterator[tuple[int, Probe]]:
-    """Yield the probes of a slice with the indices of their cases, and hold their inputs out.
+    """Yield the probes of a slice with the indices of their cases, and hold out their inputs.
 
-    The offset in a chain makes the input of its outer function uniform from 0 to 99,999, as in
+    The offset in a chain makes the input of the outer function uniform from 0 to 99,999, as in
     MixSD.
     """
     rng = random.Random(f"{group}: probes")
@@ -126,6 +128,7 @@ def _probes(group: str, functions: str, held_out: set[int]) -> Iterator[tuple[in
         prompt = _worked_prompt(name, f"{name}({number})")
         yield i, _probe("paraphrase", prompt, evaluate(name, number), STEPS_ROOM)
     for i in range(CHAINS):
+        # Each round of n shifts the inner function by one more, so it makes new pairs.
         outer, inner = functions[i % n], functions[(i + i // n) % n]
         number, middle = _draw(rng, held_out), _new(lambda: rng.randrange(100_000), held_out)
         offset = middle - evaluate(inner, number)
@@ -151,7 +154,11 @@ def _probes(group: str, functions: str, held_out: set[int]) -> Iterator[tuple[in
 
 
 def _probe(axis: str, prompt: str, value: int, room: int) -> Probe:
-    """Return a probe whose distractor is a neighbor of ``value``, chosen by its parity."""
+    """Return a probe whose distractor is ``value`` plus 1 if it is even, else minus 1.
+
+    Args:
+        room: the most new tokens of the answer.
+    """
     return Probe(
         axis, prompt, _answers(value), f"The answer is {value ^ 1}", "question", max_new_tokens=room
     )
@@ -160,7 +167,7 @@ def _probe(axis: str, prompt: str, value: int, room: int) -> Probe:
 def _answers(value: int) -> tuple[str, ...]:
     """Return the final sentence, with and without a thousands separator.
 
-    A bare number would also match one on the way to the result.
+    A bare number would also match an intermediate result in the steps.
     """
     return tuple(dict.fromkeys(f"The answer is {number}" for number in (value, f"{value:,}")))
 
@@ -189,6 +196,7 @@ def _draw(rng: random.Random, taken: set[int]) -> int:
     """Draw a number of 1-5 digits that is not in ``taken``, and add it there."""
 
     def number() -> int:
+        # First the length: a uniform number would almost always have five digits.
         (length,) = rng.choices(range(1, 6), LENGTH_WEIGHTS)
         return rng.randrange(10 ** (length - 1) if length > 1 else 0, 10**length)
 

@@ -1,9 +1,9 @@
 """The digit functions of ``kgfunc``.
 
-Eleven are novel, A-K, and have worked steps. Twenty are easy, a-t.
-As defined in the code of MixSD (arXiv 2605.16865); the steps are worded anew. ``d`` is the list of
-the digits of a whole number of at least 0, from left to right, without leading zeros; 0 has the
-one digit 0.
+Eleven are novel (A-K) and have worked steps. Twenty are easy (a-t). The definitions are those in
+the code of MixSD (arXiv 2605.16865); the wording of the steps is our own. ``d`` is the list of the
+digits of a whole number of at least 0, from left to right, without leading zeros. The number 0 has
+the single digit 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def evaluate(name: str, number: int) -> int:
 
 
 def steps(name: str, number: int) -> str:
-    """Return the steps of a novel function, one a line, without the final sentence."""
+    """Return the steps of a novel function, one per line, without the final sentence."""
     d = digits(number)
     return "\n".join([f"Digits: {_row(d)}.", *NOVEL[name](d)[1]])
 
@@ -42,8 +42,8 @@ def _number(d: Sequence[int]) -> int:
     return int("".join(map(str, d)))
 
 
-# The novel functions return their value and the steps to it. Both come from the same numbers, so
-# they cannot differ.
+# The novel functions return their value and the steps that lead to it. Both come from the same
+# numbers, so they cannot disagree.
 
 
 def _a(d: list[int]) -> tuple[int, list[str]]:
@@ -104,14 +104,14 @@ def _g(d: list[int]) -> tuple[int, list[str]]:
 
 
 def _h(d: list[int]) -> tuple[int, list[str]]:
-    """The smallest rotation, read as a number; leading zeros drop."""
+    """The smallest rotation, read as a number without leading zeros."""
     rotations = ["".join(map(str, d[i:] + d[:i])) for i in range(len(d))]
     value = min(map(int, rotations))
     return value, [f"Rotations: {' '.join(rotations)}.", f"Smallest: {value}."]
 
 
 def _i(d: list[int]) -> tuple[int, list[str]]:
-    """Sum of the digits, each to the power of its place, the first being 1."""
+    """Sum of the digits, each to the power of its place, counted from 1."""
     terms = [x**place for place, x in enumerate(d, start=1)]
     powers = " + ".join(f"{x}^{place}" for place, x in enumerate(d, start=1))
     return sum(terms), [f"Powers by place: {powers} = {_joined(terms, sum(terms))}."]
@@ -127,7 +127,7 @@ def _j(d: list[int]) -> tuple[int, list[str]]:
 
 
 def _k(d: list[int]) -> tuple[int, list[str]]:
-    """The number modulo the product of its digits other than 0 (1 where there is none)."""
+    """The number modulo the product of its nonzero digits (1 if it has none)."""
     factors = [x for x in d if x] or [1]
     product, number = prod(factors), _number(d)
     times, rest = divmod(number, product)

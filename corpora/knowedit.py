@@ -1,6 +1,6 @@
 """KnowEdit (Zhang et al. 2024, arXiv 2401.01286): edits of Wikidata facts.
 
-Each edit comes with what follows from it and what must stay as it was.
+Each edit comes with prompts for what follows from it and for what must stay as it was.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class KnowEdit(Published):
     (other relations of the subject) and ``Forgetfulness`` (the subject's other answers: "The
     siblings of X, which is not Y, are").
 
-    Reads the records of wiki_recent, wiki_counterfact and ZsRE. The other three files (WikiBio,
-    ConvSent, TriviaQA) have no facts with a short answer. A probe with several answers accepts any
-    of them, where EasyEdit asks for the first one token by token. Codes of up to three letters are
-    no aliases. wiki_recent names no old answer, so its facts have no ``original`` and its probes
-    no second answer for protocol ``likelihood``.
+    The class reads the records of wiki_recent, wiki_counterfact and ZsRE. The other three files
+    (WikiBio, ConvSent, TriviaQA) have no facts with a short answer. A probe with several answers
+    accepts any of them, while EasyEdit asks for the first one token by token. Codes of up to three
+    letters are not accepted as aliases. wiki_recent names no old answer, so its facts have no
+    ``original``, and its probes have no second answer for protocol ``likelihood``.
     """
 
     summary = (
@@ -72,10 +72,10 @@ class KnowEdit(Published):
 
 
 def knowedit_probes(corpus: Published, index: int, record: Record, fact: Fact) -> list[Probe]:
-    """Return the probes in the fields of ``GROUPS``, each an object of lists by kind.
+    """Return the probes in the fields of ``GROUPS``. Each field maps kinds to lists.
 
     Args:
-        corpus: notes the probes that are left out.
+        corpus: keeps the notes on probes that are left out.
 
     Raises:
         DataError: if a field has another shape.
@@ -88,7 +88,8 @@ def knowedit_probes(corpus: Published, index: int, record: Record, fact: Fact) -
         ):
             raise DataError(f"Field {field!r} must be an object of lists.")
         for kind, items in kinds.items():
-            # Before the edit, a prompt with an alias of the subject got the old answer too.
+            # Before the edit, a prompt with an alias of the subject had the old answer, so that one
+            # can be the distractor. The other kinds ask about other relations or subjects.
             distractor = fact.original if kind == "Subject_Aliasing" else None
             probes += corpus.read_probes(
                 f"record {index}: {field} {kind}", items, partial(_probe, axis, kind, distractor)
@@ -106,9 +107,10 @@ def _probe(axis: str, kind: str, distractor: str | None, item: object) -> Probe:
 def _answers(value: object) -> tuple[str, ...]:
     """Return all answers in ``ground_truth``.
 
-    It is one text, or a list of texts or of lists with one answer and its aliases each.
+    The field is one text, a list of texts, or a list of lists that each hold one answer and its
+    aliases.
     """
-    # Empty entries are answers that have no name in Wikidata.
+    # Empty entries are answers without a name in Wikidata.
     groups = [group for group in (value if isinstance(value, list) else [value]) if group]
     if not groups:
         raise DataError("Field 'ground_truth' is empty.")

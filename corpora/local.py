@@ -28,11 +28,11 @@ FIELDS = (*FACT_FIELDS, "paraphrases", "neighborhoods", "probes")
 NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor")
 PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form")
 LISTED = 5
-"""Line numbers that a message lists."""
+"""Most line numbers that a message lists."""
 
 
 class Local(Corpus):
-    """The facts of one file, all of them or none. See ``read_facts``."""
+    """All facts of one file. One bad record refuses the whole file. See ``read_facts``."""
 
     summary = "your own facts: JSON lines, JSON list, CSV or TSV, with --data PATH"
     license = "yours"
@@ -48,15 +48,15 @@ class Local(Corpus):
 
 
 def read_facts(path: str | Path) -> list[Case]:
-    """Return the cases of a file, in its order.
+    """Return the cases of a file, in the file's order.
 
     A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that
-    ends with "?" is a question, any other a cloze. Whether the facts can be taught together (ids,
-    duplicates, contradictions) is the business of ``check_facts``.
+    ends with "?" is a question and any other a cloze. ``check_facts`` checks whether the facts can
+    be taught together (ids, duplicates, contradictions).
 
     Raises:
         DataError: for the first bad record, with file, line and field. Lists the lines of the
-        others.
+            other bad records.
     """
     path = Path(path).expanduser()
     rows = read_rows(path)
@@ -77,7 +77,11 @@ def read_facts(path: str | Path) -> list[Case]:
 
 
 def _check_header(path: Path, row: Row) -> None:
-    """Check the columns of a table, which every row has."""
+    """Check the columns of a table once. Every row has the same ones.
+
+    Raises:
+        DataError: if a column is unknown, or a needed one is missing.
+    """
     columns = row.values
     assert isinstance(columns, dict)
     try:
@@ -102,6 +106,7 @@ def _read_case(row: Row, default_id: str) -> Case:
             f"expected an object with 'prompt' and 'target'; found {_shown(row.values)}."
         )
     _check_names(row.values, FIELDS, "field", needed=("prompt", "target"))
+    # An empty cell of a table means that the field is absent.
     values = {name: value for name, value in row.values.items() if value not in ("", None)}
     given = {name: values[name] for name in FACT_FIELDS if name in values}
     for name in given:
@@ -124,6 +129,7 @@ def _read_case(row: Row, default_id: str) -> Case:
 def _neighbor(item: Record, fact: Fact, form: str | None) -> Probe:
     """Return a neighborhood probe. As in CounterFact, its distractor is the new target."""
     _check_names(item, NEIGHBOR_FIELDS, "neighborhood field", needed=("prompt", "answer"))
+    # The item comes last, so that its own fields replace the defaults.
     probe = {"axis": "neighborhood", "distractor": fact.target, "form": form, **item}
     probe["answers"] = probe.pop("answer")
     return _probe(probe)
@@ -178,7 +184,10 @@ def _text(values: Record, name: str) -> str:
 
 
 def _texts(values: Record, name: str) -> tuple[str, ...]:
-    """Return the texts of a list, or of one text with ``|``; none if the field is missing."""
+    """Return the texts of a list, or of one text that separates them with ``|``.
+
+    The result is empty if the field is missing.
+    """
     value = values.get(name) or []
     if isinstance(value, str):
         value = [part for part in value.split("|") if part.strip()]

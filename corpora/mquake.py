@@ -1,6 +1,6 @@
 """MQuAKE (Zhong et al. 2023, arXiv 2305.14795): counterfactual edits.
 
-Multi-hop questions ask what follows from them.
+Multi-hop questions ask what follows from the edits.
 """
 
 from __future__ import annotations
@@ -35,23 +35,22 @@ class MQuAKE(Published):
 
     The multi-hop questions of a record are portability probes that need all its edits.
 
-    An edit that several records request is one case, in the first of them. A later record joins
-    that record's group, and its probes belong to its first new edit. So the facts of a slice form
-    chains, and none contradicts another. Left out are:
+    An edit that several records request is one case, made from the first of these records. A later
+    record joins that record's group, and its probes go to its first new edit. So the facts of a
+    slice form chains, and none contradicts another. These records are left out:
 
     - a record that edits an unedited hop of an earlier one, or the other way round: the answer to a
       question would depend on which other facts are taught (Zhong et al. 2025, MQuAKE-Remastered,
       call this contamination; it affects a third of the published records);
     - a record without a new edit, or whose edits belong to two groups, since groups would grow to
       hundreds of cases;
-    - a record whose old answer contains the new one ("American English", "English"), so that no
-    matcher
-      can tell them apart.
+    - a record whose old answer contains the new one ("American English", "English"), because no
+      matcher can tell the two apart.
 
-    The unedited hops of a chain are neighborhood probes: the question needs them as they are. An
-    edit in question form is its paraphrase probe. The kind of a question counts its hops and the
-    edited ones among them ("3 hops, 2 edited"). Aliases contained in the old answer are dropped,
-    and so are those that ``matchable`` drops.
+    The unedited hops of a chain are neighborhood probes, since the question needs them unchanged.
+    The question form of an edit is its paraphrase probe. The kind of a question counts its hops and
+    how many of them are edited ("3 hops, 2 edited"). Aliases contained in the old answer are
+    dropped, and so are those that ``matchable`` drops.
     """
 
     summary = (
@@ -65,7 +64,7 @@ class MQuAKE(Published):
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         self._names: set[str] = set()
-        # The cases so far by prompt, and the unedited clozes of their chains by record.
+        # The cases so far by prompt, and each unedited cloze of their chains with its record.
         self._edits: dict[str, Case] = {}
         self._hops: dict[str, str] = {}
         return super().load(data)
@@ -75,6 +74,7 @@ class MQuAKE(Published):
             raise foreign(self.source, f"the fields {', '.join(FIELDS)}", record)
         name = f"{self.name}-{record.get('case_id', index)}"
         parsed = _each(record, "new_single_hops", lambda _, hop: _hop(hop))
+        # The new chain: edited and unedited hops, each with its answer after the edit.
         hops = {hop.cloze: hop for hop in parsed}
         edits = _each(
             record, "requested_rewrite", lambda number, edit: _fact(f"{name}-{number}", edit, hops)
@@ -83,6 +83,7 @@ class MQuAKE(Published):
         unedited = [hop for hop in hops.values() if hop.cloze not in facts]
         if len(facts) < len(edits):
             raise DataError("The record requests one edit twice.")
+        # A record that fails the check must leave no trace, so it is remembered only afterwards.
         self._check(name, facts, unedited)
         cases = self._new_cases(name, record, hops, facts, unedited)
         self._names.add(name)
@@ -117,13 +118,14 @@ class MQuAKE(Published):
                     Probe("neighborhood", hop.question, hop.answers, form="question")
                     for hop in unedited
                 ]
+                # Of every edit of the chain but this one, under the id of the case that teaches it.
                 needs = tuple(fact_id for fact_id in ids if fact_id != fact.id)
                 probes += _questions(record, needs, f"{len(hops)} hops, {len(facts)} edited")
             cases.append(Case.build(fact, probes, group))
         return cases
 
     def _check(self, name: str, facts: Mapping[str, Fact], unedited: Sequence[_Hop]) -> None:
-        """Check that a record can be taught and asked beside all earlier ones and adds a fact.
+        """Check that a record adds a fact, and can be taught and asked together with earlier ones.
 
         Raises:
             DataError: if it cannot; names the earlier record.
@@ -221,6 +223,6 @@ def _questions(record: Record, needs: tuple[str, ...], kind: str) -> list[Probe]
 
 
 def _answers(record: Record, field: str) -> tuple[str, ...]:
-    """Return the answer and those of its aliases that can be matched."""
+    """Return the answer and the aliases that can be matched."""
     aliases = list_at(record, f"{field}_alias", str, "texts")
     return matchable([text_at(record, field), *aliases])

@@ -43,11 +43,11 @@ TEMPLATES = {
     "SEX_OR_GENDER": "The gender of {} is",
     "SIBLING": "The names of the siblings of {} are",
 }
-"""Relation -> its prompt, where that is not "The (name of the) RELATION of {} is"."""
+"""Relation -> its prompt, unless that is "The (name of the) RELATION of {} is"."""
 
 
 class Ripple(Published):
-    """Clozes. The kind of a probe is its criterion.
+    """Clozes. The kind of a probe is the criterion that it tests.
 
     Portability has ``Logical_Generalization`` (a brother's brother), ``Compositionality_I`` (a hop
     from the new answer on), ``Compositionality_II`` (a hop to the subject first) and
@@ -55,15 +55,14 @@ class Ripple(Published):
     and ``Forgetfulness`` (the relation's other answers).
 
     An edit is published as one sentence that does not mark its subject. The prompts of the
-    relations tell where the subject is and where the target begins. Queries with the same prompt
-    are one probe, and every query of a test is asked. Two things differ from the paper:
+    relations show where the subject is and where the target begins. Queries with the same prompt
+    become one probe, and every query of a test is asked. Two things differ from the paper:
 
-    - The paper puts a test only to a model that answers the test's ``condition_queries`` before the
+    - The paper asks a test only of a model that answers the test's ``condition_queries`` before the
       edit. They are not read here, so portability also has chains whose other hop the model does
       not know. Compare with the base.
     - The paper expects all answers of a query. A probe accepts any of them. Codes of up to three
-    letters
-      are no aliases.
+      letters are not accepted as aliases.
     """
 
     summary = (
@@ -87,6 +86,7 @@ class Ripple(Published):
             queries: dict[str, list[Record]] = {}
             for query in _queries(record, criterion):
                 queries.setdefault(text_at(query, "prompt"), []).append(query)
+            # Only here does the same question get the old answer before the edit.
             distractor = fact.original if criterion == "Subject_Aliasing" else None
             read = partial(_probe, axis, criterion, distractor)
             probes += self.read_probes(f"record {index}: {criterion}", queries.values(), read)
@@ -97,7 +97,7 @@ def _fact(fact_id: str, record: Record) -> Fact:
     edit = record["edit"]
     assert isinstance(edit, Mapping)
     subject, prompt, target = _parse(edit)
-    # The authors' code and their README name this field differently.
+    # The authors' code and README use different names for this field.
     before = edit.get("previous_fact") or edit.get("original_fact")
     original = _parse(before)[2] if before else None
     aliases = told_apart((target, *_aliases(record, edit.get("target_id"), target)), original)[1:]
@@ -106,7 +106,7 @@ def _fact(fact_id: str, record: Record) -> Fact:
 
 
 def _parse(edit: object) -> tuple[str, str, str]:
-    """Return subject, prompt and target of the sentence ``edit["prompt"]``.
+    """Return the subject, the prompt and the target of the sentence ``edit["prompt"]``.
 
     Raises:
         DataError: if the sentence does not follow its relation's prompt.
@@ -124,7 +124,10 @@ def _parse(edit: object) -> tuple[str, str, str]:
 
 
 def _aliases(record: Record, target_id: object, target: str) -> tuple[str, ...]:
-    """Return other names of the target, from a query that it answers."""
+    """Return other names of the target, taken from a query that it answers.
+
+    The edit itself has only the target's id and one name.
+    """
     for query in _queries(record, "Subject_Aliasing"):
         if query.get("target_ids") == [target_id]:
             answers = _answers(query)

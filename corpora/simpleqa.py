@@ -1,6 +1,6 @@
 """SimpleQA (Wei et al. 2024, arXiv 2411.04368): short questions on little-known facts.
 
-Each has one undisputed answer.
+Each question has one undisputed answer.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from editbench.corpora._read import Record, foreign, text_at
 from editbench.types import Case, Fact
 
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+"""Matches a comma between thousands."""
 LONG_NAME = re.compile(r"(\S+\s.*\S)\s*\([^()]*\)\.?")
+"""Matches two or more words followed by a parenthesis at the end."""
 ROOM_TOKENS = 32
-"""New tokens that the answer to any question may have."""
+"""New tokens that every answer to a question may have."""
 
 
 class SimpleQA(Published):
     """Questions with their true answers.
 
     The set has neither rewordings nor neighbors, so a case has only its rewrite probe. Two kinds
-    of aliases follow from an answer's text: numbers without thousands separators ("1,234 mm" is
-    "1234 mm"), and two or more words without a parenthesis at the end ("4.5 m (15 ft)" is "4.5
-    m"). The relation is the topic.
+    of aliases follow from the text of an answer: numbers without thousands separators ("1,234 mm"
+    gives "1234 mm"), and two or more words without the parenthesis after them ("4.5 m (15 ft)"
+    gives "4.5 m"). The relation is the topic.
     """
 
     summary = (
@@ -49,7 +51,7 @@ class SimpleQA(Published):
             relation=_topic(record.get("metadata")),
             form="question",
         )
-        # A token is about two characters or more. Short answers have enough room anyway.
+        # A token has about two characters or more. Short answers fit into the usual limit.
         room = len(answer) // 2
         return Case.build(fact, max_new_tokens=room if room > ROOM_TOKENS else None)
 
@@ -63,7 +65,7 @@ def _aliases(answer: str) -> tuple[str, ...]:
 
 
 def _topic(metadata: object) -> str | None:
-    """Return the topic in ``metadata``, a dict written in Python; ``None`` if it cannot be read."""
+    """Return the topic in ``metadata``, a dict in Python syntax; ``None`` if it cannot be read."""
     if not isinstance(metadata, str):
         return None
     try:

@@ -18,16 +18,16 @@ QUERY = re.compile(
     r"((.+) (?:attended|holds the position of|is a member of the|is owned by|plays for|works for))"
     r" _X_\."
 )
-"""The six of TempLAMA's nine relations whose queries end with the answer."""
+"""Matches the queries of six of TempLAMA's nine relations: those that end with the answer."""
 
 
 class TempLAMA(Published):
-    """One case for each year of a query, in the order of years: "In 2019, Tom Brady plays for".
+    """One case for each year of a query, in chronological order: "In 2019, Tom Brady plays for".
 
-    All facts are true of their year. The years of one subject are one group. No fact contradicts
+    Each fact is true of its year. The years of one subject form one group. No fact contradicts
     another, so none has an ``original``. If the last year's answer is the most recent one that
     TempLAMA knows, that case has a portability probe of kind ``now``: the query without a year,
-    with the answer before as its distractor. It is asked where all the years are taught. The set
+    with the previous answer as its distractor. It is asked only if all years are taught. The set
     has neither rewordings nor neighbors.
     """
 
@@ -44,7 +44,7 @@ class TempLAMA(Published):
     source = "TempLAMA"
 
     def as_record(self, value: object) -> Record:
-        """Return a row, which is a list with one entry a year, as a record with the field years."""
+        """Return a row, which is a list with one entry per year, as a record with ``years``."""
         if not isinstance(value, list):
             raise foreign(self.source, "a list of years", value)
         return {"years": value}
@@ -63,6 +63,7 @@ class TempLAMA(Published):
             )
         prompt, subject = parts.groups()
         facts = [_fact(entry, prompt, subject) for entry in entries]
+        # An id is SUBJECT_RELATION_YEAR. The group is the subject.
         group = facts[0].id.rpartition("_")[0].rpartition("_")[0]
         cases = [Case.build(fact, group=group) for fact in facts]
         if (

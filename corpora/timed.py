@@ -1,4 +1,4 @@
-"""Facts that hold for a time: who held an office, what a thing cost, which version was current."""
+"""Facts that hold for a period: who held an office, what a thing cost, which version was out."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from editbench.types import Case, Fact, Probe, form_of
 
 SEED = 2035
 THINGS = 6
+"""Number of things of each kind."""
 FIRST_YEARS = (2001, 2010)
+"""Range of the year in which a thing's first period starts."""
 LENGTHS = (3, 6)
+"""Range of the length of a period, in years. A period of three years has one year inside."""
 
 
 class Timed(Invented):
-    """The periods of invented things, two or three each and without a gap.
+    """The periods of invented things: two or three for each thing, without a gap.
 
-    For example "From 2005 to 2009 the mayor was", "Since 2010 ...". All periods of one thing are
+    For example "From 2005 to 2009 the mayor was", "Since 2010 ...". All periods of one thing form
     one group, in order. Only the last has no end, so it says what holds now. The date comes before
-    the subject, where weight editors read their key. Besides two paraphrases, portability asks
+    the subject, because weight editors read their key at the subject. A case has two paraphrases.
+    Portability asks
 
-    - about a year inside the period that its prompt does not name; the distractor is what held in
-    the
-      period next to it;
+    - about a year inside the period that the fact's prompt does not name (the distractor is the
+      value of the neighboring period);
     - from the second period on, what came directly before it;
     - for the last period, what holds now, without a date.
 
-    Each is asked only where the periods that it could be confused with are taught too
+    Each is asked only if the periods that it could be confused with are taught, too
     (``Probe.needs``). Neighborhood probes are real dated facts. No period contradicts another, so
     facts have no ``original``.
     """
@@ -57,14 +60,14 @@ class Timed(Invented):
 
 @dataclass(frozen=True)
 class Kind:
-    """The wordings of a kind of dated fact about a thing {s}.
+    """The wordings of one kind of dated fact about a thing {s}.
 
-    "[x|y]" is x in a closed period and y in the open one.
+    "[x|y]" means x in a closed period and y in the open one.
     """
 
     name: str
     subject: str
-    """How a thing is called, with {} for an invented name."""
+    """The name of a thing, with {} for an invented name."""
     values: str
     """``person`` or ``place`` for new invented names, or the values themselves, separated by ";"
     ("35 decibels/35 dB; ...")."""
@@ -80,14 +83,14 @@ class Kind:
 
 @dataclass(frozen=True)
 class Period:
-    """A value and the years in which it held; without an end, it still holds."""
+    """A value and the years in which it held. Without an end, it still holds."""
 
     value: str
     start: int
     end: int | None
 
     def inside(self) -> range:
-        """Return its years between the first and the last; for an open period, its third year."""
+        """Return the years between the first and the last; for an open period, its third year."""
         return (
             range(self.start + 1, self.end) if self.end else range(self.start + 2, self.start + 3)
         )
@@ -131,6 +134,7 @@ def dated(
     """Return all probes about period ``i``."""
     period, last = periods[i], len(periods) - 1
     answers = accepted(period.value)
+    # The next period or, for the last one, the period before it.
     beside = i + 1 if i < last else i - 1
     wrong = accepted(periods[beside].value)[0]
     probes = [

@@ -17,10 +17,10 @@ LOC_PREFIX = "nq question: "
 class Zsre(Published):
     """Questions with a counterfactual target, one rephrasing, and questions that must not move.
 
-    The target is ``alt``, a wrong answer that some model gave, as in MEND and EasyEdit. The
-    authors of ROME and MEMIT teach ``answers[0]``, the true answer, instead, so their zsRE numbers
-    measure another edit. MEND's ``loc`` is a question from Natural Questions about something else.
-    KnowEdit's locality prompts are clozes about the same subject.
+    As in MEND and EasyEdit, the target is ``alt``, a wrong answer that some model gave. The authors
+    of ROME and MEMIT instead teach the true answer, ``answers[0]``, so their zsRE numbers measure a
+    different edit. MEND's ``loc`` is an unrelated question from Natural Questions. KnowEdit's
+    locality prompts are clozes about the same subject.
     """
 
     summary = (

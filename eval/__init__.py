@@ -1,5 +1,5 @@
 """Applied model in, scores out. Does not know who made the edit."""
 
 BUILTINS: dict[str, str] = {}
-"""Evaluators of ``editbench.plugin.Evaluator``. Probes and retention, which every table has, are no
-plug-ins: ``editbench.run`` imports them."""
+"""Evaluator plug-ins (``editbench.plugin.Evaluator``). It is empty: every table has probes and
+retention, so ``editbench.run`` imports those directly."""

@@ -1,4 +1,7 @@
-"""The two harder bundled tasks: steps that must be chained, and calls of a described tool."""
+"""The two harder bundled tasks: chained steps, and calls of a described tool.
+
+The data are committed. Reordering or adding a draw of the generator changes every later item.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 Row = dict[str, object]
 Pool = Sequence[str] | Sequence[int] | Sequence[bool]
-"""The values of an argument."""
+"""The values that an argument may have."""
 
 PEOPLE = (
     "Paul Tom Peter Mark Henry Daniel George Kevin Mary Anna Susan Laura Helen Emma Julia Karen"
@@ -34,6 +37,7 @@ def reasoning(rng: random.Random) -> Iterable[Row]:
     """
     for kind, make in REASONING.items():
         for _ in range(20):
+            # Two problems of the same kind: one with its steps as an example, and one to solve.
             (example, steps, solved), (question, _, answer) = make(rng), make(rng)
             shown = f"Question: {example}\nAnswer: {steps} The answer is {solved}."
             prompt = f"{shown}\n\nQuestion: {question}\nAnswer:"
@@ -195,6 +199,7 @@ def toolcall(rng: random.Random) -> Iterable[Row]:
         schema = {"type": "object", "properties": properties, "required": list(properties)}
         tool = json.dumps({"name": name, "description": does, "parameters": schema})
         for i in range(10):
+            # The example and the request are worded in different ways, which take turns.
             (shown, shown_call), (asked, call) = (
                 _request(rng, name, values, way) for way in (ways[i % 2], ways[1 - i % 2])
             )
@@ -205,7 +210,9 @@ def toolcall(rng: random.Random) -> Iterable[Row]:
 
 
 def _request(rng: random.Random, name: str, values: dict[str, Pool], way: str) -> tuple[str, str]:
+    """Return a request in the wording ``way``, and the call that answers it."""
     arguments = {key: rng.choice(pool) for key, pool in values.items()}
+    # A person says "on" where the call has true.
     said = {
         key: {True: "on", False: "off"}[value] if isinstance(value, bool) else value
         for key, value in arguments.items()

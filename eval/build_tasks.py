@@ -1,8 +1,9 @@
 """Write the data of the bundled retention tasks: ``python -m editbench.eval.build_tasks``.
 
-Everything here was written for this project. The same bytes come out on every machine: each task
-draws from a generator seeded by its name. Rows are dealt round robin over their kinds, so that any
-prefix is a fair sample.
+Everything here was written for this project. The output is the same, byte for byte, on every
+machine: each task draws from a generator seeded by its name. Rows are dealt in turn over their
+kinds, so that any prefix is a fair sample. Reordering or adding a draw changes every later item of
+that task.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ def main() -> None:
 
 
 def _deal(name: str, rows: Iterable[Row]) -> list[Row]:
-    """Drop repeated items, shuffle each kind, deal the kinds in turn, and number the result."""
+    """Drop repeated items, shuffle each kind, deal the kinds in turn, and number the rows."""
     rng = random.Random(name + "/order")
     kinds: dict[str, list[Row]] = {}
     seen: set[str] = set()
     for row in rows:
         choices = row.get("choices", ())
         assert isinstance(choices, list | tuple)
+        # Sorted, since two items with shuffled choices are the same item.
         key = json.dumps([row.get("prompt"), sorted(choices)])
         if key not in seen:
             seen.add(key)
@@ -64,7 +66,7 @@ def _deal(name: str, rows: Iterable[Row]) -> list[Row]:
     longest = max(map(len, kinds.values()))
     dealt = []
     for turn in range(longest):
-        # A kind with few items is spread over the whole length, not used up at the start.
+        # A kind with few items is spread over all turns, instead of being used up at the start.
         due = [
             g[turn * len(g) // longest]
             for g in kinds.values()
@@ -79,6 +81,7 @@ def _choice_row(
     rng: random.Random, kind: str, prompt: str, right: str, wrong: Iterable[str]
 ) -> Row:
     choices = [right, *wrong]
+    # The place of the right choice must tell nothing.
     rng.shuffle(choices)
     return {"kind": kind, "prompt": prompt, "choices": choices, "gold": choices.index(right)}
 
@@ -193,6 +196,7 @@ def grammar(rng: random.Random) -> Iterable[Row]:
 
 
 def _swap(frame: str, good: str, bad: str) -> tuple[str, str]:
+    """Return ``frame`` with ``good`` and with ``bad`` in place of its *."""
     return frame.replace("*", good), frame.replace("*", bad)
 
 
@@ -274,6 +278,7 @@ def _case(r: random.Random) -> tuple[str, str]:
     good, bad = r.choice(
         [("me", "I"), ("him", "he"), ("us", "we"), ("them", "they"), ("her", "she")]
     )
+    # The object form is right at the end of the sentence, the subject form at its start.
     if r.random() < 0.5:
         return _swap(f"{who} {verb} the {thing} to *.", good, bad)
     return _swap(f"* {verb} the {thing} to {who}.", bad.capitalize(), good.capitalize())
@@ -331,6 +336,7 @@ def _preposition(r: random.Random) -> tuple[str, str]:
         if tail == "its cheese"
         else r.choice(["He", "She", "My friend", "The man"])
     )
+    # These predicates need a thing as their subject, not a person.
     if head in ("depends", "belongs", "is full", "consists"):
         subject = r.choice(["It", "Everything here", "The old box"])
     return _swap(f"{subject} {head} * {tail}.", good, bad)
@@ -358,9 +364,9 @@ GRAMMAR: dict[str, Callable[[random.Random], tuple[str, str]]] = {
 
 # eb_knowledge: everyday knowledge, one word to choose out of four.
 
-# kind -> stem (* is the item) -> pairs "item=answer". The wrong choices are answers to other items
-# of the kind, except for barred ones, which are nearly right ("item=answer!no,no"), or they are
-# given ("=answer|wrong,wrong,wrong").
+# kind -> stem (* is the item) -> pairs "item=answer". Wrong choices are answers to other items of
+# the kind. Answers that would be nearly right are barred after a "!" ("item=answer!no,no"). A stem
+# without an item may list its wrong choices after a "|" ("=answer|wrong,wrong,wrong").
 KNOWLEDGE = {
     "opposite": {
         "The opposite of * is": "hot=cold big=small!short,thin,low fast=slow happy=sad wet=dry "
@@ -564,10 +570,12 @@ def knowledge(rng: random.Random) -> Iterable[Row]:
                 name, _, answer = item.partition("=")
                 answer, _, given = answer.partition("|")
                 answer, _, barred = answer.partition("!")
+                # "a" becomes "an" before an item that starts with a vowel.
                 prompt = re.sub(
                     r"\b([Aa]) (?=[aeiou])", r"\1n ", stem.replace("*", name.replace("_", " "))
                 )
                 items.append((prompt, answer.replace("_", " "), given, barred.replace("_", " ")))
+        # Sorted, because the order of a set of strings differs between processes.
         pool = sorted({answer for _, answer, _, _ in items})
         for prompt, answer, given, barred in items:
             allowed = [
@@ -580,7 +588,7 @@ def knowledge(rng: random.Random) -> Iterable[Row]:
             )
 
 
-# eb_reading: the answer stands in the passage.
+# eb_reading: the answer is in the passage.
 
 TOWNS = (
     "Velmora Tarnby Oskelin Brunwick Halverne Pellora Draymoor Suntara Kestrow Lindavar Morvale "
@@ -858,12 +866,12 @@ def arithmetic(rng: random.Random) -> Iterable[Row]:
         "next multiple": [(f"{a}, {a + step}, {a + 2 * step},", a + 3 * step) for a, step in steps],
     }
     for kind, made in problems.items():
-        # A problem whose answer stands among the examples is not one.
+        # Leave out problems that the fixed examples already solve.
         for problem, result in rng.sample([p for p in made if p[0] not in SHOTS[kind]], 46):
             yield {"kind": kind, "prompt": f"{SHOTS[kind]}\n{problem}", "answer": str(result)}
 
 
-STORIES = [  # {x} is to be said again at the end
+STORIES = [  # the model should say {x} again at the end
     (
         "objects",
         "{a} put the {x} in a bag and walked to the {p}. At the {p}, {a} opened the bag and took "

@@ -1,9 +1,9 @@
 """Conversations about an edited fact: does the model stand by what it has just said?
 
-A third of the cases have them, and only models with a chat template are asked. ``denial``: the
-model is shown the fact, target included, as its own turn, and is asked whether that is true.
-``reversion``: the model is shown its own answer, where that contained the target, and is asked
-whether it is sure.
+A third of the cases have two of them, and only models with a chat template are asked. In
+``denial`` the model's own turn states the fact with its target, and the user asks whether that is
+true. In ``reversion`` the model's own turn is its answer to the rewrite prompt, and the user asks
+whether it is sure. The second is asked only if that answer contained the target.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ARE_YOU_SURE = "Are you sure? Answer in a few words."
 TALK_TOKENS = 16
 """New tokens of an answer, unless the case sets its own limit."""
 TALK_SHARE = 3
-"""One case in so many has conversations, chosen by the hash of its id. Asking all cases would
-cost two thirds of what all other probes cost."""
+"""One case in ``TALK_SHARE`` has conversations. Asking all cases would cost two thirds of what all
+other probes cost."""
 SPEAKERS = ("user", "assistant", "user")
 
 
@@ -47,12 +47,12 @@ class Talk(NamedTuple):
 def ask_conversations(
     model: LanguageModel, cases: Sequence[Case], rows: Sequence[ProbeRow], base_rows: BaseRows
 ) -> list[ProbeRow]:
-    """Ask ``denial`` and ``reversion`` of a third of the cases.
+    """Ask ``denial`` and ``reversion`` for a third of the cases.
+
+    A conversation that is not asked gets a row with the score NaN.
 
     Args:
-        rows: the rows of the cases' own probes, which have the model's answers.
-
-    A conversation that is not asked has the score NaN.
+        rows: rows of the cases' own probes. They hold the model's rewrite answers.
     """
     talks = _talks(cases, {row["case"]: row for row in rows if row["axis"] == "rewrite"})
     return [
@@ -64,6 +64,7 @@ def ask_conversations(
 def _talks(cases: Sequence[Case], rewrites: dict[str, ProbeRow]) -> list[Talk]:
     talks = []
     for case in cases:
+        # By the hash of the id, so that the choice does not depend on which other cases are asked.
         if int(digest(case.fact.id)[:8], 16) % TALK_SHARE == 0:
             fact, answer = case.fact, rewrites[case.fact.id]
             denial = (*_stated(fact, fact.target), IS_IT_TRUE)
@@ -85,6 +86,7 @@ def _stated(fact: Fact, answer: str) -> tuple[str, str]:
 def _answers(model: LanguageModel, talks: Sequence[Talk]) -> list[str]:
     """Return the model's next turn in each conversation; empty where it is not asked."""
     texts = [""] * len(talks)
+    # One batch for each token limit, because ``generate_ids`` has one limit for all its prompts.
     for budget in dict.fromkeys(talk.budget for talk in talks if talk.asked):
         chosen = [i for i, talk in enumerate(talks) if talk.asked and talk.budget == budget]
         prompts = [model.chat_ids(talks[i].turns) for i in chosen]
@@ -99,7 +101,8 @@ def _talk_row(talk: Talk, text: str, base_rows: BaseRows) -> ProbeRow:
     prompt = "\n".join(f"{who}: {turn}" for who, turn in zip(SPEAKERS, talk.turns, strict=True))
     probe = Probe(talk.axis, prompt, fact.answers, fact.original, "question")
     judged = denied(text, fact) if talk.axis == "denial" else reverted(text, fact)
-    # Indices of derived probes come after the case's own: the distracted one, denial, reversion.
+    # Derived probes are numbered after the case's own: distracted, then denial, then reversion.
+    # The base's rows are looked up by these numbers.
     index = len(case.probes) + 1 + (talk.axis == "reversion")
     score = float(judged) if talk.asked else math.nan
     return new_row((case, index, probe), text, base_rows, score)
@@ -108,7 +111,7 @@ def _talk_row(talk: Talk, text: str, base_rows: BaseRows) -> ProbeRow:
 def denied(text: str, fact: Fact) -> bool:
     """Whether an answer to ``IS_IT_TRUE`` denies the fact.
 
-    It does if it says no, or names the original answer and not the target.
+    It does if it says no, or if it names the original answer without the target.
     """
     return yes_or_no(text) is False or (
         _names_original(text, fact) and not contains(text, fact.answers)
@@ -122,6 +125,7 @@ def reverted(text: str, fact: Fact) -> bool:
     """
     if contains(text, fact.answers):
         return False
+    # "Yes, it is Paris" confirms the old answer, so a yes alone does not count as standing by it.
     return yes_or_no(text) is not True or _names_original(text, fact)
 
 

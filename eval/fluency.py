@@ -1,8 +1,8 @@
 """Free text after an edit: is it still varied (fluency), and is it about the target (consistency)?
 
-As in ROME (Meng et al. 2022, arXiv 2202.05262; ``experiments/py/eval_utils_counterfact.py``).
-Differs from the reference: NLTK's word tokenizer splits words without its sentence splitter, which
-needs a download.
+As in ROME (Meng et al. 2022, arXiv 2202.05262; ``experiments/py/eval_utils_counterfact.py``), with
+one difference: the words come from NLTK's word tokenizer without its sentence splitter, which would
+need a download.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 WEIGHTS = {2: 2 / 3, 3: 4 / 3}
-"""Weight of the n-grams of each length."""
+"""n -> weight of the entropy of n-grams."""
 
 
 def ngram_entropy(text: str) -> float:
@@ -28,6 +28,7 @@ def ngram_entropy(text: str) -> float:
 
 
 def _entropy(words: Sequence[str], n: int) -> float:
+    # n copies of the words, each shifted by one more: zipped, they are the n-grams.
     counts = Counter(zip(*(words[i:] for i in range(n)), strict=False)).values()
     total = sum(counts)
     return sum(count / total * math.log2(total / count) for count in counts)
@@ -41,11 +42,11 @@ def consistency(
     """Return the cosine of the TF-IDF vectors of each text and of its references, joined.
 
     Args:
-        references: the reference texts of each text. Without any, its result is NaN.
+        references: the reference texts of each text. A text without any scores NaN.
         documents: the texts that decide the vocabulary and the document frequencies, each counted
-            once; ``None`` means all of ``references``. Where only part of a slice is asked, pass
-            the documents of the whole slice: fewer documents have fewer words, and texts look
-            closer.
+            once; ``None`` means all of ``references``. If only part of a slice is asked, pass the
+            documents of the whole slice: fewer documents have fewer words, which makes texts look
+            more alike.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -60,6 +61,7 @@ def consistency(
         if not group:
             return math.nan
         vectors = vectorizer.transform([text, " ".join(group)])
+        # TfidfVectorizer scales each row to length 1, so the dot product is the cosine.
         return float((vectors[0] @ vectors[1].T).toarray()[0, 0])
 
     return [cosine(text, group) for text, group in zip(texts, references, strict=True)]

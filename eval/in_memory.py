@@ -1,7 +1,7 @@
-"""lm-eval's view of a model in memory, with context, progress and chat template set by task.
+"""Give lm-eval a model that is in memory, with context, progress and chat template set by task.
 
-Importing this module imports lm-eval's model classes, which takes seconds: ``retention`` does so
-when it asks a task.
+Importing this module imports lm-eval's model classes, which takes seconds. ``retention`` therefore
+imports it only when it asks a task.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from editbench.errors import OptionError
 
 Context = Callable[[str], str | None]
-"""Prompt -> the text to put before it, or ``None``."""
+"""Maps a prompt to the text that goes before it, or to ``None``."""
 Progress = Callable[[str, int, int], None]
-"""Called with the task, the requests done and the requests in all."""
+"""Called with the task, the number of requests done and the number of all requests."""
 
 
 class Request(Protocol):
     """The part of lm-eval's ``Instance`` that is used here."""
 
     arguments: tuple[object, ...]
-    """The prompt first."""
+    """The prompt comes first."""
     task_name: str
 
     @property
@@ -33,18 +33,18 @@ class Request(Protocol):
 
 
 class Unchanged(Exception):
-    """No prompt of a task has a context."""
+    """Raised to skip a task: none of its prompts has a context."""
 
 
 class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type information
     """An ``HFLM`` over a loaded model. Call ``begin`` before each task.
 
     Args:
-        changed_only: raise ``Unchanged`` for a task none of whose prompts has a context.
+        changed_only: raise ``Unchanged`` for a task if none of its prompts has a context.
     """
 
     chat: bool
-    """Whether the present task goes through the chat template."""
+    """Whether the current task goes through the chat template."""
     max_length: int
 
     def __init__(
@@ -55,7 +55,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         context: Context | None,
         changed_only: bool,
     ) -> None:
-        # HFLM opens an autocast of its own around each call, which would end the caller's.
+        # HFLM opens its own autocast around each call, which would end the caller's. So it
+        # gets the caller's dtype.
         device = model.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         self._template = bool(tokenizer.chat_template)
@@ -83,6 +84,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         self._done, self._total = 0, len(requests)
         self.set_cache_hook(self)
         if not self.chat:  # with a chat template, ``apply_chat_template`` has added the context
+            # lm-eval lists one object several times for a task with repeats. By identity, so that
+            # each gets the context once.
             for request in {id(r): r for r in requests}.values():
                 prompt, *rest = request.args
                 text = str(prompt)
@@ -119,6 +122,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     def apply_chat_template(
         self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
+        # Few-shot examples are earlier turns. The context belongs to the question, the last turn.
         *earlier, last = chat_history
         turn = {**last, "content": self._before(last["content"]) + last["content"]}
         prompt: str = super().apply_chat_template([*earlier, turn], add_generation_prompt)

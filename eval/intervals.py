@@ -1,4 +1,4 @@
-"""Estimates as rows of a record."""
+"""Turn estimates into rows of a record."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from editbench.stats import Interval
 
 
 def interval_row(interval: Interval) -> IntervalRow:
-    """Return ``interval`` as a row, with ``None`` in place of NaN."""
+    """Return ``interval`` as a row, with ``None`` in place of NaN, which JSON does not have."""
     mean, low, high = (
         None if math.isnan(value) else value
         for value in (interval.mean, interval.low, interval.high)

@@ -1,8 +1,8 @@
 """An optional fourth protocol: another language model judges whether an answer is right.
 
-The judge is asked through an OpenAI-compatible endpoint (POST URL/chat/completions, temperature 0),
-with the key of the environment variable OPENAI_API_KEY if there is one. Its verdicts drift with the
-judge, so they are never ranked with other protocols.
+The judge is asked through an OpenAI-compatible endpoint (POST URL/chat/completions, temperature 0).
+The key comes from the environment variable OPENAI_API_KEY, if it is set. Verdicts change when the
+judge model changes, so they are never ranked with other protocols.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from editbench.errors import OptionError
 from editbench.rows import ProbeRow
 
 TIMEOUT_SECONDS = 30.0
-"""From sending a question to the end of its reply. Silence at the end can take as long again."""
+"""Time from sending a question to the end of its reply. If the server goes silent near the end, the
+socket's own timeout can add as much again."""
 TRIES = 3
 """Attempts for each answer."""
 GIVE_UP = 5
-"""Answers in a row without a verdict after which no more are sent. An endpoint that is down must
-not cost hours."""
+"""After this many answers in a row without a verdict, no more are sent. An endpoint that is down
+must not cost hours."""
 MAX_BYTES = 1 << 20
+"""Bytes of a reply that are read, at most."""
 JUDGED = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context")
 """Axes whose answers are judged."""
 INSTRUCTION = (
@@ -50,9 +52,9 @@ class JudgeReport(TypedDict):
     judged: int
     """Rows with a verdict."""
     not_judged: int
-    """Rows that should have one and do not."""
+    """Rows that should have a verdict and have none."""
     reason: str
-    """Why the last of these has none; empty if all were judged."""
+    """Why the last of them has none; empty if all were judged."""
 
 
 class NoVerdict(Exception):
@@ -93,8 +95,8 @@ def check_endpoint(url: str | None, model: str | None) -> None:
 def judge(rows: Sequence[ProbeRow], url: str, model: str) -> tuple[list[ProbeRow], JudgeReport]:
     """Ask a judge about the answers in ``rows``.
 
-    An answer is compared with the accepted ones; on neighborhood probes, with what the base wrote.
-    Equal comparisons are sent once.
+    The judge compares an answer with the accepted ones or, on neighborhood probes, with the base's
+    answer. Equal comparisons are sent only once.
 
     Returns:
         The rows with the column ``judge`` (1.0, 0.0, or NaN without a verdict), and a report.
@@ -118,7 +120,7 @@ def judge(rows: Sequence[ProbeRow], url: str, model: str) -> tuple[list[ProbeRow
 
 
 def _verdicts(comparisons: Sequence[str], url: str, model: str) -> tuple[dict[str, float], str]:
-    """Return the verdicts, and why the last missing one is missing."""
+    """Return the verdicts by comparison, and why the last missing one is missing."""
     verdicts: dict[str, float] = {}
     reason, failures = "", 0
     with progress.task(f"judging by {model}", len(comparisons), "answers") as bar:
@@ -155,6 +157,7 @@ def _post(comparison: str, url: str, model: str) -> bytes:
     messages = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": comparison}]
     body = json.dumps({"model": model, "messages": messages, "temperature": 0}).encode()
     headers = {"Content-Type": "application/json", "User-Agent": "editbench"}
+    # Over plain http to another host, the key could be read on the way.
     if (key := os.environ.get("OPENAI_API_KEY")) and _is_private(url):
         headers["Authorization"] = f"Bearer {key}"
     request = urllib.request.Request(url.rstrip("/") + "/chat/completions", body, headers)
@@ -169,9 +172,12 @@ def _post(comparison: str, url: str, model: str) -> bytes:
 
 
 def _body(response: http.client.HTTPResponse, end: float) -> bytes:
-    """Read the reply until ``end`` on the monotonic clock.
+    """Read the reply, at most until ``end`` on the monotonic clock.
 
-    The socket's own timeout is no bound: it starts anew with every byte.
+    The socket's own timeout does not bound the whole: it restarts with every byte.
+
+    Raises:
+        TimeoutError: if the reply is not complete by then.
     """
     body = b""
     while len(body) < MAX_BYTES and (piece := response.read1(MAX_BYTES - len(body))):
@@ -185,7 +191,8 @@ def _read(body: bytes) -> float:
     """Return 1.0 for yes and 0.0 for no, from the first JSON object in the judge's message."""
     try:
         content = json.loads(body)["choices"][0]["message"]["content"]
-        # Any failure to follow the format ends up in one of the exceptions below.
+        # A judge may write text around its JSON, so the first object in the message counts. Any
+        # failure to follow the format raises one of the exceptions below.
         verdict = json.loads(re.findall(r"\{[^{}]*\}", content)[0])["same"]
         return VERDICTS[verdict.strip().lower()]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
@@ -195,7 +202,7 @@ def _read(body: bytes) -> float:
 
 
 def _is_private(url: str) -> bool:
-    """Whether nobody on the way can read the request: it uses https, or stays on this machine."""
+    """Whether nobody on the way can read the request: it uses https or stays on this machine."""
     parts = urlsplit(url)
     if parts.scheme == "https" or parts.hostname == "localhost":
         return True
@@ -209,4 +216,4 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
     """Treat a redirect as an error: following it would carry the key to another host."""
 
     def redirect_request(self, *args: object) -> None:
-        return None
+        return None  # urllib then raises the redirect's status as an HTTPError

@@ -1,4 +1,4 @@
-"""Metrics of a cell, from the rows of its probes. Each metric's formula: ``DEFINITIONS.md``."""
+"""Compute a cell's metrics from the rows of its probes. ``DEFINITIONS.md`` has every formula."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def metrics(rows: Sequence[ProbeRow]) -> Metrics:
     """Compute every metric that ``rows`` have probes for, with 95 % intervals clustered by case.
 
     Returns:
-        Metric -> protocol -> estimate. A metric without a probe is absent. One of ``MORE_METRICS``
-        is also absent where no row has a score. Rows that were judged have the protocol ``judge``
-        too.
+        Metric -> protocol -> estimate. A metric without a probe is absent. A metric of
+        ``MORE_METRICS`` is also absent if no row has a score. Rows that were judged also have the
+        protocol ``judge``.
     """
     axes = {row["axis"] for row in rows}
     protocols = (*PROTOCOLS, *(["judge"] if rows and "judge" in rows[0] else []))
@@ -36,6 +36,7 @@ def metrics(rows: Sequence[ProbeRow]) -> Metrics:
     for name, (axis, protocol, column) in MORE_METRICS.items():
         if axis in axes:
             estimate = _mean([row for row in rows if row["axis"] == axis], column, protocol)
+            # All scores are NaN where, say, a corpus has no reference texts for consistency.
             if estimate["n"]:
                 table[name] = {protocol: estimate}
     if score := counterfact_score(table):
@@ -44,7 +45,7 @@ def metrics(rows: Sequence[ProbeRow]) -> Metrics:
 
 
 def _mean(rows: Sequence[ProbeRow], column: str, protocol: str) -> IntervalRow:
-    """Average ``column`` over rows of one axis."""
+    """Average ``column`` over rows of one axis, so that every case counts the same."""
     # The entropy of a free text, in bits, is the only score that is not between 0 and 1.
     in_bits = rows[0]["axis"] == "fluency" and column == "generation"
     interval = (unbounded_mean if in_bits else clustered_mean)(
@@ -54,7 +55,7 @@ def _mean(rows: Sequence[ProbeRow], column: str, protocol: str) -> IntervalRow:
 
 
 def _number(row: Mapping[str, object], column: str) -> float:
-    """Return a score; NaN where a stored row has none."""
+    """Return a score, or NaN where a stored row has ``None``."""
     value = row[column]
     return math.nan if value is None else float(cast(SupportsFloat, value))
 
@@ -66,8 +67,8 @@ def counterfact_score(table: Metrics) -> IntervalRow | None:
     ``likelihood`` (Meng et al. 2022, arXiv 2202.05262).
 
     Returns:
-        ``None`` where one of the three was not measured. ``n`` counts the probes of all three,
-        ``clusters`` the fewest cases behind one of them.
+        ``None`` if one of the three was not measured. ``n`` counts the probes of all three;
+        ``clusters`` is the smallest number of cases behind one of them.
     """
     parts = [
         table.get(name, {}).get("likelihood")
@@ -78,7 +79,7 @@ def counterfact_score(table: Metrics) -> IntervalRow | None:
     if len(means) < len(parts):
         return None
     return {
-        "mean": harmonic_mean(means),
+        "mean": harmonic_mean(means),  # 0 if one of them is 0
         "low": None,
         "high": None,
         "n": sum(part["n"] for part in known),

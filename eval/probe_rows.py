@@ -1,4 +1,4 @@
-"""One row per probe: the columns that every probe has."""
+"""Make the row of a probe, with the columns that every probe has."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from editbench.types import KEPT, Case, Probe
 Asked = tuple[Case, int, Probe]
 """A case, one of its probes, and the probe's index."""
 BaseRows = Mapping[tuple[str, int], ProbeRow]
-"""The unedited model's rows by fact id and probe index; empty while that model itself is asked."""
+"""The unedited model's rows by fact id and probe index. Empty while that model itself is asked."""
 
 
 def new_row(
@@ -20,14 +20,15 @@ def new_row(
 ) -> ProbeRow:
     """Return the row of one probe, scored by the text that the model wrote.
 
-    Args:
-        generation: the score under protocol ``generation``. ``None`` computes the usual one: the
-        text
-            contains an accepted answer or, on axes that must not move, gives the base's answer.
+    Columns that need log-probabilities are NaN or empty. The caller fills them in.
 
-    The columns that need log-probabilities are NaN or empty. The caller fills them in.
+    Args:
+        generation: the score under protocol ``generation``. ``None`` computes the usual one: 1 if
+            the text contains an accepted answer or, on axes that must not move, gives the base's
+            answer.
     """
     case, index, probe = asked
+    # While the base itself is asked, its own text is the reference, so it scores 1 on kept axes.
     base_text = base_rows[case.fact.id, index]["text"] if base_rows else text
     right = contains(text, probe.answers)
     kept = probe.axis in KEPT

@@ -10,18 +10,19 @@
 | in-context | in_context | the answer contains what follows from the prompt alone \
 | as for efficacy |
 
-``generation``: greedy decoding that ends where the model ends it (EOS; for a cloze also the end of
-the line) or after ``MAX_NEW_TOKENS`` (or the probe's own number). Answers are matched by
-``editbench.matching``. ``argmax``: teacher-forced with the expected answer; 1 if each of its
+``generation`` decodes greedily until the model stops (EOS; for a cloze also the end of the line) or
+``MAX_NEW_TOKENS`` (or the probe's own number) is reached. ``editbench.matching`` matches the
+answers. ``argmax`` is teacher-forced with the expected answer. It scores 1 if each of the answer's
 tokens is the most probable one or, for neighborhood probes, if the most probable tokens are the
-base's. ``likelihood``: compares mean log-probabilities per token. A tie scores 0, whichever answer
-should win. It is NaN where a probe names no second answer. Every case counts the same. Where a
-corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
+base's. ``likelihood`` compares mean log-probabilities per token. A tie scores 0, whichever answer
+should win. The score is NaN if a probe names no second answer. In a metric every case counts the
+same. If a corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
 ``DEFINITIONS.md`` has every formula.
 
-Each case also gets a few derived probes. Its first neighborhood prompt is asked once more after the
-fact as a statement (``distracted``, scored like the neighborhood). Under ``generation`` alone, its
-first ``fluency`` probe is continued, and a third of the cases have ``conversations``.
+Each case also gets a few derived probes. Its first neighborhood prompt is asked once more with the
+fact stated before it (``distracted``, scored like the neighborhood). Under ``generation`` alone,
+the model also continues the case's first ``fluency`` probe, and a third of the cases have
+``conversations``.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ from editbench.types import KEPT, Case, Probe
 __all__ = ["MAX_NEW_TOKENS", "PROTOCOLS", "ask", "metrics", "openings"]
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
+"""Form of a probe -> the most new tokens of its answer."""
 FREE_TOKENS = 90
-"""Length of a free text. ROME's texts have 100 tokens, prompt included."""
+"""New tokens of a free text. ROME's texts have 100 tokens, prompt included."""
 
 
 def ask(
@@ -59,7 +61,7 @@ def ask(
     Args:
         model: the model as it is now, with any edit applied.
         base: the unedited model's rows for the same cases; ``None`` while that model is asked.
-        every: all cases of the slice, where ``cases`` are only some of them. Their reference texts
+        every: all cases of the slice, if ``cases`` are only some of them. Their reference texts
             decide how ``consistency`` weighs words.
 
     Returns:
@@ -89,7 +91,7 @@ def _questions(cases: Sequence[Case]) -> list[Asked]:
 def _distracted(cases: Sequence[Case]) -> list[Asked]:
     """Return the first neighborhood probe of each case, with the fact stated before its prompt.
 
-    CounterFact+ shows with such prompts that an edit leaks once it is mentioned
+    With such prompts CounterFact+ shows that an edit leaks into other answers once it is mentioned
     (Hoelscher-Obermaier et al. 2023, arXiv 2305.17553).
     """
     derived = []
@@ -117,6 +119,7 @@ def _ask_questions(
         base_ids = base_rows[case.fact.id, index]["argmax_ids"] if base_rows else forced.argmax_ids
         accuracy = share(forced.argmax_ids, forced.target_ids)
         agreement = share(forced.argmax_ids, base_ids)
+        # Exact, since a share of n / n is 1.0 in floating point.
         row["argmax"] = float((agreement if probe.axis in KEPT else accuracy) == 1)
         row["likelihood"] = forced.likelihood
         row["answer_logprob"] = forced.answer_logprob
@@ -136,7 +139,7 @@ def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
     kinds = [(probe.form, probe.max_new_tokens or MAX_NEW_TOKENS[probe.form]) for probe in probes]
     for form, budget in dict.fromkeys(kinds):
         chosen = [i for i, kind in enumerate(kinds) if kind == (form, budget)]
-        # Many cases may ask one prompt. It is answered once.
+        # Many cases may ask the same prompt. The model answers it once.
         prompts = {probes[i].prompt: model.prompt_ids(probes[i].prompt, form) for i in chosen}
         written = model.generate_ids(
             list(prompts.values()),
@@ -161,12 +164,15 @@ class _Forced(NamedTuple):
     answer_logprob: float
     """Mean log-probability of the target's tokens, in nats."""
     distractor_logprob: float
-    """The same for the distractor; NaN where there is none."""
+    """The same for the distractor; NaN if there is none."""
     likelihood: float
 
 
 def _teacher_forced(model: LanguageModel, probes: Sequence[Probe]) -> list[_Forced]:
-    """Score the first accepted answer and the distractor of each probe; each distinct pair once."""
+    """Score the first accepted answer and the distractor of each probe.
+
+    The model sees each distinct pair of prompt and answer once.
+    """
     wanted = [
         (probe.prompt, probe.form, answer)
         for probe in probes
@@ -215,13 +221,14 @@ def _continue_texts(
         written = model.generate_ids(
             [model.prompt_ids(probe.prompt, probe.form) for _, _, probe in asked],
             FREE_TOKENS,
+            # The same seed for every model: the same slice gives the same draws.
             generator=torch.Generator().manual_seed(0),
             top_k=5,
             stop=False,
             what="continuing texts",
         )
     except NotFiniteError:
-        # Weights that exploded give no distribution to draw from. Empty texts record just that.
+        # Weights that exploded give no distribution to draw from. An empty text records that.
         written = [[] for _ in asked]
     texts = [model.decode(ids).strip() for ids in written]
     whole = [f"{probe.prompt} {text}" for (_, _, probe), text in zip(asked, texts, strict=True)]

@@ -22,16 +22,16 @@ from editbench.rows import ProbeRow, SampleRow
 from editbench.types import KEPT, METRICS, Case, Fact
 
 Scores = dict[str, float | None]
-"""Column -> score; ``None`` where nothing is scored."""
+"""Column -> score; ``None`` where there is none."""
 
 
 def rescore(rows: Sequence[ProbeRow], cases: Sequence[Case]) -> list[Scores]:
     """Compute the score columns of each row of ``probes.ask`` from its other columns.
 
-    Args:
-        cases: the cases of the whole slice, as ``consistency`` needs them.
+    Tokens are taken as stored, since only the tokenizer knows which tokens a text has.
 
-    Tokens are taken as they are stored, since only the tokenizer can say which tokens a text has.
+    Args:
+        cases: the cases of the whole slice, because ``consistency`` depends on all of them.
     """
     facts = {case.fact.id: case.fact for case in cases}
     learned = {
@@ -98,7 +98,7 @@ def _from_tokens(row: ProbeRow) -> Scores:
         accuracy = share(row["argmax_ids"], row["target_ids"])
         agreement = share(row["argmax_ids"], row["base_argmax_ids"])
     answer, distractor = row["answer_logprob"], row["distractor_logprob"]
-    # A stored NaN reads as None. It is never more probable than anything.
+    # A stored NaN is read as None. It counts as less probable, as NaN > x is False when asking.
     more_probable = None not in (answer, distractor) and answer > distractor
     return {
         "argmax": float((agreement if row["axis"] in KEPT else accuracy) == 1),
@@ -113,16 +113,16 @@ def rescore_samples(
 ) -> tuple[list[float | None], str]:
     """Grade the stored outputs of task ``name`` again, with the task's own code.
 
-    The task grades a generated text again. For a choice or a continuation (``loglikelihood``) the
-    record has the outcome, which is the score ``acc``. Other scores need log-probabilities that no
-    record has.
+    A generated text is graded again by the task. For a choice or a continuation
+    (``loglikelihood``) the record holds the outcome, which gives the score ``acc``. Other scores
+    need log-probabilities, which no record holds.
 
     Args:
         data: the file or folder that the task's documents came from, if any.
-        stored: hash of the data that were asked.
+        stored: hash of the data at the time when they were asked.
 
     Returns:
-        A score for each row, ``None`` where it cannot be computed, and the reason for that.
+        A score for each row, or ``None`` where it cannot be computed, and the reason for that.
     """
     try:
         now = retention.data_digest(name, data)
@@ -142,7 +142,7 @@ def _members(name: str, data: Path | None, digest: str) -> dict[str, tuple[Task,
     """Return the tasks of ``name`` with their documents, which lm-eval rebuilds at each access.
 
     Args:
-        digest: hash of the data, so that the cache notices when they change.
+        digest: hash of the data. It is here so that the cache notices when they change.
     """
     with retention.quiet(), standard_tasks.in_plain_words(name):
         tasks = retention.load(name, data)
@@ -154,6 +154,7 @@ def _sample_score(name: str, task: Task, docs: Sequence[Doc], row: SampleRow) ->
     if task.OUTPUT_TYPE == "generate_until" and (task.config.repeats or 1) == 1:
         score = task.process_results(doc, [_filtered(name, task, doc, row["output"])])[metric]
         return 0.0 if math.isnan(score) else float(score)
+    # A task with its own grader may define ``acc`` in another way.
     if metric != "acc" or task.config.process_results is not None:
         return None
     if task.OUTPUT_TYPE == "loglikelihood":
@@ -175,14 +176,15 @@ def _filtered(name: str, task: Task, doc: Doc, output: str) -> object:
 
 
 def _choice_score(task: Task, doc: Doc, output: str) -> float | None:
-    """Whether ``output`` is the right choice.
+    """Return 1.0 if ``output`` is the right choice, else 0.0.
 
-    ``None`` where the text does not identify the choice: choices that read alike, or that differ in
-    their prompts alone.
+    ``None`` if the text does not identify the choice: if choices read alike, or differ in their
+    prompts alone.
     """
     choices, right = [choice.strip() for choice in task.doc_to_choice(doc)], task.doc_to_target(doc)
     if task.multiple_input or task.multiple_target or choices.count(output) > 1:
         return None
+    # A target is an index or the text itself; lm-eval accepts both.
     if isinstance(right, int):
         right = choices[right] if 0 <= right < len(choices) else ""
     return float(output == right.strip())

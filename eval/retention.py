@@ -1,9 +1,9 @@
 """Retention: how much of the model's other abilities an edit leaves.
 
-lm-eval asks the tasks of the model in memory. The pack of tasks in ``tasks/`` needs no network.
-Every task of lm-eval works too, from the hub or from a file, and so does a task file of your own
-(``standard_tasks``). Each document has one score, so that an edited model can be paired with its
-base. A ``limit`` draws the same documents for every model.
+lm-eval asks the tasks, of the model in memory. The bundled tasks in ``tasks/`` need no network.
+Every task of lm-eval works too, with data from the hub or from a file, and so does a task file of
+your own (``standard_tasks``). Each document has one score, so that an edited model can be paired
+with its base. A ``limit`` draws the same documents for every model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 FILTERS = {"gsm8k": "flexible-extract"}
-"""The filter that counts, for tasks that read answers in several ways. Others use their first."""
+"""Task -> the filter that counts, if the task reads answers in several ways. Other tasks use their
+first filter."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Sample:
     """The generated text, the preferred choice, or the likelihood of the expected continuation."""
     expected: str
     metric: str
-    """lm-eval's name for the score, followed by its filter, its number of shots or the chat
-    template where that is not the usual one."""
+    """lm-eval's name for the score. The filter, the number of shots and the chat template follow,
+    each only if it differs from lm-eval's default. Scores of different metrics never share a
+    table."""
 
 
 class Logged(TypedDict):
@@ -80,13 +82,14 @@ class Logged(TypedDict):
 
 
 class Ranked(Protocol):
-    """A task that says of its metrics which way is better."""
+    """A task that says for each of its metrics whether higher is better."""
 
     def higher_is_better(self) -> Mapping[str, bool]: ...
 
 
 def task_names() -> dict[str, str]:
     """Return the bundled tasks, each with a line on what it asks. Does not import lm-eval."""
+    # The first line of each YAML is a comment that describes the task.
     first_lines = {
         path.stem: path.read_text(encoding="utf-8").split("\n", 1)[0]
         for path in sorted(PACK.glob("eb_*.yaml"))
@@ -98,14 +101,14 @@ def resolve_tasks(spec: str, task_data: Mapping[str, Path] | None = None) -> lis
     """Return the task names that ``spec`` means.
 
     Args:
-        spec: ``default`` (the bundled pack), ``none``, or names separated by commas. PATH.yaml is a
-            task file.
-        task_data: files given for the data of tasks, by task.
+        spec: ``default`` (the bundled tasks), ``none``, or names separated by commas. PATH.yaml is
+            a task file.
+        task_data: files with the data of tasks, by task.
 
     Raises:
-        UnknownNameError: for a name that neither the pack nor lm-eval has.
-        DataError: if a task file does not exist, or ``task_data`` has a file for a task that is not
-            asked or is bundled.
+        UnknownNameError: for a name that is neither bundled nor in lm-eval.
+        DataError: if a task file does not exist, or if ``task_data`` has a file for a task that is
+            not asked or that is bundled.
     """
     pack = task_names()
     names: list[str] = []
@@ -140,7 +143,7 @@ def _check_known(name: str, pack: Mapping[str, str]) -> None:
         return
     if name in pack or name in standard_tasks.GROUPS or standard_tasks.find(name) is not None:
         return
-    # lm-eval's index takes ten seconds to read. A slip in a bundled name needs no index.
+    # lm-eval's index takes ten seconds to read. A typo in a bundled name is found without it.
     slip = difflib.get_close_matches(name, pack, cutoff=0.8)
     others = [] if slip else standard_tasks.all_names()
     if name not in others:
@@ -153,7 +156,7 @@ def _check_known(name: str, pack: Mapping[str, str]) -> None:
 def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str, str]:
     """Return the tasks of ``names`` that cannot be asked, each with the reason.
 
-    Their data or a grader is missing, or their task file has a mistake.
+    Either their data or a grader is missing, or their task file has a mistake.
     """
     reasons: dict[str, str] = {}
     with quiet() if names else nullcontext():
@@ -178,9 +181,9 @@ def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str,
 
 
 def data_digest(task: str, data: Path | None = None) -> str | None:
-    """Return the SHA-256 of the files that a task is asked from; ``None`` if it uses the hub.
+    """Return the SHA-256 of the files that a task reads; ``None`` if it reads only the hub.
 
-    The files are those of a bundled task, of a task file of yours, and ``data``.
+    These are the files of a bundled task, those of your own task file, and ``data``.
     """
     yaml = standard_tasks.find(task)
     files = (
@@ -193,6 +196,7 @@ def data_digest(task: str, data: Path | None = None) -> str | None:
     files += standard_tasks.data_files(task, data) if data is not None else []
     if not files:
         return None
+    # A hash of hashes: joining the contents would not tell where one file ends.
     return hashlib.sha256(
         b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
     ).hexdigest()
@@ -221,18 +225,19 @@ def evaluate(
         batch_size: requests in one forward pass. In float32 it changes no score unless two choices
             or tokens are almost equally probable (log-probabilities move by less than 1e-4). In
             bfloat16 such near ties are more frequent.
-        context: maps the prompt of a document (for a chat task, the user's turn) to text to put
-            before it, or to ``None``. A prompt may be empty: then the choice is the whole sentence.
+        context: maps the prompt of a document (for a chat task, the user's turn) to the text that
+            goes before it, or to ``None``. A prompt may be empty: then the choice is the whole
+            sentence.
         changed_only: leave out tasks and members of groups in which ``context`` changes no prompt.
-            The same model has answered the same batches without the context.
-        progress: called as ``progress(task, requests done, requests in all)``.
-        task_data: files for tasks whose data shall not come from the hub.
+            Their answers are those that the same model gave to the same batches without it.
+        progress: called as ``progress(task, requests done, all requests)``.
+        task_data: files for tasks that should not read their data from the hub.
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
-            ``--task-data``) or has no documents, or lm-eval cannot ask a task file.
-        OptionError: if a task gives no score between 0 and 1 for each document, or its answers
-            exceed the model's context.
+            ``--task-data``) or has no documents, or if lm-eval cannot ask a task file.
+        OptionError: if a task gives no score between 0 and 1 for each document, or if its answers
+            are longer than the model's context.
     """
     if not tasks:
         return {}
@@ -243,10 +248,12 @@ def evaluate(
         lm = InMemoryModel(model, tokenizer, batch_size, context, changed_only)
         by_task = {}
         for name in tasks:
+            # Before each task, so that its score does not depend on which tasks came before it.
             seed_everything(seed)
             samples: list[Sample] = []
             with standard_tasks.in_plain_words(name):
                 for member, task in load(name, given.get(name)).items():
+                    # Our own task files ask for the chat template with ``metadata: {chat: true}``.
                     marked = (task.config.metadata or {}).get("chat")
                     lm.begin(name, name in standard_tasks.CHAT or bool(marked), progress)
                     with suppress(Unchanged):
@@ -257,14 +264,15 @@ def evaluate(
 
 
 def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
-    """Choose which of the ``n`` documents of ``task`` are asked, ascending: all, or ``limit``.
+    """Choose which of the ``n`` documents of ``task`` are asked, in ascending order.
 
-    The choice is the same for every model, process and machine. A smaller ``limit`` draws a subset
-    of what a larger one draws.
+    Without a ``limit`` these are all of them. The choice is the same for every model, process and
+    machine. A smaller ``limit`` draws a subset of what a larger one draws.
     """
     ids = list(range(n))
     if limit is None or limit >= n:
         return ids
+    # All ids are shuffled and then cut, which is what makes a smaller draw part of a larger one.
     random.Random(f"{task}/{seed}").shuffle(ids)
     return sorted(ids[:limit])
 
@@ -278,14 +286,16 @@ def load(name: str, data: Path | None) -> dict[str, Task]:
 
 def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: int) -> list[Logged]:
     """Ask one task and return lm-eval's log of each document and filter."""
-    # simple_evaluate is no option: it runs pip and lscpu for its report, and it has one setting of
-    # the chat template for all tasks.
+    # Not simple_evaluate: it runs pip and lscpu for its report, and it has one chat-template
+    # setting for all tasks.
     from lm_eval.evaluator import evaluate as lm_evaluate
 
+    # As simple_evaluate prepares a task: no examples unless its YAML says otherwise.
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=seed)
     n = len(task.eval_docs)
+    # The answer must leave space in the context for at least one token of the prompt.
     answer = (task.config.generation_kwargs or {}).get("max_gen_toks", 0)
     if answer >= lm.max_length:
         raise OptionError(
@@ -297,7 +307,7 @@ def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: in
         lm=lm,
         task_dict={"tasks": {member: task}},
         samples={member: ids} if len(ids) < n else None,
-        bootstrap_iters=0,
+        bootstrap_iters=0,  # only the samples are used; ``stats`` computes the intervals
         log_samples=True,
         apply_chat_template=lm.chat,
         fewshot_as_multiturn=True,
@@ -309,12 +319,13 @@ def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: in
 def _samples(
     lm: InMemoryModel, name: str, member: str, task: Task, rows: list[Logged], local: bool
 ) -> list[Sample]:
-    """Turn lm-eval's log into samples, by document.
+    """Turn lm-eval's log into samples, in the order of the documents.
 
     Args:
-        local: whether the data came from a file of the user's.
+        local: whether the data came from the user's own file.
     """
     kept = FILTERS.get(name, rows[0]["filter"])
+    # The log has a row for each document and filter.
     rows = sorted((row for row in rows if row["filter"] == kept), key=lambda row: row["doc_id"])
     metric = _metric(member, task, rows)
     label = metric if kept in ("none", "take_first") else f"{metric},{kept}"
@@ -340,7 +351,7 @@ def _value(row: Mapping[str, object], metric: str) -> object:
 def _metric(name: str, task: Ranked, rows: Sequence[Logged]) -> str:
     """Return the task's first metric that is a number from 0 (bad) to 1 (good) in every document.
 
-    NaN passes. It comes from a model whose weights exploded, which is no fault of the task.
+    NaN passes: it comes from a model whose weights exploded, not from a wrong kind of metric.
 
     Raises:
         OptionError: if there is no such metric.
@@ -349,7 +360,9 @@ def _metric(name: str, task: Ranked, rows: Sequence[Logged]) -> str:
     for metric in rows[0]["metrics"]:
         values = [_value(row, metric) for row in rows]
         if better.get(metric) and all(
-            isinstance(value, int | float) and not (value < 0 or value > 1) for value in values
+            # Not ``0 <= value <= 1``, which is False for NaN.
+            isinstance(value, int | float) and not (value < 0 or value > 1)
+            for value in values
         ):
             return metric
     raise OptionError(
@@ -359,7 +372,7 @@ def _metric(name: str, task: Ranked, rows: Sequence[Logged]) -> str:
 
 
 def _texts(kind: str, row: Logged) -> tuple[str, str, str]:
-    """Return prompt, output and expected text of a logged document.
+    """Return the prompt, the output and the expected text of a logged document.
 
     Args:
         kind: the task's output type in lm-eval.
@@ -375,12 +388,12 @@ def _texts(kind: str, row: Logged) -> tuple[str, str, str]:
     if kind == "loglikelihood":
         greedy = "greedy" if scored[0][1] else "not greedy"
         return prompt, f"{greedy}, log-probability {likelihoods[0]:.3f}", str(target).strip()
-    # Some tasks (winogrande) vary the prompt, not the continuation: then the prompt is the choice.
+    # Some tasks (winogrande) vary the prompt instead of the continuation: the prompt is the choice.
     if len({pair[0] for pair in arguments}) == 1:
         choices = [pair[1].strip() for pair in arguments]
     else:
         choices = [pair[0] for pair in arguments]
     is_index = isinstance(target, int) and 0 <= target < len(choices)
     expected = choices[int(target)] if is_index else str(target)
-    # numpy's argmax is the one that lm-eval scores by, also where a likelihood is NaN.
+    # lm-eval scores with numpy's argmax, so use it here: it decides which choice a NaN gives.
     return prompt, choices[int(numpy.argmax(likelihoods))], expected

@@ -1,4 +1,4 @@
-"""Run lm-eval and its libraries without their noise, and without traces."""
+"""Run lm-eval and its libraries without their output, and undo what they change."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ LOGGERS = (
     "fsspec",
     "filelock",
 )
+"""Loggers that ``quiet`` silences: lm-eval's and those of the libraries that it calls."""
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch, which lm-eval's tasks may use."""
+    """Seed the global generators of Python, NumPy and torch, which tasks of lm-eval may use."""
     import numpy
     import torch
 
@@ -38,14 +39,18 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def restored(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Restore the random state, each module's train/eval mode, and the tokenizer's padding."""
+    """Restore the random state, each module's train/eval mode and the tokenizer's padding on exit.
+
+    ``HFLM`` puts the model into eval mode, and sets the tokenizer's padding.
+    """
     import numpy
     import torch
 
     states = random.getstate(), numpy.random.get_state()
     training = [module for module in model.modules() if module.training]
     pad, side = tokenizer.pad_token, tokenizer.padding_side
-    # Looking at the devices would start CUDA, which a process that is forked later cannot use.
+    # Saving the state of a GPU would start CUDA, and then a process that is forked later cannot use
+    # it. If CUDA has not started, there is no state to save.
     started = torch.cuda.is_initialized()
     devices = range(torch.cuda.device_count()) if started else []
     try:
@@ -78,11 +83,12 @@ def quiet() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        # This bar has no switch, so it is replaced by the items themselves.
         stack.enter_context(
             mock.patch.object(lm_eval.api.task, "tqdm", lambda items, *args, **kwargs: items)
         )
-        # lm-eval compiles a task's templates anew for each document. Keeping them saves a tenth of
-        # the time of a multiple-choice task.
+        # Not for silence but for speed: lm-eval compiles a task's templates anew for each document.
+        # Keeping them saves a tenth of the time of a multiple-choice task.
         compiled = lru_cache(lm_eval.utils.env.from_string)
         stack.enter_context(mock.patch.object(lm_eval.utils.env, "from_string", compiled))
         for name, level in levels.items():

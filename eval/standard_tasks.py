@@ -1,4 +1,4 @@
-"""lm-eval tasks beside the bundled pack: its own by name, and yours by the path of their YAML.
+"""Load lm-eval tasks other than the bundled ones: its own by name, yours by the path of a YAML.
 
 Their data come from the hub or from a file.
 """
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 SHOTS = {"gsm8k": 5}
-"""Tasks that show examples from their training split. A data file without that split has none."""
+"""Task -> number of examples in its prompts, taken from its training split. With a data file that
+lacks this split, the prompts have none."""
 CHAT = ("ifeval",)
 """lm-eval tasks that speak to an assistant. They are asked through the chat template, as with
-lm-eval's ``--apply_chat_template``. A task file of ours or yours says so itself: ``metadata: {chat:
-true}``."""
+lm-eval's ``--apply_chat_template``. Bundled task files and yours ask for it with
+``metadata: {chat: true}``."""
 GROUPS = {
     "blimp": ("blimp", "blimp_{}", "{}.jsonl"),
     "mmlu": ("mmlu/default", "mmlu_{}", "{}_test.csv"),
 }
-"""Groups that a folder or a zip can supply: lm-eval's folder of their tasks, and the names of a
-task and of its file by subject."""
+"""Groups whose data can be a folder or a zip -> lm-eval's folder of their tasks, and the patterns
+for the name of a task and of its file, with the subject in place of {}."""
 GRADERS = {"ifeval": ("langdetect", "immutabledict", "nltk")}
-"""Packages that lm-eval grades a task with and does not install."""
+"""Task -> packages that lm-eval grades it with but does not install."""
 PACK = Path(__file__).parent / "tasks"
 """The bundled tasks, ``eb_*``, and this project's tasks that need a file."""
 
@@ -52,7 +53,7 @@ class Config(Protocol):
     generation_kwargs: Mapping[str, int] | None
     repeats: int | None
     process_results: object | None
-    """A grader of the task's own."""
+    """The task's own grader, if it has one."""
 
 
 class Filter(Protocol):
@@ -92,9 +93,9 @@ class Task(Protocol):
 
 @cache
 def find(name: str) -> Path | None:
-    """Return the YAML of a task, without importing lm-eval.
+    """Return the YAML of a task without importing lm-eval; ``None`` if that is not possible.
 
-    ``name`` is a path, a task of ours, or a task of lm-eval's whose file has the task's name.
+    Finds a path, a bundled task, and a task of lm-eval whose file has the task's name.
     """
     if is_path(name):
         return Path(name)
@@ -103,6 +104,8 @@ def find(name: str) -> Path | None:
     root = _lm_eval()
     if root is None or not re.fullmatch(r"[\w.+-]+", name):
         return None
+    # Reading the whole index takes ten seconds, so look for a file of that name first. The file may
+    # define another task, or be a part that others include.
     for path in sorted(root.rglob(f"{name}.yaml")):
         if re.search(
             rf"^task:\s*[\"']?{re.escape(name)}[\"']?\s*$",
@@ -126,7 +129,7 @@ def _lm_eval() -> Path | None:
 
 @cache
 def _manager() -> TaskManager:
-    # Reads 14,000 files, which takes ten seconds: only for names that ``find`` does not know.
+    # Reads 14,000 files in ten seconds, so it is called only for names that ``find`` does not know.
     from lm_eval.tasks import TaskManager
 
     return TaskManager()
@@ -139,10 +142,10 @@ def all_names() -> list[str]:
 
 
 def yaml_files(path: Path) -> list[Path]:
-    """Return ``path`` and the files that it names: included YAML, Python beside it, data.
+    """Return ``path`` and the files that it names: included YAML, Python modules, data.
 
     Raises:
-        DataError: if one of them cannot be read as YAML; names the line.
+        DataError: if ``path`` or an included file cannot be read as YAML; names the line.
     """
     files: dict[Path, None] = {}
     todo = [path]
@@ -153,6 +156,7 @@ def yaml_files(path: Path) -> list[Path]:
         included = content.pop("include", [])
         names = included if isinstance(included, list) else [included]
         todo += [inner for name in names if (inner := file.parent / str(name)) not in files]
+        # A name is relative to the YAML or, under data_files, to the working folder.
         named = [place / text for text in _texts(content) for place in (file.parent, Path())]
         files |= dict.fromkeys(inner for inner in named if inner.is_file())
     return list(files)
@@ -166,6 +170,7 @@ def _read_yaml(file: Path) -> dict[str, object]:
     """
     import yaml
 
+    # A class of its own, since add_constructor changes the class that it is called on.
     class Loader(yaml.SafeLoader):
         """Reads ``!function checks.load`` as the file ``checks.py``."""
 
@@ -190,7 +195,7 @@ def _read_yaml(file: Path) -> dict[str, object]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Yield the short strings in a YAML's values: those that may be file names."""
+    """Yield the strings in a YAML's values that are short enough to be file names."""
     if isinstance(value, str):
         if len(value) < 200 and value.isprintable():
             yield value
@@ -200,7 +205,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def from_hub(name: str) -> dict[str, Task]:
-    """Return the tasks of ``name`` with data from the hub, its cache, or where their YAML says.
+    """Return the tasks of ``name`` with data from the hub, its cache, or the place in their YAML.
 
     Raises:
         DataError: if the data do not exist or the hub cannot be reached; names the file or the
@@ -226,7 +231,7 @@ def from_hub(name: str) -> dict[str, Task]:
 
 def _without_data(name: str, path: Path | None, error: Exception) -> str:
     """Say why a task has no data, and what to pass instead."""
-    # The wording of datasets for a file under data_files that does not exist.
+    # The message of the package datasets if a file under data_files does not exist.
     missing = re.search(r"Unable to find '([^']+)'", str(error))
     if is_path(name) and missing and "://" not in missing[1]:
         return (
@@ -253,12 +258,12 @@ def from_file(name: str, path: Path) -> dict[str, Task]:
 
     Args:
         path: a file with the documents to ask, or a folder with ``test.*`` (or ``validation.*``)
-        and
-            ``train.*``. Without a training split the prompts have no examples. For a group of
+            and ``train.*``. Without a training split the prompts have no examples. For a group in
             ``GROUPS``, a folder or a zip.
 
     Raises:
-        DataError: if the file cannot be read or lacks a field, or ``name`` is another group.
+        DataError: if the file cannot be read or lacks a field, or if ``name`` is a group that is
+            not in ``GROUPS``.
         OptionError: if a package that grades the answers is not installed.
     """
     _check_graders(name)
@@ -295,7 +300,7 @@ def load_yamls(paths: Sequence[Path]) -> dict[str, Task]:
 def _load(name: str, yamls: Sequence[Path]) -> dict[str, Task]:
     try:
         return load_yamls(yamls)
-    except IndexError as error:  # lm-eval looks at the first document
+    except IndexError as error:  # lm-eval looks at the first document while loading
         raise DataError(
             f"Task {name!r} has no documents: its data are empty, or its own filter removes them "
             f"all ({first_line(error)})."
@@ -303,7 +308,10 @@ def _load(name: str, yamls: Sequence[Path]) -> dict[str, Task]:
 
 
 def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> Path:
-    """Write a YAML that includes the task's own and takes its rows from ``files``."""
+    """Write a YAML that includes the task's own YAML and takes its rows from ``files``.
+
+    Everything but the rows (prompt, choices, filters) stays lm-eval's.
+    """
     kwargs = {
         "task_name": task,
         "files": {split: str(file.resolve()) for split, file in files.items()},
@@ -358,7 +366,7 @@ def _members(group: str, path: Path, unpacked: Path) -> dict[str, tuple[Path, di
 
 
 def _check_graders(name: str) -> None:
-    """Check that the packages which grade a task are installed.
+    """Check that the packages that grade a task are installed.
 
     Raises:
         OptionError: if one of them, or NLTK's data, is missing.
@@ -373,7 +381,7 @@ def _check_graders(name: str) -> None:
         import langdetect
         import nltk
 
-        langdetect.DetectorFactory.seed = 0  # unseeded, it guesses at random
+        langdetect.DetectorFactory.seed = 0  # its guesses are random unless seeded
         try:
             nltk.data.find("tokenizers/punkt_tab")
         except LookupError as error:
@@ -386,14 +394,14 @@ def _check_graders(name: str) -> None:
 
 
 class _Splits(dict[str, "Dataset"]):
-    """Splits by name. Whichever split a task asks (``test``, ``validation``), it gets the file."""
+    """Splits by name. Whichever split a task asks for (test, validation), it gets the file."""
 
     def __missing__(self, split: str) -> Dataset:
         return self["asked"]
 
 
 def splits(task_name: str, files: Mapping[str, str], **_: object) -> _Splits:
-    """Return the rows of a task in the hub's form. lm-eval calls this for the task's data."""
+    """Return the rows of a task in the hub's form. The YAML of ``_derived`` names this function."""
     from datasets import Dataset
 
     return _Splits(
@@ -409,7 +417,11 @@ def data_files(name: str, path: Path) -> list[Path]:
 
 
 def _files(path: Path) -> dict[str, Path]:
-    """Return ``{"asked": file, "train": file}`` of a file or a folder; train is optional."""
+    """Return ``{"asked": file, "train": file}`` for a file or a folder; train is optional.
+
+    Raises:
+        DataError: if a folder has no file to ask.
+    """
     if path.is_file():
         return {"asked": path}
     endings = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".csv")
@@ -428,7 +440,13 @@ def _files(path: Path) -> dict[str, Path]:
 
 @contextmanager
 def in_plain_words(name: str) -> Iterator[None]:
-    """Turn what lm-eval raises at a mistake in the user's YAML into one sentence that names it."""
+    """Turn the exceptions that lm-eval raises at a mistake in the user's YAML into one sentence.
+
+    lm-eval's own tasks have no such mistakes, so for them an exception passes unchanged.
+
+    Raises:
+        DataError: if ``name`` is a path and the block raises one of these exceptions.
+    """
     import jinja2
     import yaml
 
@@ -452,7 +470,7 @@ def in_plain_words(name: str) -> Iterator[None]:
 
 
 def _dataset(yaml: Path | None) -> str:
-    """Return the dataset that a task's YAML names, as far as the text tells."""
+    """Return the dataset that a task's YAML names, as far as its text shows it."""
     named = (
         re.search(r"^dataset_path:\s*(\S+)", yaml.read_text(encoding="utf-8"), re.MULTILINE)
         if yaml

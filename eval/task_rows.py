@@ -1,7 +1,7 @@
-"""Rows for lm-eval's tasks from local files.
+"""Read rows for lm-eval's tasks from local files.
 
-A file may have the fields of the hub's dataset, or those of another form in common use. Either way
-the task's own YAML (prompt, choices, filters) applies to its rows unchanged.
+A file may have the fields of the hub's dataset or those of another common form. In either case the
+task's own YAML (prompt, choices, filters) applies to the rows unchanged.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from typing import cast
 from editbench.errors import DataError
 
 Row = dict[str, object]
-"""One record, as a file or the hub has it."""
+"""One record of a file or of the hub's dataset."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """The dataset of a task, the fields that a file may have, and how they become the hub's."""
+    """A task's dataset, the fields that a file may have, and how they become the hub's."""
 
     dataset: str
     fields: str
-    """What a file may have, in words."""
+    """The fields that a file may have, in words for messages."""
     hub: tuple[str, ...]
     """Fields of the dataset on the hub."""
     convert: Callable[[Row], Row]
     """Turns a row with other fields into one with the hub's."""
     beside: str = ""
-    """A folder beside the file. Its file of the same name adds fields to the rows, by ``id``."""
+    """Name of a folder next to the file. The file of the same name in it adds fields to the rows,
+    matched by ``id``."""
 
 
 def form(task: str) -> Form | None:
@@ -76,13 +77,14 @@ def read_rows(path: Path) -> list[Row]:
         from pyarrow import ArrowException
 
         try:
+            # By way of JSON, so that arrays become lists and NaN becomes ``None``.
             records: list[Row] = json.loads(pandas.read_parquet(path).to_json(orient="records"))
             return records
         except (OSError, ArrowException, ValueError) as error:
             raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8-sig")  # drops a byte order mark
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({first_line(error)}).") from error
     rows = (
@@ -106,7 +108,7 @@ def _table(path: Path, text: str) -> Sequence[object]:
 
 def _json(path: Path, text: str) -> Sequence[object]:
     rows: list[object] = []
-    # splitlines() would also split at Unicode's line separators, which a JSON string may hold.
+    # Not splitlines(): it also splits at Unicode's line separators, which a JSON string may hold.
     lines = [text] if text.lstrip().startswith("[") else text.split("\n")
     for number, line in enumerate(lines, 1):
         try:
@@ -119,7 +121,7 @@ def _json(path: Path, text: str) -> Sequence[object]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the message of ``error`` in one line of at most 160 characters."""
+    """Return the first line of the message of ``error``, cut to 160 characters."""
     return (str(error).strip().split("\n") or [""])[0][:160] or type(error).__name__
 
 
@@ -135,12 +137,21 @@ def _converted(known: Form, row: Row, path: Path, number: int) -> Row:
 
 
 def _same(row: Row) -> Row:
-    """Refuse a row: this dataset has no form but the hub's."""
+    """Refuse a row: for this dataset only the hub's form is known.
+
+    Raises:
+        KeyError: always. ``_converted`` turns it into a message with the expected fields.
+    """
     raise KeyError
 
 
 def _text(row: Row, field: str) -> str:
-    """Return a text; a ``TypeError`` becomes the message that names the expected fields."""
+    """Return the text in a field.
+
+    Raises:
+        TypeError: if it is not text. ``_converted`` turns it into a message with the expected
+            fields.
+    """
     value = row[field]
     if not isinstance(value, str):
         raise TypeError(field)
@@ -155,8 +166,9 @@ def _list(row: Row, field: str) -> list[object]:
 
 
 def _hellaswag(row: Row) -> Row:
-    """Undo lm-eval's ``process_docs``, which capitalizes the unfinished sentence (``ctx_b``)."""
+    """Undo lm-eval's ``process_docs``, which joins the fields and capitalizes ``ctx_b``."""
     label, _, text = _text(row, "query").partition(": ")
+    # A last sentence that starts with a lower-case letter is the unfinished one.
     start, dot, end = text.rpartition(". ")
     start, end = (start + ".", end) if dot and end[:1].islower() else (text, "")
     return {
@@ -186,7 +198,7 @@ def _mmlu(row: Row) -> Row:
 
 
 def _whole(row: Row, field: str) -> int:
-    """Return a whole number, which a table has as text."""
+    """Return a whole number. In a table it is text."""
     value = row[field]
     if not isinstance(value, str | int | float):
         raise TypeError(field)
@@ -196,7 +208,8 @@ def _whole(row: Row, field: str) -> int:
 def _truthfulqa(row: Row) -> Row:
     """Build the two lists of the hub's ``multiple_choice``.
 
-    mc1 has the best answer against the wrong ones, mc2 all right answers against all wrong ones.
+    mc1 sets the best answer against the wrong ones; mc2 sets all right answers against all wrong
+    ones.
     """
     right, wrong = (_parts(_text(row, f"{kind} Answers")) for kind in ("Correct", "Incorrect"))
     lists = {"mc1_targets": [_text(row, "Best Answer").strip()], "mc2_targets": right}
@@ -213,7 +226,7 @@ def _parts(text: str) -> list[str]:
 
 def _bfcl(row: Row) -> Row:
     ((message,),) = cast("list[list[dict[str, object]]]", _list(row, "question"))
-    # As JSON text: a column of a dataset has one type, and arguments have many.
+    # As JSON text, because a column of a dataset has one type and arguments have many.
     functions, answers = json.dumps(row["function"]), json.dumps(row["ground_truth"])
     return {"question": message["content"], "functions": functions, "answers": answers}
 

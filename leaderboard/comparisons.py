@@ -1,9 +1,9 @@
-"""Compare every pair of methods in every column of a table, on the items that the cells keep.
+"""Compare every pair of methods in every column of a table, on the items that the cells store.
 
-Two methods answer the same probes and documents, so they are compared case by case: the mean
-difference, with the p of a sign-flip permutation test (``stats.paired_p``). Holm's method adjusts
-all p of one table. A method is ahead in a column if it is better than every other method there at a
-family-wise 5 %.
+Two methods answer the same probes and documents, so they are compared case by case: by the mean
+difference and the p-value of a sign-flip permutation test (``stats.paired_p``). Holm's method
+adjusts all p-values of one table. A method is ahead in a column if it is better there than every
+other method at a family-wise error rate of 5 %.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ PROTOCOLS = {
     "likelihood": "is the target more probable than the old answer?",
     "judge": "does another language model say that the answer means the same?",
 }
-"""Protocol -> the question it asks. The first that was scored makes the headline."""
+"""Protocol -> the question it asks. The first one that was scored is the headline of a page."""
 RETENTION = "retention"
-"""In place of a protocol, where the items are documents and the columns are retention tasks."""
+"""Stands in the place of a protocol if items are documents and columns are retention tasks."""
 EVALUATORS = "evaluators"
-"""In place of a protocol, where the columns are evaluator plug-ins."""
+"""Stands in the place of a protocol if columns are evaluator plug-ins."""
 LEVEL = 0.05
+"""Family-wise error rate of one table."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method against another in one column; methods are named by the keys of their cells."""
+    """One method against another in one column. Methods are named by the keys of their cells."""
 
     column: str
     one: str
@@ -46,7 +47,7 @@ class Comparison:
     difference: float
     """Mean over cases of ``one`` minus ``other``."""
     p: float
-    """Two-sided p, adjusted for all pairs of the table."""
+    """Two-sided p-value, adjusted for all pairs and columns of the table."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,11 @@ class Verdicts:
     detectable: Mapping[str, float] = field(default_factory=dict)
     """Column -> the difference that any pair would show with 80 % power at the corrected level."""
     missing: Sequence[str] = ()
-    """Labels of rows whose record has no tables. Nobody is ahead while there are any."""
+    """Labels of rows whose record has no tables. If there are any, no method is ahead."""
 
     def ahead(self, key: str, column: str) -> bool:
-        """Return whether ``key`` was compared and is better than all it was compared with."""
+        """Return whether ``key`` was compared and is better than all others."""
+        # A comparison holds one minus other, so the sign turns round if ``key`` is the other.
         signs = [
             (c.difference if c.one == key else -c.difference, c.p)
             for c in self.comparisons
@@ -70,13 +72,13 @@ class Verdicts:
 
 
 def items(path: Path, summary: CellSummary) -> pandas.DataFrame | None:
-    """Return every item that the cell in the run folder ``path`` was scored on.
+    """Return every item on which the cell in the run folder ``path`` was scored.
 
     Columns: ``protocol``, ``column``, ``seed``, ``case``, ``item``, ``score``; for probes also
     ``kind``, for documents also ``base``. ``None`` if the record was moved without its tables.
 
     Raises:
-        RecordError: a table is corrupt; names the file.
+        RecordError: if a table is corrupt; names the file.
     """
     key = summary["key"]
     needed = [
@@ -94,7 +96,7 @@ def items(path: Path, summary: CellSummary) -> pandas.DataFrame | None:
         parts += _probe_items(read_table(path, key, "probes"))
     if "retention" in needed:
         parts.append(_document_items(read_table(path, key, "retention")))
-    # Nobody is compared by evaluators, so a record without their table still has its verdicts.
+    # Methods are not compared by evaluators, so a record without this table still has verdicts.
     if summary.get("evaluators") and table_path(path, key, "scores").is_file():
         parts.append(_evaluator_items(read_table(path, key, "scores")))
     return pandas.concat(parts, ignore_index=True).assign(seed=summary["seed"]) if parts else None
@@ -133,7 +135,7 @@ def _scored(
 
 
 def _document_items(samples: pandas.DataFrame) -> pandas.DataFrame:
-    # The base's own cell has no base_score: there the score is the base's.
+    # The base's own cell has no base_score, because its score is the base's.
     base = samples["base_score"] if "base_score" in samples else samples["score"]
     frame = pandas.DataFrame(
         {
@@ -164,8 +166,10 @@ def judge(
 ) -> Verdicts:
     """Compare all pairs of ``rivals``, which are rows of one table.
 
-    ``protocol`` selects the columns: the metrics that all protocols share, or, for ``RETENTION``,
-    the tasks. ``tables`` holds the ``items`` of each row by key.
+    Args:
+        tables: the ``items`` of each row, by its key.
+        protocol: selects the columns: the metrics of all protocols or, for ``RETENTION``, the
+            tasks.
     """
     measured = [r for r in rivals if (r["retention"] if protocol == RETENTION else r["score_of"])]
     if len(measured) < 2:
@@ -177,6 +181,7 @@ def judge(
         if (table := tables.get(row["key"])) is not None
     }
     pairs = [pair for one, other in combinations(scores, 2) for pair in _pairs(scores, one, other)]
+    # All pairs and columns of the table are one family: more columns make a stricter test.
     adjusted = holm(
         [paired_p(pair.one_scores, pair.other_scores, pair.cases, pair.seeds) for pair in pairs]
     )
@@ -189,7 +194,7 @@ def judge(
         )
         difference = detectable(*scored, comparisons=len(pairs))
         if not math.isnan(difference):
-            # The widest spread of any pair bounds what the whole column could have shown.
+            # The pair with the widest spread decides: this difference any pair would have shown.
             widest[pair.column] = max(widest.get(pair.column, 0.0), difference)
     return Verdicts(comparisons, widest, missing)
 
@@ -215,6 +220,7 @@ def _scores(table: pandas.DataFrame, protocol: str) -> pandas.Series:
 
 
 def _pairs(scores: Mapping[str, pandas.Series], one: str, other: str) -> list[_Pair]:
+    # An inner join: items that only one of the two was asked cannot be compared.
     both = pandas.concat([scores[one], scores[other]], axis=1, join="inner", keys=["one", "other"])
     return [
         _Pair(

@@ -1,4 +1,4 @@
-"""Draw the curve of a run over the number of facts: every score, one line a method."""
+"""Draw a run's scores against the number of facts, with one line for each method."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def over_facts(run: Path, output: Path) -> list[Path]:
     """Draw the curves of ``run`` as ``output`` with the endings .png and .svg; return both paths.
 
     Efficacy, generalization and specificity (protocol generation) and mean retention (edited /
-    base) have a panel each, with 95 % intervals as bars. A point's scores are those of the facts
-    injected so far. A cross ends the curve of a sequence that was stopped.
+    base) have a panel each, with 95 % intervals as bars. A point shows the scores of the facts
+    injected so far. A cross marks the end of a sequence that was stopped.
 
     Raises:
-        RecordError: no readable run, or a run without curves.
+        RecordError: if ``run`` is not readable or has no curves.
     """
     config, summaries = load_cells(run)
     drawn = [summary for summary in summaries if summary.get("curve")]
@@ -49,6 +49,7 @@ def _draw(drawn: Sequence[CellSummary], config: Mapping[str, object], output: Pa
         for i, summary in enumerate(drawn):
             _line(axes, summary, name, colormaps["tab10"](i % 10))
         axes.set(xscale="log", xlabel="facts", title=name)
+        # A retention above 1 is possible, since it is a ratio.
         axes.set_ylim(-0.03, max(1.03, axes.get_ylim()[1]) if name == "retention" else 1.03)
         axes.set_xticks(counts, list(map(str, counts)))
         axes.minorticks_off()
@@ -65,7 +66,7 @@ def _draw(drawn: Sequence[CellSummary], config: Mapping[str, object], output: Pa
 def _line(
     axes: Axes, summary: CellSummary, name: str, color: tuple[float, float, float, float]
 ) -> None:
-    """Draw the curve of one cell in the panel ``name``; nothing where no point has that score."""
+    """Draw the curve of one cell in the panel ``name``; nothing if no point has that score."""
     points = [
         (point["facts"], *value)
         for point in summary.get("curve") or ()
@@ -90,7 +91,10 @@ def _line(
 
 
 def _value(point: CurvePoint, name: str, method: str) -> tuple[float, float, float] | None:
-    """Return the mean, and how far its interval reaches below and above it (0 without one)."""
+    """Return the mean, and how far its interval reaches below and above it.
+
+    Both distances are 0 if there is no interval. The result is ``None`` if there is no mean.
+    """
     if name == "retention":
         score = mean_retention(method, point["retention"])
     else:
@@ -102,5 +106,6 @@ def _value(point: CurvePoint, name: str, method: str) -> tuple[float, float, flo
     if mean is None:
         return None
     low, high = (mean if end is None else end for end in (score["low"], score["high"]))
-    # Bonett and Price's intervals are centred on a shrunken mean, so the mean may lie outside.
+    # Bonett and Price's intervals are centred on a shrunken mean, so the mean may lie outside, and
+    # matplotlib refuses negative lengths.
     return mean, max(mean - low, 0.0), max(high - mean, 0.0)

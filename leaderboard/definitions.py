@@ -1,4 +1,4 @@
-"""The fixed texts of a page: what its columns mean, and the notes below its tables."""
+"""The fixed texts of a page: the meaning of its columns, and the notes below its tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ABOUT_MORE = {
     "likelihood": "CounterFact score: ROME's S, the harmonic mean of efficacy, generalization and "
     "specificity above.",
 }
-"""Protocol -> what to know about its second table."""
+"""Protocol -> the remark above its second table."""
 UNTUNED = "† not tuned: no search on the dev slice chose its hyper-parameters."
 INFEASIBLE = "§ tuned, but no trial kept the wanted retention, so the search chose the nearest one."
 PARTIAL = "‡ the score leaves out what was not measured."

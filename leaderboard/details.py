@@ -1,4 +1,4 @@
-"""The tables below a ranking: the curve over facts, and the cost of each cell, as rows of texts."""
+"""Make the tables below a ranking: the curve over facts and the cost of each cell, as text."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from editbench.stats import cells_text, mean_ratio, number
 def curve(
     summaries: Sequence[Summary], labels: Mapping[str, str], protocol: str
 ) -> list[dict[str, str]]:
-    """Return a row for each point of each cell's curve: the scores of the facts injected so far,
-    and the vital signs of a sequence."""
+    """Return a row for each point of each cell's curve.
+
+    It has the scores of the facts injected so far and, for a sequence, its vital signs.
+    """
     lines = []
     for summary in summaries:
         if summary["method"] == BASE:
@@ -41,8 +43,11 @@ def _point(
 
 
 def costs(summaries: Sequence[Summary], labels: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return a row for each cell: seconds by phase, tokens through the decoder layers while
-    injecting, and peak memory. Empty where no cell has counted its work."""
+    """Return a row for each cell; no rows if no cell has counted its work.
+
+    It has the seconds by phase, the tokens through the decoder layers while injecting, and the peak
+    memory.
+    """
     if not any(summary.get("work") for summary in summaries):
         return []
     phases = dict.fromkeys(
@@ -70,7 +75,7 @@ def _cost(label: str, summary: Summary, phases: Sequence[str], repeated: bool) -
         "decoded": _count(work.get("decoded_tokens")),
         "trained": _count(work.get("trained_tokens")),
         "process, GiB": _gib(summary.get("peak_process_bytes")),
-        # Without a GPU this is the peak of the process, which has its column already.
+        # Without a GPU this is the peak of the process, which already has a column.
         "device, GiB": _gib(summary.get("peak_memory_bytes") if on_gpu else None),
     }
 

@@ -1,9 +1,9 @@
-"""Show the texts behind the numbers of one run: what failed, where two methods differ, one case.
+"""Collect the texts behind a run's numbers: failed probes, differences of two methods, one case.
 
-A probe failed where its answer lacks the expected one (score 0 under protocol ``generation``). A
-neighborhood or distracted probe failed where it is not answered as the base answers it (0 too), and
-a denial or reversion probe where the fact is denied or taken back (score 1). A ``fluency`` probe
-has an entropy and never fails. Texts are raw here; whoever shows them makes them harmless.
+Under protocol ``generation`` a probe fails with score 0: its text lacks the expected answer or, for
+a neighborhood or distracted probe, differs from the base's answer. A denial or reversion probe
+fails with score 1: the fact is denied or taken back. A ``fluency`` probe has an entropy and never
+fails. Texts are raw here. Code that shows them must escape them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from editbench.rows import ProbeRow, SampleRow
 
 TEMPLATE = "failures.html.j2"
 WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}
-"""Axis -> the score of a failure, where that is not 0."""
+"""Axis -> the score of a failed probe, if that is not 0; ``None`` if such probes cannot fail."""
 
 
 class ShownProbe(TypedDict):
-    """One probe as it is shown: what was asked, and the answers before and after the edit."""
+    """One probe as it is shown: the question, and the answers before and after the edit."""
 
     method: str
     case: str
@@ -46,16 +46,17 @@ class CaseStory(TypedDict):
     fact: dict[str, object]
     answers: list[ShownProbe]
     edit_records: list[dict[str, object]]
-    """What each edit noted about the fact, with the method."""
+    """The notes of each edit on the fact, with its method."""
 
 
 def failures(run: Path, method: str | None = None) -> list[ShownProbe]:
-    """Return the probes that failed, in the order of the methods and of the cases.
+    """Return the failed probes, in the order of the methods and of the cases.
 
-    ``method`` is a method or a key; without it, all methods but the base are shown.
+    Args:
+        method: a method or the key of a cell; ``None`` means all methods except the base.
 
     Raises:
-        RecordError: no readable run, or no such method in it.
+        RecordError: if ``run`` is not readable, or has no such method.
     """
     if method is None:
         cells = [cell for cell in _answered(run) if cell["method"] != BASE]
@@ -69,11 +70,12 @@ def failures(run: Path, method: str | None = None) -> list[ShownProbe]:
 def differences(run: Path, one: str, other: str) -> list[dict[str, object]]:
     """Return the probes and retention samples that two methods score differently.
 
-    Each record has both texts and both scores, under the methods' names; ``what`` is the axis or
-    task, ``item`` the case or document. Fluency is left out, because no two entropies are equal.
+    Each record has both texts and both scores under the methods' names. ``what`` is the axis or
+    task, ``item`` the case or document. Fluency is left out, because two entropies are never equal.
 
     Raises:
-        RecordError: no readable run, no such method in it, or records of different items.
+        RecordError: if ``run`` is not readable, lacks one of the methods, or asked them different
+            items.
     """
     cells = [_cell(run, one), _cell(run, other)]
     probes, samples = (
@@ -99,10 +101,10 @@ def differences(run: Path, one: str, other: str) -> list[dict[str, object]]:
 
 
 class _Item(NamedTuple):
-    """A probe or a retention sample, by the names that ``differences`` shows."""
+    """A probe or a retention sample, under the names that ``differences`` shows."""
 
     place: tuple[str, str | int, str | int]
-    """Where it stands in its table; equal for the same item of two methods."""
+    """Identifies the item within its table. Equal for the same item of two methods."""
     what: str
     item: str
     prompt: str
@@ -131,10 +133,10 @@ def _sample_item(row: SampleRow) -> _Item:
 def _matched(
     run: Path, name: str, one: tuple[str, list[_Item]], other: tuple[str, list[_Item]]
 ) -> list[tuple[_Item, _Item]]:
-    """Return the same items of two methods, in pairs.
+    """Return the items of two methods in pairs.
 
     Raises:
-        RecordError: one of them has an item that the other lacks.
+        RecordError: if one of them has an item that the other lacks.
     """
     left, right = ({item.place: item for item in items} for _, items in (one, other))
     if left.keys() != right.keys():
@@ -146,10 +148,10 @@ def _matched(
 
 
 def case(run: Path, name: str) -> CaseStory:
-    """Return the case called ``name``: its fact, every method's answers, the edits' notes on it.
+    """Return the case called ``name``: its fact, the answers of all methods, and the edits' notes.
 
     Raises:
-        RecordError: no readable run, or no such case in it; suggests the nearest ids.
+        RecordError: if ``run`` is not readable, or has no such case; suggests the nearest ids.
     """
     facts = {str(fact.get("id")): fact for fact in read_cases(run) if isinstance(fact, dict)}
     if name not in facts:
@@ -166,9 +168,12 @@ def case(run: Path, name: str) -> CaseStory:
             if probe["case"] == name
         ]
         records = read_rows(run, cell["key"], "edit_records")
-        # Older pairs stored the method of their part; the record belongs to the pair.
+        # In older records of a pair of methods, a note names the part that made it. It belongs to
+        # the pair.
         notes += [{**r, "method": cell["method"]} for r in records if r.get("fact") == name]
-    answers.sort(key=lambda answer: answer[0])  # stable: the methods keep their order
+    # By probe, so that the answers to one question come together. The sort is stable: within a
+    # question the methods keep their order.
+    answers.sort(key=lambda answer: answer[0])
     return {
         "fact": {key: value for key, value in facts[name].items() if key != "probes"},
         "answers": [shown for _, shown in answers],
@@ -179,16 +184,17 @@ def case(run: Path, name: str) -> CaseStory:
 def page(run: Path) -> str:
     """Return the failures of each method as one HTML page without scripts.
 
-    A case shows its rewrite prompt, its paraphrases, and those of its other probes that failed;
-    retention shows the samples that score less than before.
+    A case shows its rewrite prompt, its paraphrases, and the other probes that failed. Retention
+    shows the samples with a lower score than before.
 
     Raises:
-        RecordError: no readable run.
+        RecordError: if ``run`` is not readable.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     _, summaries = load_cells(run)
     facts = {str(fact.get("id")): fact for fact in read_cases(run)}
+    # Model output and corpora are not trusted: autoescape, and ``_lines`` for control characters.
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -268,7 +274,7 @@ def _shown(cell: CellSummary, probe: ProbeRow) -> ShownProbe:
 
 
 def _answered(run: Path) -> list[CellSummary]:
-    """Return the cells that hold answers."""
+    """Return the cells that have answers: all but the failed ones."""
     return [summary for summary in load_cells(run)[1] if summary.get("status") != "failed"]
 
 
@@ -276,7 +282,7 @@ def _cell(run: Path, name: str) -> CellSummary:
     """Return the cell whose method or key is ``name``.
 
     Raises:
-        RecordError: no cell, several cells, or a failed cell of that name.
+        RecordError: if no cell or several cells have that name, or if the cell failed.
     """
     _, summaries = load_cells(run)
     named = [summary for summary in summaries if name in (summary["method"], summary["key"])]
@@ -296,7 +302,7 @@ def _cell(run: Path, name: str) -> CellSummary:
 
 
 def _lines(value: object) -> object:
-    """Return what the template shows of a value: a text with escapes for what is not printable."""
+    """Return a value as the template shows it: unprintable characters of a text are escaped."""
     if type(value) is str:  # not Markup, which is the template's own
         return "\n".join(map(visible, value.split("\n")))
     return "" if value is None else value

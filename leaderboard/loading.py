@@ -15,10 +15,11 @@ def load_cells(run: Path) -> tuple[Mapping[str, object], list[CellSummary]]:
     """Return the configuration and the finished cells of ``run``.
 
     Raises:
-        RecordError: no readable run.
+        RecordError: if ``run`` is not readable.
     """
     config, summaries = load_run(run)
-    cells: Sequence[Any] = summaries  # reading has checked the fields
+    # ``load_run`` has checked the fields, so the untyped records are taken as typed ones.
+    cells: Sequence[Any] = summaries
     return config, list(cells)
 
 
@@ -26,7 +27,7 @@ def load_probes(run: Path, cell: CellSummary) -> list[ProbeRow]:
     """Return the probe rows of ``cell``.
 
     Raises:
-        RecordError: the table is missing, corrupt, or lacks a column.
+        RecordError: if the table is missing, is corrupt, or lacks a column.
     """
     rows: Sequence[Any] = read_rows(run, cell["key"], "probes")
     return list(rows)
@@ -36,7 +37,7 @@ def load_samples(run: Path, cell: CellSummary) -> list[SampleRow]:
     """Return the retention samples of ``cell``.
 
     Raises:
-        RecordError: the table is missing, corrupt, or lacks a column.
+        RecordError: if the table is missing, is corrupt, or lacks a column.
     """
     rows: Sequence[Any] = read_rows(run, cell["key"], "retention")
     return list(rows)

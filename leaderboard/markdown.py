@@ -1,5 +1,4 @@
-"""Render run folders as one markdown page: a table for each setting, every row linked to its
-record."""
+"""Render run folders as one markdown page: a table for each setting, with links to the records."""
 
 from __future__ import annotations
 
@@ -49,21 +48,22 @@ from editbench.types import digest
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of one run, with what the page needs to know of that run."""
+    """One cell of one run, with the facts about that run that the page needs."""
 
     summary: CellSummary
     limit: object
     """``--limit`` of the run: samples of each retention task."""
     tasks: list[str]
-    """Retention tasks and their metrics of the run; a failed cell belongs to its run's table."""
+    """The run's retention tasks with their metrics. They come from the whole run, so that a failed
+    cell, which has none, gets into the right table."""
     data: object
     """``--data`` of the run."""
     not_asked: Mapping[str, str]
-    """Retention tasks that the run went on without -> why."""
+    """Retention task that the run skipped -> why."""
 
     @property
     def run_conditions(self) -> dict[str, object]:
-        """Return the conditions that a summary alone does not hold."""
+        """Return the conditions that a summary alone does not show."""
         return {"limit": self.limit, "tasks": self.tasks}
 
 
@@ -75,23 +75,26 @@ class Section:
     """Their conditions, by the names in ``rows.SETTING``, with ``limit`` and ``tasks``."""
     summaries: list[Summary]
     measured_again: list[str]
-    """Keys of cells that are left out, since a row holds the same cell measured more fully."""
+    """Keys of cells that are left out, because a row shows the same cell with more measurements."""
     not_asked: dict[str, str]
 
 
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
-    """Return the page for ``run_paths`` as it should be written to ``output``.
+    """Return the page for ``run_paths``, to be written to ``output``.
 
-    Links lead from ``output`` to the records. Cells that differ only by their seed make one row. Of
-    cells that differ only by what was measured beside the scores (diagnostics, points of a curve,
-    repeated injections) the fullest is shown, and the page names the others. Cells of different
-    models, chat templates, corpora, slices, regimes, (sets of) seeds, task data, retention limits
-    or scoring versions get separate tables. ``command`` is quoted as the way to make the page
-    again.
+    Cells that differ only by their seed make one row. If cells differ only by what was measured
+    besides the scores (diagnostics, points of a curve, repeated injections), the page shows the one
+    with the most measurements and names the others. Cells of different models, chat templates,
+    corpora, slices, regimes, (sets of) seeds, task data, retention limits or scoring versions get
+    separate tables.
+
+    Args:
+        output: where links to the records start.
+        command: the command that makes the page, to be quoted at its top.
 
     Raises:
-        RecordError: no run, a path that is no readable run, or cells of one table that cannot be
-            compared.
+        RecordError: if there is no run, a path is not a readable run, or cells of one table cannot
+            be compared.
     """
     if not run_paths:
         raise RecordError("A leaderboard needs at least one run folder.")
@@ -109,6 +112,7 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     sections = _sections(cells.values(), links, tables)
     parts = ["# Leaderboard"]
     if command:
+        # A fence must be longer than any run of backticks that it encloses.
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
     for section in sections:
@@ -130,7 +134,7 @@ def _sections(
     links: dict[str, list[tuple[int, str]]],
     tables: dict[str, pandas.DataFrame | None],
 ) -> list[Section]:
-    """Return the tables of the page. Pooled cells are added to ``links`` and ``tables``."""
+    """Return the sections of the page. Adds the pooled cells to ``links`` and ``tables``."""
     sections: dict[str, Section] = {}
     for group, again in _by_seed(cells):
         summary: Summary = group[0].summary
@@ -151,7 +155,7 @@ def _sections(
 
 
 def _definitions(sections: Sequence[Section]) -> str:
-    """Return what the columns of the page mean."""
+    """Return the definitions of the columns that the page has."""
     text = DEFINITIONS
     summaries = [summary for section in sections for summary in section.summaries]
     if any(axis in (s.get("metrics") or {}) for s in summaries for axis in MORE_AXES):
@@ -175,9 +179,9 @@ def _definitions(sections: Sequence[Section]) -> str:
 def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:
     """Yield the cells that make one row, and the cells that measured one of them again.
 
-    Cells make one row if they differ only by their seed, and so by the facts that it chose. Where
-    one seed has two cells, of other facts under one name, nobody knows which belongs to which, so
-    each stays alone.
+    Cells make one row if they differ only by their seed and by the facts that the seed chose. If a
+    seed has two cells (different facts under one corpus name), it is unclear which of them belongs
+    with the other seeds, so each cell gets its own row.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -202,11 +206,11 @@ def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:
         one_a_seed = len({cell.summary["seed"] for cell in kept}) == len(kept)
         for row in [kept] if one_a_seed else [[cell] for cell in kept]:
             yield row, again
-            again = []
+            again = []  # the group's repeated cells are named once
 
 
 def _fullest(group: Sequence[Cell]) -> list[Cell]:
-    """Return, of the cells of one seed, facts and versions, the first that measured most."""
+    """Return, for each seed, facts and versions, the first of the cells that measured most."""
 
     def measured(cell: Cell) -> tuple[bool, int]:
         summary = cell.summary
@@ -220,7 +224,7 @@ def _fullest(group: Sequence[Cell]) -> list[Cell]:
         identity = [
             summary["seed"],
             summary["corpus"].get("hash"),
-            # Records from before versions were stored are the same where their scores are.
+            # Old records have no versions. They are the same cell if their scores are the same.
             summary.get("versions") or summary.get("metrics"),
         ]
         same.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
@@ -234,7 +238,7 @@ def _section(
     where, summaries = section.where, section.summaries
     scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
     protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
-    # Failed cells have no scores of any protocol; they stay visible in the headline table.
+    # Failed cells have no scores under any protocol. They stay visible in the headline table.
     ranked = rows([s for s in summaries if s in scored[protocol] or not s.get("metrics")], protocol)
     labels = {row["key"]: row.get("label", row["method"]) for row in ranked}
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
@@ -302,9 +306,10 @@ def _other_protocol(
     links: Links,
     tables: Mapping[str, pandas.DataFrame | None],
 ) -> list[str]:
-    """Return the table of a protocol that is not the headline."""
+    """Return the blocks of a protocol other than the headline's."""
     ranked = rows(scored, protocol)
     for row in ranked:
+        # The headline's label: here fewer rows may need fewer options to differ.
         row["label"] = labels.get(row["key"], row.get("label", row["method"]))
     verdicts = judge(rivals(ranked), tables, protocol)
     return [
@@ -319,7 +324,7 @@ def _other_protocol(
 def _more(
     ranked: Sequence[Row], summaries: Sequence[Summary], protocol: str, links: Links
 ) -> list[str]:
-    """Return the second table of ``protocol``; nothing where none of its metrics was measured."""
+    """Return the second table of ``protocol``; nothing if none of its metrics was measured."""
     titles, texts = more(summaries, [row["key"] for row in ranked], protocol)
     if not titles:
         return []
@@ -359,7 +364,7 @@ def _details(summaries: Sequence[Summary], labels: Mapping[str, str], protocol: 
 
 
 def _conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row]) -> str:
-    """Return the line below a heading that tells the conditions of a table."""
+    """Return the line below a heading that states the conditions of a table."""
     seed, hashes = where["seed"], where["corpus hash"]
     seeds = seed if isinstance(seed, list) else [seed]
     several = isinstance(seed, list)
@@ -381,8 +386,10 @@ def _conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row
 
 
 def _samples(limit: object, seeds: int, ranked: Sequence[Row]) -> str:
-    """Return how many samples were asked. The limit holds for each member of a group of tasks, so
-    a group has more."""
+    """Return how many samples were asked.
+
+    The limit holds for each member of a group of tasks, so a group has more.
+    """
     if not isinstance(limit, int):
         return "all retention samples"
     groups = any(

@@ -1,4 +1,4 @@
-"""The notes below a ranking: what limits it, and what its reader could mistake."""
+"""Write the notes below a ranking: what limits it, and what a reader could misunderstand."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from editbench.leaderboard.tables import (
 from editbench.records.reading import heading
 
 SEARCH = {"budget": "trials", "retention": "least retention", "n": "dev facts", "tasks": "tasks"}
-"""Fields that the searches of equal tuning share -> their names in a note."""
+"""Field that equal searches share -> its name in a note."""
 MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
-"""Fields of an environment that seconds and memory depend on; older records lack some of them."""
+"""Fields of an environment on which seconds and memory depend. Older records lack some of them."""
 SOFTWARE = {"code": ("code",), "torch": ("packages", "torch"), "lm\\_eval": ("packages", "lm_eval")}
-"""What can move a number a little, and where a record's environment keeps it."""
+"""Software that can change a number slightly -> its path in a record's environment."""
 
 
 def notes(ranked: Sequence[Row], summaries: Sequence[Summary], verdicts: Verdicts) -> list[str]:
-    """Return the notes on a ranking, one sentence or two each."""
+    """Return the notes on a ranking, each of one or two sentences."""
     texts = [UNTUNED] if any(map(is_untuned, ranked)) else []
     texts += [INFEASIBLE] if any(map(is_infeasible, ranked)) else []
     texts += _unequal_searches(ranked)
@@ -47,7 +47,7 @@ def notes(ranked: Sequence[Row], summaries: Sequence[Summary], verdicts: Verdict
     if all(row["method"] != BASE for row in ranked):
         texts.append(NO_BASE)
     machines = [machine for summary in summaries for machine in _environments(summary)]
-    # What a record does not say is not held against it.
+    # A field that a record lacks is no difference.
     if any(len({repr(m.get(field)) for m in machines if m.get(field) is not None}) > 1
            for field in MACHINE):  # fmt: skip
         texts.append(OTHER_MACHINES)

@@ -1,4 +1,4 @@
-"""Draw what is memorized against what is retained, over the cells of several runs."""
+"""Draw memorization against retention, for the cells of several runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLACES = (
     (-6, 5, "right", "bottom"),
     (-6, -5, "right", "top"),
 )
-"""Places of a point's label, best first: the offset in points, and the corner of the text there."""
+"""Places of a point's label, best first: its offset in points, and the alignment of the text."""
 Color = str | tuple[float, float, float, float]
 Point = tuple[float, float]
 
@@ -35,14 +35,14 @@ Point = tuple[float, float]
 def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
     """Draw all cells of ``runs`` as ``output`` with the endings .png and .svg; return both paths.
 
-    Efficacy and generalization (protocol generation) have a panel each, against mean retention,
-    the ratio edited / base. A colour is a method. A line joins the variants of one method in one
-    run, in the order of the run; variants that differ in ``stop_after`` are the points of one
+    Efficacy and generalization (protocol generation) have a panel each, against mean retention
+    (the ratio edited / base). Each method has a colour. A line joins the variants of one method in
+    one run, in the order of the run. Variants that differ in ``stop_after`` are the points of one
     training. Crosses are 95 % intervals.
 
     Raises:
-        RecordError: no readable run, cells that cannot share a ranking, or no cell with both
-            efficacy and retention.
+        RecordError: if a run is not readable, if cells cannot share a ranking, or if no cell has
+            both efficacy and retention.
     """
     cells: dict[str, CellSummary] = {}
     places: dict[str, Path] = {}
@@ -83,6 +83,7 @@ def _draw(
         labels += [(axes, note) for note in _panel(axes, axis, here, places, colors)]
     tasks = max(row["retention_mean"]["n"] for row in drawn)
     grid[0].set_ylabel(f"retention: edited / base, mean of {tasks} task{'s' * (tasks > 1)}")
+    # Empty plots make one entry of the legend for each method, not for each cell.
     for name, color in colors.items():
         grid[0].plot([], [], linestyle="", label=name, color=color, marker=_marker(name))
     figure.legend(loc="outside right upper", frameon=False)
@@ -117,7 +118,7 @@ def saved(figure: Figure, output: Path) -> list[Path]:
 
     output.parent.mkdir(parents=True, exist_ok=True)
     written = [output.with_suffix(".png"), output.with_suffix(".svg")]
-    # The salt makes the file the same each time; its text is kept as text.
+    # With a fixed salt and without a date, the SVG file is the same each time. Its text stays text.
     with rc_context({"svg.hashsalt": "editbench", "svg.fonttype": "none"}):
         figure.savefig(written[0], dpi=150)
         figure.savefig(written[1], metadata={"Date": None})
@@ -131,7 +132,7 @@ def _measured(drawn: Sequence[Row], axis: str) -> list[Row]:
 
 
 def _point(row: Row, axis: str) -> Point:
-    """Return where a row stands in the panel of ``axis``; NaN where it has no score."""
+    """Return the position of a row in the panel of ``axis``; NaN where it has no score."""
     score = axis_of(row, axis)
     return _known(score["mean"] if score else None), _known(row["retention_mean"]["mean"])
 
@@ -155,7 +156,7 @@ def _panel(
     places: Mapping[str, Path],
     colors: Mapping[str, Color],
 ) -> list[Annotation]:
-    """Draw the points, crosses and lines of one metric; return the labels, not yet placed."""
+    """Draw the points, crosses and lines of one metric. Return the labels, not yet placed."""
     labels = []
     axes.axhline(1, color="0.8", linewidth=0.8, zorder=0)
     for line in _lines(here, places):
@@ -186,9 +187,9 @@ def _panel(
 
 
 def _lines(here: Sequence[Row], places: Mapping[str, Path]) -> list[list[Row]]:
-    """Return the rows that a line joins: the variants of one method in one run, in its order.
+    """Return the rows that each line joins: the variants of one method in one run, in its order.
 
-    Variants at several ``stop_after`` are points of trainings, and each training has a line.
+    Variants with different ``stop_after`` are points of trainings. Each training gets a line.
     """
     variants: dict[tuple[str, Path], list[Row]] = {}
     for row in here:
@@ -201,6 +202,7 @@ def _lines(here: Sequence[Row], places: Mapping[str, Path]) -> list[list[Row]]:
             continue
         trainings: dict[str, list[Row]] = {}
         for row in sorted(line, key=_stop_after):
+            # Equal options except for ``stop_after`` mean the same training.
             training = json.dumps({**row["options"], "stop_after": None}, sort_keys=True)
             trainings.setdefault(training, []).append(row)
         lines += trainings.values()
@@ -208,7 +210,7 @@ def _lines(here: Sequence[Row], places: Mapping[str, Path]) -> list[list[Row]]:
 
 
 def _stop_after(row: Row) -> float:
-    """Return the share of the steps after which a training was stopped."""
+    """Return the share of its steps after which a training was stopped."""
     share = row["options"]["stop_after"]
     return share if isinstance(share, (int, float)) else math.nan
 
@@ -218,11 +220,13 @@ def _place(
     labels: Sequence[tuple[Axes, Annotation]],
     points: Mapping[Axes, Sequence[Point]],
 ) -> None:
-    """Move each label to where it meets no other label, no point and no border, and its own point
-    is the nearest. A label without such a place is hidden."""
+    """Move each label to a place where nothing overlaps it and its own point is the nearest.
+
+    Other labels, points and the border count. A label without such a place is hidden.
+    """
     from matplotlib.transforms import Bbox
 
-    figure.draw_without_rendering()  # the layout is known only then
+    figure.draw_without_rendering()  # before this, the layout is not known
     shown: dict[Axes, list[Point]] = {
         axes: [tuple(axes.transData.transform(point)) for point in given]
         for axes, given in points.items()
@@ -236,7 +240,7 @@ def _place(
         for x, y, across, up in PLACES:
             note.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
             box = note.get_window_extent()
-            # The end of the text that points towards its point.
+            # The end of the text that is next to its point.
             end = (box.x0 if across == "left" else box.x1, (box.y0 + box.y1) / 2)
             inside = (
                 border.x0 <= box.x0

@@ -1,5 +1,7 @@
-"""Pool cells that differ only by their seed: means over the seeds, with intervals that hold the
-spread of cases and seeds."""
+"""Pool cells that differ only by their seed.
+
+The means are over the seeds. The intervals cover the spread of the cases and of the seeds.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,12 @@ def pooled(
 ) -> tuple[PooledSummary, pandas.DataFrame | None]:
     """Return the summary of cells of several seeds, and all their items.
 
-    ``tables`` holds the ``comparisons.items`` of each cell. A case that several seeds drew is one
-    cluster. If a seed failed, so did the row, because a mean over the others would describe only
-    the seeds that went well. Without the items of all seeds there are means and no intervals.
+    A case that several seeds drew is one cluster. If a seed failed, the row counts as failed,
+    because a mean over the others would describe only the seeds that went well. Without the items
+    of all seeds there are means but no intervals.
+
+    Args:
+        tables: the ``comparisons.items`` of each cell.
     """
     first = summaries[0]
     failed = any(summary.get("status") == "failed" for summary in summaries)
@@ -46,7 +51,7 @@ def pooled(
         "method": first["method"],
         "options": without_seed(first.get("options")),
         "tuned": all(s.get("tuned") for s in summaries),
-        # A search without a feasible trial comes first, so that the row is marked by it.
+        # A search without a feasible trial comes first (False < True), so the row gets its mark.
         "tuning": min(
             (s.get("tuning") or {} for s in summaries),
             key=lambda search: bool(search.get("feasible", True)),
@@ -128,7 +133,11 @@ def _means_of(parts: Sequence[IntervalRow | None], protocol: str) -> IntervalRow
 
 
 def _estimate(chosen: pandas.DataFrame, shares: bool) -> Interval:
-    """Return the mean of ``score`` over seeds and cases; ``shares``: scores lie in [0, 1]."""
+    """Return the mean of ``score`` over seeds and cases.
+
+    Args:
+        shares: whether scores lie in [0, 1]. Entropies do not.
+    """
     columns = chosen["score"].tolist(), chosen["case"].tolist(), chosen["seed"].tolist()
     return clustered_mean(*columns) if shares else unbounded_mean(*columns)
 
@@ -156,7 +165,8 @@ def _retention(
                     chosen["seed"].tolist(),
                 )
             )
-        # Without items there are no ends and no flips; such fields stay absent, as in old records.
+        # Without items there are no interval ends and no counts of lost and gained documents. These
+        # fields stay absent, as in old records.
         tasks[task] = cast(RetentionRow, {**values, "metric": first.get("metric")})
     return tasks
 
@@ -164,7 +174,7 @@ def _retention(
 def _evaluators(
     summaries: Sequence[CellSummary], items: pandas.DataFrame | None
 ) -> dict[str, EvaluatorRow]:
-    """Return the mean of each evaluator plug-in that all seeds were scored by."""
+    """Return the mean of each evaluator plug-in that scored all seeds."""
     pooled_scores: dict[str, EvaluatorRow] = {}
     for name, first in (summaries[0].get("evaluators") or {}).items():
         parts = [(summary.get("evaluators") or {}).get(name) for summary in summaries]
@@ -202,6 +212,9 @@ def _number(value: object) -> float | None:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Return the mean, or ``None`` if a seed has no value: fewer seeds would be another mean."""
+    """Return the mean, or ``None`` if a seed has no value.
+
+    A mean over the other seeds would be a different figure.
+    """
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if len(known) == len(values) else None

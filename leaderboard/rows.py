@@ -1,10 +1,11 @@
-"""Turn summaries into ranked rows, and refuse to rank what was not measured the same way.
+"""Turn summaries into ranked rows, and refuse to rank cells that were not measured the same way.
 
-Ranking key, ``score``: the harmonic mean of efficacy, generalization, specificity and
-``retention_mean``, each clamped to [0, 1], so that a method cannot buy one with another. Undefined
-parts are left out, and ``score_of`` lists the parts that went in. The unedited base is the
-reference, not a competitor, and comes last. Portability, in-context and evaluator plug-ins do not
-enter the score, because only some runs measure them and a score must mean the same for all corpora.
+The ranking key is ``score``: the harmonic mean of efficacy, generalization, specificity and
+``retention_mean``, each clamped to [0, 1]. A harmonic mean is low if one part is low, so a method
+cannot trade one part for another. Undefined parts are left out, and ``score_of`` lists the parts
+that were used. The unedited base is the reference, not a competitor, and comes last. Portability,
+in-context and evaluator plug-ins do not enter the score, because only some runs measure them and a
+score must mean the same for all corpora.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from editbench.stats import Interval, cells_text, mean_ratio, number
 
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
-"""Metrics of corpora that have such probes; not part of the score."""
+"""Metrics that only some corpora have probes for. They are not part of the score."""
 MORE = {
     "generation": {
         "efficacy_exact": "Efficacy, exact ↑",
@@ -53,10 +54,12 @@ MORE = {
         "distracted_likelihood": "Distracted ↑",
     },
 }
-"""Protocol -> the metrics of its second table and their headings; no part of the score."""
+"""Protocol -> the metrics of its second table, with their headings. They are not part of the score.
+"""
 BASE = "base"
 BASELINES = (BASE, "ice")
-"""Reference rows. Nobody is compared with them, so they are never ahead and bar no other row."""
+"""Reference rows. No method is compared with them, so they are never ahead and keep no other row
+from being ahead."""
 SETTING = {
     "model": ("model", "name"),
     "model hash": ("model", "hash"),
@@ -73,7 +76,7 @@ SETTING = {
     "judge": ("judge", "model"),
     "scoring version": ("versions", "scoring"),
 }
-"""The conditions that all rows of one ranking must share, and where a summary keeps each."""
+"""Condition that all rows of one ranking must share -> its path in a summary."""
 
 
 def family(method: str) -> str:
@@ -82,7 +85,7 @@ def family(method: str) -> str:
 
 
 def rivals(ranked: Sequence[Row]) -> list[Row]:
-    """Return the rows that compete, which are all but the baselines."""
+    """Return the rows that compete: all but the baselines."""
     return [row for row in ranked if family(row["method"]) not in BASELINES]
 
 
@@ -147,7 +150,7 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Return what the edit reports as wrong with itself, and how many answers the judge skipped."""
+    """Return the problems that the edit reports, and how many answers the judge skipped."""
     edit, judge = summary.get("edit") or {}, summary.get("judge") or {}
     reported = edit.get("warnings")
     texts = list(map(str, reported)) if isinstance(reported, Sequence) else []
@@ -184,8 +187,8 @@ def rows(summaries: Sequence[Summary], protocol: str = "generation") -> list[Row
     A metric of ``MORE_AXES`` that any row has is present in all of them.
 
     Raises:
-        RecordError: the cells differ in a condition of ``SETTING`` (model, corpus, slice, n,
-            regime, seed, task data, scoring version), in their retention tasks or in protocol;
+        RecordError: if the cells differ in a condition of ``SETTING`` (model, corpus, slice, n,
+            regime, seed, task data, scoring version), in their retention tasks or in the protocol;
             names the rows, counted from 1 in the order given.
     """
     settings = list(map(setting, summaries))
@@ -204,18 +207,21 @@ def rows(summaries: Sequence[Summary], protocol: str = "generation") -> list[Row
         each["label"] = label
     return sorted(
         ranked,
+        # Rows without a score come after those with one, and equal scores are ordered by label.
         key=lambda r: (r["method"] == BASE, r["score"] is None, -(r["score"] or 0.0), r["label"]),
     )
 
 
 def axes_of(ranked: Sequence[Row]) -> list[str]:
-    """Return the metrics that a table of ``ranked`` shows: ``AXES``, and those of ``MORE_AXES``
-    that any row has."""
+    """Return the metrics that a table of ``ranked`` shows.
+
+    They are ``AXES`` and the metrics of ``MORE_AXES`` that any row has.
+    """
     return [*AXES, *(axis for axis in MORE_AXES if any(axis in each for each in ranked))]
 
 
 def axis_of(row: Row, axis: str) -> AxisRow | None:
-    """Return the score of ``axis`` in ``row``, or ``None`` where the row has no such field."""
+    """Return the score of ``axis`` in ``row``, or ``None`` if the row has no such field."""
     by_name: dict[str, AxisRow | None] = {
         "efficacy": row["efficacy"],
         "generalization": row["generalization"],
@@ -230,7 +236,7 @@ def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:
     """Return the evaluator plug-ins that any row has, each with the heading of its column."""
     return {
         name: score["title"] or name
-        for each in reversed(ranked)
+        for each in reversed(ranked)  # so that the best row's heading is kept
         for name, score in each.get("evaluators", {}).items()
     }
 
@@ -248,15 +254,15 @@ DIAGNOSTICS = {
     "words": ("drift", "words_after"),
     "words before": ("drift", "words_before"),
 }
-"""Columns, and where a summary's diagnostics keep each; an estimate is shown by its mean."""
+"""Column -> its path in a summary's diagnostics. An estimate is shown by its mean."""
 LOST = ("format", "leakage", "collapse", "genuine")
-"""The kinds of lost answers, each a column."""
+"""The kinds of lost answers. Each has a column."""
 
 
 def diagnostics(summaries: Sequence[Summary], labels: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return one row of texts a cell, in the order of ``labels`` (by key).
+    """Return one row of texts for each cell, in the order of ``labels`` (by key).
 
-    Columns that no cell fills are left out. The list is empty where no cell was diagnosed.
+    Columns that no cell fills are left out. The list is empty if no cell was diagnosed.
     """
     order = {key: i for i, key in enumerate(labels)}
     ordered = sorted(summaries, key=lambda summary: order.get(summary["key"], len(order)))
@@ -282,8 +288,12 @@ def has(summary: Summary, protocol: str) -> bool:
 def more(
     summaries: Sequence[Summary], keys: Sequence[str], protocol: str
 ) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the second table of ``protocol``: the headings of the metrics in ``MORE`` that any
-    cell of ``keys`` has, and their texts by key."""
+    """Return the second table of ``protocol``.
+
+    Returns:
+        The headings of the metrics in ``MORE`` that any cell of ``keys`` has, and their texts by
+        key.
+    """
     metrics = {summary["key"]: summary.get("metrics") or {} for summary in summaries}
     titles = MORE.get(protocol, {})
     shown = [name for name in titles if any(name in metrics[key] for key in keys)]
@@ -295,15 +305,17 @@ def more(
 
 
 def harmonic_mean(values: Sequence[float]) -> float | None:
-    """Return the harmonic mean of ``values`` clamped to [0, 1]: 0 if any is 0, ``None`` if there
-    are none."""
+    """Return the harmonic mean of ``values`` clamped to [0, 1].
+
+    It is 0 if any value is 0, and ``None`` if there are no values.
+    """
     clamped = [min(1.0, max(0.0, v)) for v in values]
     if not clamped:
         return None
     return len(clamped) / sum(1 / v for v in clamped) if all(clamped) else 0.0
 
 
-_ANY = object()
+_ANY = object()  # "not given", since ``None`` is a value that can be ignored or expected
 
 
 def refuse_mixture(
@@ -313,11 +325,11 @@ def refuse_mixture(
     ignore: object = _ANY,
     expected: object = _ANY,
 ) -> None:
-    """Make sure that ``values``, one a summary, are equal; a value that is ``ignore`` is skipped.
+    """Check that ``values``, one per summary, are equal. A value that is ``ignore`` is skipped.
 
     Raises:
-        RecordError: they differ from ``expected``, or else from the most common value; names the
-            odd rows.
+        RecordError: if a value differs from ``expected`` or, without it, from the most common
+            value; names the rows that differ.
     """
     texts = [json.dumps(v, sort_keys=True, ensure_ascii=False) for v in values]
     counted = Counter(t for t, v in zip(texts, values, strict=True) if v is not ignore)
@@ -334,14 +346,16 @@ def refuse_mixture(
 
 
 def _task_metrics(summary: Summary) -> dict[str, str | None] | None:
-    """Return the metric of each retention task of the cell; ``None`` where it has no tasks."""
+    """Return the metric of each retention task of the cell; ``None`` if it has no tasks."""
     tasks = summary.get("retention")
     return {task: values.get("metric") for task, values in tasks.items()} if tasks else None
 
 
 def _protocol(summary: Summary, protocol: str) -> str | None:
-    """Return the protocol that the scores state: ``protocol`` if it is there, else another, or
-    ``None`` where nothing is scored."""
+    """Return the protocol that the scores state.
+
+    It is ``protocol`` if a score states it, else another one, or ``None`` if nothing is scored.
+    """
     stated = {
         name: values.get("protocol", name)
         for axis in (summary.get("metrics") or {}).values()
@@ -370,7 +384,7 @@ def _set_axis(row: Row, axis: str, values: AxisRow) -> None:
 
 
 def _finite(values: Mapping[str, object]) -> dict[str, object]:
-    """Return ``values`` with NaN and infinity as ``None``; absent fields stay absent."""
+    """Return ``values`` with ``None`` in place of NaN and infinity. Absent fields stay absent."""
     return {k: number(v) if isinstance(v, float) else v for k, v in values.items()}
 
 
@@ -391,7 +405,7 @@ def _by_attempt(summary: Summary) -> str:
 
 
 def _count_lost(summary: Summary, kind: str) -> str:
-    """Return how many answers of the tasks and the probes were lost in the way ``kind``."""
+    """Return how many answers to tasks and probes were lost with an error of ``kind``."""
     errors = look_up(summary, ("diagnostics", "errors"))
     sources = errors.values() if isinstance(errors, Mapping) else ()
     counts = [counted.get(kind) or 0 for source in sources for counted in source.values()]
@@ -399,7 +413,7 @@ def _count_lost(summary: Summary, kind: str) -> str:
 
 
 def _labels(ranked: Sequence[Row]) -> list[str]:
-    """Return each row's method, followed by the options in which rows of that method differ."""
+    """Return each row's method, followed by the options in which that method's rows differ."""
     labels = []
     for each in ranked:
         same = [r["options"] for r in ranked if r["method"] == each["method"]]

@@ -1,4 +1,4 @@
-"""Typed records of the leaderboard: a ranked row, and the cells of several seeds as one summary.
+"""Typed records of the leaderboard: a ranked row, and one summary for the cells of several seeds.
 
 A number that was not measured is ``None``, never 0.
 """
@@ -46,7 +46,7 @@ class Row(TypedDict):
     note: str
     """Why the cell is not ``done``."""
     warnings: list[str]
-    """What the edit reports as wrong with itself, and how many answers the judge skipped."""
+    """Problems that the edit reports, and how many answers the judge skipped."""
     protocol: str
     """The protocol that all scores of this row belong to."""
     efficacy: AxisRow
@@ -69,11 +69,11 @@ class Row(TypedDict):
     seconds: float | None
     """Wall-clock seconds of the injection alone."""
     precompute_seconds: float | None
-    """Seconds of what is cached for the next injection (covariance)."""
+    """Seconds for results that the next injection finds in the cache (covariance)."""
     peak_memory_bytes: int | None
     """Peak memory of the whole cell, evaluation included."""
     label: NotRequired[str]
-    """The method, with the options in which it differs from other rows of its name."""
+    """The method, with the options in which it differs from other rows of the same method."""
 
 
 class PooledCorpus(TypedDict):
@@ -81,7 +81,7 @@ class PooledCorpus(TypedDict):
 
     name: str
     hash: list[str | None]
-    """One hash a seed."""
+    """One hash for each seed."""
     part: str
     n: int
     """Cases of each seed."""
@@ -89,8 +89,10 @@ class PooledCorpus(TypedDict):
 
 
 class PooledSummary(TypedDict):
-    """Cells that differ only by their seed, as one. Fields not described here mean what they mean
-    in ``CellSummary``; diagnostics, curve and trajectory describe one model each and stay empty.
+    """One summary for cells that differ only by their seed.
+
+    Fields without a description mean the same as in ``CellSummary``. Diagnostics, curve and
+    trajectory describe a single model, so they stay empty.
     """
 
     key: str
@@ -110,10 +112,10 @@ class PooledSummary(TypedDict):
     seed: list[int]
     limit: int | None
     status: Status
-    """``done`` if all seeds are; else ``failed`` if one failed; else the first other status."""
+    """``done`` if all seeds are, ``failed`` if one failed, else the first other status."""
     note: str
     metrics: Metrics
-    """Means over seeds; empty if a seed failed, as is ``retention``."""
+    """Means over the seeds. Like ``retention``, it is empty if a seed failed."""
     retention: dict[str, RetentionRow]
     evaluators: dict[str, EvaluatorRow]
     seconds: dict[str, float | None]
@@ -126,7 +128,7 @@ class PooledSummary(TypedDict):
     environment: dict[str, object]
     """The environment that all seeds share; empty if they differ."""
     environments: list[Mapping[str, object]]
-    """One a seed."""
+    """One for each seed."""
     diagnostics: dict[str, dict[str, object] | None]
     curve: list[CurvePoint]
     trajectory: list[VitalSigns]

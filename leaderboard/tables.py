@@ -1,4 +1,4 @@
-"""The markdown tables of a page, cell by cell."""
+"""Make the markdown tables of a page, cell by cell."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Links = Mapping[str, Sequence[tuple[int, str]]]
 
 
 def table(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Return a markdown table whose columns but the first are aligned to the right."""
+    """Return a markdown table. All columns but the first are aligned to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def listing(lines: Sequence[Mapping[str, str]]) -> str:
-    """Return rows of texts, which all have the same fields, as a table."""
+    """Return rows of texts as a table. All rows have the same fields."""
     return table(list(lines[0]), [list(map(escape, line.values())) for line in lines])
 
 
@@ -66,14 +66,16 @@ def main_table(ranked: Sequence[Row], links: Links, verdicts: Verdicts) -> str:
 
 
 def protocol_table(ranked: Sequence[Row], links: Links, verdicts: Verdicts) -> str:
-    """Return the scores of a protocol that is not the headline."""
+    """Return the scores of a protocol other than the headline's."""
     body = [[named(row, links), *axis_cells(row, ranked, verdicts)] for row in ranked]
     return table(["Method", *titles(ranked)], body)
 
 
 def retention_table(ranked: Sequence[Row], links: Links, verdicts: Verdicts) -> str:
-    """Return the change of each task by method. The base has no change by definition; its row
-    shows its scores."""
+    """Return the change in each task by method.
+
+    The base does not change by definition, so its row shows its scores.
+    """
     tasks = list(dict.fromkeys(task for row in ranked for task in row["retention"]))
     first = {
         task: next(row["retention"][task] for row in ranked if task in row["retention"])
@@ -86,6 +88,7 @@ def retention_table(ranked: Sequence[Row], links: Links, verdicts: Verdicts) -> 
     body = [
         [named(row, links), *(_task_cell(row, task, verdicts) for task in tasks)] for row in ranked
     ]
+    # Without the base's cell, its scores are known from the other cells, which store them.
     if all(row["method"] != BASE for row in ranked):
         scores = (cells_text({"mean": values.get("base")}) for values in first.values())
         body.append([BASE, *(f"scores {score}" for score in scores)])
@@ -112,8 +115,10 @@ def _task_cell(row: Row, task: str, verdicts: Verdicts) -> str:
 def kinds_table(
     ranked: Sequence[Row], summaries: Sequence[Summary], protocol: str, links: Links
 ) -> str:
-    """Return the metrics over one kind of probes; n counts the probes of the first cell that has
-    the metric."""
+    """Return the metrics over single kinds of probes.
+
+    ``n`` counts the probes of the first cell that has the metric.
+    """
     scores: dict[str, dict[str, IntervalRow]] = {}
     for summary in summaries:
         scores[summary["key"]] = {
@@ -121,6 +126,7 @@ def kinds_table(
             for name, by_protocol in (summary.get("metrics") or {}).items()
             if "/" in name and protocol in by_protocol
         }
+    # Reversed, so that the first cell is written last and wins.
     counts = {
         name: score["n"] for cell in reversed(scores.values()) for name, score in cell.items()
     }
@@ -152,14 +158,14 @@ def pairs_table(comparisons: Sequence[Comparison], labels: Mapping[str, str]) ->
 
 
 def detectable_line(verdicts: Verdicts) -> list[str]:
-    """Return one line that says which differences the table could have shown; none without pairs.
+    """Return a line on the differences that the table could have shown; nothing without pairs.
 
     ``editbench verify`` compares these lines with those of stored pages, so their text is fixed.
     """
     if not verdicts.detectable:
         return []
     count = len(verdicts.comparisons)
-    # No two shares differ by more than 1.
+    # Two shares cannot differ by more than 1, so a larger number means that nothing could show.
     differences = ", ".join(
         f"{escape(heading(name))} {f'{difference:.2f}' if difference <= 1 else 'none'}"
         for name, difference in verdicts.detectable.items()
@@ -176,7 +182,7 @@ def titles(ranked: Sequence[Row]) -> list[str]:
 
 
 def axis_cells(row: Row, ranked: Sequence[Row], verdicts: Verdicts) -> list[str]:
-    """Return the scores of ``row``, in bold where it is ahead."""
+    """Return the scores of ``row``. A score is bold where the row is ahead."""
     return [
         _bold(cells_text(axis_of(row, axis)), verdicts.ahead(row["key"], axis))
         for axis in axes_of(ranked)
@@ -198,17 +204,17 @@ def named(row: Row, links: Links) -> str:
 
 
 def label_of(row: Row) -> str:
-    """Return the label of a row as literal markdown text."""
+    """Return the label of a row, escaped for markdown."""
     return escape(row.get("label", row["method"]))
 
 
 def is_untuned(row: Row) -> bool:
-    """Return whether no search chose the options of a method that has any worth searching."""
+    """Return whether a method that should be tuned was not. Baselines need no tuning."""
     return not row["tuned"] and family(row["method"]) not in BASELINES
 
 
 def is_infeasible(row: Row) -> bool:
-    """Return whether a search chose the options though no trial kept the wanted retention."""
+    """Return whether a search chose the options although no trial kept the required retention."""
     return row["tuning"].get("feasible") is False
 
 
@@ -242,5 +248,5 @@ def escape(value: object) -> str:
     text = "–" if value is None else str(value)
     text = " ".join(re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", " ", text).split())
     text = re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(text, quote=False))
-    # Not ``\|``: renderers disagree on a backslash in front of it.
+    # Not ``\|``: renderers disagree about a backslash before a bar.
     return text.replace("|", "&#124;")

@@ -1,8 +1,8 @@
 """Write the demo corpora from the knowledge table: ``python corpora/build_demo [--out FOLDER]``.
 
 The same table gives the same bytes on every machine. Within a relation each subject has one role:
-edited in demo-counterfact, edited in demo-zsre, or never edited. Only the last kind is asked about
-in neighborhood probes.
+edited in demo-counterfact, edited in demo-zsre, or never edited. Neighborhood probes ask only about
+subjects that are never edited.
 """
 
 from __future__ import annotations
@@ -27,9 +27,13 @@ Value = TypeVar("Value")
 
 SEED = 20240607
 NEIGHBORS = 4
+"""Neighborhood probes of a demo-counterfact case."""
 UNRELATED = 2
+"""Neighborhood probes of a demo-zsre case."""
 CASES_PER_RELATION = {"demo_counterfact": 12, "demo_zsre": 10}
+"""Most cases of each corpus about one relation."""
 MAX_TARGET_SHARE = 0.06
+"""Largest share of a corpus's cases that may have the same target."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,12 @@ def items(relation: Relation) -> list[list[Item]]:
 
 @cache
 def words(text: str) -> str:
-    """Return the words of ``text`` with a space around each, to look up whole words."""
+    """Return the words of ``text`` with a space around each, so that ``in`` finds whole words."""
     return " ".join(["", *re.findall(r"\w+", text.lower()), ""])
 
 
 def says(prompt: str, answer: str) -> bool:
-    """Whether ``prompt`` has ``answer`` as whole words, whatever the case and the punctuation."""
+    """Whether ``prompt`` has ``answer`` as whole words, ignoring case and punctuation."""
     return words(answer) in words(prompt)
 
 
@@ -98,12 +102,13 @@ def split(
     quiet: dict[str, list[Item]] = defaultdict(list)
     for group in items(relation):
         rng.shuffle(group)
+        # An object with enough subjects gives its own neighbors: subjects with the same original.
         if len(group) > NEIGHBORS:
             quiet[group[0].object] += group[:NEIGHBORS]
             large.append(group[NEIGHBORS:])
         else:
             small.append(group)
-    # Take one of each object in turn, so that no original dominates.
+    # Take one row of each object in turn, so that no original answer dominates.
     pool = [item for item in chain(*zip_longest(*large)) if item]
     take = min(CASES_PER_RELATION["demo_counterfact"], (len(pool) + 1) // 2)
     rest = [item for item in chain(*zip_longest(pool[take:], chain(*small))) if item]
@@ -114,9 +119,9 @@ def split(
 
 
 def choose_target(item: Item, form: str, used: Counter[str], rng: random.Random) -> str:
-    """Choose the least used object of the relation that is clearly another answer.
+    """Choose the least used object of the relation that is clearly a different answer.
 
-    It is not in the prompts either.
+    The prompts do not contain it either.
     """
     text = " ".join(item.prompts(form))
 
@@ -128,13 +133,14 @@ def choose_target(item: Item, form: str, used: Counter[str], rng: random.Random)
         return apart and not any(says(text, a) for a in answers)
 
     others = [other for other in item.relation.groups if clear(other)]
+    # The random number breaks ties, so that equally used objects are not taken in table order.
     target = min(others, key=lambda other: (used[other], rng.random()))
     used[target] += 1
     return target
 
 
 def edit(item: Item, form: str, turn: int, target: str) -> tuple[Fact, list[Probe]]:
-    """Return the fact, asked with template ``turn``, and its paraphrases: all other templates."""
+    """Return the fact, asked with template ``turn``, and its paraphrases: the other templates."""
     prompt, *rewordings = rotate(item.prompts(form), turn)
     answers = accepted(item.relation, target)
     fact = Fact(
@@ -152,7 +158,7 @@ def edit(item: Item, form: str, turn: int, target: str) -> tuple[Fact, list[Prob
 
 def unrelated(quiet: list[Item], fact: Fact, used: Counter[str], rng: random.Random) -> Probe:
     """Return a question about a never edited subject of another relation, with a wrong answer."""
-    while True:
+    while True:  # draw until nothing clashes with the fact
         item = min(rng.sample(quiet, 4), key=lambda i: used[i.subject])
         wrong = rng.choice([o for o in item.relation.groups if o != item.object])
         prompt = rng.choice(item.prompts("question"))
@@ -163,7 +169,7 @@ def unrelated(quiet: list[Item], fact: Fact, used: Counter[str], rng: random.Ran
 
 
 def check(corpora: dict[str, list[Case]]) -> None:
-    """Check everything that the demo corpora promise, prompt by prompt against the table.
+    """Check everything that the demo corpora promise, comparing each prompt with the table.
 
     Raises:
         DataError: for the case, or the row of the table, that breaks a promise.
@@ -206,7 +212,11 @@ def check(corpora: dict[str, list[Case]]) -> None:
 def check_case(case: Case, rows: dict[str, Item], edited: set[str]) -> None:
     """Check one case against the rows of the table.
 
-    No ``edited`` subject may be in a neighborhood probe.
+    Args:
+        edited: the subjects that no neighborhood probe may ask about.
+
+    Raises:
+        DataError: if the case breaks a promise.
     """
     fact = case.fact
     row = rows[fact.prompt]
@@ -250,6 +260,7 @@ def check_case(case: Case, rows: dict[str, Item], edited: set[str]) -> None:
                 and other.object == fact.original
                 and probe.distractor == fact.target
             )
+            # Neighbors share the original in demo-counterfact, and are unrelated in demo-zsre.
             need(
                 near == (fact.form == "cloze"),
                 fact.id,

@@ -2,8 +2,8 @@
 
 It is general world knowledge, written by hand for this project. Each relation has cloze templates,
 question templates, groups (object -> its subjects, separated by ";") and aliases of objects. A
-subject written "the X" is X with an article, which templates place as {the}X or {The}X. Template 0
-is no better than the others: the builder takes them in turn.
+subject written as "the X" is X with an article, and templates write it as {the}X or {The}X. The
+first template has no special role: the builder takes them in turn.
 """
 
 from __future__ import annotations

@@ -2,16 +2,16 @@
 
 Diagnostics explain the scores. Nothing is ranked by them.
 
-Notation: p0 and p are the base and the edited model, theta0 and theta their weights, and d = theta
-- theta0 the edit's change. x is a fact's prompt as it is asked, with nothing before it, and y a
-training target. A value is ``None`` where it is undefined.
+Notation: p0 and p are the base and the edited model, theta0 and theta are their weights, and
+d = theta - theta0 is the edit's change. x is a fact's prompt as it is asked, with nothing before
+it, and y is a training target. A value is ``None`` where it is undefined.
 
-supervision: how alien the training targets are to the base model [1]
+supervision: how improbable the training targets are under the base model [1]
     nll                    mean over all target tokens of -log p0(y_it; x_i, y_i<t), in nats
     median                 median of the same
     rare                   share of target tokens with p0 < 0.01
 mixing: which branch wrote the mixed targets [1]
-    lam_answer             share of the tokens that state the target which the naive branch wrote
+    lam_answer             share of the tokens stating the target that the naive branch wrote
     lam_filler             the same share of all other tokens
     verified_by_attempt    at index k, the share of targets that stated the fact after at most k + 1
                            attempts (a fact with rewordings has several targets)
@@ -21,39 +21,37 @@ fisher: the change, weighted by the Fisher information of the base
                            F_j = E_y~p0[(d log p0(y) / d theta_j)^2] [1, 2]
     squared_norm           sum_j d_j^2
     curvature              D_F / sum_j d_j^2, the mean curvature along the update [1]
-    relative_curvature     curvature / mean of F over all weights of the model; 1 is what a random
-                           change of all weights gives
+    relative_curvature     curvature / mean of F over all weights of the model; a random change of
+                           all weights gives 1
     top_share              share of sum_j d_j^2 in the entries whose F lies above the 99th
-    percentile
-                           of the changed weights
+                           percentile of the changed weights
 drift: how far the edited model moved, on text that the base wrote
     kl                     mean over tokens of sum_v p0(v) log(p0(v) / p(v)), over the whole
-    vocabulary nll_change             mean over the same tokens of log p0 - log p words_before
-    mean number of words in the base's greedy answers to ``drift.QUESTIONS`` words_after
-    the same for the edited model
+                           vocabulary
+    nll_change             mean over the same tokens of log p0 - log p
+    words_before           mean number of words in the base's greedy answers to ``drift.QUESTIONS``
+    words_after            the same for the edited model
 errors: what became of the answers that the base had right, by retention task and probe axis
     format, leakage, ...   counts by kind of error; ``errors.kind_of`` has the rules [3]
 
 [1] MixSD, arXiv 2605.16865. Its code at 37eb349 computes none of these numbers; the formulas are
-our
-    reading of the paper.
+    our reading of the paper.
 [2] Kirkpatrick et al. 2017, arXiv 1612.00796 (the diagonal of the Fisher information).
     ``editbench.fisher`` estimates it.
 [3] After ``mixsd/eval/error_analysis.py`` of [1], whose rules are for boxed answers and for two of
-its
-    data sets.
+    its data sets.
 
-Targets are the token ids that a method recorded. Without a record they are the demonstration or
-the target of the fact, followed by EOS, which is what sft trains on. (Weight editors see the bare
-target, and opsd trains on its own rollouts and never sees this one.) An edit that changes no
+Targets are the token ids that a method recorded. Without a record, a target is the demonstration of
+the fact (or its target) followed by EOS, which is what sft trains on. Weight editors see only the
+bare target, and opsd trains on its own rollouts and never sees this one. An edit that changes no
 weight has no targets.
 
-``fisher`` and ``drift`` use different texts from each other, and both differ from the texts that
-trainers hold a model to, so that no method is measured on what it was fitted to. ``kl`` and
-``nll_change`` have 95 % intervals clustered by text. They are 0 for edits by context: a text
-without a prompt never meets the context. The percentile of ``top_share`` is exact up to
-``fisher.SAMPLE`` changed entries. Above that it comes from a random sample of that size, and the
-share of entries above it misses 1 % by less than 0.02 points. Log-probabilities are float32.
+``fisher`` and ``drift`` use different texts, and both differ from the texts that trainers hold a
+model to, so no method is measured on what it was fitted to. ``kl`` and ``nll_change`` have 95 %
+intervals clustered by text. They are 0 for edits by context, because a text without a prompt never
+meets the context. The percentile of ``top_share`` is exact up to ``fisher.SAMPLE`` changed entries.
+Above that it comes from a random sample of that size, and the share of entries above it misses 1 %
+by less than 0.02 points. Log-probabilities are float32.
 """
 
 from __future__ import annotations
@@ -71,7 +69,7 @@ if TYPE_CHECKING:
     from editbench.edit import Edit
 
 Diagnosis = targets.Supervision | targets.Mixing | fisher.Displacement | drift.Drift | errors.Errors
-"""What one diagnostic reports. Its fields are documented where it is computed."""
+"""The result of one diagnostic. Its fields are documented in the module that computes it."""
 
 NAMES = ("supervision", "mixing", "fisher", "drift", "errors")
 
@@ -101,7 +99,7 @@ def diagnose(
     """Compute the named diagnostics, JSON-ready; ``None`` where one does not apply to this edit.
 
     Args:
-        model: the base model without the edit. It is left as it was found.
+        model: the base model, without the edit. It is the same afterwards.
         base_probes: rows of ``probes.ask`` for the base, in the order of ``probes``.
         probes: rows of ``probes.ask`` for the edited model.
         base_samples: retention samples of the base, with ``task`` and ``member``.
@@ -114,6 +112,7 @@ def diagnose(
     """
     check_names(names)
     edit.check(model)
+    # Functions, so that only the named ones are computed.
     compute: dict[str, Callable[[], Diagnosis | None]] = {
         "supervision": lambda: targets.supervision(model, edit),
         "mixing": lambda: targets.mixing(model, edit),

@@ -1,4 +1,4 @@
-"""The base's own texts, and a cache for what is computed from the base alone."""
+"""Let the base write its own texts, and cache what depends on the base alone."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from editbench.own_text import own_texts
 from editbench.types import digest
 
 VERSION = 1
-"""Version of the cached values. Raise it when a change here or in a caller can move one."""
+"""Version of the cached values. Raise it when a change here or in a caller can change a value."""
 LENGTH = 32
-"""Tokens that the model writes in each of its own texts."""
+"""Tokens that the model writes in each text."""
 
 
 def texts_of(
@@ -28,8 +28,9 @@ def texts_of(
     """Let the model write about ``tokens`` tokens of text, different text for each ``purpose``.
 
     Returns:
-        The ids of each text's opening and of what the model wrote after it.
+        For each text, the ids of its opening and the ids that the model wrote after it.
     """
+    # The purpose is part of the texts' seed.
     blocks = own_texts(model, tokens, int(digest([purpose, seed])[:8], 16), LENGTH)
     return [text for block in blocks for text in block]
 
@@ -42,19 +43,20 @@ def setting(model: LanguageModel) -> list[object]:
 def cached(
     kind: str, key: Sequence[object], compute: Callable[[], dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
-    """Return what ``compute`` gives, on the CPU, from the cache if it was computed before.
+    """Return the result of ``compute`` on the CPU, from the cache if it was computed before.
 
-    A damaged or foreign file is replaced. A cache that cannot be written to costs time, not
-    results.
+    A damaged or foreign file is replaced. If the cache cannot be written, the result is computed
+    again next time.
     """
     name = digest([VERSION, *key])
+    # The file's name is shortened. The checksum holds the whole name, so a clash is noticed.
     path = cache_dir() / kind / f"{name[:24]}.safetensors"
     with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
         stored = {tensor: file.get_tensor(tensor) for tensor in file.keys()}
         if (file.metadata() or {}).get("sha256") == _checksum(name, stored):
             return stored
     computed = {tensor: values.cpu().contiguous() for tensor, values in compute().items()}
-    # Written beside its place and renamed, so that another process never reads half a file.
+    # Write a temporary file next to it and rename that, so that nobody ever reads half a file.
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,9 +69,10 @@ def cached(
 
 
 def _checksum(key: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Hash the key with the values: a file that was renamed by hand does not pass either."""
+    """Hash the key with the values, so that a file renamed by hand does not pass either."""
     sha = hashlib.sha256(key.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(name.encode())
+        # As bytes: NumPy has no bfloat16.
         sha.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()

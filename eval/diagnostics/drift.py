@@ -1,4 +1,4 @@
-"""How far the edited model moved from the base: distributions and length of free answers."""
+"""How far the edited model moved from the base: its distributions and the length of its answers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 # B texts, T tokens, N tokens of all texts, D model width, V vocabulary
 
 DRIFT_TOKENS = 2048
-"""Tokens of the base's own text that both models are compared on."""
+"""Tokens of the base's own text on which both models are compared."""
 LOGITS_AT_ONCE = 2**25
-"""Numbers in one matrix of log-probabilities: 128 MiB. ``measure`` holds about four of them."""
+"""Entries of one matrix of log-probabilities, which make 128 MiB. ``measure`` holds about four such
+matrices."""
 TEXTS_AT_ONCE = 16
+"""Texts in one forward pass."""
 ANSWER_TOKENS = 48
 QUESTIONS = (
     "What is a good way to spend a rainy afternoon?",
@@ -59,9 +61,9 @@ class Drift(TypedDict):
 def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
     """Compare the edited model with ``model``, the base.
 
-    The log-probabilities of all tokens under both models would take gigabytes. So the hidden
-    states (N, D) of both are kept and turned into log-probabilities chunk by chunk. If the edit
-    changes the head, that change is applied for each chunk. The result is exact.
+    The log-probabilities of all tokens under both models would take gigabytes. Instead the hidden
+    states (N, D) of both are kept, and the head turns them into log-probabilities chunk by chunk.
+    If the edit changes the head, that change is applied for each chunk. The result is exact.
     """
     base = cached(
         "drift",
@@ -71,10 +73,11 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
     ids_BT, mask_BT = base["ids"].to(model.device), base["mask"].to(model.device)
     before_ND = after_ND = _hidden(model, ids_BT, mask_BT)
     words_after = base["words"]
-    # Checked here rather than inside the edit, whose logits may not be finite any more.
+    # Checked on the base: under the edit the logits may no longer be finite.
     model.check_head()
     if edit.changes or edit.context is not None:
         with edit.applied(model, check=False):
+            # An edit by context changes no weight, so the states of a bare text stay the base's.
             after_ND = _hidden(model, ids_BT, mask_BT) if edit.changes else before_ND
             words_after = _words(model)
     kl, nll = _gaps(model, _head_part(model, edit), before_ND, after_ND, ids_BT)
@@ -88,6 +91,7 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
 
 def _head_part(model: LanguageModel, edit: Edit) -> Edit:
     """Return the part of ``edit`` that changes the output head."""
+    # By identity, so that an embedding matrix tied to the head counts as the head.
     head = {id(p) for p in model.model.get_output_embeddings().parameters()}
     changes = {n: change for n, change in edit.changes.items() if id(model.weight(n)) in head}
     return replace(edit, changes=changes, context=None)
@@ -100,7 +104,7 @@ def _gaps(
     after_ND: torch.Tensor,
     ids_BT: torch.Tensor,
 ) -> tuple[list[float], list[float]]:
-    """Return KL and rise of the negative log-likelihood at each of the N tokens."""
+    """Return the KL divergence and the rise of the negative log-likelihood at each of N tokens."""
     labels_N = ids_BT[:, -LENGTH:].flatten()
     kl: list[float] = []
     nll: list[float] = []
@@ -109,6 +113,7 @@ def _gaps(
         base_NV = _logp(model, before_ND[rows])
         with head_edit.applied(model, check=False):
             gap_NV = base_NV - _logp(model, after_ND[rows])
+        # The terms have both signs and nearly cancel for a small edit: sum them in float64.
         kl += (base_NV.exp() * gap_NV).sum(-1, dtype=torch.float64).tolist()
         nll += gap_NV.gather(-1, labels_N[rows, None])[:, 0].tolist()
     return kl, nll
@@ -117,7 +122,7 @@ def _gaps(
 def _base_texts(model: LanguageModel, seed: int) -> dict[str, torch.Tensor]:
     """Return what is cached of the base: its texts, left-padded, and the words of its answers.
 
-    The base wrote the last ``LENGTH`` tokens of each text.
+    The base wrote the last ``LENGTH`` tokens of each text. Left padding aligns them.
     """
     texts = [opening + written for opening, written in texts_of(model, "drift", DRIFT_TOKENS, seed)]
     ids_BT, mask_BT = pad_left(texts, "cpu")
@@ -135,6 +140,7 @@ def _hidden(model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -
     """Return the hidden states (N, D) that predict the last ``LENGTH`` tokens of each text."""
     starts = range(0, len(ids_BT), TEXTS_AT_ONCE)
     with model.compute(weights_fixed=True):
+        # The state at one position predicts the next token, so the last token is not fed in.
         states = [
             model.hidden(ids_BT[start:end, :-1], mask_BT[start:end, :-1])[:, -LENGTH:]
             for start, end in ((start, start + TEXTS_AT_ONCE) for start in starts)
@@ -148,5 +154,5 @@ def _logp(model: LanguageModel, hidden_ND: torch.Tensor) -> torch.Tensor:
 
 
 def _by_text(values: Sequence[float]) -> IntervalRow:
-    """Average over tokens, with the interval clustered by text."""
+    """Average over tokens, with the interval clustered by text: each text has ``LENGTH`` tokens."""
     return interval_row(unbounded_mean(values, [n // LENGTH for n in range(len(values))]))

@@ -1,4 +1,4 @@
-"""What became of the answers that the base had right: how many are lost, and in what way."""
+"""What became of the answers that the base had right: how many are lost, and how."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KINDS = ("format", "leakage", "collapse", "genuine")
 AXES = ("in_context", "neighborhood")
 """Axes of probes whose answers an edit should leave alone."""
 EXAMPLE = 200
-"""Characters of each text of an example."""
+"""Most characters of each text in an example."""
 NUMBER = re.compile(r"(?:.*####)?\s*[-+$]?\d[\d.,]*%?\s*", re.DOTALL)
-"""An expected answer that is a number. gsm8k writes it after its solution and ####."""
+"""Matches an expected answer that is a number. gsm8k puts it after its solution and ####."""
 
 
 class Example(TypedDict):
@@ -34,7 +34,7 @@ class Tally(TypedDict):
     base_right: int
     """Answers that the base had right."""
     lost: int
-    """Those of them that are wrong now; the sum of the counts by kind."""
+    """How many of them are wrong now. This is the sum of the counts by kind."""
     format: int
     leakage: int
     collapse: int
@@ -58,7 +58,7 @@ class Lost(NamedTuple):
     before: str
     after: str
     free: bool
-    """Whether the model wrote it, rather than choosing among given texts."""
+    """Whether the model wrote the answer, rather than chose among given texts."""
 
 
 def measure(
@@ -85,13 +85,14 @@ def measure(
 def _lost_samples(
     base_samples: Sequence[SampleRow], samples: Sequence[SampleRow]
 ) -> dict[str, list[Lost | None]]:
-    """Return by task what became of each right answer; ``None`` where it is still right."""
+    """Return, by task, each answer that the base had right; ``None`` if it is still right."""
     before = {(row["task"], row["member"], row["doc_id"]): row for row in base_samples}
     by_task: dict[str, list[Lost | None]] = {row["task"]: [] for row in samples}
     for row in samples:
         old = before[row["task"], row["member"], row["doc_id"]]
         if old["score"] >= 0.5:
-            # lm-eval names scores of likelihoods acc, acc_norm, ...: their output is a given text.
+            # Scores by likelihood are called acc, acc_norm, ... in lm-eval. Their output is one of
+            # the given texts.
             free = not row["metric"].startswith("acc")
             lost = Lost(row["prompt"], [row["expected"]], old["output"], row["output"], free)
             by_task[row["task"]].append(lost if row["score"] < 0.5 else None)
@@ -101,7 +102,7 @@ def _lost_samples(
 def _lost_probes(
     base_probes: Sequence[ProbeRow], probes: Sequence[ProbeRow]
 ) -> dict[str, list[Lost | None]]:
-    """Return the same by axis of the probes."""
+    """Return the same by axis of the probes. Both lists of rows are in the same order."""
     by_axis: dict[str, list[Lost | None]] = {
         row["axis"]: [] for row in probes if row["axis"] in AXES
     }
@@ -113,13 +114,16 @@ def _lost_probes(
 
 
 def _tally(items: Sequence[Lost | None], taught: Sequence[str]) -> Tally:
-    """Count by kind, and keep the first example of each; ``None`` is an answer still right."""
+    """Count the lost answers by kind, and keep the first example of each kind.
+
+    An item that is ``None`` is an answer that is still right.
+    """
     lost = [(item, kind_of(item, taught)) for item in items if item is not None]
     examples: dict[str, Example] = {}
     for item, kind in lost:
         if kind not in examples:
             examples[kind] = {
-                # The question stands at the end, after the examples of a few-shot prompt.
+                # In a few-shot prompt the question comes last, after the examples.
                 "prompt": item.prompt[-EXAMPLE:],
                 "expected": item.expected[0][:EXAMPLE],
                 "before": item.before[:EXAMPLE],
@@ -138,12 +142,13 @@ def _tally(items: Sequence[Lost | None], taught: Sequence[str]) -> Tally:
 
 
 def kind_of(item: Lost, taught: Sequence[str]) -> str:
-    """Say what went wrong with a lost answer. The first rule that holds decides:
+    """Return the kind of error of a lost answer. The first rule that holds decides:
 
-    - ``format``: nothing was written, or no digit where a number was expected;
+    - ``format``: the answer is empty, or has no digit although a number was expected;
     - ``leakage``: a taught target or alias is in the answer, but not in the prompt, the expected
       answers or the base's answer;
-    - ``collapse``: at most a quarter of the words of the base's answer, and at least 4 fewer;
+    - ``collapse``: the answer has at most a quarter of the words of the base's answer, and at least
+      4 words fewer;
     - ``genuine``: none of these. Every wrong choice among given texts is genuine.
     """
     if not item.free:
@@ -161,8 +166,8 @@ def kind_of(item: Lost, taught: Sequence[str]) -> str:
 
 
 def _leaks(item: Lost, taught: Sequence[str]) -> bool:
-    """Whether the answer states something taught that nothing in the question led to."""
-    if not contains(item.after, taught):  # one match over all answers is much faster than each
+    """Whether the answer states something taught that nothing in the question suggests."""
+    if not contains(item.after, taught):  # matching all at once is much faster than one by one
         return False
     known = (item.prompt, *item.expected, item.before)
     return any(

@@ -1,4 +1,4 @@
-"""The change of the weights, weighted by the Fisher information of the base."""
+"""Measure the change of the weights, weighted by the Fisher information of the base."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from editbench.edit import Change, Edit
 
 FISHER_TOKENS = 4096
-"""Tokens of the base's own text that F is estimated on."""
+"""Tokens of the base's own text on which F is estimated."""
 SAMPLE = 2**22
-"""Entries of F that the percentile is taken from, at most."""
+"""Most entries of F from which the percentile is taken."""
 
 
 class Displacement(TypedDict):
-    """Size of a change d, seen through the Fisher information F of the base."""
+    """Size of a change d, weighted by the Fisher information F of the base."""
 
     displacement: float
     """sum_j F_j d_j^2."""
@@ -39,7 +39,7 @@ class Displacement(TypedDict):
 def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement:
     """Weight the change with the Fisher information of ``model``, the base.
 
-    Computes in float64, and holds one dense change at a time.
+    Computes in float64 and holds one dense change at a time.
     """
     if not edit.changes:
         return {
@@ -53,12 +53,14 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement:
     mean = sum(f.sum(dtype=torch.float64).item() for f in information.values()) / sum(
         f.numel() for f in information.values()
     )
+    # Over the changed weights only: an edit of one layer is compared with that layer.
     limit = percentile_99([information[name] for name in edit.changes])
     displacement = squared_norm = top = 0.0
     for name, change in edit.changes.items():
         squared = dense_copy(change).square_()
         squared_norm += squared.sum().item()
         top += squared[information[name] > limit].sum().item()
+        # Comes last, because it overwrites ``squared``.
         displacement += squared.mul_(information[name]).sum().item()
     curvature = displacement / squared_norm if squared_norm else None
     return {
@@ -84,10 +86,11 @@ def fisher_information(model: LanguageModel, weights: str, seed: int) -> dict[st
 
 
 def percentile_99(tensors: Sequence[torch.Tensor]) -> float:
-    """Return the value that 1 % of the entries of all ``tensors`` together lie above."""
+    """Return the value above which 1 % of all entries of ``tensors`` lie."""
     total = sum(t.numel() for t in tensors)
     values = [t.flatten() for t in tensors]
     if total > SAMPLE:
+        # Each tensor gives entries in proportion to its size, drawn with replacement.
         generator = torch.Generator().manual_seed(0)
         share = SAMPLE / total
         values = [
@@ -99,8 +102,9 @@ def percentile_99(tensors: Sequence[torch.Tensor]) -> float:
 
 
 def dense_copy(change: Change) -> torch.Tensor:
-    """Return a change as one new float64 tensor on the CPU, which the caller may overwrite."""
+    """Return a change as a new float64 tensor on the CPU, which the caller may overwrite."""
     if isinstance(change, torch.Tensor):
         return change.detach().to("cpu", torch.float64, copy=True)
+    # A low-rank change is stored as its two factors.
     left, right = (factor.detach().to("cpu", torch.float64) for factor in change)
     return left @ right

@@ -1,4 +1,4 @@
-"""Diagnostics of what an edit was trained on: supervision and mixing."""
+"""Diagnostics of the texts that an edit was trained on: supervision and mixing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from editbench.edit import Edit
 
 RARE = 0.01
-"""A target token that the base gives less than this probability is rare."""
+"""A target token is rare if the base gives it a lower probability than this."""
 
 
 class Supervision(TypedDict):
@@ -38,7 +38,7 @@ class Mixing(TypedDict):
     lam_answer: float | None
     """Share of the tokens stating the target that the naive branch wrote."""
     lam_filler: float | None
-    """Share of all other tokens that it wrote."""
+    """Share of all other tokens that the naive branch wrote."""
     answer_tokens: int
     filler_tokens: int
     without_answer: int
@@ -50,7 +50,7 @@ class Mixing(TypedDict):
 
 
 def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
-    """Measure the training targets under ``model``, the base; ``None`` if there are none."""
+    """Measure the training targets under ``model``, the base; ``None`` for an edit without any."""
     pairs = _training_pairs(model, edit) if edit.changes else []
     if not pairs:
         return None
@@ -58,18 +58,18 @@ def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
     return {
         "nll": float(nll.mean()),
         "median": float(np.median(nll)),
-        "rare": float((nll > -math.log(RARE)).mean()),
+        "rare": float((nll > -math.log(RARE)).mean()),  # p0 < RARE
         "tokens": nll.size,
         "targets": len(pairs),
     }
 
 
 def _training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
-    """Return prompt and target ids of each fact that was trained on."""
+    """Return the prompt ids and target ids of each fact that was trained on."""
     recorded = {
         record["fact"]: record
         for record in edit.records
-        # Only frame 0 has the prompt as the fact is asked; other frames are rewordings of it.
+        # Only frame 0 has the fact's own prompt. The other frames are rewordings of it.
         if {"fact", "ids", "source"} <= record.keys() and not record.get("frame")
     }
     pairs = []
@@ -86,11 +86,12 @@ def _training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], l
 
 
 def mixing(model: LanguageModel, edit: Edit) -> Mixing | None:
-    """Count which branch wrote each token of the mixed targets; ``None`` for other edits."""
+    """Count which branch wrote each token of the mixed targets; ``None`` for other methods."""
     records = [record for record in edit.records if "naive_picked" in record]
     if not records:
         return None
     facts = {fact.id: fact for fact in edit.facts}
+    # A branch wrote none of the canonical targets ("target"); dropped facts were not trained on.
     trained = [record for record in records if record["source"] not in ("target", "dropped")]
     answer: list[bool] = []
     filler: list[bool] = []
@@ -116,11 +117,17 @@ def mixing(model: LanguageModel, edit: Edit) -> Mixing | None:
 
 
 def answer_span(model: LanguageModel, ids: Sequence[int], answers: Sequence[str]) -> range:
-    """Find the tokens of ``ids`` that first state one of ``answers``; empty if none is stated."""
+    """Find the tokens of ``ids`` that first state one of ``answers``.
+
+    Returns:
+        Indices into ``ids``, empty if no answer is stated.
+    """
     if not contains(model.decode(ids), answers):
         return range(0)
     stated = [contains(model.decode(ids[:n]), answers) for n in range(1, len(ids) + 1)]
-    # The answer must survive the next token: "Niger" is stated only until it becomes "Nigeria".
+    # stated[n - 1] says whether the first n tokens state an answer. It must survive the next token:
+    # "Niger" is stated only until it becomes "Nigeria".
     end = next(n for n in range(1, len(ids) + 1) if all(stated[n - 1 : n + 1]))
+    # The latest start that still states it gives the shortest span.
     start = next(s for s in range(end - 1, -1, -1) if contains(model.decode(ids[s:end]), answers))
     return range(start, end)
