@@ -47,10 +47,12 @@ ABOUT_MORE = {
 }
 """Protocol -> the remark above its second table."""
 UNTUNED = "† not tuned: no search on the dev slice chose its hyper-parameters."
-INFEASIBLE = "§ tuned, but no trial kept the wanted retention, so the search chose the nearest one."
-PARTIAL = "‡ the score leaves out what was not measured."
+INFEASIBLE = (
+    "§ tuned, but no trial kept the required retention, so the search chose the nearest one."
+)
+PARTIAL = "‡ the score leaves out parts that were not measured."
 OTHER_MACHINES = (
     "The cells come from different machines, devices or numbers of threads, so seconds and memory "
     "cannot be compared."
 )
-NO_BASE = "The base is not among these cells; its retention is known from the others."
+NO_BASE = "The base is not among these cells; its retention scores come from the other cells."

@@ -284,8 +284,8 @@ def _remarks(
     if section.measured_again:
         left = ", ".join(f"[{escape(key)}]({links[key][0][1]})" for key in section.measured_again)
         remarks.append(
-            "Left out, because a row's cell was measured again with less or nothing more beside "
-            f"its scores: {left}."
+            "Left out, because a row shows the same cell with at least as many other "
+            f"measurements: {left}."
         )
     remarks += [
         f"{escape(heading(task))} was requested but could not be asked: {escape(why)}"
@@ -342,8 +342,8 @@ def _details(summaries: Sequence[Summary], labels: Mapping[str, str], protocol: 
     if lines := diagnostics(summaries, labels):
         parts += [
             "### Diagnostics",
-            "What the edits did beside the scores; definitions in `eval/diagnostics.py`. Nothing "
-            "is ranked by them.",
+            "What the edits did besides the scores; definitions in `eval/diagnostics/`. They do "
+            "not affect the ranking.",
             listing(lines),
         ]
     if lines := details.curve(summaries, labels, protocol):

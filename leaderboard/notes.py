@@ -23,7 +23,7 @@ from editbench.leaderboard.tables import (
 )
 from editbench.records.reading import heading
 
-SEARCH = {"budget": "trials", "retention": "least retention", "n": "dev facts", "tasks": "tasks"}
+SEARCH = {"budget": "trials", "retention": "minimum retention", "n": "dev facts", "tasks": "tasks"}
 """Field that equal searches share -> its name in a note."""
 MACHINE = ("platform", "cpu_count", "device", "threads", "hardware")
 """Fields of an environment on which seconds and memory depend. Older records lack some of them."""

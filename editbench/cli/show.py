@@ -131,7 +131,7 @@ def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> N
     labels = {row["key"]: row["label"] for row in ranked}
     page = console.out()
     if measured := diagnostics(summaries, labels):
-        page.print(console.listing(measured, "Diagnostics; definitions in eval/diagnostics.py"))
+        page.print(console.listing(measured, "Diagnostics; definitions in eval/diagnostics/"))
     if points := details.curve(summaries, labels, "generation"):
         title = "Curve over facts; scores of the facts injected so far"
         page.print(console.listing(points, title))

@@ -228,7 +228,7 @@ class CellSummary(TypedDict):
     edit: NotRequired[EditSummary]
     """The edit's report, with the figures of its method and the size of the change."""
     diagnostics: NotRequired[dict[str, dict[str, Any] | None]]
-    """Diagnostic -> its values (``eval/diagnostics.py``); ``None`` where it does not apply."""
+    """Diagnostic -> its values (``eval/diagnostics/``); ``None`` where it does not apply."""
     judge: NotRequired[JudgeRecord]
     traceback: NotRequired[str]
     """Failed cells only: the traceback of the error."""

@@ -52,7 +52,7 @@ class RunConfig:
     layout: Mapping[str, str] = field(default_factory=dict)
     """Part of an unknown architecture -> path of its module."""
     diagnostics: tuple[str, ...] = ()
-    """Names of measurements made in addition to the scores; see ``eval/diagnostics.py``."""
+    """Names of measurements made in addition to the scores; see ``eval/diagnostics/``."""
     tuned: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """Method -> record of the search that chose its ``options``; see ``tune.py``."""
     judge: str | None = None

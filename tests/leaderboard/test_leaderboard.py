@@ -412,7 +412,7 @@ def test_a_cell_that_was_measured_again_is_no_second_row(tmp_path, more, version
     assert page.count("\n## tiny") == 1 and f"| mixsd {seeds}" in page, (
         "pooled, with the fuller one"
     )
-    left = "less or nothing more beside its scores: [mixsd-0](0/cells/mixsd-0/summary.json)."
+    left = "at least as many other measurements: [mixsd-0](0/cells/mixsd-0/summary.json)."
     assert left in page
     alone = render(runs[:2], tmp_path / "README.md")
     assert (

@@ -428,8 +428,8 @@ def test_scores_that_the_text_does_not_give_are_named(here):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"options": {"lr": 0.5}}, "key: not that of the options"),
-        ({"seed": 1}, "key: not that of the options"),
+        ({"options": {"lr": 0.5}}, "key: not the hash of the recorded options"),
+        ({"seed": 1}, "key: not the hash of the recorded options"),
         ({"tuned": True}, "tuned: differs from run.json"),
         ({"seconds": {"inject": 0.01}}, "README.md: its tables are not those of the records"),
     ],
