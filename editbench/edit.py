@@ -9,28 +9,29 @@ before prompts. A manifest says where it comes from.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from editbench.errors import DataError, ModelError, RecordError
-from editbench.files import write_json_atomic
+from editbench.files import EDIT_FILES, check_folder, jsonable, whole_folder, write_json_atomic
 from editbench.models import LanguageModel, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
 
-FORMAT = 1
-"""Version of the files of a saved edit."""
+FORMAT = 2
+"""Version of the files of a saved edit. Format 1, which had no hashes, is still read."""
 MAX_NORMS = 12
 """``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
 Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -60,6 +61,14 @@ class Manifest(TypedDict):
     kind: str
     """``weights`` or ``context``."""
     diagnostics: dict[str, Any]
+    files: NotRequired[dict[str, str]]
+    """SHA-256 of the other files; from format 2 on."""
+    digest: NotRequired[str]
+    """``digest`` of all other fields; from format 2 on."""
+
+
+class UncheckedEdit(UserWarning):
+    """A loaded edit has no hashes, so that damage to its files may go unnoticed."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,8 @@ class Edit:
 
         Raises:
             ModelError: if ``model`` is not the one the edit was made for (``check=False`` skips
-                this check), or lacks a changed weight.
+                this check), or lacks a changed weight; at the end, if an edit that was applied
+                inside is still applied.
         """
         revert = self.apply(model, check)
         try:
@@ -104,28 +114,41 @@ class Edit:
     def apply(self, model: LanguageModel, check: bool = True) -> Callable[[], None]:
         """Apply the edit to ``model`` and return the function that reverts it bit for bit.
 
+        Edits are reverted in the reverse order, the last one first. The function raises a
+        ``ModelError``, and changes nothing, as long as a later edit is applied. Calling it again
+        has no effect.
+
         Raises:
             ModelError: as ``applied``. ``model`` is then unchanged.
         """
         if check:
             self.check(model)
-        # Copies, because subtracting a change again would leave rounding errors. All are taken and
-        # checked before the first weight is touched.
+        self.check_shapes(model)
+        # Copies, because subtracting a change again would leave rounding errors. All are taken
+        # before the first weight is touched.
         before = {name: model.weight(name).detach().clone() for name in self.changes}
-        for name, change in self.changes.items():
-            if shape(change) != before[name].shape:
-                raise ModelError(
-                    f"Weight {name!r} of {model.name} has shape {tuple(before[name].shape)}, "
-                    f"but its change has shape {tuple(shape(change))}. "
-                    "The edit was made for another architecture."
-                )
         context_before, applied_before = model.context_for, model.applied
+        reverted = False
 
         @torch.no_grad()
-        def revert() -> None:
+        def restore() -> None:
             for name, weight in before.items():
                 model.weight(name).copy_(weight)
             model.context_for, model.applied = context_before, applied_before
+
+        def revert() -> None:
+            nonlocal reverted
+            if reverted:
+                return
+            # The copies would undo a part of every edit that was applied later.
+            *earlier, _ = model.applied or (None,)
+            if list(map(id, earlier)) != list(map(id, applied_before)):
+                raise ModelError(
+                    f"This edit ({self.method}) of {model.name} cannot be reverted now, because "
+                    "it is not the last one that was applied. Revert the later edits first."
+                )
+            restore()
+            reverted = True
 
         try:
             for name, change in self.changes.items():
@@ -134,12 +157,29 @@ class Edit:
                 changed = weight.double() + dense(change).to(weight.device, torch.float64)
                 weight.copy_(changed.to(weight.dtype))
         except BaseException:  # out of memory, or Ctrl-C: leave no half-applied edit behind
-            revert()
+            restore()
             raise
         if self.context is not None:
             model.context_for = self.context.context
         model.applied = (*applied_before, self)
         return revert
+
+    def check_shapes(self, model: LanguageModel) -> None:
+        """Check that each change has the shape of its weight.
+
+        Raises:
+            ModelError: if one has not, or ``model`` lacks the weight.
+        """
+        for name, change in self.changes.items():
+            if flaw := _misfit(change):
+                raise ModelError(f"The change of {name!r} cannot be applied: {flaw}.")
+            weight = model.weight(name)
+            if shape(change) != weight.shape:
+                raise ModelError(
+                    f"Weight {name!r} of {model.name} has shape {tuple(weight.shape)}, "
+                    f"but its change has shape {tuple(shape(change))}. "
+                    "The edit was made for another architecture."
+                )
 
     def check(self, model: LanguageModel) -> None:
         """Check that ``model`` is the one this edit was made for.
@@ -154,18 +194,37 @@ class Edit:
                 "was made for (in Python, check=False skips this check)."
             )
 
-    def merge(self, model: LanguageModel, folder: str | Path) -> Path:
-        """Write the edited model as a plain Hugging Face folder.
+    def merge(self, model: LanguageModel, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write the edited model as a plain Hugging Face folder: all of it, or nothing.
+
+        Args:
+            model: the model that the edit was made for.
+            folder: a new or an empty folder.
+            overwrite: also replace the files of a folder that holds only files of the same names,
+                such as those of an earlier merge.
 
         Raises:
-            ModelError: if this is an in-context edit, which changes no weights.
+            ModelError: if this is an in-context edit, which changes no weights, if the model is
+                another one, or if the edited weights would be infinite or NaN.
+            RecordError: if the folder is not empty (unless ``overwrite``), is that of the model
+                itself, or cannot be written.
         """
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
+        folder = Path(folder)
+        _check_not_origin(model, folder)
+        check_folder(folder, overwrite)
         with self.applied(model), quiet_transformers():
-            model.model.save_pretrained(folder)
-            model.tokenizer.save_pretrained(folder)
-        return Path(folder)
+            for name in self.changes:
+                if not model.weight(name).isfinite().all():
+                    raise ModelError(
+                        f"The edit makes {name!r} of {model.name} infinite or NaN, so the model "
+                        "is not written."
+                    )
+            with whole_folder(folder, overwrite) as new, disk_errors():
+                model.model.save_pretrained(new)
+                model.tokenizer.save_pretrained(new)
+        return folder
 
     def norms(self, model: LanguageModel) -> dict[str, float]:
         """Return ||dW|| / ||W|| (Frobenius norms) of each changed weight."""
@@ -189,32 +248,28 @@ class Edit:
             **self.diagnostics,
         }
 
-    def save(self, folder: str | Path) -> Path:
-        """Write ``edit.safetensors``, ``records.jsonl`` and, last, ``manifest.json`` to ``folder``.
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Write ``edit.safetensors``, ``records.jsonl`` and ``manifest.json``: all or nothing.
 
-        An edit that is already in the folder is replaced.
+        Args:
+            folder: a new or an empty folder.
+            overwrite: also replace an edit that is in the folder.
 
         Raises:
-            RecordError: if the folder holds anything else, or cannot be written.
+            RecordError: if the folder holds anything else, or cannot be written, or if the edit
+                could not be loaded again, for example because of a NaN.
         """
-        folder = Path(folder)
-        if _is_foreign(folder):
-            raise RecordError(f"{folder} is not empty and holds no edit. Choose another --output.")
+        folder, tensors = Path(folder), self._tensors()
+        check_folder(folder, overwrite, EDIT_FILES)
+        if flaw := _flaw(self.changes, self.keys):
+            raise RecordError(f"This edit ({self.method}) cannot be saved: {flaw}.")
         rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # No manifest means no edit: removed first and written last, it keeps a half-written
-            # edit from being taken for a whole one.
-            (folder / "manifest.json").unlink(missing_ok=True)
-            _replace(folder / "edit.safetensors", lambda path: save_file(self._tensors(), path))
-            _replace(
-                folder / "records.jsonl",
-                lambda path: Path(path).write_text("".join(rows), encoding="utf-8"),
-            )
-            write_json_atomic(folder / "manifest.json", self._manifest())
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise RecordError(f"The edit could not be written to {folder}: {reason}.") from error
+        with whole_folder(folder, overwrite) as new, disk_errors():
+            save_file(tensors, new / "edit.safetensors")
+            (new / "records.jsonl").write_text("".join(rows), encoding="utf-8", newline="\n")
+            hashes = {name: _sha256(new / name) for name in EDIT_FILES if name != "manifest.json"}
+            manifest = jsonable({**self._manifest(), "files": hashes})
+            write_json_atomic(new / "manifest.json", {**manifest, "digest": digest(manifest)})
         return folder
 
     def _tensors(self) -> dict[str, torch.Tensor]:
@@ -249,13 +304,16 @@ class Edit:
 
     @classmethod
     def load(cls, folder: str | Path) -> Edit:
-        """Return the edit saved in ``folder``.
+        """Return the edit saved in ``folder``, after checking its files against their hashes.
+
+        An edit from before hashes were stored (format 1) is checked for values, types and shapes
+        only, and an ``UncheckedEdit`` warning says so.
 
         Raises:
             RecordError: if the folder holds no edit, or a damaged one.
         """
         folder = Path(folder)
-        for file in ("manifest.json", "edit.safetensors", "records.jsonl"):
+        for file in EDIT_FILES:
             if not (folder / file).is_file():
                 raise RecordError(f"{folder} holds no edit: {file} is missing.")
         try:
@@ -266,36 +324,119 @@ class Edit:
     @classmethod
     def _read(cls, folder: Path) -> Edit:
         manifest: Manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        hashed = _check_hashes(folder, manifest)
         facts = tuple(Fact.from_dict(fact) for fact in manifest["facts"])
-        facts_hash = digest([fact.to_dict() for fact in facts])
-        if manifest["format"] != FORMAT or manifest["facts_hash"] != facts_hash:
-            raise ValueError("its manifest does not match its facts or this version")
+        if manifest["facts_hash"] != digest([fact.to_dict() for fact in facts]):
+            raise ValueError("its manifest does not match its facts")
+        if manifest["kind"] not in ("weights", "context"):
+            raise ValueError(f"its kind is {manifest['kind']!r}")
         tensors = load_file(folder / "edit.safetensors")
+        changes = _changes(tensors)
+        keys = {
+            key.removesuffix("|keys"): tensor
+            for key, tensor in tensors.items()
+            if key.endswith("|keys")
+        }
+        if flaw := _flaw(changes, keys):
+            raise ValueError(flaw)
         # not splitlines(), which also splits at U+2028 and similar characters inside a text
         rows = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
-        return cls(
+        edit = cls(
             manifest["method"],
             manifest["options"],
             manifest["model"]["name"],
             manifest["model"]["hash"],
             facts,
-            _changes(tensors),
-            {
-                key.removesuffix("|keys"): tensor
-                for key, tensor in tensors.items()
-                if key.endswith("|keys")
-            },
+            changes,
+            keys,
             Retriever(facts) if manifest["kind"] == "context" else None,
             manifest["diagnostics"],
             tuple(json.loads(row) for row in rows if row),
         )
+        if not hashed:
+            if facts and not changes and edit.context is None and edit.method != "base":
+                raise ValueError(f"edit.safetensors has no tensors, but {edit.method} changes some")
+            warnings.warn(
+                f"The edit in {folder} was saved by an older editbench, without hashes of its "
+                "files, so damage to them may go unnoticed. Inject again to be sure.",
+                UncheckedEdit,
+                stacklevel=3,
+            )
+        return edit
 
 
-def _is_foreign(folder: Path) -> bool:
-    """Return whether ``folder`` is a file, or a folder that holds anything other than an edit."""
-    if not folder.is_dir():
-        return folder.exists()
-    return any(folder.iterdir()) and not (folder / "manifest.json").is_file()
+def _check_hashes(folder: Path, manifest: Manifest) -> bool:
+    """Check the files against ``manifest``; return whether it has hashes to check them against.
+
+    Raises:
+        ValueError: if the manifest or a file is not the one that was saved.
+    """
+    if manifest["format"] == 1 and "files" not in manifest and "digest" not in manifest:
+        return False
+    if manifest["format"] != FORMAT:
+        raise ValueError(
+            f"it has format {manifest['format']!r}, and this editbench reads 1 to {FORMAT}"
+        )
+    rest = {name: value for name, value in manifest.items() if name != "digest"}
+    if manifest["digest"] != digest(rest):
+        raise ValueError("manifest.json is not the file that was saved")
+    for name, stored in manifest["files"].items():
+        if _sha256(folder / name) != stored:
+            raise ValueError(f"{name} is not the file that was saved with it")
+    return True
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:  # read in pieces: an edit may be larger than the memory
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flaw(changes: Mapping[str, Change], keys: Keys) -> str | None:
+    """Return what keeps these tensors from being an edit's, or ``None``."""
+    for name, change in changes.items():
+        parts = [change] if isinstance(change, torch.Tensor) else [*change]
+        for tensor in (*parts, *([keys[name]] if name in keys else [])):
+            if not tensor.is_floating_point():
+                return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
+            if not tensor.isfinite().all():
+                return f"{name!r} has values that are infinite or NaN"
+        if flaw := _misfit(change):
+            return f"of {name!r} {flaw}"
+        if name in keys and keys[name].dim() != 2:
+            return f"the keys of {name!r} are not a matrix"
+    return None
+
+
+def _misfit(change: Change) -> str | None:
+    """Return why two factors have no product, ``None`` if they have one or ``change`` is dense."""
+    if isinstance(change, torch.Tensor):
+        return None
+    left, right = change
+    if left.dim() == right.dim() == 2 and left.shape[1] == right.shape[0]:
+        return None
+    return f"the factors {tuple(left.shape)} and {tuple(right.shape)} have no product"
+
+
+def _check_not_origin(model: LanguageModel, folder: Path) -> None:
+    """Raise a ``RecordError`` if ``model`` or its tokenizer was loaded from ``folder``."""
+    origins = (model.name, model.model.name_or_path, model.tokenizer.name_or_path)
+    for origin in origins:
+        if origin and os.path.isdir(origin) and folder.is_dir() and folder.samefile(origin):
+            raise RecordError(
+                f"{folder} is the folder of {model.name} itself. Choose another --output."
+            )
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn the errors of writers in Rust (safetensors, tokenizers) into ``OSError``."""
+    try:
+        yield
+    except Exception as error:
+        # tokenizers has no type of its own for them
+        if isinstance(error, SafetensorError) or type(error) is Exception:
+            raise OSError(str(error)) from error
+        raise
 
 
 def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
@@ -355,15 +496,3 @@ def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
         name: torch.cat([keys[name] for keys in (first, second) if name in keys], dim=1)
         for name in dict.fromkeys([*first, *second])
     }
-
-
-def _replace(path: Path, write: Callable[[str], object]) -> None:
-    """Write ``path`` through a temporary file, so that a crash leaves the old or the new file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

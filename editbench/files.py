@@ -1,4 +1,8 @@
-"""Write JSON and other files so that a crash leaves either the old file or the whole new one."""
+"""Write files and folders so that a crash leaves the old ones or the whole new ones.
+
+Nothing here writes over stored results: see ``check_output`` for files, ``check_folder`` for
+folders.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,18 @@ from typing import Any
 import numpy as np
 
 from editbench.errors import RecordError
+
+RUN_FILES = ("run.json", "cases.json", "cells.json", "not_asked.json", "tuned.json", ".lock")
+"""The files of a run, beside its folder ``cells``."""
+EDIT_FILES = ("edit.safetensors", "records.jsonl", "manifest.json")
+"""The files of a saved edit."""
+DATA = (".csv", ".gguf", ".json", ".jsonl", ".parquet", ".safetensors", ".yaml", ".yml")
+"""Endings of files that hold data, which no page or picture may replace."""
+LAST = ("manifest.json", "adapter_config.json", "config.json")
+"""A folder without such a file is no edit, adapter or model. So it is written last."""
+TEMPORARY = ".tmp-"
+"""How the names of unfinished files and folders begin."""
+CHOOSE = "Choose another --output."
 
 
 def write_json_atomic(path: str | Path, value: object) -> None:
@@ -26,17 +43,162 @@ def write_json_atomic(path: str | Path, value: object) -> None:
     """
     path = Path(path)
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        write_synced(temporary, text.encode())
+    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path to write to. At the end that file takes the place of ``path``.
+
+    If an error ends the ``with``, the old file stays. The yielded name ends as ``path`` does.
+    """
     # Named after the process, so that two processes do not write the same temporary file, and in
     # the same folder, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        write_synced(temporary, text.encode())
+        yield temporary
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a folder to write files into. At the end they are moved into ``folder``, all or none.
+
+    Until then, and if an error ends the ``with``, ``folder`` stays as it was: absent, empty, or
+    with its old files, which only ``overwrite`` allows to be replaced.
+
+    Raises:
+        RecordError: as ``check_folder``, or if the files cannot be written.
+    """
+    folder = Path(folder)
+    check_folder(folder, overwrite)
+    made = missing_folders(folder)
+    # Inside the folder and not next to it: that is the same disk, even for a mounted folder, and
+    # the current folder of a shell stays what it is.
+    new, old = (folder / f"{TEMPORARY}{state}-{os.getpid()}" for state in ("new", "old"))
+    try:
+        new.mkdir(parents=True)
+        yield new
+        check_folder(folder, overwrite, {file.name for file in new.iterdir()})
+        _swap(folder, new, old)
+    except BaseException as error:
+        shutil.rmtree(new, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()  # fails unless it is empty
+        if not isinstance(error, OSError):
+            raise
+        reason = error.strerror or error
+        raise RecordError(
+            f"{folder} could not be written: {reason}. Nothing in it was changed."
+        ) from error
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _swap(folder: Path, new: Path, old: Path) -> None:
+    """Move the files of ``folder`` to ``old``, and those of ``new`` to ``folder``."""
+    for file in new.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as written:
+                os.fsync(written.fileno())  # a full disk may show only now
+    old.mkdir()
+    moves = [(file, old / file.name) for file in _ordered(_entries(folder))[::-1]]
+    moves += [(file, folder / file.name) for file in _ordered(_entries(new))]
+    done = []
+    try:
+        for source, target in moves:
+            os.replace(source, target)
+            done.append((source, target))
+        sync_folder(folder)
+    except BaseException:
+        for source, target in reversed(done):
+            os.replace(target, source)
+        with contextlib.suppress(OSError):
+            old.rmdir()  # fails if it still holds a file, which must not be lost
+        raise
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what ``folder`` holds, without what a process that died left unfinished."""
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(TEMPORARY)]
+
+
+def _ordered(files: list[Path]) -> list[Path]:
+    return sorted(files, key=lambda file: (file.name in LAST, file.name))
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """Return ``folder`` and its parents as far as they do not exist, innermost first."""
+    return [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+
+
+def check_folder(
+    folder: Path, overwrite: bool = False, names: Collection[str] | None = None
+) -> None:
+    """Check that files may be written into ``folder``: it is new or empty, and not part of a run.
+
+    Args:
+        folder: where the files go.
+        overwrite: also accept a folder in which files of the same names are to be replaced.
+        names: the names of the files, once they are known.
+
+    Raises:
+        RecordError: the folder may not be used, or it is a file.
+    """
+    _check_outside_cells(folder)
+    try:
+        entries = _entries(folder) if folder.exists() else []
+    except NotADirectoryError:
+        entries = [folder]
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be used: {error.strerror}. {CHOOSE}") from error
+    if not entries:
+        return
+    lost = sorted(e.name for e in entries if names is not None and e.name not in names)
+    if overwrite and lost:
+        raise RecordError(f"{folder} also holds {lost[0]}, which would be lost. {CHOOSE}")
+    if overwrite and folder.is_dir():
+        return
+    hint = "" if lost or not folder.is_dir() else " (--overwrite replaces the files in it)"
+    raise RecordError(f"{folder} exists and is not an empty folder. {CHOOSE[:-1]}{hint}.")
+
+
+def check_output(path: Path) -> None:
+    """Check that a page or picture may be written to ``path``.
+
+    Raises:
+        RecordError: it would replace a part of a run or of an edit, or a file of data, or it would
+            lie among the cells of a run.
+    """
+    real = Path(os.path.realpath(path))  # a link may lead to a record
+    _check_outside_cells(real)
+    for what, names in (("run", RUN_FILES), ("edit", EDIT_FILES)):
+        beside = [name for name in names if (real.parent / name).is_file()]
+        if real.name in names and beside:
+            raise RecordError(
+                f"{path} is part of the {what} in {real.parent}. Choose another file."
+            )
+    if real.suffix.lower() in DATA and real.exists():
+        raise RecordError(
+            f"{path} exists and holds data, which would be lost. Choose another file."
+        )
+
+
+def _check_outside_cells(path: Path) -> None:
+    """Raise a ``RecordError`` if ``path`` lies in the folder ``cells`` of a run."""
+    for parent in (path, *path.absolute().parents):
+        if parent.name == "cells" and any((parent.parent / name).exists() for name in RUN_FILES):
+            raise RecordError(
+                f"{path} lies among the records of the run in {parent.parent}. "
+                "Choose another place."
+            )
 
 
 def jsonable(value: Any) -> Any:
