@@ -380,8 +380,8 @@ def _check_hashes(folder: Path, manifest: Manifest) -> bool:
     rest = {name: value for name, value in manifest.items() if name != "digest"}
     if manifest["digest"] != digest(rest):
         raise ValueError("manifest.json is not the file that was saved")
-    for name, stored in manifest["files"].items():
-        if _sha256(folder / name) != stored:
+    for name in ("edit.safetensors", "records.jsonl"):
+        if _sha256(folder / name) != manifest["files"][name]:
             raise ValueError(f"{name} is not the file that was saved with it")
     return True
 
@@ -392,18 +392,19 @@ def _sha256(path: Path) -> str:
 
 
 def _flaw(changes: Mapping[str, Change], keys: Keys) -> str | None:
-    """Return what keeps these tensors from being an edit's, or ``None``."""
+    """Return what keeps these tensors from being those of an edit, or ``None``."""
+    parts = [(name, t) for name, c in changes.items() for t in (c if isinstance(c, tuple) else [c])]
+    for name, tensor in [*parts, *keys.items()]:
+        if not tensor.is_floating_point():
+            return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
+        if not tensor.isfinite().all():
+            return f"{name!r} has values that are infinite or NaN"
     for name, change in changes.items():
-        parts = [change] if isinstance(change, torch.Tensor) else [*change]
-        for tensor in (*parts, *([keys[name]] if name in keys else [])):
-            if not tensor.is_floating_point():
-                return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
-            if not tensor.isfinite().all():
-                return f"{name!r} has values that are infinite or NaN"
         if flaw := _misfit(change):
             return f"of {name!r} {flaw}"
-        if name in keys and keys[name].dim() != 2:
-            return f"the keys of {name!r} are not a matrix"
+    for name, a_fM in keys.items():
+        if a_fM.dim() != 2 or (name in changes and len(a_fM) not in shape(changes[name])):
+            return f"the keys of {name!r} have shape {tuple(a_fM.shape)}"
     return None
 
 
@@ -419,8 +420,8 @@ def _misfit(change: Change) -> str | None:
 
 def _check_not_origin(model: LanguageModel, folder: Path) -> None:
     """Raise a ``RecordError`` if ``model`` or its tokenizer was loaded from ``folder``."""
-    origins = (model.name, model.model.name_or_path, model.tokenizer.name_or_path)
-    for origin in origins:
+    own = (getattr(part, "name_or_path", "") for part in (model.model, model.tokenizer))
+    for origin in (model.name, *own):
         if origin and os.path.isdir(origin) and folder.is_dir() and folder.samefile(origin):
             raise RecordError(
                 f"{folder} is the folder of {model.name} itself. Choose another --output."

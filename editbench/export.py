@@ -5,43 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from editbench.edit import Edit, dense
-from editbench.errors import OptionError, RecordError
+from editbench.edit import Edit, dense, disk_errors
+from editbench.errors import ModelError, OptionError
+from editbench.files import check_folder, whole_folder
 from editbench.models import LanguageModel
 
 FORMATS = ("peft", "merged")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 RANK_TOLERANCE = 1e-9
 """Singular values below this share of the largest one count as rounding errors."""
 
 
-def export(edit: Edit, model: LanguageModel, form: str, folder: str | Path) -> Path:
-    """Write ``edit`` of ``model`` to a new ``folder`` and return its path.
+def export(
+    edit: Edit, model: LanguageModel, form: str, folder: str | Path, overwrite: bool = False
+) -> Path:
+    """Write ``edit`` of ``model`` to ``folder``, all of it or nothing, and return the folder.
 
-    ``form`` is ``peft`` (an adapter for ``PeftModel.from_pretrained`` with the same base model) or
-    ``merged`` (the edited model itself, for ``from_pretrained``).
+    Args:
+        edit: the edit.
+        model: the model that the edit was made for.
+        form: ``peft`` (an adapter for ``PeftModel.from_pretrained`` with the same base model) or
+            ``merged`` (the edited model itself, for ``from_pretrained``).
+        folder: a new or an empty folder.
+        overwrite: also replace the files of an earlier export.
 
     Raises:
         OptionError: if the form is unknown, or no adapter can hold the edit.
-        ModelError: if ``model`` is not the one the edit was made for.
-        RecordError: if the folder is not empty, or cannot be written.
+        ModelError: if ``model`` is not the one the edit was made for, or the edit does not fit it.
+        RecordError: if the folder is not empty (unless ``overwrite``), or cannot be written.
     """
     folder = Path(folder)
     if form not in FORMATS:
         raise OptionError(f"Format {form!r} is not one of {', '.join(FORMATS)}.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RecordError(f"{folder} exists and is not an empty folder. Choose another --output.")
+    if form == "merged":
+        return edit.merge(model, folder, overwrite)
+    check_folder(folder, overwrite, ADAPTER_FILES)
     edit.check(model)
-    try:
-        return edit.merge(model, folder) if form == "merged" else _adapter(edit, model, folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RecordError(f"{folder} cannot be written: {reason}.") from error
+    edit.check_shapes(model)
+    return _adapter(edit, model, folder, overwrite)
 
 
-def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
+def _adapter(edit: Edit, model: LanguageModel, folder: Path, overwrite: bool) -> Path:
     """Write a LoRA adapter, which computes W + B A alpha / r (Hu et al. 2021, arXiv 2106.09685).
 
     alpha is set to r, so B and A are the factors of the edit themselves.
@@ -51,7 +57,8 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
     factors = {name: _lora_factors(edit, model, name) for name in edit.changes}
     if not factors:
         raise OptionError("This edit changes no weights, so there is no adapter to write.")
-    rank = max(a_RI.shape[0] for a_RI, _ in factors.values())
+    # at least 1, because peft refuses rank 0, which an edit of zeros would have
+    rank = max(1, *(a_RI.shape[0] for a_RI, _ in factors.values()))
     tensors = {}
     for name, (a_RI, b_OR) in factors.items():
         # All layers are written at one rank, that of LoraConfig. Rows of A and columns of B that
@@ -75,9 +82,12 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path) -> Path:
         fan_in_fan_out=any(_is_conv1d(model, name) for name in factors),
         inference_mode=True,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
-    config.save_pretrained(str(folder))
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ModelError(f"{key!r} would be infinite or NaN, so the adapter is not written.")
+    with whole_folder(folder, overwrite) as new, disk_errors():
+        save_file(tensors, new / "adapter_model.safetensors", {"format": "pt"})
+        config.save_pretrained(str(new))
     return folder
 
 

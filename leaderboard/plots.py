@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench.errors import RecordError
+from editbench.files import replacing
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.rows import BASE, axis_of, family, refuse_mixture, rows
 from editbench.leaderboard.schema import AxisRow, Row
@@ -120,8 +121,9 @@ def saved(figure: Figure, output: Path) -> list[Path]:
     written = [output.with_suffix(".png"), output.with_suffix(".svg")]
     # With a fixed salt and without a date, the SVG file is the same each time. Its text stays text.
     with rc_context({"svg.hashsalt": "editbench", "svg.fonttype": "none"}):
-        figure.savefig(written[0], dpi=150)
-        figure.savefig(written[1], metadata={"Date": None})
+        with replacing(written[0]) as png, replacing(written[1]) as svg:
+            figure.savefig(png, dpi=150)
+            figure.savefig(svg, metadata={"Date": None})
     return written
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -9,9 +10,10 @@ import typer
 
 from editbench.cli import console
 from editbench.cli.loading import load
-from editbench.cli.options import LayoutParts
+from editbench.cli.options import LayoutParts, Overwrite
 from editbench.cli.parsing import pairs
 from editbench.errors import OptionError
+from editbench.files import check_folder
 
 
 def export(
@@ -24,18 +26,24 @@ def export(
         str | None, typer.Option(help="The base model. Default: the one that the edit names.")
     ] = None,
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
+    overwrite: Overwrite = False,
 ) -> None:
     """Write an edit as a PEFT adapter or a Hugging Face model."""
-    from editbench.edit import Edit
+    from editbench.edit import Edit, UncheckedEdit
 
-    stored = Edit.load(edit)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UncheckedEdit)
+        stored = Edit.load(edit)
+    for note in notes:
+        console.say(str(note.message))
 
     from editbench import export as exporting
 
     if form not in exporting.FORMATS:
         raise OptionError(f"--format {form!r} is not one of {', '.join(exporting.FORMATS)}.")
+    check_folder(output, overwrite)  # before the model is loaded, which takes a while
     handle = load(model or stored.model_name, "auto", pairs(layout, "--layout"))
-    folder = exporting.export(stored, handle, form, output)
+    folder = exporting.export(stored, handle, form, output, overwrite)
     loader = (
         f"PeftModel.from_pretrained(model, {str(folder)!r})"
         if form == "peft"

@@ -16,12 +16,14 @@ from editbench.cli.options import (
     AllowConflicts,
     LayoutParts,
     Model,
+    Overwrite,
     Precision,
     Seed,
 )
-from editbench.cli.output import make_empty_folder
+from editbench.cli.output import make_folder
 from editbench.cli.parsing import own_options, pairs
 from editbench.cli.running import STOPPED
+from editbench.files import EDIT_FILES
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -57,6 +59,7 @@ def inject(
     precision: Precision = "auto",
     allow_conflicts: AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
+    overwrite: Overwrite = False,
 ) -> None:
     """Put your facts into a model, and save the edit.
 
@@ -73,17 +76,19 @@ def inject(
     parts = pairs(layout, "--layout")
     editor = registry.get("methods", method).from_options(method, options)
     editor.check_subjects(method, chosen)
-    with _new_folder(output), progress.reporting(console.reporter()):
+    saved = False
+    with _folder(output, overwrite), progress.reporting(console.reporter()):
         try:
             handle = load(model, precision, parts)
             edit = editor.inject(handle, chosen)
             # Before the model is asked: Ctrl-C while it answers must not lose the edit.
-            edit.save(output)
+            edit.save(output, overwrite)
+            saved = True
             answers = _ask(handle, edit, chosen)
         except KeyboardInterrupt:
             console.say(
                 f"\nStopped; the edit is saved in {output}."
-                if _is_saved(output)
+                if saved
                 else "\nStopped; nothing was written."
             )
             raise typer.Exit(STOPPED) from None
@@ -92,30 +97,22 @@ def inject(
     _print_how_to_load(model, output, chosen[0])
 
 
-def _is_saved(folder: Path) -> bool:
-    return (folder / "manifest.json").is_file()  # ``Edit.save`` writes it last
-
-
 @contextmanager
-def _new_folder(path: Path) -> Iterator[None]:
+def _folder(path: Path, overwrite: bool) -> Iterator[None]:
     """Make the folder before the work, so that a bad --output is refused at once.
 
-    The folder is removed again if no edit was saved in it.
+    A new folder is removed again if no edit was saved in it.
 
     Raises:
-        RecordError: the folder is not empty, or cannot be made.
+        RecordError: the folder is not empty (unless ``overwrite``), or cannot be made.
     """
-    made = make_empty_folder(path)
+    made = make_folder(path, EDIT_FILES, overwrite)
     try:
         yield
     finally:
-        if not _is_saved(path):
-            # Saving may have been interrupted before the manifest.
-            with suppress(OSError):
-                for name in ("edit.safetensors", "records.jsonl"):
-                    (path / name).unlink(missing_ok=True)
-                for folder in made:
-                    folder.rmdir()
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()  # fails unless it is empty
 
 
 # --- asking -------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from editbench.cli.output import write_text
+from editbench.files import check_output
 
 
 def leaderboard(
@@ -24,4 +25,5 @@ def write_page(runs: list[Path], output: Path, command: str | None) -> Path:
     """Write the page of ``runs``; the page names ``command`` as its origin, if there is one."""
     from editbench.leaderboard.markdown import render
 
+    check_output(output)
     return write_text(render(runs, output, command), output)

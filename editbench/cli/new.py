@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from editbench.cli import console
-from editbench.cli.output import make_empty_folder
+from editbench.cli.output import make_folder
 from editbench.errors import OptionError
 
 FILES = {
@@ -42,7 +42,7 @@ def new_method(
     """Write a method that works: a package with an entry point and a test."""
     check_name(name)
     folder = output or Path(name)
-    make_empty_folder(folder)
+    make_folder(folder)
     for path, text in method_project(name).items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)

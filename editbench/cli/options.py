@@ -51,6 +51,10 @@ AllowConflicts = Annotated[
         help="Accept facts that give one prompt two targets.", rich_help_panel=panels.FACTS
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace the files of an earlier output in that folder."),
+]
 AsJson = Annotated[
     bool,
     typer.Option(

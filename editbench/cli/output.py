@@ -1,31 +1,40 @@
-"""Write whole files, and make folders that must not exist yet or be empty."""
+"""Write whole files, and make the folders that a command fills later."""
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from editbench.errors import RecordError
+from editbench.files import check_folder, check_output, missing_folders, replacing
 
 
 def write_text(text: str, path: Path) -> Path:
     """Write ``text`` to ``path`` as a whole; if that fails, the old file stays.
 
     Raises:
-        RecordError: the file cannot be written.
+        RecordError: the file cannot be written, or is not to be replaced (``files.check_output``).
     """
-    # ``RunStore.open`` removes leftovers of this name when a run is resumed.
-    temporary = path.parent / f".tmp-{path.name}-{os.getpid()}"
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+    return path
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; at the end that file takes the place of ``path``.
+
+    Raises:
+        RecordError: as ``write_text``.
+    """
+    check_output(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise unwritable(path, error) from error
-    return path
 
 
 def unwritable(path: Path, error: OSError) -> RecordError:
@@ -33,20 +42,18 @@ def unwritable(path: Path, error: OSError) -> RecordError:
     return RecordError(f"{path} cannot be written: {error.strerror}. Choose another file.")
 
 
-def make_empty_folder(path: Path) -> list[Path]:
+def make_folder(path: Path, names: Collection[str] = (), overwrite: bool = False) -> list[Path]:
     """Make ``path`` or accept an empty folder there; return the new folders, innermost first.
+
+    ``names`` and ``overwrite`` are those of ``files.check_folder``.
 
     Raises:
         RecordError: there is a file or a folder with files in it, or the folder cannot be made.
     """
-    made = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
-    occupied = f"{path} exists and is not an empty folder. Choose another --output."
+    check_folder(path, overwrite, names)
+    made = missing_folders(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise RecordError(occupied)
-    except FileExistsError:
-        raise RecordError(occupied) from None
     except OSError as error:
         raise RecordError(
             f"{path} cannot be used: {error.strerror}. Choose another --output."

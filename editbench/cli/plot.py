@@ -9,6 +9,7 @@ import typer
 
 from editbench.cli.output import unwritable
 from editbench.errors import OptionError
+from editbench.files import check_output
 
 
 def plot(
@@ -35,10 +36,11 @@ def draw_trade_off(runs: list[Path], output: Path) -> str:
     """Draw memorization against retention; return the names of the files.
 
     Raises:
-        RecordError: the runs cannot be drawn together, or a file cannot be written.
+        RecordError: the runs cannot be drawn together, or a file may not or cannot be written.
     """
     from editbench.leaderboard.plots import trade_off
 
+    check_output(output)
     try:
         return " and ".join(map(str, trade_off(runs, output)))
     except OSError as error:
@@ -49,10 +51,11 @@ def draw_over_facts(run: Path, output: Path) -> str:
     """Draw scores against the number of facts; return the names of the files.
 
     Raises:
-        RecordError: the run has no curve, or a file cannot be written.
+        RecordError: the run has no curve, or a file may not or cannot be written.
     """
     from editbench.leaderboard.curves import over_facts
 
+    check_output(output)
     try:
         return " and ".join(map(str, over_facts(run, output)))
     except OSError as error:

@@ -13,6 +13,7 @@ from editbench.cli import console
 from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
 from editbench.errors import OptionError
+from editbench.files import check_output
 
 if TYPE_CHECKING:
     from editbench.leaderboard.schema import Row
@@ -55,6 +56,7 @@ def show(
     if html is not None:
         if as_json:
             raise OptionError("--html writes a page, not JSON. Leave --json out.")
+        check_output(html)
         print(write_text(failures_page(run), html))
     elif failures:
         _print_failures(run, method, as_json)

@@ -12,8 +12,10 @@ from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console
 from editbench.cli.loading import load
 from editbench.cli.options import AsJson, LayoutParts, Model, Precision, Seed
+from editbench.cli.output import new_file
 from editbench.cli.parsing import pairs
-from editbench.errors import OptionError, RecordError
+from editbench.errors import OptionError
+from editbench.files import check_output
 
 if TYPE_CHECKING:
     from editbench.methods.trace import Trace
@@ -57,6 +59,8 @@ def trace(
         raise OptionError(f"--output {output} is not a .png, .svg or .pdf file.")
     if window is not None and window < 1:
         raise OptionError(f"--window {window} must be at least 1.")
+    if output is not None:
+        check_output(output)
     check_seed(seed)
     handle = load(model, precision, pairs(layout, "--layout"))
     with progress.reporting(console.reporter()):
@@ -108,8 +112,5 @@ def _draw(traced: Trace, output: Path) -> None:
     """
     from editbench.methods import trace as tracing
 
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        tracing.heat_map(traced, str(output))
-    except OSError as error:
-        raise RecordError(f"{output} cannot be written: {error.strerror}.") from error
+    with new_file(output) as picture:
+        tracing.heat_map(traced, str(picture))
