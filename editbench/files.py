@@ -152,7 +152,7 @@ def check_folder(
     Raises:
         RecordError: the folder may not be used, or it is a file.
     """
-    _check_outside_cells(folder)
+    check_outside_cells(folder)
     try:
         entries = _entries(folder) if folder.exists() else []
     except NotADirectoryError:
@@ -178,7 +178,7 @@ def check_output(path: Path) -> None:
             lie among the cells of a run.
     """
     real = Path(os.path.realpath(path))  # a link may lead to a record
-    _check_outside_cells(real)
+    check_outside_cells(real)
     for what, names in (("run", RUN_FILES), ("edit", EDIT_FILES)):
         beside = [name for name in names if (real.parent / name).is_file()]
         if real.name in names and beside:
@@ -191,7 +191,7 @@ def check_output(path: Path) -> None:
         )
 
 
-def _check_outside_cells(path: Path) -> None:
+def check_outside_cells(path: Path) -> None:
     """Raise a ``RecordError`` if ``path`` lies in the folder ``cells`` of a run."""
     for parent in (path, *path.absolute().parents):
         if parent.name == "cells" and any((parent.parent / name).exists() for name in RUN_FILES):

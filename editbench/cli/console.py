@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from editbench.records.reading import heading, visible
+from editbench.records.reading import heading, remarks, visible
 from editbench.stats import cells_text
 
 if TYPE_CHECKING:
@@ -55,6 +56,13 @@ def out() -> Console:
 def say(message: str) -> None:
     """Print ``message`` on stderr, with escapes for control characters that it may quote."""
     print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
+
+
+def say_remarks(runs: Sequence[Path]) -> None:
+    """Report on stderr what readers of the runs' numbers should know about their files."""
+    for run in runs:
+        for remark in remarks(run):
+            say(f"{run}: {remark}")
 
 
 def tell_cell(name: str, state: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from editbench.cli import console
 from editbench.cli.output import write_text
 from editbench.files import check_output
 
@@ -19,6 +20,7 @@ def leaderboard(
     """Render stored runs as one markdown page."""
     command = shlex.join(["editbench", "leaderboard", *map(str, runs), "-o", str(output)])
     print(write_page(runs, output, command))
+    console.say_remarks(runs)
 
 
 def write_page(runs: list[Path], output: Path, command: str | None) -> Path:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from editbench.cli import console
 from editbench.cli.output import unwritable
 from editbench.errors import OptionError
 from editbench.files import check_output
@@ -30,6 +31,7 @@ def plot(
     if over_facts and len(runs) > 1:
         raise OptionError(f"--over-facts draws one run, but {len(runs)} are given.")
     print(draw_over_facts(runs[0], output) if over_facts else draw_trade_off(runs, output))
+    console.say_remarks(runs)
 
 
 def draw_trade_off(runs: list[Path], output: Path) -> str:

@@ -67,6 +67,7 @@ def show(
     else:
         _, summaries = load_run(run)
         print_run(run, summaries, as_json)
+    console.say_remarks([run])
 
 
 # --- the table ----------------------------------------------------------------------------------

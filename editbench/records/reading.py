@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
     import pyarrow
 
+CLAIM = " Delete it and run the same command again."
 REDO = " Delete its folder and run again to redo the cell."
 
 
@@ -50,6 +51,55 @@ def load_run(path: str | Path, altered: bool = False) -> tuple[StoredConfig, lis
             "resume it."
         )
     return config, summaries
+
+
+def remarks(path: str | Path) -> list[str]:
+    """Return what a reader of the run's numbers should know about its files, a sentence each.
+
+    These are methods without a record, cells that do not belong to the run, cells of other facts
+    or another seed than the run's, and tables that are missing or were changed.
+
+    Raises:
+        RecordError: as ``load_run``.
+    """
+    path = Path(path)
+    config, summaries = load_run(path)
+    return [
+        *incomplete(path, config, summaries),
+        *(line for cell in summaries for line in _doubts(path, config, cell)),
+    ]
+
+
+def incomplete(path: Path, config: StoredConfig, summaries: Sequence[CellSummary]) -> Iterator[str]:
+    """Yield a sentence on the methods without a record, and one on cells of other runs."""
+    recorded = {summary["method"] for summary in summaries}
+    if missing := [name for name in _methods(config) if name not in recorded]:
+        yield (
+            f"{', '.join(missing)}: no record; the run was not finished, or the record was removed."
+        )
+    if others := strangers(path):
+        yield (
+            f"{', '.join(others)}: not of this run, so nothing reads them; they are older cells, "
+            "or were copied here."
+        )
+
+
+def _doubts(path: Path, config: StoredConfig, cell: CellSummary) -> Iterator[str]:
+    """Yield a sentence for each reason to doubt that the numbers of ``cell`` are the run's."""
+    key = cell["key"]
+    if "seed" in config and cell["seed"] != config["seed"]:
+        yield f"{key}: computed with seed {cell['seed']}; the run has seed {config['seed']}."
+    facts, stored = path / "cases.json", cell["corpus"].get("hash")
+    if stored and facts.exists() and digest(read_cases(path))[:16] != stored:
+        yield f"{key}: its facts are not those of {facts}."
+    scored = {"probes": cell["metrics"], "retention": cell["retention"]}
+    hashes = cell.get("tables", {name: None for name, scores in scored.items() if scores})
+    for name in hashes:
+        file = table_path(path, key, name)
+        if not file.is_file():
+            yield f"{key}: {file.name} is missing, so nothing shows that its numbers are right."
+        elif not _as_written(file, file.read_bytes()):
+            yield f"{key}: {file.name} is not the table that was written with the cell."
 
 
 def strangers(path: str | Path) -> list[str]:
@@ -199,16 +249,26 @@ def summaries_of(path: Path, config: StoredConfig, altered: bool = False) -> lis
     """Return the cells that belong to the run, in the order of the methods of ``config``.
 
     Raises:
-        RecordError: as ``read_summary``.
+        RecordError: as ``read_summary``, or ``cells.json`` is that of another run.
     """
-    others = strangers(path)
+    others, own, methods = strangers(path), own_cells(path), _methods(config)
     files = [file for file in _cell_files(path) if file.parent.name not in others]
     # Methods that the configuration does not name come last.
-    place = {name: i for i, name in enumerate(_methods(config))}
-    return sorted(
+    place = {name: i for i, name in enumerate(methods)}
+    summaries = sorted(
         (read_summary(file, altered) for file in files),
         key=lambda summary: place.get(summary["method"], len(place)),
     )
+    if own is not None:
+        odd = [name for name in own if methods and name not in methods]
+        # The method of an altered summary says nothing about cells.json.
+        whole = [summary for summary in summaries if not alteration(summary)]
+        odd += [cell["method"] for cell in whole if own.get(cell["method"]) != cell["key"]]
+        if odd:
+            raise RecordError(
+                f"{path / 'cells.json'} is not of this run: it does not fit {odd[0]!r}.{CLAIM}"
+            )
+    return summaries
 
 
 def _methods(config: StoredConfig) -> list[str]:
@@ -234,8 +294,7 @@ def own_cells(path: Path) -> dict[str, str] | None:
     file = path / "cells.json"
     if not file.exists():
         return None
-    hint = " Delete it and run the same command again."
-    return cast("dict[str, str]", read_json(file, hint=hint))
+    return cast("dict[str, str]", read_json(file, hint=CLAIM))
 
 
 def read_run(path: Path) -> StoredConfig:

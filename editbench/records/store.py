@@ -12,6 +12,7 @@ from typing import Self, cast
 
 from editbench.errors import RecordError
 from editbench.files import (
+    check_outside_cells,
     in_plain_words,
     jsonable,
     sync_folder,
@@ -52,11 +53,12 @@ class RunStore:
         What a crash left unfinished is removed.
 
         Raises:
-            RecordError: the folder is foreign, locked or not writable, it holds a run of another
-                configuration, or its ``run.json`` is corrupt.
+            RecordError: the folder is foreign, locked or not writable, it is a part of a run or
+                holds a run of another configuration, or its ``run.json`` is corrupt.
         """
         self.config = cast("StoredConfig", jsonable(config))
         path = self.path / "run.json"
+        check_outside_cells(self.path)
         with in_plain_words(self.path):
             if self.path.exists() and not self.path.is_dir():
                 raise RecordError(

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from editbench.errors import DataError, OptionError, RecordError
 from editbench.models import LanguageModel
-from editbench.records.reading import load_run, read_cases, strangers
+from editbench.records.reading import incomplete, load_run, read_cases
 from editbench.records.schema import CellSummary, StoredConfig
 from editbench.run.runner import OnCell
 from editbench.run.verify import rerun as rerunning
@@ -71,7 +71,7 @@ def verify(
         raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
     config, summaries = load_run(run, altered=True)
     report = Report(cells=len(summaries))
-    _note_cells(run, config, summaries, report)
+    report.notes += incomplete(run, config, summaries)
     stored.note_code(summaries, report)
     _check_cells(run, config, summaries, report)
     stored.check_tuned(run, summaries, report)
@@ -82,22 +82,6 @@ def verify(
     if drawn := random.Random(seed).sample(done, min(rerun, len(done))):
         rerunning.rerun(run, config, drawn, load, on_cell, report)
     return report
-
-
-def _note_cells(
-    run: Path, config: StoredConfig, summaries: Sequence[CellSummary], report: Report
-) -> None:
-    """Note methods of the run without a record, and records that do not belong to the run."""
-    recorded = {summary["method"] for summary in summaries}
-    if missing := [name for name in config.get("methods", ()) if name not in recorded]:
-        report.notes.append(
-            f"{', '.join(missing)}: no record; the run was not finished, or the record was removed."
-        )
-    if others := strangers(run):
-        report.notes.append(
-            f"{', '.join(others)}: not of this run, so nothing reads them; they are older cells, "
-            "or were copied here."
-        )
 
 
 def _check_cells(
