@@ -102,7 +102,7 @@ class Edit:
         Raises:
             ModelError: if ``model`` is not the one the edit was made for (``check=False`` skips
                 this check), or lacks a changed weight; at the end, if an edit that was applied
-                inside is still applied.
+                inside is still applied. The model then keeps both, and has to be loaded again.
         """
         revert = self.apply(model, check)
         try:

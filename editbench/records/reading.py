@@ -57,17 +57,20 @@ def remarks(path: str | Path) -> list[str]:
     """Return what a reader of the run's numbers should know about its files, a sentence each.
 
     These are methods without a record, cells that do not belong to the run, cells of other facts
-    or another seed than the run's, and tables that are missing or were changed.
+    or another seed than the run's, and files that are missing or were changed.
 
     Raises:
         RecordError: as ``load_run``.
     """
     path = Path(path)
     config, summaries = load_run(path)
-    return [
-        *incomplete(path, config, summaries),
-        *(line for cell in summaries for line in _doubts(path, config, cell)),
-    ]
+    found = [*incomplete(path, config, summaries)]
+    facts = None
+    try:
+        facts = digest(read_cases(path))[:16]
+    except RecordError as error:  # the numbers can be read without the facts
+        found.append(str(error))
+    return found + [line for cell in summaries for line in _doubts(path, config, cell, facts)]
 
 
 def incomplete(path: Path, config: StoredConfig, summaries: Sequence[CellSummary]) -> Iterator[str]:
@@ -84,14 +87,18 @@ def incomplete(path: Path, config: StoredConfig, summaries: Sequence[CellSummary
         )
 
 
-def _doubts(path: Path, config: StoredConfig, cell: CellSummary) -> Iterator[str]:
-    """Yield a sentence for each reason to doubt that the numbers of ``cell`` are the run's."""
-    key = cell["key"]
+def _doubts(
+    path: Path, config: StoredConfig, cell: CellSummary, facts: str | None
+) -> Iterator[str]:
+    """Yield a sentence for each reason to doubt that the numbers of ``cell`` are the run's.
+
+    ``facts`` is the hash of the run's facts, where they are known.
+    """
+    key, stored = cell["key"], cell["corpus"].get("hash")
     if "seed" in config and cell["seed"] != config["seed"]:
         yield f"{key}: computed with seed {cell['seed']}; the run has seed {config['seed']}."
-    facts, stored = path / "cases.json", cell["corpus"].get("hash")
-    if stored and facts.exists() and digest(read_cases(path))[:16] != stored:
-        yield f"{key}: its facts are not those of {facts}."
+    if stored and facts and facts != stored:
+        yield f"{key}: its facts are not those of {path / 'cases.json'}."
     scored = {"probes": cell["metrics"], "retention": cell["retention"]}
     hashes = cell.get("tables", {name: None for name, scores in scored.items() if scores})
     for name in hashes:

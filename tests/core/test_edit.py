@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
+from hostile.files import (
+    as_format_1,
+    as_int32,
+    contents,
+    flip,
+    full_disk,
+    nothing,
+    one_nan,
+    rewrite,
+    times_ten,
+    wrong_rank,
+)
+from tiny import write_model
 
-from editbench.edit import Edit, dense
+from editbench.edit import Edit, UncheckedEdit, dense
 from editbench.errors import EditbenchError, ModelError, RecordError
 from editbench.methods.baselines import InContext
 from editbench.retrieval import Retriever
@@ -135,6 +149,51 @@ def test_nested_edits(model):
             assert model.fingerprint() == inner
 
 
+def test_edits_are_reverted_in_the_reverse_order_only(model):
+    with unchanged(model, "three edits, reverted in order"):
+        one = random_edit(model).apply(model)
+        two = random_edit(model, seed=1).apply(model, check=False)
+        three = InContext().inject(model, FACTS).apply(model)
+        edited = model.fingerprint()
+        for early in (one, two):
+            with pytest.raises(ModelError, match="Revert the later edits first"):
+                early()
+        assert model.fingerprint() == edited and model.context_for and len(model.applied) == 3
+        for last in (three, two, one):
+            last()
+        assert model.applied == () and model.context_for is None
+
+
+def test_a_second_revert_leaves_a_later_edit_alone(model):
+    revert = random_edit(model).apply(model)
+    revert()
+    with unchanged(model, "a second revert"), random_edit(model, seed=1).applied(model):
+        edited = model.fingerprint()
+        revert()
+        assert model.fingerprint() == edited and len(model.applied) == 1
+
+
+def test_an_edit_left_behind_inside_is_reported():
+    model = tiny_model("llama")
+    with (
+        pytest.raises(ModelError, match="Revert the later edits first"),
+        random_edit(model).applied(model),
+    ):
+        random_edit(model, seed=1).apply(model, check=False)
+    assert len(model.applied) == 2
+
+
+@pytest.mark.parametrize(
+    "spoil", [wrong_rank, lambda t: {**t, f"{DOWN}|left": t[f"{DOWN}|left"].T}]
+)
+def test_factors_without_a_product_are_refused_before_a_weight_is_touched(model, spoil):
+    edit = random_edit(model)
+    parts = spoil({f"{DOWN}|left": edit.changes[DOWN][0], f"{DOWN}|right": edit.changes[DOWN][1]})
+    edit = replace(edit, changes={**edit.changes, DOWN: tuple(parts.values())})
+    with unchanged(model, "a refused apply"), pytest.raises(ModelError, match="have no product"):
+        edit.apply(model)
+
+
 def test_norms_and_summary(model):
     edit = random_edit(model)
     norms = edit.norms(model)
@@ -185,11 +244,27 @@ def test_save_and_load(model, tmp_path):
     }
 
 
-def test_a_saved_edit_may_be_saved_again(model, tmp_path):
-    random_edit(model).save(tmp_path)
-    again = random_edit(model, seed=1)
-    again.save(tmp_path)
-    assert torch.equal(Edit.load(tmp_path).changes[UP], again.changes[UP])
+def test_an_older_edit_is_replaced_only_when_told(model, tmp_path):
+    old = random_edit(model).save(tmp_path / "edit")
+    again, before = random_edit(model, seed=1), contents(old)
+    with pytest.raises(RecordError, match="is not an empty folder.*--overwrite replaces"):
+        again.save(old)
+    assert contents(old) == before
+    again.save(old, overwrite=True)
+    assert torch.equal(Edit.load(old).changes[UP], again.changes[UP])
+    (old / "notes.txt").write_text("mine")
+    with pytest.raises(RecordError, match=r"also holds notes.txt, which would be lost"):
+        random_edit(model).save(old, overwrite=True)
+    assert torch.equal(Edit.load(old).changes[UP], again.changes[UP])
+
+
+def test_the_current_folder_and_the_rest_of_a_killed_process(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp-new-1").mkdir()
+    edit = random_edit(model)
+    edit.save(".")
+    assert torch.equal(Edit.load(tmp_path).changes[UP], edit.changes[UP])
+    assert torch.equal(Edit.load(".").changes[UP], edit.changes[UP]), "a shell would be lost"
 
 
 def test_changes_that_are_views_are_saved(model, tmp_path):
@@ -272,16 +347,86 @@ def _rewrite(change):
     ],
 )
 def test_damage_is_reported(saved, file, damage):
+    as_format_1(saved)
     damage(saved / file)
     with pytest.raises(RecordError, match="is damaged") as caught:
         Edit.load(saved)
     assert str(saved) in str(caught.value)
 
 
+TENSORS = [one_nan, as_int32, wrong_rank, nothing, times_ten]
+
+
+@pytest.mark.parametrize("spoil", TENSORS)
+def test_other_tensors_are_damage(saved, spoil):
+    rewrite(saved, spoil)
+    with pytest.raises(RecordError, match="edit.safetensors is not the file that was saved"):
+        Edit.load(saved)
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "edit.safetensors", "records.jsonl"])
+def test_two_flipped_bytes_are_damage(saved, file):
+    flip(saved / file)
+    with pytest.raises(RecordError, match=f"damaged: .*{file} is not the file|damaged: .*JSON"):
+        Edit.load(saved)
+
+
+def test_the_tensors_of_another_edit_are_damage(model, saved, tmp_path):
+    other = random_edit(model, seed=1).save(tmp_path / "other")
+    shutil.copy(other / "edit.safetensors", saved)
+    with pytest.raises(RecordError, match="edit.safetensors is not the file that was saved"):
+        Edit.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("method", "memit"), ("kind", "context"), ("diagnostics", {"loss": 0})]
+)
+def test_a_changed_manifest_is_damage(saved, field, value):
+    _rewrite(lambda m: m.update({field: value}))(saved / "manifest.json")
+    with pytest.raises(RecordError, match="manifest.json is not the file that was saved"):
+        Edit.load(saved)
+
+
+def test_an_edit_without_hashes_loads_with_a_note(model, saved):
+    edit = Edit.load(saved)
+    as_format_1(saved)
+    with pytest.warns(UncheckedEdit, match="without hashes of its files"):
+        old = Edit.load(saved)
+    assert torch.equal(old.changes[UP], edit.changes[UP]) and old.facts == edit.facts
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Edit.load(old.save(saved, overwrite=True))  # now with hashes
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (one_nan, "infinite or NaN"),
+        (as_int32, "type int32"),
+        (wrong_rank, "have no product"),
+        (nothing, "has no tensors"),
+    ],
+)
+def test_an_edit_without_hashes_is_checked_for_values_types_and_ranks(saved, spoil, why):
+    rewrite(as_format_1(saved), spoil)
+    with pytest.raises(RecordError, match=f"is damaged: .*{why}"):
+        Edit.load(saved)
+
+
+def test_an_edit_that_could_not_be_loaded_is_not_saved(model, tmp_path):
+    edit = replace(random_edit(model), changes={UP: torch.full((56, 32), torch.nan)})
+    with pytest.raises(RecordError, match="cannot be saved.*NaN"):
+        edit.save(tmp_path / "edit")
+    with pytest.raises(ModelError, match="infinite or NaN, so the model is not written"):
+        edit.merge(model, tmp_path / "merged")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("names", [["a"], ["a|left"], ["a|b|c"], ["a|delta", "a|left"]])
 def test_tensors_with_strange_names_are_damage(saved, names):
     from safetensors.torch import save_file
 
+    as_format_1(saved)
     save_file({name: torch.zeros(2) for name in names}, saved / "edit.safetensors")
     with pytest.raises(RecordError, match="is damaged"):
         Edit.load(saved)
@@ -304,7 +449,7 @@ def test_what_is_no_edit(tmp_path):
 
 def test_a_foreign_folder_is_not_written_to(model, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(RecordError, match="is not empty and holds no edit"):
+    with pytest.raises(RecordError, match="is not an empty folder"):
         random_edit(model).save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     with pytest.raises(RecordError, match="thesis.tex"):
@@ -312,20 +457,33 @@ def test_a_foreign_folder_is_not_written_to(model, tmp_path):
     assert (tmp_path / "thesis.tex").read_text() == "mine"
 
 
-def test_a_save_that_fails_leaves_no_edit(model, saved, monkeypatch):
-    edit = random_edit(model)
+def test_a_full_disk_leaves_the_old_edit_or_nothing(model, saved, tmp_path):
+    edit, before = random_edit(model, seed=1), contents(saved)
+    with full_disk(5_000):  # the tensors take 12 KB
+        with pytest.raises(RecordError, match="could not be written.*too large.*was changed"):
+            edit.save(saved, overwrite=True)
+        with pytest.raises(RecordError, match="could not be written"):
+            edit.save(tmp_path / "a" / "new")
+    assert contents(saved) == before and not (tmp_path / "a").exists()
 
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("editbench.edit.save_file", full)
-    with pytest.raises(RecordError, match="could not be written.*No space left on device"):
-        edit.save(saved)
-    assert not (saved / "manifest.json").exists() and not [
-        p for p in saved.iterdir() if p.name.startswith("tmp")
-    ]
-    with pytest.raises(RecordError):
-        Edit.load(saved)
+@pytest.mark.parametrize("fails_at", range(1, 7))
+def test_a_replacement_that_stops_half_way_is_taken_back(model, saved, monkeypatch, fails_at):
+    import os
+
+    before, moved, move = contents(saved), [], os.replace
+
+    def stop(source, target):
+        if "-new-" not in str(target):  # the manifest is itself replaced as a whole, elsewhere
+            moved.append(target)
+            if len(moved) == fails_at:
+                raise KeyboardInterrupt
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        random_edit(model, seed=1).save(saved, overwrite=True)
+    assert contents(saved) == before and len(moved) >= fails_at
 
 
 def test_a_manifest_of_another_edit_is_found(model, saved, tmp_path):
@@ -333,6 +491,7 @@ def test_a_manifest_of_another_edit_is_found(model, saved, tmp_path):
     other = Edit("by-hand", {}, model.name, model.fingerprint(), FACTS[:1]).save(tmp_path / "other")
     mine, theirs = (json.loads((folder / "manifest.json").read_text()) for folder in (saved, other))
     (saved / "manifest.json").write_text(json.dumps({**mine, "facts": theirs["facts"]}))
+    as_format_1(saved)
     with pytest.raises(RecordError, match="does not match its facts"):
         Edit.load(saved)
 
@@ -351,6 +510,45 @@ def test_merge_is_a_plain_model_folder(model, tmp_path):
     with pytest.raises(EditbenchError):
         edit.apply(merged)
     shutil.rmtree(folder)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_merge_writes_over_nothing(model, saved, tmp_path):
+    edit = random_edit(model)
+    other, earlier = write_model(tmp_path / "other"), edit.merge(model, tmp_path / "earlier")
+    (tmp_path / "file").write_text("mine")
+    before = contents(tmp_path)
+    for taken in (other, earlier, saved, tmp_path / "file"):
+        with pytest.raises(RecordError, match="is not an empty folder"):
+            edit.merge(model, taken)
+    for taken, lost in ((saved, "edit.safetensors"), (tmp_path, "earlier")):
+        with pytest.raises(RecordError, match=f"also holds {lost}, which would be lost"):
+            edit.merge(model, taken, overwrite=True)
+    with full_disk(20_000), pytest.raises(RecordError, match="could not be written"):
+        edit.merge(model, earlier, overwrite=True)
+    with full_disk(20_000), pytest.raises(RecordError, match="could not be written"):
+        edit.merge(model, tmp_path / "new")
+    assert contents(tmp_path) == before and not (tmp_path / "new").exists()
+    random_edit(model, seed=1).merge(model, earlier, overwrite=True)
+    assert contents(earlier) != before and contents(earlier).keys() == {
+        name.removeprefix("earlier/") for name in before if name.startswith("earlier/")
+    }
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_models_own_folder_is_never_written_to(tmp_path, monkeypatch):
+    from editbench.models import load_model
+
+    folder = write_model(tmp_path / "model")
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    own, before = load_model("model", precision="float32"), contents(folder)
+    edit = Edit("by-hand", {}, own.name, own.fingerprint(), (), {DOWN: torch.ones(32, 56)})
+    for place in (folder, "model", tmp_path / "link"):
+        for overwrite in (False, True):
+            with pytest.raises(RecordError, match="is the folder of model itself"):
+                edit.merge(own, place, overwrite)
+    assert contents(folder) == before
 
 
 # --- the retriever of in-context edits ------------------------------------------------------------
