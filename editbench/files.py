@@ -56,7 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     # Named after the process, so that two processes do not write the same temporary file, and in
     # the same folder, because a rename is atomic only within one file system.
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
     try:
         yield temporary
         os.replace(temporary, path)

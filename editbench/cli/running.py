@@ -149,6 +149,7 @@ def run_and_show(
             search.check_model(model)
         summaries = runner.run(plan, model, store, console.tell_cell)
     print_run(store.path, summaries, options.as_json)
+    console.say_remarks([store.path])  # such as a table that was lost since an earlier run
     if not options.as_json:
         _write_pages(store.path)
     return store.path, summaries

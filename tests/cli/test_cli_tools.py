@@ -1,11 +1,14 @@
-"""The commands around an edit, as a user types them: stats, trace, export."""
+"""The commands around an edit or a stored run, as a user types them: stats, trace, export, show."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from hostile.files import as_format_1, contents, full_disk, rewrite, times_ten, wrong_rank
 from tiny import editbench, fact, write_facts, write_model
 
 from editbench.models import quiet_transformers
@@ -28,6 +31,177 @@ def edit(model, tmp_path):
     )  # fmt: skip
     assert said.code == 0, said.err
     return tmp_path / "edit"
+
+
+def inject_again(edit, *more):
+    """Run a quick injection into the folder of ``edit``."""
+    return editbench(
+        "inject", "--method", "ice", "--facts", edit.parent / "facts.jsonl",
+        "--model", edit.parent / "model", "--output", edit, *more,
+    )  # fmt: skip
+
+
+def test_inject_replaces_an_edit_only_when_told(edit, model, tmp_path):
+    (tmp_path / "model").symlink_to(model)
+    before = contents(edit)
+    refused = inject_again(edit)
+    assert refused.code == 2 and "--overwrite replaces the files in it" in refused.err
+    assert contents(edit) == before
+    own = inject_again(tmp_path / "model", "--overwrite")
+    assert own.code == 2 and "which would be lost" in own.err
+    with full_disk(1_000):
+        full = inject_again(edit, "--overwrite")
+    assert full.code == 2 and "Nothing in it was changed" in full.err
+    assert contents(edit) == before
+    assert inject_again(edit, "--overwrite").code == 0
+    assert json.loads((edit / "manifest.json").read_text())["method"] == "ice"
+
+
+def test_damaged_edits_are_not_exported(edit, tmp_path):
+    for spoil in (times_ten, wrong_rank):
+        shutil.copytree(edit, tmp_path / "copy")
+        rewrite(tmp_path / "copy", spoil)
+        said = editbench("export", tmp_path / "copy", "--output", tmp_path / "adapter")
+        assert said.code == 2 and "edit.safetensors is not the file that was saved" in said.err
+        shutil.rmtree(tmp_path / "copy")
+    assert not (tmp_path / "adapter").exists()
+    said = editbench("export", as_format_1(edit), "--output", tmp_path / "adapter")
+    assert said.code == 0 and "without hashes of its files" in said.err, "older edits still work"
+    again = editbench("export", edit, "--output", tmp_path / "adapter")
+    assert again.code == 2 and "--overwrite" in again.err
+    again = editbench("export", edit, "--output", tmp_path / "adapter", "--overwrite")
+    assert again.code == 0, again.err
+
+
+# --- stored runs ----------------------------------------------------------------------------------
+
+STORED = Path(__file__).parents[2] / "leaderboard/results/smollm2-135m_demo-counterfact_n50"
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Path(shutil.copytree(STORED, tmp_path / "run"))
+
+
+def cell_of(run, method):
+    return next((run / "cells").glob(f"{method}-*"))
+
+
+def tools(run, page, picture):
+    """Return the commands that write a page or a picture of a run."""
+    return [
+        ("leaderboard", run, "-o", page),
+        ("show", run, "--html", page),
+        ("plot", run, "-o", picture),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "cases.json", "cells.json", "tuned.json", ".lock", "cells/new.md"]
+)
+def test_pages_never_replace_a_part_of_a_run(run, tmp_path, name):
+    before = contents(tmp_path)
+    for command in tools(run, run / name, run / "cells" / "picture.png"):
+        said = editbench(*command)
+        assert said.code == 2 and "Choose another" in said.err and not said.out
+    traced = editbench("trace", "The capital of France is", "-o", run / "cells" / "map.png")
+    assert traced.code == 2 and "among the records" in traced.err
+    assert contents(tmp_path) == before
+
+
+def test_pages_never_replace_an_edit_or_data(run, edit, tmp_path):
+    link = tmp_path / "page.md"
+    link.symlink_to(run / "run.json")
+    before = contents(tmp_path)
+    for page in (edit / "manifest.json", edit / "records.jsonl", tmp_path / "facts.jsonl", link):
+        for command in tools(run, page, run / "cells" / "picture.png")[:2]:
+            said = editbench(*command)
+            assert said.code == 2 and "Choose another" in said.err and not said.out
+    assert contents(tmp_path) == before
+
+
+def test_an_edit_or_a_run_among_the_records_of_a_run_is_refused(run, edit, tmp_path):
+    place = run / "cells" / "new"
+    injected = editbench(
+        "inject", "--method", "ice", "--facts", tmp_path / "facts.jsonl", "--output", place
+    )
+    compared = editbench(
+        "compare", "--methods", "ice", "-n", 1, "--tasks", "none", "--output", place
+    )
+    exported = editbench("export", edit, "--output", place)
+    for said in (injected, compared, exported):
+        assert said.code == 2 and "among the records of the run" in said.err, said.err
+    assert not place.exists()
+
+
+def test_pages_beside_the_records_are_written_again(run):
+    for _ in range(2):
+        for command in tools(run, run / "README.md", run / "trade_off.png"):
+            said = editbench(*command)
+            assert said.code == 0 and not said.err, said.err
+
+
+def test_a_picture_that_fails_keeps_the_old_one(run, tmp_path):
+    assert editbench("plot", run, "-o", tmp_path / "picture.png").code == 0
+    before = contents(tmp_path)
+    with full_disk(5_000):
+        said = editbench("plot", run, "-o", tmp_path / "picture.png")
+    assert said.code == 2 and "picture.png cannot be written" in said.err
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_goes_on_says_that_a_table_was_lost(edit, model, tmp_path):
+    compare = (
+        "compare", "--methods", "base", "--corpus", "local", "--data", tmp_path / "facts.jsonl",
+        "-n", 2, "--tasks", "none", "--model", model, "--output", tmp_path / "tiny",
+    )  # fmt: skip
+    whole = editbench(*compare)
+    assert whole.code == 0 and "probes.parquet" not in whole.err, whole.err
+    (cell_of(tmp_path / "tiny", "base") / "probes.parquet").unlink()
+    assert "probes.parquet is missing" in editbench(*compare, "--json").err
+
+
+@pytest.mark.parametrize("name", ["probes", "retention"])
+def test_a_missing_table_is_named(run, tmp_path, name):
+    (cell_of(run, "memit") / f"{name}.parquet").unlink()
+    for command in (("show", run), *tools(run, tmp_path / "page.md", tmp_path / "page.png")):
+        said = editbench(*command)
+        assert f"{name}.parquet" in said.err and "memit" in said.err
+    assert editbench("verify", run, "--rerun", 0).code == 1
+
+
+def test_a_foreign_table_facts_and_seed_are_named(run, tmp_path):
+    shutil.copy(cell_of(run, "sft") / "probes.parquet", cell_of(run, "memit"))
+    drawn = editbench("plot", run, "-o", tmp_path / "page.png")
+    assert drawn.code == 0 and "not the table that was written with the cell" in drawn.err
+    assert editbench("leaderboard", run, "-o", tmp_path / "page.md").code == 2
+    cases = json.loads((run / "cases.json").read_text())
+    (run / "cases.json").write_text(json.dumps(cases[1:]))
+    drawn = editbench("plot", run, "-o", tmp_path / "page.png")
+    assert drawn.err.count("its facts are not those of") == 5
+    (run / "cases.json").unlink()
+    assert "cases.json does not exist" in editbench("plot", run, "-o", tmp_path / "page.png").err
+
+
+def test_a_foreign_cells_json_is_refused_or_named(run, tmp_path):
+    path = run / "cells.json"
+    own = json.loads(path.read_text())
+    swapped = {**own, "sft": own["memit"], "memit": own["sft"]}
+    for foreign in (swapped, {**own, "rome": "rome-0123456789ab"}, {"rome": "rome-0123456789ab"}):
+        path.write_text(json.dumps(foreign))
+        commands = [("show", run), ("verify", run, "--rerun", 0)]
+        for command in (*commands, *tools(run, tmp_path / "page.md", tmp_path / "page.png")):
+            said = editbench(*command)
+            assert said.code == 2 and "cells.json is not of this run" in said.err, command
+    # of a run with the same methods but another seed, say
+    path.write_text(json.dumps({**own, "memit": "memit-0123456789ab"}))
+    for command in (("show", run), *tools(run, tmp_path / "page.md", tmp_path / "page.png")):
+        said = editbench(*command)
+        assert said.code == 0 and "memit: no record" in said.err
+        assert f"{own['memit']}: not of this run" in said.err
+
+
+# --- statistics -----------------------------------------------------------------------------------
 
 
 def test_statistics(model):
