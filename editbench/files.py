@@ -98,7 +98,8 @@ def whole_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise RecordError(
             f"{folder} could not be written: {reason}. Nothing in it was changed."
         ) from error
-    for leftover in (new, old):
+    # also what a process that was killed left here
+    for leftover in (old, *folder.glob(f"{TEMPORARY}new-*")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 

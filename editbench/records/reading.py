@@ -100,8 +100,8 @@ def _doubts(
     if stored and facts and facts != stored:
         yield f"{key}: its facts are not those of {path / 'cases.json'}."
     scored = {"probes": cell["metrics"], "retention": cell["retention"]}
-    hashes = cell.get("tables", {name: None for name, scores in scored.items() if scores})
-    for name in hashes:
+    wanted = [name for name, scores in scored.items() if scores]
+    for name in dict.fromkeys([*wanted, *cell.get("tables", {})]):
         file = table_path(path, key, name)
         if not file.is_file():
             yield f"{key}: {file.name} is missing, so nothing shows that its numbers are right."
@@ -258,16 +258,18 @@ def summaries_of(path: Path, config: StoredConfig, altered: bool = False) -> lis
     Raises:
         RecordError: as ``read_summary``, or ``cells.json`` is that of another run.
     """
-    others, own, methods = strangers(path), own_cells(path), _methods(config)
+    others, own = strangers(path), own_cells(path)
     files = [file for file in _cell_files(path) if file.parent.name not in others]
     # Methods that the configuration does not name come last.
-    place = {name: i for i, name in enumerate(methods)}
+    place = {name: i for i, name in enumerate(_methods(config))}
     summaries = sorted(
         (read_summary(file, altered) for file in files),
         key=lambda summary: place.get(summary["method"], len(place)),
     )
     if own is not None:
-        odd = [name for name in own if methods and name not in methods]
+        # The first runs stored an object for each method, from which no label can be read.
+        named = [name for name in config.get("methods", ()) if isinstance(name, str)]
+        odd = [name for name in own if named and name not in named]
         # The method of an altered summary says nothing about cells.json.
         whole = [summary for summary in summaries if not alteration(summary)]
         odd += [cell["method"] for cell in whole if own.get(cell["method"]) != cell["key"]]

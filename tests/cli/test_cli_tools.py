@@ -13,6 +13,7 @@ from tiny import editbench, fact, write_facts, write_model
 
 from editbench.models import quiet_transformers
 from editbench.testing import tiny_model
+from editbench.types import digest
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,15 @@ def test_a_foreign_cells_json_is_refused_or_named(run, tmp_path):
         said = editbench(*command)
         assert said.code == 0 and "memit: no record" in said.err
         assert f"{own['memit']}: not of this run" in said.err
+
+
+def test_cells_of_another_seed_are_named(run):
+    config = json.loads((run / "run.json").read_text())["config"] | {"seed": 1}
+    record = {"schema": 1, "digest": digest(config), "config": config}
+    (run / "run.json").write_text(json.dumps(record))
+    assert editbench("show", run).err.count("computed with seed 0; the run has seed 1") == 5
+    report = json.loads(editbench("verify", run, "--rerun", 0, "--json").out)
+    assert sum("seed" in found["what"] for found in report["differences"]) == 5
 
 
 # --- statistics -----------------------------------------------------------------------------------

@@ -263,6 +263,7 @@ def test_the_current_folder_and_the_rest_of_a_killed_process(model, tmp_path, mo
     (tmp_path / ".tmp-new-1").mkdir()
     edit = random_edit(model)
     edit.save(".")
+    assert not (tmp_path / ".tmp-new-1").exists()
     assert torch.equal(Edit.load(tmp_path).changes[UP], edit.changes[UP])
     assert torch.equal(Edit.load(".").changes[UP], edit.changes[UP]), "a shell would be lost"
 

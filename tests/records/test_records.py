@@ -14,7 +14,7 @@ import pytest
 from editbench.errors import RecordError
 from editbench.files import jsonable, write_json_atomic
 from editbench.records import store as records
-from editbench.records.reading import load_run, read_rows, read_table
+from editbench.records.reading import load_run, read_rows, read_table, remarks
 from editbench.records.store import RunStore
 from editbench.types import digest
 
@@ -259,6 +259,51 @@ def test_summaries_come_in_the_order_of_the_methods(run):
             store.write_cell(key, {**SUMMARY, "method": method}, {})
         assert [s["key"] for s in store.summaries()] == ["c", "b", "d", "a"]
         assert load_run(run)[0] == config  # Reading needs no lock.
+
+
+def test_what_a_reader_should_know_about_a_run(run):
+    scored = {**SUMMARY, "metrics": {"efficacy": {}}}
+    with RunStore(run).open(CONFIG) as store:
+        store.claim({"base": "b", "mixsd": "k1"})
+        store.write_cell("k1", scored, TABLES)
+        (run / "cases.json").write_text("[]")
+        assert remarks(run) == [
+            "base: no record; the run was not finished, or the record was removed."
+        ]
+        store.write_cell("b", {**PLAIN, "method": "base"}, {})
+        assert remarks(run) == []
+        store.write_cell("k0", SUMMARY, TABLES)
+        assert [line[:20] for line in remarks(run)] == ["k0: not of this run,"]
+        store.claim({"mixsd": "k0"})
+        store.write_cell("k0", {**scored, "seed": 1, "corpus": {"hash": "x"}}, {})
+    (run / "cases.json").unlink()
+    said = " ".join(remarks(run))
+    for part in ("k1: not of this run", "seed 1; the run has seed 0", "probes.parquet is missing"):
+        assert part in said
+    assert f"{run / 'cases.json'} does not exist" in said
+
+
+@pytest.mark.parametrize(
+    "claimed", [{"base": "k1"}, {"mixsd": "k1", "rome": "x"}, {"base": "k1", "mixsd": "b"}]
+)
+def test_the_cells_json_of_another_run_is_refused(run, claimed):
+    with RunStore(run).open(CONFIG) as store:
+        store.write_cell("k1", SUMMARY, TABLES)
+        store.write_cell("b", {**PLAIN, "method": "base"}, {})
+    (run / "cells.json").write_text(json.dumps(claimed))
+    with pytest.raises(RecordError, match=r"cells.json is not of this run.*Delete it and run"):
+        load_run(run)
+    (run / "cells.json").unlink()
+    assert len(load_run(run)[1]) == 2
+
+
+def test_a_run_among_the_cells_of_another_is_refused(run):
+    with (
+        RunStore(run).open(CONFIG),
+        pytest.raises(RecordError, match="among the records of the run"),
+    ):
+        RunStore(run / "cells" / "inner").open(CONFIG)
+    assert not (run / "cells" / "inner").exists()
 
 
 def test_bad_keys_cannot_leave_the_folder(run):

@@ -82,6 +82,9 @@ def check_key(summary: CellSummary, config: StoredConfig, report: Report) -> Non
     if computed != key:
         what = "key: not the hash of the recorded options and conditions"
         report.differ(key, what, key, computed)
+    elif (seed := config.get("seed", summary["seed"])) != summary["seed"]:
+        # a cell that was copied here from a run with another seed
+        report.differ(key, "seed: not that of run.json", summary["seed"], seed)
     tuned = (config.get("tuned") or {}).get(summary["method"])
     if (summary.get("tuned"), summary.get("tuning")) != (tuned is not None, tuned):
         what = "tuned: differs from run.json"
