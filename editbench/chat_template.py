@@ -123,14 +123,15 @@ def prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 
 def answer_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Return the text of ``ids`` without special tokens and without thoughts."""
-    decoded = _decoded(tokenizer, ids, skip=True)
-    # What opens and closes a thought may itself be a special token, which is not in ``decoded``.
-    whole = _decoded(tokenizer, ids, skip=False)
-    if (answer := without_thoughts(whole)) == whole:
-        return decoded
-    for token in tokenizer.all_special_tokens:
-        answer = answer.replace(token, "")
-    return answer.strip()
+    # What opens and closes a thought may itself be a special token, so these stay in at first.
+    marks = [mark for pair in THOUGHTS.items() for mark in pair]
+    special = {
+        i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special
+    }
+    kept = [i for i in ids if i not in special or any(special[i] in mark for mark in marks)]
+    whole = _decoded(tokenizer, kept, skip=False)
+    answer = without_thoughts(whole)
+    return _decoded(tokenizer, ids, skip=True) if answer == whole else answer
 
 
 def without_thoughts(text: str) -> str:
