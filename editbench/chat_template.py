@@ -124,14 +124,14 @@ def prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> s
 def answer_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """Return the text of ``ids`` without special tokens and without thoughts."""
     # What opens and closes a thought may itself be a special token, so these stay in at first.
+    if not _thinks(_decoded(tokenizer, ids, skip=False)):
+        return _decoded(tokenizer, ids, skip=True)
     marks = [mark for pair in THOUGHTS.items() for mark in pair]
     special = {
         i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special
     }
     kept = [i for i in ids if i not in special or any(special[i] in mark for mark in marks)]
-    whole = _decoded(tokenizer, kept, skip=False)
-    answer = without_thoughts(whole)
-    return _decoded(tokenizer, ids, skip=True) if answer == whole else answer
+    return without_thoughts(_decoded(tokenizer, kept, skip=False))
 
 
 def without_thoughts(text: str) -> str:
