@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import torch
 from transformers import DynamicCache
 
+from editbench import chat_template, progress, text
 from editbench import layout as layouts
-from editbench import progress, text
 from editbench.aliases import DEFAULT
 from editbench.checkpoints import quiet_transformers, read_checkpoint
 from editbench.decoding import Decoding, cached_states, decoding_cache
@@ -84,7 +84,8 @@ class LanguageModel:
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
 
     Raises:
-        ModelError: if the tokenizer is missing, or has no chat template although ``chat`` is true.
+        ModelError: if the tokenizer is missing, or if ``chat`` is true and its chat template is
+            missing or cannot be used.
         OptionError: if the precision is unknown, or the weights cannot compute in it.
     """
 
@@ -106,6 +107,8 @@ class LanguageModel:
             raise ModelError(
                 "This tokenizer has no chat template, so chat=True is not possible. Leave chat out."
             )
+        if chat:
+            chat_template.style_of(tokenizer)  # fails here if the template cannot be used
         if chat is False and tokenizer.chat_template is not None:
             # a copy, since the tokenizer is the caller's
             tokenizer = copy.deepcopy(tokenizer)
@@ -153,6 +156,15 @@ class LanguageModel:
     def stop_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
         return text.stop_ids(self.tokenizer, self.model)
+
+    @property
+    def chat_style(self) -> chat_template.Style | None:
+        """How the chat template is used; ``None`` where questions go without it.
+
+        Raises:
+            ModelError: The template cannot be used.
+        """
+        return chat_template.style_of(self.tokenizer) if self.chat else None
 
     @cached_property
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
@@ -262,6 +274,13 @@ class LanguageModel:
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(decoded)  # for one list of ids it is a string
+
+    def answer(self, ids: Sequence[int]) -> str:
+        """Return the text of an answer without special tokens, thoughts and white space around it.
+
+        An answer that ends inside a thought is empty.
+        """
+        return chat_template.answer_text(self.tokenizer, ids).strip()
 
     # --- forward passes -------------------------------------------------------------------------
 
@@ -474,7 +493,7 @@ class LanguageModel:
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
         """Return the model's greedy answer to one prompt, as text."""
         ids = self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
-        return self.decode(ids).strip()
+        return self.answer(ids)
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from jinja2 import TemplateError
 
+from editbench import chat_template
 from editbench.errors import MethodError, ModelError
 from editbench.types import Fact
 
@@ -60,14 +59,16 @@ def render(
         return Rendered(
             f"{opening}{body}\nAnswer:", len(opening) + len(body) - len(prompt), True, " "
         )
-    text = render_chat(tokenizer, [body]).text
-    if prompt not in text:
+    rendered = render_chat(tokenizer, [body])
+    # What follows the user's text is known, so equal words in a context or in the template's own
+    # text are not taken for the prompt.
+    end = len(rendered.text.removesuffix(chat_template.style_of(tokenizer).after))
+    start = rendered.text.rfind(prompt, 0, end)
+    if start < 0:
         raise ModelError(
-            "The chat template does not repeat the user's text. "
-            "Pass chat=False to ask questions without it."
+            f"The chat template does not repeat the user's text. {chat_template.ADVICE}"
         )
-    # The last occurrence: a context before the prompt may hold the same words.
-    return Rendered(text, text.rindex(prompt), False, "")
+    return replace(rendered, start=start)
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> Rendered:
@@ -81,18 +82,8 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, turns: Sequence[str]) -> Ren
     messages = [
         {"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)
     ]
-    try:
-        # With this flag the templates of reasoning models (Qwen3) ask for an immediate answer.
-        # Other templates ignore it.
-        text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-    except TemplateError as error:
-        raise ModelError(
-            f"The chat template fails ({error}). Pass chat=False to ask questions without it."
-        ) from error
-    text = cast("str", text)  # with tokenize=False it is a string
-    return Rendered(text, len(text), False, "")
+    text = chat_template.prompt(tokenizer, messages)
+    return Rendered(text, len(text), False, chat_template.style_of(tokenizer).separator)
 
 
 def ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[int]:
@@ -165,8 +156,9 @@ def target_ids(
     Prompt and target are tokenized together and the prompt's ids are cut off. Where the tokenizer
     merges across the border, the target is tokenized by itself.
     """
-    # A prompt that ends in a space gets no second one.
-    separator = "" if rendered.text[-1:].isspace() else rendered.separator
+    # A prompt that ends in a space gets no second one. A chat template's separator is exact.
+    spaced = rendered.special and rendered.text[-1:].isspace()
+    separator = "" if spaced else rendered.separator
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
     # A merge across the border would change the prompt's ids, from which keys are read.
     n = len(prompt_ids)
@@ -298,11 +290,8 @@ def closing_ids(tokenizer: PreTrainedTokenizerBase, form: str, stops: Container[
     turn, else EOS.
     """
     if form == "question" and tokenizer.chat_template is not None:
-        # A third turn makes the template close the model's turn.
-        answer = "an answer"
-        with suppress(ModelError):  # some templates take a single turn only
-            rest = render_chat(tokenizer, ["x", answer, "x"]).text.rpartition(answer)[2]
-            if written := [i for i in _ids(tokenizer, rest, False) if i in stops]:
+        for ending in chat_template.style_of(tokenizer).endings:
+            if written := [i for i in _ids(tokenizer, ending, False) if i in stops]:
                 return written[:1]
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 

@@ -49,11 +49,14 @@ def ask_conversations(
 ) -> list[ProbeRow]:
     """Ask ``denial`` and ``reversion`` for a third of the cases.
 
-    A conversation that is not asked gets a row with the score NaN.
+    A conversation that is not asked gets a row with the score NaN. If the chat template takes one
+    question only, there are no rows.
 
     Args:
         rows: rows of the cases' own probes. They hold the model's rewrite answers.
     """
+    if model.chat_style is not None and not model.chat_style.conversations:
+        return []  # the chat template cannot write the model's own turn
     talks = _talks(cases, {row["case"]: row for row in rows if row["axis"] == "rewrite"})
     return [
         _talk_row(talk, text, base_rows)
@@ -92,7 +95,7 @@ def _answers(model: LanguageModel, talks: Sequence[Talk]) -> list[str]:
         prompts = [model.chat_ids(talks[i].turns) for i in chosen]
         written = model.generate_ids(prompts, budget, what="asking whether it is true")
         for i, ids in zip(chosen, written, strict=True):
-            texts[i] = model.decode(ids).strip()
+            texts[i] = model.answer(ids)
     return texts
 
 

@@ -13,7 +13,8 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from editbench.errors import OptionError
+from editbench import chat_template
+from editbench.errors import ModelError, OptionError
 
 Context = Callable[[str], str | None]
 """Maps a prompt to the text that goes before it, or to ``None``."""
@@ -46,6 +47,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     chat: bool
     """Whether the current task goes through the chat template."""
     max_length: int
+    add_bos_token: bool | None
 
     def __init__(
         self,
@@ -61,17 +63,22 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         self._template = bool(tokenizer.chat_template)
         self._context, self._changed_only = context, changed_only
+        self._separators: dict[str, str] = {}
+        """Prompt that a chat template wrote -> what goes between it and the answer."""
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
             batch_size=batch_size,
             mixed_precision_dtype=dtype,
         )
+        self._add_bos_token: bool | None = self.add_bos_token
 
     def begin(self, task: str, chat: bool, progress: Progress | None) -> None:
         """Prepare for the requests of ``task``."""
         self.chat = chat and self._template
         self._changed = False
+        # A chat template has written the special tokens. Otherwise lm-eval's own rule holds.
+        self.add_bos_token = False if self.chat else self._add_bos_token
         self._task, self._progress = task, progress
 
     def add_partial(self, attr: str, request: object, result: object) -> None:
@@ -83,13 +90,16 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     def _start(self, requests: Sequence[Request]) -> None:
         self._done, self._total = 0, len(requests)
         self.set_cache_hook(self)
-        if not self.chat:  # with a chat template, ``apply_chat_template`` has added the context
-            # lm-eval lists one object several times for a task with repeats. By identity, so that
-            # each gets the context once.
-            for request in {id(r): r for r in requests}.values():
-                prompt, *rest = request.args
-                text = str(prompt)
+        # lm-eval lists one object several times for a task with repeats. By identity, so that each
+        # is changed once.
+        for request in {id(r): r for r in requests}.values():
+            prompt, *rest = request.args
+            text = str(prompt)
+            if not self.chat:  # otherwise ``apply_chat_template`` has added the context
                 request.arguments = (self._before(text) + text, *rest)
+            elif rest and isinstance(rest[0], str):  # a choice, whose likelihood is asked for
+                choice = self._separators.get(text, "") + rest[0]
+                request.arguments = (text, choice, *rest[1:])
         if self._changed_only and not self._changed:
             raise Unchanged
 
@@ -119,11 +129,35 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             "between 0 and 1 for each document. Choose another task."
         )
 
+    def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
+        # lm-eval decodes answers with the special tokens skipped, and nothing else.
+        if isinstance(tokens, int) or not skip_special_tokens:
+            text: str = super().tok_decode(tokens, skip_special_tokens)
+            return text
+        return chat_template.answer_text(self.tokenizer, tokens)
+
     def apply_chat_template(
         self, chat_history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True
     ) -> str:
+        """Return the prompt as probes and training write it.
+
+        Without ``add_generation_prompt``, the last turn is the beginning of the model's answer.
+        """
+        turns = list(chat_history)
+        begun = "" if add_generation_prompt else turns.pop()["content"]
         # Few-shot examples are earlier turns. The context belongs to the question, the last turn.
-        *earlier, last = chat_history
-        turn = {**last, "content": self._before(last["content"]) + last["content"]}
-        prompt: str = super().apply_chat_template([*earlier, turn], add_generation_prompt)
+        *earlier, last = turns
+        turns = [*earlier, {**last, "content": self._before(last["content"]) + last["content"]}]
+        try:
+            prompt = chat_template.prompt(self.tokenizer, turns)
+        except ModelError:
+            # As lm-eval does for templates that know no system turn.
+            others = [turn for turn in turns if turn["role"] != "system"]
+            if len(others) == len(turns):
+                raise
+            prompt = chat_template.prompt(self.tokenizer, others)
+        separator = chat_template.style_of(self.tokenizer).separator
+        if begun:
+            return prompt + separator + begun
+        self._separators[prompt] = separator
         return prompt

@@ -148,7 +148,7 @@ def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
             what=f"answering {form} probes",
         )
         by_prompt = {
-            prompt: model.decode(ids).strip() for prompt, ids in zip(prompts, written, strict=True)
+            prompt: model.answer(ids) for prompt, ids in zip(prompts, written, strict=True)
         }
         for i in chosen:
             texts[i] = by_prompt[probes[i].prompt]

@@ -152,7 +152,7 @@ def _answers(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
             what=f"asking for each {form}",
         )
         for fact, ids in zip(asked, answers, strict=True):
-            texts[fact.id] = model.decode(ids).strip()
+            texts[fact.id] = model.answer(ids)
     return [texts[fact.id] for fact in facts]
 
 

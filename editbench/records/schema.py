@@ -65,6 +65,26 @@ class StoredConfig(TypedDict, total=False):
     """Search runs only: all that decides which trials are made."""
 
 
+class ChatRecord(TypedDict, total=False):
+    """How a chat template is used (``editbench.chat_template``): what not every template needs."""
+
+    thinking: str
+    """``off``: the prompt asks a model that can think for an immediate answer. ``free``: the
+    template names thoughts, but leaves them to the model."""
+    date: str
+    """What the template gets as today's date, where it asks for it."""
+    system: str
+    """The system turn, where the template requires one."""
+    content: str
+    """``parts``: the template reads content as a list of parts."""
+    dropped: str
+    """What is cut from the end of the template's generation prompt."""
+    added: str
+    """What follows the generation prompt, so that an answer stands where the template writes it."""
+    separator: str
+    """White space that the template writes before an answer."""
+
+
 class ModelRecord(TypedDict):
     """The model of a cell."""
 
@@ -74,6 +94,8 @@ class ModelRecord(TypedDict):
     precision: str
     chat_template: NotRequired[str | None]
     """Hash of the template; ``None`` without one."""
+    chat: NotRequired[ChatRecord]
+    """How the template is used, where that is not as it stands."""
 
 
 class CorpusRecord(TypedDict):

@@ -20,7 +20,7 @@ import torch
 from editbench import registry
 from editbench.models import LanguageModel
 from editbench.plugin import Method
-from editbench.records.schema import CellSummary, StoredConfig, Versions
+from editbench.records.schema import CellSummary, ChatRecord, StoredConfig, Versions
 from editbench.run import regimes
 from editbench.run.config import run_identity
 from editbench.run.plan import Plan
@@ -38,6 +38,7 @@ def cell_key(
     weights: str,
     precision: str,
     template: str | None = None,
+    chat: ChatRecord | None = None,
 ) -> str:
     """Return the key of the cell of method ``name`` on a model.
 
@@ -48,6 +49,7 @@ def cell_key(
         weights: fingerprint of the model's weights.
         precision: precision of the forward passes.
         template: hash of the chat template, ``None`` without one.
+        chat: how the template is used, where that is not as it stands.
     """
     config = plan.config
     summary: dict[str, object] = {
@@ -55,7 +57,12 @@ def cell_key(
         "options": method.options(),
         "sources": method.sources(),
         "versions": versions_of(plan, method),
-        "model": {"hash": weights, "precision": precision, "chat_template": template},
+        "model": {
+            "hash": weights,
+            "precision": precision,
+            "chat_template": template,
+            **({"chat": chat} if chat else {}),
+        },
         "corpus": {"hash": plan.slice_hash},
         "tasks": plan.task_digests,
         "regime": config.regime,
@@ -132,6 +139,8 @@ def _optional_parts(summary: CellSummary, config: StoredConfig) -> list[object]:
         parts.append({"engine": versions["engine"]})
     if evaluators := versions.get("evaluators"):
         parts.append({"evaluators": evaluators})
+    if chat := summary["model"].get("chat"):
+        parts.append({"chat": chat})
     return parts
 
 
@@ -183,3 +192,13 @@ def machine(model: LanguageModel) -> Machine:
 def template_digest(model: LanguageModel) -> str | None:
     """Return the hash of the model's chat template, ``None`` without one."""
     return digest(model.tokenizer.chat_template)[:16] if model.chat else None
+
+
+def chat_record(model: LanguageModel) -> ChatRecord:
+    """Return what a record says of how the chat template is used; empty where it is as it stands.
+
+    Raises:
+        ModelError: The template cannot be used.
+    """
+    style = model.chat_style
+    return cast("ChatRecord", style.record()) if style else {}

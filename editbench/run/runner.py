@@ -27,7 +27,14 @@ from editbench.rows import Work
 from editbench.run import evaluators, regimes
 from editbench.run.baseline import Baseline
 from editbench.run.config import RunConfig
-from editbench.run.keys import cell_key, code_digest, machine, template_digest, versions_of
+from editbench.run.keys import (
+    cell_key,
+    chat_record,
+    code_digest,
+    machine,
+    template_digest,
+    versions_of,
+)
 from editbench.run.plan import Plan
 from editbench.run.scores import beside, curve_scores, retention_scores
 from editbench.types import Case
@@ -48,11 +55,11 @@ def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> l
             loaded), a record cannot be written, the folder holds results for other facts or
             weights, or a method changed the model and its weights cannot be loaded again.
     """
-    weights, template = model.fingerprint(), template_digest(model)
+    weights, template, chat = model.fingerprint(), template_digest(model), chat_record(model)
     _check_same(plan, store, weights, model.precision, template)
     base = Baseline(plan, model, weights)
     keys = {
-        name: cell_key(plan, name, method, weights, model.precision, template)
+        name: cell_key(plan, name, method, weights, model.precision, template, chat)
         for name, method in plan.methods.items()
     }
     # Before the first cell is computed, so that whoever reads the run meanwhile no longer takes an
@@ -93,6 +100,7 @@ def _conditions(
             "hash": weights,
             "precision": model.precision,
             "chat_template": template,
+            **({"chat": chat} if (chat := chat_record(model)) else {}),
         },
         "corpus": {
             "name": config.corpus,

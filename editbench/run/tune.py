@@ -36,7 +36,7 @@ from editbench.records.schema import CellSummary, CorpusRecord, ModelRecord, Tun
 from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
-from editbench.run.keys import cell_key, template_digest
+from editbench.run.keys import cell_key, chat_record, template_digest
 from editbench.run.plan import Plan, make_plan
 from editbench.stats import mean_ratio, number
 from editbench.types import digest
@@ -289,7 +289,8 @@ def _trials(
     for i, name in enumerate(search.trials(method)):
         options = sampler.propose(i)
         built = cls.from_options(method, {"seed": seed, **options})
-        key = cell_key(plan, name, built, weights, model.precision, template_digest(model))
+        template, chat = template_digest(model), chat_record(model)
+        key = cell_key(plan, name, built, weights, model.precision, template, chat)
         # One by one: the options, and so the key, follow from the values of earlier trials.
         store.claim({name: key})
         # A failed cell is kept as well: computed again it might succeed, and the sampler would then

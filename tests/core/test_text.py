@@ -225,6 +225,9 @@ def test_what_ends_an_answer():
         "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
         "{{ messages[0].content }}"
     )
+    with pytest.raises(ModelError, match="one turn.*chat=False"):
+        text.closing_ids(single, "question", {turn, eos})
+    single.chat_template += "{% if add_generation_prompt %}:{% endif %}"
     assert text.closing_ids(single, "question", {turn, eos}) == [eos]
     single.eos_token = None
     assert text.closing_ids(single, "question", {turn}) == []

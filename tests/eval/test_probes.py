@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from editbench.chat_template import Style
 from editbench.eval import conversations
 from editbench.eval.conversations import (
     ARE_YOU_SURE,
@@ -49,6 +50,9 @@ class Scripted:
 
     def decode(self, ids):
         return "".join(ids)
+
+    def answer(self, ids):
+        return self.decode(ids).strip()
 
     def pair_ids(self, prompt, target, form):
         return ([form, *prompt], list(target))
@@ -409,7 +413,7 @@ def test_a_tiny_model_answers_every_form():
 class Talker(Scripted):
     """Has a chat template, and answers a conversation by its last turn."""
 
-    chat = True
+    chat, chat_style = True, Style()
 
     def __init__(self, answers, **turns):
         super().__init__(answers, LOGPROBS)

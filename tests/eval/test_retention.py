@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from hostile.templates import hostile_model
 
 from editbench.errors import DataError, OptionError, UnknownNameError
 from editbench.eval import build_tasks, retention, standard_tasks
@@ -25,6 +26,7 @@ from editbench.eval.tasks import checks
 from editbench.leaderboard import tables
 from editbench.leaderboard.comparisons import Verdicts
 from editbench.run.scores import retention_scores
+from editbench.testing import CHAT_TEMPLATE, tiny_model
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -442,6 +444,81 @@ def test_a_model_without_chat_template_gets_the_plain_text(tiny, offline, monkey
     monkeypatch.setattr(tokenizer, "chat_template", None)
     samples = retention.evaluate(model, tokenizer, ["eb_instruct"], limit=1)["eb_instruct"]
     assert samples[0].prompt == ROWS["eb_instruct"][samples[0].doc_id]["prompt"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "opens a thought",
+        "takes enable_thinking",
+        "no generation prompt",
+        "content in parts",
+        "a system turn is required",
+        "the date",
+    ],
+)
+def test_a_task_is_asked_as_probes_are(name, offline):
+    """In one thinking mode, with the whole question, on the same day, with the same tokens."""
+    model = hostile_model(name, max_position_embeddings=2048)
+    read = []
+    hook = model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].tolist()), with_kwargs=True
+    )
+    sample = retention.evaluate(model.model, model.tokenizer, ["eb_instruct"], limit=1)
+    hook.remove()
+    (sample,) = sample["eb_instruct"]
+    question = ROWS["eb_instruct"][sample.doc_id]["prompt"]
+    assert sample.prompt == model.render(question, "question").text
+    assert question in sample.prompt
+    assert read[0] == [model.prompt_ids(question, "question")]
+
+
+def test_a_chat_task_reads_no_second_bos(offline):
+    """The template has written the special tokens, so the tokenizer must not add its own."""
+    model = tiny_model(chat=True, bos=True, num_hidden_layers=2, max_position_embeddings=2048)
+    for task, bos in (("eb_instruct", 0), ("eb_reading", 1)):
+        read = []
+        hook = model.model.register_forward_pre_hook(
+            lambda module, args, kwargs: read.append(kwargs["input_ids"][0].tolist()),  # noqa: B023
+            with_kwargs=True,
+        )
+        retention.evaluate(model.model, model.tokenizer, [task], limit=1)
+        hook.remove()
+        assert read[0].count(model.tokenizer.bos_token_id) == bos, task
+
+
+def test_what_lm_eval_gets_of_a_chat_template():
+    from editbench.eval.in_memory import InMemoryModel
+
+    model = hostile_model("a space before the answer")
+    lm = InMemoryModel(model.model, model.tokenizer, 1, lambda prompt: "Note. ", False)
+    lm.begin("mine", chat=True, progress=None)
+    turns = [{"role": "user", "content": "Who?"}]
+    prompt = lm.apply_chat_template(turns)
+    assert prompt == "[INST] Note. Who? [/INST]"
+    begun = [*turns, {"role": "assistant", "content": "It is"}]
+    assert lm.apply_chat_template(begun, add_generation_prompt=False) == f"{prompt} It is"
+
+    class Choice:
+        arguments = (prompt, "Ada")
+
+        @property
+        def args(self):
+            return self.arguments
+
+    choice = Choice()
+    lm._start([choice, choice])
+    assert choice.arguments == (prompt, " Ada"), "the space of the template, once"
+    thinking = model.tokenizer("<think>Is it Bob?</think>Ada")["input_ids"]
+    assert lm.tok_decode(thinking) == "Ada"
+    # A template that knows no system turn is asked without it.
+    model.tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + CHAT_TEMPLATE
+    )
+    assert "Be brief" not in lm.apply_chat_template(
+        [{"role": "system", "content": "Be brief."}, *turns]
+    )
 
 
 def test_the_callers_autocast_holds(tiny, offline):

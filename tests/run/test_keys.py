@@ -76,6 +76,16 @@ def test_evaluators_are_part_of_a_key_where_there_are_some():
     assert key(plan(other=Brief, brief=Brief), Plain()) == both, "their order is not"
 
 
+def test_how_a_chat_template_is_used_is_part_of_a_key_where_that_is_not_as_it_stands():
+    usual, asked = plan(), Plain()
+    known = cell_key(usual, "plain", asked, "w", "float32", "t")
+    assert cell_key(usual, "plain", asked, "w", "float32", "t", {}) == known
+    modes = [{"thinking": "off"}, {"date": "2024-07-26"}, {"separator": " "}]
+    assert (
+        len({known, *(cell_key(usual, "plain", asked, "w", "float32", "t", m) for m in modes)}) == 4
+    )
+
+
 def test_a_run_without_evaluators_has_the_configuration_that_it_had():
     config = RunConfig(("plain",), "tiny", "local")
     assert "evaluators" not in run_identity(config)

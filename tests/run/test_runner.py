@@ -13,10 +13,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from hostile.templates import hostile_tokenizer
 from tiny import editbench, fact, wait_for, write_facts, write_model
 
 from editbench import progress
 from editbench.errors import DataError, EditbenchError, MethodError, OptionError, PluginError
+from editbench.eval import conversations
 from editbench.eval.probes import ask
 from editbench.leaderboard import details
 from editbench.models import LanguageModel, cache_dir, load_model
@@ -979,13 +981,33 @@ def test_another_chat_template_is_another_base(config, model, model_folder, tmp_
     run(replace(config, methods=("base",), options={}), model, tmp_path / "run")
     before = len(list((cache_dir() / "base").iterdir()))
     tokenizer = load_model(str(model_folder)).tokenizer
-    tokenizer.chat_template = "{{ messages[0]['content'] }}!"
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     other = LanguageModel(model.model, tokenizer, precision="float32")
     with pytest.raises(EditbenchError, match="other chat template under the same names"):
         run(replace(config, methods=("base",), options={}), other, tmp_path / "run")
     found, _ = run(replace(config, methods=("base",), options={}), other, tmp_path / "elsewhere")
     assert len(found["base"]["model"]["chat_template"]) == 16
     assert len(list((cache_dir() / "base").iterdir())) == 2 * before
+
+
+def test_the_mode_of_a_chat_template_is_recorded(config, model, tmp_path):
+    asked = replace(config, methods=("base",), options={})
+    tokenizer = hostile_tokenizer("takes enable_thinking")
+    other = LanguageModel(model.model, tokenizer, precision="float32")
+    found, _ = run(asked, other, tmp_path / "thinking")
+    assert found["base"]["model"]["chat"] == {"thinking": "off"}
+    found, _ = run(asked, model, tmp_path / "plain")
+    assert "chat" not in found["base"]["model"]
+
+
+@pytest.mark.parametrize(
+    "name", ["content in parts", "a system turn is required", "one question only"]
+)
+def test_a_template_that_needs_care_fails_no_cell(name, config, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(conversations, "TALK_SHARE", 1)
+    other = LanguageModel(model.model, hostile_tokenizer(name), precision="float32")
+    found, _ = run(config, other, tmp_path / "run")
+    assert [cell["status"] for cell in found.values()] == ["done", "done"]
 
 
 def test_the_digest_of_the_code_is_that_of_what_can_move_a_number(tmp_path, monkeypatch):
