@@ -7,9 +7,10 @@ adapter alone, without any edit.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -18,9 +19,6 @@ from editbench.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-WITHOUT: dict[str, Any] = {"subfolder": "no-adapter"}
-"""``adapter_kwargs`` with which ``from_pretrained`` finds no adapter, and loads the base alone."""
 
 
 def adapter_base(name: str) -> str | None:
@@ -41,24 +39,31 @@ def fold_adapter(model: PreTrainedModel, name: str) -> str:
     """Add the adapter in ``name`` to the weights of ``model``; return its description.
 
     Raises:
-        ModelError: if weights of the adapter are missing, or it cannot be added to the weights
-            without a change of the logits.
+        ModelError: if weights of the adapter are missing or have no place in the model, or if it
+            cannot be added to the weights without a change of the logits.
     """
-    info = model.load_adapter(name, dtype=torch.float32)
-    lost = sorted(info.missing_keys) + sorted(key for key, *_ in info.mismatched_keys)
-    odd = sorted(info.unexpected_keys)
-    for keys, what in ((lost, "lacks the weight"), (odd, "has no place in this model for")):
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(name)
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    if config.is_prompt_learning:
+        raise ModelError(f"The {kind} adapter in {name} is a prompt, so no weights hold it.")
+    config.inference_mode = True
+    adapted = PeftModel(model, config)
+    result = adapted.load_adapter(name, "default", torch_device="cpu")
+    # PEFT itself does without these: they are stored elsewhere
+    lost = [key for key in result.missing_keys if "vblora_vector_bank" not in key]
+    for keys, what in (
+        (lost, "lacks weights"),
+        (result.unexpected_keys, "has weights that find no place in its model"),
+    ):
         if keys:
-            raise ModelError(f"The adapter in {name} {what} {keys[0]} ({len(keys)} in all).")
-    kind = str(next(iter(model.peft_config.values())).peft_type.value)
+            raise ModelError(f"The adapter in {name} {what}: {keys[0]} ({len(keys)} in all).")
     wanted = _logits(model)
-    paths = _adapted(model)
-    _separate(model, paths)
-    for path in paths:
-        parent, _, last = path.rpartition(".")
-        setattr(model.get_submodule(parent), last, _merged(model.get_submodule(path)))
-    del model.peft_config
-    model._hf_peft_config_loaded = False
+    _separate(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the head no longer shares its weight
+        adapted.merge_and_unload(safe_merge=True)
     model.requires_grad_(True)  # the adapter had frozen the weights
     if model.get_input_embeddings().weight is not model.get_output_embeddings().weight:
         model.config.tie_word_embeddings = False
@@ -73,43 +78,18 @@ def fold_adapter(model: PreTrainedModel, name: str) -> str:
     return f"{kind} adapter of {name}, added to the weights"
 
 
-def _adapted(model: PreTrainedModel) -> list[str]:
-    """Return the paths of the modules that PEFT has wrapped, without those inside another one."""
-    paths: list[str] = []
-    for path, module in model.named_modules():
-        # the two kinds of wrappers that PEFT itself tells apart when it merges
-        wrapped = hasattr(module, "unload_and_optionally_merge_module") or (
-            hasattr(module, "base_layer") and hasattr(module, "merge")
-        )
-        if wrapped and not any(path.startswith(f"{outer}.") for outer in paths):
-            paths.append(path)
-    return paths
-
-
-def _separate(model: PreTrainedModel, paths: list[str]) -> None:
-    """Give each wrapped module weights of its own.
+def _separate(model: PreTrainedModel) -> None:
+    """Give each module with an adapter a weight of its own.
 
     Otherwise the adapter of a head that shares its weight would change the embeddings as well.
     """
     uses = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
-    for path in paths:
-        for module in model.get_submodule(path).modules():
-            for name, weight in list(module.named_parameters(recurse=False)):
+    for wrapped in model.modules():
+        base = getattr(wrapped, "base_layer", None)
+        if isinstance(base, torch.nn.Module):
+            for name, weight in list(base.named_parameters(recurse=False)):
                 if uses[id(weight)] > 1:
-                    setattr(module, name, torch.nn.Parameter(weight.detach().clone()))
-
-
-def _merged(module: Any) -> torch.nn.Module:
-    """Return the plain module that a wrapped one computes."""
-    if hasattr(module, "unload_and_optionally_merge_module"):
-        plain = module.unload_and_optionally_merge_module(
-            merge=True, safe_merge=True, adapter_names=None
-        )
-    else:
-        module.merge(safe_merge=True)
-        plain = module.get_base_layer()
-    assert isinstance(plain, torch.nn.Module)
-    return plain
+                    setattr(base, name, torch.nn.Parameter(weight.detach().clone()))
 
 
 @torch.no_grad()

@@ -9,17 +9,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers import logging as hf_logging
 
-from editbench.adapters import WITHOUT, adapter_base, fold_adapter
+from editbench.adapters import adapter_base, fold_adapter
 from editbench.aliases import ALIASES
 from editbench.errors import ModelError, UnknownNameError
 from editbench.gguf import read_gguf
 from editbench.hub import offline_if_unreachable
-from editbench.weights import check_weights
+from editbench.weights import load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,20 +96,23 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
         with nullcontext() if is_local else offline_if_unreachable():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
             base = adapter_base(name)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model = load_weights(
                 base or name,
-                dtype=torch.float32,
+                f"Model {base or name!r}",
                 # a pickled checkpoint could run code while it is loaded
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
-                adapter_kwargs=WITHOUT,
-                # reported with the names by check_weights
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
             )
-            check_weights(model, info, f"Model {base or name!r}")
             adapter = fold_adapter(model, name) if base else None
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (
             ""

@@ -158,10 +158,17 @@ class Edit:
         """Write the edited model as a plain Hugging Face folder.
 
         Raises:
-            ModelError: if this is an in-context edit, which changes no weights.
+            ModelError: if this is an in-context edit, which changes no weights, or the model has an
+                adapter beside its weights.
         """
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
+        if getattr(model.model, "_hf_peft_config_loaded", False):
+            raise ModelError(
+                f"{model.name} has a PEFT adapter beside its weights, and transformers would save "
+                "the adapter alone. Load the model by the name of its folder, which adds the "
+                "adapter to the weights."
+            )
         with self.applied(model), quiet_transformers():
             model.model.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)

@@ -15,16 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoTokenizer, GgufConfig
 
 from editbench import progress
-from editbench.adapters import WITHOUT
 from editbench.errors import EditbenchError, ModelError
 from editbench.files import write_json_atomic
 from editbench.hub import cache_dir
-from editbench.weights import check_weights
+from editbench.weights import load_weights
 
 try:
     import fcntl
@@ -57,12 +55,8 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     _remove_abandoned(cached.parent)
     if _is_whole(cached):
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is made again
-            tokenizer = AutoTokenizer.from_pretrained(str(cached))
-            model, info = AutoModelForCausalLM.from_pretrained(
-                str(cached), dtype=torch.float32, use_safetensors=True, output_loading_info=True
-            )
-            check_weights(model, info, str(cached))
-            return model, tokenizer
+            model = load_weights(cached, str(cached), use_safetensors=True)
+            return model, AutoTokenizer.from_pretrained(str(cached))
     shutil.rmtree(cached, ignore_errors=True)
     model, tokenizer = _unpacked(path)
     # a read-only or full cache costs time at the next load, but no results
@@ -79,13 +73,11 @@ def _unpacked(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     ):
         try:
             stored = _stored(path)
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model = load_weights(
                 path.parent,
+                f"GGUF file {path}",
                 gguf_file=path.name,
                 quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-                adapter_kwargs=WITHOUT,
-                output_loading_info=True,
             )
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         except (EditbenchError, MemoryError):
@@ -94,7 +86,6 @@ def _unpacked(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"GGUF file {path} could not be loaded: {reason}") from error
-    check_weights(model, info, f"GGUF file {path}")
     _check_stored(model, stored, path)
     return model, tokenizer
 

@@ -1,11 +1,15 @@
-"""Check that a checkpoint gave a model all of its weights, and that the model uses all of them."""
+"""Load weights, and refuse a model whose numbers would not be those of its checkpoint."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM
 
 from editbench.errors import ModelError
 
@@ -16,6 +20,33 @@ SHOWN = 3
 """So many names stand in an error message; of the rest, it gives the count."""
 _IN_LAYER = re.compile(r"(.+?)\.(\d+)\.(.+)")
 """stack.INDEX.rest: the stack of layers, the number of the layer, the weight inside the layer."""
+
+
+def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedModel:
+    """Return the causal LM in ``folder``, in float32 and without any adapter, if it is complete.
+
+    Args:
+        folder: a folder or hub id.
+        source: what to call it in a message.
+        options: further options of ``from_pretrained``.
+
+    Raises:
+        ModelError: as ``check_weights``. transformers raises other errors if it cannot load it.
+    """
+    load: Any = AutoModelForCausalLM.from_pretrained  # its types do not know output_loading_info
+    model, info = load(
+        folder,
+        dtype=torch.float32,
+        # No adapter is found there. See editbench.adapters, which adds them to the weights.
+        adapter_kwargs={"subfolder": "no-adapter"},
+        # reported below, with their names
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **options,
+    )
+    check_weights(model, info, source)
+    loaded: PreTrainedModel = model
+    return loaded
 
 
 def check_weights(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> None:
@@ -95,7 +126,7 @@ def _reason(model: PreTrainedModel, missing: Sequence[str], unexpected: Sequence
 def _extra_layers(model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
     """Return the decoder layers among the ``unexpected`` names, as ``stack.INDEX``."""
     own = _layers(name for name, _ in model.named_parameters())
-    within = defaultdict(set)
+    within: defaultdict[str, set[str]] = defaultdict(set)
     for (stack, _), inside in own.items():
         within[stack] |= inside
     return [

@@ -74,6 +74,8 @@ class ModelRecord(TypedDict):
     precision: str
     chat_template: NotRequired[str | None]
     """Hash of the template; ``None`` without one."""
+    adapter: NotRequired[str]
+    """The PEFT adapter that was added to the weights when the model was loaded."""
 
 
 class CorpusRecord(TypedDict):

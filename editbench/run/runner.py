@@ -93,6 +93,7 @@ def _conditions(
             "hash": weights,
             "precision": model.precision,
             "chat_template": template,
+            **({"adapter": model.adapter} if model.adapter else {}),
         },
         "corpus": {
             "name": config.corpus,
