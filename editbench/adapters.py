@@ -49,8 +49,10 @@ def fold_adapter(model: PreTrainedModel, name: str) -> str:
     if config.is_prompt_learning:
         raise ModelError(f"The {kind} adapter in {name} is a prompt, so no weights hold it.")
     config.inference_mode = True
-    adapted = PeftModel(model, config)
-    result = adapted.load_adapter(name, "default", torch_device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PEFT warns of is checked here
+        adapted = PeftModel(model, config)
+        result = adapted.load_adapter(name, "default", torch_device="cpu")
     # PEFT itself does without these: they are stored elsewhere
     lost = [key for key in result.missing_keys if "vblora_vector_bank" not in key]
     for keys, what in (
@@ -62,7 +64,7 @@ def fold_adapter(model: PreTrainedModel, name: str) -> str:
     wanted = _logits(model)
     _separate(model)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the head no longer shares its weight
+        warnings.simplefilter("ignore")
         adapted.merge_and_unload(safe_merge=True)
     model.requires_grad_(True)  # the adapter had frozen the weights
     if model.get_input_embeddings().weight is not model.get_output_embeddings().weight:

@@ -116,7 +116,7 @@ def _check_stored(model: PreTrainedModel, stored: Mapping[str, int], path: Path)
     Raises:
         ModelError: if one was.
     """
-    depth = model.config.get_text_config().num_hidden_layers
+    depth: int = model.config.get_text_config().num_hidden_layers
     layers: dict[int, set[str]] = {}
     for name in stored:
         block, _, rest = name.removeprefix("blk.").partition(".")

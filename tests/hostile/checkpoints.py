@@ -74,15 +74,17 @@ LLAMA_GGUF = {
 
 def write_gguf(
     path: Path,
+    family: str = "llama",
     *,
     change: Callable[[Tensors], Tensors] = lambda tensors: tensors,
     metadata: Mapping[str, int] = {},  # noqa: B006 - nothing changes it
     part: tuple[int, int] | None = None,
     **config: Any,
 ) -> LanguageModel:
-    """Write the tiny Llama as a GGUF file, and return the model.
+    """Write a tiny model as a GGUF file, and return it.
 
     Args:
+        family: ``llama`` or ``qwen2``.
         change: maps the stored tensors, by their GGUF names, to those that are written.
         metadata: 32-bit numbers to write in addition, or instead.
         part: number (from 0) of this part and the count of parts, for a file that was split.
@@ -90,28 +92,27 @@ def write_gguf(
     """
     import gguf
 
-    # GGUF stores a head of its own only for untied models, and head_dim as width / heads
-    model = tiny_model("llama", **config)
+    model = tiny_model(family, **config)
     cfg = model.model.config
     core = json.loads(tiny_tokenizer().backend_tokenizer.to_str())["model"]
     vocab = sorted(core["vocab"], key=core["vocab"].get)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, family)
     numbers = {
-        "llama.block_count": cfg.num_hidden_layers,
-        "llama.context_length": cfg.max_position_embeddings,
-        "llama.embedding_length": cfg.hidden_size,
-        "llama.feed_forward_length": cfg.intermediate_size,
-        "llama.attention.head_count": cfg.num_attention_heads,
-        "llama.attention.head_count_kv": cfg.num_key_value_heads,
-        "llama.vocab_size": len(vocab),
+        f"{family}.block_count": cfg.num_hidden_layers,
+        f"{family}.context_length": cfg.max_position_embeddings,
+        f"{family}.embedding_length": cfg.hidden_size,
+        f"{family}.feed_forward_length": cfg.intermediate_size,
+        f"{family}.attention.head_count": cfg.num_attention_heads,
+        f"{family}.attention.head_count_kv": cfg.num_key_value_heads,
+        f"{family}.vocab_size": len(vocab),
         "tokenizer.ggml.eos_token_id": vocab.index("<|endoftext|>"),
         "tokenizer.ggml.bos_token_id": vocab.index("<s>"),
         **metadata,
     }
     for key, number in numbers.items():
         writer.add_uint32(key, number)
-    writer.add_float32("llama.attention.layer_norm_rms_epsilon", cfg.rms_norm_eps)
-    writer.add_float32("llama.rope.freq_base", 10000.0)
+    writer.add_float32(f"{family}.attention.layer_norm_rms_epsilon", cfg.rms_norm_eps)
+    writer.add_float32(f"{family}.rope.freq_base", 10000.0)
     writer.add_string("tokenizer.ggml.model", "gpt2")
     writer.add_array("tokenizer.ggml.tokens", vocab)
     writer.add_array("tokenizer.ggml.merges", [" ".join(pair) for pair in core["merges"]])
@@ -121,7 +122,7 @@ def write_gguf(
     stored = {}
     for name, parameter in model.model.named_parameters():
         weight = parameter.detach()
-        if "q_proj" in name or "k_proj" in name:
+        if family == "llama" and ("q_proj" in name or "k_proj" in name):
             # llama.cpp keeps the two halves of each rotary pair next to each other
             heads = cfg.num_attention_heads if "q_proj" in name else cfg.num_key_value_heads
             weight = weight.view(heads, 2, -1, cfg.hidden_size).transpose(1, 2)
