@@ -105,14 +105,16 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], source: str) 
 
 def _reason(model: PreTrainedModel, missing: Sequence[str], unexpected: Sequence[str]) -> str:
     """Return the probable reason why weights are missing, as a sentence after a space, or ''."""
+    lost = set(missing)
     for name in unexpected:
-        if found := next((m for m in missing if name.endswith(m)), None):
-            prefix = name.removesuffix(found)
-            return f" It stores them with {prefix!r} before their names: save it without that."
-    head = model.get_output_embeddings()
-    if len(missing) == 1 and head is not None:
-        weight = dict(model.named_parameters()).get(missing[0])
-        if weight is head.weight:
+        parts = name.split(".")
+        for cut in range(1, len(parts)):
+            if ".".join(parts[cut:]) in lost:
+                prefix = ".".join(parts[:cut]) + "."
+                return f" It stores them with {prefix!r} before their names: save it without that."
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if len(missing) == 1 and head is not None and head.weight is not embeddings.weight:
+        if dict(model.named_parameters()).get(missing[0]) is head.weight:
             return (
                 " If the model shares this weight with its input embeddings, set "
                 "tie_word_embeddings to true in config.json."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def add_adapter(folder: Path, model: LanguageModel, **options: Any) -> None:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(**{"r": 2, "lora_alpha": 8, "task_type": "CAUSAL_LM", **options})
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
+    with torch.random.fork_rng(devices=[]), quiet_transformers(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT warns of tied weights
         torch.manual_seed(0)
         adapted = get_peft_model(model.model, config)
         for _, parameter in adapted.named_parameters():
