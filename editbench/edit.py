@@ -205,12 +205,19 @@ class Edit:
 
         Raises:
             ModelError: if this is an in-context edit, which changes no weights, if the model is
-                another one, or if the edited weights would be infinite or NaN.
+                another one or has an adapter beside its weights, or if the edited weights would be
+                infinite or NaN.
             RecordError: if the folder is not empty (unless ``overwrite``), is that of the model
                 itself, or cannot be written.
         """
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
+        if getattr(model.model, "_hf_peft_config_loaded", False):
+            raise ModelError(
+                f"{model.name} has a PEFT adapter beside its weights, and transformers would save "
+                "the adapter alone. Load the model by the name of its folder, which adds the "
+                "adapter to the weights."
+            )
         folder = Path(folder)
         _check_not_origin(model, folder)
         check_folder(folder, overwrite)

@@ -54,6 +54,11 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path, overwrite: bool) ->
     """
     from peft import LoraConfig
 
+    if model.adapter is not None:
+        raise OptionError(
+            f"{model.name} was loaded with an adapter added to its weights ({model.adapter}), and "
+            "PEFT would put this edit in the place of that adapter. Use --format merged."
+        )
     factors = {name: _lora_factors(edit, model, name) for name in edit.changes}
     if not factors:
         raise OptionError("This edit changes no weights, so there is no adapter to write.")

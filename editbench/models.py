@@ -134,6 +134,8 @@ class LanguageModel:
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
         """Maps a prompt to the text to put before it. Set while an in-context edit is applied."""
+        self.adapter: str | None = None
+        """Description of the PEFT adapter that ``load_model`` added to the weights."""
         self.applied: tuple[AppliedEdit, ...] = ()
         """The edits that are applied now, oldest first. A sequential editor reads the keys of
         earlier facts from them."""
@@ -532,8 +534,8 @@ def load_model(
     The other arguments are those of ``LanguageModel``.
 
     Raises:
-        ModelError: if the weights or the tokenizer cannot be loaded. The message says what was
-            looked for, and where.
+        ModelError: if the weights or the tokenizer cannot be loaded, or some weights are missing.
+            The message says what was looked for, and where.
         UnknownNameError: if ``source`` is none of the above.
     """
     if isinstance(source, LanguageModel):
@@ -545,9 +547,9 @@ def load_model(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     target = torch.device(device)  # before loading, so that a wrong name fails at once
     with quiet_transformers():
-        model, own_tokenizer = read_checkpoint(name, trust_remote_code)
+        model, own_tokenizer, adapter = read_checkpoint(name, trust_remote_code)
     model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
-    return LanguageModel(
+    loaded = LanguageModel(
         model,
         tokenizer or own_tokenizer,
         name=name,
@@ -555,6 +557,8 @@ def load_model(
         precision=precision,
         layout=layout,
     )
+    loaded.adapter = adapter
+    return loaded
 
 
 @contextmanager

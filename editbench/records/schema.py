@@ -96,6 +96,8 @@ class ModelRecord(TypedDict):
     """Hash of the template; ``None`` without one."""
     chat: NotRequired[ChatRecord]
     """How the template is used, where that is not as it stands."""
+    adapter: NotRequired[str]
+    """The PEFT adapter that was added to the weights when the model was loaded."""
 
 
 class CorpusRecord(TypedDict):

@@ -101,6 +101,7 @@ def _conditions(
             "precision": model.precision,
             "chat_template": template,
             **({"chat": chat} if (chat := chat_record(model)) else {}),
+            **({"adapter": model.adapter} if model.adapter else {}),
         },
         "corpus": {
             "name": config.corpus,

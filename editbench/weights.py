@@ -1,0 +1,186 @@
+"""Load weights, and refuse a model whose numbers would not be those of its checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from editbench.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHOWN = 3
+"""So many names stand in an error message; of the rest, it gives the count."""
+_IN_LAYER = re.compile(r"(.+?)\.(\d+)\.(.+)")
+"""stack.INDEX.rest: the stack of layers, the number of the layer, the weight inside the layer."""
+
+
+def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedModel:
+    """Return the causal LM in ``folder``, in float32 and without any adapter, if it is complete.
+
+    Args:
+        folder: a folder or hub id.
+        source: what to call it in a message.
+        options: further options of ``from_pretrained``.
+
+    Raises:
+        ModelError: as ``check_weights``. transformers raises other errors if it cannot load it.
+    """
+    load: Any = AutoModelForCausalLM.from_pretrained  # its types do not know output_loading_info
+    model, info = load(
+        folder,
+        dtype=torch.float32,
+        # No adapter is found there. See editbench.adapters, which adds them to the weights.
+        adapter_kwargs={"subfolder": "no-adapter"},
+        # reported below, with their names
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **options,
+    )
+    check_weights(model, info, source)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def check_weights(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> None:
+    """Refuse a model whose numbers would not be those of its checkpoint.
+
+    Args:
+        info: what ``from_pretrained(..., output_loading_info=True)`` returned. Tied weights and
+            those that transformers itself ignores for this architecture (the attention masks in old
+            GPT-2 checkpoints, for instance) are not in it.
+        source: the model or file, for the message.
+
+    It is an error
+
+    - if a weight is missing or has another shape, because it would be random;
+    - if the checkpoint holds a whole decoder layer after the model's last one. A layer for the
+      prediction of several tokens, which has more weights than a decoder layer, is none;
+    - if the checkpoint holds a weight for a place inside the model where the configuration has
+      none: the bias of a linear layer without bias, or a ``.weight`` within a decoder layer.
+
+    All else that the model does not use may stay: vision towers, classification heads, prediction
+    heads, masks and rotary frequencies.
+
+    Raises:
+        ModelError: the message names the weights.
+    """
+    tied = set(getattr(model, "all_tied_weights_keys", {}))
+    # where both names of a tied weight are missing, one of them is enough
+    missing = sorted(set(info["missing_keys"]) - tied) or sorted(info["missing_keys"])
+    unexpected = sorted(info["unexpected_keys"])
+    name = type(model).__name__
+    if missing:
+        raise ModelError(
+            f"{source} lacks {_count(missing)} of {name}, which would be random: {_some(missing)}."
+            f"{_reason(model, missing, unexpected)}"
+        )
+    if mismatched := sorted(info["mismatched_keys"]):
+        shapes = [
+            f"{key} {tuple(stored)} instead of {tuple(wanted)}"
+            for key, stored, wanted in mismatched
+        ]
+        raise ModelError(
+            f"{source} stores {_count(mismatched)} in other shapes than its configuration says: "
+            f"{_some(shapes)}."
+        )
+    if extra := _extra_layers(model, unexpected):
+        raise ModelError(
+            f"{source} stores decoder layers after the last one that its configuration counts: "
+            f"{_some(extra)}. The model would be cut off there. Correct the number of layers."
+        )
+    if unused := _unused(model, unexpected):
+        raise ModelError(
+            f"{source} stores {_count(unused)} that {name} with this configuration leaves out: "
+            f"{_some(unused)}. The model would compute something else."
+        )
+
+
+def _reason(model: PreTrainedModel, missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """Return the probable reason why weights are missing, as a sentence after a space, or ''."""
+    lost = set(missing)
+    for name in unexpected:
+        parts = name.split(".")
+        for cut in range(1, len(parts)):
+            if ".".join(parts[cut:]) in lost:
+                prefix = ".".join(parts[:cut]) + "."
+                return f" It stores them with {prefix!r} before their names: save it without that."
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if len(missing) == 1 and head is not None and head.weight is not embeddings.weight:
+        if dict(model.named_parameters()).get(missing[0]) is head.weight:
+            return (
+                " If the model shares this weight with its input embeddings, set "
+                "tie_word_embeddings to true in config.json."
+            )
+    own = _layers(name for name, _ in model.named_parameters())
+    if any(own.get(layer) == inside for layer, inside in _layers(missing).items()):
+        return " Whole layers are missing: is their number wrong, or is a part of the files lost?"
+    return ""
+
+
+def _extra_layers(model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
+    """Return the decoder layers among the ``unexpected`` names, as ``stack.INDEX``."""
+    own = _layers(name for name, _ in model.named_parameters())
+    within: defaultdict[str, set[str]] = defaultdict(set)
+    for (stack, _), inside in own.items():
+        within[stack] |= inside
+    return [
+        f"{stack}.{index}"
+        for (stack, index), inside in _layers(_full(model, name) for name in unexpected).items()
+        if stack in within and (stack, index) not in own and inside <= within[stack]
+    ]
+
+
+def _unused(model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
+    """Return those ``unexpected`` names that belong inside a part of the model."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        return []  # the scales of quantized weights are not weights of their own
+    modules = dict(model.named_modules())
+    layers = _layers(name for name, _ in model.named_parameters())
+    unused = []
+    for name in unexpected:
+        full = _full(model, name)
+        parent = modules.get(full.rpartition(".")[0])
+        match = _IN_LAYER.fullmatch(full)
+        in_layer = match is not None and (match[1], int(match[2])) in layers
+        if (parent is not None and any(True for _ in parent.parameters(recurse=False))) or (
+            in_layer and full.endswith(".weight")
+        ):
+            unused.append(name)
+    return unused
+
+
+def _full(model: PreTrainedModel, name: str) -> str:
+    """Return a stored name as the model has it.
+
+    A checkpoint of the base model alone has names without the base model's prefix.
+    """
+    prefix = model.base_model_prefix
+    base = getattr(model, prefix, None)
+    first = name.partition(".")[0]
+    return f"{prefix}.{name}" if base is not None and hasattr(base, first) else name
+
+
+def _layers(names: Iterable[str]) -> dict[tuple[str, int], set[str]]:
+    """Return what is inside each layer, by stack and number."""
+    layers = defaultdict(set)
+    for name in names:
+        if match := _IN_LAYER.fullmatch(name):
+            layers[match[1], int(match[2])].add(match[3])
+    return layers
+
+
+def _count(names: Collection[object]) -> str:
+    return "one weight" if len(names) == 1 else f"{len(names)} weights"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
