@@ -52,7 +52,7 @@ _NO = frozenset("no not false incorrect wrong untrue isnt wasnt arent".split())
 _MARKS = frozenset(MARKS.values())
 
 _HANGUL = re.compile("[\uac00-\ud7a3]")
-# Of one syllable, and so only after an answer of several: 수도 ("capital") is not 수 with 도 ("too").
+# Of one syllable, and so only after an answer of several: 수도 (capital) is not 수 with 도 (too)
 _PARTICLE = "[은는이가을를에의도만와과로]"
 _ENDING = (
     "으로|에서|에게|께서|한테|부터|까지|처럼|보다|하고|이나|이랑|마다|조차|밖에|"
@@ -67,22 +67,27 @@ _SMALL_INITIALS = re.compile(r"\b[a-z](?: [a-z]\b)+")
 # --- what denies a mention; words in lower case, marks apart, apostrophes dropped -----------------
 _NT = "(?:is|was|are|were|do|does|did|has|have|had|ca|wo|could|would|should|ai)nt"
 # Between the denial and the answer: small words, and one other word, as in "not located in".
-_SMALL = "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|city of|town of|state of))*"
+_SMALL = (
+    "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|actually|really|even"
+    "|(?:city|town|state|type|kind|form|name) of))*"
+)
 _OTHER = (
     "(?: (?!(?:only|just|merely|simply|sure|certain|until|till|before|than|but|it|he|she|they|this"
     "|that|which|who|because|if|whether|and|or|of)\\b)[^ .,;:!?]+)?"
 )
 _BEFORE = re.compile(
-    rf" (?:not|never|no longer|neither|nor|cannot|instead of|rather than|{_NT}){_SMALL}{_OTHER}{_SMALL}$"
+    rf" (?:(?:not|no longer|cannot|{_NT}){_SMALL}{_OTHER}"
+    rf"|never|neither|nor|instead of|rather than){_SMALL}$"
     r"| (?:not true|not correct|untrue|false|incorrect|wrong) that(?: [^ .;:!?]+)*$"
     rf"| (?:not|neither|{_NT})(?: [^ .,;:!?]+){{1,3}} (?:or|nor){_SMALL}$"
 )
 _AFTER = re.compile(
     # "Paris? No", "Is Paris the capital? No"
-    r"^(?: [^ .!?;:]+){0,8} \?(?: well| actually| oh| ,)* (?:(?:no|nope)(?= [.,;:!]| it | that |$)|not |wrong |false )"
+    r"^(?: [^ .!?;:]+){0,8} \?(?: well| actually| oh| ,)*"
+    r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not |wrong |false )"
     # "Paris is wrong", "Paris is not the capital"
-    r"|^ (?:is|was|are|were) (?:not|never|no longer|wrong|incorrect|false)(?! only| just| merely| always| yet)"
-    rf"|^ (?:is|was|are|were)nt(?! only| just| merely| always| yet)"
+    r"|^ (?:is|was|are|were)(?:nt| not| never| no longer| wrong| incorrect| false)"
+    r"(?! only| just| merely| always| yet)"
     # "Paris, no, Lyon", "Paris. No, it is Lyon", "Paris, I mean Lyon"
     r"|^ [,;] (?:(?:no|wait|sorry|correction) [,:;]|no wait|i mean|or rather) |^ [.!] no , "
 )
@@ -91,13 +96,19 @@ _FORMERLY = re.compile(
     r" (?:once|formerly|previously|originally|used to)(?: [^ .,;:!?]+){0,3}$| (?:it|this) was$"
 )
 _NOW = re.compile(
-    r"^(?: [^ .,;:!?]+){0,3}(?: [.,;])?(?: but| and| it| is){0,3} (?:now|today|currently) (?!an? |the )"
+    r"^(?: [^ .,;:!?]+){0,3}(?: [.,;])?(?: but| and| it| is){0,3}"
+    r" (?:now|today|currently) (?!an? |the )"
 )
 _CUE = re.compile(
     rf" (?:not|never|no|nope|neither|nor|cannot|instead|rather|{_NT}|untrue|false|incorrect|wrong"
     "|wait|sorry|correction|mean|now|today|currently) "
 )
 """Without one of these words a text denies nothing."""
+_ASKED = re.compile(
+    rf" (?:not|never|no longer|cannot|{_NT}|once|formerly|former|previously|originally|used to) "
+)
+"""With one of these words in the question, a right answer may repeat it: "Which book did he never
+return?\""""
 
 
 class _Found(Enum):
@@ -116,34 +127,46 @@ class _Wanted(NamedTuple):
     """Its words, between spaces."""
     split: str
     """The same with possessives and elisions split."""
+    words: tuple[str, ...]
+    """The words of ``split``."""
     cased: tuple[str, ...]
     """The words that the text must have in upper case."""
 
 
 class _Read(NamedTuple):
-    """A text as it is searched; the fields are those of ``_Wanted``."""
+    """A text as it is searched; the first fields are those of ``_Wanted``."""
 
     joined: str
     split: str
+    korean: bool
 
 
-def contains(text: str, answers: Iterable[str]) -> bool:
+def contains(text: str, answers: Iterable[str], prompt: str = "") -> bool:
     """Return whether ``text`` states one of ``answers``: as whole words, and without denying it.
 
     An answer without words, such as an emoji, is searched letter for letter. An empty one never
     matches.
+
+    Args:
+        prompt: what was asked. If the question itself has a word of denial ("Which book did he
+            never return?"), its answer may have it too, and nothing counts as denied.
     """
-    return any(_find(text, answer) is _Found.STATED for answer in answers)
+    found = _find(text, answers)
+    return found is _Found.STATED or (found is _Found.DENIED and _asks_for_denial(prompt))
 
 
-def denies(text: str, answers: Iterable[str]) -> bool:
+def denies(text: str, answers: Iterable[str], prompt: str = "") -> bool:
     """Return whether ``text`` mentions one of ``answers``, but only to deny or to correct it.
 
     ``contains`` is then false. "It is not Paris but Lyon.", "Paris? No, it is Lyon." and "once
     Paris, now Lyon" deny Paris.
     """
-    found = {_find(text, answer) for answer in answers}
-    return _Found.DENIED in found and _Found.STATED not in found
+    return _find(text, answers) is _Found.DENIED and not _asks_for_denial(prompt)
+
+
+@lru_cache(maxsize=4096)
+def _asks_for_denial(prompt: str) -> bool:
+    return bool(prompt and _ASKED.search(f" {folded(prompt)} "))
 
 
 def exact(text: str, answers: Iterable[str]) -> bool:
@@ -152,19 +175,19 @@ def exact(text: str, answers: Iterable[str]) -> bool:
     return any(
         # The same words may differ in the case of an abbreviation, or be none at all.
         normalise(answer) == whole
-        and _find(text, answer) is not _Found.ABSENT
+        and _find(text, [answer]) is not _Found.ABSENT
         and (whole or _raw(text) == _raw(answer))
         for answer in answers
     )
 
 
-def same_answer(text: str, base_text: str, answers: Iterable[str]) -> bool:
+def same_answer(text: str, base_text: str, answers: Iterable[str], prompt: str = "") -> bool:
     """Return whether both texts give the same answer.
 
     They do if both contain one of ``answers``, or if their first clauses have the same words.
     """
     answers = list(answers)
-    if contains(text, answers) and contains(base_text, answers):
+    if contains(text, answers, prompt) and contains(base_text, answers, prompt):
         return True
     return first_clause(text) == first_clause(base_text)
 
@@ -191,30 +214,83 @@ def yes_or_no(text: str) -> bool | None:
 # --- mentions -------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16384)
-def _find(text: str, answer: str) -> _Found:
+def _find(text: str, answers: Iterable[str]) -> _Found:
+    """Return how ``text`` mentions ``answers``: stated if one of them is."""
+    read, found = _read(text), _Found.ABSENT
+    for answer in answers:
+        wanted = _wanted(answer)
+        # Nearly all pairs end here, so this comes first.
+        if wanted.joined not in read.joined and wanted.split not in read.split:
+            if read.korean and _before_particle(read.joined, wanted.joined):
+                return _Found.STATED
+            continue
+        one = _Found.STATED
+        if not wanted.words or wanted.cased or _has_cue(text):
+            one = _look_closely(text, answer)
+        if one is _Found.STATED:
+            return one
+        found = one if one is _Found.DENIED else found
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _look_closely(text: str, answer: str) -> _Found:
+    """Return how ``text``, which has the words of ``answer``, mentions it."""
     wanted = _wanted(answer)
-    if not wanted.joined.strip():
-        raw = _raw(answer)
-        return _Found.STATED if raw and raw in _raw(text) else _Found.ABSENT
-    read = _read(text)
-    for words_of, sought in ((read.joined, wanted.joined), (read.split, wanted.split)):
-        if sought in words_of:
-            break
-    else:
-        if _HANGUL.search(text) and _before_particle(read.joined, wanted.joined.strip()):
-            return _Found.STATED
-        return _Found.ABSENT
-    if not wanted.cased and not _CUE.search(read.joined):
-        return _Found.STATED
-    mentions = [m for m in _mentions(text, sought.split()) if _in_case(m, wanted.cased)]
-    if not mentions:
-        return _Found.ABSENT if wanted.cased else _Found.STATED
-    return _Found.DENIED if all(map(_is_denied, mentions)) else _Found.STATED
+    if not wanted.words:
+        return _Found.STATED if (raw := _raw(answer)) and raw in _raw(text) else _Found.ABSENT
+    all_mentions = list(_mentions(text, wanted.words))
+    mentions = [mention for mention in all_mentions if _in_case(mention, wanted.cased)]
+    if mentions and all(map(_is_denied, mentions)):
+        return _Found.DENIED
+    # "McDonalds" is found in "McDonald's", where ``_mentions`` splits the possessive.
+    return _Found.STATED if mentions or not all_mentions else _Found.ABSENT
+
+
+@lru_cache(maxsize=4096)  # many answers are looked for in a text
+def _read(text: str) -> _Read:
+    joined, one = f" {folded(text)} ", canonical(text)
+    apart = f" {words(split(one))} " if "'" in one else joined
+    return _Read(joined, apart, not text.isascii() and bool(_HANGUL.search(text)))
+
+
+@lru_cache(maxsize=4096)
+def _has_cue(text: str) -> bool:
+    return bool(_CUE.search(_read(text).joined))
+
+
+@lru_cache(maxsize=4096)  # the answers to one prompt are matched against many texts
+def _wanted(answer: str) -> _Wanted:
+    # "a c milan" in small letters is A.C. Milan, too. In a text, "a" is rather an article.
+    one = _SMALL_INITIALS.sub(lambda found: found[0].replace(" ", ""), canonical(answer))
+    cased = words(one, fold=False).split()
+    skipped = leading_articles([word.casefold() for word in cased])
+    joined, apart = (words(form).split()[skipped:] for form in (one, split(one)))
+    cased = cased[skipped:]
+    upper = tuple(
+        word
+        for word in cased
+        if word.isalpha()
+        and word.isupper()
+        and len(word) <= ABBREVIATION
+        # in a longer name the other words tell, unless the letters spell a word: "US Open"
+        and (len(cased) == 1 or word.lower() in COMMON)
+    )
+    return _Wanted(_spaced(joined), _spaced(apart), tuple(apart), upper)
+
+
+def _spaced(found: Sequence[str]) -> str:
+    """Return words between spaces; nothing, which every text contains, without words."""
+    return f" {' '.join(found)} " if found else ""
+
+
+def _raw(text: str) -> str:
+    return plain(text).strip()
 
 
 def _before_particle(text: str, answer: str) -> bool:
-    """Return whether a word or words of ``text`` are the answer with Korean particles."""
+    """Return whether words of ``text`` are the answer with Korean particles at its end."""
+    answer = answer.strip()
     one = f"|{_PARTICLE}" if len(answer) > 1 else ""
     return bool(re.search(rf" {re.escape(answer)}(?:(?:{_ENDING}{one}){_PARTICLE}?) ", text))
 
@@ -265,32 +341,3 @@ def _is_denied(mention: _Mention) -> bool:
         or _AFTER.search(mention.after)
         or (_FORMERLY.search(mention.before) and _NOW.search(mention.after))
     )
-
-
-@lru_cache(maxsize=4096)  # many answers are looked for in a text
-def _read(text: str) -> _Read:
-    joined, one = f" {folded(text)} ", canonical(text)
-    return _Read(joined, f" {words(split(one))} " if "'" in one else joined)
-
-
-@lru_cache(maxsize=4096)  # the answers to one prompt are matched against many texts
-def _wanted(answer: str) -> _Wanted:
-    one = canonical(answer)
-    # "a c milan" in small letters is A.C. Milan, too. In a text, "a" is rather an article.
-    one = _SMALL_INITIALS.sub(lambda found: found[0].replace(" ", ""), one)
-    cased = words(one, fold=False).split()
-    skipped = leading_articles([word.casefold() for word in cased])
-    joined, apart = (words(form).split()[skipped:] for form in (one, split(one)))
-    cased = cased[skipped:]
-    upper = tuple(
-        word
-        for word in cased
-        if word.isalpha() and word.isupper() and len(word) <= ABBREVIATION
-        # in a longer name the other words tell, unless the letters spell a word: "US Open"
-        and (len(cased) == 1 or word.lower() in COMMON)
-    )
-    return _Wanted(f" {' '.join(joined)} ", f" {' '.join(apart)} ", upper)
-
-
-def _raw(text: str) -> str:
-    return plain(text).strip()

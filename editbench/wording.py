@@ -20,9 +20,9 @@ SPLIT = "’"
 that, as every apostrophe of the text itself becomes a plain one."""
 _ARTICLES = frozenset(("a", "an", "the"))
 COMMON = frozenset(
-    "a an the and or but if so as at by for from in of on to up with it he she we you they me us him "
-    "her them my our who what when where why how which this that these those is am are was were be "
-    "been do does did has have had can could will would may might no not yes because".split()
+    "a an the and or but if so as at by for from in of on to up with it he she we you they me us "
+    "him her them my our who what when where why how which this that these those is am are was were "
+    "be been do does did has have had can could will would may might no not yes because".split()
 )
 """English words that are in every text, whatever it says."""
 
@@ -38,7 +38,7 @@ _BARE_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 # "3.0" is 3, but "2.0.1" is a version, and "3.10" is not 3.1
 _WHOLE = re.compile(r"(?<![\w.])(\d+)\.0+(?!\w|\.\d)")
 _MINUS = re.compile(r"(?:(?<![\w)\]%.])-|(?<![\w)\]%.])(?<!\d )–)(?=[$€£¥]?\d)")
-_STOPS = re.compile(r"(?<!\d)\.|\.(?!\d)")
+_STOPS = re.compile(r"\.(?:(?!\d)|(?<!\d\.))")
 """Full stops that are not decimal points."""
 
 _MONTHS = (
@@ -78,10 +78,8 @@ _PLUS = re.compile(r"(?<=\d)\+(?! ?\d)")
 # In C++, C#, A+ and B♭ the sign belongs to the name.
 _SIGN = re.compile(r"((?<=[A-Za-z])(?:\+\+(?![A-Za-z])|[+#♭](?!\w)))|[+#♭]")
 
-_INITIALS = re.compile(
-    r"(?<![\w.])(?:[^\W\d_]\.(?: ?[^\W\d_]\.)+|(?:[^\W\d_]\.)+[^\W\d_](?!\w)"
-    r"|[A-Z](?: (?!I\b)[A-Z])+(?![\w']))"
-)
+_DOTTED_INITIALS = re.compile(r"\b(?:[^\W\d_]\.(?: ?[^\W\d_]\.)+|(?:[^\W\d_]\.)+[^\W\d_](?!\w))")
+_SPACED_INITIALS = re.compile(r"\b[A-Z](?: (?!I\b)[A-Z])+(?![\w'])")
 _POSSESSIVE = re.compile(r"(?<=\w)'[sS](?!\w)")
 _ELISION = re.compile(
     r"(?<![\w'])([cdjlmnstCDJLMNST]|[Qq]u|(?:[Aa]|[Dd]a|[Dd]e|[Nn]e|[Ss]u)ll|[Uu]n)'(?=\w)"
@@ -188,7 +186,13 @@ def canonical(text: str) -> str:
         text = text.replace("&", " and ")
     if "+" in text or "#" in text or "♭" in text:
         text = _SIGN.sub(lambda found: f"{found[1]} " if found[1] else " ", text)
-    return _INITIALS.sub(lambda found: re.sub(r"[. ]", "", found[0]), text)
+    if "." in text:
+        text = _DOTTED_INITIALS.sub(_without_gaps, text)
+    return _SPACED_INITIALS.sub(_without_gaps, text)
+
+
+def _without_gaps(found: re.Match[str]) -> str:
+    return found[0].replace(".", "").replace(" ", "")
 
 
 def _numbers(text: str) -> str:
@@ -227,7 +231,7 @@ def words(text: str, marks: bool = False, fold: bool = True) -> str:
     if marks:
         spaced = _STOPS.sub(" . ", text).translate(_WITH_MARKS)
     else:
-        spaced = _STOPS.sub(" ", text).translate(_IN_WORDS)
+        spaced = (_STOPS.sub(" ", text) if "." in text else text).translate(_IN_WORDS)
     if fold:
         spaced = spaced.casefold()
     # Without an apostrophe, or in lower case, two characters may compose into a new one.
