@@ -126,9 +126,7 @@ class _Wanted(NamedTuple):
     joined: str
     """Its words, between spaces."""
     split: str
-    """The same with possessives and elisions split."""
-    words: tuple[str, ...]
-    """The words of ``split``."""
+    """The same with possessives and elisions split, and initials in small letters joined."""
     cased: tuple[str, ...]
     """The words that the text must have in upper case."""
 
@@ -225,7 +223,7 @@ def _find(text: str, answers: Iterable[str]) -> _Found:
                 return _Found.STATED
             continue
         one = _Found.STATED
-        if not wanted.words or wanted.cased or _has_cue(text):
+        if not wanted.joined or wanted.cased or _has_cue(text):
             one = _look_closely(text, answer)
         if one is _Found.STATED:
             return one
@@ -237,9 +235,11 @@ def _find(text: str, answers: Iterable[str]) -> _Found:
 def _look_closely(text: str, answer: str) -> _Found:
     """Return how ``text``, which has the words of ``answer``, mentions it."""
     wanted = _wanted(answer)
-    if not wanted.words:
+    if not wanted.joined:
         return _Found.STATED if (raw := _raw(answer)) and raw in _raw(text) else _Found.ABSENT
-    all_mentions = list(_mentions(text, wanted.words))
+    all_mentions = list(_mentions(text, wanted.joined.split())) or list(
+        _mentions(text, wanted.split.split())
+    )
     mentions = [mention for mention in all_mentions if _in_case(mention, wanted.cased)]
     if mentions and all(map(_is_denied, mentions)):
         return _Found.DENIED
@@ -261,12 +261,11 @@ def _has_cue(text: str) -> bool:
 
 @lru_cache(maxsize=4096)  # the answers to one prompt are matched against many texts
 def _wanted(answer: str) -> _Wanted:
+    one = canonical(answer)
     # "a c milan" in small letters is A.C. Milan, too. In a text, "a" is rather an article.
-    one = _SMALL_INITIALS.sub(lambda found: found[0].replace(" ", ""), canonical(answer))
+    initials = _SMALL_INITIALS.sub(lambda found: found[0].replace(" ", ""), one)
     cased = words(one, fold=False).split()
-    skipped = leading_articles([word.casefold() for word in cased])
-    joined, apart = (words(form).split()[skipped:] for form in (one, split(one)))
-    cased = cased[skipped:]
+    cased = cased[leading_articles([word.casefold() for word in cased]) :]
     upper = tuple(
         word
         for word in cased
@@ -276,12 +275,13 @@ def _wanted(answer: str) -> _Wanted:
         # in a longer name the other words tell, unless the letters spell a word: "US Open"
         and (len(cased) == 1 or word.lower() in COMMON)
     )
-    return _Wanted(_spaced(joined), _spaced(apart), tuple(apart), upper)
+    return _Wanted(_sought(one), _sought(split(initials)), upper)
 
 
-def _spaced(found: Sequence[str]) -> str:
-    """Return words between spaces; nothing, which every text contains, without words."""
-    return f" {' '.join(found)} " if found else ""
+def _sought(form: str) -> str:
+    """Return the words of an answer between spaces; nothing, if there are none."""
+    found = words(form).split()
+    return f" {' '.join(found[leading_articles(found) :])} " if found else ""
 
 
 def _raw(text: str) -> str:
@@ -325,11 +325,13 @@ def _in_case(mention: _Mention, cased: Sequence[str]) -> bool:
     """Return whether the words ``cased`` are in upper case: "us" is not "US", nor "A man" A."""
     if not cased:
         return True
-    for word in mention.named:
-        if word.upper() in cased and not word.isupper():
-            # "Nato" and "Oslo" are NATO and OSLO, but "Who" is not the WHO
-            if len(word) < ABBREVIATION or not word[0].isupper():
-                return False
+    # "Nato" and "Oslo" are NATO and OSLO, but "Who" is not the WHO
+    named = {
+        word.upper() if len(word) == ABBREVIATION and word[0].isupper() else word
+        for word in mention.named
+    }
+    if not named.issuperset(cased):
+        return False
     following = mention.after.split(maxsplit=1)[:1]
     article = list(mention.named) == ["A"] and following and following[0] not in COMMON | _MARKS
     return not article

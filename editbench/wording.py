@@ -21,7 +21,7 @@ that, as every apostrophe of the text itself becomes a plain one."""
 _ARTICLES = frozenset(("a", "an", "the"))
 COMMON = frozenset(
     "a an the and or but if so as at by for from in of on to up with it he she we you they me us "
-    "him her them my our who what when where why how which this that these those is am are was were "
+    "him her them my our who what when where why how which this that these those is are was were "
     "be been do does did has have had can could will would may might no not yes because".split()
 )
 """English words that are in every text, whatever it says."""
@@ -38,6 +38,7 @@ _BARE_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 # "3.0" is 3, but "2.0.1" is a version, and "3.10" is not 3.1
 _WHOLE = re.compile(r"(?<![\w.])(\d+)\.0+(?!\w|\.\d)")
 _MINUS = re.compile(r"(?:(?<![\w)\]%.])-|(?<![\w)\]%.])(?<!\d )–)(?=[$€£¥]?\d)")
+_LOST_MINUS = re.compile("\u2212(?!\\d)")
 _STOPS = re.compile(r"\.(?:(?!\d)|(?<!\d\.))")
 """Full stops that are not decimal points."""
 
@@ -45,14 +46,15 @@ _MONTHS = (
     "january february march april may june july august september october november december".split()
 )
 _MONTH = (
-    r"((?:[Jj]an|[Ff]eb)(?:uary|ruary)?|[Mm]ar(?:ch)?|[Aa]pr(?:il)?|[Mm]ay|[Jj]une?|[Jj]uly?"
-    r"|[Aa]ug(?:ust)?|[Ss]ept?(?:ember)?|[Oo]ct(?:ober)?|[NnDd](?:ov|ec)(?:ember)?)\b\.?"
+    r"(jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
 )
 _DAY, _YEAR = r"(0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\b", r"(\d{4})\b"
 _DATE = re.compile(
     rf"\b(?:{_DAY}\.?(?: of)? {_MONTH}(?:,? {_YEAR})?"
     rf"|{_MONTH} (?:the )?{_DAY}(?![.,]\d)(?:,? {_YEAR})?"
-    rf"|{_MONTH},? {_YEAR})"
+    rf"|{_MONTH},? {_YEAR})",
+    re.IGNORECASE,
 )
 _ISO_DATE = re.compile(r"(?<![\w-])(\d{4})([-/])(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])(?![\w-])")
 
@@ -69,7 +71,7 @@ _UNIT_WORDS = {
     "gbp": "pounds",
 }
 _NUMBER = r"(\d+(?:\.\d+)?(?: (?:hundred|thousand|million|billion|trillion))?)"
-_MONEY = re.compile(rf"(\u2212?)([$€£¥₹]) ?{_NUMBER}(?!\w|\.\d)", re.IGNORECASE)
+_MONEY = re.compile(rf"(\u2212?)([$€£¥₹]) ?(\u2212?){_NUMBER}(?!\w|\.\d)", re.IGNORECASE)
 _UNIT = re.compile(
     rf"{_NUMBER} ?([%$€£¥₹]|(?<= )(?:{'|'.join(sorted(_UNIT_WORDS, key=len, reverse=True))})\b)",
     re.IGNORECASE,
@@ -200,9 +202,9 @@ def _numbers(text: str) -> str:
     text = _WHOLE.sub(r"\1", _BARE_POINT.sub("0.", text))
     text = _ISO_DATE.sub(lambda d: f"{int(d[4])} {_MONTHS[int(d[3]) - 1]} {d[1]}", text)
     text = _MINUS.sub(" \u2212", _DATE.sub(_date, text))
-    text = _MONEY.sub(lambda m: f" {m[1]}{m[3]} {_UNITS[m[2]]}", text)
+    text = _MONEY.sub(lambda m: f" {m[1]}{m[3]}{m[4]} {_UNITS[m[2]]}", text)
     text = _UNIT.sub(_unit, text)
-    return _PLUS.sub(" plus", text)
+    return _PLUS.sub(" plus", _LOST_MINUS.sub(" ", text))
 
 
 def _date(found: re.Match[str]) -> str:
