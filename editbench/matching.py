@@ -34,6 +34,7 @@ __all__ = [
     "denies",
     "exact",
     "first_clause",
+    "mentions",
     "normalise",
     "same_answer",
     "yes_or_no",
@@ -162,6 +163,11 @@ def denies(text: str, answers: Iterable[str], prompt: str = "") -> bool:
     return _find(text, answers) is _Found.DENIED and not _asks_for_denial(prompt)
 
 
+def mentions(text: str, answers: Iterable[str]) -> bool:
+    """Return whether ``text`` names one of ``answers``, to state or to deny it."""
+    return _find(text, answers) is not _Found.ABSENT
+
+
 @lru_cache(maxsize=4096)
 def _asks_for_denial(prompt: str) -> bool:
     return bool(prompt and _ASKED.search(f" {folded(prompt)} "))
@@ -237,14 +243,14 @@ def _look_closely(text: str, answer: str) -> _Found:
     wanted = _wanted(answer)
     if not wanted.joined:
         return _Found.STATED if (raw := _raw(answer)) and raw in _raw(text) else _Found.ABSENT
-    all_mentions = list(_mentions(text, wanted.joined.split())) or list(
+    places = list(_mentions(text, wanted.joined.split())) or list(
         _mentions(text, wanted.split.split())
     )
-    mentions = [mention for mention in all_mentions if _in_case(mention, wanted.cased)]
-    if mentions and all(map(_is_denied, mentions)):
+    named = [mention for mention in places if _in_case(mention, wanted.cased)]
+    if named and all(map(_is_denied, named)):
         return _Found.DENIED
     # "McDonalds" is found in "McDonald's", where ``_mentions`` splits the possessive.
-    return _Found.STATED if mentions or not all_mentions else _Found.ABSENT
+    return _Found.STATED if named or not places else _Found.ABSENT
 
 
 @lru_cache(maxsize=4096)  # many answers are looked for in a text
