@@ -70,7 +70,7 @@ _NT = "(?:is|was|are|were|do|does|did|has|have|had|ca|wo|could|would|should|ai)n
 # Between the denial and the answer: small words, and one other word, as in "not located in".
 _SMALL = (
     "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|actually|really|even"
-    "|(?:city|town|state|type|kind|form|name) of))*"
+    "|(?:city|town|state|type|kind|sort|form|name|part|member|native|made) of))*"
 )
 _OTHER = (
     "(?: (?!(?:only|just|merely|simply|sure|certain|until|till|before|than|but|it|he|she|they|this"

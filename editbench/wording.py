@@ -214,13 +214,15 @@ def _date(found: re.Match[str]) -> str:
     # "may 9" and "march 10" without a capital and a year are rather words and numbers
     if found[4] and not year and month[0].islower():
         return found[0]
-    name = next(full for full in _MONTHS if full.startswith(month[:3].lower()))
+    name = month.lower()
+    if year:
+        name = next(full for full in _MONTHS if full.startswith(name[:3]))
     return " ".join(filter(None, (str(int(day)) if day else "", name, year)))
 
 
 def _unit(found: re.Match[str]) -> str:
     unit = found[2].lower()
-    return f"{found[1]} {_UNITS.get(unit) or _UNIT_WORDS[unit]}"
+    return f"{found[1]} {_UNITS.get(unit) or _UNIT_WORDS[unit]} "
 
 
 def words(text: str, marks: bool = False, fold: bool = True) -> str:
@@ -231,7 +233,7 @@ def words(text: str, marks: bool = False, fold: bool = True) -> str:
         fold: in lower case.
     """
     if marks:
-        spaced = _STOPS.sub(" . ", text).translate(_WITH_MARKS)
+        spaced = _STOPS.sub(" . ", text.replace(" - ", " , ")).translate(_WITH_MARKS)
     else:
         spaced = (_STOPS.sub(" ", text) if "." in text else text).translate(_IN_WORDS)
     if fold:

@@ -275,6 +275,8 @@ def test_every_answer_matches_itself(answer):
         "It’s not Paris",
         "not located in the city of Paris",
         "not a kind of Paris",
+        "Paris - no, Lyon",
+        "It was not directed by Paris",
         "He does not speak Paris",
         "no longer Paris",
         "neither Paris nor Lyon",
