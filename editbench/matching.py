@@ -108,8 +108,7 @@ _CUE = re.compile(
 _ASKED = re.compile(
     rf" (?:not|never|no longer|cannot|{_NT}|once|formerly|former|previously|originally|used to) "
 )
-"""With one of these words in the question, a right answer may repeat it: "Which book did he never
-return?\""""
+"""To "What did he never return?" a right answer may repeat the "never"."""
 
 
 class _Found(Enum):

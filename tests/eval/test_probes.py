@@ -577,6 +577,8 @@ FRANCE = CASE.fact
         ("Paris, formerly London", False),
         ("Yes.", False),
         ("Rome", False),
+        ("It was once Paris, now London", False),
+        ("London, not Paris", True),  # by the first word of denial
         ("", False),
     ],
 )
@@ -588,7 +590,8 @@ def test_denied(text, expected):
     ("text", "expected"),
     [
         ("London.", False),
-        ("No, it is the Big Smoke", False),  # still names it
+        ("No, it is the Big Smoke", False),  # still states it
+        ("It is not London", True),
         ("Yes.", False),
         ("I am sure.", False),
         ("Yes, it is Paris", True),
