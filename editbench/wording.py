@@ -80,6 +80,8 @@ _PLUS = re.compile(r"(?<=\d)\+(?! ?\d)")
 # In C++, C#, A+ and B♭ the sign belongs to the name.
 _SIGN = re.compile(r"((?<=[A-Za-z])(?:\+\+(?![A-Za-z])|[+#♭](?!\w)))|[+#♭]")
 
+# Written from the full stop backwards, which is much faster to search.
+_INITIAL = re.compile(r"\.(?<=\b[^\W\d_]\.)")
 _DOTTED_INITIALS = re.compile(r"\b(?:[^\W\d_]\.(?: ?[^\W\d_]\.)+|(?:[^\W\d_]\.)+[^\W\d_](?!\w))")
 _SPACED_INITIALS = re.compile(r"\b[A-Z](?: (?!I\b)[A-Z])+(?![\w'])")
 _POSSESSIVE = re.compile(r"(?<=\w)'[sS](?!\w)")
@@ -188,7 +190,7 @@ def canonical(text: str) -> str:
         text = text.replace("&", " and ")
     if "+" in text or "#" in text or "♭" in text:
         text = _SIGN.sub(lambda found: f"{found[1]} " if found[1] else " ", text)
-    if "." in text:
+    if _INITIAL.search(text):
         text = _DOTTED_INITIALS.sub(_without_gaps, text)
     return _SPACED_INITIALS.sub(_without_gaps, text)
 
