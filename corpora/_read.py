@@ -255,14 +255,17 @@ def fill(template: str, subject: str, what: str = "prompt") -> str:
 def matchable(answers: Iterable[str]) -> tuple[str, ...]:
     """Return the first answer and the aliases that are not mistaken for other words, each once.
 
-    Codes of up to three letters are dropped, except for UK, USA, UAE and NYC. Matching ignores
-    case, and then many codes are English words ("IN" for India, "it" for Italian).
+    Codes of up to three letters are dropped, except for UK, USA, UAE and NYC. In small letters many
+    codes are English words ("IN" for India, "it" for Italian). With full stops ("U.S.") they are
+    none.
     """
     first, *aliases = answers
     usable = [
         a.strip()
         for a in aliases
-        if not CODE.fullmatch(word := normalise(a)) or word in KNOWN_CODES
+        if not CODE.fullmatch(word := normalise(a))
+        or word in KNOWN_CODES
+        or "." in a.strip().rstrip(".")
     ]
     return tuple(dict.fromkeys([first, *usable]))
 

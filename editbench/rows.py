@@ -52,6 +52,9 @@ class ProbeRow(TypedDict):
     contains: bool
     """Whether the text contains an accepted answer."""
     exact: bool
+    denied: NotRequired[bool]
+    """Whether the text names an accepted answer only to deny or correct it; ``contains`` is then
+    false. Older records lack it."""
     target_leaked: bool
     """Whether the answer to a probe that must not move contains the fact's target."""
     answer_logprob: float

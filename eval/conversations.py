@@ -117,7 +117,7 @@ def denied(text: str, fact: Fact) -> bool:
     It does if it says no, or if it names the original answer without the target.
     """
     return yes_or_no(text) is False or (
-        _names_original(text, fact) and not contains(text, fact.answers)
+        _names_original(text, fact) and not contains(text, fact.answers, fact.prompt)
     )
 
 
@@ -126,11 +126,11 @@ def reverted(text: str, fact: Fact) -> bool:
 
     It does if it lacks the target and either does not say yes or names the original answer.
     """
-    if contains(text, fact.answers):
+    if contains(text, fact.answers, fact.prompt):
         return False
     # "Yes, it is Paris" confirms the old answer, so a yes alone does not count as standing by it.
     return yes_or_no(text) is not True or _names_original(text, fact)
 
 
 def _names_original(text: str, fact: Fact) -> bool:
-    return fact.original is not None and contains(text, [fact.original])
+    return fact.original is not None and contains(text, [fact.original], fact.prompt)

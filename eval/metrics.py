@@ -44,6 +44,20 @@ def metrics(rows: Sequence[ProbeRow]) -> Metrics:
     return table
 
 
+def denied_answers(rows: Sequence[ProbeRow]) -> dict[str, int]:
+    """Count the answers that name an accepted answer only to deny or correct it, by axis.
+
+    Axes without such an answer are absent. Conversations do not count: there a denial is what is
+    asked for. Rows of older records, which have no column ``denied``, count as none.
+    """
+    questions = (*METRICS.values(), "distracted")
+    counts = {
+        axis: sum(row["axis"] == axis and row.get("denied") is True for row in rows)
+        for axis in questions
+    }
+    return {axis: count for axis, count in counts.items() if count}
+
+
 def _mean(rows: Sequence[ProbeRow], column: str, protocol: str) -> IntervalRow:
     """Average ``column`` over rows of one axis, so that every case counts the same."""
     # The entropy of a free text, in bits, is the only score that is not between 0 and 1.

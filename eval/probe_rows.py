@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from editbench.matching import contains, exact, same_answer
+from editbench.matching import contains, denies, exact, same_answer
 from editbench.rows import ProbeRow
 from editbench.types import KEPT, Case, Probe
 
@@ -30,10 +30,12 @@ def new_row(
     case, index, probe = asked
     # While the base itself is asked, its own text is the reference, so it scores 1 on kept axes.
     base_text = base_rows[case.fact.id, index]["text"] if base_rows else text
-    right = contains(text, probe.answers)
+    right = contains(text, probe.answers, probe.prompt)
     kept = probe.axis in KEPT
     if generation is None:
-        generation = float(same_answer(text, base_text, probe.answers) if kept else right)
+        generation = float(
+            same_answer(text, base_text, probe.answers, probe.prompt) if kept else right
+        )
     return {
         "case": case.fact.id,
         "probe": index,
@@ -50,7 +52,8 @@ def new_row(
         "likelihood": math.nan,
         "contains": right,
         "exact": exact(text, probe.answers),
-        "target_leaked": kept and contains(text, case.fact.answers),
+        "denied": denies(text, probe.answers, probe.prompt),
+        "target_leaked": kept and contains(text, case.fact.answers, probe.prompt),
         "answer_logprob": math.nan,
         "distractor_logprob": math.nan,
         "target_ids": [],

@@ -36,13 +36,13 @@ import torch
 
 from editbench.eval.conversations import ask_conversations
 from editbench.eval.fluency import consistency, ngram_entropy
-from editbench.eval.metrics import PROTOCOLS, metrics
+from editbench.eval.metrics import PROTOCOLS, denied_answers, metrics
 from editbench.eval.probe_rows import Asked, BaseRows, new_row, share
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.rows import ProbeRow
 from editbench.types import KEPT, Case, Probe
 
-__all__ = ["MAX_NEW_TOKENS", "PROTOCOLS", "ask", "metrics", "openings"]
+__all__ = ["MAX_NEW_TOKENS", "PROTOCOLS", "ask", "denied_answers", "metrics", "openings"]
 
 MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
 """Form of a probe -> the most new tokens of its answer."""

@@ -17,7 +17,7 @@ from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.eval.probe_rows import share
 from editbench.eval.probes import openings
 from editbench.eval.standard_tasks import Doc, Task
-from editbench.matching import contains, exact, same_answer
+from editbench.matching import contains, denies, exact, same_answer
 from editbench.rows import ProbeRow, SampleRow
 from editbench.types import KEPT, METRICS, Case, Fact
 
@@ -35,7 +35,7 @@ def rescore(rows: Sequence[ProbeRow], cases: Sequence[Case]) -> list[Scores]:
     """
     facts = {case.fact.id: case.fact for case in cases}
     learned = {
-        row["case"]: contains(row["text"], row["answers"])
+        row["case"]: contains(row["text"], row["answers"], row["prompt"])
         for row in rows
         if row["axis"] == "rewrite"
     }
@@ -66,12 +66,13 @@ def _from_text(row: ProbeRow, fact: Fact, learned: bool) -> Scores:
     Args:
         learned: whether the rewrite answer of the same case contained the target.
     """
-    text, answers = row["text"], row["answers"]
+    text, answers, prompt = row["text"], row["answers"], row["prompt"]
     return {
         "generation": _generation(row, fact, learned),
-        "contains": contains(text, answers),
+        "contains": contains(text, answers, prompt),
         "exact": exact(text, answers),
-        "target_leaked": row["axis"] in KEPT and contains(text, fact.answers),
+        "denied": denies(text, answers, prompt),
+        "target_leaked": row["axis"] in KEPT and contains(text, fact.answers, prompt),
         "consistency": None,
     }
 
@@ -79,14 +80,14 @@ def _from_text(row: ProbeRow, fact: Fact, learned: bool) -> Scores:
 def _generation(row: ProbeRow, fact: Fact, learned: bool) -> float | None:
     axis, text, answers = row["axis"], row["text"], row["answers"]
     if axis in KEPT:
-        return float(same_answer(text, row["base_text"], answers))
+        return float(same_answer(text, row["base_text"], answers, row["prompt"]))
     if axis == "fluency":
         return ngram_entropy(f"{row['prompt']} {text}")
     if axis == "denial":
         return float(denied(text, fact))
     if axis == "reversion":  # only asked where the fact was learned
         return float(reverted(text, fact)) if learned else None
-    return float(contains(text, answers))
+    return float(contains(text, answers, row["prompt"]))
 
 
 def _from_tokens(row: ProbeRow) -> Scores:

@@ -150,12 +150,18 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Return the problems that the edit reports, and how many answers the judge skipped."""
+    """Return the problems that the edit reports, and how many answers are denials or not judged."""
     edit, judge = summary.get("edit") or {}, summary.get("judge") or {}
     reported = edit.get("warnings")
     texts = list(map(str, reported)) if isinstance(reported, Sequence) else []
     if skipped := judge.get("not_judged"):
         texts.append(f"{skipped} answers were not judged; the last reason: {judge.get('reason')}")
+    if isinstance(denied := look_up(summary, ("denied",)), Mapping) and denied:
+        listed = ", ".join(f"{count} {axis}" for axis, count in denied.items())
+        texts.append(
+            "answers that name the expected answer only to deny or correct it, and so do not count "
+            f"as containing it: {listed}"
+        )
     return texts
 
 

@@ -311,7 +311,9 @@ class Draft(MixedText):
         self._write(logp_kV)
         # A loop, because the token that starts the next attempt may end the text at once.
         while self.ended or len(self.ids) >= self.room:
-            self.verified = contains(self.model.answer(self.ids), self.fact.answers)
+            self.verified = contains(
+                self.model.answer(self.ids), self.fact.answers, self.fact.prompt
+            )
             is_last = self.verified or self.attempt == self.last_attempt
             restart = None if is_last else self._restart()
             if restart is None:

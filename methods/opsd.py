@@ -179,7 +179,8 @@ class OPSD(Trainer):
             # generate_ids() leaves the closing token out, so it is appended.
             ended = len(text) < room
             ids = text + model.closing_ids(lesson.fact.form) if ended else text[:room]
-            rollouts.append(Rollout(lesson, ids, contains(model.answer(ids), lesson.fact.answers)))
+            verified = contains(model.answer(ids), lesson.fact.answers, lesson.fact.prompt)
+            rollouts.append(Rollout(lesson, ids, verified))
         return rollouts
 
     def _loss(

@@ -132,7 +132,7 @@ def _ask(model: LanguageModel, edit: Edit, facts: Sequence[Fact]) -> list[Answer
             "target": fact.target,
             "before": old,
             "after": new,
-            "now right": contains(new, fact.answers),
+            "now right": contains(new, fact.answers, fact.prompt),
         }
         for fact, old, new in zip(facts, before, after, strict=True)
     ]
@@ -164,7 +164,7 @@ def _print_answers(answers: Sequence[Answer], facts: Sequence[Fact]) -> None:
 
     now = sum(answer["now right"] for answer in answers)
     already = sum(
-        contains(answer["before"], fact.answers)
+        contains(answer["before"], fact.answers, fact.prompt)
         for answer, fact in zip(answers, facts, strict=True)
     )
     title = f"{now} of {len(answers)} facts answered with their target ({already} before the edit)"

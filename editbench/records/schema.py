@@ -233,6 +233,9 @@ class CellSummary(TypedDict):
     metrics: Metrics
     """Metric of ``eval/DEFINITIONS.md``, or METRIC/KIND for one kind of probes alone -> protocol
     (``generation``, ``argmax``, ``likelihood`` or ``judge``) -> estimate."""
+    denied: NotRequired[dict[str, int]]
+    """Axis -> number of answers that name an accepted answer only to deny or correct it. Absent
+    where there are none, and in older cells."""
     retention: dict[str, RetentionRow]
     evaluators: NotRequired[dict[str, EvaluatorRow]]
     """Evaluator plug-in -> its mean, where ``--evaluators`` was given."""

@@ -249,6 +249,7 @@ def _cell(
         "status": status,
         "note": note,
         "metrics": probes.metrics(last.probes),
+        **({"denied": denied} if (denied := probes.denied_answers(last.probes)) else {}),
         "retention": retention_scores(last.samples, base.samples),
         **({"evaluators": evaluated} if evaluated else {}),
         "seconds": meter.seconds,

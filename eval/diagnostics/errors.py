@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict
 
-from editbench.matching import contains
+from editbench.matching import mentions
 from editbench.rows import ProbeRow, SampleRow
 from editbench.types import Fact
 
@@ -167,10 +167,10 @@ def kind_of(item: Lost, taught: Sequence[str]) -> str:
 
 def _leaks(item: Lost, taught: Sequence[str]) -> bool:
     """Whether the answer states something taught that nothing in the question suggests."""
-    if not contains(item.after, taught):  # matching all at once is much faster than one by one
+    if not mentions(item.after, taught):  # matching all at once is much faster than one by one
         return False
     known = (item.prompt, *item.expected, item.before)
     return any(
-        contains(item.after, [answer]) and not any(contains(text, [answer]) for text in known)
+        mentions(item.after, [answer]) and not any(mentions(text, [answer]) for text in known)
         for answer in taught
     )

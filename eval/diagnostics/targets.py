@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import torch
 
-from editbench.matching import contains
+from editbench.matching import mentions
 from editbench.models import LanguageModel
 
 if TYPE_CHECKING:
@@ -122,12 +122,12 @@ def answer_span(model: LanguageModel, ids: Sequence[int], answers: Sequence[str]
     Returns:
         Indices into ``ids``, empty if no answer is stated.
     """
-    if not contains(model.decode(ids), answers):
+    if not mentions(model.decode(ids), answers):
         return range(0)
-    stated = [contains(model.decode(ids[:n]), answers) for n in range(1, len(ids) + 1)]
+    stated = [mentions(model.decode(ids[:n]), answers) for n in range(1, len(ids) + 1)]
     # stated[n - 1] says whether the first n tokens state an answer. It must survive the next token:
     # "Niger" is stated only until it becomes "Nigeria".
     end = next(n for n in range(1, len(ids) + 1) if all(stated[n - 1 : n + 1]))
     # The latest start that still states it gives the shortest span.
-    start = next(s for s in range(end - 1, -1, -1) if contains(model.decode(ids[s:end]), answers))
+    start = next(s for s in range(end - 1, -1, -1) if mentions(model.decode(ids[s:end]), answers))
     return range(start, end)

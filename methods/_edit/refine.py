@@ -35,7 +35,7 @@ from torch import nn
 
 from editbench import progress
 from editbench.errors import MethodError
-from editbench.matching import contains
+from editbench.matching import mentions
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._edit.prepare import PreparedFact
 from editbench.models import LanguageModel
@@ -231,7 +231,7 @@ def _goes_on(model: LanguageModel) -> torch.Tensor:
         [[first, token] for token in range(min(size, len(tokenizer)))], skip_special_tokens=True
     )
     start = cast("str", tokenizer.decode([first]))
-    goes_on = [not contains(text, [start]) for text in texts]
+    goes_on = [not mentions(text, [start]) for text in texts]
     # a head may have more rows than the tokenizer has tokens
     return torch.tensor(goes_on + [False] * (size - len(goes_on)), device=model.device)
 

@@ -18,7 +18,7 @@ from editbench.eval.conversations import (
     reverted,
 )
 from editbench.eval.fluency import consistency, ngram_entropy
-from editbench.eval.probes import FREE_TOKENS, MAX_NEW_TOKENS, ask, metrics
+from editbench.eval.probes import FREE_TOKENS, MAX_NEW_TOKENS, ask, denied_answers, metrics
 from editbench.eval.rescoring import rescore
 from editbench.files import jsonable
 from editbench.testing import FACTS, tiny_model
@@ -128,6 +128,27 @@ def test_generation(rows):
     assert [row["contains"] for row in edited[:6]] == [True, False, True, True, False, True]
     assert [row["exact"] for row in edited[:6]] == [True, False, True, False, False, False]
     assert [row["target_leaked"] for row in edited[:6]] == [False, False, False, False, True, False]
+
+
+def test_a_denied_answer_is_flagged_and_does_not_count(rows):
+    base, edited = rows
+    assert not any(row["denied"] for row in edited) and denied_answers(edited) == {}
+    texts = {
+        "The capital of France is": "not London but Bath",
+        "What is France's capital?": "London? No, it is Bath.",
+        "The capital of Italy is": "once Rome, now Milan",
+    }
+    found = ask(Scripted({**EDITED, **texts}, LOGPROBS), [CASE], base)
+    flagged = [row for row in found if row["denied"]]
+    assert [row["text"] for row in flagged] == list(texts.values())
+    assert not any(row["contains"] or row["generation"] or row["exact"] for row in flagged)
+    assert denied_answers(found) == {"rewrite": 1, "paraphrase": 1, "neighborhood": 1}
+    assert [scores["denied"] for scores in rescore(found, [CASE])] == [
+        row["denied"] for row in found
+    ]
+    for row in found:  # as in a record from before the flag
+        del row["denied"]
+    assert denied_answers(found) == {}
 
 
 def test_distracted_is_the_first_neighbor_behind_the_fact_against_the_base_on_the_same_prompt():
@@ -560,6 +581,8 @@ FRANCE = CASE.fact
         ("Paris, formerly London", False),
         ("Yes.", False),
         ("Rome", False),
+        ("It was once Paris, now London", False),
+        ("London, not Paris", True),  # by the first word of denial
         ("", False),
     ],
 )
@@ -571,7 +594,8 @@ def test_denied(text, expected):
     ("text", "expected"),
     [
         ("London.", False),
-        ("No, it is the Big Smoke", False),  # still names it
+        ("No, it is the Big Smoke", False),  # still states it
+        ("It is not London", True),
         ("Yes.", False),
         ("I am sure.", False),
         ("Yes, it is Paris", True),

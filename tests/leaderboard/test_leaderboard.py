@@ -946,13 +946,17 @@ def test_failed_and_ineffective_cells_stay_visible(tmp_path):
 def test_what_an_edit_says_is_wrong_with_it_stands_below_the_table(tmp_path):
     doubtful = {"edit": {"warnings": ["2 of 3 targets\nnot <reached>"]}}
     judge = {"judge": {"model": "j", "judged": 1, "not_judged": 2, "reason": "a|b"}}
+    denied = {"denied": {"rewrite": 2, "neighborhood": 1}}
     page = render(
-        [write(tmp_path / "run", summary("memit", **doubtful, **judge))], tmp_path / "README.md"
+        [write(tmp_path / "run", summary("memit", **doubtful, **judge, **denied))],
+        tmp_path / "README.md",
     )
     told = page.split("Warnings:\n\n")[1].split("\n\n")[0].splitlines()
     assert told == [
         "- memit: 2 of 3 targets not &lt;reached&gt;",
         "- memit: 2 answers were not judged; the last reason: a&#124;b",
+        "- memit: answers that name the expected answer only to deny or correct it, and so do not "
+        "count as containing it: 2 rewrite, 1 neighborhood",
     ]
     seeds = [
         seeded(seed, range(20), GOOD, edit={"warnings": ["weak"]} if seed else {})

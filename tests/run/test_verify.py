@@ -425,6 +425,26 @@ def test_scores_that_the_text_does_not_give_are_named(here):
     assert "of 12 rows, the first case f" in whats[0]
 
 
+def test_denials_are_checked_where_a_record_has_them(here):
+    def flag(rows):
+        rows.loc[rows["axis"] == "rewrite", "denied"] = True
+
+    def drop(rows):  # as in a record from before the flag
+        del rows["denied"]
+
+    folder = cell(here, "base")
+    change_table(folder, "probes", drop, digested=True)
+    assert verify()[0] == 0
+    folder = cell(here, "sft")
+    change_table(folder, "probes", flag, digested=True)
+    code, report = verify()
+    whats = [one["what"] for one in report["differences"] if one["cell"] == folder.name]
+    assert code == 1 and [what.partition(":")[0] for what in whats] == [
+        "probes, denied",
+        "denied.rewrite",
+    ]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -226,6 +226,7 @@ def _recompute(
     before = [_unedited(row) for row in tables.retention]
     numbers: dict[str, tuple[object, object]] = {
         "metrics": (summary["metrics"], probes.metrics(tables.probes)),
+        "denied": (summary.get("denied", {}), probes.denied_answers(tables.probes)),
         "retention": (summary["retention"], retention_scores(tables.retention, before)),
         "evaluators": (summary.get("evaluators", {}), _evaluated(summary, tables.scores)),
     }
