@@ -19,7 +19,8 @@ Differences from the reference:
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
 - While earlier edits are applied, their keys K_p are added to C: lambda C + K_p K_p^T (the
   sequential form of AlphaEdit's authors, arXiv 2410.02355). So an edit in a sequence also keeps the
-  facts written before it.
+  facts written before it. C and the prefixes remain those of the model before all edits; the values
+  Z, and the text of ``refine``, are the edited model's.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
 - ``_edit/value.py`` says how the target optimisation differs, and ``statistics.py`` how C does.
