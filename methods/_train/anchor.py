@@ -8,9 +8,9 @@ Any trainer can add them to its loss:
     ewc     weight * sum_j F_j (theta_j - theta_0j)^2           (elastic weight consolidation;
                                                                 F scaled to mean 1)
 
-The base is the model as the training finds it, and it writes the texts: on top of earlier edits they
-are the edited model's, so that replay and kl keep what those edits taught. A text that ends at
-``LENGTH`` tokens has no end token and is not trained as a finished answer.
+The base is the model as the training finds it, and it writes the texts. On top of earlier edits
+these are the edited model's, so that replay and kl keep what those edits taught. A text that ends
+at ``LENGTH`` tokens has no end token, so it is never trained as a finished one.
 
 Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens, so kl does
 not see the probability that p_theta gives to other tokens. l2 and ewc are added to the gradients
