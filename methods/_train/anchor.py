@@ -152,7 +152,7 @@ def _scaled_fisher(
 ) -> dict[str, torch.Tensor]:
     """Return the diagonal Fisher information of each parameter, scaled to mean 1 over all."""
     # Every n-th text, so that free texts and answers both take part.
-    fisher = diagonal_fisher(model, texts[:: len(texts) // FISHER_TEXTS])
+    fisher = diagonal_fisher(model, texts[:: max(1, len(texts) // FISHER_TEXTS)])
     total = sum(f.sum().item() for f in fisher.values())
     mean = total / sum(f.numel() for f in fisher.values())
     return {name: f.div_(max(mean, 1e-30)) for name, f in fisher.items()}

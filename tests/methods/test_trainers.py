@@ -18,13 +18,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
 from editbench.edit import dense
-from editbench.errors import MethodError, OptionError
+from editbench.errors import MethodError, ModelError, OptionError
 from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.adapters import NULL_TOKENS
-from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor
+from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor, _scaled_fisher
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
 from editbench.methods._train.divergence import Divergence, divergence
@@ -1367,6 +1367,24 @@ def test_a_text_longer_than_the_context_is_named(name):
         options(registry.get("methods", name)).inject(model, [*FACTS, long])
 
 
+@pytest.mark.parametrize("held", ["replay", "kl", "ewc"])
+def test_a_context_without_room_for_own_text_is_named(held):
+    model = tiny_model("llama", max_position_embeddings=8)
+    facts = [Fact("f", "A b", "c")]
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(ModelError, match="reads at most 8 tokens. To write text of its own"),
+    ):
+        options(Sft, **{held: 1.0}).inject(model, facts)
+
+
+def test_the_fisher_information_of_few_texts(anchored):
+    model, anchor = anchored("llama")
+    fisher = _scaled_fisher(model, anchor.texts[:5])
+    mean = sum(f.sum().item() for f in fisher.values()) / sum(f.numel() for f in fisher.values())
+    assert mean == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_rate_that_diverges_is_stopped():
     model = tiny_model("llama")
     with (
@@ -1374,6 +1392,25 @@ def test_a_rate_that_diverges_is_stopped():
         pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"),
     ):
         options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
+
+
+@pytest.mark.parametrize(("steps", "later"), [(4, 11.0), (2, 13.0), (4, 7.0), (1, 5.6)])
+def test_a_training_of_few_steps_can_diverge_too(steps, later):
+    """The mean loss of all its steps, where there are fewer than eight."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=steps, batch_size=len(FACTS))
+    losses = iter([5.6, *[later] * (steps - 1)])
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(losses), count
+
+    if (5.6 + later * (steps - 1)) / steps > 5.6 + 3:
+        with pytest.raises(MethodError, match=f"rose from 5.60 to {later:.2f} by step {steps}"):
+            train(method, model, len(FACTS), loss_of)
+    else:
+        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        assert len(warnings) == (steps > 1)
 
 
 @pytest.mark.parametrize(
