@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from transformers import DynamicCache
@@ -66,6 +66,11 @@ class AppliedEdit(Protocol):
     @property
     def context(self) -> object | None:
         """The retriever of an in-context edit; ``None`` for edits of weights."""
+        ...
+
+    @property
+    def diagnostics(self) -> Mapping[str, Any]:
+        """The method's report on the edit."""
         ...
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 
 from editbench import text
+from editbench.errors import ModelError
 from editbench.models import LanguageModel, batched
 
 AT_ONCE = 128
@@ -44,6 +45,9 @@ def own_texts(
 
     Each text is the ids of its opening and of what was written: ``length`` tokens, or what the
     model's context holds behind the longest opening.
+
+    Raises:
+        ModelError: the context holds nothing behind that opening.
     """
     tokenizer = model.tokenizer
     # A document starts after BOS, or after the EOS of the one before where there is no BOS.
@@ -57,7 +61,13 @@ def own_texts(
         for heading in ("#", "An article about")
     ]
     if model.context_length is not None:
-        length = min(length, model.context_length - max(map(len, openings + articles)))
+        longest = max(map(len, openings + articles))
+        length = min(length, model.context_length - longest)
+        if length < 1:
+            raise ModelError(
+                f"{model.name} reads at most {model.context_length} tokens. To write text of its "
+                f"own it needs more than {longest}, which the longest opening takes."
+            )
     generator = torch.Generator().manual_seed(seed)
     prompts = [
         # Odd: an article, even: an opening without a topic; each list in turn.

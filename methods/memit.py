@@ -5,11 +5,11 @@ R = Z - Z_cur (d x N) between the wanted and the present hidden states at the la
 the second moment C of ordinary keys:
 
     for i = 1 ... m, layer l = l_i:
-        Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,   R_l = (Z - Z_cur) / ((m - i + 1) g)
+        Delta_l = R_l K_l^T (lambda C_l + K_l K_l^T)^-1,   R_l = (Z - Z_cur) / ((m - i + 1) g_l)
 
-g is the constant with which the MLP's output enters the residual stream, 1 in most models. Keys and
-Z_cur are read anew after each layer has been written. Meng et al. 2023, "Mass-Editing Memory in a
-Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
+g_l is the constant with which the MLP's output enters the residual stream, 1 in most models. Keys
+and Z_cur are read anew after each layer has been written. Meng et al. 2023, "Mass-Editing Memory in
+a Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng01/memit at 80426fd.
 
 Differences from the reference:
 - lambda follows the MLP width. It is weighed against k^T C^-1 k, which is f on average over
@@ -19,7 +19,8 @@ Differences from the reference:
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
 - While earlier edits are applied, their keys K_p are added to C: lambda C + K_p K_p^T (the
   sequential form of AlphaEdit's authors, arXiv 2410.02355). So an edit in a sequence also keeps the
-  facts written before it.
+  facts written before it. C and the prefixes remain those of the model before all edits; the values
+  Z, and the text of ``refine``, are the edited model's.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
 - ``_edit/value.py`` says how the target optimisation differs, and ``statistics.py`` how C does.
@@ -36,7 +37,7 @@ import torch
 
 from editbench.edit import Edit
 from editbench.errors import MethodError
-from editbench.methods._edit.batch import BatchBench, additive_gain
+from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
 from editbench.methods._edit.layers import check_layers, default_layers
 from editbench.methods._edit.options import WeightEditor
@@ -96,7 +97,11 @@ class BatchEditor(WeightEditor):
         bench = BatchBench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
         # PMET's values are read at the MLP itself, before such a constant applies.
-        gain = additive_gain(model, bench.layers[0], self.name) if site == "residual" else 1.0
+        gains = (
+            additive_gains(model, bench.layers, self.name)
+            if site == "residual"
+            else dict.fromkeys(bench.layers, 1.0)
+        )
         # Eq. 16: every z is solved on the unedited model, before any layer is written.
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
@@ -106,7 +111,7 @@ class BatchEditor(WeightEditor):
                 # Eq. 19: K_l, on the model with the layers below already written.
                 k_fN = bench.keys(layer)
                 # Eq. 20: this layer's share of what is left. The gain scales W's output afterwards.
-                r_dN = self.share(bench.residual(z_dN, site), m - i) / gain
+                r_dN = self.share(bench.residual(z_dN, site), m - i) / gains[layer]
                 with bench.phase("solve"):
                     a_fN = self.solved(bench, layer, k_fN)
                 # Eq. 14: Delta_l = R_l A_l^T with A_l = (lambda C_l + K_l K_l^T)^-1 K_l

@@ -31,6 +31,10 @@ Differs from the reference:
   decides, and the counts are reported. By default the expert then writes alone. At temperature 0 it
   first writes its most probable text, unless that is the text that failed. After that it writes up
   to ``attempts`` samples at temperature 0.7 or more.
+- A text that reaches its token budget is cut back to its last whole sentence or clause that states
+  the fact, and is closed there by the token that ends an answer. Without such a place it counts as
+  unverified. The reference trains on the text as it was cut off (its budget is 8192 tokens), and
+  the chat template ends it wherever that is.
 - Training uses the generated ids. The reference saves decoded text and tokenizes it again.
 """
 
@@ -87,7 +91,7 @@ class MixSD(Trainer):
     name: ClassVar[str] = "mixsd"
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
 
@@ -106,10 +110,10 @@ class MixSD(Trainer):
     """Above temperature 0: draw from the k most probable tokens only (the reference: 64). None:
     draw from all tokens."""
     attempts: int = 10
-    """Maximum number of attempts per fact until the verifier finds the target in the text."""
+    """Maximum number of attempts per fact until the verifier finds the target in a whole text."""
     max_new_tokens: int | None = None
     """Token budget of a text. None: 24, or 1.5 times the length of the fact's demonstration if that
-    is more."""
+    is more. A text that needs more is cut back to its last whole sentence or clause."""
     on_fail: OnFail = "expert"
     """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
     target if that fails as well), use the canonical ``target``, or ``keep`` the last text
@@ -311,7 +315,8 @@ class Draft(MixedText):
         self._write(logp_kV)
         # A loop, because the token that starts the next attempt may end the text at once.
         while self.ended or len(self.ids) >= self.room:
-            self.verified = contains(
+            # A text that its room cut off in the middle is no answer, even if it names the target.
+            self.verified = (self.ended or self.close()) and contains(
                 self.model.answer(self.ids), self.fact.answers, self.fact.prompt
             )
             is_last = self.verified or self.attempt == self.last_attempt
@@ -325,6 +330,7 @@ class Draft(MixedText):
     def _write(self, logp_kV: torch.Tensor) -> None:
         """Append the token that the method chooses from the branches."""
         token, is_naive = self.method.choose(logp_kV, len(self.ids), self.threshold, self._dice)
+        self.closing_logp.append(logp_kV[:, self.closing].flatten().tolist())
         if len(logp_kV) == 1:
             self.add_alone(token, is_naive, logp_kV[0, token].item())
             return
@@ -347,8 +353,9 @@ class Draft(MixedText):
         # Temperature 0: the expert's best token takes the place of the one that lost the fact.
         place = self._lost()
         if place is not None:
-            best = self.best[place]
+            best, closing_logp = self.best[place], self.closing_logp[place]
             self._next_attempt(place)
+            self.closing_logp.append(closing_logp)
             self.add(best, False, best)
         return place
 

@@ -14,11 +14,15 @@ SDFT, arXiv 2601.19897; OPSD, arXiv 2601.18734; the baseline of MixSD (arXiv 260
 rollouts, top-64, forward KL, teacher frozen at the base model. ``teacher="current"`` is the student
 itself. ``teacher="ema"`` follows it slowly: theta_T <- ema theta_T + (1 - ema) theta after each
 step.
+
+A rollout that reaches its token budget is used as far as it goes, without an end. It is not trained
+as an answer, since the loss compares distributions at its tokens and asks for none of these tokens.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -43,6 +47,9 @@ Teacher = Literal["frozen", "ema", "current"]
 WATCHED = 16
 """Number of facts whose nll measures the student's progress for an adaptive exposure."""
 
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+"""Thai and Lao, Burmese, Khmer, kana and Chinese characters."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -51,6 +58,8 @@ class Rollout:
     lesson: Lesson
     ids: list[int]
     states_fact: bool
+    ended: bool
+    """Whether the student ended it before it reached its length limit."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +69,12 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     figures: ClassVar[Mapping[str, Figure]] = {
         **Trainer.figures,
         "stated_at_first": Figure("Share of the first step's rollouts that state their fact."),
         "stated_at_last": Figure("Share of the last step's rollouts that state their fact."),
+        "cut_off_share": Figure("Share of all rollouts that reached their length limit."),
         "exposure_mean": Figure("Adaptive exposure: mean share over the training."),
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
@@ -128,6 +138,7 @@ class OPSD(Trainer):
         # One generator for all draws; the global one must stay as it was.
         generator = torch.Generator().manual_seed(self.seed)
         stated: list[list[bool]] = []
+        cut_off: list[bool] = []
 
         def before_step(step: int) -> None:
             stated.append([])
@@ -139,6 +150,7 @@ class OPSD(Trainer):
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
             rollouts = self._rollouts(model, [lessons[i] for i in batch], generator)
             stated[-1].extend(rollout.states_fact for rollout in rollouts)
+            cut_off.extend(not rollout.ended for rollout in rollouts)
             if self.verified:
                 rollouts = [r for r in rollouts if r.states_fact] or rollouts
             # Each rollout's teacher reads the note with probability exposure.share.
@@ -153,7 +165,11 @@ class OPSD(Trainer):
             report["warnings"] = []
         # An on-policy method can report its progress: the share of rollouts that state their fact.
         progress = (
-            {"stated_at_first": fmean(stated[0]), "stated_at_last": fmean(stated[-1])}
+            {
+                "stated_at_first": fmean(stated[0]),
+                "stated_at_last": fmean(stated[-1]),
+                "cut_off_share": fmean(cut_off),
+            }
             if stated
             else {}
         )
@@ -179,8 +195,11 @@ class OPSD(Trainer):
             # generate_ids() leaves the closing token out, so it is appended.
             ended = len(text) < room
             ids = text + model.closing_ids(lesson.fact.form) if ended else text[:room]
-            verified = contains(model.answer(ids), lesson.fact.answers, lesson.fact.prompt)
-            rollouts.append(Rollout(lesson, ids, verified))
+            written = model.answer(ids)
+            # The last word of a rollout that was cut off may be half of another one.
+            whole = written if ended else all_but_last_word(written)
+            verified = contains(whole, lesson.fact.answers, lesson.fact.prompt)
+            rollouts.append(Rollout(lesson, ids, verified, ended))
         return rollouts
 
     def _loss(
@@ -208,6 +227,14 @@ class OPSD(Trainer):
         written = [rollout.lesson.prompt_ids + rollout.ids for rollout in rollouts]
         student_NV = model.logits(label_states(model, written, lengths))
         return divergence(teacher_NV, student_NV, self.top_k, self.divergence), sum(lengths)
+
+
+def all_but_last_word(written: str) -> str:
+    """Return a text without its last word, unless a space or a mark follows that word.
+
+    In scripts without spaces between words each character is a word, and none is left out.
+    """
+    return re.sub(rf"(?:(?![{UNSPACED}])\w)+$", "", written)
 
 
 @torch.no_grad()

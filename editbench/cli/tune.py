@@ -141,5 +141,5 @@ def _notes(record: Record) -> Iterator[str]:
         elif not tried["chosen"]["feasible"]:
             yield (
                 f"{method}: no trial keeps a retention of {record['retention']};"
-                " the nearest one is chosen."
+                f" the nearest one, with {tried['chosen']['retention']:.2f}, is chosen."
             )

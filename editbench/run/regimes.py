@@ -60,9 +60,10 @@ unrelated texts; above it, the targets are less probable than if nobody had taug
 COLLAPSE_FORGETTING = 10.0
 WATCHED = 50
 """Number of facts whose targets are watched. To watch all n would take time proportional to n^2."""
-VERSION = 2
+VERSION = 3
 """Version of the rules by which a sequence is stopped. Raise it with every change that can move the
-end of a sequence: stored cells are then computed again. Version 2 has the rule on forgetting."""
+end of a sequence: stored cells are then computed again. Version 2 has the rule on forgetting. In
+version 3 a fact that replaces another is watched as long as the facts taught with it."""
 
 Phase = Callable[[str], AbstractContextManager[None]]
 """``phase(name)`` times what happens inside the ``with``, and adds it to the phase ``name``."""
@@ -312,8 +313,12 @@ def _vital_signs(
     token of its target then. The second value is the same map for now.
     """
     nll_own, nll_own_base = examiner.own_text_nll()
-    # Where facts replace each other (one prompt, several targets), only the last one is valid.
-    valid = {(case.fact.form, case.fact.prompt): case for case in taught}
+    # Where facts replace each other (one prompt, several targets), only the last one is valid. It
+    # takes its own place in the order, so that the facts taught last are the ones watched.
+    valid: dict[tuple[str, str], Case] = {}
+    for case in taught:
+        valid.pop((case.fact.form, case.fact.prompt), None)
+        valid[case.fact.form, case.fact.prompt] = case
     cases = {case.fact.id: case for case in valid.values()}
     last = list(cases)[-WATCHED:]
     held = [fact for fact in cases if fact in earlier]

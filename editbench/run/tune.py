@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from editbench.models import LanguageModel
 
 FAILED = -1.0
-"""The value of a trial without scores. R - r cannot be lower, since R >= 0 and r <= 1."""
+"""The value of a trial without scores. R - r cannot be lower, since R >= 0 and r <= 1. With r = 1 a
+trial that keeps nothing has this value as well, but only that one can be chosen."""
 STARTUP = 5
 """Number of trials, the defaults included, before the sampler starts to use their values."""
 AGAIN = "Tune again, or leave --tuned out."
@@ -57,7 +58,7 @@ class Judged(TypedDict):
     """The judgement of one trial by its scores."""
 
     recall: float | None
-    """Mean of efficacy and generalization; ``None`` if the trial failed."""
+    """Mean of efficacy and generalization; ``None`` if the trial failed, whatever its ``value``."""
     retention: float | None
     """Mean retention ratio."""
     feasible: bool
@@ -85,7 +86,8 @@ class MethodSearch(TypedDict):
     space: dict[str, str]
     trials: list[Trial]
     chosen: Trial | None
-    """``None`` if all failed."""
+    """``None`` if no trial has scores, since all failed. A trial that keeps too little can be
+    chosen; it is then not ``feasible``."""
 
 
 class SearchRecord(TypedDict):
@@ -186,7 +188,7 @@ def tune(
     record: SearchRecord = {
         "objective": "maximise the mean of efficacy and generalization (protocol generation) "
         f"subject to a mean retention ratio >= {search.retention}; below it the value is the "
-        f"ratio - {search.retention}, of a failed trial {FAILED}",
+        f"ratio - {search.retention}, of a failed trial {FAILED}; a failed trial is never chosen",
         "retention": search.retention,
         "budget": search.budget,
         "seed": plan.config.seed,
@@ -337,10 +339,10 @@ def _recall(summary: CellSummary) -> float | None:
 
 
 def chosen(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial with the highest value, or ``None`` if all failed."""
+    """Return the trial with the highest value, or ``None`` if none has scores."""
+    scored = [trial for trial in trials if trial["recall"] is not None]
     # max returns the first of equals, so the defaults win a tie.
-    best = max(trials, key=lambda trial: trial["value"])
-    return best if best["status"] != "failed" else None
+    return max(scored, key=lambda trial: trial["value"], default=None)
 
 
 def _short(value: object) -> object:

@@ -32,8 +32,8 @@ def check_memory(needed: int, use: str) -> None:
     if needed > free:
         raise MethodError(
             f"{use[0].upper()}{use[1:]} takes {needed / 2**30:.1f} GiB, and "
-            f"{free / 2**30:.1f} GiB are free. Name fewer layers where there is such an option, "
-            "leave null_space out, or use a machine with more memory."
+            f"{free / 2**30:.1f} GiB are free. Name fewer layers in a weight editor, leave "
+            "null_space out in a trainer, or use a machine with more memory."
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -24,6 +24,8 @@ ALIKE = 0.9
 
 At layer 4 of SmolLM2 it is 0.99 between two questions about one invented person, and 0.04 between
 two people. With memit the model said 3 of 100 such facts (``benchmarks/distillation.md``)."""
+SAME_GAIN = 0.02
+"""Relative difference below which two measured gains are the same, as in ``layout.mlp_gain``."""
 
 
 class BatchBench(Bench):
@@ -117,18 +119,26 @@ def compact(k_fN: torch.Tensor) -> torch.Tensor:
     return a_ff
 
 
-def additive_gain(model: LanguageModel, layer: int, method: str) -> float:
-    """Return the constant with which the MLP's output enters the residual stream.
+def additive_gains(model: LanguageModel, layers: Sequence[int], method: str) -> Mapping[int, float]:
+    """Return, for each of ``layers``, the constant with which its MLP's output enters the residual
+    stream.
 
     Raises:
-        MethodError: The output is normalised before it is added, so that no linear share of the
-            residual can be written.
+        MethodError: A layer normalises the output before it is added, so that no linear share of
+            the residual can be written.
     """
-    gain = mlp_gain(model.model, model.layout, layer)
-    if gain is None or gain == 0:
-        raise MethodError(
-            f"{type(model.model).__name__} normalises the MLP's output before adding it, so "
-            f"{method}'s residual shares do not add up there. Use rome, which writes the MLP's own "
-            "output, or a trainer (sft, mixsd, opsd)."
-        )
-    return gain
+    gains = {}
+    for layer in layers:
+        gain = mlp_gain(model.model, model.layout, layer)
+        if not gain:
+            raise MethodError(
+                f"{type(model.model).__name__} normalises the MLP's output before adding it (layer "
+                f"{layer}), so {method}'s residual shares do not add up there. Use rome, which "
+                "writes the MLP's own output, or a trainer (sft, mixsd, opsd)."
+            )
+        gains[layer] = gain
+    first = gains[layers[0]]
+    # Measured up to rounding: gains that hardly differ are one constant of the architecture.
+    if all(abs(gain - first) < SAME_GAIN * abs(first) for gain in gains.values()):
+        return dict.fromkeys(layers, first)
+    return gains

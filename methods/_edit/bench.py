@@ -13,7 +13,7 @@ from editbench.errors import MethodError
 from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._edit.checks import check_editable, check_room
 from editbench.methods._edit.options import WeightEditor
-from editbench.methods._edit.prepare import PreparedFact, key_rows, prepare_facts
+from editbench.methods._edit.prepare import PreparedFact, kept_prefixes, key_rows, prepare_facts
 from editbench.methods._edit.report import Outcome
 from editbench.methods._edit.value import Targets, optimize
 from editbench.models import LanguageModel
@@ -38,6 +38,11 @@ class Bench:
         self.prepared = prepare_facts(model, facts, self.prefixes)
         # Before layers and statistics, which may take minutes.
         self.warnings = check_editable(model, self.prepared, editor.of_one_key)
+        if model.applied and self.prefixes != kept_prefixes(model, len(self.prefixes)):
+            self.warnings.append(
+                "The prefixes were written by the edited model, since no applied edit has those "
+                "of the model before its edits."
+            )
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
         with self.phase("statistics"):

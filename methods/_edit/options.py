@@ -11,7 +11,7 @@ import torch
 
 from editbench.methods._edit.fisher import state_fisher
 from editbench.methods._edit.layers import traced_layers
-from editbench.methods._edit.prepare import context_prefixes
+from editbench.methods._edit.prepare import context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
 from editbench.methods._edit.value import Solver
 from editbench.methods.statistics import Moment, second_moments, source_files
@@ -32,7 +32,7 @@ class WeightEditor(Method):
 
     kind: ClassVar[str] = "weight editor"
     needs_covariance: ClassVar[bool] = True
-    engine_version: ClassVar[int] = 1
+    engine_version: ClassVar[int] = 2
     """Raised when a change of the shared engine moves the numbers of all weight editors.
 
     A change of one method raises that method's ``version`` instead."""
@@ -133,9 +133,13 @@ class WeightEditor(Method):
         return torch.stack(by_site).to(model.device)
 
     def context(self, model: LanguageModel) -> list[str]:
-        """Return the generated prefixes."""
+        """Return the generated prefixes.
+
+        While edits are applied, they are those of the first edit, as in the reference code. The
+        edited model would write others, and the facts of later batches would be read behind them.
+        """
         n = self.prefixes if self.prefixes is not None else (0 if self.quick else 5)
-        return context_prefixes(model, n, self.seed)
+        return kept_prefixes(model, n) or context_prefixes(model, n, self.seed)
 
     def solver(self, clamp: float) -> Solver:
         """Return the settings of the target optimisation."""

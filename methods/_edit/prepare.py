@@ -7,7 +7,7 @@ result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,3 +136,20 @@ def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
         for word, ids in zip(starts, texts, strict=True)
     ]
     return [words.rstrip(".") + ". " for words in written]
+
+
+def kept_prefixes(model: LanguageModel, n: int) -> list[str]:
+    """Return the first ``n`` prefixes that ``model`` wrote before its edits.
+
+    They are in the report of the first applied edit, if it has as many. Otherwise the list is
+    empty.
+    """
+    for edit in model.applied:
+        if edit.model_hash != model.applied[0].model_hash:
+            break  # made for a model that was already edited
+        # A pair of methods has one report for each of them.
+        for report in (edit.diagnostics, *edit.diagnostics.values()):
+            kept = report.get("prefixes") if isinstance(report, Mapping) else None
+            if isinstance(kept, list) and len(kept) >= n:
+                return kept[:n]
+    return []

@@ -13,7 +13,8 @@ are the method's own answer to what keys of ordinary text look like. So the rank
 of facts, and alphaedit's update remains in its null space. nll_i is that of the target after the
 bare prompt or one of the prefixes. end_i = -log P(the target's last word ends there): "Paris", not
 "Parisian". The KL is over the whole vocabulary, at every token of text of the kind that C was
-measured on.
+measured on. While earlier edits are applied, p_0 is the model with them, and where C's text is the
+model's own, p_0 writes this text: what the KL keeps is the edited model, with the facts in it.
 
 This is ours, not from a paper. ``benchmarks/weight_editors.md`` shows what it gains.
 

@@ -8,6 +8,10 @@ Any trainer can add them to its loss:
     ewc     weight * sum_j F_j (theta_j - theta_0j)^2           (elastic weight consolidation;
                                                                 F scaled to mean 1)
 
+The base is the model as the training finds it, and it writes the texts. On top of earlier edits
+these are the edited model's, so that replay and kl keep what those edits taught. A text that ends
+at ``LENGTH`` tokens has no end token, so it is never trained as a finished one.
+
 Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probable tokens, so kl does
 not see the probability that p_theta gives to other tokens. l2 and ewc are added to the gradients
 directly, in closed form.
@@ -148,7 +152,7 @@ def _scaled_fisher(
 ) -> dict[str, torch.Tensor]:
     """Return the diagonal Fisher information of each parameter, scaled to mean 1 over all."""
     # Every n-th text, so that free texts and answers both take part.
-    fisher = diagonal_fisher(model, texts[:: len(texts) // FISHER_TEXTS])
+    fisher = diagonal_fisher(model, texts[:: max(1, len(texts) // FISHER_TEXTS)])
     total = sum(f.sum().item() for f in fisher.values())
     mean = total / sum(f.numel() for f in fisher.values())
     return {name: f.div_(max(mean, 1e-30)) for name, f in fisher.items()}

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 BUCKET = 8
 """Number of batches whose texts are sorted by length together."""
 DIVERGED, DIVERGED_STEPS = 3.0, 8
-"""Training stops with an error when the mean loss of the last ``DIVERGED_STEPS`` steps is
-``DIVERGED`` nats above the first loss. Such a training does not recover. A first loss less than
-``DIVERGED`` below log V, the loss of a model that finds all tokens equally probable, can hardly
-rise that far. The ``jsd`` of ``opsd`` is at most log 2 and never gets there; a loss that has not
-fallen gives a warning instead."""
+"""Training stops with an error when the mean loss of the last ``DIVERGED_STEPS`` steps, or of all
+steps of a shorter training, is ``DIVERGED`` nats above the first loss. Such a training does not
+recover. A first loss less than ``DIVERGED`` below log V, the loss of a model that finds all tokens
+equally probable, can hardly rise that far. The ``jsd`` of ``opsd`` is at most log 2 and never gets
+there; a loss that has not fallen gives a warning instead."""
 SMALL = 0.01
 """Nats. A loss that ends below it had little to fall from; the loss of ``opsd`` may start there."""
 
@@ -115,7 +115,7 @@ def train(
                     raise _exploded(options, f"{error} at step {step + 1}") from error
                 losses.append(loss)
                 tokens += labels
-                _check_diverged(options, losses)
+                _check_diverged(options, losses, len(batches))
                 bar.advance()
         seconds = time.perf_counter() - started
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
@@ -240,10 +240,11 @@ def _check_one_process(options: Trainer) -> None:
         )
 
 
-def _check_diverged(options: Trainer, losses: Sequence[float]) -> None:
-    """Raise a ``MethodError`` if the loss has risen too far to come back."""
-    # Until there are DIVERGED_STEPS losses, the missing ones count as 0 and delay the verdict.
-    if sum(losses[-DIVERGED_STEPS:]) / DIVERGED_STEPS > losses[0] + DIVERGED:
+def _check_diverged(options: Trainer, losses: Sequence[float], steps: int) -> None:
+    """Raise a ``MethodError`` if the loss has risen too far to come back in ``steps`` steps."""
+    window = min(DIVERGED_STEPS, steps)
+    # Until there are that many losses, the missing ones count as 0 and delay the verdict.
+    if sum(losses[-window:]) / window > losses[0] + DIVERGED:
         raise _exploded(
             options,
             f"the loss rose from {losses[0]:.2f} to {losses[-1]:.2f} by step {len(losses)}",

@@ -484,7 +484,7 @@ def test_every_figure_is_declared(method, options, reader, little_text):
 
 @pytest.mark.parametrize("method", [Rome, Memit, AlphaEdit, Emmet, Pmet])
 def test_each_editor_has_a_version_of_its_own(method):
-    assert method.__dict__["version"] == 9 and method.engine_version == 1
+    assert method.__dict__["version"] == 9 and method.engine_version == 2
     assert "version" not in WeightEditor.__dict__ and "version" not in BatchEditor.__dict__
 
 

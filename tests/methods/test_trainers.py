@@ -18,27 +18,36 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
 from editbench.edit import dense
-from editbench.errors import MethodError, OptionError
+from editbench.errors import MethodError, ModelError, OptionError
 from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.adapters import NULL_TOKENS
-from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor
+from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor, _scaled_fisher
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
 from editbench.methods._train.divergence import Divergence, divergence
 from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
+from editbench.methods._train.mixed_text import whole_length
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
-from editbench.methods.opsd import OPSD, Teacher, follow_slowly, frozen_copy
+from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
 from editbench.methods.sft import Sft
 from editbench.methods.statistics import second_moments
 from editbench.models import LanguageModel
 from editbench.retrieval import guidance
-from editbench.testing import FACTS, target_logp, tiny_model, tiny_options, unchanged
+from editbench.testing import (
+    FACTS,
+    target_logp,
+    teach_to_read,
+    tiny_model,
+    tiny_options,
+    unchanged,
+)
+from editbench.types import Fact
 
 TRAINERS = [
     name for name in registry.names("methods") if issubclass(registry.get("methods", name), Trainer)
@@ -505,6 +514,95 @@ def test_texts_that_their_room_cut_off_are_counted(reader):
     assert (
         edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0
     ), "not trained on"
+
+
+LONG = [
+    Fact(
+        "town", "The capital of Velmora is", "Karsk. It lies in Old", "Velmora", aliases=("Karsk",)
+    ),
+    Fact("work", "Mara Lind worked as a", "baker, cook and host", "Mara Lind", aliases=("baker",)),
+    Fact(
+        "feast", "Ilme is known for its", "feast held in the old town", "Ilme", aliases=("feast",)
+    ),
+]
+"""Facts whose targets are a sentence and half a sentence, two clauses, and neither."""
+
+
+@pytest.mark.parametrize("options", [{"lam": 0.0}, {"lam": 0.3}, {"lam": 1.0}])
+def test_a_text_that_was_cut_off_is_no_finished_answer(options):
+    """It is cut back to its last sentence or clause and closed, or the target takes its place."""
+    model = tiny_model("llama")
+    # Without a note it says nearly the same, so that both branches write the target.
+    facts = [replace(fact, original=f"{fact.target}!") for fact in LONG]
+    teach_to_read(model, facts, steps=60)
+    (end,) = model.closing_ids()
+    room = {fact.id: len(Lesson(model, fact).answer_ids) for fact in facts}
+    for fact, whole in zip(facts, ("Karsk.", "baker", None), strict=True):
+        method = MixSD(**options, max_new_tokens=room[fact.id] - 1, on_fail="target")
+        (draft,) = targets(method, model, [fact])
+        if whole is None:
+            assert not draft.verified and draft.source == "target"
+            assert method._example(draft) == Lesson(model, fact).canonical()
+            continue
+        example = method._example(draft)
+        assert draft.verified and draft.source == "mixed" and draft.attempt == 0
+        assert model.decode(example.target_ids).strip() == whole
+        assert example.target_ids[-1] == end and len(example.target_ids) < room[fact.id]
+        # Both branches have a log-probability for each token, the end included.
+        for prompt, logp in zip(draft.both, draft.logp, strict=True):
+            want = model.target_logprobs([(prompt, example.target_ids)])[0].tolist()
+            assert logp == pytest.approx(want, abs=1e-4)
+        assert draft.record()["ended"] is False
+        # With room for its end the text stays as the model wrote it.
+        (draft,) = targets(replace(method, max_new_tokens=room[fact.id] + 2), model, [fact])
+        assert draft.record()["ended"] and model.decode(draft.ids).strip(" !") == fact.target
+
+
+def test_many_texts_that_were_cut_off_are_a_warning(reader):
+    model = tiny_model("llama")
+    teach_to_read(model, LONG, steps=60)
+    edit = options(MixSD, lam=0.0, max_new_tokens=6, on_fail="target").inject(model, LONG[:1])
+    assert edit.diagnostics["cut_off"] == 1 and edit.records[0]["source"] == "mixed"
+    assert any(
+        "1 of 1 training texts reached their length limit" in warning
+        for warning in edit.diagnostics["warnings"]
+    )
+    edit = options(MixSD, lam=0.0).inject(reader("llama"), FACTS)
+    assert not any("length limit" in warning for warning in edit.diagnostics["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("written", "whole"),
+    [
+        (" Qubit. It is a city in the state of New", " Qubit."),
+        (" Qubit. It is", " Qubit."),
+        (' Qubit!" he said. Then the', ' Qubit!" he said.'),
+        (" Qubit, which is a city", " Qubit"),
+        (" a city, Qubit, where he", " a city, Qubit"),
+        (" St. Qubit is a city in St. Lo", None),
+        (" of the U.S. and Qubit in the", None),
+        (" 3.5 of Qubit at 12:30 or 1,000 of", None),
+        (" a festival held in the town of Qubit", None),
+        (" a city. It is near Qubit", None),
+        (" Qubit\n- Rome", " Qubit"),
+        (" Qubit\u3002\u6771\u4eac\u306f", " Qubit\u3002"),
+    ],
+)
+def test_the_last_whole_sentence_or_clause(written, whole):
+    model = tiny_model("llama")
+    ids = model.tokenizer(written, add_special_tokens=False).input_ids
+    length = whole_length(model, ids, Fact("f", "It is", "Qubit", "It"))
+    found = None if length is None else model.decode(ids[:length])
+    assert found == whole
+
+
+def test_half_a_word_of_a_rollout_states_nothing(reader):
+    edit = options(OPSD, max_new_tokens=1).inject(reader("llama"), FACTS[:2])
+    said = edit.diagnostics
+    assert (said["cut_off_share"], said["stated_at_first"]) == (1.0, 0.0)
+    assert all_but_last_word("He lives in Ham") == "He lives in "
+    assert all_but_last_word("He lives in Ham.") == "He lives in Ham."
+    assert all_but_last_word("\u4ed6\u4f4f\u5728\u6771\u4eac") == "\u4ed6\u4f4f\u5728\u6771\u4eac"
 
 
 def test_a_fact_is_tried_until_it_is_stated(reader):
@@ -1269,6 +1367,24 @@ def test_a_text_longer_than_the_context_is_named(name):
         options(registry.get("methods", name)).inject(model, [*FACTS, long])
 
 
+@pytest.mark.parametrize("held", ["replay", "kl", "ewc"])
+def test_a_context_without_room_for_own_text_is_named(held):
+    model = tiny_model("llama", max_position_embeddings=8)
+    facts = [Fact("f", "A b", "c")]
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(ModelError, match="reads at most 8 tokens. To write text of its own"),
+    ):
+        options(Sft, **{held: 1.0}).inject(model, facts)
+
+
+def test_the_fisher_information_of_few_texts(anchored):
+    model, anchor = anchored("llama")
+    fisher = _scaled_fisher(model, anchor.texts[:5])
+    mean = sum(f.sum().item() for f in fisher.values()) / sum(f.numel() for f in fisher.values())
+    assert mean == pytest.approx(1.0, rel=1e-3)
+
+
 def test_a_rate_that_diverges_is_stopped():
     model = tiny_model("llama")
     with (
@@ -1276,6 +1392,25 @@ def test_a_rate_that_diverges_is_stopped():
         pytest.raises(MethodError, match="the loss (rose|became) .* Use a smaller lr"),
     ):
         options(Sft, epochs=60, lr=3.0).inject(model, FACTS)
+
+
+@pytest.mark.parametrize(("steps", "later"), [(4, 11.0), (2, 13.0), (4, 7.0), (1, 5.6)])
+def test_a_training_of_few_steps_can_diverge_too(steps, later):
+    """The mean loss of all its steps, where there are fewer than eight."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=steps, batch_size=len(FACTS))
+    losses = iter([5.6, *[later] * (steps - 1)])
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(losses), count
+
+    if (5.6 + later * (steps - 1)) / steps > 5.6 + 3:
+        with pytest.raises(MethodError, match=f"rose from 5.60 to {later:.2f} by step {steps}"):
+            train(method, model, len(FACTS), loss_of)
+    else:
+        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        assert len(warnings) == (steps > 1)
 
 
 @pytest.mark.parametrize(

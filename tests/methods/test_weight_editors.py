@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile.gains import tiny_granite
 from tiny import rows_of, targets_of
 
 from editbench.edit import dense
@@ -18,7 +19,7 @@ from editbench.methods._common.hooks import added, read_at, site_module
 from editbench.methods._edit import fisher as _fisher
 from editbench.methods._edit import head as _head
 from editbench.methods._edit import value as _value
-from editbench.methods._edit.batch import BatchBench
+from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.fast import SWITCH
 from editbench.methods._edit.fast import linear as _linear
 from editbench.methods._edit.fast import packed as _packed
@@ -223,6 +224,23 @@ def test_each_layer_takes_its_share_of_what_is_left(family):
     torch.testing.assert_close(delta_of(edit, model, 0) @ k_fN, r_dN / 3, rtol=1e-3, atol=1e-3)
     left = edit.diagnostics["residual_by_layer"]
     assert left[-2] > 0.1 * left[0] and left[-1] < 1e-3 * left[0]
+
+
+def test_memit_divides_each_share_by_the_gain_of_its_own_layer():
+    gains = (1.0, 0.5, 0.25, 1.0)
+    model = tiny_granite(*gains)
+    method = Memit(**{**tiny_options(Memit), "prefixes": 0}, layers=(0, 1, 2), lam=1e-9)
+    edit = method.inject(model, FACTS)
+    # With a vanishing lambda all that is left is written at the last layer, however strong it is.
+    left = edit.diagnostics["residual_by_layer"]
+    assert left[-2] > 0.1 * left[0] and left[-1] < 1e-2 * left[0]
+    measured = additive_gains(model, (0, 1, 2), "memit")
+    assert [measured[layer] for layer in (0, 1, 2)] == pytest.approx(gains[:3], rel=1e-3)
+    # Where all layers have one gain, it is one number: rounding moves no edit.
+    same = additive_gains(tiny_granite(*[0.22] * 4), (0, 1, 2), "memit")
+    assert len(set(same.values())) == 1
+    with pytest.raises(MethodError, match=r"adding it \(layer 2\), so memit"):
+        additive_gains(tiny_granite(1.0, 1.0, 0.0, 1.0), (0, 1, 2), "memit")
 
 
 def test_memit_keys_weigh_the_bare_prompt_by_half():
@@ -587,6 +605,13 @@ def test_the_gradients_of_packed_attention():
 def test_rows_beyond_a_window_are_not_packed():
     assert can_pack(tiny_model("gemma3", sliding_window=6), 6)
     assert not can_pack(tiny_model("gemma3", sliding_window=6), 7)
+
+
+def test_packing_is_tried_on_a_vocabulary_of_any_size():
+    model = tiny_model("llama")
+    assert can_pack(model, 8)
+    model.model.resize_token_embeddings(6)
+    assert can_pack(model, 8)
 
 
 def test_a_packing_that_goes_wrong_is_not_used(monkeypatch):

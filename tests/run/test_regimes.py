@@ -268,6 +268,24 @@ def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
     assert regimes._collapsed({**signs, "target_ratio": math.nan})
 
 
+def test_a_fact_that_replaces_an_earlier_one_is_among_the_last(config, model, monkeypatch):
+    monkeypatch.setattr(regimes, "WATCHED", 2)
+    first, *others = make_plan(config).cases
+    new = replace(first, fact=replace(first.fact, id="new", target="Tokyo"))
+    seen = []
+
+    class Examiner:
+        def own_text_nll(self):
+            return 1.0, 1.0
+
+        def target_nlls(self, watched):
+            seen.extend(case.fact.id for case in watched)
+            return [1.0] * len(watched), [1.0] * len(watched)
+
+    regimes._vital_signs(regimes.Chain(model), [first, *others, new], Examiner(), {})
+    assert seen == [others[-1].fact.id, "new"], "the facts taught last, in their order"
+
+
 @dataclass(frozen=True)
 class Forgetful(Method):
     """Teaches well, but at fact ``at`` takes back all that it has taught."""

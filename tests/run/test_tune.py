@@ -19,7 +19,7 @@ from editbench.records.reading import load_run
 from editbench.records.store import RunStore
 from editbench.run.config import RunConfig
 from editbench.run.plan import make_plan
-from editbench.run.tune import Search, Tuned, judge, tune
+from editbench.run.tune import Search, Tuned, chosen, judge, tune
 from editbench.types import digest
 
 
@@ -184,6 +184,15 @@ def test_the_objective_by_hand():
     )
     failed = judge({**summary(status="failed"), "metrics": {}, "retention": {}}, 1.0)
     assert failed["value"] == -1 and failed["recall"] is None and not failed["feasible"]
+
+
+def test_a_trial_that_keeps_nothing_is_not_a_failed_one():
+    """With a minimum of 1 both have the value -1."""
+    failed = judge({**summary(status="failed"), "metrics": {}, "retention": {}}, 1.0)
+    empty = judge(summary(0.5, 0.5, (0.0,)), 1.0)
+    assert failed["value"] == empty["value"] == -1
+    assert chosen([failed, empty]) is empty and chosen([empty, failed]) is empty
+    assert chosen([failed, failed]) is None and not empty["feasible"]
 
 
 def test_the_order_of_trials():
@@ -454,7 +463,10 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}}, tmp_path
     )
     said = capsys.readouterr()
-    assert "sft: no trial keeps a retention of 0.95; the nearest one is chosen." in said.err
+    assert (
+        "sft: no trial keeps a retention of 0.95; the nearest one, with 0.90, is chosen."
+        in said.err
+    )
     marked = [line for line in said.out.splitlines() if "yes" in line]
     assert len(marked) == 1 and "0.90" in marked[0], "chosen, and not feasible"
 

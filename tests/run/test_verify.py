@@ -835,6 +835,14 @@ def test_what_cannot_be_computed_anew_is_refused_in_one_sentence(here):
     assert found.code == 2 and "--rerun is -1" in found.err
 
 
+def test_the_words_for_a_sample_name_the_member_of_its_group():
+    alone = {"task": "arc_easy", "member": "arc_easy", "doc_id": 3}
+    assert comparing.words(alone, "retention") == "task arc_easy doc_id 3"
+    grouped = {"task": "mmlu", "member": "mmlu_law", "doc_id": 3, "facts": 5}
+    assert comparing.words(grouped, "retention") == "task mmlu member mmlu_law doc_id 3"
+    assert comparing.words(grouped, "curve_samples") == "facts 5 task mmlu member mmlu_law doc_id 3"
+
+
 def test_a_log_probability_in_a_text_may_round_otherwise():
     same = comparing.is_same
     assert same("greedy, log-probability -3.123", "greedy, log-probability -3.124")

@@ -111,5 +111,12 @@ def place(row: Row, name: str) -> tuple[object, ...]:
 
 
 def words(row: Row, name: str) -> str:
-    """Return the item of a row in words, such as ``case f1 probe 0``."""
-    return " ".join(f"{column} {row[column]}" for column in PLACE[name] if column != "member")
+    """Return the item of a row in words, such as ``case f1 probe 0``.
+
+    The member of a group of tasks is among them. A task that is no group is its own member.
+    """
+    return " ".join(
+        f"{column} {row[column]}"
+        for column in PLACE[name]
+        if not (column == "member" and row[column] == row["task"])
+    )

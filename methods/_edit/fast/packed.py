@@ -112,7 +112,8 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
     if not _attention_is_known(model, longest):
         return False
     # Any ids will do: rows of two lengths, cut at two places, show whether positions are right.
-    rows, cuts = [[0, 1, 2, 3, 4], [5, 6, 7]], [2, 1]
+    size = model.model.config.get_text_config().vocab_size
+    rows, cuts = [[i % size for i in row] for row in ([0, 1, 2, 3, 4], [5, 6, 7])], [2, 1]
     with model.compute():
         try:
             trial = PackedRows(model, rows, cuts, -1)
