@@ -1,0 +1,97 @@
+"""What a model's own code honours, tried once on a few tokens before any number is made.
+
+A causal LM can ignore the mask of a padded batch, keep its past in a cache of its own kind, or let
+a token see those behind it. Nothing fails then, and every number is wrong. So a padded batch and a
+short generation are compared with plain passes of single rows.
+
+# B rows, T tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from editbench import text
+from editbench.decoding import decoding_cache
+
+if TYPE_CHECKING:
+    from editbench.models import LanguageModel
+
+LONG, SHORT = 9, 6
+"""Tokens of the two rows that are compared. The short row is the beginning of the long one."""
+
+
+@dataclass(frozen=True)
+class Honoured:
+    """What a model honours."""
+
+    order: bool
+    """A token's state does not depend on the tokens behind it."""
+    padding: bool
+    """Rows that are padded on the left give the same as single rows."""
+    cache: bool
+    """Token by token, with a cache and in a padded batch, a row gives the same as in one pass."""
+
+
+@torch.no_grad()
+def honoured(model: LanguageModel) -> Honoured:
+    """Return what ``model`` honours. It runs seven short passes in the stored precision."""
+    vocabulary = model.model.config.get_text_config().vocab_size
+    # From 3 on, since the first ids are often special. No two are equal, so that a shift shows.
+    rows = [[(3 + t) % vocabulary for t in range(n)] for n in (LONG, SHORT)]
+    ids_BT, mask_BT = text.pad_left(rows, model.device)
+    with torch.autocast(model.device.type, enabled=False):
+        long_TV, short_TV = (
+            logits(model, *text.pad_left([row], model.device))[0] for row in rows
+        )
+        agrees = _Comparison(long_TV, 0.25 if model.model.dtype.itemsize < 4 else 0.02)
+        order = agrees(lambda: long_TV[:SHORT], short_TV)
+        padding = agrees(lambda: logits(model, ids_BT, mask_BT)[1, -SHORT:], short_TV)
+        cache = (
+            padding
+            and model.cache_argument is not None
+            and agrees(lambda: _decoded(model, ids_BT, mask_BT), short_TV[-3:])
+        )
+    return Honoured(order, padding, cache)
+
+
+def logits(
+    model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: object = None
+) -> torch.Tensor:
+    """Return the logits (B, T, V) of one pass over all rows as they are."""
+    return model.head(model.states(ids_BT, mask_BT, cache)).float()
+
+
+def _decoded(model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the logits (3, V) of the short row's last tokens, two of them decoded one by one."""
+    cache = decoding_cache(model.model)
+    parts = [logits(model, ids_BT[:, :-2], mask_BT[:, :-2], cache)]
+    parts.append(logits(model, ids_BT[:, -2:-1], mask_BT[:, :-1], cache))
+    # as where the first of two texts has ended
+    cache.batch_select_indices(torch.tensor([1], device=ids_BT.device))
+    parts.append(logits(model, ids_BT[1:, -1:], mask_BT[1:], cache))
+    return torch.cat([part[-1, -1:] for part in parts])
+
+
+class _Comparison:
+    """Whether two ways of computing logits agree up to rounding."""
+
+    def __init__(self, reference_TV: torch.Tensor, share: float):
+        # Next to the spread of the logits, the rounding of float32 is below 1e-4 and that of
+        # bfloat16 a few hundredths, while a wrong position or a lost past is near 1.
+        self.limit = share * reference_TV.std().item()
+
+    def __call__(self, compute: Callable[[], torch.Tensor], want_TV: torch.Tensor) -> bool:
+        try:
+            have_TV = compute()
+        except Exception:
+            # The model's own code, which may come from anywhere, cannot do it at all. The caller
+            # then uses plain passes, which need neither padding nor a cache.
+            return False
+        # the root of the mean square, since rounding is spread evenly and faults are everywhere
+        difference = (have_TV - want_TV).square().mean().sqrt().item()
+        return difference <= self.limit
