@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from editbench.errors import ModelError, NotFiniteError
 
@@ -101,11 +101,11 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys[:, :, :new], values[:, :, :new]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows ``indices`` only."""
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep the rows ``beam_idx`` only, in that order."""
         if (length := self.get_seq_length()) > 0:
             # The buffers with their spare space, so that the next token fits in without a copy.
-            keys, values = (room.index_select(0, indices) for room in self._room)
+            keys, values = (room.index_select(0, beam_idx) for room in self._room)
             self._room = (keys, values)
             self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
@@ -122,7 +122,8 @@ def decoding_cache(
 ) -> DynamicCache:
     """Return a cache for token-by-token decoding under ``no_grad``.
 
-    Rows can be dropped with ``batch_select_indices``.
+    Rows can be dropped with ``reorder_cache``, which every kind of layer knows; a state-space
+    layer has no ``batch_select_indices``.
 
     Args:
         whole: keep every token, even where a layer's window is sliding. The mask alone then decides
@@ -134,12 +135,8 @@ def decoding_cache(
             and values for each token.
     """
     cache = DynamicCache(config=model.config)
-    for layer in cache.layers:
-        if whole and not isinstance(layer, DynamicLayer):
-            raise ModelError(
-                f"{type(model).__name__} keeps {type(layer).__name__} states, "
-                "from which no token can be removed again."
-            )
+    if whole:
+        check_removable(model)
     # DynamicLayer itself and no subclass: a sliding layer stays, as it drops tokens outside its
     # window, unless ``whole`` asks for all of them
     cache.layers = [
@@ -149,6 +146,22 @@ def decoding_cache(
         assert isinstance(layer, DynamicLayer)  # only such a layer has keys and values to keep
         layer.update(keys, values)
     return cache
+
+
+def check_removable(model: PreTrainedModel) -> None:
+    """Make sure that every layer keeps keys and values for each token and nothing else.
+
+    Raises:
+        ModelError: if a layer keeps more, such as the state of a state-space model.
+    """
+    for layer in DynamicCache(config=model.config).layers:
+        # No subclass of these two: a hybrid layer is one, and keeps a state as well.
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise ModelError(
+                f"{type(model).__name__} keeps {type(layer).__name__} states, "
+                "from which no token can be removed again. Use a method that needs no such step "
+                "(sft)."
+            )
 
 
 def cached_states(cache: DynamicCache) -> list[States]:

@@ -278,12 +278,8 @@ class LanguageModel:
         Raises:
             ModelError: with a cache, if this model does not decode with one.
         """
-        if cache is not None and not self.honours.cache:
-            raise ModelError(
-                f"{type(self.model).__name__} does not give the same in one pass and token by "
-                "token with a cache of keys and values, in a padded batch, and this method needs "
-                "that. Use a trainer that needs no cache (sft)."
-            )
+        if cache is not None:
+            self.check_cache()
         if cache is not None or self.honours.padding:
             return self.states(ids_BT, mask_BT, cache)
         length_B = mask_BT.sum(-1)
@@ -298,6 +294,19 @@ class LanguageModel:
     def honours(self) -> Honoured:
         """Whether this model honours the order of tokens, padding and a cache; tried once."""
         return honoured(self)
+
+    def check_cache(self) -> None:
+        """Check that texts can be continued from a cache, in a padded batch.
+
+        Raises:
+            ModelError: if the model honours the padding or its cache differently.
+        """
+        if not self.honours.cache:
+            raise ModelError(
+                f"{type(self.model).__name__} does not give the same logits for a padded batch "
+                "that is continued from a cache as for single texts, and this method needs that. "
+                "Use a trainer that needs neither (sft)."
+            )
 
     def states(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
@@ -510,7 +519,7 @@ class LanguageModel:
             if len(going) < len(rows):  # drop the rows that have ended
                 index = torch.tensor(going, device=self.device)
                 if cache is not None:
-                    cache.batch_select_indices(index)
+                    cache.reorder_cache(index)
                 next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
                 ids_BT = ids_BT[index]
             new_B1 = next_B[:, None]
