@@ -122,8 +122,7 @@ def decoding_cache(
 ) -> DynamicCache:
     """Return a cache for token-by-token decoding under ``no_grad``.
 
-    Rows can be dropped with ``reorder_cache``, which every kind of layer knows; a state-space
-    layer has no ``batch_select_indices``.
+    Rows can be dropped with ``keep_rows``.
 
     Args:
         whole: keep every token, even where a layer's window is sliding. The mask alone then decides
@@ -146,6 +145,13 @@ def decoding_cache(
         assert isinstance(layer, DynamicLayer)  # only such a layer has keys and values to keep
         layer.update(keys, values)
     return cache
+
+
+def keep_rows(cache: DynamicCache, indices: torch.Tensor) -> None:
+    """Keep the rows ``indices`` of a ``decoding_cache`` only, in that order."""
+    # The one way that every kind of layer knows. A state-space layer has no batch_select_indices,
+    # and that of a hybrid layer forgets the state.
+    cache.reorder_cache(indices)  # type: ignore[arg-type]  # any tensor of int64 is a LongTensor
 
 
 def check_removable(model: PreTrainedModel) -> None:

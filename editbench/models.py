@@ -21,7 +21,7 @@ from editbench import layout as layouts
 from editbench import progress, text
 from editbench.aliases import DEFAULT
 from editbench.checkpoints import quiet_transformers, read_checkpoint
-from editbench.decoding import Decoding, cached_states, decoding_cache
+from editbench.decoding import Decoding, cached_states, decoding_cache, keep_rows
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.selfcheck import Honoured, honoured
@@ -519,7 +519,7 @@ class LanguageModel:
             if len(going) < len(rows):  # drop the rows that have ended
                 index = torch.tensor(going, device=self.device)
                 if cache is not None:
-                    cache.reorder_cache(index)
+                    keep_rows(cache, index)
                 next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
                 ids_BT = ids_BT[index]
             new_B1 = next_B[:, None]

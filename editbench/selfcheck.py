@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from editbench import text
-from editbench.decoding import decoding_cache
+from editbench.decoding import decoding_cache, keep_rows
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from editbench.models import LanguageModel
 
 LONG, SHORT = 9, 6
@@ -46,7 +48,7 @@ def honoured(model: LanguageModel) -> Honoured:
     ids_BT, mask_BT = text.pad_left(rows, model.device)
     with torch.autocast(model.device.type, enabled=False):
         long_TV, short_TV = (logits(model, *text.pad_left([row], model.device))[0] for row in rows)
-        agrees = _Comparison(long_TV, 0.1 if model.model.dtype.itemsize < 4 else 0.02)
+        agrees = _Comparison(long_TV, 0.1 if next(model.model.parameters()).itemsize < 4 else 0.02)
         order = agrees(lambda: long_TV[:SHORT], short_TV)
         cache = model.cache_argument is not None and agrees(
             lambda: _decoded(model, ids_BT, mask_BT), short_TV
@@ -57,7 +59,10 @@ def honoured(model: LanguageModel) -> Honoured:
 
 
 def logits(
-    model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: object = None
+    model: LanguageModel,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    cache: DynamicCache | None = None,
 ) -> torch.Tensor:
     """Return the logits (B, T, V) of one pass over all rows as they are."""
     return model.head(model.states(ids_BT, mask_BT, cache)).float()
@@ -69,7 +74,7 @@ def _decoded(model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) 
     first = logits(model, ids_BT[:, :-2], mask_BT[:, :-2], cache)[1, 2 - SHORT :]
     second = logits(model, ids_BT[:, -2:-1], mask_BT[:, :-1], cache)[1]
     # as where the first of two texts has ended
-    cache.reorder_cache(torch.tensor([1], device=ids_BT.device))
+    keep_rows(cache, torch.tensor([1], device=ids_BT.device))
     return torch.cat([first, second, logits(model, ids_BT[1:, -1:], mask_BT[1:], cache)[0]])
 
 

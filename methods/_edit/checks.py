@@ -71,13 +71,13 @@ def check_values(
     for layer in layers:
         projection = model.layout.out_projection(model.model, layer)
         site = site_module(model, layer, "mlp")
-        k_f = read_at(model, projection, "input", rows, positions)[0].float()
-        read_d = read_at(model, site, "output", rows, positions)[0].float()
+        k_f = read_at(model, projection, "input", rows, positions)[0].double()
+        read_d = read_at(model, site, "output", rows, positions)[0].double()
         name = model.layout.weight_name(layer)
         weight = model.weight(name)
-        made_d = k_f @ weight.float() if model.layout.transposed else weight.float() @ k_f
+        made_d = k_f @ weight.double() if model.layout.transposed else weight.double() @ k_f
         if isinstance(bias := getattr(projection, "bias", None), torch.Tensor):
-            made_d = made_d + bias.float()
+            made_d = made_d + bias.double()
         apart = ((read_d - made_d).norm() / read_d.norm().clamp(min=1e-12)).item()
         # Half of the digits of the number format must agree.
         if apart > torch.finfo(weight.dtype).eps ** 0.5:
