@@ -141,6 +141,19 @@ class LanguageModel:
         """The device of the first parameter."""
         return next(self.model.parameters()).device
 
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know about this model on this machine, in plain sentences."""
+        stored = next(self.model.parameters()).dtype
+        if "bfloat16" not in (self.precision, str(stored).removeprefix("torch.")):
+            return []
+        if native_precision(self.device) == "bfloat16":
+            return []
+        return [
+            f"The {self.device.type} here has no bfloat16 units, so bfloat16 is slower than "
+            "float32 and less exact; load the weights and compute in float32."
+        ]
+
     @cached_property
     def layout(self) -> layouts.Layout:
         """Where the layers and their MLPs are.

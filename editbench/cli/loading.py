@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from editbench.cli import console
 from editbench.errors import EditbenchError, ModelError
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def load(model: str, precision: str, layout: Mapping[str, str]) -> LanguageModel
             f"Model {model!r} could not be loaded ({type(error).__name__}: {reason})."
             " Is a file damaged?"
         ) from error
+    for warning in handle.warnings:
+        console.say(warning)
     if layout:
         handle.layout  # noqa: B018 - derived on first use; report a wrong name now, not later
     return handle
