@@ -154,20 +154,34 @@ def keep_rows(cache: DynamicCache, indices: torch.Tensor) -> None:
     cache.reorder_cache(indices)  # type: ignore[arg-type]  # any tensor of int64 is a LongTensor
 
 
-def check_removable(model: PreTrainedModel) -> None:
+def check_removable(model: PreTrainedModel, shared: bool = False) -> None:
     """Make sure that every layer keeps keys and values for each token and nothing else.
+
+    Args:
+        shared: allow layers that keep nothing and read the keys and values of an earlier layer.
 
     Raises:
         ModelError: if a layer keeps more, such as the state of a state-space model.
     """
     for layer in DynamicCache(config=model.config).layers:
         # No subclass of these two: a hybrid layer is one, and keeps a state as well.
-        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+        keys_only = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+        if not keys_only and not (shared and _is_shared(layer)):
             raise ModelError(
                 f"{type(model).__name__} keeps {type(layer).__name__} states, "
                 "from which no token can be removed again. Use a method that needs no such step "
                 "(sft)."
             )
+
+
+def shares_keys(model: PreTrainedModel) -> bool:
+    """Return whether some layers read the keys and values of earlier layers (Gemma 3n and 4)."""
+    return any(map(_is_shared, DynamicCache(config=model.config).layers))
+
+
+def _is_shared(layer: object) -> bool:
+    # by its name, since older releases of transformers lack the class
+    return type(layer).__name__ == "DummyLayer"
 
 
 def cached_states(cache: DynamicCache) -> list[States]:

@@ -53,7 +53,7 @@ def check_passes(model: LanguageModel) -> None:
     """
     model.check_head()
     model.check_cache()
-    check_removable(model.model)
+    check_removable(model.model, shared=True)
 
 
 @torch.no_grad()

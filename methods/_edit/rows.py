@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from editbench.decoding import shares_keys
 from editbench.layout import Output, hidden_of
 from editbench.methods._common.hooks import Captured, added, plus, resumed_above, site_module
 from editbench.models import LanguageModel, cached_states
@@ -38,7 +39,8 @@ class Rows(ABC):
             cuts: Where each row is cut, all above 0.
             resume: The highest layer that need not run again; -1: all run.
         """
-        self.model, self.resume = model, resume
+        # Layers that share keys need the earlier layers that make them.
+        self.model, self.resume = model, -1 if shares_keys(model.model) else resume
         self.before = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
         self.after = [row[cut:] for row, cut in zip(rows, cuts, strict=True)]
         self.everyone = torch.arange(len(rows), device=model.device)
@@ -46,7 +48,7 @@ class Rows(ABC):
         self.wrapped = False
         with torch.no_grad(), model.compute():
             self.keep()
-            if resume >= 0:
+            if self.resume >= 0:
                 self.below_BTD, self.wrapped = self.computed_below()
                 if self.below_BTD is None:
                     self.resume = -1

@@ -248,6 +248,7 @@ def test_an_unknown_architecture_works_once_named():
     # beside a projection of per-layer inputs; beside a Mamba mixer; beside a receptance
     [
         ("gemma3n", "mlp.down_proj"),
+        ("gemma4", "mlp.down_proj"),
         ("falcon_h1", "feed_forward.down_proj"),
         ("rwkv", "feed_forward.value"),
     ],

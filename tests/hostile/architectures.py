@@ -62,6 +62,18 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
             "activation_sparsity_pattern": [0.0] * 5,
         },
     ),
+    "gemma4": (
+        "gemma4_text",
+        {
+            **_LLAMA,
+            "num_hidden_layers": 6,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+            "sliding_window": 8,
+            "global_head_dim": 8,
+            "hidden_size_per_layer_input": 8,
+            "num_kv_shared_layers": 2,
+        },
+    ),
     "gpt2": ("gpt2", _GPT),
     "gptj": ("gptj", {**_GPT, "rotary_dim": 4}),
     "gpt_neo": (

@@ -192,6 +192,32 @@ def test_a_model_that_cannot_be_continued_is_refused_before_anything_is_measured
     assert not (own_cache / "statistics").exists()
 
 
+@pytest.mark.parametrize("layer", [1, 3, 5])
+def test_layers_that_share_keys_get_them_from_layers_that_run(layer):
+    """The last two of six layers read the keys of layers 2 and 3."""
+    model = build("gemma4")
+    facts = prepare_facts(model, FACTS, [])
+    batch = _value._Batch(model, facts, layer, ("mlp",))
+    for have, each in zip(batch.reference_NV, facts, strict=True):
+        want = model.model(input_ids=torch.tensor([each.kl_ids])).logits[0, -1].log_softmax(-1)
+        torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cut_text_that_differs_from_the_whole_one_is_refused(monkeypatch):
+    model = tiny_model("llama")
+    facts = prepare_facts(model, FACTS, [])
+    kept = PaddedRows.keep
+
+    def forget(rows):
+        kept(rows)
+        rows.kept = [(torch.zeros_like(k), torch.zeros_like(v)) for k, v in rows.kept]
+
+    monkeypatch.setenv(SWITCH, "0")
+    monkeypatch.setattr(PaddedRows, "keep", forget)
+    with pytest.raises(MethodError, match="where a text is continued at layer 1"):
+        optimize(model, facts, 1, ("mlp",), Solver(2, 0.5, 1.0, 0.1, 0.0))
+
+
 def test_the_last_layers_mlp_gets_its_delta_at_the_subject(monkeypatch):
     """Packed rows let the last MLP skip tokens, but not where the delta is inside it."""
     model = tiny_model("llama")
