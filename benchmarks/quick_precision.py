@@ -1,18 +1,25 @@
 """Measure how far ``quick`` edits in bfloat16 are from those in float32.
 
-    python benchmarks/quick_precision.py [--facts 10]     # about 3 minutes on two cores
+    python benchmarks/quick_precision.py [--facts 10]     # about 4 minutes on two cores
 
 The CPU must multiply bfloat16 in hardware (``native_precision``). memit and rome write facts of the
 demo corpus's dev slice into SmolLM2-135M with ``quick``, once in float32 and once in bfloat16: each
 fact alone, and all of them in one edit. The difference of two edits is ||A - B|| / ||A|| over all
-written weights, A in float32; the cosine is that between A and B. Both precisions measure their own
-covariance. Every edit is scored in float32: the share of the facts whose target is the most
-probable text, token by token (``efficacy``), and the target's mean nll in nats per token. Stored in
+written weights, A in float32; the cosine is that between A and B. Every edit is scored in float32:
+the share of the facts whose target is the most probable text, token by token (``efficacy``), and
+the target's mean nll in nats per token.
+
+By default the model writes the text of its covariance itself, and so another one in each precision.
+``together, one text`` uses one file of text in both. ``together, float32 twice`` compares float32
+with itself, once without the fast paths: another order of the same sums. Stored in
 ``benchmarks/results/quick_precision.json``.
 """
 
 import argparse
+import os
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +28,11 @@ import torch
 from editbench import registry
 from editbench.edit import Edit, dense
 from editbench.files import write_json_atomic
+from editbench.methods._edit.fast import SWITCH
 from editbench.methods.memit import Memit
 from editbench.methods.rome import Rome
 from editbench.models import LanguageModel, load_model, native_precision
+from editbench.own_text import own_texts
 from editbench.plugin import Method
 from editbench.slices import slice_cases
 from editbench.types import Fact
@@ -56,6 +65,8 @@ def compared(
     edits: dict[str, list[Edit]] = {}
     row: dict[str, Any] = {}
     for precision, model in models.items():
+        os.environ[SWITCH] = "0" if "plain" in precision else "1"
+        method.inject(model, groups[0][:1])  # measures the covariance, which is then cached
         started = time.perf_counter()
         edits[precision] = [method.inject(model, facts) for facts in groups]
         seconds = time.perf_counter() - started
@@ -79,6 +90,14 @@ def compared(
     return row
 
 
+def write_text(model: LanguageModel, path: Path) -> Path:
+    """Write 20,000 tokens of the model's own text to ``path``, one text a line."""
+    texts = [text for block in own_texts(model, 20_000, 0, 128) for text in block]
+    lines = [" ".join(model.decode(opening + written).split()) for opening, written in texts]
+    path.write_text("\n".join(lines))
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--facts", type=int, default=10)
@@ -90,12 +109,17 @@ def main() -> None:
     models = {precision: load_model(precision=precision) for precision in PRECISIONS}
     rows = {}
     for method in (Memit(quick=True), Rome(quick=True)):
-        for model in models.values():
-            method.inject(model, facts[:1])  # measures the covariance, which is then cached
-        rows[method.name] = {
-            "single": compared(models, method, [[fact] for fact in facts]),
-            "together": compared(models, method, [facts]),
-        }
+        exact = {"float32": models["float32"], "float32, plain": models["float32"]}
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_text(models["float32"], Path(folder) / "text.txt")
+            rows[method.name] = {
+                "single": compared(models, method, [[fact] for fact in facts]),
+                "together": compared(models, method, [facts]),
+                "together, one text": compared(
+                    models, replace(method, covariance=str(path)), [facts]
+                ),
+                "together, float32 twice": compared(exact, method, [facts]),
+            }
         print(method.name, rows[method.name], flush=True)
     path = Path(__file__).parent / "results" / "quick_precision.json"
     write_json_atomic(path, {"model": models["float32"].name, "facts": count, "methods": rows})
