@@ -17,6 +17,7 @@ import torch
 
 from editbench import text
 from editbench.decoding import decoding_cache, keep_rows
+from editbench.errors import NotFiniteError
 
 if TYPE_CHECKING:
     from transformers import DynamicCache
@@ -41,13 +42,19 @@ class Honoured:
 
 @torch.no_grad()
 def honoured(model: LanguageModel) -> Honoured:
-    """Return what ``model`` honours. It runs five short passes, or six, in the stored precision."""
+    """Return what ``model`` honours. It runs five short passes, or six, in the stored precision.
+
+    Raises:
+        NotFiniteError: if the logits are not finite, so that nothing can be compared.
+    """
     vocabulary = model.model.config.get_text_config().vocab_size
     # From 3 on, since the first ids are often special. No two are equal, so that a shift shows.
     rows = [[(3 + t) % vocabulary for t in range(n)] for n in (LONG, SHORT)]
     ids_BT, mask_BT = text.pad_left(rows, model.device)
     with torch.autocast(model.device.type, enabled=False):
         long_TV, short_TV = (logits(model, *text.pad_left([row], model.device))[0] for row in rows)
+        if not long_TV.isfinite().all():
+            raise NotFiniteError("the model's logits are infinite or NaN")
         agrees = _Comparison(long_TV, 0.1 if next(model.model.parameters()).itemsize < 4 else 0.02)
         order = agrees(lambda: long_TV[:SHORT], short_TV)
         cache = model.cache_argument is not None and agrees(
