@@ -306,7 +306,12 @@ class LanguageModel:
     @cached_property
     def honours(self) -> Honoured:
         """Whether this model honours the order of tokens, padding and a cache; tried once."""
-        return honoured(self)
+        return honoured(self.model, self._plain_logits, self.cache_argument is not None)
+
+    def _plain_logits(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        return self.head(self.states(ids_BT, mask_BT, cache)).float()
 
     def check_cache(self) -> None:
         """Check that texts can be continued from a cache, in a padded batch.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -20,9 +20,16 @@ from editbench.decoding import decoding_cache, keep_rows
 from editbench.errors import NotFiniteError
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
+    from transformers import DynamicCache, PreTrainedModel
 
-    from editbench.models import LanguageModel
+
+class Logits(Protocol):
+    """One pass over all rows as they are: the logits (B, T, V), float32."""
+
+    def __call__(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
+    ) -> torch.Tensor: ...
+
 
 LONG, SHORT = 9, 6
 """Tokens of the two rows that are compared. The short row is the beginning of the long one."""
@@ -41,48 +48,40 @@ class Honoured:
 
 
 @torch.no_grad()
-def honoured(model: LanguageModel) -> Honoured:
-    """Return what ``model`` honours. It runs five short passes, or six, in the stored precision.
+def honoured(model: PreTrainedModel, logits: Logits, takes_cache: bool) -> Honoured:
+    """Return what ``model`` honours, by five or six short passes in the stored precision.
 
     Raises:
         NotFiniteError: if the logits are not finite, so that nothing can be compared.
     """
-    vocabulary = model.model.config.get_text_config().vocab_size
+    weight = next(model.parameters())
+    vocabulary = model.config.get_text_config().vocab_size
     # From 3 on, since the first ids are often special. No two are equal, so that a shift shows.
     rows = [[(3 + t) % vocabulary for t in range(n)] for n in (LONG, SHORT)]
-    ids_BT, mask_BT = text.pad_left(rows, model.device)
-    with torch.autocast(model.device.type, enabled=False):
-        long_TV, short_TV = (logits(model, *text.pad_left([row], model.device))[0] for row in rows)
+    ids_BT, mask_BT = text.pad_left(rows, weight.device)
+    with torch.autocast(weight.device.type, enabled=False):
+        long_TV, short_TV = (logits(*text.pad_left([row], weight.device))[0] for row in rows)
         if not long_TV.isfinite().all():
             raise NotFiniteError("the model's logits are infinite or NaN")
-        agrees = _Comparison(long_TV, 0.1 if next(model.model.parameters()).itemsize < 4 else 0.02)
+        agrees = _Comparison(long_TV, 0.1 if weight.itemsize < 4 else 0.02)
         order = agrees(lambda: long_TV[:SHORT], short_TV)
-        cache = model.cache_argument is not None and agrees(
-            lambda: _decoded(model, ids_BT, mask_BT), short_TV
+        cache = takes_cache and agrees(
+            lambda: _decoded(logits, decoding_cache(model), ids_BT, mask_BT), short_TV
         )
         # what is right with a cache and padding is right with padding
-        padding = cache or agrees(lambda: logits(model, ids_BT, mask_BT)[1, -SHORT:], short_TV)
+        padding = cache or agrees(lambda: logits(ids_BT, mask_BT)[1, -SHORT:], short_TV)
     return Honoured(order, padding, cache)
 
 
-def logits(
-    model: LanguageModel,
-    ids_BT: torch.Tensor,
-    mask_BT: torch.Tensor,
-    cache: DynamicCache | None = None,
+def _decoded(
+    logits: Logits, cache: DynamicCache, ids_BT: torch.Tensor, mask_BT: torch.Tensor
 ) -> torch.Tensor:
-    """Return the logits (B, T, V) of one pass over all rows as they are."""
-    return model.head(model.states(ids_BT, mask_BT, cache)).float()
-
-
-def _decoded(model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """Return the logits (T, V) of the short row, whose last two tokens are decoded one by one."""
-    cache = decoding_cache(model.model)
-    first = logits(model, ids_BT[:, :-2], mask_BT[:, :-2], cache)[1, 2 - SHORT :]
-    second = logits(model, ids_BT[:, -2:-1], mask_BT[:, :-1], cache)[1]
+    first = logits(ids_BT[:, :-2], mask_BT[:, :-2], cache)[1, 2 - SHORT :]
+    second = logits(ids_BT[:, -2:-1], mask_BT[:, :-1], cache)[1]
     # as where the first of two texts has ended
     keep_rows(cache, torch.tensor([1], device=ids_BT.device))
-    return torch.cat([first, second, logits(model, ids_BT[1:, -1:], mask_BT[1:], cache)[0]])
+    return torch.cat([first, second, logits(ids_BT[1:, -1:], mask_BT[1:], cache)[0]])
 
 
 class _Comparison:
