@@ -1,6 +1,6 @@
 """Measure how far ``quick`` edits in bfloat16 are from those in float32.
 
-    python benchmarks/quick_precision.py [--facts 10]     # about 4 minutes on two cores
+    python benchmarks/quick_precision.py [--facts 10]     # about 8 minutes on one core
 
 The CPU must multiply bfloat16 in hardware (``native_precision``). memit and rome write facts of the
 demo corpus's dev slice into SmolLM2-135M with ``quick``, once in float32 and once in bfloat16: each
