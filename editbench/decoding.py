@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from editbench.errors import ModelError, NotFiniteError
 
@@ -101,11 +101,11 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys[:, :, :new], values[:, :, :new]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows ``indices`` only."""
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep the rows ``beam_idx`` only, in that order."""
         if (length := self.get_seq_length()) > 0:
             # The buffers with their spare space, so that the next token fits in without a copy.
-            keys, values = (room.index_select(0, indices) for room in self._room)
+            keys, values = (room.index_select(0, beam_idx) for room in self._room)
             self._room = (keys, values)
             self.keys, self.values = keys[:, :, :length], values[:, :, :length]
 
@@ -122,7 +122,7 @@ def decoding_cache(
 ) -> DynamicCache:
     """Return a cache for token-by-token decoding under ``no_grad``.
 
-    Rows can be dropped with ``batch_select_indices``.
+    Rows can be dropped with ``keep_rows``.
 
     Args:
         whole: keep every token, even where a layer's window is sliding. The mask alone then decides
@@ -134,12 +134,8 @@ def decoding_cache(
             and values for each token.
     """
     cache = DynamicCache(config=model.config)
-    for layer in cache.layers:
-        if whole and not isinstance(layer, DynamicLayer):
-            raise ModelError(
-                f"{type(model).__name__} keeps {type(layer).__name__} states, "
-                "from which no token can be removed again."
-            )
+    if whole:
+        check_removable(model)
     # DynamicLayer itself and no subclass: a sliding layer stays, as it drops tokens outside its
     # window, unless ``whole`` asks for all of them
     cache.layers = [
@@ -149,6 +145,43 @@ def decoding_cache(
         assert isinstance(layer, DynamicLayer)  # only such a layer has keys and values to keep
         layer.update(keys, values)
     return cache
+
+
+def keep_rows(cache: DynamicCache, indices: torch.Tensor) -> None:
+    """Keep the rows ``indices`` of a ``decoding_cache`` only, in that order."""
+    # The one way that every kind of layer knows. A state-space layer has no batch_select_indices,
+    # and that of a hybrid layer forgets the state.
+    cache.reorder_cache(indices)  # type: ignore[arg-type]  # any tensor of int64 is a LongTensor
+
+
+def check_removable(model: PreTrainedModel, shared: bool = False) -> None:
+    """Make sure that every layer keeps keys and values for each token and nothing else.
+
+    Args:
+        shared: allow layers that keep nothing and read the keys and values of an earlier layer.
+
+    Raises:
+        ModelError: if a layer keeps more, such as the state of a state-space model.
+    """
+    for layer in DynamicCache(config=model.config).layers:
+        # No subclass of these two: a hybrid layer is one, and keeps a state as well.
+        keys_only = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+        if not keys_only and not (shared and _is_shared(layer)):
+            raise ModelError(
+                f"{type(model).__name__} keeps {type(layer).__name__} states, "
+                "from which no token can be removed again. Use a method that needs no such step "
+                "(sft)."
+            )
+
+
+def shares_keys(model: PreTrainedModel) -> bool:
+    """Return whether some layers read the keys and values of earlier layers (Gemma 3n and 4)."""
+    return any(map(_is_shared, DynamicCache(config=model.config).layers))
+
+
+def _is_shared(layer: object) -> bool:
+    # by its name, since older releases of transformers lack the class
+    return type(layer).__name__ == "DummyLayer"
 
 
 def cached_states(cache: DynamicCache) -> list[States]:

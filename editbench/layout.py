@@ -1,8 +1,8 @@
 """Where the parts of a model are, derived from the model itself and not from its name.
 
-The layout names the decoder layers, each layer's attention, the MLP module whose output is added to
-the residual stream, and that MLP's output projection W (d x f), whose input is a key and whose
-output is a value.
+The layout names the decoder layers, each layer's attention, its MLP, and that MLP's output
+projection W (d x f), whose input is a key and whose output is a value. The MLP's own output can be
+more than the value: Bloom's and MPT's contain the residual, and Falcon-H1's is scaled.
 """
 
 from __future__ import annotations
@@ -140,45 +140,75 @@ def _find_attention(layer: nn.Module) -> str:
 
 
 def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
-    """Return the last projection onto the residual width that is not part of the attention."""
+    """Return the MLP's projection onto the residual width: the widest one outside of attention.
+
+    Others have that width as well: Gemma 3n's per-layer inputs and Laurel block are projected onto
+    it from a few dimensions, and a state-space mixer's output, next to its convolution over tokens.
+    """
     if any("expert" in name.lower() for name, _ in layer.named_modules()):
         raise ModelError(
             "This model's MLPs are mixtures of experts. Weight editors write one MLP matrix, "
             "so they cannot edit it."
         )
-    last: str | None = None
+    # the inner width and the name of each child's widest projection; projections that are children
+    # themselves, like OPT's fc1 and fc2, go together
+    widest: dict[str, tuple[int, str]] = {}
     for name, module in layer.named_modules():
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             continue
-        # The attention's own output projection has this width too.
-        if name == attention or name.startswith(attention + "."):
+        child = name.split(".")[0]
+        if name == attention or name.startswith(attention + ".") or _mixes_tokens(layer, child):
             continue
         # The side of the outputs: last in Conv1D (in, out), first in Linear (out, in).
-        if weight.shape[1 if _is_conv1d(module) else 0] == width:
-            last = name
-    if last is None:
+        f, d = weight.shape if _is_conv1d(module) else weight.T.shape
+        group = child if "." in name else ""
+        # Of equally wide ones the last: where f = d, the MLP's first projection has that shape too.
+        if d == width and f >= widest.get(group, (0, ""))[0]:
+            widest[group] = (f, name)
+    if not widest:
         raise _missing(
             "mlp_out",
             f"no MLP projection onto the residual width {width} was found in a layer "
             "(part 'mlp_out')",
         )
-    return last
+    most = max(widest.values())[0]
+    first, *others = [name for f, name in widest.values() if f == most]
+    if others:
+        raise _missing(
+            "mlp_out",
+            f"{first!r} and {others[0]!r} project onto the residual width {width} from the same "
+            f"inner width {most}, so either may be the MLP's (part 'mlp_out')",
+        )
+    return first
+
+
+def _mixes_tokens(layer: nn.Module, child: str) -> bool:
+    """Return whether a child of ``layer`` is attention, or convolves over tokens as Mamba does."""
+    is_attention = "attn" in child.lower() or "attention" in child.lower()
+    convolves = any(
+        isinstance(module, nn.Conv1d) for module in layer.get_submodule(child).modules()
+    )
+    return is_attention or convolves
 
 
 @torch.no_grad()
 def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
-    """Return the constant by which the MLP's output at layer ``index`` enters the residual stream.
+    """Return the constant by which a value at layer ``index`` enters the residual stream.
 
-    It is 1.0 for most models. It is ``None`` if the output is normalised first (Gemma 2 and 3,
-    OLMo 2), since there is no constant then. The function measures it: it adds a change to the
-    MLP's output and compares the change of the layer's output with it.
+    It is 1.0 for most models. It is ``None`` where there is no constant, because the MLP's output
+    is normalised first (Gemma 2 and 3, OLMo 2) or enters several streams (Gemma 3n). The function
+    measures it: it adds a change to the output of W and compares the change of the layer's output
+    with it.
     """
     weight = next(model.parameters())
     shift = torch.zeros((), device=weight.device)
 
+    written: list[int] = []
+
     def add(_module: nn.Module, _args: object, output: Output) -> Output:
         states = hidden_of(output)  # OPT's have one dimension for all tokens of all rows
+        written.append(states.numel())
         added = shift.reshape(states.shape) if shift.dim() else shift
         return replace_hidden(output, states + added.to(states))
 
@@ -188,12 +218,14 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         seen.append(hidden_of(output).double())
 
     hooks = [
-        layout.mlp_module(model, index).register_forward_hook(add),
+        layout.out_projection(model, index).register_forward_hook(add),
         layout.layer(model, index).register_forward_hook(keep),
     ]
     try:
         ids_BT = torch.arange(4, device=weight.device)[None]
         model(input_ids=ids_BT, use_cache=False)
+        if seen[0].numel() != written[0]:
+            return None
         # As large as each state: next to one that is hundreds of times larger, one common shift
         # would be lost to rounding.
         size = 4 * seen[0].abs().clamp(min=seen[0].abs().mean().item() or 1.0)

@@ -21,9 +21,10 @@ from editbench import chat_template, progress, text
 from editbench import layout as layouts
 from editbench.aliases import DEFAULT
 from editbench.checkpoints import quiet_transformers, read_checkpoint
-from editbench.decoding import Decoding, cached_states, decoding_cache
+from editbench.decoding import Decoding, cached_states, decoding_cache, keep_rows
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
+from editbench.selfcheck import Honoured, honoured
 from editbench.types import Fact
 
 if TYPE_CHECKING:
@@ -149,6 +150,19 @@ class LanguageModel:
     def device(self) -> torch.device:
         """The device of the first parameter."""
         return next(self.model.parameters()).device
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know about this model on this machine, in plain sentences."""
+        stored = next(self.model.parameters()).dtype
+        if "bfloat16" not in (self.precision, str(stored).removeprefix("torch.")):
+            return []
+        if native_precision(self.device) == "bfloat16":
+            return []
+        return [
+            f"The {self.device.type} here has no bfloat16 units, so bfloat16 is slower than "
+            "float32 and less exact; load the weights and compute in float32."
+        ]
 
     @cached_property
     def layout(self) -> layouts.Layout:
@@ -297,22 +311,74 @@ class LanguageModel:
         """Return the last hidden states (B, T, D), after the final norm.
 
         With a cache, ``ids_BT`` are the new tokens, and ``mask_BT`` covers the cached ones as well.
+        A model that ignores the mask gets a pass for each length of a row; its padding has zeros.
+        The first call runs ``honours``, so call ``check_head`` before you register hooks.
+
+        Raises:
+            ModelError: with a cache, if this model does not decode with one.
         """
-        extra = {}
+        if cache is not None:
+            self.check_cache()
+        if cache is not None or self.honours.padding:
+            return self.states(ids_BT, mask_BT, cache)
+        length_B = mask_BT.sum(-1)
+        parts = [(length_B == n, n) for n in length_B.unique().tolist()]
+        passes = [self.states(ids_BT[which, -n:], mask_BT[which, -n:]) for which, n in parts]
+        hidden_BTD = passes[0].new_zeros(*ids_BT.shape, passes[0].shape[-1])
+        for (which, n), states in zip(parts, passes, strict=True):
+            hidden_BTD[which, -n:] = states
+        return hidden_BTD
+
+    @cached_property
+    def honours(self) -> Honoured:
+        """Whether this model honours the order of tokens, padding and a cache; tried once."""
+        return honoured(self.model, self._plain_logits, self.cache_argument is not None)
+
+    def _plain_logits(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        return self.head(self.states(ids_BT, mask_BT, cache)).float()
+
+    def check_cache(self) -> None:
+        """Check that texts can be continued from a cache, in a padded batch.
+
+        Raises:
+            ModelError: if the model honours the padding or its cache differently.
+        """
+        if not self.honours.cache:
+            raise ModelError(
+                f"{type(self.model).__name__} does not give the same logits for a padded batch "
+                "that is continued from a cache as for single texts, and this method needs that. "
+                "Use a trainer that needs neither (sft)."
+            )
+
+    def states(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
+    ) -> torch.Tensor:
+        """Return ``hidden`` by one pass, whatever the model honours."""
+        extra: dict[str, object] = {}
         if self.takes_positions:
             # counted without the padding, so that a row's states do not depend on its batch; the
             # padding itself would count from -1, hence the clamp
             positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)
             extra["position_ids"] = positions[:, -ids_BT.shape[1] :]
+        if cache is not None:
+            extra[self.cache_argument or "past_key_values"] = cache
+            if self.cache_argument == "cache_params":
+                # a state-space model keeps no padding, and masks the new tokens only
+                mask_BT = mask_BT[:, -ids_BT.shape[1] :]
         output = self.model.base_model(
-            input_ids=ids_BT,
-            attention_mask=mask_BT,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            **extra,
+            input_ids=ids_BT, attention_mask=mask_BT, use_cache=cache is not None, **extra
         )
         states: torch.Tensor = output.last_hidden_state
         return states
+
+    @cached_property
+    def cache_argument(self) -> str | None:
+        """The argument in which the model takes a cache, if it takes one of transformers' own."""
+        known = inspect.signature(self.model.base_model.forward).parameters
+        names = ("past_key_values", "cache_params")
+        return next((name for name in names if name in known), None)
 
     @cached_property
     def takes_positions(self) -> bool:
@@ -328,27 +394,29 @@ class LanguageModel:
             ModelError: as ``check_head``.
         """
         self.check_head()
-        return self._head(hidden).float()
+        return self.head(hidden).float()
 
-    def _head(self, hidden: torch.Tensor) -> torch.Tensor:
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return ``logits`` in the head's own precision, and without its check."""
         config = self.model.config.get_text_config()
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
-        # the factors of Cohere and of Granite, and the soft cap of Gemma 2
+        # the factors of Cohere and of Granite, and the soft caps of Gemma 2 and of RecurrentGemma
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale
         if scaling := getattr(config, "logits_scaling", None):
             logits = logits / scaling
-        if cap := getattr(config, "final_logit_softcapping", None):
+        caps = ("final_logit_softcapping", "logits_soft_cap")
+        if cap := next((cap for name in caps if (cap := getattr(config, name, None))), None):
             logits = cap * torch.tanh(logits / cap)
         return logits
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Check once that ``hidden`` and the head give the model's own logits.
+        """Check once that ``hidden`` and the head give the model's own logits, and ``honours``.
 
         Raises:
             ModelError: if the logits differ, because the architecture changes them in an unknown
-                way, or if they are not finite.
+                way, if they are not finite, or if a token's depend on the tokens behind it.
         """
         if self._head_checked:
             return
@@ -360,11 +428,16 @@ class LanguageModel:
                 f"The logits of {self.name} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-        have = self._head(self.hidden(ids_BT, torch.ones_like(ids_BT))).float()
+        have = self.head(self.states(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head in a way that "
                 "editbench does not know, so it cannot be used."
+            )
+        if not self.honours.order:
+            raise ModelError(
+                f"{type(self.model).__name__} lets a token see the tokens behind it, so a target "
+                "cannot be scored after its prompt. Use a causal language model."
             )
         self._head_checked = True
 
@@ -468,7 +541,10 @@ class LanguageModel:
     ) -> Iterator[float]:
         """Append the new ids of each prompt to its text; yield the share of the work per step."""
         ids_BT, mask_BT = text.pad_left(prompts, self.device)
-        cache, rows = decoding_cache(self.model), list(texts)
+        self.check_head()
+        # Without a cache that is known to work, every step reads the whole text again.
+        cache = decoding_cache(self.model) if self.honours.cache else None
+        rows = list(texts)
         for step in range(how.max_new_tokens):
             logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
             next_B = how.pick(logits_BV)
@@ -486,9 +562,12 @@ class LanguageModel:
             yield 1 / how.max_new_tokens
             if len(going) < len(rows):  # drop the rows that have ended
                 index = torch.tensor(going, device=self.device)
-                cache.batch_select_indices(index)
+                if cache is not None:
+                    keep_rows(cache, index)
                 next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
-            ids_BT = next_B[:, None]
+                ids_BT = ids_BT[index]
+            new_B1 = next_B[:, None]
+            ids_BT = new_B1 if cache is not None else torch.cat([ids_BT, new_B1], dim=1)
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
 
     def _ends_line(self, token: int, written: Sequence[int]) -> bool:

@@ -128,9 +128,16 @@ class Method(ABC):
     ) -> Edit:
         """Return an ``Edit`` of ``facts`` that names this method, its options and the model.
 
-        The other arguments are fields of ``Edit``.
+        The other arguments are fields of ``Edit``. Warnings about the model go into its
+        diagnostics.
         """
         from editbench.edit import Edit  # imports torch, which the contracts do without
+
+        figures = dict(diagnostics or {})
+        if model.warnings:
+            # once each: the parts of a composed edit have them already
+            lines = [*model.warnings, *figures.get("warnings", ())]
+            figures["warnings"] = list(dict.fromkeys(lines))
 
         return Edit(
             self.name,
@@ -141,7 +148,7 @@ class Method(ABC):
             changes or {},
             keys or {},
             context,
-            diagnostics or {},
+            figures,
             records,
         )
 

@@ -38,7 +38,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from editbench import progress, text
-from editbench.errors import DataError, MethodError
+from editbench.errors import DataError, MethodError, ModelError
 from editbench.hub import cache_dir
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
@@ -224,7 +224,14 @@ def measure(
 
     Raises:
         MethodError: The activations are not finite.
+        ModelError: The model ignores the padding of a batch.
     """
+    model.check_head()  # it runs forward passes, which must not meet the hooks
+    if not model.honours.padding:
+        raise ModelError(
+            f"{type(model.model).__name__} ignores the padding of a batch, so the covariance of "
+            "its keys would count it. Use a trainer that needs no covariance (sft)."
+        )
     # A smaller budget ends before there would be two checks to compare.
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
     sums = _Sums(layers, model.layout.mlp_width, held_out)

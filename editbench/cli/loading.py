@@ -34,6 +34,8 @@ def load(model: str, precision: str, layout: Mapping[str, str]) -> LanguageModel
         ) from error
     if handle.adapter:
         console.say(f"{model}: {handle.adapter}.")
+    for warning in handle.warnings:
+        console.say(warning)
     if layout:
         handle.layout  # noqa: B018 - derived on first use; report a wrong name now, not later
     return handle

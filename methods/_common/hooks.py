@@ -22,9 +22,9 @@ def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
     """Return the module whose output is ``site``: ``residual``, ``mlp`` or ``attention``."""
     if site == "residual":
         return model.layout.layer(model.model, layer)
-    # Not always a module called mlp: it is the one whose output joins the residual stream.
+    # The output of W itself, since an MLP may return more than that: Bloom's adds the residual.
     if site == "mlp":
-        return model.layout.mlp_module(model.model, layer)
+        return model.layout.out_projection(model.model, layer)
     return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)
 
 
@@ -46,6 +46,7 @@ def read_at(
     Raises:
         MethodError: The memory does not suffice for one row.
     """
+    model.check_head()  # it runs forward passes, which must not meet the hook
     seen: list[torch.Tensor] = []
 
     def capture(_module: nn.Module, args: Output, output: Output | None = None) -> None:

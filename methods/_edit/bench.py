@@ -11,7 +11,12 @@ import torch
 from editbench.edit import Change, Edit
 from editbench.errors import MethodError
 from editbench.methods._common.hooks import read_at, site_module
-from editbench.methods._edit.checks import check_editable, check_room
+from editbench.methods._edit.checks import (
+    check_editable,
+    check_passes,
+    check_room,
+    check_values,
+)
 from editbench.methods._edit.options import WeightEditor
 from editbench.methods._edit.prepare import PreparedFact, kept_prefixes, key_rows, prepare_facts
 from editbench.methods._edit.report import Outcome
@@ -33,6 +38,7 @@ class Bench:
         """
         self.editor, self.model, self.facts = editor, model, facts
         self.seconds: dict[str, float] = {}
+        check_passes(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
         self.prepared = prepare_facts(model, facts, self.prefixes)
@@ -45,6 +51,7 @@ class Bench:
             )
         with self.phase("layers"):
             self.layers, self.choice = editor.choose_layers(model, facts)
+        check_values(model, self.layers, self.prepared)
         with self.phase("statistics"):
             self._measure()
         self.residuals: list[float] = []

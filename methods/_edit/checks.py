@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
+
+from editbench.decoding import check_removable
 from editbench.errors import MethodError
 from editbench.methods._common.context import check_context
+from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._common.memory import check_memory
-from editbench.methods._edit.prepare import PreparedFact
+from editbench.methods._edit.prepare import PreparedFact, key_rows
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 from editbench.text import places
@@ -39,6 +43,49 @@ def check_editable(
         *_doubled_subjects(prepared),
         *_opening_subjects(model, prepared),
     ]
+
+
+def check_passes(model: LanguageModel) -> None:
+    """Make sure that ``model`` can compute prompts from their subjects on.
+
+    Raises:
+        ModelError: It cannot continue padded rows from the keys and values of earlier tokens.
+    """
+    model.check_head()
+    model.check_cache()
+    check_removable(model.model, shared=True)
+
+
+@torch.no_grad()
+def check_values(
+    model: LanguageModel, layers: Sequence[int], prepared: Sequence[PreparedFact]
+) -> None:
+    """Make sure that the value read at each of ``layers`` is the one that W makes of the key.
+
+    The first fact's bare prompt is read.
+
+    Raises:
+        MethodError: It is another, so an update of W would not write what was asked.
+    """
+    rows, positions = key_rows([prepared[0].prompts[0]])
+    for layer in layers:
+        projection = model.layout.out_projection(model.model, layer)
+        site = site_module(model, layer, "mlp")
+        k_f = read_at(model, projection, "input", rows, positions)[0].double()
+        read_d = read_at(model, site, "output", rows, positions)[0].double()
+        name = model.layout.weight_name(layer)
+        weight = model.weight(name)
+        made_d = k_f @ weight.double() if model.layout.transposed else weight.double() @ k_f
+        if isinstance(bias := getattr(projection, "bias", None), torch.Tensor):
+            made_d = made_d + bias.double()
+        apart = ((read_d - made_d).norm() / read_d.norm().clamp(min=1e-12)).item()
+        # Half of the digits of the number format must agree.
+        if apart > torch.finfo(weight.dtype).eps ** 0.5:
+            raise MethodError(
+                f"The value at layer {layer} of {model.name} is not what {name} makes of the key "
+                f"(relative difference {apart:.2g}), so an update of that matrix would not write "
+                "what was asked. Use a trainer (sft, mixsd, opsd)."
+            )
 
 
 def check_one_target_a_key(prepared: Sequence[PreparedFact]) -> None:

