@@ -36,9 +36,9 @@ def check_task(name: str, task: Task, ids: Iterable[int], own: bool) -> None:
     """Check what a task measures, its fields, and its documents ``ids``.
 
     Args:
-        own: whether the data or the task file are the user's. Then a prompt must not print a null
-            field either; lm-eval's own tasks do so on purpose or by accident, and their published
-            scores with them.
+        own: whether the data or the task file are the user's. Then no choice may be empty and no
+            prompt may print a null field. A published set with such a row stays as it is, since its
+            published scores have the row too.
 
     Raises:
         OptionError: if no metric of the task can be a score between 0 and 1.
@@ -60,16 +60,23 @@ def check_task(name: str, task: Task, ids: Iterable[int], own: bool) -> None:
     _check_fields(name, task)
     templates = _templates(task, own)
     docs = task.eval_docs  # rebuilt at each access
+    most = 0
     for i in ids:
         try:
-            _check_row(task, docs[i])
+            most = max(most, len(set(_check_row(task, docs[i], own))))
             for template in templates:
                 template.render(**docs[i])
-        except Senseless as why:
-            raise DataError(_message(name, i, docs[i], str(why))) from None
+        except Senseless as fault:
+            raise DataError(_message(name, i, docs[i], str(fault))) from None
         except (*MISTAKES, TemplateError) as error:
             why = f"lm-eval cannot read it ({type(error).__name__}: {first_line(error)})"
             raise DataError(_message(name, i, docs[i], why)) from error
+    # In single documents this may be: BLiMP has one, and MMLU has equal wrong choices.
+    if task.OUTPUT_TYPE == "multiple_choice" and most < 2:
+        raise DataError(
+            f"Task {name!r} cannot be scored: none of its documents has two different choices. "
+            "Correct its data, or leave the task out."
+        )
 
 
 def _message(name: str, index: int, doc: Doc, why: str) -> str:
@@ -104,6 +111,7 @@ def _check_fields(name: str, task: Task) -> None:
 
 def _templates(task: Task, own: bool) -> list[Template]:
     """Return the task's templates, made to raise ``Senseless`` where they print a null field."""
+    from jinja2 import Environment
     from lm_eval.utils import env
 
     strict = env.overlay(finalize=_printed)
@@ -112,7 +120,8 @@ def _templates(task: Task, own: bool) -> list[Template]:
         keys.append("doc_to_target")
     values = [task.get_config(key) for key in keys]
     return [
-        strict.from_string(value)
+        # not ``strict.from_string``, in place of which ``quiet`` puts that of ``env``
+        Environment.from_string(strict, value)
         for value in values
         if isinstance(value, str) and value not in task.features
     ]
@@ -128,26 +137,41 @@ def _is_null(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _check_row(task: Task, doc: Doc) -> None:
-    """Check one document by what lm-eval does with it.
+def _check_row(task: Task, doc: Doc, own: bool) -> Sequence[str]:
+    """Check one document by what lm-eval does with it, and return its choices.
 
     Raises:
         Senseless: if it cannot be scored.
     """
-    text, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    text: object = task.doc_to_text(doc)
+    target: object = task.doc_to_target(doc)
     choices = None if task.config.doc_to_choice is None else task.doc_to_choice(doc)
     graded = task.config.process_results is not None
     if not isinstance(text, int if task.multiple_input else str):
         raise Senseless(f"the prompt is {text!r}")
     if task.OUTPUT_TYPE == "multiple_choice" or (choices is not None and not graded):
-        _check_choices(choices)
+        _check_choices(choices, own, graded)
     if task.OUTPUT_TYPE == "multiple_choice" and task.multiple_input:
         # Each choice makes a prompt, the target is the text that follows all of them, and the
         # prompt is the index of the right one.
         _check_texts([target])
         target = text
-    if graded:
-        return
+    if not graded:
+        _check_target(target, choices, task)
+    return choices or ()
+
+
+def _check_choices(choices: object, own: bool, graded: bool) -> None:
+    if not isinstance(choices, list) or not choices:
+        raise Senseless(f"the choices are {choices!r}")
+    for choice in choices:
+        # lm-eval measures how long the texts are; a task's own grader may take numbers
+        is_text = isinstance(choice, str) or (graded and choice is not None)
+        if not is_text or (own and not str(choice).strip()):
+            raise Senseless(f"one of the choices is {choice!r}")
+
+
+def _check_target(target: object, choices: Sequence[str] | None, task: Task) -> None:
     if task.multiple_target and not isinstance(target, list):
         raise Senseless(f"the target is {target!r}, and that of the first document is a list")
     if task.OUTPUT_TYPE == "loglikelihood" and not isinstance(target, str):
@@ -160,17 +184,6 @@ def _check_row(task: Task, doc: Doc) -> None:
     else:
         for one in targets:
             _check_choice(one, choices, task)
-
-
-def _check_choices(choices: object) -> None:
-    if not isinstance(choices, list):
-        raise Senseless(f"the choices are {choices!r}")
-    for choice in choices:
-        if not isinstance(choice, str) or not choice.strip():
-            raise Senseless(f"one of the choices is {choice!r}")
-    # Equal wrong choices change no score, and MMLU has some.
-    if len(set(choices)) < 2:
-        raise Senseless(f"there are no two different choices: {choices}")
 
 
 def _check_choice(target: object, choices: Sequence[str], task: Task) -> None:
