@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from editbench.errors import DataError, OptionError
-from editbench.eval.task_checks import MISTAKES
-from editbench.eval.task_rows import files_of, first_line, form, hub_rows
+from editbench.eval.task_rows import MISTAKES, files_of, first_line, form, hub_rows
 from editbench.hub import offline_if_unreachable
 
 if TYPE_CHECKING:
@@ -289,15 +288,17 @@ def from_file(name: str, path: Path) -> dict[str, Task]:
         derived = [_derived(Path(work), member, *source) for member, source in members.items()]
         try:
             return _load(name, derived)
-        except KeyError as error:
-            raise DataError(
-                f"--task-data {name}={path}: the task reads the field {error}, which the rows do "
-                "not have. Rename the field in the file, or add it."
-            ) from error
         except (*MISTAKES, TemplateError) as error:
+            missing = isinstance(error, KeyError) and str(error).strip("'").isidentifier()
             raise DataError(
-                f"--task-data {name}={path}: lm-eval cannot read its rows "
-                f"({type(error).__name__}: {first_line(error)}). Correct the file."
+                f"--task-data {name}={path}: "
+                + (
+                    f"the task reads the field {error}, which the rows do not have. Rename the "
+                    "field in the file, or add it."
+                    if missing
+                    else f"lm-eval cannot read its rows ({type(error).__name__}: "
+                    f"{first_line(error)}). Correct the file."
+                )
             ) from error
 
 

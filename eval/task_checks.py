@@ -12,16 +12,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from editbench.errors import DataError, OptionError
-from editbench.eval.task_rows import first_line
+from editbench.eval.task_rows import MISTAKES, first_line
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
     from editbench.eval.standard_tasks import Doc, Task
 
-MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
-"""What lm-eval, and the code of a task, raise for a row or a task file with a mistake in it.
-``jinja2.TemplateError`` comes on top."""
 NO_SCORE = (
     "Task {!r} gives no score between 0 and 1 for each document, so it cannot be paired with the "
     "base model. Choose another task."

@@ -20,6 +20,9 @@ from editbench.errors import DataError
 
 Row = dict[str, object]
 """One record of a file or of the hub's dataset."""
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What lm-eval, and the code of a task, raise for a row or a task file with a mistake in it.
+``jinja2.TemplateError`` comes on top."""
 
 
 @dataclass(frozen=True)
