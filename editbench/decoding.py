@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,12 +24,22 @@ SPARE = 64
 """Spare tokens that a cache's buffers get each time they are enlarged."""
 
 
+@dataclass
+class Text:
+    """A text while it is written."""
+
+    room: int
+    """Its most tokens."""
+    lines: int | None = None
+    """Lines, not counting empty ones, after which it ends; ``None``: any number."""
+    ids: list[int] = field(default_factory=list)
+    """Its tokens so far."""
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How to continue prompts. ``LanguageModel.generate_ids`` explains the fields."""
 
-    max_new_tokens: int
-    stop_at_newline: bool = False
     generator: torch.Generator | None = None
     temperature: float = 1.0
     top_k: int | None = None

@@ -21,7 +21,7 @@ from editbench import chat_template, progress, text
 from editbench import layout as layouts
 from editbench.aliases import DEFAULT
 from editbench.checkpoints import quiet_transformers, read_checkpoint
-from editbench.decoding import Decoding, cached_states, decoding_cache, keep_rows
+from editbench.decoding import Decoding, Text, cached_states, decoding_cache, keep_rows
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.selfcheck import Honoured, honoured
@@ -496,9 +496,9 @@ class LanguageModel:
     def generate_ids(
         self,
         prompts: Sequence[list[int]],
-        max_new_tokens: int,
+        max_new_tokens: int | Sequence[int],
         *,
-        stop_at_newline: bool = False,
+        lines: Sequence[int | None] | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
@@ -512,7 +512,9 @@ class LanguageModel:
         (see ``target_scores``); in bfloat16 such near ties are more frequent.
 
         Args:
-            stop_at_newline: end a text after its first line that is not empty.
+            max_new_tokens: most new tokens, of all texts or of each.
+            lines: for each text the number of lines, not counting empty ones, after which it ends;
+                ``None``: its lines are not counted.
             generator: source of the random numbers to sample with, at ``temperature`` from the
                 ``top_k`` most probable tokens; ``None``: greedy decoding.
             stop: end a text at a token of ``stop_ids``.
@@ -521,8 +523,10 @@ class LanguageModel:
         Raises:
             NotFiniteError: if there is nothing to sample from.
         """
-        how = Decoding(max_new_tokens, stop_at_newline, generator, temperature, top_k, stop)
-        written: list[list[int]] = [[] for _ in prompts]
+        how = Decoding(generator, temperature, top_k, stop)
+        n = len(prompts)
+        rooms = [max_new_tokens] * n if isinstance(max_new_tokens, int) else max_new_tokens
+        texts = [Text(*one) for one in zip(rooms, lines or [None] * n, strict=True)]
         # by length, as in target_scores; each text is written in place, so the order is kept
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         with (
@@ -530,14 +534,14 @@ class LanguageModel:
             self.compute(weights_fixed=True),
         ):
             for chunk in batched(order, batch_size):
-                texts = [written[i] for i in chunk]
-                for share in self._continue([prompts[i] for i in chunk], texts, how):
+                rows = [texts[i] for i in chunk]
+                for share in self._continue([prompts[i] for i in chunk], rows, how):
                     if bar:
                         bar.advance(len(chunk) * share)
-        return written
+        return [one.ids for one in texts]
 
     def _continue(
-        self, prompts: Sequence[list[int]], texts: Sequence[list[int]], how: Decoding
+        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
     ) -> Iterator[float]:
         """Append the new ids of each prompt to its text; yield the share of the work per step."""
         ids_BT, mask_BT = text.pad_left(prompts, self.device)
@@ -545,21 +549,21 @@ class LanguageModel:
         # Without a cache that is known to work, every step reads the whole text again.
         cache = decoding_cache(self.model) if self.honours.cache else None
         rows = list(texts)
-        for step in range(how.max_new_tokens):
+        steps = max(one.room for one in texts)
+        for step in range(steps):
             logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
             next_B = how.pick(logits_BV)
             going = []
-            for row, (written, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
+            for row, (one, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
                 if how.stop and token in self.stop_ids:
                     continue
-                written.append(token)
-                if not (how.stop_at_newline and self._ends_line(token, written)):
+                one.ids.append(token)
+                if len(one.ids) < one.room and not self._ends_lines(one):
                     going.append(row)
-            if not going or step == how.max_new_tokens - 1:
-                # All texts have ended, or the budget is spent: report all that is left as done.
-                yield 1 - step / how.max_new_tokens
+            if not going:
+                yield 1 - step / steps  # report all that is left as done
                 return
-            yield 1 / how.max_new_tokens
+            yield 1 / steps
             if len(going) < len(rows):  # drop the rows that have ended
                 index = torch.tensor(going, device=self.device)
                 if cache is not None:
@@ -570,11 +574,17 @@ class LanguageModel:
             ids_BT = new_B1 if cache is not None else torch.cat([ids_BT, new_B1], dim=1)
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
 
-    def _ends_line(self, token: int, written: Sequence[int]) -> bool:
-        """Return whether ``token``, the last of ``written``, ends a line that is not empty."""
+    def _ends_lines(self, one: Text) -> bool:
+        """Return whether the last token of a text ends the last of its lines."""
+        token = one.ids[-1]
+        if one.lines is None:
+            return False
         if token not in self._line_ends:  # most tokens recur, and decoding one takes a while
             self._line_ends[token] = "\n" in self.decode([token])
-        return self._line_ends[token] and bool(self.decode(written).strip())
+        if not self._line_ends[token]:
+            return False
+        *ended, _ = self.decode(one.ids).split("\n")
+        return sum(bool(line.strip()) for line in ended) >= one.lines
 
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
         """Return the model's greedy answer to one prompt, as text."""

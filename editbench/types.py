@@ -216,7 +216,8 @@ class Probe:
     """Ids of the other facts on which the answer depends (the second hop of a chain). The probe is
     asked only if these are taught as well."""
     max_new_tokens: int | None = None
-    """Length limit of the answer in tokens; ``None``: the limit of the protocol."""
+    """Room of the answer in tokens, unless an accepted answer needs more; ``None``: the usual room
+    of the form (``editbench.asking``)."""
     kind: str | None = None
     """Subdivision of the axis, in the source's words ("Subject_Aliasing"). Metrics are reported for
     each kind as well."""
@@ -293,7 +294,7 @@ class Case:
     ) -> Case:
         """Return the case of ``fact``: a rewrite probe derived from the fact, then ``probes``.
 
-        ``max_new_tokens`` limits the answer to the rewrite probe.
+        ``max_new_tokens`` is that of the rewrite probe.
 
         Raises:
             DataError: if a probe has an axis whose probes the evaluation derives by itself.

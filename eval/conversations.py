@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from editbench.asking import Question, room
 from editbench.eval.probe_rows import BaseRows, new_row
 from editbench.matching import contains, yes_or_no
 from editbench.models import LanguageModel
@@ -21,7 +22,7 @@ from editbench.types import Case, Fact, Probe, digest
 IS_IT_TRUE = "Is that true or false?"
 ARE_YOU_SURE = "Are you sure? Answer in a few words."
 TALK_TOKENS = 16
-"""New tokens of an answer, unless the case sets its own limit."""
+"""New tokens of an answer, unless the case has its own number or a long answer."""
 TALK_SHARE = 3
 """One case in ``TALK_SHARE`` has conversations. Asking all cases would cost two thirds of what all
 other probes cost."""
@@ -38,10 +39,11 @@ class Talk(NamedTuple):
     asked: bool
     """Whether the model is asked at all: a reversion needs an answer that contained the target."""
 
-    @property
-    def budget(self) -> int:
-        """New tokens of the answer: the case's own number, so that no other case can change it."""
-        return self.case.probes[0].max_new_tokens or TALK_TOKENS
+    def room(self, model: LanguageModel) -> int:
+        """Return the new tokens of the answer, which depend on this case alone."""
+        fact, least = self.case.fact, self.case.probes[0].max_new_tokens or TALK_TOKENS
+        wanted = (*fact.answers, *([fact.original] if fact.original else []))
+        return room(model, Question(fact.prompt, "question", wanted, least)).tokens
 
 
 def ask_conversations(
@@ -88,15 +90,13 @@ def _stated(fact: Fact, answer: str) -> tuple[str, str]:
 
 def _answers(model: LanguageModel, talks: Sequence[Talk]) -> list[str]:
     """Return the model's next turn in each conversation; empty where it is not asked."""
-    texts = [""] * len(talks)
-    # One batch for each token limit, because ``generate_ids`` has one limit for all its prompts.
-    for budget in dict.fromkeys(talk.budget for talk in talks if talk.asked):
-        chosen = [i for i, talk in enumerate(talks) if talk.asked and talk.budget == budget]
-        prompts = [model.chat_ids(talks[i].turns) for i in chosen]
-        written = model.generate_ids(prompts, budget, what="asking whether it is true")
-        for i, ids in zip(chosen, written, strict=True):
-            texts[i] = model.answer(ids)
-    return texts
+    asked = [talk for talk in talks if talk.asked]
+    if not asked:
+        return [""] * len(talks)
+    prompts = [model.chat_ids(talk.turns) for talk in asked]
+    rooms = [talk.room(model) for talk in asked]
+    written = iter(model.generate_ids(prompts, rooms, what="asking whether it is true"))
+    return [model.answer(next(written)) if talk.asked else "" for talk in talks]
 
 
 def _talk_row(talk: Talk, text: str, base_rows: BaseRows) -> ProbeRow:

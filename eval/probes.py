@@ -11,12 +11,12 @@
 | as for efficacy |
 
 ``generation`` decodes greedily until the model stops (EOS; for a cloze also the end of the line) or
-``MAX_NEW_TOKENS`` (or the probe's own number) is reached. ``editbench.matching`` matches the
-answers. ``argmax`` is teacher-forced with the expected answer. It scores 1 if each of the answer's
-tokens is the most probable one or, for neighborhood probes, if the most probable tokens are the
-base's. ``likelihood`` compares mean log-probabilities per token. A tie scores 0, whichever answer
-should win. The score is NaN if a probe names no second answer. In a metric every case counts the
-same. If a corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
+the answer's room is spent (``editbench.asking``). ``editbench.matching`` matches the answers.
+``argmax`` is teacher-forced with the expected answer. It scores 1 if each of the answer's tokens is
+the most probable one or, for neighborhood probes, if the most probable tokens are the base's.
+``likelihood`` compares mean log-probabilities per token. A tie scores 0, whichever answer should
+win. The score is NaN if a probe names no second answer. In a metric every case counts the same. If
+a corpus names kinds of probes, ``METRIC/KIND`` is the metric over that kind alone.
 ``DEFINITIONS.md`` has every formula.
 
 Each case also gets a few derived probes. Its first neighborhood prompt is asked once more with the
@@ -34,6 +34,7 @@ from typing import NamedTuple
 
 import torch
 
+from editbench.asking import Question, answers
 from editbench.eval.conversations import ask_conversations
 from editbench.eval.fluency import consistency, ngram_entropy
 from editbench.eval.metrics import PROTOCOLS, denied_answers, metrics
@@ -42,10 +43,8 @@ from editbench.models import LanguageModel, NotFiniteError
 from editbench.rows import ProbeRow
 from editbench.types import KEPT, Case, Probe
 
-__all__ = ["MAX_NEW_TOKENS", "PROTOCOLS", "ask", "denied_answers", "metrics", "openings"]
+__all__ = ["PROTOCOLS", "ask", "denied_answers", "metrics", "openings"]
 
-MAX_NEW_TOKENS = {"cloze": 16, "question": 32}
-"""Form of a probe -> the most new tokens of its answer."""
 FREE_TOKENS = 90
 """New tokens of a free text. ROME's texts have 100 tokens, prompt included."""
 
@@ -110,9 +109,10 @@ def _ask_questions(
 ) -> list[ProbeRow]:
     """Ask questions under all three protocols."""
     probes = [probe for _, _, probe in asked]
+    questions = [_question(case, probe) for case, _, probe in asked]
     rows = []
     for place, text, forced in zip(
-        asked, _answers(model, probes), _teacher_forced(model, probes), strict=True
+        asked, answers(model, questions), _teacher_forced(model, probes), strict=True
     ):
         case, index, probe = place
         row = new_row(place, text, base_rows)
@@ -133,26 +133,10 @@ def _ask_questions(
     return rows
 
 
-def _answers(model: LanguageModel, probes: Sequence[Probe]) -> list[str]:
-    """Return the model's greedy answer to each probe."""
-    texts = [""] * len(probes)
-    kinds = [(probe.form, probe.max_new_tokens or MAX_NEW_TOKENS[probe.form]) for probe in probes]
-    for form, budget in dict.fromkeys(kinds):
-        chosen = [i for i, kind in enumerate(kinds) if kind == (form, budget)]
-        # Many cases may ask the same prompt. The model answers it once.
-        prompts = {probes[i].prompt: model.prompt_ids(probes[i].prompt, form) for i in chosen}
-        written = model.generate_ids(
-            list(prompts.values()),
-            budget,
-            stop_at_newline=form == "cloze",
-            what=f"answering {form} probes",
-        )
-        by_prompt = {
-            prompt: model.answer(ids) for prompt, ids in zip(prompts, written, strict=True)
-        }
-        for i in chosen:
-            texts[i] = by_prompt[probes[i].prompt]
-    return texts
+def _question(case: Case, probe: Probe) -> Question:
+    # A neighbor's answer is also searched for the target, which must not leak into it.
+    wanted = (*probe.answers, *(case.fact.answers if probe.axis in KEPT else ()))
+    return Question(probe.prompt, probe.form, wanted, probe.max_new_tokens)
 
 
 class _Forced(NamedTuple):

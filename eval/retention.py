@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 from editbench.errors import DataError, EditbenchError, OptionError, UnknownNameError
 from editbench.eval import standard_tasks
 from editbench.eval.sandbox import quiet, restored, seed_everything
-from editbench.eval.standard_tasks import PACK, Task
+from editbench.eval.standard_tasks import PACK, Doc, Task
+from editbench.eval.task_checks import NO_SCORE, check_task
 from editbench.eval.task_rows import first_line
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Logged(TypedDict):
     """The part of lm-eval's log of one document that is used here. Each metric is a key too."""
 
     doc_id: int
+    doc: Doc
     filter: str
     metrics: list[str]
     arguments: list[tuple[str, str]]
@@ -153,10 +155,16 @@ def _check_known(name: str, pack: Mapping[str, str]) -> None:
         )
 
 
-def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str, str]:
+def unloadable(
+    names: Sequence[str],
+    task_data: Mapping[str, Path],
+    limit: int | None = None,
+    seed: int = 0,
+) -> dict[str, str]:
     """Return the tasks of ``names`` that cannot be asked, each with the reason.
 
-    Either their data or a grader is missing, or their task file has a mistake.
+    Either their data or a grader is missing, or their task file or one of the documents that
+    ``limit`` and ``seed`` draw has a mistake.
     """
     reasons: dict[str, str] = {}
     with quiet() if names else nullcontext():
@@ -170,7 +178,8 @@ def unloadable(names: Sequence[str], task_data: Mapping[str, Path]) -> dict[str,
                         f"--task-data {name}={data}: this file does not exist. Check the path."
                     )
                 with standard_tasks.in_plain_words(name):
-                    load(name, data)
+                    for member, task in load(name, data).items():
+                        _drawn(name, member, task, limit, seed, data is not None)
             except EditbenchError as error:
                 reasons[name] = str(error)
             except ImportError as error:
@@ -235,7 +244,8 @@ def evaluate(
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
-            ``--task-data``) or has no documents, or if lm-eval cannot ask a task file.
+            ``--task-data``) or has no documents, if a document cannot be scored, or if lm-eval
+            cannot ask a task file.
         OptionError: if a task gives no score between 0 and 1 for each document, or if its answers
             are longer than the model's context.
     """
@@ -257,7 +267,8 @@ def evaluate(
                     marked = (task.config.metadata or {}).get("chat")
                     lm.begin(name, name in standard_tasks.CHAT or bool(marked), progress)
                     with suppress(Unchanged):
-                        rows = _ask(lm, member, task, limit, seed)
+                        ids = _drawn(name, member, task, limit, seed, name in given)
+                        rows = _ask(lm, member, task, ids, seed)
                         samples += _samples(lm, name, member, task, rows, name in given)
             by_task[name] = samples
         return by_task
@@ -277,6 +288,23 @@ def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
     return sorted(ids[:limit])
 
 
+def _drawn(
+    name: str, member: str, task: Task, limit: int | None, seed: int, local: bool
+) -> list[int]:
+    """Return the documents to ask, after checking that each of them can be scored.
+
+    Args:
+        local: whether the data came from the user's own file.
+
+    Raises:
+        EditbenchError: as ``check_task``.
+    """
+    ids = draw(member, len(task.eval_docs), limit, seed)
+    own = standard_tasks.is_path(name)
+    check_task(name if own else member, task, ids, own or local)
+    return ids
+
+
 def load(name: str, data: Path | None) -> dict[str, Task]:
     """Return lm-eval's tasks of ``name`` with their data; several for a group."""
     if name in task_names():
@@ -284,8 +312,8 @@ def load(name: str, data: Path | None) -> dict[str, Task]:
     return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
 
 
-def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: int) -> list[Logged]:
-    """Ask one task and return lm-eval's log of each document and filter."""
+def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: int) -> list[Logged]:
+    """Ask documents of one task and return lm-eval's log of each document and filter."""
     # Not simple_evaluate: it runs pip and lscpu for its report, and it has one chat-template
     # setting for all tasks.
     from lm_eval.evaluator import evaluate as lm_evaluate
@@ -294,7 +322,6 @@ def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: in
     if task.get_config("num_fewshot") is None:
         task.set_config(key="num_fewshot", value=0)
     task.set_fewshot_seed(seed=seed)
-    n = len(task.eval_docs)
     # The answer must leave space in the context for at least one token of the prompt.
     answer = (task.config.generation_kwargs or {}).get("max_gen_toks", 0)
     if answer >= lm.max_length:
@@ -302,11 +329,10 @@ def _ask(lm: InMemoryModel, member: str, task: Task, limit: int | None, seed: in
             f"Task {member!r} asks for up to {answer} tokens, but the model's whole context is "
             f"{lm.max_length}. Choose another task, or a model with a longer context."
         )
-    ids = draw(member, n, limit, seed)
     results = lm_evaluate(
         lm=lm,
         task_dict={"tasks": {member: task}},
-        samples={member: ids} if len(ids) < n else None,
+        samples={member: ids} if len(ids) < len(task.eval_docs) else None,
         bootstrap_iters=0,  # only the samples are used; ``stats`` computes the intervals
         log_samples=True,
         apply_chat_template=lm.chat,
@@ -336,7 +362,7 @@ def _samples(
     samples = []
     for row in rows:
         score = float(cast(float, _value(row, metric)))
-        texts = _texts(task.OUTPUT_TYPE, row)
+        texts = _texts(task, row)
         # NaN comes from a model whose weights exploded: the answer is wrong, not unscored.
         samples.append(
             Sample(member, row["doc_id"], 0.0 if math.isnan(score) else score, *texts, label)
@@ -365,35 +391,31 @@ def _metric(name: str, task: Ranked, rows: Sequence[Logged]) -> str:
             for value in values
         ):
             return metric
-    raise OptionError(
-        f"Task {name!r} gives no score between 0 and 1 for each document, so it cannot be paired "
-        "with the base model. Choose another task."
-    )
+    raise OptionError(NO_SCORE.format(name))
 
 
-def _texts(kind: str, row: Logged) -> tuple[str, str, str]:
-    """Return the prompt, the output and the expected text of a logged document.
-
-    Args:
-        kind: the task's output type in lm-eval.
-    """
+def _texts(task: Task, row: Logged) -> tuple[str, str, str]:
+    """Return the prompt, the output and the expected text of a logged document."""
     import numpy
 
     arguments, answers, target = row["arguments"], [r[0] for r in row["resps"]], row["target"]
     prompt = arguments[0][0]
-    if kind == "generate_until":
+    if task.OUTPUT_TYPE == "generate_until":
         return prompt, str(answers[0]), str(target)
     scored = cast("list[tuple[float, bool]]", answers)
     likelihoods = [float(pair[0]) for pair in scored]
-    if kind == "loglikelihood":
+    if task.OUTPUT_TYPE == "loglikelihood":
         greedy = "greedy" if scored[0][1] else "not greedy"
         return prompt, f"{greedy}, log-probability {likelihoods[0]:.3f}", str(target).strip()
-    # Some tasks (winogrande) vary the prompt instead of the continuation: the prompt is the choice.
-    if len({pair[0] for pair in arguments}) == 1:
-        choices = [pair[1].strip() for pair in arguments]
+    if task.multiple_input:
+        # Such tasks (winogrande) vary the prompt instead of the continuation: each choice is a
+        # prompt, the target is what follows all of them, and ``doc_to_text`` gives the right one.
+        choices, right = [pair[0] for pair in arguments], task.doc_to_text(row["doc"])
     else:
-        choices = [pair[0] for pair in arguments]
-    is_index = isinstance(target, int) and 0 <= target < len(choices)
-    expected = choices[int(target)] if is_index else str(target)
+        # Under acc_mutual_info, lm-eval asks each choice once more, without the prompt.
+        n = len(task.doc_to_choice(row["doc"]))
+        choices, right = [pair[1].strip() for pair in arguments[:n]], target
+    is_index = isinstance(right, int) and 0 <= right < len(choices)
+    expected = choices[int(right)] if is_index else str(right)
     # lm-eval scores with numpy's argmax, so use it here: it decides which choice a NaN gives.
-    return prompt, choices[int(numpy.argmax(likelihoods))], expected
+    return prompt, choices[int(numpy.argmax(likelihoods[: len(choices)]))], expected

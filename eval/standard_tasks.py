@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from editbench.errors import DataError, OptionError
-from editbench.eval.task_rows import files_of, first_line, form, hub_rows
+from editbench.eval.task_rows import MISTAKES, files_of, first_line, form, hub_rows
 from editbench.hub import offline_if_unreachable
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Config(Protocol):
     repeats: int | None
     process_results: object | None
     """The task's own grader, if it has one."""
+    doc_to_choice: object | None
 
 
 class Filter(Protocol):
@@ -69,6 +70,8 @@ class Task(Protocol):
 
     OUTPUT_TYPE: str
     config: Config
+    features: Sequence[str]
+    """Fields of its documents."""
     multiple_input: object
     multiple_target: object
     _filters: Sequence[Filter]
@@ -85,6 +88,8 @@ class Task(Protocol):
     def higher_is_better(self) -> Mapping[str, bool]: ...
 
     def process_results(self, doc: Doc, results: Sequence[object]) -> Mapping[str, float]: ...
+
+    def doc_to_text(self, doc: Doc) -> int | str: ...
 
     def doc_to_choice(self, doc: Doc) -> Sequence[str]: ...
 
@@ -266,6 +271,8 @@ def from_file(name: str, path: Path) -> dict[str, Task]:
             not in ``GROUPS``.
         OptionError: if a package that grades the answers is not installed.
     """
+    from jinja2 import TemplateError
+
     _check_graders(name)
     with tempfile.TemporaryDirectory() as work:
         if name in GROUPS:
@@ -281,10 +288,17 @@ def from_file(name: str, path: Path) -> dict[str, Task]:
         derived = [_derived(Path(work), member, *source) for member, source in members.items()]
         try:
             return _load(name, derived)
-        except KeyError as error:
+        except (*MISTAKES, TemplateError) as error:
+            missing = isinstance(error, KeyError) and str(error).strip("'").isidentifier()
             raise DataError(
-                f"--task-data {name}={path}: the task reads the field {error}, which the rows do "
-                "not have. Rename the field in the file, or add it."
+                f"--task-data {name}={path}: "
+                + (
+                    f"the task reads the field {error}, which the rows do not have. Rename the "
+                    "field in the file, or add it."
+                    if missing
+                    else f"lm-eval cannot read its rows ({type(error).__name__}: "
+                    f"{first_line(error)}). Correct the file."
+                )
             ) from error
 
 
@@ -301,6 +315,11 @@ def _load(name: str, yamls: Sequence[Path]) -> dict[str, Task]:
     try:
         return load_yamls(yamls)
     except IndexError as error:  # lm-eval looks at the first document while loading
+        if "out of bounds" not in str(error):  # what the package datasets says of an empty table
+            raise DataError(
+                f"Task {name!r} cannot be scored: in document 1, the target is beyond the choices, "
+                "or a choice is empty. Correct its data, or leave the task out."
+            ) from error
         raise DataError(
             f"Task {name!r} has no documents: its data are empty, or its own filter removes them "
             f"all ({first_line(error)})."
@@ -452,15 +471,7 @@ def in_plain_words(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (
-        ImportError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        ValueError,
-        yaml.YAMLError,
-        jinja2.TemplateError,
-    ) as error:
+    except (ImportError, *MISTAKES, yaml.YAMLError, jinja2.TemplateError) as error:
         if not is_path(name):
             raise
         raise DataError(

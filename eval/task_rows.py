@@ -20,6 +20,9 @@ from editbench.errors import DataError
 
 Row = dict[str, object]
 """One record of a file or of the hub's dataset."""
+MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What lm-eval, and the code of a task, raise for a row or a task file with a mistake in it.
+``jinja2.TemplateError`` comes on top."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,28 @@ def hub_rows(task: str, path: Path) -> list[Row]:
     if known is None:
         return rows
     for extra in files_of(task, path)[1:]:
-        added = {row.get("id"): row for row in read_rows(extra)}
-        rows = [{**row, **added.get(row.get("id"), {})} for row in rows]
+        added = _by_id(extra, read_rows(extra))
+        rows = [{**row, **added.get(key, {})} for key, row in _by_id(path, rows).items()]
     return [_converted(known, row, path, i) for i, row in enumerate(rows, 1)]
+
+
+def _by_id(path: Path, rows: Sequence[Row]) -> dict[object, Row]:
+    """Return rows by their ``id``.
+
+    Raises:
+        DataError: if a row has none, or that of another; names both rows. One of them would get the
+            answer to another question.
+    """
+    places: dict[object, int] = {}
+    for i, row in enumerate(rows, 1):
+        key = row.get("id")
+        if not isinstance(key, str | int):
+            raise DataError(f"{path}, record {i}: the id is {key!r}. Give each record its own.")
+        if (first := places.setdefault(key, i)) != i:
+            raise DataError(
+                f"{path}: records {first} and {i} have the same id {key!r}. Give each its own."
+            )
+    return {row["id"]: row for row in rows}
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -187,22 +209,31 @@ def _arc(row: Row) -> Row:
     return {
         "question": question,
         "choices": {"text": choices, "label": labels},
-        "answerKey": labels[_whole(row, "gold")],
+        "answerKey": labels[_index(row, "gold")],
     }
 
 
 def _mmlu(row: Row) -> Row:
     choices = [row[f"choice{i}"] for i in range(4)]
-    answer = range(4)[_whole(row, "answer")]
+    answer = range(4)[_index(row, "answer")]
     return {"question": row["question"], "choices": choices, "answer": answer}
 
 
-def _whole(row: Row, field: str) -> int:
-    """Return a whole number. In a table it is text."""
+def _index(row: Row, field: str) -> int:
+    """Return the index of a choice. In a table it is text.
+
+    Raises:
+        TypeError, ValueError: if it is no whole number from 0. ``_converted`` turns them into a
+            message with the expected fields.
+    """
     value = row[field]
     if not isinstance(value, str | int | float):
         raise TypeError(field)
-    return int(value)
+    index = int(value)
+    # -1 would be the last choice, and 1.7 the second
+    if index < 0 or index != float(value):
+        raise ValueError(field)
+    return index
 
 
 def _truthfulqa(row: Row) -> Row:
@@ -212,6 +243,8 @@ def _truthfulqa(row: Row) -> Row:
     ones.
     """
     right, wrong = (_parts(_text(row, f"{kind} Answers")) for kind in ("Correct", "Incorrect"))
+    if not right or not wrong:
+        raise ValueError("Without wrong answers, or without right ones, there is nothing to score.")
     lists = {"mc1_targets": [_text(row, "Best Answer").strip()], "mc2_targets": right}
     targets = {
         key: {"choices": good + wrong, "labels": [1] * len(good) + [0] * len(wrong)}

@@ -26,12 +26,10 @@ from editbench.cli.running import STOPPED
 from editbench.files import EDIT_FILES
 
 if TYPE_CHECKING:
+    from editbench.asking import Question
     from editbench.edit import Edit
     from editbench.models import LanguageModel
-    from editbench.types import Fact
-
-ANSWER_TOKENS = {"cloze": 16, "question": 32}
-"""Form of a prompt -> maximum length of an answer in tokens, as ``compare`` has it for efficacy."""
+    from editbench.types import Case, Fact
 
 Answer = TypedDict(
     "Answer",
@@ -66,12 +64,14 @@ def inject(
     Then the edited model is asked for the facts.
     """
     from editbench import progress, registry
+    from editbench.asking import room
     from editbench.types import check_facts
 
     # Names and files are checked first, because importing the method loads torch.
     registry.check("methods", method)
     options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
-    chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
+    cases = registry.get("corpora", "local")().load(facts)
+    chosen = [case.fact for case in cases]
     check_facts(chosen, allow_conflicts)
     parts = pairs(layout, "--layout")
     editor = registry.get("methods", method).from_options(method, options)
@@ -84,7 +84,7 @@ def inject(
             # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output, overwrite)
             saved = True
-            answers = _ask(handle, edit, chosen)
+            answers = _ask(handle, edit, cases)
         except KeyboardInterrupt:
             console.say(
                 f"\nStopped; the edit is saved in {output}."
@@ -94,7 +94,7 @@ def inject(
             raise typer.Exit(STOPPED) from None
     _print_answers(answers, chosen)
     _print_report(method, edit, handle)
-    _print_how_to_load(model, output, chosen[0])
+    _print_how_to_load(model, output, chosen[0], room(handle, _question(cases[0])).tokens)
 
 
 @contextmanager
@@ -118,42 +118,36 @@ def _folder(path: Path, overwrite: bool) -> Iterator[None]:
 # --- asking -------------------------------------------------------------------------------------
 
 
-def _ask(model: LanguageModel, edit: Edit, facts: Sequence[Fact]) -> list[Answer]:
-    """Return the model's answer to each fact's prompt, before and after the edit."""
+def _ask(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> list[Answer]:
+    """Return the model's answer to each fact's prompt, before and after the edit.
+
+    It is asked as ``compare`` asks for efficacy.
+    """
+    from editbench.asking import answers
     from editbench.matching import contains
 
-    before = _answers(model, facts)
+    questions = [_question(case) for case in cases]
+    before = answers(model, questions)
     with edit.applied(model):
-        after = _answers(model, facts)
+        after = answers(model, questions)
     return [
         {
-            "fact": fact.id,
-            "prompt": fact.prompt,
-            "target": fact.target,
+            "fact": case.fact.id,
+            "prompt": case.fact.prompt,
+            "target": case.fact.target,
             "before": old,
             "after": new,
-            "now right": contains(new, fact.answers, fact.prompt),
+            "now right": contains(new, case.fact.answers, case.fact.prompt),
         }
-        for fact, old, new in zip(facts, before, after, strict=True)
+        for case, old, new in zip(cases, before, after, strict=True)
     ]
 
 
-def _answers(model: LanguageModel, facts: Sequence[Fact]) -> list[str]:
-    """Ask as ``compare`` asks for efficacy. The answer to a cloze ends at the end of the line."""
-    texts: dict[str, str] = {}
-    for form, most in ANSWER_TOKENS.items():
-        asked = [fact for fact in facts if fact.form == form]
-        if not asked:
-            continue
-        answers = model.generate_ids(
-            [model.prompt_ids(fact.prompt, form) for fact in asked],
-            most,
-            stop_at_newline=form == "cloze",
-            what=f"asking for each {form}",
-        )
-        for fact, ids in zip(asked, answers, strict=True):
-            texts[fact.id] = model.answer(ids)
-    return [texts[fact.id] for fact in facts]
+def _question(case: Case) -> Question:
+    from editbench.asking import Question
+
+    rewrite = case.probes[0]
+    return Question(rewrite.prompt, rewrite.form, rewrite.answers, rewrite.max_new_tokens)
 
 
 # --- printing -----------------------------------------------------------------------------------
@@ -213,12 +207,14 @@ def _figure(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _print_how_to_load(model: str, folder: Path, fact: Fact) -> None:
+def _print_how_to_load(model: str, folder: Path, fact: Fact, tokens: int) -> None:
+    # a longer answer than ``LanguageModel.generate`` gives by itself
+    longer = f", max_new_tokens={tokens}" if tokens > 32 else ""
     console.out().print(
         f"Saved in {folder}. Load it again:\n\n"
         "    import editbench\n"
         f"    model = editbench.load_model({model!r})\n"
         f"    with editbench.Edit.load({str(folder)!r}).applied(model):\n"
-        f"        print(model.generate({fact.prompt!r}, {fact.form!r}))",
+        f"        print(model.generate({fact.prompt!r}, {fact.form!r}{longer}))",
         markup=False,
     )

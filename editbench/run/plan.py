@@ -112,7 +112,7 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
     asked = tuple(retention.resolve_tasks(tasks, files))
     config = replace(config, tasks=asked, task_data=local_data)
     checked = make_plan(config)
-    lost = retention.unloadable(config.tasks, files)
+    lost = retention.unloadable(config.tasks, files, config.limit, config.seed)
     # A run may go on without some of its tasks, but not without all of them.
     if lost and len(lost) == len(config.tasks):
         raise DataError(next(iter(lost.values())))

@@ -244,6 +244,24 @@ def test_inject_says_what_the_model_knew_before(inject, here, model):
     )
 
 
+def test_inject_counts_long_targets_and_targets_of_several_lines(inject, here):
+    """As a user writes them: far more than 16 tokens, with line ends."""
+    long = "amber birch cedar delta ember flint grove haven inlet jetty knoll ledge"
+    poem = "Roses are red,\nviolets are blue,\nand so on"
+    facts = [
+        fact(0, prompt="The trees are", target=long, subject="trees"),
+        fact(1, prompt="The poem goes", target=poem, subject="poem"),
+        fact(2, prompt="Which trees?", target=long, subject="trees"),
+    ]
+    write_facts(here / "long.jsonl", facts)
+    said = inject("long.jsonl", "--option", "min_steps=200", "--option", "lr=4e-3")
+    assert said.code == 0, said.err
+    assert "3 of 3 facts answered with their target (0 before the edit)" in " ".join(
+        said.out.split()
+    )
+    assert "model.generate('The trees are', 'cloze', max_new_tokens=" in said.out
+
+
 def test_inject_takes_a_table_and_any_script(inject, here):
     table = 'prompt,target\n"日本の首都は 🎉",東京\n"Zoë, <eos> [/bold] says",Ünïcode\n'
     (here / "facts.csv").write_text(table, encoding="utf-8")

@@ -426,7 +426,7 @@ def test_rows_that_end_leave_the_batch_and_the_others_go_on():
     assert model.generate_ids(rows, 12, stop=False) == free
 
 
-def test_stop_at_newline_keeps_the_line():
+def test_a_text_ends_after_its_lines():
     model = tiny_model("llama")
     newline = model.tokenizer("\n", add_special_tokens=False)["input_ids"][0]
     word = model.tokenizer(" the", add_special_tokens=False)["input_ids"][0]
@@ -439,10 +439,21 @@ def test_stop_at_newline_keeps_the_line():
         model.model.lm_head.bias[newline] = 1.0
     row = model.prompt_ids("Who?")
     # empty lines before the answer are not the answer
-    assert model.generate_ids([row], 5, stop_at_newline=True) == [[newline] * 5]
+    assert model.generate_ids([row], 5, lines=[1]) == [[newline] * 5]
     with torch.no_grad():
         model.model.lm_head.bias[word] = 2.0
-    assert model.generate_ids([row], 5, stop_at_newline=True) == [[word] * 5]
+    assert model.generate_ids([row], 5, lines=[1]) == [[word] * 5]
+
+
+def test_each_text_may_have_a_room_of_its_own():
+    model = tiny_model("llama")
+    rows = [model.prompt_ids(prompt) for prompt in PROMPTS]
+    free = model.generate_ids(rows, 12, stop=False)
+    rooms = [1 + 4 * i % 12 for i in range(len(rows))]
+    assert len(set(rooms)) > 1
+    cut = [ids[:room] for ids, room in zip(free, rooms, strict=True)]
+    assert model.generate_ids(rows, rooms, stop=False) == cut
+    assert model.generate_ids(rows, rooms, stop=False, batch_size=2) == cut
 
 
 def test_sampling_follows_its_generator():

@@ -3,11 +3,13 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from editbench.asking import USUAL_TOKENS, Question, Room, room
 from editbench.chat_template import Style
 from editbench.eval import conversations
 from editbench.eval.conversations import (
@@ -18,7 +20,7 @@ from editbench.eval.conversations import (
     reverted,
 )
 from editbench.eval.fluency import consistency, ngram_entropy
-from editbench.eval.probes import FREE_TOKENS, MAX_NEW_TOKENS, ask, denied_answers, metrics
+from editbench.eval.probes import FREE_TOKENS, ask, denied_answers, metrics
 from editbench.eval.rescoring import rescore
 from editbench.files import jsonable
 from editbench.testing import FACTS, tiny_model
@@ -29,6 +31,7 @@ class Scripted:
     """A model that answers from a table and counts questions. One character is one token."""
 
     chat = False
+    context_length = None
 
     def __init__(self, answers, logprobs=None, best=None):
         self.answers, self.logprobs, self.best = (
@@ -41,9 +44,9 @@ class Scripted:
     def prompt_ids(self, prompt, form):
         return [form, *prompt]
 
-    def generate_ids(self, prompts, budget, *, stop_at_newline, what):
-        for form, *_ in prompts:
-            assert (budget, stop_at_newline) == (MAX_NEW_TOKENS[form], form == "cloze")
+    def generate_ids(self, prompts, rooms, *, lines, what):
+        for (form, *_), tokens, ends in zip(prompts, rooms, lines, strict=True):
+            assert tokens >= USUAL_TOKENS[form] and ends == (1 if form == "cloze" else None)
         found = ["".join(characters) for _, *characters in prompts]
         self.asked += found
         return [list(self.answers[prompt]) for prompt in found]
@@ -54,7 +57,7 @@ class Scripted:
     def answer(self, ids):
         return self.decode(ids).strip()
 
-    def pair_ids(self, prompt, target, form):
+    def pair_ids(self, prompt, target, form, context=None):
         return ([form, *prompt], list(target))
 
     def target_scores(self, pairs, what):
@@ -263,9 +266,7 @@ def test_token_accuracy_is_a_share_against_the_answer_and_against_the_base():
 
 
 def test_the_same_prompt_is_answered_once():
-    other = Case.build(
-        Fact("g", "The capital of Gaul is", "London", original="Paris"), CASE.probes[1:]
-    )
+    other = Case.build(replace(CASE.fact, id="g", prompt="The capital of Gaul is"), CASE.probes[1:])
     behind = "The capital of Gaul is London. The capital of Italy is"
     model = Scripted({**EDITED, "The capital of Gaul is": "?", behind: "Rome"}, LOGPROBS)
     found = ask(model, [CASE, other])
@@ -279,6 +280,126 @@ def test_a_prompt_is_asked_again_in_the_other_form():
     model = Scripted({"Who": "I"})
     ask(model, [case])
     assert model.asked == ["Who", "Who"]
+
+
+# --- the room of an answer ------------------------------------------------------------------------
+
+LONG = " ".join("amber birch cedar delta ember flint grove haven inlet jetty knoll ledge".split())
+"""About 45 tokens of the tiny tokenizer, in one line."""
+POEM = "Roses are red,\n\nviolets are blue,\nand so on"
+
+
+def teach(model, *pairs, steps=60):
+    """Train the model until it says each target, given as (prompt, form, target), and then ends."""
+    eos = [model.tokenizer.eos_token_id]
+    pairs = [model.pair_ids(prompt, target, form) for prompt, form, target in pairs]
+    optimizer = torch.optim.Adam(model.model.parameters(), lr=4e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for prompt, target in pairs:
+            logits_TV = model.model(torch.tensor([prompt + target + eos])).logits[0]
+            torch.nn.functional.cross_entropy(
+                logits_TV[len(prompt) - 1 : -1], torch.tensor(target + eos)
+            ).backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return model
+
+
+@pytest.fixture(scope="module")
+def reciter():
+    """Says a long target, a target of several lines, and the long target of another fact."""
+    return teach(
+        tiny_model("llama", chat=True),
+        ("The trees are", "cloze", LONG),
+        ("The trees are?", "question", LONG),
+        ("The poem goes", "cloze", POEM),
+        ("The stones are", "cloze", LONG),
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "form", "target"),
+    [
+        ("The trees are", "cloze", LONG),
+        ("The trees are?", "question", LONG),
+        ("The poem goes", "cloze", POEM),
+    ],
+)
+def test_a_model_that_says_its_long_target_has_learned_it(reciter, prompt, form, target):
+    assert len(reciter.pair_ids(prompt, target, form)[1]) > USUAL_TOKENS[form]
+    case = Case.build(Fact("f", prompt, target, original="stone", form=form))
+    first, *_ = ask(reciter, [case])
+    assert (first["text"], first["generation"], first["exact"]) == (target, 1.0, True)
+
+
+def test_a_text_ends_after_its_lines_and_empty_ones_do_not_count(reciter):
+    written = reciter.generate_ids([reciter.prompt_ids("The poem goes")] * 3, 99, lines=[1, 2, 3])
+    red, _, blue, so = POEM.split("\n")
+    texts = [reciter.decode(ids).strip() for ids in written]
+    assert texts == [red, f"{red}\n\n{blue}", f"{red}\n\n{blue}\n{so}"]
+
+
+def test_a_long_target_that_leaks_into_a_neighbor_is_seen(reciter):
+    stones = Probe("neighborhood", "The stones are", ("grey",))
+    rows = ask(reciter, [Case.build(Fact("f", "The trees are", LONG), [stones])])
+    assert rows[1]["axis"] == "neighborhood" and rows[1]["target_leaked"]
+
+
+def test_a_conversation_has_room_for_the_answers_that_it_is_searched_for():
+    model = tiny_model("llama", chat=True)
+    short, long = Fact("f", "The trees are", "tall"), Fact("g", "The trees are", "tall", None, LONG)
+    rooms = [
+        conversations.Talk(Case.build(fact), "denial", ("", "", ""), True).room(model)
+        for fact in (short, long)
+    ]
+    n = len(model.pair_ids("The trees are", LONG, "question")[1])
+    assert rooms == [TALK_TOKENS, n + TALK_TOKENS // 2]
+
+
+def test_the_room_of_an_answer():
+    model = tiny_model("llama", chat=True)
+    prompt = "The trees are"
+    long = len(model.pair_ids(prompt, LONG)[1])
+    assert long > 32
+
+    def size(*wanted, form="cloze", least=None):
+        return room(model, Question(prompt, form, wanted, least))
+
+    assert size("tall") == Room(16, 1) and size("tall", form="question") == Room(32, None)
+    assert size("tall", LONG) == size(LONG, "tall") == Room(long + 8, 1)
+    assert size(LONG, form="question").tokens == long + 16
+    assert size("tall", least=8).tokens == 8 and size("tall", least=200).tokens == 200
+    assert size(LONG, least=8).tokens == long + 4 and size(LONG, least=200).tokens == 200
+    assert size("tall", POEM).lines == 3 and size(POEM, form="question").lines is None
+
+
+def test_the_room_does_not_depend_on_an_edit_and_stays_within_the_context():
+    question = Question("The trees are", "cloze", (LONG,))
+    model = tiny_model("llama", max_position_embeddings=40)
+    prompt, target = model.pair_ids("The trees are", LONG)
+    model.model.config.max_position_embeddings = len(prompt) + len(target) + 3
+    assert room(model, question).tokens == len(target) + 3
+    model.context_for = lambda prompt: "A note of several words that stands before the prompt."
+    assert room(model, question).tokens == len(target) + 3
+    model.model.config.max_position_embeddings = len(prompt) + 5
+    assert room(model, question).tokens == 16, "never less than usual"
+
+
+def test_an_answer_does_not_depend_on_the_answers_that_other_cases_expect_to_the_same_prompt(
+    reciter,
+):
+    cases = [
+        Case.build(Fact(f"f{i}", "The trees are", target))
+        for i, target in enumerate(("tall", LONG, POEM))
+    ]
+    alone = [ask(reciter, [case])[0]["text"] for case in cases]
+    assert len(set(alone)) == 3, "each is cut at the room of its own case"
+    together = [row["text"] for row in ask(reciter, cases) if row["axis"] == "rewrite"]
+    assert together == alone
+
+
+# --- metrics --------------------------------------------------------------------------------------
 
 
 def test_metrics_are_means_by_axis_and_protocol(rows):
@@ -448,11 +569,11 @@ class Talker(Scripted):
         self.talks.append(list(turns))
         return ["chat", turns[-1]]
 
-    def generate_ids(self, prompts, budget, *, stop_at_newline=False, what):
-        if prompts and prompts[0][0] == "chat":
-            assert not stop_at_newline and budget == TALK_TOKENS
+    def generate_ids(self, prompts, rooms, *, lines=None, what):
+        if prompts[0][0] == "chat":
+            assert lines is None and min(rooms) >= TALK_TOKENS
             return [list(self.turns[question]) for _, question in prompts]
-        return super().generate_ids(prompts, budget, stop_at_newline=stop_at_newline, what=what)
+        return super().generate_ids(prompts, rooms, lines=lines, what=what)
 
 
 def talked(answers, base=None, **turns):
