@@ -1,6 +1,7 @@
 """Turn prompts and targets into token ids. This is the only tokenizing code.
 
-A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of
+A ``cloze`` is raw text, and its target follows after one space, except where its script or a mark
+takes none (``writing.gap``). A ``question`` is the user turn of
 the model's chat template, and its target opens the assistant turn. A tokenizer without a template
 gets ``Question: ...\\nAnswer:`` instead.
 """
@@ -18,6 +19,7 @@ from jinja2 import TemplateError
 
 from editbench.errors import MethodError, ModelError
 from editbench.types import Fact
+from editbench.writing import gap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +37,8 @@ class Rendered:
     special: bool
     """Whether the tokenizer adds its special tokens. A chat template has already written them."""
     separator: str
-    """The string between the text and a target."""
+    """The string between the text and a target. A space is left out where ``writing.gap`` says so,
+    but not after a chat template, which wrote the text."""
 
 
 def render(
@@ -163,17 +166,25 @@ def target_ids(
     """Return the ids of ``target`` as they follow ``prompt_ids``.
 
     Prompt and target are tokenized together and the prompt's ids are cut off. Where the tokenizer
-    merges across the border, the target is tokenized by itself.
+    merges across the border, the target is tokenized behind a line end instead.
     """
+    separator = rendered.separator
     # A prompt that ends in a space gets no second one.
-    separator = "" if rendered.text[-1:].isspace() else rendered.separator
+    if rendered.text[-1:].isspace():
+        separator = ""
+    elif rendered.special and separator == " ":
+        separator = gap(rendered.text[rendered.start :], target)
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
     # A merge across the border would change the prompt's ids, from which keys are read.
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]
-    alone = tokenizer(separator + target, add_special_tokens=False)
-    return cast("list[int]", alone["input_ids"])
+    # By itself, a tokenizer of words with spaces (Llama 2) would put a space before the target.
+    line = _ids(tokenizer, "\n", False)
+    behind = _ids(tokenizer, "\n" + separator + target, False)
+    if behind[: len(line)] == line:
+        return behind[len(line) :]
+    return _ids(tokenizer, separator + target, False)
 
 
 @dataclass(frozen=True)
