@@ -393,9 +393,10 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
 
 
 def form_of(prompt: str) -> str:
-    """Return ``question`` for a prompt that ends with a question mark of any script, else ``cloze``.
+    """Return ``question`` for a prompt that ends with a question mark, else ``cloze``.
 
-    Languages that write questions without a mark, such as Thai, need the form to be given.
+    The mark may be that of any script. Languages that write questions without a mark,
+    such as Thai, need the form to be given.
     """
     return "question" if is_question(prompt) else "cloze"
 
