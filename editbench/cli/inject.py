@@ -70,6 +70,7 @@ def inject(
     options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
     chosen = [case.fact for case in registry.get("corpora", "local")().load(facts)]
     check_facts(chosen, allow_conflicts)
+    _warn_of_same_answers(chosen)
     parts = pairs(layout, "--layout")
     editor = registry.get("methods", method).from_options(method, options)
     editor.check_subjects(method, chosen)
@@ -90,6 +91,15 @@ def inject(
     _print_answers(answers, chosen)
     _print_report(method, edit, handle)
     _print_how_to_load(model, output, chosen[0])
+
+
+def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
+    """Name the facts whose new answer cannot be told from the old one. They are taught anyway."""
+    from editbench.slices import same_answer_already
+
+    for fact in facts:
+        if same := same_answer_already(fact):
+            console.say(f"Fact {fact.id!r}: {same} The answers cannot show whether it was taught.")
 
 
 def _is_saved(folder: Path) -> bool:
