@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from editbench.corpora._read import Record, Row, foreign, read_rows, text_at
+from editbench.corpora._read import Record, Row, check_filled, foreign, read_rows, text_at
 from editbench.errors import DataError
 from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.matching import contains
@@ -194,6 +194,7 @@ class _Seen:
         Raises:
             DataError: if it cannot, or changes no answer; names the earlier record.
         """
+        check_filled(fact.prompt)
         if same := same_answer_already(fact):
             raise DataError(same[0].upper() + same[1:])
         if fact.id in self.ids:
