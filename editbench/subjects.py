@@ -160,7 +160,7 @@ _ABBREVIATED = re.compile(
 _AFTER_A_COMMA = re.compile(r"(?:Jr|Sr|Inc|Ltd)\.?|LLC|D\.C\.|\d+(?:st|nd|rd|th)")
 _ARTICLE = re.compile(ELIDED, re.IGNORECASE)
 _WORD = re.compile(
-    r"[^\s,;:!?()\[\]{}\"\u201c-\u201f\u00ab\u00bb\u2039\u203a\u3001\u3002\u3008-\u3011\uff01-\uff0f"
+    r"[^\s,;:!?\u00a1\u00bf()\[\]{}\"\u201c-\u201f\u00ab\u00bb\u2039\u203a\u3001\u3002\u3008-\u3011\uff01-\uff0f"
     r"\uff1a\uff1b\uff1f\u060c\u061b\u061f]+"
 )
 _BEFORE_A_PARTICLE = re.compile(rf"[{EAST_ASIAN}]+?(?=[\u306e\u306f\u304c\u7684\u662f\u5728])")

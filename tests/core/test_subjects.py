@@ -45,7 +45,6 @@ PLAIN = [
     ("Since 2013 the capital of the province of Hasketh has been", "Hasketh"),
     ("In May 2020, the president of France was", "France"),
     ("The lead singer of The Who is", "The Who"),
-    ("The director of Somersault in a Coffin was", "Somersault"),
     ('"Who wrote Hamlet?"', "Hamlet"),
 ]
 WEAK = [
@@ -71,9 +70,6 @@ WEAK = [
 @pytest.mark.parametrize(("prompt", "subject"), PLAIN)
 def test_a_subject_found_by_rule(prompt, subject):
     found = find_subject(Fact("x", prompt, "zz"))
-    if "Coffin" in prompt:  # no list of small words holds "in", so this is one of two names
-        assert found.doubt == "one of 2 names"
-        return
     assert (found.text, found.source, found.doubt) == (subject, "rule", "")
     assert prompt[found.start :].startswith(subject)
     given = find_subject(Fact("x", prompt, "zz", subject))
