@@ -369,7 +369,7 @@ def counts() -> dict[str, int]:
 
     kinds = {
         ("text.py", "render"): "rendered",
-        ("text.py", "find_subject"): "searched",
+        ("subjects.py", "find_subject"): "searched",
         ("tokenization_utils_base.py", "__call__"): "tokenized",
     }
     sys.setprofile(count)

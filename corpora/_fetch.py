@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from editbench.corpora._read import Record, Row, foreign, read_rows, text_at
+from editbench.corpora._read import Record, Row, check_filled, foreign, read_rows, text_at
 from editbench.errors import DataError
 from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.matching import contains
 from editbench.plugin import Corpus
+from editbench.slices import same_answer_already
 from editbench.types import Case, Fact, Probe
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -39,7 +40,7 @@ class Published(Corpus):
 
     - a record with the prompt of an earlier one, since the two cannot be taught together (ROME
       publishes a conflict-free subset for the same reason);
-    - a record whose target is already its answer;
+    - a record whose old answer already counts as the target (``same_answer_already``);
     - a neighborhood probe whose answer contains the target, since a right answer would count as
       moved. If only an alias contains the target, the alias is dropped.
     """
@@ -191,10 +192,11 @@ class _Seen:
         """Check that ``fact`` can be taught together with the earlier ones.
 
         Raises:
-            DataError: if it cannot; names the earlier record.
+            DataError: if it cannot, or changes no answer; names the earlier record.
         """
-        if fact.original in fact.answers:
-            raise DataError(f"The target {fact.original!r} is the answer already.")
+        check_filled(fact.prompt)
+        if same := same_answer_already(fact):
+            raise DataError(same[0].upper() + same[1:])
         if fact.id in self.ids:
             raise DataError(f"The id {fact.id!r} is already that of record {self.ids[fact.id]}.")
         if (earlier := self.prompts.get((fact.form, fact.prompt))) is not None:

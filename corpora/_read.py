@@ -11,7 +11,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +25,8 @@ CODE = re.compile(r"[a-z0-9]{0,3}")
 """Matches an alias of up to three characters, which is likely to be a code."""
 KNOWN_CODES = ("uk", "usa", "uae", "nyc")
 """Codes that are no English words."""
+UNFILLED = re.compile(r"(?<!`)\{(?:0|subject)?\}(?!`)")
+"""Matches the placeholder of a template."""
 
 Item = TypeVar("Item")
 Record = Mapping[str, object]
@@ -101,17 +103,21 @@ def _read_text(path: Path) -> str:
 
 def _json_list(path: Path, text: str) -> list[Row]:
     try:
-        records = json.loads(text)
+        records, repeated = _parse(text)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot read this JSON: {error}.") from error
-    return [
+    assert isinstance(records, list)  # the text begins with a bracket
+    rows = [
         Row(f"{path}, record {number}", number, record)
         for number, record in enumerate(records, start=1)
     ]
+    for record, key in repeated:
+        raise _repeated_key(next(row.place for row in rows if _holds(row.values, record)), key)
+    return rows
 
 
 def _json_lines(path: Path, text: str) -> list[Row]:
@@ -121,7 +127,7 @@ def _json_lines(path: Path, text: str) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(Row(f"{path}, line {number}", number, json.loads(line)))
+            values, repeated = _parse(line)
         except json.JSONDecodeError as error:
             raise DataError(
                 f"{path}, line {number}, column {error.colno}: malformed JSON: {error.msg}. "
@@ -129,7 +135,42 @@ def _json_lines(path: Path, text: str) -> list[Row]:
             ) from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: cannot read this JSON: {error}.") from error
+        row = Row(f"{path}, line {number}", number, values)
+        for _, key in repeated:
+            raise _repeated_key(row.place, key)
+        rows.append(row)
     return rows
+
+
+def _parse(text: str) -> tuple[object, list[tuple[Record, str]]]:
+    """Return the JSON value in ``text``, and each object in it that gives a key two values.
+
+    Python's reader keeps the last of the values without a word.
+    """
+    repeated: list[tuple[Record, str]] = []
+
+    def as_object(pairs: list[tuple[str, object]]) -> Record:
+        record: dict[str, object] = {}
+        for key, value in pairs:
+            if key in record and record[key] != value:
+                repeated.append((record, key))
+            record[key] = value
+        return record
+
+    return json.loads(text, object_pairs_hook=as_object), repeated
+
+
+def _holds(value: object, record: Record) -> bool:
+    """Whether ``record`` is ``value`` itself or lies somewhere in it."""
+    if isinstance(value, Mapping):
+        return value is record or any(_holds(item, record) for item in value.values())
+    return isinstance(value, list) and any(_holds(item, record) for item in value)
+
+
+def _repeated_key(place: str, key: str) -> DataError:
+    return DataError(
+        f"{place}: an object has {key!r} twice, with different values. Keep one of them."
+    )
 
 
 def _table(path: Path, text: str) -> list[Row]:
@@ -155,12 +196,25 @@ def _table(path: Path, text: str) -> list[Row]:
                     f"({', '.join(header)}). "
                     "Put values that contain the separator in double quotes."
                 )
-            rows.append(Row(place, number, dict(zip(header, cells, strict=True))))
+            rows.append(Row(place, number, _by_column(place, header, cells)))
     except csv.Error as error:
         raise DataError(
             f"{path}, line {line}: malformed table: {error}. Check the double quotes."
         ) from error
     return rows
+
+
+def _by_column(place: str, header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for name, cell in zip(header, cells, strict=True):
+        # Columns without a name are read by nobody.
+        if name and values.get(name, cell) != cell:
+            raise DataError(
+                f"{place}: column {name!r} is there twice, with {values[name]!r} and {cell!r}. "
+                "Keep one of the columns."
+            )
+        values[name] = cell
+    return values
 
 
 def foreign(source: str, expected: str, value: object) -> DataError:
@@ -250,6 +304,19 @@ def fill(template: str, subject: str, what: str = "prompt") -> str:
     if "{}" not in template:
         raise DataError(f"The {what} {template!r} has no {{}} in place of the subject.")
     return template.replace("{}", subject)
+
+
+def check_filled(prompt: str) -> None:
+    """Check that a prompt is no template whose subject was never filled in.
+
+    Raises:
+        DataError: if it has {}, {0} or {subject}, except as code between backticks.
+    """
+    if place := UNFILLED.search(prompt):
+        raise DataError(
+            f"The prompt {prompt!r} has {place[0]} in place of the subject. Write the subject "
+            "there, or put backticks around braces that are meant as such."
+        )
 
 
 def matchable(answers: Iterable[str]) -> tuple[str, ...]:

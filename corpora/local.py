@@ -7,18 +7,27 @@ A fact needs a ``prompt`` and a ``target``:
      "neighborhoods": [{"prompt": "The capital of France is", "answer": "Paris"}]}
 
 A table has a column for each field. Separate several ``aliases`` or ``paraphrases`` in a cell with
-``|``.
+``|``. A list in brackets, a column or key that is there twice with different values, and a prompt
+with ``{}`` are refused.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
-from editbench.corpora._read import Record, Row, bare_path, is_table, read_rows
+from editbench.corpora._read import (
+    Record,
+    Row,
+    bare_path,
+    check_filled,
+    is_table,
+    read_rows,
+)
 from editbench.errors import DataError
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe, form_of
@@ -51,8 +60,8 @@ def read_facts(path: str | Path) -> list[Case]:
     """Return the cases of a file, in the file's order.
 
     A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that
-    ends with "?" is a question and any other a cloze. ``check_facts`` checks whether the facts can
-    be taught together (ids, duplicates, contradictions).
+    ends with a question mark is a question and any other a cloze. ``check_facts`` checks whether
+    the facts can be taught together (ids, duplicates, contradictions).
 
     Raises:
         DataError: for the first bad record, with file, line and field. Lists the lines of the
@@ -60,13 +69,16 @@ def read_facts(path: str | Path) -> list[Case]:
     """
     path = Path(path).expanduser()
     rows = read_rows(path)
-    if is_table(path):
+    table = is_table(path)
+    if table:
         _check_header(path, rows[0])
     stem = bare_path(path).stem
     cases: list[Case] = []
     bad: list[tuple[Row, DataError]] = []
     for row in rows:
         try:
+            if table:
+                _check_answer_cells(row)
             cases.append(_read_case(row, f"{stem}-{row.number}"))
         except DataError as error:
             bad.append((row, error))
@@ -88,6 +100,38 @@ def _check_header(path: Path, row: Row) -> None:
         _check_names(columns, FIELDS, "column", needed=("prompt", "target"))
     except DataError as error:
         raise DataError(f"{path}, header: {error}") from error
+
+
+def _check_answer_cells(row: Row) -> None:
+    """Check that no cell with one answer holds a list. (``_texts`` checks the other cells.)
+
+    Raises:
+        DataError: if one does.
+    """
+    assert isinstance(row.values, dict)
+    for name in ("target", "original"):
+        if _is_list(row.values.get(name, "")):
+            raise DataError(
+                f"column {name!r} holds a list, {row.values[name]}, and a fact has one {name}. "
+                "Write it without brackets and quotes, and other accepted answers into 'aliases'. "
+                "A text that has its brackets on purpose needs a file of JSON lines."
+            )
+
+
+def _is_list(text: str) -> bool:
+    """Return whether a text is a list of texts as JSON or Python write it."""
+    if not text.strip().startswith(("[", "(", "{")):
+        return False
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(value, (list, tuple, set)) and all(_is_text(item) for item in value)
+
+
+def _is_text(item: object) -> bool:
+    """Return whether an item of a list is a text or, in turn, a list of texts."""
+    return isinstance(item, str) or (isinstance(item, list) and all(map(_is_text, item)))
 
 
 def _others(bad: list[tuple[Row, DataError]]) -> str:
@@ -112,6 +156,7 @@ def _read_case(row: Row, default_id: str) -> Case:
     for name in given:
         if name not in ("id", "aliases"):
             _text(given, name)
+    check_filled(_text(given, "prompt") if "prompt" in given else "")
     if not isinstance(given.setdefault("id", default_id), (str, int)):
         raise DataError(f"field 'id' must be text, not {_shown(given['id'])}.")
     given["aliases"] = _texts(values, "aliases")
@@ -122,8 +167,10 @@ def _read_case(row: Row, default_id: str) -> Case:
         for prompt in _texts(values, "paraphrases")
     ]
     neighbors = [_neighbor(item, fact, form) for item in _objects(values, "neighborhoods")]
-    probes = [_probe(item) for item in _objects(values, "probes")]
-    return Case.build(fact, [*paraphrases, *neighbors, *probes])
+    probes = [*paraphrases, *neighbors, *(_probe(item) for item in _objects(values, "probes"))]
+    for probe in probes:
+        check_filled(probe.prompt)
+    return Case.build(fact, probes)
 
 
 def _neighbor(item: Record, fact: Fact, form: str | None) -> Probe:
@@ -189,6 +236,13 @@ def _texts(values: Record, name: str) -> tuple[str, ...]:
     The result is empty if the field is missing.
     """
     value = values.get(name) or []
+    if value == "[]":  # an empty list, as tables write it
+        return ()
+    if isinstance(value, str) and _is_list(value):
+        raise DataError(
+            f"field {name!r} is a text that holds a list, {value}. Separate several texts with |, "
+            "without brackets and quotes; in JSON, leave out the quotes around the list."
+        )
     if isinstance(value, str):
         value = [part for part in value.split("|") if part.strip()]
     if not isinstance(value, list) or not all(

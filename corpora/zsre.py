@@ -9,7 +9,8 @@ from editbench.corpora._fetch import Published, one_hop_probes
 from editbench.corpora._read import Record, foreign, optional_text, text_at, texts_in
 from editbench.corpora.knowedit import knowedit_probes
 from editbench.errors import DataError
-from editbench.types import Case, Fact, Probe
+from editbench.matching import exact
+from editbench.types import Case, Fact, Probe, form_of
 
 LOC_PREFIX = "nq question: "
 
@@ -63,7 +64,7 @@ class Zsre(Published):
 def _fact(fact_id: str, record: Record, prompt: str, target: str, answers: str) -> Fact:
     known = texts_in(record[answers], answers)
     alt = text_at(record, target)
-    if alt in known:
+    if exact(alt, known):
         raise DataError(f"The target {alt!r} is among the true answers already.")
     return Fact(
         fact_id,
@@ -89,7 +90,7 @@ def _mend_neighbor(record: Record) -> list[Probe]:
     return [
         Probe(
             "neighborhood",
-            question if question.endswith("?") else question + "?",
+            question if form_of(question) == "question" else question + "?",
             tuple(answers),
             form="question",
         )

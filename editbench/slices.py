@@ -1,4 +1,4 @@
-"""Choose the cases of a corpus that a run uses: the dev or the test part, and how many."""
+"""Choose the cases of a corpus that a run uses: those with a new answer, a part, and how many."""
 
 from __future__ import annotations
 
@@ -7,11 +7,42 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from editbench.errors import DataError
-from editbench.types import Case, digest
+from editbench.matching import contains
+from editbench.types import Case, Fact, digest
 
 PARTS = ("dev", "test")
 DEV_SHARE = 0.3
 """Expected share of the cases in the dev part; the rest is the test part."""
+
+
+def same_answer_already(fact: Fact) -> str:
+    """Return why no answer can show that ``fact`` was taught; empty if one can.
+
+    That is so where the matcher takes the old answer for the target or one of its aliases: "mezzo
+    soprano" for "mezzo-soprano". The unedited model would be right before the edit.
+    """
+    if fact.original is None or not contains(fact.original, fact.answers):
+        return ""
+    accepted = next(answer for answer in fact.answers if contains(fact.original, [answer]))
+    return f"the old answer {fact.original!r} already counts as the new answer {accepted!r}."
+
+
+def with_new_answers(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    """Return the cases whose target can be told from the old answer, and why others are left out.
+
+    Raises:
+        DataError: if no case is left; says why for the first.
+    """
+    reasons = [same_answer_already(case.fact) for case in cases]
+    kept = [case for case, reason in zip(cases, reasons, strict=True) if not reason]
+    dropped = [
+        f"fact {case.fact.id!r}: {reason}"
+        for case, reason in zip(cases, reasons, strict=True)
+        if reason
+    ]
+    if dropped and not kept:
+        raise DataError(f"No fact of the corpus has a new answer; the first is {dropped[0]}")
+    return kept, dropped
 
 
 def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> list[Case]:

@@ -1,13 +1,13 @@
 """Turn prompts and targets into token ids. This is the only tokenizing code.
 
-A ``cloze`` is raw text, and its target follows after one space. A ``question`` is the user turn of
+A ``cloze`` is raw text, and its target follows after one space, except where its script or a mark
+takes none (``writing.gap``). A ``question`` is the user turn of
 the model's chat template, and its target opens the assistant turn. A tokenizer without a template
 gets ``Question: ...\\nAnswer:`` instead.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from editbench import chat_template
-from editbench.errors import MethodError, ModelError
+from editbench.errors import ModelError
+from editbench.subjects import find_subject
 from editbench.types import Fact
+from editbench.writing import gap
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,7 +36,8 @@ class Rendered:
     special: bool
     """Whether the tokenizer adds its special tokens. A chat template has already written them."""
     separator: str
-    """The string between the text and a target."""
+    """The string between the text and a target. A space is left out where ``writing.gap`` says so,
+    but not after a chat template, which wrote the text."""
 
 
 def render(
@@ -154,107 +157,25 @@ def target_ids(
     """Return the ids of ``target`` as they follow ``prompt_ids``.
 
     Prompt and target are tokenized together and the prompt's ids are cut off. Where the tokenizer
-    merges across the border, the target is tokenized by itself.
+    merges across the border, the target is tokenized behind a line end instead.
     """
-    # A prompt that ends in a space gets no second one. A chat template's separator is exact.
-    spaced = rendered.special and rendered.text[-1:].isspace()
-    separator = "" if spaced else rendered.separator
+    separator = rendered.separator
+    # A chat template's separator is exact.
+    if rendered.special:
+        # A prompt that ends in a space gets no second one.
+        spaced = rendered.text[-1:].isspace()
+        separator = "" if spaced else gap(rendered.text[rendered.start :], target)
     joint = _ids(tokenizer, rendered.text + separator + target, rendered.special)
     # A merge across the border would change the prompt's ids, from which keys are read.
     n = len(prompt_ids)
     if joint[:n] == list(prompt_ids) and len(joint) > n:
         return joint[n:]
-    alone = tokenizer(separator + target, add_special_tokens=False)
-    return cast("list[int]", alone["input_ids"])
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Where a fact's subject stands in its prompt: ``prompt[start:start + len(text)]``."""
-
-    text: str
-    start: int
-    source: str
-    """``given``, ``rule`` (the longest name or quotation in the prompt) or ``last word``."""
-
-    @property
-    def last(self) -> int:
-        """Index of the subject's last character in the prompt."""
-        return self.start + len(self.text) - 1
-
-
-def find_subject(fact: Fact) -> Subject:
-    """Return the subject of ``fact``.
-
-    This is the given subject, else the longest quotation in the prompt, else the longest name (a
-    run of capitalised words that may contain small connecting words), else the prompt's last word.
-
-    Raises:
-        MethodError: The given subject occurs more than once, so its place would be a guess.
-    """
-    prompt = fact.prompt
-    if fact.subject is not None:
-        starts = places(fact.subject, prompt)
-        if len(starts) > 1:
-            raise MethodError(
-                f"Fact {fact.id!r}: subject {fact.subject!r} occurs {len(starts)} times in its "
-                f"prompt {prompt!r}, and weight editors read their key at one place. "
-                "Give the longer form that occurs once, or reword the prompt."
-            )
-        return Subject(fact.subject, starts[0], "given")
-    spans = [match.span(1) for match in QUOTED.finditer(prompt)] or _names(prompt)
-    if spans:
-        start, end = max(spans, key=lambda span: span[1] - span[0])
-        return Subject(prompt[start:end], start, "rule")
-    start = max(prompt.rfind(" "), prompt.rfind("\n"), prompt.rfind("\t")) + 1
-    return Subject(prompt[start:], start, "last word")
-
-
-def places(subject: str, prompt: str) -> list[int]:
-    """Return where ``subject`` begins in ``prompt``: as whole words if any, else anywhere."""
-    starts = [match.start() for match in re.finditer(re.escape(subject), prompt)]
-    words = [
-        i
-        for i in starts
-        if not (prompt[i - 1 : i].isalnum() or prompt[i + len(subject) :][:1].isalnum())
-    ]
-    return words or starts
-
-
-QUOTED = re.compile(r"[\"\u201c\u00ab]\s*([^\"\u201c\u201d\u00ab\u00bb]+?)\s*[\"\u201d\u00bb]")
-CONNECTING = frozenset(
-    "al da de del della di do dos du el for from in la las le les of on the to van von y &".split()
-)
-"""Small words that may stand inside a name."""
-OPENING = frozenset(
-    "a after an and are at by did do does for from has have how if in is it its of on or that the "
-    "their there they this to was were what when where which who whom whose why with".split()
-)
-"""Words that are capitalised only because they open a sentence."""
-
-
-def _names(prompt: str) -> list[tuple[int, int]]:
-    """Return the spans of the runs of capitalised words, without words that open a sentence."""
-    spans: list[tuple[int, int]] = []
-    open_run, last_end = False, 0
-    for match in re.finditer(r"[^\s,;:!?()\[\]\"]+", prompt):
-        # Without a possessive or the full stop of the sentence.
-        word = re.sub(r"(['\u2019]s)?\.?$", "", match[0])
-        start, end = match.start(), match.start() + len(word)
-        # Punctuation or a possessive ends a name.
-        open_run = open_run and prompt[last_end:start].isspace()
-        last_end = end
-        # A number may continue a name but not open one.
-        if word[:1].isupper() or (open_run and word[:1].isdigit()):
-            if open_run:
-                spans[-1] = (spans[-1][0], end)
-            elif word.lower() not in OPENING:
-                spans.append((start, end))
-                open_run = True
-        # A connecting word keeps the name open, and joins it if a capitalised word follows.
-        elif word.lower() not in CONNECTING:
-            open_run = False
-    return spans
+    # By itself, a tokenizer of words with spaces (Llama 2) would put a space before the target.
+    line = _ids(tokenizer, "\n", False)
+    behind = _ids(tokenizer, "\n" + separator + target, False)
+    if behind[: len(line)] == line:
+        return behind[len(line) :]
+    return _ids(tokenizer, separator + target, False)
 
 
 def subject_last(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, fact: Fact) -> int:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
+from editbench.writing import full_stop, gap, is_question
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
 """Axes that a corpus can give its probes."""
@@ -155,8 +156,8 @@ class Fact:
         if self.form == "question":
             return f"Question: {self.prompt} Answer: {self.target}"
         # "U.S." and the like end the sentence themselves.
-        stop = "" if self.target.endswith((".", "!", "?")) else "."
-        return f"{self.prompt} {self.target}{stop}"
+        stop = full_stop(self.prompt, self.target)
+        return f"{self.prompt}{gap(self.prompt, self.target)}{self.target}{stop}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the fact as a JSON object without its empty fields."""
@@ -393,8 +394,12 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
 
 
 def form_of(prompt: str) -> str:
-    """Return ``question`` for a prompt that ends with a question mark, else ``cloze``."""
-    return "question" if prompt.rstrip().endswith("?") else "cloze"
+    """Return ``question`` for a prompt that ends with a question mark, else ``cloze``.
+
+    The mark may be that of any script. Languages that write questions without a mark,
+    such as Thai, need the form to be given.
+    """
+    return "question" if is_question(prompt) else "cloze"
 
 
 def _are_texts(values: object) -> bool:

@@ -18,6 +18,7 @@ from editbench.matching import contains, yes_or_no
 from editbench.models import LanguageModel
 from editbench.rows import ProbeRow
 from editbench.types import Case, Fact, Probe, digest
+from editbench.writing import gap
 
 IS_IT_TRUE = "Is that true or false?"
 ARE_YOU_SURE = "Are you sure? Answer in a few words."
@@ -85,7 +86,8 @@ def _stated(fact: Fact, answer: str) -> tuple[str, str]:
     """Return the turns of a user who asks for the fact and of a model that gives ``answer``."""
     if fact.form == "question":
         return fact.prompt, answer
-    return f"Complete this sentence: {fact.prompt}", f"{fact.prompt} {answer}"
+    prompt = fact.prompt
+    return f"Complete this sentence: {prompt}", prompt + gap(prompt, answer) + answer
 
 
 def _answers(model: LanguageModel, talks: Sequence[Talk]) -> list[str]:

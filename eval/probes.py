@@ -42,6 +42,7 @@ from editbench.eval.probe_rows import Asked, BaseRows, new_row, share
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.rows import ProbeRow
 from editbench.types import KEPT, Case, Probe
+from editbench.writing import gap
 
 __all__ = ["PROTOCOLS", "ask", "denied_answers", "metrics", "openings"]
 
@@ -97,7 +98,8 @@ def _distracted(cases: Sequence[Case]) -> list[Asked]:
     for case in cases:
         neighbors = [probe for probe in case.probes if probe.axis == "neighborhood"]
         for probe in neighbors[:1]:
-            prompt = f"{case.fact.statement} {probe.prompt}"
+            stated = case.fact.statement
+            prompt = stated + gap(stated, probe.prompt) + probe.prompt
             derived.append(
                 (case, len(case.probes), replace(probe, axis="distracted", prompt=prompt))
             )

@@ -29,7 +29,7 @@ from editbench import progress, text
 from editbench.layout import Output, hidden_of, replace_hidden
 from editbench.methods._common.hooks import resumed_above, site_module
 from editbench.models import LanguageModel
-from editbench.text import find_subject
+from editbench.subjects import find_subject
 from editbench.types import Fact
 
 KINDS = ("residual", "mlp", "attention")

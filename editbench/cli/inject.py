@@ -73,6 +73,7 @@ def inject(
     cases = registry.get("corpora", "local")().load(facts)
     chosen = [case.fact for case in cases]
     check_facts(chosen, allow_conflicts)
+    _warn_of_same_answers(chosen)
     parts = pairs(layout, "--layout")
     editor = registry.get("methods", method).from_options(method, options)
     editor.check_subjects(method, chosen)
@@ -95,6 +96,15 @@ def inject(
     _print_answers(answers, chosen)
     _print_report(method, edit, handle)
     _print_how_to_load(model, output, chosen[0], room(handle, _question(cases[0])).tokens)
+
+
+def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
+    """Name the facts whose new answer cannot be told from the old one. They are taught anyway."""
+    from editbench.slices import same_answer_already
+
+    for fact in facts:
+        if same := same_answer_already(fact):
+            console.say(f"Fact {fact.id!r}: {same} The answers cannot show whether it was taught.")
 
 
 @contextmanager

@@ -51,10 +51,16 @@ def trace(
     from editbench import progress
     from editbench.methods import trace as tracing
     from editbench.options import check_seed
+    from editbench.subjects import find_subject
     from editbench.types import Fact, form_of
 
     # Tracing uses the model's own answer. The target is never read, but a fact must have one.
     fact = Fact("traced", prompt, "(what the model says)", subject, form=form_of(prompt))
+    if (found := find_subject(fact)).doubt:
+        console.say(
+            f"The subject {found.text!r} was found by rule and may be wrong: {found.doubt}."
+            " Give it with --subject."
+        )
     if output is not None and output.suffix not in PICTURES:
         raise OptionError(f"--output {output} is not a .png, .svg or .pdf file.")
     if window is not None and window < 1:

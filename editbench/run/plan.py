@@ -16,7 +16,7 @@ from editbench.eval import diagnostics, judge, retention
 from editbench.plugin import Evaluator, Method
 from editbench.run import regimes
 from editbench.run.config import RunConfig, method_of
-from editbench.slices import askable, slice_cases
+from editbench.slices import askable, slice_cases, with_new_answers
 from editbench.types import Case, check_facts, digest
 
 
@@ -64,14 +64,16 @@ def make_plan(config: RunConfig) -> Plan:
     judge.check_endpoint(config.judge, config.judge_model)
     evaluators = {name: registry.get("evaluators", name)() for name in config.evaluators}
     corpus = registry.get("corpora", config.corpus)()
-    cases = slice_cases(corpus.load(config.data), config.part, config.n, config.seed)
+    usable, same = with_new_answers(corpus.load(config.data))
+    cases = slice_cases(usable, config.part, config.n, config.seed)
     # Each model is taught one fact, so a probe that needs another one cannot be asked.
     if regimes.parse(config.regime)[0] == "single":
         cases = [askable(case, {case.fact.id}) for case in cases]
     facts = check_facts((case.fact for case in cases), config.allow_conflicts)
     for name, method in methods.items():
         method.check_subjects(name, facts)
-    return Plan(config, methods, cases, tuple(corpus.skipped), evaluators=evaluators)
+    left_out = (*corpus.skipped, *same)
+    return Plan(config, methods, cases, left_out, evaluators=evaluators)
 
 
 def build_methods(config: RunConfig) -> dict[str, Method]:

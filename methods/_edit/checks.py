@@ -14,7 +14,7 @@ from editbench.methods._common.memory import check_memory
 from editbench.methods._edit.prepare import PreparedFact, key_rows
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
-from editbench.text import places
+from editbench.subjects import places
 from editbench.types import Fact
 
 LONG_TARGET = 16
@@ -40,6 +40,7 @@ def check_editable(
     return [
         *_long_targets(prepared),
         *_shared_keys(prepared, of_one_key),
+        *_doubtful_subjects(prepared),
         *_doubled_subjects(prepared),
         *_opening_subjects(model, prepared),
     ]
@@ -162,6 +163,19 @@ def _shared_keys(prepared: Sequence[PreparedFact], of_one_key: str) -> Iterator[
             "Some prompts are equal up to the end of their subjects, so their facts share a key "
             f"but have different targets ({listed(shared, '; ')}): {of_one_key}. Word them so that "
             "the subject comes later, or use a trainer (sft, mixsd)."
+        )
+
+
+def _doubtful_subjects(prepared: Sequence[PreparedFact]) -> Iterator[str]:
+    doubtful = [
+        f"{each.subject.text!r} of {each.fact.id}: {each.subject.doubt}"
+        for each in prepared
+        if each.subject.doubt
+    ]
+    if doubtful:
+        yield (
+            f"Some subjects were found by rule and may be wrong ({listed(doubtful, '; ')}). The "
+            'edit is written at the subject, so a wrong one spoils it. Give "subject".'
         )
 
 

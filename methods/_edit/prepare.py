@@ -14,7 +14,7 @@ import torch
 
 from editbench import text
 from editbench.models import LanguageModel
-from editbench.text import Subject, find_subject
+from editbench.subjects import Subject, find_subject
 from editbench.types import Fact
 
 # As in MEMIT's code: one prefix per seed word, of 10 tokens with it, sampled with top-k 5.

@@ -7,6 +7,7 @@ import torch
 
 from editbench import text
 from editbench.errors import ModelError
+from editbench.subjects import find_subject
 from editbench.testing import tiny_tokenizer
 from editbench.types import Fact
 
@@ -53,7 +54,7 @@ def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
     assert prefix + fact.prompt in rendered.text and (context or "") in rendered.text
     ids = text.ids(tokenizer, rendered)
     position = text.subject_last(tokenizer, rendered, fact)
-    last = rendered.start + text.find_subject(fact).last
+    last = rendered.start + find_subject(fact).last
     assert text.ids_and_index(tokenizer, rendered, last) == (ids, position)
     before, up_to = (
         upto(tokenizer, ids, position - 1) if position else "",
@@ -66,36 +67,6 @@ def test_the_subjects_last_token(tokenizer, fact, form, context, prefix):
     assert not before.startswith(start + rendered.text[:place] + fact.subject)
     if fact.id != "j":
         assert up_to == start + rendered.text[:place] + fact.subject
-
-
-@pytest.mark.parametrize(
-    ("prompt", "subject", "source"),
-    [
-        ("The capital of Australia is", "Australia", "rule"),
-        ("Who wrote Winter Glass?", "Winter Glass", "rule"),
-        (
-            "What is the capital of the United States of America?",
-            "United States of America",
-            "rule",
-        ),
-        ("Danielle Darrieux's mother tongue is", "Danielle Darrieux", "rule"),
-        ("Toko Yasuda, the instrument she plays is the", "Toko Yasuda", "rule"),
-        (
-            'The song "Winter in the Old Harbour" was sung by Mara',
-            "Winter in the Old Harbour",
-            "rule",
-        ),
-        ("In Malmö, the river is called", "Malmö", "rule"),
-        ("the password of the server is", "is", "last word"),
-        ("Who wrote it?", "it?", "last word"),
-    ],
-)
-def test_a_subject_found_by_rule(prompt, subject, source):
-    found = text.find_subject(Fact("x", prompt, "zz"))
-    assert (found.text, found.source) == (subject, source)
-    assert prompt[found.start :].startswith(subject)
-    given = text.find_subject(Fact("x", prompt, "zz", subject))
-    assert (given.text, given.start, given.source) == (subject, found.start, "given")
 
 
 GOLDEN = [
@@ -183,6 +154,41 @@ def test_a_border_that_merges_keeps_the_prompt():
     rendered = text.render(Merging(), "it is", "cloze")
     prompt_ids = text.ids(Merging(), rendered)
     assert text.target_ids(Merging(), rendered, prompt_ids, "Karsk") == [ord(c) for c in " Karsk"]
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+@pytest.mark.parametrize(
+    ("prompt", "target", "between"),
+    [
+        ("日本の首都は", "東京", ""),
+        ("เมืองหลวงของไทยคือ", "กรุงเทพ", ""),
+        ('He said "', "yes", ""),
+        ("The capital of Japan is", "東京", " "),
+    ],
+)
+def test_the_targets_tokens_say_it_as_its_language_writes_it(tokenizer, prompt, target, between):
+    for form, written in (("cloze", between), ("question", None)):
+        rendered = text.render(tokenizer, prompt, form)
+        if written is None:
+            # The frame of a question ends in "Answer:" or in a template's own text.
+            written = " " if rendered.special else ""
+        ids = text.target_ids(tokenizer, rendered, text.ids(tokenizer, rendered), target)
+        assert tokenizer.decode(ids) == written + target
+
+
+def test_a_tokenizer_that_begins_each_text_with_a_space_puts_none_before_the_target():
+    """As Llama 2's does. Here it also merges across the border, as tokenizers of Japanese may."""
+
+    class Spacing:
+        eos_token_id, chat_template = None, None
+
+        def __call__(self, string, add_special_tokens):
+            merged = ("\u2581" + string.replace(" ", "\u2581")).replace("は東", "\x01")
+            return {"input_ids": [ord(c) for c in merged]}
+
+    rendered = text.render(Spacing(), "首都は", "cloze")
+    prompt_ids = text.ids(Spacing(), rendered)
+    assert text.target_ids(Spacing(), rendered, prompt_ids, "東京") == [ord("東"), ord("京")]
 
 
 def test_a_question_without_a_template():

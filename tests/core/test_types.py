@@ -79,6 +79,9 @@ def test_a_fact_is_stripped_frozen_and_stated():
     assert fact.statement == "Question: Where is it? Answer: Here."
     assert FACT.statement == "The capital of Australia is Sydney."
     assert Fact("a", "He said", "No!").statement == "He said No!"
+    assert Fact("a", "日本の首都は", "東京").statement == "日本の首都は東京。"
+    assert Fact("a", "The capital of Japan is", "東京").statement == "The capital of Japan is 東京."
+    assert Fact("a", 'He said "', "No").statement == 'He said "No.'
     with pytest.raises(dataclasses.FrozenInstanceError):
         FACT.target = "Perth"
 
@@ -95,6 +98,7 @@ def test_a_fact_round_trips_and_names_itself():
         and Fact.from_dict({"prompt": "Who? ", "target": "b"}).form == "question"
     )
     assert Fact.from_dict({"prompt": "Who?", "target": "b", "form": "cloze"}).form == "cloze"
+    assert Fact.from_dict({"prompt": "首都是哪里？", "target": "b"}).form == "question"
     for record, said in (
         ({"prompt": "a", "target": "b", "zz": 1}, "Unknown field 'zz'"),
         ({"prompt": "a"}, "'target' is empty"),

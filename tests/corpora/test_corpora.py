@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from hostile.facts import HARMLESS, LISTS, REPEATED, UNFILLED
 
 from editbench.errors import DataError, FactError
 from editbench.registry import get
@@ -289,6 +290,20 @@ def test_zsre_leaves_out_what_cannot_be_an_edit(tmp_path):
     bad = {
         "Field 'alt' is empty": {**MEND, "alt": ""},
         "The target 'workwear' is among the true answers already": {**MEND, "alt": "workwear"},
+        "The target 'Work-wear' is among the true answers already": {
+            **MEND,
+            "alt": "Work-wear",
+            "answers": ["uniform", "work wear"],
+        },
+        "The old answer 'school uniform' already counts as the new answer 'uniform'": {
+            **MEND,
+            "alt": "uniform",
+            "answers": ["school uniform"],
+        },
+        "has {} in place of the subject": {
+            **without(MEND, "subject"),
+            "src": "What is made by {}?",
+        },
         "Field 'answers' is empty": {**MEND, "answers": []},
         "Field 'loc_ans' is empty": {**MEND, "loc_ans": None},
         "Field 'locality' must be an object": {**KNOWEDIT, "locality": ["x"]},
@@ -386,6 +401,8 @@ def test_local_reads_every_field(tmp_path):
 
 
 def test_local_form_follows_the_question_mark_unless_given(tmp_path):
+    asked = local(tmp_path / "asked.csv", "prompt,target\n法国的首都是哪里？,巴黎\n")
+    assert asked[0].fact.form == "question"
     lines = [
         '{"prompt": "Who won?", "target": "Us"}',
         '{"prompt": "Who won? It was", "target": "us", "paraphrases": ["Who?"]}',
@@ -558,6 +575,31 @@ def test_local_errors_name_file_line_and_field(tmp_path, name, content, parts):
         assert part in message
 
 
+@pytest.mark.parametrize("name", [*REPEATED, *LISTS, *UNFILLED])
+def test_a_file_that_says_two_things_is_refused(tmp_path, name):
+    content, parts = (REPEATED | LISTS | UNFILLED)[name]
+    message = error_of(tmp_path / name, content)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_file_that_says_one_thing_is_read(tmp_path, name):
+    (case,) = local(tmp_path / name, HARMLESS[name])
+    assert case.fact.target in ("b", "dict", "['a', 'b']")
+    wanted = {"list.jsonl": ("c", "d"), "brackets.csv": ("[sic] c", "(d)")}
+    assert case.fact.aliases == wanted.get(name, ())
+    assert [probe.axis for probe in case.probes] == ["rewrite"]
+
+
+def test_a_published_file_with_a_repeated_key_names_the_record(tmp_path):
+    twice = json.dumps(ROME).replace('"case_id": 7', '"case_id": 7, "case_id": 8')
+    path = tmp_path / "cf.json"
+    path.write_text(f"[{json.dumps(EASYEDIT)}, {twice}]")
+    with pytest.raises(DataError, match="record 2: an object has 'case_id' twice"):
+        get("corpora", "counterfact")().load(path)
+
+
 def test_local_lists_the_bad_lines_after_the_first(tmp_path):
     lines = ['{"prompt": "a", "target": "b"}'] + ['{"prompt": "a", "target": ""}'] * 8
     message = error_of(tmp_path / "f.jsonl", "\n".join(lines))
@@ -594,9 +636,9 @@ REAL_SETS = [
     ("counterfact", CF_EDIT, 9917, 83, (1, 1, 0)),
     ("counterfact", "counterfact/counterfact_portability_gpt4.json", 1031, 0, (2, 10, 1)),
     ("counterfact", "counterfact/counterfact_distracting_neighbor.json", 804, 0, (2, 10, 1)),
-    ("zsre", "zsre/zsre_mend_eval_portability_gpt4.json", 1008, 29, (1, 1, 1)),
-    ("zsre", "zsre/zsre_mend_train-1k.json", 977, 23, (1, 1, 0)),
-    ("zsre", "zsre/ZsRE-test-all.json", 1244, 73, (1, 0, 0)),
+    ("zsre", "zsre/zsre_mend_eval_portability_gpt4.json", 1002, 35, (1, 1, 1)),
+    ("zsre", "zsre/zsre_mend_train-1k.json", 971, 29, (1, 1, 0)),
+    ("zsre", "zsre/ZsRE-test-all.json", 1240, 69, (1, 0, 0)),
 ]
 
 

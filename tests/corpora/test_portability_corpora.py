@@ -610,8 +610,8 @@ SETS = {
     # corpus and file: cases, left out
     ("counterfact", "counterfact/counterfact.json"): (1129, 0),
     ("counterfact", "counterfact/counterfact-edit.json"): (9917, 83),
-    ("zsre", "zsre/zsre_mend_eval_portability_gpt4.json"): (1008, 29),
-    ("zsre", "zsre/ZsRE-test-all.json"): (1244, 73),
+    ("zsre", "zsre/zsre_mend_eval_portability_gpt4.json"): (1002, 35),
+    ("zsre", "zsre/ZsRE-test-all.json"): (1240, 69),
     ("knowedit", "zsre/ZsRE-test-all.json"): (1240, 68),
     ("knowedit", "knowedit/wiki_counterfact_test_cf-generate-10.json"): (864, 279),
     ("mquake", "mquake/MQuAKE-CF-3k.json.gz"): (1881, 1689),

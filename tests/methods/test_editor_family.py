@@ -680,8 +680,10 @@ def test_facts_without_a_subject():
     edit = Memit(**tiny_options(Memit)).inject(model, [named, unnamed])
     assert [(r["subject"], r["subject_from"]) for r in edit.records] == [
         ("Velmora", "rule"),
-        ("is", "last word"),
+        ("server", "last word"),
     ]
+    (warning,) = [w for w in edit.diagnostics["warnings"] if "may be wrong" in w]
+    assert "(1: 'server' of low: the prompt has no name)" in warning
     given = Memit(**tiny_options(Memit)).inject(model, [FACTS[0], unnamed])
     for name in edit.changes:
         torch.testing.assert_close(dense(edit.changes[name]), dense(given.changes[name]))
