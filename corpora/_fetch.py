@@ -23,8 +23,7 @@ from editbench.errors import DataError
 from editbench.hub import cache_dir, offline_if_unreachable
 from editbench.matching import contains
 from editbench.plugin import Corpus
-from editbench.slices import same_answer_already
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, same_answer_already
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".csv", ".tsv", ".txt")

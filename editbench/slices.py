@@ -7,24 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from editbench.errors import DataError
-from editbench.matching import contains
-from editbench.types import Case, Fact, digest
+from editbench.types import Case, digest, same_answer_already
 
 PARTS = ("dev", "test")
 DEV_SHARE = 0.3
 """Expected share of the cases in the dev part; the rest is the test part."""
-
-
-def same_answer_already(fact: Fact) -> str:
-    """Return why no answer can show that ``fact`` was taught; empty if one can.
-
-    That is so where the matcher takes the old answer for the target or one of its aliases: "mezzo
-    soprano" for "mezzo-soprano". The unedited model would be right before the edit.
-    """
-    if fact.original is None or not contains(fact.original, fact.answers):
-        return ""
-    accepted = next(answer for answer in fact.answers if contains(fact.original, [answer]))
-    return f"the old answer {fact.original!r} already counts as the new answer {accepted!r}."
 
 
 def with_new_answers(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:

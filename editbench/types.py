@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
+from editbench.matching import contains
 from editbench.writing import full_stop, gap, is_question
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
@@ -391,6 +392,18 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
                 "Remove one, or pass --allow-conflicts."
             )
     return facts
+
+
+def same_answer_already(fact: Fact) -> str:
+    """Return why no answer can show that ``fact`` was taught; empty if one can.
+
+    That is so where the matcher takes the old answer for the target or one of its aliases: "mezzo
+    soprano" for "mezzo-soprano". The unedited model would be right before the edit.
+    """
+    if fact.original is None or not contains(fact.original, fact.answers):
+        return ""
+    accepted = next(answer for answer in fact.answers if contains(fact.original, [answer]))
+    return f"the old answer {fact.original!r} already counts as the new answer {accepted!r}."
 
 
 def form_of(prompt: str) -> str:

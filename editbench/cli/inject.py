@@ -100,7 +100,7 @@ def inject(
 
 def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
     """Name the facts whose new answer cannot be told from the old one. They are taught anyway."""
-    from editbench.slices import same_answer_already
+    from editbench.types import same_answer_already
 
     for fact in facts:
         if same := same_answer_already(fact):

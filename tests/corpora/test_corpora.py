@@ -638,7 +638,7 @@ REAL_SETS = [
     ("counterfact", "counterfact/counterfact_distracting_neighbor.json", 804, 0, (2, 10, 1)),
     ("zsre", "zsre/zsre_mend_eval_portability_gpt4.json", 1002, 35, (1, 1, 1)),
     ("zsre", "zsre/zsre_mend_train-1k.json", 971, 29, (1, 1, 0)),
-    ("zsre", "zsre/ZsRE-test-all.json", 1240, 69, (1, 0, 0)),
+    ("zsre", "zsre/ZsRE-test-all.json", 1240, 69, (1, 0, 1)),
 ]
 
 
