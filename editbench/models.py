@@ -332,7 +332,8 @@ class LanguageModel:
     @cached_property
     def honours(self) -> Honoured:
         """Whether this model honours the order of tokens, padding and a cache; tried once."""
-        return honoured(self.model, self._plain_logits, self.cache_argument is not None)
+        with self.compute():
+            return honoured(self.model, self._plain_logits, self.cache_argument is not None)
 
     def _plain_logits(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
@@ -421,14 +422,16 @@ class LanguageModel:
         if self._head_checked:
             return
         ids_BT = torch.arange(3, device=self.device)[None]
-        want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        # as all passes compute: some weights of 16 bits (Mamba's) need autocast
+        with self.compute():
+            want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+            have = self.head(self.states(ids_BT, torch.ones_like(ids_BT))).float()
         if not want.isfinite().all():
             dtype = next(self.model.parameters()).dtype
             raise ModelError(
                 f"The logits of {self.name} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-        have = self.head(self.states(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head in a way that "

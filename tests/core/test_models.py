@@ -637,3 +637,13 @@ def test_the_default_model(own_cache):
     assert (cached / "model.safetensors").stat().st_mtime_ns == stamp
     prompt, target = again.pair_ids("The capital of France is", "Paris")
     assert again.generate_ids([prompt], 1)[0] == target[:1]
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "llama"])
+def test_weights_of_16_bits_are_checked_as_they_compute(name):
+    half = build(name).model.to(torch.bfloat16)
+    model = LanguageModel(half, tiny_tokenizer(), precision="bfloat16")
+    pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in FACTS]
+    apart = zip(model.target_logprobs(pairs), build(name).target_logprobs(pairs), strict=True)
+    assert all(((have - want).abs() < 0.5).all() for have, want in apart)
+    assert model.honours.cache
