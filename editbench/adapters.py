@@ -97,6 +97,6 @@ def _separate(model: PreTrainedModel) -> None:
 @torch.no_grad()
 def _logits(model: PreTrainedModel) -> torch.Tensor:
     """Return the logits of a few arbitrary tokens."""
-    ids_BT = torch.arange(3, 11)[None]
+    ids_BT = torch.arange(3, 11)[None] % model.config.get_text_config().vocab_size
     logits: torch.Tensor = model(input_ids=ids_BT, use_cache=False).logits
     return logits

@@ -184,16 +184,19 @@ def _conversing(tokenizer: PreTrainedTokenizerBase, source: str, style: Style) -
     """
     turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
     opened = _opened(tokenizer, style)
-    whole = _write(tokenizer, turns, style, opens=False)
-    own, found, ending = whole.rpartition(_ANSWER)
+    following = {"role": "user", "content": _NEXT}
+    try:
+        whole = _write(tokenizer, turns, style, opens=False)
+    except ModelError:  # some templates take no conversation that ends with the model's turn
+        whole = _write(tokenizer, [*turns, following], style, opens=True)
+    own, found, ending = whole.partition(_NEXT)[0].rpartition(_ANSWER)
     if not found or _USER not in own:
         raise ModelError(f"The chat template leaves out the model's own turns. {ADVICE}")
     has_opening = opened != _write(tokenizer, turns[:1], style, opens=False)
     start, separator = _start(opened, own, has_opening)
     style = _completed(tokenizer, source, style, opened, start, separator, (ending,))
-    turns.append({"role": "user", "content": _NEXT})
     try:
-        longer = _write(tokenizer, turns, style, opens=True)
+        longer = _write(tokenizer, [*turns, following], style, opens=True)
     except ModelError:  # some templates take one question only
         longer = ""
     places = [longer.find(words) for words in (_USER, _ANSWER, _NEXT)]
@@ -250,7 +253,7 @@ def _start(opened: str, own: str, has_opening: bool) -> tuple[str, str]:
         # The template drops the thoughts of earlier turns, so it writes none of them here either.
         if not more_opened.strip() or _thinks(more_opened):
             return opened, ""
-    elif opened.split() == own.split():  # they differ in white space alone
+    elif "".join(opened.split()) == "".join(own.split()):  # they differ in white space alone
         return opened, ""
     elif not has_opening or not more_opened.strip() or _open_thought(opened):
         start = own.rstrip(" ")  # a space is a part of the answer's first token

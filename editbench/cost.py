@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import torch
@@ -25,11 +25,12 @@ class Meter:
     tokens. ``gradient_tokens`` are the tokens for which gradients were kept. ``decoded_tokens`` are
     those that came one at a time, as they do while text is generated. So the last token of a text
     is not counted, and the two branches of mixsd count twice. A pass through some of the layers
-    counts as its share of one. Padding counts like any other token.
+    counts as its share of one. Padding counts like any other token. The passes that check a new
+    model (``LanguageModel.check_head``) run before it opens.
     """
 
     def __init__(self, model: LanguageModel):
-        self.cuda = model.device.type == "cuda"
+        self.model, self.cuda = model, model.device.type == "cuda"
         self.seconds: dict[str, float] = {}
         self.work: dict[str, Work] = {}
         self.peak_process = self.peak_device = 0
@@ -79,6 +80,8 @@ class Meter:
             done["decoded_tokens"] += tokens
 
     def __enter__(self) -> Meter:
+        with suppress(ModelError):  # whoever then uses the model gets the error
+            self.model.check_head()
         self._start, self._stop = time.perf_counter(), threading.Event()
 
         # A plain function and not the bound method: a method that copies the model copies its

@@ -45,6 +45,11 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_OFFLOADED = (
+    "Some weights of this model are on the meta device, so they have no values here. Load the "
+    "model whole, without offloading a part of it to the disk or the CPU."
+)
+_ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -90,8 +95,8 @@ class LanguageModel:
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
 
     Raises:
-        ModelError: if the tokenizer is missing, or if ``chat`` is true and its chat template is
-            missing or cannot be used.
+        ModelError: if the tokenizer is missing, if weights are on the meta device, or if ``chat``
+            is true and the chat template is missing or cannot be used.
         OptionError: if the precision is unknown, or the weights cannot compute in it.
     """
 
@@ -109,6 +114,8 @@ class LanguageModel:
             raise ModelError("A model object needs its tokenizer. Pass tokenizer=... as well.")
         if precision not in PRECISIONS:
             raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
+        if next(model.parameters()).is_meta:
+            raise ModelError(_OFFLOADED)
         if chat and tokenizer.chat_template is None:
             raise ModelError(
                 "This tokenizer has no chat template, so chat=True is not possible. Leave chat out."
@@ -207,10 +214,15 @@ class LanguageModel:
         """Return the first 16 hex digits of a SHA-256 over all weights as they are now.
 
         Their names, shapes and dtypes count as well.
+
+        Raises:
+            ModelError: if some weights are offloaded, so that they have no values here.
         """
         sha = hashlib.sha256()
         for name, parameter in sorted(self._parameters.items()):
             sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
+            if parameter.is_meta:
+                raise ModelError(_OFFLOADED)
             values = parameter.detach().cpu().contiguous().view(-1)
             sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
@@ -234,7 +246,7 @@ class LanguageModel:
         """Tokens that the model reads at once; ``None`` if its configuration does not say."""
         config = self.model.config.get_text_config()
         length: int | None = getattr(config, "max_position_embeddings", None)
-        return length or None
+        return length if length and length > 0 else None  # XLNet's is -1: any number
 
     def render(
         self, prompt: str, form: str = "cloze", context: str | None = None, prefix: str = ""
@@ -332,7 +344,9 @@ class LanguageModel:
     @cached_property
     def honours(self) -> Honoured:
         """Whether this model honours the order of tokens, padding and a cache; tried once."""
-        return honoured(self.model, self._plain_logits, self.cache_argument is not None)
+        with self.compute():
+            takes_cache = self.cache_argument is not None
+            return honoured(self.model, self._plain_logits, takes_cache, self.context_length)
 
     def _plain_logits(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
@@ -355,7 +369,11 @@ class LanguageModel:
     def states(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
     ) -> torch.Tensor:
-        """Return ``hidden`` by one pass, whatever the model honours."""
+        """Return ``hidden`` by one pass, whatever the model honours.
+
+        Raises:
+            ModelError: if ``base_model`` returns none, as in a model that PEFT has wrapped.
+        """
         extra: dict[str, object] = {}
         if self.takes_positions:
             # counted without the padding, so that a row's states do not depend on its batch; the
@@ -370,7 +388,13 @@ class LanguageModel:
         output = self.model.base_model(
             input_ids=ids_BT, attention_mask=mask_BT, use_cache=cache is not None, **extra
         )
-        states: torch.Tensor = output.last_hidden_state
+        states: torch.Tensor | None = getattr(output, "last_hidden_state", None)
+        if states is None:
+            raise ModelError(
+                f"{type(self.model).__name__} does not return the last hidden states of its base "
+                "model. Pass a causal LM of transformers itself; for one with a PEFT adapter, pass "
+                "what its merge_and_unload() returns."
+            )
         return states
 
     @cached_property
@@ -378,7 +402,9 @@ class LanguageModel:
         """The argument in which the model takes a cache, if it takes one of transformers' own."""
         known = inspect.signature(self.model.base_model.forward).parameters
         names = ("past_key_values", "cache_params")
-        return next((name for name in names if name in known), None)
+        # A wrapped forward (torch.compile) shows no names. Whether it takes one is tried then.
+        wrapped = all(parameter.kind in _ANY for parameter in known.values())
+        return next((name for name in names if name in known), names[0] if wrapped else None)
 
     @cached_property
     def takes_positions(self) -> bool:
@@ -421,14 +447,16 @@ class LanguageModel:
         if self._head_checked:
             return
         ids_BT = torch.arange(3, device=self.device)[None]
-        want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+        # as all passes compute: some weights of 16 bits (Mamba's) need autocast
+        with self.compute():
+            want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
+            have = self.head(self.states(ids_BT, torch.ones_like(ids_BT))).float()
         if not want.isfinite().all():
             dtype = next(self.model.parameters()).dtype
             raise ModelError(
                 f"The logits of {self.name} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-        have = self.head(self.states(ids_BT, torch.ones_like(ids_BT))).float()
         if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head in a way that "

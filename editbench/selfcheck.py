@@ -10,6 +10,7 @@ short generation are compared with plain passes of single rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,7 +33,8 @@ class Logits(Protocol):
 
 
 LONG, SHORT = 9, 6
-"""Tokens of the two rows that are compared. The short row is the beginning of the long one."""
+"""Tokens of the two rows that are compared. The short row is the beginning of the long one. Where
+the model reads fewer tokens at once, so do they."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,13 @@ class Honoured:
 
 
 @torch.no_grad()
-def honoured(model: PreTrainedModel, logits: Logits, takes_cache: bool) -> Honoured:
-    """Return what ``model`` honours, by five or six short passes in the stored precision.
+def honoured(
+    model: PreTrainedModel, logits: Logits, takes_cache: bool, context_length: int | None
+) -> Honoured:
+    """Return what ``model`` honours, by five or six short passes.
+
+    Float32 weights compute in float32. Others compute as the caller's context says, since some
+    models with weights of 16 bits (Mamba) need autocast.
 
     Raises:
         NotFiniteError: if the logits are not finite, so that nothing can be compared.
@@ -57,27 +64,33 @@ def honoured(model: PreTrainedModel, logits: Logits, takes_cache: bool) -> Honou
     weight = next(model.parameters())
     vocabulary = model.config.get_text_config().vocab_size
     # From 3 on, since the first ids are often special. No two are equal, so that a shift shows.
-    rows = [[(3 + t) % vocabulary for t in range(n)] for n in (LONG, SHORT)]
+    long = min(LONG, context_length or LONG)
+    short = min(SHORT, long - 1)
+    rows = [[(3 + t) % vocabulary for t in range(n)] for n in (long, short)]
     ids_BT, mask_BT = text.pad_left(rows, weight.device)
-    with torch.autocast(weight.device.type, enabled=False):
+    exact = all(parameter.itemsize >= 4 for parameter in model.parameters())
+    with torch.autocast(weight.device.type, enabled=False) if exact else nullcontext():
         long_TV, short_TV = (logits(*text.pad_left([row], weight.device))[0] for row in rows)
         if not long_TV.isfinite().all():
             raise NotFiniteError("the model's logits are infinite or NaN")
-        agrees = _Comparison(long_TV, 0.1 if weight.itemsize < 4 else 0.02)
-        order = agrees(lambda: long_TV[:SHORT], short_TV)
+        agrees = _Comparison(long_TV, 0.02 if exact else 0.1)
+        order = agrees(lambda: long_TV[:short], short_TV)
         cache = takes_cache and agrees(
-            lambda: _decoded(logits, decoding_cache(model), ids_BT, mask_BT), short_TV
+            lambda: _decoded(logits, decoding_cache(model), ids_BT, mask_BT)[-short:], short_TV
         )
         # what is right with a cache and padding is right with padding
-        padding = cache or agrees(lambda: logits(ids_BT, mask_BT)[1, -SHORT:], short_TV)
+        padding = cache or agrees(lambda: logits(ids_BT, mask_BT)[1, -short:], short_TV)
     return Honoured(order, padding, cache)
 
 
 def _decoded(
     logits: Logits, cache: DynamicCache, ids_BT: torch.Tensor, mask_BT: torch.Tensor
 ) -> torch.Tensor:
-    """Return the logits (T, V) of the short row, whose last two tokens are decoded one by one."""
-    first = logits(ids_BT[:, :-2], mask_BT[:, :-2], cache)[1, 2 - SHORT :]
+    """Return the logits (T, V) of the short row, whose last two tokens are decoded one by one.
+
+    Those of its padding come first.
+    """
+    first = logits(ids_BT[:, :-2], mask_BT[:, :-2], cache)[1]
     second = logits(ids_BT[:, -2:-1], mask_BT[:, :-1], cache)[1]
     # as where the first of two texts has ended
     keep_rows(cache, torch.tensor([1], device=ids_BT.device))

@@ -261,9 +261,11 @@ def follow_slowly(teacher: LanguageModel, student: LanguageModel, ema: float) ->
 
 def frozen_copy(model: LanguageModel) -> LanguageModel:
     """Return a handle on a copy of the weights as they are now, without gradients."""
-    return LanguageModel(
+    copied = LanguageModel(
         deepcopy(model.model).requires_grad_(False),
         model.tokenizer,
         name=model.name,
         precision=model.precision,
     )
+    copied.honours = model.honours  # known, so the copy needs no passes to try it
+    return copied

@@ -61,8 +61,6 @@ class Baseline:
         """Ask the base everything, on the first call: ``probes``, ``samples`` and ``scores``."""
         if self.measured:
             return
-        # The check takes two passes, which would otherwise count as work of the first method.
-        self.model.check_head()
         # Tasks go first: one that cannot be asked should be reported before an hour of probes.
         self.samples = self._base_samples()
         whole = self._groups(len(self.plan.cases))

@@ -23,6 +23,8 @@ PROMPTS = {
     "takes enable_thinking": ASKED + NO_THOUGHT,
     "no generation prompt": ASKED,
     "a space before the answer": "[INST] Who? [/INST]",
+    "no last turn of the model": "[INST]Who?[/INST]",
+    "other white space": "<|user|>\nWho?<|assistant|>\n",
     "a channel before the answer": f"{START}user\nWho?<|im_end|>{START}assistant<channel>final\n",
     "content in parts": ASKED,
     "a system turn is required": SYSTEM_TURN + ASKED,
@@ -37,6 +39,7 @@ RECORDS = {
     "takes enable_thinking": {"thinking": "off"},
     "no generation prompt": {"added": f"{START}assistant\n"},
     "a space before the answer": {"separator": " "},
+    "no last turn of the model": {"separator": " "},
     "a channel before the answer": {"added": "<channel>final\n"},
     "content in parts": {"content": "parts"},
     "a system turn is required": {"system": SYSTEM},
@@ -54,7 +57,11 @@ def test_a_prompt_and_what_is_recorded_of_it(name):
     assert style_of(tokenizer).record() == RECORDS.get(name, {})
 
 
-@pytest.mark.parametrize("name", sorted({*TEMPLATES} - {"the date"}))
+# These do not write a model's last turn where they ask for it.
+ELSEWHERE = {"no last turn of the model", "other white space"}
+
+
+@pytest.mark.parametrize("name", sorted({*TEMPLATES} - {"the date"} - ELSEWHERE))
 def test_what_is_trained_is_what_the_template_writes(name):
     """Prompt and target are the template's own text, but for thoughts, which some of them drop."""
     tokenizer = hostile_tokenizer(name)

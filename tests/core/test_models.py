@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hostile.architectures import build
+from peft import LoraConfig, get_peft_model
 from tiny import rows_of, targets_of
 from torch import nn
 
@@ -637,3 +638,37 @@ def test_the_default_model(own_cache):
     assert (cached / "model.safetensors").stat().st_mtime_ns == stamp
     prompt, target = again.pair_ids("The capital of France is", "Paris")
     assert again.generate_ids([prompt], 1)[0] == target[:1]
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "llama"])
+def test_weights_of_16_bits_are_checked_as_they_compute(name):
+    half = build(name).model.to(torch.bfloat16)
+    model = LanguageModel(half, tiny_tokenizer(), precision="bfloat16")
+    pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in FACTS]
+    apart = zip(model.target_logprobs(pairs), build(name).target_logprobs(pairs), strict=True)
+    assert all(((have - want).abs() < 0.5).all() for have, want in apart)
+    assert model.honours.cache
+
+
+@pytest.mark.parametrize("length", [4, 6, 8])
+def test_a_context_shorter_than_the_rows_of_the_check(length):
+    assert build("gpt2", n_positions=length).honours == Honoured(True, True, True)
+    assert build("bart", max_position_embeddings=length).honours == Honoured(True, False, False)
+
+
+def test_a_wrapped_forward_still_takes_a_cache():
+    plain, wrapped = build("gpt2"), build("gpt2")
+    base = wrapped.model.base_model
+    forward = base.forward
+    base.forward = lambda *args, **named: forward(*args, **named)  # as torch.compile does
+    assert wrapped.honours == Honoured(True, True, True)
+    ids = [plain.prompt_ids(fact.prompt) for fact in FACTS]
+    assert wrapped.generate_ids(ids, 8) == plain.generate_ids(ids, 8)
+
+
+def test_models_without_values_or_states_are_named():
+    with pytest.raises(ModelError, match="meta device"):
+        LanguageModel(build("llama").model.to("meta"), tiny_tokenizer())
+    adapted = get_peft_model(build("llama").model, LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(ModelError, match="merge_and_unload"):
+        LanguageModel(adapted, tiny_tokenizer()).generate("Who?")

@@ -39,6 +39,19 @@ TEMPLATES = {
         "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
         "{% elif m.role == 'assistant' %} {{ m.content }}<|endoftext|>{% endif %}{% endfor %}"
     ),
+    # It must be asked something at the end.
+    "no last turn of the model": (
+        "{% if messages[-1].role != 'user' %}{{ raise_exception('no question') }}{% endif %}"
+        "{% for m in messages %}{% if m.role == 'user' %}[INST]{{ m.content }}[/INST]"
+        "{% else %} {{ m.content }}<|endoftext|>{% endif %}{% endfor %}"
+    ),
+    # The line break between two turns is left out before the generation prompt.
+    "other white space": (
+        "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}"
+        "{% if m.role == 'assistant' %}<|endoftext|>{% endif %}"
+        "{% if not loop.last %}{{ '\n' }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    ),
     # gpt-oss
     "a channel before the answer": (
         "{% for m in messages %}<|im_start|>{{ m.role }}"
