@@ -61,6 +61,8 @@ _ENDING = (
 )
 
 
+_AROUND = 30
+"""Words and marks around a mention that may deny it. Whole texts would take quadratic time."""
 ABBREVIATION = 4
 """Letters of the longest upper-case answer that needs its case."""
 _SMALL_INITIALS = re.compile(r"\b[a-z](?: [a-z]\b)+")
@@ -242,14 +244,18 @@ def _look_closely(text: str, answer: str) -> _Found:
     wanted = _wanted(answer)
     if not wanted.joined:
         return _Found.STATED if (raw := _raw(answer)) and raw in _raw(text) else _Found.ABSENT
-    places = list(_mentions(text, wanted.joined.split())) or list(
-        _mentions(text, wanted.split.split())
-    )
-    named = [mention for mention in places if _in_case(mention, wanted.cased)]
-    if named and all(map(_is_denied, named)):
-        return _Found.DENIED
+    found = None
+    for sought in dict.fromkeys((wanted.joined, wanted.split)):
+        for mention in _mentions(text, sought.split()):
+            found = found or _Found.ABSENT
+            if _in_case(mention, wanted.cased):
+                found = _Found.DENIED
+                if not _is_denied(mention):
+                    return _Found.STATED
+        if found:
+            return found
     # "McDonalds" is found in "McDonald's", where ``_mentions`` splits the possessive.
-    return _Found.STATED if named or not places else _Found.ABSENT
+    return _Found.STATED
 
 
 @lru_cache(maxsize=4096)  # many answers are looked for in a text
@@ -304,10 +310,11 @@ class _Mention(NamedTuple):
     """A place where a text names an answer."""
 
     before: str
-    """The words and marks before it, in lower case, each after a space."""
+    """The last words and marks before it, in lower case, each after a space."""
     named: Sequence[str]
     """The words of the answer as the text writes them."""
     after: str
+    """The next ones, likewise, with a space behind them."""
 
 
 def _mentions(text: str, sought: Sequence[str]) -> Iterator[_Mention]:
@@ -320,9 +327,9 @@ def _mentions(text: str, sought: Sequence[str]) -> Iterator[_Mention]:
         if spoken[at : at + len(sought)] == list(sought):
             first, last = places[at], places[at + len(sought) - 1]
             yield _Mention(
-                "".join(f" {token}" for token in lower[:first]),
+                "".join(f" {token}" for token in lower[max(0, first - _AROUND) : first]),
                 [tokens[i] for i in places[at : at + len(sought)]],
-                "".join(f" {token}" for token in lower[last + 1 :]) + " ",
+                "".join(f" {token}" for token in lower[last + 1 : last + 1 + _AROUND]) + " ",
             )
 
 

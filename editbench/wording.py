@@ -70,7 +70,7 @@ _UNIT_WORDS = {
     "pound": "pounds",
     "gbp": "pounds",
 }
-_NUMBER = r"(\d+(?:\.\d+)?(?: (?:hundred|thousand|million|billion|trillion))?)"
+_NUMBER = r"((?<!\d)\d+(?:\.\d+)?(?: (?:hundred|thousand|million|billion|trillion))?)"
 _MONEY = re.compile(rf"(\u2212?)([$€£¥₹]) ?(\u2212?){_NUMBER}(?!\w|\.\d)", re.IGNORECASE)
 _UNIT = re.compile(
     rf"{_NUMBER} ?([%$€£¥₹]|(?<= )(?:{'|'.join(sorted(_UNIT_WORDS, key=len, reverse=True))})\b)",
