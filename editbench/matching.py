@@ -71,32 +71,36 @@ _SMALL_INITIALS = re.compile(r"\b[a-z](?: [a-z]\b)+")
 _NT = "(?:is|was|are|were|do|does|did|has|have|had|ca|wo|could|would|should|ai)nt"
 # Between the denial and the answer: small words, and one other word, as in "not located in".
 _SMALL = (
-    "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|actually|really|even"
+    "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|have|actually|really|even"
     "|(?:city|town|state|type|kind|sort|form|name|part|member|native|made) of))*"
 )
 _OTHER = (
     "(?: (?!(?:only|just|merely|simply|sure|certain|until|till|before|than|but|it|he|she|they|this"
-    "|that|which|who|because|if|whether|and|or|of)\\b)[^ .,;:!?]+)?"
+    "|that|which|who|because|if|whether|and|or|of|far|least|unlike|mention|miss|surprisingly)\\b)"
+    "[^ .,;:!?]+)?"
 )
 _BEFORE = re.compile(
-    rf" (?:(?:not|no longer|cannot|{_NT}){_SMALL}{_OTHER}"
+    rf"(?<! or)(?<! than)(?<! why) (?:(?:not|no longer|cannot|{_NT}){_SMALL}{_OTHER}"
     rf"|never|neither|nor|instead of|rather than){_SMALL}$"
+    r"| (?:do not|dont) (?:think|believe)(?: that)?"
+    rf"(?: (?:it|this|that|he|she|they|the answer)(?: (?:is|was|’s))?)?{_SMALL}$"
     r"| (?:not true|not correct|untrue|false|incorrect|wrong) that(?: [^ .;:!?]+)*$"
     rf"| (?:not|neither|{_NT})(?: [^ .,;:!?]+){{1,3}} (?:or|nor){_SMALL}$"
 )
 _AFTER = re.compile(
     # "Paris? No", "Is Paris the capital? No"
     r"^(?: [^ .!?;:]+){0,8} \?(?: well| actually| oh| ,)*"
-    r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not |wrong |false )"
+    r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not (?!sure |certain )|wrong |false )"
     # "Paris is wrong", "Paris is not the capital"
     r"|^ (?:is|was|are|were)(?:nt| not| never| no longer| wrong| incorrect| false)"
-    r"(?! only| just| merely| always| yet)"
+    r"(?! only| just| merely| always| yet| far| unlike| built in| known| clear| certain| sure)"
     # "Paris, no, Lyon", "Paris. No, it is Lyon", "Paris, I mean Lyon"
     r"|^ [,;] (?:(?:no|wait|sorry|correction) [,:;]|no wait|i mean|or rather) |^ [.!] no , "
 )
 # "once Paris, now Lyon", "It used to be Paris. Now it is Lyon", "was Paris, but is now Lyon"
 _FORMERLY = re.compile(
-    r" (?:once|formerly|previously|originally|used to)(?: [^ .,;:!?]+){0,3}$| (?:it|this) was$"
+    r" (?:once|formerly|previously|originally|used to)(?! from\b)(?: [^ .,;:!?]+){0,3}$"
+    r"| (?:it|this) was$"
 )
 _NOW = re.compile(
     r"^(?: [^ .,;:!?]+){0,3}(?: [.,;])?(?: but| and| it| is){0,3}"
