@@ -1,7 +1,7 @@
 """Bring texts into the form in which the matcher compares them.
 
-The readers of this file are ``matching.py`` and nothing else. ``canonical`` returns a text whose
-numbers, dates, signs and initials are written in one way; ``words`` splits it into words.
+``canonical`` returns a text whose numbers, dates, signs and initials are written in one way;
+``words`` splits it into words.
 """
 
 from __future__ import annotations
