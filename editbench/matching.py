@@ -93,7 +93,7 @@ _AFTER = re.compile(
     r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not (?!sure |certain )|wrong |false )"
     # "Paris is wrong", "Paris is not the capital"
     r"|^ (?:is|was|are|were)(?:nt| not| never| no longer| wrong| incorrect| false)"
-    r"(?! only| just| merely| always| yet| far| unlike| built in| known| clear| certain| sure)"
+    r"(?! only| just| merely| always| yet| far| unlike| built in| known| clear| certain| sure| to be)"
     # "Paris, no, Lyon", "Paris. No, it is Lyon", "Paris, I mean Lyon"
     r"|^ [,;] (?:(?:no|wait|sorry|correction) [,:;]|no wait|i mean|or rather) |^ [.!] no , "
 )
