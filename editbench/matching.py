@@ -1,8 +1,9 @@
 """Match answers. This is the project's only matcher; it works on text alone.
 
-Both sides are first brought into one form (``wording.py``): case, numbers, dates, signs, initials.
-``contains`` then matches whole words, so "Nigeria" does not contain "Niger". In scripts that put no
-spaces between words, each character counts as a word. In Korean a word may end in a particle.
+Both sides are first brought into one form (``normal_form.py``): case, numbers, dates, signs and
+initials. ``contains`` then matches whole words, so "Nigeria" does not contain "Niger". In scripts
+that put no spaces between words, each character counts as a word. In Korean a word may end in a
+particle.
 
 An answer that is only denied or corrected ("It is not Paris but Lyon.") is not contained, and
 ``denies`` finds it. ``eval/DEFINITIONS.md`` has the rules in full.
@@ -17,7 +18,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from editbench.wording import (
+from editbench.normal_form import (
     COMMON,
     MARKS,
     canonical,
@@ -93,7 +94,8 @@ _AFTER = re.compile(
     r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not (?!sure |certain )|wrong |false )"
     # "Paris is wrong", "Paris is not the capital"
     r"|^ (?:is|was|are|were)(?:nt| not| never| no longer| wrong| incorrect| false)"
-    r"(?! only| just| merely| always| yet| far| unlike| built in| known| clear| certain| sure| to be)"
+    r"(?! only| just| merely| always| yet| far| unlike| built in| known| clear| certain| sure"
+    r"| to be)"
     # "Paris, no, Lyon", "Paris. No, it is Lyon", "Paris, I mean Lyon"
     r"|^ [,;] (?:(?:no|wait|sorry|correction) [,:;]|no wait|i mean|or rather) |^ [.!] no , "
 )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
 from editbench.matching import contains
-from editbench.wording import plain
+from editbench.normal_form import plain
 from editbench.writing import full_stop, gap, is_question
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
