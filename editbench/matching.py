@@ -206,10 +206,11 @@ def same_answer(text: str, base_text: str, answers: Iterable[str], prompt: str =
 def first_clause(text: str) -> str:
     """Return the normalised words up to the first comma, full stop or line end.
 
-    They are the answer; after it the model continues with other text. A text without words is
-    returned as it is.
+    They are the answer; after it the model continues with other text. The comma of a date ends
+    nothing. A text without words is returned as it is.
     """
-    return normalise(_CLAUSE_END.split(_OPENING.sub("", text), maxsplit=1)[0]) or text.strip()
+    opened = _OPENING.sub("", canonical(text))
+    return normalise(_CLAUSE_END.split(opened, maxsplit=1)[0]) or text.strip()
 
 
 def yes_or_no(text: str) -> bool | None:

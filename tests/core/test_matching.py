@@ -395,6 +395,8 @@ def test_exact():
         ("1. Bergen", "1. Trondheim", False),
         ("Mr. Smith", "Mr. Jones", False),
         ("It was 1990. Then", "It was 1990. Now", True),
+        ("May 9, 1950, in Bergen", "9 May 1950.", True),
+        ("May 9, 1950", "May 9, 1951", False),
     ],
 )
 def test_same_answer(text, base, same):
