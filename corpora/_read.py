@@ -347,4 +347,9 @@ def told_apart(answers: tuple[str, ...], old: str | None) -> tuple[str, ...]:
         return answers
     if contains(old, answers[:1]):
         raise DataError(f"The old answer {old!r} contains the new answer {answers[0]!r}.")
+    return without_old(answers, old)
+
+
+def without_old(answers: Iterable[str], old: str) -> tuple[str, ...]:
+    """Return ``answers`` without those that would count the old answer as right."""
     return tuple(answer for answer in answers if not contains(old, [answer]))

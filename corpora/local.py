@@ -7,8 +7,9 @@ A fact needs a ``prompt`` and a ``target``:
      "neighborhoods": [{"prompt": "The capital of France is", "answer": "Paris"}]}
 
 A table has a column for each field. Separate several ``aliases`` or ``paraphrases`` in a cell with
-``|``. A list in brackets, a column or key that is there twice with different values, and a prompt
-with ``{}`` are refused.
+``|``. Aliases that would count the old answer (``original``) as right are left out. A list in
+brackets, a column or key that is there twice with different values, and a prompt with ``{}`` are
+refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import ast
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from editbench.corpora._read import (
@@ -27,6 +28,7 @@ from editbench.corpora._read import (
     check_filled,
     is_table,
     read_rows,
+    without_old,
 )
 from editbench.errors import DataError
 from editbench.plugin import Corpus
@@ -161,6 +163,8 @@ def _read_case(row: Row, default_id: str) -> Case:
         raise DataError(f"field 'id' must be text, not {_shown(given['id'])}.")
     given["aliases"] = _texts(values, "aliases")
     fact = Fact.from_dict(given)
+    if fact.original is not None:
+        fact = replace(fact, aliases=without_old(fact.aliases, fact.original))
     form = _text(values, "form") if "form" in values else None
     paraphrases = [
         Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt))

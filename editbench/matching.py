@@ -1,8 +1,9 @@
 """Match answers. This is the project's only matcher; it works on text alone.
 
-Both sides are first brought into one form (``wording.py``): case, numbers, dates, signs, initials.
-``contains`` then matches whole words, so "Nigeria" does not contain "Niger". In scripts that put no
-spaces between words, each character counts as a word. In Korean a word may end in a particle.
+Both sides are first brought into one form (``normal_form.py``): case, numbers, dates, signs and
+initials. ``contains`` then matches whole words, so "Nigeria" does not contain "Niger". In scripts
+that put no spaces between words, each character counts as a word. In Korean a word may end in a
+particle.
 
 An answer that is only denied or corrected ("It is not Paris but Lyon.") is not contained, and
 ``denies`` finds it. ``eval/DEFINITIONS.md`` has the rules in full.
@@ -17,7 +18,7 @@ from enum import Enum, auto
 from functools import lru_cache
 from typing import NamedTuple
 
-from editbench.wording import (
+from editbench.normal_form import (
     COMMON,
     MARKS,
     canonical,
@@ -61,6 +62,8 @@ _ENDING = (
 )
 
 
+_AROUND = 30
+"""Words and marks around a mention that may deny it. Whole texts would take quadratic time."""
 ABBREVIATION = 4
 """Letters of the longest upper-case answer that needs its case."""
 _SMALL_INITIALS = re.compile(r"\b[a-z](?: [a-z]\b)+")
@@ -69,32 +72,37 @@ _SMALL_INITIALS = re.compile(r"\b[a-z](?: [a-z]\b)+")
 _NT = "(?:is|was|are|were|do|does|did|has|have|had|ca|wo|could|would|should|ai)nt"
 # Between the denial and the answer: small words, and one other word, as in "not located in".
 _SMALL = (
-    "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|actually|really|even"
+    "(?: (?:a|an|the|in|at|on|from|by|to|for|as|with|be|been|have|actually|really|even"
     "|(?:city|town|state|type|kind|sort|form|name|part|member|native|made) of))*"
 )
 _OTHER = (
     "(?: (?!(?:only|just|merely|simply|sure|certain|until|till|before|than|but|it|he|she|they|this"
-    "|that|which|who|because|if|whether|and|or|of)\\b)[^ .,;:!?]+)?"
+    "|that|which|who|because|if|whether|and|or|of|far|least|unlike|mention|miss|surprisingly)\\b)"
+    "[^ .,;:!?]+)?"
 )
 _BEFORE = re.compile(
-    rf" (?:(?:not|no longer|cannot|{_NT}){_SMALL}{_OTHER}"
+    rf"(?<! or)(?<! than)(?<! why) (?:(?:not|no longer|cannot|{_NT}){_SMALL}{_OTHER}"
     rf"|never|neither|nor|instead of|rather than){_SMALL}$"
+    r"| (?:do not|dont) (?:think|believe)(?: that)?"
+    rf"(?: (?:it|this|that|he|she|they|the answer)(?: (?:is|was|’s))?)?{_SMALL}$"
     r"| (?:not true|not correct|untrue|false|incorrect|wrong) that(?: [^ .;:!?]+)*$"
     rf"| (?:not|neither|{_NT})(?: [^ .,;:!?]+){{1,3}} (?:or|nor){_SMALL}$"
 )
 _AFTER = re.compile(
     # "Paris? No", "Is Paris the capital? No"
     r"^(?: [^ .!?;:]+){0,8} \?(?: well| actually| oh| ,)*"
-    r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not |wrong |false )"
+    r" (?:(?:no|nope)(?= [.,;:!]| it | that | $)|not (?!sure |certain )|wrong |false )"
     # "Paris is wrong", "Paris is not the capital"
     r"|^ (?:is|was|are|were)(?:nt| not| never| no longer| wrong| incorrect| false)"
-    r"(?! only| just| merely| always| yet)"
+    r"(?! only| just| merely| always| yet| far| unlike| built in| known| clear| certain| sure"
+    r"| to be)"
     # "Paris, no, Lyon", "Paris. No, it is Lyon", "Paris, I mean Lyon"
     r"|^ [,;] (?:(?:no|wait|sorry|correction) [,:;]|no wait|i mean|or rather) |^ [.!] no , "
 )
 # "once Paris, now Lyon", "It used to be Paris. Now it is Lyon", "was Paris, but is now Lyon"
 _FORMERLY = re.compile(
-    r" (?:once|formerly|previously|originally|used to)(?: [^ .,;:!?]+){0,3}$| (?:it|this) was$"
+    r" (?:once|formerly|previously|originally|used to)(?! from\b)(?: [^ .,;:!?]+){0,3}$"
+    r"| (?:it|this) was$"
 )
 _NOW = re.compile(
     r"^(?: [^ .,;:!?]+){0,3}(?: [.,;])?(?: but| and| it| is){0,3}"
@@ -198,10 +206,11 @@ def same_answer(text: str, base_text: str, answers: Iterable[str], prompt: str =
 def first_clause(text: str) -> str:
     """Return the normalised words up to the first comma, full stop or line end.
 
-    They are the answer; after it the model continues with other text. A text without words is
-    returned as it is.
+    They are the answer; after it the model continues with other text. The comma of a date ends
+    nothing. A text without words is returned as it is.
     """
-    return normalise(_CLAUSE_END.split(_OPENING.sub("", text), maxsplit=1)[0]) or text.strip()
+    opened = _OPENING.sub("", canonical(text))
+    return normalise(_CLAUSE_END.split(opened, maxsplit=1)[0]) or text.strip()
 
 
 def yes_or_no(text: str) -> bool | None:
@@ -242,14 +251,18 @@ def _look_closely(text: str, answer: str) -> _Found:
     wanted = _wanted(answer)
     if not wanted.joined:
         return _Found.STATED if (raw := _raw(answer)) and raw in _raw(text) else _Found.ABSENT
-    places = list(_mentions(text, wanted.joined.split())) or list(
-        _mentions(text, wanted.split.split())
-    )
-    named = [mention for mention in places if _in_case(mention, wanted.cased)]
-    if named and all(map(_is_denied, named)):
-        return _Found.DENIED
+    found = None
+    for sought in dict.fromkeys((wanted.joined, wanted.split)):
+        for mention in _mentions(text, sought.split()):
+            found = found or _Found.ABSENT
+            if _in_case(mention, wanted.cased):
+                found = _Found.DENIED
+                if not _is_denied(mention):
+                    return _Found.STATED
+        if found:
+            return found
     # "McDonalds" is found in "McDonald's", where ``_mentions`` splits the possessive.
-    return _Found.STATED if named or not places else _Found.ABSENT
+    return _Found.STATED
 
 
 @lru_cache(maxsize=4096)  # many answers are looked for in a text
@@ -304,10 +317,11 @@ class _Mention(NamedTuple):
     """A place where a text names an answer."""
 
     before: str
-    """The words and marks before it, in lower case, each after a space."""
+    """The last words and marks before it, in lower case, each after a space."""
     named: Sequence[str]
     """The words of the answer as the text writes them."""
     after: str
+    """The next ones, likewise, with a space behind them."""
 
 
 def _mentions(text: str, sought: Sequence[str]) -> Iterator[_Mention]:
@@ -320,9 +334,9 @@ def _mentions(text: str, sought: Sequence[str]) -> Iterator[_Mention]:
         if spoken[at : at + len(sought)] == list(sought):
             first, last = places[at], places[at + len(sought) - 1]
             yield _Mention(
-                "".join(f" {token}" for token in lower[:first]),
+                "".join(f" {token}" for token in lower[max(0, first - _AROUND) : first]),
                 [tokens[i] for i in places[at : at + len(sought)]],
-                "".join(f" {token}" for token in lower[last + 1 :]) + " ",
+                "".join(f" {token}" for token in lower[last + 1 : last + 1 + _AROUND]) + " ",
             )
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
 from editbench.matching import contains
+from editbench.normal_form import plain
 from editbench.writing import full_stop, gap, is_question
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
@@ -123,7 +124,7 @@ class Fact:
         """Strip every text field, after checking that it is text."""
         for field in ("prompt", "target"):
             value = getattr(self, field)
-            if not isinstance(value, str) or not value.strip():
+            if not isinstance(value, str) or _is_blank(value):
                 raise FactError(
                     f"Fact {self.id!r}: field {field!r} is empty. "
                     "Every fact needs a prompt and a target."
@@ -140,7 +141,9 @@ class Fact:
             object.__setattr__(self, field, self._clean(field, value or "") or None)
         if not _are_texts(self.aliases):
             raise FactError(f"Fact {self.id!r}: field 'aliases' must be a list of texts.")
-        aliases = tuple(self._clean("aliases", alias) for alias in self.aliases if alias.strip())
+        aliases = tuple(
+            self._clean("aliases", alias) for alias in self.aliases if not _is_blank(alias)
+        )
         object.__setattr__(self, "aliases", aliases)
 
     def _clean(self, field: str, value: str) -> str:
@@ -233,14 +236,14 @@ class Probe:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
         self._check_types()
         owner = f"A {self.axis} probe's"
-        if not self.prompt.strip():
+        if _is_blank(self.prompt):
             raise DataError(
                 f"{owner} prompt is empty. Give it the question, or leave the probe out."
             )
         answers = tuple(
             _clean(answer, f"{owner} answer", DataError)
             for answer in self.answers
-            if answer.strip()
+            if not _is_blank(answer)
         )
         if not answers:
             raise DataError(
@@ -413,6 +416,11 @@ def form_of(prompt: str) -> str:
     such as Thai, need the form to be given.
     """
     return "question" if is_question(prompt) else "cloze"
+
+
+def _is_blank(text: str) -> bool:
+    """Return whether ``text`` has nothing but white space and characters that are not seen."""
+    return not plain(text).strip()
 
 
 def _are_texts(values: object) -> bool:

@@ -41,7 +41,8 @@ _LEANS_BACK = re.compile(
 _CLOSING = re.compile(r"[\"'*_`)\]}:;,\u2019\u201d\u00bb\u203a-]+$")
 _OPENING = re.compile(r"^[\"'*_`(\[{\u2018\u201c\u00ab\u2039]+")
 _EAST = re.compile(f"[{EAST_ASIAN}]")
-_UNSPACED = re.compile(f"[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]")
+UNSPACED = re.compile(f"[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]")
+"""Matches a character of the scripts that put no spaces between words."""
 SENTENCE_ENDS = (".", "!", "?", "\u2026", *"\u3002\uff0e\uff01\uff1f\uff61\u061f\u06d4\u0964\u0589")
 """Marks after which a sentence needs no full stop."""
 
@@ -87,7 +88,7 @@ def gap(before: str, after: str) -> str:
     if unicodedata.category(before[-1]) == "Sc" and after[0].isdigit():
         return ""
     last = _CLOSING.sub("", before)[-1:]
-    joined = _EAST.match(last) or (_UNSPACED.match(last) and _UNSPACED.match(first))
+    joined = _EAST.match(last) or (UNSPACED.match(last) and UNSPACED.match(first))
     return "" if joined else " "
 
 

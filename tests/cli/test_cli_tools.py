@@ -333,6 +333,52 @@ def test_trace(model, tmp_path):
     assert spaced.code == 0 and json.loads(spaced.out)["tokens"], spaced.err
 
 
+def test_trace_says_where_the_subject_may_be_wrong(model):
+    weak = "The queen of Spain married a man from France in"
+    said = editbench("trace", weak, "--model", model)
+    assert said.code == 0 and "was found by rule and may be wrong: one of 2 names" in " ".join(
+        said.err.split()
+    )
+    for arguments in ([weak, "--subject", "Spain"], ["The capital of France is"]):
+        said = editbench("trace", *arguments, "--model", model)
+        assert said.code == 0 and "may be wrong" not in said.err
+
+
+def test_only_editors_that_read_a_subject_say_where_it_may_be_wrong(model, tmp_path):
+    weak = fact(0, prompt="The queen of Spain married a man from France in", subject=None)
+    facts = write_facts(tmp_path / "facts.jsonl", [weak])
+    quick = {"memit": ("covariance_tokens=300", "steps=4", "prefixes=0"), "sft": ("epochs=1",)}
+    for method, options in quick.items():
+        said = editbench(
+            "inject", "--method", method, "--facts", facts, "--model", model,
+            "--output", tmp_path / method,
+            *(part for option in options for part in ("--option", option)),
+        )  # fmt: skip
+        assert said.code == 0, said.err
+        found = " ".join((said.out + said.err).split())
+        assert ("may be wrong" in found) == (method == "memit")
+        assert ("of f0: one of 2 names" in found) == (method == "memit")
+
+
+def test_inject_names_facts_whose_new_answer_is_the_old_one(model, tmp_path):
+    same = fact(0, target="mezzo soprano", original="Mezzo-soprano")
+    facts = write_facts(tmp_path / "facts.jsonl", [same, fact(1)])
+    said = editbench(
+        "inject",
+        "--method",
+        "ice",
+        "--facts",
+        facts,
+        "--model",
+        model,
+        "--output",
+        tmp_path / "edit",
+    )
+    assert said.code == 0, said.err
+    assert "The answers cannot show whether it was taught." in " ".join(said.err.split())
+    assert "'f0'" in said.err and "'f1'" not in said.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [

@@ -192,6 +192,9 @@ MATCH = [
     ("AT & T", "AT&T"),
     ("rock & roll", "rock and roll"),
     # Korean
+    ("コー ヒーです", "コーヒー"),
+    ("佐々木さん", "佐々木"),
+    ("人口は3.0万", "3万"),
     ("서울입니다", "서울"),
     ("서울은 수도", "서울"),
     ("수도는 서울이에요.", "서울"),
@@ -242,6 +245,7 @@ NO_MATCH = [
     ("2½", "21"),
     ("19 May 1950", "9 May 1950"),
     ("1950-05-09", "5 September 1950"),
+    ("版本3.0.1", "3"),
     ("서울대학교", "서울"),
     ("한국어", "한국"),
     ("수도", "수"),
@@ -293,6 +297,12 @@ def test_every_answer_matches_itself(answer):
         "Paris, I mean Lyon",
         "It used to be Paris. Now it is Lyon",
         "It was Paris, but is now Lyon",
+        "I don't think it's Paris",
+        "I do not believe that it is Paris",
+        "It could not have been Paris",
+        "He is not originally from Paris",
+        "not true that the capital is " + "so large a city as " * 4 + "Paris",
+        "It is not Paris. " * 10_000,
     ],
 )
 def test_denied(text):
@@ -322,6 +332,18 @@ def test_denied(text):
         "It is not Paris. Or rather, Paris it is.",
         "He was once a painter in Paris, now a banker",
         "He was born in Paris and is now in Lyon",
+        "Originally from Paris, now in Lyon",
+        "Paris is not far from here",
+        "not far from Paris",
+        "not least Paris",
+        "not to mention Paris",
+        "Not surprisingly Paris",
+        "Why not Paris",
+        "more often than not Paris",
+        "Paris? Not sure",
+        "Paris was not built in a day",
+        "You can't miss Paris",
+        "It is not Paris. " * 10_000 + "Paris",
     ],
 )
 def test_not_denied(text):
@@ -373,6 +395,8 @@ def test_exact():
         ("1. Bergen", "1. Trondheim", False),
         ("Mr. Smith", "Mr. Jones", False),
         ("It was 1990. Then", "It was 1990. Now", True),
+        ("May 9, 1950, in Bergen", "9 May 1950.", True),
+        ("May 9, 1950", "May 9, 1951", False),
     ],
 )
 def test_same_answer(text, base, same):

@@ -26,6 +26,7 @@ FACT = Fact(
         ({"prompt": None}, "'prompt' is empty"),
         ({"prompt": 3}, "'prompt' is empty"),
         ({"target": " \t"}, "'target' is empty"),
+        ({"target": "\u200b\u00ad"}, "'target' is empty"),
         (
             {"subject": "Austria"},
             "subject 'Austria' is not in its prompt 'The capital of Australia is'",
@@ -119,6 +120,7 @@ def test_a_fact_round_trips_and_names_itself():
         ({"prompt": 3}, "prompt must be text, not int"),
         ({"answers": ()}, "The paraphrase probe 'It is' has no expected answer"),
         ({"answers": (" ",)}, "has no expected answer"),
+        ({"answers": ("\ufeff",)}, "has no expected answer"),
         ({"answers": "Sydney"}, "answers must be a list of texts"),
         ({"answers": (3,)}, "answers must be a list of texts"),
         ({"answers": (None,)}, "answers must be a list of texts"),

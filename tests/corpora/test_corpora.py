@@ -9,7 +9,7 @@ from hostile.facts import HARMLESS, LISTS, REPEATED, UNFILLED
 
 from editbench.errors import DataError, FactError
 from editbench.registry import get
-from editbench.slices import slice_cases
+from editbench.slices import slice_cases, with_new_answers
 from editbench.types import Case, check_facts
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -417,6 +417,19 @@ def test_local_form_follows_the_question_mark_unless_given(tmp_path):
         ["cloze", "question"],
         ["question", "question"],
     ]
+
+
+def test_local_leaves_out_aliases_that_the_old_answer_contains(tmp_path):
+    record = {
+        "prompt": "It is in",
+        "target": "New York City",
+        "original": "the State of New York",
+        "aliases": ["NYC", "New York", "State of New York"],
+        "paraphrases": ["One finds it in"],
+    }
+    (case,) = local(tmp_path / "facts.jsonl", json.dumps(record))
+    assert [probe.answers for probe in case.probes] == [("New York City", "NYC")] * 2
+    assert with_new_answers([case]) == ([case], [])
 
 
 def test_local_table_cells_hold_several_texts(tmp_path):

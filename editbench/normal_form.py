@@ -1,7 +1,7 @@
 """Bring texts into the form in which the matcher compares them.
 
-The readers of this file are ``matching.py`` and nothing else. ``canonical`` returns a text whose
-numbers, dates, signs and initials are written in one way; ``words`` splits it into words.
+``canonical`` returns a text whose numbers, dates, signs and initials are written in one way;
+``words`` splits it into words.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-# Starts of the Unicode names of characters whose scripts are written without spaces.
-_UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA ", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
+from editbench.writing import EAST_ASIAN, SOUTH_EAST_ASIAN, UNSPACED
+
 _APOSTROPHES = "’‘‛′`\u02b9\u02bb\u02bc\u02bd\u02be\u02bf\ua78b\ua78c"
 """Characters that stand for an apostrophe, the okina of Hawaiian among them."""
 SPLIT = "’"
@@ -36,7 +36,10 @@ _THOUSANDS = re.compile(r"(?<=\d)(?:,(?=(?:\d\d,)*\d{3}(?!\d))|'(?=\d{3}(?!\d)))
 _QUOTED_DIGITS = re.compile(r"(?<=\d)'(?=\d)")
 _BARE_POINT = re.compile(r"(?<![\w.])\.(?=\d)")
 # "3.0" is 3, but "2.0.1" is a version, and "3.10" is not 3.1
-_WHOLE = re.compile(r"(?<![\w.])(\d+)\.0+(?!\w|\.\d)")
+_WHOLE = re.compile(
+    rf"(?:(?<![\w.])|(?<=[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]))(\d+)\.0+"
+    rf"(?!(?![{EAST_ASIAN}{SOUTH_EAST_ASIAN}])\w|\.\d)"
+)
 _MINUS = re.compile(r"(?:(?<![\w)\]%.])-|(?<![\w)\]%.])(?<!\d )–)(?=[$€£¥]?\d)")
 _LOST_MINUS = re.compile("\u2212(?!\\d)")
 _STOPS = re.compile(r"\.(?:(?!\d)|(?<!\d\.))")
@@ -70,7 +73,7 @@ _UNIT_WORDS = {
     "pound": "pounds",
     "gbp": "pounds",
 }
-_NUMBER = r"(\d+(?:\.\d+)?(?: (?:hundred|thousand|million|billion|trillion))?)"
+_NUMBER = r"((?<!\d)\d+(?:\.\d+)?(?: (?:hundred|thousand|million|billion|trillion))?)"
 _MONEY = re.compile(rf"(\u2212?)([$€£¥₹]) ?(\u2212?){_NUMBER}(?!\w|\.\d)", re.IGNORECASE)
 _UNIT = re.compile(
     rf"{_NUMBER} ?([%$€£¥₹]|(?<= )(?:{'|'.join(sorted(_UNIT_WORDS, key=len, reverse=True))})\b)",
@@ -133,7 +136,7 @@ def _in_words(char: str) -> str:
     # category M: combining marks belong to their words; many scripts write vowels with them
     if not (char.isalnum() or char in ".+#♭’" or unicodedata.category(char)[0] == "M"):
         return " "
-    return f" {char} " if unicodedata.name(char, "").startswith(_UNSPACED) else char
+    return f" {char} " if UNSPACED.match(char) else char
 
 
 _IN_WORDS = _Characters(_in_words)
