@@ -197,7 +197,9 @@ def check_output(path: Path) -> None:
 def check_outside_cells(path: Path) -> None:
     """Raise a ``RecordError`` if ``path`` lies in the folder ``cells`` of a run."""
     for parent in (path, *path.absolute().parents):
-        if parent.name == "cells" and any((parent.parent / name).exists() for name in RUN_FILES):
+        # The other files of a run have names that a folder of the user's may hold, too.
+        beside = [parent.parent / name for name in ("run.json", "cells.json")]
+        if parent.name == "cells" and any(file.exists() for file in beside):
             raise RecordError(
                 f"{path} lies among the records of the run in {parent.parent}. "
                 "Choose another place."
