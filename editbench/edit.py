@@ -103,12 +103,18 @@ class Edit:
             ModelError: if ``model`` is not the one the edit was made for (``check=False`` skips
                 this check), or lacks a changed weight; at the end, if an edit that was applied
                 inside is still applied. The model then keeps both, and has to be loaded again.
+                If another error ended the ``with``, that one goes on, with a note about the edits.
         """
         revert = self.apply(model, check)
         try:
             yield model
-        finally:
-            revert()
+        except BaseException as error:
+            try:
+                revert()
+            except ModelError as left:
+                error.add_note(str(left))
+            raise
+        revert()
 
     @torch.no_grad()
     def apply(self, model: LanguageModel, check: bool = True) -> Callable[[], None]:
@@ -223,7 +229,7 @@ class Edit:
         check_folder(folder, overwrite)
         with self.applied(model), quiet_transformers():
             for name in self.changes:
-                if not model.weight(name).isfinite().all():
+                if not _finite(model.weight(name)):
                     raise ModelError(
                         f"The edit makes {name!r} of {model.name} infinite or NaN, so the model "
                         "is not written."
@@ -404,7 +410,7 @@ def _flaw(changes: Mapping[str, Change], keys: Keys) -> str | None:
     for name, tensor in [*parts, *keys.items()]:
         if not tensor.is_floating_point():
             return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
-        if not tensor.isfinite().all():
+        if not _finite(tensor):
             return f"{name!r} has values that are infinite or NaN"
     for name, change in changes.items():
         if flaw := _misfit(change):
@@ -413,6 +419,11 @@ def _flaw(changes: Mapping[str, Change], keys: Keys) -> str | None:
         if a_fM.dim() != 2 or (name in changes and len(a_fM) not in shape(changes[name])):
             return f"the keys of {name!r} have shape {tuple(a_fM.shape)}"
     return None
+
+
+def _finite(tensor: torch.Tensor) -> bool:
+    # isfinite() of the whole tensor would take more memory than the tensor itself.
+    return not tensor.numel() or all(bool(end.isfinite()) for end in tensor.aminmax())
 
 
 def _misfit(change: Change) -> str | None:

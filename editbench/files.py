@@ -151,23 +151,25 @@ def check_folder(
         names: the names of the files, once they are known.
 
     Raises:
-        RecordError: the folder may not be used, or it is a file.
+        RecordError: the folder may not be used, it is a file, or it is read-only.
     """
     check_outside_cells(folder)
     try:
         entries = _entries(folder) if folder.exists() else []
     except NotADirectoryError:
-        entries = [folder]
+        raise RecordError(f"{folder} exists and is not an empty folder. {CHOOSE}") from None
     except OSError as error:
         raise RecordError(f"{folder} cannot be used: {error.strerror}. {CHOOSE}") from error
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise RecordError(f"{folder} cannot be used: it is read-only. {CHOOSE}")
     if not entries:
         return
     lost = sorted(e.name for e in entries if names is not None and e.name not in names)
     if overwrite and lost:
         raise RecordError(f"{folder} also holds {lost[0]}, which would be lost. {CHOOSE}")
-    if overwrite and folder.is_dir():
+    if overwrite:
         return
-    hint = "" if lost or not folder.is_dir() else " (--overwrite replaces the files in it)"
+    hint = "" if lost else " (--overwrite replaces the files in it)"
     raise RecordError(f"{folder} exists and is not an empty folder. {CHOOSE[:-1]}{hint}.")
 
 
@@ -195,7 +197,9 @@ def check_output(path: Path) -> None:
 def check_outside_cells(path: Path) -> None:
     """Raise a ``RecordError`` if ``path`` lies in the folder ``cells`` of a run."""
     for parent in (path, *path.absolute().parents):
-        if parent.name == "cells" and any((parent.parent / name).exists() for name in RUN_FILES):
+        # The other files of a run have names that a folder of the user's may hold, too.
+        beside = [parent.parent / name for name in ("run.json", "cells.json")]
+        if parent.name == "cells" and any(file.exists() for file in beside):
             raise RecordError(
                 f"{path} lies among the records of the run in {parent.parent}. "
                 "Choose another place."

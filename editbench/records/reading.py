@@ -210,7 +210,7 @@ def _read_parquet(file: Path, altered: bool = False) -> pyarrow.Table:
                 )
             return pyarrow.parquet.read_table(pyarrow.BufferReader(data))
         except FileNotFoundError:
-            raise RecordError(f"{file} does not exist.") from None
+            raise RecordError(f"{file} does not exist.{REDO}") from None
         except (pyarrow.ArrowInvalid, pyarrow.ArrowIOError) as error:
             raise RecordError(f"{file} is corrupt: {error}.{REDO}") from error
 

@@ -135,6 +135,13 @@ def test_an_edit_or_a_run_among_the_records_of_a_run_is_refused(run, edit, tmp_p
     assert not place.exists()
 
 
+def test_a_folder_called_cells_that_is_no_run_may_be_written_to(run, tmp_path):
+    (tmp_path / "lab" / "cells").mkdir(parents=True)
+    (tmp_path / "lab" / "cases.json").write_text("[]")
+    said = editbench("leaderboard", run, "-o", tmp_path / "lab" / "cells" / "page.md")
+    assert said.code == 0 and (tmp_path / "lab" / "cells" / "page.md").is_file(), said.err
+
+
 def test_pages_beside_the_records_are_written_again(run):
     for _ in range(2):
         for command in tools(run, run / "README.md", run / "trade_off.png"):

@@ -25,6 +25,7 @@ from tiny import write_model
 
 from editbench.edit import Edit, UncheckedEdit, dense
 from editbench.errors import EditbenchError, ModelError, RecordError
+from editbench.files import check_folder
 from editbench.methods.baselines import InContext
 from editbench.retrieval import Retriever
 from editbench.testing import FACTS, tiny_model, unchanged
@@ -183,6 +184,14 @@ def test_an_edit_left_behind_inside_is_reported():
     assert len(model.applied) == 2
 
 
+def test_an_edit_left_behind_does_not_hide_the_error_that_left_it():
+    model = tiny_model("llama")
+    with pytest.raises(KeyboardInterrupt) as stopped, random_edit(model).applied(model):
+        random_edit(model, seed=1).apply(model, check=False)
+        raise KeyboardInterrupt
+    assert "Revert the later edits first" in stopped.value.__notes__[0]
+
+
 @pytest.mark.parametrize(
     "spoil", [wrong_rank, lambda t: {**t, f"{DOWN}|left": t[f"{DOWN}|left"].T}]
 )
@@ -256,6 +265,20 @@ def test_an_older_edit_is_replaced_only_when_told(model, tmp_path):
     with pytest.raises(RecordError, match=r"also holds notes.txt, which would be lost"):
         random_edit(model).save(old, overwrite=True)
     assert torch.equal(Edit.load(old).changes[UP], again.changes[UP])
+
+
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    # not by chmod, which does not bind an administrator
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    check_folder(tmp_path / "new")
+    with pytest.raises(RecordError, match="cannot be used: it is read-only"):
+        check_folder(tmp_path)
+
+
+def test_a_file_is_no_folder_even_when_told_to_overwrite(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RecordError, match=r"file exists and is not an empty folder\. Choose"):
+        check_folder(tmp_path / "file", True, ["file"])
 
 
 def test_the_current_folder_and_the_rest_of_a_killed_process(model, tmp_path, monkeypatch):

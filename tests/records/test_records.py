@@ -209,7 +209,7 @@ def test_corrupt_table_is_named(run):
     path.with_name("probes.parquet").write_bytes(b"junk")
     with pytest.raises(RecordError, match="probes.parquet is corrupt"):
         read_table(run, "k1", "probes")
-    with pytest.raises(RecordError, match="nothing.parquet does not exist"):
+    with pytest.raises(RecordError, match="nothing.parquet does not exist. Delete its folder"):
         read_table(run, "k1", "nothing")
 
 
