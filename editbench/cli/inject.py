@@ -180,8 +180,8 @@ def _print_report(method: str, edit: Edit, model: LanguageModel) -> None:
     summary = edit.summary(model)
     page = console.out()
     page.print(
-        f"{method}: {summary['facts']} facts, {summary['changed_weights']} weights changed by"
-        f" {summary['delta_norm']:.3g} (norm).",
+        f"{method}: facts: {summary['facts']}, weights changed: {summary['changed_weights']}, "
+        f"by {summary['delta_norm']:.3g} (norm).",
         markup=False,
     )
     for line in figure_lines(method, edit.diagnostics):
