@@ -30,6 +30,8 @@ METRICS = {
 """Headline metrics: each is the mean over the probes of one axis."""
 KEPT = ("neighborhood", "distracted")
 """Axes whose correct answer is the one that the unedited model gave."""
+DRAFTED = "drafted"
+"""Kind of the probes that editbench drafted for a user's facts. Their scores are marked."""
 
 
 class Measure(NamedTuple):

@@ -20,6 +20,7 @@ from editbench.leaderboard.schema import AxisRow, Row, Summary
 from editbench.records.schema import EvaluatorRow
 from editbench.rows import IntervalRow, RetentionRow
 from editbench.stats import Interval, cells_text, mean_ratio, number
+from editbench.types import DRAFTED
 
 AXES = ("efficacy", "generalization", "specificity")
 MORE_AXES = ("portability", "in_context")
@@ -142,6 +143,9 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
     for axis in MORE_AXES:
         if axes[axis]["mean"] is not None:
             _set_axis(made, axis, axes[axis])
+    by_kind = {axis: metrics.get(f"{axis}/{DRAFTED}") for axis in (*AXES, *MORE_AXES)}
+    if drafted := {axis: scores[protocol]["n"] for axis, scores in by_kind.items() if scores}:
+        made["drafted"] = drafted
     if scores := summary.get("evaluators"):
         made["evaluators"] = {
             name: cast(EvaluatorRow, _finite(values)) for name, values in scores.items()
@@ -236,6 +240,28 @@ def axis_of(row: Row, axis: str) -> AxisRow | None:
         "in_context": row.get("in_context"),
     }
     return by_name[axis]
+
+
+def title_of(axis: str, ranked: Sequence[Row]) -> str:
+    """Return the heading of an axis, with a mark if it was measured on drafted probes."""
+    mark = " ¶" if any(axis in each.get("drafted", {}) for each in ranked) else ""
+    return f"{axis.capitalize().replace('_', '-')} ↑{mark}"
+
+
+def drafted_note(ranked: Sequence[Row]) -> str:
+    """Return what the mark of ``title_of`` means; empty if no probe was drafted."""
+    row = next((each for each in ranked if "drafted" in each), None)
+    if row is None:
+        return ""
+    counts = [
+        f"{count} of {score['n']} for {axis.replace('_', '-')}"
+        for axis, count in row["drafted"].items()
+        if (score := axis_of(row, axis))
+    ]
+    return (
+        f"¶ editbench drafted these probes ({', '.join(counts)}): frames around the prompt, and "
+        "other subjects of whose answer the unedited model is sure. Nobody may have read them."
+    )
 
 
 def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:

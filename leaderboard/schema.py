@@ -56,6 +56,8 @@ class Row(TypedDict):
     """Present if any row of the ranking has it; no part of the score."""
     in_context: NotRequired[AxisRow]
     """Present if any row of the ranking has it; no part of the score."""
+    drafted: NotRequired[dict[str, int]]
+    """Metric -> how many of its probes editbench drafted; absent where it drafted none."""
     retention: dict[str, RetentionRow]
     """Retention task -> base and edited score."""
     retention_mean: IntervalRow

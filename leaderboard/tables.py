@@ -15,6 +15,7 @@ from editbench.leaderboard.rows import (
     axis_of,
     evaluators_of,
     family,
+    title_of,
 )
 from editbench.leaderboard.schema import Row, Summary
 from editbench.records.reading import heading
@@ -178,7 +179,7 @@ def detectable_line(verdicts: Verdicts) -> list[str]:
 
 def titles(ranked: Sequence[Row]) -> list[str]:
     """Return the headings of the axes that a table of ``ranked`` shows."""
-    return [f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes_of(ranked)]
+    return [title_of(axis, ranked) for axis in axes_of(ranked)]
 
 
 def axis_cells(row: Row, ranked: Sequence[Row], verdicts: Verdicts) -> list[str]:

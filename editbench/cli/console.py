@@ -183,14 +183,14 @@ def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> lis
 
 
 def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
-    from editbench.leaderboard.rows import axis_of
+    from editbench.leaderboard.rows import axis_of, title_of
 
     axes = [axis for axis in AXES if axis in ranked[0]]
     evaluators = evaluator_titles(ranked)
     table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
     table.add_column("Method", no_wrap=True)
     for title in (
-        *(f"{axis.capitalize().replace('_', '-')} ↑" for axis in axes),
+        *(title_of(axis, ranked) for axis in axes),
         "Retention ↑",
         *(escape(visible(title)) for title in evaluators.values()),
         "Inject s ↓",

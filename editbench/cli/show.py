@@ -141,8 +141,11 @@ def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> N
 
 
 def _say_notes(ranked: Sequence[Row], missing: Mapping[str, str]) -> None:
+    from editbench.leaderboard.rows import drafted_note
     from editbench.records.reading import heading
 
+    if note := drafted_note(ranked):
+        console.say(note)
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
