@@ -143,8 +143,11 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
     for axis in MORE_AXES:
         if axes[axis]["mean"] is not None:
             _set_axis(made, axis, axes[axis])
-    by_kind = {axis: metrics.get(f"{axis}/{DRAFTED}") for axis in (*AXES, *MORE_AXES)}
-    if drafted := {axis: scores[protocol]["n"] for axis, scores in by_kind.items() if scores}:
+    by_kind = {axis: metrics.get(f"{axis}/{DRAFTED}", {}) for axis in (*AXES, *MORE_AXES)}
+    drafted = {
+        axis: scores[protocol]["n"] for axis, scores in by_kind.items() if protocol in scores
+    }
+    if drafted:
         made["drafted"] = drafted
     if scores := summary.get("evaluators"):
         made["evaluators"] = {

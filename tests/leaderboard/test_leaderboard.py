@@ -452,6 +452,23 @@ def test_a_seed_that_failed_fails_its_row(tmp_path):
     assert re.search(r"\| mixsd \(seeds .*\(failed\) \| – \|", page)
 
 
+def test_scores_of_drafted_probes_are_marked(tmp_path):
+    own = summary("memit")
+    drafted = axes((0.8, 0.7, 0.9), (0.5, 0.4, 0.6), (0.9, 0.8, 1.0))
+    for axis in ("generalization", "specificity"):
+        drafted[f"{axis}/drafted"] = {"generation": metric(0.5, 0.4, 0.6, n=40)}
+    run = write(tmp_path / "run", base(), summary("memit", metrics=drafted))
+    page = render([run], tmp_path / "page.md")
+    assert "| Efficacy ↑ | Generalization ↑ ¶ | Specificity ↑ ¶ |" in page
+    assert "(40 of 50 for generalization, 40 of 50 for specificity)" in page
+    # The table of another protocol, of which no probe was drafted, has no mark.
+    assert page.count("¶") == 3
+    shown = editbench("show", run)
+    assert "Specificity ↑ ¶" in shown.out and "40 of 50 for specificity" in shown.err
+    plain = render([write(tmp_path / "plain", base(), own)], tmp_path / "page.md")
+    assert "¶" not in plain
+
+
 def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
     def cell(seed, ids):
         facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 4, "form": "cloze"}
