@@ -29,8 +29,8 @@ from editbench.subjects import find_subject, places
 from editbench.types import DRAFTED, Case, Fact, Probe
 
 FRAMES = {
-    "question": ("I need an answer to this: {}", "{} I would like to know."),
-    # A cloze must still end where its target begins.
+    "question": ("I need an answer to this: {}", "Here is the next one on my list. {}"),
+    # A cloze must still end where its target begins, and a question with its mark.
     "cloze": ("The following was in the paper today. {}", "She read the sentence aloud. {}"),
 }
 """Form of a prompt -> the frames of its drafted paraphrases."""
