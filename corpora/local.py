@@ -17,9 +17,10 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from editbench.corpora._read import (
     Record,
@@ -32,12 +33,17 @@ from editbench.corpora._read import (
 )
 from editbench.errors import DataError
 from editbench.plugin import Corpus
-from editbench.types import Case, Fact, Probe, form_of
+from editbench.types import BadRecordsError, Case, Fact, Probe, form_of
 
 FACT_FIELDS = tuple(field.name for field in fields(Fact))
-FIELDS = (*FACT_FIELDS, "paraphrases", "neighborhoods", "probes")
-NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor")
-PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form")
+FIELDS = (*FACT_FIELDS, "paraphrases", "neighborhoods", "probes", "drafted")
+NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor", "kind")
+PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form", "kind")
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+DRAFTED = "drafted"
+"""Kind of the probes of a fact whose field ``drafted`` is true."""
+TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0", "")
+"""What ``drafted`` may hold, in any case."""
 LISTED = 5
 """Most line numbers that a message lists."""
 
@@ -48,6 +54,7 @@ class Local(Corpus):
     summary = "your own facts: JSON lines, JSON list, CSV or TSV, with --data PATH"
     license = "yours"
     needs_data = True
+    own_file = True
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is None:
@@ -55,25 +62,31 @@ class Local(Corpus):
                 "Corpus 'local' reads a file of yours. "
                 "Pass it with --data PATH (.jsonl, .json, .csv or .tsv)."
             )
-        return read_facts(data)
+        return read_facts(data, self.columns)
 
 
-def read_facts(path: str | Path) -> list[Case]:
+def read_facts(path: str | Path, columns: Mapping[str, str] = NO_COLUMNS) -> list[Case]:
     """Return the cases of a file, in the file's order.
 
     A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that
     ends with a question mark is a question and any other a cloze. ``check_facts`` checks whether
     the facts can be taught together (ids, duplicates, contradictions).
 
+    Args:
+        columns: field -> the column of a table, or field of a JSON object, that holds it
+            (``{"prompt": "question"}``); for fields whose columns have other names.
+
     Raises:
-        DataError: for the first bad record, with file, line and field. Lists the lines of the
+        BadRecordsError: for the first bad record, with file, line and field. Lists the lines of the
             other bad records.
+        DataError: the file or its header cannot be read.
     """
     path = Path(path).expanduser()
-    rows = read_rows(path)
+    _check_columns(columns)
+    rows = [replace(row, values=_renamed(row.values, columns)) for row in read_rows(path)]
     table = is_table(path)
     if table:
-        _check_header(path, rows[0])
+        _check_header(path, rows[0], columns)
     stem = bare_path(path).stem
     cases: list[Case] = []
     bad: list[tuple[Row, DataError]] = []
@@ -85,21 +98,54 @@ def read_facts(path: str | Path) -> list[Case]:
         except DataError as error:
             bad.append((row, error))
     if bad:
-        row, first = bad[0]
-        raise DataError(f"{row.place}: {first}{_others(bad[1:])}") from first
+        first = bad[0][1]
+        problems = [f"{row.place}: {error}" for row, error in bad]
+        raise BadRecordsError(problems[0] + _others(bad[1:]), problems, cases) from first
     return cases
 
 
-def _check_header(path: Path, row: Row) -> None:
+def _check_columns(columns: Mapping[str, str]) -> None:
+    """Check that ``columns`` names fields.
+
+    Raises:
+        DataError: if it does not.
+    """
+    for field in columns:
+        if field not in FIELDS:
+            raise DataError(
+                f"A column is named for {field!r}, which is no field.{_nearest(field, FIELDS)} "
+                f"Known: {', '.join(FIELDS)}."
+            )
+
+
+def _renamed(values: object, columns: Mapping[str, str]) -> object:
+    """Return a record with the fields in place of the ``columns`` that hold them.
+
+    A column that has a field's name while another one is named for it is not that field.
+    """
+    if not isinstance(values, Mapping) or not columns:
+        return values
+    held = {field: values[column] for field, column in columns.items() if column in values}
+    taken = {*columns, *columns.values()}
+    return {**held, **{name: value for name, value in values.items() if name not in taken}}
+
+
+def _check_header(path: Path, row: Row, columns: Mapping[str, str]) -> None:
     """Check the columns of a table once. Every row has the same ones.
 
     Raises:
         DataError: if a column is unknown, or a needed one is missing.
     """
-    columns = row.values
-    assert isinstance(columns, dict)
+    header = row.values
+    assert isinstance(header, dict)
+    for field, column in columns.items():
+        if field not in header:
+            raise DataError(
+                f"{path}, header: column {column!r} (for {field!r}) is missing. "
+                f"Found: {', '.join(map(str, header))}.{_nearest(column, header)}"
+            )
     try:
-        _check_names(columns, FIELDS, "column", needed=("prompt", "target"))
+        _check_names(header, FIELDS, "column", needed=("prompt", "target"))
     except DataError as error:
         raise DataError(f"{path}, header: {error}") from error
 
@@ -166,22 +212,54 @@ def _read_case(row: Row, default_id: str) -> Case:
     if fact.original is not None:
         fact = replace(fact, aliases=without_old(fact.aliases, fact.original))
     form = _text(values, "form") if "form" in values else None
+    kind = DRAFTED if _is_true(values.get("drafted", ""), "drafted") else None
     paraphrases = [
-        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt))
+        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt), kind=kind)
         for prompt in _texts(values, "paraphrases")
     ]
-    neighbors = [_neighbor(item, fact, form) for item in _objects(values, "neighborhoods")]
+    neighbors = [_neighbor(item, fact, form, kind) for item in _neighbors(values)]
     probes = [*paraphrases, *neighbors, *(_probe(item) for item in _objects(values, "probes"))]
     for probe in probes:
         check_filled(probe.prompt)
     return Case.build(fact, probes)
 
 
-def _neighbor(item: Record, fact: Fact, form: str | None) -> Probe:
+def _is_true(value: object, name: str) -> bool:
+    """Return whether a cell or field says yes.
+
+    Raises:
+        DataError: if it says neither yes nor no.
+    """
+    text = str(value).strip().casefold()
+    if text not in (*TRUE, *FALSE):
+        raise DataError(f"field {name!r} is {_shown(value)}; write true or false.")
+    return text in TRUE
+
+
+def _neighbors(values: Record) -> list[Record]:
+    """Return the neighborhood probes of a fact; a cell has ``PROMPT => ANSWER | PROMPT => ANSWER``.
+
+    Raises:
+        DataError: if the field or the cell has another form.
+    """
+    cell = values.get("neighborhoods")
+    if not isinstance(cell, str):
+        return _objects(values, "neighborhoods")
+    pairs = [part.partition("=>") for part in cell.split("|") if part.strip()]
+    for prompt, _, answer in pairs:
+        if not prompt.strip() or not answer.strip() or "=>" in answer:
+            raise DataError(
+                f"field 'neighborhoods' is {_shown(cell)}; write PROMPT => ANSWER, and | between "
+                "several."
+            )
+    return [{"prompt": prompt.strip(), "answer": answer.strip()} for prompt, _, answer in pairs]
+
+
+def _neighbor(item: Record, fact: Fact, form: str | None, kind: str | None) -> Probe:
     """Return a neighborhood probe. As in CounterFact, its distractor is the new target."""
     _check_names(item, NEIGHBOR_FIELDS, "neighborhood field", needed=("prompt", "answer"))
     # The item comes last, so that its own fields replace the defaults.
-    probe = {"axis": "neighborhood", "distractor": fact.target, "form": form, **item}
+    probe = {"axis": "neighborhood", "distractor": fact.target, "form": form, "kind": kind, **item}
     probe["answers"] = probe.pop("answer")
     return _probe(probe)
 
@@ -200,6 +278,7 @@ def _probe(item: Record) -> Probe:
         _texts(item, "answers"),
         texts.get("distractor"),
         texts.get("form") or form_of(prompt),
+        kind=texts.get("kind"),
     )
 
 

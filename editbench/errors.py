@@ -3,7 +3,8 @@
 EditbenchError            the user can fix it; the command line prints the message and exits with 2
 ├── UnknownNameError      a method, corpus, task or model is not installed; suggests names
 ├── DataError             a file cannot be read as facts or cases; names file, line and field
-│   └── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
+│   ├── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
+│   └── BadRecordsError   records of a file are no facts; keeps all reasons, and the good cases
 ├── OptionError           the name or the value of an option is wrong
 ├── ModelError            weights, tokenizer or architecture cannot be used
 │   └── NotFiniteError    the logits have become infinite or NaN

@@ -350,6 +350,17 @@ class Case:
         return cls.build(Fact.from_dict(values), probes, group, max_new_tokens)
 
 
+class BadRecordsError(DataError):
+    """Some records of a file are no facts. The message is about the first of them."""
+
+    def __init__(self, message: str, problems: Iterable[str], cases: Iterable[Case]):
+        super().__init__(message)
+        self.problems = tuple(problems)
+        """A sentence for each bad record, with its place."""
+        self.cases = list(cases)
+        """The other records."""
+
+
 def _probe(record: Mapping[str, Any]) -> Probe:
     answers = record["answers"]
     # A text is left as it is, so that the probe refuses it: tuple() would make each of its letters

@@ -38,10 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (compare, tune, sweep):
+for command in (facts, inject, compare, tune, sweep):
     app.command(cls=PanelCommand)(command)
-app.command(cls=PanelCommand)(facts)
-app.command()(inject)
 app.command("list")(list_names)
 for command in (show, verify, leaderboard, plot):
     app.command()(command)

@@ -4,33 +4,53 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, panels
 from editbench.cli.loading import load
-from editbench.cli.options import AsJson, LayoutParts, Precision
+from editbench.cli.options import AsJson, ColumnOptions, LayoutParts, Precision, with_options
 from editbench.cli.parsing import pairs
 from editbench.records.reading import visible
 
 if TYPE_CHECKING:
     from editbench.run.facts import Item, Note, Report, Row
+    from editbench.types import Case
 
 NO_MODEL = "none"
-NAMED = 5
-"""How many ids or lines of a note are shown; ``--json`` has them all."""
 COMPARED = ("mixsd", "memit", "sft")
 """The methods of ``compare``, unless others are named."""
+FORMS = {
+    "cloze": "to be continued",
+    "question": "to be answered (a question mark, or a column 'form', says so)",
+}
+SOURCES = {
+    "given": "given",
+    "rule": "found by rule (a quotation or the longest name)",
+    "last word": "the last word, for want of a name",
+}
+LISTED = 100
+"""Most facts in the table; ``--json`` has them all."""
+SHOWN = 40
+"""Most characters of an answer in the table."""
+NAMED = 5
+"""Most ids in a line, and most lines of a note; ``--json`` has them all."""
 
 
+@with_options
 def facts(
+    columns: ColumnOptions,
     file: Annotated[
         Path,
         typer.Argument(
@@ -43,7 +63,7 @@ def facts(
         str,
         typer.Option(
             help="The model that is asked what it knows: alias, hub id (owner/name), local folder"
-            " or .gguf file. 'none': ask none, which takes a second and leaves out tokens and"
+            " or .gguf file. 'none' asks no model, which takes a second and leaves out tokens and"
             " known facts.",
             rich_help_panel=panels.MODEL,
         ),
@@ -54,37 +74,97 @@ def facts(
 ) -> None:
     """Show what a file of facts would teach, before anything is trained.
 
-    Nothing is changed or written. Exit code 0: all can be taught; 1: something must be mended
-    first (facts that repeat or contradict each other, records that cannot be read, ...), and it is
-    marked in the output; 2: the file or the model cannot be used at all.
+    Nothing is changed or written. Exit code 0: all of it can be taught. 1: something must be
+    mended first, such as facts that contradict each other; the output marks it. 2: the file or
+    the model cannot be used at all.
     """
-    from editbench import progress, registry
+    parts = pairs(layout, "--layout")
+    cases, bad = _read(file, columns)
+
+    from editbench import progress
     from editbench.run.facts import report
 
-    parts = pairs(layout, "--layout")
-    cases, unreadable = registry.get("corpora", "local")().load(file), ()
     with progress.reporting(console.reporter()):
         handle = None if model == NO_MODEL else load(model, precision, parts)
-        found = report(cases, handle, unreadable)
+        found = report(cases, handle, bad)
     if as_json:
         print(json.dumps({"file": str(file), **found.to_dict()}))
     else:
-        options = [] if model == DEFAULT_MODEL else ["--model", model]
-        _print(found, file, options)
+        _print(found, _Commands(file, columns, model, precision, parts))
     if not found.ready:
         raise typer.Exit(1)
+
+
+def _read(file: Path, columns: ColumnOptions) -> tuple[list[Case], tuple[str, ...]]:
+    """Return the facts of a file, and a sentence for each record that is none.
+
+    Raises:
+        DataError: nothing of the file can be read.
+    """
+    from editbench import registry
+    from editbench.types import BadRecordsError
+
+    corpus = registry.get("corpora", "local")()
+    corpus.columns = columns.columns
+    try:
+        return corpus.load(file), ()
+    except BadRecordsError as error:
+        return error.cases, error.problems
+
+
+@dataclass(frozen=True)
+class _Commands:
+    """Writes commands about the same file and model."""
+
+    file: Path
+    columns: ColumnOptions
+    model: str
+    precision: str
+    layout: Mapping[str, str]
+
+    @property
+    def drafts(self) -> Path:
+        """A file for the facts with drafted probes."""
+        return self.file.with_name(f"{self.file.name.partition('.')[0]}-probes.csv")
+
+    def draft(self) -> str:
+        """Return the command that drafts probes."""
+        where = [str(self.file), *self._columns(), "--write-probes", str(self.drafts)]
+        return shlex.join(["editbench", "facts", *where, *self._model()])
+
+    def compare(self, methods: Sequence[str], drafted: bool) -> str:
+        """Return the command that compares methods on the facts, with drafted probes or without."""
+        # The drafts have the usual names of columns.
+        where = [str(self.drafts)] if drafted else [str(self.file), *self._columns()]
+        chosen = [] if tuple(methods) == COMPARED else ["--methods", ",".join(methods)]
+        return shlex.join(["editbench", "compare", "--facts", *where, *chosen, *self._model()])
+
+    def _columns(self) -> Iterator[str]:
+        for name, column in self.columns.columns.items():
+            yield from (f"--{name}-column", column)
+
+    def _model(self) -> Iterator[str]:
+        if self.model not in (NO_MODEL, DEFAULT_MODEL):
+            yield from ("--model", self.model)
+        if self.precision != "auto":
+            yield from ("--precision", self.precision)
+        for part, path in self.layout.items():
+            yield from ("--layout", f"{part}={path}")
 
 
 # --- printing -----------------------------------------------------------------------------------
 
 
-def _print(found: Report, file: Path, options: Sequence[str]) -> None:
+def _print(found: Report, commands: _Commands) -> None:
     page = console.out()
-    for line in (*_summary(found, file), *_next(found, file, options), ""):
-        # a command may be longer than the line, but must not be broken
+    for line in (*_summary(found, commands.file), *_next(found, commands)):
+        # A command may be longer than the line; a line end inside would break it.
         page.print(Text(visible(line)), soft_wrap=line.startswith("  editbench"))
     if found.rows:
-        page.print(console.listing([_listed(row) for row in found.rows], "What would be taught"))
+        page.print()
+        page.print(_table(found.rows))
+    if len(found.rows) > LISTED:
+        page.print(f"and {len(found.rows) - LISTED} more (--json has them all)")
     for note in found.notes:
         _print_note(page, note, len(found.rows))
 
@@ -97,16 +177,11 @@ def _summary(found: Report, file: Path) -> Iterator[str]:
     yield f"{file}: {n} {'fact' if n == 1 else 'facts'}, {asked}."
     if found.model is None:
         yield "Tokens, and what is known already, are left out: both need a model."
-    forms = [row.fact.form for row in found.rows]
-    sources = [row.subject.source for row in found.rows]
-    yield (
-        f"Prompts: {forms.count('cloze')} to be continued, {forms.count('question')} to be answered"
-        " (they end with a question mark, or a column 'form' says so)."
-    )
-    yield (
-        f"Subjects: {sources.count('given')} given, {sources.count('rule')} found by rule (a name"
-        f" or quotation), {sources.count('last word')} the last word."
-    )
+    forms = Counter(FORMS[row.fact.form] for row in found.rows)
+    sources = Counter(SOURCES[row.subject.source] for row in found.rows)
+    for title, counted in (("Prompts", forms), ("Subjects", sources)):
+        if counted:
+            yield f"{title}: {', '.join(f'{n} {what}' for what, n in counted.most_common())}."
     yield ""
     for note in found.notes:
         yield f"{'*' if note.mend else ' '}{note.count:4}  {KINDS[note.kind].label}"
@@ -114,73 +189,76 @@ def _summary(found: Report, file: Path) -> Iterator[str]:
         yield ""
 
 
-def _next(found: Report, file: Path, options: Sequence[str]) -> Iterator[str]:
+def _next(found: Report, commands: _Commands) -> Iterator[str]:
     """Yield what to do next, with the commands."""
+    missing = bool(found.note("no_paraphrases").items or found.note("no_neighborhoods").items)
     if not found.ready:
-        yield "Mend what is marked with * first; it is listed below. Then:"
+        yield "Mend what is marked with * first (listed at the end). Then:"
     else:
         yield "All of it can be taught. Next:"
-    name = str(file)
-    if found.note("no_paraphrases").items or found.note("no_neighborhoods").items:
-        drafts = file.with_name(f"{file.stem}-probes.jsonl")
-        command = ["editbench", "facts", name, "--write-probes", str(drafts), *options]
-        yield f"  {shlex.join(command)}"
-        yield "drafts paraphrases and neighbors, without which a table shows efficacy alone."
-    if found.methods != COMPARED:
-        options = ["--methods", ",".join(found.methods), *options]
-    yield f"  {shlex.join(['editbench', 'compare', '--facts', name, *options])}"
+    if missing:
+        yield f"  {commands.draft()}"
+        yield (
+            "drafts paraphrases and neighborhood prompts; without them a table shows efficacy"
+            " alone. Read and mend that file, and then:"
+        )
+    yield f"  {commands.compare(found.methods, missing)}"
 
 
-def _listed(row: Row) -> dict[str, object]:
-    """Return a fact as a row of the table; the keys are the headings."""
+def _table(rows: Sequence[Row]) -> Table:
+    """Return the first facts as a table that fits into 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("fact", overflow="fold")
+    table.add_column("prompt → target", ratio=3)
+    table.add_column("subject", ratio=2)
+    table.add_column("suits", no_wrap=True)
+    if rows[0].heard is not None:
+        table.add_column("tokens", no_wrap=True)
+        table.add_column("p", no_wrap=True)
+        table.add_column("the model says", ratio=2)
+    for row in rows[:LISTED]:
+        table.add_row(*(Text(console.cut(cell)) for cell in _cells(row)))
+    return table
+
+
+def _cells(row: Row) -> Iterator[str]:
     fact, subject, heard = row.fact, row.subject, row.heard
-    source = subject.source + ("?" if subject.doubt else "")
-    shown: dict[str, object] = {
-        "fact": fact.id,
-        "prompt": fact.prompt,
-        "target": fact.target,
-        "subject": subject.text if source == "given" else f"{subject.text} ({source})",
-        "suits": row.suits,
-    }
+    yield fact.id
+    yield f"{fact.prompt} → {fact.target}"
+    how = "" if subject.source == "given" else f" ({subject.source}{'?' if subject.doubt else ''})"
+    yield subject.text + how
+    yield row.suits
     if heard is not None:
-        shown["tokens"] = f"{heard.prompt_tokens}+{heard.target_tokens}"
-        shown["the model says"] = "" if heard.answer is None else first_line(heard.answer)
-        shown["known"] = heard.known
-        shown["p"] = "" if heard.probability is None else f"{heard.probability:.2f}"
-    return console.shortened(shown)
-
-
-def first_line(answer: str) -> str:
-    """Return the beginning of an answer, for a table."""
-    return answer.split("\n")[0][:40]
+        yield f"{heard.prompt_tokens}+{heard.target_tokens}"
+        yield "" if heard.probability is None else f"{heard.probability:.2f}"
+        answer = " ".join((heard.answer or "").split())[:SHOWN]
+        yield f"{answer} (known)" if heard.known else answer
 
 
 def _print_note(page: Console, note: Note, n: int) -> None:
-    """Print what a note means and which facts it is about, the first ones by name."""
+    """Print what a note means, and the first of the facts that it is about."""
     from editbench.run.facts import KINDS
 
     kind = KINDS[note.kind]
-    mark = "* " if note.mend else ""
     page.print()
-    page.print(Text(f"{mark}{note.count} {kind.label}", style="bold"))
+    page.print(Text(f"{'* ' if note.mend else ''}{note.count} {kind.label}", style="bold"))
     page.print(Text(kind.advice))
     for line in _lines(note.items, n):
-        page.print(Padding(Text(visible(line)), (0, 0, 0, 2)))
+        page.print(Padding(Text(console.cut(line)), (0, 0, 0, 2), expand=False))
 
 
 def _lines(items: Sequence[Item], n: int) -> Iterator[str]:
     """Yield the items, one in a line; ids without a detail together."""
     if all(not item.detail for item in items):
         names = [name for item in items for name in item.facts]
-        yield "all facts" if len(names) == n > NAMED else _listed_names(names)
+        yield "all facts" if len(names) == n > NAMED else _some(names)
         return
     for item in items[:NAMED]:
-        names = _listed_names(item.facts)
-        yield f"{names}: {item.detail}" if names else item.detail
+        yield f"{_some(item.facts)}: {item.detail}" if item.facts else item.detail
     if len(items) > NAMED:
         yield f"and {len(items) - NAMED} more"
 
 
-def _listed_names(names: Sequence[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     shown = ", ".join(names[:NAMED])
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

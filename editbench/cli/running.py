@@ -13,10 +13,11 @@ import typer
 from editbench.cli import console
 from editbench.cli.leaderboard import write_page
 from editbench.cli.loading import load
-from editbench.cli.options import RunOptions
+from editbench.cli.options import DEFAULT_CORPUS, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
 from editbench.cli.show import failures_page, print_run
+from editbench.errors import OptionError
 
 if TYPE_CHECKING:
     from editbench.records.schema import CellSummary
@@ -42,11 +43,12 @@ def request(
     """
     from editbench.run.config import RunConfig, with_baselines
 
+    corpus, data = _source(options)
     return RunConfig(
         methods=with_baselines(methods),
         model=options.model,
-        corpus=options.corpus,
-        data=options.data,
+        corpus=corpus,
+        data=data,
         part=part,
         n=options.n,
         limit=options.limit or None,
@@ -57,6 +59,23 @@ def request(
         task_data=pairs(options.task_data, "--task-data"),
         allow_conflicts=options.allow_conflicts,
         layout=pairs(options.layout, "--layout"),
+        columns=options.columns,
+    )
+
+
+def _source(options: RunOptions) -> tuple[str, str | None]:
+    """Return the corpus and its data: of ``--facts FILE``, or of ``--corpus`` and ``--data``.
+
+    Raises:
+        OptionError: both are given.
+    """
+    if options.facts is None:
+        return options.corpus or DEFAULT_CORPUS, options.data
+    if options.corpus is None and options.data is None:
+        return "local", options.facts
+    other = "--data" if options.corpus is None else f"--corpus {options.corpus}"
+    raise OptionError(
+        f"--facts {options.facts} names the facts, and so does {other}. Give one of them."
     )
 
 

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from editbench.cli import console, panels, parsing, running
-from editbench.cli.options import Diagnostics, RunOptions, with_run_options
+from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_trade_off
 from editbench.errors import RecordError
 
 
-@with_run_options
+@with_options
 def sweep(
     options: RunOptions,
     method: Annotated[

@@ -13,7 +13,16 @@ from editbench.options import check_seed
 from editbench.run import regimes
 from editbench.types import digest
 
-LATER = ("diagnostics", "evaluators", "curve", "tuned", "judge", "judge_model", "repeats")
+LATER = (
+    "diagnostics",
+    "evaluators",
+    "curve",
+    "tuned",
+    "judge",
+    "judge_model",
+    "repeats",
+    "columns",
+)
 """Fields that ``run.json`` leaves out where they are unused. Runs from before a field existed thus
 keep their identity, and can be resumed."""
 
@@ -62,6 +71,8 @@ class RunConfig:
     """Further injections by each method, only to time them; ``seconds`` has the median of all."""
     evaluators: tuple[str, ...] = ()
     """Names of evaluator plug-ins; see ``editbench.plugin.Evaluator``."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field of a fact -> name of its column in ``data``; for files of the user's own facts."""
 
     def __post_init__(self) -> None:
         self._check_regime()

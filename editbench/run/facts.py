@@ -35,8 +35,8 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "unreadable": Kind(
-        "not readable as facts",
-        "The file is refused until they are mended.",
+        "refused when the file is read",
+        "No command takes the file before they are mended.",
         mend=True,
     ),
     "repeated_id": Kind(

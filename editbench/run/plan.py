@@ -11,9 +11,9 @@ from typing import overload
 
 from editbench import registry
 from editbench.aliases import ALIASES
-from editbench.errors import DataError, PluginError
+from editbench.errors import DataError, OptionError, PluginError
 from editbench.eval import diagnostics, judge, retention
-from editbench.plugin import Evaluator, Method
+from editbench.plugin import Corpus, Evaluator, Method
 from editbench.run import regimes
 from editbench.run.config import RunConfig, method_of
 from editbench.slices import askable, slice_cases, with_new_answers
@@ -63,7 +63,7 @@ def make_plan(config: RunConfig) -> Plan:
     diagnostics.check_names(config.diagnostics)
     judge.check_endpoint(config.judge, config.judge_model)
     evaluators = {name: registry.get("evaluators", name)() for name in config.evaluators}
-    corpus = registry.get("corpora", config.corpus)()
+    corpus = _corpus(config)
     usable, same = with_new_answers(corpus.load(config.data))
     cases = slice_cases(usable, config.part, config.n, config.seed)
     # Each model is taught one fact, so a probe that needs another one cannot be asked.
@@ -74,6 +74,22 @@ def make_plan(config: RunConfig) -> Plan:
         method.check_subjects(name, facts)
     left_out = (*corpus.skipped, *same)
     return Plan(config, methods, cases, left_out, evaluators=evaluators)
+
+
+def _corpus(config: RunConfig) -> Corpus:
+    """Return the corpus of ``config``, told which columns hold which fields.
+
+    Raises:
+        OptionError: it does not read a file whose columns may have other names.
+    """
+    corpus = registry.get("corpora", config.corpus)()
+    if config.columns and not corpus.own_file:
+        raise OptionError(
+            f"--{next(iter(config.columns))}-column names a column of your own file, and corpus "
+            f"{config.corpus!r} has names of its own. Pass your file with --facts FILE."
+        )
+    corpus.columns = config.columns
+    return corpus
 
 
 def build_methods(config: RunConfig) -> dict[str, Method]:

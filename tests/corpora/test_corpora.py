@@ -553,7 +553,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.csv",
             "prompt,target,neighborhoods\na,b,c\n",
-            ["'neighborhoods' must be a list of objects"],
+            ["field 'neighborhoods' is \"c\"; write PROMPT => ANSWER"],
         ),
         (
             "f.jsonl",
