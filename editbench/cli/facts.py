@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -42,7 +42,7 @@ SOURCES = {
 }
 LISTED = 100
 """Most facts in the table; ``--json`` has them all."""
-SHOWN = 40
+SHOWN = 32
 """Most characters of an answer in the table."""
 NAMED = 5
 """Most ids in a line, and most lines of a note; ``--json`` has them all."""
@@ -76,7 +76,8 @@ def facts(
 
     Nothing is changed or written. Exit code 0: all of it can be taught. 1: something must be
     mended first, such as facts that contradict each other; the output marks it. 2: the file or
-    the model cannot be used at all.
+    the model cannot be used at all. The keys of --json are documented at Report.to_dict in
+    editbench/run/facts.py.
     """
     parts = pairs(layout, "--layout")
     cases, bad = _read(file, columns)
@@ -163,8 +164,7 @@ def _print(found: Report, commands: _Commands) -> None:
     if found.rows:
         page.print()
         page.print(_table(found.rows))
-    if len(found.rows) > LISTED:
-        page.print(f"and {len(found.rows) - LISTED} more (--json has them all)")
+        page.print(Text(_legend(found)), style="dim")
     for note in found.notes:
         _print_note(page, note, len(found.rows))
 
@@ -182,6 +182,12 @@ def _summary(found: Report, file: Path) -> Iterator[str]:
     for title, counted in (("Prompts", forms), ("Subjects", sources)):
         if counted:
             yield f"{title}: {', '.join(f'{n} {what}' for what, n in counted.most_common())}."
+    bulk = [row.suits for row in found.rows].count("trainer")
+    if bulk:
+        yield (
+            f"Methods: {n - bulk} for any; {bulk} for a trainer (mixsd, sft) rather than a weight"
+            " editor, marked below."
+        )
     yield ""
     for note in found.notes:
         yield f"{'*' if note.mend else ' '}{note.count:4}  {KINDS[note.kind].label}"
@@ -206,33 +212,41 @@ def _next(found: Report, commands: _Commands) -> Iterator[str]:
 
 
 def _table(rows: Sequence[Row]) -> Table:
-    """Return the first facts as a table that fits into 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    """Return the first facts as a table whose rows have two or three lines in 80 columns."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", row_styles=("", "dim"))
     table.add_column("fact", overflow="fold")
-    table.add_column("prompt → target", ratio=3)
-    table.add_column("subject", ratio=2)
-    table.add_column("suits", no_wrap=True)
+    table.add_column("prompt\n→ target", ratio=9)
+    table.add_column("subject", ratio=5)
     if rows[0].heard is not None:
-        table.add_column("tokens", no_wrap=True)
-        table.add_column("p", no_wrap=True)
-        table.add_column("the model says", ratio=2)
+        table.add_column("tokens\np", no_wrap=True)
+        table.add_column("the model\nsays now", ratio=6)
     for row in rows[:LISTED]:
-        table.add_row(*(Text(console.cut(cell)) for cell in _cells(row)))
+        table.add_row(*(Text("\n".join(map(console.cut, cell))) for cell in _cells(row)))
     return table
 
 
-def _cells(row: Row) -> Iterator[str]:
+def _legend(found: Report) -> str:
+    """Return what the signs in the table mean."""
+    known = "tokens: of prompt and target; p: probability of the target. " if found.model else ""
+    rest = len(found.rows) - LISTED
+    return (
+        f"{f'and {rest} more (--json has them all). ' if rest > 0 else ''}{known}"
+        "(rule): found by rule; ?: doubtful. trainer: rather than a weight editor."
+    )
+
+
+def _cells(row: Row) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of each cell."""
     fact, subject, heard = row.fact, row.subject, row.heard
-    yield fact.id
-    yield f"{fact.prompt} → {fact.target}"
+    yield (fact.id, "trainer") if row.suits == "trainer" else (fact.id,)
+    yield fact.prompt, f"→ {fact.target}"
     how = "" if subject.source == "given" else f" ({subject.source}{'?' if subject.doubt else ''})"
-    yield subject.text + how
-    yield row.suits
+    yield (subject.text + how,)
     if heard is not None:
-        yield f"{heard.prompt_tokens}+{heard.target_tokens}"
-        yield "" if heard.probability is None else f"{heard.probability:.2f}"
-        answer = " ".join((heard.answer or "").split())[:SHOWN]
-        yield f"{answer} (known)" if heard.known else answer
+        chance = "" if heard.probability is None else f"{heard.probability:.2f}"
+        yield f"{heard.prompt_tokens}+{heard.target_tokens}", chance
+        answer = textwrap.shorten(heard.answer or "", SHOWN, placeholder=" …")
+        yield (f"{answer} (known)",) if heard.known else (answer,)
 
 
 def _print_note(page: Console, note: Note, n: int) -> None:

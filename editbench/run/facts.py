@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from editbench.errors import MethodError, ModelError
-from editbench.matching import contains, first_clause, normalise
+from editbench.matching import contains, normalise
 from editbench.subjects import FUNCTION, Subject, find_subject, places
 from editbench.surgical import LONG_TARGET, SURGICAL_WORDS, divide
 from editbench.types import Case, Fact, form_of, same_answer_already
@@ -126,6 +126,10 @@ KINDS: dict[str, Kind] = {
     "prompt_end": Kind(
         "whose prompt does not stop where the target begins",
         "The target is put after the prompt. Word it so that the target completes it.",
+    ),
+    "odd_spaces": Kind(
+        "with line ends, tabs, double or invisible spaces inside",
+        "The model reads them as they stand, and seldom meets the text so. Clean the cells.",
     ),
     "target_in_prompt": Kind(
         "whose prompt holds the target",
@@ -402,7 +406,7 @@ def _about_tokens(model: LanguageModel | None, rows: Sequence[Row]) -> Found:
         if limit is not None and tokens > limit:
             yield "too_long", Item((fact.id,), f"{tokens} tokens of at most {limit}")
         if heard.known:
-            yield "known", Item((fact.id,), f"says {first_clause(heard.answer or '')!r}")
+            yield "known", Item((fact.id,), f"says {heard.answer!r}")
         yield from _about_place(model, row)
 
 
@@ -441,6 +445,7 @@ _QUESTION = re.compile(
     r"(?:is|are|was|were|do|does|did|has|have|can|will) "
 )
 _BLANK = re.compile(r"_{2,}|\[(?:MASK|BLANK)\]|<(?:mask|blank)>", re.IGNORECASE)
+_ODD_SPACES = re.compile(r"  |[^\S \u3000]|[\u00ad\u200b\u2060\ufeff]")
 _ENDED = re.compile(r"(?:\w{3}|[)\"'\u2019\u201d])[.!]$|[\u3002\uff01]$")
 
 
@@ -483,6 +488,10 @@ def _about_wording(fact: Fact) -> Found:
             yield "looks_like_question", Item(one, repr(fact.prompt))
         elif _BLANK.search(fact.prompt) or _ENDED.search(fact.prompt):
             yield "prompt_end", Item(one, repr(fact.prompt))
+    # A target may have several lines on purpose.
+    for text in (fact.prompt, fact.target.replace("\n", " ")):
+        if _ODD_SPACES.search(text):
+            yield "odd_spaces", Item(one, ascii(text))
     if contains(fact.prompt, [fact.target]):
         yield "target_in_prompt", Item(one, f"{fact.target!r} in {fact.prompt!r}")
 

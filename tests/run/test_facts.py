@@ -45,6 +45,8 @@ SEEN = [
     ("looks_like_question", [("What is the capital of Canada", "Toronto", {})]),
     ("prompt_end", [("The symbol of Gold is ____", "Ag", {})]),
     ("prompt_end", [("Ada Lind lives in a town.", "Rome", {})]),
+    ("odd_spaces", [("The capital of\u00a0Peru is", "Cusco", {})]),
+    ("odd_spaces", [("Peru  was founded in", "1066", {})]),
     ("target_in_prompt", [("The Rome Treaty was signed in", "Rome", {})]),
 ]
 
@@ -89,6 +91,7 @@ def test_it_notes_all_kinds_of_a_file_at_once():
         [(CAPITAL, "Sydney", {}), ("The capital of Austria is", "Sydney", {})],
         [("What We Do in the Shadows was created by", "Ada Lind", {"subject": "Shadows"})],
         [("Who wrote Hamlet?", "Ada Lind", {})],
+        [("Who wrote the poem of Oslo?", "Roses are\nred", {"subject": "Oslo"})],
         [("Ada Lind was born in St.", "Louis", {"subject": "Ada Lind"})],
     ],
 )
