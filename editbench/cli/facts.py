@@ -164,7 +164,8 @@ def _print(found: Report, commands: _Commands) -> None:
     if found.rows:
         page.print()
         page.print(_table(found.rows))
-        page.print(Text(_legend(found)), style="dim")
+        if legend := _legend(found):
+            page.print(Text(legend), style="dim")
     for note in found.notes:
         _print_note(page, note, len(found.rows))
 
@@ -214,7 +215,7 @@ def _next(found: Report, commands: _Commands) -> Iterator[str]:
 def _table(rows: Sequence[Row]) -> Table:
     """Return the first facts as a table whose rows have two or three lines in 80 columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", row_styles=("", "dim"))
-    table.add_column("fact", overflow="fold")
+    table.add_column("fact", overflow="fold", max_width=16)
     table.add_column("prompt\n→ target", ratio=9)
     table.add_column("subject", ratio=5)
     if rows[0].heard is not None:
@@ -226,13 +227,16 @@ def _table(rows: Sequence[Row]) -> Table:
 
 
 def _legend(found: Report) -> str:
-    """Return what the signs in the table mean."""
-    known = "tokens: of prompt and target; p: probability of the target. " if found.model else ""
-    rest = len(found.rows) - LISTED
-    return (
-        f"{f'and {rest} more (--json has them all). ' if rest > 0 else ''}{known}"
-        "(rule): found by rule; ?: doubtful. trainer: rather than a weight editor."
-    )
+    """Return how many facts the table leaves out, and what the signs in it mean."""
+    rest, rows = len(found.rows) - LISTED, found.rows
+    parts = [
+        (rest > 0, f"And {rest} more; --json has them all."),
+        (found.model is not None, "tokens: of prompt and target. p: probability of the target."),
+        (any(row.subject.source != "given" for row in rows), "(rule): found by rule."),
+        (any(row.subject.doubt for row in rows), "?: doubtful."),
+        (any(row.suits == "trainer" for row in rows), "trainer: rather than a weight editor."),
+    ]
+    return " ".join(text for applies, text in parts if applies)
 
 
 def _cells(row: Row) -> Iterator[tuple[str, ...]]:

@@ -417,8 +417,8 @@ def _about_place(model: LanguageModel, row: Row) -> Found:
         return  # of which there is a note
     try:
         last = model.subject_last(fact)
-    except ModelError:
-        yield "moved_subject", Item((fact.id,), f"{subject.text!r} has no token")
+    except ModelError as error:
+        yield "moved_subject", Item((fact.id,), str(error))
         return
     if last == 0:
         yield "first_token", Item((fact.id,), repr(subject.text))
