@@ -183,8 +183,10 @@ def _summary(found: Report, file: Path) -> Iterator[str]:
     for title, counted in (("Prompts", forms), ("Subjects", sources)):
         if counted:
             yield f"{title}: {', '.join(f'{n} {what}' for what, n in counted.most_common())}."
+    if found.no_weight_editor:
+        yield f"Methods: trainers (mixsd, sft); no weight editor. {found.no_weight_editor}"
     bulk = [row.suits for row in found.rows].count("trainer")
-    if bulk:
+    if bulk and not found.no_weight_editor:
         yield (
             f"Methods: {n - bulk} for any; {bulk} for a trainer (mixsd, sft) rather than a weight"
             " editor, marked below."

@@ -232,6 +232,8 @@ class Report:
     """In the order of ``KINDS``; only kinds that occur."""
     model: str | None = None
     """The model that was asked."""
+    no_weight_editor: str = ""
+    """Why no weight editor can write this model; empty if one may."""
 
     @property
     def ready(self) -> bool:
@@ -241,6 +243,8 @@ class Report:
     @property
     def methods(self) -> tuple[str, ...]:
         """Methods that suit these facts, for ``compare --methods``."""
+        if self.no_weight_editor:
+            return ("mixsd", "sft")
         if all(row.suits == "any" for row in self.rows):
             return ("mixsd", "memit", "sft")
         # The pair goes by given subjects alone. Without a fact for memit, it is mixsd.
@@ -257,6 +261,7 @@ class Report:
         Its keys:
 
         - ``model``: name, or null if none was asked;
+        - ``no_weight_editor``: why no weight editor can write the model, else empty;
         - ``ready``: whether everything can be taught as it is;
         - ``methods``: names that suit the facts;
         - ``facts``: a list of objects with ``id``, ``prompt``, ``target``, ``form``, ``subject``,
@@ -268,6 +273,7 @@ class Report:
         """
         return {
             "model": self.model,
+            "no_weight_editor": self.no_weight_editor,
             "ready": self.ready,
             "methods": list(self.methods),
             "facts": [row.to_dict() for row in self.rows],
@@ -321,7 +327,9 @@ def report(
     for kind, item in (*_about_single(rows), *_about_several(rows), *_about_tokens(model, rows)):
         found[kind].append(item)
     notes = tuple(Note(kind, tuple(found[kind])) for kind in KINDS if found[kind])
-    return Report(rows, notes, model.name if model is not None else None)
+    if model is None:
+        return Report(rows, notes)
+    return Report(rows, notes, model.name, _no_weight_editor(model))
 
 
 Found = Iterator[tuple[str, Item]]
@@ -355,6 +363,23 @@ def _suited(
         else "trainer"
         for i, said in enumerate(heard)
     ]
+
+
+def _no_weight_editor(model: LanguageModel) -> str:
+    """Return why no layer of ``model`` has a weight that an editor can write; empty if one has."""
+    try:
+        depth = model.layout.depth
+    except ModelError as error:
+        return str(error)
+    reason = ""
+    for layer in range(depth):
+        try:
+            model.layout.weight_name(layer)
+        except ModelError as error:
+            reason = reason or str(error)
+        else:
+            return ""
+    return reason
 
 
 # --- what the model says ------------------------------------------------------------------------

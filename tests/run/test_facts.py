@@ -6,12 +6,15 @@ import subprocess
 import sys
 
 import pytest
+from hostile.architectures import build
 from tokenizers import normalizers
 
 from editbench.asking import Question, answers
+from editbench.errors import EditbenchError
 from editbench.run.facts import KINDS, report
+from editbench.subjects import find_subject
 from editbench.testing import FACTS, tiny_model
-from editbench.types import Case, Fact, Probe
+from editbench.types import Case, Fact, Probe, check_facts, same_answer_already
 
 CAPITAL = "The capital of Australia is"
 LONG = "theoretical computer science and astronomy"
@@ -71,7 +74,19 @@ def test_it_notes(kind, given):
     found = report(cases(*given))
     (item,) = found.note(kind).items
     assert item.facts == tuple(f"f{i}" for i in range(len(given)))
-    assert found.ready == (not KINDS[kind].mend), found.notes
+    assert found.ready == (not KINDS[kind].mend) == taken(given), found.notes
+
+
+def taken(given):
+    """Return whether inject and compare take all of these facts, and weight editors do."""
+    facts = [case.fact for case in cases(*given)]
+    try:
+        check_facts(facts)
+        for fact in facts:
+            find_subject(fact)
+    except EditbenchError:
+        return False
+    return not any(map(same_answer_already, facts))
 
 
 def test_it_notes_all_kinds_of_a_file_at_once():
@@ -212,6 +227,13 @@ def test_a_target_of_many_tokens_is_for_a_trainer(model):
     found = report(cases((CAPITAL, "Zxqwvy" * 4, {})), model)
     assert found.rows[0].heard.target_tokens > 16 and found.rows[0].suits == "trainer"
     assert found.note("long_target").count == 1
+
+
+def test_a_model_that_no_weight_editor_can_write_gets_trainers(model):
+    found = report([Case.build(FACTS[0])], build("mamba"))
+    assert found.methods == ("mixsd", "sft") and found.no_weight_editor
+    assert found.rows[0].heard.answer is not None
+    assert report([Case.build(FACTS[0])], model).no_weight_editor == ""
 
 
 def test_without_a_model_no_torch_is_loaded():
