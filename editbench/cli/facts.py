@@ -188,8 +188,8 @@ def _summary(found: Report, file: Path) -> Iterator[str]:
     bulk = [row.suits for row in found.rows].count("trainer")
     if bulk and not found.no_weight_editor:
         yield (
-            f"Methods: {n - bulk} for any; {bulk} for a trainer (mixsd, sft) rather than a weight"
-            " editor, marked below."
+            f"Methods: any for {n - bulk} of them; for {bulk} a trainer (mixsd, sft) rather than a"
+            " weight editor, marked 'trainer' below."
         )
     yield ""
     for note in found.notes:

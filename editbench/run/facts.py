@@ -256,7 +256,7 @@ class Report:
         return next((note for note in self.notes if note.kind == kind), Note(kind, ()))
 
     def to_dict(self) -> dict[str, object]:
-        """Return the report as one JSON object.
+        """Return the report as one JSON object, to which ``editbench facts --json`` adds ``file``.
 
         Its keys:
 
