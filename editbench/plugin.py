@@ -250,6 +250,8 @@ class Corpus(ABC):
     """Field of a fact -> name of its column in the user's ``own_file``. Set it before ``load``."""
     skipped: Sequence[str] = ()
     """After ``load``: one sentence for each record and probe that was left out, with the reason."""
+    remarks: Sequence[str] = ()
+    """After ``load``: what the user should know about how the file was read, in sentences."""
 
     @abstractmethod
     def load(self, data: str | Path | None = None) -> list[Case]:

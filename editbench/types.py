@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from dataclasses import field as dataclass_field
 from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
@@ -288,6 +289,9 @@ class Case:
     group: str | None = None
     """Cases of one group, such as the facts of one chain or of one invented world, stay together
     when a corpus is split into dev and test."""
+    notes: Mapping[str, object] = dataclass_field(default_factory=dict, compare=False)
+    """What else the source says about the fact, such as the other columns of a table. Nothing is
+    taught or asked with it, and records leave it out."""
 
     @classmethod
     def build(

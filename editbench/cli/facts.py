@@ -22,6 +22,7 @@ from editbench.cli import console, panels
 from editbench.cli.loading import load
 from editbench.cli.options import AsJson, ColumnOptions, LayoutParts, Precision, with_options
 from editbench.cli.parsing import pairs
+from editbench.errors import listed
 from editbench.records.reading import visible
 
 if TYPE_CHECKING:
@@ -111,6 +112,9 @@ def _read(file: Path, columns: ColumnOptions) -> tuple[list[Case], tuple[str, ..
         return corpus.load(file), ()
     except BadRecordsError as error:
         return error.cases, error.problems
+    finally:
+        for remark in corpus.remarks:
+            console.say(remark)
 
 
 @dataclass(frozen=True)
@@ -271,14 +275,9 @@ def _lines(items: Sequence[Item], n: int) -> Iterator[str]:
     """Yield the items, one in a line; ids without a detail together."""
     if all(not item.detail for item in items):
         names = [name for item in items for name in item.facts]
-        yield "all facts" if len(names) == n > NAMED else _some(names)
+        yield "all facts" if len(names) == n > NAMED else listed(names, NAMED)
         return
     for item in items[:NAMED]:
-        yield f"{_some(item.facts)}: {item.detail}" if item.facts else item.detail
+        yield f"{listed(item.facts, NAMED)}: {item.detail}" if item.facts else item.detail
     if len(items) > NAMED:
         yield f"and {len(items) - NAMED} more"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMED])
-    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

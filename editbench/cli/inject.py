@@ -88,6 +88,8 @@ def inject(
     corpus = registry.get("corpora", "local")()
     corpus.columns = columns.columns
     cases = corpus.load(facts)
+    for remark in corpus.remarks:
+        console.say(remark)
     chosen = [case.fact for case in cases]
     check_facts(chosen, allow_conflicts)
     _warn_of_same_answers(chosen)

@@ -16,6 +16,7 @@ from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import panels
 
 DEFAULT_CORPUS = "demo-counterfact"
+DEFAULT_N = 50
 
 Model = Annotated[
     str,
@@ -141,8 +142,13 @@ class RunOptions(ColumnOptions):
         ),
     ] = None
     n: Annotated[
-        int, typer.Option("-n", help="Number of facts to inject.", rich_help_panel=panels.FACTS)
-    ] = 50
+        int | None,
+        typer.Option(
+            "-n",
+            help=f"Number of facts to inject.  [default: {DEFAULT_N}; of your own facts, all]",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = None
     regime: Annotated[
         str,
         typer.Option(

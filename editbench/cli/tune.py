@@ -72,8 +72,8 @@ def tune(
     with running.open_run(plan, search.identity(plan.config), options.output) as store:
         if not options.as_json:
             console.say(
-                f"{len(plan.cases)} facts of {plan.config.corpus} (dev), model {options.model},"
-                f" {budget} trials each of {', '.join(names)}. Record: {store.path}"
+                f"{len(plan.cases)} facts of {running.named_facts(plan.config)},"
+                f" model {options.model}, {budget} trials each of {', '.join(names)}. Record: {store.path}"
             )
         model = load(options.model, options.precision, plan.config.layout)
         record = tuning.tune(search, plan, model, store, console.tell_cell)

@@ -42,8 +42,8 @@ class RunConfig:
     data: str | None = None
     """File, hub id or URL of a corpus that is not built in."""
     part: str = "test"
-    n: int = 50
-    """Number of facts."""
+    n: int | None = 50
+    """Number of facts; ``None`` for all of the part. A plan has their number in its place."""
     tasks: tuple[str, ...] = ()
     """Retention tasks."""
     limit: int | None = None
@@ -105,7 +105,7 @@ class RunConfig:
                 f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
         check_seed(self.seed)
-        if self.n < 1:
+        if self.n is not None and self.n < 1:
             raise OptionError(f"-n is {self.n}; at least one fact is needed.")
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit is {self.limit}; at least one item per task is needed.")

@@ -29,6 +29,8 @@ class Plan:
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
     """Reasons why records of the corpus cannot be facts or probes cannot be asked, one for each."""
+    remarks: Sequence[str] = ()
+    """What the user should know about how the file of facts was read."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
     """Requested retention task that cannot be loaded, and so is not in ``config`` -> reason."""
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
@@ -73,7 +75,9 @@ def make_plan(config: RunConfig) -> Plan:
     for name, method in methods.items():
         method.check_subjects(name, facts)
     left_out = (*corpus.skipped, *same)
-    return Plan(config, methods, cases, left_out, evaluators=evaluators)
+    # Checks the points of a curve as well, now that the number is known.
+    config = replace(config, n=len(cases))
+    return Plan(config, methods, cases, left_out, corpus.remarks, evaluators=evaluators)
 
 
 def _corpus(config: RunConfig) -> Corpus:
@@ -136,7 +140,7 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
         raise DataError(next(iter(lost.values())))
     # Only now: the errors above name a file as it was typed.
     config = replace(
-        config,
+        checked.config,
         model=config.model if config.model in ALIASES else whole_path(config.model),
         data=whole_path(config.data) if _reads_data(config.corpus) else config.data,
         tasks=tuple(_whole_task(task) for task in config.tasks if task not in lost),

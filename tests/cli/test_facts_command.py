@@ -51,8 +51,8 @@ def test_all_problems_are_shown_at_once(here):
     assert said.code == 1 and "Traceback" not in said.err
     for part in (
         "*   2  refused when the file is read",
-        "line 3: Fact 'my facts-3': field 'target' is empty",
-        "line 5: Fact 'my facts-5': subject 'Francia' is not in its prompt",
+        "line 3: Fact 'my facts-2': field 'target' is empty",
+        "line 5: Fact 'my facts-4': subject 'Francia' is not in its prompt",
         "*   3  with one prompt and several targets",
         "'Sydney' / 'Perth'",
         "editbench facts 'my facts.csv' --write-probes 'my facts-probes.csv'\n",
@@ -87,7 +87,7 @@ def test_json_is_one_value_with_the_documented_keys(here, model):
     assert {note["kind"] for note in found["notes"]} >= {"unreadable", "contradiction"}
     (first, *_) = found["facts"]
     assert (first["id"], first["subject"], first["subject_source"]) == (
-        "facts-2",
+        "facts-1",
         "Australia",
         "given",
     )
