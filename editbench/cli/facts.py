@@ -45,8 +45,8 @@ LISTED = 100
 """Most facts in the table; ``--json`` has them all."""
 SHOWN = 32
 """Most characters of an answer in the table."""
-NAMED = 5
-"""Most ids in a line, and most lines of a note; ``--json`` has them all."""
+NAMED, TO_MEND = 5, 50
+"""Most ids in a line, and most lines of a note; more of what must be mended. ``--json`` has all."""
 
 
 @with_options
@@ -267,17 +267,17 @@ def _print_note(page: Console, note: Note, n: int) -> None:
     page.print()
     page.print(Text(f"{'* ' if note.mend else ''}{note.count} {kind.label}", style="bold"))
     page.print(Text(kind.advice))
-    for line in _lines(note.items, n):
+    for line in _lines(note.items, n, TO_MEND if note.mend else NAMED):
         page.print(Padding(Text(console.cut(line)), (0, 0, 0, 2), expand=False))
 
 
-def _lines(items: Sequence[Item], n: int) -> Iterator[str]:
+def _lines(items: Sequence[Item], n: int, most: int) -> Iterator[str]:
     """Yield the items, one in a line; ids without a detail together."""
     if all(not item.detail for item in items):
         names = [name for item in items for name in item.facts]
         yield "all facts" if len(names) == n > NAMED else listed(names, NAMED)
         return
-    for item in items[:NAMED]:
+    for item in items[:most]:
         yield f"{listed(item.facts, NAMED)}: {item.detail}" if item.facts else item.detail
-    if len(items) > NAMED:
-        yield f"and {len(items) - NAMED} more"
+    if len(items) > most:
+        yield f"and {len(items) - most} more"

@@ -61,6 +61,16 @@ def test_all_problems_are_shown_at_once(here):
         assert part in said.out or part in " ".join(said.out.split()), part
 
 
+def test_nothing_that_must_be_mended_is_hidden(here):
+    (here / "facts.csv").write_text(HEADER + "".join(f"City {i} is in,,\n" for i in range(30)))
+    said = editbench("facts", "facts.csv", "--model", "none")
+    assert said.code == 1 and said.out.startswith("facts.csv: 0 facts")
+    assert said.out.count("field 'target' is empty") == 30
+    said = editbench("facts", "facts.csv", "--model", "none", "--json")
+    (note,) = json.loads(said.out)["notes"]
+    assert said.code == 1 and note["kind"] == "unreadable" and len(note["items"]) == 30
+
+
 def test_30_rows_are_read_at_80_columns(here, model):
     rows = "".join(
         f"The oldest and by far the largest city of Velmora {i} is,Karsk upon Harn {i},\n"
