@@ -73,7 +73,8 @@ def tune(
         if not options.as_json:
             console.say(
                 f"{len(plan.cases)} facts of {running.named_facts(plan.config)},"
-                f" model {options.model}, {budget} trials each of {', '.join(names)}. Record: {store.path}"
+                f" model {options.model}, {budget} trials each of {', '.join(names)}."
+                f" Record: {store.path}"
             )
         model = load(options.model, options.precision, plan.config.layout)
         record = tuning.tune(search, plan, model, store, console.tell_cell)

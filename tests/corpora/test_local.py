@@ -306,7 +306,7 @@ def test_a_subject_in_another_normal_form_is_found(tmp_path):
             tmp_path / "f.csv", f"prompt,target,subject\n{prompt} lies in,Peru,{subject}\n"
         )
         assert case.fact.subject == prompt and case.fact.prompt == f"{prompt} lies in"
-    with pytest.raises(FactError, match=r"the prompt has U\+00A0 .* the subject U\+0020"):
+    with pytest.raises(FactError, match=r"the prompt has U\+00A0 .* where the subject has U\+0020"):
         Fact("a", "New\u00a0York is in", "Peru", "New York")
 
 
