@@ -3,7 +3,8 @@
 EditbenchError            the user can fix it; the command line prints the message and exits with 2
 ├── UnknownNameError      a method, corpus, task or model is not installed; suggests names
 ├── DataError             a file cannot be read as facts or cases; names file, line and field
-│   └── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
+│   ├── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
+│   └── BadRecordsError   records of a file are no facts; keeps all reasons, and the good cases
 ├── OptionError           the name or the value of an option is wrong
 ├── ModelError            weights, tokenizer or architecture cannot be used
 │   └── NotFiniteError    the logits have become infinite or NaN
@@ -16,6 +17,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+LISTED = 10
+"""Most names that a message lists."""
+
+
+def listed(names: Iterable[object], most: int = LISTED) -> str:
+    """Return ``names`` for a message: ``a, b, c``, or the first of many and ``and 25 more``."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
 
 
 class EditbenchError(Exception):
@@ -36,7 +47,7 @@ class UnknownNameError(EditbenchError):
         text = f"Unknown {kind} {name!r}."
         if close:
             text += " Did you mean " + " or ".join(repr(c) for c in close) + "?"
-        text += f" Installed: {', '.join(known) or 'none'}."
+        text += f" Installed: {listed(known, 30) or 'none'}."
         super().__init__(f"{text} {hint}".strip())
 
 

@@ -1,8 +1,8 @@
 """Two methods as one: ``memit+mixsd`` gives the surgical facts to memit, the others to mixsd.
 
-A fact is surgical if one vector at its subject can carry it: it has a subject that occurs once in
-the prompt, no worked demonstration, and a target of at most ``SURGICAL_WORDS`` words. Facts about
-one subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So
+A fact is surgical if one vector at its subject can carry it (``surgical.is_surgical``): it has a
+subject that occurs once in the prompt, no worked demonstration, and a short target. Facts about one
+subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So
 a fact whose target differs from that of the first surgical fact of its subject is not surgical.
 
 The second method works on the model that the first has edited, so it neither learns known facts
@@ -18,36 +18,12 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from editbench.errors import MethodError, OptionError
 from editbench.plugin import Method
 from editbench.report import EditRecord, Figure
+from editbench.surgical import divide
 from editbench.types import Fact
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
     from editbench.models import LanguageModel
-
-SURGICAL_WORDS = 4
-"""Maximum number of words in a surgical fact's target."""
-
-
-def is_surgical(fact: Fact) -> bool:
-    """Return whether one vector at its subject can carry ``fact``."""
-    return (
-        fact.subject is not None
-        and fact.prompt.count(fact.subject) == 1
-        and fact.demonstration is None
-        and len(fact.target.split()) <= SURGICAL_WORDS
-    )
-
-
-def divide(facts: Sequence[Fact]) -> tuple[list[Fact], list[Fact]]:
-    """Return the surgical facts, one target for each subject, and the others, both in order."""
-    surgical: list[Fact] = []
-    bulk: list[Fact] = []
-    targets: dict[str | None, str] = {}
-    for fact in facts:
-        # setdefault makes the subject's first surgical fact the one whose target counts.
-        fits = is_surgical(fact) and targets.setdefault(fact.subject, fact.target) == fact.target
-        (surgical if fits else bulk).append(fact)
-    return surgical, bulk
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import typer
 from editbench.cli import console
 from editbench.cli.compare import compare
 from editbench.cli.export import export
+from editbench.cli.facts import facts
 from editbench.cli.inject import inject
 from editbench.cli.leaderboard import leaderboard
 from editbench.cli.list import list_names
@@ -37,9 +38,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (compare, tune, sweep):
+for command in (facts, inject, compare, tune, sweep):
     app.command(cls=PanelCommand)(command)
-app.command()(inject)
 app.command("list")(list_names)
 for command in (show, verify, leaderboard, plot):
     app.command()(command)

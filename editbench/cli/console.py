@@ -301,17 +301,19 @@ def listing(records: Sequence[Mapping[str, object]], title: str) -> Table:
 
 
 def shortened(record: Mapping[str, object]) -> dict[str, str]:
-    """Return the texts of ``record``, without the middle of those longer than ``LONG_TEXT``.
+    """Return the texts of ``record``, each as ``cut`` returns it."""
+    return {key: cut(value) for key, value in record.items()}
+
+
+def cut(value: object) -> str:
+    """Return the text of a value, without its middle if it is longer than ``LONG_TEXT``.
 
     A long prompt ends with the question, so more is kept of the end than of the beginning.
     """
-    texts = {key: _text(value) for key, value in record.items()}
-    return {
-        key: f"{text[: LONG_TEXT // 4]} […] {text[-3 * LONG_TEXT // 4 :]}"
-        if len(text) > LONG_TEXT
-        else text
-        for key, text in texts.items()
-    }
+    text = _text(value)
+    if len(text) <= LONG_TEXT:
+        return text
+    return f"{text[: LONG_TEXT // 4]} […] {text[-3 * LONG_TEXT // 4 :]}"
 
 
 def _text(value: object) -> str:

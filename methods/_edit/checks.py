@@ -15,10 +15,9 @@ from editbench.methods._edit.prepare import PreparedFact, key_rows
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 from editbench.subjects import places
+from editbench.surgical import LONG_TARGET
 from editbench.types import Fact
 
-LONG_TARGET = 16
-"""Length of a target, in tokens, above which one vector can hardly make a model say it."""
 NAMED = 5
 """How many facts a warning lists by name."""
 

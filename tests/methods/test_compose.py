@@ -11,7 +11,7 @@ from editbench import registry
 from editbench.edit import dense
 from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
-from editbench.methods.compose import Composed, compose, divide, is_surgical
+from editbench.methods.compose import Composed, compose
 from editbench.methods.memit import Memit
 from editbench.methods.sft import Sft
 from editbench.records.reading import read_rows
@@ -19,6 +19,7 @@ from editbench.records.store import RunStore
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
 from editbench.run.runner import run
+from editbench.surgical import divide, is_surgical
 from editbench.testing import FACTS, check_method, target_logp, tiny_model, tiny_options, unchanged
 
 BULK = (

@@ -61,6 +61,7 @@ LIGHT_NOUNS = {
     "rows",
     "slices",
     "stats",
+    "surgical",
     "types",
 }
 """Nouns that import nothing of ``HEAVY`` themselves."""
