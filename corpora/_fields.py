@@ -308,7 +308,7 @@ def is_true(values: Record, name: str) -> bool:
     """
     said = _text(values.get(name, ""), name).strip().casefold()
     if said not in (*TRUE, *FALSE):
-        raise DataError(f"field {name!r} is {said!r}; write true or false.")
+        raise DataError(f"field {name!r} is {said!r}; write yes or no.")
     return said in TRUE
 
 

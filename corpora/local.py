@@ -11,8 +11,8 @@ A table has a column for each field. Separate several ``aliases`` or ``paraphras
 there. A list as the target is the target and its aliases. ``{}`` in a prompt stands for the
 subject. Aliases that would count the old answer (``original``) as right are left out. With
 ``drafted`` true, the probes of this fact's ``paraphrases`` and ``neighborhoods`` are of the kind
-``drafted``. Other columns are kept as notes. A column or key that is there twice with different
-values is refused.
+``drafted``, or only those of the one that it names. Other columns are kept as notes. A column or
+key that is there twice with different values is refused.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from editbench.corpora._read import (
 )
 from editbench.errors import DataError, listed
 from editbench.plugin import Corpus
-from editbench.types import BadRecordsError, Case, Fact, Probe, form_of
+from editbench.types import DRAFTED, BadRecordsError, Case, Fact, Probe, form_of
 
 NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor", "kind")
 PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form", "kind")
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
-DRAFTED = "drafted"
-"""Kind of the probes of a fact whose field ``drafted`` is true."""
+DRAFTABLE = ("paraphrases", "neighborhoods")
+"""Fields whose probes the field ``drafted`` is about."""
 
 
 class Local(Corpus):
@@ -200,17 +200,30 @@ def _read_case(row: Row, default_id: str, columns: Mapping[str, str]) -> Case:
     if fact.original is not None:
         fact = replace(fact, aliases=without_old(fact.aliases, fact.original))
     form = text(values, "form") if "form" in values else None
-    kind = DRAFTED if is_true(values, "drafted") else None
+    ours, theirs = (DRAFTED if field in _drafted(values) else None for field in DRAFTABLE)
     paraphrases = [
-        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt), kind=kind)
+        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt), kind=ours)
         for prompt in texts(values, "paraphrases")
     ]
-    neighbors = [_neighbor(item, fact, form, kind) for item in _neighbors(values)]
+    neighbors = [_neighbor(item, fact, form, theirs) for item in _neighbors(values)]
     probes = [*paraphrases, *neighbors, *(_probe(item) for item in objects(values, "probes"))]
     return replace(
         Case.build(fact, [replace(p, prompt=_filled(p.prompt, fact.subject)) for p in probes]),
         notes={name: value for name, value in notes.items() if not is_empty(value)},
     )
+
+
+def _drafted(values: Record) -> tuple[str, ...]:
+    """Return which of ``DRAFTABLE`` hold drafted probes.
+
+    Raises:
+        DataError: if the field says neither yes nor no, and names none of them.
+    """
+    said = texts(values, "drafted")
+    names = tuple(name for name in DRAFTABLE if name in {part.strip().casefold() for part in said})
+    if said and len(names) == len(said):
+        return names
+    return DRAFTABLE if is_true(values, "drafted") else ()
 
 
 def _filled(prompt: str, subject: object) -> str:

@@ -26,6 +26,8 @@ from editbench.errors import listed
 from editbench.records.reading import visible
 
 if TYPE_CHECKING:
+    from editbench.models import LanguageModel
+    from editbench.run.drafts import Drafts
     from editbench.run.facts import Item, Note, Report, Row
     from editbench.types import Case
 
@@ -71,16 +73,35 @@ def facts(
     ] = DEFAULT_MODEL,
     precision: Precision = "auto",
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
+    write_probes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Draft paraphrases and neighborhood prompts for the facts that have none, and"
+            " write all to OUT (.csv, .tsv, .xlsx, .json or .jsonl), to be read and mended.",
+            rich_help_panel=panels.OUTPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace an earlier OUT, and what was mended in it.",
+            rich_help_panel=panels.OUTPUT,
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a file of facts would teach, before anything is trained.
 
-    Nothing is changed or written. Exit code 0: all of it can be taught. 1: something must be
-    mended first, such as facts that contradict each other; the output marks it. 2: the file or
-    the model cannot be used at all. The keys of --json are documented at Report.to_dict in
-    editbench/run/facts.py.
+    Nothing is changed, and nothing is written without --write-probes. Exit code 0: all of it can be
+    taught. 1: something must be mended first, such as facts that contradict each other; the output
+    marks it. 2: the file or the model cannot be used at all. The keys of --json are documented at
+    Report.to_dict in editbench/run/facts.py.
     """
     parts = pairs(layout, "--layout")
+    if write_probes:
+        _check_output(write_probes, file, model, overwrite)
     cases, bad = _read(file, columns)
 
     from editbench import progress
@@ -89,12 +110,51 @@ def facts(
     with progress.reporting(console.reporter()):
         handle = None if model == NO_MODEL else load(model, precision, parts)
         found = report(cases, handle, bad)
+        drafts = None
+        if write_probes and handle and found.ready:
+            drafts = _draft(handle, cases, write_probes)
+    commands = _Commands(file, columns, model, precision, parts, write_probes)
     if as_json:
-        print(json.dumps({"file": str(file), **found.to_dict()}))
+        made = {"drafted": {"file": str(write_probes), **drafts.to_dict()}} if drafts else {}
+        print(json.dumps({"file": str(file), **found.to_dict(), **made}))
+    elif drafts:
+        _print_drafts(drafts, commands, found.methods)
     else:
-        _print(found, _Commands(file, columns, model, precision, parts))
+        _print(found, commands)
     if not found.ready:
+        if write_probes:
+            console.say(f"Nothing was drafted: {write_probes} was not written.")
         raise typer.Exit(1)
+
+
+def _check_output(path: Path, file: Path, model: str, overwrite: bool) -> None:
+    """Check, before the work, that drafts can be written to ``path``.
+
+    Raises:
+        OptionError: no model is asked, or ``path`` exists.
+        DataError: its name does not say how to write it.
+    """
+    from editbench.errors import OptionError
+    from editbench.run.write_facts import check_suffix
+
+    if model == NO_MODEL:
+        raise OptionError("--write-probes asks the model about neighbors. Leave out --model none.")
+    check_suffix(path)
+    if path.exists() and (not overwrite or path.samefile(file)):
+        raise OptionError(
+            f"--write-probes {path}: the file exists. Name another one"
+            f"{'' if path.samefile(file) else ', or pass --overwrite'}."
+        )
+
+
+def _draft(model: LanguageModel, cases: Sequence[Case], path: Path) -> Drafts:
+    """Draft the missing probes, and write all facts to ``path``."""
+    from editbench.run.drafts import draft
+    from editbench.run.write_facts import write_facts
+
+    drafts = draft(model, cases)
+    write_facts(path, drafts.cases)
+    return drafts
 
 
 def _read(file: Path, columns: ColumnOptions) -> tuple[list[Case], tuple[str, ...]]:
@@ -126,11 +186,13 @@ class _Commands:
     model: str
     precision: str
     layout: Mapping[str, str]
+    written: Path | None = None
+    """The file with drafted probes, if the user named one."""
 
     @property
     def drafts(self) -> Path:
         """A file for the facts with drafted probes."""
-        return self.file.with_name(f"{self.file.name.partition('.')[0]}-probes.csv")
+        return self.written or self.file.with_name(f"{self.file.name.partition('.')[0]}-probes.csv")
 
     def draft(self) -> str:
         """Return the command that drafts probes."""
@@ -172,6 +234,26 @@ def _print(found: Report, commands: _Commands) -> None:
             page.print(Text(legend), style="dim")
     for note in found.notes:
         _print_note(page, note, len(found.rows))
+
+
+def _print_drafts(drafts: Drafts, commands: _Commands, methods: Sequence[str]) -> None:
+    """Print what was drafted, what could not be, and what to do next."""
+    page = console.out()
+    made = drafts.to_dict()
+    lines = [
+        f"{commands.drafts}: {len(drafts.cases)} facts, with {made['paraphrases']} drafted"
+        f" paraphrases and {made['neighborhoods']} drafted neighborhood prompts.",
+        "They are drafts. Read them, mend them, and empty the column 'drafted' of the facts whose"
+        " probes you have checked: scores from drafted probes are marked in every table.",
+    ]
+    if drafts.missing:
+        lines += [
+            f"Fewer than two neighbors: {listed(drafts.missing, NAMED)}. The model is not sure"
+            " enough of its answers about other subjects there. Write some yourself, as"
+            " PROMPT => ANSWER.",
+        ]
+    for line in (*lines, "Next:", f"  {commands.compare(methods, True)}"):
+        page.print(Text(visible(line)), soft_wrap=line.startswith("  editbench"))
 
 
 def _summary(found: Report, file: Path) -> Iterator[str]:

@@ -54,6 +54,15 @@ class Drafts:
     missing: dict[str, str]
     """Fact id -> why it has fewer than ``NEIGHBORS`` neighbors."""
 
+    def to_dict(self) -> dict[str, object]:
+        """Return how many paraphrases and neighborhood prompts were drafted, and ``missing``."""
+        axes = [p.axis for case in self.cases for p in case.probes if p.kind == DRAFTED]
+        return {
+            "paraphrases": axes.count("paraphrase"),
+            "neighborhoods": axes.count("neighborhood"),
+            "missing": self.missing,
+        }
+
 
 @dataclass(frozen=True)
 class _Candidate:

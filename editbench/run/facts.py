@@ -270,6 +270,10 @@ class Report:
           ``answer``, ``known`` and ``probability`` (the last five null without a model);
         - ``notes``: a list of objects with ``kind``, ``mend`` (whether it must be mended),
           ``count``, ``label``, ``advice`` and ``items``, each with ``facts`` (ids) and ``detail``.
+
+        With ``--write-probes`` the command adds ``drafted``, an object with ``file``, how many
+        ``paraphrases`` and ``neighborhoods`` it drafted, and ``missing``: fact id -> why it has
+        fewer than two neighbors.
         """
         return {
             "model": self.model,

@@ -1,4 +1,4 @@
-"""Write facts with their probes as a file that people edit and ``corpora/local.py`` reads."""
+"""Write facts with their probes as a file that people edit and the corpus ``local`` reads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas
 
+from editbench import registry
 from editbench.errors import DataError
+from editbench.files import in_plain_words, replacing
 from editbench.types import DRAFTED, Case, Probe, form_of
 
 TABLES = {".csv": ",", ".tsv": "\t"}
@@ -18,30 +20,22 @@ AXES = {"paraphrases": "paraphrase", "neighborhoods": "neighborhood"}
 
 
 def write_facts(path: Path, cases: Sequence[Case]) -> None:
-    """Write ``cases`` to ``path``, in the form that its suffix names.
-
-    JSON holds every case. What a table cannot hold, such as a neighbor with several answers or a
-    text with the separator ``|``, does not come back when it is read; the caller compares.
+    """Write ``cases`` to ``path``, a table or JSON by its suffix, so that reading gives them again.
 
     Raises:
-        DataError: if the suffix is not one of ``SUFFIXES``, or the file cannot be written.
+        DataError: if the suffix is not one of ``SUFFIXES``, or a table cannot hold a case, such as
+            a neighbor with several answers or a text with the separator ``|``.
+        RecordError: if the file cannot be written.
     """
     check_suffix(path)
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".xlsx":
-            _write_workbook(path, pandas.DataFrame(_rows(cases)))
-        elif suffix in TABLES:
-            # With a byte order mark, by which Excel knows that the file is UTF-8.
-            table = pandas.DataFrame(_rows(cases))
-            table.to_csv(path, sep=TABLES[suffix], index=False, encoding="utf-8-sig")
-        else:
-            lines = [json.dumps(case.to_dict(), ensure_ascii=False) for case in cases]
-            whole = "[\n" + ",\n".join(lines) + "\n]\n"
-            text = whole if suffix == ".json" else "".join(line + "\n" for line in lines)
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"Cannot write {path}: {error.strerror}.") from error
+    with in_plain_words(path), replacing(path) as temporary:
+        _write(temporary, cases)
+        again = registry.get("corpora", "local")().load(temporary)
+        for case, read in zip(cases, again, strict=True):
+            if case != read:
+                raise DataError(
+                    f"A table cannot hold all of fact {case.fact.id!r}. Name a .jsonl file."
+                )
 
 
 def check_suffix(path: Path) -> None:
@@ -57,11 +51,30 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def _rows(cases: Sequence[Case]) -> list[dict[str, str]]:
-    """Return a row of texts for each case, all with the same columns and none of these empty."""
+def _write(path: Path, cases: Sequence[Case]) -> None:
+    suffix = path.suffix.lower()
+    if suffix == ".xlsx":
+        _write_workbook(path, pandas.DataFrame(_rows(cases)))
+    elif suffix in TABLES:
+        # With a byte order mark, by which Excel knows that the file is UTF-8.
+        table = pandas.DataFrame(_rows(cases))
+        table.to_csv(path, sep=TABLES[suffix], index=False, encoding="utf-8-sig")
+    else:
+        records = [{**case.notes, **case.to_dict()} for case in cases]
+        lines = [json.dumps(record, ensure_ascii=False, default=str) for record in records]
+        whole = "[\n" + ",\n".join(lines) + "\n]\n"
+        text = whole if suffix == ".json" else "".join(line + "\n" for line in lines)
+        path.write_text(text, encoding="utf-8")
+
+
+def _rows(cases: Sequence[Case]) -> list[dict[str, object]]:
+    """Return a row for each case, all with the same columns, none of them empty; notes last."""
     rows = [_row(case) for case in cases]
     used = [name for name in rows[0] if any(row[name] for row in rows)]
-    return [{name: row[name] for name in used} for row in rows]
+    return [
+        {**{name: row[name] for name in used}, **case.notes}
+        for row, case in zip(rows, cases, strict=True)
+    ]
 
 
 def _row(case: Case) -> dict[str, str]:

@@ -1,0 +1,118 @@
+"""From a file of facts without probes to a table: ``facts --write-probes``, ``compare --facts``."""
+
+from __future__ import annotations
+
+import json
+
+import pandas
+import pytest
+from tiny import editbench, write_model
+
+from editbench.registry import get
+from editbench.run import drafts
+from editbench.run.write_facts import write_facts
+from editbench.types import Case, Fact, Probe
+
+HEADER = "prompt,target,subject,paraphrases,source\n"
+FACTS = HEADER + (
+    "The city of Bergen lies in,Chile,Bergen,,page 3\n"
+    "Who runs Velmora?,Jane Okafor,Velmora,Velmora is run by whom?,\n"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def any_answer_is_sure(monkeypatch):
+    """A random model is sure of nothing."""
+    monkeypatch.setattr(drafts, "CONFIDENCE", 0.0)
+
+
+def read(path):
+    return get("corpora", "local")().load(path)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.xlsx", "out.json", "out.jsonl"])
+def test_drafts_are_written_and_read_again(tmp_path, model, name):
+    facts, out = tmp_path / "facts.csv", tmp_path / name
+    facts.write_text(FACTS)
+    said = editbench("facts", facts, "--model", model, "--write-probes", out)
+    assert said.code == 0, said.err
+    assert "2 facts, with 2 drafted paraphrases and 4 drafted neighborhood prompts" in said.out
+    assert f"editbench compare --facts {out}" in said.out.replace("\n", " ")
+    first, second = read(out)
+    assert [case.fact for case in (first, second)] == [case.fact for case in read(facts)]
+    assert first.notes == {"source": "page 3"}
+    assert [p.kind for p in first.probes[1:]] == ["drafted"] * 4
+    # What the user wrote is not drafted, although the same row has drafts.
+    assert [(p.axis, p.kind) for p in second.probes[1:]] == [
+        ("paraphrase", None),
+        ("neighborhood", "drafted"),
+        ("neighborhood", "drafted"),
+    ]
+
+
+def test_a_table_can_be_edited_and_keeps_a_text_that_looks_like_a_formula(tmp_path):
+    fact = Fact.from_dict({"prompt": "Two and two are written", "target": "=2+2"})
+    path = tmp_path / "facts.xlsx"
+    write_facts(path, [Case.build(fact)])
+    assert read(path)[0].fact.target == "=2+2"
+    table = pandas.read_excel(path)
+    assert list(table.columns) == ["id", "prompt", "target"]  # no empty columns
+
+
+def test_what_a_table_cannot_hold_is_refused(tmp_path):
+    fact = Fact.from_dict({"prompt": "A is", "target": "B"})
+    case = Case.build(fact, [Probe("portability", "A leads to", ("C",))])
+    with pytest.raises(Exception, match="A table cannot hold all of fact .* Name a .jsonl file"):
+        write_facts(tmp_path / "facts.csv", [case])
+    assert not list(tmp_path.iterdir())
+    write_facts(tmp_path / "facts.jsonl", [case])
+    assert read(tmp_path / "facts.jsonl") == [case]
+
+
+def test_no_file_is_overwritten(tmp_path, model):
+    facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
+    facts.write_text(FACTS)
+    out.write_text("mine")
+    again = editbench("facts", facts, "--model", model, "--write-probes", out)
+    assert again.code == 2 and "the file exists" in again.err and out.read_text() == "mine"
+    same = editbench("facts", facts, "--model", model, "--write-probes", facts, "--overwrite")
+    assert same.code == 2 and facts.read_text() == FACTS
+    odd = editbench("facts", facts, "--model", model, "--write-probes", tmp_path / "out.docx")
+    assert odd.code == 2 and ".xlsx" in odd.err
+    none = editbench("facts", facts, "--model", "none", "--write-probes", tmp_path / "a.csv")
+    assert none.code == 2 and "--model none" in none.err
+    assert (
+        editbench("facts", facts, "--model", model, "--write-probes", out, "--overwrite").code == 0
+    )
+
+
+def test_nothing_is_drafted_for_a_file_that_must_be_mended(tmp_path, model):
+    facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
+    facts.write_text(HEADER + "A is,B,,,\nA is,C,,,\n")
+    said = editbench("facts", facts, "--model", model, "--write-probes", out)
+    assert said.code == 1 and "Nothing was drafted" in said.err and not out.exists()
+
+
+def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(tmp_path, model):
+    facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
+    facts.write_text(FACTS)
+    said = editbench("facts", facts, "--model", model, "--write-probes", out, "--json")
+    assert json.loads(said.out)["drafted"] == {
+        "file": str(out),
+        "paraphrases": 2,
+        "neighborhoods": 4,
+        "missing": {},
+    }
+    given = ("compare", "--model", model, "--methods", "rome", "--tasks", "none")
+    shown = editbench(*given, "--facts", out, "--output", tmp_path / "run")
+    assert shown.code == 0, shown.err
+    assert "Specificity ↑ ¶" in shown.out and "4 of 4 for specificity" in shown.err
+    table = pandas.read_csv(out).assign(drafted="no")
+    table.to_csv(out, index=False)
+    checked = editbench(*given, "--facts", out, "--output", tmp_path / "checked")
+    assert checked.code == 0 and "¶" not in checked.out + checked.err
