@@ -23,7 +23,7 @@ from editbench.eval import standard_tasks
 from editbench.eval.sandbox import quiet, restored, seed_everything
 from editbench.eval.standard_tasks import PACK, Doc, Task
 from editbench.eval.task_checks import NO_SCORE, check_task
-from editbench.eval.task_rows import first_line
+from editbench.loops import limited_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -182,10 +182,6 @@ def unloadable(
                         _drawn(name, member, task, limit, seed, data is not None)
             except EditbenchError as error:
                 reasons[name] = str(error)
-            except ImportError as error:
-                reasons[name] = (
-                    f"Task {name!r} needs a package that is not installed ({first_line(error)})."
-                )
     return reasons
 
 
@@ -269,7 +265,7 @@ def evaluate(
                     with suppress(Unchanged):
                         ids = _drawn(name, member, task, limit, seed, name in given)
                         rows = _ask(lm, member, task, ids, seed)
-                        samples += _samples(lm, name, member, task, rows, name in given)
+                        samples += _samples(lm, name, member, task, rows)
             by_task[name] = samples
         return by_task
 
@@ -309,7 +305,8 @@ def load(name: str, data: Path | None) -> dict[str, Task]:
     """Return lm-eval's tasks of ``name`` with their data; several for a group."""
     if name in task_names():
         return standard_tasks.load_yamls([PACK / f"{name}.yaml"])
-    return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
+    with limited_templates():  # lm-eval reads the first document while loading
+        return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
 
 
 def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: int) -> list[Logged]:
@@ -343,19 +340,15 @@ def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: i
 
 
 def _samples(
-    lm: InMemoryModel, name: str, member: str, task: Task, rows: list[Logged], local: bool
+    lm: InMemoryModel, name: str, member: str, task: Task, rows: list[Logged]
 ) -> list[Sample]:
-    """Turn lm-eval's log into samples, in the order of the documents.
-
-    Args:
-        local: whether the data came from the user's own file.
-    """
+    """Turn lm-eval's log into samples, in the order of the documents."""
     kept = FILTERS.get(name, rows[0]["filter"])
     # The log has a row for each document and filter.
     rows = sorted((row for row in rows if row["filter"] == kept), key=lambda row: row["doc_id"])
     metric = _metric(member, task, rows)
     label = metric if kept in ("none", "take_first") else f"{metric},{kept}"
-    if local and not task.get_config("num_fewshot") and name in standard_tasks.SHOTS:
+    if (task.config.dataset_kwargs or {}).get(standard_tasks.WITHOUT_EXAMPLES):
         label += ",0-shot"
     if lm.chat and name in standard_tasks.CHAT:
         label += ",chat"

@@ -12,7 +12,8 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -43,7 +44,16 @@ class Form:
 
 def form(task: str) -> Form | None:
     """Return the form of a task's dataset, if it is known here."""
-    return FORMS.get("mmlu" if task.startswith("mmlu_") else task)
+    # By the file: the tasks of MMLU-Pro, MMLU-Redux and others are called mmlu_... as well.
+    root = lm_eval_tasks() if task.startswith("mmlu_") else None
+    is_mmlu = root is not None and (root / "mmlu" / "default" / f"{task}.yaml").is_file()
+    return FORMS.get("mmlu" if is_mmlu else task)
+
+
+def lm_eval_tasks() -> Path | None:
+    """Return lm-eval's folder of tasks without importing it; ``None`` if it is not installed."""
+    spec = find_spec("lm_eval")
+    return Path(spec.origin).parent / "tasks" if spec and spec.origin else None
 
 
 def files_of(task: str, path: Path) -> list[Path]:
@@ -264,6 +274,12 @@ def _bfcl(row: Row) -> Row:
     return {"question": message["content"], "functions": functions, "answers": answers}
 
 
+_ARC = Form(
+    "allenai/ai2_arc, ARC-Easy (test)",
+    "the hub's fields, or query, choices, gold",
+    ("question", "choices", "answerKey"),
+    _arc,
+)
 _TRUTHFULQA = Form(
     "truthfulqa/truthful_qa, multiple_choice (validation)",
     "the hub's fields, or Question, Best Answer, Correct Answers, Incorrect Answers",
@@ -277,12 +293,8 @@ FORMS = {
         ("activity_label", "ctx_a", "ctx_b", "endings", "label"),
         _hellaswag,
     ),
-    "arc_easy": Form(
-        "allenai/ai2_arc, ARC-Easy (test)",
-        "the hub's fields, or query, choices, gold",
-        ("question", "choices", "answerKey"),
-        _arc,
-    ),
+    "arc_easy": _ARC,
+    "arc_challenge": replace(_ARC, dataset="allenai/ai2_arc, ARC-Challenge (test)"),
     "lambada_openai": Form("EleutherAI/lambada_openai (test)", "text", ("text",), _same),
     "gsm8k": Form(
         "openai/gsm8k (test; train for the examples)",

@@ -9,7 +9,7 @@ import pytest
 from hostile.tasks import CHOICE, CLOZE, TEXT, choice, text, write_task
 
 from editbench.errors import DataError, EditbenchError
-from editbench.eval import retention, standard_tasks, task_rows
+from editbench.eval import retention, task_rows
 from editbench.testing import tiny_model
 
 
@@ -117,7 +117,7 @@ def test_what_makes_sense_is_asked(tiny, tmp_path, task, rows, expected):
 
 
 def lm_eval_task(path):
-    return str(standard_tasks._lm_eval() / path)
+    return str(task_rows.lm_eval_tasks() / path)
 
 
 def test_boolq_with_another_gold_field_is_refused(tmp_path):

@@ -258,7 +258,7 @@ def test_ifeval_runs_from_a_local_file_through_the_chat_template(tmp_path, monke
 def sentences(folder, *left_out):
     """A folder of BLiMP files, one pair each, without the subjects ``left_out``."""
     folder.mkdir()
-    root = standard_tasks._lm_eval() / "blimp"
+    root = task_rows.lm_eval_tasks() / "blimp"
     for yaml in root.glob("[!_]*.yaml"):
         if yaml.stem not in left_out:
             pair = {
