@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from types import UnionType
 from typing import Literal, TypeVar, Union, cast, get_args, get_origin
@@ -15,6 +16,9 @@ TRUE = ("true", "1", "yes")
 FALSE = ("false", "0", "no")
 UNSET = ("none", "auto", "")
 """Texts that mean ``None`` where an option may be ``None``."""
+MAX_COUNT = 1_000_000
+"""The most steps, texts, repetitions and the like that an option may ask for. More of them would
+not end within days, or not fit into memory."""
 MAX_SEED = 2**32 - 1
 """NumPy's generators take no larger seed."""
 
@@ -64,7 +68,10 @@ def _boolean(value: str) -> bool:
 def _items(text: str, kind: object) -> tuple[object, ...]:
     """Return the items of ``1,2`` or of the range ``3-5``, which includes both ends."""
     if kind is int and (span := re.fullmatch(r"(\d+)\s*-\s*(\d+)", text)):
-        return tuple(range(int(span[1]), int(span[2]) + 1))
+        first, last = (int(_number(end, True)) for end in span.groups())
+        if last - first >= MAX_COUNT:
+            raise ValueError(f"{shortened(text)} names more than {MAX_COUNT:,} numbers")
+        return tuple(range(first, last + 1))
     parts = text.split(",")
     if kind is int or kind is float:
         return tuple(_number(part, kind is int) for part in parts)
@@ -90,10 +97,48 @@ def _number(text: str, whole: bool) -> int | float:
     try:
         number = int(text) if whole else float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not {'a whole number' if whole else 'a number'}") from None
+        what = "a whole number" if whole else "a number"
+        raise ValueError(f"{shortened(text)!r} is not {what}") from None
     if not math.isfinite(number):
         raise ValueError(f"{text!r} is not finite")
     return number
+
+
+def check_size(value: object, kind: object, most: int) -> None:
+    """Check that a value of an option of the annotated type ``kind`` is not too large.
+
+    Args:
+        most: the largest whole number where the option takes whole numbers only.
+
+    Raises:
+        ValueError: if it is larger, or too large for a float.
+    """
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if not isinstance(value, int):
+        return
+    if float in kinds and abs(value) > sys.float_info.max:
+        raise ValueError("it is too large")
+    if int in kinds and float not in kinds and value > most:
+        raise ValueError(f"it must be at most {most:,}")
+
+
+def check_count(name: str, value: int, most: int = MAX_COUNT) -> None:
+    """Check that a number of things is not so large that work on them would never end.
+
+    Raises:
+        OptionError: if it is above ``most``.
+    """
+    if value > most:
+        raise OptionError(f"{name} is {shortened(value)}; it must be at most {most:,}.")
+
+
+def shortened(value: object) -> str:
+    """Return ``value`` as it stands in a message; what is long is cut."""
+    # Python refuses to write numbers of thousands of digits.
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"a number of about {round(value.bit_length() * 0.30103)} digits"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:30]}..."
 
 
 def check_seed(seed: object) -> None:
@@ -103,4 +148,4 @@ def check_seed(seed: object) -> None:
         OptionError: if it is not a whole number from 0 to 2**32 - 1.
     """
     if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise OptionError(f"Seed {seed!r} is not a whole number from 0 to {MAX_SEED}.")
+        raise OptionError(f"Seed {shortened(seed)!r} is not a whole number from 0 to {MAX_SEED}.")

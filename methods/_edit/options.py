@@ -23,6 +23,8 @@ from editbench.types import Fact
 # S sites, D model width
 
 NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon")
+MAX_TOKENS = 1_000_000_000
+"""The most tokens that statistics are measured on."""
 POSITIVE = ("clamp", "lam", "l2")
 
 
@@ -40,6 +42,7 @@ class WeightEditor(Method):
     """Where the target optimisation adds its deltas. The value at the first site is written."""
     of_one_key: ClassVar[str] = "the written value is a compromise"
     """What happens to facts that share a key and have different targets."""
+    limits: ClassVar[Mapping[str, int]] = {"covariance_tokens": MAX_TOKENS}
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {
         "kl_factor": LogUniform(0.01, 1.0),

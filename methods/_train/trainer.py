@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
@@ -50,6 +51,10 @@ class Trainer(Method):
         "kl": Choice((0.0, 0.3, 1.0, 3.0)),
     }
     figures: ClassVar[Mapping[str, Figure]] = TRAINING_FIGURES
+    # Beyond the number of facts or tokens, these mean all of them.
+    limits: ClassVar[Mapping[str, int]] = dict.fromkeys(
+        ("batch_size", "micro_batch", "top_k"), sys.maxsize
+    )
 
     epochs: int = 8
     """Passes over the facts."""
