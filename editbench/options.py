@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Sequence
 from types import UnionType
 from typing import Literal, TypeVar, Union, cast, get_args, get_origin
@@ -19,6 +18,12 @@ UNSET = ("none", "auto", "")
 MAX_COUNT = 1_000_000
 """The most steps, texts, repetitions and the like that an option may ask for. More of them would
 not end within days, or not fit into memory."""
+MAX_CELLS = 10_000
+"""The most methods and variants in a run, or trials of a method."""
+MAX_TOKENS = 1_000_000_000
+"""The most tokens of text that statistics are measured on."""
+MAX_FLOAT = 3.4e38
+"""About the largest number of float32."""
 MAX_SEED = 2**32 - 1
 """NumPy's generators take no larger seed."""
 
@@ -80,7 +85,7 @@ def _items(text: str, kind: object) -> tuple[object, ...]:
 
 def _fitted(value: object, kinds: Sequence[object]) -> object:
     if isinstance(value, list):
-        return tuple(value)
+        value = tuple(value)
     several = any(get_origin(kind) is tuple for kind in kinds)
     # bool is a subclass of int, but True is not a layer number
     if several and int not in kinds and isinstance(value, int) and not isinstance(value, bool):
@@ -90,7 +95,30 @@ def _fitted(value: object, kinds: Sequence[object]) -> object:
         if not value.is_integer():
             raise ValueError(f"{value!r} is not a whole number")
         return int(value)
+    if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
+        return int(value)
+    # torch takes whole numbers up to 2**63 only.
+    if isinstance(value, int) and float in kinds and int not in kinds and 2**53 < value < MAX_FLOAT:
+        return float(value)
+    if not any(_fits(value, kind) for kind in kinds):
+        raise ValueError(f"it is {type(value).__name__}, not {' or '.join(map(_name, kinds))}")
     return value
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Return whether ``value`` is of ``kind``; a kind of which nothing is known fits all."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    # 0 and 1 pass for bool, and whole numbers for float.
+    known = {int: int, bool: int, float: int | float, str: str, type(None): type(None)}
+    expected = known.get(kind) if isinstance(kind, type) else None
+    return expected is None or isinstance(value, expected)
+
+
+def _name(kind: object) -> str:
+    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
 
 
 def _number(text: str, whole: bool) -> int | float:
@@ -100,7 +128,7 @@ def _number(text: str, whole: bool) -> int | float:
         what = "a whole number" if whole else "a number"
         raise ValueError(f"{shortened(text)!r} is not {what}") from None
     if not math.isfinite(number):
-        raise ValueError(f"{text!r} is not finite")
+        raise ValueError(f"{shortened(text)!r} is not finite")
     return number
 
 
@@ -111,15 +139,16 @@ def check_size(value: object, kind: object, most: int) -> None:
         most: the largest whole number where the option takes whole numbers only.
 
     Raises:
-        ValueError: if it is larger, or too large for a float.
+        ValueError: if a count is larger, or another number too large for float32.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    if not isinstance(value, int):
-        return
-    if float in kinds and abs(value) > sys.float_info.max:
-        raise ValueError("it is too large")
-    if int in kinds and float not in kinds and value > most:
-        raise ValueError(f"it must be at most {most:,}")
+    for one in value if isinstance(value, tuple) else (value,):
+        if not isinstance(one, int | float):
+            continue
+        if float in kinds and not abs(one) <= MAX_FLOAT:
+            raise ValueError(f"it must be at most {MAX_FLOAT}")
+        if float not in kinds and one > most:
+            raise ValueError(f"it must be at most {most:,}")
 
 
 def check_count(name: str, value: int, most: int = MAX_COUNT) -> None:

@@ -16,6 +16,7 @@ from editbench.methods._edit.report import FIGURES
 from editbench.methods._edit.value import Solver
 from editbench.methods.statistics import Moment, second_moments, source_files
 from editbench.models import LanguageModel
+from editbench.options import MAX_TOKENS
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 from editbench.types import Fact
@@ -23,8 +24,6 @@ from editbench.types import Fact
 # S sites, D model width
 
 NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon")
-MAX_TOKENS = 1_000_000_000
-"""The most tokens that statistics are measured on."""
 POSITIVE = ("clamp", "lam", "l2")
 
 
