@@ -177,4 +177,5 @@ def check_seed(seed: object) -> None:
         OptionError: if it is not a whole number from 0 to 2**32 - 1.
     """
     if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise OptionError(f"Seed {shortened(seed)!r} is not a whole number from 0 to {MAX_SEED}.")
+        shown = shortened(seed if isinstance(seed, int) else repr(seed))
+        raise OptionError(f"Seed {shown} is not a whole number from 0 to {MAX_SEED}.")

@@ -427,7 +427,8 @@ def _check_no_group(name: str) -> None:
     content = _read_yaml(Path(name))
     members = content.get("task")
     if "group" in content or isinstance(members, list):
-        names = [one for one in members or () if isinstance(one, str)]
+        listing = members if isinstance(members, list) else ()
+        names = [one for one in listing if isinstance(one, str)]
         listed = f" ({', '.join(names[:5])}{', ...' * (len(names) > 5)})" if names else ""
         raise DataError(
             f"Task file {name} is a group of tasks{listed}. Name its tasks in --tasks instead, "
