@@ -101,7 +101,8 @@ def _fitted(value: object, kinds: Sequence[object]) -> object:
     if isinstance(value, int) and float in kinds and int not in kinds and 2**53 < value < MAX_FLOAT:
         return float(value)
     if not any(_fits(value, kind) for kind in kinds):
-        raise ValueError(f"it is {type(value).__name__}, not {' or '.join(map(_name, kinds))}")
+        found = "None" if value is None else type(value).__name__
+        raise ValueError(f"it is {found}, not {' or '.join(map(_name, kinds))}")
     return value
 
 
@@ -118,7 +119,9 @@ def _fits(value: object, kind: object) -> bool:
 
 
 def _name(kind: object) -> str:
-    return getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    if kind is type(None):
+        return "None"
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
 
 
 def _number(text: str, whole: bool) -> int | float:
