@@ -162,10 +162,11 @@ def unloadable(
     limit: int | None = None,
     seed: int = 0,
 ) -> dict[str, str]:
-    """Return the tasks of ``names`` that cannot be asked, each with the reason.
+    """Return the tasks of ``names`` that cannot be asked, each with the reason in one sentence.
 
-    Either their data or a grader is missing, or their task file or one of the documents that
-    ``limit`` and ``seed`` draw has a mistake.
+    Either their data or a grader is missing, or their task file, its code or one of the documents
+    that ``limit`` and ``seed`` draw has a mistake. What only an answer shows, such as a grader that
+    fails, is found while asking: see ``evaluate``.
     """
     reasons: dict[str, str] = {}
     with quiet() if names else nullcontext():
@@ -241,8 +242,9 @@ def evaluate(
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
-            ``--task-data``) or has no documents, if a document cannot be scored, or if lm-eval
-            cannot ask a task file.
+            ``--task-data``) or has no documents, if a document cannot be scored, or if lm-eval, its
+            libraries or the code of the task raise anything. There are then no samples of the task,
+            also where some of its documents were asked.
         OptionError: if a task gives no score between 0 and 1 for each document, or if its answers
             are longer than the model's context.
     """
