@@ -15,12 +15,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
 from editbench.errors import DataError, EditbenchError, OptionError, UnknownNameError
-from editbench.eval import standard_tasks
+from editbench.eval import standard_tasks, task_rows
 from editbench.eval.sandbox import quiet, restored, seed_everything
 from editbench.eval.standard_tasks import PACK, Doc, Task
 from editbench.eval.task_checks import NO_SCORE, check_task
@@ -411,7 +410,7 @@ def _texts(task: Task, row: Logged) -> tuple[str, str, str]:
         # Under acc_mutual_info, lm-eval asks each choice once more, without the prompt.
         n = len(task.doc_to_choice(row["doc"]))
         choices, right = [pair[1].strip() for pair in arguments[:n]], target
-    is_index = isinstance(right, Integral) and 0 <= right < len(choices)
+    is_index = task_rows.is_index(right) and 0 <= right < len(choices)
     expected = choices[int(right)] if is_index else str(right)
     # lm-eval scores with numpy's argmax, so use it here: it decides which choice a NaN gives.
     return prompt, choices[int(numpy.argmax(likelihoods[: len(choices)]))], expected

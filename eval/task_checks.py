@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING
 
 from editbench.errors import DataError, OptionError
-from editbench.eval.task_rows import first_line
+from editbench.eval.task_rows import first_line, is_index
 from editbench.loops import limited_templates
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ def _check_choice(target: object, choices: Sequence[str], task: Task) -> None:
         # lm-eval looks for the text of a single target only
         if task.multiple_input or task.multiple_target or target not in choices:
             raise Senseless(f"the target {target!r} is none of the choices {list(choices)}")
-    elif not isinstance(target, Integral):  # the code of some tasks gives numpy's
+    elif not is_index(target):
         raise Senseless(f"the target is {target!r}, not the index of a choice")
     elif not 0 <= target < len(choices):
         raise Senseless(f"the target is {target}, and the last of the choices {len(choices) - 1}")

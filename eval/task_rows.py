@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from editbench.errors import DataError
 
@@ -150,6 +151,11 @@ def _json(path: Path, text: str) -> Sequence[object]:
                 f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})."
             ) from error
     return rows[0] if rows and isinstance(rows[0], list) else rows
+
+
+def is_index(value: object) -> TypeGuard[int]:
+    """Return whether ``value`` is a whole number; the code of some tasks gives one of numpy's."""
+    return isinstance(value, Integral)
 
 
 def first_line(error: BaseException) -> str:
