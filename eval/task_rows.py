@@ -27,6 +27,16 @@ MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeEr
 ``jinja2.TemplateError`` comes on top."""
 
 
+KINDS = {
+    "true or false": bool,
+    "a number": int | float,
+    "a text": str,
+    "a list": list,
+    "an object": dict,
+}
+"""The types of JSON; a truth value comes first, since it is a number for Python."""
+
+
 @dataclass(frozen=True)
 class Form:
     """A task's dataset, the fields that a file may have, and how they become the hub's."""
@@ -151,6 +161,26 @@ def _json(path: Path, text: str) -> Sequence[object]:
                 f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})."
             ) from error
     return rows[0] if rows and isinstance(rows[0], list) else rows
+
+
+def check_types(path: Path, rows: Sequence[Row]) -> None:
+    """Check that each field holds values of one type, as a column of a dataset must.
+
+    Raises:
+        DataError: if one does not; names the field and two records.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for i, row in enumerate(rows, 1):
+        for field, value in row.items():
+            if value is None:
+                continue
+            kind = next((name for name, types in KINDS.items() if isinstance(value, types)), "")
+            number, before = first.setdefault(field, (i, kind))
+            if before != kind:
+                raise DataError(
+                    f"{path}: the field {field!r} is {before} in record {number} and {kind} in "
+                    f"record {i}. Give it one type."
+                )
 
 
 def is_index(value: object) -> TypeGuard[int]:

@@ -510,7 +510,7 @@ def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare,
     assert "could not be" not in (here / "run" / "README.md").read_text()
 
 
-def test_a_task_that_fails_while_the_base_is_asked_is_left_out_for_all_methods(compare, here):
+def test_a_task_that_fails_at_the_base_is_left_out_for_all_methods(compare, here, model):
     bad = write_unaskable(here, "a grader that fails at one document")
     tasks = ("--tasks", f"eb_grammar,{Path(bad).name}", "--limit", 2)
     for finished in (0, 2):  # the second time, the same command finds its cells
@@ -529,8 +529,22 @@ def test_a_task_that_fails_while_the_base_is_asked_is_left_out_for_all_methods(c
     mended = compare(*tasks)
     assert mended.code == 0 and not (here / "run" / "not_asked.json").exists(), mended.err
     write_unaskable(here, "a filter that fails")
+    search = ("tune", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 1)
+    tuned = editbench(*search, "--methods", "sft", *tasks, "--output", "other")
+    assert tuned.code == 2 and "unterminated" in tuned.err and not (here / "other").exists()
     alone = compare("--tasks", "broken.yaml", "--output", "other")
     assert alone.code == 2 and "unterminated" in alone.err and not (here / "other").exists()
+
+
+def test_a_task_that_fails_at_an_edited_model_is_said_in_its_cell(compare, here):
+    """The base was asked, so its scores stay, and the method gets none from a part of the items."""
+    write_unaskable(here, "tired")
+    said = compare("--tasks", "broken.yaml", "--json")
+    assert said.code == 1 and "Traceback" not in said.err
+    cells = [json.loads(path.read_text()) for path in here.rglob("summary.json")]
+    notes = {cell["method"]: (cell["status"], cell["note"]) for cell in cells}
+    assert notes["base"] == ("done", "") and notes["ice"][0] == "failed"
+    assert "broken.yaml: lm-eval cannot ask it (RuntimeError: out of order)" in notes["ice"][1]
 
 
 def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare, here):

@@ -350,6 +350,22 @@ def test_a_task_file_with_the_name_of_a_known_task_has_its_own_fields(tmp_path):
     assert retention.unloadable([name], {name: path}) == {}
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((1, [1]), "the field 'label' is a number in record 1 and a list in record 2"),
+        ((None, "yes", 1), "the field 'label' is a text in record 2 and a number in record 3"),
+        ((1, {"a": 1}), "a number in record 1 and an object in record 2"),
+    ],
+)
+def test_a_field_of_two_types_is_named(tmp_path, labels, said):
+    row = {"passage": "It rains.", "question": "is it wet"}
+    path = rows_of(tmp_path, "rows", *({**row, "label": label} for label in labels))
+    assert said in retention.unloadable(["boolq"], {"boolq": path})["boolq"]
+    whole = rows_of(tmp_path, "whole", *({**row, "label": label} for label in (1, 0)))
+    assert retention.unloadable(["boolq"], {"boolq": whole}) == {}
+
+
 def test_whole_numbers_of_numpy_are_numbers(tmp_path):
     path = rows_of(tmp_path, "rows", {"text": "Hi", "toxicity_ai": 1.0, "toxicity_human": 1.0})
     assert retention.unloadable(["toxigen"], {"toxigen": path}) == {}

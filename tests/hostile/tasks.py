@@ -63,6 +63,8 @@ def write_task(
 
 
 CODE = """
+from pathlib import Path
+
 def fails(*args):
     raise RuntimeError("out of order")
 
@@ -71,6 +73,13 @@ def leaves(*args):
 
 def picky(doc, results):
     if doc["land"] == "Italy":
+        raise RuntimeError("out of order")
+    return {"acc": 1.0}
+
+def tired(doc, results):
+    calls = Path(__file__).with_name("calls")
+    calls.write_text(calls.read_text() + "." if calls.exists() else ".")
+    if len(calls.read_text()) > 2:
         raise RuntimeError("out of order")
     return {"acc": 1.0}
 
@@ -132,13 +141,15 @@ UNASKABLE = {
     ),
 }
 """Tasks that show only when they are asked that they cannot be -> what is said."""
+TIRED = {**CHOICE, "process_results": "!function code.tired"}
+"""A task whose grader fails at the third answer."""
 
 
 def write_unaskable(folder: Path, name: str) -> str:
-    """Write a task of ``UNLOADABLE`` or ``UNASKABLE`` with two rows, and return its path."""
+    """Write the task ``name`` of those above with two rows, and return its path."""
     (folder / "code.py").write_text(CODE, encoding="utf-8")
     (folder / "script.py").write_text("", encoding="utf-8")
-    task, _ = {**UNLOADABLE, **UNASKABLE}[name]
+    task, _ = {**UNLOADABLE, **UNASKABLE, "tired": (TIRED, "")}[name]
     rows = [{**choice(land), "answer": "Rome"} for land in ("France", "Italy")]
     path = Path(write_task(folder, task, [] if name == "no data" else rows, "broken"))
     # The dump quotes the tag of a function.
