@@ -394,30 +394,35 @@ def _yamls(name: str, path: Path) -> dict[str, Path]:
     """Return the YAML of a task, or those of a group whose tasks read parts of one dataset.
 
     Raises:
-        DataError: if the tasks of a group read several datasets.
+        DataError: if the tasks of a group read several datasets, or are not all files.
     """
     if found := find(name):
         return {Path(name).stem if is_path(name) else name: found}
     entries = list(_leaves(name))
-    datasets = {(entry.cfg.get("dataset_path"), entry.cfg.get("dataset_name")) for entry in entries}
-    if len(datasets) != 1:
+    datasets = {
+        entry and (entry.cfg.get("dataset_path"), entry.cfg.get("dataset_name"))
+        for entry in entries
+    }
+    if len(datasets) != 1 or None in datasets:
         raise DataError(
-            f"--task-data {name}={path}: {name!r} is a group of tasks with several datasets. Name "
-            "its tasks, and pass a file for each."
+            f"--task-data {name}={path}: {name!r} is a group, and one file cannot feed all its "
+            "tasks. Name its tasks, and pass a file for each."
         )
     return {entry.name: entry.yaml_path for entry in entries}
 
 
 def _leaves(name: str) -> Iterator[Any]:
-    """Yield lm-eval's index entries of the tasks in a task, tag or group, at any depth."""
+    """Yield lm-eval's index entries of the tasks in a task, tag or group, at any depth.
+
+    A member with settings of its own, which has no file, is ``None``.
+    """
     entry = _manager().task_index.get(name)
+    content = (entry and entry.cfg) or {}
     if entry is None:
-        return
-    content = entry.cfg or {}
-    if "group" in content:
+        yield None
+    elif "group" in content:
         for member in content.get("task") or ():
-            # A member with settings of its own is a mapping, and not known by a name.
-            yield from _leaves(member) if isinstance(member, str) else ()
+            yield from _leaves(member) if isinstance(member, str) else (None,)
     elif entry.yaml_path is None:
         for member in sorted(entry.tags):
             yield from _leaves(member)
