@@ -124,7 +124,7 @@ def find(name: str) -> Path | None:
     # define another task, or be a part that others include.
     for path in _task_files().get(f"{name}.yaml", ()):
         if re.search(
-            rf"^task:\s*[\"']?{re.escape(name)}[\"']?\s*$",
+            rf"^[\"']?task[\"']?:\s*[\"']?{re.escape(name)}[\"']?\s*$",
             path.read_text(encoding="utf-8"),
             re.MULTILINE,
         ):
