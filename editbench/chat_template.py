@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 from editbench.errors import ModelError
+from editbench.loops import limited_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -337,13 +338,14 @@ def _write(
     source = _source(tokenizer)
     try:
         # Other templates ignore the flag.
-        text = tokenizer.apply_chat_template(
-            cast("list[dict[str, str]]", turns),
-            chat_template=_CLOCK + source if style.dated else source,
-            tokenize=False,
-            add_generation_prompt=opens,
-            enable_thinking=thinking,
-        )
+        with limited_templates():
+            text = tokenizer.apply_chat_template(
+                cast("list[dict[str, str]]", turns),
+                chat_template=_CLOCK + source if style.dated else source,
+                tokenize=False,
+                add_generation_prompt=opens,
+                enable_thinking=thinking,
+            )
     except Exception as error:  # a template is a program of somebody else's, and may raise anything
         raise ModelError(f"The chat template fails ({error}). {ADVICE}") from error
     return cast("str", text)  # with tokenize=False it is a string

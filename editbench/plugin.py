@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from editbench.errors import MethodError, OptionError
-from editbench.options import check_seed, parse_option
+from editbench.options import MAX_COUNT, check_seed, check_size, parse_option, shortened
 from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
 
@@ -92,6 +93,10 @@ class Method(ABC):
     figures: ClassVar[Mapping[str, Figure]] = {}
     """The figures that this method adds to an edit's report, by name. It may report the fields of
     ``report.EditReport`` without declaring them."""
+
+    limits: ClassVar[Mapping[str, int]] = {}
+    """Option that takes whole numbers -> the largest one, where it is not ``MAX_COUNT``. Those of a
+    subclass are added to those of its bases."""
 
     seed: int = 0
     """Seed of all random choices."""
@@ -175,11 +180,15 @@ class Method(ABC):
         # Resolves the annotations, which this package keeps as strings (PEP 563).
         kinds = get_type_hints(cls)
         values = {}
+        limits = ChainMap(*(vars(base).get("limits", {}) for base in cls.__mro__))
         for key, value in given.items():
             try:
                 values[key] = parse_option(value, kinds[key])
+                if key != "seed":
+                    check_size(values[key], kinds[key], limits.get(key, MAX_COUNT))
             except (ValueError, TypeError) as error:
-                raise OptionError(f"Bad option for {name}: {key}={value}: {error}.") from error
+                shown = f"{key}={shortened(value)}"
+                raise OptionError(f"Bad option for {name}: {shown}: {error}.") from error
         check_seed(values.get("seed", 0))
         try:
             # __post_init__ checks the ranges. Its message does not name the method, this one does.

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
 from editbench.errors import DataError, EditbenchError, OptionError, UnknownNameError
-from editbench.eval import standard_tasks
+from editbench.eval import standard_tasks, task_rows
 from editbench.eval.sandbox import quiet, restored, seed_everything
 from editbench.eval.standard_tasks import PACK, Doc, Task
 from editbench.eval.task_checks import NO_SCORE, check_task
-from editbench.eval.task_rows import first_line
+from editbench.loops import limited_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -161,10 +161,11 @@ def unloadable(
     limit: int | None = None,
     seed: int = 0,
 ) -> dict[str, str]:
-    """Return the tasks of ``names`` that cannot be asked, each with the reason.
+    """Return the tasks of ``names`` that cannot be asked, each with the reason in one sentence.
 
-    Either their data or a grader is missing, or their task file or one of the documents that
-    ``limit`` and ``seed`` draw has a mistake.
+    Either their data or a grader is missing, or their task file, its code or one of the documents
+    that ``limit`` and ``seed`` draw has a mistake. What only an answer shows, such as a grader that
+    fails, is found while asking: see ``evaluate``.
     """
     reasons: dict[str, str] = {}
     with quiet() if names else nullcontext():
@@ -182,10 +183,6 @@ def unloadable(
                         _drawn(name, member, task, limit, seed, data is not None)
             except EditbenchError as error:
                 reasons[name] = str(error)
-            except ImportError as error:
-                reasons[name] = (
-                    f"Task {name!r} needs a package that is not installed ({first_line(error)})."
-                )
     return reasons
 
 
@@ -244,8 +241,9 @@ def evaluate(
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
-            ``--task-data``) or has no documents, if a document cannot be scored, or if lm-eval
-            cannot ask a task file.
+            ``--task-data``) or has no documents, if a document cannot be scored, or if lm-eval, its
+            libraries or the code of the task raise anything. There are then no samples of the task,
+            also where some of its documents were asked.
         OptionError: if a task gives no score between 0 and 1 for each document, or if its answers
             are longer than the model's context.
     """
@@ -269,7 +267,7 @@ def evaluate(
                     with suppress(Unchanged):
                         ids = _drawn(name, member, task, limit, seed, name in given)
                         rows = _ask(lm, member, task, ids, seed)
-                        samples += _samples(lm, name, member, task, rows, name in given)
+                        samples += _samples(lm, name, member, task, rows)
             by_task[name] = samples
         return by_task
 
@@ -309,7 +307,8 @@ def load(name: str, data: Path | None) -> dict[str, Task]:
     """Return lm-eval's tasks of ``name`` with their data; several for a group."""
     if name in task_names():
         return standard_tasks.load_yamls([PACK / f"{name}.yaml"])
-    return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
+    with limited_templates():  # lm-eval reads the first document while loading
+        return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
 
 
 def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: int) -> list[Logged]:
@@ -343,19 +342,15 @@ def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: i
 
 
 def _samples(
-    lm: InMemoryModel, name: str, member: str, task: Task, rows: list[Logged], local: bool
+    lm: InMemoryModel, name: str, member: str, task: Task, rows: list[Logged]
 ) -> list[Sample]:
-    """Turn lm-eval's log into samples, in the order of the documents.
-
-    Args:
-        local: whether the data came from the user's own file.
-    """
+    """Turn lm-eval's log into samples, in the order of the documents."""
     kept = FILTERS.get(name, rows[0]["filter"])
     # The log has a row for each document and filter.
     rows = sorted((row for row in rows if row["filter"] == kept), key=lambda row: row["doc_id"])
     metric = _metric(member, task, rows)
     label = metric if kept in ("none", "take_first") else f"{metric},{kept}"
-    if local and not task.get_config("num_fewshot") and name in standard_tasks.SHOTS:
+    if (task.config.dataset_kwargs or {}).get(standard_tasks.WITHOUT_EXAMPLES):
         label += ",0-shot"
     if lm.chat and name in standard_tasks.CHAT:
         label += ",chat"
@@ -415,7 +410,7 @@ def _texts(task: Task, row: Logged) -> tuple[str, str, str]:
         # Under acc_mutual_info, lm-eval asks each choice once more, without the prompt.
         n = len(task.doc_to_choice(row["doc"]))
         choices, right = [pair[1].strip() for pair in arguments[:n]], target
-    is_index = isinstance(right, int) and 0 <= right < len(choices)
+    is_index = task_rows.is_index(right) and 0 <= right < len(choices)
     expected = choices[int(right)] if is_index else str(right)
     # lm-eval scores with numpy's argmax, so use it here: it decides which choice a NaN gives.
     return prompt, choices[int(numpy.argmax(likelihoods[: len(choices)]))], expected

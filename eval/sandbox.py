@@ -77,6 +77,7 @@ def quiet() -> Iterator[None]:
         disable_progress_bars,
         enable_progress_bars,
     )
+    from jinja2.sandbox import safe_range
 
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     hub_bars, data_bars = not are_progress_bars_disabled(), datasets.is_progress_bar_enabled()
@@ -91,6 +92,8 @@ def quiet() -> Iterator[None]:
         # Keeping them saves a tenth of the time of a multiple-choice task.
         compiled = lru_cache(lm_eval.utils.env.from_string)
         stack.enter_context(mock.patch.object(lm_eval.utils.env, "from_string", compiled))
+        # A range of at most 100,000, as in chat templates: a longer one would fill the memory.
+        stack.enter_context(mock.patch.dict(lm_eval.utils.env.globals, range=safe_range))
         for name, level in levels.items():
             logging.getLogger(name).setLevel(logging.ERROR)
             stack.callback(logging.getLogger(name).setLevel, level)

@@ -9,24 +9,30 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from editbench.errors import DataError, OptionError
-from editbench.eval.task_rows import MISTAKES, files_of, first_line, form, hub_rows
+from editbench.errors import DataError, EditbenchError, OptionError
+from editbench.eval.task_rows import (
+    MISTAKES,
+    check_types,
+    files_of,
+    first_line,
+    form,
+    hub_rows,
+    lm_eval_tasks,
+)
 from editbench.hub import offline_if_unreachable
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from lm_eval.tasks import TaskManager
 
-SHOTS = {"gsm8k": 5}
-"""Task -> number of examples in its prompts, taken from its training split. With a data file that
-lacks this split, the prompts have none."""
 CHAT = ("ifeval",)
 """lm-eval tasks that speak to an assistant. They are asked through the chat template, as with
 lm-eval's ``--apply_chat_template``. Bundled task files and yours ask for it with
@@ -37,6 +43,9 @@ GROUPS = {
 }
 """Groups whose data can be a folder or a zip -> lm-eval's folder of their tasks, and the patterns
 for the name of a task and of its file, with the subject in place of {}."""
+WITHOUT_EXAMPLES = "without_examples"
+"""Key of ``dataset_kwargs`` in the YAML that ``_derived`` writes: the task's own YAML has examples
+in its prompts, and these have none, because there was no training split to take them from."""
 GRADERS = {"ifeval": ("langdetect", "immutabledict", "nltk")}
 """Task -> packages that lm-eval grades it with but does not install."""
 PACK = Path(__file__).parent / "tasks"
@@ -50,6 +59,7 @@ class Config(Protocol):
     """The part of lm-eval's ``TaskConfig`` that is used here."""
 
     metadata: Mapping[str, object] | None
+    dataset_kwargs: Mapping[str, object] | None
     generation_kwargs: Mapping[str, int] | None
     repeats: int | None
     process_results: object | None
@@ -83,6 +93,8 @@ class Task(Protocol):
 
     def set_config(self, key: str, value: object) -> None: ...
 
+    def fewshot_docs(self) -> Iterable[Doc]: ...
+
     def set_fewshot_seed(self, seed: int) -> None: ...
 
     def higher_is_better(self) -> Mapping[str, bool]: ...
@@ -106,14 +118,13 @@ def find(name: str) -> Path | None:
         return Path(name)
     if name.isidentifier() and (PACK / f"{name}.yaml").is_file():
         return PACK / f"{name}.yaml"
-    root = _lm_eval()
-    if root is None or not re.fullmatch(r"[\w.+-]+", name):
+    if not re.fullmatch(r"[\w.+-]+", name):
         return None
     # Reading the whole index takes ten seconds, so look for a file of that name first. The file may
     # define another task, or be a part that others include.
-    for path in sorted(root.rglob(f"{name}.yaml")):
+    for path in _task_files().get(f"{name}.yaml", ()):
         if re.search(
-            rf"^task:\s*[\"']?{re.escape(name)}[\"']?\s*$",
+            rf"^[\"']?task[\"']?:\s*[\"']?{re.escape(name)}[\"']?\s*$",
             path.read_text(encoding="utf-8"),
             re.MULTILINE,
         ):
@@ -121,15 +132,18 @@ def find(name: str) -> Path | None:
     return None
 
 
+@cache
+def _task_files() -> dict[str, list[Path]]:
+    """Return the files of lm-eval's tasks by name; to look through its 14,000 takes a second."""
+    root, files = lm_eval_tasks(), defaultdict(list)
+    for path in sorted(root.rglob("*.yaml")) if root else ():
+        files[path.name].append(path)
+    return dict(files)
+
+
 def is_path(name: str) -> bool:
     """Whether ``name`` is the path of a YAML file rather than a task's name."""
     return name.endswith((".yaml", ".yml"))
-
-
-def _lm_eval() -> Path | None:
-    """Return lm-eval's folder of tasks."""
-    spec = find_spec("lm_eval")
-    return Path(spec.origin).parent / "tasks" if spec and spec.origin else None
 
 
 @cache
@@ -218,6 +232,7 @@ def from_hub(name: str) -> dict[str, Task]:
         OptionError: if a package that grades the answers is not installed.
     """
     _check_graders(name)
+    _check_no_group(name)
     path, known = find(name), form(name)
     if path is not None and path.parent == PACK:
         assert known is not None
@@ -267,24 +282,21 @@ def from_file(name: str, path: Path) -> dict[str, Task]:
             ``GROUPS``, a folder or a zip.
 
     Raises:
-        DataError: if the file cannot be read or lacks a field, or if ``name`` is a group that is
-            not in ``GROUPS``.
+        DataError: if the file cannot be read or lacks a field, if ``name`` is a group that is not
+            in ``GROUPS`` and whose tasks read several data sets, or if a task reads its data by its
+            own code.
         OptionError: if a package that grades the answers is not installed.
     """
     from jinja2 import TemplateError
 
     _check_graders(name)
+    _check_no_group(name)
     with tempfile.TemporaryDirectory() as work:
         if name in GROUPS:
             members = _members(name, path, Path(work) / "unpacked")
         else:
-            yaml = find(name) or getattr(_manager().task_index.get(name), "yaml_path", None)
-            if yaml is None:
-                raise DataError(
-                    f"--task-data {name}={path}: {name!r} is a group of tasks. Name its tasks, and "
-                    "pass a file for each."
-                )
-            members = {Path(name).stem if is_path(name) else name: (yaml, _files(path))}
+            files = _files(path)
+            members = {task: (yaml, files) for task, yaml in _yamls(name, path).items()}
         derived = [_derived(Path(work), member, *source) for member, source in members.items()]
         try:
             return _load(name, derived)
@@ -329,11 +341,25 @@ def _load(name: str, yamls: Sequence[Path]) -> dict[str, Task]:
 def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> Path:
     """Write a YAML that includes the task's own YAML and takes its rows from ``files``.
 
-    Everything but the rows (prompt, choices, filters) stays lm-eval's.
+    Everything but the rows (prompt, choices, filters) stays lm-eval's. So do the examples in the
+    prompts where the YAML holds them itself, or where ``files`` has a training split.
+
+    Raises:
+        DataError: if the task is a class of its own, which reads its data by its own code.
     """
+    content = _merged(yaml)
+    if "class" in content:
+        raise DataError(
+            f"Task {task!r} reads its data by its own code, so a file cannot take their place. "
+            "Leave out its --task-data, and let it fetch them."
+        )
+    own_examples = (content.get("fewshot_config") or {}).get("samples")
+    examples = (content.get("num_fewshot") or 0) and not own_examples
     kwargs = {
-        "task_name": task,
+        # A task file of the user's may have the name of a known task, and other fields.
+        "task_name": task if yaml.parent == PACK or _is_known(task, content) else "",
         "files": {split: str(file.resolve()) for split, file in files.items()},
+        **({WITHOUT_EXAMPLES: True} if examples and "train" not in files else {}),
     }
     lines = [
         f"include: {json.dumps(str(yaml.resolve()))}",
@@ -341,10 +367,88 @@ def _derived(folder: Path, task: str, yaml: Path, files: Mapping[str, Path]) -> 
         f"dataset_kwargs: {json.dumps(kwargs)}",
     ]
     if "train" not in files:
-        lines += ["training_split: null", "fewshot_split: null", "num_fewshot: 0"]
+        lines += ["training_split: null", "fewshot_split: null"]
+        lines += [] if own_examples else ["num_fewshot: 0"]
+    elif examples:
+        lines += ["fewshot_split: train"]  # not the asked documents in place of another split
     path = folder / f"{task}.yaml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return path
+
+
+def _merged(yaml: Path) -> dict[str, Any]:
+    """Return the content of a task's YAML with what it includes; functions stay names."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    content: dict[str, Any] = load_yaml(yaml, resolve_func=False)
+    return content
+
+
+def _is_known(task: str, content: Mapping[str, object]) -> bool:
+    """Whether the YAML of ``task`` reads the dataset of the task's form in ``task_rows``."""
+    known = form(task)
+    return known is not None and known.dataset.startswith(str(content.get("dataset_path")))
+
+
+def _yamls(name: str, path: Path) -> dict[str, Path]:
+    """Return the YAML of a task, or those of a group whose tasks read parts of one dataset.
+
+    Raises:
+        DataError: if the tasks of a group read several datasets, or are not all files.
+    """
+    if found := find(name):
+        return {Path(name).stem if is_path(name) else name: found}
+    entries = list(_leaves(name))
+    datasets = {
+        entry and (entry.cfg.get("dataset_path"), entry.cfg.get("dataset_name"))
+        for entry in entries
+    }
+    if len(datasets) != 1 or None in datasets:
+        raise DataError(
+            f"--task-data {name}={path}: {name!r} is a group, and one file cannot feed all its "
+            "tasks. Name its tasks, and pass a file for each."
+        )
+    return {entry.name: entry.yaml_path for entry in entries}
+
+
+def _leaves(name: str) -> Iterator[Any]:
+    """Yield lm-eval's index entries of the tasks in a task, tag or group, at any depth.
+
+    A member with settings of its own, which has no file, is ``None``.
+    """
+    entry = _manager().task_index.get(name)
+    content = (entry and entry.cfg) or {}
+    if entry is None:
+        yield None
+    elif "group" in content:
+        for member in content.get("task") or ():
+            yield from _leaves(member) if isinstance(member, str) else (None,)
+    elif entry.yaml_path is None:
+        for member in sorted(entry.tags):
+            yield from _leaves(member)
+    else:
+        yield entry
+
+
+def _check_no_group(name: str) -> None:
+    """Check that a task file is of one task.
+
+    Raises:
+        DataError: if it is of a group. Its members may be names that only a search through other
+            files would find.
+    """
+    if not is_path(name):
+        return
+    content = _read_yaml(Path(name))
+    members = content.get("task")
+    if "group" in content or isinstance(members, list):
+        listing = members if isinstance(members, list) else ()
+        names = [one for one in listing if isinstance(one, str)]
+        listed = f" ({', '.join(names[:5])}{', ...' * (len(names) > 5)})" if names else ""
+        raise DataError(
+            f"Task file {name} is a group of tasks{listed}. Name its tasks in --tasks instead, "
+            "each by lm-eval's name or by the path of its own file."
+        )
 
 
 def _members(group: str, path: Path, unpacked: Path) -> dict[str, tuple[Path, dict[str, Path]]]:
@@ -366,7 +470,7 @@ def _members(group: str, path: Path, unpacked: Path) -> dict[str, tuple[Path, di
             ) from error
     source = unpacked if path.is_file() else path
     available = {inner.name: inner for inner in source.rglob("*") if inner.is_file()}
-    root = _lm_eval()
+    root = lm_eval_tasks()
     assert root is not None
     yamls = {
         yaml.stem.removeprefix(f"{group}_"): yaml
@@ -423,9 +527,15 @@ def splits(task_name: str, files: Mapping[str, str], **_: object) -> _Splits:
     """Return the rows of a task in the hub's form. The YAML of ``_derived`` names this function."""
     from datasets import Dataset
 
-    return _Splits(
-        {split: Dataset.from_list(hub_rows(task_name, Path(file))) for split, file in files.items()}
-    )
+    found = _Splits()
+    for split, file in files.items():
+        rows = hub_rows(task_name, Path(file))
+        try:
+            found[split] = Dataset.from_list(rows)
+        except (ValueError, TypeError, OverflowError):  # of pyarrow; it names no row
+            check_types(Path(file), rows)
+            raise
+    return found
 
 
 def data_files(name: str, path: Path) -> list[Path]:
@@ -459,25 +569,35 @@ def _files(path: Path) -> dict[str, Path]:
 
 @contextmanager
 def in_plain_words(name: str) -> Iterator[None]:
-    """Turn the exceptions that lm-eval raises at a mistake in the user's YAML into one sentence.
+    """Turn what lm-eval, its libraries or the code of a task raise into one sentence.
 
-    lm-eval's own tasks have no such mistakes, so for them an exception passes unchanged.
+    A task is a program of somebody else's, so this may be any exception.
 
     Raises:
-        DataError: if ``name`` is a path and the block raises one of these exceptions.
+        DataError: if the block raises one. Errors of editbench pass unchanged.
     """
-    import jinja2
-    import yaml
-
     try:
         yield
-    except (ImportError, *MISTAKES, yaml.YAMLError, jinja2.TemplateError) as error:
-        if not is_path(name):
-            raise
-        raise DataError(
-            f"Task file {name}: lm-eval cannot ask it "
-            f"({type(error).__name__}: {first_line(error)})."
-        ) from error
+    except EditbenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        what = f"Task file {name}" if is_path(name) else f"Task {name!r}"
+        raise DataError(f"{what}: lm-eval cannot ask it ({_why(error)}).") from error
+
+
+def _why(error: BaseException) -> str:
+    from datasets.exceptions import DatasetGenerationError
+
+    # This one says only that there was an error.
+    while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, StopIteration):
+        return "it has no documents"
+    if isinstance(error, KeyError) and error.args == (None,):
+        return "it names a metric that lm-eval does not have and cannot load"
+    if isinstance(error, KeyError) and str(error).strip("'").isidentifier():
+        return f"it names {error}, which is neither a split nor a field of its data"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _dataset(yaml: Path | None) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from editbench.errors import DataError, OptionError
-from editbench.eval.task_rows import MISTAKES, first_line
+from editbench.eval.task_rows import first_line, is_index
+from editbench.loops import limited_templates
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -42,7 +43,6 @@ def check_task(name: str, task: Task, ids: Iterable[int], own: bool) -> None:
         DataError: if the task reads a field that its documents lack, or if a document cannot be
             scored. Names both.
     """
-    from jinja2 import TemplateError
     from lm_eval.api.task import ConfigurableTask
 
     if task.OUTPUT_TYPE == "loglikelihood_rolling":
@@ -55,17 +55,19 @@ def check_task(name: str, task: Task, ids: Iterable[int], own: bool) -> None:
     if type(task) is not ConfigurableTask:
         return  # a class of its own, which may read and grade its documents in any way
     _check_fields(name, task)
+    _check_examples(name, task)
     templates = _templates(task, own)
     docs = task.eval_docs  # rebuilt at each access
     most = 0
     for i in ids:
         try:
-            most = max(most, len(set(_check_row(task, docs[i], own))))
-            for template in templates:
-                template.render(**docs[i])
+            with limited_templates():
+                most = max(most, len(set(_check_row(task, docs[i], own))))
+                for template in templates:
+                    template.render(**docs[i])
         except Senseless as fault:
             raise DataError(_message(name, i, docs[i], str(fault))) from None
-        except (*MISTAKES, TemplateError) as error:
+        except Exception as error:  # the code of a task may raise anything
             why = f"lm-eval cannot read it ({type(error).__name__}: {first_line(error)})"
             raise DataError(_message(name, i, docs[i], why)) from error
     # In single documents this may be: BLiMP has one, and MMLU has equal wrong choices.
@@ -104,6 +106,23 @@ def _check_fields(name: str, task: Task) -> None:
                 f"have; they have {', '.join(task.features)}. Rename the field in the data. If the "
                 f"task means it as text, write {{{{ {value!r} }}}} in its file."
             )
+
+
+def _check_examples(name: str, task: Task) -> None:
+    """Check that there are as many examples as the task puts into each prompt.
+
+    Raises:
+        DataError: if there are fewer.
+    """
+    shots = task.get_config("num_fewshot")
+    if not isinstance(shots, int) or not shots:
+        return
+    found = len(list(task.fewshot_docs()))
+    if found < shots:
+        raise DataError(
+            f"Task {name!r} shows {shots} examples in each prompt, and the split that it takes "
+            f"them from has {found}. Add some to that split, or lower num_fewshot in its file."
+        )
 
 
 def _templates(task: Task, own: bool) -> list[Template]:
@@ -189,7 +208,7 @@ def _check_choice(target: object, choices: Sequence[str], task: Task) -> None:
         # lm-eval looks for the text of a single target only
         if task.multiple_input or task.multiple_target or target not in choices:
             raise Senseless(f"the target {target!r} is none of the choices {list(choices)}")
-    elif not isinstance(target, int):
+    elif not is_index(target):
         raise Senseless(f"the target is {target!r}, not the index of a choice")
     elif not 0 <= target < len(choices):
         raise Senseless(f"the target is {target}, and the last of the choices {len(choices) - 1}")

@@ -12,9 +12,11 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from editbench.errors import DataError
 
@@ -23,6 +25,16 @@ Row = dict[str, object]
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 """What lm-eval, and the code of a task, raise for a row or a task file with a mistake in it.
 ``jinja2.TemplateError`` comes on top."""
+
+
+KINDS = {
+    "true or false": bool,
+    "a number": int | float,
+    "a text": str,
+    "a list": list,
+    "an object": dict,
+}
+"""The types of JSON; a truth value comes first, since it is a number for Python."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,16 @@ class Form:
 
 def form(task: str) -> Form | None:
     """Return the form of a task's dataset, if it is known here."""
-    return FORMS.get("mmlu" if task.startswith("mmlu_") else task)
+    # By the file: the tasks of MMLU-Pro, MMLU-Redux and others are called mmlu_... as well.
+    root = lm_eval_tasks() if task.startswith("mmlu_") else None
+    is_mmlu = root is not None and (root / "mmlu" / "default" / f"{task}.yaml").is_file()
+    return FORMS.get("mmlu" if is_mmlu else task)
+
+
+def lm_eval_tasks() -> Path | None:
+    """Return lm-eval's folder of tasks without importing it; ``None`` if it is not installed."""
+    spec = find_spec("lm_eval")
+    return Path(spec.origin).parent / "tasks" if spec and spec.origin else None
 
 
 def files_of(task: str, path: Path) -> list[Path]:
@@ -140,6 +161,31 @@ def _json(path: Path, text: str) -> Sequence[object]:
                 f"{path}, line {number + error.lineno - 1}: not JSON ({error.msg})."
             ) from error
     return rows[0] if rows and isinstance(rows[0], list) else rows
+
+
+def check_types(path: Path, rows: Sequence[Row]) -> None:
+    """Check that each field holds values of one type, as a column of a dataset must.
+
+    Raises:
+        DataError: if one does not; names the field and two records.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for i, row in enumerate(rows, 1):
+        for field, value in row.items():
+            if value is None:
+                continue
+            kind = next((name for name, types in KINDS.items() if isinstance(value, types)), "")
+            number, before = first.setdefault(field, (i, kind))
+            if before != kind:
+                raise DataError(
+                    f"{path}: the field {field!r} is {before} in record {number} and {kind} in "
+                    f"record {i}. Give it one type."
+                )
+
+
+def is_index(value: object) -> TypeGuard[int]:
+    """Return whether ``value`` is a whole number; the code of some tasks gives one of numpy's."""
+    return isinstance(value, Integral)
 
 
 def first_line(error: BaseException) -> str:
@@ -264,6 +310,12 @@ def _bfcl(row: Row) -> Row:
     return {"question": message["content"], "functions": functions, "answers": answers}
 
 
+_ARC = Form(
+    "allenai/ai2_arc, ARC-Easy (test)",
+    "the hub's fields, or query, choices, gold",
+    ("question", "choices", "answerKey"),
+    _arc,
+)
 _TRUTHFULQA = Form(
     "truthfulqa/truthful_qa, multiple_choice (validation)",
     "the hub's fields, or Question, Best Answer, Correct Answers, Incorrect Answers",
@@ -277,12 +329,8 @@ FORMS = {
         ("activity_label", "ctx_a", "ctx_b", "endings", "label"),
         _hellaswag,
     ),
-    "arc_easy": Form(
-        "allenai/ai2_arc, ARC-Easy (test)",
-        "the hub's fields, or query, choices, gold",
-        ("question", "choices", "answerKey"),
-        _arc,
-    ),
+    "arc_easy": _ARC,
+    "arc_challenge": replace(_ARC, dataset="allenai/ai2_arc, ARC-Challenge (test)"),
     "lambada_openai": Form("EleutherAI/lambada_openai (test)", "text", ("text",), _same),
     "gsm8k": Form(
         "openai/gsm8k (test; train for the examples)",

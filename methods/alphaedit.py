@@ -70,6 +70,8 @@ class AlphaEdit(BatchEditor):
         super().__post_init__()
         if not 0 < self.null_space <= 1:
             raise ValueError("null_space must be above 0 and at most 1")
+        if self.threshold is not None and not self.threshold > 0:
+            raise ValueError("threshold must be above 0")
 
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor

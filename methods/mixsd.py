@@ -142,6 +142,7 @@ class MixSD(Trainer):
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""
+        self.check_work(model, len(facts))
         drafts, cost = self.targets(model, lessons_of(model, facts, self.rewordings))
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
         changes, training = train_on_examples(self, model, examples)

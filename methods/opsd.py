@@ -123,6 +123,7 @@ class OPSD(Trainer):
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Train the student on its own rollouts and return the change as an edit."""
+        self.check_work(model, len(facts))
         lessons = lessons_of(model, facts, self.rewordings)
         for lesson in lessons:
             lesson.check_room(len(lesson.noted_ids) + lesson.room(self.max_new_tokens))

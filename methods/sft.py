@@ -39,6 +39,7 @@ class Sft(Trainer):
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Fine-tune on the canonical targets of ``facts`` and return the change as an edit."""
+        self.check_work(model, len(facts))
         # Loss on y alone: canonical() keeps the prompt apart from the answer and its closing token.
         examples = [lesson.canonical() for lesson in lessons_of(model, facts, self.rewordings)]
         changes, report = train_on_examples(self, model, examples)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 
 from editbench.errors import OptionError
+from editbench.options import MAX_CELLS, check_count, shortened
 
 MethodOptions = dict[str, dict[str, str]]
 """Method or variant (NAME@LABEL) -> option -> value, as typed."""
@@ -94,9 +96,10 @@ def fact_counts(text: str) -> tuple[int, ...]:
     """
     counts = names_between_commas(text)
     for count in counts:
-        if not count.isdecimal():
+        if not count.isdecimal() or len(count) > 18:
             raise OptionError(
-                f"--curve {text}: {count!r} is not a number of facts. Write --curve 1,10,100."
+                f"--curve {shortened(text)}: {shortened(count)!r} is not a number of facts. Write "
+                "--curve 1,10,100."
             )
     return tuple(sorted({int(count) for count in counts}))
 
@@ -138,6 +141,7 @@ def variants(method: str, over: Sequence[str], option: Sequence[str]) -> MethodO
         if key in fixed:
             raise OptionError(f"Both --over and --option set {key!r}. Give one of them.")
         axes.append([(key, value) for value in _values(key, text)])
+    check_count("The number of combinations of --over", math.prod(map(len, axes)), MAX_CELLS)
     return {
         f"{method}@{','.join(f'{key}={value}' for key, value in point)}": {**fixed, **dict(point)}
         for point in itertools.product(*axes)

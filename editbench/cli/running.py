@@ -177,7 +177,7 @@ def run_and_show(
         model = load(options.model, plan.config.precision, plan.config.layout)
         for search in searches:
             search.check_model(model)
-        summaries = runner.run(plan, model, store, console.tell_cell)
+        summaries = runner.run(plan, model, store, console.tell_cell, leave_out=True)
     print_run(store.path, summaries, options.as_json)
     console.say_remarks([store.path])  # such as a table that was lost since an earlier run
     if not options.as_json:

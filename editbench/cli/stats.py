@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
@@ -65,10 +66,11 @@ def compute(
     """Measure the second moments of a model's keys in one pass, and cache them."""
     from editbench import progress
     from editbench.methods import statistics
-    from editbench.options import check_seed
+    from editbench.options import MAX_TOKENS, check_count, check_seed
 
     if tokens is not None and tokens < 2:
         raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
+    check_count("--tokens", tokens or 2, MAX_TOKENS)
     check_seed(seed)
     editor = _editor(method)
     wanted = _layers(layers)
@@ -145,8 +147,9 @@ def show_one(
     from editbench.methods import statistics
 
     path = Path(file)
-    if not path.is_file():
-        matches = sorted(statistics.folder().glob(f"{path.name}*.safetensors"))
+    if not os.path.isfile(file):  # unlike Path.is_file, it is False for a name that is too long
+        cached = sorted(statistics.folder().glob("*.safetensors"))
+        matches = [one for one in cached if path.name and one.name.startswith(path.name)]
         if len(matches) != 1:
             count = f"{len(matches)} files" if matches else "No file"
             verb = "begin" if matches else "begins"

@@ -6,7 +6,7 @@ A run folder is written so that a crash at any moment costs at most the cell tha
     RUN/.lock                    flock of the writing process; free again once that process is gone
     RUN/cases.json               the facts and their probes
     RUN/cells.json               {method: key}: the cells that belong to the run
-    RUN/not_asked.json           {task: reason}: retention tasks that could not be loaded, if any
+    RUN/not_asked.json           {task: reason}: retention tasks that could not be asked, if any
     RUN/tuned.json               what a search chose (``editbench.run.tune``), if the run is one
     RUN/cells/<key>/summary.json           ``CellSummary``; its presence means that the cell is done
     RUN/cells/<key>/probes.parquet         one ``ProbeRow`` per probe, with the text of the model

@@ -14,6 +14,7 @@ from typing import TypeVar, cast
 import torch
 
 from editbench import progress, registry
+from editbench.errors import EditbenchError
 from editbench.eval import probes, retention
 from editbench.hub import cache_dir
 from editbench.models import LanguageModel
@@ -54,15 +55,33 @@ class Baseline:
         self.probes: list[ProbeRow] = []
         self.samples: list[SampleRow] = []
         self.scores: list[ScoreRow] = []
+        self._samples_of: dict[str, list[SampleRow]] = {}
         self._probes_of: dict[tuple[str, ...], list[ProbeRow]] = {}
         self._scores_of: dict[tuple[str, ...], list[ScoreRow]] = {}
+
+    def ask_tasks(self) -> dict[str, str]:
+        """Ask the base the retention tasks and return those that it cannot be asked, with reasons.
+
+        Some mistakes of a task show only in answers. A task that fails here has no samples at all,
+        never those of a part of its documents.
+        """
+        lost: dict[str, str] = {}
+        for task in self.plan.config.tasks:
+            try:
+                self._samples_of[task] = self._base_samples(task)
+            except EditbenchError as error:
+                lost[task] = str(error)
+        return lost
 
     def measure(self) -> None:
         """Ask the base everything, on the first call: ``probes``, ``samples`` and ``scores``."""
         if self.measured:
             return
         # Tasks go first: one that cannot be asked should be reported before an hour of probes.
-        self.samples = self._base_samples()
+        for task in self.plan.config.tasks:
+            if task not in self._samples_of:
+                self._samples_of[task] = self._base_samples(task)
+        self.samples = [row for rows in self._samples_of.values() for row in rows]
         whole = self._groups(len(self.plan.cases))
         self._scores_of = self._base_scores(whole)
         self._probes_of = self._base_probes()
@@ -184,14 +203,10 @@ class Baseline:
                     bar.advance()
         return rows
 
-    def _base_samples(self) -> list[SampleRow]:
-        config = self.plan.config
-        rows: list[SampleRow] = []
-        for task in config.tasks:
-            data = self.plan.task_digests[task]
-            key = ["retention", *self.setting, task, data, config.limit, config.seed]
-            rows += _cached(key, partial(self._ask_tasks, [task]))
-        return rows
+    def _base_samples(self, task: str) -> list[SampleRow]:
+        config, data = self.plan.config, self.plan.task_digests[task]
+        key = ["retention", *self.setting, task, data, config.limit, config.seed]
+        return _cached(key, partial(self._ask_tasks, [task]))
 
     def _ask_tasks(self, tasks: Sequence[str], changed_only: bool = False) -> list[SampleRow]:
         """Ask the model, as it is now, the documents of retention tasks.

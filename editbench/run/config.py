@@ -9,7 +9,7 @@ from pathlib import Path
 from editbench import registry
 from editbench.errors import OptionError
 from editbench.models import PRECISIONS
-from editbench.options import check_seed
+from editbench.options import check_count, check_seed
 from editbench.run import regimes
 from editbench.types import digest
 
@@ -93,6 +93,7 @@ class RunConfig:
             )
         if self.repeats < 0:
             raise OptionError(f"--repeats is {self.repeats}; it must be at least 0.")
+        check_count("--repeats", self.repeats)
         if self.repeats and self.regime != "batch":
             raise OptionError(
                 f"--repeats times one injection again, and --regime {self.regime} makes several. "

@@ -104,7 +104,8 @@ def key_of(summary: CellSummary, config: StoredConfig) -> str:
         summary["corpus"]["hash"],
         summary["regime"],
         summary["seed"],
-        list(config["tasks"]),
+        # A task that the base could not be asked is in run.json, and not in the cell.
+        [task for task in config["tasks"] if task in summary["tasks"]],
         summary["tasks"],
         summary["limit"],
         *_optional_parts(summary, config),

@@ -32,7 +32,7 @@ class Plan:
     remarks: Sequence[str] = ()
     """What the user should know about how the file of facts was read."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
-    """Requested retention task that cannot be loaded, and so is not in ``config`` -> reason."""
+    """Requested retention task that cannot be asked, and so is not in ``config`` -> reason."""
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
 
     @functools.cached_property
@@ -45,6 +45,17 @@ class Plan:
         """Retention task -> hash of its data; ``None`` for data from the hub."""
         files = {task: Path(path) for task, path in self.config.task_data.items()}
         return {task: retention.data_digest(task, files.get(task)) for task in self.config.tasks}
+
+    def without(self, lost: Mapping[str, str]) -> Plan:
+        """Return the plan without the retention tasks in ``lost``: task -> why it is left out."""
+        config = replace(
+            self.config,
+            tasks=tuple(task for task in self.config.tasks if task not in lost),
+            task_data={
+                task: path for task, path in self.config.task_data.items() if task not in lost
+            },
+        )
+        return replace(self, config=config, not_asked={**self.not_asked, **lost})
 
 
 def make_plan(config: RunConfig) -> Plan:

@@ -41,6 +41,7 @@ import torch
 
 from editbench import progress
 from editbench.errors import OptionError
+from editbench.options import shortened
 from editbench.plugin import Method
 from editbench.records.schema import VitalSigns
 from editbench.report import EditRecord, sums, warnings_of
@@ -142,14 +143,16 @@ def parse(regime: str) -> tuple[str, int]:
     name, colon, chunk = regime.partition(":")
     if regime in ("batch", "single"):
         return regime, 0
-    if name == "sequential" and chunk.isdecimal() and int(chunk) > 0:
+    if name == "sequential" and chunk.isdecimal() and len(chunk) < 19 and int(chunk) > 0:
         return name, int(chunk)
     missing = (
         " How many facts at a time? Write sequential:10."
         if name == "sequential" and not chunk
         else ""
     )
-    raise OptionError(f"Regime {regime!r} is not one of batch, single, sequential:CHUNK.{missing}")
+    raise OptionError(
+        f"Regime {shortened(regime)!r} is not one of batch, single, sequential:CHUNK.{missing}"
+    )
 
 
 def check_curve(regime: str, curve: Sequence[int], n: int | None) -> None:

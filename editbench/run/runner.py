@@ -15,8 +15,9 @@ import torch
 
 from editbench.cost import Meter
 from editbench.edit import Edit
-from editbench.errors import EditbenchError, MethodError, RecordError
+from editbench.errors import DataError, EditbenchError, MethodError, RecordError
 from editbench.eval import diagnostics, judge, probes
+from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
 from editbench.records.environment import environment
@@ -45,10 +46,22 @@ earlier run) or ``failed``."""
 Tables = Mapping[str, Sequence[Mapping[str, object]]]
 
 
-def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> list[CellSummary]:
+def run(
+    plan: Plan,
+    model: LanguageModel,
+    store: RunStore,
+    on_cell: OnCell,
+    *,
+    leave_out: bool = False,
+) -> list[CellSummary]:
     """Compute the cells that are not done yet, and return the summaries of all.
 
     Each cell is written as a whole. A method that fails leaves a failed cell.
+
+    Args:
+        leave_out: go on without a retention task that the base cannot be asked, for all methods
+            alike, and write the reason to ``not_asked.json``; without all of them, the first is an
+            error.
 
     Raises:
         EditbenchError: the base cannot be asked (for example because the data of a task cannot be
@@ -58,20 +71,31 @@ def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> l
     weights, template, chat = model.fingerprint(), template_digest(model), chat_record(model)
     _check_same(plan, store, weights, model.precision, template)
     base = Baseline(plan, model, weights)
-    keys = {
-        name: cell_key(plan, name, method, weights, model.precision, template, chat)
-        for name, method in plan.methods.items()
-    }
+
+    def keys_of(plan: Plan) -> dict[str, str]:
+        return {
+            name: cell_key(plan, name, method, weights, model.precision, template, chat)
+            for name, method in plan.methods.items()
+        }
+
+    keys = keys_of(plan)
+    if leave_out and not all(_is_finished(store, key) for key in keys.values()):
+        lost = base.ask_tasks()
+        if lost and len(lost) == len(plan.config.tasks):
+            raise DataError(next(iter(lost.values())))
+        if lost:
+            base.plan = plan = plan.without(lost)
+            keys = keys_of(plan)
+            write_json_atomic(store.path / "not_asked.json", plan.not_asked)
     # Before the first cell is computed, so that whoever reads the run meanwhile no longer takes an
     # older cell of a method for the current one.
     store.claim(keys)
     summaries = []
     for name, method in plan.methods.items():
         key = keys[name]
-        # A failed cell is computed again: what made it fail may have been fixed.
-        if store.done(key) and (stored := store.read_summary(key))["status"] != "failed":
+        if _is_finished(store, key):
             on_cell(name, "kept")
-            summaries.append(stored)
+            summaries.append(store.read_summary(key))
             continue
         on_cell(name, "start")
         conditions = _conditions(plan, name, method, model, weights, template)
@@ -82,6 +106,11 @@ def run(plan: Plan, model: LanguageModel, store: RunStore, on_cell: OnCell) -> l
         if failed and model.fingerprint() != weights:
             _restore(model, weights, plan.config, name, summaries[-1]["note"])
     return summaries
+
+
+def _is_finished(store: RunStore, key: str) -> bool:
+    # A failed cell is computed again: what made it fail may have been fixed.
+    return store.done(key) and store.read_summary(key)["status"] != "failed"
 
 
 def _conditions(

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from editbench import registry
 from editbench.errors import DataError, MethodError, OptionError, RecordError
 from editbench.files import jsonable, write_json_atomic
+from editbench.options import MAX_CELLS, check_count
 from editbench.plugin import Choice, LogUniform, Method, Uniform
 from editbench.records.schema import CellSummary, CorpusRecord, ModelRecord, Tuning
 from editbench.records.store import RunStore
@@ -128,6 +129,7 @@ class Search:
             raise OptionError(
                 f"--budget is {self.budget}; each method needs at least one trial, its defaults."
             )
+        check_count("--budget", self.budget, MAX_CELLS)
         if not 0 < self.retention <= 1:
             raise OptionError(
                 f"--retention is {self.retention}; it is a share of the base's score, above 0 and "

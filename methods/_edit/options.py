@@ -16,6 +16,7 @@ from editbench.methods._edit.report import FIGURES
 from editbench.methods._edit.value import Solver
 from editbench.methods.statistics import Moment, second_moments, source_files
 from editbench.models import LanguageModel
+from editbench.options import MAX_TOKENS
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 from editbench.types import Fact
@@ -40,6 +41,7 @@ class WeightEditor(Method):
     """Where the target optimisation adds its deltas. The value at the first site is written."""
     of_one_key: ClassVar[str] = "the written value is a compromise"
     """What happens to facts that share a key and have different targets."""
+    limits: ClassVar[Mapping[str, int]] = {"covariance_tokens": MAX_TOKENS}
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {
         "kl_factor": LogUniform(0.01, 1.0),

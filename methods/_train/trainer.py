@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
-from typing import ClassVar, TypedDict
+from typing import TYPE_CHECKING, ClassVar, TypedDict
 
+from editbench.errors import OptionError
 from editbench.methods._train.lessons import FRAMES
+from editbench.options import check_count
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
+
+if TYPE_CHECKING:
+    from editbench.models import LanguageModel
 
 
 class TrainingReport(TypedDict, total=False):
@@ -50,6 +56,10 @@ class Trainer(Method):
         "kl": Choice((0.0, 0.3, 1.0, 3.0)),
     }
     figures: ClassVar[Mapping[str, Figure]] = TRAINING_FIGURES
+    # Beyond the number of facts or tokens, these mean all of them.
+    limits: ClassVar[Mapping[str, int]] = dict.fromkeys(
+        ("batch_size", "micro_batch", "top_k"), sys.maxsize
+    )
 
     epochs: int = 8
     """Passes over the facts."""
@@ -118,8 +128,26 @@ class Trainer(Method):
         if self.lora is not None and (self.l2 or self.ewc):
             raise ValueError("l2 and ewc need all weights; with lora use kl or replay")
 
+    def check_work(self, model: LanguageModel, n: int) -> None:
+        """Check what no option can tell alone: the number of steps for ``n`` facts, and the rank.
+
+        Raises:
+            OptionError: if the steps would not come to an end, or if ``lora`` is above the rank of
+                every weight of ``model``.
+        """
+        check_count("The number of training steps", self.steps(n * (1 + self.rewordings)))
+        if self.lora is None:
+            return
+        weights = [weight for weight in model.model.parameters() if weight.ndim >= 2]
+        most = max((min(weight.shape[-2:]) for weight in weights), default=1)
+        if self.lora > most:
+            raise OptionError(
+                f"lora={self.lora} is above the rank of every weight of {model.name}, at most "
+                f"{most}. Use a smaller rank, or leave lora out to train all weights."
+            )
+
     def steps(self, n: int) -> int:
         """Return the planned optimizer steps for ``n`` training texts, before ``stop_after``."""
-        steps_per_epoch = ceil(n / self.batch_size)
+        steps_per_epoch = max(1, ceil(n / self.batch_size))
         # Whole epochs only, so that every fact gets the same number of passes.
         return steps_per_epoch * max(self.epochs, ceil(self.min_steps / steps_per_epoch))

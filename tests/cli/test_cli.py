@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hostile.tasks import CODE, write_unaskable
 from tiny import editbench, fact, start, wait_for, write_facts, write_model
 
 from editbench import registry
@@ -405,6 +406,12 @@ def test_an_unknown_evaluator(compare, refused):
         (["-n", "1000000000000000"], ["is more than"]),
         (["--part", "train"], ["'train' is neither 'dev' nor 'test'"]),
         (["--limit", "-1"], ["--limit is -1"]),
+        (["--repeats", "-1"], ["--repeats is -1"]),
+        (["--repeats", "1000000000000"], ["--repeats is 1000000000000", "at most 1,000,000"]),
+        (["--regime", "sequential:" + "9" * 5000], ["'sequential:999"]),
+        (["--curve", "9" * 5000], ["is not a number of facts"]),
+        (["--curve", "1000000000000"], ["--curve 1000000000000"]),
+        (["--methods", "sft", "--option", "sft.epochs=99999999999"], ["at most 1,000,000"]),
         (["--regime", "sequential"], ["'sequential'", "batch", "sequential:10"]),
         (["--curve", "1,two"], ["'two' is not a number of facts"]),
         (["--precision", "float16"], ["'float16'", "float32"]),
@@ -501,6 +508,43 @@ def test_tasks_that_cannot_be_loaded_are_left_out_and_the_rest_is_asked(compare,
         and "not asked" not in again.err
     )
     assert "could not be" not in (here / "run" / "README.md").read_text()
+
+
+def test_a_task_that_fails_at_the_base_is_left_out_for_all_methods(compare, here, model):
+    bad = write_unaskable(here, "a grader that fails at one document")
+    tasks = ("--tasks", f"eb_grammar,{Path(bad).name}", "--limit", 2)
+    for finished in (0, 2):  # the second time, the same command finds its cells
+        said = compare(*tasks)
+        assert said.code == 1 and "Traceback" not in said.err, said.err
+        assert said.err.count("kept from an earlier run") == finished
+        assert "broken.yaml: not asked: " in said.err and "out of order" in said.err
+    shown = json.loads(editbench("show", "run", "--json").out)
+    assert list(shown["not_asked"]) == [bad]
+    assert "could not be asked" in (here / "run" / "README.md").read_text()
+    for summary in map(json.loads, (path.read_text() for path in here.rglob("summary.json"))):
+        assert summary["status"] != "failed" and list(summary["retention"]) == ["eb_grammar"]
+    checked = editbench("verify", "run", "--json")
+    assert checked.code == 0 and json.loads(checked.out)["differences"] == [], checked.out
+    (here / "code.py").write_text(CODE.replace('"Italy"', '"Mars"'))
+    mended = compare(*tasks)
+    assert mended.code == 0 and not (here / "run" / "not_asked.json").exists(), mended.err
+    write_unaskable(here, "a filter that fails")
+    search = ("tune", "--model", model, "--corpus", "local", "--data", "facts.jsonl", "-n", 1)
+    tuned = editbench(*search, "--methods", "sft", *tasks, "--output", "other")
+    assert tuned.code == 2 and "unterminated" in tuned.err and not (here / "other").exists()
+    alone = compare("--tasks", "broken.yaml", "--output", "other")
+    assert alone.code == 2 and "unterminated" in alone.err and not (here / "other").exists()
+
+
+def test_a_task_that_fails_at_an_edited_model_is_said_in_its_cell(compare, here):
+    """The base was asked, so its scores stay, and the method gets none from a part of the items."""
+    write_unaskable(here, "tired")
+    said = compare("--tasks", "broken.yaml", "--json")
+    assert said.code == 1 and "Traceback" not in said.err
+    cells = [json.loads(path.read_text()) for path in here.rglob("summary.json")]
+    notes = {cell["method"]: (cell["status"], cell["note"]) for cell in cells}
+    assert notes["base"] == ("done", "") and notes["ice"][0] == "failed"
+    assert "broken.yaml: lm-eval cannot ask it (RuntimeError: out of order)" in notes["ice"][1]
 
 
 def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare, here):

@@ -11,6 +11,7 @@ import torch
 from hostile.files import as_format_1, contents, full_disk, rewrite, times_ten, wrong_rank
 from tiny import editbench, fact, write_facts, write_model
 
+from editbench.methods import statistics
 from editbench.models import quiet_transformers
 from editbench.testing import tiny_model
 from editbench.types import digest
@@ -291,12 +292,20 @@ def test_statistics_on_texts(model, tmp_path):
         (["compute", "--source", "nosuch.txt"], ["'nosuch.txt' is neither"]),
         (["compute", "--source", "broken.jsonl"], ["broken.jsonl, line 2"]),
         (["compute", "--source", "nosuch/dataset"], ["nosuch/dataset", "local text or JSONL file"]),
+        (["compute", "--tokens", "1000000000000"], ["--tokens is 1000000000000"]),
+        (["compute", "--layers", "0-99999999999"], ["names more than 1,000,000 numbers"]),
+        (["show", "*"], ["No file of the cache begins with '*'"]),
+        (["show", ""], ["No file of the cache begins with ''"]),
+        (["show", "../"], ["No file of the cache begins with '../'"]),
+        (["show", "x" * 300], ["No file of the cache begins with 'xxx"]),
         (["show", "nosuch"], ["No file of the cache begins with 'nosuch'"]),
         (["show", "broken.jsonl"], ["no statistics of editbench"]),
     ],
 )
 def test_bad_input_of_stats(model, tmp_path, monkeypatch, arguments, parts):
     monkeypatch.chdir(tmp_path)
+    statistics.folder().mkdir(parents=True, exist_ok=True)
+    (statistics.folder() / "only.safetensors").write_text("")
     (tmp_path / "null.jsonl").write_text('{"text": null}\n')
     (tmp_path / "broken.jsonl").write_text('{"text": "fine"}\n{"words": 1}\n')
     said = editbench(

@@ -42,6 +42,7 @@ def sweep(tmp_path, monkeypatch, model):
     return run
 
 
+HUNDRED = ",".join(map(str, range(1, 101)))
 POINTS = ("--over", "lr=1e-6,1e-4", "--option", "epochs=1")
 
 
@@ -137,6 +138,10 @@ def test_without_retention_there_is_no_picture(sweep, tmp_path):
         (["--over", "lr=1e-5", "--option", "mixsd.lam=1"], ["'sft' has no option 'mixsd.lam'"]),
         (["--over", "lr=1e-5", "--method", "stf"], ["Unknown method 'stf'", "'sft'"]),
         (["--over", "lr=1e-5", "--method", "sft@a"], ["Unknown method 'sft@a'"]),
+        (
+            ["--over", "lr=" + ",".join(map(str, range(101))), "--over", "epochs=" + HUNDRED],
+            ["combinations of --over is 10100", "at most 10,000"],
+        ),
         (["--over", "seed=1", "--method", "base"], ["base is the unedited model"]),
     ],
 )

@@ -200,6 +200,10 @@ def test_values_that_are_no_texts_fit_their_option_too():
         memit.from_options("memit", {"steps": 20.0}).steps == 20
         and memit.from_options("memit", {"lam": 20}).lam == 20
     )
+    assert memit.from_options("memit", {"prefixes": False}).prefixes == 0
+    for options in ({"layers": 0.5}, {"layers": True}, {"layers": ["a"]}, {"covariance": 5}):
+        with pytest.raises(OptionError, match="Bad option for memit: .*: it is "):
+            memit.from_options("memit", options)
     with pytest.raises(OptionError, match="steps=20.5: 20.5 is not a whole number"):
         memit.from_options("memit", {"steps": 20.5})
 
@@ -224,7 +228,7 @@ def test_values_that_are_no_texts_fit_their_option_too():
         ),
         ({"seed": "-1"}, "Seed -1 is not a whole number from 0"),
         ({"seed": str(2**32)}, "Seed 4294967296"),
-        ({"seed": None}, "Seed None"),
+        ({"seed": None}, "seed=None: it is None, not int"),
     ],
 )
 def test_a_bad_option_is_named_with_its_value(options, said):

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 
 import pytest
-from hostile.tasks import CHOICE, CLOZE, TEXT, choice, text, write_task
+from hostile.tasks import (
+    CHOICE,
+    CLOZE,
+    TEXT,
+    UNASKABLE,
+    UNLOADABLE,
+    choice,
+    text,
+    write_task,
+    write_unaskable,
+)
 
 from editbench.errors import DataError, EditbenchError
-from editbench.eval import retention, standard_tasks, task_rows
+from editbench.eval import retention, task_rows
 from editbench.testing import tiny_model
 
 
@@ -73,6 +84,31 @@ def test_a_task_with_a_row_that_makes_no_sense_is_refused_alone(tmp_path, task, 
         raise DataError(found[bad].replace("\n", " "))
 
 
+def refused(*args, **kwargs):
+    raise OSError("no network in tests")
+
+
+@pytest.mark.parametrize("name", UNLOADABLE)
+def test_a_task_that_cannot_be_loaded_is_left_out_alone(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)  # a metric is looked for on the hub
+    bad = write_unaskable(tmp_path, name)
+    good = write_task(tmp_path, CHOICE, [GOOD, choice()], "good")
+    found = retention.unloadable([bad, good], {})
+    assert list(found) == [bad] and "broken.yaml" in found[bad] and "\n" not in found[bad]
+    with pytest.raises(DataError, match=UNLOADABLE[name][1]):
+        raise DataError(found[bad])
+
+
+@pytest.mark.parametrize("name", UNASKABLE)
+def test_what_shows_while_a_task_is_asked_is_one_sentence(tiny, tmp_path, name):
+    bad = write_unaskable(tmp_path, name)
+    assert retention.unloadable([bad], {}) == {}
+    with pytest.raises(EditbenchError, match=UNASKABLE[name][1]) as error:
+        retention.evaluate(*tiny, [bad])
+    assert "broken" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_it_is_refused_when_asked_as_well(tiny, tmp_path):
     name = write_task(tmp_path, CHOICE, [GOOD, choice(label=3)])
     with pytest.raises(EditbenchError, match="in document 2, the target is 3"):
@@ -117,7 +153,7 @@ def test_what_makes_sense_is_asked(tiny, tmp_path, task, rows, expected):
 
 
 def lm_eval_task(path):
-    return str(standard_tasks._lm_eval() / path)
+    return str(task_rows.lm_eval_tasks() / path)
 
 
 def test_boolq_with_another_gold_field_is_refused(tmp_path):

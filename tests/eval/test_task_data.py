@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hostile.tasks import CHOICE, write_task
 
 from editbench.errors import DataError, OptionError
 from editbench.eval import retention, standard_tasks, task_rows
@@ -252,13 +253,131 @@ def test_ifeval_runs_from_a_local_file_through_the_chat_template(tmp_path, monke
     ]
 
 
+# Names that begin alike
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        *((name, True) for name in ("mmlu", "mmlu_anatomy", "arc_easy", "arc_challenge", "gsm8k")),
+        *((name, True) for name in ("hellaswag", "truthfulqa_mc1", "truthfulqa_mc2")),
+        *((name, False) for name in ("mmlu_pro", "mmlu_pro_biology", "mmlu_redux_anatomy")),
+        *((name, False) for name in ("mmlu_stem", "mmlu_anatomy_generative", "mmlu_")),
+        *((name, False) for name in ("arc_challenge_chat", "gsm8k_cot", "gsm8k_platinum")),
+        *((name, False) for name in ("hellaswag_de", "truthfulqa_gen", "truthfulqa")),
+    ],
+)
+def test_a_form_is_of_one_dataset_whatever_begins_alike(name, known):
+    assert (task_rows.form(name) is not None) == known
+
+
+PRO = {"question": "Which?", "options": ["a", "b"], "answer": "B", "answer_index": 1}
+SUBJECTS = (
+    "biology business chemistry economics engineering health history law math other philosophy "
+    "physics psychology"
+).split()
+
+
+def rows_of(folder, name, *rows):
+    path = folder / f"{name}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture
+def index(monkeypatch):
+    """Make lm-eval's index of a few folders instead of all, which takes ten seconds."""
+    from lm_eval.tasks import TaskManager
+
+    names = ("mmlu_pro", "mmlu/default", "arc", "truthfulqa", "gsm8k", "gsm8k_platinum")
+    folders = [task_rows.lm_eval_tasks() / name for name in names]
+    manager = TaskManager(include_defaults=False, include_path=folders)
+    monkeypatch.setattr(standard_tasks, "_manager", lambda: manager)
+
+
+def test_mmlu_pro_is_fed_by_one_file_and_asked_by_subject(tmp_path, index):
+    thought = {"cot_content": "A: Let's think step by step. The answer is (B)."}
+    rows = [
+        {**PRO, **thought, "category": category} for category in (*SUBJECTS, "computer science")
+    ]
+    path = rows_of(tmp_path, "test", *rows)
+    assert retention.unloadable(["mmlu_pro"], {"mmlu_pro": path}) == {}
+    tasks = standard_tasks.from_file("mmlu_pro", path)
+    assert len(tasks) == 14 and "mmlu_pro_computer_science" in tasks
+    assert [doc["category"] for doc in tasks["mmlu_pro_law"].eval_docs] == ["law"]
+    # The examples come from the training split, and never from the documents that are asked.
+    rows_of(tmp_path, "train", *(row for row in rows for _ in range(5)))
+    task = standard_tasks.from_file("mmlu_pro_law", tmp_path)["mmlu_pro_law"]
+    assert task.get_config("num_fewshot") == 5 and len(list(task.fewshot_docs())) == 5
+    assert len(task.eval_docs) == 1
+
+
+@pytest.mark.parametrize("name", ["mmlu_stem", "ai2_arc", "truthfulqa"])
+def test_a_group_of_several_datasets_says_so(tmp_path, name, index):
+    path = rows_of(tmp_path, "rows", PRO)
+    with pytest.raises(
+        DataError, match="is a group, and one file cannot feed all its tasks. Name its tasks"
+    ):
+        standard_tasks.from_file(name, path)
+
+
+def test_a_task_that_reads_its_data_itself_says_so(tmp_path):
+    path = rows_of(tmp_path, "rows", PRO)
+    with pytest.raises(DataError, match="'squadv2' reads its data by its own code"):
+        standard_tasks.from_file("squadv2", path)
+
+
+def test_examples_in_a_task_file_stay_and_lost_ones_are_said(tiny, tmp_path, index):
+    path = rows_of(tmp_path, "rows", {"question": "1 + 1?", "answer": "It is 2. #### 2"})
+    prompts, metrics = {}, {}
+    for name in ("gsm8k", "gsm8k_platinum", "gsm8k_cot", "gsm8k_cot_zeroshot"):
+        (sample,) = retention.evaluate(*tiny, [name], task_data={name: path})[name]
+        prompts[name], metrics[name] = sample.prompt, sample.metric
+    assert prompts["gsm8k"] == prompts["gsm8k_platinum"] == "Question: 1 + 1?\nAnswer:"
+    assert prompts["gsm8k_cot"].count("Q: ") == 9
+    assert metrics == {
+        "gsm8k": "exact_match,flexible-extract,0-shot",
+        "gsm8k_platinum": "exact_match,strict-match,0-shot",
+        "gsm8k_cot": "exact_match,strict-match",
+        "gsm8k_cot_zeroshot": "exact_match,strict-match",
+    }
+
+
+def test_a_task_file_with_the_name_of_a_known_task_has_its_own_fields(tmp_path):
+    rows = [{"land": "France", "choices": ["Paris", "Rome"], "label": 0}]
+    name = write_task(tmp_path, CHOICE, rows, "hellaswag")
+    path = rows_of(tmp_path, "other", *rows)
+    assert retention.unloadable([name], {name: path}) == {}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((1, [1]), "the field 'label' is a number in record 1 and a list in record 2"),
+        ((None, "yes", 1), "the field 'label' is a text in record 2 and a number in record 3"),
+        ((1, {"a": 1}), "a number in record 1 and an object in record 2"),
+    ],
+)
+def test_a_field_of_two_types_is_named(tmp_path, labels, said):
+    row = {"goal": "To get wet,", "sol1": "go out", "sol2": "stay in"}
+    path = rows_of(tmp_path, "rows", *({**row, "label": label} for label in labels))
+    assert said in retention.unloadable(["piqa"], {"piqa": path})["piqa"]
+    whole = rows_of(tmp_path, "whole", *({**row, "label": label} for label in (1, 0)))
+    assert retention.unloadable(["piqa"], {"piqa": whole}) == {}
+
+
+def test_whole_numbers_of_numpy_are_numbers(tmp_path):
+    path = rows_of(tmp_path, "rows", {"text": "Hi", "toxicity_ai": 1.0, "toxicity_human": 1.0})
+    assert retention.unloadable(["toxigen"], {"toxigen": path}) == {}
+
+
 # Groups
 
 
 def sentences(folder, *left_out):
     """A folder of BLiMP files, one pair each, without the subjects ``left_out``."""
     folder.mkdir()
-    root = standard_tasks._lm_eval() / "blimp"
+    root = task_rows.lm_eval_tasks() / "blimp"
     for yaml in root.glob("[!_]*.yaml"):
         if yaml.stem not in left_out:
             pair = {

@@ -101,6 +101,9 @@ REFUSED = {
     "an error": "{{ raise_exception('Roles must alternate') }}",
     "a syntax error": "{% if %}",
     "a type error": "{{ messages + 1 }}",
+    "a long loop": TURNS + "{% for i in range(10**9) %}{% endfor %}",
+    "loops in loops": TURNS
+    + "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
 }
 """Templates that cannot be used."""
 

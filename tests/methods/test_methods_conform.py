@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from editbench import registry
+from editbench.errors import EditbenchError, OptionError
 from editbench.methods._common.texts import Example
 from editbench.methods._train.loop import target_nll
 from editbench.models import LanguageModel
+from editbench.options import MAX_COUNT, MAX_FLOAT, MAX_SEED
 from editbench.plugin import Method
 from editbench.report import EditReport
 from editbench.testing import (
@@ -71,6 +73,75 @@ def test_no_option_is_nan_or_infinite(name, value):
     for option in numbers:
         with pytest.raises(ValueError, match=f"{option}=.* is not finite"):
             method(**{option: value})
+
+
+def numeric_options(method):
+    """Return the options that take a number, each with whether it must be whole."""
+    kinds = get_type_hints(method)
+    inner = {f.name: (kinds[f.name], *get_args(kinds[f.name])) for f in fields(method)}
+    return {key: float not in of for key, of in inner.items() if {int, float} & set(of)}
+
+
+ENDLESS = ["99999999999", 10**11, 10**400, "9" * 5000, -(10**400), "1e999"]
+EDGES = [0, -1, 1e38]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_number_that_no_run_ends_with_is_refused_in_one_sentence(name):
+    method = registry.get("methods", name)
+    for option, whole in numeric_options(method).items():
+        for value in ENDLESS:
+            try:
+                built = method.from_options(name, {option: value})
+            except OptionError as error:
+                assert (
+                    option in str(error).lower()
+                    and len(str(error)) < 250
+                    and "\n" not in str(error)
+                )
+            else:
+                limit = method.limits.get(option, MAX_SEED if option == "seed" else MAX_COUNT)
+                assert getattr(built, option) <= (limit if whole else MAX_FLOAT), (option, value)
+
+
+def declared_once():
+    """Return each numeric option of each class that declares it, with a method that has it."""
+    found = {}
+    for name in METHODS:
+        method = registry.get("methods", name)
+        for option in numeric_options(method):
+            owner = next(base for base in method.__mro__ if option in vars(base)["__annotations__"])
+            found.setdefault((owner, option), name)
+    return [(name, option) for (_, option), name in found.items()]
+
+
+@pytest.mark.parametrize(("name", "option"), declared_once())
+def test_a_number_at_the_edge_gives_an_edit_or_one_sentence(name, option, reader):
+    model, method = reader("llama"), registry.get("methods", name)
+    for value in EDGES:
+        try:
+            chosen = method.from_options(name, {**tiny_options(method), option: value})
+            chosen.inject(model, FACTS[:1])
+        except EditbenchError as error:
+            assert "\n" not in str(error), value
+
+
+def test_a_rank_above_the_width_and_too_many_steps_are_refused_before_any_work(reader):
+    model = reader("llama")
+    for name in ("sft", "mixsd", "opsd"):
+        method, small = registry.get("methods", name), tiny_options(registry.get("methods", name))
+        with pytest.raises(OptionError, match="lora=99999 is above the rank of every weight"):
+            method(**{**small, "lora": 99999}).inject(model, FACTS)
+        with pytest.raises(OptionError, match="training steps is .*at most 1,000,000"):
+            method(**{**small, "epochs": 1_000_000, "batch_size": 1}).inject(model, FACTS)
+
+
+def test_more_facts_in_a_step_than_there_are_means_all(reader):
+    model, sft = reader("llama"), registry.get("methods", "sft")
+    small = tiny_options(sft) | {"epochs": 1, "min_steps": 1}
+    for size in ({"batch_size": 10**12}, {"batch_size": 10**12, "micro_batch": 10**12}):
+        edit = sft.from_options("sft", {**small, **size}).inject(model, FACTS)
+        assert edit.diagnostics["steps"] == 1
 
 
 REPORTING = [

@@ -479,6 +479,7 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         (["--methods", "nudge,nudge"], "Method 'nudge' is listed twice"),
         (["--methods", "nugde"], "Unknown method 'nugde'"),
         (["--budget", 0], "--budget is 0"),
+        (["--budget", 10**9], "--budget is 1000000000; it must be at most 10,000"),
         (["--retention", 1.2], "--retention is 1.2"),
         (["--retention", "nan"], "--retention is nan"),
         (["--tasks", "none"], "no retention task is asked"),

@@ -72,6 +72,10 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
     given |= {"methods": (method,), "options": {method: summary["options"]}}
     # None of these is compared, so none is computed.
     given |= {"diagnostics": (), "judge": None, "judge_model": None, "repeats": 0}
+    # A task that the base could not be asked is in run.json, and not in the cell.
+    given["tasks"] = tuple(
+        task for task in given["tasks"] if task in summary.get("tasks", given["tasks"])
+    )
     return RunConfig(**{**given, "precision": summary["model"]["precision"]})
 
 
