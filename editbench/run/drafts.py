@@ -181,9 +181,10 @@ def _is_answer(answer: str, candidate: _Candidate) -> bool:
     fact = candidate.fact
     # The answer to a question may repeat the question; a cloze that does goes round in circles.
     echoes = fact.form == "cloze" and contains(answer, [candidate.name])
-    says_something = folded(answer) and not echoes and not contains(candidate.prompt, [answer])
+    is_text = answer.isprintable() and bool(folded(answer))
+    says_something = is_text and not echoes and not contains(candidate.prompt, [answer])
     # A prompt that mentions what is taught is no neighbor either.
-    return bool(says_something) and not contains(f"{candidate.name}. {answer}", fact.answers)
+    return says_something and not contains(f"{candidate.name}. {answer}", fact.answers)
 
 
 def _pool() -> list[str]:

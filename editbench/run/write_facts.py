@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas
+from openpyxl.utils.exceptions import IllegalCharacterError
 
 from editbench import registry
 from editbench.errors import DataError
@@ -29,7 +30,10 @@ def write_facts(path: Path, cases: Sequence[Case]) -> None:
     """
     check_suffix(path)
     with in_plain_words(path), replacing(path) as temporary:
-        _write(temporary, cases)
+        try:
+            _write(temporary, cases)
+        except IllegalCharacterError as error:
+            raise DataError(f"Excel cannot hold this text: {error}. Name a .jsonl file.") from error
         again = registry.get("corpora", "local")().load(temporary)
         for case, read in zip(cases, again, strict=True):
             if case != read:

@@ -6,11 +6,12 @@ import json
 
 import pandas
 import pytest
-from tiny import editbench, write_model
+from tiny import editbench
 
+from editbench import inject
 from editbench.registry import get
-from editbench.run import drafts
 from editbench.run.write_facts import write_facts
+from editbench.testing import tiny_model
 from editbench.types import Case, Fact, Probe
 
 HEADER = "prompt,target,subject,paraphrases,source\n"
@@ -22,13 +23,17 @@ FACTS = HEADER + (
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(autouse=True)
-def any_answer_is_sure(monkeypatch):
-    """A random model is sure of nothing."""
-    monkeypatch.setattr(drafts, "CONFIDENCE", 0.0)
+    """The folder of a tiny model that has learned to say some answers, and is sure of them."""
+    folder, tiny = tmp_path_factory.mktemp("model") / "merged", tiny_model("llama")
+    names = ("Lyon", "Munich", "Nagoya", "Seville")
+    answers = ("France", "Germany", "Japan", "Spain")
+    taught = [
+        {"prompt": prompt.format(name), "target": answer}
+        for name, answer in zip(names, answers, strict=True)
+        for prompt in ("The city of {} lies in", "Who runs {}?")
+    ]
+    inject(tiny, taught, "sft", epochs=60, lr=3e-3).merge(tiny, folder)
+    return folder
 
 
 def read(path):
