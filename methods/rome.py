@@ -88,10 +88,8 @@ class Rome(WeightEditor):
         (layer,) = bench.layers
         solved: list[Targets] = []
         missing: list[torch.Tensor] = []
-        with (
-            bench.writing(),
-            progress.task("rome: writing facts", len(bench.facts), "facts") as bar,
-        ):
+        n = len(bench.facts)
+        with bench.writing(), progress.task("rome: writing facts", n, "facts") as bar:
             for fact in bench.prepared:
                 # Eq. 4: v_*, on the model that already holds the facts before this one.
                 target = bench.solve([fact], self.clamp)

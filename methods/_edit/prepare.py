@@ -83,7 +83,7 @@ def prepare_facts(
 def prepare_readable(
     model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]
 ) -> tuple[list[PreparedFact], list[str]]:
-    """Return ``prepare_facts`` of the facts whose subjects have a token, and warnings about the rest.
+    """Return ``prepare_facts`` of the facts whose subjects have a token, and warnings about others.
 
     Raises:
         MethodError: No fact is left, or a given subject occurs twice in its prompt.
