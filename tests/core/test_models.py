@@ -240,7 +240,8 @@ def test_an_unknown_architecture_works_once_named():
 @pytest.mark.parametrize(
     ("name", "mlp_out"),
     # beside a projection of per-layer inputs; beside a Mamba mixer; beside a receptance; in layers
-    # with and without attention; in both kinds of a block that is called neither
+    # with and without attention; in both kinds of a block that is called neither;
+    # in a decoder whose configuration has the depth of an encoder too
     [
         ("gemma3n", "mlp.down_proj"),
         ("gemma4", "mlp.down_proj"),
@@ -249,6 +250,7 @@ def test_an_unknown_architecture_works_once_named():
         ("jamba", "feed_forward.down_proj"),
         ("lfm2", "feed_forward.w2"),
         ("recurrent_gemma", "mlp_block.down_proj"),
+        ("bart", "fc2"),
     ],
 )
 def test_the_widest_projection_is_the_mlps(name, mlp_out):

@@ -15,6 +15,7 @@ from hostile.gains import tiny_granite
 from hostile.mixtures import MIXTURES, mixture
 from tiny import rows_of, targets_of
 from tokenizers import normalizers
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from editbench.edit import dense
 from editbench.errors import DataError, MethodError, ModelError, NoDenseMlp
@@ -43,7 +44,7 @@ from editbench.methods.rome import Rome
 from editbench.methods.statistics import Moment, second_moments
 from editbench.models import LanguageModel
 from editbench.own_text import TOPICS, own_texts
-from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
+from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, tiny_tokenizer, unchanged
 from editbench.types import Fact
 
 FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
@@ -532,6 +533,42 @@ def test_rows_are_packed_where_the_model_lets_them(family, packed):
             assert config._attn_implementation == NAME
             raise ZeroDivisionError
         assert config._attn_implementation == usual
+
+
+def test_an_attention_with_a_mask_of_its_own_is_not_packed():
+    """Doge adds a number of each value to its mask, and hands it over by name."""
+    config = AutoConfig.for_model(
+        "doge", **FAMILIES["llama"][1], vocab_size=420, bos_token_id=1, pad_token_id=2
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        doge = AutoModelForCausalLM.from_config(config)
+        for parameter in doge.parameters():
+            torch.nn.init.normal_(parameter, std=0.25)
+    model = LanguageModel(doge, tiny_tokenizer(), name="tiny-doge", precision="float32")
+    assert not can_pack(model, 8)
+    method = Rome(**{**tiny_options(Rome), "prefixes": 0}, layer=1)
+    check_written(model, method.inject(model, FACTS[:1]), method, 1)
+
+
+@pytest.mark.parametrize("call", ["mask by name", "values twice"])
+def test_an_attention_that_is_called_in_another_way(call, monkeypatch):
+    """By name the usual arguments do; a call with others goes the plain way."""
+    model = tiny_model("llama")
+    usual = AttentionInterface.get_interface
+
+    def get_interface(self, name, default):
+        attend = usual(self, name, default)
+
+        def called(module, query, key, value, mask, **named):
+            if call == "mask by name":
+                return attend(module, query, key, value, attention_mask=mask, **named)
+            return attend(module, query, key, value, value, mask, **named)
+
+        return called if name == NAME else attend
+
+    monkeypatch.setattr(AttentionInterface, "get_interface", get_interface)
+    assert can_pack(model, 8) == (call == "mask by name")
 
 
 def test_the_last_mlp_computes_only_what_the_loss_reads():
