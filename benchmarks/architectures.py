@@ -59,6 +59,10 @@ CHOSEN = FACTS[:2]
 OUTCOMES = ("works", "refused", "does not apply", "fails")
 ADAPTERS = "sft lora=4"
 """The column of a trainer with low-rank adapters."""
+CAREFUL: dict[str, object] = {"steps": 25, "covariance_tokens": 4000}
+"""Options for a second attempt where the target does not become more probable in the few steps, and
+with the small covariance, of the tests. The methods' own defaults are higher still."""
+NOT_REACHED = "the targets went"
 SECONDS = 120
 """Longest time for all cells of one architecture."""
 GIBIBYTES = 6
@@ -87,7 +91,10 @@ Row = dict[str, Cell]
 def build(name: str) -> LanguageModel:
     """Return a tiny model of the architecture ``name`` that has learned to read a note."""
     # Some configurations want an integer for every special token.
-    return teach_to_read(tiny.build(name, bos_token_id=1, pad_token_id=2), FACTS)
+    ends = {"bos_token_id": 1, "pad_token_id": 2}.items()
+    own = tiny.ARCHITECTURES[name][1]
+    model = tiny.build(name, **{end: token for end, token in ends if end not in own})
+    return teach_to_read(model, FACTS)
 
 
 def columns() -> list[str]:
@@ -100,11 +107,20 @@ def cell(column: str, model: LanguageModel) -> Cell:
     method, *settings = column.split()
     options = dict(setting.split("=") for setting in settings)
     cls = registry.get("methods", method)
+    known = cls.from_options(method, {}).options()
+    careful = {name: value for name, value in CAREFUL.items() if name in known}
+    result = _tried(cls, {**tiny_options(cls), **options}, model)
+    if result["why"].startswith(NOT_REACHED) and careful:
+        result = _tried(cls, {**tiny_options(cls), **options, **careful}, model)
+    return result
+
+
+def _tried(cls: type[Method], options: dict[str, object], model: LanguageModel) -> Cell:
+    """Return what a method with these options does on ``model``."""
     weights = model.fingerprint()
     try:
         before = probability(model)
-        chosen = cls.from_options(method, {**tiny_options(cls), **options})
-        edit = chosen.inject(model, list(CHOSEN))
+        edit = cls.from_options(cls.name, options).inject(model, list(CHOSEN))
         with edit.applied(model):
             after = probability(model)
         prompt, target = model.pair_ids(CHOSEN[0].prompt, CHOSEN[0].target, CHOSEN[0].form)
@@ -120,7 +136,7 @@ def cell(column: str, model: LanguageModel) -> Cell:
     if not far <= DIFFERENCE:
         return {"outcome": "fails", "why": f"merged differs from applied by {far:.1e} of a spread"}
     if not after > before:
-        why = f"the targets went from {before:.2f} to {after:.2f} nats a token"
+        why = f"{NOT_REACHED} from {before:.2f} to {after:.2f} nats a token"
         return {"outcome": "fails", "why": why}
     return {"outcome": "works", "why": ""}
 

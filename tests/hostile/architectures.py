@@ -222,7 +222,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "xlnet": ("xlnet", {"d_model": 32, "n_layer": 4, "n_head": 4, "d_inner": 64}),
     "ctrl": ("ctrl", {**_GPT, "dff": 64}),
     "minicpm3": ("minicpm3", {**_LLAMA, **_LATENT}),
-    "youtu": ("youtu", {**_LLAMA, **_LATENT}),
+    # transformers clears the embedding of its padding token whenever it loads one
+    "youtu": ("youtu", {**_LLAMA, **_LATENT, "pad_token_id": None}),
     "qwen2_moe": ("qwen2_moe", {**_ROUTED, "shared_expert_intermediate_size": 24}),
     "qwen3_moe_dense": ("qwen3_moe", {**_ROUTED, "mlp_only_layers": [0, 2]}),
     "deepseek_v2": ("deepseek_v2", {**_ROUTED, **_LATENT, **_SHARED, "topk_method": "greedy"}),
