@@ -52,6 +52,7 @@ from editbench.checkpoints import quiet_transformers  # noqa: E402
 from editbench.edit import Edit  # noqa: E402
 from editbench.errors import EditbenchError  # noqa: E402
 from editbench.models import LanguageModel  # noqa: E402
+from editbench.plugin import Method  # noqa: E402
 from editbench.testing import FACTS, teach_to_read, tiny_options  # noqa: E402
 
 CHOSEN = FACTS[:2]

@@ -311,8 +311,10 @@ def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return tokenizer.get_chat_template()
     except ValueError as error:  # several templates under other names, none of them the default
+        names = ", ".join(map(repr, tokenizer.chat_template or ()))
         raise ModelError(
-            f"The tokenizer has several chat templates and no default one. {ADVICE}"
+            f"The tokenizer has several chat templates ({names}), none of which is called "
+            f"'default'. Give one of them that name, or none. {ADVICE}"
         ) from error
 
 

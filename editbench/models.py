@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
+from torch.nn import DataParallel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache
 
 from editbench import chat_template, progress, text
@@ -26,6 +28,7 @@ from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.selfcheck import Honoured, honoured
 from editbench.types import Fact
+from editbench.weights import OFFLOADED, check_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,10 +48,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_OFFLOADED = (
-    "Some weights of this model are on the meta device, so they have no values here. Load the "
-    "model whole, without offloading a part of it to the disk or the CPU."
-)
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -83,7 +82,8 @@ class AppliedEdit(Protocol):
 class LanguageModel:
     """A Hugging Face causal LM with its tokenizer, and all that the rest of editbench needs of it.
 
-    The wrapped model stays yours: its weights change only inside ``with edit.applied(model)``.
+    The wrapped model stays yours: its weights change only inside ``with edit.applied(model)``. Of a
+    ``DataParallel`` object it is the module inside.
 
     Args:
         name: the model's name in messages and records; default: its ``_name_or_path``.
@@ -95,8 +95,9 @@ class LanguageModel:
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
 
     Raises:
-        ModelError: if the tokenizer is missing, if weights are on the meta device, or if ``chat``
-            is true and the chat template is missing or cannot be used.
+        ModelError: if ``model`` is no model of transformers, has no layers, is wrapped by PEFT, has
+            weights that are infinite, NaN or on the meta device; if the tokenizer is missing; or if
+            ``chat`` is true and the chat template is missing or cannot be used.
         OptionError: if the precision is unknown, or the weights cannot compute in it.
     """
 
@@ -112,16 +113,24 @@ class LanguageModel:
     ):
         if tokenizer is None:
             raise ModelError("A model object needs its tokenizer. Pass tokenizer=... as well.")
+        if not hasattr(tokenizer, "apply_chat_template"):
+            raise ModelError(
+                f"A {type(tokenizer).__name__} is no tokenizer of transformers. Load one with "
+                "AutoTokenizer.from_pretrained."
+            )
         if precision not in PRECISIONS:
             raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
-        if next(model.parameters()).is_meta:
-            raise ModelError(_OFFLOADED)
-        if chat and tokenizer.chat_template is None:
+        if isinstance(model, (DataParallel, DistributedDataParallel)):
+            model = model.module  # the same weights
+        check_object(model)
+        if chat and not tokenizer.chat_template:
             raise ModelError(
                 "This tokenizer has no chat template, so chat=True is not possible. Leave chat out."
             )
         if chat:
             chat_template.style_of(tokenizer)  # fails here if the template cannot be used
+        if not tokenizer.chat_template:  # an empty one is none
+            chat = False
         if chat is False and tokenizer.chat_template is not None:
             # a copy, since the tokenizer is the caller's
             tokenizer = copy.deepcopy(tokenizer)
@@ -131,6 +140,7 @@ class LanguageModel:
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.name: str = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
         self.chat = tokenizer.chat_template is not None
+        _check_ids(self.model, tokenizer)
         half = self.device.type == "cpu" and next(model.parameters()).dtype == torch.float16
         if half and precision == "bfloat16":
             raise OptionError(
@@ -222,7 +232,7 @@ class LanguageModel:
         for name, parameter in sorted(self._parameters.items()):
             sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
             if parameter.is_meta:
-                raise ModelError(_OFFLOADED)
+                raise ModelError(OFFLOADED)
             values = parameter.detach().cpu().contiguous().view(-1)
             sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
@@ -681,6 +691,30 @@ def load_model(
     )
     loaded.adapter = adapter
     return loaded
+
+
+def _check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a model refuse tokens that it has no embeddings for, where the tokenizer has such ones.
+
+    They are refused where they are read, as many a tokenizer has a padding token that is never
+    used. A GPU would stop for good at such a token.
+    """
+    embeddings = model.get_input_embeddings()
+    weight = getattr(embeddings, "weight", None)
+    if not isinstance(weight, torch.Tensor) or len(tokenizer) <= len(weight):
+        return
+
+    def check(module: torch.nn.Module, ids: tuple[torch.Tensor, ...]) -> None:
+        rows = len(module.get_parameter("weight"))  # they may have been resized since
+        if ids and (last := int(ids[0].max())) >= rows:
+            raise ModelError(
+                f"The tokenizer has {len(tokenizer)} tokens and {type(model).__name__} has "
+                f"embeddings for {rows}: none for {tokenizer.convert_ids_to_tokens(last)!r}, token "
+                f"{last}. Use the model's own tokenizer, or, if tokens were added, call "
+                "model.resize_token_embeddings(len(tokenizer)) and train the new embeddings."
+            )
+
+    embeddings.register_forward_pre_hook(check)
 
 
 @contextmanager
