@@ -313,8 +313,7 @@ def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     except ValueError as error:  # several templates under other names, none of them the default
         names = ", ".join(map(repr, tokenizer.chat_template or ()))
         raise ModelError(
-            f"The tokenizer has several chat templates ({names}), none of which is called "
-            f"'default'. Give one of them that name, or none. {ADVICE}"
+            f"The tokenizer has several chat templates ({names}) and no default one. {ADVICE}"
         ) from error
 
 

@@ -129,9 +129,12 @@ def _check_json(path: Path) -> None:
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ModelError(f"{file} is not valid JSON ({error}).") from None
-        if not isinstance(content, dict):
-            raise ModelError(f"{file} holds a {type(content).__name__} instead of an object.")
+            flaw = f"is not valid JSON ({error})"
+        else:
+            if isinstance(content, dict):
+                continue
+            flaw = f"holds a {type(content).__name__} instead of an object"
+        raise ModelError(f"Model {str(path)!r} could not be loaded: {file.name} {flaw}.")
 
 
 def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Checkpoint:

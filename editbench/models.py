@@ -699,7 +699,8 @@ def _check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
     They are refused where they are read, as many a tokenizer has a padding token that is never
     used. A GPU would stop for good at such a token.
     """
-    embeddings = model.get_input_embeddings()
+    # a model of somebody else's may lack the method
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
     weight = getattr(embeddings, "weight", None)
     if not isinstance(weight, torch.Tensor) or len(tokenizer) <= len(weight):
         return

@@ -149,7 +149,7 @@ def check_object(model: PreTrainedModel) -> None:
             "save the adapter and load its folder; an adapter that is a prompt cannot be used."
         )
     # Llama 4 names itself as its base model, but has a head
-    if model.base_model is model and model.get_output_embeddings() is None:
+    if getattr(model, "base_model", None) is model and model.get_output_embeddings() is None:
         raise ModelError(
             f"A {kind} has no language model head. Load the model with "
             "AutoModelForCausalLM.from_pretrained."

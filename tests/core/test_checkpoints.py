@@ -563,7 +563,7 @@ def test_chat_templates_without_a_default():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = {"rag": "{{ messages }}", "tool_use": "{{ messages }}"}
     several = LanguageModel(model.model, tokenizer, precision="float32")
-    with pytest.raises(ModelError, match=r"\('rag', 'tool_use'\), none of which is called"):
+    with pytest.raises(ModelError, match=r"\('rag', 'tool_use'\) and no default one"):
         several.prompt_ids("Who?", "question")
     for empty in ({}, ""):
         tokenizer.chat_template = empty
