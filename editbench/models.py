@@ -700,9 +700,9 @@ def _check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
     used. A GPU would stop for good at such a token.
     """
     # a model of somebody else's may lack the method
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     weight = getattr(embeddings, "weight", None)
-    if not isinstance(weight, torch.Tensor) or len(tokenizer) <= len(weight):
+    if embeddings is None or weight is None or len(tokenizer) <= len(weight):
         return
 
     def check(module: torch.nn.Module, ids: tuple[torch.Tensor, ...]) -> None:
