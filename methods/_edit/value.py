@@ -196,6 +196,8 @@ def _facts_that_fit(model: LanguageModel, longest: PreparedFact, layer: int) -> 
     """
     layout = model.layout
     tokens, cached = _length(longest), len(longest.bare.ids) + PREFIX_TOKENS
+    if not model.keeps_tokens:  # whole texts go through the model, and nothing is cached
+        tokens, cached = longest.bare.length + PREFIX_TOKENS, 0
     # The last term is the keys and values of the prompt and of what follows the cut.
     a_layer = (
         tokens * (16 * layout.width + 6 * layout.mlp_width) + 2 * (tokens + cached) * layout.width
