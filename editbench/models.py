@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from transformers import DynamicCache
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import BaseModelOutput
 
 from editbench import chat_template, progress, text
 from editbench import layout as layouts
@@ -74,6 +74,14 @@ class _Way(NamedTuple):
     """Whether the model's own forward makes the logits, not the head's matrix alone."""
     apart: float
     """How far the logits are from the model's own, relative to the largest; NaN: not finite."""
+
+
+class _OnlyStates(BaseModelOutput):
+    """What a base model returns, of which nothing but the last hidden states is known."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 class AppliedEdit(Protocol):
@@ -531,8 +539,8 @@ class LanguageModel:
         """Return what the model's own forward makes of its base model's output."""
         states_1ND = hidden.reshape(1, -1, hidden.shape[-1])
 
-        def forward(*_args: object, **_named: object) -> BaseModelOutputWithPastAndCrossAttentions:
-            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states_1ND)
+        def forward(*_args: object, **_named: object) -> _OnlyStates:
+            return _OnlyStates(last_hidden_state=states_1ND)
 
         ids_1N = torch.zeros(states_1ND.shape[:2], dtype=torch.long, device=hidden.device)
         with computing(self.base, forward):
@@ -550,7 +558,14 @@ class LanguageModel:
         positions = self.takes_positions
         # as all passes compute: some weights of 16 bits (Mamba's) need autocast
         with self.compute():
-            want = self.model(input_ids=self._few_ids(), use_cache=False).logits.float()
+            try:
+                want = self.model(input_ids=self._few_ids(), use_cache=False).logits.float()
+            except Exception as error:
+                # the model's own code: XMOD's, for example, wants a language first
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ModelError(
+                    f"{type(self.model).__name__} gives no logits for three tokens alone: {reason}"
+                ) from error
             if not want.isfinite().all():
                 return _Way(positions, False, math.nan)
             ways = [self._tried(want, positions, own_head=False)]
