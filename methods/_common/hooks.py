@@ -24,7 +24,7 @@ def site_module(model: LanguageModel, layer: int, site: str) -> nn.Module:
     # The output of W itself, since an MLP may return more than that: Bloom's adds the residual.
     if site == "mlp":
         return model.layout.out_projection(model.model, layer)
-    return model.layout.layer(model.model, layer).get_submodule(model.layout.attention)
+    return model.layout.attention_module(model.model, layer)
 
 
 @torch.no_grad()
