@@ -6,7 +6,9 @@ EditbenchError            the user can fix it; the command line prints the messa
 │   └── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
 ├── OptionError           the name or the value of an option is wrong
 ├── ModelError            weights, tokenizer or architecture cannot be used
-│   └── NotFiniteError    the logits have become infinite or NaN
+│   ├── NotFiniteError    the logits have become infinite or NaN
+│   ├── NoTokenError      no token of a text covers the subject
+│   └── NoDenseMlp        no linear map writes an MLP's output, so weight editors do not apply
 ├── MethodError           a method cannot edit these facts or this model
 ├── PluginError           a plug-in is broken, or clashes with another one
 └── RecordError           a run folder is corrupt, foreign, locked or not writable
@@ -58,6 +60,14 @@ class ModelError(EditbenchError):
 
 class NotFiniteError(ModelError):
     """The weights have exploded: their logits are infinite or NaN, so no token can be drawn."""
+
+
+class NoTokenError(ModelError):
+    """No token covers a part of a text, because the tokenizer normalises that part away."""
+
+
+class NoDenseMlp(ModelError):
+    """No linear map writes the output of an MLP in any layer, so weight editors do not apply."""
 
 
 class MethodError(EditbenchError):

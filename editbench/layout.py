@@ -1,20 +1,27 @@
 """Where the parts of a model are, derived from the model itself and not from its name.
 
-The layout names the decoder layers, each layer's attention, its MLP, and that MLP's output
+The layout names the decoder layers and, in each layer, the attention, the MLP and that MLP's output
 projection W (d x f), whose input is a key and whose output is a value. The MLP's own output can be
 more than the value: Bloom's and MPT's contain the residual, and Falcon-H1's is scaled.
+
+Layers may differ. Hybrid models have attention in some layers and a state-space module in others,
+and many mixtures of experts begin with dense MLPs. Where an MLP is a mixture, W is that of the
+shared expert, a dense MLP that runs on every token beside the routed experts. A layer of routed
+experts alone has no W.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 
-from editbench.errors import ModelError
+from editbench.errors import ModelError, NoDenseMlp
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,68 +33,179 @@ Output = torch.Tensor | tuple[torch.Tensor, *tuple[object, ...]]
 
 
 @dataclass(frozen=True)
+class LayerParts:
+    """Paths inside one layer; ``None`` where the layer has no such part."""
+
+    attention: str | None = None
+    """Its attention, or else what mixes its tokens in another way, such as a state-space module."""
+    mlp: str | None = None
+    mlp_out: str | None = None
+    """W of its MLP, or of the shared expert where the MLP is a mixture."""
+    mlp_width: int = 0
+    """Inner width f of W; 0 without one."""
+    experts: bool = False
+    """Whether its MLP is a mixture of experts."""
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Module paths and sizes of one model; all but ``layers`` are paths inside a layer."""
+    """Module paths and sizes of one model."""
 
     layers: str
-    attention: str
-    mlp: str
-    mlp_out: str
+    parts: tuple[LayerParts, ...]
+    """The parts of each layer."""
     transposed: bool
     """Whether W is stored as (f, d), as in GPT-2's Conv1D, instead of (d, f), as in nn.Linear."""
-    depth: int
-    """Number of layers L."""
     width: int
     """Residual width d."""
-    mlp_width: int
-    """Inner width f of the MLP."""
+
+    @property
+    def depth(self) -> int:
+        """Number of layers L."""
+        return len(self.parts)
+
+    @property
+    def mlp_width(self) -> int:
+        """Largest inner width f of a W; 0 where no layer has one."""
+        return max(part.mlp_width for part in self.parts)
+
+    @property
+    def writable(self) -> tuple[int, ...]:
+        """The layers that have a W, ascending."""
+        return tuple(i for i, part in enumerate(self.parts) if part.mlp_out is not None)
 
     def layer(self, model: nn.Module, index: int) -> nn.Module:
         """Return decoder layer ``index`` of ``model``."""
         return _stack(model.get_submodule(self.layers))[index]
 
+    def attention_module(self, model: nn.Module, index: int) -> nn.Module:
+        """Return the attention of layer ``index``, or what mixes its tokens instead.
+
+        Raises:
+            ModelError: The layer has none.
+        """
+        if (path := self.parts[index].attention) is None:
+            raise ModelError(f"Layer {index} of this model has no attention.")
+        return self.layer(model, index).get_submodule(path)
+
     def mlp_module(self, model: nn.Module, index: int) -> nn.Module:
-        """Return the MLP of layer ``index``."""
-        return self.layer(model, index).get_submodule(self.mlp)
+        """Return the MLP of layer ``index``.
+
+        Raises:
+            ModelError: The layer has none.
+        """
+        if (path := self.parts[index].mlp) is None:
+            raise ModelError(f"Layer {index} of this model has no MLP.")
+        return self.layer(model, index).get_submodule(path)
 
     def out_projection(self, model: nn.Module, index: int) -> nn.Module:
-        """Return the module of W at layer ``index``."""
-        return self.layer(model, index).get_submodule(self.mlp_out)
+        """Return the module of W at layer ``index``.
+
+        Raises:
+            NoDenseMlp: No layer of this model has a W.
+            ModelError: This layer has none; the message names those that have one.
+        """
+        return self.layer(model, index).get_submodule(self._out(index))
 
     def weight_name(self, index: int) -> str:
-        """Return the parameter name of W at layer ``index``."""
-        return f"{self.layers}.{index}.{self.mlp_out}.weight"
+        """Return the parameter name of W at layer ``index``.
+
+        Raises:
+            NoDenseMlp, ModelError: As ``out_projection``.
+        """
+        return f"{self.layers}.{index}.{self._out(index)}.weight"
+
+    def _out(self, index: int) -> str:
+        self.check_writable()
+        part = self.parts[index]
+        if part.mlp_out is None:
+            why = " (its MLP is a mixture of routed experts)" if part.experts else ""
+            raise ModelError(
+                f"Layer {index} has no matrix of its own that writes an MLP's output{why}. Layers "
+                f"of this model that have one: {ranges(self.writable)}."
+            )
+        return part.mlp_out
+
+    def check_writable(self) -> None:
+        """Make sure that some layer has a W.
+
+        Raises:
+            NoDenseMlp: None has, because its MLPs are mixtures of routed experts, or it has none.
+            ModelError: None has, because all layers share one.
+        """
+        if self.writable:
+            return
+        if any(part.mlp is not None and not part.experts for part in self.parts):
+            raise ModelError(
+                "The layers of this model share one MLP, so a weight editor cannot change the "
+                "matrix of a single layer. Use a trainer (sft, mixsd, opsd), or ice."
+            )
+        why = (
+            "All MLPs of this model are mixtures of routed experts"
+            if any(part.experts for part in self.parts)
+            else "The layers of this model have no MLP"
+        )
+        raise NoDenseMlp(
+            f"{why}, and a weight editor needs one matrix that writes an MLP's output. Use a "
+            "trainer (sft, mixsd, opsd), or ice."
+        )
+
+
+def ranges(indices: Sequence[int]) -> str:
+    """Return ascending numbers as a text, such as "0 to 2, 5"."""
+    runs = [
+        [number for _, number in run]
+        for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def derive(model: PreTrainedModel, overrides: Mapping[str, str] | None = None) -> Layout:
     """Return the layout of ``model``; ``overrides`` name parts by hand.
 
+    A part named by hand counts in all layers that have such a module. Layers without the named
+    ``mlp_out`` have no W.
+
     Raises:
-        ModelError: if a part cannot be found (the message says how to name it), if an override is
-            wrong, or if the MLPs are mixtures of experts.
+        ModelError: if the layers cannot be found, if no layer has a W because its parts cannot be
+            found (the message says how to name them), or if an override is wrong.
     """
     named = dict(overrides or {})
     if unknown := sorted(set(named) - set(PARTS)):
         raise ModelError(f"Layout part {unknown[0]!r} is unknown. Parts: {', '.join(PARTS)}.")
     config = model.config.get_text_config()
-    layers = named.get("layers") or _find_layers(model, config.num_hidden_layers)
-    stack = _stack(_submodule(model, layers, "layers"))
-    layer = stack[0]
-    attention = named.get("attention") or _find_attention(layer)
-    mlp_out = named.get("mlp_out") or _find_mlp_out(layer, attention, config.hidden_size)
-    projection = _submodule(layer, mlp_out, "mlp_out")
+    # BART's configuration also has the depth of an encoder, under the usual name.
+    depth = getattr(config, "decoder_layers", None) or config.num_hidden_layers
+    layers = named.pop("layers", None) or _find_layers(model, depth)
+    try:
+        stack = _stack(model.get_submodule(layers))
+    except AttributeError:
+        raise _absent("layers", layers) from None
+    for part, path in named.items():
+        if not any(_holds(layer, path) for layer in stack):
+            raise _absent(part, path)
+    # Hybrids like Nemotron-H give each layer either what mixes its tokens or an MLP, not both.
+    alternate = any(_matrices(layer) == _mixers(layer) != [] for layer in stack)
+    parts: list[LayerParts] = []
+    problems: list[ModelError] = []
+    for layer in stack:
+        try:
+            parts.append(_parts_of(layer, named, config.hidden_size, alternate))
+        except ModelError as problem:
+            problems.append(problem)
+            parts.append(LayerParts())
+    parts = _without_shared(stack, parts)
+    first = next((i for i, part in enumerate(parts) if part.mlp_out is not None), None)
+    if first is None:
+        # Reported only where it matters: layers of another kind may be all that cannot be written.
+        if problems:
+            raise problems[0]
+        return Layout(layers, tuple(parts), False, config.hidden_size)
+    projection = stack[first].get_submodule(cast(str, parts[first].mlp_out))
     # From the module's class: the shape would not tell where f = d.
     transposed = _is_conv1d(projection)
-    if not transposed and not isinstance(projection, nn.Linear):
-        raise ModelError(
-            f"The MLP output projection {mlp_out!r} is a {type(projection).__name__}, "
-            "but only Linear and Conv1D are supported."
-        )
-    rows, columns = projection.get_parameter("weight").shape
-    d, f = (columns, rows) if transposed else (rows, columns)
-    # a projection that is a direct child of the layer is itself the module whose output is added
-    mlp = named.get("mlp") or (mlp_out.split(".")[0] if "." in mlp_out else mlp_out)
-    return Layout(layers, attention, mlp, mlp_out, transposed, len(stack), d, f)
+    d = projection.get_parameter("weight").shape[1 if transposed else 0]
+    return Layout(layers, tuple(parts), transposed, d)
 
 
 def _missing(part: str, problem: str) -> ModelError:
@@ -98,11 +216,16 @@ def _missing(part: str, problem: str) -> ModelError:
     )
 
 
-def _submodule(root: nn.Module, path: str, part: str) -> nn.Module:
+def _absent(part: str, path: str) -> ModelError:
+    return _missing(part, f"the model has no module {path!r} for part {part!r}")
+
+
+def _holds(root: nn.Module, path: str) -> bool:
     try:
-        return root.get_submodule(path)
+        root.get_submodule(path)
     except AttributeError:
-        raise _missing(part, f"the model has no module {path!r} for part {part!r}") from None
+        return False
+    return True
 
 
 def _stack(module: nn.Module) -> nn.ModuleList:
@@ -127,29 +250,107 @@ def _find_layers(model: nn.Module, depth: int) -> str:
     return min(lists, key=lambda name: name.count("."))
 
 
-def _find_attention(layer: nn.Module) -> str:
-    for name, module in layer.named_children():
-        # norms and dropouts bear the name too (GPT-NeoX's post_attention_dropout), without matrices
-        has_matrix = any(parameter.dim() > 1 for parameter in module.parameters())
-        if has_matrix and ("attn" in name.lower() or "attention" in name.lower()):
-            return name
-    children = [name for name, _ in layer.named_children()]
-    raise _missing(
-        "attention", f"no attention module was found in a layer with {children} (part 'attention')"
+def _parts_of(
+    layer: nn.Module, named: Mapping[str, str], width: int, alternate: bool
+) -> LayerParts:
+    """Return the parts of ``layer``. ``alternate``: it may have no attention.
+
+    Raises:
+        ModelError: A part cannot be found, or W is of an unknown class.
+    """
+    given = {part: path for part, path in named.items() if _holds(layer, path)}
+    mixers = _mixers(layer)
+    attention = given.get("attention") or next(iter(mixers), None)
+    if attention is None and not alternate:
+        children = [name for name, _ in layer.named_children()]
+        raise _missing(
+            "attention",
+            f"no attention module was found in a layer with {children} (part 'attention')",
+        )
+    rest = [name for name in _matrices(layer) if name not in mixers and name != attention]
+    if not rest:
+        return LayerParts(attention)
+    experts = any(_is_mixture(name, layer.get_submodule(name)) for name in rest)
+    mlp_out = given.get("mlp_out")
+    if "mlp_out" not in named:
+        mlp_out = _find_mlp_out(layer, [*mixers, *filter(None, [attention])], width, experts)
+    if mlp_out is None:
+        largest = max(rest, key=lambda name: sum(p.numel() for p in _weights(layer, name)))
+        return LayerParts(attention, given.get("mlp") or largest, experts=experts)
+    projection = layer.get_submodule(mlp_out)
+    if not _is_conv1d(projection) and not isinstance(projection, nn.Linear):
+        raise ModelError(
+            f"The MLP output projection {mlp_out!r} is a {type(projection).__name__}, "
+            "but only Linear and Conv1D are supported."
+        )
+    f = projection.get_parameter("weight").shape[0 if _is_conv1d(projection) else 1]
+    # a projection that is a direct child of the layer is itself the module whose output is added
+    mlp = given.get("mlp") or (mlp_out.split(".")[0] if "." in mlp_out else mlp_out)
+    return LayerParts(attention, mlp, mlp_out, f, experts)
+
+
+def _weights(layer: nn.Module, child: str) -> list[nn.Parameter]:
+    return list(layer.get_submodule(child).parameters())
+
+
+def _matrices(layer: nn.Module) -> list[str]:
+    """Return the children of ``layer`` that hold matrices: no norms, no dropouts."""
+    return [
+        name
+        for name, child in layer.named_children()
+        if any(parameter.dim() > 1 for parameter in child.parameters())
+    ]
+
+
+def _mixers(layer: nn.Module) -> list[str]:
+    """Return the children of ``layer`` that mix tokens, attention first."""
+    # norms and dropouts bear the name too (GPT-NeoX's post_attention_dropout), without matrices
+    matrices = _matrices(layer)
+    called = [name for name in matrices if _is_attention(name)]
+    others = [name for name in matrices if name not in called]
+    return called + [name for name in others if _mixes_tokens(layer.get_submodule(name))]
+
+
+def _is_attention(name: str) -> bool:
+    return "attn" in name.lower() or "attention" in name.lower()
+
+
+def _mixes_tokens(module: nn.Module) -> bool:
+    """Return whether ``module`` is attention by its class, or convolves over tokens as Mamba does.
+
+    RecurrentGemma calls both ``temporal_block``. A class that ends in "Layer" holds more than that.
+    """
+    kind = type(module).__name__
+    is_attention = _is_attention(kind) and not kind.endswith("Layer")
+    return is_attention or any(isinstance(part, nn.Conv1d) for part in module.modules())
+
+
+def _is_mixture(name: str, module: nn.Module) -> bool:
+    """Return whether ``module`` holds experts: by their name, or by weights that are stacked."""
+    if any("expert" in path.lower() for path, _ in [(name, module), *module.named_modules()]):
+        return True
+    # JetMoE's have no name. RWKV's MLP holds vectors of shape (1, 1, d).
+    return any(p.dim() > 2 and min(p.shape[:2]) > 1 for p in module.parameters())
+
+
+def _is_routed(path: str) -> bool:
+    """Return whether a module belongs to one of many experts, such as ``mlp.experts.3.down_proj``.
+
+    A shared expert may be in a list of its own.
+    """
+    return any(
+        "expert" in name.lower() and "shared" not in name.lower() and place.isdigit()
+        for name, place in pairwise(path.split("."))
     )
 
 
-def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
+def _find_mlp_out(layer: nn.Module, mixers: Sequence[str], width: int, experts: bool) -> str | None:
     """Return the MLP's projection onto the residual width: the widest one outside of attention.
 
-    Others have that width as well: Gemma 3n's per-layer inputs and Laurel block are projected onto
-    it from a few dimensions, and a state-space mixer's output, next to its convolution over tokens.
+    It is ``None`` for a mixture whose experts are all routed. Others have that width as well:
+    Gemma 3n's per-layer inputs and Laurel block are projected onto it from a few dimensions, and a
+    state-space mixer's output, next to its convolution over tokens.
     """
-    if any("expert" in name.lower() for name, _ in layer.named_modules()):
-        raise ModelError(
-            "This model's MLPs are mixtures of experts. Weight editors write one MLP matrix, "
-            "so they cannot edit it."
-        )
     # the inner width and the name of each child's widest projection; projections that are children
     # themselves, like OPT's fc1 and fc2, go together
     widest: dict[str, tuple[int, str]] = {}
@@ -157,16 +358,21 @@ def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
         weight = getattr(module, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             continue
-        child = name.split(".")[0]
-        if name == attention or name.startswith(attention + ".") or _mixes_tokens(layer, child):
+        child, *inner = name.split(".")
+        if any(name == mixer or name.startswith(mixer + ".") for mixer in mixers):
+            continue
+        # Zamba puts a whole decoder layer inside another one.
+        if _is_routed(name) or any(map(_is_attention, inner)):
             continue
         # The side of the outputs: last in Conv1D (in, out), first in Linear (out, in).
         f, d = weight.shape if _is_conv1d(module) else weight.T.shape
-        group = child if "." in name else ""
+        group = child if inner else ""
         # Of equally wide ones the last: where f = d, the MLP's first projection has that shape too.
         if d == width and f >= widest.get(group, (0, ""))[0]:
             widest[group] = (f, name)
     if not widest:
+        if experts:
+            return None
         raise _missing(
             "mlp_out",
             f"no MLP projection onto the residual width {width} was found in a layer "
@@ -183,21 +389,29 @@ def _find_mlp_out(layer: nn.Module, attention: str, width: int) -> str:
     return first
 
 
-def _mixes_tokens(layer: nn.Module, child: str) -> bool:
-    """Return whether a child of ``layer`` is attention, or convolves over tokens as Mamba does."""
-    is_attention = "attn" in child.lower() or "attention" in child.lower()
-    convolves = any(
-        isinstance(module, nn.Conv1d) for module in layer.get_submodule(child).modules()
-    )
-    return is_attention or convolves
+def _without_shared(stack: Iterable[nn.Module], parts: Sequence[LayerParts]) -> list[LayerParts]:
+    """Return ``parts`` without each W that serves several layers, as in Zamba.
+
+    A change of it at one layer would be one at all of them.
+    """
+    weights = [
+        None if part.mlp_out is None else id(layer.get_parameter(f"{part.mlp_out}.weight"))
+        for layer, part in zip(stack, parts, strict=True)
+    ]
+    users = Counter(weights)
+    return [
+        replace(part, mlp_out=None, mlp_width=0) if weight and users[weight] > 1 else part
+        for part, weight in zip(parts, weights, strict=True)
+    ]
 
 
 @torch.no_grad()
 def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     """Return the constant by which a value at layer ``index`` enters the residual stream.
 
-    It is 1.0 for most models. It is ``None`` where there is no constant, because the MLP's output
-    is normalised first (Gemma 2 and 3, OLMo 2) or enters several streams (Gemma 3n). The function
+    It is 1.0 for most models, and for most shared experts. It is ``None`` where there is no
+    constant, because the MLP's output is normalised first (Gemma 2 and 3, OLMo 2), is multiplied by
+    a gate (Qwen2-MoE's shared expert, RWKV), or enters several streams (Gemma 3n). The function
     measures it: it adds a change to the output of W and compares the change of the layer's output
     with it.
     """

@@ -15,7 +15,7 @@ import re
 from importlib.metadata import entry_points
 from typing import Literal, overload
 
-from editbench.errors import PluginError, UnknownNameError
+from editbench.errors import OptionError, PluginError, UnknownNameError
 from editbench.plugin import Corpus, Evaluator, Method
 
 Group = Literal["methods", "corpora", "evaluators"]
@@ -64,6 +64,12 @@ def baselines() -> tuple[str, ...]:
     return listed
 
 
+def _tools() -> dict[str, str]:
+    """Return what to say about each command that may be taken for a method."""
+    said: dict[str, str] = importlib.import_module("editbench.methods").TOOLS
+    return said
+
+
 def check(group: Group, name: str) -> str:
     """Return ``module:Class`` of the plug-in called ``name``, without importing it.
 
@@ -71,12 +77,15 @@ def check(group: Group, name: str) -> str:
 
     Raises:
         UnknownNameError: if there is no such plug-in. The message suggests the nearest names.
+        OptionError: if it is a command that edits nothing, such as ``trace``.
         PluginError: if the name cannot be part of a comma-separated list or a path.
     """
     if group == "methods" and "+" in name:
         return "+".join(check(group, part) for part in name.split("+"))
     table = _table(group)
     if name not in table:
+        if group == "methods" and name in (tools := _tools()):
+            raise OptionError(tools[name])
         raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise PluginError(
@@ -96,7 +105,7 @@ def get(group: Group, name: str) -> Plugin:
     """Return the plug-in class called ``name``; ``ONE+OTHER`` is a pair of methods as one method.
 
     Raises:
-        OptionError: if two methods cannot be paired.
+        OptionError: if two methods cannot be paired, or as ``check``.
         UnknownNameError: if there is no such plug-in. The message suggests the nearest names.
         PluginError: if the plug-in's module fails to import, or its class is missing or incomplete.
     """

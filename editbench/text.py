@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from editbench import chat_template
-from editbench.errors import ModelError
+from editbench.errors import ModelError, NoTokenError
 from editbench.subjects import find_subject
 from editbench.types import Fact
 from editbench.writing import gap
@@ -95,15 +95,18 @@ def ids(tokenizer: PreTrainedTokenizerBase, rendered: Rendered) -> list[int]:
 
 
 def ids_and_index(
-    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, character: int
+    tokenizer: PreTrainedTokenizerBase, rendered: Rendered, character: int, first: int | None = None
 ) -> tuple[list[int], int]:
     """Return ``ids`` and the index in them of the last token that covers a character.
 
-    Both come from one call of the tokenizer. ``character`` counts from the start of
-    ``rendered.text``.
+    Where no token covers it, the nearest one before it counts, back to the character ``first``. A
+    tokenizer that composes letters and accents, as Qwen's does, maps no token to an accent that
+    is a character of its own. Both results come from one call of the tokenizer. Characters count
+    from the start of ``rendered.text``.
 
     Raises:
-        ModelError: No token covers the character, or the tokenizer has no character offsets.
+        NoTokenError: No token covers these characters.
+        ModelError: The tokenizer has no character offsets.
     """
     if not tokenizer.is_fast:
         raise ModelError("This tokenizer gives no character offsets. Load it with use_fast=True.")
@@ -113,10 +116,16 @@ def ids_and_index(
     offsets = cast("list[tuple[int, int]]", encoded["offset_mapping"])
     # The last one: a character of several bytes may be split over several tokens.
     # Special tokens that the tokenizer adds have an empty span and cover nothing.
-    covering = [i for i, (first, end) in enumerate(offsets) if first <= character < end]
+    earliest = character if first is None else first
+    covering = [
+        i
+        for i, (start, end) in enumerate(offsets)
+        if start <= character and max(start, earliest) < end
+    ]
     if not covering:
-        raise ModelError(
-            f"The tokenizer maps no token to character {character} of {rendered.text!r}."
+        part = rendered.text[earliest : character + 1]
+        raise NoTokenError(
+            f"The tokenizer maps no token to {part!a} in {rendered.text!r}: it normalises it away."
         )
     token_ids = cast("list[int]", encoded["input_ids"])
     return _without_added_eos(tokenizer, token_ids, rendered.text, rendered.special), covering[-1]
@@ -185,7 +194,9 @@ def subject_last(tokenizer: PreTrainedTokenizerBase, rendered: Rendered, fact: F
         MethodError: The subject occurs twice.
         ModelError: As ``ids_and_index``.
     """
-    return token_at(tokenizer, rendered, rendered.start + find_subject(fact).last)
+    subject = find_subject(fact)
+    first, last = rendered.start + subject.start, rendered.start + subject.last
+    return ids_and_index(tokenizer, rendered, last, first)[1]
 
 
 def stop_ids(
@@ -228,3 +239,12 @@ def pad_left(
         ids_BT[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
         mask_BT[i, width - len(row) :] = 1
     return ids_BT.to(device), mask_BT.to(device)
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> torch.Tensor:
+    """Return rows of ids as one batch (B, T), int64, whose shorter rows end with zeros.
+
+    A causal model needs no mask for them: no token of a row sees what stands behind it.
+    """
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)

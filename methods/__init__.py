@@ -13,6 +13,12 @@ BUILTINS = {
     "pmet": "editbench.methods.pmet:Pmet",
 }
 
+TOOLS = {
+    "trace": "trace edits nothing: it finds where a model keeps an answer. Use 'editbench trace'.",
+    "stats": "stats edits nothing: it measures what weight editors keep. Use 'editbench stats'.",
+}
+"""Commands that may be taken for methods, and what to say then."""
+
 PAIR = "editbench.methods.compose:compose"
 """Builds one method from two, such as ``memit+mixsd``."""
 

@@ -127,6 +127,8 @@ class Composed(Method):
         changes = {**first_edit.changes, **second_edit.changes}
         for name in set(first_edit.changes) & set(second_edit.changes):
             changes[name] = summed(first_edit.changes[name], second_edit.changes[name])
+        # A method may leave out a fact that it cannot teach, and says so in its warnings.
+        taught = {fact.id for edit in edits for fact in edit.facts}
         warnings = self._idle(surgical, bulk)
         for edit in edits:
             warnings += edit.diagnostics.get("warnings", ())
@@ -135,11 +137,11 @@ class Composed(Method):
         ]
         return self.edit(
             model,
-            facts,
+            [fact for fact in facts if fact.id in taught],
             changes,
             keys=joined(first_edit.keys, second_edit.keys),
             diagnostics={
-                "facts_by_method": {first.name: len(surgical), second.name: len(bulk)},
+                "facts_by_method": {edit.method: len(edit.facts) for edit in edits},
                 first.name: dict(first_edit.diagnostics),
                 second.name: dict(second_edit.diagnostics),
                 "warnings": warnings,

@@ -25,7 +25,6 @@ import torch
 from editbench.methods._edit.layers import single_layer
 from editbench.methods.memit import BatchEditor, memit_solve
 from editbench.methods.statistics import Moment
-from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
 from editbench.report import Figure
 
@@ -50,8 +49,8 @@ class Emmet(BatchEditor):
     epsilon: float = 1e-3
     """Slack of the constraints, as a share of the mean of k^T C^-1 k."""
 
-    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return (single_layer(model.layout.depth),)
+    def rule(self, depth: int) -> tuple[int, ...]:
+        return (single_layer(depth),)
 
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor

@@ -83,8 +83,8 @@ class BatchEditor(WeightEditor):
         if self.refine < 0:
             raise ValueError("refine must be at least 0")
 
-    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return default_layers(model.layout.depth)
+    def rule(self, depth: int) -> tuple[int, ...]:
+        return default_layers(depth)
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
         if self.layers == "auto":
@@ -94,14 +94,12 @@ class BatchEditor(WeightEditor):
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
             return self.edit(model, facts)
+        # Before the bench measures anything.
+        gains = self.gains(model)
         bench = BatchBench(self, model, facts)
         site, m = self.sites[0], len(bench.layers)
-        # PMET's values are read at the MLP itself, before such a constant applies.
-        gains = (
-            additive_gains(model, bench.layers, self.name)
-            if site == "residual"
-            else dict.fromkeys(bench.layers, 1.0)
-        )
+        if bench.layers != tuple(gains):  # auto layers
+            gains = self.gains(model, bench.layers)
         # Eq. 16: every z is solved on the unedited model, before any layer is written.
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
@@ -120,6 +118,25 @@ class BatchEditor(WeightEditor):
             bench.residual(z_dN, site)
         refined = self.refined(bench, written) if self.refine else {}
         return bench.edit(targets, **self.settings(bench.moments), **refined)
+
+    def prepare(self, model: LanguageModel) -> None:
+        self.gains(model)
+        super().prepare(model)
+
+    def gains(
+        self, model: LanguageModel, layers: Sequence[int] | None = None
+    ) -> Mapping[int, float]:
+        """Return g_l of each of ``layers``, by default the edited or the usual ones.
+
+        Raises:
+            MethodError: A layer has no such constant.
+            ModelError: This method cannot write ``model``.
+        """
+        layers = layers or self.check_model(model)
+        # PMET's values are read at the MLP itself, before such a constant applies.
+        if self.sites[0] != "residual":
+            return dict.fromkeys(layers, 1.0)
+        return additive_gains(model, layers, self.name)
 
     def solved(self, bench: BatchBench, layer: int, k_fN: torch.Tensor) -> torch.Tensor:
         """Return ``directions`` at ``layer``.

@@ -71,8 +71,8 @@ class Rome(WeightEditor):
         if self.key not in ("consistent", "original"):
             raise ValueError("key must be consistent or original")
 
-    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        return (single_layer(model.layout.depth),)
+    def rule(self, depth: int) -> tuple[int, ...]:
+        return (single_layer(depth),)
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
         if self.layer == "auto":
@@ -88,7 +88,8 @@ class Rome(WeightEditor):
         (layer,) = bench.layers
         solved: list[Targets] = []
         missing: list[torch.Tensor] = []
-        with bench.writing(), progress.task("rome: writing facts", len(facts), "facts") as bar:
+        n = len(bench.facts)
+        with bench.writing(), progress.task("rome: writing facts", n, "facts") as bar:
             for fact in bench.prepared:
                 # Eq. 4: v_*, on the model that already holds the facts before this one.
                 target = bench.solve([fact], self.clamp)

@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -37,8 +37,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from editbench import progress, text
-from editbench.errors import DataError, MethodError, ModelError
+from editbench import progress
+from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
@@ -155,9 +155,10 @@ def second_moments(
     Raises:
         DataError: ``source`` is neither ``self`` nor readable text.
         MethodError: The matrices do not fit into memory, or the activations are not finite.
+        ModelError: A layer has no projection that reads keys, or the model ignores padding.
     """
     if source == "identity":
-        return {layer: identity_moment(model.layout.mlp_width) for layer in layers}
+        return {layer: identity_moment(_width(model, layer)) for layer in layers}
     parts = [_one_source(model, layers, name.strip(), tokens, seed) for name in source.split(",")]
     if len(parts) == 1:
         return parts[0]
@@ -174,7 +175,7 @@ def second_moments(
 def _one_source(
     model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
 ) -> dict[int, Moment]:
-    f = model.layout.mlp_width
+    widths = {layer: _width(model, layer) for layer in layers}
     content = None if source == "self" else "\n".join(_documents(source, tokens))
     # edits in a sequence share the statistics of the unedited model, where these are cached
     hashes = [model.applied[0].model_hash] if model.applied else []
@@ -192,13 +193,14 @@ def _one_source(
             "seed": seed if content is None else 0,
             "length": SAMPLE_LENGTH,
         }
-        moments = _all_cached(origin, layers, f)
+        moments = _all_cached(origin, widths)
         if len(moments) == len(set(layers)):
             return moments
     # ``origin`` and ``moments`` are now those of the present weights.
     missing = [layer for layer in layers if layer not in moments]
     check_memory(
-        3 * len(layers) * f * f * 8, f"the covariance of {len(layers)} layers of width {f}"
+        3 * 8 * sum(f * f for f in widths.values()),
+        f"the covariance of {len(widths)} layers of width {max(widths.values())}",
     )
     blocks = (
         _written(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
@@ -208,9 +210,19 @@ def _one_source(
     return moments
 
 
-def _all_cached(origin: Origin, layers: Sequence[int], f: int) -> dict[int, Moment]:
-    """Return those matrices of ``layers`` that are cached."""
-    by_layer = {layer: cached({**origin, "layer": layer}, f) for layer in layers}
+def _width(model: LanguageModel, layer: int) -> int:
+    """Return the width f of the keys at ``layer``.
+
+    Raises:
+        ModelError: The layer has no projection that reads keys.
+    """
+    model.layout.weight_name(layer)
+    return model.layout.parts[layer].mlp_width
+
+
+def _all_cached(origin: Origin, widths: Mapping[int, int]) -> dict[int, Moment]:
+    """Return those matrices of the layers in ``widths`` that are cached."""
+    by_layer = {layer: cached({**origin, "layer": layer}, f) for layer, f in widths.items()}
     return {layer: moment for layer, moment in by_layer.items() if moment is not None}
 
 
@@ -224,26 +236,20 @@ def measure(
 
     Raises:
         MethodError: The activations are not finite.
-        ModelError: The model ignores the padding of a batch.
     """
     model.check_head()  # it runs forward passes, which must not meet the hooks
-    if not model.honours.padding:
-        raise ModelError(
-            f"{type(model.model).__name__} ignores the padding of a batch, so the covariance of "
-            "its keys would count it. Use a trainer that needs no covariance (sft)."
-        )
     # A smaller budget ends before there would be two checks to compare.
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
-    sums = _Sums(layers, model.layout.mlp_width, held_out)
+    sums = _Sums({layer: _width(model, layer) for layer in layers}, held_out)
     # The held-out keys pass through the same hooks, and are not counted.
     total, next_check = -held_out, FIRST_CHECK
     with progress.task(
         f"covariance of {len(layers)} layers, cached for next time", budget, "tokens"
     ) as bar:
         for chunk in _by_tokens(blocks):
-            ids_BT, mask_BT = text.pad_left(chunk, model.device)
+            ids_BT, mask_BT, own_BT = model.in_one_pass(chunk)
             # every token but the first of each row, and no padding
-            sums.counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
+            sums.counted_BT = (own_BT.cumsum(-1) > 1) & own_BT.bool()
             with ExitStack() as hooks, model.compute():
                 for layer in layers:
                     projection = model.layout.out_projection(model.model, layer)
@@ -254,7 +260,7 @@ def measure(
                 except Captured:
                     pass
             total += int(sums.counted_BT.sum())
-            bar.advance(int(mask_BT.sum()))
+            bar.advance(int(own_BT.sum()))
             if held_out and total >= next_check:
                 if sums.stable(total):
                     break
@@ -272,10 +278,12 @@ def measure(
 class _Sums:
     """Sums of k k^T by layer, and the held-out keys that tell when to stop."""
 
-    def __init__(self, layers: Sequence[int], f: int, held_out: int):
-        self.f, self.held_out, self.last = f, held_out, max(layers)
-        self.total_ff = {layer: torch.zeros(f, f, dtype=torch.float64) for layer in layers}
-        self.probes = {layer: torch.zeros(0, f) for layer in layers}
+    def __init__(self, widths: Mapping[int, int], held_out: int):
+        self.held_out, self.last = held_out, max(widths)
+        self.total_ff = {
+            layer: torch.zeros(f, f, dtype=torch.float64) for layer, f in widths.items()
+        }
+        self.probes = {layer: torch.zeros(0, f) for layer, f in widths.items()}
         self.directions: dict[int, torch.Tensor] = {}
         self.counted_BT = torch.zeros(0, 0, dtype=torch.bool)
         """Which tokens of the present batch are counted."""
@@ -284,7 +292,7 @@ class _Sums:
         """Return a hook that adds the keys of a pass and ends the pass at the highest layer."""
 
         def add(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            keys_Nf = args[0].reshape(-1, self.f)[self.counted_BT.reshape(-1)].float()
+            keys_Nf = args[0].reshape(-1, args[0].shape[-1])[self.counted_BT.reshape(-1)].float()
             # The first keys are held out and stay out of the sum.
             if (taken := self.held_out - len(self.probes[layer])) > 0:
                 self.probes[layer] = torch.cat([self.probes[layer], keys_Nf[:taken].cpu()])

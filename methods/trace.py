@@ -125,11 +125,21 @@ def trace(
     return Trace(fact.prompt, model.decode([answer]), tokens, (first, last), high, low, scores)
 
 
+def _module(model: LanguageModel, layer: int, kind: str) -> nn.Module:
+    """Return the module whose output is a state of ``kind``."""
+    parts = model.layout.parts[layer]
+    # A shared expert writes only a part of what a mixture adds, so the whole mixture is taken.
+    if kind == "mlp" and (parts.experts or parts.mlp_out is None):
+        return model.layout.mlp_module(model.model, layer)
+    return site_module(model, layer, kind)
+
+
 def _subject_tokens(model: LanguageModel, fact: Fact) -> tuple[list[int], int, int]:
     """Return the ids of the fact's prompt, and the subject's first and last token."""
     rendered, subject = model.render(fact.prompt, fact.form), find_subject(fact)
-    first = text.token_at(model.tokenizer, rendered, rendered.start + subject.start)
-    ids, last = text.ids_and_index(model.tokenizer, rendered, rendered.start + subject.last)
+    start, end = rendered.start + subject.start, rendered.start + subject.last
+    first = text.token_at(model.tokenizer, rendered, start)
+    ids, last = text.ids_and_index(model.tokenizer, rendered, end, start)
     return ids, first, last
 
 
@@ -206,7 +216,7 @@ def _restored(
     with ExitStack() as stack:
         if kind != "residual":
             for layer in layers:
-                hook = site_module(model, layer, kind).register_forward_hook(patch(layer))
+                hook = _module(model, layer, kind).register_forward_hook(patch(layer))
                 stack.callback(hook.remove)
         # Layer 0 has no layer below it to resume from.
         if start < 0:
@@ -250,7 +260,7 @@ def _recorded(model: LanguageModel, kinds: Sequence[str]) -> Iterator[States]:
     for layer in range(model.layout.depth):
         # Residual states always: ``_restored`` resumes from them.
         for kind in {"residual", *kinds}:
-            module = site_module(model, layer, kind)
+            module = _module(model, layer, kind)
             hooks.append(module.register_forward_hook(keep(kind, layer)))
     try:
         yield states

@@ -298,8 +298,9 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
                 if count in curve and count < len(cases):
                     points.append(job.point(cases[:count], count, chain.moved, last=False))
                 bar.advance(count - start)
-        # Without the facts of a chunk that was taken back.
-        injected = sum(len(edit.facts) for edit in chain.edits)
+        # Without the facts of a chunk that was taken back. Those that a method left out count: the
+        # number is a place in ``cases``.
+        injected = min(chunk * len(chain.edits), len(cases))
         points.append(job.point(cases, injected, chain.moved, last=True))
         return Outcome(chain.as_one(job.method), chain.moved, points, trajectory, stopped)
 

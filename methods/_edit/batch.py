@@ -63,7 +63,8 @@ class BatchBench(Bench):
         # Edits of other layers, and of methods without keys, have none for this weight.
         earlier = [edit.keys[name].double() for edit in self.model.applied if name in edit.keys]
         if not earlier:
-            return torch.zeros(self.model.layout.mlp_width, 0, dtype=torch.float64)
+            f = self.model.layout.parts[layer].mlp_width
+            return torch.zeros(f, 0, dtype=torch.float64)
         return torch.cat(earlier, dim=1)
 
     def kept_keys(self) -> dict[str, torch.Tensor]:
@@ -124,17 +125,18 @@ def additive_gains(model: LanguageModel, layers: Sequence[int], method: str) -> 
     stream.
 
     Raises:
-        MethodError: A layer normalises the output before it is added, so that no linear share of
-            the residual can be written.
+        MethodError: A layer normalises the output before it is added, or weighs it token by token
+            as a gate does, so that no linear share of the residual can be written.
     """
     gains = {}
     for layer in layers:
         gain = mlp_gain(model.model, model.layout, layer)
         if not gain:
             raise MethodError(
-                f"{type(model.model).__name__} normalises the MLP's output before adding it (layer "
-                f"{layer}), so {method}'s residual shares do not add up there. Use rome, which "
-                "writes the MLP's own output, or a trainer (sft, mixsd, opsd)."
+                f"{type(model.model).__name__} normalises the MLP's output, or weighs it token by "
+                f"token, before adding it (layer {layer}), so {method}'s residual shares do not "
+                "add up there. Use rome or pmet, which write the MLP's own output, or a trainer "
+                "(sft, mixsd, opsd)."
             )
         gains[layer] = gain
     first = gains[layers[0]]

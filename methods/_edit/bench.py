@@ -13,12 +13,12 @@ from editbench.errors import MethodError
 from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._edit.checks import (
     check_editable,
-    check_passes,
     check_room,
     check_values,
+    layer_notes,
 )
 from editbench.methods._edit.options import WeightEditor
-from editbench.methods._edit.prepare import PreparedFact, kept_prefixes, key_rows, prepare_facts
+from editbench.methods._edit.prepare import PreparedFact, kept_prefixes, key_rows, prepare_readable
 from editbench.methods._edit.report import Outcome
 from editbench.methods._edit.value import Targets, optimize
 from editbench.models import LanguageModel
@@ -35,22 +35,25 @@ class Bench:
 
         Raises:
             MethodError: A fact cannot be written, the memory is too small, or C is singular.
+            ModelError: The method cannot write this model.
         """
-        self.editor, self.model, self.facts = editor, model, facts
+        self.editor, self.model = editor, model
         self.seconds: dict[str, float] = {}
-        check_passes(model)
+        editor.check_model(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
-        self.prepared = prepare_facts(model, facts, self.prefixes)
+        self.prepared, self.warnings = prepare_readable(model, facts, self.prefixes)
+        self.facts = [each.fact for each in self.prepared]
         # Before layers and statistics, which may take minutes.
-        self.warnings = check_editable(model, self.prepared, editor.of_one_key)
+        self.warnings += check_editable(model, self.prepared, editor.of_one_key)
         if model.applied and self.prefixes != kept_prefixes(model, len(self.prefixes)):
             self.warnings.append(
                 "The prefixes were written by the edited model, since no applied edit has those "
                 "of the model before its edits."
             )
         with self.phase("layers"):
-            self.layers, self.choice = editor.choose_layers(model, facts)
+            self.layers, self.choice = editor.choose_layers(model, self.facts)
+        self.warnings += layer_notes(model, self.layers, editor.rule(model.layout.depth))
         check_values(model, self.layers, self.prepared)
         with self.phase("statistics"):
             self._measure()

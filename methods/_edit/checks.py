@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from editbench.decoding import check_removable
 from editbench.errors import MethodError
+from editbench.layout import ranges
 from editbench.methods._common.context import check_context
 from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._common.memory import check_memory
+from editbench.methods._edit.layers import nearest
 from editbench.methods._edit.prepare import PreparedFact, key_rows
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
@@ -47,14 +48,12 @@ def check_editable(
 
 
 def check_passes(model: LanguageModel) -> None:
-    """Make sure that ``model`` can compute prompts from their subjects on.
+    """Make sure that the logits of ``model`` can be computed from its last hidden states.
 
     Raises:
-        ModelError: It cannot continue padded rows from the keys and values of earlier tokens.
+        ModelError: They cannot, or a token sees the tokens behind it.
     """
     model.check_head()
-    model.check_cache()
-    check_removable(model.model, shared=True)
 
 
 @torch.no_grad()
@@ -87,6 +86,27 @@ def check_values(
                 f"(relative difference {apart:.2g}), so an update of that matrix would not write "
                 "what was asked. Use a trainer (sft, mixsd, opsd)."
             )
+
+
+def layer_notes(model: LanguageModel, layers: Sequence[int], rule: Sequence[int]) -> Iterator[str]:
+    """Yield warnings about layers that are not what the method usually writes.
+
+    ``rule`` has the layers that it takes in a model of this depth whose layers are all alike.
+    """
+    layout = model.layout
+    mixtures = [layer for layer in layers if layout.parts[layer].experts]
+    if mixtures:
+        yield (
+            f"At layer {ranges(mixtures)} the MLP of {model.name} is a mixture of experts. Its "
+            f"dense part was written ({layout.weight_name(mixtures[0])}), and the routed experts "
+            "beside it were left alone."
+        )
+    if not set(rule) <= set(layout.writable) and tuple(layers) == nearest(layout.writable, rule):
+        yield (
+            f"Layer {ranges(layers)} of {model.name} was written, where layer {ranges(rule)} would "
+            "be in a dense model of its depth, since only some of its layers have a matrix that "
+            f"writes their MLP's output: {ranges(layout.writable)}."
+        )
 
 
 def check_one_target_a_key(prepared: Sequence[PreparedFact]) -> None:
@@ -131,11 +151,13 @@ def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) 
     """
     # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size per layer,
     # and three of the keys' size.
-    f, d = model.layout.mlp_width, model.layout.width
-    # A cached_property is in ``vars`` once it has been computed.
-    factors = 2 * f * f * sum("cholesky_ff" not in vars(moment) for moment in moments.values())
-    needed = factors + 3 * d * f * len(moments) + 3 * f * facts
-    check_memory(8 * needed, f"the solve for {len(moments)} layers of width {f}")
+    needed, widest = 0, max(len(moment.c_ff) for moment in moments.values())
+    for moment in moments.values():
+        f = len(moment.c_ff)
+        # A cached_property is in ``vars`` once it has been computed.
+        needed += 2 * f * f * ("cholesky_ff" not in vars(moment)) + 3 * model.layout.width * f
+    needed += 3 * widest * facts
+    check_memory(8 * needed, f"the solve for {len(moments)} layers of width {widest}")
 
 
 def listed(items: Sequence[str], separator: str = ", ") -> str:

@@ -33,28 +33,41 @@ def single_layer(depth: int) -> int:
     return round(depth / 6)
 
 
+def nearest(layers: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
+    """Return as many of ``layers`` as ``wanted`` has, the nearest to its middle, ascending.
+
+    Of ``wanted`` itself nothing is changed where ``layers`` has all of it.
+    """
+    if set(wanted) <= set(layers):
+        return tuple(wanted)
+    middle = sum(wanted) / len(wanted)
+    by_distance = sorted(layers, key=lambda layer: (abs(layer - middle), layer))
+    return tuple(sorted(by_distance[: len(wanted)]))
+
+
 def traced_layers(
     model: LanguageModel, facts: Sequence[Fact], count: int, seed: int
 ) -> tuple[tuple[int, ...], list[float]]:
     """Return the ``count`` neighbouring layers whose MLPs carry most of the model's answers.
 
-    A causal trace of the first ``AUTO_FACTS`` prompts finds them. The second value is its curve,
-    one number per layer.
+    A causal trace of the first ``AUTO_FACTS`` prompts finds them, among the layers that have a
+    matrix to write. The second value is its curve, one number per layer.
 
     Raises:
         MethodError: No prompt has an answer that depends on its subject.
     """
-    # Neighbours only: MEMIT spreads an update over consecutive layers.
     curve = layer_curve(model, facts[:AUTO_FACTS], seed)
-    sums = [sum(curve[first : first + count]) for first in range(len(curve) - count + 1)]
+    # Neighbours only: MEMIT spreads an update over consecutive layers.
+    writable = model.layout.writable
+    windows = [writable[first : first + count] for first in range(len(writable) - count + 1)]
+    sums = [sum(curve[layer] for layer in window) for window in windows]
     if max(sums) <= 0:
         raise MethodError(
             f"The causal trace of {min(len(facts), AUTO_FACTS)} prompts found no layer: noise on "
             "their subjects does not change what the model says. Leave layers unset for the "
             "default, or name them."
         )
-    first = sums.index(max(sums))
-    return tuple(range(first, first + count)), [round(value, 4) for value in curve]
+    return windows[sums.index(max(sums))], [round(value, 4) for value in curve]
 
 
 def check_layers(model: LanguageModel, layers: Sequence[int]) -> tuple[int, ...]:
@@ -62,10 +75,14 @@ def check_layers(model: LanguageModel, layers: Sequence[int]) -> tuple[int, ...]
 
     Raises:
         MethodError: None are given, or the model lacks one of them.
+        ModelError: One of them has no matrix that writes its MLP's output; the message lists those
+            that have one.
     """
     if not layers or min(layers) < 0 or max(layers) >= model.layout.depth:
         raise MethodError(
             f"Layers {list(layers)} are not layers of {model.name}, "
             f"which has 0 to {model.layout.depth - 1}."
         )
+    for layer in layers:
+        model.layout.weight_name(layer)
     return tuple(sorted(set(layers)))

@@ -9,8 +9,10 @@ from typing import ClassVar
 
 import torch
 
+from editbench.methods._common.hooks import site_module
+from editbench.methods._edit.checks import check_passes
 from editbench.methods._edit.fisher import state_fisher
-from editbench.methods._edit.layers import traced_layers
+from editbench.methods._edit.layers import nearest, traced_layers
 from editbench.methods._edit.prepare import context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
 from editbench.methods._edit.value import Solver
@@ -92,8 +94,17 @@ class WeightEditor(Method):
             raise ValueError("covariance_tokens must be at least 2")
 
     @abstractmethod
+    def rule(self, depth: int) -> tuple[int, ...]:
+        """Return the layers that this method writes by default, ascending, where all can be."""
+
     def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
-        """Return the layers that this method writes by default, ascending."""
+        """Return the layers that this method writes in ``model`` by default, ascending.
+
+        Raises:
+            NoDenseMlp, ModelError: No layer can be written (``Layout.check_writable``).
+        """
+        model.layout.check_writable()
+        return nearest(model.layout.writable, self.rule(model.layout.depth))
 
     @abstractmethod
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
@@ -109,7 +120,22 @@ class WeightEditor(Method):
         layers, curve = traced_layers(model, facts, len(self.usual_layers(model)), self.seed)
         return layers, {"layer_curve": curve}
 
+    def check_model(self, model: LanguageModel) -> tuple[int, ...]:
+        """Return the edited layers, or the usual ones where the facts decide.
+
+        It runs before anything is measured.
+
+        Raises:
+            MethodError, ModelError: This method cannot write ``model``.
+        """
+        layers = self.edited_layers(model) or self.usual_layers(model)
+        for site in self.sites:
+            site_module(model, layers[-1], site)
+        check_passes(model)
+        return layers
+
     def prepare(self, model: LanguageModel) -> None:
+        self.check_model(model)
         # With auto layers nothing can be measured before the facts are known.
         if (layers := self.edited_layers(model)) is not None:
             self.moments(model, layers)

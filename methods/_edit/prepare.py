@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from editbench import text
+from editbench.errors import MethodError, NoTokenError
 from editbench.models import LanguageModel
 from editbench.subjects import Subject, find_subject
 from editbench.types import Fact
@@ -73,9 +74,33 @@ def prepare_facts(
 
     Raises:
         MethodError: A given subject occurs twice in its prompt.
+        NoTokenError: No token of a prompt covers its subject.
         ModelError: The tokenizer gives no character offsets.
     """
     return [_prepared(model, fact, prefixes) for fact in facts]
+
+
+def prepare_readable(
+    model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]
+) -> tuple[list[PreparedFact], list[str]]:
+    """Return ``prepare_facts`` of the facts whose subjects have a token, and warnings about others.
+
+    Raises:
+        MethodError: No fact is left, or a given subject occurs twice in its prompt.
+        ModelError: The tokenizer gives no character offsets.
+    """
+    prepared: list[PreparedFact] = []
+    left_out: list[str] = []
+    for fact in facts:
+        try:
+            prepared.append(_prepared(model, fact, prefixes))
+        except NoTokenError as reason:
+            left_out.append(f"Fact {fact.id!r} was left out and is not taught. {reason}")
+    if not prepared:
+        raise MethodError(
+            f"None of {len(facts)} facts has a subject that {model.name} reads. {left_out[0]}"
+        )
+    return prepared, left_out
 
 
 def _prepared(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> PreparedFact:
@@ -89,7 +114,8 @@ def _prepared(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> Prep
 
 def _prompt(model: LanguageModel, fact: Fact, subject: Subject, prefix: str) -> PreparedPrompt:
     rendered = model.render(fact.prompt, fact.form, prefix=prefix)
-    ids, last = text.ids_and_index(model.tokenizer, rendered, rendered.start + subject.last)
+    first, end = rendered.start + subject.start, rendered.start + subject.last
+    ids, last = text.ids_and_index(model.tokenizer, rendered, end, first)
     target_ids = text.target_ids(model.tokenizer, rendered, ids, fact.target)
     return PreparedPrompt(prefix, ids, last, target_ids)
 
@@ -100,7 +126,7 @@ def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
     for prefix in ("", STAND_IN):
         rendered = model.render(f"{subject.text} is a", prefix=prefix)
         end = rendered.start + len(subject.text) - 1
-        ids, last = text.ids_and_index(model.tokenizer, rendered, end)
+        ids, last = text.ids_and_index(model.tokenizer, rendered, end, rendered.start)
         if last > 0:
             break
     # ROME's code reads the KL at the subject, not at "a"; causal attention hides the rest.

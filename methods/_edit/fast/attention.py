@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ class NotPacked(Exception):
     """Raised when a model attends in a way that this file does not know."""
 
 
-def layer_of(module: nn.Module, how: Mapping[str, object]) -> int:
+def layer_of(module: nn.Module, mask: object, how: Mapping[str, object]) -> int:
     """Return the layer of an attention module that attends as below.
 
     Raises:
@@ -45,9 +46,10 @@ def layer_of(module: nn.Module, how: Mapping[str, object]) -> int:
     """
     layer = getattr(module, "layer_idx", None)
     # Position biases (T5), soft-capped scores (Gemma 2) and attention sinks (GPT-OSS) are not in
-    # the formulas above.
+    # the formulas above. Nor is a mask of the model's own, such as Doge's, which weighs the values:
+    # transformers makes none here.
     unknown = any(how.get(name) is not None for name in ("position_bias", "softcap", "s_aux"))
-    if not isinstance(layer, int) or unknown:
+    if not isinstance(layer, int) or mask is not None or unknown:
         raise NotPacked
     return layer
 
@@ -78,12 +80,12 @@ class Tree:
         query_1HNd: torch.Tensor,
         key_1GNd: torch.Tensor,
         value_1GNd: torch.Tensor,
-        mask: object,
+        attention_mask: object = None,
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v, (1, N, H, d). transformers calls it."""
         # a model that attends twice in one layer is not known here
-        if (layer := layer_of(module, how)) in self.kept:
+        if (layer := layer_of(module, attention_mask, how)) in self.kept:
             raise NotPacked
         # Rotated queries and keys may be float32 where the values, and all products, are bfloat16.
         query_1HNd, key_1GNd = query_1HNd.to(value_1GNd.dtype), key_1GNd.to(value_1GNd.dtype)
@@ -96,7 +98,8 @@ class Tree:
             scale=scaling_of(how),
             enable_gqa=True,
         )
-        return out_1HNd.transpose(1, 2), None
+        # Contiguous, as torch's own is: JetMoE takes a view of it.
+        return out_1HNd.transpose(1, 2).contiguous(), None
 
 
 @dataclass(frozen=True)
@@ -252,12 +255,12 @@ class Groups:
         query_1HNd: torch.Tensor,
         key_1GNd: torch.Tensor,
         value_1GNd: torch.Tensor,
-        mask: object,
+        attention_mask: object = None,
         **how: object,
     ) -> tuple[torch.Tensor, None]:
         """Return softmax(scaling q k^T) v of each row, (1, N, H, d). transformers calls it."""
         # only the layers that run have kept keys
-        if (layer := layer_of(module, how)) not in self.groups[0].kept:
+        if (layer := layer_of(module, attention_mask, how)) not in self.groups[0].kept:
             raise NotPacked
         # The usual factor, where the model passes none.
         scaling = scaling_of(how) or float(query_1HNd.shape[-1] ** -0.5)
@@ -269,7 +272,7 @@ class Groups:
             attention(query, key, value, group, layer, scaling)
             for group, query, key, value in zip(self.groups, *parts, strict=True)
         ]
-        return torch.cat(attended, dim=1).transpose(0, 1)[None], None
+        return torch.cat(attended, dim=1).transpose(0, 1)[None].contiguous(), None
 
 
 # no mask is built: ``Tree`` and ``Packed`` know which token sees which
@@ -280,9 +283,17 @@ AttentionMaskInterface.register(NAME, lambda *_args, **_how: None)
 def attending(model: LanguageModel, how: Tree | Groups) -> Iterator[None]:
     """Inside, let the model attend by ``how``."""
     config = model.model.config.get_text_config()
-    usual = config._attn_implementation
+    usual, expected = config._attn_implementation, signature(how.attend)
+
+    def attend(*args: object, **named: object) -> tuple[torch.Tensor, None]:
+        try:
+            call = expected.bind(*args, **named)
+        except TypeError:  # the model calls its attention in a way of its own
+            raise NotPacked from None
+        return how.attend(*call.args, **call.kwargs)
+
     # Registering again replaces the function that an earlier use left under this name.
-    AttentionInterface.register(NAME, how.attend)
+    AttentionInterface.register(NAME, attend)
     config._attn_implementation = NAME
     try:
         yield
