@@ -41,7 +41,7 @@ class Adapters:
     are the directions that the model's own text uses least.
 
     Raises:
-        MethodError: if there is no linear layer to adapt.
+        MethodError: if there is no linear layer to adapt, or with ``null_space`` no projection.
     """
 
     def __init__(self, model: LanguageModel, rank: int, null_space: float | None, seed: int):
@@ -161,7 +161,12 @@ def _null_spaces(model: LanguageModel, share: float, seed: int) -> dict[str, tor
     """Return the directions (f, U) that the model's text uses least, by MLP output projection."""
     from editbench.methods.statistics import second_moments  # only null-space adapters need it
 
-    layers = tuple(range(model.layout.depth))
+    layers = model.layout.writable
+    if not layers:
+        raise MethodError(
+            f"null_space is measured at matrices that write an MLP's output, and no layer of "
+            f"{type(model.model).__name__} has one. Leave null_space out; lora needs none."
+        )
     moments = second_moments(model, layers, "self", NULL_TOKENS, seed)
     free_fU = {}
     for layer in layers:

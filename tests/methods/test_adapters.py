@@ -98,3 +98,10 @@ def test_a_model_without_linear_layers_is_refused():
                     setattr(part, name, torch.nn.Sequential())
     with pytest.raises(MethodError, match="has no linear layers to put adapters on"):
         Adapters(model, 2, None, seed=0)
+
+
+def test_a_null_space_needs_the_output_matrix_of_an_mlp():
+    edit = method(null_space=0.5).inject(build("qwen3_moe_dense"), FACTS[:1])
+    assert set(edit.changes) == {f"model.layers.{i}.mlp.down_proj.weight" for i in (0, 2)}
+    with pytest.raises(MethodError, match="no layer of MambaForCausalLM has one"):
+        method(null_space=0.5).inject(build("mamba"), FACTS[:1])
