@@ -122,16 +122,19 @@ def _tried(cls: type[Method], options: dict[str, object], model: LanguageModel) 
     try:
         before = probability(model)
         edit = cls.from_options(cls.name, options).inject(model, list(CHOSEN))
-        with edit.applied(model):
-            after = probability(model)
-        prompt, target = model.pair_ids(CHOSEN[0].prompt, CHOSEN[0].target, CHOSEN[0].form)
-        far = merged_differs(edit, model, prompt + target) if edit.changes else 0.0
     except EditbenchError as error:
         # an older editbench has no such class
         inapplicable = isinstance(error, getattr(errors, "NoDenseMlp", ()))
         return {"outcome": OUTCOMES[2 if inapplicable else 1], "why": str(error)}
     except Exception as error:  # a traceback is what this table is there to find
-        return {"outcome": "fails", "why": f"{type(error).__name__}: {str(error)[:200]}"}
+        return _failure(error)
+    try:
+        with edit.applied(model):
+            after = probability(model)
+        prompt, target = model.pair_ids(CHOSEN[0].prompt, CHOSEN[0].target, CHOSEN[0].form)
+        far = merged_differs(edit, model, prompt + target) if edit.changes else 0.0
+    except Exception as error:  # also a sentence: an edit that cannot be used is none
+        return _failure(error)
     if model.fingerprint() != weights:
         return {"outcome": "fails", "why": "reverting changed the weights"}
     if not far <= DIFFERENCE:
@@ -140,6 +143,10 @@ def _tried(cls: type[Method], options: dict[str, object], model: LanguageModel) 
         why = f"{NOT_REACHED} from {before:.2f} to {after:.2f} nats a token"
         return {"outcome": "fails", "why": why}
     return {"outcome": "works", "why": ""}
+
+
+def _failure(error: Exception) -> Cell:
+    return {"outcome": "fails", "why": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
 def probability(model: LanguageModel) -> float:
@@ -199,8 +206,7 @@ def _fill(name: str, wanted: Sequence[str], sender: Connection) -> None:
         model = build(name)
     except Exception as error:  # as in a cell
         for column in wanted:
-            why = f"{type(error).__name__}: {str(error)[:200]}"
-            sender.send((column, {"outcome": "fails", "why": why}))
+            sender.send((column, _failure(error)))
         return
     for column in wanted:
         sender.send((column, cell(column, model)))
