@@ -296,7 +296,7 @@ def _shown(name: str, column: str, one: Cell, reasons: dict[tuple[str, str], lis
     """Return a cell's outcome with the number of its reason, which is added to ``reasons``."""
     if one["outcome"] == "works":
         return "works"
-    why = re.sub(r"\b[A-Z]\w+(?:ForCausalLM|LMHeadModel|LMHead|Decoder)\b", "MODEL", one["why"])
+    why = re.sub(rf"\b\w+(?:ForCausalLM|LMHeadModel)\b|\btiny-{name}\b", "MODEL", one["why"])
     why = re.sub(rf"\b{column.split()[0]}\b", "METHOD", why)
     why = re.sub(r"-?\d+\.\d+ to -?\d+\.\d+", "x to y", why).replace("|", "\\|").replace("\n", " ")
     key = one["outcome"], why
