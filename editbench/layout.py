@@ -458,9 +458,9 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
 
 def hidden_of(output: Output) -> torch.Tensor:
     """Return the hidden states in a module's output, which some architectures put in a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def replace_hidden(output: Output, hidden: torch.Tensor) -> Output:
     """Return ``output`` with its hidden states replaced."""
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    return (hidden, *output[1:]) if isinstance(output, (tuple, list)) else hidden
