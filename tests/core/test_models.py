@@ -377,7 +377,8 @@ UNUSUAL = {
 
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_unusual_models_score_and_write_what_plain_passes_do(name):
-    model = build(name)
+    # RoBERTa counts positions from its padding token on
+    model = build(name, pad_token_id=2 if name == "roberta_decoder" else None)
     assert model.honours == UNUSUAL[name]
     prompts = [model.prompt_ids(prompt) for prompt in PROMPTS]
     wanted = []

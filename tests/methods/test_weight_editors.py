@@ -240,7 +240,7 @@ def test_keys_and_their_moments_are_read_without_padding(name):
 
 @pytest.mark.parametrize("name", ["lfm2", "modernbert_decoder"])
 def test_hybrids_and_heads_with_a_layer_are_edited(name):
-    model = teach_to_read(build(name), FACTS)
+    model = teach_to_read(build(name, bos_token_id=1, pad_token_id=2), FACTS)
     for method in (Rome, Memit):
         edit = method(**tiny_options(method)).inject(model, FACTS)
         before = target_logp(model, FACTS)
