@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hostile.architectures import build
+from hostile.mixtures import MIXTURES, mixture
 from peft import LoraConfig, get_peft_model
 from tiny import rows_of, targets_of
 from torch import nn
@@ -17,8 +18,8 @@ from torch import nn
 from editbench import models
 from editbench.aliases import DEFAULT
 from editbench.decoding import decoding_cache
-from editbench.errors import MethodError, ModelError, OptionError, UnknownNameError
-from editbench.layout import mlp_gain
+from editbench.errors import MethodError, ModelError, NoDenseMlp, OptionError, UnknownNameError
+from editbench.layout import LayerParts, mlp_gain, ranges
 from editbench.methods._common.hooks import read_at
 from editbench.methods.memit import Memit
 from editbench.methods.rome import Rome
@@ -68,12 +69,8 @@ def test_every_tiny_family_has_its_layout_here():
 def test_layout(family):
     model, (layers, attention, mlp, mlp_out, f, gain) = tiny_model(family), LAYOUTS[family]
     layout = model.layout
-    assert (layout.layers, layout.attention, layout.mlp, layout.mlp_out) == (
-        layers,
-        attention,
-        mlp,
-        mlp_out,
-    )
+    parts = LayerParts(attention, mlp, mlp_out, f)
+    assert layout.layers == layers and layout.parts == (parts,) * 4
     assert (layout.depth, layout.width, layout.mlp_width) == (4, 32, f)
     assert layout.transposed == (family == "gpt2")
     assert tuple(model.weight(layout.weight_name(2)).shape) == (
@@ -222,12 +219,8 @@ def test_an_unknown_architecture_names_the_part():
     with pytest.raises(ModelError, match="no module 'feed.out' for part 'mlp_out'"):
         _ = load(attention="mixer", mlp_out="feed.out").layout
     layout = load(attention="mixer", mlp="feed.down").layout
-    assert (layout.layers, layout.mlp_out, layout.depth, layout.mlp_width) == (
-        "base_model.tower",
-        "feed.down",
-        3,
-        24,
-    )
+    assert layout.layers == "base_model.tower"
+    assert layout.parts == (LayerParts("mixer", "feed.down", "feed.down", 24),) * 3
 
 
 def test_an_unknown_architecture_works_once_named():
@@ -246,16 +239,24 @@ def test_an_unknown_architecture_works_once_named():
 
 @pytest.mark.parametrize(
     ("name", "mlp_out"),
-    # beside a projection of per-layer inputs; beside a Mamba mixer; beside a receptance
+    # beside a projection of per-layer inputs; beside a Mamba mixer; beside a receptance; in layers
+    # with and without attention; in both kinds of a block that is called neither;
+    # in a decoder whose configuration has the depth of an encoder too
     [
         ("gemma3n", "mlp.down_proj"),
         ("gemma4", "mlp.down_proj"),
         ("falcon_h1", "feed_forward.down_proj"),
         ("rwkv", "feed_forward.value"),
+        ("jamba", "feed_forward.down_proj"),
+        ("lfm2", "feed_forward.w2"),
+        ("recurrent_gemma", "mlp_block.down_proj"),
+        ("bart", "fc2"),
     ],
 )
 def test_the_widest_projection_is_the_mlps(name, mlp_out):
-    assert build(name).layout.mlp_out == mlp_out
+    layout = build(name).layout
+    assert {part.mlp_out for part in layout.parts} == {mlp_out}
+    assert None not in {part.attention for part in layout.parts}
 
 
 def test_two_equally_wide_projections_are_ambiguous_until_one_is_named():
@@ -270,22 +271,54 @@ def test_two_equally_wide_projections_are_ambiguous_until_one_is_named():
         ModelError, match=r"'mlp.down_proj' and 'adapter.1' project.*--layout mlp_out=PATH"
     ):
         _ = load().layout
-    assert load(mlp_out="mlp.down_proj").layout.mlp_out == "mlp.down_proj"
+    assert load(mlp_out="mlp.down_proj").layout.parts[0].mlp_out == "mlp.down_proj"
 
 
-def test_mixtures_of_experts_are_refused():
-    from transformers import AutoConfig, AutoModelForCausalLM
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mixtral", "All MLPs of this model are mixtures of routed experts"),
+        ("mamba", "The layers of this model have no MLP"),
+    ],
+)
+def test_a_model_without_a_dense_mlp(name, reason):
+    layout = build(name).layout
+    assert layout.writable == () and layout.depth == 4
+    with pytest.raises(NoDenseMlp, match=rf"{reason}, and a weight editor.*Use a trainer"):
+        layout.weight_name(0)
 
-    config = {
-        **FAMILIES["llama"][1],
-        "vocab_size": 420,
-        "num_local_experts": 2,
-        "num_experts_per_tok": 1,
-    }
-    with torch.random.fork_rng(devices=[]):
-        hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("mixtral", **config))
-    with pytest.raises(ModelError, match="mixtures of experts"):
-        _ = LanguageModel(hf, tiny_tokenizer()).layout
+
+def test_layers_that_share_one_mlp_cannot_be_written():
+    tiny = tiny_model("llama")
+    for layer in tiny.model.model.layers:
+        layer.mlp = tiny.model.model.layers[0].mlp
+    layout = LanguageModel(tiny.model, tiny.tokenizer).layout
+    with pytest.raises(ModelError, match="share one MLP") as refused:
+        layout.weight_name(0)
+    assert not isinstance(refused.value, NoDenseMlp)
+
+
+@pytest.mark.parametrize("name", sorted(MIXTURES))
+def test_each_layer_of_a_mixture_has_a_matrix_of_its_own_or_none(name):
+    *_, expected = MIXTURES[name]
+    layout = mixture(name).layout
+    assert [part.mlp_out for part in layout.parts] == expected
+    assert layout.writable == tuple(i for i, out in enumerate(expected) if out)
+    if None in expected:
+        with pytest.raises(ModelError, match=r"Layer 0 .*routed experts.* have one: 1, 3\."):
+            layout.weight_name(0)
+
+
+def test_experts_in_lists_are_no_shared_expert():
+    tiny = tiny_model("llama")
+    for layer in tiny.model.model.layers[1:]:
+        layer.mlp.experts = nn.ModuleList([nn.Sequential(nn.Linear(99, 32)) for _ in range(2)])
+        del layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj
+    assert LanguageModel(tiny.model, tiny.tokenizer).layout.writable == (0,)
+
+
+def test_ranges():
+    assert ranges([0]) == "0" and ranges([0, 1, 2, 5, 7, 8]) == "0 to 2, 5, 7 to 8"
 
 
 # --- forward passes -------------------------------------------------------------------------------
