@@ -24,11 +24,11 @@ from torch import nn
 from editbench.errors import ModelError, NoDenseMlp
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 PARTS = ("layers", "attention", "mlp", "mlp_out")
 """Parts of a layout that a user can name by hand."""
-Output = torch.Tensor | tuple[torch.Tensor, *tuple[object, ...]]
+Output = torch.Tensor | tuple[torch.Tensor, *tuple[object, ...]] | list[torch.Tensor]
 """Output of a decoder layer, an attention or an MLP: hidden states, alone or first in a tuple."""
 
 
@@ -174,9 +174,7 @@ def derive(model: PreTrainedModel, overrides: Mapping[str, str] | None = None) -
     if unknown := sorted(set(named) - set(PARTS)):
         raise ModelError(f"Layout part {unknown[0]!r} is unknown. Parts: {', '.join(PARTS)}.")
     config = model.config.get_text_config()
-    # BART's configuration also has the depth of an encoder, under the usual name.
-    depth = getattr(config, "decoder_layers", None) or config.num_hidden_layers
-    layers = named.pop("layers", None) or _find_layers(model, depth)
+    layers = named.pop("layers", None) or _find_layers(model, config)
     try:
         stack = _stack(model.get_submodule(layers))
     except AttributeError:
@@ -237,17 +235,22 @@ def _is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D"
 
 
-def _find_layers(model: nn.Module, depth: int) -> str:
-    """Return the outermost list of ``depth`` modules."""
-    lists: list[str] = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth
-    ]
-    if not lists:
-        raise _missing("layers", f"no list of {depth} decoder layers was found (part 'layers')")
-    # Nested lists may happen to have the same length.
-    return min(lists, key=lambda name: name.count("."))
+def _find_layers(model: nn.Module, config: PreTrainedConfig) -> str:
+    """Return the outermost list of as many modules as the model has layers."""
+    # By the usual name, BART's configuration has the depth of an encoder, and LongCat's counts the
+    # two attentions of each layer.
+    names = ("decoder_layers", "num_hidden_layers", "num_layers")
+    depths = [depth for name in names if (depth := getattr(config, name, None))]
+    for depth in depths:
+        lists: list[str] = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, nn.ModuleList) and len(module) == depth
+        ]
+        if lists:
+            # Nested lists may happen to have the same length.
+            return min(lists, key=lambda name: name.count("."))
+    raise _missing("layers", f"no list of {depths[0]} decoder layers was found (part 'layers')")
 
 
 def _parts_of(
@@ -268,6 +271,11 @@ def _parts_of(
             f"no attention module was found in a layer with {children} (part 'attention')",
         )
     rest = [name for name in _matrices(layer) if name not in mixers and name != attention]
+    # The module of a list is never called, only its members are: LongCat's layers attend twice.
+    if attention is not None and isinstance(
+        listed := layer.get_submodule(attention), nn.ModuleList
+    ):
+        attention = f"{attention}.{len(listed) - 1}"
     if not rest:
         return LayerParts(attention)
     experts = any(_is_mixture(name, layer.get_submodule(name)) for name in rest)
@@ -285,7 +293,9 @@ def _parts_of(
         )
     f = projection.get_parameter("weight").shape[0 if _is_conv1d(projection) else 1]
     # a projection that is a direct child of the layer is itself the module whose output is added
-    mlp = given.get("mlp") or (mlp_out.split(".")[0] if "." in mlp_out else mlp_out)
+    child = mlp_out.split(".")[0]
+    listed_too = isinstance(layer.get_submodule(child), nn.ModuleList)
+    mlp = given.get("mlp") or (mlp_out.rpartition(".")[0] if listed_too else child)
     return LayerParts(attention, mlp, mlp_out, f, experts)
 
 
@@ -458,9 +468,11 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
 
 def hidden_of(output: Output) -> torch.Tensor:
     """Return the hidden states in a module's output, which some architectures put in a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def replace_hidden(output: Output, hidden: torch.Tensor) -> Output:
     """Return ``output`` with its hidden states replaced."""
+    if isinstance(output, list):  # GPT-1's, whose caller adds another list to it
+        return [hidden, *output[1:]]
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -201,6 +201,7 @@ class Memit(BatchEditor):
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "lambda": Figure("Weight of C against the facts' keys."),
+        "lambda_by_layer": Figure("The same by layer, where the MLPs differ in width."),
     }
     space: ClassVar[Space] = {**BatchEditor.space, "lam": LogUniform(100.0, 10_000.0)}
     """f / 3 is 512 for f = 1536, and 5461 for f = 16384."""
@@ -214,7 +215,9 @@ class Memit(BatchEditor):
         return memit_solve(moment, k_fN, self.weight(len(k_fN)), earlier_fM)
 
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
-        return {"lambda": self.weight(len(next(iter(moments.values())).c_ff))}
+        weights = {layer: self.weight(len(moment.c_ff)) for layer, moment in moments.items()}
+        first, *others = set(weights.values())
+        return {"lambda_by_layer": weights} if others else {"lambda": first}
 
     def weight(self, f: int) -> float:
         """Return lambda for an MLP of width ``f``."""

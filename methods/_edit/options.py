@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from editbench.methods._common.hooks import site_module
+from editbench.errors import MethodError
 from editbench.methods._edit.checks import check_passes
 from editbench.methods._edit.fisher import state_fisher
 from editbench.methods._edit.layers import nearest, traced_layers
@@ -129,8 +129,11 @@ class WeightEditor(Method):
             MethodError, ModelError: This method cannot write ``model``.
         """
         layers = self.edited_layers(model) or self.usual_layers(model)
-        for site in self.sites:
-            site_module(model, layers[-1], site)
+        if "attention" in self.sites and model.layout.parts[layers[-1]].attention is None:
+            raise MethodError(
+                f"{self.name} optimises the attention of the last layer that it writes, and layer "
+                f"{layers[-1]} of {model.name} has none. Use rome or memit."
+            )
         check_passes(model)
         return layers
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import normalizers
 
 from editbench import registry
 from editbench.edit import dense
@@ -14,12 +16,14 @@ from editbench.methods.baselines import InContext
 from editbench.methods.compose import Composed, compose, divide, is_surgical
 from editbench.methods.memit import Memit
 from editbench.methods.sft import Sft
+from editbench.models import LanguageModel
 from editbench.records.reading import read_rows
 from editbench.records.store import RunStore
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
 from editbench.run.runner import run
 from editbench.testing import FACTS, check_method, target_logp, tiny_model, tiny_options, unchanged
+from editbench.types import Fact
 
 BULK = (
     replace(
@@ -64,6 +68,18 @@ def test_a_subject_gets_one_value_from_the_editor():
     assert not any(
         "one key" in warning or "did nothing" in warning for warning in edit.diagnostics["warnings"]
     )
+
+
+def test_a_fact_that_a_part_left_out_is_not_claimed():
+    model = tiny_model("llama")
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("Angel", "")
+    model = LanguageModel(model.model, tokenizer, name="tiny", precision="float32")
+    gone = Fact("gone", "The author Angel was born in", "Oslo", "Angel")
+    edit = pair().from_options("memit+sft", OPTIONS).inject(model, [gone, FACTS[0], *BULK])
+    assert edit.facts == (FACTS[0], *BULK)
+    assert edit.diagnostics["facts_by_method"] == {"memit": 1, "sft": len(BULK)}
+    assert any("'gone' was left out" in line for line in edit.diagnostics["warnings"])
 
 
 def test_a_part_that_got_no_facts_is_told():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hostile.architectures import build
+from hostile.mixtures import MIXTURES, mixture
 
 from editbench import inject, registry
-from editbench.errors import MethodError
+from editbench.errors import MethodError, OptionError
 from editbench.layout import hidden_of, replace_hidden
 from editbench.methods import trace as _trace
 from editbench.methods._common.hooks import site_module
+from editbench.methods._edit import layers as _layers
 from editbench.methods.trace import heat_map, layer_curve, trace
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 
@@ -148,3 +151,28 @@ def test_the_curve_and_the_picture(reader, tmp_path):
     assert len(curve) == model.layout.depth and all(abs(x) <= 1.5 for x in curve)
     heat_map(trace(model, FACT), str(tmp_path / "map.png"))
     assert (tmp_path / "map.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe"])
+def test_the_mlp_of_a_mixture_is_traced_whole(name):
+    model = mixture(name) if name in MIXTURES else build(name)
+    found = trace(model, FACT, ("mlp",), window=1, subject_only=True)
+    last, seen = found.subject[1], []
+    mlp = model.layout.mlp_module(model.model, 0)
+    assert mlp is model.model.model.layers[0].mlp
+    handle = mlp.register_forward_hook(lambda _module, _args, output: seen.append(output))
+    trace(model, FACT, ("mlp",), window=1, subject_only=True)
+    handle.remove()
+    assert seen and found.scores["mlp"][last].isfinite().all()
+
+
+def test_auto_layers_are_among_those_that_can_be_written(monkeypatch):
+    model = mixture("qwen3_moe")
+    monkeypatch.setattr(_layers, "layer_curve", lambda *_args: [0.9, 0.1, 0.9, 0.2])
+    assert _layers.traced_layers(model, [FACT], 1, 0)[0] == (3,)
+    assert _layers.traced_layers(model, [FACT], 2, 0)[0] == (1, 3)
+
+
+def test_trace_is_no_editor():
+    with pytest.raises(OptionError, match=r"trace edits nothing.*Use 'editbench trace'\."):
+        registry.get("methods", "trace")

@@ -3,6 +3,7 @@ computations."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -11,33 +12,54 @@ import torch
 import torch.nn.functional as F
 from hostile.architectures import build
 from hostile.gains import tiny_granite
+from hostile.mixtures import MIXTURES, mixture
 from tiny import rows_of, targets_of
+from tokenizers import normalizers
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from editbench.edit import dense
-from editbench.errors import DataError, MethodError, ModelError
+from editbench.errors import DataError, MethodError, ModelError, NoDenseMlp
 from editbench.methods import statistics as _covariance
 from editbench.methods._common.hooks import added, read_at, site_module
 from editbench.methods._edit import fisher as _fisher
 from editbench.methods._edit import head as _head
 from editbench.methods._edit import value as _value
 from editbench.methods._edit.batch import BatchBench, additive_gains
+from editbench.methods._edit.checks import layer_notes
 from editbench.methods._edit.fast import SWITCH
 from editbench.methods._edit.fast import linear as _linear
 from editbench.methods._edit.fast import packed as _packed
 from editbench.methods._edit.fast.attention import NAME, Attention, Packed, attending
 from editbench.methods._edit.fast.packed import PackedRows, can_pack, only_at, shared_keys_before
-from editbench.methods._edit.layers import default_layers
+from editbench.methods._edit.layers import default_layers, nearest
 from editbench.methods._edit.passes import cut_rows
-from editbench.methods._edit.prepare import SEED_WORDS, STAND_IN, context_prefixes, prepare_facts
-from editbench.methods._edit.rows import PaddedRows, keys_before
+from editbench.methods._edit.prepare import (
+    SEED_WORDS,
+    STAND_IN,
+    context_prefixes,
+    key_rows,
+    prepare_facts,
+)
+from editbench.methods._edit.rows import PaddedRows, WholeRows, keys_before
 from editbench.methods._edit.value import Solver, optimize
+from editbench.methods.alphaedit import AlphaEdit
+from editbench.methods.emmet import Emmet
 from editbench.methods.memit import Memit, memit_solve
 from editbench.methods.pmet import Pmet
 from editbench.methods.rome import Rome
 from editbench.methods.statistics import Moment, second_moments
 from editbench.models import LanguageModel
 from editbench.own_text import TOPICS, own_texts
-from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, unchanged
+from editbench.testing import (
+    FACTS,
+    FAMILIES,
+    target_logp,
+    teach_to_read,
+    tiny_model,
+    tiny_options,
+    tiny_tokenizer,
+    unchanged,
+)
 from editbench.types import Fact
 
 FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
@@ -178,19 +200,60 @@ def test_a_value_that_the_weight_does_not_make_is_refused(method):
         method(**tiny_options(method)).inject(model, FACTS)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("trocr", "a padded batch that is continued from a cache"),
-        ("falcon_h1", "from which no token can be removed again"),
-    ],
-)
-def test_a_model_that_cannot_be_continued_is_refused_before_anything_is_measured(
-    name, reason, own_cache
-):
-    with pytest.raises(ModelError, match=reason):
-        Rome(**tiny_options(Rome)).inject(build(name), FACTS)
-    assert not (own_cache / "statistics").exists()
+# no padding; neither padding nor a cache; a state from which no token can be taken back
+WHOLE = ["trocr", "rwkv", "openai-gpt", "lfm2"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("site", ["mlp", "residual"])
+def test_texts_of_models_that_cannot_be_continued_stay_whole(name, site):
+    """A delta at the subject gives what one plain pass of each text gives with it."""
+    model = build(name)
+    facts = prepare_facts(model, FACTS, [])
+    batch = _value._Batch(model, facts, 1, (site,))
+    assert type(batch.rows) is WholeRows
+    rows = [each.bare.ids for each in facts]
+    places = [each.bare.subject_last for each in facts]
+    whole = WholeRows(model, rows, places, 0)
+    delta_RD = torch.randn(len(rows), 32, generator=torch.Generator().manual_seed(0))
+    first_R = whole.first(whole.everyone)
+    ends_R = torch.tensor([len(row) - 1 - p for row, p in zip(rows, places, strict=True)])
+    with torch.no_grad():
+        have = whole.run(whole.everyone, 1, (site,), delta_RD[:, None], first_R + ends_R)
+        for row, place, delta_D, state_D in zip(rows, places, delta_RD, have, strict=True):
+            with added(site_module(model, 1, site), torch.tensor([place]), delta_D[None]):
+                want = model.model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(model.logits(state_D), want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["rwkv", "trocr"])
+def test_keys_and_their_moments_are_read_without_padding(name):
+    """One by one, and all together in a model that ignores the padding of a batch."""
+    model = build(name)
+    rows, positions = key_rows([each.bare for each in prepare_facts(model, FACTS, [])])
+    projection = model.layout.out_projection(model.model, 1)
+    have = read_at(model, projection, "input", rows, positions)
+    alone = [
+        read_at(model, projection, "input", [row], [place])
+        for row, place in zip(rows, positions, strict=True)
+    ]
+    torch.testing.assert_close(have, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    tokens = sum(map(len, rows)) - len(rows)
+    every = [(row, t) for row in rows for t in range(1, len(row))]
+    k_Nf = read_at(model, projection, "input", *map(list, zip(*every, strict=True))).double()
+    moment = _covariance.measure(model, [1], iter([rows]), 100)[1]
+    assert moment.tokens == tokens == len(k_Nf)
+    torch.testing.assert_close(moment.c_ff, k_Nf.T @ k_Nf / tokens, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lfm2", "modernbert_decoder"])
+def test_hybrids_and_heads_with_a_layer_are_edited(name):
+    model = teach_to_read(build(name, bos_token_id=1, pad_token_id=2), FACTS)
+    for method in (Rome, Memit):
+        edit = method(**tiny_options(method)).inject(model, FACTS)
+        before = target_logp(model, FACTS)
+        with edit.applied(model):
+            assert target_logp(model, FACTS) > before
 
 
 @pytest.mark.parametrize("layer", [1, 3, 5])
@@ -204,9 +267,11 @@ def test_layers_that_share_keys_get_them_from_layers_that_run(layer):
         torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
 
 
-def test_a_cut_text_that_differs_from_the_whole_one_is_refused(monkeypatch):
+def test_where_a_cut_text_differs_from_the_whole_one_texts_stay_whole(monkeypatch):
     model = tiny_model("llama")
     facts = prepare_facts(model, FACTS, [])
+    solver = Solver(steps=4, lr=0.5, clamp=4.0, kl_factor=0.1, weight_decay=1e-3)
+    want = optimize(model, facts, 1, ("mlp",), solver)
     kept = PaddedRows.keep
 
     def forget(rows):
@@ -215,8 +280,8 @@ def test_a_cut_text_that_differs_from_the_whole_one_is_refused(monkeypatch):
 
     monkeypatch.setenv(SWITCH, "0")
     monkeypatch.setattr(PaddedRows, "keep", forget)
-    with pytest.raises(MethodError, match="where a text is continued at layer 1"):
-        optimize(model, facts, 1, ("mlp",), Solver(2, 0.5, 1.0, 0.1, 0.0))
+    have = optimize(model, facts, 1, ("mlp",), solver)
+    torch.testing.assert_close(have.value_ND, want.value_ND, rtol=1e-3, atol=1e-3)
 
 
 def test_the_last_layers_mlp_gets_its_delta_at_the_subject(monkeypatch):
@@ -526,6 +591,42 @@ def test_rows_are_packed_where_the_model_lets_them(family, packed):
             assert config._attn_implementation == NAME
             raise ZeroDivisionError
         assert config._attn_implementation == usual
+
+
+def test_an_attention_with_a_mask_of_its_own_is_not_packed():
+    """Doge adds a number of each value to its mask, and hands it over by name."""
+    config = AutoConfig.for_model(
+        "doge", **FAMILIES["llama"][1], vocab_size=420, bos_token_id=1, pad_token_id=2
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        doge = AutoModelForCausalLM.from_config(config)
+        for parameter in doge.parameters():
+            torch.nn.init.normal_(parameter, std=0.25)
+    model = LanguageModel(doge, tiny_tokenizer(), name="tiny-doge", precision="float32")
+    assert not can_pack(model, 8)
+    method = Rome(**{**tiny_options(Rome), "prefixes": 0}, layer=1)
+    check_written(model, method.inject(model, FACTS[:1]), method, 1)
+
+
+@pytest.mark.parametrize("call", ["mask by name", "values twice"])
+def test_an_attention_that_is_called_in_another_way(call, monkeypatch):
+    """By name the usual arguments do; a call with others goes the plain way."""
+    model = tiny_model("llama")
+    usual = AttentionInterface.get_interface
+
+    def get_interface(self, name, default):
+        attend = usual(self, name, default)
+
+        def called(module, query, key, value, mask, **named):
+            if call == "mask by name":
+                return attend(module, query, key, value, attention_mask=mask, **named)
+            return attend(module, query, key, value, value, mask, **named)
+
+        return called if name == NAME else attend
+
+    monkeypatch.setattr(AttentionInterface, "get_interface", get_interface)
+    assert can_pack(model, 8) == (call == "mask by name")
 
 
 def test_the_last_mlp_computes_only_what_the_loss_reads():
@@ -1219,3 +1320,146 @@ def test_the_rate_follows_the_clamp():
         norm_N, 100
     ).tolist() == pytest.approx([0.4, 0.8])
     assert replace(SOLVER, lr=0.3).rates(norm_N, 100).tolist() == pytest.approx([0.3, 0.3])
+
+
+# --- models whose layers differ -------------------------------------------------------------------
+
+
+def check_written(model, edit, method, layer):
+    """Make sure that the edited model has the value that the target optimisation found."""
+    wanted = targets_of(method, model, FACTS[:1], layer, [])
+    rows, positions = rows_of(model, FACTS[:1])
+    with edit.applied(model):
+        site = site_module(model, layer, method.sites[0])
+        written = read_at(model, site, "output", rows, positions)
+    assert (wanted.value_ND - wanted.start_ND).norm() > 0.1
+    torch.testing.assert_close(written, wanted.value_ND, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "layer"),
+    [
+        ("deepseek_v3", Rome, 0),  # a dense layer
+        ("deepseek_v3", Emmet, 2),  # a shared expert
+        ("qwen2_moe", Rome, 1),  # behind a gate
+        ("qwen3_moe", Emmet, 1),
+        ("granitemoeshared", Emmet, 1),  # its outputs enter the residual by half
+    ],
+)
+def test_what_is_dense_of_a_mixture_is_written(name, method, layer):
+    """The wanted value is read there afterwards, and only that one matrix changes."""
+    model = mixture(name)
+    where = {"layer": layer} if method is Rome else {"layers": (layer,), "epsilon": 1e-6}
+    options = {**tiny_options(method), "prefixes": 0, **where}
+    with unchanged(model, "inject"):
+        edit = method(**options).inject(model, FACTS[:1])
+    assert list(edit.changes) == [model.layout.weight_name(layer)]
+    assert edit.diagnostics["reached_by_layer"] == [pytest.approx(1, abs=1e-2)]
+    said = [line for line in edit.diagnostics["warnings"] if "routed experts" in line]
+    assert bool(said) == model.layout.parts[layer].experts
+    check_written(model, edit, method(**options), layer)
+
+
+def test_layers_of_several_widths_are_written_together():
+    """A dense layer of width 56 and shared experts of width 24."""
+    model = mixture("glm4_moe")
+    edit = Memit(**tiny_options(Memit), layers=(0, 1, 2)).inject(model, FACTS)
+    widths = {name: dense(change).shape[1] for name, change in edit.changes.items()}
+    assert sorted(widths.values()) == [24, 24, 56]
+    assert {name: keys.shape[0] for name, keys in edit.keys.items()} == widths
+    assert edit.diagnostics["lambda_by_layer"] == {0: 56 / 3, 1: 8, 2: 8}
+
+
+def test_default_layers_are_those_that_can_be_written():
+    model = mixture("qwen3_moe")
+    edit = Rome(**tiny_options(Rome)).inject(model, FACTS[:1])
+    assert edit.diagnostics["layers"] == [1]
+    assert not any("only some of its layers" in line for line in edit.diagnostics["warnings"])
+    shared = mixture("glm4_moe")
+    named = LanguageModel(shared.model, shared.tokenizer, layout={"mlp_out": "mlp.down_proj"})
+    assert named.layout.writable == (0,) == Memit().usual_layers(named)
+    with pytest.raises(ModelError, match=r"Layer 2 .* have one: 1, 3\."):
+        Memit(layers=(1, 2)).inject(model, FACTS)
+    with pytest.raises(ModelError, match=r"Layer 0 .* have one: 1, 3\."):
+        second_moments(model, (0,), "identity", 100, 0)
+
+
+def test_the_nearest_layers_are_chosen_and_named():
+    assert nearest(range(9), (2, 3, 4)) == (2, 3, 4)
+    assert nearest((0, 1, 9), (4, 5, 6, 7, 8)) == (0, 1, 9)
+    assert nearest((0, 5), (4,)) == (5,)
+    model = mixture("qwen3_moe")
+    (note,) = layer_notes(model, (1,), (0,))
+    assert "Layer 1 of tiny-qwen3_moe was written, where layer 0" in note
+    assert note.endswith("output: 1, 3.")
+    assert not list(layer_notes(model, (3,), (0,)))  # named by the user
+
+
+@pytest.mark.parametrize("method", [Rome, Memit, AlphaEdit, Emmet, Pmet])
+@pytest.mark.parametrize("name", ["mixtral", "mamba"])
+def test_a_model_without_a_dense_mlp_is_refused_at_once(name, method, own_cache):
+    model = build(name)
+    for run in (lambda: method().prepare(model), lambda: method().inject(model, FACTS)):
+        with pytest.raises(NoDenseMlp, match="Use a trainer"):
+            run()
+    assert not (own_cache / "statistics").exists()
+
+
+@pytest.mark.parametrize("method", [Memit, AlphaEdit, Emmet])
+@pytest.mark.parametrize("name", ["olmo2", "gemma2", "qwen2_moe"])
+def test_an_output_that_is_normalised_or_gated_is_refused_before_any_work(
+    name, method, own_cache, monkeypatch
+):
+    model = mixture(name) if name in MIXTURES else build(name)
+    monkeypatch.setattr(model, "generate_ids", lambda *_args, **_named: pytest.fail("prefixes"))
+    for run in (lambda: method().prepare(model), lambda: method().inject(model, FACTS)):
+        with pytest.raises(MethodError, match="weighs it token by token.*Use rome or pmet"):
+            run()
+    assert not (own_cache / "statistics").exists()
+
+
+@pytest.mark.parametrize("name", ["phi3", "falcon", "gptj"])
+@pytest.mark.parametrize("method", [Rome, Emmet])
+def test_fused_projections_and_parallel_blocks(name, method):
+    """One layer, one fact, no prefix: what the solver wanted is what is read afterwards."""
+    model = build(name)
+    options = {**tiny_options(method), "prefixes": 0}
+    options |= {"epsilon": 1e-6} if method is Emmet else {}
+    edit = method(**options).inject(model, FACTS[:1])
+    check_written(model, edit, method(**options), edit.diagnostics["layers"][0])
+
+
+# --- facts that cannot be read --------------------------------------------------------------------
+
+
+def normalising(normalizer):
+    model = tiny_model("llama")
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizer
+    return LanguageModel(model.model, tokenizer, name="tiny", precision="float32")
+
+
+def test_an_accent_that_the_tokenizer_composes_belongs_to_its_letter():
+    model = normalising(normalizers.NFC())
+    fact = Fact("zoe", "The author Zoe\u0308 was born in", "Oslo", "Zoe\u0308")
+    composed = replace(fact, prompt="The author Zo\xeb was born in", subject="Zo\xeb")
+    (apart,), (one,) = (prepare_facts(model, [each], []) for each in (fact, composed))
+    assert apart.bare == one.bare
+
+
+@pytest.mark.parametrize("method", [Rome, Memit])
+def test_a_fact_whose_subject_has_no_token_is_left_out(method):
+    model = normalising(normalizers.Replace("Angel", ""))
+    gone = Fact("gone", "The author Angel was born in", "Oslo", "Angel")
+    edit = method(**tiny_options(method)).inject(model, [FACTS[0], gone, FACTS[1]])
+    alone = method(**tiny_options(method)).inject(model, [FACTS[0], FACTS[1]])
+    assert edit.facts == (FACTS[0], FACTS[1]) == alone.facts
+    assert [record["fact"] for record in edit.records] == [FACTS[0].id, FACTS[1].id]
+    for name, change in alone.changes.items():
+        assert torch.equal(dense(edit.changes[name]), dense(change))
+    (line,) = [line for line in edit.diagnostics["warnings"] if "left out" in line]
+    assert line.startswith(
+        "Fact 'gone' was left out and is not taught. The tokenizer maps no token"
+    )
+    with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="None of 1 facts"):
+        method(**tiny_options(method)).inject(model, [gone])

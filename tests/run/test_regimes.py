@@ -166,6 +166,32 @@ def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_
     assert run(config, model, tmp_path / "run")["bomb"]["status"] == "done"
 
 
+def test_a_fact_that_a_method_left_out_does_not_shift_the_others(
+    config, model, tmp_path, monkeypatch
+):
+    """The number of a point is a place among the cases, of which the first is not taught."""
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    inject = Bomb.inject
+
+    def all_but_the_first(self, model, facts):
+        return inject(self, model, [fact for fact in facts if fact.id != first])
+
+    config = replace(
+        config,
+        methods=("base", "bomb"),
+        regime="sequential:2",
+        curve=(2, 4),
+        options={"bomb": {"size": 1e-4}},
+    )
+    first = make_plan(replace(config, methods=("base",), options={})).cases[0].fact.id
+    monkeypatch.setattr(Bomb, "inject", all_but_the_first)
+    found = run(config, model, tmp_path / "run")["bomb"]
+    assert found["edit"]["facts"] == 3 and [point["facts"] for point in found["curve"]] == [2, 4]
+    assert found["curve"][-1]["metrics"] == found["metrics"]
+
+
 def test_a_batch_with_points_injects_anew_for_each(config, model, tmp_path):
     found = run(replace(config, curve=(1, 4)), model, tmp_path / "run")["rome"]
     plain = run(config, model, tmp_path / "plain")["rome"]
