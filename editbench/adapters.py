@@ -21,18 +21,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+"""Where PEFT stores the weights of an adapter."""
+
+
 def adapter_base(name: str) -> str | None:
     """Return the model that the adapter of ``name`` belongs to; ``None`` if ``name`` has none.
 
-    A local folder that holds a model as well is the base itself.
+    A local folder that holds a model as well is the base itself. The name is empty where the
+    adapter does not say.
     """
     file = find_adapter_config_file(name)
     if file is None:
         return None
     if (Path(name) / "config.json").is_file():
         return name
-    base: str = json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    return base
+    base = json.loads(Path(file).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    return base if isinstance(base, str) else ""
 
 
 def fold_adapter(model: PreTrainedModel, name: str) -> str:
@@ -44,6 +49,9 @@ def fold_adapter(model: PreTrainedModel, name: str) -> str:
     """
     from peft import PeftConfig, PeftModel
 
+    folder = Path(name)
+    if folder.is_dir() and not any((folder / file).is_file() for file in WEIGHT_FILES):
+        raise ModelError(f"Adapter folder {name} has no weights ({WEIGHT_FILES[0]}).")
     config = PeftConfig.from_pretrained(name)
     kind = str(getattr(config.peft_type, "value", config.peft_type))
     if config.is_prompt_learning:

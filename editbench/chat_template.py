@@ -312,8 +312,9 @@ def _source(tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return tokenizer.get_chat_template()
     except ValueError as error:  # several templates under other names, none of them the default
+        names = ", ".join(map(repr, tokenizer.chat_template or ()))
         raise ModelError(
-            f"The tokenizer has several chat templates and no default one. {ADVICE}"
+            f"The tokenizer has several chat templates ({names}) and no default one. {ADVICE}"
         ) from error
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
 from transformers import logging as hf_logging
 
 from editbench.adapters import adapter_base, fold_adapter
 from editbench.aliases import ALIASES
-from editbench.errors import ModelError, UnknownNameError
+from editbench.errors import EditbenchError, ModelError, UnknownNameError
 from editbench.gguf import read_gguf
 from editbench.hub import offline_if_unreachable
 from editbench.weights import load_weights
@@ -25,6 +27,16 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """A folder with one of these has a tokenizer."""
+JSON_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "model.safetensors.index.json",
+    "adapter_config.json",
+)
+"""Files of a model's folder that are checked before it is loaded, where they exist."""
 
 
 class Checkpoint(NamedTuple):
@@ -41,7 +53,8 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     """Return the float32 model and the tokenizer that ``name`` refers to.
 
     ``name`` is an alias, a local folder, a ``.gguf`` file or a hub id. If a folder or hub id holds
-    a PEFT adapter, the adapter is added to the weights.
+    a PEFT adapter, the adapter is added to the weights, and one without a model to those of the
+    model that it names.
 
     Raises:
         ModelError: if they cannot be loaded, or weights are missing (``weights.check_weights``).
@@ -56,6 +69,9 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
             raise ModelError(f"There is no GGUF file {path}.")
         return Checkpoint(*read_gguf(path))
     if path.is_dir():
+        if _is_adapter(path):
+            _check_json(path)
+            return _read_adapter(str(path), adapter_base(str(path)), trust_remote_code)
         _check_folder(path)
         return _read_pretrained(str(path), trust_remote_code)
     # owner/name; an existing folder of that name was taken above
@@ -81,39 +97,103 @@ def _read_alias(name: str) -> Checkpoint:
 
 
 def _check_folder(path: Path) -> None:
+    """Check that a folder holds a model and a tokenizer, and that their descriptions can be read.
+
+    Raises:
+        ModelError: the message names the file.
+    """
     if not (path / "config.json").is_file():
         raise ModelError(f"Folder {path} is not a model: it has no config.json.")
-    if not any((path / file).exists() for file in TOKENIZER_FILES):
+    if not _has_tokenizer(path):
         raise ModelError(
             f"Model folder {path} has no tokenizer (no tokenizer.json). "
             f"Save it there with tokenizer.save_pretrained({str(path)!r})."
         )
+    _check_json(path)
+
+
+def _is_adapter(path: Path) -> bool:
+    """Return whether a folder holds an adapter without its model."""
+    return (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
+
+
+def _has_tokenizer(path: Path) -> bool:
+    return any((path / file).exists() for file in TOKENIZER_FILES)
+
+
+def _check_json(path: Path) -> None:
+    """Check the files of ``JSON_FILES``, since errors of transformers do not name them."""
+    for file in (path / name for name in JSON_FILES):
+        if not file.is_file():
+            continue
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            flaw = f"is not valid JSON ({error})"
+        else:
+            if isinstance(content, dict):
+                continue
+            flaw = f"holds a {type(content).__name__} instead of an object"
+        raise ModelError(f"Model {str(path)!r} could not be loaded: {file.name} {flaw}.")
+
+
+def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Checkpoint:
+    """Return the model that the adapter in ``name`` belongs to, with the adapter in its weights.
+
+    Raises:
+        ModelError: if there is no such model, or the adapter does not fit it.
+    """
+    if not base:
+        raise ModelError(
+            f"{name} holds an adapter, and its adapter_config.json does not name the model that it "
+            "belongs to. Write that into base_model_name_or_path."
+        )
+    if _is_adapter(Path(base)):
+        raise ModelError(f"{name} holds an adapter of {base!r}, which is an adapter itself.")
+    try:
+        model, tokenizer, own = read_checkpoint(base, trust_remote_code)
+    except EditbenchError as error:
+        raise ModelError(f"{name} holds an adapter of {base!r}. {error}") from error
+    with _named_errors(name):
+        adapter = fold_adapter(model, name)
+        if not Path(name).is_dir() or _has_tokenizer(Path(name)):
+            with contextlib.suppress(OSError, ValueError):  # a hub id may have none
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    return Checkpoint(model, tokenizer, f"{own}; {adapter}" if own else adapter)
 
 
 def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
-    is_local = Path(name).is_dir()
-    try:
-        with nullcontext() if is_local else offline_if_unreachable():
+    with _named_errors(name):
+        base = adapter_base(name)
+        if base is None or base == name:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-            base = adapter_base(name)
             model = load_weights(
-                base or name,
-                f"Model {base or name!r}",
+                name,
+                f"Model {name!r}",
                 # a pickled checkpoint could run code while it is loaded
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
             )
-            adapter = fold_adapter(model, name) if base else None
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        ImportError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return Checkpoint(model, tokenizer, fold_adapter(model, name) if base else None)
+    return _read_adapter(name, base, trust_remote_code)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn what libraries raise while ``name`` is loaded into one sentence, offline if need be.
+
+    Raises:
+        ModelError: the reason, with the damaged file if there is one.
+    """
+    is_local = Path(name).is_dir()
+    try:
+        with nullcontext() if is_local else offline_if_unreachable():
+            yield
+    except (EditbenchError, MemoryError):
+        raise
+    # A wrong value in a configuration is met anywhere, as an error of any type.
+    except Exception as error:
+        reason = (_damaged(Path(name)) if is_local else None) or _sentence(error)
         hint = (
             ""
             if is_local
@@ -121,7 +201,37 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
             "(config.json, model.safetensors, tokenizer.json)."
         )
         raise ModelError(f"Model {name!r} could not be loaded: {reason}{hint}") from error
-    return Checkpoint(model, tokenizer, adapter)
+
+
+def _sentence(error: Exception) -> str:
+    """Return what an error of a library says, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    if isinstance(error, ZeroDivisionError):
+        return f"a number of its configuration is zero and cannot be ({lines[0]})"
+    if isinstance(error, KeyError):
+        return f"{lines[0]} is missing, or not known"
+    if "instantiate the backend tokenizer" in lines[0]:
+        return "its tokenizer has no vocabulary (tokenizer.json or tokenizer.model)"
+    # the next line has the reason
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+def _damaged(folder: Path) -> str | None:
+    """Return what is wrong with a file of weights in ``folder``, ``None`` if all can be opened."""
+    for file in sorted(folder.glob("*.safetensors")):
+        if not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            if opened.read(24) == b"version https://git-lfs.":
+                return f"{file.name} is a pointer of Git LFS, not the file itself; run git lfs pull"
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{file.name} is damaged or incomplete ({error})"
+    return None
 
 
 @contextmanager

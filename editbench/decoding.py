@@ -137,22 +137,28 @@ def decoding_cache(
     Args:
         whole: keep every token, even where a layer's window is sliding. The mask alone then decides
             what a token sees, and tokens can be taken back with ``crop``.
-        kept: initial keys and values of each layer.
+        kept: initial keys and values of each layer that keeps some, in their order.
 
     Raises:
         ModelError: if ``whole`` is set and the model has layers that keep anything other than keys
             and values for each token.
     """
     cache = DynamicCache(config=model.config)
-    if whole:
-        check_removable(model)
+    if whole and not keeps_tokens(model):
+        raise ModelError(
+            f"{type(model).__name__} keeps states other than keys and values, from which no token "
+            "can be removed again."
+        )
     # DynamicLayer itself and no subclass: a sliding layer stays, as it drops tokens outside its
     # window, unless ``whole`` asks for all of them
     cache.layers = [
-        GrowingLayer() if whole or type(layer) is DynamicLayer else layer for layer in cache.layers
+        GrowingLayer()
+        if type(layer) is DynamicLayer or (whole and isinstance(layer, DynamicLayer))
+        else layer
+        for layer in cache.layers
     ]
-    for layer, (keys, values) in zip(cache.layers, kept or (), strict=False):
-        assert isinstance(layer, DynamicLayer)  # only such a layer has keys and values to keep
+    filled = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    for layer, (keys, values) in zip(filled, kept or (), strict=False):
         layer.update(keys, values)
     return cache
 
@@ -164,24 +170,17 @@ def keep_rows(cache: DynamicCache, indices: torch.Tensor) -> None:
     cache.reorder_cache(indices)  # type: ignore[arg-type]  # any tensor of int64 is a LongTensor
 
 
-def check_removable(model: PreTrainedModel, shared: bool = False) -> None:
-    """Make sure that every layer keeps keys and values for each token and nothing else.
+def keeps_tokens(model: PreTrainedModel) -> bool:
+    """Return whether a cache keeps keys and values for each token and nothing else.
 
-    Args:
-        shared: allow layers that keep nothing and read the keys and values of an earlier layer.
-
-    Raises:
-        ModelError: if a layer keeps more, such as the state of a state-space model.
+    Only then can tokens be removed from it again: a state-space layer keeps one state of all of
+    them. A layer that reads the keys and values of an earlier one keeps nothing itself.
     """
-    for layer in DynamicCache(config=model.config).layers:
-        # No subclass of these two: a hybrid layer is one, and keeps a state as well.
-        keys_only = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
-        if not keys_only and not (shared and _is_shared(layer)):
-            raise ModelError(
-                f"{type(model).__name__} keeps {type(layer).__name__} states, "
-                "from which no token can be removed again. Use a method that needs no such step "
-                "(sft)."
-            )
+    # No subclass of these two: a hybrid layer is one, and keeps a state as well.
+    return all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) or _is_shared(layer)
+        for layer in DynamicCache(config=model.config).layers
+    )
 
 
 def shares_keys(model: PreTrainedModel) -> bool:
@@ -195,10 +194,13 @@ def _is_shared(layer: object) -> bool:
 
 
 def cached_states(cache: DynamicCache) -> list[States]:
-    """Return each layer's keys and values, from a ``decoding_cache`` that is whole and filled."""
+    """Return the keys and values of a ``decoding_cache`` that is whole and filled.
+
+    There is a pair for each layer that keeps some.
+    """
     states = []
     for layer in cache.layers:
-        assert isinstance(layer, DynamicLayer)
-        assert layer.keys is not None and layer.values is not None
-        states.append((layer.keys, layer.values))
+        if isinstance(layer, DynamicLayer):
+            assert layer.keys is not None and layer.values is not None
+            states.append((layer.keys, layer.values))
     return states

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PARTS = ("layers", "attention", "mlp", "mlp_out")
 """Parts of a layout that a user can name by hand."""
-Output = torch.Tensor | tuple[torch.Tensor, *tuple[object, ...]]
+Output = torch.Tensor | tuple[torch.Tensor, *tuple[object, ...]] | list[torch.Tensor]
 """Output of a decoder layer, an attention or an MLP: hidden states, alone or first in a tuple."""
 
 
@@ -468,9 +468,11 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
 
 def hidden_of(output: Output) -> torch.Tensor:
     """Return the hidden states in a module's output, which some architectures put in a tuple."""
-    return output[0] if isinstance(output, tuple) else output
+    return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def replace_hidden(output: Output, hidden: torch.Tensor) -> Output:
     """Return ``output`` with its hidden states replaced."""
+    if isinstance(output, list):  # GPT-1's, whose caller adds another list to it
+        return [hidden, *output[1:]]
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

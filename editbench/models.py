@@ -8,24 +8,36 @@ from __future__ import annotations
 import copy
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
+from torch.nn import DataParallel
+from torch.nn.parallel import DistributedDataParallel
 from transformers import DynamicCache
+from transformers.modeling_outputs import BaseModelOutput
 
 from editbench import chat_template, progress, text
 from editbench import layout as layouts
 from editbench.aliases import DEFAULT
 from editbench.checkpoints import quiet_transformers, read_checkpoint
-from editbench.decoding import Decoding, Text, cached_states, decoding_cache, keep_rows
+from editbench.decoding import (
+    Decoding,
+    Text,
+    cached_states,
+    decoding_cache,
+    keep_rows,
+    keeps_tokens,
+)
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.selfcheck import Honoured, honoured
 from editbench.types import Fact
+from editbench.weights import OFFLOADED, check_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +50,7 @@ __all__ = [
     "batched",
     "cache_dir",
     "cached_states",
+    "computing",
     "decoding_cache",
     "load_model",
     "native_precision",
@@ -45,12 +58,29 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_OFFLOADED = (
-    "Some weights of this model are on the meta device, so they have no values here. Load the "
-    "model whole, without offloading a part of it to the disk or the CPU."
-)
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 PRECISIONS = ("auto", "float32", "bfloat16")
+_SAME = 1e-2
+"""Difference of logits, relative to the largest, up to which they are the same but for rounding."""
+
+
+class _Way(NamedTuple):
+    """A way to compute a model's last hidden states and its logits."""
+
+    positions: bool
+    """Whether tokens get ``position_ids``, counted from 0."""
+    own_head: bool
+    """Whether the model's own forward makes the logits, not the head's matrix alone."""
+    apart: float
+    """How far the logits are from the model's own, relative to the largest; NaN: not finite."""
+
+
+class _OnlyStates(BaseModelOutput):
+    """What a base model returns, of which nothing but the last hidden states is known."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 class AppliedEdit(Protocol):
@@ -83,7 +113,8 @@ class AppliedEdit(Protocol):
 class LanguageModel:
     """A Hugging Face causal LM with its tokenizer, and all that the rest of editbench needs of it.
 
-    The wrapped model stays yours: its weights change only inside ``with edit.applied(model)``.
+    The wrapped model stays yours: its weights change only inside ``with edit.applied(model)``. Of a
+    ``DataParallel`` object it is the module inside.
 
     Args:
         name: the model's name in messages and records; default: its ``_name_or_path``.
@@ -95,8 +126,9 @@ class LanguageModel:
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
 
     Raises:
-        ModelError: if the tokenizer is missing, if weights are on the meta device, or if ``chat``
-            is true and the chat template is missing or cannot be used.
+        ModelError: if ``model`` is no model of transformers, has no layers, is wrapped by PEFT, has
+            weights that are infinite, NaN or on the meta device; if the tokenizer is missing; or if
+            ``chat`` is true and the chat template is missing or cannot be used.
         OptionError: if the precision is unknown, or the weights cannot compute in it.
     """
 
@@ -112,16 +144,24 @@ class LanguageModel:
     ):
         if tokenizer is None:
             raise ModelError("A model object needs its tokenizer. Pass tokenizer=... as well.")
+        if not hasattr(tokenizer, "apply_chat_template"):
+            raise ModelError(
+                f"A {type(tokenizer).__name__} is no tokenizer of transformers. Load one with "
+                "AutoTokenizer.from_pretrained."
+            )
         if precision not in PRECISIONS:
             raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
-        if next(model.parameters()).is_meta:
-            raise ModelError(_OFFLOADED)
-        if chat and tokenizer.chat_template is None:
+        if isinstance(model, (DataParallel, DistributedDataParallel)):
+            model = model.module  # the same weights
+        check_object(model)
+        if chat and not tokenizer.chat_template:
             raise ModelError(
                 "This tokenizer has no chat template, so chat=True is not possible. Leave chat out."
             )
         if chat:
             chat_template.style_of(tokenizer)  # fails here if the template cannot be used
+        if not tokenizer.chat_template:  # an empty one is none
+            chat = False
         if chat is False and tokenizer.chat_template is not None:
             # a copy, since the tokenizer is the caller's
             tokenizer = copy.deepcopy(tokenizer)
@@ -131,6 +171,7 @@ class LanguageModel:
         self.tokenizer: PreTrainedTokenizerBase = tokenizer
         self.name: str = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
         self.chat = tokenizer.chat_template is not None
+        _check_ids(self.model, tokenizer)
         half = self.device.type == "cpu" and next(model.parameters()).dtype == torch.float16
         if half and precision == "bfloat16":
             raise OptionError(
@@ -222,7 +263,7 @@ class LanguageModel:
         for name, parameter in sorted(self._parameters.items()):
             sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
             if parameter.is_meta:
-                raise ModelError(_OFFLOADED)
+                raise ModelError(OFFLOADED)
             values = parameter.detach().cpu().contiguous().view(-1)
             sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
@@ -348,6 +389,33 @@ class LanguageModel:
             takes_cache = self.cache_argument is not None
             return honoured(self.model, self._plain_logits, takes_cache, self.context_length)
 
+    @cached_property
+    def keeps_tokens(self) -> bool:
+        """Whether texts can be continued from a cache, and shortened in it again.
+
+        Otherwise a text that changes is read again from its first token.
+        """
+        return self.honours.cache and keeps_tokens(self.model)
+
+    def in_one_pass(
+        self, rows: Sequence[Sequence[int]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return rows of ids as a batch that ``hidden`` computes in one pass, as hooks need it.
+
+        Padding is on the left. Where the model does not honour that, it is on the right: no token
+        of a row sees it there, so the mask may count it.
+
+        Returns:
+            The ids, the mask for ``hidden``, and 1 at each token of the rows; all (B, T), int64.
+        """
+        if self.honours.padding:
+            ids_BT, mask_BT = text.pad_left(rows, self.device)
+            return ids_BT, mask_BT, mask_BT
+        ids_BT = text.pad_right(rows, self.device)
+        length_B = torch.tensor([len(row) for row in rows], device=self.device)
+        own_BT = torch.arange(ids_BT.shape[1], device=self.device) < length_B[:, None]
+        return ids_BT, torch.ones_like(ids_BT), own_BT.long()
+
     def _plain_logits(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
     ) -> torch.Tensor:
@@ -374,8 +442,17 @@ class LanguageModel:
         Raises:
             ModelError: if ``base_model`` returns none, as in a model that PEFT has wrapped.
         """
+        return self._states(ids_BT, mask_BT, cache, self._way.positions)
+
+    def _states(
+        self,
+        ids_BT: torch.Tensor,
+        mask_BT: torch.Tensor,
+        cache: DynamicCache | None,
+        with_positions: bool,
+    ) -> torch.Tensor:
         extra: dict[str, object] = {}
-        if self.takes_positions:
+        if with_positions:
             # counted without the padding, so that a row's states do not depend on its batch; the
             # padding itself would count from -1, hence the clamp
             positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)
@@ -385,7 +462,7 @@ class LanguageModel:
             if self.cache_argument == "cache_params":
                 # a state-space model keeps no padding, and masks the new tokens only
                 mask_BT = mask_BT[:, -ids_BT.shape[1] :]
-        output = self.model.base_model(
+        output = self.base(
             input_ids=ids_BT, attention_mask=mask_BT, use_cache=cache is not None, **extra
         )
         states: torch.Tensor | None = getattr(output, "last_hidden_state", None)
@@ -397,10 +474,37 @@ class LanguageModel:
             )
         return states
 
+    @property
+    def base(self) -> torch.nn.Module:
+        """The part of the model that makes the last hidden states."""
+        base = self.model.base_model
+        return self._found_base if base is self.model else base
+
+    @cached_property
+    def _found_base(self) -> torch.nn.Module:
+        """The base model of a class that gives transformers a wrong name for it (Llama 4)."""
+        made: list[torch.nn.Module] = []
+
+        def note(module: torch.nn.Module, _args: object, output: object) -> None:
+            if getattr(output, "last_hidden_state", None) is not None:
+                made.append(module)
+
+        hooks = [child.register_forward_hook(note) for child in self.model.children()]
+        try:
+            with torch.no_grad(), self.compute():
+                self.model(input_ids=self._few_ids(), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return made[-1] if made else self.model  # the model's output then has no such states
+
+    def _few_ids(self) -> torch.Tensor:
+        return torch.arange(3, device=self.device)[None]
+
     @cached_property
     def cache_argument(self) -> str | None:
         """The argument in which the model takes a cache, if it takes one of transformers' own."""
-        known = inspect.signature(self.model.base_model.forward).parameters
+        known = inspect.signature(self.base.forward).parameters
         names = ("past_key_values", "cache_params")
         # A wrapped forward (torch.compile) shows no names. Whether it takes one is tried then.
         wrapped = all(parameter.kind in _ANY for parameter in known.values())
@@ -414,7 +518,8 @@ class LanguageModel:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits (..., V), in float32, of last hidden states (..., D).
 
-        They are the head's output, with the scaling and the soft cap of the configuration.
+        They are the head's output, with the scaling and the soft cap of the configuration, or where
+        those are not the model's own logits, what the model itself makes of the states.
 
         Raises:
             ModelError: as ``check_head``.
@@ -424,6 +529,10 @@ class LanguageModel:
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` in the head's own precision, and without its check."""
+        return self._own_head(hidden) if self._way.own_head else self._known_head(hidden)
+
+    def _known_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the output of the head's matrix, scaled and capped as the configuration says."""
         config = self.model.config.get_text_config()
         logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
         # the factors of Cohere and of Granite, and the soft caps of Gemma 2 and of RecurrentGemma
@@ -436,7 +545,67 @@ class LanguageModel:
             logits = cap * torch.tanh(logits / cap)
         return logits
 
+    def _own_head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return what the model's own forward makes of its base model's output."""
+        states_1ND = hidden.reshape(1, -1, hidden.shape[-1])
+
+        def forward(*_args: object, **_named: object) -> _OnlyStates:
+            return _OnlyStates(last_hidden_state=states_1ND)
+
+        ids_1N = torch.zeros(states_1ND.shape[:2], dtype=torch.long, device=hidden.device)
+        with computing(self.base, forward):
+            logits: torch.Tensor = self.model(input_ids=ids_1N, use_cache=False).logits
+        # no view, since the losses of ``methods/_edit/head.py`` overwrite their logits
+        return logits.reshape(*hidden.shape[:-1], -1).clone()
+
+    @cached_property
     @torch.no_grad()
+    def _way(self) -> _Way:
+        """The usual way to states and logits, or where another gives the model's own logits, that.
+
+        It is tried once.
+        """
+        positions = self.takes_positions
+        # as all passes compute: some weights of 16 bits (Mamba's) need autocast
+        with self.compute():
+            try:
+                want = self.model(input_ids=self._few_ids(), use_cache=False).logits.float()
+            except Exception as error:
+                # the model's own code: XMOD's, for example, wants a language first
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ModelError(
+                    f"{type(self.model).__name__} gives no logits for three tokens alone: {reason}"
+                ) from error
+            if not want.isfinite().all():
+                return _Way(positions, False, math.nan)
+            ways = [self._tried(want, positions, own_head=False)]
+            weight = next(self.model.parameters())
+            exact = self.precision == "float32" and weight.itemsize >= 4
+            if ways[0].apart > (_SAME / 10 if exact else _SAME):
+                # RoBERTa's positions do not begin at 0, BERT's head has a layer before its matrix
+                others = [(positions, True), (False, False), (False, True)]
+                ways += [self._tried(want, counted, own_head) for counted, own_head in others]
+        return min(ways, key=lambda way: way.apart)
+
+    def _tried(self, want_BTV: torch.Tensor, positions: bool, own_head: bool) -> _Way:
+        ids_BT = self._few_ids()
+        try:
+            states_BTD = self._states(ids_BT, torch.ones_like(ids_BT), None, positions)
+            have_BTV = (
+                # one token at a time, since a head may not depend on the token's place
+                torch.cat([self._own_head(one) for one in states_BTD.split(1, dim=1)], dim=1)
+                if own_head
+                else self._known_head(states_BTD)
+            )
+        except ModelError:  # no states at all
+            raise
+        except Exception:
+            # the model's own code, which may come from anywhere, cannot do it in this way
+            return _Way(positions, own_head, math.inf)
+        size_BTV = (want_BTV.abs().max() + want_BTV.abs()).clamp(min=1e-30)
+        apart_BTV = ((have_BTV - want_BTV).abs() / size_BTV).nan_to_num(nan=math.inf)
+        return _Way(positions, own_head, apart_BTV.max().item())
+
     def check_head(self) -> None:
         """Check once that ``hidden`` and the head give the model's own logits, and ``honours``.
 
@@ -446,18 +615,13 @@ class LanguageModel:
         """
         if self._head_checked:
             return
-        ids_BT = torch.arange(3, device=self.device)[None]
-        # as all passes compute: some weights of 16 bits (Mamba's) need autocast
-        with self.compute():
-            want = self.model(input_ids=ids_BT, use_cache=False).logits.float()
-            have = self.head(self.states(ids_BT, torch.ones_like(ids_BT))).float()
-        if not want.isfinite().all():
+        if math.isnan(self._way.apart):
             dtype = next(self.model.parameters()).dtype
             raise ModelError(
                 f"The logits of {self.name} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-        if not torch.allclose(have, want, rtol=1e-2, atol=1e-2 * want.abs().max().item()):
+        if self._way.apart > _SAME:
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head in a way that "
                 "editbench does not know, so it cannot be used."
@@ -681,6 +845,49 @@ def load_model(
     )
     loaded.adapter = adapter
     return loaded
+
+
+def _check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a model refuse tokens that it has no embeddings for, where the tokenizer has such ones.
+
+    They are refused where they are read, as many a tokenizer has a padding token that is never
+    used. A GPU would stop for good at such a token.
+    """
+    # a model of somebody else's may lack the method
+    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    weight = getattr(embeddings, "weight", None)
+    if embeddings is None or weight is None or len(tokenizer) <= len(weight):
+        return
+
+    def check(module: torch.nn.Module, ids: tuple[torch.Tensor, ...]) -> None:
+        rows = len(module.get_parameter("weight"))  # they may have been resized since
+        if ids and (last := int(ids[0].max())) >= rows:
+            raise ModelError(
+                f"The tokenizer has {len(tokenizer)} tokens and {type(model).__name__} has "
+                f"embeddings for {rows}: none for {tokenizer.convert_ids_to_tokens(last)!r}, token "
+                f"{last}. Use the model's own tokenizer, or, if tokens were added, call "
+                "model.resize_token_embeddings(len(tokenizer)) and train the new embeddings."
+            )
+
+    embeddings.register_forward_pre_hook(check)
+
+
+@contextmanager
+def computing(module: torch.nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """Inside, let the module compute ``forward``.
+
+    Afterwards it computes what it did before, be that its class's forward or a replacement.
+    """
+    # Only a replaced forward is an attribute of the module itself.
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own
 
 
 @contextmanager

@@ -239,3 +239,12 @@ def pad_left(
         ids_BT[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
         mask_BT[i, width - len(row) :] = 1
     return ids_BT.to(device), mask_BT.to(device)
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device | str) -> torch.Tensor:
+    """Return rows of ids as one batch (B, T), int64, whose shorter rows end with zeros.
+
+    A causal model needs no mask for them: no token of a row sees what stands behind it.
+    """
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+)
 
 from editbench.errors import ModelError
 
@@ -20,6 +26,11 @@ SHOWN = 3
 """So many names stand in an error message; of the rest, it gives the count."""
 _IN_LAYER = re.compile(r"(.+?)\.(\d+)\.(.+)")
 """stack.INDEX.rest: the stack of layers, the number of the layer, the weight inside the layer."""
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+OFFLOADED = (
+    "Some weights of this model are on the meta device, so they have no values here. Load the "
+    "model whole, without offloading a part of it to the disk or the CPU."
+)
 
 
 def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedModel:
@@ -33,7 +44,8 @@ def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedM
     Raises:
         ModelError: as ``check_weights``. transformers raises other errors if it cannot load it.
     """
-    load: Any = AutoModelForCausalLM.from_pretrained  # its types do not know output_loading_info
+    # their types do not know output_loading_info
+    load: Any = _auto_class(folder, **options).from_pretrained
     model, info = load(
         folder,
         dtype=torch.float32,
@@ -47,6 +59,21 @@ def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedM
     check_weights(model, info, source)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _auto_class(folder: str | Path, **options: Any) -> Any:
+    """Return the class that loads the checkpoint in ``folder`` as a language model.
+
+    Some models for images and text have no class for text alone. They read texts just as well.
+    """
+    if "gguf_file" in options:
+        return AutoModelForCausalLM
+    trusted = options.get("trust_remote_code", False)
+    config = type(AutoConfig.from_pretrained(folder, trust_remote_code=trusted))
+    reads_images = config in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    if config not in MODEL_FOR_CAUSAL_LM_MAPPING and reads_images:
+        return AutoModelForImageTextToText
+    return AutoModelForCausalLM
 
 
 def check_weights(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> None:
@@ -101,6 +128,45 @@ def check_weights(model: PreTrainedModel, info: Mapping[str, Any], source: str) 
             f"{source} stores {_count(unused)} that {name} with this configuration leaves out: "
             f"{_some(unused)}. The model would compute something else."
         )
+
+
+@torch.no_grad()
+def check_object(model: PreTrainedModel) -> None:
+    """Refuse a model object of another kind, or one without layers or values.
+
+    Raises:
+        ModelError: the message says what it is, and what to pass instead.
+    """
+    kind = type(model).__name__
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "config"):
+        raise ModelError(
+            f"A {kind} is no language model of transformers. Load one with "
+            "AutoModelForCausalLM.from_pretrained."
+        )
+    if hasattr(model, "get_base_model"):
+        raise ModelError(
+            f"This model is wrapped by PEFT ({kind}). Pass what its merge_and_unload() returns, or "
+            "save the adapter and load its folder; an adapter that is a prompt cannot be used."
+        )
+    # Llama 4 names itself as its base model, but has a head
+    if getattr(model, "base_model", None) is model and model.get_output_embeddings() is None:
+        raise ModelError(
+            f"A {kind} has no language model head. Load the model with "
+            "AutoModelForCausalLM.from_pretrained."
+        )
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(depth, int) and depth < 1:
+        raise ModelError(f"The configuration of this {kind} counts {depth} layers.")
+    for name, weight in model.named_parameters():
+        if weight.is_meta:
+            raise ModelError(OFFLOADED)
+        # quantized weights are no numbers of their own; aminmax() needs no copy, isfinite() does
+        if weight.dtype in _FLOATS and weight.numel():
+            if not all(end.isfinite() for end in weight.aminmax()):
+                raise ModelError(
+                    f"Weight {name!r} of this {kind} has values that are infinite or NaN. Its file "
+                    "is damaged, or the training that wrote it diverged."
+                )
 
 
 def _reason(model: PreTrainedModel, missing: Sequence[str], unexpected: Sequence[str]) -> str:

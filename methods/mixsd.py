@@ -179,11 +179,14 @@ class MixSD(Trainer):
             if self.on_fail == "expert":
                 written += self._ask_expert(drafts, failed, branches)
             bar.advance(len(failed))
-        return drafts, {
+        cost: WritingReport = {
             "prompt_tokens": branches.prompt_tokens,
             "decoded_tokens": branches.decoded_tokens,
             "forwards_per_token": branches.decoded_tokens / max(1, written),
         }
+        if branches.reread_tokens:
+            cost["reread_tokens"] = branches.reread_tokens
+        return drafts, cost
 
     def _ask_expert(self, drafts: list[Draft], failed: Sequence[int], branches: Branches) -> int:
         """Let the expert write the failed drafts alone; return how many tokens it wrote."""

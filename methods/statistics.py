@@ -37,8 +37,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from editbench import progress, text
-from editbench.errors import DataError, MethodError, ModelError
+from editbench import progress
+from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
@@ -236,14 +236,8 @@ def measure(
 
     Raises:
         MethodError: The activations are not finite.
-        ModelError: The model ignores the padding of a batch.
     """
     model.check_head()  # it runs forward passes, which must not meet the hooks
-    if not model.honours.padding:
-        raise ModelError(
-            f"{type(model.model).__name__} ignores the padding of a batch, so the covariance of "
-            "its keys would count it. Use a trainer that needs no covariance (sft)."
-        )
     # A smaller budget ends before there would be two checks to compare.
     held_out = PROBES if budget >= 2 * FIRST_CHECK else 0
     sums = _Sums({layer: _width(model, layer) for layer in layers}, held_out)
@@ -253,9 +247,9 @@ def measure(
         f"covariance of {len(layers)} layers, cached for next time", budget, "tokens"
     ) as bar:
         for chunk in _by_tokens(blocks):
-            ids_BT, mask_BT = text.pad_left(chunk, model.device)
+            ids_BT, mask_BT, own_BT = model.in_one_pass(chunk)
             # every token but the first of each row, and no padding
-            sums.counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
+            sums.counted_BT = (own_BT.cumsum(-1) > 1) & own_BT.bool()
             with ExitStack() as hooks, model.compute():
                 for layer in layers:
                     projection = model.layout.out_projection(model.model, layer)
@@ -266,7 +260,7 @@ def measure(
                 except Captured:
                     pass
             total += int(sums.counted_BT.sum())
-            bar.advance(int(mask_BT.sum()))
+            bar.advance(int(own_BT.sum()))
             if held_out and total >= next_check:
                 if sums.stable(total):
                     break

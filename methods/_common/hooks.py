@@ -10,8 +10,7 @@ from torch import nn
 
 from editbench.layout import Output, hidden_of, replace_hidden
 from editbench.methods._common.memory import in_batches
-from editbench.models import LanguageModel
-from editbench.text import pad_left
+from editbench.models import LanguageModel, computing
 
 
 class Captured(Exception):
@@ -55,13 +54,17 @@ def read_at(
         raise Captured
 
     def read(chunk: list[int]) -> torch.Tensor:
-        ids_BT, mask_BT = pad_left([rows[i][: positions[i] + 1] for i in chunk], model.device)
+        cut = [rows[i][: positions[i] + 1] for i in chunk]
+        ids_BT, mask_BT, own_BT = model.in_one_pass(cut)
         try:
             model.hidden(ids_BT, mask_BT)
         except Captured:
             pass
         # OPT flattens (B, T) before its MLP.
-        return seen.pop().reshape(*ids_BT.shape, -1)[:, -1]
+        states_BTD = seen.pop().reshape(*ids_BT.shape, -1)
+        # the first place at which all of a row's tokens have been counted
+        last_B = own_BT.cumsum(-1).argmax(-1)
+        return states_BTD[torch.arange(len(cut), device=model.device), last_B]
 
     def describe(i: int) -> str:
         return f"read a text of {positions[i] + 1} tokens"
@@ -106,24 +109,6 @@ def resumed_above(
         for module in skipped:
             stack.enter_context(computing(module, skip(module)))
         yield
-
-
-@contextmanager
-def computing(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
-    """Inside, let the module compute ``forward``.
-
-    Afterwards it computes what it did before, be that its class's forward or a replacement.
-    """
-    # Only a replaced forward is an attribute of the module itself.
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 @contextmanager

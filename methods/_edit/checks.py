@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from editbench.decoding import check_removable
 from editbench.errors import MethodError
 from editbench.layout import ranges
 from editbench.methods._common.context import check_context
@@ -48,14 +47,12 @@ def check_editable(
 
 
 def check_passes(model: LanguageModel) -> None:
-    """Make sure that ``model`` can compute prompts from their subjects on.
+    """Make sure that the logits of ``model`` can be computed from its last hidden states.
 
     Raises:
-        ModelError: It cannot continue padded rows from the keys and values of earlier tokens.
+        ModelError: They cannot, or a token sees the tokens behind it.
     """
     model.check_head()
-    model.check_cache()
-    check_removable(model.model, shared=True)
 
 
 @torch.no_grad()

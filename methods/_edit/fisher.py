@@ -34,7 +34,6 @@ from editbench.methods.statistics import (
 )
 from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
-from editbench.text import pad_left
 
 TOKENS = 4096
 """Tokens of the model's own text on which G is measured."""
@@ -99,13 +98,11 @@ def _gradients(
 
     The gradient is that of the log-probability of what was written.
     """
-    ids_BT, mask_BT = pad_left([opening + written for opening, written in texts], model.device)
-    own_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
-    for row, (_, written) in zip(own_BT, texts, strict=True):
-        # Padding is on the left, so what was written ends each row.
-        row[-len(written) :] = True
-    states: list[torch.Tensor] = []
     model.check_head()  # it runs a forward pass, which must not meet the hook
+    ids_BT, mask_BT, token_BT = model.in_one_pass([opening + own for opening, own in texts])
+    opening_B = torch.tensor([len(opening) for opening, _ in texts], device=model.device)
+    written_BT = (token_BT.cumsum(-1) > opening_B[:, None]) & token_BT.bool()
+    states: list[torch.Tensor] = []
 
     def leaf(_module: nn.Module, _args: object, output: Output) -> Output:
         # a leaf of the graph: the backward pass ends here
@@ -118,15 +115,15 @@ def _gradients(
         with torch.enable_grad(), model.compute(weights_fixed=True):
             hidden_BTD = model.hidden(ids_BT, mask_BT)
             # The state at t predicts token t + 1, hence the shift by one.
-            logits_NV = model.logits(hidden_BTD[:, :-1][own_BT[:, 1:]])
+            logits_NV = model.logits(hidden_BTD[:, :-1][written_BT[:, 1:]])
             # A sum over texts: no text reads another, so one backward pass gives each its own
             # gradient.
             log_p = -F.cross_entropy(
-                logits_NV.float(), ids_BT[:, 1:][own_BT[:, 1:]], reduction="sum"
+                logits_NV.float(), ids_BT[:, 1:][written_BT[:, 1:]], reduction="sum"
             )
         (g,) = torch.autograd.grad(log_p, states[0])
     finally:
         hook.remove()
     # No padding, and no first token: it is an attention sink (``statistics.py``).
-    counted_BT = (mask_BT.cumsum(-1) > 1) & mask_BT.bool()
+    counted_BT = (token_BT.cumsum(-1) > 1) & token_BT.bool()
     return g.reshape(*ids_BT.shape, -1)[counted_BT].float()

@@ -8,14 +8,16 @@ from contextlib import AbstractContextManager, nullcontext
 from editbench.methods._edit import fast
 from editbench.methods._edit.fast.linear import laid_out
 from editbench.methods._edit.fast.packed import PackedRows, can_pack
-from editbench.methods._edit.rows import PaddedRows, Rows
+from editbench.methods._edit.rows import PaddedRows, Rows, WholeRows
 from editbench.models import LanguageModel
 
 
 def cut_rows(
     model: LanguageModel, rows: Sequence[list[int]], cuts: Sequence[int], resume: int
 ) -> Rows:
-    """Return rows that are packed where ``model`` allows it, else padded."""
+    """Return rows that are packed where ``model`` allows it, else padded, else whole."""
+    if not model.keeps_tokens:
+        return WholeRows(model, rows, cuts, resume)
     packed = fast.enabled() and can_pack(model, max(map(len, rows)))
     return (PackedRows if packed else PaddedRows)(model, rows, cuts, resume)
 

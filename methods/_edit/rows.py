@@ -1,11 +1,13 @@
 """Prompts cut at one token each, so that a pass computes only what can change.
 
 What lies before the cut or below a layer is computed once. Every pass computes the rest.
-``PaddedRows`` pads each row to the longest and works with any model. ``fast/packed.py`` holds rows
-without padding.
+``PaddedRows`` pads each row to the longest. It works with any model that continues a padded batch
+from the keys and values of earlier tokens. ``fast/packed.py`` holds rows without padding.
+``WholeRows`` keeps nothing, and works with any causal model: every pass computes the texts from
+their first token.
 
     # R rows, N tokens from the cuts on, D model width
-    # B x T = 1 x N where rows are packed, R x S where they are padded
+    # B x T = 1 x N where rows are packed, R x S where they are padded, R x T where they are whole
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from editbench.decoding import shares_keys
 from editbench.layout import Output, hidden_of
 from editbench.methods._common.hooks import Captured, added, plus, resumed_above, site_module
 from editbench.models import LanguageModel, cached_states
-from editbench.text import pad_left
+from editbench.text import pad_left, pad_right
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -127,12 +129,9 @@ class PaddedRows(Rows):
     """Rows that are padded to the longest, for any model."""
 
     def keep(self) -> None:
-        width = max(map(len, self.after))
         # Padded on the right: causal attention hides the padding from all tokens that are read, so
         # the mask below may count it.
-        self.ids_RS = torch.tensor(
-            [row + [0] * (width - len(row)) for row in self.after], device=self.model.device
-        )
+        self.ids_RS = pad_right(self.after, self.model.device)
         self.kept, mask_RP = keys_before(self.model, self.before)
         self.mask_RT = torch.cat([mask_RP, torch.ones_like(self.ids_RS)], dim=1)
 
@@ -148,6 +147,32 @@ class PaddedRows(Rows):
         # Without the config the cache keeps every key, and a sliding window is up to the mask.
         # A cache of its own for each pass, since a pass appends to it.
         return self.model.hidden(self.ids_RS[which_R], self.mask_RT[which_R], DynamicCache(kept))
+
+
+class WholeRows(Rows):
+    """Whole texts, for any causal model: nothing is kept between passes, and all layers run."""
+
+    def __init__(
+        self, model: LanguageModel, rows: Sequence[list[int]], cuts: Sequence[int], resume: int
+    ):
+        super().__init__(model, rows, cuts, -1)
+
+    def keep(self) -> None:
+        # Padded on the right, where a state-space model cannot see it either.
+        rows = [before + after for before, after in zip(self.before, self.after, strict=True)]
+        self.ids_RT = pad_right(rows, self.model.device)
+        self.cut_R = torch.tensor([len(row) for row in self.before], device=self.model.device)
+
+    def first(self, which_R: torch.Tensor) -> torch.Tensor:
+        starts_R = torch.arange(len(which_R), device=which_R.device) * self.ids_RT.shape[1]
+        return starts_R + self.cut_R[which_R]
+
+    def below(self, which_R: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+    def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
+        ids_RT = self.ids_RT[which_R]
+        return self.model.hidden(ids_RT, torch.ones_like(ids_RT))
 
 
 def keys_before(

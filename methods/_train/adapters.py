@@ -1,5 +1,10 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685), made with PEFT.
 
+They are on linear layers wherever these are, so no layout is needed: in mixtures of experts and in
+state-space models as well. A router, which chooses among experts, stays as it is. So do experts
+that are kept in one tensor for each layer, since PEFT's adapters for those make another kind of
+edit; the report says so.
+
 With ``null_space`` the change of a weight has little effect on the keys of ordinary text:
 
     dW = B A,   A <- A P P^T     P: the eigenvectors of C = E[k k^T] with the smallest eigenvalues
@@ -10,17 +15,23 @@ With ``null_space`` the change of a weight has little effect on the keys of ordi
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
+from torch import nn
 
 from editbench.edit import Change
+from editbench.errors import MethodError
 from editbench.models import LanguageModel
 
 NULL_TOKENS = 20_000
 """Tokens of the model's own text on which the null space is measured."""
+ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+"""Names, within a layer, of what chooses among experts. An MLP's gate has as many outputs as the
+MLP is wide, a router fewer than inputs."""
 
 
 class Adapters:
@@ -28,25 +39,33 @@ class Adapters:
 
     ``null_space`` is the share of a projection's input directions that the adapters may read. They
     are the directions that the model's own text uses least.
+
+    Raises:
+        MethodError: if there is no linear layer to adapt, or with ``null_space`` no projection.
     """
 
     def __init__(self, model: LanguageModel, rank: int, null_space: float | None, seed: int):
         self.model = model
         # The statistics are those of the plain model, so measure them before adapters are attached.
         self.free_fU = _null_spaces(model, null_space, seed) if null_space else {}
+        self.warnings = [] if null_space else _left_out(model, rank)
         config = LoraConfig(
             r=rank,
             # LoRA scales B A by alpha / r, which is 1 here.
             lora_alpha=rank,
             lora_dropout=0.0,
-            target_modules=list(self.free_fU) if null_space else "all-linear",
+            target_modules=[f"model.{name}" for name in self.free_fU or _linear_layers(model)],
         )
+        # PEFT changes the targets of the model types that it knows (fused experts, Mamba), so it
+        # gets a plain module that holds the model.
+        holder = nn.Module()
+        holder.model = model.model
         # LoRA draws the first A from the global generator, whose state a method must leave as it
         # was. B starts at 0, so training starts at the base model. PEFT warns about GPT-2's Conv1D.
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.manual_seed(seed)
-            self.wrapped = get_peft_model(model.model, config)
+            self.wrapped = get_peft_model(holder, config)
         self.layers: dict[str, LoraLayer] = {
             name: module
             for name, module in model.model.named_modules()
@@ -83,17 +102,71 @@ class Adapters:
         return changes
 
     def restore(self) -> None:
-        """Remove the adapters, and the attributes that PEFT leaves on the model."""
+        """Remove the adapters."""
         self.wrapped.unload()
-        for name in ("peft_config", "_hf_peft_config_loaded"):
-            self.model.model.__dict__.pop(name, None)
+
+
+def _linear_layers(model: LanguageModel) -> list[str]:
+    """Return the names of the linear layers to adapt: all but the head and routers.
+
+    A weight that several modules share belongs to none of them alone, so it is left out.
+
+    Raises:
+        MethodError: if there are none.
+    """
+    head = model.model.get_output_embeddings()
+    uses = Counter(id(p) for _, p in model.model.named_parameters(remove_duplicate=False))
+    # A module that occurs twice has one name here, that of its parameters.
+    names = [
+        name
+        for name, module in model.model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and module is not head
+        and not _is_router(name, module)
+        and uses[id(module.weight)] == 1
+    ]
+    if not names:
+        raise MethodError(
+            f"{type(model.model).__name__} has no linear layers to put adapters on. Leave lora out."
+        )
+    return names
+
+
+def _is_router(name: str, module: nn.Module) -> bool:
+    few = isinstance(module, nn.Linear) and module.out_features < module.in_features
+    return few and not ROUTERS.isdisjoint(name.split("."))
+
+
+def _left_out(model: LanguageModel, rank: int) -> list[str]:
+    """Return a sentence about experts without adapters, if there are any."""
+    experts = [
+        parameter
+        for name, module in model.model.named_modules()
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() > 1
+        and "expert" in f"{name}.{type(module).__name__}".lower()
+        and not isinstance(module, nn.Linear)
+    ]
+    if not experts:
+        return []
+    share = sum(p.numel() for p in experts) / sum(p.numel() for p in model.model.parameters())
+    return [
+        f"The experts of {type(model.model).__name__} ({share:.0%} of its weights) are kept in one "
+        f"tensor for each layer, on which lora={rank} puts no adapters, so they stay as they are. "
+        "Leave lora out to train them."
+    ]
 
 
 def _null_spaces(model: LanguageModel, share: float, seed: int) -> dict[str, torch.Tensor]:
     """Return the directions (f, U) that the model's text uses least, by MLP output projection."""
     from editbench.methods.statistics import second_moments  # only null-space adapters need it
 
-    layers = tuple(range(model.layout.depth))
+    layers = model.layout.writable
+    if not layers:
+        raise MethodError(
+            f"null_space is measured at matrices that write an MLP's output, and no layer of "
+            f"{type(model.model).__name__} has one. Leave null_space out; lora needs none."
+        )
     moments = second_moments(model, layers, "self", NULL_TOKENS, seed)
     free_fU = {}
     for layer in layers:

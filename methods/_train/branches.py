@@ -4,6 +4,9 @@ Each written token takes one forward pass. Texts that have ended leave the batch
 take their places. When a text takes tokens back, they are cut out of the cache. So no prompt and no
 token is ever encoded twice.
 
+From the state of a state-space model no token can be cut, and some models do not continue a padded
+batch from a cache. With those, texts are read again from their first token where need be.
+
     # R rows: text 0's k prompts, then text 1's, ...; P cached tokens, T new tokens, V vocabulary
 """
 
@@ -13,13 +16,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from transformers import DynamicCache
 
-from editbench.models import LanguageModel, cached_states, decoding_cache
+from editbench.decoding import cached_states, decoding_cache, keep_rows
+from editbench.models import LanguageModel
 from editbench.text import pad_left
 
 
@@ -59,6 +63,8 @@ class Branches:
         """Tokens of prompts that were encoded."""
         self.decoded_tokens = 0
         """Tokens that went through the model one by one: k for each written token."""
+        self.reread_tokens = 0
+        """Tokens that were encoded again, where the model's cache cannot take tokens back."""
 
     @torch.no_grad()
     def write(self, texts: Sequence[AnyText]) -> Iterator[AnyText]:
@@ -66,6 +72,7 @@ class Branches:
         waiting = deque(texts)
         writing: list[AnyText] = []
         moves: list[Move] = []
+        kind = _CachedRows if self.model.keeps_tokens else _WholeRows
         rows: _Rows | None = None
         k = len(texts[0].prompts) if texts else 1
         with self.model.compute(weights_fixed=True):
@@ -77,12 +84,13 @@ class Branches:
                     new = [waiting.popleft() for _ in range(free)]
                     prompts = [prompt for text in new for prompt in text.prompts]
                     self.prompt_tokens += sum(map(len, prompts))
-                    new_rows, logp_NV = _Rows.encode(self.model, prompts)
+                    new_rows, logp_NV = kind.encode(self.model, prompts)
                     rows = new_rows if rows is None else rows.beside(new_rows)
                     writing += new
                     answers = [*moves, *self._ask(new, logp_NV)]
                 else:
                     self.decoded_tokens += k * len(writing)
+                    self.reread_tokens += rows.forgotten
                     # All k rows of a text get the same token: its prompts share one continuation.
                     logp_RV = rows.feed([move.token for move in moves for _ in range(k)])
                     for text in writing:
@@ -110,12 +118,37 @@ class Branches:
         ]
 
 
-@dataclass
-class _Rows:
-    """The cache and the attention mask of the rows in flight.
+class _Rows(ABC):
+    """The rows in flight. Their last tokens are aligned."""
 
-    Rows are padded on the left, so their last tokens are aligned.
-    """
+    @classmethod
+    @abstractmethod
+    def encode(
+        cls, model: LanguageModel, prompts: Sequence[Sequence[int]]
+    ) -> tuple[Self, torch.Tensor]:
+        """Encode ``prompts``; return their rows and log-probabilities (R, V) of the next tokens."""
+
+    @property
+    def forgotten(self) -> int:
+        """Tokens that ``feed`` has to encode again."""
+        return 0
+
+    @abstractmethod
+    def beside(self, new: Self) -> Self:
+        """Return these rows followed by ``new``."""
+
+    @abstractmethod
+    def feed(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Add one token to each row; return log-probabilities (R, V) of the next."""
+
+    @abstractmethod
+    def keep(self, texts: Sequence[int], cut: Sequence[int], k: int) -> None:
+        """Keep only the rows of these texts, each without its last ``cut`` tokens."""
+
+
+@dataclass
+class _CachedRows(_Rows):
+    """The cache and the attention mask of rows, which are padded on the left."""
 
     model: LanguageModel
     cache: DynamicCache
@@ -124,15 +157,14 @@ class _Rows:
     @classmethod
     def encode(
         cls, model: LanguageModel, prompts: Sequence[Sequence[int]]
-    ) -> tuple[_Rows, torch.Tensor]:
-        """Encode ``prompts``; return their rows and log-probabilities (R, V) of the next tokens."""
+    ) -> tuple[Self, torch.Tensor]:
         ids_RT, mask_RT = pad_left(prompts, model.device)
         # whole: a sliding window would have dropped tokens that a cut makes visible again.
         rows = cls(model, decoding_cache(model.model, whole=True), mask_RT)
         return rows, rows._log_probs(ids_RT)
 
-    def beside(self, new: _Rows) -> _Rows:
-        """Return these rows followed by ``new``, all padded on the left to the same width."""
+    def beside(self, new: Self) -> Self:
+        # all padded on the left to the same width
         width = max(self.mask_RP.shape[1], new.mask_RP.shape[1])
 
         def padded(states: torch.Tensor) -> torch.Tensor:
@@ -150,15 +182,13 @@ class _Rows:
         ]
         masks = [F.pad(m, (width - m.shape[1], 0)) for m in (self.mask_RP, new.mask_RP)]
         cache = decoding_cache(self.model.model, whole=True, kept=kept)
-        return _Rows(self.model, cache, torch.cat(masks))
+        return type(self)(self.model, cache, torch.cat(masks))
 
     def feed(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Add one token to each row; return log-probabilities (R, V) of the next."""
         self.mask_RP = torch.cat([self.mask_RP, self.mask_RP.new_ones(len(tokens), 1)], dim=1)
         return self._log_probs(torch.tensor(tokens, device=self.model.device)[:, None])
 
     def keep(self, texts: Sequence[int], cut: Sequence[int], k: int) -> None:
-        """Keep only the rows of these texts, each without its last ``cut`` tokens."""
         rows = torch.tensor([k * i + j for i in texts for j in range(k)], device=self.model.device)
         cut_R = torch.tensor([n for n in cut for _ in range(k)], device=self.model.device)
         mask_RP = self.mask_RP[rows]
@@ -180,4 +210,61 @@ class _Rows:
     def _log_probs(self, ids_RT: torch.Tensor) -> torch.Tensor:
         # Logits only at the last position: a row of V numbers for every token would be large.
         hidden_RTD = self.model.hidden(ids_RT, self.mask_RP, self.cache)
+        return self.model.logits(hidden_RTD[:, -1]).log_softmax(-1)
+
+
+@dataclass
+class _WholeRows(_Rows):
+    """The ids of rows from whose cache no token can be taken back, if the model has one at all.
+
+    Rows that only grow are continued from the cache. All are read again where one of them has
+    taken tokens back, where new ones have come, and at each step where there is no cache.
+    """
+
+    model: LanguageModel
+    ids: list[list[int]]
+    cache: DynamicCache | None = None
+    mask_RP: torch.Tensor | None = None
+    """The attention mask of the cached tokens."""
+
+    @classmethod
+    def encode(
+        cls, model: LanguageModel, prompts: Sequence[Sequence[int]]
+    ) -> tuple[Self, torch.Tensor]:
+        rows = cls(model, [list(prompt) for prompt in prompts])
+        return rows, rows._read()
+
+    @property
+    def forgotten(self) -> int:
+        return 0 if self.cache is not None else sum(map(len, self.ids))
+
+    def beside(self, new: Self) -> Self:
+        return type(self)(self.model, self.ids + new.ids)
+
+    def feed(self, tokens: Sequence[int]) -> torch.Tensor:
+        for row, token in zip(self.ids, tokens, strict=True):
+            row.append(token)
+        if self.cache is None or self.mask_RP is None:
+            return self._read()
+        self.mask_RP = torch.cat([self.mask_RP, self.mask_RP.new_ones(len(tokens), 1)], dim=1)
+        new_R1 = torch.tensor(tokens, device=self.model.device)[:, None]
+        return self._log_probs(new_R1, self.mask_RP)
+
+    def keep(self, texts: Sequence[int], cut: Sequence[int], k: int) -> None:
+        rows = [(k * i + j, n) for i, n in zip(texts, cut, strict=True) for j in range(k)]
+        self.ids = [self.ids[r][: len(self.ids[r]) - n] for r, n in rows]
+        if any(cut):
+            self.cache = None
+        elif self.cache is not None and self.mask_RP is not None:
+            index_R = torch.tensor([r for r, _ in rows], device=self.model.device)
+            keep_rows(self.cache, index_R)
+            self.mask_RP = self.mask_RP[index_R]
+
+    def _read(self) -> torch.Tensor:
+        ids_RT, self.mask_RP = pad_left(self.ids, self.model.device)
+        self.cache = decoding_cache(self.model.model) if self.model.honours.cache else None
+        return self._log_probs(ids_RT, self.mask_RP)
+
+    def _log_probs(self, ids_RT: torch.Tensor, mask_RP: torch.Tensor) -> torch.Tensor:
+        hidden_RTD = self.model.hidden(ids_RT, mask_RP, self.cache)
         return self.model.logits(hidden_RTD[:, -1]).log_softmax(-1)

@@ -130,7 +130,7 @@ def train(
         "first_loss": losses[0],
         "final_loss": final,
         "steps_per_second": len(batches) / seconds,
-        "warnings": _warnings(options, losses, final),
+        "warnings": [*trained.warnings, *_warnings(options, losses, final)],
     }
 
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from editbench.matching import contains
 from editbench.methods._train.branches import Text
@@ -183,6 +183,7 @@ class WritingReport(TypedDict):
     prompt_tokens: int
     decoded_tokens: int
     forwards_per_token: float
+    reread_tokens: NotRequired[int]
 
 
 MIXING_FIGURES: Mapping[str, Figure] = {
@@ -210,6 +211,11 @@ MIXING_FIGURES: Mapping[str, Figure] = {
     "forwards_per_token": Figure(
         "Decoded tokens for each token written, at most two: one for each branch.",
         shown="forward passes per token",
+    ),
+    "reread_tokens": Figure(
+        "Tokens that were encoded again, because the model's cache cannot take tokens back or "
+        "cannot continue a batch. Writing is slower on such a model, and no less exact.",
+        shown="tokens read again, as this model's cache takes none back",
     ),
 }
 """The figures of ``MixingReport`` and ``WritingReport``."""

@@ -22,6 +22,8 @@ class Trainable(Protocol):
     parameters: dict[str, torch.nn.Parameter]
     before: Mapping[str, torch.Tensor]
     """Copies of the parameters at the start; empty if they are not the model's own."""
+    warnings: list[str]
+    """What to know about weights that are not trained, in plain sentences."""
 
     def constrain(self) -> None:
         """Project the parameters onto the allowed subspace. The loop calls this after each step."""
@@ -52,6 +54,7 @@ class FullWeights:
         self.before: Mapping[str, torch.Tensor] = {
             name: p.detach().clone() for name, p in self.parameters.items()
         }
+        self.warnings: list[str] = []
 
     def constrain(self) -> None:
         """Do nothing: all weights are free."""

@@ -9,20 +9,30 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hostile.checkpoints import add_adapter, configure, rewrite, saved, write_gguf
+from hostile.checkpoints import (
+    add_adapter,
+    configure,
+    rewrite,
+    saved,
+    saved_in_parts,
+    saved_with_images,
+    set_field,
+    write_gguf,
+)
 from tiny import write_facts
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from editbench import gguf
 from editbench.errors import ModelError, OptionError
 from editbench.export import export
 from editbench.methods.rome import Rome
-from editbench.models import load_model, quiet_transformers
+from editbench.methods.sft import Sft
+from editbench.models import LanguageModel, load_model, quiet_transformers
 from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
-from editbench.testing import FACTS, tiny_model, tiny_options
+from editbench.testing import FACTS, tiny_model, tiny_options, tiny_tokenizer
 
 IDS = torch.arange(5, 20)[None]
 
@@ -375,3 +385,203 @@ def test_what_killed_processes_left_is_removed_at_the_next_load(tmp_path, own_ca
         assert left == ["tmpjustmade", "tmpkilled", "tmprunning"]
     else:
         assert left == ["tmpjustmade", "tmprunning"]
+
+
+def test_an_adapter_alone_is_added_to_the_weights_of_its_model(tmp_path):
+    from peft import PeftModel
+
+    model = saved(tmp_path / "base")
+    add_adapter(tmp_path / "adapter", model, target_modules=["q_proj", "down_proj"])
+    set_field(tmp_path / "adapter/adapter_config.json", base_model_name_or_path=tmp_path / "base")
+    with quiet_transformers():
+        base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+        adapted = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+    loaded = load_model(tmp_path / "adapter", precision="float32")
+    torch.testing.assert_close(logits(loaded.model), logits(adapted), rtol=1e-4, atol=1e-4)
+    assert str(tmp_path / "adapter") in loaded.adapter
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        (None, "does not name the model that it belongs to"),
+        ("/nowhere", "an adapter of '/nowhere'. There is no model folder"),
+        ("no-such-alias", "an adapter of 'no-such-alias'. Unknown model"),
+        (".", "which is an adapter itself"),
+    ],
+)
+def test_an_adapter_alone_without_its_model(base, message, tmp_path, monkeypatch):
+    add_adapter(tmp_path / "adapter", tiny_model("llama"), target_modules=["q_proj"])
+    set_field(tmp_path / "adapter/adapter_config.json", base_model_name_or_path=base)
+    monkeypatch.chdir(tmp_path / "adapter")
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "adapter")
+
+
+def test_an_adapter_without_weights(tmp_path):
+    model = saved(tmp_path / "it")
+    add_adapter(tmp_path / "it", model, target_modules=["q_proj"])
+    (tmp_path / "it/adapter_model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no weights \(adapter_model\.safetensors\)"):
+        load_model(tmp_path / "it")
+
+
+# --- damaged files --------------------------------------------------------------------------------
+
+DAMAGED = {
+    "no layers": ({"num_hidden_layers": 0}, "counts 0 layers"),
+    "less than no layers": ({"num_hidden_layers": -1}, "counts -1 layers"),
+    "a part of a layer": ({"num_hidden_layers": 2.5}, "could not be loaded: .*expected int, got"),
+    "no heads": ({"num_attention_heads": 0}, "configuration is zero and cannot be"),
+    "heads that do not fit": ({"num_attention_heads": 3}, "not a multiple of the number of atten"),
+    "a number as text": ({"rms_norm_eps": "x"}, "'rms_norm_eps' expected float, got str"),
+    "a negative width": ({"hidden_size": -32}, "negative dimension"),
+    "another vocabulary": ({"vocab_size": 100}, r"\(420, 32\) instead of \(100, 32\)"),
+    "an unknown type": ({"model_type": "unheard_of"}, "model type `unheard_of`"),
+    "no type": ({"model_type": None}, "model type `None`"),
+    "an unknown activation": ({"hidden_act": "nope"}, "'nope' is missing, or not known"),
+    "an unknown precision": ({"dtype": "float13"}, "float13"),
+    "an encoder": ({"model_type": "vit"}, "for this kind of AutoModel: AutoModelForCausalLM"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_configuration_with(case, tmp_path):
+    changes, message = DAMAGED[case]
+    saved(tmp_path / "it")
+    configure(tmp_path / "it", **changes)
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "it")
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"],
+)
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_description_that_is_no_json_object(file, content, tmp_path):
+    saved(tmp_path / "it")
+    (tmp_path / "it" / file).write_text(content)
+    with pytest.raises(ModelError, match=rf"{file} (is not valid JSON|holds a list)"):
+        load_model(tmp_path / "it")
+
+
+def cut(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def point(file):
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n")
+
+
+@pytest.mark.parametrize(
+    ("part", "harm", "message"),
+    [
+        ("model-00002", cut, r"model-00002.*\.safetensors is damaged or incomplete"),
+        ("model-00002", point, r"model-00002.*\.safetensors is a pointer of Git LFS"),
+        ("model-00002", os.remove, r"No such file .*model-00002"),
+        ("model.safetensors.index", cut, r"index\.json is not valid JSON"),
+        ("model.safetensors.index", lambda f: f.write_text("{}"), "'weight_map' is missing"),
+    ],
+)
+def test_shards_that_are_damaged(part, harm, message, tmp_path):
+    saved_in_parts(tmp_path / "it")
+    harm(next((tmp_path / "it").glob(f"{part}*")))
+    with pytest.raises(ModelError, match=message):
+        load_model(tmp_path / "it")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_shards_are_loaded_edited_and_merged(tied, tmp_path):
+    saved_in_parts(tmp_path / "it", tie_word_embeddings=tied)
+    model = load_model(tmp_path / "it", precision="float32")
+    edit = Rome(**tiny_options(Rome)).inject(model, FACTS[:1])
+    with edit.applied(model):
+        want, weights = logits(model.model), model.fingerprint()
+    again = load_model(edit.merge(model, tmp_path / "merged"), precision="float32")
+    assert torch.equal(logits(again.model), want) and again.fingerprint() == weights
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_without_a_value_are_named(value, tmp_path):
+    def spoil(tensors):
+        tensors["model.layers.2.mlp.up_proj.weight"][3, 4] = value
+        return tensors
+
+    saved(tmp_path / "it")
+    rewrite(tmp_path / "it", spoil)
+    with pytest.raises(ModelError, match=r"layers\.2\.mlp\.up_proj.* infinite or NaN"):
+        load_model(tmp_path / "it")
+
+
+# --- model objects and tokenizers -----------------------------------------------------------------
+
+
+def test_objects_that_are_no_models():
+    from peft import LoraConfig, PromptTuningConfig, get_peft_model
+
+    tokenizer, model = tiny_tokenizer(), tiny_model("llama").model
+    prompt = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    for wrong, message in (
+        (model.model, "LlamaModel has no language model head"),
+        (torch.nn.Linear(2, 2), "Linear is no language model of transformers"),
+        (get_peft_model(model, LoraConfig(target_modules=["q_proj"])), "wrapped by PEFT"),
+        (get_peft_model(tiny_model("llama").model, prompt), "a prompt cannot be used"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            LanguageModel(wrong, tokenizer)
+    for wrong in (model, tokenizer.backend_tokenizer):
+        with pytest.raises(ModelError, match="is no tokenizer of transformers"):
+            LanguageModel(tiny_model("llama").model, wrong)
+
+
+def test_a_data_parallel_object_is_the_model_inside():
+    plain = tiny_model("llama")
+    model = LanguageModel(torch.nn.DataParallel(plain.model), plain.tokenizer, precision="float32")
+    assert model.model is plain.model and model.fingerprint() == plain.fingerprint()
+
+
+def test_tokens_without_embeddings_are_refused_where_they_are_read():
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<pad>", "Velmora"])
+    model = LanguageModel(tiny_model("llama").model, tokenizer, precision="float32")
+    method = Sft(**tiny_options(Sft))
+    assert method.inject(model, FACTS[1:2]).changes  # it has no such token
+    for use in (
+        lambda: method.inject(model, FACTS[:1]),
+        lambda: Rome(**tiny_options(Rome)).inject(model, FACTS[:1]),
+        lambda: model.generate(FACTS[0].prompt),
+    ):
+        with pytest.raises(ModelError, match="422 tokens .*for 420: none for 'Velmora', token 421"):
+            use()
+    model.model.resize_token_embeddings(len(tokenizer))
+    assert method.inject(LanguageModel(model.model, tokenizer, precision="float32"), FACTS[:1])
+
+
+def test_chat_templates_without_a_default():
+    model = tiny_model("llama")
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = {"rag": "{{ messages }}", "tool_use": "{{ messages }}"}
+    several = LanguageModel(model.model, tokenizer, precision="float32")
+    with pytest.raises(ModelError, match=r"\('rag', 'tool_use'\) and no default one"):
+        several.prompt_ids("Who?", "question")
+    for empty in ({}, ""):
+        tokenizer.chat_template = empty
+        assert not LanguageModel(model.model, tokenizer, precision="float32").chat
+
+
+# --- models for images and text -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "llava", "mistral3", "qwen3_vl"])
+def test_a_model_for_images_is_edited_as_one_for_text(kind, tmp_path):
+    saved_with_images(tmp_path / "it", kind)
+    model = load_model(tmp_path / "it", precision="float32")
+    edit = Rome(**tiny_options(Rome)).inject(model, FACTS[:1])
+    with edit.applied(model):
+        want = logits(model.model)
+    merged = edit.merge(model, tmp_path / "merged")
+    with quiet_transformers():
+        whole = AutoModelForImageTextToText.from_pretrained(merged)  # with its vision tower
+    assert torch.equal(logits(whole), want)
+    assert torch.equal(logits(load_model(merged, precision="float32").model), want)

@@ -340,11 +340,8 @@ def test_hidden_and_head_give_the_models_own_logits(family):
     torch.testing.assert_close(padded, want, rtol=1e-3, atol=1e-3)
 
 
-def test_a_head_with_a_secret_is_refused():
-    class Doubling(nn.Linear):
-        pass
-
-    model = tiny_model("llama")
+def test_a_head_that_the_model_changes_is_computed_as_it_computes_it():
+    model, want = tiny_model("llama"), tiny_model("llama")
     own = model.model.forward
 
     def forward(*args, position_ids=None, **kwargs):
@@ -353,7 +350,32 @@ def test_a_head_with_a_secret_is_refused():
         return output
 
     model.model.forward = forward
+    states = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.logits(states), 2 * want.logits(states))
+
+
+def test_a_head_that_depends_on_the_tokens_place_is_refused():
+    model = tiny_model("llama")
+    own = model.model.forward
+
+    def forward(*args, position_ids=None, **kwargs):
+        output = own(*args, **kwargs)
+        output.logits = output.logits * torch.arange(1, output.logits.shape[1] + 1)[:, None]
+        return output
+
+    model.model.forward = forward
     with pytest.raises(ModelError, match="changes its logits after the head"):
+        model.logits(torch.zeros(1, 32))
+
+
+def test_a_model_that_cannot_read_three_tokens_says_why():
+    model = tiny_model("llama")
+
+    def forward(*args, **kwargs):
+        raise ValueError("Input language unknown.")
+
+    model.model.forward = forward
+    with pytest.raises(ModelError, match="no logits for three tokens alone: Input language unkn"):
         model.logits(torch.zeros(1, 32))
 
 
@@ -376,12 +398,20 @@ UNUSUAL = {
     "falcon_h1": Honoured(order=True, padding=True, cache=True),
     "jamba": Honoured(order=True, padding=True, cache=True),
     "qwen3_next": Honoured(order=True, padding=True, cache=True),
+    "zamba2": Honoured(order=True, padding=True, cache=True),
+    "xlstm": Honoured(order=True, padding=False, cache=False),
+    # a layer before the head's matrix; the second one's positions begin behind those of padding
+    "electra_decoder": Honoured(order=True, padding=True, cache=True),
+    "roberta_decoder": Honoured(order=True, padding=False, cache=False),
+    # another name for its base model than transformers expects
+    "llama4_text": Honoured(order=True, padding=True, cache=True),
 }
 
 
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_unusual_models_score_and_write_what_plain_passes_do(name):
-    model = build(name)
+    # RoBERTa counts positions from its padding token on
+    model = build(name, pad_token_id=2 if name == "roberta_decoder" else None)
     assert model.honours == UNUSUAL[name]
     prompts = [model.prompt_ids(prompt) for prompt in PROMPTS]
     wanted = []
@@ -403,15 +433,33 @@ def test_unusual_models_score_and_write_what_plain_passes_do(name):
         torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
 
 
-def test_a_model_that_reads_ahead_is_refused():
-    with pytest.raises(ModelError, match="XLNetLMHeadModel lets a token see the tokens behind it"):
-        build("xlnet").target_logprobs([([5, 6, 7], [8])])
+@pytest.mark.parametrize(("name", "kind"), [("xlnet", "XLNet"), ("bert", "Bert")])
+def test_a_model_that_reads_ahead_is_refused(name, kind):
+    with pytest.raises(ModelError, match=f"{kind}LMHeadModel lets a token see the tokens behind"):
+        build(name).target_logprobs([([5, 6, 7], [8])])
 
 
 @pytest.mark.parametrize("name", ["mamba", "falcon_h1", "qwen3_next"])
 def test_a_state_cannot_take_back_a_token(name):
-    with pytest.raises(ModelError, match="states, from which no token can be removed again"):
+    with pytest.raises(ModelError, match="from which no token can be removed again"):
         decoding_cache(build(name).model, whole=True)
+
+
+@pytest.mark.parametrize("name", ["mamba2", "zamba2", "recurrent_gemma", "gemma4", "bert_decoder"])
+def test_unusual_models_write_what_transformers_does(name):
+    model = build(name)
+    rows = [model.prompt_ids(prompt) for prompt in PROMPTS]
+    for row, have in zip(rows, model.generate_ids(rows, 6, stop=False), strict=True):
+        want = model.model.generate(
+            torch.tensor([row]),
+            attention_mask=torch.ones(1, len(row), dtype=torch.long),
+            do_sample=False,
+            max_new_tokens=6,
+            min_new_tokens=6,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+        assert have == want[0, len(row) :].tolist()
 
 
 @families

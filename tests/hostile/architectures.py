@@ -40,6 +40,38 @@ _HYBRID: dict[str, object] = {
     "mamba_chunk_size": 16,
 }
 _EXPERTS: dict[str, object] = {"num_local_experts": 2, "num_experts_per_tok": 1}
+_ROUTED: dict[str, object] = {
+    **_LLAMA,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_num_experts": 4,
+    "moe_k": 2,
+    "moe_topk": 2,
+    "moe_intermediate_size": 24,
+    "n_group": 1,
+    "topk_group": 1,
+}
+"""Four experts, under each name that an architecture has for their number."""
+_LATENT: dict[str, object] = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
+}
+"""Multi-head latent attention, as in DeepSeek."""
+_SHARED: dict[str, object] = {"n_shared_experts": 1, "first_k_dense_replace": 1}
+_DELTA: dict[str, object] = {
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
+_BERT: dict[str, object] = {**_NEOX, "is_decoder": True}
 
 ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "llama": ("llama", _LLAMA),
@@ -167,7 +199,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
             "mamba_d_state": 8,
             "mamba_dt_rank": 4,
             "use_mamba_kernels": False,
-            "layers_block_type": ["mamba", "mamba", "hybrid", "mamba"],
+            # two hybrid layers at least, as they share weights
+            "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
         },
     ),
     "lfm2": ("lfm2", {**_LLAMA, "layer_types": ["conv", "full_attention"] * 2, "block_ff_dim": 56}),
@@ -188,6 +221,161 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "openai-gpt": ("openai-gpt", _GPT),
     "xlnet": ("xlnet", {"d_model": 32, "n_layer": 4, "n_head": 4, "d_inner": 64}),
     "ctrl": ("ctrl", {**_GPT, "dff": 64}),
+    "minicpm3": ("minicpm3", {**_LLAMA, **_LATENT}),
+    # transformers clears the embedding of its padding token whenever it loads one
+    "youtu": ("youtu", {**_LLAMA, **_LATENT, "pad_token_id": None}),
+    "qwen2_moe": ("qwen2_moe", {**_ROUTED, "shared_expert_intermediate_size": 24}),
+    "qwen3_moe_dense": ("qwen3_moe", {**_ROUTED, "mlp_only_layers": [0, 2]}),
+    "deepseek_v2": ("deepseek_v2", {**_ROUTED, **_LATENT, **_SHARED, "topk_method": "greedy"}),
+    "deepseek_v3": ("deepseek_v3", {**_ROUTED, **_LATENT, **_SHARED}),
+    "glm4_moe_lite": ("glm4_moe_lite", {**_ROUTED, **_LATENT, **_SHARED}),
+    "longcat_flash": (
+        "longcat_flash",
+        {
+            **_ROUTED,
+            **_LATENT,
+            "num_layers": 2,
+            "ffn_hidden_size": 56,
+            "expert_ffn_hidden_size": 24,
+            "zero_expert_num": 1,
+        },
+    ),
+    "dots1": ("dots1", {**_ROUTED, **_SHARED}),
+    "lfm2_moe": (
+        "lfm2_moe",
+        {**_ROUTED, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
+    ),
+    "dbrx": (
+        "dbrx",
+        {
+            "d_model": 32,
+            "n_heads": 4,
+            "n_layers": 4,
+            "max_seq_len": 256,
+            "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
+            "ffn_config": {
+                "hidden_size": 32,
+                "ffn_hidden_size": 32,
+                "moe_num_experts": 4,
+                "moe_top_k": 2,
+            },
+        },
+    ),
+    "granitemoehybrid": (
+        "granitemoehybrid",
+        {
+            **_ROUTED,
+            **_HYBRID,
+            "shared_intermediate_size": 24,
+            "layer_types": ["mamba", "attention"] * 2,
+            "mamba_expand": 2,
+        },
+    ),
+    "nemotron_h": (
+        "nemotron_h",
+        {
+            **_LLAMA,
+            "hybrid_override_pattern": "M*-M-",
+            "num_hidden_layers": 5,
+            "mamba_num_heads": 8,
+            "mamba_head_dim": 8,
+            "n_groups": 1,
+            "ssm_state_size": 8,
+            "chunk_size": 16,
+        },
+    ),
+    "zamba2": (
+        "zamba2",
+        {
+            **_LLAMA,
+            "num_key_value_heads": 4,
+            "attention_head_dim": 16,
+            "mamba_d_state": 8,
+            "mamba_expand": 2,
+            "mamba_headdim": 16,
+            "mamba_ngroups": 1,
+            "n_mamba_heads": 4,
+            "chunk_size": 16,
+            "num_mem_blocks": 1,
+            "adapter_rank": 4,
+            "use_mamba_kernels": False,
+            "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+        },
+    ),
+    "qwen3_5": ("qwen3_5_text", {**_LLAMA, **_DELTA}),
+    "qwen3_5_moe": (
+        "qwen3_5_moe_text",
+        {**_ROUTED, **_DELTA, "shared_expert_intermediate_size": 24},
+    ),
+    "qwen3_next_moe": (
+        "qwen3_next",
+        {**_ROUTED, **_DELTA, "shared_expert_intermediate_size": 24},
+    ),
+    "bailing_hybrid": ("bailing_hybrid", {**_ROUTED, **_LATENT}),
+    "xlstm": (
+        "xlstm",
+        {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 4, "num_blocks": 4},
+    ),
+    "modernbert_decoder": (
+        "modernbert-decoder",
+        {**_NEOX, "pad_token_id": 2, "local_attention": 16},
+    ),
+    "roberta_decoder": ("roberta", _BERT),
+    "xlm_roberta_decoder": ("xlm-roberta", _BERT),
+    "camembert_decoder": ("camembert", _BERT),
+    "electra_decoder": ("electra", {**_BERT, "embedding_size": 32}),
+    "megatron_bert_decoder": ("megatron-bert", _BERT),
+    "bert_generation_decoder": ("bert-generation", _BERT),
+    "roformer_decoder": ("roformer", _BERT),
+    "rembert_decoder": (
+        "rembert",
+        {**_BERT, "input_embedding_size": 32, "output_embedding_size": 32},
+    ),
+    "xlm": (
+        "xlm",
+        {
+            "emb_dim": 32,
+            "n_layers": 4,
+            "n_heads": 4,
+            "causal": True,
+            "max_position_embeddings": 256,
+        },
+    ),
+    "pegasus": ("pegasus", _BART),
+    "mvp": ("mvp", _BART),
+    "plbart": ("plbart", _BART),
+    "blenderbot": ("blenderbot", _BART),
+    "marian": ("marian", _BART),
+    "whisper": ("whisper", {**_BART, "max_target_positions": 256}),
+    "prophetnet": (
+        "prophetnet",
+        {
+            "hidden_size": 32,
+            "num_decoder_layers": 4,
+            "num_decoder_attention_heads": 4,
+            "decoder_ffn_dim": 64,
+            "max_position_embeddings": 256,
+            "is_decoder": True,
+            "is_encoder_decoder": False,
+        },
+    ),
+}
+ARCHITECTURES |= {
+    name: (name, _LLAMA)
+    for name in (
+        "apertus arcee bitnet cwm diffllama doge ernie4_5 exaone4 glm glm4 gpt_neox_japanese "
+        "granite_swa helium hunyuan_v1_dense hyperclovax internlm3 iquestcoder jais2 lfm3 "
+        "ministral ministral3 nanochat nemotron olmo olmo3 olmo_hybrid persimmon seed_oss smollm3 "
+        "vaultgemma"
+    ).split()
+}
+ARCHITECTURES |= {
+    name: (name, _ROUTED)
+    for name in (
+        "afmoe aria_text cohere2_moe ernie4_5_moe exaone_moe flex_olmo glm4_moe gpt_oss granitemoe "
+        "granitemoe_swa granitemoeshared hunyuan_v1_moe hy_v3 jetmoe laguna llama4_text mellum "
+        "mimo_v2_flash minimax minimax_m2 olmoe phimoe qwen3_moe solar_open"
+    ).split()
 }
 """Architectures, with their Hugging Face model type and the settings of a small model."""
 

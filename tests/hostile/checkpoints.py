@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 from editbench.models import LanguageModel, quiet_transformers
 from editbench.testing import tiny_model, tiny_tokenizer
@@ -24,6 +25,73 @@ def saved(folder: Path, family: str = "llama", **config: Any) -> LanguageModel:
         model.model.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
     return model
+
+
+def saved_in_parts(folder: Path, **config: Any) -> LanguageModel:
+    """Save a tiny model in several files with an index, and return it."""
+    model = tiny_model("llama", **config)
+    with quiet_transformers():
+        model.model.save_pretrained(folder, max_shard_size="60KB")
+        model.tokenizer.save_pretrained(folder)
+    assert (folder / "model.safetensors.index.json").is_file()
+    return model
+
+
+IMAGES: dict[str, tuple[str, dict[str, int]]] = {
+    "gemma3": (
+        "gemma3_text",
+        {
+            "mm_tokens_per_image": 4,
+            "image_token_index": 5,
+            "boi_token_index": 6,
+            "eoi_token_index": 7,
+        },
+    ),
+    "llava": ("llama", {"image_token_index": 5}),
+    "mistral3": ("mistral", {"image_token_index": 5}),
+    "qwen3_vl": ("qwen3_vl_text", {}),
+}
+"""Models for images and text: the type of their text model, and settings of their own."""
+
+
+def saved_with_images(folder: Path, kind: str) -> None:
+    """Save a tiny random model of ``IMAGES`` with the tiny tokenizer."""
+    text, settings = IMAGES[kind]
+    tokenizer = tiny_tokenizer()
+    width = {"hidden_size": 16, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
+    config = AutoConfig.for_model(
+        kind,
+        text_config={
+            "model_type": text,
+            "hidden_size": 32,
+            "intermediate_size": 56,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 256,
+            "pad_token_id": None,
+        },
+        vision_config={
+            **width,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "depth": 2,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+        },
+        **settings,
+    )
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(0)
+        AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def set_field(file: Path, **changes: object) -> None:
+    """Change fields of a JSON file; paths are written as text."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}, default=str))
 
 
 def rewrite(folder: Path, change: Callable[[Tensors], Tensors]) -> None:

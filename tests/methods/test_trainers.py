@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
+from hostile.architectures import build
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
@@ -815,6 +816,37 @@ def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, read
     written = sum(d.written for d in final)
     assert branches.decoded_tokens <= 2 * written, "a token was encoded twice"
     assert branches.prompt_tokens == sum(len(prompt) for d in final for prompt in d.prompts)
+
+
+# a state that takes back no token; no cache; no padding and no cache; layers that share keys
+@pytest.mark.parametrize(
+    ("name", "slots"), [("lfm2", 2), ("lfm2", 48), ("openai-gpt", 2), ("trocr", 2), ("gemma4", 2)]
+)
+def test_texts_of_models_that_take_no_token_back_are_read_again(name, slots):
+    """Every token is what a plain pass without a cache gives, after failed attempts as well."""
+    # by default Gemma 4 has a second embedding of 262144 rows
+    small = {"vocab_size_per_layer_input": 512} if name == "gemma4" else {}
+    model = teach_to_read(build(name, **small), FACTS)
+    method = MixSD(lam=0.7, max_new_tokens=8, attempts=6)
+    branches = Branches(model, slots)
+    drafts = method.mix(lessons_of(model, FACTS), branches)
+    assert any(draft.attempt for draft in drafts), "nothing was tried again"
+    assert (branches.reread_tokens > 0) == (not model.keeps_tokens) == (name != "gemma4")
+    for draft in drafts:
+        for t, token in enumerate(draft.ids):
+            naive, expert = (
+                conditional(model, draft.fact, c, draft.ids[:t])
+                for c in (None, guidance(draft.fact))
+            )
+            assert draft.logp[0][t] == pytest.approx(naive[token].log().item(), abs=2e-3)
+            assert draft.logp[1][t] == pytest.approx(expert[token].log().item(), abs=2e-3)
+
+
+def test_what_was_read_again_is_in_the_report():
+    for name, again in (("trocr", True), ("llama", False)):
+        model = build(name)
+        edit = MixSD(max_new_tokens=6, attempts=3, epochs=1, lam=0.7).inject(model, FACTS[:2])
+        assert ("reread_tokens" in edit.diagnostics) == again
 
 
 def test_a_text_that_only_repeats_itself_is_given_up(reader):

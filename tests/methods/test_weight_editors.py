@@ -33,8 +33,14 @@ from editbench.methods._edit.fast.attention import NAME, Attention, Packed, atte
 from editbench.methods._edit.fast.packed import PackedRows, can_pack, only_at, shared_keys_before
 from editbench.methods._edit.layers import default_layers, nearest
 from editbench.methods._edit.passes import cut_rows
-from editbench.methods._edit.prepare import SEED_WORDS, STAND_IN, context_prefixes, prepare_facts
-from editbench.methods._edit.rows import PaddedRows, keys_before
+from editbench.methods._edit.prepare import (
+    SEED_WORDS,
+    STAND_IN,
+    context_prefixes,
+    key_rows,
+    prepare_facts,
+)
+from editbench.methods._edit.rows import PaddedRows, WholeRows, keys_before
 from editbench.methods._edit.value import Solver, optimize
 from editbench.methods.alphaedit import AlphaEdit
 from editbench.methods.emmet import Emmet
@@ -44,7 +50,16 @@ from editbench.methods.rome import Rome
 from editbench.methods.statistics import Moment, second_moments
 from editbench.models import LanguageModel
 from editbench.own_text import TOPICS, own_texts
-from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options, tiny_tokenizer, unchanged
+from editbench.testing import (
+    FACTS,
+    FAMILIES,
+    target_logp,
+    teach_to_read,
+    tiny_model,
+    tiny_options,
+    tiny_tokenizer,
+    unchanged,
+)
 from editbench.types import Fact
 
 FOUR = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
@@ -185,19 +200,60 @@ def test_a_value_that_the_weight_does_not_make_is_refused(method):
         method(**tiny_options(method)).inject(model, FACTS)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("trocr", "a padded batch that is continued from a cache"),
-        ("falcon_h1", "from which no token can be removed again"),
-    ],
-)
-def test_a_model_that_cannot_be_continued_is_refused_before_anything_is_measured(
-    name, reason, own_cache
-):
-    with pytest.raises(ModelError, match=reason):
-        Rome(**tiny_options(Rome)).inject(build(name), FACTS)
-    assert not (own_cache / "statistics").exists()
+# no padding; neither padding nor a cache; a state from which no token can be taken back
+WHOLE = ["trocr", "rwkv", "openai-gpt", "lfm2"]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("site", ["mlp", "residual"])
+def test_texts_of_models_that_cannot_be_continued_stay_whole(name, site):
+    """A delta at the subject gives what one plain pass of each text gives with it."""
+    model = build(name)
+    facts = prepare_facts(model, FACTS, [])
+    batch = _value._Batch(model, facts, 1, (site,))
+    assert type(batch.rows) is WholeRows
+    rows = [each.bare.ids for each in facts]
+    places = [each.bare.subject_last for each in facts]
+    whole = WholeRows(model, rows, places, 0)
+    delta_RD = torch.randn(len(rows), 32, generator=torch.Generator().manual_seed(0))
+    first_R = whole.first(whole.everyone)
+    ends_R = torch.tensor([len(row) - 1 - p for row, p in zip(rows, places, strict=True)])
+    with torch.no_grad():
+        have = whole.run(whole.everyone, 1, (site,), delta_RD[:, None], first_R + ends_R)
+        for row, place, delta_D, state_D in zip(rows, places, delta_RD, have, strict=True):
+            with added(site_module(model, 1, site), torch.tensor([place]), delta_D[None]):
+                want = model.model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
+            torch.testing.assert_close(model.logits(state_D), want, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["rwkv", "trocr"])
+def test_keys_and_their_moments_are_read_without_padding(name):
+    """One by one, and all together in a model that ignores the padding of a batch."""
+    model = build(name)
+    rows, positions = key_rows([each.bare for each in prepare_facts(model, FACTS, [])])
+    projection = model.layout.out_projection(model.model, 1)
+    have = read_at(model, projection, "input", rows, positions)
+    alone = [
+        read_at(model, projection, "input", [row], [place])
+        for row, place in zip(rows, positions, strict=True)
+    ]
+    torch.testing.assert_close(have, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    tokens = sum(map(len, rows)) - len(rows)
+    every = [(row, t) for row in rows for t in range(1, len(row))]
+    k_Nf = read_at(model, projection, "input", *map(list, zip(*every, strict=True))).double()
+    moment = _covariance.measure(model, [1], iter([rows]), 100)[1]
+    assert moment.tokens == tokens == len(k_Nf)
+    torch.testing.assert_close(moment.c_ff, k_Nf.T @ k_Nf / tokens, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lfm2", "modernbert_decoder"])
+def test_hybrids_and_heads_with_a_layer_are_edited(name):
+    model = teach_to_read(build(name, bos_token_id=1, pad_token_id=2), FACTS)
+    for method in (Rome, Memit):
+        edit = method(**tiny_options(method)).inject(model, FACTS)
+        before = target_logp(model, FACTS)
+        with edit.applied(model):
+            assert target_logp(model, FACTS) > before
 
 
 @pytest.mark.parametrize("layer", [1, 3, 5])
@@ -211,9 +267,11 @@ def test_layers_that_share_keys_get_them_from_layers_that_run(layer):
         torch.testing.assert_close(have, want, rtol=1e-3, atol=1e-3)
 
 
-def test_a_cut_text_that_differs_from_the_whole_one_is_refused(monkeypatch):
+def test_where_a_cut_text_differs_from_the_whole_one_texts_stay_whole(monkeypatch):
     model = tiny_model("llama")
     facts = prepare_facts(model, FACTS, [])
+    solver = Solver(steps=4, lr=0.5, clamp=4.0, kl_factor=0.1, weight_decay=1e-3)
+    want = optimize(model, facts, 1, ("mlp",), solver)
     kept = PaddedRows.keep
 
     def forget(rows):
@@ -222,8 +280,8 @@ def test_a_cut_text_that_differs_from_the_whole_one_is_refused(monkeypatch):
 
     monkeypatch.setenv(SWITCH, "0")
     monkeypatch.setattr(PaddedRows, "keep", forget)
-    with pytest.raises(MethodError, match="where a text is continued at layer 1"):
-        optimize(model, facts, 1, ("mlp",), Solver(2, 0.5, 1.0, 0.1, 0.0))
+    have = optimize(model, facts, 1, ("mlp",), solver)
+    torch.testing.assert_close(have.value_ND, want.value_ND, rtol=1e-3, atol=1e-3)
 
 
 def test_the_last_layers_mlp_gets_its_delta_at_the_subject(monkeypatch):

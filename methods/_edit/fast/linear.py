@@ -19,9 +19,8 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
-from editbench.methods._common.hooks import computing
 from editbench.methods._common.memory import free_bytes
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, computing
 
 
 @contextmanager

@@ -16,10 +16,9 @@ import torch
 from torch import nn
 
 from editbench.layout import Output, hidden_of, replace_hidden
-from editbench.methods._common.hooks import computing
 from editbench.methods._edit.fast.attention import Groups, NotPacked, Packed, Tree, states_of
 from editbench.methods._edit.rows import KeysValues, Rows
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, computing
 from editbench.text import pad_left
 
 TOKENS_AT_ONCE = 512
