@@ -30,6 +30,7 @@ from editbench.corpora._read import (
     read_rows,
     without_old,
 )
+from editbench.corpora._recognise import belongs_to
 from editbench.errors import DataError
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe, form_of
@@ -72,6 +73,8 @@ def read_facts(path: str | Path) -> list[Case]:
     path = Path(path).expanduser()
     rows = read_rows(path)
     table = is_table(path)
+    if other := belongs_to(rows[0].values, "local"):
+        raise DataError(f"{rows[0].place}: {other}")
     if table:
         _check_header(path, rows[0])
     stem = bare_path(path).stem
