@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from editbench.corpora._read import Record, Row, check_filled, foreign, read_rows, text_at
+from editbench.corpora._read import (
+    ForeignRecord,
+    Record,
+    Row,
+    check_filled,
+    foreign,
+    read_rows,
+    text_at,
+)
 from editbench.corpora._recognise import belongs_to
 from editbench.errors import DataError
 from editbench.hub import cache_dir, offline_if_unreachable
@@ -139,7 +147,7 @@ class Published(Corpus):
         self.skipped = []
         cases: list[Case] = []
         seen = _Seen()
-        first_bad = ""
+        first_bad, other = "", ""
         for index, row in enumerate(rows):
             try:
                 # All cases of a record are checked before any is kept: a group stays whole.
@@ -148,13 +156,15 @@ class Published(Corpus):
                     seen.check(case.fact)
             except DataError as error:
                 self.skipped.append(f"record {index}{_case_id(row.values)}: {error}")
+                if not first_bad and isinstance(error, ForeignRecord):
+                    other = belongs_to(row.values, self.name)
                 first_bad = first_bad or f"{row.place}: {error}"
                 continue
             for case in in_record:
                 seen.add(case.fact, index)
             cases += [self._apart(index, case) for case in in_record]
         if not cases:
-            if other := belongs_to(rows[0].values, self.name):
+            if other:
                 raise DataError(f"{rows[0].place}: not a {self.source} record. {other}")
             raise DataError(
                 f"{first_bad or f'{source}:'} None of the {len(rows):,} records is a usable "

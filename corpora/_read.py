@@ -217,7 +217,11 @@ def _by_column(place: str, header: Sequence[str], cells: Sequence[str]) -> dict[
     return values
 
 
-def foreign(source: str, expected: str, value: object) -> DataError:
+class ForeignRecord(DataError):
+    """A value is not a record of the data set that was asked for."""
+
+
+def foreign(source: str, expected: str, value: object) -> ForeignRecord:
     """Return the error for a value that is not a record of ``source``.
 
     Args:
@@ -227,7 +231,7 @@ def foreign(source: str, expected: str, value: object) -> DataError:
         found = f"the fields {', '.join(map(str, value))}" if value else "no fields"
     else:
         found = f"a {type(value).__name__}"
-    return DataError(f"Not a {source} record: expected {expected}; found {found}.")
+    return ForeignRecord(f"Not a {source} record: expected {expected}; found {found}.")
 
 
 def text_at(record: object, *path: str) -> str:

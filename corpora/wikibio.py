@@ -41,7 +41,7 @@ class WikiBio(Published):
 
     def read_case(self, index: int, record: Record) -> Case:
         if not set(FIELDS) <= set(record):
-            raise foreign(f"KnowEdit {self.source}", f"the fields {', '.join(FIELDS)}", record)
+            raise foreign(self.source, f"the fields {', '.join(FIELDS)}", record)
         text, target, concept = (text_at(record, field) for field in FIELDS[:3])
         fact = Fact(f"{self.name}-{index}", text, target, concept)
         probes = knowedit_probes(self, index, record, fact)

@@ -241,6 +241,7 @@ class Probe:
         if self.form not in FORMS:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
         self._check_types()
+        object.__setattr__(self, "protocols", tuple(self.protocols))
         owner = f"A {self.axis} probe's"
         if _is_blank(self.prompt):
             raise DataError(
@@ -260,7 +261,6 @@ class Probe:
         object.__setattr__(self, "answers", answers)
         object.__setattr__(self, "needs", tuple(self.needs))
         object.__setattr__(self, "references", tuple(self.references))
-        object.__setattr__(self, "protocols", tuple(self.protocols))
         if self.distractor is not None:
             distractor = _clean(self.distractor, f"{owner} distractor", DataError) or None
             object.__setattr__(self, "distractor", distractor)
