@@ -9,7 +9,6 @@ from __future__ import annotations
 from editbench.corpora._fetch import Published, one_hop_probes
 from editbench.corpora._read import Record, fill, foreign, optional_text, text_at, texts_in
 from editbench.corpora._recognise import corpus_of
-from editbench.corpora.knowedit import knowedit_probes
 from editbench.types import Case, Fact, Probe
 
 
@@ -23,8 +22,8 @@ class CounterFact(Published):
     Attribute and distracting-neighborhood prompts are not read.
 
     EasyEdit's records have ``prompt``, ``target_new``, ``ground_truth`` (the old answer),
-    ``rephrase_prompt``, and the neighbor in ``locality_prompt`` and ``locality_ground_truth``. Its
-    requests keep the neighbors in ``locality`` and what follows in ``portability``, by kind.
+    ``rephrase_prompt``, and the neighbor in ``locality_prompt`` and ``locality_ground_truth``.
+    Records with ``locality`` and ``portability`` by kind are read by corpus ``knowedit``.
     """
 
     summary = "counterfactual triples about Wikidata subjects (ROME, 21,919 records)"
@@ -37,40 +36,16 @@ class CounterFact(Published):
         fact_id = f"{self.name}-{record.get('case_id', index)}"
         if "requested_rewrite" in record:
             return _from_rome(fact_id, record)
-        if {"prompt", "target_new", "ground_truth"} <= set(record) and (
-            # a flat record that asks a question is zsRE's
-            {"locality_prompt", "locality"} & set(record) and corpus_of(record) in (None, self.name)
+        if {"prompt", "target_new", "ground_truth", "locality_prompt"} <= set(record) and (
+            corpus_of(record) != "zsre"  # the same fields, but questions
         ):
-            return self._from_easyedit(index, fact_id, record)
+            return _from_easyedit(fact_id, record)
         raise foreign(
             self.source,
             "the field requested_rewrite (ROME), or prompt, target_new, ground_truth and "
             "locality_prompt (EasyEdit)",
             record,
         )
-
-    def _from_easyedit(self, index: int, fact_id: str, record: Record) -> Case:
-        original = text_at(record, "ground_truth")
-        fact = Fact(
-            fact_id,
-            text_at(record, "prompt"),
-            text_at(record, "target_new"),
-            subject=optional_text(record, "subject"),
-            original=original,
-            relation=optional_text(record, "relation_id"),
-        )
-        probes = []
-        if "rephrase_prompt" in record:
-            probes.append(
-                Probe("paraphrase", text_at(record, "rephrase_prompt"), (fact.target,), original)
-            )
-        if "locality_prompt" in record:
-            answer = text_at(record, "locality_ground_truth")
-            neighbor = text_at(record, "locality_prompt")
-            probes.append(Probe("neighborhood", neighbor, (answer,), fact.target))
-        one_hop = one_hop_probes(record)
-        groups = {**record, "portability": None} if one_hop else record
-        return Case.build(fact, [*probes, *one_hop, *knowedit_probes(self, index, groups, fact)])
 
 
 def _from_rome(fact_id: str, record: Record) -> Case:
@@ -115,3 +90,23 @@ def _openings(record: Record, target: str) -> list[Probe]:
         Probe("fluency", prompt, (target,), references=tuple(texts))
         for prompt in dict.fromkeys(prompts)
     ]
+
+
+def _from_easyedit(fact_id: str, record: Record) -> Case:
+    original = text_at(record, "ground_truth")
+    fact = Fact(
+        fact_id,
+        text_at(record, "prompt"),
+        text_at(record, "target_new"),
+        subject=optional_text(record, "subject"),
+        original=original,
+        relation=optional_text(record, "relation_id"),
+    )
+    probes = []
+    if "rephrase_prompt" in record:
+        probes.append(
+            Probe("paraphrase", text_at(record, "rephrase_prompt"), (fact.target,), original)
+        )
+    answer = text_at(record, "locality_ground_truth")
+    probes.append(Probe("neighborhood", text_at(record, "locality_prompt"), (answer,), fact.target))
+    return Case.build(fact, [*probes, *one_hop_probes(record)])

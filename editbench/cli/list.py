@@ -112,7 +112,7 @@ def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    # A licence may be a sentence, which 80 columns have no room for: "list NAME" and --json show it.
+    # A licence may be a sentence, too long for 80 columns. "list NAME" and --json have it.
     hidden = ("broken", "license")
     shown = [
         {key: value for key, value in record.items() if key not in hidden} for record in records
