@@ -1,13 +1,12 @@
-"""Read rows from files: JSON lists, JSON lines, CSV and TSV, gzipped or not.
+"""Read rows from files: JSON, tables as text, Excel and Parquet, gzipped or not.
 
 Every row knows its place in the file, for error messages.
 """
 
 from __future__ import annotations
 
-import csv
+import codecs
 import gzip
-import io
 import json
 import re
 import zlib
@@ -16,11 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from editbench.errors import DataError
+from editbench.corpora._tables import (
+    Found,
+    delimited,
+    header_of,
+    parquet,
+    separator_of,
+    workbook,
+)
+from editbench.errors import DataError, listed
 from editbench.matching import contains, normalise
 
 TABLES = {".csv": ",", ".tsv": "\t"}
-"""Suffix of a table -> its separator."""
+"""Suffix of a table -> its usual separator."""
+WORKBOOK, OLD_WORKBOOK, PARQUET = b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"PAR1"
+"""First bytes of the files of Excel and of Parquet."""
+BEGINS_LIKE_JSON = re.compile(r'\s*(?:\{\s*"|\[\s*\{)')
 CODE = re.compile(r"[a-z0-9]{0,3}")
 """Matches an alias of up to three characters, which is likely to be a code."""
 KNOWN_CODES = ("uk", "usa", "uae", "nyc")
@@ -38,43 +48,62 @@ class Row:
     """One record of a file."""
 
     place: str
-    """``facts.jsonl, line 3``, or ``record 3`` in a JSON list."""
+    """``facts.jsonl, line 3``, ``record 3`` in a JSON list, ``row 3`` of a sheet."""
     number: int
-    """The line, or the position in a JSON list; both from 1."""
+    """The position among the records, from 1."""
     values: object
     """The JSON value at that place; for a table, a dict with every column."""
+    is_table: bool = False
 
 
 def bare_path(path: Path) -> Path:
     """Return ``path`` without a final ``.gz``."""
-    return path.with_suffix("") if path.suffix == ".gz" else path
+    return path.with_suffix("") if path.suffix.lower() == ".gz" else path
 
 
-def is_table(path: Path) -> bool:
-    """Whether the name of ``path`` says CSV or TSV."""
-    return bare_path(path).suffix.lower() in TABLES
+def read_rows(path: Path, remarks: list[str] | None = None) -> list[Row]:
+    """Return the rows of ``path``, at least one. The content says what the file is.
 
+    Text is UTF-8, or UTF-16 as Excel writes it.
 
-def read_rows(path: Path) -> list[Row]:
-    """Return the rows of ``path``, at least one.
+    Args:
+        remarks: gets a sentence for each thing that the user should know about how the file was
+            read. Only with it, text in Windows-1252 is read at all.
 
     Raises:
         DataError: if the file cannot be opened, unpacked, decoded or parsed (names the line), or
             if it has no row.
     """
-    text = _read_text(path)
-    if is_table(path):
-        rows = _table(path, text)
-    elif text.lstrip().startswith("["):
-        rows = _json_list(path, text)
+    raw = _unpacked(path)
+    found: Iterable[Found]
+    if raw.startswith(WORKBOOK):
+        found = workbook(path, raw, [] if remarks is None else remarks)
+    elif raw.startswith(PARQUET):
+        found = parquet(path, raw)
+    elif raw.startswith(OLD_WORKBOOK):
+        raise DataError(f"{path} is an Excel file of the old form (.xls). Save it as .xlsx or CSV.")
     else:
-        rows = _json_lines(path, text)
+        text = _decoded(path, raw, remarks)
+        separator = _separator(path, text)
+        if separator is None:
+            is_list = text.lstrip().startswith("[")
+            rows = _json_list(path, text) if is_list else _json_values(path, text)
+            return _at_least_one(path, rows)
+        found = delimited(path, text, separator)
+    rows = [
+        Row(f"{path}, {spot}", number, values, is_table=True)
+        for number, (spot, values) in enumerate(found, start=1)
+    ]
+    return _at_least_one(path, rows)
+
+
+def _at_least_one(path: Path, rows: list[Row]) -> list[Row]:
     if not rows:
         raise DataError(f"{path} holds no records. Add at least one.")
     return rows
 
 
-def _read_text(path: Path) -> str:
+def _unpacked(path: Path) -> bytes:
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
@@ -88,17 +117,78 @@ def _read_text(path: Path) -> str:
             raise DataError(
                 f"{path} is a damaged gzip file: {error}. Copy or download it again."
             ) from error
+    return raw
+
+
+def _decoded(path: Path, raw: bytes, remarks: list[str] | None) -> str:
     try:
-        text = raw.decode("utf-8-sig")  # drops a byte order mark
+        if codec := _utf_16(raw):
+            text = raw.decode(codec).removeprefix("\ufeff")
+        else:
+            text = raw.decode("utf-8-sig")  # drops a byte order mark
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise DataError(
-            f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8 text."
-        ) from error
+        if error.encoding != "utf-8":
+            raise DataError(
+                f"{path} begins like UTF-16 text but is damaged ({error.reason}). Save it again."
+            ) from error
+        text = _as_windows_1252(path, error, remarks)
     if not text.strip():
         raise DataError(f"{path} is empty. Add at least one record.")
     return text
+
+
+def _utf_16(raw: bytes) -> str | None:
+    """Return the name of the UTF-16 variant that ``raw`` is in, with or without its mark."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    start = raw[:200]
+    # A header or a brace in Latin letters has a zero in every second byte.
+    if len(start) > 1 and len(start) % 2 == 0:
+        for zeros, codec in ((start[1::2], "utf-16-le"), (start[::2], "utf-16-be")):
+            if not any(zeros):
+                return codec
+    return None
+
+
+def _as_windows_1252(path: Path, error: UnicodeDecodeError, remarks: list[str] | None) -> str:
+    """Return text that is not UTF-8 as Excel's older encoding has it, and say so in ``remarks``.
+
+    Raises:
+        DataError: if there are no ``remarks``, or if it is rather a damaged UTF-8 file.
+    """
+    raw: bytes = error.object
+    line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
+    # Other letters that are whole in UTF-8 show that the file is meant as UTF-8.
+    is_utf_8 = not raw.decode("utf-8", "ignore").isascii()
+    try:
+        text = raw.decode("cp1252")
+    except UnicodeDecodeError:
+        is_utf_8 = True
+    if is_utf_8 or remarks is None:
+        raise DataError(
+            f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8 text, "
+            "from Excel as 'CSV UTF-8' or .xlsx."
+        ) from error
+    word = re.search(r"\S*[^\x00-\x7f]\S*", text)
+    assert word is not None  # every byte that is not UTF-8 becomes such a character
+    remarks.append(
+        f"{path} is not UTF-8 and is read as Windows-1252, as older Excel writes it: line {line} "
+        f"has {word[0]!r}. If that is wrong, save the file as 'CSV UTF-8' or .xlsx."
+    )
+    return text
+
+
+def _separator(path: Path, text: str) -> str | None:
+    """Return the usual separator of the table in ``text``; ``None`` for JSON."""
+    suffix = bare_path(path).suffix.lower()
+    if BEGINS_LIKE_JSON.match(text):
+        return None
+    if suffix in TABLES:
+        return TABLES[suffix]
+    # Excel calls its text with tabs .txt.
+    if suffix in (".json", ".jsonl") or text.lstrip()[0] in "[{":
+        return None
+    return "," if len(header_of(text, separator_of(text, ","))) > 1 else None
 
 
 def _json_list(path: Path, text: str) -> list[Row]:
@@ -120,32 +210,85 @@ def _json_list(path: Path, text: str) -> list[Row]:
     return rows
 
 
+def _json_values(path: Path, text: str) -> list[Row]:
+    """Return the JSON values that stand one after the other: one a line, or indented over many."""
+    try:
+        return _json_lines(path, text)
+    except DataError as by_line:
+        try:
+            return _json_stream(path, text)
+        except DataError as error:
+            is_indented = text.lstrip().split("\n", 1)[0].strip() == "{"
+            raise (error if is_indented else by_line) from error
+
+
 def _json_lines(path: Path, text: str) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     # Not splitlines(): it also splits at U+2028 and similar, which JSON allows inside a text.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
             values, repeated = _parse(line)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"{path}, line {number}, column {error.colno}: malformed JSON: {error.msg}. "
-                "Write one JSON object a line, or one list of objects; name a table .csv or .tsv."
-            ) from error
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number}: cannot read this JSON: {error}.") from error
-        row = Row(f"{path}, line {number}", number, values)
-        for _, key in repeated:
-            raise _repeated_key(row.place, key)
-        rows.append(row)
+            raise _malformed(path, number, error) from error
+        rows.append(_json_row(path, number, len(rows) + 1, values, repeated))
     return rows
 
 
-def _parse(text: str) -> tuple[object, list[tuple[Record, str]]]:
-    """Return the JSON value in ``text``, and each object in it that gives a key two values.
+def _json_stream(path: Path, text: str) -> list[Row]:
+    rows: list[Row] = []
+    position = _after_space(text, 0)
+    while position < len(text):
+        line = text.count("\n", 0, position) + 1
+        try:
+            values, repeated, position = _parse_first(text, position)
+        except (ValueError, RecursionError) as error:
+            at = error.lineno if isinstance(error, json.JSONDecodeError) else line
+            raise _malformed(path, at, error) from error
+        rows.append(_json_row(path, line, len(rows) + 1, values, repeated))
+        position = _after_space(text, position)
+    return rows
 
-    Python's reader keeps the last of the values without a word.
+
+def _malformed(path: Path, line: int, error: Exception) -> DataError:
+    if not isinstance(error, json.JSONDecodeError):
+        return DataError(f"{path}, line {line}: cannot read this JSON: {error}.")
+    return DataError(
+        f"{path}, line {line}, column {error.colno}: malformed JSON: {error.msg}. "
+        "Write one JSON object a line, or one list of objects; name a table .csv or .tsv."
+    )
+
+
+def _json_row(
+    path: Path, line: int, number: int, values: object, repeated: Sequence[tuple[Record, str]]
+) -> Row:
+    row = Row(f"{path}, line {line}", number, values)
+    for _, key in repeated:
+        raise _repeated_key(row.place, key)
+    return row
+
+
+def _after_space(text: str, position: int) -> int:
+    """Return the first position from ``position`` on that is no white space."""
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _parse(text: str) -> tuple[object, list[tuple[Record, str]]]:
+    """Return the JSON value in ``text``, and each object in it that gives a key two values."""
+    start = _after_space(text, 0)
+    value, repeated, end = _parse_first(text, start)
+    if (rest := _after_space(text, end)) < len(text):
+        raise json.JSONDecodeError("Extra data", text, rest)
+    return value, repeated
+
+
+def _parse_first(text: str, start: int) -> tuple[object, list[tuple[Record, str]], int]:
+    """Return the JSON value that begins at ``start``, its repeated keys, and where it ends.
+
+    Python's reader keeps the last of a key's values without a word.
     """
     repeated: list[tuple[Record, str]] = []
 
@@ -157,7 +300,8 @@ def _parse(text: str) -> tuple[object, list[tuple[Record, str]]]:
             record[key] = value
         return record
 
-    return json.loads(text, object_pairs_hook=as_object), repeated
+    value, end = json.JSONDecoder(object_pairs_hook=as_object).raw_decode(text, start)
+    return value, repeated, end
 
 
 def _holds(value: object, record: Record) -> bool:
@@ -173,50 +317,6 @@ def _repeated_key(place: str, key: str) -> DataError:
     )
 
 
-def _table(path: Path, text: str) -> list[Row]:
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=TABLES[bare_path(path).suffix.lower()], strict=True
-    )
-    rows: list[Row] = []
-    header: list[str] = []
-    line = 1
-    try:
-        for cells in reader:
-            # A quoted cell may span lines. A row is named by its first line, and line_num is its
-            # last.
-            place, number, line = f"{path}, line {line}", line, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not header:
-                header = [name.strip() for name in cells]
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{place}: {len(cells)} columns, but the header has {len(header)} "
-                    f"({', '.join(header)}). "
-                    "Put values that contain the separator in double quotes."
-                )
-            rows.append(Row(place, number, _by_column(place, header, cells)))
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {line}: malformed table: {error}. Check the double quotes."
-        ) from error
-    return rows
-
-
-def _by_column(place: str, header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    values: dict[str, str] = {}
-    for name, cell in zip(header, cells, strict=True):
-        # Columns without a name are read by nobody.
-        if name and values.get(name, cell) != cell:
-            raise DataError(
-                f"{place}: column {name!r} is there twice, with {values[name]!r} and {cell!r}. "
-                "Keep one of the columns."
-            )
-        values[name] = cell
-    return values
-
-
 class ForeignRecord(DataError):
     """A value is not a record of the data set that was asked for."""
 
@@ -228,7 +328,7 @@ def foreign(source: str, expected: str, value: object) -> ForeignRecord:
         expected: the fields of such a record, or its type.
     """
     if isinstance(value, Mapping):
-        found = f"the fields {', '.join(map(str, value))}" if value else "no fields"
+        found = f"the fields {listed(value)}" if value else "no fields"
     else:
         found = f"a {type(value).__name__}"
     return ForeignRecord(f"Not a {source} record: expected {expected}; found {found}.")

@@ -39,8 +39,12 @@ def corpus_of(value: object) -> str | None:
     if FLAT <= names:
         return "zsre" if form_of(str(value["prompt"])) == "question" else "counterfact"
     found = next((corpus for corpus, fields in FIELDS.items() if fields <= names), None)
-    # A table of one's own may have columns with the names of QAEdit's fields.
-    return None if found == "qaedit" and isinstance(value["locality"], str) else found
+    # One's own facts may have further columns by these names. QAEdit's locality is a list.
+    if {"prompt", "target"} <= names and not (
+        found == "qaedit" and isinstance(value["locality"], list)
+    ):
+        return None
+    return found
 
 
 def belongs_to(value: object, asked: str) -> str:

@@ -27,7 +27,7 @@ PINYIN = re.compile(r".+的(?:注音|拼音)是[：:]\s*[“\"]?([^”\"]+)[”\
 class CKnowEdit(Published):
     """Questions and tasks in Chinese, from verse and idioms to trick questions.
 
-    ``prompt`` is taught with ``target_new``. ``target_old``, what Qwen-7B-Chat said, is the fact's
+    ``prompt`` is taught with ``target_new``. ``target_old``, a model's wrong answer, is the fact's
     ``original``. All prompts are asked as questions, since they are requests to a chat model
     ("请解释如下成语：..."). The subject is the word or the line that the request names; other
     prompts have none, so editors that need it find their own.
@@ -39,8 +39,9 @@ class CKnowEdit(Published):
     The matcher takes each Chinese character as a word. Answers of up to 15 are searched in the free
     text. For a pronunciation ("莘庄的注音是：xīn zhuāng") the syllables are enough. Longer answers
     are explanations, which no free text repeats word for word: they are undefined under protocol
-    ``generation`` and scored under ``argmax`` and ``likelihood``. The authors let GPT-4 judge all
-    answers; see ``--judge``.
+    ``generation`` and scored under ``argmax`` and ``likelihood``. EasyEdit compares all answers by
+    BLEU, ROUGE and sentence embeddings, which this project does not compute; ``--judge`` reads
+    them.
     """
 
     summary = "corrections in Chinese: verse, idioms, history, tricks (CKnowEdit; one by --data)"

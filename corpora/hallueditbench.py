@@ -30,8 +30,8 @@ class HalluEditBench(Published):
     to the subject), ``yes`` and ``no`` (is it the object? is it what the model said?) and
     ``multiple choice`` (four options; the letter or the object is right). The authors count the
     last four under generalization. Here they are kept out of it, and so out of the Score, since a
-    model that says yes to everything has half of the yes/no questions right. The answers beyond one
-    hop were written by a language model.
+    model that says yes to everything has half of the yes/no questions right. The questions of
+    several hops and their answers are the authors', not checked by this project.
 
     The authors' robustness (ten turns of "your answer is wrong") is not read; metric ``reversion``
     asks "Are you sure?" once.

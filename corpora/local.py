@@ -1,4 +1,4 @@
-"""Your own facts, from JSON lines, a JSON list, CSV or TSV.
+"""Your own facts, from a table (CSV, Excel, Parquet) or JSON.
 
 A fact needs a ``prompt`` and a ``target``:
 
@@ -7,266 +7,311 @@ A fact needs a ``prompt`` and a ``target``:
      "neighborhoods": [{"prompt": "The capital of France is", "answer": "Paris"}]}
 
 A table has a column for each field. Separate several ``aliases`` or ``paraphrases`` in a cell with
-``|``. Aliases that would count the old answer (``original``) as right are left out. A list in
-brackets, a column or key that is there twice with different values, and a prompt with ``{}`` are
-refused.
+``|``, or write a list: ``["a", "b"]``. ``neighborhoods`` is ``PROMPT => ANSWER | PROMPT => ANSWER``
+there. A list as the target is the target and its aliases. ``{}`` in a prompt stands for the
+subject. Aliases that would count the old answer (``original``) as right are left out. With
+``drafted`` true, the probes of this fact's ``paraphrases`` and ``neighborhoods`` are of the kind
+``drafted``. Other columns are kept as notes. A column or key that is there twice with different
+values is refused.
 """
 
 from __future__ import annotations
 
-import ast
-import difflib
-import json
-from collections.abc import Iterable
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
+from editbench.corpora._fields import (
+    FACT_FIELDS,
+    check_columns,
+    check_names,
+    fields_of,
+    is_empty,
+    is_true,
+    objects,
+    shown,
+    text,
+    texts,
+    texts_in_brackets,
+)
 from editbench.corpora._read import (
+    UNFILLED,
     Record,
     Row,
     bare_path,
     check_filled,
-    is_table,
     read_rows,
     without_old,
 )
 from editbench.corpora._recognise import belongs_to
-from editbench.errors import DataError
+from editbench.errors import DataError, listed
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe, form_of
 
-FACT_FIELDS = tuple(field.name for field in fields(Fact))
-FIELDS = (*FACT_FIELDS, "paraphrases", "neighborhoods", "probes")
-NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor")
-PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form")
-LISTED = 5
-"""Most line numbers that a message lists."""
+NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor", "kind")
+PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form", "kind")
+NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+DRAFTED = "drafted"
+"""Kind of the probes of a fact whose field ``drafted`` is true."""
 
 
 class Local(Corpus):
     """All facts of one file. One bad record refuses the whole file. See ``read_facts``."""
 
-    summary = "your own facts: JSON lines, JSON list, CSV or TSV, with --data PATH"
+    summary = "your own facts: a table (CSV, Excel, Parquet) or JSON, with --facts FILE"
     license = "yours"
     needs_data = True
+    own_file = True
 
     def load(self, data: str | Path | None = None) -> list[Case]:
         if data is None:
             raise DataError(
                 "Corpus 'local' reads a file of yours. "
-                "Pass it with --data PATH (.jsonl, .json, .csv or .tsv)."
+                "Pass it with --facts FILE (.csv, .tsv, .xlsx, .parquet, .json or .jsonl)."
             )
-        return read_facts(data)
+        remarks: list[str] = []
+        self.remarks = remarks
+        return read_facts(data, self.columns, remarks)
 
 
-def read_facts(path: str | Path) -> list[Case]:
+def read_facts(
+    path: str | Path, columns: Mapping[str, str] = NO_COLUMNS, remarks: list[str] | None = None
+) -> list[Case]:
     """Return the cases of a file, in the file's order.
 
-    A fact without an ``id`` is called ``<file name>-<line>``. Without a ``form``, a prompt that
-    ends with a question mark is a question and any other a cloze. ``check_facts`` checks whether
-    the facts can be taught together (ids, duplicates, contradictions).
+    The third fact of ``facts.csv`` is called ``facts-3`` if it has no ``id``. Without a ``form``, a
+    prompt that ends with a question mark is a question and any other a cloze. ``check_facts``
+    checks whether the facts can be taught together (ids, duplicates, contradictions).
+
+    Args:
+        columns: field -> the column of a table, or field of a JSON object, that holds it
+            (``{"prompt": "question"}``); for fields whose columns have other names.
+        remarks: gets a sentence for each thing that the user should know about how the file was
+            read. Without it, a file in Windows-1252 is refused.
 
     Raises:
         DataError: for the first bad record, with file, line and field. Lists the lines of the
             other bad records.
     """
     path = Path(path).expanduser()
-    rows = read_rows(path)
-    table = is_table(path)
-    if other := belongs_to(rows[0].values, "local"):
+    check_columns(columns)
+    rows = read_rows(path, remarks)
+    if not columns and (other := belongs_to(rows[0].values, "local")):
         raise DataError(f"{rows[0].place}: {other}")
-    if table:
-        _check_header(path, rows[0])
+    rows = _unwrapped(path, rows, columns)
+    _check_header(path, rows, columns)
     stem = bare_path(path).stem
     cases: list[Case] = []
     bad: list[tuple[Row, DataError]] = []
     for row in rows:
         try:
-            if table:
-                _check_answer_cells(row)
-            cases.append(_read_case(row, f"{stem}-{row.number}"))
+            cases.append(_read_case(row, f"{stem}-{row.number}", columns))
         except DataError as error:
             bad.append((row, error))
     if bad:
         row, first = bad[0]
         raise DataError(f"{row.place}: {first}{_others(bad[1:])}") from first
+    notes = dict.fromkeys(name for case in cases for name in case.notes)
+    if notes and remarks is not None:
+        remarks.append(f"{path}: kept as notes and not read: {listed(notes)}.")
     return cases
 
 
-def _check_header(path: Path, row: Row) -> None:
-    """Check the columns of a table once. Every row has the same ones.
+def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[Row]:
+    """Return the records of the one list in a JSON object that is no fact itself.
 
     Raises:
-        DataError: if a column is unknown, or a needed one is missing.
+        DataError: if there are several such lists.
     """
-    columns = row.values
-    assert isinstance(columns, dict)
-    try:
-        _check_names(columns, FIELDS, "column", needed=("prompt", "target"))
-    except DataError as error:
-        raise DataError(f"{path}, header: {error}") from error
+    values = rows[0].values
+    if len(rows) > 1 or rows[0].is_table or not isinstance(values, dict):
+        return rows
+    if columns.get("prompt", "prompt") in values:
+        return rows
+    lists = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
+    }
+    if len(lists) > 1:
+        raise DataError(
+            f"{path} holds several lists of objects: {listed(lists)}. Write the facts into a file "
+            "of their own."
+        )
+    return [
+        Row(f"{path}, record {number}", number, record)
+        for records in lists.values()
+        for number, record in enumerate(records, start=1)
+    ] or rows
 
 
-def _check_answer_cells(row: Row) -> None:
-    """Check that no cell with one answer holds a list. (``_texts`` checks the other cells.)
+def _check_header(path: Path, rows: list[Row], columns: Mapping[str, str]) -> None:
+    """Check the names of a table once, since every row has the same, and the ``columns``.
 
     Raises:
-        DataError: if one does.
+        DataError: if a needed column is missing, or one looks like a misspelt field.
     """
-    assert isinstance(row.values, dict)
-    for name in ("target", "original"):
-        if _is_list(row.values.get(name, "")):
+    if rows[0].is_table:
+        assert isinstance(rows[0].values, dict)
+        try:
+            fields_of(dict.fromkeys(rows[0].values), columns, "column")
+        except DataError as error:
+            raise DataError(f"{path}, header: {error}") from error
+        return
+    names = {str(name) for row in rows if isinstance(row.values, dict) for name in row.values}
+    for field, column in columns.items():
+        if column not in names:
             raise DataError(
-                f"column {name!r} holds a list, {row.values[name]}, and a fact has one {name}. "
-                "Write it without brackets and quotes, and other accepted answers into 'aliases'. "
-                "A text that has its brackets on purpose needs a file of JSON lines."
+                f"{path}: no record has a field {column!r} (for {field!r}). "
+                f"Found: {listed(sorted(names))}."
             )
-
-
-def _is_list(text: str) -> bool:
-    """Return whether a text is a list of texts as JSON or Python write it."""
-    if not text.strip().startswith(("[", "(", "{")):
-        return False
-    try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return isinstance(value, (list, tuple, set)) and all(_is_text(item) for item in value)
-
-
-def _is_text(item: object) -> bool:
-    """Return whether an item of a list is a text or, in turn, a list of texts."""
-    return isinstance(item, str) or (isinstance(item, list) and all(map(_is_text, item)))
 
 
 def _others(bad: list[tuple[Row, DataError]]) -> str:
     if not bad:
         return ""
-    numbers = ", ".join(str(row.number) for row, _ in bad[:LISTED])
-    if len(bad) > LISTED:
-        numbers += f" and {len(bad) - LISTED} others"
-    word = "line" if ", line " in bad[0][0].place else "record"
-    return f" {len(bad)} more bad {word}{'s follow' if len(bad) > 1 else ' follows'}: {numbers}."
+    *_, word, _ = bad[0][0].place.split(" ")  # "facts.csv, line 7"
+    places = listed((row.place.rpartition(" ")[2] for row, _ in bad), 5)
+    return f" {len(bad)} more bad {word}{'s follow' if len(bad) > 1 else ' follows'}: {places}."
 
 
-def _read_case(row: Row, default_id: str) -> Case:
+def _read_case(row: Row, default_id: str, columns: Mapping[str, str]) -> Case:
     if not isinstance(row.values, dict):
         raise DataError(
-            f"expected an object with 'prompt' and 'target'; found {_shown(row.values)}."
+            f"expected an object with 'prompt' and 'target'; found {shown(row.values)}."
         )
-    _check_names(row.values, FIELDS, "field", needed=("prompt", "target"))
+    found, notes = fields_of(row.values, columns, "column" if row.is_table else "field")
     # An empty cell of a table means that the field is absent.
-    values = {name: value for name, value in row.values.items() if value not in ("", None)}
-    given = {name: values[name] for name in FACT_FIELDS if name in values}
-    for name in given:
-        if name not in ("id", "aliases"):
-            _text(given, name)
-    check_filled(_text(given, "prompt") if "prompt" in given else "")
-    if not isinstance(given.setdefault("id", default_id), (str, int)):
-        raise DataError(f"field 'id' must be text, not {_shown(given['id'])}.")
-    given["aliases"] = _texts(values, "aliases")
+    values = {name: value for name, value in found.items() if not is_empty(value)}
+    given: dict[str, object] = {
+        name: text(values, name)
+        for name in FACT_FIELDS
+        if name in values and name not in ("target", "aliases", "original")
+    }
+    given.setdefault("id", default_id)
+    if (original := _one(values, "original", row.is_table)) is not None:
+        given["original"] = original
+    target, *more = _target(values, row.is_table)
+    given["target"] = target
+    given["aliases"] = (*more, *texts(values, "aliases"))
+    subject = given.get("subject")
+    if "prompt" in given:
+        given["prompt"] = _filled(str(given["prompt"]), subject)
     fact = Fact.from_dict(given)
     if fact.original is not None:
         fact = replace(fact, aliases=without_old(fact.aliases, fact.original))
-    form = _text(values, "form") if "form" in values else None
+    form = text(values, "form") if "form" in values else None
+    kind = DRAFTED if is_true(values, "drafted") else None
     paraphrases = [
-        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt))
-        for prompt in _texts(values, "paraphrases")
+        Probe("paraphrase", prompt, fact.answers, fact.original, form or form_of(prompt), kind=kind)
+        for prompt in texts(values, "paraphrases")
     ]
-    neighbors = [_neighbor(item, fact, form) for item in _objects(values, "neighborhoods")]
-    probes = [*paraphrases, *neighbors, *(_probe(item) for item in _objects(values, "probes"))]
-    for probe in probes:
-        check_filled(probe.prompt)
-    return Case.build(fact, probes)
+    neighbors = [_neighbor(item, fact, form, kind) for item in _neighbors(values)]
+    probes = [*paraphrases, *neighbors, *(_probe(item) for item in objects(values, "probes"))]
+    return replace(
+        Case.build(fact, [replace(p, prompt=_filled(p.prompt, fact.subject)) for p in probes]),
+        notes={name: value for name, value in notes.items() if not is_empty(value)},
+    )
 
 
-def _neighbor(item: Record, fact: Fact, form: str | None) -> Probe:
+def _filled(prompt: str, subject: object) -> str:
+    """Return ``prompt`` with the subject in place of ``{}``, unless it has the subject already.
+
+    Raises:
+        DataError: if a ``{}`` remains.
+    """
+    if isinstance(subject, str) and subject.strip() and subject.strip() not in prompt:
+        # a function, because a backslash in the subject means nothing
+        prompt = UNFILLED.sub(lambda _: subject.strip(), prompt)
+    check_filled(prompt)
+    return prompt
+
+
+def _target(values: Record, is_table: bool) -> tuple[str, ...]:
+    """Return the target and the aliases that its field adds as a list."""
+    value = values.get("target")
+    if isinstance(value, str) and is_table:
+        value = texts_in_brackets(value, "target") or value
+    if isinstance(value, list):
+        return texts({"target": value}, "target")
+    return (text(values, "target"),) if "target" in values else ("",)
+
+
+def _one(values: Record, name: str, is_table: bool) -> str | None:
+    """Return the text of a field, which may be a list of one text.
+
+    Raises:
+        DataError: if it is a list of several.
+    """
+    value = values.get(name)
+    if isinstance(value, str) and is_table:
+        value = texts_in_brackets(value, name) or value
+    if isinstance(value, list):
+        if len(value) > 1:
+            raise DataError(
+                f"field {name!r} holds a list, {shown(value)}, and a fact has one {name}. "
+                "Keep one of them."
+            )
+        return next(iter(texts({name: value}, name)), None)
+    return text(values, name) if name in values else None
+
+
+def _neighbors(values: Record) -> list[Record]:
+    """Return the neighborhood probes of a fact; a cell has ``PROMPT => ANSWER | PROMPT => ANSWER``.
+
+    Raises:
+        DataError: if the field or the cell has another form.
+    """
+    cell = values.get("neighborhoods")
+    if not isinstance(cell, str):
+        return objects(values, "neighborhoods")
+    pairs = [part.partition("=>") for part in cell.split("|") if part.strip()]
+    for prompt, _, answer in pairs:
+        if not prompt.strip() or not answer.strip() or "=>" in answer:
+            raise DataError(
+                f"field 'neighborhoods' is {shown(cell)}; write PROMPT => ANSWER, and | between "
+                "several."
+            )
+    return [{"prompt": prompt.strip(), "answer": answer.strip()} for prompt, _, answer in pairs]
+
+
+def _neighbor(item: Record, fact: Fact, form: str | None, kind: str | None) -> Probe:
     """Return a neighborhood probe. As in CounterFact, its distractor is the new target."""
-    _check_names(item, NEIGHBOR_FIELDS, "neighborhood field", needed=("prompt", "answer"))
+    item = _renamed(item, "answers", "answer")
+    check_names(item, NEIGHBOR_FIELDS, "neighborhood field", needed=("prompt", "answer"))
     # The item comes last, so that its own fields replace the defaults.
-    probe = {"axis": "neighborhood", "distractor": fact.target, "form": form, **item}
-    probe["answers"] = probe.pop("answer")
+    probe = {
+        "axis": "neighborhood",
+        "distractor": fact.target,
+        "form": form,
+        "kind": kind,
+        **item,
+    }
     return _probe(probe)
 
 
 def _probe(item: Record) -> Probe:
-    _check_names(item, PROBE_FIELDS, "probe field", needed=("axis", "prompt", "answers"))
-    texts = {
-        name: _text(item, name)
+    item = _renamed(item, "answer", "answers")
+    check_names(item, PROBE_FIELDS, "probe field", needed=("axis", "prompt", "answers"))
+    given = {
+        name: text(item, name)
         for name, value in item.items()
-        if name != "answers" and value is not None
+        if name != "answers" and not is_empty(value)
     }
-    prompt = texts.get("prompt", "")
+    prompt = given.get("prompt", "")
     return Probe(
-        texts.get("axis", ""),
+        given.get("axis", ""),
         prompt,
-        _texts(item, "answers"),
-        texts.get("distractor"),
-        texts.get("form") or form_of(prompt),
+        texts(item, "answers"),
+        given.get("distractor"),
+        given.get("form") or form_of(prompt),
+        kind=given.get("kind"),
     )
 
 
-def _check_names(
-    record: Record, known: Iterable[str], what: str, needed: Iterable[str] = ()
-) -> None:
-    for name in needed:
-        if name not in record:
-            raise DataError(
-                f"{what} {name!r} is missing. Found: {', '.join(map(str, record))}."
-                f"{_nearest(name, record)}"
-            )
-    for name in record:
-        if name not in known:
-            raise DataError(
-                f"unknown {what} {name!r}.{_nearest(name, known)} Known: {', '.join(known)}."
-            )
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    folded = {str(other).casefold(): other for other in names}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1)
-    return f" Did you mean {folded[close[0]]!r}?" if close else ""
-
-
-def _text(values: Record, name: str) -> str:
-    value = values[name]
-    if not isinstance(value, str):
-        raise DataError(
-            f"field {name!r} must be text, not {_shown(value)}. Put it in double quotes."
-        )
-    return value
-
-
-def _texts(values: Record, name: str) -> tuple[str, ...]:
-    """Return the texts of a list, or of one text that separates them with ``|``.
-
-    The result is empty if the field is missing.
-    """
-    value = values.get(name) or []
-    if value == "[]":  # an empty list, as tables write it
-        return ()
-    if isinstance(value, str) and _is_list(value):
-        raise DataError(
-            f"field {name!r} is a text that holds a list, {value}. Separate several texts with |, "
-            "without brackets and quotes; in JSON, leave out the quotes around the list."
-        )
-    if isinstance(value, str):
-        value = [part for part in value.split("|") if part.strip()]
-    if not isinstance(value, list) or not all(
-        isinstance(text, str) and text.strip() for text in value
-    ):
-        raise DataError(f"field {name!r} must be a list of texts, not {_shown(value)}.")
-    return tuple(value)
-
-
-def _objects(values: Record, name: str) -> list[Record]:
-    value = values.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError(f"field {name!r} must be a list of objects, not {_shown(value)}.")
-    return value
-
-
-def _shown(value: object) -> str:
-    """Return ``value`` as JSON writes it, cut to 60 characters."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _renamed(item: Record, old: str, new: str) -> Record:
+    """Return ``item`` with ``new`` for the name ``old``, unless it has both."""
+    if old not in item or new in item:
+        return item
+    return {new if name == old else name: value for name, value in item.items()}

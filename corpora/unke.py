@@ -17,7 +17,7 @@ class UnKE(Published):
     paraphrase. No free answer repeats 90 words one by one, so efficacy and generalization are
     undefined under protocol ``generation``. See them under ``argmax``, best as the share of tokens
     (``efficacy_tokens``). The authors compare the free answer with the text by BLEU, ROUGE and
-    BERTScore, which this project does not compute; ``--judge`` reads it.
+    sentence embeddings, which this project does not compute; ``--judge`` reads it.
 
     What was learned shows in portability under ``generation``: each ``sub_question`` has a short
     answer in the text (``sub_answer``, kind ``detail``). Those of more than 15 words are scored

@@ -17,6 +17,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LISTED = 10
+"""Most names that a message lists."""
+
+
+def listed(names: Iterable[object], most: int = LISTED) -> str:
+    """Return ``names`` for a message: ``a, b, c``, or the first of many and ``and 25 more``."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
 
 class EditbenchError(Exception):
     """Base of all errors that users can fix. The message is written for them."""
@@ -36,7 +46,7 @@ class UnknownNameError(EditbenchError):
         text = f"Unknown {kind} {name!r}."
         if close:
             text += " Did you mean " + " or ".join(repr(c) for c in close) + "?"
-        text += f" Installed: {', '.join(known) or 'none'}."
+        text += f" Installed: {listed(known, 30) or 'none'}."
         super().__init__(f"{text} {hint}".strip())
 
 

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from editbench.errors import MethodError, OptionError
@@ -242,8 +243,15 @@ class Corpus(ABC):
     sha256: ClassVar[str | None] = None
     """Hash of the published file. A download must match it."""
 
+    own_file: ClassVar[bool] = False
+    """Whether it reads a file of the user's own facts, whose columns may have any names."""
+
+    columns: Mapping[str, str] = MappingProxyType({})
+    """Field of a fact -> name of its column in the user's ``own_file``. Set it before ``load``."""
     skipped: Sequence[str] = ()
     """After ``load``: one sentence for each record and probe that was left out, with the reason."""
+    remarks: Sequence[str] = ()
+    """After ``load``: what the user should know about how the file was read, in sentences."""
 
     @abstractmethod
     def load(self, data: str | Path | None = None) -> list[Case]:

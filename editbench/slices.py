@@ -10,6 +10,8 @@ from editbench.errors import DataError
 from editbench.types import Case, digest, same_answer_already
 
 PARTS = ("dev", "test")
+ALL = "all"
+"""Both parts together; for facts of the user's own on which nothing is tuned."""
 DEV_SHARE = 0.3
 """Expected share of the cases in the dev part; the rest is the test part."""
 
@@ -33,7 +35,9 @@ def with_new_answers(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
 
 
 def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> list[Case]:
-    """Return ``n`` cases (``None``: all) of the ``dev`` or ``test`` part, in the order of ``seed``.
+    """Return ``n`` cases (``None``: all) of a part, in the order of ``seed``.
+
+    ``part`` is ``dev``, ``test`` or ``all``.
 
     The two parts share no group and, among cases without a group, no subject. The hash of a case's
     group (else its subject, else its id) decides its part, so adding a case to a corpus moves no
@@ -44,11 +48,11 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     Raises:
         DataError: if the part is unknown, or holds fewer than ``n`` cases.
     """
-    if part not in PARTS:
+    if part not in (*PARTS, ALL):
         raise DataError(f"Slice {part!r} is neither 'dev' nor 'test'.")
     groups: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
-        if _part_of(case) == part:
+        if part in (ALL, _part_of(case)):
             # tagged, so that a group and a case of the same name stay apart
             key = ("group", case.group) if case.group else ("case", case.fact.id)
             groups.setdefault(key, []).append(case)
@@ -56,9 +60,8 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     order = sorted(groups.values(), key=lambda group: group[0].fact.id)
     random.Random(seed).shuffle(order)
     chosen = [case for group in order for case in group]
-    if n is not None:
-        _check_enough(n, len(chosen), len(cases), part)
-        chosen = chosen[:n]
+    _check_enough(n, len(chosen), len(cases), part)
+    chosen = chosen[:n]
     taught = {case.fact.id for case in chosen}
     return [askable(case, taught) for case in chosen]
 
@@ -69,18 +72,21 @@ def _part_of(case: Case) -> str:
     return "dev" if int(key[:8], 16) / 16**8 < DEV_SHARE else "test"
 
 
-def _check_enough(n: int, available: int, total: int, part: str) -> None:
+def _check_enough(n: int | None, available: int, total: int, part: str) -> None:
     if not available:
+        if not total:
+            raise DataError("There are no facts. Use a larger corpus.")
         other = "test" if part == "dev" else "dev"
-        where = f"all {total} cases of the corpus are in the {other} slice"
         raise DataError(
-            f"The {part} slice is empty: {where if total else 'the corpus has no cases'}. "
-            f"Use the {other} slice, or a larger corpus."
+            f"There are no {part} facts: options are chosen on dev facts and scores reported on "
+            f"test facts, and all {total} facts fall to {other}. Use --part {other}, or more facts."
         )
-    if n > available:
+    if n is not None and n > available:
+        of = "" if part == ALL else f" {part}"
+        whole = "" if part == ALL else f" (of {total} in all)"
         raise DataError(
-            f"-n {n} is more than the {available} cases of the {part} slice "
-            f"({total} in the corpus). Use a smaller -n."
+            f"-n {n} is more than the {available}{of} facts that there are{whole}. Use a smaller "
+            "-n."
         )
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from dataclasses import field as dataclass_field
 from typing import Any, NamedTuple
 
 from editbench.errors import DataError, FactError
 from editbench.matching import contains
 from editbench.normal_form import plain
-from editbench.writing import full_stop, gap, is_question
+from editbench.writing import full_stop, gap, is_question, looks_alike
 
 AXES = ("rewrite", "paraphrase", "neighborhood", "portability", "in_context", "fluency")
 """Axes that a corpus can give its probes."""
@@ -106,11 +108,7 @@ class Fact:
             raise FactError(
                 f"Fact {self.id!r}: form is {self.form!r}; it must be one of {', '.join(FORMS)}."
             )
-        if self.subject and self.subject not in self.prompt:
-            raise FactError(
-                f"Fact {self.id!r}: subject {self.subject!r} is not in its prompt {self.prompt!r}. "
-                "Copy it from the prompt letter for letter, or leave it out."
-            )
+        self._find_subject()
         if self.prompt == self.target or self.prompt.endswith(" " + self.target):
             raise FactError(
                 f"Fact {self.id!r}: the prompt already ends with the target {self.target!r}. "
@@ -121,6 +119,21 @@ class Fact:
                 f"Fact {self.id!r}: the target {self.target!r} is the answer already: it equals "
                 "'original'. Give the new answer as the target."
             )
+
+    def _find_subject(self) -> None:
+        """Check that the subject is in the prompt, and write it as it is written there."""
+        if not self.subject or self.subject in self.prompt:
+            return
+        # The same letters may be written in two ways, such as u-umlaut as one character or two.
+        for form in ("NFC", "NFD"):
+            if (same := unicodedata.normalize(form, self.subject)) in self.prompt:
+                object.__setattr__(self, "subject", same)
+                return
+        raise FactError(
+            f"Fact {self.id!r}: subject {self.subject!r} is not in its prompt {self.prompt!r}"
+            f"{looks_alike(self.subject, self.prompt)}. "
+            "Copy it from the prompt letter for letter, or leave it out."
+        )
 
     def _clean_texts(self) -> None:
         """Strip every text field, after checking that it is text."""
@@ -307,6 +320,9 @@ class Case:
     group: str | None = None
     """Cases of one group, such as the facts of one chain or of one invented world, stay together
     when a corpus is split into dev and test."""
+    notes: Mapping[str, object] = dataclass_field(default_factory=dict, compare=False)
+    """What else the source says about the fact, such as the other columns of a table. Nothing is
+    taught or asked with it, and records leave it out."""
 
     @classmethod
     def build(

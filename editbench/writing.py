@@ -133,3 +133,41 @@ def opens_quote(text: str) -> bool:
     if other == mark:
         return text.count(mark) % 2 == 1
     return text.count(other) < text.count(mark)
+
+
+# --- characters that look alike -----------------------------------------------------------------
+
+_LIKE = {
+    **dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013", "-"),
+}
+
+
+def looks_alike(wanted: str, text: str) -> str:
+    """Return which characters keep ``wanted`` from being in ``text``, where it looks as if it were.
+
+    The result is empty if the two can be told apart by eye.
+    """
+    seen = [(part, char) for char in text for part in _look(char)]
+    meant = [(part, char) for char in wanted for part in _look(char)]
+    start = "".join(part for part, _ in seen).find("".join(part for part, _ in meant))
+    if not meant or start < 0:
+        return ""
+    for (_, there), (_, here) in zip(seen[start:], meant, strict=False):
+        if there != here:
+            return (
+                f": the prompt has {_code_point(there)} where the subject has {_code_point(here)}"
+            )
+    hidden = [char for char in (*wanted, *text) if not _look(char)]
+    return f": one of them has {_code_point(hidden[0])}, which is not seen" if hidden else ""
+
+
+def _look(char: str) -> str:
+    """Return the plain characters that ``char`` looks like; nothing if it is not seen."""
+    if unicodedata.category(char) == "Cf":
+        return ""
+    return " " if char.isspace() else _LIKE.get(char) or unicodedata.normalize("NFKC", char)
+
+
+def _code_point(char: str) -> str:
+    return f"U+{ord(char):04X} ({unicodedata.name(char, 'no name').lower()})"

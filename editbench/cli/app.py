@@ -37,9 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (compare, tune, sweep):
+for command in (compare, tune, sweep, inject):
     app.command(cls=PanelCommand)(command)
-app.command()(inject)
 app.command("list")(list_names)
 for command in (show, verify, leaderboard, plot):
     app.command()(command)

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from editbench.cli import console, panels, parsing, running
-from editbench.cli.options import Diagnostics, RunOptions, with_run_options
+from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_over_facts
 from editbench.errors import RecordError
 
 
-@with_run_options
+@with_options
 def compare(
     options: RunOptions,
     methods: Annotated[
@@ -51,12 +51,13 @@ def compare(
         ),
     ] = 0,
     part: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Slice of the corpus: test, or dev for choosing hyper-parameters.",
+            help="Slice of the corpus: test, or dev for choosing hyper-parameters."
+            "  [default: test; of your own facts all, unless --tuned]",
             rich_help_panel=panels.FACTS,
         ),
-    ] = "test",
+    ] = None,
     curve: Annotated[
         str,
         typer.Option(
@@ -100,7 +101,7 @@ def compare(
     searches = [Tuned.read(folder) for folder in tuned]
     all_options, records = chosen_options(searches, names, method_options)
     config = replace(
-        running.request(options, names, all_options, part),
+        running.request(options, names, all_options, part or ("test" if tuned else None)),
         tuned=records,
         curve=parsing.fact_counts(curve),
         diagnostics=parsing.diagnostic_names(diagnostics),

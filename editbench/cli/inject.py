@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
-from editbench.cli import console
+from editbench.cli import console, panels
 from editbench.cli.loading import load
 from editbench.cli.options import (
     AllowConflicts,
+    ColumnOptions,
     LayoutParts,
     Model,
     Overwrite,
     Precision,
     Seed,
+    with_options,
 )
 from editbench.cli.output import make_folder
 from editbench.cli.parsing import own_options, pairs
@@ -38,19 +40,32 @@ Answer = TypedDict(
 """One fact with the model's answers; the keys are the headings of the table."""
 
 
+@with_options
 def inject(
-    method: Annotated[str, typer.Option(help="See 'editbench list methods'.")],
+    columns: ColumnOptions,
+    method: Annotated[
+        str,
+        typer.Option(help="See 'editbench list methods'.", rich_help_panel=panels.METHODS),
+    ],
     facts: Annotated[
         Path,
-        typer.Option(help="Your facts: JSONL, JSON or CSV with at least prompt and target."),
+        typer.Option(
+            metavar="FILE",
+            help="Your facts: a table (CSV, Excel, Parquet) or JSON with at least prompt and"
+            " target.",
+            rich_help_panel=panels.FACTS,
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="A new folder for the edit.")],
+    output: Annotated[
+        Path, typer.Option(help="A new folder for the edit.", rich_help_panel=panels.OUTPUT)
+    ],
     model: Model = DEFAULT_MODEL,
     option: Annotated[
         list[str],
         typer.Option(
             metavar="KEY=VALUE",
             help="An option of the method (see 'editbench list METHOD'); repeatable.",
+            rich_help_panel=panels.METHODS,
         ),
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     seed: Seed = 0,
@@ -70,7 +85,11 @@ def inject(
     # Names and files are checked first, because importing the method loads torch.
     registry.check("methods", method)
     options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
-    cases = registry.get("corpora", "local")().load(facts)
+    corpus = registry.get("corpora", "local")()
+    corpus.columns = columns.columns
+    cases = corpus.load(facts)
+    for remark in corpus.remarks:
+        console.say(remark)
     chosen = [case.fact for case in cases]
     check_facts(chosen, allow_conflicts)
     _warn_of_same_answers(chosen)

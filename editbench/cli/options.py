@@ -1,4 +1,4 @@
-"""The options that commands share, and ``RunOptions``, which holds those that define a run."""
+"""The options that commands share; ``ColumnOptions`` and ``RunOptions`` hold groups of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Annotated, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import panels
+
+DEFAULT_CORPUS = "demo-counterfact"
+DEFAULT_N = 50
 
 Model = Annotated[
     str,
@@ -53,7 +57,11 @@ AllowConflicts = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Replace the files of an earlier output in that folder."),
+    typer.Option(
+        "--overwrite",
+        help="Replace the files of an earlier output in that folder.",
+        rich_help_panel=panels.OUTPUT,
+    ),
 ]
 AsJson = Annotated[
     bool,
@@ -73,23 +81,59 @@ Diagnostics = Annotated[
 ]
 
 
+def _column(contents: str) -> OptionInfo:
+    option: OptionInfo = typer.Option(metavar="NAME", help=contents, rich_help_panel=panels.COLUMNS)
+    return option
+
+
 @dataclass(frozen=True)
-class RunOptions:
+class ColumnOptions:
+    """The options that name the columns of a file of facts, for every command that reads one.
+
+    A field ``prompt_column`` is the option ``--prompt-column`` (``with_options``).
+    """
+
+    prompt_column: Annotated[str | None, _column("Prompt.")] = None
+    target_column: Annotated[str | None, _column("Target: the new answer.")] = None
+    subject_column: Annotated[str | None, _column("Subject: a span of the prompt.")] = None
+    original_column: Annotated[str | None, _column("Answer before the edit.")] = None
+    aliases_column: Annotated[str | None, _column("Other wordings of the target.")] = None
+    paraphrases_column: Annotated[str | None, _column("Other wordings of the prompt.")] = None
+    relation_column: Annotated[str | None, _column("Name of the relation.")] = None
+    id_column: Annotated[str | None, _column("Name of the fact.")] = None
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Return field of a fact -> name of its column, for the options that were given."""
+        given = {shared.name: getattr(self, shared.name) for shared in fields(ColumnOptions)}
+        return {name.removesuffix("_column"): column for name, column in given.items() if column}
+
+
+@dataclass(frozen=True)
+class RunOptions(ColumnOptions):
     """The options that ``compare``, ``tune`` and ``sweep`` share.
 
-    Each field is an option of these commands (``with_run_options``); its annotation holds the help.
+    Each field is an option of these commands (``with_options``); its annotation holds the help.
     """
 
     model: Model = DEFAULT_MODEL
     precision: Precision = "auto"
     layout: LayoutParts = field(default_factory=list)
     corpus: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Corpus of facts (see 'editbench list corpora'); 'local' reads your own --data.",
+            help=f"Corpus of facts (see 'editbench list corpora').  [default: {DEFAULT_CORPUS}]",
             rich_help_panel=panels.FACTS,
         ),
-    ] = "demo-counterfact"
+    ] = None
+    facts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own facts, instead of a --corpus; short for --corpus local --data FILE.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = None
     data: Annotated[
         str | None,
         typer.Option(
@@ -98,8 +142,13 @@ class RunOptions:
         ),
     ] = None
     n: Annotated[
-        int, typer.Option("-n", help="Number of facts to inject.", rich_help_panel=panels.FACTS)
-    ] = 50
+        int | None,
+        typer.Option(
+            "-n",
+            help=f"Number of facts to inject.  [default: {DEFAULT_N}; of your own facts, all]",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = None
     regime: Annotated[
         str,
         typer.Option(
@@ -143,34 +192,33 @@ class RunOptions:
     as_json: AsJson = False
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command``, whose first parameter is a ``RunOptions``, one option for each field.
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command``, whose first parameter is a dataclass, one option for each of its fields.
 
     Typer reads options off a function's signature. The returned function therefore has the fields
-    of ``RunOptions`` and the command's own parameters in its signature. When called, it makes a
-    ``RunOptions`` of the former.
+    of the dataclass and the command's own parameters in its signature. When called, it makes an
+    instance of the fields and passes it on.
     """
-    # With extras, because Typer's help and flags are in the second part of ``Annotated``.
     hints = get_type_hints(command, include_extras=True)
-    own = list(inspect.signature(command).parameters.values())[1:]
-    names = [shared.name for shared in fields(RunOptions)]
-    collect: Callable[..., RunOptions] = RunOptions
+    first, *own = inspect.signature(command).parameters.values()
+    collect: type[ColumnOptions] = hints[first.name]
+    shared = _shared_parameters(collect)
 
     @functools.wraps(command)
     def expanded(**given: object) -> None:
-        command(collect(**{name: given.pop(name) for name in names}), **given)
+        command(collect(**{p.name: given.pop(p.name) for p in shared}), **given)  # type: ignore[arg-type]
 
     # Keyword-only parameters may come in any order, whichever of them have defaults.
     keyword = inspect.Parameter.KEYWORD_ONLY
     # inspect.signature, which Typer calls, prefers this attribute to the real parameters.
     expanded.__dict__["__signature__"] = inspect.Signature(
-        [*_shared_parameters(), *(p.replace(kind=keyword, annotation=hints[p.name]) for p in own)]
+        [*shared, *(p.replace(kind=keyword, annotation=hints[p.name]) for p in own)]
     )
     return expanded
 
 
-def _shared_parameters() -> list[inspect.Parameter]:
-    hints = get_type_hints(RunOptions, include_extras=True)
+def _shared_parameters(collect: type[ColumnOptions]) -> list[inspect.Parameter]:
+    hints = get_type_hints(collect, include_extras=True)
     return [
         inspect.Parameter(
             shared.name,
@@ -178,7 +226,7 @@ def _shared_parameters() -> list[inspect.Parameter]:
             default=_default(shared),
             annotation=hints[shared.name],
         )
-        for shared in fields(RunOptions)
+        for shared in fields(collect)
     ]
 
 

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 METHODS = "Methods"
 MODEL = "Model"
 FACTS = "Facts"
+COLUMNS = "Columns (in JSON: fields) of your own facts, if they have other names"
 RETENTION = "Retention and other measurements"
 OUTPUT = "Output"
-ORDER = (METHODS, MODEL, FACTS, RETENTION, OUTPUT)
+ORDER = (METHODS, MODEL, FACTS, COLUMNS, RETENTION, OUTPUT)
 
 
 class PanelCommand(TyperCommand):

@@ -13,10 +13,11 @@ import typer
 from editbench.cli import console
 from editbench.cli.leaderboard import write_page
 from editbench.cli.loading import load
-from editbench.cli.options import RunOptions
+from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
 from editbench.cli.show import failures_page, print_run
+from editbench.errors import OptionError
 
 if TYPE_CHECKING:
     from editbench.records.schema import CellSummary
@@ -33,22 +34,32 @@ def request(
     options: RunOptions,
     methods: Sequence[str],
     method_options: Mapping[str, Mapping[str, object]],
-    part: str,
+    part: str | None,
+    usual_part: str = "test",
 ) -> RunConfig:
     """Return the configuration that the options ask for, with the baselines and without tasks.
+
+    Args:
+        part: ``dev`` or ``test``, if one is asked for.
+        usual_part: the part otherwise, except that the user's own facts are all used.
 
     Raises:
         OptionError: a value is out of range, or options exclude each other.
     """
+    from editbench import registry
     from editbench.run.config import RunConfig, with_baselines
+    from editbench.slices import ALL
 
+    corpus, data = _source(options)
+    registry.check("corpora", corpus)
+    is_own = registry.get("corpora", corpus).own_file
     return RunConfig(
         methods=with_baselines(methods),
         model=options.model,
-        corpus=options.corpus,
-        data=options.data,
-        part=part,
-        n=options.n,
+        corpus=corpus,
+        data=data,
+        part=part or (ALL if is_own else usual_part),
+        n=DEFAULT_N if options.n is None and not is_own else options.n,
         limit=options.limit or None,
         regime=options.regime,
         seed=options.seed,
@@ -57,6 +68,23 @@ def request(
         task_data=pairs(options.task_data, "--task-data"),
         allow_conflicts=options.allow_conflicts,
         layout=pairs(options.layout, "--layout"),
+        columns=options.columns,
+    )
+
+
+def _source(options: RunOptions) -> tuple[str, str | None]:
+    """Return the corpus and its data: of ``--facts FILE``, or of ``--corpus`` and ``--data``.
+
+    Raises:
+        OptionError: both are given.
+    """
+    if options.facts is None:
+        return options.corpus or DEFAULT_CORPUS, options.data
+    if options.corpus is None and options.data is None:
+        return "local", options.facts
+    other = "--data" if options.corpus is None else f"--corpus {options.corpus}"
+    raise OptionError(
+        f"--facts {options.facts} names the facts, and so does {other}. Give one of them."
     )
 
 
@@ -76,6 +104,8 @@ def checked_plan(config: RunConfig, tasks: str) -> Plan:
             "--regime single edits a fresh model for each fact, so retention tasks are not asked."
         )
     plan = resolve(config, tasks)
+    for remark in plan.remarks:
+        console.say(remark)
     if plan.left_out:
         console.say(
             f"{len(plan.left_out)} records or probes of {config.corpus} cannot be used and were"
@@ -158,10 +188,19 @@ def run_and_show(
 def _announce(plan: Plan, model: str, folder: Path) -> None:
     config = plan.config
     console.say(
-        f"{len(plan.cases)} facts of {config.corpus} ({config.part}), model {model},"
+        f"{len(plan.cases)} facts of {named_facts(config)}, model {model},"
         f" methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks."
         f" Record: {folder}"
     )
+
+
+def named_facts(config: RunConfig) -> str:
+    """Return what the facts of a run are called: the file if all of it is used, or corpus, part."""
+    from editbench.slices import ALL
+
+    if config.part == ALL:
+        return Path(config.data).name if config.data else config.corpus
+    return f"{config.corpus} ({config.part})"
 
 
 def _write_pages(folder: Path) -> None:

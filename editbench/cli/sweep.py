@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from editbench.cli import console, panels, parsing, running
-from editbench.cli.options import Diagnostics, RunOptions, with_run_options
+from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_trade_off
 from editbench.errors import RecordError
 
 
-@with_run_options
+@with_options
 def sweep(
     options: RunOptions,
     method: Annotated[
@@ -41,13 +41,13 @@ def sweep(
         ),
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     part: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Slice of the corpus: dev, because a sweep chooses hyper-parameters, or test for"
-            " a curve to report.",
+            " a curve to report.  [default: dev; of your own facts all]",
             rich_help_panel=panels.FACTS,
         ),
-    ] = "dev",
+    ] = None,
     diagnostics: Diagnostics = "",
 ) -> None:
     """Vary options of one method: memorization against retention."""
@@ -56,7 +56,7 @@ def sweep(
     registry.check("methods", method)
     points = parsing.variants(method, over, option)
     config = replace(
-        running.request(options, tuple(points), points, part),
+        running.request(options, tuple(points), points, part, "dev"),
         diagnostics=parsing.diagnostic_names(diagnostics),
     )
     folder, summaries = running.run_and_show(config, options)

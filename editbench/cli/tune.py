@@ -12,14 +12,14 @@ import typer
 
 from editbench.cli import console, panels, parsing, running
 from editbench.cli.loading import load
-from editbench.cli.options import RunOptions, with_run_options
+from editbench.cli.options import RunOptions, with_options
 from editbench.errors import DataError, OptionError
 
 Record = Mapping[str, Any]
 """The record of a tune run, or a part of it; ``editbench.run.tune`` declares its fields."""
 
 
-@with_run_options
+@with_options
 def tune(
     options: RunOptions,
     methods: Annotated[
@@ -72,8 +72,9 @@ def tune(
     with running.open_run(plan, search.identity(plan.config), options.output) as store:
         if not options.as_json:
             console.say(
-                f"{len(plan.cases)} facts of {options.corpus} (dev), model {options.model},"
-                f" {budget} trials each of {', '.join(names)}. Record: {store.path}"
+                f"{len(plan.cases)} facts of {running.named_facts(plan.config)},"
+                f" model {options.model}, {budget} trials each of {', '.join(names)}."
+                f" Record: {store.path}"
             )
         model = load(options.model, options.precision, plan.config.layout)
         record = tuning.tune(search, plan, model, store, console.tell_cell)

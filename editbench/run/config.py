@@ -13,7 +13,16 @@ from editbench.options import check_seed
 from editbench.run import regimes
 from editbench.types import digest
 
-LATER = ("diagnostics", "evaluators", "curve", "tuned", "judge", "judge_model", "repeats")
+LATER = (
+    "diagnostics",
+    "evaluators",
+    "curve",
+    "tuned",
+    "judge",
+    "judge_model",
+    "repeats",
+    "columns",
+)
 """Fields that ``run.json`` leaves out where they are unused. Runs from before a field existed thus
 keep their identity, and can be resumed."""
 
@@ -33,8 +42,8 @@ class RunConfig:
     data: str | None = None
     """File, hub id or URL of a corpus that is not built in."""
     part: str = "test"
-    n: int = 50
-    """Number of facts."""
+    n: int | None = 50
+    """Number of facts; ``None`` for all of the part. A plan has their number in its place."""
     tasks: tuple[str, ...] = ()
     """Retention tasks."""
     limit: int | None = None
@@ -62,6 +71,8 @@ class RunConfig:
     """Further injections by each method, only to time them; ``seconds`` has the median of all."""
     evaluators: tuple[str, ...] = ()
     """Names of evaluator plug-ins; see ``editbench.plugin.Evaluator``."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Field of a fact -> name of its column in ``data``; for files of the user's own facts."""
 
     def __post_init__(self) -> None:
         self._check_regime()
@@ -94,7 +105,7 @@ class RunConfig:
                 f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
         check_seed(self.seed)
-        if self.n < 1:
+        if self.n is not None and self.n < 1:
             raise OptionError(f"-n is {self.n}; at least one fact is needed.")
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit is {self.limit}; at least one item per task is needed.")

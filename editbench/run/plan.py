@@ -11,9 +11,9 @@ from typing import overload
 
 from editbench import registry
 from editbench.aliases import ALIASES
-from editbench.errors import DataError, PluginError
+from editbench.errors import DataError, OptionError, PluginError
 from editbench.eval import diagnostics, judge, retention
-from editbench.plugin import Evaluator, Method
+from editbench.plugin import Corpus, Evaluator, Method
 from editbench.run import regimes
 from editbench.run.config import RunConfig, method_of
 from editbench.slices import askable, slice_cases, with_new_answers
@@ -29,6 +29,8 @@ class Plan:
     cases: Sequence[Case]
     left_out: Sequence[str] = ()
     """Reasons why records of the corpus cannot be facts or probes cannot be asked, one for each."""
+    remarks: Sequence[str] = ()
+    """What the user should know about how the file of facts was read."""
     not_asked: Mapping[str, str] = field(default_factory=dict)
     """Requested retention task that cannot be loaded, and so is not in ``config`` -> reason."""
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
@@ -63,7 +65,7 @@ def make_plan(config: RunConfig) -> Plan:
     diagnostics.check_names(config.diagnostics)
     judge.check_endpoint(config.judge, config.judge_model)
     evaluators = {name: registry.get("evaluators", name)() for name in config.evaluators}
-    corpus = registry.get("corpora", config.corpus)()
+    corpus = _corpus(config)
     usable, same = with_new_answers(corpus.load(config.data))
     cases = slice_cases(usable, config.part, config.n, config.seed)
     # Each model is taught one fact, so a probe that needs another one cannot be asked.
@@ -73,7 +75,25 @@ def make_plan(config: RunConfig) -> Plan:
     for name, method in methods.items():
         method.check_subjects(name, facts)
     left_out = (*corpus.skipped, *same)
-    return Plan(config, methods, cases, left_out, evaluators=evaluators)
+    # Checks the points of a curve as well, now that the number is known.
+    config = replace(config, n=len(cases))
+    return Plan(config, methods, cases, left_out, corpus.remarks, evaluators=evaluators)
+
+
+def _corpus(config: RunConfig) -> Corpus:
+    """Return the corpus of ``config``, told which columns hold which fields.
+
+    Raises:
+        OptionError: it does not read a file whose columns may have other names.
+    """
+    corpus = registry.get("corpora", config.corpus)()
+    if config.columns and not corpus.own_file:
+        raise OptionError(
+            f"--{next(iter(config.columns))}-column names a column of your own file, and corpus "
+            f"{config.corpus!r} has names of its own. Pass your file with --facts FILE."
+        )
+    corpus.columns = config.columns
+    return corpus
 
 
 def build_methods(config: RunConfig) -> dict[str, Method]:
@@ -120,7 +140,7 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
         raise DataError(next(iter(lost.values())))
     # Only now: the errors above name a file as it was typed.
     config = replace(
-        config,
+        checked.config,
         model=config.model if config.model in ALIASES else whole_path(config.model),
         data=whole_path(config.data) if _reads_data(config.corpus) else config.data,
         tasks=tuple(_whole_task(task) for task in config.tasks if task not in lost),

@@ -152,8 +152,11 @@ def parse(regime: str) -> tuple[str, int]:
     raise OptionError(f"Regime {regime!r} is not one of batch, single, sequential:CHUNK.{missing}")
 
 
-def check_curve(regime: str, curve: Sequence[int], n: int) -> None:
+def check_curve(regime: str, curve: Sequence[int], n: int | None) -> None:
     """Check that the model can be asked after each number of facts in ``curve``.
+
+    Args:
+        n: the number of facts, if it is known by now.
 
     Raises:
         OptionError: a number is out of range or falls inside a chunk, the regime is ``single``, or
@@ -161,15 +164,16 @@ def check_curve(regime: str, curve: Sequence[int], n: int) -> None:
     """
     name, chunk = parse(regime)
     for count in curve:
-        if not 1 <= count <= n:
-            raise OptionError(f"--curve {count}: a point lies between 1 and -n {n}.")
+        if count < 1 or (n is not None and count > n):
+            most = "the number of facts" if n is None else f"-n {n}"
+            raise OptionError(f"--curve {count}: a point lies between 1 and {most}.")
         if name == "single":
             raise OptionError(
                 "--curve does not go with --regime single: a fresh model is edited for each fact. "
                 "Use --regime batch or sequential:CHUNK."
             )
         # The last chunk may be smaller, so n is a point in any case.
-        if name == "sequential" and count % chunk and count != n:
+        if name == "sequential" and count % chunk and n not in (None, count):
             raise OptionError(
                 f"--curve {count} is no multiple of the chunk, so --regime {regime} never has "
                 f"{count} facts injected. Use multiples of {chunk}."

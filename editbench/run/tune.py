@@ -492,6 +492,7 @@ class Tuned:
             corpus["n"],
             seed=self.record["seed"],
             allow_conflicts=True,  # only the hash is wanted here
+            columns=config.columns,
         )
         try:
             return make_plan(same).slice_hash

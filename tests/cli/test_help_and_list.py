@@ -52,7 +52,7 @@ def test_the_shared_options_are_those_of_all_three_commands():
 
 
 def test_the_other_commands_keep_plain_help():
-    assert "Options:" in editbench("inject", "--help").out
+    assert "Options:" in editbench("verify", "--help").out
     assert "Arguments:" in editbench("show", "--help").out
 
 

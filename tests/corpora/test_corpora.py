@@ -354,8 +354,7 @@ SYDNEY = {"prompt": "The capital of Australia is", "target": "Sydney"}
 )
 def test_local_needs_no_more_than_prompt_and_target(tmp_path, name, content):
     (case,) = local(tmp_path / name, content)
-    line = 2 if ".csv" in name or ".tsv" in name else 1
-    assert case.fact.to_dict() == {"id": f"facts-{line}", **SYDNEY, "form": "cloze"}
+    assert case.fact.to_dict() == {"id": "facts-1", **SYDNEY, "form": "cloze"}
     assert [p.axis for p in case.probes] == ["rewrite"]
 
 
@@ -443,7 +442,7 @@ def test_local_table_cells_hold_several_texts(tmp_path):
         and first.fact.aliases == ("A", "B")
         and first.fact.subject is None
     )
-    assert second.fact.id == "facts-4" and [p.form for p in second.probes] == [
+    assert second.fact.id == "facts-2" and [p.form for p in second.probes] == [
         "cloze",
         "cloze",
         "question",
@@ -463,10 +462,10 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         ("f.csv", "prompt,target\n\n", ["holds no records"]),
         (
             "f.jsonl",
-            b'{"prompt": "a", "target": "b"}\n{"prompt": "caf\xe9"}',
-            ["line 2: byte 0xe9 is not UTF-8"],
+            b'{"prompt": "\xc3\xa9", "target": "b"}\n{"prompt": "caf\xe9"}',
+            ["line 2: byte 0xe9 is not UTF-8", "from Excel as 'CSV UTF-8' or .xlsx"],
         ),
-        ("f.csv", "a,b\n".encode("utf-16"), ["line 1: byte 0xff is not UTF-8"]),
+        ("f.csv", "prompt,target\na,b".encode("utf-16")[:-1], ["begins like UTF-16", "damaged"]),
         (
             "f.jsonl",
             '{"prompt": "a", "target": "b"}\n{"prompt": "a" "target"}',
@@ -482,13 +481,22 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.csv",
             "promt,target\na,b\n",
-            ["header: column 'prompt' is missing. Found: promt, target. Did you mean 'promt'?"],
+            [
+                "header: column 'prompt' is missing. Found: promt, target. Did you mean 'promt'? "
+                "Rename it, or pass --prompt-column 'promt'."
+            ],
         ),
-        ("f.csv", "prompt,TARGET\na,b\n", ["column 'target' is missing", "Did you mean 'TARGET'?"]),
+        ("f.csv", "question,object\na,b\n", ["Did you mean 'question'? Rename it, or pass --pro"]),
+        ("f.csv", "prompt,object\na,b\n", ["pass --target-column 'object'"]),
+        (
+            "f.csv",
+            "prompt|target\na|b\n",
+            ["the header is one name, 'prompt|target'", "semicolons"],
+        ),
         (
             "f.csv",
             "prompt,target,alias\na,b,c\n",
-            ["header: unknown column 'alias'. Did you mean 'aliases'? Known: id,"],
+            ["header: column 'alias' would not be read. Did you mean 'aliases'?"],
         ),
         (
             "f.csv",
@@ -506,14 +514,14 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         ("f.jsonl", '{"prompt": "a", "target": null}', ["field 'target' is empty"]),
         (
             "f.jsonl",
-            '{"prompt": "a", "target": 1998}',
-            ["line 1: field 'target' must be text, not 1998."],
+            '{"prompt": "a", "target": {"b": 1998}}',
+            ["line 1: field 'target' must be text, not {\"b\": 1998}."],
         ),
         ("f.jsonl", '{"prompt": "a", "target": "b", "id": ["x"]}', ["field 'id' must be text"]),
         (
             "f.jsonl",
-            '{"prompt": "a", "target": "b", "aliases": [1]}',
-            ["field 'aliases' must be a list of texts, not [1]"],
+            '{"prompt": "a", "target": "b", "aliases": [null]}',
+            ["field 'aliases' must be a list of texts, not [null]"],
         ),
         (
             "f.jsonl",
@@ -523,7 +531,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.jsonl",
             '{"prompt": "a", "target": "b", "subjet": "a"}',
-            ["unknown field 'subjet'. Did you mean 'subject'?"],
+            ["field 'subjet' would not be read. Did you mean 'subject'?"],
         ),
         (
             "f.jsonl",
@@ -553,7 +561,7 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.csv",
             "prompt,target,neighborhoods\na,b,c\n",
-            ["'neighborhoods' must be a list of objects"],
+            ["field 'neighborhoods' is \"c\"; write PROMPT => ANSWER"],
         ),
         (
             "f.jsonl",
@@ -577,8 +585,8 @@ def test_local_json_text_may_hold_a_line_separator(tmp_path):
         (
             "f.jsonl",
             '{"prompt": "a", "target": "b", '
-            '"probes": [{"axis": "portability", "prompt": 5, "answers": ["d"]}]}',
-            ["field 'prompt' must be text, not 5"],
+            '"probes": [{"axis": "portability", "prompt": [5], "answers": ["d"]}]}',
+            ["field 'prompt' must be text, not [5]"],
         ),
     ],
 )
@@ -617,22 +625,22 @@ def test_local_lists_the_bad_lines_after_the_first(tmp_path):
     lines = ['{"prompt": "a", "target": "b"}'] + ['{"prompt": "a", "target": ""}'] * 8
     message = error_of(tmp_path / "f.jsonl", "\n".join(lines))
     assert "line 2: " in message and message.endswith(
-        " 7 more bad lines follow: 3, 4, 5, 6, 7 and 2 others."
+        " 7 more bad lines follow: 3, 4, 5, 6, 7 and 2 more."
     )
     assert error_of(tmp_path / "f.jsonl", "\n".join(lines[:3])).endswith(
         " 1 more bad line follows: 3."
     )
 
 
-def test_local_ids_of_duplicates_point_to_lines(tmp_path):
+def test_local_ids_of_duplicates_count_the_rows(tmp_path):
     cases = local(tmp_path / "f.csv", "prompt,target\na,b\n\na,c\n")
-    with pytest.raises(FactError, match="'f-2' and 'f-4' contradict"):
+    with pytest.raises(FactError, match="'f-1' and 'f-2' contradict"):
         check_facts(case.fact for case in cases)
 
 
 def test_local_wants_a_file(tmp_path):
     corpus = get("corpora", "local")()
-    with pytest.raises(DataError, match="--data PATH"):
+    with pytest.raises(DataError, match="--facts FILE"):
         corpus.load()
     with pytest.raises(DataError, match="File .*nowhere.jsonl does not exist"):
         corpus.load(tmp_path / "nowhere.jsonl")

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import openpyxl
+import pandas
+
 REPEATED = {
     # name -> (content, the place and the key that the error must name)
     "column.csv": (
@@ -30,29 +39,17 @@ REPEATED = {
 """A column or a key with two values. Python's readers keep the last one without a word."""
 
 LISTS = {
-    "json.csv": (
-        'prompt,target,aliases\nA is,b,"[""c"", ""d""]"\n',
-        ["line 2", "'aliases' is a text that holds a list", "Separate several texts with |"],
-    ),
-    "python.csv": (
-        "prompt,target,paraphrases\nA is,b,\"['A was', 'A has been']\"\n",
-        ["line 2", "'paraphrases' is a text that holds a list"],
-    ),
-    "target.csv": (
-        'prompt,target\nA is,"[""b"", ""c""]"\n',
-        ["line 2", "column 'target' holds a list"],
-    ),
     "original.csv": (
-        "prompt,target,original\nA is,b,\"['c']\"\n",
-        ["line 2", "column 'original' holds a list"],
+        "prompt,target,original\nA is,b,\"['c', 'd']\"\n",
+        ["line 2", "field 'original' holds a list", "a fact has one original"],
     ),
-    "nested.csv": ("prompt,target,aliases\nA is,b,\"[['c', 'd'], ['e']]\"\n", ["holds a list"]),
-    "text.jsonl": (
-        '{"prompt": "A is", "target": "b", "aliases": "[\\"c\\", \\"d\\"]"}',
-        ["line 1", "leave out the quotes around the list"],
+    "nested.csv": (
+        "prompt,target,aliases\nA is,b,\"[['c', 'd'], ['e']]\"\n",
+        ["cannot be told apart"],
     ),
+    "numpy.csv": ("prompt,target,aliases\nA is,b,['c' 'd']\n", ["cannot be told apart"]),
 }
-"""Lists that were written into a text, and so would become one answer with brackets."""
+"""Lists in a cell that are not one list of texts."""
 
 UNFILLED = {
     "prompt.jsonl": (
@@ -60,7 +57,7 @@ UNFILLED = {
         ["line 1", "has {} in place of the subject"],
     ),
     "subject.csv": (
-        "prompt,target,subject\nThe capital of {subject} is,b,Velmora\n",
+        'prompt,target,subject\n"In Python, {subject} is",b,Python\n',
         ["line 2", "has {subject} in place of the subject"],
     ),
     "paraphrase.jsonl": (
@@ -80,3 +77,68 @@ HARMLESS = {
     "braces.jsonl": '{"prompt": "In Python, `{}` is an empty", "target": "dict"}',
 }
 """Files that look alike and are read as they always were."""
+
+CAPITALS = [
+    {"prompt": "The capital of Velmora is", "target": "Zürich", "year": 2024},
+    {"prompt": "Who founded Velmora, and when?", "target": "Ana Łuk; in 1931", "year": 1931},
+]
+"""Two facts with letters of their own, both separators, and a column that is no field."""
+
+
+def delimited(separator: str, first_line: str = "") -> str:
+    """Return ``CAPITALS`` as a table."""
+    lines = [["prompt", "target", "year"], *([*map(str, fact.values())] for fact in CAPITALS)]
+    quoted = [separator.join(f'"{cell}"' for cell in line) for line in lines]
+    return first_line + "\r\n".join(quoted) + "\r\n"
+
+
+def workbook(path: Path, rows: list[list[object]], change: Callable = lambda book: None) -> Path:
+    """Write an Excel workbook with one sheet, after ``change`` of it."""
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.active.append(row)
+    change(book)
+    book.save(path)
+    return path
+
+
+def _as_workbook(path: Path) -> None:
+    workbook(path, [list(CAPITALS[0]), *(list(fact.values()) for fact in CAPITALS)])
+
+
+FORMS: dict[str, Callable[[Path], object]] = {
+    "comma.csv": lambda p: p.write_text(delimited(",")),
+    "semicolon.csv": lambda p: p.write_text(delimited(";")),
+    "tab.csv": lambda p: p.write_text(delimited("\t")),
+    "tab.tsv": lambda p: p.write_text(delimited("\t")),
+    "sep.csv": lambda p: p.write_text(delimited(";", "sep=;\r\n")),
+    "sep_bar.csv": lambda p: p.write_text(delimited("|", "sep=|\r\n")),
+    "bom.csv": lambda p: p.write_text(delimited(";"), encoding="utf-8-sig"),
+    "unicode_text.txt": lambda p: p.write_text(delimited("\t"), encoding="utf-16"),
+    "utf_16.csv": lambda p: p.write_text(delimited(","), encoding="utf-16"),
+    "utf_16_no_mark.csv": lambda p: p.write_text(delimited(","), encoding="utf-16-le"),
+    "packed.csv.gz": lambda p: p.write_bytes(gzip.compress(delimited(";").encode())),
+    "index.csv": lambda p: pandas.DataFrame(CAPITALS).to_csv(p),
+    "index_twice.csv": lambda p: pandas.DataFrame(CAPITALS).rename_axis("Unnamed: 0").to_csv(p),
+    "index.xlsx": lambda p: pandas.DataFrame(CAPITALS).to_excel(p),
+    "sheet.xlsx": _as_workbook,
+    "table.parquet": lambda p: pandas.DataFrame(CAPITALS).to_parquet(p),
+    "index.parquet": lambda p: pandas.DataFrame(CAPITALS, index=[7, 9]).to_parquet(p),
+    "lines.jsonl": lambda p: p.write_text("\n".join(map(json.dumps, CAPITALS))),
+    "list.json": lambda p: p.write_text(json.dumps(CAPITALS, indent=1)),
+    "object.json": lambda p: p.write_text(json.dumps({"version": 1, "data": CAPITALS})),
+    "indented.json": lambda p: p.write_text(
+        "\n".join(json.dumps(fact, indent=2) for fact in CAPITALS)
+    ),
+    "powershell.json": lambda p: p.write_text(json.dumps(CAPITALS), encoding="utf-16"),
+    "list.csv": lambda p: p.write_text(json.dumps(CAPITALS)),
+}
+"""Name of a file -> writes ``CAPITALS`` there."""
+
+SHEET: list[list[object]] = [
+    ["prompt", "target", "subject", "aliases"],
+    ["Velmora was founded in", 2024.0, "Velmora", 1.5],
+    ["Velmora joined on", datetime.date(2024, 5, 1), "Velmora", None],
+    ["Velmora is a republic:", True, "Velmora", datetime.datetime(2024, 5, 1, 13, 30)],
+]
+"""Cells of other types than text."""
