@@ -5,13 +5,21 @@ One JSON file for each relation, such as ``factual/landmark_in_country.json``.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from editbench.corpora._fetch import Published, fetch, read_source
-from editbench.corpora._read import Record, Row, fill, foreign, list_at, text_at, texts_in
+from editbench.corpora._fetch import Published, read_source
+from editbench.corpora._read import (
+    Record,
+    Row,
+    fill,
+    foreign,
+    list_at,
+    read_rows,
+    text_at,
+    texts_in,
+)
 from editbench.errors import DataError
 from editbench.matching import contains
 from editbench.types import Case, Fact, Probe
@@ -54,14 +62,13 @@ class LRE(Published):
     def read_source(
         self, data: str | Path, sha256: str | None = None
     ) -> tuple[list[Row], str | None]:
-        path = fetch(data, sha256) if isinstance(data, str) and "://" in data else Path(data)
-        path = path.expanduser()
-        files = sorted(path.rglob("*.json")) if path.is_dir() else []
-        if files:
-            return [Row(str(file), 1, _relation(file)) for file in files], None
-        relation = _relation(path) if path.is_file() else None
-        rows, digest = read_source(data, sha256) if relation is None else ([], None)
-        return rows or [Row(str(data), 1, relation)], digest
+        folder = Path(data).expanduser()
+        if not folder.is_dir():
+            return read_source(data, sha256)
+        files = sorted(folder.rglob("*.json"))
+        if not files:
+            raise DataError(f"{folder} has no .json file of a relation.")
+        return [row for file in files for row in read_rows(file)], None
 
     def read_cases(self, index: int, record: Record) -> list[Case]:
         if not set(FIELDS) <= set(record):
@@ -114,15 +121,6 @@ class LRE(Published):
         if not cases:
             raise DataError(f"Relation {name!r} has no two objects that can be told apart.")
         return cases
-
-
-def _relation(path: Path) -> object | None:
-    """Return the object in a file; ``None`` if it holds a list or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, Mapping) else None
 
 
 def _samples(record: Record) -> dict[str, list[str]]:

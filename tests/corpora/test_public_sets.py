@@ -469,3 +469,17 @@ def test_a_file_of_another_set_is_one_sentence_that_names_its_corpus(load, name,
     said = str(error.value)
     assert f"Its fields are those of corpus {name!r}: pass the file with --corpus {name}." in said
     assert "record 1" in said and len(said.splitlines()) == 1
+
+
+def test_a_relation_given_to_another_corpus_is_recognised(tmp_path):
+    path = tmp_path / "town_river.json"
+    path.write_text(json.dumps(RELATION, indent=2))
+    for asked in ("mquake", "local"):
+        with pytest.raises(DataError, match="pass the file with --corpus lre"):
+            get("corpora", asked)().load(path)
+
+
+def test_ones_own_facts_may_have_further_fields_with_the_names_of_a_set(load):
+    own = {"prompt": "The river of Tolver is the", "target": "Aske"}
+    (case,), _ = load("local", {**own, "text": "x", "labels": "y", "concept": "z"})
+    assert case.fact.target == "Aske"
