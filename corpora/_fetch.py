@@ -12,22 +12,36 @@ import os
 import re
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from editbench.corpora._read import Record, Row, check_filled, foreign, read_rows, text_at
+from editbench.corpora._read import (
+    ForeignRecord,
+    Record,
+    Row,
+    check_filled,
+    foreign,
+    read_rows,
+    text_at,
+)
+from editbench.corpora._recognise import belongs_to
 from editbench.errors import DataError
 from editbench.hub import cache_dir, offline_if_unreachable
-from editbench.matching import contains
+from editbench.matching import contains, normalise
 from editbench.plugin import Corpus
 from editbench.types import Case, Fact, Probe, same_answer_already
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".csv", ".tsv", ".txt")
 TIMEOUT_SECONDS = 60
+PHRASE_WORDS = 15
+"""Words (in Chinese and Japanese, characters) of the longest answer that a free text is searched
+for. A model that knows what a longer text says puts it into other words."""
+TOKENS = ("argmax", "likelihood")
+"""The protocols that compare an answer token by token."""
 
 Item = TypeVar("Item")
 
@@ -107,6 +121,15 @@ class Published(Corpus):
                 self.skipped.append(f"{place} {number}: {error}")
         return probes
 
+    def read_source(
+        self, data: str | Path, sha256: str | None = None
+    ) -> tuple[list[Row], str | None]:
+        """Return the rows of ``data`` and the SHA-256 of the file. See the function of this name.
+
+        Override this if a file is one object and not a list of records.
+        """
+        return read_source(data, sha256)
+
     def load(self, data: str | Path | None = None) -> list[Case]:
         """Return the cases of ``data``, by default of the published file.
 
@@ -120,11 +143,11 @@ class Published(Corpus):
         source = self.url if data is None or data == "" else data
         assert source is not None, "a published corpus has a URL"
         # The hash is that of the published file. It says nothing about the user's own.
-        rows, self.digest = read_source(source, self.sha256 if data is None else None)
+        rows, self.digest = self.read_source(source, self.sha256 if data is None else None)
         self.skipped = []
         cases: list[Case] = []
         seen = _Seen()
-        first_bad = ""
+        first_bad, other = "", ""
         for index, row in enumerate(rows):
             try:
                 # All cases of a record are checked before any is kept: a group stays whole.
@@ -133,12 +156,16 @@ class Published(Corpus):
                     seen.check(case.fact)
             except DataError as error:
                 self.skipped.append(f"record {index}{_case_id(row.values)}: {error}")
+                if not first_bad and isinstance(error, ForeignRecord):
+                    other = belongs_to(row.values, self.name)
                 first_bad = first_bad or f"{row.place}: {error}"
                 continue
             for case in in_record:
                 seen.add(case.fact, index)
             cases += [self._apart(index, case) for case in in_record]
         if not cases:
+            if other:
+                raise DataError(f"{rows[0].place}: not a {self.source} record. {other}")
             raise DataError(
                 f"{first_bad or f'{source}:'} None of the {len(rows):,} records is a usable "
                 f"{self.source} record. For a file of your own facts use --corpus local."
@@ -150,7 +177,7 @@ class Published(Corpus):
         """Return ``case`` without the neighborhood answers that contain the target."""
         probes = []
         for probe in case.probes:
-            if probe.axis == "neighborhood":
+            if probe.axis == "neighborhood" and probe.answers:
                 if contains(probe.answers[0], case.fact.answers):
                     self.skipped.append(
                         f"record {index}: {probe.prompt!r} must not move, but its answer "
@@ -225,6 +252,15 @@ def one_hop_probes(record: Record) -> list[Probe]:
         text_at(record, "portability", name) for name in ("New Question", "New Answer")
     )
     return [Probe("portability", question, (answer,), form="question")]
+
+
+def scorable(answers: Sequence[str]) -> tuple[str, ...]:
+    """Return the protocols that can score answers of this length (``Probe.protocols``).
+
+    An answer of more than ``PHRASE_WORDS`` words is compared token by token alone.
+    """
+    shortest = min(len(normalise(answer).split()) for answer in answers)
+    return TOKENS if shortest > PHRASE_WORDS else ()
 
 
 def read_source(data: str | Path, sha256: str | None = None) -> tuple[list[Row], str | None]:

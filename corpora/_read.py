@@ -317,7 +317,11 @@ def _repeated_key(place: str, key: str) -> DataError:
     )
 
 
-def foreign(source: str, expected: str, value: object) -> DataError:
+class ForeignRecord(DataError):
+    """A value is not a record of the data set that was asked for."""
+
+
+def foreign(source: str, expected: str, value: object) -> ForeignRecord:
     """Return the error for a value that is not a record of ``source``.
 
     Args:
@@ -327,7 +331,7 @@ def foreign(source: str, expected: str, value: object) -> DataError:
         found = f"the fields {listed(value)}" if value else "no fields"
     else:
         found = f"a {type(value).__name__}"
-    return DataError(f"Not a {source} record: expected {expected}; found {found}.")
+    return ForeignRecord(f"Not a {source} record: expected {expected}; found {found}.")
 
 
 def text_at(record: object, *path: str) -> str:

@@ -1,12 +1,14 @@
 """CounterFact (Meng et al. 2022, arXiv 2202.05262): counterfactual triples.
 
-Reads ROME's records and EasyEdit's flat ones.
+Reads ROME's records, also with the one-hop questions of Yao et al., and EasyEdit's flat ones
+(counterfact-edit, -train and -val).
 """
 
 from __future__ import annotations
 
 from editbench.corpora._fetch import Published, one_hop_probes
 from editbench.corpora._read import Record, fill, foreign, optional_text, text_at, texts_in
+from editbench.corpora._recognise import corpus_of
 from editbench.types import Case, Fact, Probe
 
 
@@ -18,6 +20,10 @@ class CounterFact(Published):
     probes. The authors publish the reference texts of consistency in a separate file
     (attribute_snippets.json). A record may contain them as ``attribute_snippets``, a list of texts.
     Attribute and distracting-neighborhood prompts are not read.
+
+    EasyEdit's records have ``prompt``, ``target_new``, ``ground_truth`` (the old answer),
+    ``rephrase_prompt``, and the neighbor in ``locality_prompt`` and ``locality_ground_truth``.
+    Records with ``locality`` and ``portability`` by kind are read by corpus ``knowedit``.
     """
 
     summary = "counterfactual triples about Wikidata subjects (ROME, 21,919 records)"
@@ -30,7 +36,9 @@ class CounterFact(Published):
         fact_id = f"{self.name}-{record.get('case_id', index)}"
         if "requested_rewrite" in record:
             return _from_rome(fact_id, record)
-        if {"prompt", "target_new", "ground_truth", "locality_prompt"} <= set(record):
+        if {"prompt", "target_new", "ground_truth", "locality_prompt"} <= set(record) and (
+            corpus_of(record) != "zsre"  # the same fields, but questions
+        ):
             return _from_easyedit(fact_id, record)
         raise foreign(
             self.source,
@@ -101,4 +109,4 @@ def _from_easyedit(fact_id: str, record: Record) -> Case:
         )
     answer = text_at(record, "locality_ground_truth")
     probes.append(Probe("neighborhood", text_at(record, "locality_prompt"), (answer,), fact.target))
-    return Case.build(fact, probes)
+    return Case.build(fact, [*probes, *one_hop_probes(record)])

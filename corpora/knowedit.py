@@ -25,11 +25,11 @@ class KnowEdit(Published):
     (other relations of the subject) and ``Forgetfulness`` (the subject's other answers: "The
     siblings of X, which is not Y, are").
 
-    The class reads the records of wiki_recent, wiki_counterfact and ZsRE. The other three files
-    (WikiBio, ConvSent, TriviaQA) have no facts with a short answer. A probe with several answers
-    accepts any of them, while EasyEdit asks for the first one token by token. Codes of up to three
-    letters are not accepted as aliases. wiki_recent names no old answer, so its facts have no
-    ``original``, and its probes have no second answer for protocol ``likelihood``.
+    The class reads the records of wiki_recent, wiki_counterfact and ZsRE. Corpus ``wikibio`` reads
+    WikiBio. ConvSent and TriviaQA teach a tone and the answer "I don't know", not facts. A probe
+    with several answers accepts any of them, while EasyEdit asks for the first one token by token.
+    Codes of up to three letters are not accepted as aliases. wiki_recent names no old answer, so
+    its facts have no ``original``, and its probes no second answer for protocol ``likelihood``.
     """
 
     summary = (
@@ -72,7 +72,10 @@ class KnowEdit(Published):
 
 
 def knowedit_probes(corpus: Published, index: int, record: Record, fact: Fact) -> list[Probe]:
-    """Return the probes in the fields of ``GROUPS``. Each field maps kinds to lists.
+    """Return the probes in the fields of ``GROUPS``. Each field maps kinds to prompts.
+
+    The prompts of a kind are a list of objects or, as in the requests of EasyEdit, one object whose
+    ``prompt`` and ``ground_truth`` are texts or two lists.
 
     Args:
         corpus: keeps the notes on probes that are left out.
@@ -83,11 +86,10 @@ def knowedit_probes(corpus: Published, index: int, record: Record, fact: Fact) -
     probes = []
     for field, axis in GROUPS.items():
         kinds = record.get(field) or {}
-        if not isinstance(kinds, Mapping) or not all(
-            isinstance(items, list) for items in kinds.values()
-        ):
+        if not isinstance(kinds, Mapping):
             raise DataError(f"Field {field!r} must be an object of lists.")
-        for kind, items in kinds.items():
+        for kind, value in kinds.items():
+            items = _items(field, value)
             # Before the edit, a prompt with an alias of the subject had the old answer, so that one
             # can be the distractor. The other kinds ask about other relations or subjects.
             distractor = fact.original if kind == "Subject_Aliasing" else None
@@ -95,6 +97,20 @@ def knowedit_probes(corpus: Published, index: int, record: Record, fact: Fact) -
                 f"record {index}: {field} {kind}", items, partial(_probe, axis, kind, distractor)
             )
     return probes
+
+
+def _items(field: str, value: object) -> list[object]:
+    """Return the prompts of one kind, each as an object with ``prompt`` and ``ground_truth``."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, Mapping) or not {"prompt", "ground_truth"} <= value.keys():
+        raise DataError(f"Field {field!r} must be an object of lists.")
+    prompts, truths = value["prompt"], value["ground_truth"]
+    if isinstance(prompts, str):
+        prompts, truths = [prompts], [truths]
+    if not isinstance(prompts, list) or not isinstance(truths, list) or len(prompts) != len(truths):
+        raise DataError(f"Field {field!r} must have as many answers as prompts.")
+    return [{"prompt": p, "ground_truth": t} for p, t in zip(prompts, truths, strict=True)]
 
 
 def _probe(axis: str, kind: str, distractor: str | None, item: object) -> Probe:

@@ -44,6 +44,7 @@ from editbench.corpora._read import (
     read_rows,
     without_old,
 )
+from editbench.corpora._recognise import belongs_to
 from editbench.errors import DataError, listed
 from editbench.plugin import Corpus
 from editbench.types import DRAFTED, BadRecordsError, Case, Fact, Probe, form_of
@@ -96,7 +97,10 @@ def read_facts(
     """
     path = Path(path).expanduser()
     check_columns(columns)
-    rows = _unwrapped(path, read_rows(path, remarks), columns)
+    rows = read_rows(path, remarks)
+    if not columns and (other := belongs_to(rows[0].values, "local")):
+        raise DataError(f"{rows[0].place}: {other}")
+    rows = _unwrapped(path, rows, columns)
     _check_header(path, rows, columns)
     stem = bare_path(path).stem
     cases: list[Case] = []

@@ -49,14 +49,16 @@ class ProbeRow(TypedDict):
     """1.0 or 0.0 under protocol ``generation``; for a ``fluency`` probe an entropy in bits."""
     argmax: float
     likelihood: float
-    contains: bool
-    """Whether the text contains an accepted answer."""
-    exact: bool
+    contains: bool | None
+    """Whether the text contains an accepted answer; ``None`` if that is not what is asked
+    (``Probe.protocols``, or a probe without an accepted answer)."""
+    exact: bool | None
     denied: NotRequired[bool]
     """Whether the text names an accepted answer only to deny or correct it; ``contains`` is then
     false. Older records lack it."""
-    target_leaked: bool
-    """Whether the answer to a probe that must not move contains the fact's target."""
+    target_leaked: bool | None
+    """Whether the answer to a probe that must not move contains the fact's target; ``None`` if the
+    target is a long text."""
     answer_logprob: float
     """Mean log-probability a token of the first accepted answer, in nats."""
     distractor_logprob: float

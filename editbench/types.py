@@ -70,6 +70,8 @@ MORE_METRICS: dict[str, Measure] = {
 }
 """Further metrics by name. ``eval/DEFINITIONS.md`` defines each of them."""
 FORMS = ("cloze", "question")
+PROTOCOLS = ("generation", "argmax", "likelihood")
+"""How answers are obtained, without the judging model."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,8 @@ class Probe:
     subject)."""
     prompt: str
     answers: tuple[str, ...]
-    """Accepted answers; the first one is canonical."""
+    """Accepted answers; the first one is canonical. A neighborhood probe that only protocol
+    ``generation`` scores may have none: its answer is compared with the base's alone."""
     distractor: str | None = None
     """An answer that must be less probable than ``answers[0]`` under protocol ``likelihood``."""
     form: str = "cloze"
@@ -243,6 +246,9 @@ class Probe:
     each kind as well."""
     references: tuple[str, ...] = ()
     """Real texts about the target, to compare a free text with; for ``fluency`` probes only."""
+    protocols: tuple[str, ...] = ()
+    """The protocols that can score the probe; empty: all. A long text, say, is never found word for
+    word in a free answer, but ``argmax`` can compare its tokens."""
 
     def __post_init__(self) -> None:
         if self.axis not in AXES + DERIVED_AXES:
@@ -250,6 +256,7 @@ class Probe:
         if self.form not in FORMS:
             raise DataError(f"Probe form {self.form!r} is not one of {', '.join(FORMS)}.")
         self._check_types()
+        object.__setattr__(self, "protocols", tuple(self.protocols))
         owner = f"A {self.axis} probe's"
         if _is_blank(self.prompt):
             raise DataError(
@@ -260,7 +267,7 @@ class Probe:
             for answer in self.answers
             if not _is_blank(answer)
         )
-        if not answers:
+        if not answers and not (self.axis in KEPT and self.protocols == ("generation",)):
             raise DataError(
                 f"The {self.axis} probe {self.prompt!r} has no expected answer. "
                 "Give it at least one in 'answers'."
@@ -280,15 +287,27 @@ class Probe:
             value = getattr(self, field)
             if not isinstance(value, str) and (value is not None or field == "prompt"):
                 raise DataError(f"{owner} {field} must be text, not {type(value).__name__}.")
-        for field, items in (("answers", "texts"), ("needs", "fact ids"), ("references", "texts")):
+        for field, items in (
+            ("answers", "texts"),
+            ("needs", "fact ids"),
+            ("references", "texts"),
+            ("protocols", "protocols"),
+        ):
             value = getattr(self, field)
             if not _are_texts(value):
                 raise DataError(f"{owner} {field} must be a list of {items}, got {value!r}.")
+        if unknown := sorted(set(self.protocols) - set(PROTOCOLS)):
+            known = ", ".join(PROTOCOLS)
+            raise DataError(f"{owner} protocol {unknown[0]!r} is not one of {known}.")
         limit: object = self.max_new_tokens
         if limit is not None and (not isinstance(limit, int) or limit < 1):
             raise DataError(
                 f"{owner} max_new_tokens must be a whole number of at least 1, got {limit!r}."
             )
+
+    def scored_by(self, protocol: str) -> bool:
+        """Return whether ``protocol`` can score the probe."""
+        return not self.protocols or protocol in self.protocols
 
 
 @dataclass(frozen=True)
@@ -314,10 +333,11 @@ class Case:
         probes: Iterable[Probe] = (),
         group: str | None = None,
         max_new_tokens: int | None = None,
+        protocols: tuple[str, ...] = (),
     ) -> Case:
         """Return the case of ``fact``: a rewrite probe derived from the fact, then ``probes``.
 
-        ``max_new_tokens`` is that of the rewrite probe.
+        ``max_new_tokens`` and ``protocols`` are those of the rewrite probe.
 
         Raises:
             DataError: if a probe has an axis whose probes the evaluation derives by itself.
@@ -329,6 +349,7 @@ class Case:
             fact.original,
             fact.form,
             max_new_tokens=max_new_tokens,
+            protocols=protocols,
         )
         probes = tuple(probes)
         for probe in probes:
@@ -348,6 +369,8 @@ class Case:
             values["group"] = self.group
         if rewrite.max_new_tokens:
             values["max_new_tokens"] = rewrite.max_new_tokens
+        if rewrite.protocols:
+            values["protocols"] = list(rewrite.protocols)
         return values
 
     @classmethod
@@ -359,13 +382,14 @@ class Case:
         """
         values = dict(record)
         group, max_new_tokens = values.pop("group", None), values.pop("max_new_tokens", None)
+        protocols = tuple(values.pop("protocols", ()))
         try:
             probes = [_probe(fields_of_probe) for fields_of_probe in values.pop("probes", ())]
         except (TypeError, KeyError) as error:
             raise DataError(
                 f"A probe of fact {values.get('id')!r} is malformed: {error}."
             ) from error
-        return cls.build(Fact.from_dict(values), probes, group, max_new_tokens)
+        return cls.build(Fact.from_dict(values), probes, group, max_new_tokens, protocols)
 
 
 class BadRecordsError(DataError):
@@ -380,7 +404,8 @@ class BadRecordsError(DataError):
 
 
 def _probe(record: Mapping[str, Any]) -> Probe:
-    answers = record["answers"]
+    # ``_filled`` leaves an empty tuple out, and only such probes may have none.
+    answers = record.get("answers", ()) if "protocols" in record else record["answers"]
     # A text is left as it is, so that the probe refuses it: tuple() would make each of its letters
     # an answer.
     return Probe(**{**record, "answers": answers if isinstance(answers, str) else tuple(answers)})

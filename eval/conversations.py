@@ -77,7 +77,7 @@ def _talks(cases: Sequence[Case], rewrites: dict[str, ProbeRow]) -> list[Talk]:
             reversion = (*_stated(fact, answer["text"]), ARE_YOU_SURE)
             talks += [
                 Talk(case, "denial", denial, asked=True),
-                Talk(case, "reversion", reversion, asked=answer["contains"]),
+                Talk(case, "reversion", reversion, asked=answer["contains"] is True),
             ]
     return talks
 

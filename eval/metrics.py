@@ -10,9 +10,9 @@ from typing import SupportsFloat, cast
 from editbench.eval.intervals import interval_row
 from editbench.rows import IntervalRow, Metrics, ProbeRow
 from editbench.stats import clustered_mean, unbounded_mean
-from editbench.types import METRICS, MORE_METRICS
+from editbench.types import METRICS, MORE_METRICS, PROTOCOLS
 
-PROTOCOLS = ("generation", "argmax", "likelihood")
+__all__ = ["PROTOCOLS", "counterfact_score", "denied_answers", "metrics"]
 
 
 def metrics(rows: Sequence[ProbeRow]) -> Metrics:

@@ -32,7 +32,10 @@ def new_row(
     base_text = base_rows[case.fact.id, index]["text"] if base_rows else text
     right = contains(text, probe.answers, probe.prompt)
     kept = probe.axis in KEPT
-    if generation is None:
+    free = probe.scored_by("generation")
+    if generation is None and not free:
+        generation = math.nan
+    elif generation is None:
         generation = float(
             same_answer(text, base_text, probe.answers, probe.prompt) if kept else right
         )
@@ -50,10 +53,10 @@ def new_row(
         "generation": generation,
         "argmax": math.nan,
         "likelihood": math.nan,
-        "contains": right,
-        "exact": exact(text, probe.answers),
+        "contains": right if free and probe.answers else None,
+        "exact": exact(text, probe.answers) if free and probe.answers else None,
         "denied": denies(text, probe.answers, probe.prompt),
-        "target_leaked": kept and contains(text, case.fact.answers, probe.prompt),
+        "target_leaked": leaked(case, probe.axis, text, probe.prompt),
         "answer_logprob": math.nan,
         "distractor_logprob": math.nan,
         "target_ids": [],
@@ -63,6 +66,16 @@ def new_row(
         "token_agreement": math.nan,
         "consistency": math.nan,
     }
+
+
+def leaked(case: Case, axis: str, text: str, prompt: str) -> bool | None:
+    """Return whether an answer that must not move names the fact's target.
+
+    ``None`` if the target is nothing that a free answer is searched for.
+    """
+    if not case.probes[0].scored_by("generation"):
+        return None
+    return axis in KEPT and contains(text, case.fact.answers, prompt)
 
 
 def share(ids: Sequence[int], wanted: Sequence[int]) -> float:

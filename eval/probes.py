@@ -118,12 +118,17 @@ def _ask_questions(
     ):
         case, index, probe = place
         row = new_row(place, text, base_rows)
+        rows.append(row)
+        if forced is None:
+            continue
         base_ids = base_rows[case.fact.id, index]["argmax_ids"] if base_rows else forced.argmax_ids
         accuracy = share(forced.argmax_ids, forced.target_ids)
         agreement = share(forced.argmax_ids, base_ids)
-        # Exact, since a share of n / n is 1.0 in floating point.
-        row["argmax"] = float((agreement if probe.axis in KEPT else accuracy) == 1)
-        row["likelihood"] = forced.likelihood
+        if probe.scored_by("argmax"):
+            # Exact, since a share of n / n is 1.0 in floating point.
+            row["argmax"] = float((agreement if probe.axis in KEPT else accuracy) == 1)
+        if probe.scored_by("likelihood"):
+            row["likelihood"] = forced.likelihood
         row["answer_logprob"] = forced.answer_logprob
         row["distractor_logprob"] = forced.distractor_logprob
         row["target_ids"] = forced.target_ids
@@ -131,7 +136,6 @@ def _ask_questions(
         row["base_argmax_ids"] = base_ids
         row["token_accuracy"] = accuracy
         row["token_agreement"] = agreement
-        rows.append(row)
     return rows
 
 
@@ -154,24 +158,27 @@ class _Forced(NamedTuple):
     likelihood: float
 
 
-def _teacher_forced(model: LanguageModel, probes: Sequence[Probe]) -> list[_Forced]:
-    """Score the first accepted answer and the distractor of each probe.
+def _teacher_forced(model: LanguageModel, probes: Sequence[Probe]) -> list[_Forced | None]:
+    """Score the first accepted answer and the distractor of each probe; ``None`` without an answer.
 
     The model sees each distinct pair of prompt and answer once.
     """
     wanted = [
         (probe.prompt, probe.form, answer)
         for probe in probes
-        for answer in (probe.answers[0], probe.distractor)
-        if answer is not None
+        for answer in (*probe.answers[:1], probe.distractor)
+        if answer is not None and probe.answers
     ]
     unique = list(dict.fromkeys(wanted))
     pairs = [model.pair_ids(prompt, answer, form) for prompt, form, answer in unique]
     scores = model.target_scores(pairs, what="answers, token by token")
     scored = dict(zip(unique, scores, strict=True))
     targets = {key: list(ids) for key, (_, ids) in zip(unique, pairs, strict=True)}
-    forced = []
+    forced: list[_Forced | None] = []
     for probe in probes:
+        if not probe.answers:
+            forced.append(None)
+            continue
         key = (probe.prompt, probe.form, probe.answers[0])
         logp, argmax_ids = scored[key]
         answer, distractor, likelihood = logp.mean().item(), math.nan, math.nan

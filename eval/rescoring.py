@@ -14,12 +14,12 @@ from editbench.errors import EditbenchError
 from editbench.eval import retention, standard_tasks
 from editbench.eval.conversations import denied, reverted
 from editbench.eval.fluency import consistency, ngram_entropy
-from editbench.eval.probe_rows import share
+from editbench.eval.probe_rows import leaked, share
 from editbench.eval.probes import openings
 from editbench.eval.standard_tasks import Doc, Task
 from editbench.matching import contains, denies, exact, same_answer
 from editbench.rows import ProbeRow, SampleRow
-from editbench.types import KEPT, METRICS, Case, Fact
+from editbench.types import KEPT, METRICS, PROTOCOLS, Case, Fact
 
 Scores = dict[str, float | None]
 """Column -> score; ``None`` where there is none."""
@@ -33,16 +33,16 @@ def rescore(rows: Sequence[ProbeRow], cases: Sequence[Case]) -> list[Scores]:
     Args:
         cases: the cases of the whole slice, because ``consistency`` depends on all of them.
     """
-    facts = {case.fact.id: case.fact for case in cases}
+    by_id = {case.fact.id: case for case in cases}
     learned = {
         row["case"]: contains(row["text"], row["answers"], row["prompt"])
         for row in rows
-        if row["axis"] == "rewrite"
+        if row["axis"] == "rewrite" and by_id[row["case"]].probes[0].scored_by("generation")
     }
     scored = [
         {
-            **_from_text(row, facts[row["case"]], learned.get(row["case"], False)),
-            **_from_tokens(row),
+            **_from_text(row, by_id[row["case"]], learned.get(row["case"], False)),
+            **_from_tokens(row, _protocols(row, by_id[row["case"]])),
         }
         for row in rows
     ]
@@ -60,19 +60,30 @@ def rescore(rows: Sequence[ProbeRow], cases: Sequence[Case]) -> list[Scores]:
     return scored
 
 
-def _from_text(row: ProbeRow, fact: Fact, learned: bool) -> Scores:
+def _protocols(row: ProbeRow, case: Case) -> tuple[str, ...]:
+    """Return the protocols that score a row; empty: all. See ``Probe.protocols``."""
+    if row["probe"] < len(case.probes):
+        return case.probes[row["probe"]].protocols
+    if row["axis"] == "distracted":  # derived from the first neighborhood probe
+        return next(probe.protocols for probe in case.probes if probe.axis == "neighborhood")
+    return ()
+
+
+def _from_text(row: ProbeRow, case: Case, learned: bool) -> Scores:
     """Return the scores that follow from the text.
 
     Args:
         learned: whether the rewrite answer of the same case contained the target.
     """
     text, answers, prompt = row["text"], row["answers"], row["prompt"]
+    free = "generation" in (_protocols(row, case) or PROTOCOLS)
+    matched = free and bool(answers)
     return {
-        "generation": _generation(row, fact, learned),
-        "contains": contains(text, answers, prompt),
-        "exact": exact(text, answers),
+        "generation": _generation(row, case.fact, learned) if free else None,
+        "contains": contains(text, answers, prompt) if matched else None,
+        "exact": exact(text, answers) if matched else None,
         "denied": denies(text, answers, prompt),
-        "target_leaked": row["axis"] in KEPT and contains(text, fact.answers, prompt),
+        "target_leaked": leaked(case, row["axis"], text, prompt),
         "consistency": None,
     }
 
@@ -90,9 +101,12 @@ def _generation(row: ProbeRow, fact: Fact, learned: bool) -> float | None:
     return float(contains(text, answers, row["prompt"]))
 
 
-def _from_tokens(row: ProbeRow) -> Scores:
-    """Return the scores that follow from tokens and log-probabilities. Only questions have them."""
-    if row["axis"] not in (*METRICS.values(), *KEPT):
+def _from_tokens(row: ProbeRow, protocols: tuple[str, ...]) -> Scores:
+    """Return the scores that follow from tokens and log-probabilities.
+
+    Only questions with an expected answer have them.
+    """
+    if row["axis"] not in (*METRICS.values(), *KEPT) or not len(row["answers"]):
         return dict.fromkeys(("argmax", "likelihood", "token_accuracy", "token_agreement"))
     accuracy, agreement = row["token_accuracy"], row["token_agreement"]
     if "target_ids" in row:  # older records have no tokens, only these shares
@@ -101,12 +115,13 @@ def _from_tokens(row: ProbeRow) -> Scores:
     answer, distractor = row["answer_logprob"], row["distractor_logprob"]
     # A stored NaN is read as None. It counts as less probable, as NaN > x is False when asking.
     more_probable = None not in (answer, distractor) and answer > distractor
-    return {
+    tokens: Scores = {"token_accuracy": accuracy, "token_agreement": agreement}
+    scores: Scores = {
         "argmax": float((agreement if row["axis"] in KEPT else accuracy) == 1),
         "likelihood": None if row["distractor"] is None else float(more_probable),
-        "token_accuracy": accuracy,
-        "token_agreement": agreement,
     }
+    asked = protocols or PROTOCOLS
+    return {name: score if name in asked else None for name, score in scores.items()} | tokens
 
 
 def rescore_samples(

@@ -117,7 +117,7 @@ class _Item(NamedTuple):
 def _probe_item(row: ProbeRow) -> _Item:
     place = row["axis"], row["case"], row["probe"]
     return _Item(
-        place, row["axis"], row["case"], row["prompt"], row["answers"][0],
+        place, row["axis"], row["case"], row["prompt"], (*row["answers"], "")[0],
         row.get("base_text"), row["text"], row["generation"],
     )  # fmt: skip
 
@@ -266,7 +266,7 @@ def _shown(cell: CellSummary, probe: ProbeRow) -> ShownProbe:
         "case": probe["case"],
         "axis": probe["axis"],
         "prompt": probe["prompt"],
-        "expected": probe["answers"][0],
+        "expected": (*probe["answers"], "")[0],  # a neighbor may have no published answer
         "base": probe["base_text"],
         "edited": probe["text"],
         "scores": {protocol: fields[protocol] for protocol in PROTOCOLS if protocol in fields},

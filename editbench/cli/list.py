@@ -112,7 +112,11 @@ def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    shown = [{key: value for key, value in record.items() if key != "broken"} for record in records]
+    # A licence may be a sentence, too long for 80 columns. "list NAME" and --json have it.
+    hidden = ("broken", "license")
+    shown = [
+        {key: value for key, value in record.items() if key not in hidden} for record in records
+    ]
     console.out().print(console.listing(shown, what))
     if what in NOTES:
         console.say(NOTES[what])

@@ -215,9 +215,18 @@ def _base(
     """Run the baselines and return the cell of the base, whose scores the trials are judged by.
 
     Raises:
-        OptionError: the base scores 0 on every retention task, or no task is asked.
+        OptionError: the base scores 0 on every retention task, no task is asked, or all answers are
+            texts too long for protocol ``generation``.
         MethodError: the base could not be asked.
     """
+    recalled = [
+        p for case in plan.cases for p in case.probes if p.axis in ("rewrite", "paraphrase")
+    ]
+    if not any(probe.scored_by("generation") for probe in recalled):
+        raise OptionError(
+            f"All targets of corpus {plan.config.corpus} are long texts, which protocol generation "
+            "does not score, so there is no recall to tune for. Set the options by hand."
+        )
     trials = {name for method in search.methods for name in search.trials(method)}
     baselines = {name: method for name, method in plan.methods.items() if name not in trials}
     summaries = runner.run(replace(plan, methods=baselines), model, store, on_cell)

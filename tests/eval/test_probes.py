@@ -11,6 +11,7 @@ import torch
 
 from editbench.asking import USUAL_TOKENS, Question, Room, room
 from editbench.chat_template import Style
+from editbench.errors import DataError
 from editbench.eval import conversations
 from editbench.eval.conversations import (
     ARE_YOU_SURE,
@@ -874,3 +875,47 @@ def test_every_metric_is_defined():
     assert sorted(everything) == sorted(defined)
     protocols = {protocol for scores in everything.values() for protocol in scores}
     assert protocols == set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE))
+
+
+# What only some protocols can score
+
+
+def test_a_probe_is_scored_by_its_protocols_alone():
+    tokens = ("argmax", "likelihood")
+    case = Case.build(
+        Fact("f", "The capital of France is", "London", original="Paris"),
+        [
+            Probe("portability", "It lies on", ("London",), "Paris", protocols=tokens),
+            Probe("neighborhood", "The capital of Spain is", (), protocols=("generation",)),
+        ],
+        protocols=tokens,
+    )
+    assert Case.from_dict(json.loads(json.dumps(case.to_dict()))) == case
+    behind = f"{case.fact.statement} The capital of Spain is"
+    said = {"The capital of France is": "London", "It lies on": "London", behind: "Oslo"}
+    base = ask(Scripted({**said, "The capital of Spain is": "Madrid, Spain"}), [case])
+    rows = ask(Scripted({**said, "The capital of Spain is": "Madrid."}), [case], base)
+    for row in rows[:2]:
+        assert math.isnan(row["generation"]) and row["contains"] is row["exact"] is None
+        assert (row["argmax"], row["token_accuracy"]) == (1.0, 1.0)
+        assert not math.isnan(row["likelihood"])
+    neighbor, distracted = rows[2], rows[3]
+    assert (neighbor["generation"], distracted["generation"]) == (1.0, 1.0)
+    # no answer to compare with, and no target that a free text is searched for
+    assert neighbor["contains"] is neighbor["exact"] is neighbor["target_leaked"] is None
+    assert math.isnan(neighbor["argmax"]) and math.isnan(neighbor["likelihood"])
+    table = metrics(rows)
+    assert table["efficacy"]["generation"]["mean"] is None
+    assert table["efficacy"]["argmax"]["mean"] == 1
+    assert table["specificity"]["generation"]["mean"] == 1
+    assert not {"efficacy_exact", "neighborhood_accuracy", "target_leak"} & set(table)
+    for row, again in zip(jsonable(rows), rescore(jsonable(rows), [case]), strict=True):
+        assert {name: row[name] for name in again} == again
+
+
+def test_only_a_neighbor_that_is_compared_with_the_base_alone_may_lack_an_answer():
+    for axis, protocols in (("neighborhood", ()), ("portability", ("generation",))):
+        with pytest.raises(DataError, match="has no expected answer"):
+            Probe(axis, "The capital of Spain is", (), protocols=protocols)
+    with pytest.raises(DataError, match="protocol 'guess' is not one of generation, argmax"):
+        Probe("portability", "It lies on", ("London",), protocols=("guess",))

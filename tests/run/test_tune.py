@@ -316,6 +316,19 @@ def test_without_retention_there_is_nothing_to_hold(config, model, tmp_path, nud
         run(Search(("nudge",), 2, 0.9), replace(config, tasks=()), model, tmp_path / "run")
 
 
+def test_targets_that_no_free_answer_repeats_give_nothing_to_tune_for(
+    config, model, tmp_path, nudge
+):
+    path = tmp_path / "bio.json"
+    record = {"labels": "She was born.", "locality": {}}
+    path.write_text(
+        json.dumps([{**record, "text": f"About Ann {i}.", "concept": f"Ann {i}"} for i in range(9)])
+    )
+    texts = replace(config, corpus="wikibio", data=str(path))
+    with pytest.raises(OptionError, match="All targets of corpus wikibio are long texts"):
+        run(Search(("nudge",), 2, 0.9), texts, model, tmp_path / "run")
+
+
 # --- the commands --------------------------------------------------------------------------------
 
 
