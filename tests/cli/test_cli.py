@@ -133,7 +133,7 @@ def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
     said = compare()
     assert said.code == 0 and "Efficacy ↑" in said.out and "ice" in said.out
     assert (
-        "2 facts of local (test)" in said.err
+        "2 facts of facts.jsonl" in said.err
         and "base: done" in said.err
         and "editbench show run" in said.err
     )
@@ -401,7 +401,7 @@ def test_an_unknown_evaluator(compare, refused):
         (["--model", "x" * 300], ["File name too long"]),
         (["-n", "0"], ["-n is 0"]),
         (["-n", "-5"], ["-n is -5"]),
-        (["-n", "11"], ["-n 11 is more than", "10 in the corpus"]),
+        (["-n", "11"], ["-n 11 is more than", "10 facts that there are"]),
         (["-n", "1000000000000000"], ["is more than"]),
         (["--part", "train"], ["'train' is neither 'dev' nor 'test'"]),
         (["--limit", "-1"], ["--limit is -1"]),
@@ -524,7 +524,7 @@ def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare
 def test_local_needs_data(here, model, refused):
     refused(
         editbench("compare", "--model", model, "--corpus", "local", "--tasks", "none"),
-        "--data PATH",
+        "--facts FILE",
     )
 
 
@@ -568,7 +568,7 @@ BAD_FILES = {
     "text.jsonl": ("Canberra is the capital.", ["line 1", "malformed JSON", ".csv"]),
     "binary.jsonl": (bytes(range(256)), ["line 2", "0x80", "UTF-8"]),
     "zeros.jsonl": (b"\0" * 64, ["line 1", "malformed JSON"]),
-    "latin.csv": ("prompt,target\nZoë is,b".encode("latin-1"), ["line 2", "UTF-8"]),
+    "damaged.csv": ("prompt,target\né,c\nZoë".encode()[:-1], ["line 3", "UTF-8"]),
     "cut.jsonl.gz": (b"\x1f\x8b\x08", ["damaged gzip"]),
     "number.jsonl": ("3", ["line 1", "found 3"]),
     "deep.json": ("[" * 100_000, ["deep.json", "cannot read this JSON", "recursion"]),
@@ -583,10 +583,10 @@ BAD_FILES = {
         ["'subjekt'", "Did you mean 'subject'?"],
     ),
     "number_target.jsonl": (
-        '{"prompt": "a is", "target": 3}',
-        ["line 1", "'target' must be text, not 3"],
+        '{"prompt": "a is", "target": {"b": 3}}',
+        ["line 1", "'target' must be text, not {"],
     ),
-    "nan.jsonl": ('{"prompt": NaN, "target": "b"}', ["line 1", "'prompt' must be text"]),
+    "nan.jsonl": ('{"prompt": NaN, "target": "b"}', ["line 1", "'prompt' is empty"]),
     "empty_target.jsonl": ('{"prompt": "a is", "target": "  "}', ["line 1", "'target' is empty"]),
     "null_prompt.jsonl": ('{"prompt": null, "target": "b"}', ["line 1", "'prompt' is empty"]),
     "subject.jsonl": (
