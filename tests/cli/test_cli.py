@@ -993,3 +993,47 @@ def test_ctrl_c_in_inject_leaves_nothing(here, inject, monkeypatch):
     monkeypatch.setattr(_train, "train", interrupted)
     said = inject("facts.jsonl")
     assert said.code == 130 and "nothing was written" in said.err and files(here) == ["facts.jsonl"]
+
+
+# --- facts of one's own -------------------------------------------------------------------------
+
+
+def own(model, *arguments):
+    """Run ``compare`` of the unedited model and ``ice`` on a file of the user's own."""
+    start = ("compare", "--model", model, "--tasks", "none", "--methods", "ice")
+    return editbench(*start, "--output", "run", *arguments)
+
+
+def test_facts_is_short_for_the_local_corpus_and_uses_all_of_the_file(
+    here, model, refused, tmp_path
+):
+    rows = "".join(f"The capital of Land{i} is;Town{i};{i}\n" for i in range(55))
+    mine = tmp_path / "mine.csv"
+    mine.write_text(f"question;object;row\n{rows}")
+    columns = ("--prompt-column", "question", "--target-column", "object")
+    refused(own(model, "--facts", mine), "'question'? Rename it, or pass --prompt-column")
+    said = own(model, "--facts", mine, *columns)
+    assert said.code == 0, said.err
+    assert "55 facts of mine.csv, model" in said.err
+    assert "kept as notes and not read: row." in said.err
+    config = json.loads(Path("run/run.json").read_text())
+    assert (config["corpus"], config["part"], config["n"]) == ("local", "all", 55)
+    assert config["columns"] == {"prompt": "question", "target": "object"}
+    cases = json.loads(Path("run/cases.json").read_text())
+    assert {case["id"] for case in cases} == {f"mine-{i}" for i in range(1, 56)}
+    again = own(model, "--corpus", "local", "--data", mine, *columns)
+    assert again.code == 0 and again.err.count("kept from an earlier run") == 2
+    refused(own(model, "--facts", mine, *columns, "-n", 56), "-n 56", "the 55 facts")
+    assert "is more" not in own(model, "--facts", mine, *columns, "-n", 3, "--output", "b").err
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [(("--corpus", "local"), "--corpus local"), (("--data", "x.csv"), "--data")],
+)
+def test_facts_and_a_corpus_are_one_error(here, model, refused, other, named):
+    refused(own(model, "--facts", "facts.jsonl", *other), named, "Give one of them")
+
+
+def test_columns_are_for_files_of_ones_own(here, model, refused):
+    refused(own(model, "--subject-column", "x"), "--subject-column names a column of your own file")
