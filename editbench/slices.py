@@ -83,9 +83,10 @@ def check_enough(n: int, available: int, total: int, part: str) -> None:
         if not total:
             raise DataError("There are no facts. Use a larger corpus.")
         other = "test" if part == "dev" else "dev"
+        fall = "the only fact falls" if total == 1 else f"all {total} facts fall"
         raise DataError(
             f"There are no {part} facts: options are chosen on dev facts and scores reported on "
-            f"test facts, and all {total} facts fall to {other}. Use --part {other}, or more facts."
+            f"test facts, and {fall} to {other}. Use --part {other}, or more facts."
         )
     if n > available:
         of = "" if part == ALL else f" {part}"

@@ -1012,19 +1012,18 @@ def test_facts_is_short_for_the_local_corpus_and_uses_all_of_the_file(
     mine.write_text(f"question;object;row\n{rows}")
     columns = ("--prompt-column", "question", "--target-column", "object")
     refused(own(model, "--facts", mine), "'question'? Rename it, or pass --prompt-column")
+    refused(own(model, "--facts", mine, *columns, "-n", 56), "-n 56", "the 55 facts")
     said = own(model, "--facts", mine, *columns)
     assert said.code == 0, said.err
     assert "55 facts of mine.csv, model" in said.err
     assert "kept as notes and not read: row." in said.err
-    config = json.loads(Path("run/run.json").read_text())
+    config = json.loads(Path("run/run.json").read_text())["config"]
     assert (config["corpus"], config["part"], config["n"]) == ("local", "all", 55)
     assert config["columns"] == {"prompt": "question", "target": "object"}
     cases = json.loads(Path("run/cases.json").read_text())
     assert {case["id"] for case in cases} == {f"mine-{i}" for i in range(1, 56)}
     again = own(model, "--corpus", "local", "--data", mine, *columns)
     assert again.code == 0 and again.err.count("kept from an earlier run") == 2
-    refused(own(model, "--facts", mine, *columns, "-n", 56), "-n 56", "the 55 facts")
-    assert "is more" not in own(model, "--facts", mine, *columns, "-n", 3, "--output", "b").err
 
 
 @pytest.mark.parametrize(

@@ -48,5 +48,5 @@ def test_a_file_of_ones_own_is_split_for_tuning_alone(tmp_path):
         make_plan(replace(config, part="all", curve=(1, 21)))
     path.write_text("prompt,target\nThe capital of Land is,Town\n")
     assert len(make_plan(replace(config, part="all")).cases) == 1
-    with pytest.raises(DataError, match="all 1 facts fall to .* Use --part"):
+    with pytest.raises(DataError, match="the only fact falls to .* Use --part"):
         [make_plan(replace(config, part=part)) for part in ("dev", "test")]
