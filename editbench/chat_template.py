@@ -42,8 +42,8 @@ is the date that the templates of Llama 3 write by themselves where there is no 
 SYSTEM = "You are a helpful assistant."
 """The system turn for a template that cannot do without one."""
 ADVICE = (
-    "Pass chat=False to ask questions without it (on the command line: load a copy of the model's "
-    "folder that has no chat template)."
+    "To ask questions without it, load a copy of the model's folder that has no chat template, or "
+    "in Python give load_model() chat=False."
 )
 
 Message = Mapping[str, object]

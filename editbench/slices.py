@@ -60,8 +60,9 @@ def slice_cases(cases: Sequence[Case], part: str, n: int | None, seed: int) -> l
     order = sorted(groups.values(), key=lambda group: group[0].fact.id)
     random.Random(seed).shuffle(order)
     chosen = [case for group in order for case in group]
-    _check_enough(n, len(chosen), len(cases), part)
-    chosen = chosen[:n]
+    if n is not None:
+        check_enough(n, len(chosen), len(cases), part)
+        chosen = chosen[:n]
     taught = {case.fact.id for case in chosen}
     return [askable(case, taught) for case in chosen]
 
@@ -72,16 +73,22 @@ def _part_of(case: Case) -> str:
     return "dev" if int(key[:8], 16) / 16**8 < DEV_SHARE else "test"
 
 
-def _check_enough(n: int | None, available: int, total: int, part: str) -> None:
+def check_enough(n: int, available: int, total: int, part: str) -> None:
+    """Check that there are ``n`` facts among the ``available`` of the part, of ``total`` in all.
+
+    Raises:
+        DataError: if there are not.
+    """
     if not available:
         if not total:
             raise DataError("There are no facts. Use a larger corpus.")
         other = "test" if part == "dev" else "dev"
+        fall = "the only fact falls" if total == 1 else f"all {total} facts fall"
         raise DataError(
             f"There are no {part} facts: options are chosen on dev facts and scores reported on "
-            f"test facts, and all {total} facts fall to {other}. Use --part {other}, or more facts."
+            f"test facts, and {fall} to {other}. Use --part {other}, or more facts."
         )
-    if n is not None and n > available:
+    if n > available:
         of = "" if part == ALL else f" {part}"
         whole = "" if part == ALL else f" (of {total} in all)"
         raise DataError(

@@ -35,13 +35,11 @@ def request(
     methods: Sequence[str],
     method_options: Mapping[str, Mapping[str, object]],
     part: str | None,
-    usual_part: str = "test",
 ) -> RunConfig:
     """Return the configuration that the options ask for, with the baselines and without tasks.
 
     Args:
-        part: ``dev`` or ``test``, if one is asked for.
-        usual_part: the part otherwise, except that the user's own facts are all used.
+        part: ``dev`` or ``test``; ``None`` for ``test``, but for all of the user's own facts.
 
     Raises:
         OptionError: a value is out of range, or options exclude each other.
@@ -58,7 +56,7 @@ def request(
         model=options.model,
         corpus=corpus,
         data=data,
-        part=part or (ALL if is_own else usual_part),
+        part=part or (ALL if is_own else "test"),
         n=DEFAULT_N if options.n is None and not is_own else options.n,
         limit=options.limit or None,
         regime=options.regime,

@@ -41,13 +41,13 @@ def sweep(
         ),
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     part: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="Slice of the corpus: dev, because a sweep chooses hyper-parameters, or test for"
-            " a curve to report.  [default: dev; of your own facts all]",
+            " a curve to report.",
             rich_help_panel=panels.FACTS,
         ),
-    ] = None,
+    ] = "dev",
     diagnostics: Diagnostics = "",
 ) -> None:
     """Vary options of one method: memorization against retention."""
@@ -56,7 +56,7 @@ def sweep(
     registry.check("methods", method)
     points = parsing.variants(method, over, option)
     config = replace(
-        running.request(options, tuple(points), points, part, "dev"),
+        running.request(options, tuple(points), points, part),
         diagnostics=parsing.diagnostic_names(diagnostics),
     )
     folder, summaries = running.run_and_show(config, options)

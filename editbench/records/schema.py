@@ -61,6 +61,7 @@ class StoredConfig(TypedDict, total=False):
     judge: str
     judge_model: str
     repeats: int
+    columns: dict[str, str]
     tune: dict[str, object]
     """Search runs only: all that decides which trials are made."""
 

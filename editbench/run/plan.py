@@ -16,7 +16,7 @@ from editbench.eval import diagnostics, judge, retention
 from editbench.plugin import Corpus, Evaluator, Method
 from editbench.run import regimes
 from editbench.run.config import RunConfig, method_of
-from editbench.slices import askable, slice_cases, with_new_answers
+from editbench.slices import askable, check_enough, slice_cases, with_new_answers
 from editbench.types import Case, check_facts, digest
 
 
@@ -79,6 +79,7 @@ def make_plan(config: RunConfig) -> Plan:
     corpus = _corpus(config)
     usable, same = with_new_answers(corpus.load(config.data))
     cases = slice_cases(usable, config.part, config.n, config.seed)
+    check_enough(1, len(cases), len(usable), config.part)
     # Each model is taught one fact, so a probe that needs another one cannot be asked.
     if regimes.parse(config.regime)[0] == "single":
         cases = [askable(case, {case.fact.id}) for case in cases]

@@ -134,7 +134,7 @@ def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
     said = compare()
     assert said.code == 0 and "Efficacy ↑" in said.out and "ice" in said.out
     assert (
-        "2 facts of local (test)" in said.err
+        "2 facts of facts.jsonl" in said.err
         and "base: done" in said.err
         and "editbench show run" in said.err
     )
@@ -402,7 +402,7 @@ def test_an_unknown_evaluator(compare, refused):
         (["--model", "x" * 300], ["File name too long"]),
         (["-n", "0"], ["-n is 0"]),
         (["-n", "-5"], ["-n is -5"]),
-        (["-n", "11"], ["-n 11 is more than", "10 in the corpus"]),
+        (["-n", "11"], ["-n 11 is more than", "10 facts that there are"]),
         (["-n", "1000000000000000"], ["is more than"]),
         (["--part", "train"], ["'train' is neither 'dev' nor 'test'"]),
         (["--limit", "-1"], ["--limit is -1"]),
@@ -568,7 +568,7 @@ def test_a_run_whose_tasks_all_fail_and_a_search_without_one_are_refused(compare
 def test_local_needs_data(here, model, refused):
     refused(
         editbench("compare", "--model", model, "--corpus", "local", "--tasks", "none"),
-        "--data PATH",
+        "--facts FILE",
     )
 
 
@@ -612,7 +612,7 @@ BAD_FILES = {
     "text.jsonl": ("Canberra is the capital.", ["line 1", "malformed JSON", ".csv"]),
     "binary.jsonl": (bytes(range(256)), ["line 2", "0x80", "UTF-8"]),
     "zeros.jsonl": (b"\0" * 64, ["line 1", "malformed JSON"]),
-    "latin.csv": ("prompt,target\nZoë is,b".encode("latin-1"), ["line 2", "UTF-8"]),
+    "damaged.csv": ("prompt,target\né,c\nZoë".encode()[:-1], ["line 3", "UTF-8"]),
     "cut.jsonl.gz": (b"\x1f\x8b\x08", ["damaged gzip"]),
     "number.jsonl": ("3", ["line 1", "found 3"]),
     "deep.json": ("[" * 100_000, ["deep.json", "cannot read this JSON", "recursion"]),
@@ -627,10 +627,10 @@ BAD_FILES = {
         ["'subjekt'", "Did you mean 'subject'?"],
     ),
     "number_target.jsonl": (
-        '{"prompt": "a is", "target": 3}',
-        ["line 1", "'target' must be text, not 3"],
+        '{"prompt": "a is", "target": {"b": 3}}',
+        ["line 1", "'target' must be text, not {"],
     ),
-    "nan.jsonl": ('{"prompt": NaN, "target": "b"}', ["line 1", "'prompt' must be text"]),
+    "nan.jsonl": ('{"prompt": NaN, "target": "b"}', ["line 1", "'prompt' is empty"]),
     "empty_target.jsonl": ('{"prompt": "a is", "target": "  "}', ["line 1", "'target' is empty"]),
     "null_prompt.jsonl": ('{"prompt": null, "target": "b"}', ["line 1", "'prompt' is empty"]),
     "subject.jsonl": (
@@ -1037,3 +1037,46 @@ def test_ctrl_c_in_inject_leaves_nothing(here, inject, monkeypatch):
     monkeypatch.setattr(_train, "train", interrupted)
     said = inject("facts.jsonl")
     assert said.code == 130 and "nothing was written" in said.err and files(here) == ["facts.jsonl"]
+
+
+# --- facts of one's own -------------------------------------------------------------------------
+
+
+def own(model, *arguments):
+    """Run ``compare`` of the unedited model and ``ice`` on a file of the user's own."""
+    start = ("compare", "--model", model, "--tasks", "none", "--methods", "ice")
+    return editbench(*start, "--output", "run", *arguments)
+
+
+def test_facts_is_short_for_the_local_corpus_and_uses_all_of_the_file(
+    here, model, refused, tmp_path
+):
+    rows = "".join(f"The capital of Land{i} is;Town{i};{i}\n" for i in range(55))
+    mine = tmp_path / "mine.csv"
+    mine.write_text(f"question;object;row\n{rows}")
+    columns = ("--prompt-column", "question", "--target-column", "object")
+    refused(own(model, "--facts", mine), "'question'? Rename it, or pass --prompt-column")
+    refused(own(model, "--facts", mine, *columns, "-n", 56), "-n 56", "the 55 facts")
+    said = own(model, "--facts", mine, *columns)
+    assert said.code == 0, said.err
+    assert "55 facts of mine.csv, model" in said.err
+    assert "kept as notes and not read: row." in said.err
+    config = json.loads(Path("run/run.json").read_text())["config"]
+    assert (config["corpus"], config["part"], config["n"]) == ("local", "all", 55)
+    assert config["columns"] == {"prompt": "question", "target": "object"}
+    cases = json.loads(Path("run/cases.json").read_text())
+    assert {case["id"] for case in cases} == {f"mine-{i}" for i in range(1, 56)}
+    again = own(model, "--corpus", "local", "--data", mine, *columns)
+    assert again.code == 0 and again.err.count("kept from an earlier run") == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [(("--corpus", "local"), "--corpus local"), (("--data", "x.csv"), "--data")],
+)
+def test_facts_and_a_corpus_are_one_error(here, model, refused, other, named):
+    refused(own(model, "--facts", "facts.jsonl", *other), named, "Give one of them")
+
+
+def test_columns_are_for_files_of_ones_own(here, model, refused):
+    refused(own(model, "--subject-column", "x"), "--subject-column names a column of your own file")

@@ -204,7 +204,7 @@ def test_a_prompt_that_looks_like_the_frame():
 def test_a_template_that_hides_the_prompt():
     tokenizer = tiny_tokenizer(chat=True)
     tokenizer.chat_template = "{{ messages[0]['content'] | upper }}"
-    with pytest.raises(ModelError, match="Pass chat=False"):
+    with pytest.raises(ModelError, match="without it.*chat=False"):
         text.render(tokenizer, "Who?", "question")
 
 
