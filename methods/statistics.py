@@ -136,7 +136,7 @@ class Moment:
         """Return C^-1 K for keys (f, N), in float64."""
         # In float64: with the ridge the condition number is bounded only by f / RIDGE, beyond
         # float32.
-        return torch.cholesky_solve(keys_fN.double().cpu(), self.cholesky_ff)
+        return torch.cholesky_solve(keys_fN.cpu().double(), self.cholesky_ff)
 
 
 def identity_moment(f: int) -> Moment:
@@ -309,7 +309,7 @@ def gram(rows_Nf: torch.Tensor) -> torch.Tensor:
     """Return the sum of k k^T over float32 rows, (f, f), float64, on the CPU."""
     # autocast may be on, and would multiply in bfloat16
     with torch.autocast(rows_Nf.device.type, enabled=False):
-        return (rows_Nf.T @ rows_Nf).double().cpu()
+        return (rows_Nf.T @ rows_Nf).cpu().double()
 
 
 def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:

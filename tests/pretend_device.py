@@ -16,7 +16,7 @@ CUDA refuses is refused here:
 And what CUDA does is done: ``torch.zeros(3)`` is on the CPU, the device has a random state of its
 own, tied weights stay tied in ``model.to("pretend")``, autocast casts operations as CUDA does.
 Gradients, fused optimizers, ``non_blocking`` copies, deep copies, pickling and two devices
-(``pretend:0``, ``pretend:1``) work.
+(``pretend:0``, ``pretend:1``) work. ``pretend:1`` has no float64, as Apple's GPUs have none.
 
 What it cannot show:
 
@@ -47,6 +47,8 @@ from editbench.models import LanguageModel
 
 NAME = "pretend"
 DEVICES = 2
+WITHOUT_FLOAT64 = 1
+"""The number of the device that has none."""
 AVAILABLE = hasattr(backend_registration, "_setup_privateuseone_for_python_backend")
 CPU = torch.device("cpu")
 
@@ -189,7 +191,11 @@ def _compute(
 
 
 def _wrap(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    return values if device.type == "cpu" else PretendTensor(values, device)
+    if device.type == "cpu":
+        return values
+    if device.index == WITHOUT_FLOAT64 and values.dtype == torch.float64:
+        raise DeviceError(f"{device} has no float64, as Apple's GPUs have none.")
+    return PretendTensor(values, device)
 
 
 def _numbered(device: torch.device | str | int) -> torch.device:

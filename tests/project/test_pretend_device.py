@@ -62,6 +62,7 @@ MISTAKES = {
     ),
     "two devices": lambda: there(1.0) + torch.ones(1, device="pretend:1"),
     "no such device": lambda: torch.ones(1, device="pretend:7"),
+    "float64 where there is none": lambda: torch.ones(1, device="pretend:1").double(),
     "numpy": lambda: there(1.0).numpy(),
     "an array": lambda: np.asarray(there(1.0)),
 }
