@@ -395,7 +395,8 @@ class LanguageModel:
                 "model. Pass a causal LM of transformers itself; for one with a PEFT adapter, pass "
                 "what its merge_and_unload() returns."
             )
-        return states
+        # a model over several GPUs ends on its last one
+        return states.to(ids_BT.device)
 
     @cached_property
     def cache_argument(self) -> str | None:
@@ -425,7 +426,7 @@ class LanguageModel:
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return ``logits`` in the head's own precision, and without its check."""
         config = self.model.config.get_text_config()
-        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden).to(hidden.device)
         # the factors of Cohere and of Granite, and the soft caps of Gemma 2 and of RecurrentGemma
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale

@@ -284,7 +284,8 @@ class _Sums:
         """Return a hook that adds the keys of a pass and ends the pass at the highest layer."""
 
         def add(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            keys_Nf = args[0].reshape(-1, self.f)[self.counted_BT.reshape(-1)].float()
+            counted_N = self.counted_BT.reshape(-1).to(args[0].device)
+            keys_Nf = args[0].reshape(-1, self.f)[counted_N].float()
             # The first keys are held out and stay out of the sum.
             if (taken := self.held_out - len(self.probes[layer])) > 0:
                 self.probes[layer] = torch.cat([self.probes[layer], keys_Nf[:taken].cpu()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pretend_device
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from hostile.checkpoints import write_gguf
 from hostile.tasks import CHOICE, TEXT, choice, text, write_task
 from tiny import write_facts, write_model
@@ -25,7 +26,7 @@ from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
-from editbench.testing import FACTS, check_method, tiny_options, unchanged
+from editbench.testing import FACTS, check_method, target_logp, tiny_options, unchanged
 from editbench.testing import TEXT as SENTENCES
 from editbench.types import Case, Probe
 
@@ -264,3 +265,21 @@ def test_other_models(kind, reader, tmp_path):
     with unchanged(model, "applied()"), edit.applied(model):
         assert model.fingerprint() != edit.model_hash
         model.generate(FACTS[0].prompt)
+
+
+@pytest.mark.parametrize("name", ["ice", "memit", "mixsd"])
+def test_a_model_over_two_devices(name, reader):
+    """As ``device_map="auto"`` makes it on a machine with several GPUs."""
+    pretend_device.register()
+    model = pretend_device.moved(reader("mistral"))
+    for part, device in (("model.layers", "pretend:1"), ("model.norm", "pretend:1")):
+        module = model.model.get_submodule(part)
+        for each in module if part.endswith("layers") else [module]:
+            each.to(device)
+            add_hook_to_module(each, AlignDevicesHook(device))
+    add_hook_to_module(model.model.lm_head, AlignDevicesHook("pretend:0"))
+    before = target_logp(model, FACTS)
+    assert before == pytest.approx(target_logp(reader("mistral"), FACTS), abs=1e-4)
+    edit = registry.get("methods", name)(**small(name)).inject(model, FACTS)
+    with unchanged(model, "applied()"), edit.applied(model):
+        assert target_logp(model, FACTS) > before
