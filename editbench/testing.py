@@ -413,7 +413,7 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
     with unchanged(model, "merge"), quiet_transformers():
         edit.merge(model, tmp / "merged")
         merged = AutoModelForCausalLM.from_pretrained(tmp / "merged").eval()
-        merged.to(model.device)  # type: ignore[arg-type]  # a decorator of transformers hides self
+        merged.to(model.device)
     torch.testing.assert_close(
         _logits(merged, ids_BT),
         logits,

@@ -140,7 +140,8 @@ class PaddedRows(Rows):
         return torch.arange(len(which_R), device=which_R.device) * self.ids_RS.shape[1]
 
     def below(self, which_R: torch.Tensor) -> torch.Tensor | None:
-        return None if self.below_BTD is None else self.below_BTD[which_R]
+        below_BTD = self.below_BTD
+        return None if below_BTD is None else below_BTD[which_R.to(below_BTD.device)]
 
     def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
         everyone = torch.equal(which_R, self.everyone)
