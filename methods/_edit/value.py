@@ -240,7 +240,7 @@ class _Batch:
                 for site in sites
             ],
             dim=1,
-        )
+        ).to(model.device)
         self.reference_NV = self._reference()
         self._check_cut(prepared[0].kl_ids)
 
