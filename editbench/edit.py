@@ -159,8 +159,9 @@ class Edit:
         try:
             for name, change in self.changes.items():
                 weight = model.weight(name)
-                # added in float64, so that the sum is rounded once, to the weight's own dtype
-                changed = weight.double() + dense(change).to(weight.device, torch.float64)
+                # Added in float64, so that the sum is rounded once, to the weight's own dtype; on
+                # the CPU, as some devices (Apple's) have no float64.
+                changed = weight.cpu().double() + dense(change).double()
                 weight.copy_(changed.to(weight.dtype))
         except BaseException:  # out of memory, or Ctrl-C: leave no half-applied edit behind
             restore()

@@ -439,7 +439,7 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     seen: list[torch.Tensor] = []
 
     def keep(_module: nn.Module, _args: object, output: Output) -> None:
-        seen.append(hidden_of(output).double())
+        seen.append(hidden_of(output).cpu().double())
 
     hooks = [
         layout.out_projection(model, index).register_forward_hook(add),
@@ -455,12 +455,12 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         size = 4 * seen[0].abs().clamp(min=seen[0].abs().mean().item() or 1.0)
         # Uneven over the dimensions, so that a normalised output cannot look like a constant gain.
         size[..., 1::2] *= -2
-        shift = size.to(weight.dtype)
+        shift = size.to(weight.dtype).to(weight.device)
         model(input_ids=ids_BT, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    gains = (seen[1] - seen[0]) / shift.double()
+    gains = (seen[1] - seen[0]) / shift.cpu().double()
     # A constant gain is the same at every token and dimension, up to rounding.
     gain = gains.mean().item()
     return gain if (gains - gain).abs().max().item() < 0.02 * max(abs(gain), 1e-6) else None

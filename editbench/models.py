@@ -472,7 +472,8 @@ class LanguageModel:
                 "model. Pass a causal LM of transformers itself; for one with a PEFT adapter, pass "
                 "what its merge_and_unload() returns."
             )
-        return states
+        # a model over several GPUs ends on its last one
+        return states.to(ids_BT.device)
 
     @property
     def base(self) -> torch.nn.Module:
@@ -534,7 +535,7 @@ class LanguageModel:
     def _known_head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the output of the head's matrix, scaled and capped as the configuration says."""
         config = self.model.config.get_text_config()
-        logits: torch.Tensor = self.model.get_output_embeddings()(hidden)
+        logits: torch.Tensor = self.model.get_output_embeddings()(hidden).to(hidden.device)
         # the factors of Cohere and of Granite, and the soft caps of Gemma 2 and of RecurrentGemma
         if scale := getattr(config, "logit_scale", None):
             logits = logits * scale

@@ -220,7 +220,7 @@ def tiny_model(
     }
     # fork_rng: the caller's random state stays as it is; all draws are on the CPU.
     with torch.random.fork_rng(devices=[]), quiet_transformers():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -252,12 +252,12 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
     for _ in range(steps):
         optimizer.zero_grad()
         for prompt, target in pairs:
-            ids_BT = torch.tensor([prompt + target])
+            ids_BT = torch.tensor([prompt + target], device=model.device)
             # The state of each token predicts the next one, hence one position earlier.
             logits_TV = model.model(input_ids=ids_BT, use_cache=False).logits[
                 0, len(prompt) - 1 : -1
             ]
-            torch.nn.functional.cross_entropy(logits_TV, torch.tensor(target)).backward()
+            torch.nn.functional.cross_entropy(logits_TV, ids_BT[0, len(prompt) :]).backward()
         optimizer.step()
     optimizer.zero_grad()
     return model
@@ -354,7 +354,8 @@ def check_same_seed(
     method: Method, model: LanguageModel, facts: Sequence[Fact], edit: Edit
 ) -> None:
     """Check that two runs give the same edit bit for bit, whatever the global random state."""
-    with torch.random.fork_rng(devices=[]):
+    device = model.device
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         # Another global state than in the first run: a method that draws from it is caught.
         torch.manual_seed(987)
         again = method.inject(model, facts)
@@ -395,7 +396,7 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
     assert loaded.facts == edit.facts and list(loaded.records) == list(edit.records), (
         "facts or records changed on disk"
     )
-    ids_BT = torch.tensor([model.prompt_ids(facts[0].prompt, facts[0].form)])
+    ids_BT = torch.tensor([model.prompt_ids(facts[0].prompt, facts[0].form)], device=model.device)
     with edit.applied(model):
         logits, answer = _logits(model.model, ids_BT), target_logp(model, facts)
     with loaded.applied(model):
@@ -412,6 +413,7 @@ def check_files(model: LanguageModel, facts: Sequence[Fact], edit: Edit, tmp: Pa
     with unchanged(model, "merge"), quiet_transformers():
         edit.merge(model, tmp / "merged")
         merged = AutoModelForCausalLM.from_pretrained(tmp / "merged").eval()
+        merged.to(model.device)
     torch.testing.assert_close(
         _logits(merged, ids_BT),
         logits,
@@ -527,9 +529,18 @@ def _state(model: LanguageModel) -> dict[str, object]:
         "applied context": model.context_for,
         "gradient mode": torch.is_grad_enabled(),
         "torch random state": torch.get_rng_state(),
+        "random state of the device": _device_rng_state(model.device),
         "numpy random state": copy.deepcopy(np.random.get_state()),
         "python random state": random.getstate(),
     }
+
+
+def _device_rng_state(device: torch.device) -> torch.Tensor | None:
+    """Return the random state of an accelerator; the CPU's is PyTorch's own."""
+    if device.type == "cpu":
+        return None
+    state: torch.Tensor = torch.get_device_module(device).get_rng_state(device)
+    return state
 
 
 def _same(before: object, after: object) -> bool:

@@ -276,11 +276,11 @@ class MixSD(Trainer):
         u = dice.random()
         if self.temperature == 0:
             return int(logp_V.argmax())
-        # float64: sums over a whole vocabulary would round away improbable tokens.
+        # float64: sums over a whole vocabulary would round away improbable tokens. On the CPU, as
+        # some devices have no float64.
+        exact_V = logp_V.cpu().double()
         values, index = (
-            logp_V.double().topk(min(self.top_k, len(logp_V)))
-            if self.top_k
-            else (logp_V.double(), None)
+            exact_V.topk(min(self.top_k, len(exact_V))) if self.top_k else (exact_V, None)
         )
         cumulative = (values / self.temperature).softmax(-1).cumsum(-1)
         # The last sum is 1 up to rounding, so u is scaled by it. right=True passes over tokens of

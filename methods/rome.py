@@ -120,8 +120,8 @@ class Rome(WeightEditor):
         bare = key_rows(fact.prompts[:1])
         chosen = key_rows(fact.prompts) if self.key == "original" else bare
         with bench.phase("keys"):
-            solved_for_f = read_at(model, projection, "input", *chosen).double().cpu().mean(dim=0)
-            k_star_f = read_at(model, projection, "input", *bare)[0].double().cpu()
+            solved_for_f = read_at(model, projection, "input", *chosen).cpu().double().mean(dim=0)
+            k_star_f = read_at(model, projection, "input", *bare)[0].cpu().double()
             # Read, not multiplied out, so that a bias of the projection is included.
-            w_k_d = read_at(model, projection, "output", *bare)[0].double().cpu()
+            w_k_d = read_at(model, projection, "output", *bare)[0].cpu().double()
         return k_star_f, w_k_d, solved_for_f

@@ -136,7 +136,7 @@ class Moment:
         """Return C^-1 K for keys (f, N), in float64."""
         # In float64: with the ridge the condition number is bounded only by f / RIDGE, beyond
         # float32.
-        return torch.cholesky_solve(keys_fN.double().cpu(), self.cholesky_ff)
+        return torch.cholesky_solve(keys_fN.cpu().double(), self.cholesky_ff)
 
 
 def identity_moment(f: int) -> Moment:
@@ -292,7 +292,8 @@ class _Sums:
         """Return a hook that adds the keys of a pass and ends the pass at the highest layer."""
 
         def add(_module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            keys_Nf = args[0].reshape(-1, args[0].shape[-1])[self.counted_BT.reshape(-1)].float()
+            counted_N = self.counted_BT.reshape(-1).to(args[0].device)
+            keys_Nf = args[0].reshape(-1, args[0].shape[-1])[counted_N].float()
             # The first keys are held out and stay out of the sum.
             if (taken := self.held_out - len(self.probes[layer])) > 0:
                 self.probes[layer] = torch.cat([self.probes[layer], keys_Nf[:taken].cpu()])
@@ -317,7 +318,7 @@ def gram(rows_Nf: torch.Tensor) -> torch.Tensor:
     """Return the sum of k k^T over float32 rows, (f, f), float64, on the CPU."""
     # autocast may be on, and would multiply in bfloat16
     with torch.autocast(rows_Nf.device.type, enabled=False):
-        return (rows_Nf.T @ rows_Nf).double().cpu()
+        return (rows_Nf.T @ rows_Nf).cpu().double()
 
 
 def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:

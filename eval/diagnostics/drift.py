@@ -114,7 +114,7 @@ def _gaps(
         with head_edit.applied(model, check=False):
             gap_NV = base_NV - _logp(model, after_ND[rows])
         # The terms have both signs and nearly cancel for a small edit: sum them in float64.
-        kl += (base_NV.exp() * gap_NV).sum(-1, dtype=torch.float64).tolist()
+        kl += (base_NV.exp() * gap_NV).cpu().sum(-1, dtype=torch.float64).tolist()
         nll += gap_NV.gather(-1, labels_N[rows, None])[:, 0].tolist()
     return kl, nll
 

@@ -133,6 +133,6 @@ def plus(states: torch.Tensor, index_R: torch.Tensor, delta_RD: torch.Tensor) ->
     """
     return (
         states.reshape(-1, states.shape[-1])
-        .index_add(0, index_R, delta_RD.to(states.dtype))
+        .index_add(0, index_R.to(states.device), delta_RD.to(states))
         .view(states.shape)
     )

@@ -44,7 +44,7 @@ class BatchBench(Bench):
         with self.phase("keys"):
             projection = self.model.layout.out_projection(self.model.model, layer)
             rows, positions = self._rows
-            read = read_at(self.model, projection, "input", rows, positions).double().cpu()
+            read = read_at(self.model, projection, "input", rows, positions).cpu().double()
             # T prompts of each fact in a row: the bare one (or its stand-in), then one per prefix.
             keys_NTf = read.reshape(len(self.facts), 1 + len(self.prefixes), -1)
             bare_Nf = keys_NTf[:, 0]

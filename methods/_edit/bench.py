@@ -125,7 +125,7 @@ class Bench:
         rows, positions = key_rows([each.prompts[0] for each in self.prepared])
         with self.phase("keys"):
             module = site_module(self.model, self.layers[-1], site)
-            return read_at(self.model, module, "output", rows, positions).T.double().cpu()
+            return read_at(self.model, module, "output", rows, positions).T.cpu().double()
 
     def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
         """Return the residual (d, N), wanted minus present values, and note its mean norm."""
@@ -154,8 +154,9 @@ class Bench:
         first, second = self.oriented(left_dN, right_fN)
         weight = self.model.weight(self.model.layout.weight_name(layer))
         with self.phase("write"):
-            # the sum in float64, so that a weight in bfloat16 is rounded only once
-            changed = (weight.double() + (first @ second).to(weight.device)).to(weight.dtype)
+            # The sum in float64, so that a weight in bfloat16 is rounded only once; on the CPU, as
+            # some devices have no float64.
+            changed = (weight.cpu().double() + first @ second).to(weight.dtype)
             if not changed.isfinite().all():
                 raise MethodError(
                     f"The update of layer {layer} is not finite in {weight.dtype}. Load the model "
@@ -217,7 +218,7 @@ class Bench:
             right = torch.cat([second for _, second in pairs], dim=0)
             product = left @ right
             # a weight of zeros would divide by zero
-            size = self.model.weight(name).detach().double().norm().cpu().clamp(min=1e-12)
+            size = self.model.weight(name).detach().cpu().double().norm().clamp(min=1e-12)
             norms[layer] = (product.norm() / size).item()
             # The factors stand fact by fact in every method: each column is one fact's own term,
             # of rank one, so its norm is the product of the two vectors' norms.

@@ -70,13 +70,14 @@ def check_values(
     for layer in layers:
         projection = model.layout.out_projection(model.model, layer)
         site = site_module(model, layer, "mlp")
-        k_f = read_at(model, projection, "input", rows, positions)[0].double()
-        read_d = read_at(model, site, "output", rows, positions)[0].double()
+        k_f = read_at(model, projection, "input", rows, positions)[0].cpu().double()
+        read_d = read_at(model, site, "output", rows, positions)[0].cpu().double()
         name = model.layout.weight_name(layer)
         weight = model.weight(name)
-        made_d = k_f @ weight.double() if model.layout.transposed else weight.double() @ k_f
+        w = weight.cpu().double()  # on the CPU, as some devices have no float64
+        made_d = k_f @ w if model.layout.transposed else w @ k_f
         if isinstance(bias := getattr(projection, "bias", None), torch.Tensor):
-            made_d = made_d + bias.double()
+            made_d = made_d + bias.cpu().double()
         apart = ((read_d - made_d).norm() / read_d.norm().clamp(min=1e-12)).item()
         # Half of the digits of the number format must agree.
         if apart > torch.finfo(weight.dtype).eps ** 0.5:

@@ -126,7 +126,7 @@ def refine(
     few = max(1, steps // 6)
     report = {"first_nll": sum(nlls[:few]) / few, "last_nll": sum(nlls[-few:]) / few}
     report |= {"first_kl": sum(kls[:few]) / few, "last_kl": sum(kls[-few:]) / few}
-    return {layer: r.detach().double().cpu() for layer, r in values.items()}, report
+    return {layer: r.detach().cpu().double() for layer, r in values.items()}, report
 
 
 def _adam(values: Mapping[int, torch.Tensor]) -> tuple[torch.optim.Adam, list[float]]:

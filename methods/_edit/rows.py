@@ -139,11 +139,17 @@ class PaddedRows(Rows):
         return torch.arange(len(which_R), device=which_R.device) * self.ids_RS.shape[1]
 
     def below(self, which_R: torch.Tensor) -> torch.Tensor | None:
-        return None if self.below_BTD is None else self.below_BTD[which_R]
+        below_BTD = self.below_BTD
+        return None if below_BTD is None else below_BTD[which_R.to(below_BTD.device)]
 
     def forward(self, which_R: torch.Tensor, read_K: torch.Tensor | None = None) -> torch.Tensor:
         everyone = torch.equal(which_R, self.everyone)
-        kept = self.kept if everyone else [(k[which_R], v[which_R]) for k, v in self.kept]
+        # a model over several GPUs keeps them on all of them
+        kept = (
+            self.kept
+            if everyone
+            else [(k[which_R.to(k.device)], v[which_R.to(v.device)]) for k, v in self.kept]
+        )
         # Without the config the cache keeps every key, and a sliding window is up to the mask.
         # A cache of its own for each pass, since a pass appends to it.
         return self.model.hidden(self.ids_RS[which_R], self.mask_RT[which_R], DynamicCache(kept))

@@ -244,7 +244,7 @@ class _Batch:
                 for site in sites
             ],
             dim=1,
-        )
+        ).to(model.device)
         self.reference_NV = self._reference()
         if not self._agrees(prepared[0].kl_ids):
             self.rows = WholeRows(model, every, cuts, self.resume)

@@ -60,11 +60,12 @@ class Adapters:
         # gets a plain module that holds the model.
         holder = nn.Module()
         holder.model = model.model
-        # LoRA draws the first A from the global generator, whose state a method must leave as it
-        # was. B starts at 0, so training starts at the base model. PEFT warns about GPT-2's Conv1D.
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        # LoRA draws the first A from the CPU's global generator, whose state a method must leave as
+        # it was; torch.manual_seed would seed those of all GPUs, too. B starts at 0, so training
+        # starts at the base model. PEFT warns about GPT-2's Conv1D.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.wrapped = get_peft_model(holder, config)
         self.layers: dict[str, LoraLayer] = {
             name: module

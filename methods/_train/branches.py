@@ -200,8 +200,9 @@ class _CachedRows(_Rows):
         order_RP = mask_RP.argsort(dim=1, stable=True)[:, -int(left_R.max()) :]
 
         def chosen(states: torch.Tensor) -> torch.Tensor:
+            # a model over several GPUs has its layers' states on all of them
             index = order_RP[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
-            return states[rows].gather(2, index)
+            return states[rows.to(states.device)].gather(2, index.to(states.device))
 
         kept = [(chosen(keys), chosen(values)) for keys, values in cached_states(self.cache)]
         self.cache = decoding_cache(self.model.model, whole=True, kept=kept)

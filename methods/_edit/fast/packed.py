@@ -134,7 +134,12 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
 
 
 def _attention_is_known(model: LanguageModel, longest: int) -> bool:
-    """Return whether the model attends in torch's usual way, with no window that rows exceed."""
+    """Return whether the model attends in torch's usual way, with no window that rows exceed.
+
+    And on one device: the rows' numbers are there.
+    """
+    if len({parameter.device for parameter in model.model.parameters()}) > 1:
+        return False
     config = model.model.config.get_text_config()
     replaceable = (
         config._attn_implementation == "sdpa"
