@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from editbench.errors import DataError, ModelError, RecordError
 from editbench.files import EDIT_FILES, check_folder, jsonable, whole_folder, write_json_atomic
-from editbench.models import LanguageModel, quiet_transformers
+from editbench.models import LanguageModel, float64_device, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
@@ -159,9 +159,9 @@ class Edit:
         try:
             for name, change in self.changes.items():
                 weight = model.weight(name)
-                # Added in float64, so that the sum is rounded once, to the weight's own dtype; on
-                # the CPU, as some devices (Apple's) have no float64.
-                changed = weight.cpu().double() + dense(change).double()
+                # Added in float64, so that the sum is rounded once, to the weight's own dtype.
+                place = float64_device(weight.device)
+                changed = weight.to(place).double() + dense(change).to(place, torch.float64)
                 weight.copy_(changed.to(weight.dtype))
         except BaseException:  # out of memory, or Ctrl-C: leave no half-applied edit behind
             restore()

@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -52,6 +52,7 @@ __all__ = [
     "cached_states",
     "computing",
     "decoding_cache",
+    "float64_device",
     "load_model",
     "native_precision",
     "quiet_transformers",
@@ -789,6 +790,16 @@ def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
     """Yield consecutive chunks of at most ``size`` items."""
     for start in range(0, len(items), size):
         yield list(items[start : start + size])
+
+
+@cache
+def float64_device(device: torch.device) -> torch.device:
+    """Return ``device`` if it computes in float64, else the CPU; Apple's GPUs have no float64."""
+    try:
+        torch.zeros((), dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+    return device
 
 
 def native_precision(device: torch.device) -> str:

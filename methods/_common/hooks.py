@@ -64,7 +64,9 @@ def read_at(
         states_BTD = seen.pop().reshape(*ids_BT.shape, -1)
         # the first place at which all of a row's tokens have been counted
         last_B = own_BT.cumsum(-1).argmax(-1)
-        return states_BTD[torch.arange(len(cut), device=model.device), last_B]
+        # The states may lie on another device than the ids, where a model is spread over several.
+        last_B = last_B.to(states_BTD.device)
+        return states_BTD[torch.arange(len(cut), device=states_BTD.device), last_B]
 
     def describe(i: int) -> str:
         return f"read a text of {positions[i] + 1} tokens"

@@ -21,7 +21,7 @@ from editbench.methods._edit.options import WeightEditor
 from editbench.methods._edit.prepare import PreparedFact, kept_prefixes, key_rows, prepare_readable
 from editbench.methods._edit.report import Outcome
 from editbench.methods._edit.value import Targets, optimize
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, float64_device
 from editbench.types import Fact
 
 # N facts, d residual width, f MLP inner width
@@ -154,9 +154,9 @@ class Bench:
         first, second = self.oriented(left_dN, right_fN)
         weight = self.model.weight(self.model.layout.weight_name(layer))
         with self.phase("write"):
-            # The sum in float64, so that a weight in bfloat16 is rounded only once; on the CPU, as
-            # some devices have no float64.
-            changed = (weight.cpu().double() + first @ second).to(weight.dtype)
+            # The sum in float64, so that a weight in bfloat16 is rounded only once.
+            place = float64_device(weight.device)
+            changed = (weight.to(place).double() + (first @ second).to(place)).to(weight.dtype)
             if not changed.isfinite().all():
                 raise MethodError(
                     f"The update of layer {layer} is not finite in {weight.dtype}. Load the model "

@@ -539,7 +539,8 @@ def test_a_task_that_fails_at_the_base_is_left_out_for_all_methods(compare, here
 def test_a_task_that_fails_at_an_edited_model_is_said_in_its_cell(compare, here):
     """The base was asked, so its scores stay, and the method gets none from a part of the items."""
     write_unaskable(here, "tired")
-    said = compare("--tasks", "broken.yaml", "--json")
+    # All facts, so that some stand before the task's prompts, which are then asked again.
+    said = compare("--tasks", "broken.yaml", "--json", "-n", 10)
     assert said.code == 1 and "Traceback" not in said.err
     cells = [json.loads(path.read_text()) for path in here.rglob("summary.json")]
     notes = {cell["method"]: (cell["status"], cell["note"]) for cell in cells}

@@ -245,7 +245,7 @@ def test_offsets_are_needed():
 
     with pytest.raises(ModelError, match="use_fast=True"):
         text.token_at(Slow(), text.render(TOKENIZERS["plain"], "Who?", "cloze"), 0)
-    with pytest.raises(ModelError, match="no token to character 9"):
+    with pytest.raises(ModelError, match="maps no token to"):
         text.token_at(TOKENIZERS["plain"], text.render(TOKENIZERS["plain"], "Who?", "cloze"), 9)
 
 

@@ -266,7 +266,7 @@ def test_drafted_marks_paraphrases_and_neighborhoods(tmp_path):
         ("Who is E?", ("f",), "question", "drafted"),
     ]
     assert drafted.probes[0].kind is None and own.probes[1].kind is None
-    assert "is 'perhaps'; write true" in refused(
+    assert "is 'perhaps'; write yes" in refused(
         tmp_path / "g.csv", "prompt,target,drafted\na,b,perhaps\n"
     )
     probe = {"axis": "portability", "prompt": "x", "answers": ["y"], "kind": "drafted"}

@@ -269,6 +269,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         "judge_model",
         "repeats",
         "evaluators",
+        "columns",  # what is read by them is in the hash of the cases
     }
     assert set(RunConfig.__dataclass_fields__) == classified, (
         "a new field: say below whether it changes a cell"

@@ -343,7 +343,7 @@ def test_cells_that_were_redone_and_cells_of_others_are_not_the_run_s(here, mode
     said = editbench("show", "run")
     assert said.code == 2 and "Make one table for each scoring version." in said.err
     assert editbench("leaderboard", "run", "-o", "page.md").code == 0
-    assert (here / "page.md").read_text().count("tiny · local (test, n = 3)") == 2, (
+    assert (here / "page.md").read_text().count("tiny · local (all, n = 3)") == 2, (
         "a table for each version"
     )
     (here / "run" / "cells.json").write_text("{")
