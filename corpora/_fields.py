@@ -101,7 +101,7 @@ def fields_of(
 
 
 def _folded(name: object) -> str:
-    return str(name).strip().casefold()
+    return " ".join(str(name).split()).casefold()
 
 
 def _same_name(column: str, record: Record) -> str | None:

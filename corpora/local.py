@@ -45,6 +45,7 @@ from editbench.corpora._read import (
     without_old,
 )
 from editbench.corpora._recognise import belongs_to
+from editbench.corpora._tables import Unreadable
 from editbench.errors import DataError, listed
 from editbench.plugin import Corpus
 from editbench.types import DRAFTED, BadRecordsError, Case, Fact, Probe, form_of
@@ -116,7 +117,8 @@ def read_facts(
         raise BadRecordsError(problems[0] + _others(bad[1:]), problems, cases) from first
     notes = dict.fromkeys(name for case in cases for name in case.notes)
     if notes and remarks is not None:
-        remarks.append(f"{path}: kept as notes and not read: {listed(notes)}.")
+        names = listed(" ".join(name.split()) for name in notes)
+        remarks.append(f"{path}: kept as notes and not read: {names}.")
     return cases
 
 
@@ -213,7 +215,11 @@ def _read_case(row: Row, default_id: str, columns: Mapping[str, str]) -> Case:
     probes = [*paraphrases, *neighbors, *(_probe(item) for item in objects(values, "probes"))]
     return replace(
         Case.build(fact, [replace(p, prompt=_filled(p.prompt, fact.subject)) for p in probes]),
-        notes={name: value for name, value in notes.items() if not is_empty(value)},
+        notes={
+            str(name): value.value if isinstance(value, Unreadable) else value
+            for name, value in notes.items()
+            if not is_empty(value)
+        },
     )
 
 

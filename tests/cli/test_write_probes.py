@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -15,6 +17,7 @@ from editbench.testing import tiny_model
 from editbench.types import Case, Fact, Probe
 
 HEADER = "prompt,target,subject,paraphrases,source\n"
+FACT = {"id": "1", "prompt": "A is", "target": "B"}
 FACTS = HEADER + (
     "The city of Bergen lies in,Chile,Bergen,,page 3\n"
     "Who runs Velmora?,Jane Okafor,Velmora,Velmora is run by whom?,\n"
@@ -78,6 +81,43 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
     write_facts(tmp_path / "facts.jsonl", [case])
     assert read(tmp_path / "facts.jsonl") == [case]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.xlsx", "out.json"])
+def test_a_mended_target_is_that_of_the_drafts_as_well(tmp_path, name):
+    neighbor = Probe("neighborhood", "C is", ("D",), "B", "cloze")
+    drafted = Probe("paraphrase", "So, A is", ("B",), None, "cloze", kind="drafted")
+    path = tmp_path / name
+    # A fact with neighbors of its own gets its drafted paraphrases after them.
+    write_facts(path, [Case.build(Fact.from_dict(FACT), [neighbor, drafted])])
+    if name == "out.json":
+        path.write_text(path.read_text().replace('"target": "B"', '"target": "E"'))
+    else:
+        table = pandas.read_csv(path) if name == "out.csv" else pandas.read_excel(path)
+        write = (
+            table.assign(target="E").to_csv
+            if name == "out.csv"
+            else table.assign(target="E").to_excel
+        )
+        write(path, index=False)
+    (case,) = read(path)
+    assert [(p.axis, p.answers, p.distractor, p.kind) for p in case.probes] == [
+        ("rewrite", ("E",), None, None),
+        ("paraphrase", ("E",), None, "drafted"),
+        ("neighborhood", ("D",), "E", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.xlsx", "out.json"])
+def test_notes_of_any_kind_are_written_and_take_no_field_s_place(tmp_path, name):
+    day = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+    notes = {"Prompt": "system text", "when": day, "tags": ["x", {"y": 1}], "pages": 3}
+    without = Case.build(Fact.from_dict({**FACT, "id": "2", "prompt": "C is"}))
+    write_facts(tmp_path / name, [replace(Case.build(Fact.from_dict(FACT)), notes=notes), without])
+    first, second = read(tmp_path / name)
+    assert first.fact.prompt == "A is" and not second.notes
+    assert first.notes["Prompt (note)"] == "system text" and str(first.notes["pages"]) == "3"
+    assert first.notes["when"] == "2024-05-01 00:00:00+00:00" and "y" in str(first.notes["tags"])
 
 
 def test_no_file_is_overwritten(tmp_path, model):
