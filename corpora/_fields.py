@@ -16,6 +16,7 @@ from dataclasses import fields
 from editbench.corpora._read import Record
 from editbench.corpora._tables import Unreadable, iso, whole
 from editbench.errors import DataError, listed
+from editbench.options import shortened
 from editbench.types import Fact
 
 FACT_FIELDS = tuple(field.name for field in fields(Fact))
@@ -127,8 +128,10 @@ def _answers_as_target(found: dict[str, object], notes: dict[str, object]) -> No
 def _missing(field: str, record: Record, what: str) -> str:
     if len(record) == 1 and what == "column":
         return (
-            f"{what} {field!r} is missing; the header is one name, {next(iter(record))!r}. "
-            "Separate the columns with commas, semicolons or tabs."
+            f"{what} {field!r} is missing; the header is one name, "
+            f"{shortened(next(iter(record)))!r}. If that is a title, take it out, so that the "
+            "names of the columns come first; else separate the columns with commas, semicolons "
+            "or tabs."
         )
     message = f"{what} {field!r} is missing. Found: {listed(record)}."
     names = {_folded(name): str(name) for name in record}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench.errors import DataError, listed
+from editbench.options import shortened
 
 if TYPE_CHECKING:
     from openpyxl.cell import Cell, MergedCell
@@ -89,6 +90,14 @@ def delimited(path: Path, text: str, usual: str) -> Iterator[Found]:
             if not header:
                 header = [name.strip() for name in cells]
                 continue
+            while len(cells) > len(header) and not cells[-1].strip():
+                cells.pop()  # a separator at the end of the line, which the header lacks
+            if len(header) == 1 < len(cells):
+                raise DataError(
+                    f"{path}, {spot}: {len(cells)} columns, but the header is one name, "
+                    f"{shortened(header[0])!r}. If that is a title, take it out, so that the names "
+                    "of the columns come first."
+                )
             if len(cells) != len(header):
                 raise DataError(
                     f"{path}, {spot}: {len(cells)} columns, but the header has {len(header)} "

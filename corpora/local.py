@@ -131,13 +131,19 @@ def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[
     values = rows[0].values
     if len(rows) > 1 or rows[0].is_table or not isinstance(values, dict):
         return rows
-    if columns.get("prompt", "prompt") in values:
+    prompt = columns.get("prompt", "prompt")
+    if prompt in values and not isinstance(values[prompt], dict):
         return rows
     lists = {
         name: value
         for name, value in values.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     }
+    if not lists and (way := _pandas_way(values)):
+        raise DataError(
+            f"{path} has a table column by column, as pandas' to_json(orient={way!r}) writes it. "
+            "Write it with orient='records'."
+        )
     if len(lists) > 1:
         raise DataError(
             f"{path} holds several lists of objects: {listed(lists)}. Write the facts into a file "
@@ -148,6 +154,16 @@ def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[
         for records in lists.values()
         for number, record in enumerate(records, start=1)
     ] or rows
+
+
+def _pandas_way(values: Record) -> str | None:
+    """Return how pandas was told to write an object that is no record; ``None`` if it was not."""
+    if {"columns", "data"} <= values.keys():
+        return "split"
+    columns = list(values.values())
+    if columns and all(isinstance(column, dict) for column in columns):
+        return "columns"
+    return None
 
 
 def _check_header(path: Path, rows: list[Row], columns: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +57,8 @@ def facts(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Your facts, with at least prompt and target.",
+            help="Your facts: a table (CSV, Excel, Parquet) or JSON with at least prompt and"
+            " target.",
             rich_help_panel=panels.FACTS,
         ),
     ],
@@ -337,7 +337,9 @@ def _cells(row: Row) -> Iterator[tuple[str, ...]]:
     if heard is not None:
         chance = "" if heard.probability is None else f"{heard.probability:.2f}"
         yield f"{heard.prompt_tokens}+{heard.target_tokens}", chance
-        answer = textwrap.shorten(heard.answer or "", SHOWN, placeholder=" …")
+        answer = " ".join((heard.answer or "").split())
+        if len(answer) > SHOWN:  # not between words, as there may be none
+            answer = f"{answer[: SHOWN - 1].rstrip()}…"
         yield (f"{answer} (known)",) if heard.known else (answer,)
 
 
