@@ -139,10 +139,11 @@ def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[
         for name, value in values.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     }
-    if not lists and (way := _pandas_way(values)):
+    if not lists and (way := _pandas_way(values, prompt)):
         raise DataError(
-            f"{path} has a table column by column, as pandas' to_json(orient={way!r}) writes it. "
-            "Write it with orient='records'."
+            f"{path} is one object with parts of the facts in it, as pandas' "
+            f"to_json(orient={way!r}) writes it. Write a list of objects, one for each fact; in "
+            "pandas with orient='records'."
         )
     if len(lists) > 1:
         raise DataError(
@@ -156,14 +157,15 @@ def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[
     ] or rows
 
 
-def _pandas_way(values: Record) -> str | None:
+def _pandas_way(values: Record, prompt: str) -> str | None:
     """Return how pandas was told to write an object that is no record; ``None`` if it was not."""
     if {"columns", "data"} <= values.keys():
         return "split"
-    columns = list(values.values())
-    if columns and all(isinstance(column, dict) for column in columns):
-        return "columns"
-    return None
+    parts = list(values.values())
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        return None
+    first = parts[0]
+    return "index" if isinstance(first, dict) and prompt in first else "columns"
 
 
 def _check_header(path: Path, rows: list[Row], columns: Mapping[str, str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 
 import pandas
@@ -11,6 +13,7 @@ import pytest
 from tiny import editbench
 
 from editbench import inject
+from editbench.cli.app import main
 from editbench.registry import get
 from editbench.run.write_facts import write_facts
 from editbench.testing import tiny_model
@@ -144,7 +147,26 @@ def test_nothing_is_drafted_for_a_file_that_must_be_mended(tmp_path, model):
     assert said.code == 1 and "Nothing was drafted" in said.err and not out.exists()
 
 
-def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(tmp_path, model):
+class Terminal(io.StringIO):
+    """A text that takes itself for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def shown_at_80(monkeypatch, run):
+    """Return what a terminal of 80 columns shows of a run."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["editbench", "show", str(run)])
+    terminal = Terminal()
+    with redirect_stdout(terminal), suppress(SystemExit):
+        main()
+    return terminal.getvalue()
+
+
+def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(
+    tmp_path, monkeypatch, model
+):
     facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
     facts.write_text(FACTS)
     said = editbench("facts", facts, "--model", model, "--write-probes", out, "--json")
@@ -158,6 +180,10 @@ def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(tmp_pat
     shown = editbench(*given, "--facts", out, "--output", tmp_path / "run")
     assert shown.code == 0, shown.err
     assert "Specificity ↑ ¶" in shown.out and "4 of 4 for specificity" in shown.err
+    # In a narrow terminal the scores are broken over lines, but never cut.
+    narrow = shown_at_80(monkeypatch, tmp_path / "run")
+    assert "0.00 [0.00," in narrow and "…" not in narrow
+    assert "local, n=2," in narrow
     table = pandas.read_csv(out).assign(drafted="no")
     table.to_csv(out, index=False)
     checked = editbench(*given, "--facts", out, "--output", tmp_path / "checked")

@@ -344,7 +344,7 @@ def test_separators_at_the_end_of_a_line_and_line_ends_in_names_do_no_harm(tmp_p
 def test_a_table_that_pandas_wrote_by_column_is_refused_in_plain_words(tmp_path, way):
     path = tmp_path / "facts.json"
     pandas.DataFrame(CAPITALS).to_json(path, orient=way)
-    assert "orient='records'" in refused(path)
+    assert f"to_json(orient={way!r}) writes it. Write a list" in refused(path)
 
 
 def _format_far_away(book):

@@ -371,7 +371,10 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
         "feasible: retention at least 0.5" in said.out
     )
     assert said.out.count("nudge ") == 3 and "size=auto, sign=1, times=2" in said.out
-    assert "editbench compare --methods nudge --tuned tune" in said.err
+    assert (
+        "editbench compare --methods nudge --tuned tune --corpus local --data facts.jsonl --model"
+        in said.err
+    )
     as_json = command("tune", "--retention", 0.5, "--json")
     found = json.loads(as_json.out)
     assert (
