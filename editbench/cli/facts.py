@@ -131,7 +131,7 @@ def _check_output(path: Path, file: Path, model: str, overwrite: bool) -> None:
     """Check, before the work, that drafts can be written to ``path``.
 
     Raises:
-        OptionError: no model is asked, or ``path`` exists.
+        OptionError: no model is asked, ``path`` exists, or its folder does not.
         DataError: its name does not say how to write it.
     """
     from editbench.errors import OptionError
@@ -140,6 +140,10 @@ def _check_output(path: Path, file: Path, model: str, overwrite: bool) -> None:
     if model == NO_MODEL:
         raise OptionError("--write-probes asks the model about neighbors. Leave out --model none.")
     check_suffix(path)
+    if not path.parent.is_dir():
+        raise OptionError(
+            f"--write-probes {path}: there is no folder {path.parent}. Make it first."
+        )
     if path.exists() and (not overwrite or path.samefile(file)):
         raise OptionError(
             f"--write-probes {path}: the file exists. Name another one"

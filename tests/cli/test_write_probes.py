@@ -133,6 +133,8 @@ def test_no_file_is_overwritten(tmp_path, model):
     assert same.code == 2 and facts.read_text() == FACTS
     odd = editbench("facts", facts, "--model", model, "--write-probes", tmp_path / "out.docx")
     assert odd.code == 2 and ".xlsx" in odd.err
+    lost = editbench("facts", facts, "--model", model, "--write-probes", tmp_path / "no" / "a.csv")
+    assert lost.code == 2 and "there is no folder" in lost.err
     none = editbench("facts", facts, "--model", "none", "--write-probes", tmp_path / "a.csv")
     assert none.code == 2 and "--model none" in none.err
     assert (
