@@ -16,7 +16,6 @@ from dataclasses import fields
 from editbench.corpora._read import Record
 from editbench.corpora._tables import Unreadable, iso, whole
 from editbench.errors import DataError, listed
-from editbench.options import shortened
 from editbench.types import Fact
 
 FACT_FIELDS = tuple(field.name for field in fields(Fact))
@@ -129,7 +128,7 @@ def _missing(field: str, record: Record, what: str) -> str:
     if len(record) == 1 and what == "column":
         return (
             f"{what} {field!r} is missing; the header is one name, "
-            f"{shortened(next(iter(record)))!r}. If that is a title, take it out, so that the "
+            f"{str(next(iter(record)))[:60]!r}. If that is a title, take it out, so that the "
             "names of the columns come first; else separate the columns with commas, semicolons "
             "or tabs."
         )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench.errors import DataError, listed
-from editbench.options import shortened
 
 if TYPE_CHECKING:
     from openpyxl.cell import Cell, MergedCell
@@ -95,7 +94,7 @@ def delimited(path: Path, text: str, usual: str) -> Iterator[Found]:
             if len(header) == 1 < len(cells):
                 raise DataError(
                     f"{path}, {spot}: {len(cells)} columns, but the header is one name, "
-                    f"{shortened(header[0])!r}. If that is a title, take it out, so that the names "
+                    f"{header[0][:60]!r}. If that is a title, take it out, so that the names "
                     "of the columns come first."
                 )
             if len(cells) != len(header):
