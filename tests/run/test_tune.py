@@ -468,6 +468,7 @@ def test_trials_that_fail_are_said(command, nudge, monkeypatch):
 
 
 def test_what_keeps_too_little_is_marked(capsys, tmp_path):
+    from editbench.cli.options import RunOptions
     from editbench.cli.tune import show_trials
 
     near, far = (
@@ -476,7 +477,9 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
     )
     tried = {"trials": [near, far], "chosen": near}
     show_trials(
-        {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}}, tmp_path
+        {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}},
+        tmp_path,
+        RunOptions(),
     )
     said = capsys.readouterr()
     assert (
