@@ -101,7 +101,7 @@ def fields_of(
 
 
 def _folded(name: object) -> str:
-    return str(name).strip().casefold()
+    return " ".join(str(name).split()).casefold()
 
 
 def _same_name(column: str, record: Record) -> str | None:
@@ -127,8 +127,10 @@ def _answers_as_target(found: dict[str, object], notes: dict[str, object]) -> No
 def _missing(field: str, record: Record, what: str) -> str:
     if len(record) == 1 and what == "column":
         return (
-            f"{what} {field!r} is missing; the header is one name, {next(iter(record))!r}. "
-            "Separate the columns with commas, semicolons or tabs."
+            f"{what} {field!r} is missing; the header is one name, "
+            f"{str(next(iter(record)))[:60]!r}. If that is a title, take it out, so that the "
+            "names of the columns come first; else separate the columns with commas, semicolons "
+            "or tabs."
         )
     message = f"{what} {field!r} is missing. Found: {listed(record)}."
     names = {_folded(name): str(name) for name in record}

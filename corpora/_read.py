@@ -159,12 +159,13 @@ def _as_windows_1252(path: Path, error: UnicodeDecodeError, remarks: list[str] |
     raw: bytes = error.object
     line, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
     # Other letters that are whole in UTF-8 show that the file is meant as UTF-8.
-    is_utf_8 = not raw.decode("utf-8", "ignore").isascii()
+    is_other = not raw.decode("utf-8", "ignore").isascii()
     try:
         text = raw.decode("cp1252")
     except UnicodeDecodeError:
-        is_utf_8 = True
-    if is_utf_8 or remarks is None:
+        is_other = True
+    # No language of Western Europe has four of its letters in a row: this is Japanese or Russian.
+    if is_other or re.search(r"[^\x00-\x7f]{4}", text) or remarks is None:
         raise DataError(
             f"{path}, line {line}: byte 0x{byte:02x} is not UTF-8. Save the file as UTF-8 text, "
             "from Excel as 'CSV UTF-8' or .xlsx."

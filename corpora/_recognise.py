@@ -18,7 +18,7 @@ FIELDS = {
     "hallueditbench": {"subject", "object", "question", "paraphrased_question"},
     "unke": {"question", "answer", "sub_question", "sub_answer"},
     "wikibio": {"text", "labels", "concept"},
-    "cknowedit": {"prompt", "target_old", "target_new"},
+    "cknowedit": {"prompt", "target_old", "target_new", "locality"},
     "qaedit": {"prompt", "target", "rephrase", "locality"},
     "zsre": {"src", "alt", "answers"},
     "knowedit": {"subject", "prompt", "target_new", "portability", "locality"},

@@ -36,6 +36,8 @@ class Unreadable:
     """A cell without a certain text. It matters only if its column is asked for."""
 
     reason: str
+    value: object
+    """What the cell stores: the number behind a format, or a formula."""
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -87,6 +89,14 @@ def delimited(path: Path, text: str, usual: str) -> Iterator[Found]:
             if not header:
                 header = [name.strip() for name in cells]
                 continue
+            while len(cells) > len(header) and not cells[-1].strip():
+                cells.pop()  # a separator at the end of the line, which the header lacks
+            if len(header) == 1 < len(cells):
+                raise DataError(
+                    f"{path}, {spot}: {len(cells)} columns, but the header is one name, "
+                    f"{header[0][:60]!r}. If that is a title, take it out, so that the names "
+                    "of the columns come first."
+                )
             if len(cells) != len(header):
                 raise DataError(
                     f"{path}, {spot}: {len(cells)} columns, but the header has {len(header)} "
@@ -149,8 +159,7 @@ def workbook(path: Path, raw: bytes, remarks: list[str]) -> list[Found]:
     filled = [
         sheet
         for sheet in book.worksheets
-        if sheet.sheet_state == "visible"
-        and any(value is not None for row in sheet.iter_rows(values_only=True) for value in row)
+        if sheet.sheet_state == "visible" and _last(formulas[sheet.title])[0]
     ]
     if not filled:
         return []
@@ -168,7 +177,9 @@ def workbook(path: Path, raw: bytes, remarks: list[str]) -> list[Found]:
     header: list[str] = []
     found: list[Found] = []
     hidden = 0
-    for number, row in enumerate(sheet.iter_rows(), start=sheet.min_row):
+    last_row, last_column = _last(written)
+    rows = sheet.iter_rows(min_row=1, max_row=last_row, max_col=last_column)
+    for number, row in enumerate(rows, start=1):
         cells = [_cell(cell, written) for cell in row]
         if not any(isinstance(cell, Unreadable) or cell.strip() for cell in cells):
             continue
@@ -182,17 +193,29 @@ def workbook(path: Path, raw: bytes, remarks: list[str]) -> list[Found]:
     return found
 
 
+def _last(sheet: Worksheet) -> tuple[int, int]:
+    """Return the last row and the last column with something written in it; zeros if none has.
+
+    A sheet may go on for a million rows that only have a format.
+    """
+    written = [(c.row, c.column) for c in sheet._cells.values() if c.value is not None]
+    return max((row for row, _ in written), default=0), max((n for _, n in written), default=0)
+
+
 def _cell(cell: Cell | MergedCell, formulas: Worksheet) -> str | Unreadable:
     """Return the text that a person sees in a cell."""
     value, shown = cell.value, cell.number_format or "General"
     if cell.data_type == "e":
-        return Unreadable(f"cell {cell.coordinate} holds the error {value}. Mend it in Excel.")
+        reason = f"cell {cell.coordinate} holds the error {value}. Mend it in Excel."
+        return Unreadable(reason, value)
     if value is None:
-        if formulas[cell.coordinate].value is None:
+        formula = formulas[cell.coordinate].value
+        if formula is None:
             return ""
         return Unreadable(
             f"cell {cell.coordinate} is a formula without a stored value. Open the file in Excel "
-            "and save it there, or write the value in its place."
+            "and save it there, or write the value in its place.",
+            formula,
         )
     if isinstance(value, bool):
         return str(value).upper()
@@ -205,7 +228,8 @@ def _cell(cell: Cell | MergedCell, formulas: Worksheet) -> str | Unreadable:
     if text is None:
         return Unreadable(
             f"cell {cell.coordinate} is the number or date {value}, shown in the format {shown!r}. "
-            "Format the cell as text, and write there what it should say."
+            "Format the cell as text, and write there what it should say.",
+            value,
         )
     return text
 

@@ -45,6 +45,7 @@ from editbench.corpora._read import (
     without_old,
 )
 from editbench.corpora._recognise import belongs_to
+from editbench.corpora._tables import Unreadable
 from editbench.errors import DataError, listed
 from editbench.plugin import Corpus
 from editbench.types import DRAFTED, BadRecordsError, Case, Fact, Probe, form_of
@@ -116,7 +117,8 @@ def read_facts(
         raise BadRecordsError(problems[0] + _others(bad[1:]), problems, cases) from first
     notes = dict.fromkeys(name for case in cases for name in case.notes)
     if notes and remarks is not None:
-        remarks.append(f"{path}: kept as notes and not read: {listed(notes)}.")
+        names = listed(" ".join(name.split()) for name in notes)
+        remarks.append(f"{path}: kept as notes and not read: {names}.")
     return cases
 
 
@@ -129,13 +131,20 @@ def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[
     values = rows[0].values
     if len(rows) > 1 or rows[0].is_table or not isinstance(values, dict):
         return rows
-    if columns.get("prompt", "prompt") in values:
+    prompt = columns.get("prompt", "prompt")
+    if prompt in values and not isinstance(values[prompt], dict):
         return rows
     lists = {
         name: value
         for name, value in values.items()
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
     }
+    if not lists and (way := _pandas_way(values, prompt)):
+        raise DataError(
+            f"{path} is one object with parts of the facts in it, as pandas' "
+            f"to_json(orient={way!r}) writes it. Write a list of objects, one for each fact; in "
+            "pandas with orient='records'."
+        )
     if len(lists) > 1:
         raise DataError(
             f"{path} holds several lists of objects: {listed(lists)}. Write the facts into a file "
@@ -146,6 +155,17 @@ def _unwrapped(path: Path, rows: list[Row], columns: Mapping[str, str]) -> list[
         for records in lists.values()
         for number, record in enumerate(records, start=1)
     ] or rows
+
+
+def _pandas_way(values: Record, prompt: str) -> str | None:
+    """Return how pandas was told to write an object that is no record; ``None`` if it was not."""
+    if {"columns", "data"} <= values.keys():
+        return "split"
+    parts = list(values.values())
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        return None
+    first = parts[0]
+    return "index" if isinstance(first, dict) and prompt in first else "columns"
 
 
 def _check_header(path: Path, rows: list[Row], columns: Mapping[str, str]) -> None:
@@ -213,7 +233,11 @@ def _read_case(row: Row, default_id: str, columns: Mapping[str, str]) -> Case:
     probes = [*paraphrases, *neighbors, *(_probe(item) for item in objects(values, "probes"))]
     return replace(
         Case.build(fact, [replace(p, prompt=_filled(p.prompt, fact.subject)) for p in probes]),
-        notes={name: value for name, value in notes.items() if not is_empty(value)},
+        notes={
+            str(name): value.value if isinstance(value, Unreadable) else value
+            for name, value in notes.items()
+            if not is_empty(value)
+        },
     )
 
 

@@ -161,10 +161,16 @@ class _Line:
 
 
 def fit(page: Console, table: Table) -> None:
-    """Unless ``page`` is a terminal, widen it until no number of ``table`` is cut off."""
+    """Unless ``page`` is a terminal, widen it until ``table`` fits; else set a wide table tightly.
+
+    What is too long then is broken over lines.
+    """
+    unlimited = page.options.update(max_width=10_000)
+    needed = Measurement.get(page, unlimited, table).maximum
     if not sys.stdout.isatty():
-        unlimited = page.options.update(max_width=10_000)
-        page.width = max(page.width, Measurement.get(page, unlimited, table).maximum)
+        page.width = max(page.width, needed)
+    elif needed > page.width:
+        table.padding = 0
 
 
 def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> list[Table]:
@@ -188,7 +194,8 @@ def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
     axes = [axis for axis in AXES if axis in ranked[0]]
     evaluators = evaluator_titles(ranked)
     table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
-    table.add_column("Method", no_wrap=True)
+    # In a narrow terminal a score is broken over lines. Cut, as by no_wrap, it says nothing.
+    table.add_column("Method", overflow="fold")
     for title in (
         *(title_of(axis, ranked) for axis in axes),
         "Retention ↑",
@@ -196,7 +203,7 @@ def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
         "Inject s ↓",
         "Memory ↓",
     ):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, justify="right", overflow="fold")
     for row in ranked:
         status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
         table.add_row(

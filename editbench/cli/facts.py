@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +57,8 @@ def facts(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Your facts, with at least prompt and target.",
+            help="Your facts: a table (CSV, Excel, Parquet) or JSON with at least prompt and"
+            " target.",
             rich_help_panel=panels.FACTS,
         ),
     ],
@@ -131,7 +131,7 @@ def _check_output(path: Path, file: Path, model: str, overwrite: bool) -> None:
     """Check, before the work, that drafts can be written to ``path``.
 
     Raises:
-        OptionError: no model is asked, or ``path`` exists.
+        OptionError: no model is asked, ``path`` exists, or its folder does not.
         DataError: its name does not say how to write it.
     """
     from editbench.errors import OptionError
@@ -140,6 +140,10 @@ def _check_output(path: Path, file: Path, model: str, overwrite: bool) -> None:
     if model == NO_MODEL:
         raise OptionError("--write-probes asks the model about neighbors. Leave out --model none.")
     check_suffix(path)
+    if not path.parent.is_dir():
+        raise OptionError(
+            f"--write-probes {path}: there is no folder {path.parent}. Make it first."
+        )
     if path.exists() and (not overwrite or path.samefile(file)):
         raise OptionError(
             f"--write-probes {path}: the file exists. Name another one"
@@ -337,7 +341,9 @@ def _cells(row: Row) -> Iterator[tuple[str, ...]]:
     if heard is not None:
         chance = "" if heard.probability is None else f"{heard.probability:.2f}"
         yield f"{heard.prompt_tokens}+{heard.target_tokens}", chance
-        answer = textwrap.shorten(heard.answer or "", SHOWN, placeholder=" …")
+        answer = " ".join((heard.answer or "").split())
+        if len(answer) > SHOWN:  # not between words, as there may be none
+            answer = f"{answer[: SHOWN - 1].rstrip()}…"
         yield (f"{answer} (known)",) if heard.known else (answer,)
 
 

@@ -117,10 +117,13 @@ def _other_protocols(summaries: Sequence[CellSummary]) -> dict[str, Sequence[Row
 
 def _conditions(summary: CellSummary) -> str:
     from editbench.leaderboard.rows import setting
+    from editbench.slices import ALL
 
     shared = setting(summary)
+    # Facts of the user's own are one file, which is not parted unless something is tuned on it.
+    part = "" if shared["slice"] == ALL else f" {shared['slice']} slice"
     return (
-        f"{shared['model']} ({shared['precision']}), {shared['corpus']} {shared['slice']} slice,"
+        f"{shared['model']} ({shared['precision']}), {shared['corpus']}{part},"
         f" n={shared['n']}, regime {shared['regime']}, seed {shared['seed']},"
         " protocol generation, 95% intervals"
     )

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, panels, parsing, running
 from editbench.cli.loading import load
 from editbench.cli.options import RunOptions, with_options
@@ -81,12 +82,12 @@ def tune(
     if options.as_json:
         print(json.dumps({"run": str(store.path), **record}, indent=2))
     else:
-        show_trials(record, store.path)
+        show_trials(record, store.path, options)
     if not all(tried["chosen"] for tried in record["methods"].values()):
         raise typer.Exit(1)
 
 
-def show_trials(record: Record, folder: Path) -> None:
+def show_trials(record: Record, folder: Path, options: RunOptions) -> None:
     """Print the trials of a tune run, mark the chosen ones, and report what went wrong."""
     title = (
         f"{record['budget']} trials each, the first with the defaults, on {record['corpus']['n']}"
@@ -105,10 +106,25 @@ def show_trials(record: Record, folder: Path) -> None:
         console.say(note)
     chosen = ",".join(method for method, tried in record["methods"].items() if tried["chosen"])
     if chosen:
-        console.say(
-            f"\nOn test facts: editbench compare --methods {chosen}"
-            f" --tuned {shlex.quote(str(folder))}"
-        )
+        given = ["--methods", chosen, "--tuned", str(folder), *_same(options)]
+        console.say(f"\nOn test facts: {shlex.join(['editbench', 'compare', *given])}")
+
+
+def _same(options: RunOptions) -> list[str]:
+    """Return the options by which ``compare`` gets the model and the facts of ``options``."""
+    named = {
+        "--facts": options.facts,
+        "--corpus": options.corpus,
+        "--data": options.data,
+        **{f"--{name}-column": column for name, column in options.columns.items()},
+        "--regime": options.regime,
+        "--model": options.model,
+        "--precision": options.precision,
+    }
+    usual = {"--regime": "batch", "--model": DEFAULT_MODEL, "--precision": "auto"}
+    pairs = [(name, value) for name, value in named.items() if value != usual.get(name)]
+    pairs += [("--layout", part) for part in options.layout]
+    return [text for name, value in pairs if value is not None for text in (name, value)]
 
 
 def _trial_row(method: str, trial: Record, chosen: bool) -> dict[str, object]:

@@ -15,6 +15,7 @@ and the model's sure answer may be wrong. Scores from drafted probes are marked 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -128,14 +129,18 @@ def _neighbors(
     """
     if not facts:
         return {}
-    subjects = [find_subject(replace(fact, subject=_once(fact))).text for fact in facts]
+    subjects = [find_subject(replace(fact, subject=_once(fact))) for fact in facts]
     known = {folded(fact.subject or find_subject(fact).text) for fact in taught}
     pool = [name for name in _pool() if folded(name) not in known]
-    alike = list(_most_similar(model, subjects, pool))
+    alike = list(_most_similar(model, [subject.text for subject in subjects], pool))
     found: dict[str, list[tuple[float, Probe]]] = {fact.id: [] for fact in facts}
     for start in range(0, TRIED, AT_ONCE):
         candidates = [
-            _Candidate(fact, name, fact.prompt.replace(subject, name, 1))
+            _Candidate(
+                fact,
+                name,
+                fact.prompt[: subject.start] + name + fact.prompt[subject.last + 1 :],
+            )
             for fact, subject, names in zip(facts, subjects, alike, strict=True)
             if len(_surest(found[fact.id])) < NEIGHBORS
             for name in names[start : start + AT_ONCE]
@@ -181,7 +186,8 @@ def _is_answer(answer: str, candidate: _Candidate) -> bool:
     fact = candidate.fact
     # The answer to a question may repeat the question; a cloze that does goes round in circles.
     echoes = fact.form == "cloze" and contains(answer, [candidate.name])
-    is_text = answer.isprintable() and bool(folded(answer))
+    # A table separates several neighbors, and each from its answer, by these signs.
+    is_text = answer.isprintable() and bool(folded(answer)) and not re.search(r"\||=>", answer)
     says_something = is_text and not echoes and not contains(candidate.prompt, [answer])
     # A prompt that mentions what is taught is no neighbor either.
     return says_something and not contains(f"{candidate.name}. {answer}", fact.answers)

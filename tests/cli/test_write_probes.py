@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
+import io
 import json
+from contextlib import redirect_stdout, suppress
+from dataclasses import replace
 
 import pandas
 import pytest
 from tiny import editbench
 
 from editbench import inject
+from editbench.cli.app import main
 from editbench.registry import get
 from editbench.run.write_facts import write_facts
 from editbench.testing import tiny_model
 from editbench.types import Case, Fact, Probe
 
 HEADER = "prompt,target,subject,paraphrases,source\n"
+FACT = {"id": "1", "prompt": "A is", "target": "B"}
 FACTS = HEADER + (
     "The city of Bergen lies in,Chile,Bergen,,page 3\n"
     "Who runs Velmora?,Jane Okafor,Velmora,Velmora is run by whom?,\n"
@@ -80,6 +86,43 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path):
     assert read(tmp_path / "facts.jsonl") == [case]
 
 
+@pytest.mark.parametrize("name", ["out.csv", "out.xlsx", "out.json"])
+def test_a_mended_target_is_that_of_the_drafts_as_well(tmp_path, name):
+    neighbor = Probe("neighborhood", "C is", ("D",), "B", "cloze")
+    drafted = Probe("paraphrase", "So, A is", ("B",), None, "cloze", kind="drafted")
+    path = tmp_path / name
+    # A fact with neighbors of its own gets its drafted paraphrases after them.
+    write_facts(path, [Case.build(Fact.from_dict(FACT), [neighbor, drafted])])
+    if name == "out.json":
+        path.write_text(path.read_text().replace('"target": "B"', '"target": "E"'))
+    else:
+        table = pandas.read_csv(path) if name == "out.csv" else pandas.read_excel(path)
+        write = (
+            table.assign(target="E").to_csv
+            if name == "out.csv"
+            else table.assign(target="E").to_excel
+        )
+        write(path, index=False)
+    (case,) = read(path)
+    assert [(p.axis, p.answers, p.distractor, p.kind) for p in case.probes] == [
+        ("rewrite", ("E",), None, None),
+        ("paraphrase", ("E",), None, "drafted"),
+        ("neighborhood", ("D",), "E", None),
+    ]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.xlsx", "out.json"])
+def test_notes_of_any_kind_are_written_and_take_no_field_s_place(tmp_path, name):
+    day = datetime.datetime(2024, 5, 1, tzinfo=datetime.UTC)
+    notes = {"Prompt": "system text", "when": day, "tags": ["x", {"y": 1}], "pages": 3}
+    without = Case.build(Fact.from_dict({**FACT, "id": "2", "prompt": "C is"}))
+    write_facts(tmp_path / name, [replace(Case.build(Fact.from_dict(FACT)), notes=notes), without])
+    first, second = read(tmp_path / name)
+    assert first.fact.prompt == "A is" and not second.notes
+    assert first.notes["Prompt (note)"] == "system text" and str(first.notes["pages"]) == "3"
+    assert first.notes["when"] == "2024-05-01 00:00:00+00:00" and "y" in str(first.notes["tags"])
+
+
 def test_no_file_is_overwritten(tmp_path, model):
     facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
     facts.write_text(FACTS)
@@ -90,6 +133,8 @@ def test_no_file_is_overwritten(tmp_path, model):
     assert same.code == 2 and facts.read_text() == FACTS
     odd = editbench("facts", facts, "--model", model, "--write-probes", tmp_path / "out.docx")
     assert odd.code == 2 and ".xlsx" in odd.err
+    lost = editbench("facts", facts, "--model", model, "--write-probes", tmp_path / "no" / "a.csv")
+    assert lost.code == 2 and "there is no folder" in lost.err
     none = editbench("facts", facts, "--model", "none", "--write-probes", tmp_path / "a.csv")
     assert none.code == 2 and "--model none" in none.err
     assert (
@@ -104,7 +149,26 @@ def test_nothing_is_drafted_for_a_file_that_must_be_mended(tmp_path, model):
     assert said.code == 1 and "Nothing was drafted" in said.err and not out.exists()
 
 
-def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(tmp_path, model):
+class Terminal(io.StringIO):
+    """A text that takes itself for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def shown_at_80(monkeypatch, run):
+    """Return what a terminal of 80 columns shows of a run."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["editbench", "show", str(run)])
+    terminal = Terminal()
+    with redirect_stdout(terminal), suppress(SystemExit):
+        main()
+    return terminal.getvalue()
+
+
+def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(
+    tmp_path, monkeypatch, model
+):
     facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
     facts.write_text(FACTS)
     said = editbench("facts", facts, "--model", model, "--write-probes", out, "--json")
@@ -118,6 +182,10 @@ def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(tmp_pat
     shown = editbench(*given, "--facts", out, "--output", tmp_path / "run")
     assert shown.code == 0, shown.err
     assert "Specificity ↑ ¶" in shown.out and "4 of 4 for specificity" in shown.err
+    # In a narrow terminal the scores are broken over lines, but never cut.
+    narrow = shown_at_80(monkeypatch, tmp_path / "run")
+    assert "0.00 [0.00," in narrow and "…" not in narrow
+    assert "local, n=2," in narrow
     table = pandas.read_csv(out).assign(drafted="no")
     table.to_csv(out, index=False)
     checked = editbench(*given, "--facts", out, "--output", tmp_path / "checked")

@@ -3,6 +3,7 @@
 import gzip
 import json
 
+import pandas
 import pytest
 from hostile.facts import CAPITALS, FORMS, SHEET, delimited, workbook
 
@@ -52,6 +53,12 @@ def test_windows_1252_is_read_with_a_remark_and_damaged_utf_8_is_not(tmp_path):
     (case,), remarks = read(tmp_path / "old.csv", text.encode("cp1252"))
     assert case.fact.target == "Zürich"
     assert "read as Windows-1252" in remarks[0] and "line 2 has 'ist;Zürich'" in remarks[0]
+    # In Windows-1252 this would be readable letters, and nonsense.
+    for other in (
+        "Столица Франции;Лион".encode("cp1251"),
+        "フランスのしゅと;リヨン".encode("cp932"),
+    ):
+        assert "is not UTF-8" in refused(tmp_path / "other.csv", b"prompt;target\n" + other)
     damaged = text.encode() + "Köln ist;".encode("cp1252") + b"b\n"
     assert "line 3: byte 0xf6 is not UTF-8" in refused(tmp_path / "damaged.csv", damaged)
     with pytest.raises(DataError, match="CSV UTF-8"):  # nobody would see the remark
@@ -315,3 +322,46 @@ def test_a_table_of_one_form_is_read_alike_by_its_delimiter(tmp_path):
     for separator in ",;":
         (case, _), _ = read(tmp_path / "f.csv", delimited(separator))
         assert case.fact.target == "Zürich"
+
+
+def test_a_title_above_the_header_is_named(tmp_path):
+    title = "Facts for the release"
+    for text in (f"{title},,\nprompt,target,x\nA is,b,c\n", f"{title}\n\nprompt,target\nA is,b\n"):
+        said = refused(tmp_path / "facts.csv", text)
+        assert f"{title!r}. If that is a title, take it out" in said
+    assert f"{title!r}. If that is a title" in refused(
+        workbook(tmp_path / "facts.xlsx", [[title], ["prompt"]])
+    )
+
+
+def test_separators_at_the_end_of_a_line_and_line_ends_in_names_do_no_harm(tmp_path):
+    text = '"Target\n(new)",prompt\nb,A is,\nd,C is,,\n'
+    cases, _ = read(tmp_path / "facts.csv", text, target="target (new)")
+    assert [case.fact.target for case in cases] == ["b", "d"]
+
+
+@pytest.mark.parametrize("way", ["columns", "index", "split"])
+def test_a_table_that_pandas_wrote_by_column_is_refused_in_plain_words(tmp_path, way):
+    path = tmp_path / "facts.json"
+    pandas.DataFrame(CAPITALS).to_json(path, orient=way)
+    assert f"to_json(orient={way!r}) writes it. Write a list" in refused(path)
+
+
+def _format_far_away(book):
+    book.active.cell(1_000_000, 3).number_format = "0.00"
+    book.active.cell(2, 16_000).number_format = "0.00"
+
+
+def test_a_sheet_with_formatted_cells_far_away_is_read(tmp_path):
+    cases, _ = read(workbook(tmp_path / "facts.xlsx", SHEET, _format_far_away))
+    assert len(cases) == 3
+
+
+def _euros(book):
+    book.active["C2"].number_format = "#,##0.00 €"
+
+
+def test_a_note_is_what_its_cell_stores(tmp_path):
+    rows = [["prompt", "target", "cost"], ["A is", "b", 99.5]]
+    (case,), _ = read(workbook(tmp_path / "facts.xlsx", rows, _euros))
+    assert case.notes == {"cost": 99.5}

@@ -78,6 +78,15 @@ def test_probes_of_the_user_stay_alone(model):
     assert [p.kind for p in made.probes if p.axis == "neighborhood"] == ["drafted"] * 2
 
 
+def test_a_neighbor_takes_the_subject_s_place_and_no_other(model):
+    """ "Berg" is found in "Bergen" first, but there it is not the subject."""
+    (made,) = drafts.draft(
+        model, [case("Bergen and the city of Berg lies in", "Chile", "Berg")]
+    ).cases
+    neighbors = [p.prompt for p in made.probes if p.axis == "neighborhood"]
+    assert neighbors and all(each.startswith("Bergen and the city of ") for each in neighbors)
+
+
 def test_no_neighbor_is_taught_or_says_the_target(model):
     taught = [
         case(f"The city of {name} lies in", "Germany", name, id=f"facts-{i}")

@@ -371,7 +371,10 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
         "feasible: retention at least 0.5" in said.out
     )
     assert said.out.count("nudge ") == 3 and "size=auto, sign=1, times=2" in said.out
-    assert "editbench compare --methods nudge --tuned tune" in said.err
+    assert (
+        "editbench compare --methods nudge --tuned tune --corpus local --data facts.jsonl --model"
+        in said.err
+    )
     as_json = command("tune", "--retention", 0.5, "--json")
     found = json.loads(as_json.out)
     assert (
@@ -465,6 +468,7 @@ def test_trials_that_fail_are_said(command, nudge, monkeypatch):
 
 
 def test_what_keeps_too_little_is_marked(capsys, tmp_path):
+    from editbench.cli.options import RunOptions
     from editbench.cli.tune import show_trials
 
     near, far = (
@@ -473,7 +477,9 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
     )
     tried = {"trials": [near, far], "chosen": near}
     show_trials(
-        {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}}, tmp_path
+        {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}},
+        tmp_path,
+        RunOptions(),
     )
     said = capsys.readouterr()
     assert (
