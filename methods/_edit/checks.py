@@ -46,15 +46,6 @@ def check_editable(
     ]
 
 
-def check_passes(model: LanguageModel) -> None:
-    """Make sure that the logits of ``model`` can be computed from its last hidden states.
-
-    Raises:
-        ModelError: They cannot, or a token sees the tokens behind it.
-    """
-    model.check_head()
-
-
 @torch.no_grad()
 def check_values(
     model: LanguageModel, layers: Sequence[int], prepared: Sequence[PreparedFact]
