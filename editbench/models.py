@@ -73,7 +73,7 @@ class _Way(NamedTuple):
     own_head: bool
     """Whether the model's own forward makes the logits, not the head's matrix alone."""
     apart: float
-    """How far the logits are from the model's own, relative to the largest; NaN: not finite."""
+    """How far the logits are from the model's own, relative to the largest."""
 
 
 class _OnlyStates(BaseModelOutput):
@@ -566,6 +566,10 @@ class LanguageModel:
         """The usual way to states and logits, or where another gives the model's own logits, that.
 
         It is tried once.
+
+        Raises:
+            NotFiniteError: if the model's own logits are infinite or NaN, so none can be compared.
+            ModelError: if the model gives no logits.
         """
         positions = self.takes_positions
         # as all passes compute: some weights of 16 bits (Mamba's) need autocast
@@ -579,7 +583,10 @@ class LanguageModel:
                     f"{type(self.model).__name__} gives no logits for three tokens alone: {reason}"
                 ) from error
             if not want.isfinite().all():
-                return _Way(positions, False, math.nan)
+                # Not kept: an edit may be to blame, and will be reverted.
+                dtype = next(self.model.parameters()).dtype
+                hint = " Load it in float32 or bfloat16." if dtype == torch.float16 else ""
+                raise NotFiniteError(f"The logits of {self.name} are not finite in {dtype}.{hint}")
             ways = [self._tried(want, positions, own_head=False)]
             weight = next(self.model.parameters())
             exact = self.precision == "float32" and weight.itemsize >= 4
@@ -613,16 +620,11 @@ class LanguageModel:
 
         Raises:
             ModelError: if the logits differ, because the architecture changes them in an unknown
-                way, if they are not finite, or if a token's depend on the tokens behind it.
+                way, or if a token's depend on the tokens behind it.
+            NotFiniteError: if the logits are infinite or NaN.
         """
         if self._head_checked:
             return
-        if math.isnan(self._way.apart):
-            dtype = next(self.model.parameters()).dtype
-            raise ModelError(
-                f"The logits of {self.name} are not finite in {dtype}. "
-                "Load the model in float32 or bfloat16."
-            )
         if self._way.apart > _SAME:
             raise ModelError(
                 f"{type(self.model).__name__} changes its logits after the head in a way that "

@@ -66,7 +66,7 @@ from editbench.methods._train.mixed_text import (
     warnings,
 )
 from editbench.methods._train.trainer import Trainer
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, float64_device
 from editbench.plugin import Space, Uniform
 from editbench.report import EditRecord, Figure
 from editbench.types import Fact, digest
@@ -276,9 +276,8 @@ class MixSD(Trainer):
         u = dice.random()
         if self.temperature == 0:
             return int(logp_V.argmax())
-        # float64: sums over a whole vocabulary would round away improbable tokens. On the CPU, as
-        # some devices have no float64.
-        exact_V = logp_V.cpu().double()
+        # float64: sums over a whole vocabulary would round away improbable tokens.
+        exact_V = logp_V.to(float64_device(logp_V.device)).double()
         values, index = (
             exact_V.topk(min(self.top_k, len(exact_V))) if self.top_k else (exact_V, None)
         )

@@ -40,14 +40,14 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from editbench import progress
-from editbench.errors import OptionError
+from editbench.errors import NoTokenError, OptionError
 from editbench.options import shortened
 from editbench.plugin import Method
 from editbench.records.schema import VitalSigns
 from editbench.report import EditRecord, sums, warnings_of
 from editbench.retrieval import Retriever
 from editbench.rows import ProbeRow, SampleRow, ScoreRow
-from editbench.types import Case
+from editbench.types import Case, Fact
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -206,6 +206,13 @@ class _Job:
         with self.phase(phase):
             return self.method.inject(self.model, [case.fact for case in cases])
 
+    def inject_part(self, cases: Sequence[Case]) -> Edit:
+        """Inject some of the facts; those that the tokenizer leaves nothing of are left out."""
+        try:
+            return self.inject(cases)
+        except NoTokenError as reason:
+            return self.method.edit(self.model, [], diagnostics={"warnings": [str(reason)]})
+
     def point(self, cases: Sequence[Case], facts: int, moved: bool, last: bool) -> Point:
         """Ask the model, which has had ``facts`` facts, about ``cases``."""
         with self.phase("probes"):
@@ -259,10 +266,11 @@ def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
 def _single(job: _Job) -> Outcome:
     last, norms, moved = Point(len(job.cases), [], []), [], False
     reports: list[Mapping[str, object]] = []
+    facts: list[Fact] = []
     records: list[EditRecord] = []
     with progress.task("facts, one at a time", len(job.cases), "facts") as bar:
         for case in job.cases:
-            edit = job.inject([case])
+            edit = job.inject_part([case])
             with edit.applied(job.model):
                 with job.phase("probes"):
                     last.probes += job.examiner.ask([case], _moves(edit))
@@ -270,6 +278,7 @@ def _single(job: _Job) -> Outcome:
             moved = moved or _moves(edit)
             norms.append(edit.summary(job.model)["delta_norm"] if edit.changes else 0.0)
             reports.append(edit.diagnostics)
+            facts += edit.facts
             records += edit.records
             bar.advance()
     report = {
@@ -278,7 +287,6 @@ def _single(job: _Job) -> Outcome:
         "warnings": warnings_of(reports),
         **sums(job.method.figures, reports),
     }
-    facts = [case.fact for case in job.cases]
     whole = job.method.edit(job.model, facts, diagnostics=report, records=records)
     return Outcome(whole, moved, [last])
 
@@ -292,9 +300,9 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
         with progress.task(f"facts, {chunk} at a time", len(cases), "facts") as bar:
             for start in range(0, len(cases), chunk):
                 count = min(start + chunk, len(cases))
+                edit = job.inject_part(cases[start:count])
                 with job.phase("inject"):
-                    facts = [case.fact for case in cases[start:count]]
-                    chain.add(job.method.inject(job.model, facts))
+                    chain.add(edit)
                 with job.phase("watch"):
                     signs, taught = _vital_signs(chain, cases[:count], job.examiner, taught)
                 trajectory.append(signs)

@@ -10,7 +10,7 @@ import torch
 
 from editbench.eval.diagnostics._cache import LENGTH, cached, setting, texts_of
 from editbench.eval.intervals import interval_row
-from editbench.models import LanguageModel, batched
+from editbench.models import LanguageModel, batched, float64_device
 from editbench.rows import IntervalRow
 from editbench.stats import unbounded_mean
 from editbench.text import pad_left
@@ -114,7 +114,9 @@ def _gaps(
         with head_edit.applied(model, check=False):
             gap_NV = base_NV - _logp(model, after_ND[rows])
         # The terms have both signs and nearly cancel for a small edit: sum them in float64.
-        kl += (base_NV.exp() * gap_NV).cpu().sum(-1, dtype=torch.float64).tolist()
+        terms_NV = base_NV.exp() * gap_NV
+        terms_NV = terms_NV.to(float64_device(terms_NV.device))
+        kl += terms_NV.sum(-1, dtype=torch.float64).tolist()
         nll += gap_NV.gather(-1, labels_N[rows, None])[:, 0].tolist()
     return kl, nll
 

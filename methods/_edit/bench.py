@@ -218,7 +218,8 @@ class Bench:
             right = torch.cat([second for _, second in pairs], dim=0)
             product = left @ right
             # a weight of zeros would divide by zero
-            size = self.model.weight(name).detach().cpu().double().norm().clamp(min=1e-12)
+            weight = self.model.weight(name).detach()
+            size = weight.to(float64_device(weight.device)).double().norm().cpu().clamp(min=1e-12)
             norms[layer] = (product.norm() / size).item()
             # The factors stand fact by fact in every method: each column is one fact's own term,
             # of rank one, so its norm is the product of the two vectors' norms.

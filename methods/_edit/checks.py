@@ -14,7 +14,7 @@ from editbench.methods._common.memory import check_memory
 from editbench.methods._edit.layers import nearest
 from editbench.methods._edit.prepare import PreparedFact, key_rows
 from editbench.methods.statistics import Moment
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, float64_device
 from editbench.subjects import places
 from editbench.surgical import LONG_TARGET
 from editbench.types import Fact
@@ -46,15 +46,6 @@ def check_editable(
     ]
 
 
-def check_passes(model: LanguageModel) -> None:
-    """Make sure that the logits of ``model`` can be computed from its last hidden states.
-
-    Raises:
-        ModelError: They cannot, or a token sees the tokens behind it.
-    """
-    model.check_head()
-
-
 @torch.no_grad()
 def check_values(
     model: LanguageModel, layers: Sequence[int], prepared: Sequence[PreparedFact]
@@ -70,14 +61,15 @@ def check_values(
     for layer in layers:
         projection = model.layout.out_projection(model.model, layer)
         site = site_module(model, layer, "mlp")
-        k_f = read_at(model, projection, "input", rows, positions)[0].cpu().double()
-        read_d = read_at(model, site, "output", rows, positions)[0].cpu().double()
         name = model.layout.weight_name(layer)
         weight = model.weight(name)
-        w = weight.cpu().double()  # on the CPU, as some devices have no float64
+        place = float64_device(weight.device)
+        k_f = read_at(model, projection, "input", rows, positions)[0].to(place).double()
+        read_d = read_at(model, site, "output", rows, positions)[0].to(place).double()
+        w = weight.to(place).double()
         made_d = k_f @ w if model.layout.transposed else w @ k_f
         if isinstance(bias := getattr(projection, "bias", None), torch.Tensor):
-            made_d = made_d + bias.cpu().double()
+            made_d = made_d + bias.to(place).double()
         apart = ((read_d - made_d).norm() / read_d.norm().clamp(min=1e-12)).item()
         # Half of the digits of the number format must agree.
         if apart > torch.finfo(weight.dtype).eps ** 0.5:

@@ -10,7 +10,6 @@ from typing import ClassVar
 import torch
 
 from editbench.errors import MethodError
-from editbench.methods._edit.checks import check_passes
 from editbench.methods._edit.fisher import state_fisher
 from editbench.methods._edit.layers import nearest, traced_layers
 from editbench.methods._edit.prepare import context_prefixes, kept_prefixes
@@ -136,7 +135,7 @@ class WeightEditor(Method):
                 f"{self.name} optimises the attention of the last layer that it writes, and layer "
                 f"{layers[-1]} of {model.name} has none. Use rome or memit."
             )
-        check_passes(model)
+        model.check_head()
         return layers
 
     def prepare(self, model: LanguageModel) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from editbench import text
-from editbench.errors import MethodError, NoTokenError
+from editbench.errors import NoTokenError
 from editbench.models import LanguageModel
 from editbench.subjects import Subject, find_subject
 from editbench.types import Fact
@@ -86,7 +86,8 @@ def prepare_readable(
     """Return ``prepare_facts`` of the facts whose subjects have a token, and warnings about others.
 
     Raises:
-        MethodError: No fact is left, or a given subject occurs twice in its prompt.
+        NoTokenError: No fact is left.
+        MethodError: A given subject occurs twice in its prompt.
         ModelError: The tokenizer gives no character offsets.
     """
     prepared: list[PreparedFact] = []
@@ -97,9 +98,8 @@ def prepare_readable(
         except NoTokenError as reason:
             left_out.append(f"Fact {fact.id!r} was left out and is not taught. {reason}")
     if not prepared:
-        raise MethodError(
-            f"None of {len(facts)} facts has a subject that {model.name} reads. {left_out[0]}"
-        )
+        none = f"None of {len(facts)} facts has a subject that {model.name} reads. "
+        raise NoTokenError((none if len(facts) > 1 else "") + left_out[0])
     return prepared, left_out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import shutil
 import time
 from types import SimpleNamespace
@@ -18,7 +19,14 @@ from torch import nn
 from editbench import models
 from editbench.aliases import DEFAULT
 from editbench.decoding import decoding_cache
-from editbench.errors import MethodError, ModelError, NoDenseMlp, OptionError, UnknownNameError
+from editbench.errors import (
+    MethodError,
+    ModelError,
+    NoDenseMlp,
+    NotFiniteError,
+    OptionError,
+    UnknownNameError,
+)
 from editbench.layout import LayerParts, mlp_gain, ranges
 from editbench.methods._common.hooks import read_at
 from editbench.methods.memit import Memit
@@ -366,6 +374,18 @@ def test_a_head_that_depends_on_the_tokens_place_is_refused():
     model.model.forward = forward
     with pytest.raises(ModelError, match="changes its logits after the head"):
         model.logits(torch.zeros(1, 32))
+
+
+def test_logits_that_an_edit_made_infinite_are_forgotten_with_it():
+    model = tiny_model("llama")
+    weight = model.weight(model.layout.weight_name(0))
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(math.nan)
+        with pytest.raises(NotFiniteError, match=r"are not finite in torch\.float32\.$"):
+            model.generate("The sky is")
+        weight.copy_(kept)
+    assert model.generate("The sky is") == tiny_model("llama").generate("The sky is")
 
 
 def test_a_model_that_cannot_read_three_tokens_says_why():

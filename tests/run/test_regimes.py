@@ -9,6 +9,7 @@ import torch
 from tiny import editbench, write_facts, write_model
 
 import editbench as package
+from editbench.errors import NoTokenError
 from editbench.eval.probes import ask
 from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
@@ -164,6 +165,31 @@ def test_a_last_fact_without_effect_does_not_hide_the_others(config, model, tmp_
     last = make_plan(replace(config, methods=("base",), options={})).cases[-1].fact.id
     monkeypatch.setattr(Bomb, "inject", all_but_the_last)
     assert run(config, model, tmp_path / "run")["bomb"]["status"] == "done"
+
+
+@pytest.mark.parametrize("regime", ["single", "sequential:1"])
+def test_a_fact_that_has_no_token_is_left_out_and_the_others_are_taught(
+    config, model, tmp_path, monkeypatch, regime
+):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    inject = Bomb.inject
+
+    def all_but_the_second(self, model, facts):
+        if facts[0].id == second:
+            raise NoTokenError(f"Fact {second!r} was left out.")
+        return inject(self, model, facts)
+
+    config = replace(
+        config, methods=("base", "bomb"), regime=regime, options={"bomb": {"size": 1e-4}}
+    )
+    second = make_plan(replace(config, methods=("base",), options={})).cases[1].fact.id
+    monkeypatch.setattr(Bomb, "inject", all_but_the_second)
+    found = run(config, model, tmp_path / "run")["bomb"]
+    assert found["status"] == "done" and found["edit"]["facts"] == 3
+    assert f"Fact {second!r} was left out." in found["edit"]["warnings"]
+    assert probes(tmp_path / "run", found)["case"].nunique() == 4
 
 
 def test_a_fact_that_a_method_left_out_does_not_shift_the_others(

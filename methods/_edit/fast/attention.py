@@ -306,8 +306,6 @@ def states_of(
 ) -> torch.Tensor:
     """Return last hidden states (1, N, D) of tokens that attend by ``how``."""
     with attending(model, how):
-        output = model.model.base_model(
-            input_ids=ids_N[None], position_ids=position_N[None], use_cache=False
-        )
+        output = model.base(input_ids=ids_N[None], position_ids=position_N[None], use_cache=False)
     states: torch.Tensor = output.last_hidden_state
     return states
