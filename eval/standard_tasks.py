@@ -441,6 +441,11 @@ def _check_no_group(name: str) -> None:
         return
     content = _read_yaml(Path(name))
     members = content.get("task")
+    if "group" in content and isinstance(members, str):  # as lm-eval read it before 0.4.4
+        raise DataError(
+            f"Task file {name} has the key 'group', which makes it a group of tasks. Write 'tag' "
+            "in its place."
+        )
     if "group" in content or isinstance(members, list):
         listing = members if isinstance(members, list) else ()
         names = [one for one in listing if isinstance(one, str)]
