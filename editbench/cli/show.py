@@ -14,6 +14,7 @@ from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
 from editbench.errors import OptionError
 from editbench.files import check_output
+from editbench.slices import ALL
 
 if TYPE_CHECKING:
     from editbench.leaderboard.schema import Row
@@ -119,8 +120,9 @@ def _conditions(summary: CellSummary) -> str:
     from editbench.leaderboard.rows import setting
 
     shared = setting(summary)
+    part = "" if shared["slice"] == ALL else f" {shared['slice']} slice"
     return (
-        f"{shared['model']} ({shared['precision']}), {shared['corpus']} {shared['slice']} slice,"
+        f"{shared['model']} ({shared['precision']}), {shared['corpus']}{part},"
         f" n={shared['n']}, regime {shared['regime']}, seed {shared['seed']},"
         " protocol generation, 95% intervals"
     )
