@@ -601,7 +601,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, KeyError) and error.args == (None,):
         return "it names a metric that lm-eval does not have and cannot load"
     if isinstance(error, KeyError) and str(error).strip("'").isidentifier():
-        return f"it names {error}, which is neither a split nor a field of its data"
+        return f"it looks up {error}, and its data have no split or field of that name"
     return f"{type(error).__name__}: {first_line(error)}"
 
 

@@ -94,7 +94,10 @@ UNLOADABLE = {
     "broken data": (CHOICE, "JSON parse error"),
     "no data": (CHOICE, "it has no documents"),
     "no split": ({**CHOICE, "test_split": None}, "must have valid or test docs"),
-    "another split": ({**CHOICE, "test_split": "dev"}, "names 'dev', which is neither"),
+    "another split": (
+        {**CHOICE, "test_split": "dev"},
+        "looks up 'dev', and its data have no split",
+    ),
     "another field": ({**CHOICE, "doc_to_text": "{{country}} is"}, "'country' is undefined"),
     "a group": ({"group": "lands", "task": ["capitals", {"group": "x"}]}, r"group.*\(capitals\)"),
     "a list": ({"task": ["capitals"]}, "is a group of tasks"),
