@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
+from numbers import Integral, Real
 from types import UnionType
 from typing import Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -32,9 +34,10 @@ def parse_option(value: object, kind: type[T]) -> T:
     """Return ``value`` as the annotated type ``kind``, which may be a union.
 
     Texts are converted: ``1,2`` and ``3-5`` are tuples of whole numbers, ``none`` and ``auto`` are
-    ``None`` where the option may be ``None``. Other values keep their type, with three exceptions:
-    a JSON list becomes a tuple, so does a single whole number where a tuple is expected, and a
-    whole float becomes an integer where an integer is expected.
+    ``None`` where the option may be ``None``. Other values keep their type, with these exceptions:
+    a JSON list becomes a tuple, so does a single whole number where a tuple is expected, a number
+    of NumPy's becomes one of Python's, and a whole float, True and False become integers where an
+    integer is expected.
 
     Raises:
         ValueError: if the value does not fit that type.
@@ -86,6 +89,8 @@ def _items(text: str, kind: object) -> tuple[object, ...]:
 def _fitted(value: object, kinds: Sequence[object]) -> object:
     if isinstance(value, list):
         value = tuple(value)
+    if not isinstance(value, int | float) and isinstance(value, Real):  # one of NumPy's
+        value = int(value) if isinstance(value, Integral) else float(value)
     several = any(get_origin(kind) is tuple for kind in kinds)
     # bool is a subclass of int, but True is not a layer number
     if several and int not in kinds and isinstance(value, int) and not isinstance(value, bool):
@@ -111,7 +116,9 @@ def _fits(value: object, kind: object) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+        first, *others = get_args(kind)
+        items = (first, *others) if others and others != [...] else itertools.repeat(first)
+        return isinstance(value, tuple) and all(map(_fits, value, items))
     # 0 and 1 pass for bool, and whole numbers for float.
     known = {int: int, bool: int, float: int | float, str: str, type(None): type(None)}
     expected = known.get(kind) if isinstance(kind, type) else None
@@ -135,7 +142,7 @@ def _number(text: str, whole: bool) -> int | float:
     return number
 
 
-def check_size(value: object, kind: object, most: int) -> None:
+def check_size(value: object, kind: object, most: float) -> None:
     """Check that a value of an option of the annotated type ``kind`` is not too large.
 
     Args:

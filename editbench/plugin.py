@@ -8,6 +8,7 @@ whose fields are its options.
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections import ChainMap
@@ -95,8 +96,9 @@ class Method(ABC):
     ``report.EditReport`` without declaring them."""
 
     limits: ClassVar[Mapping[str, int]] = {}
-    """Option that takes whole numbers -> the largest one, where it is not ``MAX_COUNT``. Those of a
-    subclass are added to those of its bases."""
+    """Option that takes whole numbers -> the largest one. Those of a subclass are added to those of
+    its bases. Without an entry here it is ``MAX_COUNT`` for an option of editbench's own methods,
+    and there is none for an option that a plug-in declares."""
 
     seed: int = 0
     """Seed of all random choices."""
@@ -180,12 +182,11 @@ class Method(ABC):
         # Resolves the annotations, which this package keeps as strings (PEP 563).
         kinds = get_type_hints(cls)
         values = {}
-        limits = ChainMap(*(vars(base).get("limits", {}) for base in cls.__mro__))
         for key, value in given.items():
             try:
                 values[key] = parse_option(value, kinds[key])
                 if key != "seed":
-                    check_size(values[key], kinds[key], limits.get(key, MAX_COUNT))
+                    check_size(values[key], kinds[key], cls._largest(key))
             except (ValueError, TypeError) as error:
                 shown = f"{key}={shortened(value)}"
                 raise OptionError(f"Bad option for {name}: {shown}: {error}.") from error
@@ -195,6 +196,16 @@ class Method(ABC):
             return cls(**values)
         except (ValueError, TypeError) as error:
             raise OptionError(f"Bad option for {name}: {error}.") from error
+
+    @classmethod
+    def _largest(cls, option: str) -> float:
+        """Return the largest whole number that ``option`` takes; see ``limits``."""
+        named: Mapping[str, float] = ChainMap(
+            *(vars(base).get("limits", {}) for base in cls.__mro__)
+        )
+        owner = next(base for base in cls.__mro__ if option in inspect.get_annotations(base))
+        is_ours = owner.__module__.partition(".")[0] == "editbench"
+        return named.get(option, MAX_COUNT if is_ours else math.inf)
 
     @classmethod
     def check_subjects(cls, name: str, facts: Iterable[Fact]) -> None:

@@ -304,11 +304,19 @@ def _drawn(
 
 
 def load(name: str, data: Path | None) -> dict[str, Task]:
-    """Return lm-eval's tasks of ``name`` with their data; several for a group."""
+    """Return lm-eval's tasks of ``name`` with their data; several for a group.
+
+    Raises:
+        DataError: if there are none, as in a group without members.
+        EditbenchError: as ``standard_tasks.from_file`` and ``standard_tasks.from_hub``.
+    """
     if name in task_names():
         return standard_tasks.load_yamls([PACK / f"{name}.yaml"])
     with limited_templates():  # lm-eval reads the first document while loading
-        return standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
+        tasks = standard_tasks.from_file(name, data) if data else standard_tasks.from_hub(name)
+    if not tasks:
+        raise DataError(f"Task {name!r} is a group in which lm-eval finds no tasks.")
+    return tasks
 
 
 def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: int) -> list[Logged]:

@@ -441,6 +441,11 @@ def _check_no_group(name: str) -> None:
         return
     content = _read_yaml(Path(name))
     members = content.get("task")
+    if "group" in content and isinstance(members, str):  # as lm-eval read it before 0.4.4
+        raise DataError(
+            f"Task file {name} has the key 'group', which makes it a group of tasks. Write 'tag' "
+            "in its place."
+        )
     if "group" in content or isinstance(members, list):
         listing = members if isinstance(members, list) else ()
         names = [one for one in listing if isinstance(one, str)]
@@ -596,7 +601,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, KeyError) and error.args == (None,):
         return "it names a metric that lm-eval does not have and cannot load"
     if isinstance(error, KeyError) and str(error).strip("'").isidentifier():
-        return f"it names {error}, which is neither a split nor a field of its data"
+        return f"it looks up {error}, and its data have no split or field of that name"
     return f"{type(error).__name__}: {first_line(error)}"
 
 

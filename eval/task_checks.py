@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from editbench.errors import DataError, OptionError
@@ -115,9 +116,9 @@ def _check_examples(name: str, task: Task) -> None:
         DataError: if there are fewer.
     """
     shots = task.get_config("num_fewshot")
-    if not isinstance(shots, int) or not shots:
+    if not isinstance(shots, int) or shots < 1:
         return
-    found = len(list(task.fewshot_docs()))
+    found = len(list(islice(task.fewshot_docs(), shots)))
     if found < shots:
         raise DataError(
             f"Task {name!r} shows {shots} examples in each prompt, and the split that it takes "

@@ -14,6 +14,7 @@ from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
 from editbench.errors import OptionError
 from editbench.files import check_output
+from editbench.slices import ALL
 
 if TYPE_CHECKING:
     from editbench.leaderboard.schema import Row

@@ -37,7 +37,7 @@ FRAMES = {
 """Form of a prompt -> the frames of its drafted paraphrases."""
 NEIGHBORS = 2
 """Drafted neighbors of a fact."""
-TRIED = 64
+TRIED = 32
 """Most similar subjects of which a fact's neighbors are chosen."""
 AT_ONCE = 16
 """Of these, how many are asked before those of the next round."""

@@ -4,6 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import Optional
 
+import numpy
 import pytest
 from tiny import editbench
 
@@ -184,7 +185,10 @@ def test_a_failing_built_in_shows_its_own_error(monkeypatch):
         ("0.5,1", tuple[float, ...], (0.5, 1.0)),
         ("a, b", tuple[str, ...], ("a", "b")),
         ([1, 2], tuple[int, ...], (1, 2)),
+        ([1, "a"], tuple[int, str], (1, "a")),
         (7, int, 7),
+        (numpy.int64(7), int, 7),
+        (numpy.float32(0.5), float | None, 0.5),
     ],
 )
 def test_texts_become_options(text, kind, value):
@@ -224,7 +228,7 @@ def test_values_that_are_no_texts_fit_their_option_too():
         ({"lambda": "1"}, "has no option 'lam'"),
         (
             {"sise": "1"},
-            "has no option 'sise'. Did you mean 'size'? Its options: layers, on, rate, seed, size.",
+            "has no option 'sise'. Did you mean 'size'? Its options: layers, on, rate, seed, size",
         ),
         ({"seed": "-1"}, "Seed -1 is not a whole number from 0"),
         ({"seed": str(2**32)}, "Seed 4294967296"),
@@ -237,9 +241,18 @@ def test_a_bad_option_is_named_with_its_value(options, said):
     assert said in str(error.value) and ("mine" in str(error.value) or "Seed" in str(error.value))
 
 
+def test_what_a_plugin_counts_is_not_known_unless_it_says_so():
+    assert Mine.from_options("mine", {"size": 10**9, "tokens": 5}).size == 10**9
+    with pytest.raises(OptionError, match="tokens=1000: it must be at most 999"):
+        Mine.from_options("mine", {"tokens": 1000})
+
+
 @dataclass(frozen=True)
 class Mine(Method):
+    limits = {"tokens": 999}
+
     size: int = 1
+    tokens: int = 1
     rate: float = 0.5
     on: bool = False
     layers: tuple[int, ...] = (1,)

@@ -94,10 +94,15 @@ UNLOADABLE = {
     "broken data": (CHOICE, "JSON parse error"),
     "no data": (CHOICE, "it has no documents"),
     "no split": ({**CHOICE, "test_split": None}, "must have valid or test docs"),
-    "another split": ({**CHOICE, "test_split": "dev"}, "names 'dev', which is neither"),
+    "another split": (
+        {**CHOICE, "test_split": "dev"},
+        "looks up 'dev', and its data have no split",
+    ),
     "another field": ({**CHOICE, "doc_to_text": "{{country}} is"}, "'country' is undefined"),
     "a group": ({"group": "lands", "task": ["capitals", {"group": "x"}]}, r"group.*\(capitals\)"),
     "a list": ({"task": ["capitals"]}, "is a group of tasks"),
+    "a group as of old": ({**CHOICE, "group": "lands"}, "Write 'tag' in its place"),
+    "an included group": ({"include": "old.yaml"}, "finds no tasks"),
     "no module": ({**CHOICE, "process_docs": "!function nosuch.load"}, "'nosuch'"),
     "no function": ({**CHOICE, "process_docs": "!function code.nosuch"}, "'nosuch'"),
     "code that fails": ({**CHOICE, "process_docs": "!function code.fails"}, "out of order"),
@@ -149,6 +154,7 @@ def write_unaskable(folder: Path, name: str) -> str:
     """Write the task ``name`` of those above with two rows, and return its path."""
     (folder / "code.py").write_text(CODE, encoding="utf-8")
     (folder / "script.py").write_text("", encoding="utf-8")
+    (folder / "old.yaml").write_text("group: lands", encoding="utf-8")
     task, _ = {**UNLOADABLE, **UNASKABLE, "tired": (TIRED, "")}[name]
     rows = [{**choice(land), "answer": "Rome"} for land in ("France", "Italy")]
     path = Path(write_task(folder, task, [] if name == "no data" else rows, "broken"))
