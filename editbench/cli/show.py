@@ -118,7 +118,6 @@ def _other_protocols(summaries: Sequence[CellSummary]) -> dict[str, Sequence[Row
 
 def _conditions(summary: CellSummary) -> str:
     from editbench.leaderboard.rows import setting
-    from editbench.slices import ALL
 
     shared = setting(summary)
     # Facts of the user's own are one file, which is not parted unless something is tuned on it.
