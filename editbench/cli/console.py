@@ -247,9 +247,10 @@ def _retention_table(ranked: Sequence[Row], tasks: Sequence[str], verdicts: Verd
         caption_justify="left",
         caption_style="",
     )
-    table.add_column("Method", no_wrap=True)
+    table.add_column("Method", overflow="fold")
     for task in tasks:
-        table.add_column(escape(f"{visible(heading(task))}, n={documents[task]}"), justify="right")
+        title = escape(f"{visible(heading(task))}, n={documents[task]}")
+        table.add_column(title, justify="right", overflow="fold")
     for row in ranked:
         cells = (_task_cell(row, task) + " *" * verdicts.ahead(row["key"], task) for task in tasks)
         table.add_row(escape(_label(row)), *cells)
