@@ -40,7 +40,7 @@ _HYBRID: dict[str, object] = {
     "mamba_chunk_size": 16,
 }
 _EXPERTS: dict[str, object] = {"num_local_experts": 2, "num_experts_per_tok": 1}
-_ROUTED: dict[str, object] = {
+ROUTED: dict[str, object] = {
     **_LLAMA,
     "num_experts": 4,
     "num_local_experts": 4,
@@ -54,7 +54,7 @@ _ROUTED: dict[str, object] = {
     "topk_group": 1,
 }
 """Four experts, under each name that an architecture has for their number."""
-_LATENT: dict[str, object] = {
+LATENT: dict[str, object] = {
     "q_lora_rank": 16,
     "kv_lora_rank": 16,
     "qk_nope_head_dim": 8,
@@ -221,29 +221,29 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "openai-gpt": ("openai-gpt", _GPT),
     "xlnet": ("xlnet", {"d_model": 32, "n_layer": 4, "n_head": 4, "d_inner": 64}),
     "ctrl": ("ctrl", {**_GPT, "dff": 64}),
-    "minicpm3": ("minicpm3", {**_LLAMA, **_LATENT}),
+    "minicpm3": ("minicpm3", {**_LLAMA, **LATENT}),
     # transformers clears the embedding of its padding token whenever it loads one
-    "youtu": ("youtu", {**_LLAMA, **_LATENT, "pad_token_id": None}),
-    "qwen2_moe": ("qwen2_moe", {**_ROUTED, "shared_expert_intermediate_size": 24}),
-    "qwen3_moe_dense": ("qwen3_moe", {**_ROUTED, "mlp_only_layers": [0, 2]}),
-    "deepseek_v2": ("deepseek_v2", {**_ROUTED, **_LATENT, **_SHARED, "topk_method": "greedy"}),
-    "deepseek_v3": ("deepseek_v3", {**_ROUTED, **_LATENT, **_SHARED}),
-    "glm4_moe_lite": ("glm4_moe_lite", {**_ROUTED, **_LATENT, **_SHARED}),
+    "youtu": ("youtu", {**_LLAMA, **LATENT, "pad_token_id": None}),
+    "qwen2_moe": ("qwen2_moe", {**ROUTED, "shared_expert_intermediate_size": 24}),
+    "qwen3_moe_dense": ("qwen3_moe", {**ROUTED, "mlp_only_layers": [0, 2]}),
+    "deepseek_v2": ("deepseek_v2", {**ROUTED, **LATENT, **_SHARED, "topk_method": "greedy"}),
+    "deepseek_v3": ("deepseek_v3", {**ROUTED, **LATENT, **_SHARED}),
+    "glm4_moe_lite": ("glm4_moe_lite", {**ROUTED, **LATENT, **_SHARED}),
     "longcat_flash": (
         "longcat_flash",
         {
-            **_ROUTED,
-            **_LATENT,
+            **ROUTED,
+            **LATENT,
             "num_layers": 2,
             "ffn_hidden_size": 56,
             "expert_ffn_hidden_size": 24,
             "zero_expert_num": 1,
         },
     ),
-    "dots1": ("dots1", {**_ROUTED, **_SHARED}),
+    "dots1": ("dots1", {**ROUTED, **_SHARED}),
     "lfm2_moe": (
         "lfm2_moe",
-        {**_ROUTED, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
+        {**ROUTED, "layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     ),
     "dbrx": (
         "dbrx",
@@ -264,7 +264,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "granitemoehybrid": (
         "granitemoehybrid",
         {
-            **_ROUTED,
+            **ROUTED,
             **_HYBRID,
             "shared_intermediate_size": 24,
             "layer_types": ["mamba", "attention"] * 2,
@@ -305,13 +305,13 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "qwen3_5": ("qwen3_5_text", {**_LLAMA, **_DELTA}),
     "qwen3_5_moe": (
         "qwen3_5_moe_text",
-        {**_ROUTED, **_DELTA, "shared_expert_intermediate_size": 24},
+        {**ROUTED, **_DELTA, "shared_expert_intermediate_size": 24},
     ),
     "qwen3_next_moe": (
         "qwen3_next",
-        {**_ROUTED, **_DELTA, "shared_expert_intermediate_size": 24},
+        {**ROUTED, **_DELTA, "shared_expert_intermediate_size": 24},
     ),
-    "bailing_hybrid": ("bailing_hybrid", {**_ROUTED, **_LATENT}),
+    "bailing_hybrid": ("bailing_hybrid", {**ROUTED, **LATENT}),
     "xlstm": (
         "xlstm",
         {"hidden_size": 32, "num_heads": 4, "num_hidden_layers": 4, "num_blocks": 4},
@@ -370,7 +370,7 @@ ARCHITECTURES |= {
     ).split()
 }
 ARCHITECTURES |= {
-    name: (name, _ROUTED)
+    name: (name, ROUTED)
     for name in (
         "afmoe aria_text cohere2_moe ernie4_5_moe exaone_moe flex_olmo glm4_moe gpt_oss granitemoe "
         "granitemoe_swa granitemoeshared hunyuan_v1_moe hy_v3 jetmoe laguna llama4_text mellum "

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import torch
+from hostile.architectures import LATENT, ROUTED
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench.checkpoints import quiet_transformers
 from editbench.models import LanguageModel
-from editbench.testing import FAMILIES, tiny_tokenizer
+from editbench.testing import tiny_tokenizer
 
-_ROUTED: dict[str, object] = {
-    "num_experts": 4,
-    "num_local_experts": 4,
-    "n_routed_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_num_experts": 4,
-    "moe_k": 2,
-    "moe_intermediate_size": 24,
-    "n_group": 1,
-    "topk_group": 1,
-}
-"""Four experts, under each name that an architecture has for their number."""
-_LATENT: dict[str, object] = {
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_nope_head_dim": 8,
-    "qk_rope_head_dim": 8,
-    "v_head_dim": 8,
-    "num_key_value_heads": 4,
-}
-"""Multi-head latent attention, as in DeepSeek."""
 _DENSE, _SHARED = "mlp.down_proj", "mlp.shared_experts.down_proj"
 
 MIXTURES: dict[str, tuple[str, dict[str, object], list[str | None]]] = {
     "deepseek_v3": (
         "deepseek_v3",
-        {**_LATENT, "n_shared_experts": 1, "first_k_dense_replace": 1},
+        {**LATENT, "n_shared_experts": 1, "first_k_dense_replace": 1},
         [_DENSE, _SHARED, _SHARED, _SHARED],
     ),
     "glm4_moe": ("glm4_moe", {}, [_DENSE, _SHARED, _SHARED, _SHARED]),
@@ -66,7 +46,7 @@ def mixture(name: str) -> LanguageModel:
     tokenizer = tiny_tokenizer()
     config = AutoConfig.for_model(
         kind,
-        **{**FAMILIES["llama"][1], **_ROUTED, **settings},
+        **{**ROUTED, **settings},
         vocab_size=len(tokenizer),
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=1,
