@@ -837,6 +837,7 @@ def load_model(
         ModelError: if the weights or the tokenizer cannot be loaded, or some weights are missing.
             The message says what was looked for, and where.
         UnknownNameError: if ``source`` is none of the above.
+        OptionError: if there is no such device.
     """
     if isinstance(source, LanguageModel):
         return source
@@ -845,7 +846,7 @@ def load_model(
     name = str(source)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = torch.device(device)  # before loading, so that a wrong name fails at once
+    target = _usable(device)  # before loading, so that a wrong name fails at once
     with quiet_transformers():
         model, own_tokenizer, adapter = read_checkpoint(name, trust_remote_code)
     model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
@@ -902,6 +903,19 @@ def computing(module: torch.nn.Module, forward: Callable[..., object]) -> Iterat
             del module.forward
         else:
             module.forward = own
+
+
+def _usable(device: str) -> torch.device:
+    """Return the device of this name.
+
+    Raises:
+        OptionError: PyTorch has none of this name here.
+    """
+    try:
+        return torch.zeros((), device=device).device
+    except (RuntimeError, AssertionError) as error:  # CUDA's absence is an AssertionError
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise OptionError(f"Device {device!r} cannot be used: {reason}.") from error
 
 
 @contextmanager

@@ -773,3 +773,9 @@ def test_models_without_values_or_states_are_named():
     adapted = get_peft_model(build("llama").model, LoraConfig(target_modules=["q_proj"]))
     with pytest.raises(ModelError, match="merge_and_unload"):
         LanguageModel(adapted, tiny_tokenizer()).generate("Who?")
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_refused_before_loading(tmp_path, device):
+    with pytest.raises(OptionError, match=f"Device '{device}' cannot be used: "):
+        load_model(tmp_path / "no model", device=device)
