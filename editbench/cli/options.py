@@ -206,7 +206,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def expanded(**given: object) -> None:
-        command(collect(**{p.name: given.pop(p.name) for p in shared}), **given)  # type: ignore[arg-type]
+        own = {p.name: given.pop(p.name) for p in shared}
+        command(collect(**own), **given)  # type: ignore[arg-type]
 
     # Keyword-only parameters may come in any order, whichever of them have defaults.
     keyword = inspect.Parameter.KEYWORD_ONLY
