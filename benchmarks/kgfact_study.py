@@ -87,19 +87,14 @@ KEYS = (
 )
 
 
-def cell(model, method: str, options: dict, **config) -> dict:
-    """Return one cell of a run that is not kept."""
-    made = RunConfig(
-        methods=(method,),
-        model="smollm2-135m",
-        corpus="kgfact",
-        options={method: options},
-        **config,
-    )
+def cell(loaded, method: str, options: dict, **config) -> dict:
+    """Return one cell of a run that is not kept, by default on SmolLM2 and kgfact."""
+    setting = {"model": "smollm2-135m", "corpus": "kgfact", **config}
+    made = RunConfig(methods=(method,), options={method: options}, **setting)
     plan = make_plan(made)
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         with RunStore(folder).open(run_identity(plan.config)) as store:
-            (summary,) = runner.run(plan, model, store, lambda *_: None)
+            (summary,) = runner.run(plan, loaded, store, lambda *_: None)
     for lost in ((summary.get("diagnostics") or {}).get("errors") or {}).values():
         for one in lost.values():
             one.pop("examples", None)  # texts of data sets that may not lie in this project
@@ -122,8 +117,8 @@ def say(name: str, options: dict, found: dict) -> None:
     print(f"{name} {options}: {axes} kept {kept} {found['seconds']['inject']:.0f}s", flush=True)
 
 
-def stored(of: str) -> list[dict]:
-    path = RESULTS / f"kgfact_{of}.json"
+def stored(of: str, study: str = "kgfact") -> list[dict]:
+    path = RESULTS / f"{study}_{of}.json"
     return json.loads(path.read_text()) if path.exists() else []
 
 
