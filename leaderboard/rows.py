@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from editbench.errors import RecordError
-from editbench.leaderboard.schema import AxisRow, Row, Summary
+from editbench.leaderboard.schema import AxisRow, Mixing, Row, Summary
 from editbench.records.schema import EvaluatorRow
 from editbench.rows import IntervalRow, RetentionRow
 from editbench.stats import Interval, cells_text, mean_ratio, number
@@ -149,6 +149,8 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
     }
     if drafted:
         made["drafted"] = drafted
+    if shares := mixing(summary):
+        made["mixing"] = shares
     if scores := summary.get("evaluators"):
         made["evaluators"] = {
             name: cast(EvaluatorRow, _finite(values)) for name, values in scores.items()
@@ -170,6 +172,27 @@ def warnings(summary: Summary) -> list[str]:
             f"as containing it: {listed}"
         )
     return texts
+
+
+def mixing(summary: Summary) -> Mixing | None:
+    """Return the asked and the effective lambda of a method that mixes its training texts.
+
+    For a pair of methods they are those of the part that mixes. ``None`` for other methods, and for
+    a regime that keeps no such figure (``single``, ``sequential``).
+    """
+    if (several := look_up(summary, ("mixing",))) is not None:
+        return cast(Mixing, several)  # the mean over seeds
+    options = summary.get("options") or {}
+    for part in ("", *family(summary["method"]).split("+")):
+        path = ("edit", *([part] if part else []), "effective_lambda")
+        effective = look_up(summary, path)
+        if not isinstance(effective, (int, float)):
+            continue
+        prefix = f"{part}." if part else ""
+        asked = options.get(f"{prefix}lam")
+        is_asked = options.get(f"{prefix}mode") != "adaptive" and isinstance(asked, (int, float))
+        return {"lam": number(asked) if is_asked else None, "effective_lambda": number(effective)}
+    return None
 
 
 def mean_retention(method: str, retention: Mapping[str, RetentionRow]) -> IntervalRow:
@@ -265,6 +288,28 @@ def drafted_note(ranked: Sequence[Row]) -> str:
         f"¶ editbench drafted these probes ({', '.join(counts)}): frames around the prompt, and "
         "other subjects of whose answer the unedited model is sure. Nobody may have read them."
     )
+
+
+def mixing_note(ranked: Sequence[Row]) -> str:
+    """Return the asked and the effective lambda of each row that mixes; empty if none does."""
+    told = [_lambdas(each, shares) for each in ranked if (shares := each.get("mixing"))]
+    if not told:
+        return ""
+    return f"lambda, the naive branch's share of the tokens trained on: {'; '.join(told)}."
+
+
+def _lambdas(row: Row, shares: Mixing) -> str:
+    asked = "" if shares["lam"] is None else f"{shares['lam']:.2f} asked, "
+    effective = cells_text({"mean": shares["effective_lambda"]})
+    return f"{row.get('label', row['method'])} {asked}{effective} effective"
+
+
+def row_notes(ranked: Sequence[Row]) -> list[str]:
+    """Return the sentences about the rows that stand below a ranking, on a page and in a terminal.
+
+    They are plain text. The warnings of the edits are not among them (``Row["warnings"]``).
+    """
+    return [note for note in (drafted_note(ranked), mixing_note(ranked)) if note]
 
 
 def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:
