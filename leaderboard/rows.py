@@ -57,6 +57,7 @@ MORE = {
 }
 """Protocol -> the metrics of its second table, with their headings. They are not part of the score.
 """
+MISSING = "–"
 BASE = "base"
 BASELINES = (BASE, "ice")
 """Reference rows. No method is compared with them, so they are never ahead and keep no other row
@@ -322,19 +323,22 @@ def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:
 
 
 DIAGNOSTICS = {
-    "target nll": ("supervision", "nll"),
-    "rare targets": ("supervision", "rare"),
+    "target NLL": ("supervision", "nll"),
+    "NLL > 5": ("supervision", "nll_above_5"),
+    "p < .01": ("supervision", "rare"),
     "lambda, answer": ("mixing", "lam_answer"),
     "lambda, filler": ("mixing", "lam_filler"),
     "Fisher displacement": ("fisher", "displacement"),
     "squared norm": ("fisher", "squared_norm"),
-    "curvature": ("fisher", "relative_curvature"),
+    "alignment ratio R": ("fisher", "alignment_ratio"),
     "top 1 % share": ("fisher", "top_share"),
     "KL": ("drift", "kl"),
     "words": ("drift", "words_after"),
     "words before": ("drift", "words_before"),
 }
 """Column -> its path in a summary's diagnostics. An estimate is shown by its mean."""
+OLDER_NAMES = {("fisher", "alignment_ratio"): ("fisher", "relative_curvature")}
+"""Path of a diagnostic -> its path in older records."""
 LOST = ("format", "leakage", "collapse", "genuine")
 """The kinds of lost answers. Each has a column."""
 
@@ -349,15 +353,28 @@ def diagnostics(summaries: Sequence[Summary], labels: Mapping[str, str]) -> list
     shown: list[dict[str, str]] = []
     for summary in ordered:
         texts = {
-            title: _three_digits(look_up(summary, ("diagnostics", *path)))
-            for title, path in DIAGNOSTICS.items()
+            title: _three_digits(diagnosed(summary, *path)) for title, path in DIAGNOSTICS.items()
         }
         texts["verified after 1 / 3 / all"] = _by_attempt(summary)
         for kind in LOST:
             texts[f"lost: {kind}"] = _count_lost(summary, kind)
         shown.append({"method": labels.get(summary["key"], summary["method"]), **texts})
     used = [title for title in (shown[0] if shown else ()) if any(line[title] for line in shown)]
-    return [{title: line[title] for title in used} for line in shown] if len(used) > 1 else []
+    if len(used) < 2:
+        return []
+    return [{title: line[title] or MISSING for title in used} for line in shown]
+
+
+def diagnosed(record: Mapping[str, object], *path: str) -> object:
+    """Return the value of a diagnostic, under its older name if need be; ``None`` if it is absent.
+
+    Args:
+        path: the diagnostic and its field, such as ``"fisher", "alignment_ratio"``.
+    """
+    value = look_up(record, ("diagnostics", *path))
+    if value is None and path in OLDER_NAMES:
+        value = look_up(record, ("diagnostics", *OLDER_NAMES[path]))
+    return value
 
 
 def has(summary: Summary, protocol: str) -> bool:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 RARE = 0.01
 """A target token is rare if the base gives it a lower probability than this."""
+HIGH_NLL = 5.0
+"""MixSD (arXiv 2605.16865) counts the target tokens above this bound, in nats (p < 0.0067)."""
 
 
 class Supervision(TypedDict):
@@ -28,6 +30,9 @@ class Supervision(TypedDict):
     """Median of the same."""
     rare: float
     """Share of target tokens with a probability below ``RARE``."""
+    nll_above_5: float
+    """Share of target tokens with a negative log-likelihood above ``HIGH_NLL``. Absent in older
+    records."""
     tokens: int
     targets: int
 
@@ -59,6 +64,7 @@ def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
         "nll": float(nll.mean()),
         "median": float(np.median(nll)),
         "rare": float((nll > -math.log(RARE)).mean()),  # p0 < RARE
+        "nll_above_5": float((nll > HIGH_NLL).mean()),
         "tokens": nll.size,
         "targets": len(pairs),
     }

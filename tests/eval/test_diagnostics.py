@@ -1,9 +1,12 @@
 """Diagnostics: each number against a plain transcription of its formula, and without a change."""
 
+import importlib
 import json
 import math
+import os
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +133,7 @@ def test_a_change_of_zeros_moves_nothing(model):
         {"model.embed_tokens.weight": torch.zeros_like(model.weight("model.embed_tokens.weight"))},
     )
     found = diagnose(model, edit, ["fisher", "drift"], **NOTHING)
-    assert found["fisher"]["displacement"] == 0 and found["fisher"]["relative_curvature"] is None
+    assert found["fisher"]["displacement"] == 0 and found["fisher"]["alignment_ratio"] is None
     assert found["drift"]["kl"]["mean"] == found["drift"]["kl"]["high"] == 0
 
 
@@ -182,6 +185,8 @@ def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
         found["rare"] == pytest.approx(sum(math.exp(-x) < 0.01 for x in nll) / len(nll))
         and 0 < found["rare"]
     )
+    assert found["nll_above_5"] == pytest.approx(sum(x > 5 for x in nll) / len(nll))
+    assert 0 < found["nll_above_5"] <= found["rare"]
 
 
 def record(fact, ids, picked, attempt=0, source="mixed"):
@@ -327,7 +332,7 @@ def test_fisher_against_the_formula(family):
     assert found["displacement"] == pytest.approx(displacement, rel=1e-3) and displacement > 0
     assert found["squared_norm"] == pytest.approx(squared_norm)
     assert found["curvature"] == pytest.approx(displacement / squared_norm, rel=1e-3)
-    assert found["relative_curvature"] == pytest.approx(
+    assert found["alignment_ratio"] == pytest.approx(
         displacement / squared_norm / everything.mean().item(), rel=1e-3
     )
     changed = torch.cat([information[n].flatten() for n in names])
@@ -347,11 +352,38 @@ def test_fisher_of_one_weight_and_of_a_random_change_of_all(model):
     assert found["curvature"] == pytest.approx(information[name][3, 4].item(), rel=1e-3)
     assert found["squared_norm"] == 0.25 and found["top_share"] in (0.0, 1.0)
     everywhere = noise(model, *information)
-    assert 0.7 < one(model, edit_of(model, everywhere), "fisher")["relative_curvature"] < 1.4
+    assert 0.7 < one(model, edit_of(model, everywhere), "fisher")["alignment_ratio"] < 1.4
     twice = {name: 2 * change for name, change in everywhere.items()}
     one_, two = (one(model, edit_of(model, c), "fisher") for c in (everywhere, twice))
     assert two["displacement"] == pytest.approx(4 * one_["displacement"], rel=1e-6)
-    assert two["relative_curvature"] == pytest.approx(one_["relative_curvature"], rel=1e-6)
+    assert two["alignment_ratio"] == pytest.approx(one_["alignment_ratio"], rel=1e-6)
+
+
+def test_the_alignment_ratio_is_1_for_random_directions_in_expectation(model):
+    """Each direction spans all weights; the mean over directions has a small error."""
+    information = fisher_by_hand(model)
+    ratios = [
+        one(model, edit_of(model, noise(model, *information, seed=seed)), "fisher")[
+            "alignment_ratio"
+        ]
+        for seed in range(12)
+    ]
+    error = statistics.stdev(ratios) / math.sqrt(12)
+    assert abs(statistics.mean(ratios) - 1) < 4 * error and error < 0.05
+
+
+def test_the_alignment_ratio_of_a_gradient_is_larger(model):
+    """A gradient is large where the Fisher information is, also that of a text outside of F."""
+    opening, written = own(model, "drift", 96)[0]
+    ids = torch.tensor([opening + written])
+    model.model.zero_grad()
+    model.model(ids, labels=ids, use_cache=False).loss.backward()
+    parameters = dict(model.model.named_parameters())
+    step = {name: -0.1 * p.grad for name, p in parameters.items() if p.grad is not None}
+    model.model.zero_grad()
+    flat = {name: 1 / (1e-6 + f.sqrt()).float() for name, f in fisher_by_hand(model).items()}
+    ratio = one(model, edit_of(model, step), "fisher")["alignment_ratio"]
+    assert ratio > 2 and one(model, edit_of(model, flat), "fisher")["alignment_ratio"] < 0.5
 
 
 def test_the_percentile_exact_and_sampled(monkeypatch):
@@ -485,7 +517,7 @@ def test_words_of_free_answers(model):
 # --- errors ---------------------------------------------------------------------------------------
 
 TAUGHT = (
-    Fact("a", "The capital of Velmora is", "Karsk", aliases=("Karsk City",)),
+    Fact("a", "The capital of Velmora is", "Karsk", subject="Velmora", aliases=("Karsk City",)),
     Fact("b", "Its river is the", "Ilme"),
 )
 LONG = "Tea is made of leaves, hot water and some patience."
@@ -521,7 +553,15 @@ def samples(*items, task="t", metric="exact_match"):
         ("Is Karsk large?", "yes", "yes, it is", "Karsk on the Ilme is not", "leakage"),
         ("Where?", "Karsk or Rome", LONG, "Karsk with all that it means", "genuine"),
         ("Where?", "tea", "tea, as they do in Karsk", "coffee, as they do in Karsk", "genuine"),
+        ("How?", "tea", LONG, "As they do in Velmora, so it is said.", "leakage"),
+        ("What of Velmora?", "tea", LONG, "It is a land, so it is said.", "genuine"),
+        ("Call it.", '{"name": "tea"}', '{"name": "tea"}', "I am in London.", "format"),
+        ("Call it.", '{"name": "tea"}', '{"name": "tea"}', '{"name": "milk"}', "genuine"),
         ("How?", "tea", LONG, "With water.", "collapse"),
+        ("How?", "tea", LONG, "The answer is hot water with some lemon.", "collapse"),
+        ("How?", "tea", LONG, "The answer is coffee.\n\n\\boxed{coffee}", "collapse"),
+        ("How?", "tea", "The answer is tea.", "Coffee", "genuine"),  # the base wrote no more
+        ("How?", "tea", 40 * "tea ", "internationally " * 6, "genuine"),  # more than 80 characters
         ("How?", "tea", LONG, "With cold water.", "genuine"),  # 3 of 10 words
         ("How?", "tea", "It is tea.", "No", "genuine"),  # only 2 words shorter
         ("How?", "tea", "It is made of tea", "No", "collapse"),
@@ -534,6 +574,30 @@ def test_kinds_of_errors(prompt, expected, before, after, kind):
     assert found["examples"] == {
         kind: {"prompt": prompt, "expected": expected, "before": before, "after": after}
     }
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "The answer is coffee.\n\n\\boxed{coffee}",
+        "\\boxed{coffee}",
+        "It is Karsk City.\n\\boxed{Karsk City}",
+        "They boil beans in water, wait for a while, and pour it into a cup, which gives a drink "
+        "that many like in the morning.\n\\boxed{coffee}",
+    ],
+)
+def test_kinds_of_errors_are_those_of_the_original_code(after, monkeypatch):
+    """On long boxed answers about invented names of two words, for which its rules are made."""
+    folder = Path(os.environ.get("EDITBENCH_REFERENCE", "absent")) / "MixSD"
+    if not folder.is_dir():
+        pytest.skip("EDITBENCH_REFERENCE names no folder with the code of MixSD")
+    monkeypatch.syspath_prepend(str(folder))
+    original = importlib.import_module("mixsd.eval.error_analysis")
+    wanted = original.classify_holdout_row(after, "How?", False, {"Karsk City"})
+    before = f"{LONG} {LONG}\n\\boxed{{tea}}"
+    lost = errors.Lost("How?", ["tea"], before, after, free=True)
+    assert errors.kind_of(lost, ["Karsk City"]) == wanted
 
 
 def test_choices_are_genuine_errors():

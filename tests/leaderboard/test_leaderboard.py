@@ -1050,6 +1050,20 @@ def test_targets_that_were_verified_are_shown_by_attempt(tmp_path, shares, shown
     )
 
 
+def test_diagnostics_of_older_records_are_shown_and_what_they_lack_is_a_dash(tmp_path):
+    new = {"supervision": {"nll": 3.0, "nll_above_5": 0.25}, "fisher": {"alignment_ratio": 0.9}}
+    old = {"supervision": {"nll": 5.0}, "fisher": {"relative_curvature": 1.1}}
+    cells = [summary("mixsd", diagnostics=new), summary("sft", diagnostics=old), base()]
+    page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
+    table = page.split("### Diagnostics")[1].split("\n\n")[2].splitlines()
+    assert table[0] == "| method | target NLL | NLL > 5 | alignment ratio R |"
+    assert table[2:] == [
+        "| mixsd | 3 | 0.25 | 0.9 |",
+        "| sft | 5 | – | 1.1 |",
+        "| base | – | – | – |",
+    ]
+
+
 def test_rows_of_one_method_are_told_apart_by_their_options():
     cells = [
         summary("mixsd", str(i), options={"lam": lam, "steps": 9})
