@@ -11,6 +11,7 @@ supervision: how improbable the training targets are under the base model [1]
     median                 median of the same
     nll_above_5            share of target tokens with -log p0 > 5, the paper's bound [1]
     rare                   share of target tokens with p0 < 0.01 (-log p0 > 4.6)
+    ..._low, ..._high      95 % intervals in which the tokens of one target go together
 mixing: which branch wrote the mixed targets [1]
     lam_answer             share of the tokens stating the target that the naive branch wrote
     lam_filler             the same share of all other tokens

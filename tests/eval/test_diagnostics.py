@@ -170,7 +170,7 @@ def test_weights_that_exploded_give_no_number(model):
 def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
     facts = (FACTS[0], replace(FACTS[1], demonstration="It was Irene Voss."), FACTS[3])
     found = one(model, edit_of(model, noise(model, "model.norm.weight"), facts), "supervision")
-    nll = []
+    nll, by_target = [], []
     for fact, target in zip(facts, ("Karsk", "It was Irene Voss.", "Mara Lind"), strict=True):
         prompt, ids = model.pair_ids(fact.prompt, target, fact.form)
         ids = [*ids, model.tokenizer.eos_token_id]
@@ -178,6 +178,7 @@ def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
             -row[token].item()
             for row, token in zip(full_logp(model, prompt, ids), ids, strict=True)
         ]
+        by_target.append(nll[-len(ids) :])
     assert found["tokens"] == len(nll) and found["targets"] == 3
     assert found["nll"] == pytest.approx(sum(nll) / len(nll), rel=1e-5)
     assert found["median"] == pytest.approx(float(np.median(nll)), rel=1e-5)
@@ -187,6 +188,11 @@ def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
     )
     assert found["nll_above_5"] == pytest.approx(sum(x > 5 for x in nll) / len(nll))
     assert 0 < found["nll_above_5"] <= found["rare"]
+    # Student's t of 2 degrees of freedom times the cluster-robust error of a ratio of two sums.
+    mean = sum(nll) / len(nll)
+    error = math.sqrt(3 / 2 * sum(sum(x - mean for x in one) ** 2 for one in by_target)) / len(nll)
+    for end, sign in (("nll_low", -1), ("nll_high", 1)):
+        assert found[end] == pytest.approx(mean + sign * 4.3026527 * error, rel=1e-4)
 
 
 def record(fact, ids, picked, attempt=0, source="mixed"):
