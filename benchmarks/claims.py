@@ -31,14 +31,13 @@ import math
 import statistics
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr, t
+from scipy.stats import rankdata, t
 
 from editbench.errors import EditbenchError, RecordError
 from editbench.files import jsonable, replacing, write_json_atomic
@@ -389,20 +388,14 @@ def _bootstrapped(
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    return _quiet(pearsonr, x, y)
+    """Return Pearson's correlation; NaN where one side holds one value only."""
+    x, y = x - x.mean(), y - y.mean()
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale else math.nan
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    return _quiet(spearmanr, x, y)
-
-
-def _quiet(measure: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> float:
-    """Return NaN, without a warning, where a draw holds one value only."""
-    if len(set(x.tolist())) < 2 or len(set(y.tolist())) < 2:
-        return math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return float(measure(x, y).statistic)
+    return _pearson(rankdata(x), rankdata(y))
 
 
 # --- claims -------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ MORE_DEFINITIONS = """
   because only some corpora ask them."""
 MIXING_DEFINITION = """
 - **lambda**: share of the tokens of the training texts that the naive branch wrote, which reads the
-  prompt without the fact. Effective is what was trained on. It is smaller than asked, because only
+  prompt without the fact. Effective is what was trained on. It is usually smaller than asked: only
   texts that state their fact are trained on, and a text without it is written on by the expert."""
 DIAGNOSTICS_DEFINITIONS = """
 - **Target NLL**: mean over the tokens of the training targets of -log p under the base, in nats;

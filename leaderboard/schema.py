@@ -36,7 +36,7 @@ class Mixing(TypedDict):
     lam: float | None
     """The share that was asked for; ``None`` for ``mode=adaptive``, which asks for none."""
     effective_lambda: float | None
-    """The share of the tokens trained on. It is smaller than ``lam``, because only texts that state
+    """The share of the tokens trained on. It is usually smaller than ``lam``: only texts that state
     their fact are trained on, and rewriting one replaces naive tokens by the expert's."""
 
 
