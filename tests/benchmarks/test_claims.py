@@ -22,6 +22,7 @@ def claims():
     module = importlib.util.module_from_spec(spec)
     sys.modules["claims"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
+    module.DRAWS = 300  # enough for the wide bounds below
     return module
 
 
