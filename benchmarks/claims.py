@@ -223,6 +223,12 @@ def diagnostic(*path: str) -> Figure:
     return figure
 
 
+def effective_lambda(row: Row) -> Value | None:
+    """Return the naive branch's share of the tokens that mixsd trained on."""
+    share = number((row.record.get("edit") or {}).get("effective_lambda"))
+    return None if share is None else (share, None, None)
+
+
 def lost_share(*kinds: str) -> Figure:
     """Return the share of ``kinds`` among the lost answers of the tasks that are answered freely.
 
@@ -568,6 +574,7 @@ def _lines(rows: Sequence[Row], tasks: Sequence[str]) -> list[dict[str, str]]:
                 "paraphrases": cell(group, axis("generalization")),
                 "retention": cell(group, retention(tasks)) if tasks else "–",
                 "worst task": "–" if worst is None else f"{worst[0]} {worst[1].text()}",
+                "lambda": cell(group, effective_lambda),
                 "target NLL": cell(group, diagnostic("supervision", "nll")),
                 "NLL > 5": cell(group, diagnostic("supervision", "nll_above_5")),
                 "R": cell(group, diagnostic("fisher", "alignment_ratio")),
@@ -587,7 +594,7 @@ def markdown(found: Mapping[str, Any]) -> str:
         parts += [
             f"## {world}",
             f"Retention over {', '.join(told['tasks']) or 'no shared task'}. Mean over the seeds "
-            "[95 % interval] ±standard deviation over the seeds. The last four columns are shares "
+            "[95 % interval] ±standard deviation over the seeds; lambda is the effective one. The last four columns are shares "
             "of the answers to free tasks that the base had right and the edited model has wrong.",
             _table(told["rows"]),
         ]

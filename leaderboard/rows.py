@@ -296,7 +296,7 @@ def mixing_note(ranked: Sequence[Row]) -> str:
     told = [_lambdas(each, shares) for each in ranked if (shares := each.get("mixing"))]
     if not told:
         return ""
-    return f"lambda, the naive branch's share of the tokens trained on: {'; '.join(told)}."
+    return f"lambda, the naive branch's share: {'; '.join(told)}."
 
 
 def _lambdas(row: Row, shares: Mixing) -> str:

@@ -659,7 +659,7 @@ def mixed(method, effective, asked=0.3, **changes):
 
 
 def test_the_effective_lambda_is_told_below_the_table(tmp_path, capsys):
-    told = "lambda, the naive branch's share of the tokens trained on:"
+    told = "lambda, the naive branch's share:"
     run = write(tmp_path / "run", base(), mixed("mixsd", 0.1749), summary("sft"))
     note = f"{told} mixsd 0.30 asked, 0.17 effective."
     assert f"\n- {note}\n" in render([run], tmp_path / "README.md")
