@@ -594,9 +594,9 @@ def markdown(found: Mapping[str, Any]) -> str:
         parts += [
             f"## {world}",
             f"Retention over {', '.join(told['tasks']) or 'no shared task'}. Mean over the seeds "
-            "[95 % interval] ±standard deviation over the seeds; lambda is the effective one. The last "
-            "four columns are shares of the answers to free tasks that the base had right and the "
-            "edited model has wrong.",
+            "[95 % interval] ±standard deviation over the seeds; lambda is the effective one. "
+            "The last four columns are shares of the answers to free tasks that the base had right "
+            "and the edited model has wrong.",
             _table(told["rows"]),
         ]
         for title, key in (
