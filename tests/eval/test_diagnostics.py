@@ -626,7 +626,7 @@ def test_only_what_the_base_had_right_counts_and_by_task():
     found = errors.measure(TAUGHT, [], [], one_base + two_base, two_now + one_now)["retention"]
     assert (found["one"]["base_right"], found["one"]["lost"], found["one"]["format"]) == (2, 1, 1)
     assert found["one"]["examples"]["format"]["prompt"] == "c"
-    example = found["two"]["examples"]["collapse"]
+    example = found["two"]["examples"]["genuine"]
     assert all(len(text) == 200 for text in example.values()) and example["prompt"].endswith("end?")
 
 
