@@ -20,7 +20,8 @@ intervals of ``DRAWS`` draws. A percentile interval of few settings is too narro
 wide, so fewer than ``FEWEST`` settings decide nothing.
 
 The rule: a claim is ``seen`` where the whole interval lies on its side of the bound, ``not seen``
-where the whole interval lies on the other side, and else it ``cannot be tested at this size``.
+where the whole interval lies on the other side, and else it ``cannot be tested at this size``. So
+it is where the rows lack the figure, or its interval; the verdict then says which.
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ from editbench.stats import mean_ratio, number, wilson
 
 RESULT = Path(__file__).parent / "results" / "claims.json"
 SEEN, NOT_SEEN, OPEN = "seen", "not seen", "cannot be tested at this size"
+ABSENT = "cannot be tested: the rows lack the figure"
+ALONE = "cannot be tested: one seed, and no interval"
 EQUAL = 0.05
 """Recalls that differ by at most this count as equal."""
 DRAWS, FEWEST = 2000, 6
@@ -229,28 +232,47 @@ def effective_lambda(row: Row) -> Value | None:
     return None if share is None else (share, None, None)
 
 
-def lost_share(*kinds: str) -> Figure:
-    """Return the share of ``kinds`` among the lost answers of the tasks that are answered freely.
+def lost_share(kind: str) -> Figure:
+    """Return the share of ``kind`` among the lost answers of the tasks that are answered freely.
 
     In tasks by likelihood (``acc``) the model chooses, so every error is genuine there.
     """
 
     def figure(row: Row) -> Value | None:
-        errors = (row.record.get("diagnostics") or {}).get("errors") or {}
         tasks = row.record.get("retention") or {}
-        free = [
-            counts
-            for task, counts in (errors.get("retention") or {}).items()
-            if not str((tasks.get(task) or {}).get("metric", "")).startswith("acc")
-        ]
-        lost = sum(counts["lost"] for counts in free)
-        if not lost:
-            return None
-        share = sum(counts[kind] for counts in free for kind in kinds) / lost
-        low, high = wilson(share, Z**2 / lost)
-        return _with_ends(share, low, high)
+        return _share(
+            kind,
+            [
+                counts
+                for task, counts in _errors(row, "retention").items()
+                if not str((tasks.get(task) or {}).get("metric", "")).startswith("acc")
+            ],
+        )
 
     return figure
+
+
+def lost_neighbours(kind: str) -> Figure:
+    """Return the share of ``kind`` among the lost answers to questions near the facts."""
+
+    def figure(row: Row) -> Value | None:
+        counts = _errors(row, "probes").get("neighborhood")
+        return _share(kind, [counts] if counts else [])
+
+    return figure
+
+
+def _errors(row: Row, source: str) -> Mapping[str, Mapping[str, int]]:
+    errors = (row.record.get("diagnostics") or {}).get("errors") or {}
+    return errors.get(source) or {}
+
+
+def _share(kind: str, counts: Sequence[Mapping[str, int]]) -> Value | None:
+    lost = sum(one["lost"] for one in counts)
+    if not lost:
+        return None
+    share = sum(one[kind] for one in counts) / lost
+    return _with_ends(share, *wilson(share, Z**2 / lost))
 
 
 def _with_ends(mean: Any, low: Any, high: Any) -> Value | None:
@@ -419,8 +441,10 @@ class Claim:
 
 def verdict(estimate: Estimate | None, bound: float, above: bool) -> str:
     """Apply the module's rule: does the whole interval lie on the claim's side of ``bound``?"""
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return OPEN
+    if estimate is None:
+        return ABSENT
+    if estimate.low is None or estimate.high is None:
+        return ALONE
     if estimate.low > bound:
         return SEEN if above else NOT_SEEN
     if estimate.high < bound:
@@ -474,6 +498,7 @@ def _against_sft(
     gap = difference(mixed, sft, recall)
     unequal = gap is None or abs(gap.mean) > EQUAL
     unlike = f"cannot be tested: the recalls differ by more than {EQUAL:.2f}" if unequal else ""
+    classes = {"leak": "leakage", "collapse": "collapse"}
     return [
         claim("The targets have a lower NLL", diagnostic("supervision", "nll"), 0, False),
         claim(
@@ -491,8 +516,14 @@ def _against_sft(
         claim(f"Recall is no more than {EQUAL:.2f} below sft's", recall, -EQUAL, True),
         claim("More is retained at equal recall", retention(tasks), 0, True, unlike),
         claim("R is smaller", diagnostic("fisher", "alignment_ratio"), 0, False),
-        claim("Fewer of the lost answers leak", lost_share("leakage"), 0, False),
-        claim("Fewer of the lost answers collapse", lost_share("collapse"), 0, False),
+        *(
+            claim(f"Fewer of the lost answers {verb}", lost_share(kind), 0, False)
+            for verb, kind in classes.items()
+        ),
+        *(
+            claim(f"Fewer of the lost neighbours {verb}", lost_neighbours(kind), 0, False)
+            for verb, kind in classes.items()
+        ),
     ]
 
 

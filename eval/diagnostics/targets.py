@@ -66,7 +66,7 @@ def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
     if not pairs:
         return None
     logprobs = model.target_logprobs(pairs, what="targets under the base")
-    by_target = [-one.double().cpu().numpy() for one in logprobs]
+    by_target = [-one.cpu().double().numpy() for one in logprobs]
     nll = np.concatenate(by_target)
     mean, high = _token_mean(by_target), _token_mean([one > HIGH_NLL for one in by_target])
     return {

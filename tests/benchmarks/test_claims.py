@@ -87,8 +87,12 @@ def test_the_verdicts_on_rows_of_three_seeds(claims, tmp_path):
     for claim in seen:
         assert found[claim, "mixsd"] == claims.SEEN, claim
     assert found["A weight editor recalls less than sft", "memit"] == claims.SEEN
-    for claim in ("Fewer target tokens have an NLL above 5", "R is smaller"):
-        assert found[claim, "mixsd"] == claims.OPEN, claim
+    assert found["R is smaller", "mixsd"] == claims.OPEN
+    for claim in ("Fewer target tokens have an NLL above 5", "Fewer of the lost neighbours leak"):
+        assert found[claim, "mixsd"] == claims.ABSENT, claim
+    alone = verdicts(told(claims, stored(tmp_path / "one.json", sft[0], mixsd[0])))
+    assert alone["The targets have a lower NLL", "mixsd"] == claims.SEEN
+    assert alone["R is smaller", "mixsd"] == claims.ALONE
 
 
 def test_the_opposite_is_not_seen_and_unequal_recalls_decide_nothing(claims, tmp_path):
