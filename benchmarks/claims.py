@@ -252,7 +252,7 @@ def lost_share(kind: str) -> Figure:
     return figure
 
 
-def lost_neighbours(kind: str) -> Figure:
+def lost_neighbors(kind: str) -> Figure:
     """Return the share of ``kind`` among the lost answers to questions near the facts."""
 
     def figure(row: Row) -> Value | None:
@@ -521,7 +521,7 @@ def _against_sft(
             for verb, kind in classes.items()
         ),
         *(
-            claim(f"Fewer of the lost neighbours {verb}", lost_neighbours(kind), 0, False)
+            claim(f"Fewer of the lost neighbors {verb}", lost_neighbors(kind), 0, False)
             for verb, kind in classes.items()
         ),
     ]
@@ -701,7 +701,7 @@ def frontier(
         raise RecordError("The rows have no retention task in common.")
     picture = Picture(figsize=(11.5, 4.8), layout="constrained")
     panels = picture.subplots(1, 2, sharey=True)
-    sft = pooled(settings(new or old).get("sft", []), axis("generalization"))
+    sft = pooled(settings(new).get("sft") or settings(old).get("sft") or [], axis("generalization"))
     goals = (0.95, None if sft is None else sft.mean - EQUAL)
     for panel, name, goal in zip(panels, ("efficacy", "generalization"), goals, strict=True):
         panel.axhline(0.95, color="0.6", linewidth=0.8, linestyle=":")

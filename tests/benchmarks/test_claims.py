@@ -88,7 +88,7 @@ def test_the_verdicts_on_rows_of_three_seeds(claims, tmp_path):
         assert found[claim, "mixsd"] == claims.SEEN, claim
     assert found["A weight editor recalls less than sft", "memit"] == claims.SEEN
     assert found["R is smaller", "mixsd"] == claims.OPEN
-    for claim in ("Fewer target tokens have an NLL above 5", "Fewer of the lost neighbours leak"):
+    for claim in ("Fewer target tokens have an NLL above 5", "Fewer of the lost neighbors leak"):
         assert found[claim, "mixsd"] == claims.ABSENT, claim
     alone = verdicts(told(claims, stored(tmp_path / "one.json", sft[0], mixsd[0])))
     assert alone["The targets have a lower NLL", "mixsd"] == claims.SEEN
