@@ -4,9 +4,9 @@
     python benchmarks/claims.py frontier --before ROWS ... --after ROWS ... -o PICTURE.png
                                          [--model MODEL]
 
-ROWS is a run folder, or a JSON file with a list of rows as ``kgfact_study.py`` stores them: name,
-metrics, retention, diagnostics, and optionally seed (0), method (the first word of the name), model
-(smollm2-135m) and corpus (kgfact). ``check`` prints markdown and stores the same in
+ROWS is a run folder, or a JSON file of ``kgfact_study.py`` or ``published.py``: a list of rows with
+name, metrics, retention, diagnostics, and optionally seed (0), method (the first word of the name),
+model and corpus (those of ``WORLDS``). ``check`` prints markdown and stores the same in
 ``benchmarks/results/claims.json``. Rows of one file with one name are the seeds of one setting.
 
 Intervals, 95 %. A figure that has an interval in its record (shares, retention, NLL) keeps the mean
@@ -64,6 +64,12 @@ PREDICTORS = {
 """What may predict the drop -> its path in the diagnostics."""
 CLASSES = ("format", "leakage", "collapse", "genuine")
 EDITORS = ("memit", "rome")
+KGFACT = ("smollm2-135m", "kgfact")
+WORLDS = {
+    "published_demo": ("smollm2-135m", "demo-counterfact"),
+    "published_gemma": ("gemma-3-270m", "demo-counterfact"),
+}
+"""File -> model and corpus of its rows, which do not name them; of any other file: ``KGFACT``."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ def load(paths: Iterable[str | Path]) -> list[Row]:
 
 
 def _of_file(path: Path) -> list[Row]:
+    model, corpus = WORLDS.get(path.stem, KGFACT)
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return [
@@ -136,8 +143,8 @@ def _of_file(path: Path) -> list[Row]:
                 one["name"],
                 one.get("method") or one["name"].replace(",", " ").split()[0],
                 one.get("seed", 0),
-                one.get("model", "smollm2-135m"),
-                one.get("corpus", "kgfact"),
+                one.get("model", model),
+                one.get("corpus", corpus),
                 one,
             )
             for one in stored

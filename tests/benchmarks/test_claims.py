@@ -181,6 +181,14 @@ def test_the_rows_of_the_study_are_read(claims, tmp_path, capsys):
     assert lines["sft"]["recall"] == "1.00 [0.96, 1.00]"
 
 
+def test_rows_that_do_not_name_their_model_have_that_of_their_file(claims, tmp_path):
+    paths = [stored(tmp_path / f"published_{of}.json", row("sft")) for of in ("kgfact", "gemma")]
+    assert [one.world for one in claims.load(paths)] == [
+        ("smollm2-135m", "kgfact"),
+        ("gemma-3-270m", "demo-counterfact"),
+    ]
+
+
 def test_models_are_kept_apart(claims, tmp_path):
     rows = [row("sft", model="a"), row("sft", model="b"), row("memit", 0, 0.5, model="b")]
     found = claims.report(claims.load([stored(tmp_path / "rows.json", *rows)]))
