@@ -27,6 +27,7 @@ from editbench import progress, registry
 from editbench.cli import console
 from editbench.eval import retention
 from editbench.files import write_json_atomic
+from editbench.leaderboard.rows import diagnosed
 from editbench.matching import contains
 from editbench.models import load_model
 from editbench.records.store import RunStore
@@ -261,7 +262,7 @@ def table(of: str) -> None:
         "target NLL",
         "rare",
         "displacement",
-        "curvature",
+        "R",
         "KL",
         "words",
         "s",
@@ -269,18 +270,17 @@ def table(of: str) -> None:
     )
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
-        told = {part: (row.get("diagnostics") or {}).get(part) or {} for part in DIAGNOSTICS}
         cells = [cells_text(row["metrics"].get(axis, {}).get("generation")) for axis in AXES]
         cells.append(cells_text(mean_ratio(row["retention"]).to_dict()))
         for part, name, form in (
             ("supervision", "nll", ".2f"),
             ("supervision", "rare", ".2f"),
             ("fisher", "displacement", ".2g"),
-            ("fisher", "relative_curvature", ".2f"),
+            ("fisher", "alignment_ratio", ".2f"),
             ("drift", "kl", ".3f"),
             ("drift", "words_after", ".0f"),
         ):
-            value = told[part].get(name)
+            value = diagnosed(row, part, name)
             value = value.get("mean") if isinstance(value, dict) else value
             cells.append("–" if value is None else format(value, form))
         cells += [f"{row['seconds']['inject']:.0f}", row.get("commit", "–")]

@@ -30,6 +30,24 @@ MORE_DEFINITIONS = """
 - **Portability**: share of probes answered with what follows from the facts. **In-context**:
   share of probes answered right whose prompt holds all that is needed. Neither enters the score,
   because only some corpora ask them."""
+MIXING_DEFINITION = """
+- **lambda**: share of the tokens of the training texts that the naive branch wrote, which reads the
+  prompt without the fact. Effective is what was trained on. It is usually smaller than asked: only
+  texts that state their fact are trained on, and a text without it is written on by the expert."""
+DIAGNOSTICS_DEFINITIONS = """
+- **Target NLL**: mean over the tokens of the training targets of -log p under the base, in nats;
+  **NLL > 5** and **p < .01**: share of those tokens beyond that bound.
+- **Fisher displacement**: sum over the weights of F_j d_j^2, where d is the edit's change and F the
+  diagonal of the base's Fisher information; **squared norm**: sum of d_j^2. **Alignment ratio R**:
+  (Fisher displacement / squared norm) / mean of F over all weights of the model. That is the
+  movement along Fisher-sensitive directions against that of a random change of the same size, whose
+  R is 1. **Top 1 % share**: share of the squared norm in the 1 % of the changed weights with the
+  largest F.
+- **KL**: from the base to the edited model, in nats a token, on text that the base wrote.
+- **Lost**: answers that the base had right and the edited model has wrong, by the first class that
+  fits. Format: nothing to grade. Leakage: a taught name that nothing in the question calls for.
+  Collapse: at most 80 characters beside "The answer is ...", and at most a quarter of the words of
+  the base's answer. Genuine: any other. `eval/diagnostics/errors.py` has the rules in full."""
 EVALUATOR_DEFINITIONS = """
 - **{titles}**: mean over cases of the scores of the evaluator plug-in{s} {names}, with 95 %
   intervals over cases. No part of the score, and not compared between methods."""

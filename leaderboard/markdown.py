@@ -18,14 +18,25 @@ from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Verdicts, it
 from editbench.leaderboard.definitions import (
     ABOUT_MORE,
     DEFINITIONS,
+    DIAGNOSTICS_DEFINITIONS,
     EVALUATOR_DEFINITIONS,
+    MIXING_DEFINITION,
     MORE_DEFINITIONS,
     SEEDS,
 )
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.notes import notes
 from editbench.leaderboard.pooling import pooled, without_seed
-from editbench.leaderboard.rows import MORE_AXES, diagnostics, has, more, rivals, rows, setting
+from editbench.leaderboard.rows import (
+    MORE_AXES,
+    diagnostics,
+    has,
+    mixing,
+    more,
+    rivals,
+    rows,
+    setting,
+)
 from editbench.leaderboard.schema import Row, Summary
 from editbench.leaderboard.tables import (
     Links,
@@ -160,6 +171,10 @@ def _definitions(sections: Sequence[Section]) -> str:
     summaries = [summary for section in sections for summary in section.summaries]
     if any(axis in (s.get("metrics") or {}) for s in summaries for axis in MORE_AXES):
         text += MORE_DEFINITIONS
+    if any(map(mixing, summaries)):
+        text += MIXING_DEFINITION
+    if any(summary.get("diagnostics") for summary in summaries):
+        text += DIAGNOSTICS_DEFINITIONS
     plugins = {
         name: score["title"] or name
         for summary in summaries

@@ -12,7 +12,7 @@ from editbench.leaderboard.definitions import (
     PARTIAL,
     UNTUNED,
 )
-from editbench.leaderboard.rows import BASE, drafted_note, look_up
+from editbench.leaderboard.rows import BASE, look_up, row_notes
 from editbench.leaderboard.schema import Row, Summary
 from editbench.leaderboard.tables import (
     escape,
@@ -37,7 +37,7 @@ def notes(ranked: Sequence[Row], summaries: Sequence[Summary], verdicts: Verdict
     texts += [INFEASIBLE] if any(map(is_infeasible, ranked)) else []
     texts += _unequal_searches(ranked)
     texts += [PARTIAL] if any(map(is_partial, ranked)) else []
-    texts += [note] if (note := drafted_note(ranked)) else []
+    texts += map(escape, row_notes(ranked))
     texts += [_status(row) for row in ranked if row["status"] != "done"]
     if verdicts.missing:
         who = ", ".join(map(escape, verdicts.missing))

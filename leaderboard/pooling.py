@@ -12,7 +12,7 @@ from typing import cast
 import pandas
 
 from editbench.leaderboard.comparisons import EVALUATORS, RETENTION
-from editbench.leaderboard.rows import interval_row, warnings
+from editbench.leaderboard.rows import interval_row, mixing, warnings
 from editbench.leaderboard.schema import PooledSummary
 from editbench.records.schema import CellSummary, EvaluatorRow, Status
 from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
@@ -88,6 +88,10 @@ def pooled(
         "curve": [],
         "trajectory": [],
     }
+    shares = [mixing(summary) for summary in summaries]
+    if shares[0]:
+        effective = [share["effective_lambda"] if share else None for share in shares]
+        merged["mixing"] = {"lam": shares[0]["lam"], "effective_lambda": _mean(effective)}
     return merged, items
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from editbench.errors import RecordError
-from editbench.leaderboard.schema import AxisRow, Row, Summary
+from editbench.leaderboard.schema import AxisRow, Mixing, Row, Summary
 from editbench.records.schema import EvaluatorRow
 from editbench.rows import IntervalRow, RetentionRow
 from editbench.stats import Interval, cells_text, mean_ratio, number
@@ -57,6 +57,7 @@ MORE = {
 }
 """Protocol -> the metrics of its second table, with their headings. They are not part of the score.
 """
+MISSING = "–"
 BASE = "base"
 BASELINES = (BASE, "ice")
 """Reference rows. No method is compared with them, so they are never ahead and keep no other row
@@ -149,6 +150,8 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
     }
     if drafted:
         made["drafted"] = drafted
+    if shares := mixing(summary):
+        made["mixing"] = shares
     if scores := summary.get("evaluators"):
         made["evaluators"] = {
             name: cast(EvaluatorRow, _finite(values)) for name, values in scores.items()
@@ -170,6 +173,27 @@ def warnings(summary: Summary) -> list[str]:
             f"as containing it: {listed}"
         )
     return texts
+
+
+def mixing(summary: Summary) -> Mixing | None:
+    """Return the asked and the effective lambda of a method that mixes its training texts.
+
+    For a pair of methods they are those of the part that mixes. ``None`` for other methods, and for
+    a regime that keeps no such figure (``single``, ``sequential``).
+    """
+    if (several := look_up(summary, ("mixing",))) is not None:
+        return cast(Mixing, several)  # the mean over seeds
+    options = summary.get("options") or {}
+    for part in ("", *family(summary["method"]).split("+")):
+        path = ("edit", *([part] if part else []), "effective_lambda")
+        effective = look_up(summary, path)
+        if not isinstance(effective, (int, float)):
+            continue
+        prefix = f"{part}." if part else ""
+        asked = options.get(f"{prefix}lam")
+        is_asked = options.get(f"{prefix}mode") != "adaptive" and isinstance(asked, (int, float))
+        return {"lam": number(asked) if is_asked else None, "effective_lambda": number(effective)}
+    return None
 
 
 def mean_retention(method: str, retention: Mapping[str, RetentionRow]) -> IntervalRow:
@@ -267,6 +291,28 @@ def drafted_note(ranked: Sequence[Row]) -> str:
     )
 
 
+def mixing_note(ranked: Sequence[Row]) -> str:
+    """Return the asked and the effective lambda of each row that mixes; empty if none does."""
+    told = [_lambdas(each, shares) for each in ranked if (shares := each.get("mixing"))]
+    if not told:
+        return ""
+    return f"lambda, the naive branch's share: {'; '.join(told)}."
+
+
+def _lambdas(row: Row, shares: Mixing) -> str:
+    asked = "" if shares["lam"] is None else f"{shares['lam']:.2f} asked, "
+    effective = cells_text({"mean": shares["effective_lambda"]})
+    return f"{row.get('label', row['method'])} {asked}{effective} effective"
+
+
+def row_notes(ranked: Sequence[Row]) -> list[str]:
+    """Return the sentences about the rows that stand below a ranking, on a page and in a terminal.
+
+    They are plain text. The warnings of the edits are not among them (``Row["warnings"]``).
+    """
+    return [note for note in (drafted_note(ranked), mixing_note(ranked)) if note]
+
+
 def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:
     """Return the evaluator plug-ins that any row has, each with the heading of its column."""
     return {
@@ -277,19 +323,22 @@ def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:
 
 
 DIAGNOSTICS = {
-    "target nll": ("supervision", "nll"),
-    "rare targets": ("supervision", "rare"),
+    "target NLL": ("supervision", "nll"),
+    "NLL > 5": ("supervision", "nll_above_5"),
+    "p < .01": ("supervision", "rare"),
     "lambda, answer": ("mixing", "lam_answer"),
     "lambda, filler": ("mixing", "lam_filler"),
     "Fisher displacement": ("fisher", "displacement"),
     "squared norm": ("fisher", "squared_norm"),
-    "curvature": ("fisher", "relative_curvature"),
+    "alignment ratio R": ("fisher", "alignment_ratio"),
     "top 1 % share": ("fisher", "top_share"),
     "KL": ("drift", "kl"),
     "words": ("drift", "words_after"),
     "words before": ("drift", "words_before"),
 }
 """Column -> its path in a summary's diagnostics. An estimate is shown by its mean."""
+OLDER_NAMES = {("fisher", "alignment_ratio"): ("fisher", "relative_curvature")}
+"""Path of a diagnostic -> its path in older records."""
 LOST = ("format", "leakage", "collapse", "genuine")
 """The kinds of lost answers. Each has a column."""
 
@@ -304,15 +353,28 @@ def diagnostics(summaries: Sequence[Summary], labels: Mapping[str, str]) -> list
     shown: list[dict[str, str]] = []
     for summary in ordered:
         texts = {
-            title: _three_digits(look_up(summary, ("diagnostics", *path)))
-            for title, path in DIAGNOSTICS.items()
+            title: _three_digits(diagnosed(summary, *path)) for title, path in DIAGNOSTICS.items()
         }
         texts["verified after 1 / 3 / all"] = _by_attempt(summary)
         for kind in LOST:
             texts[f"lost: {kind}"] = _count_lost(summary, kind)
         shown.append({"method": labels.get(summary["key"], summary["method"]), **texts})
     used = [title for title in (shown[0] if shown else ()) if any(line[title] for line in shown)]
-    return [{title: line[title] for title in used} for line in shown] if len(used) > 1 else []
+    if len(used) < 2:
+        return []
+    return [{title: line[title] or MISSING for title in used} for line in shown]
+
+
+def diagnosed(record: Mapping[str, object], *path: str) -> object:
+    """Return the value of a diagnostic, under its older name if need be; ``None`` if it is absent.
+
+    Args:
+        path: the diagnostic and its field, such as ``"fisher", "alignment_ratio"``.
+    """
+    value = look_up(record, ("diagnostics", *path))
+    if value is None and path in OLDER_NAMES:
+        value = look_up(record, ("diagnostics", *OLDER_NAMES[path]))
+    return value
 
 
 def has(summary: Summary, protocol: str) -> bool:

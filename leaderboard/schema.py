@@ -30,6 +30,16 @@ class AxisRow(TypedDict):
     protocol: str
 
 
+class Mixing(TypedDict):
+    """How much of its training texts a method's naive branch wrote (mixsd)."""
+
+    lam: float | None
+    """The share that was asked for; ``None`` for ``mode=adaptive``, which asks for none."""
+    effective_lambda: float | None
+    """The share of the tokens trained on. It is usually smaller than ``lam``: only texts that state
+    their fact are trained on, and rewriting one replaces naive tokens by the expert's."""
+
+
 class Row(TypedDict):
     """One row of a ranking: one cell, or the cells of several seeds pooled."""
 
@@ -58,6 +68,8 @@ class Row(TypedDict):
     """Present if any row of the ranking has it; no part of the score."""
     drafted: NotRequired[dict[str, int]]
     """Metric -> how many of its probes editbench drafted; absent where it drafted none."""
+    mixing: NotRequired[Mixing]
+    """Present if the method mixes its training texts from two branches."""
     retention: dict[str, RetentionRow]
     """Retention task -> base and edited score."""
     retention_mean: IntervalRow
@@ -126,6 +138,8 @@ class PooledSummary(TypedDict):
     """The largest of the seeds."""
     peak_process_bytes: int | None
     edit: dict[str, object]
+    mixing: NotRequired[Mixing]
+    """Present if the method mixes its training texts; the effective share is the seeds' mean."""
     judge: dict[str, object]
     environment: dict[str, object]
     """The environment that all seeds share; empty if they differ."""

@@ -144,10 +144,10 @@ def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> N
 
 
 def _say_notes(ranked: Sequence[Row], missing: Mapping[str, str]) -> None:
-    from editbench.leaderboard.rows import drafted_note
+    from editbench.leaderboard.rows import row_notes
     from editbench.records.reading import heading
 
-    if note := drafted_note(ranked):
+    for note in row_notes(ranked):
         console.say(note)
     for row in ranked:
         if row["status"] != "done":

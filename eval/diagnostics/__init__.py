@@ -9,7 +9,9 @@ it, and y is a training target. A value is ``None`` where it is undefined.
 supervision: how improbable the training targets are under the base model [1]
     nll                    mean over all target tokens of -log p0(y_it; x_i, y_i<t), in nats
     median                 median of the same
-    rare                   share of target tokens with p0 < 0.01
+    nll_above_5            share of target tokens with -log p0 > 5, the paper's bound [1]
+    rare                   share of target tokens with p0 < 0.01 (-log p0 > 4.6)
+    ..._low, ..._high      95 % intervals in which the tokens of one target go together
 mixing: which branch wrote the mixed targets [1]
     lam_answer             share of the tokens stating the target that the naive branch wrote
     lam_filler             the same share of all other tokens
@@ -21,8 +23,9 @@ fisher: the change, weighted by the Fisher information of the base
                            F_j = E_y~p0[(d log p0(y) / d theta_j)^2] [1, 2]
     squared_norm           sum_j d_j^2
     curvature              D_F / sum_j d_j^2, the mean curvature along the update [1]
-    relative_curvature     curvature / mean of F over all weights of the model; a random change of
-                           all weights gives 1
+    alignment_ratio        R = curvature / mean_j F_j over all weights of the model [1]: movement
+                           along Fisher-sensitive directions against a random one of the same size,
+                           whose R is 1 (``relative_curvature`` in older records)
     top_share              share of sum_j d_j^2 in the entries whose F lies above the 99th
                            percentile of the changed weights
 drift: how far the edited model moved, on text that the base wrote
@@ -31,15 +34,21 @@ drift: how far the edited model moved, on text that the base wrote
     nll_change             mean over the same tokens of log p0 - log p
     words_before           mean number of words in the base's greedy answers to ``drift.QUESTIONS``
     words_after            the same for the edited model
-errors: what became of the answers that the base had right, by retention task and probe axis
-    format, leakage, ...   counts by kind of error; ``errors.kind_of`` has the rules [3]
+errors: what became of the answers that the base had right, by retention task and probe axis [3]
+    format                 nothing to grade: empty, or no number or JSON object where one is asked
+    leakage                a taught name that nothing in the question calls for
+    collapse               a stub of at most 80 characters where the base wrote more
+    genuine                any other wrong answer; ``errors.kind_of`` has the rules in full
 
 [1] MixSD, arXiv 2605.16865. Its code at 37eb349 computes none of these numbers; the formulas are
     our reading of the paper.
 [2] Kirkpatrick et al. 2017, arXiv 1612.00796 (the diagonal of the Fisher information).
     ``editbench.fisher`` estimates it.
-[3] After ``mixsd/eval/error_analysis.py`` of [1], whose rules are for boxed answers and for two of
-    its data sets.
+[3] The classes and their order are those of ``mixsd/eval/error_analysis.py`` of [1], whose rules
+    are for boxed answers and for two of its data sets; ``errors.kind_of`` says what was added.
+    Older records hold counts by earlier rules: taught subjects were no leakage, a collapse was
+    measured in words alone, with "The answer is X." among them, and a tool call without a brace was
+    no format error.
 
 Targets are the token ids that a method recorded. Without a record, a target is the demonstration of
 the fact (or its target) followed by EOS, which is what sft trains on. Weight editors see only the

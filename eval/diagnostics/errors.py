@@ -1,4 +1,11 @@
-"""What became of the answers that the base had right: how many are lost, and how."""
+"""What became of the answers that the base had right: how many are lost, and how.
+
+The classes are those of MixSD (arXiv 2605.16865; ``mixsd/eval/error_analysis.py`` at 37eb349), and
+the first that fits decides: format > leakage > collapse > genuine. Its rules are for long boxed
+answers about invented names. ``kind_of`` says what it adds to them, so that they also hold for
+short answers and real facts. MixSD counts all wrong answers. Here only those count that the base
+had right, since the others say nothing about the edit.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +24,10 @@ EXAMPLE = 200
 """Most characters of each text in an example."""
 NUMBER = re.compile(r"(?:.*####)?\s*[-+$]?\d[\d.,]*%?\s*", re.DOTALL)
 """Matches an expected answer that is a number. gsm8k puts it after its solution and ####."""
+ANSWER_CLAUSE = re.compile(r"\\boxed\{[^{}]*\}|^[ \t]*the answer is\b.*$", re.I | re.M)
+"""Matches what only states an answer: a box, or a line that begins with "The answer is"."""
+STUB_CHARACTERS, STUB_LINE_ENDS = 80, 4
+"""A collapsed answer has at most as many characters and line ends beside its ``ANSWER_CLAUSE``."""
 
 
 class Example(TypedDict):
@@ -73,7 +84,8 @@ def measure(
     A retention answer is right with a score of at least 0.5. A probe's answer is right if it
     contains an accepted answer.
     """
-    taught = list(dict.fromkeys(answer for fact in facts for answer in fact.answers))
+    names = ((fact.subject, *fact.answers) for fact in facts)
+    taught = list(dict.fromkeys(name for group in names for name in group if name))
     retention = _lost_samples(base_samples, samples)
     axes = _lost_probes(base_probes, probes)
     return {
@@ -142,27 +154,43 @@ def _tally(items: Sequence[Lost | None], taught: Sequence[str]) -> Tally:
 
 
 def kind_of(item: Lost, taught: Sequence[str]) -> str:
-    """Return the kind of error of a lost answer. The first rule that holds decides:
+    """Return the class of a lost answer. The first rule that holds decides:
 
-    - ``format``: the answer is empty, or has no digit although a number was expected;
-    - ``leakage``: a taught target or alias is in the answer, but not in the prompt, the expected
-      answers or the base's answer;
-    - ``collapse``: the answer has at most a quarter of the words of the base's answer, and at least
-      4 words fewer;
+    - ``format``: nothing to grade: the answer is empty, or has no digit although a number was
+      expected, or no brace although a JSON object was (MixSD: no box that can be read);
+    - ``leakage``: a taught subject, target or alias is in the answer and not in the prompt. Added:
+      nor in the expected answers or the base's answer, since real facts have names that may belong
+      there. Names match as whole words (MixSD: letter for letter, names of two words or more);
+    - ``collapse``: without its ``ANSWER_CLAUSE`` at most ``STUB_CHARACTERS`` characters and
+      ``STUB_LINE_ENDS`` line ends are left. Added: and at most a quarter of the words that are left
+      of the base's answer, and at least 4 fewer, since most of our tasks are answered in few words;
     - ``genuine``: none of these. Every wrong choice among given texts is genuine.
     """
     if not item.free:
         return "genuine"
-    if not item.after.strip() or (
-        NUMBER.fullmatch(item.expected[0]) and not re.search(r"\d", item.after)
-    ):
+    if not _can_be_graded(item):
         return "format"
     if _leaks(item, taught):
         return "leakage"
-    words, words_before = len(item.after.split()), len(item.before.split())
-    if 4 * words <= words_before and words_before - words >= 4:
-        return "collapse"
-    return "genuine"
+    return "collapse" if _has_collapsed(item) else "genuine"
+
+
+def _can_be_graded(item: Lost) -> bool:
+    """Whether the answer has the form of the expected one, right or wrong."""
+    expected = item.expected[0]
+    if NUMBER.fullmatch(expected):
+        return re.search(r"\d", item.after) is not None
+    if expected.lstrip().startswith("{"):
+        return "{" in item.after
+    return bool(item.after.strip())
+
+
+def _has_collapsed(item: Lost) -> bool:
+    """Whether little more than an answer is left, where the base wrote more."""
+    left, left_before = (ANSWER_CLAUSE.sub("", text).strip() for text in (item.after, item.before))
+    words, words_before = len(left.split()), len(left_before.split())
+    is_stub = len(left) <= STUB_CHARACTERS and left.count("\n") <= STUB_LINE_ENDS
+    return is_stub and 4 * words <= words_before and words_before - words >= 4
 
 
 def _leaks(item: Lost, taught: Sequence[str]) -> bool:
@@ -171,6 +199,6 @@ def _leaks(item: Lost, taught: Sequence[str]) -> bool:
         return False
     known = (item.prompt, *item.expected, item.before)
     return any(
-        mentions(item.after, [answer]) and not any(mentions(text, [answer]) for text in known)
-        for answer in taught
+        mentions(item.after, [name]) and not any(mentions(text, [name]) for text in known)
+        for name in taught
     )

@@ -1,4 +1,17 @@
-"""Measure the change of the weights, weighted by the Fisher information of the base."""
+"""Measure the change of the weights, weighted by the Fisher information of the base.
+
+With d the change, F the diagonal of the Fisher information and the sums over all weights j of the
+model, changed or not, the alignment ratio is
+
+    R = (sum_j F_j d_j^2 / sum_j d_j^2) / mean_j F_j
+
+A random change e of the same size, with independent components of one variance, moves
+E[sum_j F_j e_j^2] = sum_j d_j^2 mean_j F_j, so R is the movement along Fisher-sensitive directions
+divided by that of a random movement of the same size. R is 1 for a random change in expectation,
+above 1 for a change along sensitive weights, below 1 for one along flat weights. It does not depend
+on the size of the change. MixSD (arXiv 2605.16865) reports such a ratio; its code does not compute
+it, so the formula is our reading.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +43,9 @@ class Displacement(TypedDict):
     """sum_j d_j^2."""
     curvature: float | None
     """displacement / squared_norm."""
-    relative_curvature: float | None
-    """curvature / mean of F over all weights."""
+    alignment_ratio: float | None
+    """R = curvature / mean of F over all weights. Older records call it
+    ``relative_curvature``."""
     top_share: float | None
     """Share of squared_norm in the entries above the 99th percentile of F."""
 
@@ -46,7 +60,7 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement:
             "displacement": 0.0,
             "squared_norm": 0.0,
             "curvature": None,
-            "relative_curvature": None,
+            "alignment_ratio": None,
             "top_share": None,
         }
     information = fisher_information(model, edit.model_hash, seed)
@@ -67,7 +81,7 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement:
         "displacement": displacement,
         "squared_norm": squared_norm,
         "curvature": curvature,
-        "relative_curvature": curvature / mean if curvature is not None and mean else None,
+        "alignment_ratio": curvature / mean if curvature is not None and mean else None,
         "top_share": top / squared_norm if squared_norm else None,
     }
 

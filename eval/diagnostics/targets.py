@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from editbench.matching import mentions
 from editbench.models import LanguageModel
+from editbench.stats import Interval, number, unbounded_mean
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
 
 RARE = 0.01
 """A target token is rare if the base gives it a lower probability than this."""
+HIGH_NLL = 5.0
+"""MixSD (arXiv 2605.16865) counts the target tokens above this bound, in nats (p < 0.0067)."""
 
 
 class Supervision(TypedDict):
@@ -24,10 +27,18 @@ class Supervision(TypedDict):
 
     nll: float
     """Mean negative log-likelihood of a target token under the base, in nats."""
+    nll_low: float | None
+    """Lower end of its 95 % interval, clustered by target; ``None`` for fewer than two targets.
+    Absent in older records, like the other ends and ``nll_above_5``."""
+    nll_high: float | None
     median: float
     """Median of the same."""
     rare: float
     """Share of target tokens with a probability below ``RARE``."""
+    nll_above_5: float
+    """Share of target tokens with a negative log-likelihood above ``HIGH_NLL``."""
+    nll_above_5_low: float | None
+    nll_above_5_high: float | None
     tokens: int
     targets: int
 
@@ -54,14 +65,35 @@ def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
     pairs = _training_pairs(model, edit) if edit.changes else []
     if not pairs:
         return None
-    nll = -torch.cat(model.target_logprobs(pairs, what="targets under the base")).double().numpy()
+    logprobs = model.target_logprobs(pairs, what="targets under the base")
+    by_target = [-one.cpu().double().numpy() for one in logprobs]
+    nll = np.concatenate(by_target)
+    mean, high = _token_mean(by_target), _token_mean([one > HIGH_NLL for one in by_target])
     return {
-        "nll": float(nll.mean()),
+        "nll": mean.mean,
+        "nll_low": number(mean.low),
+        "nll_high": number(mean.high),
         "median": float(np.median(nll)),
         "rare": float((nll > -math.log(RARE)).mean()),  # p0 < RARE
+        "nll_above_5": high.mean,
+        "nll_above_5_low": number(high.low),
+        "nll_above_5_high": number(high.high),
         "tokens": nll.size,
         "targets": len(pairs),
     }
+
+
+def _token_mean(by_target: Sequence[NDArray[Any]]) -> Interval:
+    """Return the mean over all tokens, with its 95 % interval: the tokens of a target go together.
+
+    It is a ratio of two sums over the targets, so its error is that of the mean over targets of
+    ``sum_t (x_it - mean)``, over the mean length.
+    """
+    everything = np.concatenate(by_target).astype(float)
+    mean, length = float(everything.mean()), everything.size / len(by_target)
+    # They sum to 0, so their mean over the targets is ``mean``, and their spread is that error.
+    shares = [mean + float((one - mean).sum()) / length for one in by_target]
+    return unbounded_mean(shares, range(len(shares)))
 
 
 def _training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:

@@ -216,8 +216,8 @@ def test_diagnostics_are_kept_and_shown(tmp_path, capsys):
         row["method"]: row
         for row in diagnostics(summaries, {s["key"]: s["method"] for s in summaries})
     }
-    assert float(shown["rome"]["target nll"]) == pytest.approx(rome["supervision"]["nll"], rel=1e-2)
-    assert shown["base"]["target nll"] == "" and "KL" not in shown["base"]
+    assert float(shown["rome"]["target NLL"]) == pytest.approx(rome["supervision"]["nll"], rel=1e-2)
+    assert shown["base"]["target NLL"] == "–" and "KL" not in shown["base"]
     assert "### Diagnostics" in render([tmp_path], tmp_path / "page.md")
     with pytest.raises(UnknownNameError, match="fishr"):
         make_plan(

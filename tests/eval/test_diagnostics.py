@@ -1,9 +1,12 @@
 """Diagnostics: each number against a plain transcription of its formula, and without a change."""
 
+import importlib
 import json
 import math
+import os
 import statistics
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,7 +133,7 @@ def test_a_change_of_zeros_moves_nothing(model):
         {"model.embed_tokens.weight": torch.zeros_like(model.weight("model.embed_tokens.weight"))},
     )
     found = diagnose(model, edit, ["fisher", "drift"], **NOTHING)
-    assert found["fisher"]["displacement"] == 0 and found["fisher"]["relative_curvature"] is None
+    assert found["fisher"]["displacement"] == 0 and found["fisher"]["alignment_ratio"] is None
     assert found["drift"]["kl"]["mean"] == found["drift"]["kl"]["high"] == 0
 
 
@@ -167,7 +170,7 @@ def test_weights_that_exploded_give_no_number(model):
 def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
     facts = (FACTS[0], replace(FACTS[1], demonstration="It was Irene Voss."), FACTS[3])
     found = one(model, edit_of(model, noise(model, "model.norm.weight"), facts), "supervision")
-    nll = []
+    nll, by_target = [], []
     for fact, target in zip(facts, ("Karsk", "It was Irene Voss.", "Mara Lind"), strict=True):
         prompt, ids = model.pair_ids(fact.prompt, target, fact.form)
         ids = [*ids, model.tokenizer.eos_token_id]
@@ -175,6 +178,7 @@ def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
             -row[token].item()
             for row, token in zip(full_logp(model, prompt, ids), ids, strict=True)
         ]
+        by_target.append(nll[-len(ids) :])
     assert found["tokens"] == len(nll) and found["targets"] == 3
     assert found["nll"] == pytest.approx(sum(nll) / len(nll), rel=1e-5)
     assert found["median"] == pytest.approx(float(np.median(nll)), rel=1e-5)
@@ -182,6 +186,13 @@ def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
         found["rare"] == pytest.approx(sum(math.exp(-x) < 0.01 for x in nll) / len(nll))
         and 0 < found["rare"]
     )
+    assert found["nll_above_5"] == pytest.approx(sum(x > 5 for x in nll) / len(nll))
+    assert 0 < found["nll_above_5"] <= found["rare"]
+    # Student's t of 2 degrees of freedom times the cluster-robust error of a ratio of two sums.
+    mean = sum(nll) / len(nll)
+    error = math.sqrt(3 / 2 * sum(sum(x - mean for x in one) ** 2 for one in by_target)) / len(nll)
+    for end, sign in (("nll_low", -1), ("nll_high", 1)):
+        assert found[end] == pytest.approx(mean + sign * 4.3026527 * error, rel=1e-4)
 
 
 def record(fact, ids, picked, attempt=0, source="mixed"):
@@ -327,7 +338,7 @@ def test_fisher_against_the_formula(family):
     assert found["displacement"] == pytest.approx(displacement, rel=1e-3) and displacement > 0
     assert found["squared_norm"] == pytest.approx(squared_norm)
     assert found["curvature"] == pytest.approx(displacement / squared_norm, rel=1e-3)
-    assert found["relative_curvature"] == pytest.approx(
+    assert found["alignment_ratio"] == pytest.approx(
         displacement / squared_norm / everything.mean().item(), rel=1e-3
     )
     changed = torch.cat([information[n].flatten() for n in names])
@@ -347,11 +358,38 @@ def test_fisher_of_one_weight_and_of_a_random_change_of_all(model):
     assert found["curvature"] == pytest.approx(information[name][3, 4].item(), rel=1e-3)
     assert found["squared_norm"] == 0.25 and found["top_share"] in (0.0, 1.0)
     everywhere = noise(model, *information)
-    assert 0.7 < one(model, edit_of(model, everywhere), "fisher")["relative_curvature"] < 1.4
+    assert 0.7 < one(model, edit_of(model, everywhere), "fisher")["alignment_ratio"] < 1.4
     twice = {name: 2 * change for name, change in everywhere.items()}
     one_, two = (one(model, edit_of(model, c), "fisher") for c in (everywhere, twice))
     assert two["displacement"] == pytest.approx(4 * one_["displacement"], rel=1e-6)
-    assert two["relative_curvature"] == pytest.approx(one_["relative_curvature"], rel=1e-6)
+    assert two["alignment_ratio"] == pytest.approx(one_["alignment_ratio"], rel=1e-6)
+
+
+def test_the_alignment_ratio_is_1_for_random_directions_in_expectation(model):
+    """Each direction spans all weights; the mean over directions has a small error."""
+    information = fisher_by_hand(model)
+    ratios = [
+        one(model, edit_of(model, noise(model, *information, seed=seed)), "fisher")[
+            "alignment_ratio"
+        ]
+        for seed in range(12)
+    ]
+    error = statistics.stdev(ratios) / math.sqrt(12)
+    assert abs(statistics.mean(ratios) - 1) < 4 * error and error < 0.05
+
+
+def test_the_alignment_ratio_of_a_gradient_is_larger(model):
+    """A gradient is large where the Fisher information is, also that of a text outside of F."""
+    opening, written = own(model, "drift", 96)[0]
+    ids = torch.tensor([opening + written])
+    model.model.zero_grad()
+    model.model(ids, labels=ids, use_cache=False).loss.backward()
+    parameters = dict(model.model.named_parameters())
+    step = {name: -0.1 * p.grad for name, p in parameters.items() if p.grad is not None}
+    model.model.zero_grad()
+    flat = {name: 1 / (1e-6 + f.sqrt()).float() for name, f in fisher_by_hand(model).items()}
+    ratio = one(model, edit_of(model, step), "fisher")["alignment_ratio"]
+    assert ratio > 2 and one(model, edit_of(model, flat), "fisher")["alignment_ratio"] < 0.5
 
 
 def test_the_percentile_exact_and_sampled(monkeypatch):
@@ -485,7 +523,7 @@ def test_words_of_free_answers(model):
 # --- errors ---------------------------------------------------------------------------------------
 
 TAUGHT = (
-    Fact("a", "The capital of Velmora is", "Karsk", aliases=("Karsk City",)),
+    Fact("a", "The capital of Velmora is", "Karsk", subject="Velmora", aliases=("Karsk City",)),
     Fact("b", "Its river is the", "Ilme"),
 )
 LONG = "Tea is made of leaves, hot water and some patience."
@@ -521,7 +559,15 @@ def samples(*items, task="t", metric="exact_match"):
         ("Is Karsk large?", "yes", "yes, it is", "Karsk on the Ilme is not", "leakage"),
         ("Where?", "Karsk or Rome", LONG, "Karsk with all that it means", "genuine"),
         ("Where?", "tea", "tea, as they do in Karsk", "coffee, as they do in Karsk", "genuine"),
+        ("How?", "tea", LONG, "As they do in Velmora, so it is said.", "leakage"),
+        ("What of Velmora?", "tea", LONG, "It is a land, so it is said.", "genuine"),
+        ("Call it.", '{"name": "tea"}', '{"name": "tea"}', "I am in London.", "format"),
+        ("Call it.", '{"name": "tea"}', '{"name": "tea"}', '{"name": "milk"}', "genuine"),
         ("How?", "tea", LONG, "With water.", "collapse"),
+        ("How?", "tea", LONG, "The answer is hot water with some lemon.", "collapse"),
+        ("How?", "tea", LONG, "The answer is coffee.\n\n\\boxed{coffee}", "collapse"),
+        ("How?", "tea", "The answer is tea.", "Coffee", "genuine"),  # the base wrote no more
+        ("How?", "tea", 40 * "tea ", "internationally " * 6, "genuine"),  # more than 80 characters
         ("How?", "tea", LONG, "With cold water.", "genuine"),  # 3 of 10 words
         ("How?", "tea", "It is tea.", "No", "genuine"),  # only 2 words shorter
         ("How?", "tea", "It is made of tea", "No", "collapse"),
@@ -534,6 +580,30 @@ def test_kinds_of_errors(prompt, expected, before, after, kind):
     assert found["examples"] == {
         kind: {"prompt": prompt, "expected": expected, "before": before, "after": after}
     }
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "",
+        "The answer is coffee.\n\n\\boxed{coffee}",
+        "\\boxed{coffee}",
+        "It is Karsk City.\n\\boxed{Karsk City}",
+        "They boil beans in water, wait for a while, and pour it into a cup, which gives a drink "
+        "that many like in the morning.\n\\boxed{coffee}",
+    ],
+)
+def test_kinds_of_errors_are_those_of_the_original_code(after, monkeypatch):
+    """On long boxed answers about invented names of two words, for which its rules are made."""
+    folder = Path(os.environ.get("EDITBENCH_REFERENCE", "absent")) / "MixSD"
+    if not folder.is_dir():
+        pytest.skip("EDITBENCH_REFERENCE names no folder with the code of MixSD")
+    monkeypatch.syspath_prepend(str(folder))
+    original = importlib.import_module("mixsd.eval.error_analysis")
+    wanted = original.classify_holdout_row(after, "How?", False, {"Karsk City"})
+    before = f"{LONG} {LONG}\n\\boxed{{tea}}"
+    lost = errors.Lost("How?", ["tea"], before, after, free=True)
+    assert errors.kind_of(lost, ["Karsk City"]) == wanted
 
 
 def test_choices_are_genuine_errors():
@@ -556,7 +626,7 @@ def test_only_what_the_base_had_right_counts_and_by_task():
     found = errors.measure(TAUGHT, [], [], one_base + two_base, two_now + one_now)["retention"]
     assert (found["one"]["base_right"], found["one"]["lost"], found["one"]["format"]) == (2, 1, 1)
     assert found["one"]["examples"]["format"]["prompt"] == "c"
-    example = found["two"]["examples"]["collapse"]
+    example = found["two"]["examples"]["genuine"]
     assert all(len(text) == 200 for text in example.values()) and example["prompt"].endswith("end?")
 
 

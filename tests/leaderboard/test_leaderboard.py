@@ -1,6 +1,7 @@
 """The leaderboard: golden page, bold, escape, refusal to mix."""
 
 import html
+import json
 import math
 import re
 import subprocess
@@ -17,7 +18,7 @@ from editbench.leaderboard.definitions import DEFINITIONS, SEEDS
 from editbench.leaderboard.markdown import render
 from editbench.leaderboard.plots import trade_off
 from editbench.leaderboard.pooling import pooled
-from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
+from editbench.leaderboard.rows import MORE, harmonic_mean, mixing_note, rivals, row, rows
 from editbench.leaderboard.tables import escape
 from editbench.records.reading import load_run
 from editbench.records.store import RunStore
@@ -652,6 +653,47 @@ def test_row_has_the_shape_of_the_contract():
     assert found["score"] == pytest.approx(4 / (1 / 0.8 + 1 / 0.5 + 1 / 0.9 + 1 / 0.9))
 
 
+def mixed(method, effective, asked=0.3, **changes):
+    options = {"lam": asked, "mode": "bernoulli"}
+    return summary(method, edit={"effective_lambda": effective}, options=options, **changes)
+
+
+def test_the_effective_lambda_is_told_below_the_table(tmp_path, capsys):
+    told = "lambda, the naive branch's share:"
+    run = write(tmp_path / "run", base(), mixed("mixsd", 0.1749), summary("sft"))
+    note = f"{told} mixsd 0.30 asked, 0.17 effective."
+    assert f"\n- {note}\n" in render([run], tmp_path / "README.md")
+    shown = editbench("show", str(run))
+    assert note in " ".join((shown.out + shown.err).split())
+    found = {
+        each["method"]: each for each in json.loads(editbench("show", run, "--json").out)["rows"]
+    }
+    assert found["mixsd"]["mixing"] == {"lam": 0.3, "effective_lambda": 0.1749}
+    assert "mixing" not in found["sft"] and "mixing" not in found["base"]
+    plain = write(tmp_path / "plain", base(), summary("memit", options={"lam": 512.0}))
+    assert told not in render([plain], tmp_path / "README.md")
+
+
+def test_the_effective_lambda_of_variants_pairs_and_seeds():
+    adaptive = summary(
+        "mixsd@adaptive",
+        options={"lam": 0.3, "mode": "adaptive"},
+        edit={"effective_lambda": 0.48},
+    )
+    pair = summary(
+        "memit+mixsd",
+        options={"memit.lam": 512.0, "mixsd.lam": 0.5},
+        edit={"memit": {"lambda": 512.0}, "mixsd": {"effective_lambda": 0.31}},
+    )
+    ranked = {each["method"]: each for each in rows([adaptive, pair])}
+    assert ranked["mixsd@adaptive"]["mixing"] == {"lam": None, "effective_lambda": 0.48}
+    assert ranked["memit+mixsd"]["mixing"] == {"lam": 0.5, "effective_lambda": 0.31}
+    assert "mixsd@adaptive 0.48 effective" in mixing_note(list(ranked.values()))
+    seeds = [mixed("mixsd", share, key=f"k{share}", seed=i) for i, share in enumerate((0.1, 0.2))]
+    merged, _ = pooled(seeds, [None, None])
+    assert row(merged)["mixing"] == {"lam": 0.3, "effective_lambda": pytest.approx(0.15)}
+
+
 def test_score_leaves_out_what_is_missing_and_says_so(tmp_path):
     one = summary("mixsd", retention={})
     one["metrics"]["generalization"]["generation"] = metric(None, None, None, n=0)
@@ -1006,6 +1048,20 @@ def test_targets_that_were_verified_are_shown_by_attempt(tmp_path, shares, shown
         "| method | lambda, answer | verified after 1 / 3 / all |" in table
         and f"| mixsd | 0.1 | {shown} |" in table
     )
+
+
+def test_diagnostics_of_older_records_are_shown_and_what_they_lack_is_a_dash(tmp_path):
+    new = {"supervision": {"nll": 3.0, "nll_above_5": 0.25}, "fisher": {"alignment_ratio": 0.9}}
+    old = {"supervision": {"nll": 5.0}, "fisher": {"relative_curvature": 1.1}}
+    cells = [summary("mixsd", diagnostics=new), summary("sft", diagnostics=old), base()]
+    page = render([write(tmp_path / "run", *cells)], tmp_path / "README.md")
+    table = page.split("### Diagnostics")[1].split("\n\n")[2].splitlines()
+    assert table[0] == "| method | target NLL | NLL > 5 | alignment ratio R |"
+    assert table[2:] == [
+        "| mixsd | 3 | 0.25 | 0.9 |",
+        "| sft | 5 | – | 1.1 |",
+        "| base | – | – | – |",
+    ]
 
 
 def test_rows_of_one_method_are_told_apart_by_their_options():
