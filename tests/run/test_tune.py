@@ -274,7 +274,9 @@ def test_all_trials_share_the_options_that_are_given(config, model, tmp_path, nu
     assert options_of(two) == {**second["options"], "sign": -1}
     options, _ = Tuned.read(tmp_path / "run").options(("nudge",), {})
     assert options["nudge"] == {"recipe": "strong", "sign": "-1", **tried["chosen"]["options"]}
-    assert "options" in search.identity(config)["tune"]
+    assert "recipe" not in one and "options" in search.identity(config)["tune"]
+    run(replace(search, options={"nudge": {"recipe": "strong"}}), config, model, tmp_path / "two")
+    assert load_run(tmp_path / "two")[1][1]["recipe"] == "strong", "exactly the recipe"
     assert "options" not in Search(("nudge",), 2, 0.9).identity(config)["tune"], "as before"
 
 
