@@ -1,8 +1,9 @@
-"""Run the authors' own code beside ours: a checkout of ROME, MEMIT or AlphaEdit, on a CPU.
+"""Run the authors' own code beside ours: a checkout of ROME, MEMIT, AlphaEdit or EMMET, on a CPU.
 
 ``EDITBENCH_REFERENCE`` names a folder with the checkouts ``rome`` (kmeng01/rome at 0874014),
-``memit`` (kmeng01/memit at 80426fd) and ``AlphaEdit`` (jianghoucheng/AlphaEdit at f5248d3). Their
-code is imported from there and not changed, but for what it needs to run here:
+``memit`` (kmeng01/memit at 80426fd), ``AlphaEdit`` (jianghoucheng/AlphaEdit at f5248d3) and
+``unified-model-editing`` (scalable-model-editing/unified-model-editing at 23d72b5). Their code is
+imported from there and not changed, but for what it needs to run here:
 
 - "cuda" becomes "cpu", in the source text, as it is imported.
 - Decoder layers return a tensor in today's transformers. ``nethook.Trace`` shows it as the tuple
@@ -28,7 +29,7 @@ from typing import Any
 import pytest
 import torch
 
-PACKAGES = ("rome", "memit", "AlphaEdit", "util", "dsets")
+PACKAGES = ("rome", "memit", "AlphaEdit", "emmet", "util", "dsets")
 LLAMA = {
     "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
     "layer_module_tmp": "model.layers.{}",
@@ -276,6 +277,29 @@ def run_alphaedit(
             cache_c=torch.zeros_like(projections),
             P=projections,
         )
+    return differences(model, copied, moments)
+
+
+def run_emmet(
+    method: Any, model: Any, facts: Sequence[Any], moments: Mapping[int, Any], prefixes: list[str]
+) -> dict[str, torch.Tensor]:
+    """Return the changes by weight."""
+    second = by_module(model, moments)
+    with checkout("unified-model-editing", {}) as load:
+        main = load("emmet.emmet_main")
+        main.CONTEXT_TEMPLATES_CACHE = [["{}"], templates(prefixes)]
+        # Its statistics come with the keys that they were measured on, which only a report reads.
+        main.get_cov = lambda _, __, layer_name, *___, **____: (second[layer_name], None)
+        chosen = main.EMMETHyperParams(
+            **settings(method, model, list(moments)),
+            layer_selection="all",
+            mom2_update_weight=1,
+            calculate_objective_value=False,
+            update_norm_lambda=0,
+            emmet_lambda=method.slack,
+        )
+        copied, tokenizer = theirs(model)
+        main.apply_emmet_to_model(copied, tokenizer, requests(facts), chosen)
     return differences(model, copied, moments)
 
 
