@@ -54,6 +54,7 @@ class Emmet(BatchEditor):
             "refine": 0,
         }
     }
+    alternatives: ClassVar[Mapping[str, str]] = {"slack": "epsilon"}
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "epsilon": Figure("Slack of the constraints, as a share of the mean of k^T C^-1 k."),

@@ -300,7 +300,11 @@ class _Sampler:
         """Return the searched options of a trial; those of trial 0 are the first method's."""
         if trial == 0:
             options = self.first.options()
-            return {key: options.get(key) for key in self.space}
+            # A recipe may set options that replace searched ones.
+            replaced = {
+                key for by, key in self.first.alternatives.items() if options.get(by) is not None
+            }
+            return {key: options.get(key) for key in self.space if key not in replaced}
         self.asked = self.study.ask(self.space)
         return {key: _short(value) for key, value in self.asked.params.items()}
 
