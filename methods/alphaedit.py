@@ -10,7 +10,7 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Langu
 
 Differences from the reference:
 - U_0 is the ``null_space`` share of directions with the least second moment. The paper's absolute
-  ``threshold`` (0.02) depends on the scale of a model's activations, and keeps about 70 % of the
+  ``threshold`` (0.02, as in ``recipe=paper``) depends on the scale of a model's activations, and keeps about 70 % of the
   directions on Llama 3.
 - l2 is relative to tr(P C), the mean square of ordinary keys in the null space, for the same
   reason. The reference has 10 itself (``ridge``).

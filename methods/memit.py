@@ -14,7 +14,7 @@ a Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng0
 Differences from the reference:
 - lambda follows the MLP width. It is weighed against k^T C^-1 k, which is f on average over
   ordinary keys, so lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything
-  on a small model.
+  on a small model. ``recipe=paper`` has it nevertheless, with all else as published.
 - The solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
 - While earlier edits are applied, their keys K_p are added to C: lambda C + K_p K_p^T (the
