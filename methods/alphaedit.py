@@ -10,8 +10,8 @@ Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Langu
 
 Differences from the reference:
 - U_0 is the ``null_space`` share of directions with the least second moment. The paper's absolute
-  ``threshold`` (0.02, as in ``recipe=paper``) depends on the scale of a model's activations, and keeps about 70 % of the
-  directions on Llama 3.
+  ``threshold`` (0.02, as in ``recipe=paper``) depends on the scale of a model's activations, and
+  keeps about 70 % of the directions on Llama 3.
 - l2 is relative to tr(P C), the mean square of ordinary keys in the null space, for the same
   reason. The reference has 10 itself (``ridge``).
 - K_p is read from the edits that are applied now, not from a global that outlives them. The
