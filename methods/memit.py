@@ -14,7 +14,7 @@ a Transformer", arXiv 2210.07229, eqs. 14-20, algorithm 1; reference code kmeng0
 Differences from the reference:
 - lambda follows the MLP width. It is weighed against k^T C^-1 k, which is f on average over
   ordinary keys, so lambda is f / 3. The usual 15000 belongs to f = 16384 and edits hardly anything
-  on a small model.
+  on a small model. ``recipe=paper`` has it nevertheless, with all else as published.
 - The solve is done in float64 on the smaller side, facts x facts or f x f, by the push-through
   identity K^T (lambda C + K K^T)^-1 = (lambda I + K^T C^-1 K)^-1 K^T C^-1.
 - While earlier edits are applied, their keys K_p are added to C: lambda C + K_p K_p^T (the
@@ -40,7 +40,7 @@ from editbench.errors import MethodError
 from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
 from editbench.methods._edit.layers import check_layers, default_layers
-from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
 from editbench.methods.statistics import Moment, source_texts
 from editbench.models import LanguageModel
@@ -198,6 +198,17 @@ class Memit(BatchEditor):
     summary: ClassVar[str] = "closed-form update of several MLPs, all facts at once"
     paper: ClassVar[str] = "arXiv 2210.07229"
     kept_by: ClassVar[str] = "lam"
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        # hparams/MEMIT/EleutherAI_gpt-j-6B.json
+        "paper": {
+            **PUBLISHED,
+            "steps": 25,
+            "clamp": 0.75,
+            "prefixes": 5,
+            "lam": 15_000.0,
+            "refine": 0,
+        }
+    }
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "lambda": Figure("Weight of C against the facts' keys."),

@@ -37,10 +37,10 @@ def test_a_later_batch_reads_its_facts_behind_the_first_batchs_prefixes(name, mo
     with edited_by([editor], model, FACTS[:2]) as (first,):
         second = editor.inject(model, FACTS[2:])
         base = first.diagnostics["prefixes"]
-        assert _options.context_prefixes(model, 3, 0) != base, "the edited model writes others"
+        assert editor.new_prefixes(model, 3) != base, "the edited model writes others"
         # The same batch with the base's prefixes given, whatever is applied.
         monkeypatch.setattr(_options, "kept_prefixes", lambda model, n: [])
-        monkeypatch.setattr(_options, "context_prefixes", lambda model, n, seed: base)
+        monkeypatch.setattr(type(editor), "new_prefixes", lambda self, model, n: base)
         want = editor.inject(model, FACTS[2:])
     assert second.diagnostics["prefixes"] == base and not warned(first) and not warned(second)
     for weight in want.changes:
