@@ -30,13 +30,14 @@ import torch.nn.functional as F
 from editbench.fisher import diagonal_fisher
 from editbench.methods._train.divergence import divergence
 from editbench.models import LanguageModel
-from editbench.own_text import own_answers, own_texts
+from editbench.own_text import own_answers, own_tasks, own_texts
 from editbench.text import pad_left
 
-TOKENS = 8192
-"""Tokens of the model's own text, all texts together."""
+FREE, ANSWERS, INSTRUCTED = 128, 128, 0
+"""Number of free texts, of answers to the model's own questions, and of answers to instructions of
+many kinds (``own_text.TASKS``)."""
 LENGTH = 32
-"""Tokens of one text."""
+"""Most tokens of one text."""
 AT_ONCE = 8
 """Texts in one step."""
 TEACHER_TOP_K = 256
@@ -129,22 +130,17 @@ class Anchor:
 
 
 def _texts(model: LanguageModel, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Return texts of about ``TOKENS`` tokens that the model writes.
+    """Return the texts that the model writes: the ids of each opening and of what follows.
 
-    Each is the ids of its opening and of what follows. Half of the texts are answers to the model's
-    own questions, if it has a chat template.
+    A model without a chat template writes free texts in place of the answers.
     """
-    texts = [pair for block in own_texts(model, TOKENS // 2, seed, LENGTH) for pair in block]
-    # Without a chat template own_answers() gives none: free texts of another seed take their place.
-    missing = TOKENS // LENGTH - len(texts)
-    return texts + (
-        own_answers(model, missing, seed, LENGTH)
-        or [
-            pair
-            for block in own_texts(model, TOKENS - TOKENS // 2, seed + 1, LENGTH)
-            for pair in block
-        ]
-    )
+
+    def free(n: int, seed: int) -> list[tuple[list[int], list[int]]]:
+        return [pair for block in own_texts(model, n * LENGTH, seed, LENGTH) for pair in block]
+
+    answers = own_answers(model, ANSWERS, seed, LENGTH) + own_tasks(model, INSTRUCTED, seed, LENGTH)
+    # Of another seed, so that no free text comes twice.
+    return free(FREE, seed) + (answers or free(ANSWERS + INSTRUCTED, seed + 1))
 
 
 def _scaled_fisher(

@@ -1,0 +1,132 @@
+"""Look for a trainer that keeps everything and carries over: the frontier on dev facts.
+
+    python benchmarks/frontier.py run [ROW ...]   # all rows of ROWS or these; resumes
+    python benchmarks/frontier.py table
+
+24 dev facts of kgfact (seed 0), asked as taught and in their 48 paraphrases; eb_instruct and
+eb_reading, ``LIMIT`` items each; KL to the base on its own text. A row is a method with its
+options, and for some a setting of the anchor's constants (``_train/anchor.py``). All rows are in
+``benchmarks/results/frontier.json``; a stored row is not computed again.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+
+from editbench import registry
+from editbench.eval import retention
+from editbench.eval.diagnostics import drift
+from editbench.files import write_json_atomic
+from editbench.matching import contains
+from editbench.methods._train import anchor
+from editbench.models import load_model
+from editbench.run.config import RunConfig
+from editbench.run.plan import make_plan
+
+N, LIMIT, TASKS = 24, 40, ("eb_instruct", "eb_reading")
+RATE, FRAMES = {"lr": 5e-5}, {"rewordings": 2}
+FORTY = {"epochs": 5}
+"""24 facts in three frames: 8 batches of 10 an epoch."""
+MANY = {"FREE": 64, "ANSWERS": 64, "INSTRUCTED": 192, "AT_ONCE": 16}
+"""An anchor with instructions of many kinds, and twice as many texts in a step."""
+ROWS = {
+    "sft": ("sft", {**RATE}, {}),
+    "sft, 3 frames, kl 1": ("sft", {**RATE, **FRAMES, **FORTY, "kl": 1.0}, {}),
+    "sft, 3 frames, kl 1, instructed": ("sft", {**RATE, **FRAMES, **FORTY, "kl": 1.0}, MANY),
+}
+RESULT = Path(__file__).parent / "results" / "frontier.json"
+
+
+@contextmanager
+def anchored(constants: dict):
+    """Inside, the anchor has these constants."""
+    before = {name: getattr(anchor, name) for name in constants}
+    try:
+        for name, value in constants.items():
+            setattr(anchor, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(anchor, name, value)
+
+
+def measure(model, edit, cases) -> dict:
+    """Return the shares of right answers, the tasks' scores and the drift under ``edit``."""
+    asked = [(c, p) for c in cases for p in c.probes if p.axis in ("rewrite", "paraphrase")]
+    with edit.applied(model, check=False):
+        prompts = [model.prompt_ids(p.prompt, p.form) for _, p in asked]
+        answers = [model.decode(ids) for ids in model.generate_ids(prompts, 32)]
+        with model.compute(weights_fixed=True):
+            samples = retention.evaluate(model.model, model.tokenizer, TASKS, limit=LIMIT)
+    right = [
+        (p.axis, contains(answer, c.fact.answers, p.prompt))
+        for (c, p), answer in zip(asked, answers, strict=True)
+    ]
+    return {
+        "recall": fmean(ok for axis, ok in right if axis == "rewrite"),
+        "paraphrases": fmean(ok for axis, ok in right if axis == "paraphrase"),
+        **{task: fmean(s.score for s in rows) for task, rows in samples.items()},
+        "kl": drift.measure(model, edit, 0)["kl"]["mean"],
+    }
+
+
+def stored() -> list[dict]:
+    return json.loads(RESULT.read_text()) if RESULT.exists() else []
+
+
+def run(*names: str) -> None:
+    model = load_model()
+    config = RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=N)
+    cases = make_plan(config).cases
+    facts = [case.fact for case in cases]
+    for name in names or ("base", *ROWS):
+        if any(row["name"] == name for row in stored()):
+            continue
+        method, options, constants = ROWS[name] if name != "base" else ("base", {}, {})
+        started = time.perf_counter()
+        with anchored(constants):
+            edit = (
+                registry.get("methods", method).from_options(method, options).inject(model, facts)
+            )
+        seconds = time.perf_counter() - started
+        found = measure(model, edit, cases)
+        row = {"name": name, "method": method, "options": options, "anchor": constants, **found}
+        row |= {
+            "steps": edit.diagnostics.get("steps"),
+            "final_loss": edit.diagnostics.get("final_loss"),
+            "seconds": seconds,
+            "commit": subprocess.run(
+                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+            ).stdout.strip(),
+        }
+        for key in ("verified_at_once", "target_nll"):
+            if key in edit.diagnostics:
+                row[key] = edit.diagnostics[key]
+        write_json_atomic(RESULT, [*stored(), row])
+        print(said(row), f"{time.perf_counter() - started:.0f}s in all", flush=True)
+
+
+COLUMNS = ("recall", "paraphrases", *TASKS, "kl", "steps", "final_loss", "seconds")
+
+
+def said(row: dict) -> str:
+    """Return a row of the table."""
+    cells = [row.get(column) for column in COLUMNS]
+    return (
+        f"| {row['name']} | "
+        + " | ".join("" if c is None else f"{c:.0f}" if c >= 10 else f"{c:.3g}" for c in cells)
+        + " |"
+    )
+
+
+def table() -> None:
+    print(f"| row | {' | '.join(COLUMNS)} |\n" + "|---" * (len(COLUMNS) + 1) + "|")
+    print("\n".join(said(row) for row in stored()))
+
+
+if __name__ == "__main__":
+    {"run": run, "table": table}[sys.argv[1]](*sys.argv[2:])
