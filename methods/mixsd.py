@@ -53,6 +53,7 @@ from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move
+from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import train_on_examples
 from editbench.methods._train.mixed_text import (
@@ -101,6 +102,9 @@ class MixSD(Trainer):
     lam: float = 0.3
     """lambda, the share of the naive branch: 0 is the pure expert, 1 the pure naive branch.
     ``adaptive`` ignores it."""
+    expert_prompt: ExpertPrompt = "before"
+    """How the expert is shown the fact: ``after`` the question, ``before`` it, or in the words of
+    the ``paper`` (``_train/expert.py``)."""
     threshold: float = 0.5
     """``adaptive``: the naive token is kept if its probability under the expert is at least this
     share of the expert's best token."""
@@ -128,6 +132,7 @@ class MixSD(Trainer):
         for name, value, known in (
             ("mode", self.mode, get_args(Mode)),
             ("on_fail", self.on_fail, get_args(OnFail)),
+            ("expert_prompt", self.expert_prompt, EXPERT_PROMPTS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
@@ -143,7 +148,9 @@ class MixSD(Trainer):
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""
         self.check_work(model, len(facts))
-        drafts, cost = self.targets(model, lessons_of(model, facts, self.rewordings))
+        drafts, cost = self.targets(
+            model, lessons_of(model, facts, self.rewordings, self.expert_prompt)
+        )
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
         changes, training = train_on_examples(self, model, examples)
         # lessons_of() lists each fact followed by its rewordings: draft i is frame i % frames.
@@ -156,7 +163,11 @@ class MixSD(Trainer):
             **report(drafts),
             **cost,
             **training,
-            "warnings": [*warnings(drafts), *training.get("warnings", ())],
+            "warnings": [
+                *borrowed(facts, self.expert_prompt),
+                *warnings(drafts),
+                *training.get("warnings", ()),
+            ],
         }
         return self.edit(model, facts, changes, diagnostics=diagnostics, records=records)
 
@@ -231,7 +242,7 @@ class MixSD(Trainer):
         for lesson, attempt in zip(lessons, tried or [0] * len(lessons), strict=True):
             room = lesson.room(self.max_new_tokens)
             # The context must hold the text after either prompt.
-            lesson.check_room(max(len(lesson.prompt_ids), len(lesson.noted_ids)) + room)
+            lesson.check_room(max(len(lesson.prompt_ids), len(lesson.expert_ids)) + room)
             drafts.append(Draft(self, lesson, room, attempt))
         for draft in branches.write(drafts):
             if bar:
@@ -296,7 +307,7 @@ class Draft(MixedText):
 
     def __init__(self, method: MixSD, lesson: Lesson, room: int, attempt: int):
         self.method, self.room = method, room
-        self.both = (lesson.prompt_ids, lesson.noted_ids)
+        self.both = (lesson.prompt_ids, lesson.expert_ids)
         prompts = [self.both[NAIVE if method.lam else EXPERT]] if method.pure else self.both
         super().__init__(lesson, prompts, attempt)
         self.last_attempt = attempt + method.attempts - 1

@@ -36,6 +36,7 @@ from editbench.matching import contains
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.divergence import Divergence, divergence
 from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
+from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
 from editbench.methods._train.trainer import Trainer
@@ -79,6 +80,9 @@ class OPSD(Trainer):
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
 
+    expert_prompt: ExpertPrompt = "before"
+    """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
+    the ``paper`` (``_train/expert.py``)."""
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
@@ -107,6 +111,7 @@ class OPSD(Trainer):
         for name, value, known in (
             ("divergence", self.divergence, get_args(Divergence)),
             ("teacher", self.teacher, get_args(Teacher)),
+            ("expert_prompt", self.expert_prompt, EXPERT_PROMPTS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
@@ -124,9 +129,9 @@ class OPSD(Trainer):
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Train the student on its own rollouts and return the change as an edit."""
         self.check_work(model, len(facts))
-        lessons = lessons_of(model, facts, self.rewordings)
+        lessons = lessons_of(model, facts, self.rewordings, self.expert_prompt)
         for lesson in lessons:
-            lesson.check_room(len(lesson.noted_ids) + lesson.room(self.max_new_tokens))
+            lesson.check_room(len(lesson.expert_ids) + lesson.room(self.max_new_tokens))
         # The facts' own prompts, without their rewordings.
         watched = [lesson.canonical() for lesson in lessons[:: 1 + self.rewordings][:WATCHED]]
         # Copied before training starts, so that "frozen" is the base model.
@@ -174,7 +179,8 @@ class OPSD(Trainer):
             if stated
             else {}
         )
-        diagnostics = {**report, **progress, **exposure.report()}
+        report_warnings = [*borrowed(facts, self.expert_prompt), *report.get("warnings", ())]
+        diagnostics = {**report, **progress, **exposure.report(), "warnings": report_warnings}
         return self.edit(model, facts, changes, diagnostics=diagnostics)
 
     def _rollouts(
@@ -220,7 +226,7 @@ class OPSD(Trainer):
         lengths = [len(rollout.ids) for rollout in rollouts]
         with torch.no_grad():
             shown = [
-                (r.lesson.noted_ids if has_read else r.lesson.prompt_ids) + r.ids
+                (r.lesson.expert_ids if has_read else r.lesson.prompt_ids) + r.ids
                 for r, has_read in zip(rollouts, read, strict=True)
             ]
             teacher_NV = teacher.logits(label_states(teacher, shown, lengths))

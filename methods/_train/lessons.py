@@ -9,8 +9,8 @@ from functools import cached_property
 from editbench import text
 from editbench.methods._common.context import check_context
 from editbench.methods._common.texts import Example
+from editbench.methods._train.expert import ExpertPrompt, expert_prompt_ids
 from editbench.models import LanguageModel
-from editbench.retrieval import guidance
 from editbench.types import Fact
 
 FRAMES = {
@@ -45,6 +45,8 @@ class Lesson:
 
     model: LanguageModel
     fact: Fact
+    expert_prompt: ExpertPrompt = "before"
+    """How the expert is shown the fact (``_train/expert.py``)."""
 
     @cached_property
     def _rendered(self) -> text.Rendered:
@@ -56,10 +58,9 @@ class Lesson:
         return text.ids(self.model.tokenizer, self._rendered)
 
     @cached_property
-    def noted_ids(self) -> list[int]:
-        """Ids of x+, the prompt after a note that states the fact."""
-        fact = self.fact
-        return self.model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))
+    def expert_ids(self) -> list[int]:
+        """Ids of x+, the prompt together with the fact."""
+        return expert_prompt_ids(self.model, self.fact, self.expert_prompt)
 
     @cached_property
     def answer_ids(self) -> list[int]:
@@ -96,9 +97,14 @@ class Lesson:
         check_context(self.model, self.fact, tokens)
 
 
-def lessons_of(model: LanguageModel, facts: Sequence[Fact], rewordings: int = 0) -> list[Lesson]:
+def lessons_of(
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    rewordings: int = 0,
+    expert_prompt: ExpertPrompt = "before",
+) -> list[Lesson]:
     """Return the facts, each followed by its ``rewordings``, ready to be tokenized."""
-    return [Lesson(model, fact) for fact in reworded(facts, rewordings)]
+    return [Lesson(model, fact, expert_prompt) for fact in reworded(facts, rewordings)]
 
 
 def reworded(facts: Sequence[Fact], n: int) -> list[Fact]:
