@@ -16,7 +16,7 @@ Both sides of kl are renormalized over the base's ``TEACHER_TOP_K`` most probabl
 not see the probability that p_theta gives to other tokens. l2 and ewc are added to the gradients
 directly, in closed form.
 
-    # N label positions of a batch, V vocabulary, K the base's top k
+    # N label positions of a batch, n of one text, V vocabulary, K the base's top k
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import torch.nn.functional as F
 
 from editbench.fisher import diagonal_fisher
 from editbench.methods._train.divergence import divergence
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, batched
 from editbench.own_text import own_answers, own_tasks, own_texts
 from editbench.text import pad_left
 
@@ -40,6 +40,8 @@ LENGTH = 32
 """Most tokens of one text."""
 AT_ONCE = 8
 """Texts in one step."""
+READ_AT_ONCE = 16
+"""Texts that the base reads in one forward pass, before training."""
 TEACHER_TOP_K = 256
 """Most probable tokens of the base over which its KL is taken. The logits of the whole vocabulary
 would take gigabytes."""
@@ -61,8 +63,12 @@ class Anchor:
         self._queue: list[int] = []
         self.texts = _texts(model, seed) if replay or kl or ewc else []
         if kl:
-            # One text at a time: the loss meets them in other batches at each step.
-            self.base = [self._top([i]) for i in range(len(self.texts))]
+            # Kept by text: the loss meets them in other batches at each step.
+            self.base = [
+                one
+                for chosen in batched(range(len(self.texts)), READ_AT_ONCE)
+                for one in self._top(chosen)
+            ]
         if ewc:
             self.fisher = _scaled_fisher(model, self.texts)
 
@@ -121,12 +127,13 @@ class Anchor:
         )
 
     @torch.no_grad()
-    def _top(self, chosen: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids (N, K) and logits (N, K) of the model's most probable tokens."""
+    def _top(self, chosen: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return ids (n, K) and logits (n, K) of the model's most probable tokens, text by text."""
         with self.model.compute(weights_fixed=True):
             logits_NV = self._logits(chosen)
         values_NK, ids_NK = logits_NV.topk(min(TEACHER_TOP_K, logits_NV.shape[-1]), dim=-1)
-        return ids_NK, values_NK
+        lengths = [len(self.texts[i][1]) for i in chosen]
+        return list(zip(ids_NK.split(lengths), values_NK.split(lengths), strict=True))
 
 
 def _texts(model: LanguageModel, seed: int) -> list[tuple[list[int], list[int]]]:
