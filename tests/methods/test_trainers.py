@@ -479,11 +479,9 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
     if source == "target":
         assert trained == [canonical(model, fact) for fact in FACTS]
     elif source in ("expert", "unverified"):
-        ends = [
-            [] if r["ended"] else model.closing_ids(f.form) for r, f in zip(edit.records, FACTS)
-        ]
         assert [list(e.target_ids) for e in trained] == [
-            record["ids"] + end for record, end in zip(edit.records, ends, strict=True)
+            record["ids"] + ([] if record["ended"] else model.closing_ids(fact.form))
+            for record, fact in zip(edit.records, FACTS, strict=True)
         ], "re-tokenised"
         assert [record["verified"] for record in edit.records] == [source == "expert"] * 4
 
