@@ -54,7 +54,7 @@ from editbench.matching import contains
 from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
-from editbench.methods._train.lessons import Lesson, lessons_of
+from editbench.methods._train.lessons import LOSS_ON, Lesson, LossOn, lessons_of
 from editbench.methods._train.loop import train_on_examples
 from editbench.methods._train.mixed_text import (
     EXPERT,
@@ -66,6 +66,7 @@ from editbench.methods._train.mixed_text import (
     report,
     warnings,
 )
+from editbench.methods._train.rooms import rooms as measured_rooms
 from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel, float64_device
 from editbench.plugin import Space, Uniform
@@ -78,6 +79,7 @@ ON_FAIL = {"drop": "dropped", "expert": "target", "target": "target", "keep": "u
 """Value of ``on_fail`` -> the source of the training text of a fact that never verifies."""
 Mode = Literal["bernoulli", "alternate", "adaptive"]
 OnFail = Literal["drop", "expert", "target", "keep"]
+Retry = Literal["rewind", "anew"]
 SAMPLED = 0.7
 """Lowest temperature at which the expert alone is sampled for a fact that failed."""
 DOUBT = 0.5
@@ -115,13 +117,21 @@ class MixSD(Trainer):
     draw from all tokens."""
     attempts: int = 10
     """Maximum number of attempts per fact until the verifier finds the target in a whole text."""
+    retry: Retry = "rewind"
+    """The next attempt at temperature 0: ``rewind`` takes the failed text back to where it lost the
+    fact, and ``anew`` begins it again with new coins, as every attempt does above temperature 0."""
     max_new_tokens: int | None = None
-    """Token budget of a text. None: 24, or 1.5 times the length of the fact's demonstration if that
-    is more. A text that needs more is cut back to its last whole sentence or clause."""
+    """Token budget of a text, or what the context has left if that is less. None: twice the length
+    of the expert's own answer, at least 48 (``_train/rooms.py``). A text that reaches it has
+    failed."""
     on_fail: OnFail = "expert"
     """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
     target if that fails as well), use the canonical ``target``, or ``keep`` the last text
     unverified."""
+    loss_on: LossOn = "answer"
+    """Tokens that carry loss: those of the ``answer`` with the token that ends it, or those of the
+    model's whole ``turn``, with the role header before it and what the chat template writes behind
+    it. Raw text has no turn, and both are the same."""
     signal: float = 1.0
     """Share of each target's tokens that carry loss: those on which the branches disagree most."""
     slots: int = 48
@@ -132,7 +142,9 @@ class MixSD(Trainer):
         for name, value, known in (
             ("mode", self.mode, get_args(Mode)),
             ("on_fail", self.on_fail, get_args(OnFail)),
+            ("retry", self.retry, get_args(Retry)),
             ("expert_prompt", self.expert_prompt, EXPERT_PROMPTS),
+            ("loss_on", self.loss_on, LOSS_ON),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
@@ -140,6 +152,8 @@ class MixSD(Trainer):
             raise ValueError(f"lam is a probability, not {self.lam}")
         if not 0 < self.threshold <= 1 or not 0 < self.signal <= 1:
             raise ValueError("threshold and signal are shares, above 0 and at most 1")
+        if self.signal < 1 and self.loss_on == "turn":
+            raise ValueError("signal chooses among the tokens of the answer: use loss_on=answer")
         if self.temperature < 0 or self.attempts < 1 or self.slots < 1:
             raise ValueError("temperature must be >= 0; attempts and slots at least 1")
         if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
@@ -173,8 +187,8 @@ class MixSD(Trainer):
 
     def _example(self, draft: Draft) -> Example:
         if draft.source == "target":
-            return draft.lesson.canonical()
-        return Example(draft.lesson.prompt_ids, draft.ids, draft.signal(self.signal))
+            return draft.lesson.canonical(self.loss_on)
+        return draft.lesson.example(draft.ids, self.loss_on, draft.signal(self.signal))
 
     def targets(
         self, model: LanguageModel, lessons: Sequence[Lesson]
@@ -215,7 +229,12 @@ class MixSD(Trainer):
     def _rewrite(self, drafts: list[Draft], places: Sequence[int], branches: Branches) -> int:
         """Write the drafts at ``places`` again with new dice; return how many tokens it took."""
         lessons = [drafts[i].lesson for i in places]
-        new = self.mix(lessons, branches, tried=[drafts[i].attempt + 1 for i in places])
+        new = self.mix(
+            lessons,
+            branches,
+            rooms=[drafts[i].room for i in places],
+            tried=[drafts[i].attempt + 1 for i in places],
+        )
         for i, draft in zip(places, new, strict=True):
             draft.source = "expert" if draft.verified else "target"
             drafts[i] = draft
@@ -226,6 +245,7 @@ class MixSD(Trainer):
         lessons: Sequence[Lesson],
         branches: Branches,
         bar: progress.Bar | None = None,
+        rooms: Sequence[int] | None = None,
         tried: Sequence[int] | None = None,
     ) -> list[Draft]:
         """Write one text for each fact, until it verifies or its attempts are used up.
@@ -233,17 +253,16 @@ class MixSD(Trainer):
         At lambda 0 or 1 one branch writes alone, and the other branch scores its text at the end.
 
         Args:
+            rooms: token budget of each text; None: found as ``max_new_tokens`` says.
             tried: number of earlier attempts at each fact, so that no dice are thrown twice.
 
         Raises:
-            MethodError: if a fact's text may become longer than the model's context.
+            MethodError: if a fact's answer does not fit into the model's context.
         """
-        drafts = []
-        for lesson, attempt in zip(lessons, tried or [0] * len(lessons), strict=True):
-            room = lesson.room(self.max_new_tokens)
-            # The context must hold the text after either prompt.
-            lesson.check_room(max(len(lesson.prompt_ids), len(lesson.expert_ids)) + room)
-            drafts.append(Draft(self, lesson, room, attempt))
+        if rooms is None:
+            rooms = measured_rooms(lessons, self.max_new_tokens, branches)
+        tried = tried or [0] * len(lessons)
+        drafts = [Draft(self, *one) for one in zip(lessons, rooms, tried, strict=True)]
         for draft in branches.write(drafts):
             if bar:
                 bar.advance(draft.verified)
@@ -316,6 +335,15 @@ class Draft(MixedText):
         self._first_kV: torch.Tensor | None = None
         """Log-probabilities of the first token, from which a new attempt starts."""
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the next attempt starts from the first token, with new dice."""
+        method = self.method
+        if method.temperature > 0:
+            return True
+        # At temperature 0 only the coins of a mixture differ between two attempts.
+        return method.retry == "anew" and method.mode == "bernoulli" and not method.pure
+
     def _new_dice(self) -> random.Random:
         # Seeded by fact and attempt: neither the order of the facts nor the slots change a draw.
         return random.Random(digest([self.method.seed, self.fact.id, self.attempt]))
@@ -323,14 +351,14 @@ class Draft(MixedText):
     def step(self, logp_kV: torch.Tensor) -> Move | None:
         """Write the next token. If the text then ends without the fact, start the next attempt."""
         # A clone: the tensor is a view of the whole batch, which would stay in memory.
-        if not self.ids and self.method.temperature > 0:
+        if not self.ids and self.begins_anew:
             self._first_kV = logp_kV.clone()
         kept = len(self.ids)
         self._write(logp_kV)
         # A loop, because the token that starts the next attempt may end the text at once.
         while self.ended or len(self.ids) >= self.room:
-            # A text that its room cut off in the middle is no answer, even if it names the target.
-            self.verified = (self.ended or self.close()) and contains(
+            # A text without an end is no answer, even if it names the target.
+            self.verified = self.ended and contains(
                 self.model.answer(self.ids), self.fact.answers, self.fact.prompt
             )
             is_last = self.verified or self.attempt == self.last_attempt
@@ -344,7 +372,6 @@ class Draft(MixedText):
     def _write(self, logp_kV: torch.Tensor) -> None:
         """Append the token that the method chooses from the branches."""
         token, is_naive = self.method.choose(logp_kV, len(self.ids), self.threshold, self._dice)
-        self.closing_logp.append(logp_kV[:, self.closing].flatten().tolist())
         if len(logp_kV) == 1:
             self.add_alone(token, is_naive, logp_kV[0, token].item())
             return
@@ -360,16 +387,17 @@ class Draft(MixedText):
         Returns:
             The number of tokens kept; None if another attempt would only repeat this one.
         """
-        if self._first_kV is not None:  # temperature above 0: from the start, with new dice
+        if self._first_kV is not None:
             self._next_attempt(0)
             self._write(self._first_kV)
             return 0
-        # Temperature 0: the expert's best token takes the place of the one that lost the fact.
+        if self.method.retry == "anew":
+            return None
+        # The expert's best token takes the place of the one that lost the fact.
         place = self._lost()
         if place is not None:
-            best, closing_logp = self.best[place], self.closing_logp[place]
+            best = self.best[place]
             self._next_attempt(place)
-            self.closing_logp.append(closing_logp)
             self.add(best, False, best)
         return place
 

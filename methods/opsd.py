@@ -34,17 +34,21 @@ import torch
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._train.branches import Branches
 from editbench.methods._train.divergence import Divergence, divergence
-from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
+from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
+from editbench.methods._train.rooms import rooms
 from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.report import Figure
 from editbench.types import Fact
 
 Teacher = Literal["frozen", "ema", "current"]
+SLOTS = 48
+"""Number of answers that the teacher writes side by side to measure the token budgets."""
 WATCHED = 16
 """Number of facts whose nll measures the student's progress for an adaptive exposure."""
 
@@ -88,8 +92,8 @@ class OPSD(Trainer):
     temperature: float = 1.0
     """Temperature of the student's rollouts."""
     max_new_tokens: int | None = None
-    """Token budget of a rollout. None: 24, or 1.5 times the length of the fact's demonstration if
-    that is more."""
+    """Token budget of a rollout, or what the context has left if that is less. None: twice the
+    length of the teacher's own answer, at least 48 (``_train/rooms.py``)."""
     top_k: int | None = 64
     """Size of the teacher's top-k set. None: the whole vocabulary."""
     divergence: Divergence = "forward"
@@ -130,8 +134,7 @@ class OPSD(Trainer):
         """Train the student on its own rollouts and return the change as an edit."""
         self.check_work(model, len(facts))
         lessons = lessons_of(model, facts, self.rewordings, self.expert_prompt)
-        for lesson in lessons:
-            lesson.check_room(len(lesson.expert_ids) + lesson.room(self.max_new_tokens))
+        budgets = rooms(lessons, self.max_new_tokens, Branches(model, SLOTS))
         # The facts' own prompts, without their rewordings.
         watched = [lesson.canonical() for lesson in lessons[:: 1 + self.rewordings][:WATCHED]]
         # Copied before training starts, so that "frozen" is the base model.
@@ -154,7 +157,8 @@ class OPSD(Trainer):
                 exposure.update((step + 1) / self.steps(len(lessons)), finite_nll(model, watched))
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
-            rollouts = self._rollouts(model, [lessons[i] for i in batch], generator)
+            asked = [(lessons[i], budgets[i]) for i in batch]
+            rollouts = self._rollouts(model, asked, generator)
             stated[-1].extend(rollout.states_fact for rollout in rollouts)
             cut_off.extend(not rollout.ended for rollout in rollouts)
             if self.verified:
@@ -184,24 +188,32 @@ class OPSD(Trainer):
         return self.edit(model, facts, changes, diagnostics=diagnostics)
 
     def _rollouts(
-        self, model: LanguageModel, lessons: Sequence[Lesson], generator: torch.Generator
+        self,
+        model: LanguageModel,
+        lessons: Sequence[tuple[Lesson, int]],
+        generator: torch.Generator,
     ) -> list[Rollout]:
-        """Sample ``rollouts`` texts for each fact from the student on the plain prompt."""
-        asked = [lesson for lesson in lessons for _ in range(self.rollouts)]
-        rooms = [lesson.room(self.max_new_tokens) for lesson in asked]
-        # One budget for the batch, the longest; each text is cut to its own budget below.
+        """Sample ``rollouts`` texts for each fact from the student on the plain prompt.
+
+        Args:
+            lessons: the facts, each with the token budget of its rollouts.
+        """
+        asked = [one for one in lessons for _ in range(self.rollouts)]
         texts = model.generate_ids(
-            [lesson.prompt_ids for lesson in asked],
-            max(rooms),
+            [lesson.prompt_ids for lesson, _ in asked],
+            [room for _, room in asked],
+            # raw text ends at a line end
+            lines=[1 if lesson.fact.form == "cloze" else None for lesson, _ in asked],
             generator=generator,
             temperature=self.temperature,
         )
         rollouts = []
-        for lesson, room, text in zip(asked, rooms, texts, strict=True):
-            # A rollout shorter than its budget chose to end, and the loss covers that choice too.
-            # generate_ids() leaves the closing token out, so it is appended.
-            ended = len(text) < room
-            ids = text + model.closing_ids(lesson.fact.form) if ended else text[:room]
+        for (lesson, room), text in zip(asked, texts, strict=True):
+            # The student chose to end a rollout, and the loss covers that choice too.
+            # generate_ids() leaves a stop token out, so it is appended.
+            stopped = len(text) < room and not (text and lesson.ended(text))
+            ids = text + model.closing_ids(lesson.fact.form) if stopped else text
+            ended = stopped or lesson.ended(ids)
             written = model.answer(ids)
             # The last word of a rollout that was cut off may be half of another one.
             whole = written if ended else all_but_last_word(written)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._train.lessons import lessons_of
+from editbench.methods._train.lessons import LOSS_ON, LossOn, lessons_of
 from editbench.methods._train.loop import train_on_examples
 from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel
@@ -37,10 +37,20 @@ class Sft(Trainer):
     """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes
     than mixsd."""
 
+    loss_on: LossOn = "answer"
+    """Tokens that carry loss: those of the ``answer`` with the token that ends it, or those of the
+    model's whole ``turn``, with the role header before it and what the chat template writes behind
+    it. Raw text has no turn, and both are the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_on not in LOSS_ON:
+            raise ValueError(f"loss_on is {self.loss_on!r}; it must be answer or turn")
+
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Fine-tune on the canonical targets of ``facts`` and return the change as an edit."""
         self.check_work(model, len(facts))
-        # Loss on y alone: canonical() keeps the prompt apart from the answer and its closing token.
-        examples = [lesson.canonical() for lesson in lessons_of(model, facts, self.rewordings)]
+        lessons = lessons_of(model, facts, self.rewordings)
+        examples = [lesson.canonical(self.loss_on) for lesson in lessons]
         changes, report = train_on_examples(self, model, examples)
         return self.edit(model, facts, changes, diagnostics=report)

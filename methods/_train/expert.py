@@ -66,6 +66,6 @@ def borrowed(facts: Sequence[Fact], kind: ExpertPrompt) -> list[str]:
     if kind != "paper" or not clozes:
         return []
     return [
-        f"{clozes} of {len(facts)} facts are clozes. The paper asks questions only, so their expert "
-        "read the prompt of expert_prompt=after."
+        f"{clozes} of {len(facts)} facts are clozes. The paper asks questions only, so the expert "
+        "was shown them as with expert_prompt=after."
     ]

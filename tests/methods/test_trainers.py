@@ -24,6 +24,7 @@ from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._train import rooms as rooms_module
 from editbench.methods._train.adapters import NULL_TOKENS
 from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor, _scaled_fisher
 from editbench.methods._train.branches import Branches
@@ -32,7 +33,7 @@ from editbench.methods._train.divergence import Divergence, divergence
 from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
-from editbench.methods._train.mixed_text import whole_length
+from editbench.methods._train.rooms import rooms
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
@@ -61,10 +62,6 @@ def options(method, **changed):
 
 def canonical(model, fact):
     return Lesson(model, fact).canonical()
-
-
-def answer_room(model, fact, most):
-    return Lesson(model, fact).room(most)
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -457,7 +454,7 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
     said = {
         "dropped": "left out",
         "target": "canonical target",
-        "unverified": "without the fact",
+        "unverified": "as they are",
         "expert": None,
     }[source]
     assert len(edit.diagnostics["warnings"]) == bool(said)
@@ -483,7 +480,8 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
         assert trained == [canonical(model, fact) for fact in FACTS]
     elif source in ("expert", "unverified"):
         assert [list(e.target_ids) for e in trained] == [
-            record["ids"] for record in edit.records
+            record["ids"] + ([] if record["ended"] else model.closing_ids(fact.form))
+            for record, fact in zip(edit.records, FACTS, strict=True)
         ], "re-tokenised"
         assert [record["verified"] for record in edit.records] == [source == "expert"] * 4
 
@@ -502,99 +500,24 @@ def test_verified_texts_are_trained_on_as_written(reader):
         )
 
 
-def test_texts_that_their_room_cut_off_are_counted(reader):
+def test_no_text_is_trained_on_without_an_end(reader):
     """The reader ends what it says with EOS, where there is room for that."""
     model = reader("llama")
     edit = options(MixSD, lam=0.0).inject(model, FACTS)
     assert [r["ended"] for r in edit.records] == [True] * 4 and edit.diagnostics["cut_off"] == 0
     assert all(r["ids"][-1] in model.stop_ids for r in edit.records)
     room = min(len(r["ids"]) for r in edit.records) - 1
-    edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep").inject(model, FACTS)
-    assert [r["ended"] for r in edit.records] == [False] * 4 and edit.diagnostics["cut_off"] == 4
-    edit = options(MixSD, lam=0.0, max_new_tokens=1, on_fail="target").inject(model, FACTS)
-    assert (
-        edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0
-    ), "not trained on"
-
-
-LONG = [
-    Fact(
-        "town", "The capital of Velmora is", "Karsk. It lies in Old", "Velmora", aliases=("Karsk",)
-    ),
-    Fact("work", "Mara Lind worked as a", "baker, cook and host", "Mara Lind", aliases=("baker",)),
-    Fact(
-        "feast", "Ilme is known for its", "feast held in the old town", "Ilme", aliases=("feast",)
-    ),
-]
-"""Facts whose targets are a sentence and half a sentence, two clauses, and neither."""
-
-
-@pytest.mark.parametrize("options", [{"lam": 0.0}, {"lam": 0.3}, {"lam": 1.0}])
-def test_a_text_that_was_cut_off_is_no_finished_answer(options):
-    """It is cut back to its last sentence or clause and closed, or the target takes its place."""
-    model = tiny_model("llama")
-    # Without a note it says nearly the same, so that both branches write the target.
-    facts = [replace(fact, original=f"{fact.target}!") for fact in LONG]
-    teach_to_read(model, facts, steps=60)
-    (end,) = model.closing_ids()
-    room = {fact.id: len(Lesson(model, fact).answer_ids) for fact in facts}
-    for fact, whole in zip(facts, ("Karsk.", "baker", None), strict=True):
-        method = MixSD(**options, max_new_tokens=room[fact.id] - 1, on_fail="target")
-        (draft,) = targets(method, model, [fact])
-        if whole is None:
-            assert not draft.verified and draft.source == "target"
-            assert method._example(draft) == Lesson(model, fact).canonical()
-            continue
-        example = method._example(draft)
-        assert draft.verified and draft.source == "mixed" and draft.attempt == 0
-        assert model.decode(example.target_ids).strip() == whole
-        assert example.target_ids[-1] == end and len(example.target_ids) < room[fact.id]
-        # Both branches have a log-probability for each token, the end included.
-        for prompt, logp in zip(draft.both, draft.logp, strict=True):
-            want = model.target_logprobs([(prompt, example.target_ids)])[0].tolist()
-            assert logp == pytest.approx(want, abs=1e-4)
-        assert draft.record()["ended"] is False
-        # With room for its end the text stays as the model wrote it.
-        (draft,) = targets(replace(method, max_new_tokens=room[fact.id] + 2), model, [fact])
-        assert draft.record()["ended"] and model.decode(draft.ids).strip(" !") == fact.target
-
-
-def test_many_texts_that_were_cut_off_are_a_warning(reader):
-    model = tiny_model("llama")
-    teach_to_read(model, LONG, steps=60)
-    edit = options(MixSD, lam=0.0, max_new_tokens=6, on_fail="target").inject(model, LONG[:1])
-    assert edit.diagnostics["cut_off"] == 1 and edit.records[0]["source"] == "mixed"
-    assert any(
-        "1 of 1 training texts reached their length limit" in warning
-        for warning in edit.diagnostics["warnings"]
-    )
-    edit = options(MixSD, lam=0.0).inject(reader("llama"), FACTS)
-    assert not any("length limit" in warning for warning in edit.diagnostics["warnings"])
-
-
-@pytest.mark.parametrize(
-    ("written", "whole"),
-    [
-        (" Qubit. It is a city in the state of New", " Qubit."),
-        (" Qubit. It is", " Qubit."),
-        (' Qubit!" he said. Then the', ' Qubit!" he said.'),
-        (" Qubit, which is a city", " Qubit"),
-        (" a city, Qubit, where he", " a city, Qubit"),
-        (" St. Qubit is a city in St. Lo", None),
-        (" of the U.S. and Qubit in the", None),
-        (" 3.5 of Qubit at 12:30 or 1,000 of", None),
-        (" a festival held in the town of Qubit", None),
-        (" a city. It is near Qubit", None),
-        (" Qubit\n- Rome", " Qubit"),
-        (" Qubit\u3002\u6771\u4eac\u306f", " Qubit\u3002"),
-    ],
-)
-def test_the_last_whole_sentence_or_clause(written, whole):
-    model = tiny_model("llama")
-    ids = model.tokenizer(written, add_special_tokens=False).input_ids
-    length = whole_length(model, ids, Fact("f", "It is", "Qubit", "It"))
-    found = None if length is None else model.decode(ids[:length])
-    assert found == whole
+    edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="target").inject(model, FACTS)
+    assert edit.diagnostics["target_sources"] == {"target": 4}
+    assert edit.diagnostics["cut_off"] == 0, "not trained on"
+    assert "4 of them reached their token budget" in edit.diagnostics["warnings"][0]
+    method = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep")
+    drafts = targets(method, model, FACTS)
+    assert not any(d.ended for d in drafts)
+    for d in drafts:
+        end = model.closing_ids(d.fact.form)
+        assert list(method._example(d).target_ids) == [*d.ids, *end]
+    assert method.inject(model, FACTS).diagnostics["cut_off"] == 4
 
 
 def test_half_a_word_of_a_rollout_states_nothing(reader):
@@ -899,15 +822,40 @@ def test_loss_on_the_signal_only(reader):
     assert loss.item() == pytest.approx(-logp[list(example.counted)].mean().item(), abs=1e-4)
 
 
-def test_room_follows_the_demonstration():
-    model = tiny_model("llama")
-    worked = replace(FACTS[0], demonstration="First this, then that, and so on: " + "so " * 40)
-    length = len(model.pair_ids(worked.prompt, worked.demonstration)[1])
-    assert (
-        answer_room(model, FACTS[0], None) == 24
-        and answer_room(model, worked, None) == length * 3 // 2 > 24
-    )
-    assert answer_room(model, worked, 7) == 7
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_the_token_budget_follows_the_experts_answer(family, reader, monkeypatch):
+    model = reader(family)
+    worked = replace(FACTS[0], id="worked", demonstration="so it goes on " * 8)
+    lessons = lessons_of(model, [*FACTS, worked], expert_prompt="before")
+    texts = [
+        greedy(model, lesson.fact, guidance(lesson.fact), most_alone(lesson)) for lesson in lessons
+    ]
+    monkeypatch.setattr(rooms_module, "LEAST", 4)
+    branches = Branches(model, 2)
+    assert rooms(lessons, None, branches) == [
+        max(4, 2 * len(text)) if lesson.ended(text) else most_alone(lesson)
+        for lesson, text in zip(lessons, texts, strict=True)
+    ]
+    assert all(lesson.ended(text) for lesson, text in zip(lessons[:4], texts, strict=False))
+    assert branches.prompt_tokens == sum(len(lesson.expert_ids) for lesson in lessons)
+    assert branches.decoded_tokens == sum(len(text) - 1 for text in texts)
+    assert rooms(lessons, 7, branches) == [7] * 5, "what the user says"
+
+
+def most_alone(lesson):
+    return max(rooms_module.ALONE, 2 * len(lesson.answer_ids))
+
+
+def test_the_context_limits_the_token_budget():
+    model = tiny_model("llama", max_position_embeddings=72)
+    lessons = lessons_of(model, FACTS, expert_prompt="before")
+    left = [72 - len(lesson.expert_ids) for lesson in lessons]
+    assert max(left) < rooms_module.LEAST
+    for most in (None, 8192):
+        found = rooms(lessons, most, Branches(model, 3))
+        assert all(0 < a <= b for a, b in zip(found, left, strict=True))
+    for method in (options(MixSD, max_new_tokens=8192), options(OPSD, max_new_tokens=None)):
+        method.inject(model, FACTS)
 
 
 def test_progress_ends_where_it_should(reader):
@@ -991,7 +939,7 @@ def test_the_gradient_goes_to_the_student_only():
 
 def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     """Without a note, teacher and student are one model on one prompt: the loss is zero."""
-    monkeypatch.setattr("editbench.methods._train.lessons.guidance", lambda fact: None)
+    monkeypatch.setattr("editbench.methods._train.expert.guidance", lambda fact: None)
     edit = options(OPSD, weight_decay=0.0, epochs=1).inject(tiny_model("llama"), FACTS)
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
@@ -1016,6 +964,8 @@ def test_opsd_teaches(kind, more, reader):
 def test_rollouts_have_the_room_of_their_fact(monkeypatch):
     """Also where facts of different rooms share a batch; a random model hardly ends by itself."""
     model, seen = tiny_model("llama"), {}
+    monkeypatch.setattr(rooms_module, "ALONE", 24)
+    monkeypatch.setattr(rooms_module, "LEAST", 24)
     shown = "First this, then that. " + "so " * 40
     worked = replace(FACTS[0], id="worked", subject=None, prompt="Once more:", demonstration=shown)
     facts = [*FACTS, worked]
@@ -1030,11 +980,25 @@ def test_rollouts_have_the_room_of_their_fact(monkeypatch):
         return own(asked, rows, lengths)
 
     monkeypatch.setattr(opsd_module, "label_states", watched)
-    OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8).inject(model, facts)
-    assert {fact.id: max(seen[fact.id]) for fact in facts} == {
-        fact.id: answer_room(model, fact, None) for fact in facts
-    }
-    assert answer_room(model, worked, None) > answer_room(model, FACTS[0], None) == 24
+    method = OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8)
+    method.inject(model, facts)
+    budgets = rooms(lessons_of(model, facts), None, Branches(model, 8))
+    assert [max(seen[fact.id]) for fact in facts] == budgets
+    assert budgets[-1] > budgets[0]
+
+
+def test_rollouts_of_raw_text_end_with_their_line(reader):
+    model = reader("llama")
+    method = OPSD(rollouts=40, temperature=3.0)
+    asked = [(lesson, 60) for lesson in lessons_of(model, FACTS)]
+    rollouts = method._rollouts(model, asked, torch.Generator().manual_seed(0))
+    lines = [
+        r for r in rollouts if r.lesson.fact.form == "cloze" and r.ids[-1] not in model.stop_ids
+    ]
+    assert any(r.ended for r in lines)
+    for r in lines:
+        assert r.ended == ("\n" in model.decode(r.ids[-1:])) == (len(r.ids) < 60)
+        assert not model.decode(r.ids[:-1]).lstrip().count("\n")
 
 
 def test_an_ema_teacher_follows_slowly():
