@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import accelerate  # type: ignore[import-untyped]  # it ships no type information
@@ -78,6 +79,10 @@ def train(
     Returns:
         The change of each trained weight, and the report of the training.
 
+    A batch whose loss is below ``options.enough`` is learnt, and its gradient is dropped. Without
+    an anchor it then makes no step, and an epoch whose mean loss is below it ends the training.
+    With an anchor the terms that hold the model go on to the last planned step.
+
     Raises:
         MethodError: if the loss or a weight became infinite or NaN, if the loss rose too far, if
             the model does not support the requested ``checkpointing``, or if several processes were
@@ -91,8 +96,9 @@ def train(
     # From all planned steps: stop_after then cuts the training short and changes no earlier step.
     warmup = max(1, round(options.warmup * len(planned)))
     batches = planned[: max(1, round(options.stop_after * len(planned)))]
+    per_epoch = ceil(n / options.batch_size)
     losses: list[float] = []
-    tokens = 0
+    steps = tokens = 0
     # Before adapters are attached: the anchor reads the plain base model.
     anchor = _anchor(options, model)
     with (
@@ -110,26 +116,30 @@ def train(
                     if before_step:
                         before_step(step)
                     rate = options.lr * min(1.0, (step + 1) / warmup)
-                    loss, labels = optimization.step(batch, rate, loss_of)
+                    loss, labels, moved = optimization.step(batch, rate, loss_of)
                 except NotFiniteError as error:
                     raise _exploded(options, f"{error} at step {step + 1}") from error
                 losses.append(loss)
+                steps += moved
                 tokens += labels
                 _check_diverged(options, losses, len(batches))
                 bar.advance()
+                at_end = len(losses) % per_epoch == 0
+                if at_end and not anchor and fmean(losses[-per_epoch:]) < options.enough:
+                    break
         seconds = time.perf_counter() - started
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
             raise _exploded(options, "the last step left weights that are not finite")
-    last_epoch = losses[-ceil(n / options.batch_size) :]
-    final = sum(last_epoch) / len(last_epoch)
+    final = fmean(losses[-per_epoch:])
     return changes, {
-        "steps": len(batches),
+        "steps": steps,
+        "planned_steps": len(planned),
         "trained_tokens": tokens,
         "first_loss": losses[0],
         "final_loss": final,
-        "steps_per_second": len(batches) / seconds,
+        "steps_per_second": steps / seconds,
         "warnings": [*trained.warnings, *_warnings(options, losses, final)],
     }
 
@@ -162,8 +172,12 @@ class _Optimization:
             )
         )
 
-    def step(self, batch: list[int], rate: float, loss_of: Loss) -> tuple[float, int]:
-        """Make one step at learning rate ``rate``; return its mean loss and its label tokens.
+    def step(self, batch: list[int], rate: float, loss_of: Loss) -> tuple[float, int, bool]:
+        """Make one step at learning rate ``rate``, unless there is nothing to learn.
+
+        Returns:
+            The mean loss of the batch, the label tokens that were trained on, and whether a step
+            was made.
 
         Raises:
             NotFiniteError: if the loss is infinite or NaN.
@@ -173,6 +187,11 @@ class _Optimization:
         parts = list(batched(batch, self.options.micro_batch or len(batch)))
         # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
         loss, labels = self._backward(parts, loss_of)
+        if loss < self.options.enough:
+            self.optimizer.zero_grad()
+            labels = 0
+            if not self.anchor:
+                return loss, labels, False
         with self.model.compute():
             held = self.anchor.loss() if self.anchor else None
         total = loss + (held.item() if held is not None else 0.0)
@@ -187,7 +206,7 @@ class _Optimization:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.trained.constrain()
-        return loss, labels
+        return loss, labels, True
 
     def _backward(self, parts: Sequence[list[int]], loss_of: Loss) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
@@ -261,7 +280,7 @@ def _is_finite(change: Change) -> bool:
 
 
 def _warnings(options: Trainer, losses: Sequence[float], final: float) -> list[str]:
-    if len(losses) == 1 or final <= max(0.99 * losses[0], SMALL):
+    if len(losses) == 1 or final <= max(0.99 * losses[0], SMALL, options.enough):
         return []
     return [
         f"The loss did not fall, from {losses[0]:.3g} at first to {final:.3g} in the last epoch: "

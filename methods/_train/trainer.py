@@ -22,6 +22,7 @@ class TrainingReport(TypedDict, total=False):
     """What the shared loop reports; empty when there was nothing to train on."""
 
     steps: int
+    planned_steps: int
     trained_tokens: int
     first_loss: float
     final_loss: float
@@ -30,7 +31,8 @@ class TrainingReport(TypedDict, total=False):
 
 
 TRAINING_FIGURES: Mapping[str, Figure] = {
-    "steps": Figure("Optimizer steps.", shown="steps"),
+    "steps": Figure("Optimizer steps that were made.", shown="steps"),
+    "planned_steps": Figure("Optimizer steps if no loss falls below ``enough``.", shown="planned"),
     "trained_tokens": Figure(
         "Label tokens that the loss was computed on, summed over all steps.", adds_up=True
     ),
@@ -79,6 +81,11 @@ class Trainer(Method):
     """Learning rate after warm-up."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises linearly."""
+    enough: float = 0.01
+    """Loss in nats a token below which facts count as learnt (0: never). A batch below it makes no
+    step, and an epoch whose mean is below it ends the training. With ``replay``, ``kl``, ``l2`` or
+    ``ewc`` such a batch makes a step for these terms alone, and training goes on to its planned
+    end."""
     stop_after: float = 1.0
     """Share of the planned steps after which training ends. The steps that are made keep their
     order and learning rates."""
@@ -113,6 +120,8 @@ class Trainer(Method):
             raise ValueError("micro_batch must be at least 1")
         if not self.lr > 0 or not self.clip > 0:
             raise ValueError("lr and clip must be above 0")
+        if not self.enough >= 0:
+            raise ValueError("enough is a loss in nats a token, at least 0")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup must be a share of the steps, at least 0 and below 1")
         if not 0 < self.stop_after <= 1:

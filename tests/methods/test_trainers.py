@@ -191,6 +191,66 @@ def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed,
             )
 
 
+def constant_losses(model, losses):
+    """Return a loss whose value at each call is the next of ``losses``, with sft's gradient."""
+    values = iter(losses)
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(values), count
+
+    return loss_of
+
+
+def test_a_training_ends_when_the_facts_are_learnt():
+    """Two batches an epoch: the first epoch's mean is too high, the second's is not."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=9, enough=0.1)
+    losses = [3.0, 0.05, 0.15, 0.02]
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert (report["steps"], report["planned_steps"]) == (2, 18)
+    after = [sum(p.sum().item() for p in state.values()) for state in watcher.states]
+    # a learnt batch moves no weight
+    assert after[0] == after[1] != after[2] == after[3] and len(after) == 4
+    assert report["final_loss"] == pytest.approx(0.085) and not report["warnings"]
+
+
+def test_enough_of_0_trains_to_the_end():
+    model = tiny_model("llama")
+    _, report = train(
+        options(Sft, epochs=3, enough=0.0), model, len(FACTS), constant_losses(model, [0.0] * 6)
+    )
+    assert report["steps"] == report["planned_steps"] == 6
+
+
+def test_facts_that_the_model_knows_change_nothing():
+    model = tiny_model("llama")
+    edit = options(Sft, enough=1e9).inject(model, FACTS)
+    assert edit.diagnostics["steps"] == 0 and edit.diagnostics["warnings"] == []
+    assert not any(change.any() for change in edit.changes.values())
+
+
+@pytest.mark.parametrize("held", [{"kl": 1.0}, {"replay": 1.0}, {"l2": 1.0}], ids=str)
+def test_what_holds_the_model_goes_on_when_the_facts_are_learnt(held):
+    """From the third step on, the facts have no gradient."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=3, enough=0.1, **held)
+    losses = [3.0, 3.0, *[0.01] * 4]
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert report["steps"] == 6
+    assert report["trained_tokens"] == sum(len(canonical(model, f).target_ids) for f in FACTS)
+    assert any(
+        not torch.equal(before, after)
+        for before, after in zip(
+            watcher.states[-2].values(), watcher.states[-1].values(), strict=True
+        )
+    )
+
+
 def test_label_states_of_an_empty_target():
     model = tiny_model("llama")
     assert label_states(model, [[5, 6, 7], [5, 6]], [0, 1]).shape == (1, 32)
