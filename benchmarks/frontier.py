@@ -12,6 +12,7 @@ options, and for some a setting of the anchor's constants (``_train/anchor.py``)
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,17 +29,35 @@ from editbench.run.config import RunConfig
 from editbench.run.plan import make_plan
 
 N, LIMIT, TASKS = 24, 40, ("eb_instruct", "eb_reading")
-RATE, FRAMES = {"lr": 5e-5}, {"rewordings": 2}
-FORTY = {"epochs": 5}
-"""24 facts in three frames: 8 batches of 10 an epoch."""
+RATE, FRAMES, HELD = {"lr": 5e-5, "enough": 0.0}, {"rewordings": 2}, {"kl": 1.0}
+AFTER = {"expert_prompt": "after"}
 MANY = {"FREE": 64, "ANSWERS": 64, "INSTRUCTED": 192, "AT_ONCE": 16}
 """An anchor with instructions of many kinds, and twice as many texts in a step."""
 ROWS = {
     "sft": ("sft", {**RATE}, {}),
-    "sft, 3 frames, kl 1": ("sft", {**RATE, **FRAMES, **FORTY, "kl": 1.0}, {}),
-    "sft, 3 frames, kl 1, instructed": ("sft", {**RATE, **FRAMES, **FORTY, "kl": 1.0}, MANY),
+    # 24 facts in three frames are 8 batches of 10 an epoch.
+    "sft, 3 frames, kl 1": ("sft", {**RATE, **FRAMES, **HELD, "epochs": 5}, {}),
+    "sft, 3 frames, kl 1, instructed": ("sft", {**RATE, **FRAMES, **HELD, "epochs": 5}, MANY),
+    "pd, 3 frames, kl 1, instructed": (
+        "pd",
+        {**RATE, **FRAMES, **HELD, **AFTER, "epochs": 5, "texts": 1},
+        MANY,
+    ),
+    "mixsd and canonical, 3 frames, kl 1, instructed": (
+        "mixsd",
+        {**RATE, **FRAMES, **HELD, **AFTER, "epochs": 3, "canonical": True},
+        MANY,
+    ),
+    "mixsd, 3 frames, kl 4, 80 steps": (
+        "mixsd",
+        {**RATE, **FRAMES, **AFTER, "kl": 4.0, "epochs": 10},
+        {},
+    ),
 }
+"""Round one. A row: method, options, constants of the anchor that differ."""
 RESULT = Path(__file__).parent / "results" / "frontier.json"
+KEPT = Path(tempfile.gettempdir()) / "editbench_frontier"
+"""Where the edits and the anchors' texts are kept, for another look."""
 
 
 @contextmanager
@@ -52,6 +71,18 @@ def anchored(constants: dict):
     finally:
         for name, value in before.items():
             setattr(anchor, name, value)
+
+
+def texts_of(model, seed: int):
+    """Return the anchor's texts, from disk if an earlier row had the same."""
+    constants = (anchor.FREE, anchor.ANSWERS, anchor.INSTRUCTED, anchor.LENGTH, seed)
+    path = KEPT / f"texts_{'_'.join(map(str, constants))}.json"
+    if not path.exists():
+        write_json_atomic(path, written(model, seed))
+    return json.loads(path.read_text())
+
+
+written, anchor._texts = anchor._texts, texts_of
 
 
 def measure(model, edit, cases) -> dict:
@@ -80,6 +111,7 @@ def stored() -> list[dict]:
 
 def run(*names: str) -> None:
     model = load_model()
+    KEPT.mkdir(exist_ok=True)
     config = RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=N)
     cases = make_plan(config).cases
     facts = [case.fact for case in cases]
@@ -89,9 +121,8 @@ def run(*names: str) -> None:
         method, options, constants = ROWS[name] if name != "base" else ("base", {}, {})
         started = time.perf_counter()
         with anchored(constants):
-            edit = (
-                registry.get("methods", method).from_options(method, options).inject(model, facts)
-            )
+            chosen = registry.get("methods", method).from_options(method, options)
+            edit = chosen.inject(model, facts)
         seconds = time.perf_counter() - started
         found = measure(model, edit, cases)
         row = {"name": name, "method": method, "options": options, "anchor": constants, **found}

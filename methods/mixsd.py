@@ -124,6 +124,10 @@ class MixSD(Trainer):
     """Token budget of a text, or what the context has left if that is less. None: twice the length
     of the expert's own answer, at least 48 (``_train/rooms.py``). A text that reaches it has
     failed."""
+    texts: int = 1
+    """Mixed texts for each fact in each frame, each with coins of its own."""
+    canonical: bool = False
+    """Train on the canonical answer of each fact and frame as well."""
     on_fail: OnFail = "expert"
     """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
     target if that fails as well), use the canonical ``target``, or ``keep`` the last text
@@ -154,23 +158,34 @@ class MixSD(Trainer):
             raise ValueError("threshold and signal are shares, above 0 and at most 1")
         if self.signal < 1 and self.loss_on == "turn":
             raise ValueError("signal chooses among the tokens of the answer: use loss_on=answer")
-        if self.temperature < 0 or self.attempts < 1 or self.slots < 1:
-            raise ValueError("temperature must be >= 0; attempts and slots at least 1")
+        if self.temperature < 0 or min(self.attempts, self.slots, self.texts) < 1:
+            raise ValueError("temperature must be >= 0; attempts, slots and texts at least 1")
+        if self.texts > 1 and self.temperature == 0 and (self.pure or self.mode != "bernoulli"):
+            raise ValueError("several texts of a fact need coins (mode=bernoulli) or a temperature")
         if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
             raise ValueError("max_new_tokens and top_k must be at least 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""
-        self.check_work(model, len(facts))
+        self.check_work(model, len(facts) * (self.texts + self.canonical))
+        # The id seeds the coins of a text.
+        copies = [
+            replace(fact, id=f"{fact.id}@{n}") if n else fact
+            for fact in facts
+            for n in range(self.texts)
+        ]
         drafts, cost = self.targets(
-            model, lessons_of(model, facts, self.rewordings, self.expert_prompt)
+            model, lessons_of(model, copies, self.rewordings, self.expert_prompt)
         )
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
+        if self.canonical:
+            lessons = lessons_of(model, facts, self.rewordings, self.expert_prompt)
+            examples += [lesson.canonical(self.loss_on) for lesson in lessons]
         changes, training = train_on_examples(self, model, examples)
         # lessons_of() lists each fact followed by its rewordings: draft i is frame i % frames.
         frames = 1 + self.rewordings
         records: list[EditRecord] = [
-            {"fact": facts[i // frames].id, "frame": i % frames, **draft.record()}
+            {"fact": facts[i // (frames * self.texts)].id, "frame": i % frames, **draft.record()}
             for i, draft in enumerate(drafts)
         ]
         diagnostics = {

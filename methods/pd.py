@@ -4,7 +4,8 @@ The teacher is the model itself, frozen, on a prompt that shows the fact (x+). B
 writes several texts y about each fact. The student reads the plain prompt x, and learns the
 teacher's whole distribution at each token of these texts:
 
-    L(theta) = mean_t sum_{v in S_t} p(v | x+, y_<t) (log p(v | x+, y_<t) - log p_theta(v | x, y_<t))
+    L(theta) = mean_t sum_{v in S_t} p_T(v) (log p_T(v) - log p_theta(v))
+               p_T = p(. | x+, y_<t), p_theta = p_theta(. | x, y_<t)
 
 S_t is the teacher's top-k set at token t; both distributions are renormalized over it. Since the
 texts do not change during training, the teacher reads each of them once.
@@ -37,10 +38,12 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.texts import label_states
+from editbench.methods._train.branches import Branches
 from editbench.methods._train.divergence import divergence
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import train
+from editbench.methods._train.rooms import rooms
 from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel, batched
 from editbench.report import EditRecord, Figure
@@ -48,6 +51,8 @@ from editbench.types import Fact
 
 # N label positions of a batch, n of one text, K the teacher's top k, V vocabulary
 
+SLOTS = 48
+"""Texts that are written side by side to measure their room."""
 READ_AT_ONCE = 16
 """Texts that the teacher reads in one forward pass."""
 
@@ -152,13 +157,15 @@ class PD(Trainer):
         A text that fails at each attempt gives way to the canonical answer.
 
         Raises:
-            MethodError: if a text may become longer than the model's context.
+            MethodError: if a fact's answer does not fit into the model's context.
         """
-        rooms = [lesson.room(self.max_new_tokens) for lesson in lessons]
-        texts = []
-        for lesson, room in zip(lessons, rooms, strict=True):
-            lesson.check_room(len(lesson.expert_ids) + room)
-            texts.append(Written(lesson, list(lesson.canonical().target_ids), 0, False))
+        asked = list(dict.fromkeys(lessons))
+        room_of = dict(
+            zip(asked, rooms(asked, self.max_new_tokens, Branches(model, SLOTS)), strict=True)
+        )
+        texts = [
+            Written(lesson, list(lesson.canonical().target_ids), 0, False) for lesson in lessons
+        ]
         # One generator for all draws; the global one must stay as it was.
         generator = torch.Generator().manual_seed(self.seed)
         waiting = list(range(len(texts)))
@@ -166,18 +173,18 @@ class PD(Trainer):
             for attempt in range(self.attempts):
                 drawn = model.generate_ids(
                     [lessons[i].expert_ids for i in waiting],
-                    [rooms[i] for i in waiting],
+                    [room_of[lessons[i]] for i in waiting],
                     lines=[1 if lessons[i].fact.form == "cloze" else None for i in waiting],
                     generator=generator,
                     temperature=self.temperature,
                 )
                 for i, ids in zip(waiting, drawn, strict=True):
-                    fact = lessons[i].fact
-                    # A text that its budget cut off is no answer, even if it names the target.
-                    ended = len(ids) < rooms[i]
+                    fact, room = lessons[i].fact, room_of[lessons[i]]
                     texts[i].attempt = attempt
+                    # A text without an end is no answer, even if it names the target.
+                    ended = len(ids) < room or lessons[i].ended(ids)
                     if ended and contains(model.answer(ids), fact.answers, fact.prompt):
-                        texts[i].ids = ids + model.closing_ids(fact.form)
+                        texts[i].ids = list(lessons[i].example(ids, "answer").target_ids)
                         texts[i].verified = True
                         bar.advance()
                 waiting = [i for i in waiting if not texts[i].verified]
