@@ -231,7 +231,7 @@ class MixSD(Trainer):
     def _ask_expert(self, drafts: list[Draft], failed: Sequence[int], branches: Branches) -> int:
         """Let the expert write the failed drafts alone; return how many tokens it wrote."""
         # lambda = 0 is the pure expert.
-        expert, written = replace(self, mode="bernoulli", lam=0.0), 0
+        expert, written = replace(self, mode="bernoulli", lam=0.0, texts=1), 0
         if self.temperature == 0:
             # A draft without foreign tokens is the text that the expert alone would write again.
             # One attempt, because greedy decoding would repeat itself.

@@ -24,9 +24,10 @@ from editbench.eval.retention import evaluate
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._train import anchor as anchor_module
 from editbench.methods._train import rooms as rooms_module
 from editbench.methods._train.adapters import NULL_TOKENS
-from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor, _scaled_fisher
+from editbench.methods._train.anchor import LENGTH, Anchor, _scaled_fisher
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
 from editbench.methods._train.divergence import Divergence, divergence
@@ -1004,6 +1005,29 @@ def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
 
+def test_the_canonical_answer_is_taught_besides(reader):
+    model = reader("llama")
+    once = options(MixSD, epochs=1)
+    mixed, both = (method.inject(model, FACTS) for method in (once, replace(once, canonical=True)))
+    assert [r["ids"] for r in both.records] == [r["ids"] for r in mixed.records]
+    more = sum(len(canonical(model, fact).target_ids) for fact in FACTS)
+    assert both.diagnostics["trained_tokens"] == mixed.diagnostics["trained_tokens"] + more
+
+
+def test_each_text_of_a_fact_has_coins_of_its_own(reader):
+    model, method = reader("llama"), options(MixSD, epochs=1, rewordings=1, lam=0.5)
+    (one, many) = (replace(method, texts=n).inject(model, FACTS).records for n in (1, 6))
+    assert [r["fact"] for r in many] == [fact.id for fact in FACTS for _ in range(6 * 2)]
+    assert [r["frame"] for r in many] == [0, 1] * 6 * len(FACTS)
+    for number, fact in enumerate(FACTS):
+        of_fact = many[12 * number : 12 * (number + 1)]
+        assert of_fact[0]["ids"] == one[2 * number]["ids"], "the first text is the only one's"
+        assert len({tuple(r["naive_picked"]) for r in of_fact}) > 2, fact.id
+    for bad in ({"mode": "adaptive"}, {"lam": 0.0}, {"mode": "alternate"}):
+        with pytest.raises(ValueError, match="need coins"):
+            MixSD(texts=2, **bad)
+
+
 @pytest.mark.parametrize("kind", get_args(Divergence))
 @pytest.mark.parametrize(
     "more",
@@ -1151,21 +1175,24 @@ def test_the_pull_of_l2_and_ewc_is_the_gradient():
         )
 
 
-def test_half_of_the_anchor_are_answers_to_the_models_own_questions():
-    model = tiny_model("llama", chat=True)
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_anchors_texts(chat):
+    """Free texts, answers to own questions and to instructions; free texts alone without a chat."""
+    model = tiny_model("llama", chat=chat)
     texts = Anchor(model, replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts
+    free, others = anchor_module.FREE, anchor_module.ANSWERS + anchor_module.INSTRUCTED
+    assert all(0 < len(written) <= LENGTH for _, written in texts)
+    # A random model may ask nothing, or end an answer before it begins.
+    assert free + (0.8 if chat else 1) * others <= len(texts) <= free + others
+    if not chat:
+        return
     turn = model.tokenizer("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)[
         "input_ids"
     ]
     answers = [written for opening, written in texts if opening[-len(turn) :] == turn]
-    assert 0.4 * len(texts) < len(answers) <= 0.6 * len(texts)
-    assert all(0 < len(written) <= LENGTH for _, written in texts)
+    assert len(answers) == len(texts) - free
     assert all(not set(written[:-1]) & model.stop_ids for written in answers), (
         "an answer goes on past its end"
-    )
-    assert (
-        len(Anchor(tiny_model("llama"), replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts)
-        == TOKENS // LENGTH
     )
 
 
