@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -21,6 +22,7 @@ from editbench import progress, registry
 from editbench.edit import dense
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.eval.retention import evaluate
+from editbench.eval.standard_tasks import PACK
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
@@ -41,6 +43,7 @@ from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slow
 from editbench.methods.sft import Sft
 from editbench.methods.statistics import second_moments
 from editbench.models import LanguageModel
+from editbench.own_text import TASKS
 from editbench.retrieval import guidance
 from editbench.testing import (
     FACTS,
@@ -1194,6 +1197,19 @@ def test_the_anchors_texts(chat):
     assert all(not set(written[:-1]) & model.stop_ids for written in answers), (
         "an answer goes on past its end"
     )
+
+
+def test_no_task_of_the_evaluation_is_in_the_anchor():
+    asked = [
+        json.loads(line)["prompt"]
+        for file in (PACK / "data").glob("eb_*.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(asked) > 1000
+    for task in TASKS:
+        # What stands around a template's fields; short pieces like "?" are in many texts.
+        for words in (piece.strip() for piece in re.split(r"\{\w+\}", task)):
+            assert len(words) < 15 or not any(words in prompt for prompt in asked), words
 
 
 def test_the_base_itself_is_not_pulled():
