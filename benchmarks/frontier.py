@@ -31,8 +31,8 @@ from editbench.run.plan import make_plan
 N, LIMIT, TASKS = 24, 40, ("eb_instruct", "eb_reading")
 RATE, FRAMES, HELD = {"lr": 5e-5, "enough": 0.0}, {"rewordings": 2}, {"kl": 1.0}
 AFTER = {"expert_prompt": "after"}
-MANY = {"FREE": 64, "ANSWERS": 64, "INSTRUCTED": 192, "AT_ONCE": 16}
-"""An anchor with instructions of many kinds, and twice as many texts in a step."""
+MANY = {"FREE": 64, "ANSWERS": 64, "INSTRUCTED": 128}
+"""An anchor half of whose texts answer instructions of many kinds."""
 ROWS = {
     "sft": ("sft", {**RATE}, {}),
     # 24 facts in three frames are 8 batches of 10 an epoch.

@@ -90,8 +90,9 @@ class PD(Trainer):
     the ``paper`` (``_train/expert.py``)."""
     texts: int = 4
     """Texts that the teacher writes about each fact, in each of its frames."""
-    temperature: float = 1.0
-    """Temperature at which it writes them. What is learned is its distribution at temperature 1."""
+    temperature: float = 0.5
+    """Temperature at which it writes them; a small model misspells names at a higher one. What is
+    learned is its distribution at temperature 1."""
     attempts: int = 10
     """Maximum number of attempts at each text until the verifier finds the target in it."""
     max_new_tokens: int | None = None
