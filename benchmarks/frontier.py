@@ -15,10 +15,12 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 from editbench import registry
+from editbench.edit import Edit
 from editbench.eval import retention
 from editbench.eval.diagnostics import drift
 from editbench.files import write_json_atomic
@@ -53,8 +55,17 @@ ROWS = {
         {**RATE, **FRAMES, **AFTER, "kl": 4.0, "epochs": 10},
         {},
     ),
+    **{
+        f"{weight} of {name}": ("sum", {name: weight}, {})
+        for weight in (0.8, 0.6)
+        for name in (
+            "sft, 3 frames, kl 1, instructed",
+            "pd, 3 frames, kl 1, instructed",
+            "mixsd and canonical, 3 frames, kl 1, instructed",
+        )
+    },
 }
-"""Round one. A row: method, options, constants of the anchor that differ."""
+"""A row: method, options, constants of the anchor that differ. A sum: rows, each with a weight."""
 RESULT = Path(__file__).parent / "results" / "frontier.json"
 KEPT = Path(tempfile.gettempdir()) / "editbench_frontier"
 """Where the edits and the anchors' texts are kept, for another look."""
@@ -111,6 +122,25 @@ def stored() -> list[dict]:
     return json.loads(RESULT.read_text()) if RESULT.exists() else []
 
 
+def trained(model, facts, method: str, options: dict, constants: dict) -> Edit:
+    with anchored(constants):
+        return registry.get("methods", method).from_options(method, options).inject(model, facts)
+
+
+def weighted_sum(weights: dict[str, float]) -> Edit:
+    """Return a sum of stored rows' edits.
+
+    One edit with a weight below 1 lies on the way from the base to it (WiSE-FT, Wortsman et al.
+    2021, arXiv 2109.01903).
+    """
+    edits = [(Edit.load(KEPT / name.replace(" ", "_")), w) for name, w in weights.items()]
+    changes = {
+        name: sum(weight * edit.changes[name] for edit, weight in edits)
+        for name in edits[0][0].changes
+    }
+    return replace(edits[0][0], changes=changes, diagnostics={})
+
+
 def claimed(name: str) -> bool:
     """Return whether no other process has begun this row."""
     try:
@@ -134,9 +164,11 @@ def run(*names: str) -> None:
             continue
         method, options, constants = ROWS[name] if name != "base" else ("base", {}, {})
         started = time.perf_counter()
-        with anchored(constants):
-            chosen = registry.get("methods", method).from_options(method, options)
-            edit = chosen.inject(model, facts)
+        if method == "sum":
+            edit = weighted_sum(options)
+        else:
+            edit = trained(model, facts, method, options, constants)
+            edit.save(KEPT / name.replace(" ", "_"))
         seconds = time.perf_counter() - started
         found = measure(model, edit, cases)
         row = {"name": name, "method": method, "options": options, "anchor": constants, **found}
