@@ -33,13 +33,20 @@ from editbench.run.plan import make_plan
 N, LIMIT, TASKS = 24, 40, ("eb_instruct", "eb_reading")
 RATE, FRAMES, HELD = {"lr": 5e-5, "enough": 0.0}, {"rewordings": 2}, {"kl": 1.0}
 AFTER = {"expert_prompt": "after"}
+FEW = {"FREE": 128, "ANSWERS": 128, "INSTRUCTED": 0}
+"""The anchor up to issue 27."""
 MANY = {"FREE": 64, "ANSWERS": 64, "INSTRUCTED": 128}
 """An anchor half of whose texts answer instructions of many kinds."""
 ROWS = {
     "sft": ("sft", {**RATE}, {}),
     # 24 facts in three frames are 8 batches of 10 an epoch.
-    "sft, 3 frames, kl 1": ("sft", {**RATE, **FRAMES, **HELD, "epochs": 5}, {}),
+    "sft, 3 frames, kl 1": ("sft", {**RATE, **FRAMES, **HELD, "epochs": 5}, FEW),
     "sft, 3 frames, kl 1, instructed": ("sft", {**RATE, **FRAMES, **HELD, "epochs": 5}, MANY),
+    "sft, 3 frames, kl 4, instructed": (
+        "sft",
+        {**RATE, **FRAMES, "kl": 4.0, "epochs": 5},
+        MANY,
+    ),
     "pd, 3 frames, kl 1, instructed": (
         "pd",
         {**RATE, **FRAMES, **HELD, **AFTER, "epochs": 5, "texts": 1},
@@ -53,11 +60,11 @@ ROWS = {
     "mixsd, 3 frames, kl 4, 80 steps": (
         "mixsd",
         {**RATE, **FRAMES, **AFTER, "kl": 4.0, "epochs": 10},
-        {},
+        FEW,
     ),
     **{
         f"{weight} of {name}": ("sum", {name: weight}, {})
-        for weight in (0.8, 0.6)
+        for weight in (0.9, 0.8, 0.7)
         for name in (
             "sft, 3 frames, kl 1, instructed",
             "pd, 3 frames, kl 1, instructed",
