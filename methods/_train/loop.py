@@ -128,6 +128,8 @@ def train(
                 if at_end and not anchor and fmean(losses[-per_epoch:]) < options.enough:
                     break
         seconds = time.perf_counter() - started
+        if options.interpolation < 1:
+            trained.interpolate(options.interpolation)
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):

@@ -89,6 +89,10 @@ class Trainer(Method):
     stop_after: float = 1.0
     """Share of the planned steps after which training ends. The steps that are made keep their
     order and learning rates."""
+    interpolation: float = 1.0
+    """Where the result lies on the straight line from the base (0) to the trained weights (1), as
+    in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903). A little below 1 gives back more of what
+    the training cost than of what it taught. The losses reported are those at 1."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     clip: float = 1.0
@@ -124,6 +128,8 @@ class Trainer(Method):
             raise ValueError("enough is a loss in nats a token, at least 0")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup must be a share of the steps, at least 0 and below 1")
+        if not 0 < self.interpolation <= 1:
+            raise ValueError("interpolation must be a share, above 0 and at most 1")
         if not 0 < self.stop_after <= 1:
             raise ValueError("stop_after must be a share of the steps, above 0 and at most 1")
         if not 0 <= self.rewordings <= len(FRAMES["question"]):

@@ -305,6 +305,8 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("sft", {"lr": "0"}),
         ("sft", {"lr": "fast"}),
         ("sft", {"warmup": "1"}),
+        ("sft", {"interpolation": "0"}),
+        ("sft", {"interpolation": "1.5"}),
         ("sft", {"stop_after": "0"}),
         ("sft", {"stop_after": "1.5"}),
         ("sft", {"checkpointing": "maybe"}),
@@ -1210,6 +1212,18 @@ def test_no_task_of_the_evaluation_is_in_the_anchor():
         # What stands around a template's fields; short pieces like "?" are in many texts.
         for words in (piece.strip() for piece in re.split(r"\{\w+\}", task)):
             assert len(words) < 15 or not any(words in prompt for prompt in asked), words
+
+
+@pytest.mark.parametrize("more", [{}, {"lora": 2}], ids=str)
+def test_interpolation_keeps_a_share_of_the_change(more):
+    model = tiny_model("llama")
+    whole = options(Sft, epochs=2, **more).inject(model, FACTS)
+    with unchanged(model, "inject"):
+        part = options(Sft, epochs=2, interpolation=0.75, **more).inject(model, FACTS)
+    for name, change in whole.changes.items():
+        torch.testing.assert_close(
+            dense(part.changes[name]), 0.75 * dense(change), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_the_base_itself_is_not_pulled():
