@@ -277,6 +277,7 @@ TINY_OPTIONS: dict[str, object] = {
     "max_new_tokens": 8,
     "attempts": 2,
     "slots": 3,
+    "texts": 1,
     "top_k": 32,
 }
 """Option values with which any method edits a tiny model in about a second."""

@@ -85,6 +85,8 @@ class PD(Trainer):
         "text_tokens": Figure("Mean length of the training texts, in tokens."),
     }
 
+    epochs: int = 4
+    """Passes over the texts, of which each fact has several."""
     expert_prompt: ExpertPrompt = "before"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
