@@ -77,7 +77,8 @@ RESULT = Path(__file__).parent / "results" / "frontier.json"
 KEPT = Path(tempfile.gettempdir()) / "editbench_frontier"
 """Where the edits and the anchors' texts are kept, for another look."""
 LAST_START = 450
-"""Seconds after which a process begins no further row. Several may run side by side."""
+"""Seconds after which a process begins no further row. Several may run side by side; a row that one
+of them began and did not end starts again once its ``begun_`` file in ``KEPT`` is deleted."""
 
 
 @contextmanager
