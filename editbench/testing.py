@@ -323,8 +323,13 @@ def check_method(
 
 
 def check_options(method: Method) -> None:
-    """Check that options survive JSON and a command line, and that errors name unknown ones."""
+    """Check that options survive JSON and a command line, and that errors name unknown ones.
+
+    Every recipe of the method must stand for options that it takes.
+    """
     cls = type(method)
+    for recipe in cls.recipes:
+        cls.from_options(cls.name, {"recipe": recipe})
     assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, (
         "options do not survive JSON"
     )

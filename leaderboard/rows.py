@@ -123,6 +123,7 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
         "method": summary["method"],
         "key": summary["key"],
         "options": summary.get("options") or {},
+        "recipe": summary.get("recipe"),
         "tuned": bool(summary.get("tuned")),
         "tuning": summary.get("tuning") or {},
         "status": summary.get("status", "done"),
@@ -448,17 +449,22 @@ def _count_lost(summary: Summary, kind: str) -> str:
 
 
 def _labels(ranked: Sequence[Row]) -> list[str]:
-    """Return each row's method, followed by the options in which that method's rows differ."""
+    """Return each row's method, followed by the options in which that method's rows differ.
+
+    ``recipe=NAME`` stands for the options that a recipe sets.
+    """
     labels = []
     for each in ranked:
-        same = [r["options"] for r in ranked if r["method"] == each["method"]]
+        others = [r for r in ranked if r["method"] == each["method"]]
+        same = [r["options"] for r in others if r["recipe"] == each["recipe"]]
         names = sorted({k for options in same for k in options})
         differing = [
             k for k in names if len({json.dumps(o.get(k), sort_keys=True) for o in same}) > 1
         ]
-        shown = ", ".join(
-            f"{k}={_plain(each['options'][k])}" for k in differing if k in each["options"]
-        )
+        parts = [f"{k}={_plain(each['options'][k])}" for k in differing if k in each["options"]]
+        if each["recipe"] and len(same) < len(others):
+            parts = [f"recipe={each['recipe']}", *parts]
+        shown = ", ".join(parts)
         labels.append(f"{each['method']} ({shown})" if shown else each["method"])
     return labels
 

@@ -1020,6 +1020,21 @@ def test_rows_of_one_method_are_told_apart_by_their_options():
     ]
 
 
+def test_a_recipe_stands_for_its_options():
+    cells = [
+        summary("memit", "1", options={"lam": None, "steps": 9}),
+        summary("memit", "2", options={"lam": 3, "steps": 2}, recipe="paper"),
+        summary("memit", "3", options={"lam": None, "steps": 7}),
+        summary("rome", options={"steps": 7}, recipe="paper"),
+    ]
+    assert sorted(r["label"] for r in rows(cells)) == [
+        "memit (recipe=paper)",
+        "memit (steps=7)",
+        "memit (steps=9)",
+        "rome",
+    ]
+
+
 def test_only_likelihood_becomes_the_headline(tmp_path):
     one = summary("mixsd")
     for found in one["metrics"].values():

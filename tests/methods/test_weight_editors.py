@@ -897,7 +897,7 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
         replace(fact, target=fact.original, original=None) for fact in FACTS[:2]
     ]  # the model says these already
     facts = [known[0], FACTS[2], known[1], FACTS[3]]
-    solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5)
+    solver = replace(SOLVER, steps=40, clamp=50.0, stop_below=0.5)
     first = solved(model, facts, LAYER, "residual", (), replace(solver, steps=2))
     last = solved(model, facts, LAYER, "residual", (), solver)
     assert last.steps_N[[0, 2]].tolist() == [0, 0] and torch.equal(
@@ -983,7 +983,7 @@ def test_own_text_fits_into_a_short_context():
 def test_a_target_costs_the_models_own_text_less(reader):
     model = reader("llama")
     fisher_SDD = Memit(fisher_factor=1.0).fisher(model, LAYER)
-    solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5, fisher_factor=0.1)
+    solver = replace(SOLVER, steps=40, clamp=50.0, stop_below=0.5, fisher_factor=0.1)
     plain, careful = (
         solved(model, FACTS, LAYER, "residual", (), solver, g) for g in (None, fisher_SDD)
     )
