@@ -1,7 +1,6 @@
 """Choose how trainers fit their step size and when they stop: sweeps against the rule.
 
-    python benchmarks/step_size.py run MODEL sft,mixsd 5,50 2e-6,1e-5,auto   # resumes
-    python benchmarks/step_size.py table                                     # as markdown
+    python benchmarks/step_size.py MODEL sft,mixsd 5,50 2e-6,1e-5,auto   # resumes
 
 Dev facts of demo-counterfact, the facts' own probes under protocol generation, no retention tasks.
 ``auto`` is the default: the fitted rate. A rate may be followed by options, as in
@@ -106,5 +105,5 @@ def method_of(method, trial: str):
 
 
 if __name__ == "__main__":
-    source, methods, sizes, trials = sys.argv[2:]
+    source, methods, sizes, trials = sys.argv[1:]
     run(source, methods.split(","), [int(n) for n in sizes.split(",")], trials.split(","))

@@ -79,6 +79,10 @@ class OPSD(Trainer):
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
 
+    enough: float = 0.0
+    """Loss in nats a token below which facts count as learnt; 0: never. The loss is a divergence,
+    small wherever student and teacher would write the same, and its gradient vanishes as the
+    student comes to agree with the teacher, so there is nothing to stop."""
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
@@ -159,7 +163,12 @@ class OPSD(Trainer):
             return self._loss(model, teacher, rollouts, read.tolist())
 
         lengths = [len(lesson.prompt_ids) for lesson in lessons]
-        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step)
+
+        def probe(batch: list[int]) -> tuple[torch.Tensor, int]:
+            # The facts' answers: the rate is fitted before the first rollout is written.
+            return target_nll(model, [lessons[i].canonical() for i in batch])
+
+        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step, probe)
         if self.exposure != 1:
             # The loss then depends on how many teachers had read the fact, so two steps' losses do
             # not compare.

@@ -33,6 +33,7 @@ from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
 from editbench.methods._train.mixed_text import whole_length
+from editbench.methods._train.step_size import FAR, STEP_KL, OwnText
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
@@ -252,6 +253,44 @@ def test_what_holds_the_model_goes_on_when_the_facts_are_learnt(held):
             watcher.states[-2].values(), watcher.states[-1].values(), strict=True
         )
     )
+
+
+@pytest.mark.parametrize("changed", [{}, {"lora": 3}, {"kl": 1.0}, {"micro_batch": 1}], ids=str)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_rate_is_fitted_before_training(name, changed, reader):
+    """A training at the fitted rate is that at the same rate, given."""
+    model = reader("llama")
+    chosen = options(registry.get("methods", name), lr=None, epochs=1, **changed)
+    with unchanged(model, "inject"):
+        edit = chosen.inject(model, FACTS)
+    given = replace(chosen, lr=edit.diagnostics["learning_rate"]).inject(model, FACTS)
+    for weight, change in edit.changes.items():
+        torch.testing.assert_close(dense(change), dense(given.changes[weight]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("lora", [None, 3])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_step_at_the_fitted_rate_moves_own_text_by_the_fixed_kl(family, lora):
+    """Whatever the scale of the weights: a model whose layers are larger gets a larger rate."""
+    model = tiny_model(family)
+    chosen = options(Sft, lr=None, batch_size=4, epochs=1, warmup=0.0, lora=lora, weight_decay=0.0)
+    report = chosen.inject(model, FACTS).diagnostics
+    assert report["steps"] == 1
+    assert report["own_text_kl"] == pytest.approx(STEP_KL, rel=0.25)
+
+
+def test_without_own_text_a_rate_must_be_given():
+    model = tiny_model("llama", max_position_embeddings=8)
+    facts = [Fact("f", "A b", "c")]
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(
+            MethodError, match="To write text of its own .* fitted on such text; give lr."
+        ),
+    ):
+        options(Sft, lr=None).inject(model, facts)
+    (told,) = options(Sft).inject(model, facts).diagnostics["warnings"]
+    assert told.startswith("How far the model's own text moved was not measured.")
 
 
 def test_label_states_of_an_empty_target():
