@@ -168,11 +168,17 @@ class OPSD(Trainer):
             # The facts' answers: the rate is fitted before the first rollout is written.
             return target_nll(model, [lessons[i].canonical() for i in batch])
 
-        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step, probe)
-        if self.exposure != 1:
-            # The loss then depends on how many teachers had read the fact, so two steps' losses do
-            # not compare.
-            report["warnings"] = []
+        changes, report = train(
+            self,
+            model,
+            len(lessons),
+            loss_of,
+            lengths,
+            before_step,
+            probe,
+            # Otherwise the loss depends on how many teachers had read the fact.
+            comparable=self.exposure == 1,
+        )
         # An on-policy method can report its progress: the share of rollouts that state their fact.
         progress = (
             {

@@ -70,6 +70,7 @@ def train(
     lengths: Sequence[int] | None = None,
     before_step: Callable[[int], None] | None = None,
     probe: Loss | None = None,
+    comparable: bool = True,
 ) -> tuple[dict[str, Change], TrainingReport]:
     """Minimize ``loss_of`` and the terms of the anchor, then restore the weights.
 
@@ -80,6 +81,8 @@ def train(
             may call ``loss_of`` several times.
         probe: the loss of the step that a learning rate is fitted by, if ``loss_of`` is not to be
             called for it.
+        comparable: whether two steps' losses compare. If not, nothing is said of a loss that did
+            not fall.
 
     Returns:
         The change of each trained weight, and the report of the training.
@@ -155,7 +158,7 @@ def train(
         "steps_per_second": steps / seconds,
         "warnings": [
             *trained.warnings,
-            *_warnings(options, lr, losses, final),
+            *(_warnings(options, lr, losses, final) if comparable else ()),
             *moved_far(own_kl),
             *unmeasured,
         ],
