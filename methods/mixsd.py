@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -67,7 +67,7 @@ from editbench.methods._train.mixed_text import (
     warnings,
 )
 from editbench.methods._train.rooms import rooms as measured_rooms
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, float64_device
 from editbench.plugin import Space, Uniform
 from editbench.report import EditRecord, Figure
@@ -97,6 +97,21 @@ class MixSD(Trainer):
     version: ClassVar[int] = 4
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {
+            **PUBLISHED_TRAINING,
+            "loss_on": "turn",
+            "expert_prompt": "paper",
+            "mode": "bernoulli",
+            "lam": 0.3,
+            "temperature": 0.0,
+            "attempts": 101,
+            "retry": "anew",
+            "max_new_tokens": 8192,
+            "on_fail": "keep",
+            "signal": 1.0,
+        }
+    }
 
     mode: Mode = "bernoulli"
     """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed

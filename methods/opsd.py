@@ -41,7 +41,7 @@ from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExpos
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
 from editbench.methods._train.rooms import rooms
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.report import Figure
 from editbench.types import Fact
@@ -83,10 +83,30 @@ class OPSD(Trainer):
         "exposure_mean": Figure("Adaptive exposure: mean share over the training."),
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {
+            **PUBLISHED_TRAINING,
+            "epochs": 2,
+            "batch_size": 16,
+            "expert_prompt": "paper",
+            "rollouts": 8,
+            "temperature": 1.0,
+            "max_new_tokens": 8192,
+            "top_k": 64,
+            "divergence": "forward",
+            "teacher": "frozen",
+            "exposure": 1.0,
+            "verified": False,
+        }
+    }
 
     expert_prompt: ExpertPrompt = "before"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
+    enough: float = 0.0
+    """Loss in nats a token below which facts count as learnt; 0: never. The loss is a divergence,
+    small wherever student and teacher would write the same, and its gradient vanishes as the
+    student comes to agree with the teacher, so there is nothing to stop."""
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
@@ -168,11 +188,22 @@ class OPSD(Trainer):
             return self._loss(model, teacher, rollouts, read.tolist())
 
         lengths = [len(lesson.prompt_ids) for lesson in lessons]
-        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step)
-        if self.exposure != 1:
-            # The loss then depends on how many teachers had read the fact, so two steps' losses do
-            # not compare.
-            report["warnings"] = []
+
+        def probe(batch: list[int]) -> tuple[torch.Tensor, int]:
+            # The facts' answers: the rate is fitted before the first rollout is written.
+            return target_nll(model, [lessons[i].canonical() for i in batch])
+
+        changes, report = train(
+            self,
+            model,
+            len(lessons),
+            loss_of,
+            lengths,
+            before_step,
+            probe,
+            # Otherwise the loss depends on how many teachers had read the fact.
+            comparable=self.exposure == 1,
+        )
         # An on-policy method can report its progress: the share of rollouts that state their fact.
         progress = (
             {

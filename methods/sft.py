@@ -12,14 +12,14 @@ lacked three things: mini-batches, epochs and EOS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
 from editbench.methods._train.lessons import LOSS_ON, LossOn, lessons_of
 from editbench.methods._train.loop import train_on_examples
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -32,6 +32,9 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"}
+    }
 
     epochs: int = 14
     """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes

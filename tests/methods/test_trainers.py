@@ -34,6 +34,7 @@ from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
 from editbench.methods._train.rooms import rooms
+from editbench.methods._train.step_size import FAR, STEP_KL
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
@@ -189,6 +190,119 @@ def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed,
             assert torch.equal(
                 change, watcher.states[steps - 1][weight] - model.weight(weight).detach()
             )
+
+
+def of_the_loss(report):
+    """Return the warnings of a report that are about its loss."""
+    return [warning for warning in report["warnings"] if warning.startswith("The loss")]
+
+
+def constant_losses(model, losses):
+    """Return a loss whose value at each call is the next of ``losses``, with sft's gradient."""
+    values = iter(losses)
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(values), count
+
+    return loss_of
+
+
+def test_a_training_ends_when_the_facts_are_learnt():
+    """Two batches an epoch: the first epoch's mean is too high, the second's is not."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=9, enough=0.1)
+    losses = [3.0, 0.05, 0.15, 0.02]
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert (report["steps"], report["planned_steps"]) == (2, 18)
+    after = [sum(p.sum().item() for p in state.values()) for state in watcher.states]
+    # a learnt batch moves no weight
+    assert after[0] == after[1] != after[2] == after[3] and len(after) == 4
+    assert report["final_loss"] == pytest.approx(0.085) and not report["warnings"]
+
+
+def test_enough_of_0_trains_to_the_end():
+    model = tiny_model("llama")
+    _, report = train(
+        options(Sft, epochs=3, enough=0.0), model, len(FACTS), constant_losses(model, [0.0] * 6)
+    )
+    assert report["steps"] == report["planned_steps"] == 6
+
+
+def test_facts_that_the_model_knows_change_nothing():
+    model = tiny_model("llama")
+    edit = options(Sft, enough=1e9).inject(model, FACTS)
+    assert edit.diagnostics["steps"] == 0 and edit.diagnostics["warnings"] == []
+    assert not any(change.any() for change in edit.changes.values())
+
+
+@pytest.mark.parametrize("held", [{"kl": 1.0}, {"replay": 1.0}, {"l2": 1.0}], ids=str)
+def test_what_holds_the_model_goes_on_when_the_facts_are_learnt(held):
+    """From the third step on, the facts have no gradient."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=3, enough=0.1, **held)
+    losses = [3.0, 3.0, *[0.01] * 4]
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert report["steps"] == 6
+    assert report["trained_tokens"] == sum(len(canonical(model, f).target_ids) for f in FACTS)
+    assert any(
+        not torch.equal(before, after)
+        for before, after in zip(
+            watcher.states[-2].values(), watcher.states[-1].values(), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize("changed", [{}, {"lora": 3}, {"kl": 1.0}, {"micro_batch": 1}], ids=str)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_rate_is_fitted_before_training(name, changed, reader):
+    """A training at the fitted rate is that at the same rate, given."""
+    model = reader("llama")
+    chosen = options(registry.get("methods", name), lr=None, epochs=1, **changed)
+    with unchanged(model, "inject"):
+        edit = chosen.inject(model, FACTS)
+    given = replace(chosen, lr=edit.diagnostics["learning_rate"]).inject(model, FACTS)
+    for weight, change in edit.changes.items():
+        torch.testing.assert_close(dense(change), dense(given.changes[weight]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("lora", [None, 3])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_step_at_the_fitted_rate_moves_own_text_by_the_fixed_kl(family, lora):
+    """Whatever the scale of the weights: a model whose layers are larger gets a larger rate."""
+    model = tiny_model(family)
+    chosen = options(Sft, lr=None, batch_size=4, epochs=1, warmup=0.0, lora=lora, weight_decay=0.0)
+    report = chosen.inject(model, FACTS).diagnostics
+    assert report["steps"] == 1
+    assert report["own_text_kl"] == pytest.approx(STEP_KL, rel=0.25)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_model_that_moved_far_on_its_own_text_is_told(name, reader):
+    chosen = options(registry.get("methods", name), warmup=0.0)
+    near, far = (replace(chosen, lr=lr).inject(reader("llama"), FACTS) for lr in (1e-6, 1e-2))
+    assert near.diagnostics["own_text_kl"] < FAR < far.diagnostics["own_text_kl"]
+    said = "The model moved far on text of its own (KL above 0.15 nats a token)"
+    assert [any(w.startswith(said) for w in e.diagnostics["warnings"]) for e in (near, far)] == [
+        False,
+        True,
+    ]
+
+
+def test_without_own_text_a_rate_must_be_given():
+    model = tiny_model("llama", max_position_embeddings=8)
+    facts = [Fact("f", "A b", "c")]
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(MethodError, match="To write text of its own .* on such text; give lr."),
+    ):
+        options(Sft, lr=None).inject(model, facts)
+    (told,) = options(Sft).inject(model, facts).diagnostics["warnings"]
+    assert told.startswith("How far the model's own text moved was not measured.")
 
 
 def test_label_states_of_an_empty_target():
@@ -1405,7 +1519,7 @@ def test_a_training_of_few_steps_can_diverge_too(steps, later):
         with pytest.raises(MethodError, match=f"rose from 5.60 to {later:.2f} by step {steps}"):
             train(method, model, len(FACTS), loss_of)
     else:
-        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        warnings = of_the_loss(train(method, model, len(FACTS), loss_of)[1])
         assert len(warnings) == (steps > 1)
 
 
@@ -1438,7 +1552,7 @@ def test_a_loss_that_rises_stops_the_training_and_one_that_does_not_fall_is_told
         with unchanged(model, "a failed inject"), pytest.raises(MethodError, match=said):
             train(method, model, len(FACTS), loss_of)
     else:
-        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        warnings = of_the_loss(train(method, model, len(FACTS), loss_of)[1])
         assert len(warnings) == bool(said) and all(said in warning for warning in warnings)
 
 
@@ -1447,7 +1561,7 @@ def test_a_training_that_teaches_nothing_says_so(name, reader):
     chosen = options(registry.get("methods", name), batch_size=len(FACTS))
     (told,) = replace(chosen, lr=1e-12).inject(reader("llama"), FACTS).diagnostics["warnings"]
     assert told.startswith("The loss did not fall, from ") and "another lr than 1e-12" in told
-    assert chosen.inject(reader("llama"), FACTS).diagnostics["warnings"] == []
+    assert not of_the_loss(chosen.inject(reader("llama"), FACTS).diagnostics)
 
 
 def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
@@ -1458,7 +1572,7 @@ def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
         for seed in range(4)
     ]
     assert any(found["final_loss"] > found["first_loss"] for found in told) and not any(
-        found["warnings"] for found in told
+        of_the_loss(found) for found in told
     )
 
 
