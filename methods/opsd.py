@@ -1,6 +1,6 @@
 """OPSD: on-policy self-distillation. The student writes; the teacher corrects it token by token.
 
-The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts
+The teacher is the same model, and its prompt x+ shows the fact as well. Each step samples rollouts
 y from the current student on the plain prompt x, and moves the student towards the teacher at every
 token of the rollouts. S_t is the teacher's top-k set at token t, and both distributions are
 renormalized over it:
@@ -17,6 +17,14 @@ step.
 
 A rollout that reaches its token budget is used as far as it goes, without an end. It is not trained
 as an answer, since the loss compares distributions at its tokens and asks for none of these tokens.
+The budget follows the teacher's own answer (``_train/rooms.py``).
+
+``recipe=paper`` writes out the options of MixSD's baseline (jiarui-liu/MixSD at 37eb349,
+``train/knowledge_opsd``) with what its README says of the reported runs: eight rollouts and the
+forward KL, where the committed configuration has one and the reverse KL. What it cannot set: the
+original's teacher reads ``\\boxed{{}}`` where a format string was never filled in, and ours reads
+``\\boxed{}``; a rollout has 8192 tokens or what the context has left; the original may split a
+step's rollouts into several updates. ``stop_after`` gives the model at any step.
 """
 
 from __future__ import annotations
@@ -74,7 +82,7 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     figures: ClassVar[Mapping[str, Figure]] = {
         **Trainer.figures,
         "stated_at_first": Figure("Share of the first step's rollouts that state their fact."),

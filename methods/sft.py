@@ -8,6 +8,10 @@ epochs.
 
 Yang et al. 2025 (arXiv 2509.22072) show that the naive fine-tuning baselines of editing papers
 lacked three things: mini-batches, epochs and EOS.
+
+``recipe=paper`` writes out the options of the baseline of MixSD (arXiv 2605.16865). Its steps equal
+TRL's on the same batches. ``stop_after`` gives the model at any step, where the original saves one
+every 20 steps: the steps that are made keep their order and learning rates.
 """
 
 from __future__ import annotations
