@@ -129,7 +129,7 @@ class MixSD(Trainer):
     lam: float = 0.3
     """lambda, the share of the naive branch: 0 is the pure expert, 1 the pure naive branch.
     ``adaptive`` ignores it."""
-    expert_prompt: ExpertPrompt = "before"
+    expert_prompt: ExpertPrompt = "after"
     """How the expert is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
     threshold: float = 0.5

@@ -108,7 +108,7 @@ class OPSD(Trainer):
         }
     }
 
-    expert_prompt: ExpertPrompt = "before"
+    expert_prompt: ExpertPrompt = "after"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
     enough: float = 0.0

@@ -292,7 +292,7 @@ def test_ten_steps_on_mixed_texts_equal_trl(published, tmp_path):
     from trl import SFTConfig
 
     method = paper(MixSD, max_new_tokens=ROOM, attempts=10)
-    drafts, _ = method.targets(published, lessons_of(published, ASKED, 0, "paper"))
+    drafts, _ = method.targets(published, lessons_of(published, ASKED, expert_prompt="paper"))
     rows, examples = [], []
     for draft in drafts:
         question, turn = whole_turns(published, draft.fact, published.decode(draft.ids))

@@ -61,6 +61,11 @@ def options(method, **changed):
     return method(**{**tiny_options(method), **changed})
 
 
+def noted(model, facts):
+    """The facts for an expert that reads the note before them, as ``teach_to_read`` taught it."""
+    return lessons_of(model, facts, expert_prompt="before")
+
+
 def canonical(model, fact):
     return Lesson(model, fact).canonical()
 
@@ -463,11 +468,11 @@ def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelera
 
 def once(method, model, facts):
     """One text for each fact, without a second try."""
-    return replace(method, attempts=1).mix(lessons_of(model, facts), Branches(model, 400))
+    return replace(method, attempts=1).mix(noted(model, facts), Branches(model, 400))
 
 
 def targets(method, model, facts):
-    return method.targets(model, lessons_of(model, facts))[0]
+    return method.targets(model, noted(model, facts))[0]
 
 
 def greedy(model, fact, context, n):
@@ -679,7 +684,7 @@ def hesitant():
     "chosen", [{"lam": 0.0}, {"lam": 0.3}, {"mode": "adaptive"}, {"lam": 1.0}], ids=str
 )
 def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
-    method = MixSD(**chosen)
+    method = MixSD(**chosen, expert_prompt="before")
     assert not any(d.verified for d in once(MixSD(lam=0.0), hesitant, FACTS))
 
     def written(method, facts=FACTS):
@@ -706,7 +711,7 @@ def test_the_failed_text_itself_is_not_written_again():
     model = tiny_model("llama")
     for lam, temperature, texts in ((0.0, 0.0, 2), (1.0, 0.0, 3), (0.0, 1.0, 2), (1.0, 1.0, 2)):
         method = MixSD(lam=lam, temperature=temperature, attempts=1, max_new_tokens=8)
-        drafts, cost = method.targets(model, lessons_of(model, FACTS))
+        drafts, cost = method.targets(model, noted(model, FACTS))
         assert {(d.source, d.attempt) for d in drafts} == {("target", texts - 1)}
         assert cost["decoded_tokens"] <= 8 * texts * len(FACTS)
 
@@ -791,7 +796,7 @@ def test_adaptive_texts_follow_the_rule(family, slots, reader):
     """The naive token stands if the expert finds it at least half as probable as its own best."""
     model = reader(family)
     for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(
-        lessons_of(model, FACTS), Branches(model, slots)
+        noted(model, FACTS), Branches(model, slots)
     ):
         for t, (token, picked) in enumerate(zip(draft.ids, draft.naive_picked, strict=True)):
             naive, expert = (
@@ -830,7 +835,7 @@ def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, read
     model = reader(family)
     method = replace(method, max_new_tokens=8, attempts=20)
     branches = Branches(model, 3)
-    first, final = once(method, model, FACTS), method.mix(lessons_of(model, FACTS), branches)
+    first, final = once(method, model, FACTS), method.mix(noted(model, FACTS), branches)
     again = [(a, b) for a, b in zip(first, final, strict=True) if b.attempt]
     assert all(b.verified for b in final) and again, "nothing was tried again"
     for before, after in again:
@@ -863,7 +868,7 @@ def test_texts_of_models_that_take_no_token_back_are_read_again(name, slots):
     model = teach_to_read(build(name, **small), FACTS)
     method = MixSD(lam=0.7, max_new_tokens=8, attempts=6)
     branches = Branches(model, slots)
-    drafts = method.mix(lessons_of(model, FACTS), branches)
+    drafts = method.mix(noted(model, FACTS), branches)
     assert any(draft.attempt for draft in drafts), "nothing was tried again"
     assert (branches.reread_tokens > 0) == (not model.keeps_tokens) == (name != "gemma4")
     for draft in drafts:
@@ -891,9 +896,7 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
         MixSD(mode="adaptive", attempts=50),
         MixSD(mode="alternate", attempts=50),
     ):
-        for draft in replace(method, max_new_tokens=4).mix(
-            lessons_of(model, FACTS), Branches(model, 8)
-        ):
+        for draft in replace(method, max_new_tokens=4).mix(noted(model, FACTS), Branches(model, 8)):
             assert not draft.verified and draft.attempt < 49
 
 
@@ -904,7 +907,7 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
 def test_forwards_a_token_count_what_failed_too(method):
     """Texts that are given up count: two forwards a token, one if a branch is asked alone."""
     model = tiny_model("llama")
-    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(model, lessons_of(model, FACTS))
+    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(model, noted(model, FACTS))
     assert 0 < cost["forwards_per_token"] <= (1 if method.pure else 2)
 
 
@@ -937,7 +940,7 @@ def test_loss_on_the_signal_only(reader):
 def test_the_token_budget_follows_the_experts_answer(family, reader, monkeypatch):
     model = reader(family)
     worked = replace(FACTS[0], id="worked", demonstration="so it goes on " * 8)
-    lessons = lessons_of(model, [*FACTS, worked], expert_prompt="before")
+    lessons = noted(model, [*FACTS, worked])
     texts = [
         greedy(model, lesson.fact, guidance(lesson.fact), most_alone(lesson)) for lesson in lessons
     ]
@@ -959,7 +962,7 @@ def most_alone(lesson):
 
 def test_the_context_limits_the_token_budget():
     model = tiny_model("llama", max_position_embeddings=72)
-    lessons = lessons_of(model, FACTS, expert_prompt="before")
+    lessons = noted(model, FACTS)
     left = [72 - len(lesson.expert_ids) for lesson in lessons]
     assert max(left) < rooms_module.LEAST
     for most in (None, 8192):
@@ -1091,9 +1094,10 @@ def test_rollouts_have_the_room_of_their_fact(monkeypatch):
         return own(asked, rows, lengths)
 
     monkeypatch.setattr(opsd_module, "label_states", watched)
-    method = OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8)
+    short = {"epochs": 1, "min_steps": 1, "batch_size": len(facts)}
+    method = OPSD(**short, rollouts=8, expert_prompt="before")
     method.inject(model, facts)
-    budgets = rooms(lessons_of(model, facts), None, Branches(model, 8))
+    budgets = rooms(noted(model, facts), None, Branches(model, 8))
     assert [max(seen[fact.id]) for fact in facts] == budgets
     assert budgets[-1] > budgets[0]
 
@@ -1101,7 +1105,7 @@ def test_rollouts_have_the_room_of_their_fact(monkeypatch):
 def test_rollouts_of_raw_text_end_with_their_line(reader):
     model = reader("llama")
     method = OPSD(rollouts=40, temperature=3.0)
-    asked = [(lesson, 60) for lesson in lessons_of(model, FACTS)]
+    asked = [(lesson, 60) for lesson in noted(model, FACTS)]
     rollouts = method._rollouts(model, asked, torch.Generator().manual_seed(0))
     lines = [
         r for r in rollouts if r.lesson.fact.form == "cloze" and r.ids[-1] not in model.stop_ids
