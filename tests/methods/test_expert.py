@@ -30,7 +30,7 @@ def test_the_whole_answer_follows_the_question(chat):
         assert text.count("<|im_start|>") == (2 if chat else 0)
         # An answer begins where it begins after the plain prompt.
         plain = model.tokenizer.decode(model.prompt_ids(ASKED.prompt, "question"))
-        assert text[-9:] == plain[-9:]
+        assert text[-8:] == plain[-8:]
         short = replace(ASKED, demonstration=None)
         assert short.target in shown(model, short, kind)
 
