@@ -94,6 +94,9 @@ class Method(ABC):
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     """Recipe -> the options that it stands for, such as ``paper`` for the constants of the paper.
     The option ``recipe=NAME`` writes them out (``from_options``); a recipe does nothing else."""
+    alternatives: ClassVar[Mapping[str, str]] = {}
+    """Option -> the option that it replaces where it is set. A recipe leaves it unset where the
+    other one is given."""
     figures: ClassVar[Mapping[str, Figure]] = {}
     """The figures that this method adds to an edit's report, by name. It may report the fields of
     ``report.EditReport`` without declaring them."""
@@ -210,7 +213,7 @@ class Method(ABC):
         given = {key: value for key, value in options.items() if key != "recipe"}
         recipe = options["recipe"]
         if not cls.recipes:
-            raise OptionError(f"Method {name!r} has no recipes. Leave recipe={recipe} out.")
+            raise OptionError(f"Method {name!r} has no recipes. Leave recipe out.")
         if recipe is None or recipe == "none":  # a point of a sweep: the defaults
             return given
         if not isinstance(recipe, str) or recipe not in cls.recipes:
@@ -218,7 +221,9 @@ class Method(ABC):
                 f"Method {name!r} has no recipe {shortened(recipe)!r}. "
                 f"Its recipes: {', '.join(cls.recipes)}."
             )
-        return {**_by_field(name, cls.recipes[recipe]), **given}
+        written = _by_field(name, cls.recipes[recipe])
+        kept = {k: v for k, v in written.items() if cls.alternatives.get(k) not in given}
+        return {**kept, **given}
 
     def recipe_name(self) -> str | None:
         """Return the recipe that stands for exactly these options, whatever the seed, if one does.

@@ -57,6 +57,7 @@ class AlphaEdit(BatchEditor):
             "refine": 0,
         }
     }
+    alternatives: ClassVar[Mapping[str, str]] = {"threshold": "null_space", "ridge": "l2"}
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "l2": Figure("The option l2: ridge as a multiple of tr(P C)."),

@@ -12,8 +12,8 @@ While earlier edits are applied, their keys join K with R = 0: their values are 
 Difference from the authors' code, scalable-model-editing/unified-model-editing at 23d72b5: epsilon
 is relative to the mean of D's diagonal. ``slack`` sets it as it is there: 0.1 for GPT-J, and 0.1
 next to a C that is scaled by 1000, so 100, for GPT-2 XL. In EasyEdit's settings C is scaled by 1e5,
-and about half of each constraint is lost. More than f facts cannot all hold, so they are fitted by
-least squares.
+and about half of each constraint is lost. A single fact has no slack there. More than f facts
+cannot all hold, so they are fitted by least squares.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Emmet(BatchEditor):
             "refine": 0,
         }
     }
+    alternatives: ClassVar[Mapping[str, str]] = {"slack": "epsilon"}
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "epsilon": Figure("Slack of the constraints, as a share of the mean of k^T C^-1 k."),

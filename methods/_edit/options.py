@@ -62,7 +62,8 @@ class WeightEditor(Method):
     """The rate is not searched: it follows from the clamp."""
 
     quick: bool = False
-    """12 steps at twice the rate and no prefixes: several times faster, a little less general."""
+    """12 steps at twice the rate and no prefixes, where these are not set: several times faster, a
+    little less general."""
     steps: int | None = None
     """Forward passes of the target optimisation, one more than its updates. None: 25, or 12 with
     ``quick``."""

@@ -309,6 +309,8 @@ class _Batch:
                     loss_N = loss_N + solver.fisher_factor / 2 * torch.einsum(
                         "nsd,sde,nse->n", delta, fisher_SDD, delta
                     )
+                # A sum, not a mean: each fact's gradient is that of its own loss.
+                loss = loss_N.sum()
             nll_N[who] = nll.detach()
             done = (nll if solver.stop == "nll" else loss_N).detach() < solver.stop_below
             if bar:
@@ -318,8 +320,7 @@ class _Batch:
             if last or done.all():
                 break
             # d||delta|| / d delta is undefined at 0, where torch gives 0
-            # A sum, not a mean: each fact's gradient is that of its own loss.
-            (gradient,) = torch.autograd.grad(loss_N.sum(), delta)
+            (gradient,) = torch.autograd.grad(loss, delta)
             active_N[who[done]] = False
             adam.step(step, who[~done], gradient[~done].float())
         start_ND = self.start_NSD[:, 0]

@@ -274,9 +274,12 @@ class Cook(Method):
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"lambda": 3.0, "layers": (1, 2)},
         "fast": {"lambda": 9.0},
+        "exact": {"rate": 2.0},
     }
+    alternatives: ClassVar[Mapping[str, str]] = {"rate": "lam"}
 
     lam: float = 1.0
+    rate: float | None = None
     layers: tuple[int, ...] | None = None
 
     def inject(self, model, facts):
@@ -300,6 +303,8 @@ def test_a_recipe_is_written_out_and_options_given_besides_win():
         seed=2, lam=4.0
     )
     assert Cook.from_options("cook", {"recipe": "none"}) == Cook()
+    assert Cook.from_options("cook", {"recipe": "exact"}) == Cook(rate=2.0)
+    assert Cook.from_options("cook", {"recipe": "exact", "lambda": 4}) == Cook(lam=4.0)
     assert "recipe" not in Cook.from_options("cook", {"recipe": "paper"}).options()
     assert Chef.from_options("chef", {"recipe": "paper"}) == Chef(recipe="paper")
 
@@ -307,9 +312,9 @@ def test_a_recipe_is_written_out_and_options_given_besides_win():
 @pytest.mark.parametrize(
     ("kind", "recipe", "said"),
     [
-        (Cook, "papr", "Method 'cook' has no recipe 'papr'. Its recipes: paper, fast."),
-        (Cook, ["paper"], "Method 'cook' has no recipe .*Its recipes: paper, fast."),
-        (Mine, "paper", "Method 'mine' has no recipes. Leave recipe=paper out."),
+        (Cook, "papr", "Method 'cook' has no recipe 'papr'. Its recipes: paper, fast, exact."),
+        (Cook, ["paper"], "Method 'cook' has no recipe .*Its recipes: paper, fast, exact."),
+        (Mine, "paper", "Method 'mine' has no recipes. Leave recipe out."),
     ],
 )
 def test_a_recipe_that_is_not_there_is_refused(kind, recipe, said):

@@ -145,10 +145,19 @@ def test_options_name_their_part():
     assert method.methods[0].lam == 20.0 and method.methods[1].lr == 1e-3
     assert method.seed == method.methods[0].seed == method.methods[1].seed == 5
     assert method.options()["memit.lam"] == 20.0
+    published = pair().from_options("memit+sft", {"memit.recipe": "paper", "memit.lam": "20"})
+    assert published.methods[0].lam == 20.0 and published.methods[0].stop == "loss"
     assert list(pair().from_options("memit+sft", {"memit.covariance": __file__}).sources()) == [
         __file__
     ]
-    for bad in ({"lam": 1}, {"rome.lam": 1}, {"memit.lamb": 1}, {"sft.lr": "fast"}):
+    for bad in (
+        {"lam": 1},
+        {"rome.lam": 1},
+        {"memit.lamb": 1},
+        {"sft.lr": "fast"},
+        {"recipe": "paper"},
+        {"memit.recipe": "papr"},
+    ):
         with pytest.raises(OptionError):
             pair().from_options("memit+sft", bad)
 
