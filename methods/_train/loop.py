@@ -137,7 +137,7 @@ def train(
                     break
         seconds = time.perf_counter() - started
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
-        own_kl = own.kl() if own else None
+        own_kl = own.kl() if own else 0.0
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
             raise _exploded(options, lr, "the last step left weights that are not finite")
@@ -146,7 +146,7 @@ def train(
         "steps": steps,
         "planned_steps": len(planned),
         "learning_rate": lr,
-        **({} if own_kl is None else {"own_text_kl": own_kl}),
+        **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
         "trained_tokens": tokens,
         "first_loss": losses[0],
         "final_loss": final,

@@ -22,15 +22,12 @@ import torch
 from editbench.errors import MethodError
 from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
+from editbench.report import FAR, MOVED_FAR
 from editbench.text import pad_left
 
 FALL = 0.1
 """Share of the loss by which the first step at the fitted rate lowers it, to first order
 (``benchmarks/step_size.py``)."""
-FAR = 0.15
-"""Nats a token on own text above which a training gets a warning. Of the rows of
-``benchmarks/results/kgfact_test.json`` those at .11 or less keep 93 % or more of the base's
-retention (mean ratio of eleven tasks), and those at .30 or more at most 85 %; none lies between."""
 TOKENS, LENGTH = 512, 32
 """Tokens of own text, and of one text."""
 SEED = 1_000_003
@@ -101,15 +98,12 @@ def fitted_lr(loss: float, parameters: Iterable[torch.nn.Parameter], name: str) 
     return float(f"{FALL * loss / slope:.2g}")
 
 
-def moved_far(kl: float | None) -> list[str]:
+def moved_far(kl: float) -> list[str]:
     """Return a warning if the model moved far on its own text."""
-    # nan is far, too
-    if kl is None or kl <= FAR:
+    if kl <= FAR:  # false for nan, which is far, too
         return []
     return [
-        f"The model moved far on text of its own (KL above {FAR} nats a token), so other abilities "
-        "have probably suffered. kl=1 holds it near the base; a smaller lr or fewer epochs help "
-        "as well."
+        f"{MOVED_FAR} kl=1 holds it near the base; a smaller lr or a larger enough help as well."
     ]
 
 
