@@ -132,8 +132,9 @@ def train(
                 tokens += labels
                 _check_diverged(options, lr, losses, len(batches))
                 bar.advance()
-                at_end = len(losses) % per_epoch == 0
-                if at_end and not anchor and fmean(losses[-per_epoch:]) < options.enough:
+                whole = len(losses) % per_epoch == 0  # an epoch has ended
+                if whole and not anchor and fmean(losses[-per_epoch:]) < options.enough:
+                    bar.advance(len(batches) - len(losses))
                     break
         seconds = time.perf_counter() - started
         del optimization  # AdamW keeps two numbers per weight; the changes need one more

@@ -74,8 +74,9 @@ class Trainer(Method):
     epochs: int = 8
     """Passes over the facts."""
     min_steps: int = 40
-    """Minimum number of optimizer steps. If there are only a few facts, they get more passes than
-    ``epochs``, because they would not be learned otherwise."""
+    """Minimum number of planned optimizer steps. If there are only a few facts, they get more
+    passes than ``epochs``, because they would not be learned otherwise. The training ends earlier
+    when they are (``enough``)."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
