@@ -163,7 +163,8 @@ def table() -> None:
     for row in stored():
         rate = f"{row['lr']:g}" + (" (fitted)" if row["rate"] == "auto" else "")
         cells = [row["model"], row["facts"], row["method"], rate, row["step"]]
-        cells += [f"{row[key]:.2g}" for key in ("loss", *AXES.values(), "leaked", "kl")]
+        values = [row[key] for key in ("loss", *AXES.values(), "leaked", "kl")]
+        cells += ["" if value is None else f"{value:.2g}" for value in values]
         print("|", " | ".join(map(str, cells)), "|")
 
 
