@@ -78,7 +78,6 @@ class Adapters:
         # Empty: the terms l2 and ewc, which need a start, are refused together with lora.
         self.before: Mapping[str, torch.Tensor] = {}
         self.constrain()
-        self._start = {name: p.detach().clone() for name, p in self.parameters.items()}
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -102,12 +101,6 @@ class Adapters:
                 (a_rf.T.contiguous(), b_dr.T.contiguous()) if transposed else (b_dr, a_rf)
             )
         return changes
-
-    @torch.no_grad()
-    def start_again(self) -> None:
-        """Set the adapters to their values at the start."""
-        for name, p in self.parameters.items():
-            p.copy_(self._start[name])
 
     def restore(self) -> None:
         """Remove the adapters."""

@@ -13,7 +13,6 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -79,8 +78,7 @@ def train(
         lengths: the texts' lengths in tokens. If given, texts of similar length share a batch.
         before_step: called with the index of each optimizer step, from 0, before it is made. A step
             may call ``loss_of`` several times.
-        probe: the loss of the step that a learning rate is fitted by, if ``loss_of`` is not to be
-            called for it.
+        probe: the loss that a learning rate is fitted to, if it is not ``loss_of``.
         comparable: whether two steps' losses compare. If not, nothing is said of a loss that did
             not fall.
 
@@ -109,16 +107,13 @@ def train(
     steps = tokens = 0
     # Before adapters are attached: the anchor and the own text read the plain base model.
     anchor = _anchor(options, model)
-    own, unmeasured = _own_text(options, model)
+    own, unmeasured = _own_text(model)
     with (
         trainable(model, options.lora, options.null_space, options.seed) as trained,
         recomputed(layers),
     ):
-        lr = options.lr
-        if lr is None:
-            assert own, "_own_text() raises without it"
-            lr = _fitted_lr(options, model, trained, own, planned[0], probe or loss_of)
         optimization = _Optimization(options, model, trained, anchor)
+        lr = options.lr or optimization.fitted_lr(planned[0], probe or loss_of)
         started = time.perf_counter()  # one-time preparation is not part of a step
         with (
             progress.task(f"{options.name}: training", len(batches), "steps") as bar,
@@ -137,12 +132,13 @@ def train(
                 tokens += labels
                 _check_diverged(options, lr, losses, len(batches))
                 bar.advance()
-                at_end = len(losses) % per_epoch == 0
-                if at_end and not anchor and fmean(losses[-per_epoch:]) < options.enough:
+                whole = len(losses) % per_epoch == 0  # an epoch has ended
+                if whole and not anchor and fmean(losses[-per_epoch:]) < options.enough:
+                    bar.advance(len(batches) - len(losses))
                     break
         seconds = time.perf_counter() - started
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
-        own_kl = own.kl() if own else None
+        own_kl = own.kl() if own else 0.0
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
             raise _exploded(options, lr, "the last step left weights that are not finite")
@@ -151,7 +147,7 @@ def train(
         "steps": steps,
         "planned_steps": len(planned),
         "learning_rate": lr,
-        **({} if own_kl is None else {"own_text_kl": own_kl}),
+        **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
         "trained_tokens": tokens,
         "first_loss": losses[0],
         "final_loss": final,
@@ -192,6 +188,14 @@ class _Optimization:
             )
         )
 
+    def fitted_lr(self, batch: list[int], loss_of: Loss) -> float:
+        """Return the learning rate that suits the model, by its gradient on ``batch``."""
+        with torch.enable_grad():
+            loss, _ = self._backward(self._parts(batch), loss_of)
+        rate = fitted_lr(loss, self.weights, self.model.name)
+        self.optimizer.zero_grad()
+        return rate
+
     def step(self, batch: list[int], rate: float, loss_of: Loss) -> tuple[float, int, bool]:
         """Make one step at learning rate ``rate``, unless there is nothing to learn.
 
@@ -204,9 +208,8 @@ class _Optimization:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        parts = list(batched(batch, self.options.micro_batch or len(batch)))
         # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
-        loss, labels = self._backward(parts, loss_of)
+        loss, labels = self._backward(self._parts(batch), loss_of)
         if loss < self.options.enough:
             self.optimizer.zero_grad()
             labels = 0
@@ -227,6 +230,9 @@ class _Optimization:
         self.optimizer.zero_grad()
         self.trained.constrain()
         return loss, labels, True
+
+    def _parts(self, batch: list[int]) -> list[list[int]]:
+        return list(batched(batch, self.options.micro_batch or len(batch)))
 
     def _backward(self, parts: Sequence[list[int]], loss_of: Loss) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
@@ -267,39 +273,12 @@ def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
     )
 
 
-def _own_text(options: Trainer, model: LanguageModel) -> tuple[OwnText | None, list[str]]:
-    """Return text of the model's own, or a sentence that says why it has none.
-
-    Raises:
-        MethodError: if it has none, and the learning rate is to be fitted.
-    """
+def _own_text(model: LanguageModel) -> tuple[OwnText | None, list[str]]:
+    """Return text of the model's own, or a sentence that says why it has none."""
     try:
         return OwnText(model), []
     except ModelError as error:
-        if options.lr is None:
-            raise MethodError(
-                f"{error} The learning rate is fitted on such text; give lr."
-            ) from None
         return None, [f"How far the model's own text moved was not measured. {error}"]
-
-
-def _fitted_lr(
-    options: Trainer,
-    model: LanguageModel,
-    trained: Trainable,
-    own: OwnText,
-    batch: list[int],
-    loss_of: Loss,
-) -> float:
-    """Return the learning rate at which a step on ``batch`` moves ``own`` by a fixed KL."""
-    # Every probe is a first step, and the facts alone decide.
-    bare = replace(options, enough=0.0)
-
-    def step(rate: float) -> None:
-        _Optimization(bare, model, trained, None).step(batch, rate, loss_of)
-
-    with torch.enable_grad():
-        return fitted_lr(own, trained, step)
 
 
 def _check_one_process(options: Trainer) -> None:

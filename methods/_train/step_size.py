@@ -1,11 +1,13 @@
-"""How far training moves the model on text of its own: the step size is fitted by it.
+"""The step size of a training, fitted to the model; and how far the training moved the model.
 
-AdamW's first step moves every weight by the learning rate, whatever the size of its gradient. What
-such a step does to the model depends on the model: KL on own text grows with the square of the
-rate, by a factor that differs a hundredfold between models. The rule:
+A rate that suits one model destroys another. AdamW's first step moves each weight by the rate lr
+against the sign of its gradient g, so to first order it lowers the loss L on the facts by lr |g|_1.
+The rule is that it lowers it by a fixed share:
 
-    lr = the rate at which one step on the facts moves the model by KL(base || model) = STEP_KL
-         on its own text
+    lr = FALL L / |g|_1        |g|_1: sum of the absolute gradients of all trained weights
+
+One gradient is all that this takes, and no weight moves. Models that react more strongly to a step
+have larger gradients and get a smaller rate; adapters have fewer weights and get a larger one.
 
     # N positions of a few texts, K the base's most probable tokens, V vocabulary
 """
@@ -13,35 +15,23 @@ rate, by a factor that differs a hundredfold between models. The rule:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from editbench.errors import MethodError
-from editbench.methods._train.weights import Trainable
-from editbench.models import LanguageModel, NotFiniteError, batched
+from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
+from editbench.report import FAR, MOVED_FAR
 from editbench.text import pad_left
 
-STEP_KL = 1e-3
-"""Nats a token by which the first step at the fitted rate moves the model on its own text."""
-FIRST_TRY = 1e-5
-"""Rate of the first probe step."""
-TRIES = 6
-"""Most probe steps. A probe's rate is at most ``FARTHEST`` times that of the one before, or its
-inverse."""
-FARTHEST = 30.0
-NEAR = 4.0
-"""The square law is trusted for a KL that is within this factor of ``STEP_KL``."""
-FAR = 0.15
-"""Nats a token on own text above which a training gets a warning. Of the rows of
-``benchmarks/results/kgfact_test.json`` those at .11 or less keep 93 % or more of the base's
-retention (mean ratio of eleven tasks), and those at .30 or more at most 85 %; none lies between."""
+FALL = 0.1
+"""Share of the loss by which the first step at the fitted rate lowers it, to first order
+(``benchmarks/step_size.py``)."""
 TOKENS, LENGTH = 512, 32
 """Tokens of own text, and of one text."""
 SEED = 1_000_003
-"""Seed of the texts. The rate does not depend on the seed of the training, and the texts are not
-those of an anchor."""
+"""Seed of the texts. They are always the same ones, and not those of an anchor."""
 AT_ONCE = 8
 """Texts in one forward pass."""
 TOP_K = 256
@@ -88,47 +78,32 @@ class OwnText:
             yield self.model.logits(hidden_BTD[:, -written:].flatten(0, 1)).log_softmax(-1)
 
 
-def fitted_lr(own: OwnText, trained: Trainable, step: Callable[[float], object]) -> float:
-    """Return the learning rate of the rule above, and leave the parameters as they were.
+def fitted_lr(loss: float, parameters: Iterable[torch.nn.Parameter], name: str) -> float:
+    """Return the learning rate of the rule above, to two digits, so that it can be given as well.
 
     Args:
-        step: makes one first step of AdamW on facts, at a given rate.
+        loss: of some facts, in nats a token.
+        parameters: with the gradients of that loss.
+        name: of the model.
 
     Raises:
-        MethodError: if no rate was found, for example since the weights get no gradient.
+        MethodError: if no weight has a gradient, or one is infinite or NaN.
     """
-    rate = FIRST_TRY
-    for _ in range(TRIES):
-        try:
-            step(rate)
-            kl = own.kl()
-        except NotFiniteError:
-            kl = math.inf
-        finally:
-            trained.start_again()
-        # KL grows with the square of the rate.
-        factor = math.sqrt(STEP_KL / kl) if kl > 0 else FARTHEST
-        if not factor >= 1 / FARTHEST:  # nan too
-            factor = 1 / FARTHEST
-        rate *= min(factor, FARTHEST)
-        if STEP_KL / NEAR <= kl <= STEP_KL * NEAR:
-            # Two digits, so that the rate can be given as an option.
-            return float(f"{rate:.2g}")
-    raise MethodError(
-        f"No learning rate was found at which one step moves {own.model.name} by {STEP_KL} nats a "
-        f"token on its own text: at {rate:.2g} it moves by {kl:.2g}. Give lr."
-    )
+    slope = math.fsum(p.grad.abs().sum().item() for p in parameters if p.grad is not None)
+    if not loss > 0 or not 0 < slope < math.inf:
+        raise MethodError(
+            f"No learning rate could be fitted to {name}: the loss on the facts is {loss:.3g}, and "
+            f"its gradient sums to {slope:.3g}. Give lr."
+        )
+    return float(f"{FALL * loss / slope:.2g}")
 
 
-def moved_far(kl: float | None) -> list[str]:
+def moved_far(kl: float) -> list[str]:
     """Return a warning if the model moved far on its own text."""
-    # nan is far, too
-    if kl is None or kl <= FAR:
+    if kl <= FAR:  # false for nan, which is far, too
         return []
     return [
-        f"The model moved far on text of its own (KL above {FAR} nats a token), so other abilities "
-        "have probably suffered. kl=1 holds it near the base; a smaller lr or fewer epochs help "
-        "as well."
+        f"{MOVED_FAR} kl=1 holds it near the base; a smaller lr or a larger enough help as well."
     ]
 
 

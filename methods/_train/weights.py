@@ -31,9 +31,6 @@ class Trainable(Protocol):
     def changes(self) -> dict[str, Change]:
         """Return the change of each weight of the model, float32, on the CPU."""
 
-    def start_again(self) -> None:
-        """Set the parameters to their values at the start."""
-
     def restore(self) -> None:
         """Restore the model as it was."""
 
@@ -71,15 +68,11 @@ class FullWeights:
         }
 
     @torch.no_grad()
-    def start_again(self) -> None:
+    def restore(self) -> None:
         """Copy the original weights back."""
         for name, p in self.parameters.items():
             # A copy, because subtracting the change would round.
             p.copy_(self.before[name])
-
-    def restore(self) -> None:
-        """Copy the original weights back."""
-        self.start_again()
 
 
 @contextmanager
