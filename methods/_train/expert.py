@@ -39,7 +39,7 @@ QUESTION = {
     ),
 }
 """The user turn of a question by ``ExpertPrompt``. ``before`` has a note of its own."""
-CLOZE = "{prompt}{gap}{answer}{stop}\n\nThis is correct. Once more:\n\n{prompt}"
+CLOZE = "{prompt}{gap}{answer}{stop}\n\nRepeat the sentence above:\n\n{prompt}"
 """The text before a cloze's target. ``gap`` and ``stop`` are written as the language does."""
 
 
