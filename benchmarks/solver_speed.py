@@ -122,7 +122,7 @@ def main() -> None:
     model, bf16 = load_model(precision="float32"), load_model(precision="bfloat16")
     layer = default_layers(model.layout.depth)[-1]
     prefixes = context_prefixes(model, 5, 0)
-    solver = replace(Memit().solver(0.75), stop_nll=0.0)
+    solver = replace(Memit().solver(0.75), stop_below=0.0)
     if options.at_once:
         solver = replace(solver, facts_at_once=options.at_once)
     quick = Memit(quick=True)
@@ -148,7 +148,7 @@ def main() -> None:
     for name, handle, settings, before in (
         ("fp32", model, solver, prefixes),
         ("bf16", bf16, solver, prefixes),
-        ("bf16 with early stop", bf16, replace(solver, stop_nll=0.05), prefixes),
+        ("bf16 with early stop", bf16, replace(solver, stop_below=0.05), prefixes),
         ("quick", bf16, quick.solver(0.75), quick.context(bf16)),
     ):
         two = prepare_facts(handle, facts[:2], before)

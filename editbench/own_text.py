@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from editbench import text
 from editbench.errors import ModelError
@@ -73,6 +74,14 @@ QUESTION_TOKENS = 32
 """Most tokens of a question that the model asks itself."""
 
 
+def document_start(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that a document starts after: BOS, without one the EOS of the one before."""
+    for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if start is not None:
+            return int(start)
+    return 0
+
+
 def own_texts(
     model: LanguageModel, tokens: int, seed: int, length: int
 ) -> Iterator[list[tuple[list[int], list[int]]]]:
@@ -85,9 +94,7 @@ def own_texts(
         ModelError: the context holds nothing behind that opening.
     """
     tokenizer = model.tokenizer
-    # A document starts after BOS, or after the EOS of the one before where there is no BOS.
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    openings = [[start if start is not None else 0]]
+    openings = [[document_start(tokenizer)]]
     if model.chat:
         openings.append(_user_opening(model))
     articles = [

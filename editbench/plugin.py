@@ -91,6 +91,12 @@ class Method(ABC):
     """Whether ``prepare`` measures the second moments of the model's keys."""
     space: ClassVar[Space] = {}
     """The options that ``editbench tune`` searches; empty if there is nothing to tune."""
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """Recipe -> the options that it stands for, such as ``paper`` for the constants of the paper.
+    The option ``recipe=NAME`` writes them out (``from_options``); a recipe does nothing else."""
+    alternatives: ClassVar[Mapping[str, str]] = {}
+    """Option -> the option that it replaces where it is set. A recipe leaves it unset where the
+    other one is given."""
     figures: ClassVar[Mapping[str, Figure]] = {}
     """The figures that this method adds to an edit's report, by name. It may report the fields of
     ``report.EditReport`` without declaring them."""
@@ -164,13 +170,14 @@ class Method(ABC):
     def from_options(cls, name: str, options: Mapping[str, object]) -> Method:
         """Return the method, registered as ``name``, with ``options``.
 
-        Option values may be texts from a command line.
+        Option values may be texts from a command line. ``recipe`` names one of ``recipes`` and
+        stands for its options; those given besides win. The method itself knows only the options.
 
         Raises:
-            OptionError: if an option is unknown, or its value has the wrong type or is out of
-                range.
+            OptionError: if an option or recipe is unknown, or a value has the wrong type or is out
+                of range.
         """
-        given = _by_field(name, options)
+        given = cls._written_out(name, _by_field(name, options))
         known = sorted(field.name for field in fields(cls))
         for key in given:
             if key not in known:
@@ -196,6 +203,37 @@ class Method(ABC):
             return cls(**values)
         except (ValueError, TypeError) as error:
             raise OptionError(f"Bad option for {name}: {error}.") from error
+
+    @classmethod
+    def _written_out(cls, name: str, options: Mapping[str, object]) -> dict[str, object]:
+        """Return ``options`` with the options of a recipe in place of its name."""
+        # A plug-in may have an option of its own that is called so.
+        if "recipe" not in options or "recipe" in {field.name for field in fields(cls)}:
+            return dict(options)
+        given = {key: value for key, value in options.items() if key != "recipe"}
+        recipe = options["recipe"]
+        if not cls.recipes:
+            raise OptionError(f"Method {name!r} has no recipes. Leave recipe out.")
+        if recipe is None or recipe == "none":  # a point of a sweep: the defaults
+            return given
+        if not isinstance(recipe, str) or recipe not in cls.recipes:
+            raise OptionError(
+                f"Method {name!r} has no recipe {shortened(recipe)!r}. "
+                f"Its recipes: {', '.join(cls.recipes)}."
+            )
+        written = _by_field(name, cls.recipes[recipe])
+        kept = {k: v for k, v in written.items() if cls.alternatives.get(k) not in given}
+        return {**kept, **given}
+
+    def recipe_name(self) -> str | None:
+        """Return the recipe that stands for exactly these options, whatever the seed, if one does.
+
+        Tables show it instead of the options.
+        """
+        for recipe in type(self).recipes:
+            if type(self).from_options(self.name, {"recipe": recipe, "seed": self.seed}) == self:
+                return recipe
+        return None
 
     @classmethod
     def _largest(cls, option: str) -> float:

@@ -279,8 +279,10 @@ TINY_OPTIONS: dict[str, object] = {
     "slots": 3,
     "texts": 1,
     "top_k": 32,
+    "expert_prompt": "before",
 }
-"""Option values with which any method edits a tiny model in about a second."""
+"""Option values with which any method edits a tiny model in about a second. The expert's prompt is
+the note that ``teach_to_read`` teaches."""
 
 
 def tiny_options(method: type[Method]) -> dict[str, object]:
@@ -324,8 +326,13 @@ def check_method(
 
 
 def check_options(method: Method) -> None:
-    """Check that options survive JSON and a command line, and that errors name unknown ones."""
+    """Check that options survive JSON and a command line, and that errors name unknown ones.
+
+    Every recipe of the method must stand for options that it takes.
+    """
     cls = type(method)
+    for recipe in cls.recipes:
+        cls.from_options(cls.name, {"recipe": recipe})
     assert cls.from_options(cls.name, json.loads(json.dumps(method.options()))) == method, (
         "options do not survive JSON"
     )

@@ -50,6 +50,7 @@ def pooled(
         "key": "+".join(s["key"] for s in summaries),
         "method": first["method"],
         "options": without_seed(first.get("options")),
+        "recipe": first.get("recipe"),
         "tuned": all(s.get("tuned") for s in summaries),
         # A search without a feasible trial comes first (False < True), so the row gets its mark.
         "tuning": min(

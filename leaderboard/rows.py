@@ -18,6 +18,7 @@ from typing import cast
 from editbench.errors import RecordError
 from editbench.leaderboard.schema import AxisRow, Row, Summary
 from editbench.records.schema import EvaluatorRow
+from editbench.report import FAR, MOVED_FAR
 from editbench.rows import IntervalRow, RetentionRow
 from editbench.stats import Interval, cells_text, mean_ratio, number
 from editbench.types import DRAFTED
@@ -123,6 +124,7 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
         "method": summary["method"],
         "key": summary["key"],
         "options": summary.get("options") or {},
+        "recipe": summary.get("recipe"),
         "tuned": bool(summary.get("tuned")),
         "tuning": summary.get("tuning") or {},
         "status": summary.get("status", "done"),
@@ -157,10 +159,13 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Return the problems that the edit reports, and how many answers are denials or not judged."""
+    """Return what the edit reports, own text that moved far, and answers denied or not judged."""
     edit, judge = summary.get("edit") or {}, summary.get("judge") or {}
     reported = edit.get("warnings")
     texts = list(map(str, reported)) if isinstance(reported, Sequence) else []
+    far = number(look_up(summary, ("diagnostics", "drift", "kl", "mean"))) or 0.0
+    if far > FAR and not any(text.startswith(MOVED_FAR) for text in texts):
+        texts.append(MOVED_FAR)
     if skipped := judge.get("not_judged"):
         texts.append(f"{skipped} answers were not judged; the last reason: {judge.get('reason')}")
     if isinstance(denied := look_up(summary, ("denied",)), Mapping) and denied:
@@ -448,17 +453,22 @@ def _count_lost(summary: Summary, kind: str) -> str:
 
 
 def _labels(ranked: Sequence[Row]) -> list[str]:
-    """Return each row's method, followed by the options in which that method's rows differ."""
+    """Return each row's method, followed by the options in which that method's rows differ.
+
+    ``recipe=NAME`` stands for the options that a recipe sets.
+    """
     labels = []
     for each in ranked:
-        same = [r["options"] for r in ranked if r["method"] == each["method"]]
+        others = [r for r in ranked if r["method"] == each["method"]]
+        same = [r["options"] for r in others if r["recipe"] == each["recipe"]]
         names = sorted({k for options in same for k in options})
         differing = [
             k for k in names if len({json.dumps(o.get(k), sort_keys=True) for o in same}) > 1
         ]
-        shown = ", ".join(
-            f"{k}={_plain(each['options'][k])}" for k in differing if k in each["options"]
-        )
+        parts = [f"{k}={_plain(each['options'][k])}" for k in differing if k in each["options"]]
+        if each["recipe"] and len(same) < len(others):
+            parts = [f"recipe={each['recipe']}", *parts]
+        shown = ", ".join(parts)
         labels.append(f"{each['method']} ({shown})" if shown else each["method"])
     return labels
 

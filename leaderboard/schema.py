@@ -38,6 +38,8 @@ class Row(TypedDict):
     key: str
     """Key of the cell; the keys of pooled cells are joined by ``+``."""
     options: Mapping[str, object]
+    recipe: str | None
+    """The recipe that stands for these options."""
     tuned: bool
     """Whether a search on dev facts chose the options."""
     tuning: Mapping[str, object]
@@ -75,7 +77,7 @@ class Row(TypedDict):
     peak_memory_bytes: int | None
     """Peak memory of the whole cell, evaluation included."""
     label: NotRequired[str]
-    """The method, with the options in which it differs from other rows of the same method."""
+    """The method, with its recipe or the options in which it differs from its other rows."""
 
 
 class PooledCorpus(TypedDict):
@@ -102,6 +104,7 @@ class PooledSummary(TypedDict):
     method: str
     options: dict[str, object]
     """The options without the seed."""
+    recipe: str | None
     tuned: bool
     """Whether the options of all seeds were tuned."""
     tuning: Mapping[str, object]

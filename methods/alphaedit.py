@@ -6,14 +6,14 @@ keys in the span of the others. With the keys K_p of earlier edits:
     Delta_l = R_l K_l^T P (K_l K_l^T P + K_p K_p^T P + l2 I)^-1
 
 Fang et al. 2025, "AlphaEdit: Null-Space Constrained Knowledge Editing for Language Models", arXiv
-2410.02355, eqs. 10-14; reference code jianghoucheng/AlphaEdit.
+2410.02355, eqs. 10-14; reference code jianghoucheng/AlphaEdit at f5248d3.
 
 Differences from the reference:
 - U_0 is the ``null_space`` share of directions with the least second moment. The paper's absolute
   ``threshold`` (0.02) depends on the scale of a model's activations, and keeps about 70 % of the
   directions on Llama 3.
 - l2 is relative to tr(P C), the mean square of ordinary keys in the null space, for the same
-  reason. The reference has 1 or 10.
+  reason. The reference has 10 itself (``ridge``).
 - K_p is read from the edits that are applied now, not from a global that outlives them. The
   equations are solved in float64, on the smallest of the three sides.
 """
@@ -27,6 +27,7 @@ from typing import ClassVar
 import torch
 
 from editbench.errors import MethodError
+from editbench.methods._edit.options import PUBLISHED
 from editbench.methods.memit import BatchEditor
 from editbench.methods.statistics import Moment
 from editbench.plugin import LogUniform, Space, Uniform
@@ -44,6 +45,19 @@ class AlphaEdit(BatchEditor):
     summary: ClassVar[str] = "memit projected onto the null space of ordinary keys"
     paper: ClassVar[str] = "arXiv 2410.02355"
     kept_by: ClassVar[str] = "l2"
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        # hparams/AlphaEdit/EleutherAI_gpt-j-6B.json
+        "paper": {
+            **PUBLISHED,
+            "steps": 25,
+            "clamp": 0.75,
+            "prefixes": 5,
+            "threshold": 0.02,
+            "ridge": 10.0,
+            "refine": 0,
+        }
+    }
+    alternatives: ClassVar[Mapping[str, str]] = {"threshold": "null_space", "ridge": "l2"}
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "l2": Figure("The option l2: ridge as a multiple of tr(P C)."),
@@ -65,6 +79,8 @@ class AlphaEdit(BatchEditor):
     the paper)."""
     l2: float = 0.5
     """As a multiple of tr(P C), the mean square of an ordinary key in the null space."""
+    ridge: float | None = None
+    """Instead of l2: the ridge as it enters the equations (10 in the paper's code)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,6 +99,8 @@ class AlphaEdit(BatchEditor):
         """Return how many directions may be written, and l2 as it enters the equations."""
         values_f = moment.eigen[0]
         width = null_width(values_f, self.null_space, self.threshold)
+        if self.ridge is not None:
+            return width, self.ridge
         # Eigenvalues ascend, so this is the sum over the null space, tr(P C).
         return width, self.l2 * values_f[:width].sum().item()
 
@@ -94,7 +112,7 @@ class AlphaEdit(BatchEditor):
         )
         null = {layer: self.null(moment) for layer, moment in moments.items()}
         return {
-            "l2": self.l2,
+            **({"l2": self.l2} if self.ridge is None else {}),
             **limit,
             "null_width_by_layer": {layer: width for layer, (width, _) in null.items()},
             "l2_by_layer": {layer: l2 for layer, (_, l2) in null.items()},

@@ -9,8 +9,10 @@ arXiv 2403.14236, eqs. 9-13.
 
 While earlier edits are applied, their keys join K with R = 0: their values are constraints too.
 
-Difference from EasyEdit's code: epsilon is relative to the mean of D's diagonal. There it is
-0.1 next to a C that is scaled by 1e5, and about half of each constraint is lost. More than f facts
+Difference from the authors' code, scalable-model-editing/unified-model-editing at 23d72b5: epsilon
+is relative to the mean of D's diagonal. ``slack`` sets it as it is there: 0.1 for GPT-J, and 0.1
+next to a C that is scaled by 1000, so 100, for GPT-2 XL. In EasyEdit's settings C is scaled by 1e5,
+and about half of each constraint is lost. A single fact has no slack there. More than f facts
 cannot all hold, so they are fitted by least squares.
 """
 
@@ -23,6 +25,7 @@ from typing import ClassVar
 import torch
 
 from editbench.methods._edit.layers import single_layer
+from editbench.methods._edit.options import PUBLISHED
 from editbench.methods.memit import BatchEditor, memit_solve
 from editbench.methods.statistics import Moment
 from editbench.plugin import LogUniform, Space
@@ -40,14 +43,29 @@ class Emmet(BatchEditor):
     summary: ClassVar[str] = "equality-constrained batch update of one MLP"
     paper: ClassVar[str] = "arXiv 2403.14236"
     kept_by: ClassVar[str] = "epsilon"
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        # hparams/EMMET/EleutherAI_gpt-j-6B.json
+        "paper": {
+            **PUBLISHED,
+            "steps": 25,
+            "clamp": 0.75,
+            "prefixes": 5,
+            "slack": 0.1,
+            "refine": 0,
+        }
+    }
+    alternatives: ClassVar[Mapping[str, str]] = {"slack": "epsilon"}
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "epsilon": Figure("Slack of the constraints, as a share of the mean of k^T C^-1 k."),
+        "slack": Figure("The option slack, where it is set instead of epsilon."),
     }
     space: ClassVar[Space] = {**BatchEditor.space, "epsilon": LogUniform(1e-4, 1.0)}
 
     epsilon: float = 1e-3
     """Slack of the constraints, as a share of the mean of k^T C^-1 k."""
+    slack: float | None = None
+    """Instead of epsilon: the slack as it enters D (0.1 in the authors' code for GPT-J)."""
 
     def rule(self, depth: int) -> tuple[int, ...]:
         return (single_layer(depth),)
@@ -55,10 +73,13 @@ class Emmet(BatchEditor):
     def directions(
         self, moment: Moment, k_fN: torch.Tensor, earlier_fM: torch.Tensor
     ) -> torch.Tensor:
-        # The mean of K^T C^-1 K's diagonal.
-        scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
-        # By the push-through identity, D^-1 K^T C^-1 is MEMIT's solution with lambda = epsilon.
-        return memit_solve(moment, k_fN, self.epsilon * scale, earlier_fM)
+        slack = self.slack
+        if slack is None:
+            # The mean of K^T C^-1 K's diagonal.
+            scale = (k_fN * moment.solve(k_fN)).sum(0).mean().item()
+            slack = self.epsilon * scale
+        # By the push-through identity, D^-1 K^T C^-1 is MEMIT's solution with lambda = the slack.
+        return memit_solve(moment, k_fN, slack, earlier_fM)
 
     def settings(self, moments: Mapping[int, Moment]) -> dict[str, object]:
-        return {"epsilon": self.epsilon}
+        return {"epsilon": self.epsilon} if self.slack is None else {"slack": self.slack}

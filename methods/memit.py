@@ -40,7 +40,7 @@ from editbench.errors import MethodError
 from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
 from editbench.methods._edit.layers import check_layers, default_layers
-from editbench.methods._edit.options import WeightEditor
+from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
 from editbench.methods.statistics import Moment, source_texts
 from editbench.models import LanguageModel
@@ -198,6 +198,17 @@ class Memit(BatchEditor):
     summary: ClassVar[str] = "closed-form update of several MLPs, all facts at once"
     paper: ClassVar[str] = "arXiv 2210.07229"
     kept_by: ClassVar[str] = "lam"
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        # hparams/MEMIT/EleutherAI_gpt-j-6B.json
+        "paper": {
+            **PUBLISHED,
+            "steps": 25,
+            "clamp": 0.75,
+            "prefixes": 5,
+            "lam": 15_000.0,
+            "refine": 0,
+        }
+    }
     figures: ClassVar[Mapping[str, Figure]] = {
         **BatchEditor.figures,
         "lambda": Figure("Weight of C against the facts' keys."),

@@ -1,8 +1,8 @@
 """MixSD: fine-tune on the model's own words, with the fact mixed in token by token.
 
 The frozen base model p writes each target y itself. x is the prompt alone (naive branch), x+ the
-prompt with the fact in front of it (expert branch). Each token is drawn from one of the two
-conditionals, and both continue the same shared text:
+prompt together with the fact (expert branch, ``_train/expert.py``). Each token is drawn from one of
+the two conditionals, and both continue the same shared text:
 
     bernoulli   y_t ~ lambda p(. | x, y_<t) + (1 - lambda) p(. | x+, y_<t)
                 a coin for each token; exact at temperature 1
@@ -23,26 +23,36 @@ Differs from the reference:
 - Coins and draws are seeded per fact and attempt, so neither batch size nor order changes them. A
   text may still change where two tokens are almost equally probable, in bfloat16 more often (see
   ``LanguageModel.generate_ids``).
+- The expert's prompt is in words of our own, and clozes have one, too (``expert_prompt``).
 - At temperature 0, a text without the fact is cut at the first token at which the expert saw the
-  fact lost, and continues with the expert's token there. The reference starts again. At higher
-  temperatures the text starts again here as well, which keeps the mixture's law among the texts
-  that verify.
+  fact lost, and continues with the expert's token there. The reference starts again, as
+  ``retry="anew"`` does. At higher temperatures the text starts again here as well, which keeps the
+  mixture's law among the texts that verify.
 - A text that never states the fact is not simply trained on, as in the reference: ``on_fail``
   decides, and the counts are reported. By default the expert then writes alone. At temperature 0 it
   first writes its most probable text, unless that is the text that failed. After that it writes up
   to ``attempts`` samples at temperature 0.7 or more.
-- A text that reaches its token budget is cut back to its last whole sentence or clause that states
-  the fact, and is closed there by the token that ends an answer. Without such a place it counts as
-  unverified. The reference trains on the text as it was cut off (its budget is 8192 tokens), and
-  the chat template ends it wherever that is.
+- The token budget of a text follows the expert's own answer (``_train/rooms.py``), and a text that
+  reaches it has failed. The reference gives 8192 tokens, and its chat template ends a text that was
+  cut off; ``on_fail="keep"`` does the same.
+- The verifier looks for the target or an alias in the text. The reference compares the contents of
+  the last ``\\boxed{}`` of text and demonstration, so its prompts ask for one.
 - Training uses the generated ids. The reference saves decoded text and tokenizes it again.
+
+``recipe=paper`` writes out the published options. Given the same coins, the texts then equal the
+original's token by token, and the steps those of TRL on the same batches (``tests/methods/
+test_mixsd_as_published.py``). What it cannot set: 8192 tokens do not fit into every context, and a
+text ends where the context does, as it does in the original at 10000 tokens; batches hold texts of
+similar length, and the last batch of an epoch may be smaller, while the original leaves it out. The
+original saves a checkpoint every 20 steps. Here ``stop_after`` gives the model at any step: the
+steps that are made keep their order and learning rates.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -67,7 +77,7 @@ from editbench.methods._train.mixed_text import (
     warnings,
 )
 from editbench.methods._train.rooms import rooms as measured_rooms
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, float64_device
 from editbench.plugin import Space, Uniform
 from editbench.report import EditRecord, Figure
@@ -94,9 +104,24 @@ class MixSD(Trainer):
     name: ClassVar[str] = "mixsd"
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {
+            **PUBLISHED_TRAINING,
+            "loss_on": "turn",
+            "expert_prompt": "paper",
+            "mode": "bernoulli",
+            "lam": 0.3,
+            "temperature": 0.0,
+            "attempts": 101,
+            "retry": "anew",
+            "max_new_tokens": 8192,
+            "on_fail": "keep",
+            "signal": 1.0,
+        }
+    }
 
     mode: Mode = "bernoulli"
     """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed
@@ -104,7 +129,7 @@ class MixSD(Trainer):
     lam: float = 0.3
     """lambda, the share of the naive branch: 0 is the pure expert, 1 the pure naive branch.
     ``adaptive`` ignores it."""
-    expert_prompt: ExpertPrompt = "before"
+    expert_prompt: ExpertPrompt = "after"
     """How the expert is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
     threshold: float = 0.5

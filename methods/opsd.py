@@ -1,6 +1,6 @@
 """OPSD: on-policy self-distillation. The student writes; the teacher corrects it token by token.
 
-The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts
+The teacher is the same model, and its prompt x+ shows the fact as well. Each step samples rollouts
 y from the current student on the plain prompt x, and moves the student towards the teacher at every
 token of the rollouts. S_t is the teacher's top-k set at token t, and both distributions are
 renormalized over it:
@@ -17,6 +17,14 @@ step.
 
 A rollout that reaches its token budget is used as far as it goes, without an end. It is not trained
 as an answer, since the loss compares distributions at its tokens and asks for none of these tokens.
+The budget follows the teacher's own answer (``_train/rooms.py``).
+
+``recipe=paper`` writes out the options of MixSD's baseline (jiarui-liu/MixSD at 37eb349,
+``train/knowledge_opsd``) with what its README says of the reported runs: eight rollouts and the
+forward KL, where the committed configuration has one and the reverse KL. What it cannot set: the
+original's teacher reads ``\\boxed{{}}`` where a format string was never filled in, and ours reads
+``\\boxed{}``; a rollout has 8192 tokens or what the context has left; the original may split a
+step's rollouts into several updates. ``stop_after`` gives the model at any step.
 """
 
 from __future__ import annotations
@@ -41,7 +49,7 @@ from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExpos
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
 from editbench.methods._train.rooms import rooms
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.report import Figure
 from editbench.types import Fact
@@ -74,7 +82,7 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     figures: ClassVar[Mapping[str, Figure]] = {
         **Trainer.figures,
         "stated_at_first": Figure("Share of the first step's rollouts that state their fact."),
@@ -83,10 +91,30 @@ class OPSD(Trainer):
         "exposure_mean": Figure("Adaptive exposure: mean share over the training."),
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {
+            **PUBLISHED_TRAINING,
+            "epochs": 2,
+            "batch_size": 16,
+            "expert_prompt": "paper",
+            "rollouts": 8,
+            "temperature": 1.0,
+            "max_new_tokens": 8192,
+            "top_k": 64,
+            "divergence": "forward",
+            "teacher": "frozen",
+            "exposure": 1.0,
+            "verified": False,
+        }
+    }
 
-    expert_prompt: ExpertPrompt = "before"
+    expert_prompt: ExpertPrompt = "after"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
+    enough: float = 0.0
+    """Loss in nats a token below which facts count as learnt; 0: never. The loss is a divergence,
+    small wherever student and teacher would write the same, and its gradient vanishes as the
+    student comes to agree with the teacher, so there is nothing to stop."""
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
@@ -168,11 +196,22 @@ class OPSD(Trainer):
             return self._loss(model, teacher, rollouts, read.tolist())
 
         lengths = [len(lesson.prompt_ids) for lesson in lessons]
-        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step)
-        if self.exposure != 1:
-            # The loss then depends on how many teachers had read the fact, so two steps' losses do
-            # not compare.
-            report["warnings"] = []
+
+        def probe(batch: list[int]) -> tuple[torch.Tensor, int]:
+            # The facts' answers: the rate is fitted before the first rollout is written.
+            return target_nll(model, [lessons[i].canonical() for i in batch])
+
+        changes, report = train(
+            self,
+            model,
+            len(lessons),
+            loss_of,
+            lengths,
+            before_step,
+            probe,
+            # Otherwise the loss depends on how many teachers had read the fact.
+            comparable=self.exposure == 1,
+        )
         # An on-policy method can report its progress: the share of rollouts that state their fact.
         progress = (
             {

@@ -10,17 +10,20 @@ of the residual there. Li et al. 2024, "PMET: Precise Model Editing in a Transfo
 2308.08742, eqs. 11-17; reference code xpq-tech/PMET at c9a39ff, ``compute_zs.py``.
 
 Differences from the reference: keys, C, lambda and the solve are MEMIT's. So is the KL weight,
-which is 1 for GPT-J in the reference. A fact stops when its nll is small, not when its target is
-the most probable token and its KL is small.
+which is 1 for GPT-J in the reference (``recipe=paper``). A fact stops when its nll or, with
+``stop=loss``, its loss is small. In the reference it also stops when its target is the most
+probable token and its KL is small, and until then such a target's nll counts a tenth.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
+from editbench.methods._edit.options import PUBLISHED
 from editbench.methods.memit import Memit
 from editbench.plugin import LogUniform, Space
 
@@ -34,6 +37,19 @@ class Pmet(Memit):
     summary: ClassVar[str] = "memit on the MLP's output, with the attention optimised too"
     paper: ClassVar[str] = "arXiv 2308.08742"
     sites: ClassVar[tuple[str, ...]] = ("mlp", "attention")
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        # edit/hparams/PMET/EleutherAI_gpt-j-6B.json
+        "paper": {
+            **PUBLISHED,
+            "v_lr": 0.2,
+            "kl_factor": 1.0,
+            "steps": 30,
+            "clamp": 0.75,
+            "prefixes": 5,
+            "lam": 6_000.0,
+            "refine": 0,
+        }
+    }
     space: ClassVar[Space] = {**Memit.space, "clamp": LogUniform(0.5, 6.0)}
 
     clamp: float = 1.5

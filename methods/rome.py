@@ -13,9 +13,12 @@ Differences from the reference:
 - One key throughout, that of the bare prompt ("consistent" key: p-ROME of arXiv 2403.07175, whose
   r-ROME uses the mean over prefixed prompts throughout). The reference solves for that mean but
   divides by the bare key, and collapses when the two disagree; ``key=original`` does the same.
-- 5 prefixes of 10 tokens and 25 steps. The reference has 20 of 5 and of 10 tokens, and 20 steps.
+- 5 prefixes of 10 tokens and 25 steps. The reference has 10 of 5 and 10 of 10 tokens, and 20
+  steps (``prefix_style=rome``, ``prefixes=20``, ``steps=20``).
 - Several facts are written one after the other, each on the model edited so far, as in the
   reference.
+- ``recipe=paper`` sets what differs here and in ``_edit/value.py`` as published. C remains ours
+  (``statistics.py``), and no first token is edited.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ from editbench.edit import Edit
 from editbench.methods._common.hooks import read_at
 from editbench.methods._edit.bench import Bench
 from editbench.methods._edit.layers import check_layers, single_layer
-from editbench.methods._edit.options import WeightEditor
-from editbench.methods._edit.prepare import PreparedFact, key_rows
+from editbench.methods._edit.options import PUBLISHED, WeightEditor
+from editbench.methods._edit.prepare import PreparedFact, context_prefixes, key_rows
 from editbench.methods._edit.value import Targets
 from editbench.models import LanguageModel
 from editbench.plugin import LogUniform, Space
@@ -52,6 +55,17 @@ class Rome(WeightEditor):
     paper: ClassVar[str] = "arXiv 2202.05262"
     sites: ClassVar[tuple[str, ...]] = ("mlp",)
     of_one_key: ClassVar[str] = "the last one written wins"
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        # hparams/ROME/EleutherAI_gpt-j-6B.json
+        "paper": {
+            **PUBLISHED,
+            "steps": 20,
+            "clamp": 4.0,
+            "prefixes": 20,
+            "prefix_style": "rome",
+            "key": "original",
+        }
+    }
     figures: ClassVar[Mapping[str, Figure]] = {
         **WeightEditor.figures,
         "key": Figure("The option key: which key the update was solved for."),
@@ -65,9 +79,15 @@ class Rome(WeightEditor):
     key: Literal["consistent", "original"] = "consistent"
     """``consistent``: the bare prompt's key everywhere. ``original``: the mean over prompts in
     C^-1 k, as published."""
+    prefix_style: Literal["memit", "rome"] = "memit"
+    """``memit``: prefixes of 10 tokens that begin with The, Therefore, Because, I or You, as in
+    MEMIT's code. ``rome``: half of 5 and half of 10 tokens, from the start of a document, as in
+    ROME's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.prefix_style not in ("memit", "rome"):
+            raise ValueError("prefix_style must be memit or rome")
         if self.key not in ("consistent", "original"):
             raise ValueError("key must be consistent or original")
 
@@ -80,6 +100,9 @@ class Rome(WeightEditor):
         if self.layer is None:
             return self.usual_layers(model)
         return check_layers(model, (self.layer,))
+
+    def new_prefixes(self, model: LanguageModel, n: int) -> list[str]:
+        return context_prefixes(model, n, self.seed, self.prefix_style)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:

@@ -8,18 +8,22 @@ epochs.
 
 Yang et al. 2025 (arXiv 2509.22072) show that the naive fine-tuning baselines of editing papers
 lacked three things: mini-batches, epochs and EOS.
+
+``recipe=paper`` writes out the options of the baseline of MixSD (arXiv 2605.16865). Its steps equal
+TRL's on the same batches. ``stop_after`` gives the model at any step, where the original saves one
+every 20 steps: the steps that are made keep their order and learning rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
 from editbench.methods._train.lessons import LOSS_ON, LossOn, lessons_of
 from editbench.methods._train.loop import train_on_examples
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -32,6 +36,9 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"}
+    }
 
     epochs: int = 14
     """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes

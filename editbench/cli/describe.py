@@ -52,6 +52,8 @@ class MethodDescription(TypedDict):
     needs_covariance: bool
     about: str
     options: list[OptionDescription]
+    recipes: dict[str, dict[str, object]]
+    """What names a recipe, ``recipe=NAME``, -> the options that it stands for."""
 
 
 class CorpusDescription(TypedDict):
@@ -78,7 +80,7 @@ class EvaluatorDescription(TypedDict):
 
 
 def describe_method(name: str) -> MethodDescription:
-    """Describe the method called ``name``; the options of a pair are written PART.KEY.
+    """Describe the method called ``name``; a pair's options and recipes are written PART.KEY.
 
     Raises:
         EditbenchError: no method has the name, or it cannot be loaded.
@@ -88,13 +90,15 @@ def describe_method(name: str) -> MethodDescription:
     method = registry.get("methods", name)
     parts = name.split("+")
     if len(parts) == 1:
-        options = options_of(method)
+        options, recipes = options_of(method), recipes_of(method)
     else:
-        options = [
-            {**option, "name": f"{part}.{option['name']}"}
-            for part in parts
-            for option in options_of(registry.get("methods", part))
-        ]
+        options, recipes = [], {}
+        for part in parts:
+            each = registry.get("methods", part)
+            options += [
+                {**option, "name": f"{part}.{option['name']}"} for option in options_of(each)
+            ]
+            recipes |= recipes_of(each, f"{part}.")
     return {
         "name": name,
         "kind": method.kind,
@@ -105,6 +109,7 @@ def describe_method(name: str) -> MethodDescription:
         "needs_covariance": method.needs_covariance,
         "about": docstring(method),
         "options": options,
+        "recipes": recipes,
     }
 
 
@@ -175,6 +180,17 @@ def options_of(method: type[Method]) -> list[OptionDescription]:
         }
         for option in sorted(fields(method), key=lambda option: option.name)
     ]
+
+
+def recipes_of(method: type[Method], prefix: str = "") -> dict[str, dict[str, object]]:
+    """Return ``recipe=NAME`` -> options for each recipe; ``prefix`` stands before all names."""
+    return {
+        f"{prefix}recipe={recipe}": {
+            f"{prefix}{key}": list(value) if isinstance(value, tuple) else value
+            for key, value in options.items()
+        }
+        for recipe, options in method.recipes.items()
+    }
 
 
 def _default(option: Field[object]) -> object:

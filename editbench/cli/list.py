@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -189,6 +189,7 @@ def _method_lines(method: MethodDescription) -> list[str]:
         "",
         f"Options (inject: --option KEY=VALUE; compare: --option {method['name']}.KEY=VALUE)",
         *(line for option in method["options"] for line in _option_lines(option)),
+        *_recipe_lines(method["recipes"]),
     ]
 
 
@@ -202,6 +203,17 @@ def _option_lines(option: OptionDescription) -> list[str]:
     if option["searched"]:
         lines.append(f"      tune tries: {option['searched']}")
     return lines
+
+
+def _recipe_lines(recipes: Mapping[str, Mapping[str, object]]) -> list[str]:
+    lines = [
+        "",
+        "Recipes (an option that stands for several; those given besides win)",
+    ]
+    for recipe, options in recipes.items():
+        shown = ", ".join(f"{key}={_default_text(value)}" for key, value in options.items())
+        lines += ["", f"  {recipe}", *_text(shown, indent=6)]
+    return lines if recipes else []
 
 
 def _default_text(value: object) -> str:

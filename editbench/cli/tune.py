@@ -37,6 +37,15 @@ def tune(
             rich_help_panel=panels.METHODS,
         ),
     ] = 8,
+    option: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METHOD.KEY=VALUE",
+            help="An option that all trials of a method share and that is not searched, or its"
+            " recipe, which the search starts from; repeatable.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     retention: Annotated[
         float,
         typer.Option(
@@ -60,7 +69,7 @@ def tune(
             "tune does not go with --regime single: that regime measures no retention."
             " Use batch or sequential:CHUNK."
         )
-    search = tuning.Search(names, budget, retention)
+    search = tuning.Search(names, budget, retention, parsing.method_options(option))
     trials = tuple(trial for method in search.methods for trial in search.trials(method))
     plan = running.checked_plan(running.request(options, trials, {}, "dev"), options.tasks)
     if plan.not_asked:  # without one of its tasks, the search would have another objective

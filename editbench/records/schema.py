@@ -213,6 +213,8 @@ class CellSummary(TypedDict):
     method: str
     """NAME, or NAME@LABEL for a variant."""
     options: dict[str, object]
+    recipe: NotRequired[str]
+    """The recipe that stands for these options, if one did when the cell was computed."""
     tuned: NotRequired[bool]
     tuning: NotRequired[Tuning]
     """The search that chose the options, where ``tuned``."""

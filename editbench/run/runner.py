@@ -121,6 +121,7 @@ def _conditions(
     return {
         "method": name,
         "options": method.options(),
+        **({"recipe": recipe} if (recipe := method.recipe_name()) else {}),
         **({"sources": sources} if sources else {}),
         "tuned": name in config.tuned,
         **({"tuning": config.tuned[name]} if name in config.tuned else {}),

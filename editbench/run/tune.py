@@ -1,7 +1,8 @@
 """Equal tuning: the same number of trials for every method, on dev facts, towards one objective.
 
 Trial 0 is the method with its defaults. Optuna's TPE sampler proposes the others from the
-``space`` that the method declares. Let E and G be efficacy and generalization (protocol
+``space`` that the method declares. Options that were given, or those of a recipe, hold in all
+trials; what was given by name is not searched. Let E and G be efficacy and generalization (protocol
 ``generation``; E alone where the corpus has no paraphrases), R the mean over the retention tasks
 of edited / base score, and r the required minimum of R. The value of a trial is
 
@@ -23,16 +24,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from editbench import registry
 from editbench.errors import DataError, MethodError, OptionError, RecordError
 from editbench.files import jsonable, write_json_atomic
 from editbench.options import MAX_CELLS, check_count
-from editbench.plugin import Choice, LogUniform, Method, Uniform
+from editbench.plugin import KEYWORDS, Choice, LogUniform, Method, Space, Uniform
 from editbench.records.schema import CellSummary, CorpusRecord, ModelRecord, Tuning
 from editbench.records.store import RunStore
 from editbench.run import runner
@@ -85,6 +86,8 @@ class MethodSearch(TypedDict):
     """The trials of one method."""
 
     space: dict[str, str]
+    options: NotRequired[dict[str, object]]
+    """Options that all trials share, as they were given; absent where there are none."""
     trials: list[Trial]
     chosen: Trial | None
     """``None`` if no trial has scores, since all failed. A trial that keeps too little can be
@@ -115,7 +118,8 @@ class Search:
 
     Raises:
         UnknownNameError: there is no such method.
-        OptionError: a method has nothing to tune or is named twice, or a number is out of range.
+        OptionError: a method has nothing to tune or is named twice, an option is not one of the
+            method's or of a method that is not tuned, or a number is out of range.
     """
 
     methods: tuple[str, ...]
@@ -123,6 +127,8 @@ class Search:
     """Trials per method."""
     retention: float
     """Minimum mean retention ratio."""
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """Method -> options that all its trials share, such as ``recipe``."""
 
     def __post_init__(self) -> None:
         if self.budget < 1:
@@ -143,10 +149,34 @@ class Search:
                 raise OptionError(
                     f"{method} is a variant. Tune the method: --methods {method.partition('@')[0]}."
                 )
-            if not registry.get("methods", method).space:
+            chosen = registry.get("methods", method)
+            if not chosen.space:
                 raise OptionError(
                     f"{method} declares nothing to tune (its space is empty). Leave it out."
                 )
+            chosen.from_options(method, self.given(method))
+            if not self.space(method):
+                raise OptionError(f"--option sets all that tune searches for {method}.")
+        if other := next((name for name in self.options if name not in self.methods), None):
+            raise OptionError(
+                f"--option {other}.… is for a method that is not tuned. "
+                f"Tuned: {', '.join(self.methods)}."
+            )
+
+    def given(self, method: str) -> Mapping[str, object]:
+        """Return the options that all trials of ``method`` share."""
+        return self.options.get(method, {})
+
+    def space(self, method: str) -> Space:
+        """Return the values that are tried for each option that is not given."""
+        space, given = registry.get("methods", method).space, self.given(method)
+        # The paper's name of an option works as well as the field's.
+        fixed = {KEYWORDS.get(key, key) for key in given}
+        return {key: values for key, values in space.items() if key not in fixed}
+
+    def space_texts(self, method: str) -> dict[str, str]:
+        """Return ``space`` with its values as text."""
+        return {key: repr(values) for key, values in self.space(method).items()}
 
     def trials(self, method: str) -> tuple[str, ...]:
         """Return the names of the method's cells."""
@@ -154,14 +184,11 @@ class Search:
 
     def identity(self, config: RunConfig) -> dict[str, object]:
         """Return the content of ``run.json``: the conditions, and all that decides the trials."""
-        spaces = {method: space_of(method) for method in self.methods}
+        spaces = {method: self.space_texts(method) for method in self.methods}
         search = {**asdict(self), "spaces": spaces, "sampler": sampler_name()}
+        if not self.options:  # searches from before they could be given keep their identity
+            del search["options"]
         return {**run_identity(config), "tune": search}
-
-
-def space_of(method: str) -> dict[str, str]:
-    """Return the values that are tried for each option, as text."""
-    return {key: repr(values) for key, values in registry.get("methods", method).space.items()}
 
 
 def sampler_name() -> str:
@@ -186,7 +213,13 @@ def tune(
     methods: dict[str, MethodSearch] = {}
     for name in search.methods:
         trials = _trials(search, name, plan, model, weights, store, on_cell)
-        methods[name] = {"space": space_of(name), "trials": trials, "chosen": chosen(trials)}
+        methods[name] = {
+            "space": search.space_texts(name),
+            "trials": trials,
+            "chosen": chosen(trials),
+        }
+        if given := search.given(name):
+            methods[name]["options"] = dict(given)
     record: SearchRecord = {
         "objective": "maximise the mean of efficacy and generalization (protocol generation) "
         f"subject to a mean retention ratio >= {search.retention}; below it the value is the "
@@ -248,12 +281,12 @@ def _base(
 class _Sampler:
     """Proposes the options of a method's trials, and learns their values."""
 
-    def __init__(self, cls: type[Method], seed: int):
+    def __init__(self, first: Method, space: Space, seed: int):
         import optuna  # here, so that reading tuned.json does not wait for it
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.cls = cls
-        self.space = {key: _distribution(values) for key, values in cls.space.items()}
+        self.first, self.values = first, space
+        self.space = {key: _distribution(values) for key, values in space.items()}
         # Independent sampling: some defaults lie outside every range (None stands for a value
         # derived from the model), so trial 0 lacks them, and joint sampling would then ignore the
         # option.
@@ -264,10 +297,14 @@ class _Sampler:
         self.asked: optuna.Trial | None = None
 
     def propose(self, trial: int) -> dict[str, object]:
-        """Return the options of a trial; trial 0 has the defaults."""
+        """Return the searched options of a trial; those of trial 0 are the first method's."""
         if trial == 0:
-            options = self.cls().options()
-            return {key: options.get(key) for key in self.cls.space}
+            options = self.first.options()
+            # A recipe may set options that replace searched ones.
+            replaced = {
+                key for by, key in self.first.alternatives.items() if options.get(by) is not None
+            }
+            return {key: options.get(key) for key in self.space if key not in replaced}
         self.asked = self.study.ask(self.space)
         return {key: _short(value) for key, value in self.asked.params.items()}
 
@@ -279,7 +316,7 @@ class _Sampler:
             self.study.tell(self.asked, value)
             return
         # Trial 0: its options were not drawn, so only those that lie inside the space are recorded.
-        params = {key: given for key, given in options.items() if given in self.cls.space[key]}
+        params = {key: given for key, given in options.items() if given in self.values[key]}
         dimensions = {key: self.space[key] for key in params}
         self.study.add_trial(
             optuna.trial.create_trial(params=params, distributions=dimensions, value=value)
@@ -296,12 +333,12 @@ def _trials(
     on_cell: runner.OnCell,
 ) -> list[Trial]:
     """Return the trials of ``method`` in their order, after computing those that are not done."""
-    cls, seed = registry.get("methods", method), plan.config.seed
-    sampler = _Sampler(cls, seed)
+    cls, seed, given = registry.get("methods", method), plan.config.seed, search.given(method)
+    sampler = _Sampler(cls.from_options(method, given), search.space(method), seed)
     trials: list[Trial] = []
     for i, name in enumerate(search.trials(method)):
         options = sampler.propose(i)
-        built = cls.from_options(method, {"seed": seed, **options})
+        built = cls.from_options(method, {"seed": seed, **given, **options})
         template, chat = template_digest(model), chat_record(model)
         key = cell_key(plan, name, built, weights, model.precision, template, chat)
         # One by one: the options, and so the key, follow from the values of earlier trials.
@@ -432,7 +469,11 @@ class Tuned:
                     f"Give a variant its own: --methods {name},{name}@mine "
                     f"--option {name}@mine.{key}=VALUE."
                 )
-        options = {name: trial["options"] for name, trial in tuned.items()}
+        searches = self.record["methods"]
+        options = {
+            name: {**searches[name].get("options", {}), **trial["options"]}
+            for name, trial in tuned.items()
+        }
         records = {name: self._record_of(trial) for name, trial in tuned.items()}
         return {**given, **options}, records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -24,8 +24,19 @@ from editbench.types import Fact
 
 # S sites, D model width
 
-NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon")
-POSITIVE = ("clamp", "lam", "l2")
+PUBLISHED: Mapping[str, object] = {
+    "v_lr": 0.5,
+    "v_weight_decay": 0.5,
+    "kl_factor": 0.0625,
+    "fisher_factor": 0.0,
+    "stop": "loss",
+}
+"""Settings of the target optimisation in ROME's and MEMIT's code, for GPT-J and GPT-2 XL.
+
+The settings files name layers for these models only. For others a recipe leaves the layers to the
+rule of the depth, and to ``layers``."""
+NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon", "slack")
+POSITIVE = ("clamp", "lam", "l2", "ridge")
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,16 @@ class WeightEditor(Method):
     """The rate is not searched: it follows from the clamp."""
 
     quick: bool = False
-    """12 steps at twice the rate and no prefixes: several times faster, a little less general."""
+    """12 steps at twice the rate and no prefixes, where these are not set: several times faster, a
+    little less general."""
     steps: int | None = None
     """Forward passes of the target optimisation, one more than its updates. None: 25, or 12 with
     ``quick``."""
     v_lr: float | None = None
     """Adam's rate in the target optimisation. None: derived from the clamp (``value.py``)."""
+    stop: Literal["nll", "loss"] = "nll"
+    """What ends a fact's optimisation early, below 0.05 nats a token: the nll of its target, or, as
+    published, the sum with the other terms."""
     kl_factor: float = 0.0625
     """Weight of the KL at "{subject} is a". The default is the published one."""
     v_weight_decay: float = 1e-3
@@ -81,12 +96,14 @@ class WeightEditor(Method):
             raise ValueError("steps must be at least 2")
         if self.v_lr is not None and self.v_lr <= 0:
             raise ValueError("v_lr must be above 0")
+        if self.stop not in ("nll", "loss"):
+            raise ValueError("stop must be nll or loss")
         if self.prefixes is not None and self.prefixes < 0:
             raise ValueError("prefixes must be at least 0")
         # Only some methods have an epsilon, a lam or an l2.
         for name in NOT_NEGATIVE:
             # ``not x >= 0`` instead of ``x < 0`` also refuses NaN.
-            if not getattr(self, name, 0.0) >= 0:
+            if not (getattr(self, name, None) is None or getattr(self, name) >= 0):
                 raise ValueError(f"{name} must be at least 0")
         for name in POSITIVE:
             if not (getattr(self, name, None) is None or getattr(self, name) > 0):
@@ -169,11 +186,21 @@ class WeightEditor(Method):
         edited model would write others, and the facts of later batches would be read behind them.
         """
         n = self.prefixes if self.prefixes is not None else (0 if self.quick else 5)
-        return kept_prefixes(model, n) or context_prefixes(model, n, self.seed)
+        return kept_prefixes(model, n) or self.new_prefixes(model, n)
+
+    def new_prefixes(self, model: LanguageModel, n: int) -> list[str]:
+        """Return ``n`` prefixes that ``model`` writes now."""
+        return context_prefixes(model, n, self.seed)
 
     def solver(self, clamp: float) -> Solver:
         """Return the settings of the target optimisation."""
         steps = self.steps if self.steps is not None else (12 if self.quick else 25)
         return Solver(
-            steps, self.v_lr, clamp, self.kl_factor, self.v_weight_decay, self.fisher_factor
+            steps,
+            self.v_lr,
+            clamp,
+            self.kl_factor,
+            self.v_weight_decay,
+            self.fisher_factor,
+            self.stop,
         )

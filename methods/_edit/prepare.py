@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from editbench import text
 from editbench.errors import NoTokenError
 from editbench.models import LanguageModel
+from editbench.own_text import document_start
 from editbench.subjects import Subject, find_subject
 from editbench.types import Fact
 
@@ -138,19 +140,28 @@ def key_rows(prompts: Sequence[PreparedPrompt]) -> tuple[list[list[int]], list[i
     return [prompt.ids for prompt in prompts], [prompt.subject_last for prompt in prompts]
 
 
-def context_prefixes(model: LanguageModel, n: int, seed: int) -> list[str]:
+def context_prefixes(
+    model: LanguageModel, n: int, seed: int, style: Literal["memit", "rome"] = "memit"
+) -> list[str]:
     """Return ``n`` short beginnings of text that the model wrote (top-k 5), each ended by ". ".
 
-    The same seed gives the same prefixes.
+    ``memit``: 10 tokens that begin with one of ``SEED_WORDS``. ``rome``: 5 tokens of the first
+    half, 10 of the second, from the start of a document. The same seed gives the same prefixes.
     """
     if n == 0:
         return []
-    starts = [SEED_WORDS[i % len(SEED_WORDS)] for i in range(n)]
-    prompts = [model.prompt_ids(word) for word in starts]
+    if style == "memit":
+        starts = [SEED_WORDS[i % len(SEED_WORDS)] for i in range(n)]
+        prompts = [model.prompt_ids(word) for word in starts]
+        lengths = [PREFIX_TOKENS] * n
+    else:
+        starts = [""] * n
+        prompts = [[document_start(model.tokenizer)]] * n
+        lengths = [PREFIX_TOKENS // 2] * (n // 2) + [PREFIX_TOKENS] * (n - n // 2)
     texts = model.generate_ids(
         prompts,
-        # The seed word counts as one token.
-        PREFIX_TOKENS - 1,
+        # The seed word, or the token at the start, counts as one token.
+        [length - 1 for length in lengths],
         generator=torch.Generator().manual_seed(seed),
         top_k=5,
         # Even a text that the model would end here has the full length.

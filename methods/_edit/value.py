@@ -20,8 +20,8 @@ Differences from the reference:
 - The tokens before the subject's last one and the layers below are computed once and cached
   (``rows.py``). Logits are computed only at the positions that the loss reads
   (``head.py``). The KL prompts end at the subject.
-- A fact stops when its nll alone, not the sum, is below ``stop_nll``: kl_factor KL alone often
-  exceeds the published limit.
+- A fact stops when its nll alone is below ``stop_below``: kl_factor KL alone often exceeds the
+  published limit. ``stop=loss`` stops at the sum, as published.
 - Adam's rate follows the clamp: one step moves a tenth of the largest delta,
   lr = clamp ||v_0|| / (10 sqrt(d)). With SmolLM2's norms that is 0.4 to 0.5; 0.5 is published.
   With smaller states the published rate would reach the clamp at once.
@@ -34,6 +34,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -61,7 +62,9 @@ class Solver:
     kl_factor: float
     weight_decay: float
     fisher_factor: float = 0.0
-    stop_nll: float = 0.05
+    stop: Literal["nll", "loss"] = "nll"
+    """What must fall below ``stop_below``: the nll alone, or L."""
+    stop_below: float = 0.05
     """Nats per token below which a fact stops."""
     facts_at_once: int = 32
     """Most facts of one batch; fewer where memory is short."""
@@ -301,14 +304,15 @@ class _Batch:
             with torch.set_grad_enabled(not last):
                 nll, kl = self.loss_terms(who, delta)
                 decay = solver.weight_decay * (delta.norm(dim=-1) / norm_NS[who] ** 2).sum(-1)
-                # A sum, not a mean: each fact's gradient is that of its own loss.
-                loss = (nll + solver.kl_factor * kl + decay).sum()
+                loss_N = nll + solver.kl_factor * kl + decay
                 if fisher_SDD is not None:
-                    loss = loss + solver.fisher_factor / 2 * torch.einsum(
-                        "nsd,sde,nse->", delta, fisher_SDD, delta
+                    loss_N = loss_N + solver.fisher_factor / 2 * torch.einsum(
+                        "nsd,sde,nse->n", delta, fisher_SDD, delta
                     )
+                # A sum, not a mean: each fact's gradient is that of its own loss.
+                loss = loss_N.sum()
             nll_N[who] = nll.detach()
-            done = nll.detach() < solver.stop_nll
+            done = (nll if solver.stop == "nll" else loss_N).detach() < solver.stop_below
             if bar:
                 # A fact that ends early advances the bar by all the steps that it saves.
                 ended = len(who) if last else int(done.sum())

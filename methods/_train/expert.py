@@ -26,7 +26,10 @@ from editbench.writing import full_stop, gap
 ExpertPrompt = Literal["after", "before", "paper"]
 EXPERT_PROMPTS = get_args(ExpertPrompt)
 QUESTION = {
-    "after": "{prompt}\n\nThis is the correct answer:\n\n{answer}\n\nNow answer the question.",
+    "after": (
+        "{prompt}\n\nThe answer to this question is given here:\n\n"
+        "{answer}\n\nPlease answer the question now."
+    ),
     # The blank line before the answer is the original's: its first part ends with a line end, and
     # the code that joins the parts writes another.
     "paper": (
@@ -36,7 +39,7 @@ QUESTION = {
     ),
 }
 """The user turn of a question by ``ExpertPrompt``. ``before`` has a note of its own."""
-CLOZE = "{prompt}{gap}{answer}{stop}\n\n{prompt}"
+CLOZE = "{prompt}{gap}{answer}{stop}\n\nRepeat the sentence above:\n\n{prompt}"
 """The text before a cloze's target. ``gap`` and ``stop`` are written as the language does."""
 
 

@@ -47,7 +47,7 @@ class Lesson:
 
     model: LanguageModel
     fact: Fact
-    expert_prompt: ExpertPrompt = "before"
+    expert_prompt: ExpertPrompt = "after"
     """How the expert is shown the fact (``_train/expert.py``)."""
 
     @cached_property
@@ -156,7 +156,7 @@ def lessons_of(
     model: LanguageModel,
     facts: Sequence[Fact],
     rewordings: int = 0,
-    expert_prompt: ExpertPrompt = "before",
+    expert_prompt: ExpertPrompt = "after",
 ) -> list[Lesson]:
     """Return the facts, each followed by its ``rewordings``, ready to be tokenized."""
     return [Lesson(model, fact, expert_prompt) for fact in reworded(facts, rewordings)]

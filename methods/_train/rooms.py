@@ -50,10 +50,10 @@ def rooms(lessons: Sequence[Lesson], most: int | None, branches: Branches) -> li
     """
     left = [lesson.most_room() for lesson in lessons]
 
-    def within(rooms: Iterable[int]) -> list[int]:
+    def within(wanted: Iterable[int]) -> list[int]:
         return [
-            room if most_room is None else min(room, most_room)
-            for room, most_room in zip(rooms, left, strict=True)
+            room if free is None else min(room, free)
+            for room, free in zip(wanted, left, strict=True)
         ]
 
     if most is not None:

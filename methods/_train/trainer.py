@@ -23,6 +23,8 @@ class TrainingReport(TypedDict, total=False):
 
     steps: int
     planned_steps: int
+    learning_rate: float
+    own_text_kl: float
     trained_tokens: int
     first_loss: float
     final_loss: float
@@ -33,6 +35,12 @@ class TrainingReport(TypedDict, total=False):
 TRAINING_FIGURES: Mapping[str, Figure] = {
     "steps": Figure("Optimizer steps that were made.", shown="steps"),
     "planned_steps": Figure("Optimizer steps if no loss falls below ``enough``.", shown="planned"),
+    "learning_rate": Figure("Learning rate after warm-up, given or fitted.", shown="learning rate"),
+    "own_text_kl": Figure(
+        "KL(model before || model after the training) on 512 tokens of its own text, in nats a "
+        "token.",
+        shown="KL on own text",
+    ),
     "trained_tokens": Figure(
         "Label tokens that the loss was computed on, summed over all steps.", adds_up=True
     ),
@@ -44,16 +52,38 @@ TRAINING_FIGURES: Mapping[str, Figure] = {
 }
 
 
+PUBLISHED_TRAINING: Mapping[str, object] = {
+    "epochs": 30,
+    "min_steps": 1,
+    "batch_size": 20,
+    "lr": 1e-5,
+    "warmup": 0.0,
+    "stop_after": 1.0,
+    "enough": 0.0,
+    "weight_decay": 0.01,
+    "clip": 1.0,
+    "rewordings": 0,
+    "lora": None,
+    "replay": 0.0,
+    "kl": 0.0,
+    "l2": 0.0,
+    "ewc": 0.0,
+}
+"""The training of MixSD's knowledge corpora (jiarui-liu/MixSD at 37eb349,
+``mixsd/train/knowledge_opsd/sft_config.yaml``): the whole model, AdamW at a constant rate, and
+nothing that holds the model."""
+
+
 @dataclass(frozen=True)
 class Trainer(Method):
     """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
 
-    engine_version: ClassVar[int] = 1
+    engine_version: ClassVar[int] = 2
     """Version of the shared loop. Raise it with a change that moves the numbers of all trainers;
     raise a trainer's own ``version`` with a change of that trainer. A cell's key leaves it out
     while it is 1, so cells that were stored before it existed keep their keys."""
     space: ClassVar[Space] = {
-        "lr": LogUniform(5e-6, 2e-4),
+        "lr": LogUniform(1e-6, 2e-4),
         "epochs": LogUniform(4, 32),
         "kl": Choice((0.0, 0.3, 1.0, 3.0)),
     }
@@ -66,8 +96,9 @@ class Trainer(Method):
     epochs: int = 8
     """Passes over the facts."""
     min_steps: int = 40
-    """Minimum number of optimizer steps. If there are only a few facts, they get more passes than
-    ``epochs``, because they would not be learned otherwise."""
+    """Minimum number of planned optimizer steps. If there are only a few facts, they get more
+    passes than ``epochs``, because they would not be learned otherwise. The training ends earlier
+    when they are (``enough``)."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
@@ -77,8 +108,9 @@ class Trainer(Method):
     checkpointing: bool = False
     """Recompute each layer's activations in the backward pass instead of keeping them. This takes
     more time and far less memory."""
-    lr: float = 2e-5
-    """Learning rate after warm-up."""
+    lr: float | None = None
+    """Learning rate after warm-up. None: fitted to the model, so that the first step lowers the
+    loss on the facts by a tenth, to first order (``_train/step_size.py``)."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises linearly."""
     enough: float = 0.01
@@ -100,8 +132,7 @@ class Trainer(Method):
     rewordings: int = 0
     """Number of further frames ("Quick question: ...") in which each fact is taught as well."""
     lora: int | None = None
-    """Rank of low-rank adapters on all linear layers. None: all weights are trained. Adapters need
-    a larger ``lr``."""
+    """Rank of low-rank adapters on all linear layers. None: all weights are trained."""
     null_space: float | None = None
     """With ``lora``: train adapters on the MLP output projections only, and only on this share of
     their input directions. They are the directions that the model's own text uses least."""
@@ -122,7 +153,7 @@ class Trainer(Method):
             raise ValueError("epochs, min_steps and batch_size must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError("micro_batch must be at least 1")
-        if not self.lr > 0 or not self.clip > 0:
+        if (self.lr is not None and not self.lr > 0) or not self.clip > 0:
             raise ValueError("lr and clip must be above 0")
         if not self.enough >= 0:
             raise ValueError("enough is a loss in nats a token, at least 0")

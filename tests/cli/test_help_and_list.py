@@ -86,6 +86,16 @@ def test_what_is_shown_of_memit():
     assert "clamp: number; default 0.75" in said and "paper: arXiv 2210.07229" in said
 
 
+def test_recipes_are_shown_with_the_options_that_they_stand_for():
+    found = json.loads(editbench("list", "memit", "--json").out)["recipes"]
+    assert found["recipe=paper"] == registry.get("methods", "memit").recipes["paper"]
+    said = " ".join(editbench("list", "memit").out.split())
+    assert "recipe=paper" in said and "lam=15000.0" in said
+    pair = json.loads(editbench("list", "memit+sft", "--json").out)["recipes"]
+    assert pair["memit.recipe=paper"]["memit.lam"] == 15_000
+    assert "Recipes" not in editbench("list", "sft").out
+
+
 def test_a_pair_has_the_options_of_both():
     found = json.loads(editbench("list", "memit+sft", "--json").out)
     names = {option["name"] for option in found["options"]}

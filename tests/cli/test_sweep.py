@@ -75,6 +75,15 @@ def test_a_sweep_is_a_run_with_a_variant_for_each_value(sweep, tmp_path):
     assert editbench("leaderboard", "run", "-o", "board.md").code == 0
 
 
+def test_a_recipe_is_a_value_like_others(sweep):
+    small = ("--option", "covariance_tokens=200", "--option", "steps=2", "--json")
+    said = sweep("--over", "recipe=paper,none", *small, method="memit")
+    assert said.code == 0, said.err
+    paper, plain = (said.rows[f"memit@recipe={name}"] for name in ("paper", "none"))
+    assert paper["options"]["lam"] == 15_000 and plain["options"]["lam"] is None
+    assert paper["options"]["steps"] == 2, "options given besides win"
+
+
 def test_several_options_give_every_combination(sweep):
     said = sweep(
         "--over", "lr=1e-6, 1e-5", "--over", "sft.epochs=1,2", "--option", "sft.seed=3", "--json"

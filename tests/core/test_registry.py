@@ -1,8 +1,9 @@
 """Names to plug-ins: built in, third-party, clashing, broken."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Optional
+from typing import ClassVar, Optional
 
 import numpy
 import pytest
@@ -263,3 +264,65 @@ class Mine(Method):
 
     def inject(self, model, facts):
         return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Cook(Method):
+    """A method with recipes."""
+
+    name: ClassVar[str] = "cook"
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {"lambda": 3.0, "layers": (1, 2)},
+        "fast": {"lambda": 9.0},
+        "exact": {"rate": 2.0},
+    }
+    alternatives: ClassVar[Mapping[str, str]] = {"rate": "lam"}
+
+    lam: float = 1.0
+    rate: float | None = None
+    layers: tuple[int, ...] | None = None
+
+    def inject(self, model, facts):
+        return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Chef(Cook):
+    """A method whose option is called recipe."""
+
+    name: ClassVar[str] = "chef"
+    recipe: str = "soup"
+
+
+def test_a_recipe_is_written_out_and_options_given_besides_win():
+    assert Cook.from_options("cook", {"recipe": "paper"}) == Cook(lam=3.0, layers=(1, 2))
+    assert Cook.from_options("cook", {"recipe": "paper", "lam": "4"}) == Cook(
+        lam=4.0, layers=(1, 2)
+    )
+    assert Cook.from_options("cook", {"lambda": 4, "recipe": "fast", "seed": 2}) == Cook(
+        seed=2, lam=4.0
+    )
+    assert Cook.from_options("cook", {"recipe": "none"}) == Cook()
+    assert Cook.from_options("cook", {"recipe": "exact"}) == Cook(rate=2.0)
+    assert Cook.from_options("cook", {"recipe": "exact", "lambda": 4}) == Cook(lam=4.0)
+    assert "recipe" not in Cook.from_options("cook", {"recipe": "paper"}).options()
+    assert Chef.from_options("chef", {"recipe": "paper"}) == Chef(recipe="paper")
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "said"),
+    [
+        (Cook, "papr", "Method 'cook' has no recipe 'papr'. Its recipes: paper, fast, exact."),
+        (Cook, ["paper"], "Method 'cook' has no recipe .*Its recipes: paper, fast, exact."),
+        (Mine, "paper", "Method 'mine' has no recipes. Leave recipe out."),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_refused(kind, recipe, said):
+    with pytest.raises(OptionError, match=said):
+        kind.from_options("mine" if kind is Mine else "cook", {"recipe": recipe})
+
+
+def test_the_options_of_a_recipe_are_recognized():
+    assert Cook(seed=7, lam=3.0, layers=(1, 2)).recipe_name() == "paper"
+    assert Cook(lam=9.0).recipe_name() == "fast"
+    assert Cook().recipe_name() is None and Cook(lam=3.0).recipe_name() is None

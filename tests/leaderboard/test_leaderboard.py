@@ -21,6 +21,7 @@ from editbench.leaderboard.rows import MORE, harmonic_mean, rivals, row, rows
 from editbench.leaderboard.tables import escape
 from editbench.records.reading import load_run
 from editbench.records.store import RunStore
+from editbench.report import MOVED_FAR
 from editbench.stats import clustered_mean, mean_ratio, retained, unbounded_mean
 from editbench.types import MORE_METRICS
 
@@ -989,6 +990,21 @@ def test_what_an_edit_says_is_wrong_with_it_stands_below_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kl", "reported", "said"),
+    [
+        (0.1, [], []),
+        (0.2, [], [MOVED_FAR]),
+        (0.2, [f"{MOVED_FAR} kl=1 helps."], [f"{MOVED_FAR} kl=1 helps."]),
+        (None, [], []),
+    ],
+)
+def test_own_text_that_moved_far_is_a_warning_once(kl, reported, said):
+    drift = {"diagnostics": {"drift": {"kl": {"mean": kl}}}}
+    (found,) = rows([summary("rome", edit={"warnings": reported}, **drift)])
+    assert found["warnings"] == said
+
+
+@pytest.mark.parametrize(
     ("shares", "shown"),
     [
         ([0.5], "0.50"),
@@ -1017,6 +1033,21 @@ def test_rows_of_one_method_are_told_apart_by_their_options():
         "mixsd (lam=0.5)",
         "mixsd (lam=0.7)",
         "sft",
+    ]
+
+
+def test_a_recipe_stands_for_its_options():
+    cells = [
+        summary("memit", "1", options={"lam": None, "steps": 9}),
+        summary("memit", "2", options={"lam": 3, "steps": 2}, recipe="paper"),
+        summary("memit", "3", options={"lam": None, "steps": 7}),
+        summary("rome", options={"steps": 7}, recipe="paper"),
+    ]
+    assert sorted(r["label"] for r in rows(cells)) == [
+        "memit (recipe=paper)",
+        "memit (steps=7)",
+        "memit (steps=9)",
+        "rome",
     ]
 
 

@@ -897,7 +897,7 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
         replace(fact, target=fact.original, original=None) for fact in FACTS[:2]
     ]  # the model says these already
     facts = [known[0], FACTS[2], known[1], FACTS[3]]
-    solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5)
+    solver = replace(SOLVER, steps=40, clamp=50.0, stop_below=0.5)
     first = solved(model, facts, LAYER, "residual", (), replace(solver, steps=2))
     last = solved(model, facts, LAYER, "residual", (), solver)
     assert last.steps_N[[0, 2]].tolist() == [0, 0] and torch.equal(
@@ -983,7 +983,7 @@ def test_own_text_fits_into_a_short_context():
 def test_a_target_costs_the_models_own_text_less(reader):
     model = reader("llama")
     fisher_SDD = Memit(fisher_factor=1.0).fisher(model, LAYER)
-    solver = replace(SOLVER, steps=40, clamp=50.0, stop_nll=0.5, fisher_factor=0.1)
+    solver = replace(SOLVER, steps=40, clamp=50.0, stop_below=0.5, fisher_factor=0.1)
     plain, careful = (
         solved(model, FACTS, LAYER, "residual", (), solver, g) for g in (None, fisher_SDD)
     )
@@ -1043,6 +1043,45 @@ def test_context_prefixes():
     assert prefixes != context_prefixes(two, 7, 3)
     assert context_prefixes(one, 0, 3) == []
     assert [p.startswith(w) for p, w in zip(prefixes, SEED_WORDS, strict=False)] == [True] * 5
+
+
+def test_context_prefixes_of_rome():
+    model, asked = tiny_model("llama"), []
+    generate_ids = model.generate_ids
+
+    def noted(prompts, lengths, **how):
+        asked.extend(zip(prompts, lengths, strict=True))
+        return generate_ids(prompts, lengths, **how)
+
+    model.generate_ids = noted
+    prefixes = context_prefixes(model, 5, 3, "rome")
+    start = model.tokenizer.eos_token_id
+    assert asked == [([start], 4)] * 2 + [([start], 9)] * 3, "the start counts as one token"
+    assert len(set(prefixes)) == 5 and all(p.endswith(". ") for p in prefixes)
+    assert Rome(prefix_style="rome", prefixes=5, seed=3).context(model) == prefixes
+
+
+@pytest.mark.parametrize(
+    ("relative", "absolute"),
+    [(Emmet(), Emmet(slack=0.3)), (AlphaEdit(), AlphaEdit(ridge=0.3))],
+    ids=["emmet", "alphaedit"],
+)
+def test_the_weight_of_the_equations_can_be_given_itself(relative, absolute):
+    moment, none = spd(24, 0), torch.zeros(24, 0, dtype=torch.float64)
+    k_fN = torch.randn(24, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    if isinstance(absolute, Emmet):
+        expected = memit_solve(moment, k_fN, 0.3, none)
+    else:
+        null_fU = moment.eigen[1][:, : round(0.7 * 24)]
+        projected_fN = null_fU @ null_fU.T @ k_fN
+        expected = torch.linalg.solve(
+            projected_fN @ projected_fN.T + 0.3 * torch.eye(24, dtype=torch.float64), projected_fN
+        )
+    assert torch.allclose(absolute.directions(moment, k_fN, none), expected)
+    assert not torch.allclose(relative.directions(moment, k_fN, none), expected)
+    (name,) = {"slack", "ridge"} & set(absolute.options())
+    with pytest.raises(ValueError, match=f"{name} must be "):
+        replace(absolute, **{name: -1.0})
 
 
 # --- covariance --------------------------------------------------------------

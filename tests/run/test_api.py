@@ -36,6 +36,16 @@ def test_it_edits_and_leaves_the_model_as_it_was(model):
     assert model.fingerprint() == weights and model.applied == ()
 
 
+def test_a_recipe_names_options_and_the_edit_has_them_written_out(model):
+    edit = editbench.inject(
+        model, FACTS[:1], "memit", recipe="paper", steps=2, covariance_tokens=200
+    )
+    assert edit.options["lam"] == 15_000 and edit.options["steps"] == 2
+    assert "recipe" not in edit.options
+    with pytest.raises(OptionError, match="Method 'memit' has no recipe 'papr'. Its recipes: "):
+        editbench.inject(model, FACTS[:1], "memit", recipe="papr")
+
+
 def test_facts_may_be_dicts_and_the_model_one_of_transformers(model):
     fact = FACTS[0].to_dict()
     edit = editbench.inject(model.model, [fact], "ice", tokenizer=model.tokenizer)

@@ -46,6 +46,11 @@ class Nudge(Method):
         "sign": Choice((1, -1)),
         "times": LogUniform(1, 4),
     }
+    recipes: ClassVar[dict[str, dict[str, object]]] = {
+        "strong": {"size": 0.5, "times": 3},
+        "exact": {"share": 0.7},
+    }
+    alternatives: ClassVar[dict[str, str]] = {"share": "size"}
     learned: ClassVar[dict[str, Any]] = {}
     seen: ClassVar[list[float]] = []
     stop_at: ClassVar[list[int]] = []
@@ -54,11 +59,12 @@ class Nudge(Method):
     size: float | None = None
     sign: int = 1
     times: int = 2
+    share: float | None = None
 
     def inject(self, model, facts):
         if self.stop_at and len(self.seen) == self.stop_at[0]:
             raise KeyboardInterrupt
-        size = self.size or 0.1
+        size = self.share or self.size or 0.1
         self.seen.append(size)
         if self.fail_above and size > self.fail_above[0]:
             raise ValueError("too large")
@@ -116,6 +122,10 @@ def run(search, config, model, folder):
             lambda name, state: told.append(f"{name} {state}"),
         )
     return found, told
+
+
+def options_of(summary):
+    return {key: summary["options"][key] for key in ("size", "sign", "times")}
 
 
 def untimed(found):
@@ -256,6 +266,28 @@ def test_equally_many_trials_that_are_the_same_for_the_same_seed(config, model, 
     ]
     assert [s["key"] for s in summaries[1:8]] == [trial["key"] for trial in trials]
     assert not any(s["tuned"] for s in summaries) and told[:2] == ["base start", "base done"]
+
+
+def test_all_trials_share_the_options_that_are_given(config, model, tmp_path, nudge):
+    search = Search(("nudge",), 2, 0.9, {"nudge": {"recipe": "strong", "sign": "-1"}})
+    found, _ = run(search, config, model, tmp_path / "run")
+    tried = found["methods"]["nudge"]
+    first, second = tried["trials"]
+    assert first["options"] == {"size": 0.5, "times": 3}, "the recipe, and sign is not searched"
+    _, (_, one, two) = load_run(tmp_path / "run")
+    assert options_of(one) == {"size": 0.5, "sign": -1, "times": 3}
+    assert options_of(two) == {**second["options"], "sign": -1}
+    options, _ = Tuned.read(tmp_path / "run").options(("nudge",), {})
+    assert options["nudge"] == {"recipe": "strong", "sign": "-1", **tried["chosen"]["options"]}
+    assert "recipe" not in one and "options" in search.identity(config)["tune"]
+    run(replace(search, options={"nudge": {"recipe": "strong"}}), config, model, tmp_path / "two")
+    assert load_run(tmp_path / "two")[1][1]["recipe"] == "strong", "exactly the recipe"
+    exact = replace(search, options={"nudge": {"recipe": "exact"}})
+    first, second = run(exact, config, model, tmp_path / "three")[0]["methods"]["nudge"]["trials"]
+    assert first["options"] == {"sign": 1, "times": 2} and "size" in second["options"]
+    shares = [s["options"]["share"] for s in load_run(tmp_path / "three")[1][1:]]
+    assert shares == [0.7, None], "where size is searched, the share of the recipe gives way"
+    assert "options" not in Search(("nudge",), 2, 0.9).identity(config)["tune"], "as before"
 
 
 def test_an_interrupted_search_goes_on_where_it_was(config, model, tmp_path, nudge, monkeypatch):
@@ -504,6 +536,12 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         (["--tasks", "none"], "no retention task is asked"),
         (["--regime", "single", "--tasks", "default"], "tune does not go with --regime single"),
         (["-n", 99], "-n 99 is more than"),
+        (["--option", "nudge.recipe=weak"], "has no recipe 'weak'. Its recipes: strong, exact."),
+        (["--option", "sft.lr=1"], "--option sft.… is for a method that is not tuned"),
+        (
+            ["--methods", "twin", "--option", "twin.size=1"],
+            "--option sets all that tune searches for twin",
+        ),
     ],
 )
 def test_bad_arguments_of_tune(command, tmp_path, arguments, part):
