@@ -87,7 +87,7 @@ class PD(Trainer):
 
     epochs: int = 4
     """Passes over the texts, of which each fact has several."""
-    expert_prompt: ExpertPrompt = "before"
+    expert_prompt: ExpertPrompt = "after"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
     texts: int = 4

@@ -18,6 +18,11 @@ def options(**changed):
     return PD(**{**tiny_options(PD), **changed})
 
 
+def noted(model):
+    # As in tiny_options(): tiny models learn to answer from a note before the prompt.
+    return lessons_of(model, FACTS, 0, "before")
+
+
 def logits_after(model, prompts, texts):
     """Return the logits (N, V) at all tokens of ``texts``, each row by itself."""
     rows = []
@@ -34,7 +39,7 @@ def test_the_student_comes_near_the_teacher(reader):
     method, before = options(epochs=20, temperature=0.5), target_logp(model, FACTS)
     with unchanged(model, "inject"):
         edit = method.inject(model, FACTS)
-    lessons = [lesson for lesson in lessons_of(model, FACTS) for _ in range(method.texts)]
+    lessons = [lesson for lesson in noted(model) for _ in range(method.texts)]
     texts = [record["ids"] for record in edit.records]
     teacher_NV = logits_after(model, [lesson.expert_ids for lesson in lessons], texts)
 
@@ -52,7 +57,7 @@ def test_the_student_comes_near_the_teacher(reader):
 @pytest.mark.parametrize("top_k", [5, None])
 def test_the_teacher_is_the_model_that_reads_the_fact(top_k):
     model, method = tiny_model("llama"), options(top_k=top_k, texts=1)
-    lessons = lessons_of(model, FACTS)
+    lessons = noted(model)
     texts = method.write(model, lessons)
     read = method.read(model, texts)
     want_NV = logits_after(model, [one.expert_ids for one in lessons], [t.ids for t in texts])
@@ -78,7 +83,7 @@ def test_each_text_states_its_fact_and_ends(reader):
 def test_facts_that_no_text_states_are_taught_on_their_answer():
     model = tiny_model("llama")
     edit = options(texts=1, epochs=1).inject(model, FACTS)
-    lessons = lessons_of(model, FACTS)
+    lessons = noted(model)
     assert [r["ids"] for r in edit.records] == [[*one.canonical().target_ids] for one in lessons]
     assert edit.diagnostics["target_sources"] == {"target": len(FACTS)}
     assert any("never stated their fact" in said for said in edit.diagnostics["warnings"])
@@ -86,7 +91,7 @@ def test_facts_that_no_text_states_are_taught_on_their_answer():
 
 def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     monkeypatch.setattr("editbench.methods._train.expert.guidance", lambda fact: None)
-    method = options(expert_prompt="before", weight_decay=0.0, epochs=1)
+    method = options(weight_decay=0.0, epochs=1)
     edit = method.inject(tiny_model("llama"), FACTS)
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
@@ -98,7 +103,7 @@ def test_frames_are_told(reader):
 
 
 def test_the_seed_alone_decides_the_texts(reader):
-    model, lessons = reader("llama"), lessons_of(reader("llama"), FACTS) * 4
+    model, lessons = reader("llama"), noted(reader("llama")) * 4
     method = options(temperature=1.5, attempts=8, max_new_tokens=20)
     first, again, other = (
         [(text.ids, text.attempt) for text in chosen.write(model, lessons)]
