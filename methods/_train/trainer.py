@@ -60,6 +60,7 @@ PUBLISHED_TRAINING: Mapping[str, object] = {
     "warmup": 0.0,
     "stop_after": 1.0,
     "enough": 0.0,
+    "interpolation": 1.0,
     "weight_decay": 0.01,
     "clip": 1.0,
     "rewordings": 0,
