@@ -134,13 +134,14 @@ def main() -> None:
     model = load_model()
     cases = slice_cases(registry.get("corpora", "kgfact")().load(), "dev", FACTS, 0)
     facts = [case.fact for case in cases]
-    method = MixSD(max_new_tokens=ROOM)
-    first = replace(method, attempts=1).mix(lessons_of(model, facts), Branches(model, SLOTS))
+    method = MixSD(max_new_tokens=ROOM, expert_prompt="before")
+    lessons = lessons_of(model, facts, expert_prompt="before")
+    first = replace(method, attempts=1).mix(lessons, Branches(model, SLOTS))
     rows = []
     for attempts in (1, 10):
         began = time.perf_counter()
         branches = Branches(model, SLOTS)
-        ours = replace(method, attempts=attempts).mix(lessons_of(model, facts), branches)
+        ours = replace(method, attempts=attempts).mix(lessons, branches)
         seconds = time.perf_counter() - began
         theirs, tokens, their_seconds = reference(model, facts, method.lam, attempts)
         texts = {slot.fact.id: slot.first for slot in theirs}

@@ -69,6 +69,9 @@ class Style:
     """The white space between a prompt and the model's answer. The model writes it."""
     after: str = ""
     """What stands in a prompt after the user's text."""
+    opening: str | None = None
+    """The end of ``after``: the role header of the model's turn. None where the template does not
+    write the turn by itself."""
     endings: tuple[str, ...] = ()
     """What the template writes after the model's turn: after a last one, then after one that a
     user's turn follows."""
@@ -184,18 +187,23 @@ def _conversing(tokenizer: PreTrainedTokenizerBase, source: str, style: Style) -
         ModelError: The template does not write them, or begins them in two ways.
     """
     turns = [{"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER}]
+    alone = True
     opened = _opened(tokenizer, style)
     following = {"role": "user", "content": _NEXT}
     try:
         whole = _write(tokenizer, turns, style, opens=False)
     except ModelError:  # some templates take no conversation that ends with the model's turn
         whole = _write(tokenizer, [*turns, following], style, opens=True)
+        alone = False
     own, found, ending = whole.partition(_NEXT)[0].rpartition(_ANSWER)
     if not found or _USER not in own:
         raise ModelError(f"The chat template leaves out the model's own turns. {ADVICE}")
-    has_opening = opened != _write(tokenizer, turns[:1], style, opens=False)
-    start, separator = _start(opened, own, has_opening)
+    asked = _write(tokenizer, turns[:1], style, opens=False)
+    start, separator = _start(opened, own, opened != asked)
     style = _completed(tokenizer, source, style, opened, start, separator, (ending,))
+    begun = f"{opened.removesuffix(style.dropped)}{style.added}"
+    if alone and begun.startswith(asked):
+        style = replace(style, opening=begun.removeprefix(asked))
     try:
         longer = _write(tokenizer, [*turns, following], style, opens=True)
     except ModelError:  # some templates take one question only

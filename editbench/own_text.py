@@ -4,11 +4,13 @@ Every model can write it, so statistics, replay and diagnostics need no data. Ha
 are articles on ``TOPICS``, the other half documents and chat turns without a topic (only documents
 where there is no chat template). ``own_answers`` are answers to questions that the model asks
 itself: it writes them where a user's turn begins, as in Magpie (Xu et al. 2024, arXiv 2406.08464).
-All are sampled at temperature 1.
+These are sampled at temperature 1. ``own_tasks`` are its most probable answers to the instructions
+of ``TASKS``.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import torch
@@ -35,6 +37,39 @@ TOPICS = (
 
 They bring names and facts into it, as in text about the subjects of edits. With them memit of 100
 dev facts cost a fifth less KL (``benchmarks/weight_editors.md``)."""
+TASKS = (
+    "Name some things that have to do with {topic}, separated by commas.",
+    "Make a bulleted list about {topic}.",
+    "Describe {topic} as a JSON object with the keys name, kind and size.",
+    "Which single word goes best with {topic}? Answer with that word alone.",
+    "Translate into French: My brother has read a lot about {topic}.",
+    "Translate into Spanish: Tomorrow we will talk about {topic}.",
+    "What is {a} plus {b}?",
+    "I had {a} coins and lost {b} of them. How many are left? Explain your answer.",
+    "Explain step by step how I could learn more about {topic}.",
+    "Is {topic} something that one can eat? Say yes or no, and why.",
+    "Define {topic} for a dictionary.",
+    "Write a conversation between two neighbors who disagree about {topic}.",
+    "Write a poem of four lines on {topic}.",
+    "Write a short e-mail that asks a colleague for help with {topic}.",
+    "Change this to capital letters: we know little about {topic}",
+    "Sort these words from A to Z: {words}",
+    "How many words are in this list? {words}",
+    "Call the function search(query) to find out about {topic}. Write nothing but the call.",
+    "Compare {topic} with {other}. What do they have in common?",
+    "Tell a child what {topic} means to you.",
+    "Continue this story: On the day when I first heard of {topic}, I was",
+    "Make a table with two columns about {topic} and {other}.",
+    "Here are my notes: {a} people asked about {topic}, and {b} about {other}. "
+    "What did most people ask about?",
+    "Which of these does not belong to the others: {words}, {topic}? Give a reason.",
+)
+"""Instructions for answers of many forms: lists, JSON, one word, translations, arithmetic, steps, a
+call of a function. None of them is asked by a task of ``eval/``."""
+WORDS = (
+    "ladder cloud pepper violin canal feather engine carpet lemon harbor needle desert candle "
+    "tunnel parrot blanket hammer meadow button glacier"
+).split()
 QUESTION_TOKENS = 32
 """Most tokens of a question that the model asks itself."""
 
@@ -103,6 +138,33 @@ def own_answers(
     questions = [words for ids in asked if (words := model.decode(ids).strip())]
     prompts = [model.prompt_ids(words, "question") for words in questions]
     answers = model.generate_ids(prompts, length, generator=generator)
+    return _answered(model, prompts, answers, length)
+
+
+def own_tasks(
+    model: LanguageModel, n: int, seed: int, length: int
+) -> list[tuple[list[int], list[int]]]:
+    """Return at most ``n`` instructions of ``TASKS``, each with the model's most probable answer.
+
+    They are given as in ``own_answers``. Without a chat template there are none.
+    """
+    if not model.chat:
+        return []
+    dice = random.Random(seed)
+    prompts = []
+    for i in range(n):
+        topic, other = dice.sample(TOPICS, 2)
+        words = ", ".join(dice.sample(WORDS, 4))
+        b, a = sorted(dice.sample(range(2, 60), 2))
+        task = TASKS[i % len(TASKS)].format(topic=topic, other=other, words=words, a=a, b=b)
+        prompts.append(model.prompt_ids(task, "question"))
+    return _answered(model, prompts, model.generate_ids(prompts, length), length)
+
+
+def _answered(
+    model: LanguageModel, prompts: list[list[int]], answers: list[list[int]], length: int
+) -> list[tuple[list[int], list[int]]]:
+    """Return each prompt with its answer, and drop those without one."""
     # A shorter answer ended by itself. ``generate_ids`` drops the token that ended it.
     ended = [ids + model.closing_ids("question") if len(ids) < length else ids for ids in answers]
     return [(prompt, ids) for prompt, ids in zip(prompts, ended, strict=True) if ids]

@@ -277,9 +277,12 @@ TINY_OPTIONS: dict[str, object] = {
     "max_new_tokens": 8,
     "attempts": 2,
     "slots": 3,
+    "texts": 1,
     "top_k": 32,
+    "expert_prompt": "before",
 }
-"""Option values with which any method edits a tiny model in about a second."""
+"""Option values with which any method edits a tiny model in about a second. The expert's prompt is
+the note that ``teach_to_read`` teaches."""
 
 
 def tiny_options(method: type[Method]) -> dict[str, object]:

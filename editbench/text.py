@@ -228,6 +228,11 @@ def closing_ids(tokenizer: PreTrainedTokenizerBase, form: str, stops: Container[
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
+def ending_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of all that the chat template writes behind the model's last turn."""
+    return _ids(tokenizer, chat_template.style_of(tokenizer).endings[0], False)
+
+
 def pad_left(
     rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,6 +18,7 @@ from typing import cast
 from editbench.errors import RecordError
 from editbench.leaderboard.schema import AxisRow, Mixing, Row, Summary
 from editbench.records.schema import EvaluatorRow
+from editbench.report import FAR, MOVED_FAR
 from editbench.rows import IntervalRow, RetentionRow
 from editbench.stats import Interval, cells_text, mean_ratio, number
 from editbench.types import DRAFTED
@@ -161,10 +162,13 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
 
 
 def warnings(summary: Summary) -> list[str]:
-    """Return the problems that the edit reports, and how many answers are denials or not judged."""
+    """Return what the edit reports, own text that moved far, and answers denied or not judged."""
     edit, judge = summary.get("edit") or {}, summary.get("judge") or {}
     reported = edit.get("warnings")
     texts = list(map(str, reported)) if isinstance(reported, Sequence) else []
+    far = number(look_up(summary, ("diagnostics", "drift", "kl", "mean"))) or 0.0
+    if far > FAR and not any(text.startswith(MOVED_FAR) for text in texts):
+        texts.append(MOVED_FAR)
     if skipped := judge.get("not_judged"):
         texts.append(f"{skipped} answers were not judged; the last reason: {judge.get('reason')}")
     if isinstance(denied := look_up(summary, ("denied",)), Mapping) and denied:

@@ -6,6 +6,7 @@ BUILTINS = {
     "sft": "editbench.methods.sft:Sft",
     "mixsd": "editbench.methods.mixsd:MixSD",
     "opsd": "editbench.methods.opsd:OPSD",
+    "pd": "editbench.methods.pd:PD",
     "rome": "editbench.methods.rome:Rome",
     "memit": "editbench.methods.memit:Memit",
     "alphaedit": "editbench.methods.alphaedit:AlphaEdit",

@@ -1,8 +1,8 @@
 """MixSD: fine-tune on the model's own words, with the fact mixed in token by token.
 
 The frozen base model p writes each target y itself. x is the prompt alone (naive branch), x+ the
-prompt with the fact in front of it (expert branch). Each token is drawn from one of the two
-conditionals, and both continue the same shared text:
+prompt together with the fact (expert branch, ``_train/expert.py``). Each token is drawn from one of
+the two conditionals, and both continue the same shared text:
 
     bernoulli   y_t ~ lambda p(. | x, y_<t) + (1 - lambda) p(. | x+, y_<t)
                 a coin for each token; exact at temperature 1
@@ -23,26 +23,36 @@ Differs from the reference:
 - Coins and draws are seeded per fact and attempt, so neither batch size nor order changes them. A
   text may still change where two tokens are almost equally probable, in bfloat16 more often (see
   ``LanguageModel.generate_ids``).
+- The expert's prompt is in words of our own, and clozes have one, too (``expert_prompt``).
 - At temperature 0, a text without the fact is cut at the first token at which the expert saw the
-  fact lost, and continues with the expert's token there. The reference starts again. At higher
-  temperatures the text starts again here as well, which keeps the mixture's law among the texts
-  that verify.
+  fact lost, and continues with the expert's token there. The reference starts again, as
+  ``retry="anew"`` does. At higher temperatures the text starts again here as well, which keeps the
+  mixture's law among the texts that verify.
 - A text that never states the fact is not simply trained on, as in the reference: ``on_fail``
   decides, and the counts are reported. By default the expert then writes alone. At temperature 0 it
   first writes its most probable text, unless that is the text that failed. After that it writes up
   to ``attempts`` samples at temperature 0.7 or more.
-- A text that reaches its token budget is cut back to its last whole sentence or clause that states
-  the fact, and is closed there by the token that ends an answer. Without such a place it counts as
-  unverified. The reference trains on the text as it was cut off (its budget is 8192 tokens), and
-  the chat template ends it wherever that is.
+- The token budget of a text follows the expert's own answer (``_train/rooms.py``), and a text that
+  reaches it has failed. The reference gives 8192 tokens, and its chat template ends a text that was
+  cut off; ``on_fail="keep"`` does the same.
+- The verifier looks for the target or an alias in the text. The reference compares the contents of
+  the last ``\\boxed{}`` of text and demonstration, so its prompts ask for one.
 - Training uses the generated ids. The reference saves decoded text and tokenizes it again.
+
+``recipe=paper`` writes out the published options. Given the same coins, the texts then equal the
+original's token by token, and the steps those of TRL on the same batches (``tests/methods/
+test_mixsd_as_published.py``). What it cannot set: 8192 tokens do not fit into every context, and a
+text ends where the context does, as it does in the original at 10000 tokens; batches hold texts of
+similar length, and the last batch of an epoch may be smaller, while the original leaves it out. The
+original saves a checkpoint every 20 steps. Here ``stop_after`` gives the model at any step: the
+steps that are made keep their order and learning rates.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
@@ -53,7 +63,8 @@ from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move
-from editbench.methods._train.lessons import Lesson, lessons_of
+from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
+from editbench.methods._train.lessons import LOSS_ON, Lesson, LossOn, lessons_of
 from editbench.methods._train.loop import train_on_examples
 from editbench.methods._train.mixed_text import (
     EXPERT,
@@ -65,7 +76,8 @@ from editbench.methods._train.mixed_text import (
     report,
     warnings,
 )
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.rooms import rooms as measured_rooms
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, float64_device
 from editbench.plugin import Space, Uniform
 from editbench.report import EditRecord, Figure
@@ -77,6 +89,7 @@ ON_FAIL = {"drop": "dropped", "expert": "target", "target": "target", "keep": "u
 """Value of ``on_fail`` -> the source of the training text of a fact that never verifies."""
 Mode = Literal["bernoulli", "alternate", "adaptive"]
 OnFail = Literal["drop", "expert", "target", "keep"]
+Retry = Literal["rewind", "anew"]
 SAMPLED = 0.7
 """Lowest temperature at which the expert alone is sampled for a fact that failed."""
 DOUBT = 0.5
@@ -91,9 +104,24 @@ class MixSD(Trainer):
     name: ClassVar[str] = "mixsd"
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {
+            **PUBLISHED_TRAINING,
+            "loss_on": "turn",
+            "expert_prompt": "paper",
+            "mode": "bernoulli",
+            "lam": 0.3,
+            "temperature": 0.0,
+            "attempts": 101,
+            "retry": "anew",
+            "max_new_tokens": 8192,
+            "on_fail": "keep",
+            "signal": 1.0,
+        }
+    }
 
     mode: Mode = "bernoulli"
     """Which branch writes a token: ``bernoulli`` flips a coin, ``alternate`` follows a fixed
@@ -101,6 +129,9 @@ class MixSD(Trainer):
     lam: float = 0.3
     """lambda, the share of the naive branch: 0 is the pure expert, 1 the pure naive branch.
     ``adaptive`` ignores it."""
+    expert_prompt: ExpertPrompt = "after"
+    """How the expert is shown the fact: ``after`` the question, ``before`` it, or in the words of
+    the ``paper`` (``_train/expert.py``)."""
     threshold: float = 0.5
     """``adaptive``: the naive token is kept if its probability under the expert is at least this
     share of the expert's best token."""
@@ -111,13 +142,25 @@ class MixSD(Trainer):
     draw from all tokens."""
     attempts: int = 10
     """Maximum number of attempts per fact until the verifier finds the target in a whole text."""
+    retry: Retry = "rewind"
+    """The next attempt at temperature 0: ``rewind`` takes the failed text back to where it lost the
+    fact, and ``anew`` begins it again with new coins, as every attempt does above temperature 0."""
     max_new_tokens: int | None = None
-    """Token budget of a text. None: 24, or 1.5 times the length of the fact's demonstration if that
-    is more. A text that needs more is cut back to its last whole sentence or clause."""
+    """Token budget of a text, or what the context has left if that is less. None: twice the length
+    of the expert's own answer, at least 48 (``_train/rooms.py``). A text that reaches it has
+    failed."""
+    texts: int = 1
+    """Mixed texts for each fact in each frame, each with coins of its own."""
+    canonical: bool = False
+    """Train on the canonical answer of each fact and frame as well."""
     on_fail: OnFail = "expert"
     """For facts that never verify: ``drop`` them, let the ``expert`` write alone (and use the
     target if that fails as well), use the canonical ``target``, or ``keep`` the last text
     unverified."""
+    loss_on: LossOn = "answer"
+    """Tokens that carry loss: those of the ``answer`` with the token that ends it, or those of the
+    model's whole ``turn``, with the role header before it and what the chat template writes behind
+    it. Raw text has no turn, and both are the same."""
     signal: float = 1.0
     """Share of each target's tokens that carry loss: those on which the branches disagree most."""
     slots: int = 48
@@ -128,6 +171,9 @@ class MixSD(Trainer):
         for name, value, known in (
             ("mode", self.mode, get_args(Mode)),
             ("on_fail", self.on_fail, get_args(OnFail)),
+            ("retry", self.retry, get_args(Retry)),
+            ("expert_prompt", self.expert_prompt, EXPERT_PROMPTS),
+            ("loss_on", self.loss_on, LOSS_ON),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
@@ -135,35 +181,54 @@ class MixSD(Trainer):
             raise ValueError(f"lam is a probability, not {self.lam}")
         if not 0 < self.threshold <= 1 or not 0 < self.signal <= 1:
             raise ValueError("threshold and signal are shares, above 0 and at most 1")
-        if self.temperature < 0 or self.attempts < 1 or self.slots < 1:
-            raise ValueError("temperature must be >= 0; attempts and slots at least 1")
+        if self.signal < 1 and self.loss_on == "turn":
+            raise ValueError("signal chooses among the tokens of the answer: use loss_on=answer")
+        if self.temperature < 0 or min(self.attempts, self.slots, self.texts) < 1:
+            raise ValueError("temperature must be >= 0; attempts, slots and texts at least 1")
+        if self.texts > 1 and self.temperature == 0 and (self.pure or self.mode != "bernoulli"):
+            raise ValueError("several texts of a fact need coins (mode=bernoulli) or a temperature")
         if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
             raise ValueError("max_new_tokens and top_k must be at least 1")
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""
-        self.check_work(model, len(facts))
-        drafts, cost = self.targets(model, lessons_of(model, facts, self.rewordings))
+        self.check_work(model, len(facts) * (self.texts + self.canonical))
+        # The id seeds the coins of a text.
+        copies = [
+            replace(fact, id=f"{fact.id}@{n}") if n else fact
+            for fact in facts
+            for n in range(self.texts)
+        ]
+        drafts, cost = self.targets(
+            model, lessons_of(model, copies, self.rewordings, self.expert_prompt)
+        )
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
+        if self.canonical:
+            lessons = lessons_of(model, facts, self.rewordings, self.expert_prompt)
+            examples += [lesson.canonical(self.loss_on) for lesson in lessons]
         changes, training = train_on_examples(self, model, examples)
         # lessons_of() lists each fact followed by its rewordings: draft i is frame i % frames.
         frames = 1 + self.rewordings
         records: list[EditRecord] = [
-            {"fact": facts[i // frames].id, "frame": i % frames, **draft.record()}
+            {"fact": facts[i // (frames * self.texts)].id, "frame": i % frames, **draft.record()}
             for i, draft in enumerate(drafts)
         ]
         diagnostics = {
             **report(drafts),
             **cost,
             **training,
-            "warnings": [*warnings(drafts), *training.get("warnings", ())],
+            "warnings": [
+                *borrowed(facts, self.expert_prompt),
+                *warnings(drafts),
+                *training.get("warnings", ()),
+            ],
         }
         return self.edit(model, facts, changes, diagnostics=diagnostics, records=records)
 
     def _example(self, draft: Draft) -> Example:
         if draft.source == "target":
-            return draft.lesson.canonical()
-        return Example(draft.lesson.prompt_ids, draft.ids, draft.signal(self.signal))
+            return draft.lesson.canonical(self.loss_on)
+        return draft.lesson.example(draft.ids, self.loss_on, draft.signal(self.signal))
 
     def targets(
         self, model: LanguageModel, lessons: Sequence[Lesson]
@@ -191,7 +256,7 @@ class MixSD(Trainer):
     def _ask_expert(self, drafts: list[Draft], failed: Sequence[int], branches: Branches) -> int:
         """Let the expert write the failed drafts alone; return how many tokens it wrote."""
         # lambda = 0 is the pure expert.
-        expert, written = replace(self, mode="bernoulli", lam=0.0), 0
+        expert, written = replace(self, mode="bernoulli", lam=0.0, texts=1), 0
         if self.temperature == 0:
             # A draft without foreign tokens is the text that the expert alone would write again.
             # One attempt, because greedy decoding would repeat itself.
@@ -204,7 +269,12 @@ class MixSD(Trainer):
     def _rewrite(self, drafts: list[Draft], places: Sequence[int], branches: Branches) -> int:
         """Write the drafts at ``places`` again with new dice; return how many tokens it took."""
         lessons = [drafts[i].lesson for i in places]
-        new = self.mix(lessons, branches, tried=[drafts[i].attempt + 1 for i in places])
+        new = self.mix(
+            lessons,
+            branches,
+            rooms=[drafts[i].room for i in places],
+            tried=[drafts[i].attempt + 1 for i in places],
+        )
         for i, draft in zip(places, new, strict=True):
             draft.source = "expert" if draft.verified else "target"
             drafts[i] = draft
@@ -215,6 +285,7 @@ class MixSD(Trainer):
         lessons: Sequence[Lesson],
         branches: Branches,
         bar: progress.Bar | None = None,
+        rooms: Sequence[int] | None = None,
         tried: Sequence[int] | None = None,
     ) -> list[Draft]:
         """Write one text for each fact, until it verifies or its attempts are used up.
@@ -222,17 +293,16 @@ class MixSD(Trainer):
         At lambda 0 or 1 one branch writes alone, and the other branch scores its text at the end.
 
         Args:
+            rooms: token budget of each text; None: found as ``max_new_tokens`` says.
             tried: number of earlier attempts at each fact, so that no dice are thrown twice.
 
         Raises:
-            MethodError: if a fact's text may become longer than the model's context.
+            MethodError: if a fact's answer does not fit into the model's context.
         """
-        drafts = []
-        for lesson, attempt in zip(lessons, tried or [0] * len(lessons), strict=True):
-            room = lesson.room(self.max_new_tokens)
-            # The context must hold the text after either prompt.
-            lesson.check_room(max(len(lesson.prompt_ids), len(lesson.noted_ids)) + room)
-            drafts.append(Draft(self, lesson, room, attempt))
+        if rooms is None:
+            rooms = measured_rooms(lessons, self.max_new_tokens, branches)
+        tried = tried or [0] * len(lessons)
+        drafts = [Draft(self, *one) for one in zip(lessons, rooms, tried, strict=True)]
         for draft in branches.write(drafts):
             if bar:
                 bar.advance(draft.verified)
@@ -296,7 +366,7 @@ class Draft(MixedText):
 
     def __init__(self, method: MixSD, lesson: Lesson, room: int, attempt: int):
         self.method, self.room = method, room
-        self.both = (lesson.prompt_ids, lesson.noted_ids)
+        self.both = (lesson.prompt_ids, lesson.expert_ids)
         prompts = [self.both[NAIVE if method.lam else EXPERT]] if method.pure else self.both
         super().__init__(lesson, prompts, attempt)
         self.last_attempt = attempt + method.attempts - 1
@@ -305,6 +375,15 @@ class Draft(MixedText):
         self._first_kV: torch.Tensor | None = None
         """Log-probabilities of the first token, from which a new attempt starts."""
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the next attempt starts from the first token, with new dice."""
+        method = self.method
+        if method.temperature > 0:
+            return True
+        # At temperature 0 only the coins of a mixture differ between two attempts.
+        return method.retry == "anew" and method.mode == "bernoulli" and not method.pure
+
     def _new_dice(self) -> random.Random:
         # Seeded by fact and attempt: neither the order of the facts nor the slots change a draw.
         return random.Random(digest([self.method.seed, self.fact.id, self.attempt]))
@@ -312,14 +391,14 @@ class Draft(MixedText):
     def step(self, logp_kV: torch.Tensor) -> Move | None:
         """Write the next token. If the text then ends without the fact, start the next attempt."""
         # A clone: the tensor is a view of the whole batch, which would stay in memory.
-        if not self.ids and self.method.temperature > 0:
+        if not self.ids and self.begins_anew:
             self._first_kV = logp_kV.clone()
         kept = len(self.ids)
         self._write(logp_kV)
         # A loop, because the token that starts the next attempt may end the text at once.
         while self.ended or len(self.ids) >= self.room:
-            # A text that its room cut off in the middle is no answer, even if it names the target.
-            self.verified = (self.ended or self.close()) and contains(
+            # A text without an end is no answer, even if it names the target.
+            self.verified = self.ended and contains(
                 self.model.answer(self.ids), self.fact.answers, self.fact.prompt
             )
             is_last = self.verified or self.attempt == self.last_attempt
@@ -333,7 +412,6 @@ class Draft(MixedText):
     def _write(self, logp_kV: torch.Tensor) -> None:
         """Append the token that the method chooses from the branches."""
         token, is_naive = self.method.choose(logp_kV, len(self.ids), self.threshold, self._dice)
-        self.closing_logp.append(logp_kV[:, self.closing].flatten().tolist())
         if len(logp_kV) == 1:
             self.add_alone(token, is_naive, logp_kV[0, token].item())
             return
@@ -349,16 +427,17 @@ class Draft(MixedText):
         Returns:
             The number of tokens kept; None if another attempt would only repeat this one.
         """
-        if self._first_kV is not None:  # temperature above 0: from the start, with new dice
+        if self._first_kV is not None:
             self._next_attempt(0)
             self._write(self._first_kV)
             return 0
-        # Temperature 0: the expert's best token takes the place of the one that lost the fact.
+        if self.method.retry == "anew":
+            return None
+        # The expert's best token takes the place of the one that lost the fact.
         place = self._lost()
         if place is not None:
-            best, closing_logp = self.best[place], self.closing_logp[place]
+            best = self.best[place]
             self._next_attempt(place)
-            self.closing_logp.append(closing_logp)
             self.add(best, False, best)
         return place
 

@@ -1,6 +1,6 @@
 """OPSD: on-policy self-distillation. The student writes; the teacher corrects it token by token.
 
-The teacher is the same model with the fact in front of the prompt (x+). Each step samples rollouts
+The teacher is the same model, and its prompt x+ shows the fact as well. Each step samples rollouts
 y from the current student on the plain prompt x, and moves the student towards the teacher at every
 token of the rollouts. S_t is the teacher's top-k set at token t, and both distributions are
 renormalized over it:
@@ -17,6 +17,14 @@ step.
 
 A rollout that reaches its token budget is used as far as it goes, without an end. It is not trained
 as an answer, since the loss compares distributions at its tokens and asks for none of these tokens.
+The budget follows the teacher's own answer (``_train/rooms.py``).
+
+``recipe=paper`` writes out the options of MixSD's baseline (jiarui-liu/MixSD at 37eb349,
+``train/knowledge_opsd``) with what its README says of the reported runs: eight rollouts and the
+forward KL, where the committed configuration has one and the reverse KL. What it cannot set: the
+original's teacher reads ``\\boxed{{}}`` where a format string was never filled in, and ours reads
+``\\boxed{}``; a rollout has 8192 tokens or what the context has left; the original may split a
+step's rollouts into several updates. ``stop_after`` gives the model at any step.
 """
 
 from __future__ import annotations
@@ -34,16 +42,21 @@ import torch
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._train.branches import Branches
 from editbench.methods._train.divergence import Divergence, divergence
+from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
 from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.rooms import rooms
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.report import Figure
 from editbench.types import Fact
 
 Teacher = Literal["frozen", "ema", "current"]
+SLOTS = 48
+"""Number of answers that the teacher writes side by side to measure the token budgets."""
 WATCHED = 16
 """Number of facts whose nll measures the student's progress for an adaptive exposure."""
 
@@ -69,7 +82,7 @@ class OPSD(Trainer):
     name: ClassVar[str] = "opsd"
     summary: ClassVar[str] = "student rollouts, teacher sees the fact, KL over its top-k"
     paper: ClassVar[str] = "arXiv 2601.18734"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     figures: ClassVar[Mapping[str, Figure]] = {
         **Trainer.figures,
         "stated_at_first": Figure("Share of the first step's rollouts that state their fact."),
@@ -78,14 +91,37 @@ class OPSD(Trainer):
         "exposure_mean": Figure("Adaptive exposure: mean share over the training."),
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {
+            **PUBLISHED_TRAINING,
+            "epochs": 2,
+            "batch_size": 16,
+            "expert_prompt": "paper",
+            "rollouts": 8,
+            "temperature": 1.0,
+            "max_new_tokens": 8192,
+            "top_k": 64,
+            "divergence": "forward",
+            "teacher": "frozen",
+            "exposure": 1.0,
+            "verified": False,
+        }
+    }
 
+    expert_prompt: ExpertPrompt = "after"
+    """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
+    the ``paper`` (``_train/expert.py``)."""
+    enough: float = 0.0
+    """Loss in nats a token below which facts count as learnt; 0: never. The loss is a divergence,
+    small wherever student and teacher would write the same, and its gradient vanishes as the
+    student comes to agree with the teacher, so there is nothing to stop."""
     rollouts: int = 2
     """Samples from the student per fact and step (n)."""
     temperature: float = 1.0
     """Temperature of the student's rollouts."""
     max_new_tokens: int | None = None
-    """Token budget of a rollout. None: 24, or 1.5 times the length of the fact's demonstration if
-    that is more."""
+    """Token budget of a rollout, or what the context has left if that is less. None: twice the
+    length of the teacher's own answer, at least 48 (``_train/rooms.py``)."""
     top_k: int | None = 64
     """Size of the teacher's top-k set. None: the whole vocabulary."""
     divergence: Divergence = "forward"
@@ -107,6 +143,7 @@ class OPSD(Trainer):
         for name, value, known in (
             ("divergence", self.divergence, get_args(Divergence)),
             ("teacher", self.teacher, get_args(Teacher)),
+            ("expert_prompt", self.expert_prompt, EXPERT_PROMPTS),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
@@ -124,9 +161,8 @@ class OPSD(Trainer):
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Train the student on its own rollouts and return the change as an edit."""
         self.check_work(model, len(facts))
-        lessons = lessons_of(model, facts, self.rewordings)
-        for lesson in lessons:
-            lesson.check_room(len(lesson.noted_ids) + lesson.room(self.max_new_tokens))
+        lessons = lessons_of(model, facts, self.rewordings, self.expert_prompt)
+        budgets = rooms(lessons, self.max_new_tokens, Branches(model, SLOTS))
         # The facts' own prompts, without their rewordings.
         watched = [lesson.canonical() for lesson in lessons[:: 1 + self.rewordings][:WATCHED]]
         # Copied before training starts, so that "frozen" is the base model.
@@ -149,7 +185,8 @@ class OPSD(Trainer):
                 exposure.update((step + 1) / self.steps(len(lessons)), finite_nll(model, watched))
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
-            rollouts = self._rollouts(model, [lessons[i] for i in batch], generator)
+            asked = [(lessons[i], budgets[i]) for i in batch]
+            rollouts = self._rollouts(model, asked, generator)
             stated[-1].extend(rollout.states_fact for rollout in rollouts)
             cut_off.extend(not rollout.ended for rollout in rollouts)
             if self.verified:
@@ -159,11 +196,22 @@ class OPSD(Trainer):
             return self._loss(model, teacher, rollouts, read.tolist())
 
         lengths = [len(lesson.prompt_ids) for lesson in lessons]
-        changes, report = train(self, model, len(lessons), loss_of, lengths, before_step)
-        if self.exposure != 1:
-            # The loss then depends on how many teachers had read the fact, so two steps' losses do
-            # not compare.
-            report["warnings"] = []
+
+        def probe(batch: list[int]) -> tuple[torch.Tensor, int]:
+            # The facts' answers: the rate is fitted before the first rollout is written.
+            return target_nll(model, [lessons[i].canonical() for i in batch])
+
+        changes, report = train(
+            self,
+            model,
+            len(lessons),
+            loss_of,
+            lengths,
+            before_step,
+            probe,
+            # Otherwise the loss depends on how many teachers had read the fact.
+            comparable=self.exposure == 1,
+        )
         # An on-policy method can report its progress: the share of rollouts that state their fact.
         progress = (
             {
@@ -174,28 +222,37 @@ class OPSD(Trainer):
             if stated
             else {}
         )
-        diagnostics = {**report, **progress, **exposure.report()}
+        report_warnings = [*borrowed(facts, self.expert_prompt), *report.get("warnings", ())]
+        diagnostics = {**report, **progress, **exposure.report(), "warnings": report_warnings}
         return self.edit(model, facts, changes, diagnostics=diagnostics)
 
     def _rollouts(
-        self, model: LanguageModel, lessons: Sequence[Lesson], generator: torch.Generator
+        self,
+        model: LanguageModel,
+        lessons: Sequence[tuple[Lesson, int]],
+        generator: torch.Generator,
     ) -> list[Rollout]:
-        """Sample ``rollouts`` texts for each fact from the student on the plain prompt."""
-        asked = [lesson for lesson in lessons for _ in range(self.rollouts)]
-        rooms = [lesson.room(self.max_new_tokens) for lesson in asked]
-        # One budget for the batch, the longest; each text is cut to its own budget below.
+        """Sample ``rollouts`` texts for each fact from the student on the plain prompt.
+
+        Args:
+            lessons: the facts, each with the token budget of its rollouts.
+        """
+        asked = [one for one in lessons for _ in range(self.rollouts)]
         texts = model.generate_ids(
-            [lesson.prompt_ids for lesson in asked],
-            max(rooms),
+            [lesson.prompt_ids for lesson, _ in asked],
+            [room for _, room in asked],
+            # raw text ends at a line end
+            lines=[1 if lesson.fact.form == "cloze" else None for lesson, _ in asked],
             generator=generator,
             temperature=self.temperature,
         )
         rollouts = []
-        for lesson, room, text in zip(asked, rooms, texts, strict=True):
-            # A rollout shorter than its budget chose to end, and the loss covers that choice too.
-            # generate_ids() leaves the closing token out, so it is appended.
-            ended = len(text) < room
-            ids = text + model.closing_ids(lesson.fact.form) if ended else text[:room]
+        for (lesson, room), text in zip(asked, texts, strict=True):
+            # The student chose to end a rollout, and the loss covers that choice too.
+            # generate_ids() leaves a stop token out, so it is appended.
+            stopped = len(text) < room and not (text and lesson.ended(text))
+            ids = text + model.closing_ids(lesson.fact.form) if stopped else text
+            ended = stopped or lesson.ended(ids)
             written = model.answer(ids)
             # The last word of a rollout that was cut off may be half of another one.
             whole = written if ended else all_but_last_word(written)
@@ -220,7 +277,7 @@ class OPSD(Trainer):
         lengths = [len(rollout.ids) for rollout in rollouts]
         with torch.no_grad():
             shown = [
-                (r.lesson.noted_ids if has_read else r.lesson.prompt_ids) + r.ids
+                (r.lesson.expert_ids if has_read else r.lesson.prompt_ids) + r.ids
                 for r, has_read in zip(rollouts, read, strict=True)
             ]
             teacher_NV = teacher.logits(label_states(teacher, shown, lengths))

@@ -8,18 +8,22 @@ epochs.
 
 Yang et al. 2025 (arXiv 2509.22072) show that the naive fine-tuning baselines of editing papers
 lacked three things: mini-batches, epochs and EOS.
+
+``recipe=paper`` writes out the options of the baseline of MixSD (arXiv 2605.16865). Its steps equal
+TRL's on the same batches. ``stop_after`` gives the model at any step, where the original saves one
+every 20 steps: the steps that are made keep their order and learning rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._train.lessons import lessons_of
+from editbench.methods._train.lessons import LOSS_ON, LossOn, lessons_of
 from editbench.methods._train.loop import train_on_examples
-from editbench.methods._train.trainer import Trainer
+from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -32,15 +36,30 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
+    recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"},
+        # Keeps instructions and reading on dev facts (benchmarks/frontier.py).
+        "keep": {"lr": 5e-5, "epochs": 5, "rewordings": 2, "kl": 1.0, "interpolation": 0.8},
+    }
 
     epochs: int = 14
     """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes
     than mixsd."""
 
+    loss_on: LossOn = "answer"
+    """Tokens that carry loss: those of the ``answer`` with the token that ends it, or those of the
+    model's whole ``turn``, with the role header before it and what the chat template writes behind
+    it. Raw text has no turn, and both are the same."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss_on not in LOSS_ON:
+            raise ValueError(f"loss_on is {self.loss_on!r}; it must be answer or turn")
+
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Fine-tune on the canonical targets of ``facts`` and return the change as an edit."""
         self.check_work(model, len(facts))
-        # Loss on y alone: canonical() keeps the prompt apart from the answer and its closing token.
-        examples = [lesson.canonical() for lesson in lessons_of(model, facts, self.rewordings)]
+        lessons = lessons_of(model, facts, self.rewordings)
+        examples = [lesson.canonical(self.loss_on) for lesson in lessons]
         changes, report = train_on_examples(self, model, examples)
         return self.edit(model, facts, changes, diagnostics=report)

@@ -102,6 +102,12 @@ class Adapters:
             )
         return changes
 
+    @torch.no_grad()
+    def interpolate(self, share: float) -> None:
+        """Scale each change B A, by scaling B."""
+        for layer in self.layers.values():
+            _weight(layer.lora_B).mul_(share)
+
     def restore(self) -> None:
         """Remove the adapters."""
         self.wrapped.unload()

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal, get_args
 
 from editbench import text
+from editbench.errors import MethodError
 from editbench.methods._common.context import check_context
 from editbench.methods._common.texts import Example
+from editbench.methods._train.expert import ExpertPrompt, expert_prompt_ids
 from editbench.models import LanguageModel
-from editbench.retrieval import guidance
 from editbench.types import Fact
 
+LossOn = Literal["answer", "turn"]
+LOSS_ON = get_args(LossOn)
 FRAMES = {
     "question": (
         "Quick question: {}",
@@ -34,8 +38,6 @@ FRAMES = {
 }
 """Rewordings of a prompt, by its form. They are the same for every fact, so that no method sees the
 paraphrases on which it will be tested."""
-ROOM = 24
-"""Token budget of a text that the model writes about a fact without a demonstration."""
 
 
 # cached_property stores its value in __dict__, which frozen does not forbid.
@@ -45,6 +47,8 @@ class Lesson:
 
     model: LanguageModel
     fact: Fact
+    expert_prompt: ExpertPrompt = "after"
+    """How the expert is shown the fact (``_train/expert.py``)."""
 
     @cached_property
     def _rendered(self) -> text.Rendered:
@@ -56,10 +60,9 @@ class Lesson:
         return text.ids(self.model.tokenizer, self._rendered)
 
     @cached_property
-    def noted_ids(self) -> list[int]:
-        """Ids of x+, the prompt after a note that states the fact."""
-        fact = self.fact
-        return self.model.prompt_ids(fact.prompt, fact.form, context=guidance(fact))
+    def expert_ids(self) -> list[int]:
+        """Ids of x+, the prompt together with the fact."""
+        return expert_prompt_ids(self.model, self.fact, self.expert_prompt)
 
     @cached_property
     def answer_ids(self) -> list[int]:
@@ -67,7 +70,48 @@ class Lesson:
         answer = self.fact.demonstration or self.fact.target
         return text.target_ids(self.model.tokenizer, self._rendered, self.prompt_ids, answer)
 
-    def canonical(self) -> Example:
+    @cached_property
+    def _around(self) -> tuple[int, list[int]]:
+        """The number of tokens of the role header that ends the prompt, and the ids that the chat
+        template writes behind the model's turn; 0 and none without a template."""
+        style = self.model.chat_style
+        if self.fact.form == "cloze" or style is None:
+            return 0, []
+        if style.opening is None or not style.endings:
+            raise MethodError(
+                f"loss_on=turn: the chat template of {self.model.name} does not write the model's "
+                "turn by itself, so its role header is unknown. Use loss_on=answer."
+            )
+        rendered = self._rendered
+        before = replace(rendered, text=rendered.text.removesuffix(style.opening))
+        n = len(text.ids(self.model.tokenizer, before))
+        return len(self.prompt_ids) - n, text.ending_ids(self.model.tokenizer)
+
+    def example(
+        self, ids: Sequence[int], loss_on: LossOn, counted: Sequence[int] | None = None
+    ) -> Example:
+        """Return a text about the fact as it is trained on, with the prompt as it will be asked.
+
+        A text without an end gets the token that ends an answer.
+
+        Args:
+            ids: the text after the prompt.
+            counted: places of its tokens that carry loss; None: all, as always with ``turn``.
+
+        Raises:
+            MethodError: if the chat template does not say what belongs to the model's turn.
+        """
+        if not self.ended(ids):
+            ids = [*ids, *self.model.closing_ids(self.fact.form)]
+        if loss_on == "answer":
+            return Example(self.prompt_ids, ids, counted)
+        header, ending = self._around
+        if ending and ids[-1] in self.model.stop_ids:
+            ids = ids[:-1]
+        first = len(self.prompt_ids) - header
+        return Example(self.prompt_ids[:first], [*self.prompt_ids[first:], *ids, *ending])
+
+    def canonical(self, loss_on: LossOn = "answer") -> Example:
         """Return the prompt with its answer and the token that ends an answer (EOS or end of turn).
 
         Raises:
@@ -75,17 +119,29 @@ class Lesson:
         """
         # 1 for the token that ends the answer
         self.check_room(len(self.prompt_ids) + len(self.answer_ids) + 1)
-        return Example(self.prompt_ids, [*self.answer_ids, *self.model.closing_ids(self.fact.form)])
+        ids = [*self.answer_ids, *self.model.closing_ids(self.fact.form)]
+        return self.example(ids, loss_on)
 
-    def room(self, most: int | None) -> int:
-        """Return the token budget of a text that the model writes about the fact.
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Return whether a text after the prompt has ended: at a stop token or, in a cloze, at a
+        line end."""
+        if ids[-1] in self.model.stop_ids:
+            return True
+        # A cloze is raw text, in which a base model may never write a stop token.
+        newline = self.fact.form == "cloze" and "\n" in self.model.decode([ids[-1]])
+        # A line end before the first word does not count.
+        return newline and bool(self.model.decode(ids).strip())
 
-        It is ``most`` if given. Otherwise it is 1.5 times the length of the demonstration, and at
-        least ``ROOM``.
+    def most_room(self) -> int | None:
+        """Return how many tokens the context has left after either prompt; None: any number.
+
+        Raises:
+            MethodError: if the answer and its end do not fit.
         """
-        if most is not None:
-            return most
-        return max(ROOM, len(self.answer_ids) * 3 // 2 if self.fact.demonstration else 0)
+        prompt = max(len(self.prompt_ids), len(self.expert_ids))
+        self.check_room(prompt + len(self.answer_ids) + 1)
+        limit = self.model.context_length
+        return None if limit is None else limit - prompt
 
     def check_room(self, tokens: int) -> None:
         """Check that the model can read a text of ``tokens`` tokens about the fact.
@@ -96,9 +152,14 @@ class Lesson:
         check_context(self.model, self.fact, tokens)
 
 
-def lessons_of(model: LanguageModel, facts: Sequence[Fact], rewordings: int = 0) -> list[Lesson]:
+def lessons_of(
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    rewordings: int = 0,
+    expert_prompt: ExpertPrompt = "after",
+) -> list[Lesson]:
     """Return the facts, each followed by its ``rewordings``, ready to be tokenized."""
-    return [Lesson(model, fact) for fact in reworded(facts, rewordings)]
+    return [Lesson(model, fact, expert_prompt) for fact in reworded(facts, rewordings)]
 
 
 def reworded(facts: Sequence[Fact], n: int) -> list[Fact]:

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from math import ceil
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import accelerate  # type: ignore[import-untyped]  # it ships no type information
@@ -22,9 +23,10 @@ import torch.nn.functional as F
 
 from editbench import progress
 from editbench.edit import Change
-from editbench.errors import MethodError
+from editbench.errors import MethodError, ModelError
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
+from editbench.methods._train.step_size import OwnText, fitted_lr, moved_far
 from editbench.methods._train.trainer import Trainer, TrainingReport
 from editbench.methods._train.weights import Trainable, trainable
 from editbench.models import LanguageModel, NotFiniteError, batched
@@ -66,6 +68,8 @@ def train(
     loss_of: Loss,
     lengths: Sequence[int] | None = None,
     before_step: Callable[[int], None] | None = None,
+    probe: Loss | None = None,
+    comparable: bool = True,
 ) -> tuple[dict[str, Change], TrainingReport]:
     """Minimize ``loss_of`` and the terms of the anchor, then restore the weights.
 
@@ -74,9 +78,16 @@ def train(
         lengths: the texts' lengths in tokens. If given, texts of similar length share a batch.
         before_step: called with the index of each optimizer step, from 0, before it is made. A step
             may call ``loss_of`` several times.
+        probe: the loss that a learning rate is fitted to, if it is not ``loss_of``.
+        comparable: whether two steps' losses compare. If not, nothing is said of a loss that did
+            not fall.
 
     Returns:
         The change of each trained weight, and the report of the training.
+
+    A batch whose loss is below ``options.enough`` is learnt, and its gradient is dropped. Without
+    an anchor it then makes no step, and an epoch whose mean loss is below it ends the training.
+    With an anchor the terms that hold the model go on to the last planned step.
 
     Raises:
         MethodError: if the loss or a weight became infinite or NaN, if the loss rose too far, if
@@ -91,15 +102,18 @@ def train(
     # From all planned steps: stop_after then cuts the training short and changes no earlier step.
     warmup = max(1, round(options.warmup * len(planned)))
     batches = planned[: max(1, round(options.stop_after * len(planned)))]
+    per_epoch = ceil(n / options.batch_size)
     losses: list[float] = []
-    tokens = 0
-    # Before adapters are attached: the anchor reads the plain base model.
+    steps = tokens = 0
+    # Before adapters are attached: the anchor and the own text read the plain base model.
     anchor = _anchor(options, model)
+    own, unmeasured = _own_text(model)
     with (
         trainable(model, options.lora, options.null_space, options.seed) as trained,
         recomputed(layers),
     ):
         optimization = _Optimization(options, model, trained, anchor)
+        lr = options.lr or optimization.fitted_lr(planned[0], probe or loss_of)
         started = time.perf_counter()  # one-time preparation is not part of a step
         with (
             progress.task(f"{options.name}: training", len(batches), "steps") as bar,
@@ -109,33 +123,48 @@ def train(
                 try:
                     if before_step:
                         before_step(step)
-                    rate = options.lr * min(1.0, (step + 1) / warmup)
-                    loss, labels = optimization.step(batch, rate, loss_of)
+                    rate = lr * min(1.0, (step + 1) / warmup)
+                    loss, labels, moved = optimization.step(batch, rate, loss_of)
                 except NotFiniteError as error:
-                    raise _exploded(options, f"{error} at step {step + 1}") from error
+                    raise _exploded(options, lr, f"{error} at step {step + 1}") from error
                 losses.append(loss)
+                steps += moved
                 tokens += labels
-                _check_diverged(options, losses, len(batches))
+                _check_diverged(options, lr, losses, len(batches))
                 bar.advance()
+                whole = len(losses) % per_epoch == 0  # an epoch has ended
+                if whole and not anchor and fmean(losses[-per_epoch:]) < options.enough:
+                    bar.advance(len(batches) - len(losses))
+                    break
         seconds = time.perf_counter() - started
+        if options.interpolation < 1:
+            trained.interpolate(options.interpolation)
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
+        own_kl = own.kl() if own else 0.0
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
-            raise _exploded(options, "the last step left weights that are not finite")
-    last_epoch = losses[-ceil(n / options.batch_size) :]
-    final = sum(last_epoch) / len(last_epoch)
+            raise _exploded(options, lr, "the last step left weights that are not finite")
+    final = fmean(losses[-per_epoch:])
     return changes, {
-        "steps": len(batches),
+        "steps": steps,
+        "planned_steps": len(planned),
+        "learning_rate": lr,
+        **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
         "trained_tokens": tokens,
         "first_loss": losses[0],
         "final_loss": final,
-        "steps_per_second": len(batches) / seconds,
-        "warnings": [*trained.warnings, *_warnings(options, losses, final)],
+        "steps_per_second": steps / seconds,
+        "warnings": [
+            *trained.warnings,
+            *(_warnings(options, lr, losses, final) if comparable else ()),
+            *moved_far(own_kl),
+            *unmeasured,
+        ],
     }
 
 
 class _Optimization:
-    """AdamW over the trained parameters, one step at a time."""
+    """AdamW over the trained parameters, one step at a time, each at its own rate."""
 
     def __init__(
         self, options: Trainer, model: LanguageModel, trained: Trainable, anchor: Anchor | None
@@ -153,7 +182,6 @@ class _Optimization:
         self.optimizer = self.accelerator.prepare_optimizer(
             torch.optim.AdamW(
                 self.weights,
-                lr=options.lr,
                 # The values of MixSD's reference configuration; PyTorch's default is (0.9, 0.999).
                 betas=(0.9, 0.95),
                 eps=1e-8,
@@ -162,17 +190,33 @@ class _Optimization:
             )
         )
 
-    def step(self, batch: list[int], rate: float, loss_of: Loss) -> tuple[float, int]:
-        """Make one step at learning rate ``rate``; return its mean loss and its label tokens.
+    def fitted_lr(self, batch: list[int], loss_of: Loss) -> float:
+        """Return the learning rate that suits the model, by its gradient on ``batch``."""
+        with torch.enable_grad():
+            loss, _ = self._backward(self._parts(batch), loss_of)
+        rate = fitted_lr(loss, self.weights, self.model.name)
+        self.optimizer.zero_grad()
+        return rate
+
+    def step(self, batch: list[int], rate: float, loss_of: Loss) -> tuple[float, int, bool]:
+        """Make one step at learning rate ``rate``, unless there is nothing to learn.
+
+        Returns:
+            The mean loss of the batch, the label tokens that were trained on, and whether a step
+            was made.
 
         Raises:
             NotFiniteError: if the loss is infinite or NaN.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        parts = list(batched(batch, self.options.micro_batch or len(batch)))
         # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
-        loss, labels = self._backward(parts, loss_of)
+        loss, labels = self._backward(self._parts(batch), loss_of)
+        if loss < self.options.enough:
+            self.optimizer.zero_grad()
+            labels = 0
+            if not self.anchor:
+                return loss, labels, False
         with self.model.compute():
             held = self.anchor.loss() if self.anchor else None
         total = loss + (held.item() if held is not None else 0.0)
@@ -187,7 +231,10 @@ class _Optimization:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.trained.constrain()
-        return loss, labels
+        return loss, labels, True
+
+    def _parts(self, batch: list[int]) -> list[list[int]]:
+        return list(batched(batch, self.options.micro_batch or len(batch)))
 
     def _backward(self, parts: Sequence[list[int]], loss_of: Loss) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
@@ -228,6 +275,14 @@ def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
     )
 
 
+def _own_text(model: LanguageModel) -> tuple[OwnText | None, list[str]]:
+    """Return text of the model's own, or a sentence that says why it has none."""
+    try:
+        return OwnText(model), []
+    except ModelError as error:
+        return None, [f"How far the model's own text moved was not measured. {error}"]
+
+
 def _check_one_process(options: Trainer) -> None:
     """Raise a ``MethodError`` if the training was launched in several processes."""
     # accelerate launch and torchrun set this variable.
@@ -240,19 +295,20 @@ def _check_one_process(options: Trainer) -> None:
         )
 
 
-def _check_diverged(options: Trainer, losses: Sequence[float], steps: int) -> None:
+def _check_diverged(options: Trainer, lr: float, losses: Sequence[float], steps: int) -> None:
     """Raise a ``MethodError`` if the loss has risen too far to come back in ``steps`` steps."""
     window = min(DIVERGED_STEPS, steps)
     # Until there are that many losses, the missing ones count as 0 and delay the verdict.
     if sum(losses[-window:]) / window > losses[0] + DIVERGED:
         raise _exploded(
             options,
+            lr,
             f"the loss rose from {losses[0]:.2f} to {losses[-1]:.2f} by step {len(losses)}",
         )
 
 
-def _exploded(options: Trainer, what: str) -> MethodError:
-    return MethodError(f"{options.name}: {what}. Use a smaller lr than {options.lr}.")
+def _exploded(options: Trainer, lr: float, what: str) -> MethodError:
+    return MethodError(f"{options.name}: {what}. Use a smaller lr than {lr}.")
 
 
 def _is_finite(change: Change) -> bool:
@@ -260,12 +316,12 @@ def _is_finite(change: Change) -> bool:
     return all(bool(factor.isfinite().all()) for factor in factors)
 
 
-def _warnings(options: Trainer, losses: Sequence[float], final: float) -> list[str]:
-    if len(losses) == 1 or final <= max(0.99 * losses[0], SMALL):
+def _warnings(options: Trainer, lr: float, losses: Sequence[float], final: float) -> list[str]:
+    if len(losses) == 1 or final <= max(0.99 * losses[0], SMALL, options.enough):
         return []
     return [
         f"The loss did not fall, from {losses[0]:.3g} at first to {final:.3g} in the last epoch: "
-        f"the facts are hardly learned. Try another lr than {options.lr}, or more epochs."
+        f"the facts are hardly learned. Try another lr than {lr}, or more epochs."
     ]
 
 

@@ -1,33 +1,22 @@
 """Texts that two branches of one model write together, token by token, and their report.
 
-The naive branch reads the prompt alone. The expert branch reads it after a note with the fact. Both
+The naive branch reads the prompt alone. The expert branch reads it together with the fact. Both
 continue the same text. The method decides which branch writes a token (``mixsd.py``).
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NotRequired, TypedDict
 
-from editbench.matching import contains
 from editbench.methods._train.branches import Text
 from editbench.methods._train.lessons import Lesson
-from editbench.models import LanguageModel
 from editbench.report import EditRecord, Figure
 from editbench.types import Fact
 
 NAIVE, EXPERT = 0, 1
-MANY = 0.25
-"""Share of texts that their length limit cut off above which the report warns."""
-# A full stop ends a sentence after three letters or digits, so "St." and "U.S." do not. The escapes
-# are the Devanagari, Arabic, CJK and full-width marks; the last two kinds need no space after them.
-_SENTENCE_END = re.compile(
-    "(?:(?<=\\w{3})[.]|[!?\u0964\u061f])[\"')\u2019\u201d]*(?=\\s)|[\u3002\uff01\uff1f]|(?=\\n)"
-)
-_CLAUSE_END = re.compile("(?=[,;:\u060c]\\s|[\u3001\uff0c\uff1b\uff1a])")
 
 
 class Candidate(NamedTuple):
@@ -52,12 +41,6 @@ class MixedText(Text):
         writes alone, those of the other branch are filled in at the end."""
         self.best: list[Candidate] = []
         """The expert's most probable token at each position; empty if one branch writes alone."""
-        self.closing = (*self.model.closing_ids(lesson.fact.form)[:1],)
-        """Id of the token that ends an answer, if there is one."""
-        self.closing_logp: list[list[float]] = []
-        """Its log-probability at each position under each branch that writes."""
-        self.is_closed = False
-        """Whether the text was cut off by its length limit and then closed (``close``)."""
         self.written = 0
         """Number of tokens written, including those that were taken back."""
         self.verified = False
@@ -89,43 +72,13 @@ class MixedText(Text):
     def cut(self, place: int) -> None:
         """Take back all tokens from position ``place`` on."""
         # In a text by one branch, best and the other branch's logp are still empty.
-        for column in (self.ids, self.naive_picked, *self.logp, self.best, self.closing_logp):
+        for column in (self.ids, self.naive_picked, *self.logp, self.best):
             del column[place:]
-
-    def close(self) -> bool:
-        """Cut a text that its length limit cut off back to a whole one, and end it there.
-
-        It is cut after its last sentence, or before its last comma, semicolon or colon, so that it
-        still states the fact. The token that ends an answer follows.
-
-        Returns:
-            False if there is no such place. The text then stays as it is.
-        """
-        place = whole_length(self.model, self.ids, self.fact)
-        if place is None:
-            return False
-        logp = self.closing_logp[place]
-        self.cut(place)
-        for token in self.closing:
-            if len(logp) == 1:
-                self.add_alone(token, self.naive_picked[0], logp[0])
-            else:
-                end = Candidate(token, *logp)
-                self.add(end, False, end)
-        self.is_closed = True
-        return True
 
     @property
     def ended(self) -> bool:
-        """Whether the text has ended by itself: at a stop token or, in a cloze, at a line end."""
-        if self.is_closed:
-            return False
-        if self.ids[-1] in self.model.stop_ids:
-            return True
-        # A cloze is raw text, in which a base model may never write a stop token.
-        newline = self.fact.form == "cloze" and "\n" in self.model.decode([self.ids[-1]])
-        # A line end before the first word does not count.
-        return newline and bool(self.model.decode(self.ids).strip())
+        """Whether the text has ended by itself (``Lesson.ended``)."""
+        return self.lesson.ended(self.ids)
 
     def foreign(self) -> list[int]:
         """Return the positions of naive tokens that are not the expert's most probable token.
@@ -197,8 +150,8 @@ MIXING_FIGURES: Mapping[str, Figure] = {
         shown="of the targets verified in all",
     ),
     "cut_off": Figure(
-        "Number of training texts that reached their length limit before they ended. They are cut "
-        "back to whole sentences or clauses, except with on_fail=keep."
+        "Number of training texts that reached their token budget before they ended; only with "
+        "on_fail=keep, which puts the token that ends an answer behind them."
     ),
     "mean_attempts": Figure("Attempts per fact, mean over all facts."),
     "effective_lambda": Figure("Share of the tokens trained on that the naive branch wrote."),
@@ -209,7 +162,8 @@ MIXING_FIGURES: Mapping[str, Figure] = {
     "prompt_tokens": Figure("Tokens of prompts that were encoded to write the texts."),
     "decoded_tokens": Figure("Tokens that went through the model one by one to write the texts."),
     "forwards_per_token": Figure(
-        "Decoded tokens for each token written, at most two: one for each branch.",
+        "Decoded tokens for each token written in all attempts: one for each branch, and those of "
+        "the expert's own texts, from which the token budgets follow.",
         shown="forward passes per token",
     ),
     "reread_tokens": Figure(
@@ -242,41 +196,20 @@ def report(texts: Sequence[MixedText]) -> MixingReport:
 
 
 def warnings(texts: Sequence[MixedText]) -> list[str]:
-    """Return a sentence for each way of handling facts that no whole text stated, and one where
-    many texts were cut off."""
-    counts = Counter(t.source for t in texts)
+    """Return a sentence for each way of handling facts that no whole text stated."""
     consequences = {
         "target": "were trained on the canonical target, as in sft",
         "dropped": "were left out, so they were not taught at all",
-        "unverified": "were trained on a text without the fact, or without an end",
+        "unverified": "were trained on as they are",
     }
-    sentences = [
-        f"{counts[source]} of {len(texts)} targets never stated their fact and {what} (on_fail)"
-        for source, what in consequences.items()
-        if counts[source]
-    ]
-    closed = sum(t.is_closed for t in texts)
-    if closed > MANY * len(texts):
-        sentences.append(
-            f"{closed} of {len(texts)} training texts reached their length limit and were cut back "
-            "to their last whole sentence or clause. Give them more room (max_new_tokens)."
-        )
+    sentences = []
+    for source, what in consequences.items():
+        failed = [t for t in texts if t.source == source]
+        cut_off = sum(not t.ended for t in failed)
+        because = f"; {cut_off} of them reached their token budget (max_new_tokens)"
+        if failed:
+            sentences.append(
+                f"{len(failed)} of {len(texts)} targets never stated their fact in a whole text "
+                f"and {what} (on_fail){because if cut_off else ''}"
+            )
     return sentences
-
-
-def whole_length(model: LanguageModel, ids: Sequence[int], fact: Fact) -> int | None:
-    """Return how many tokens of an unfinished text are whole and state ``fact``.
-
-    Whole is what ends with a sentence, or else with a clause (a comma is then left out). The last
-    token is never among them, since nothing tells whether it ended there. None if there is no such
-    length.
-    """
-    whole = model.decode(ids)
-    starts = [model.decode(ids[:t]) for t in range(1, len(ids))]
-    for pattern in (_SENTENCE_END, _CLAUSE_END):
-        ends = {match.end() for match in pattern.finditer(whole)}
-        for t, start in reversed(list(enumerate(starts, start=1))):
-            # A token may end within a character, and the start then decodes to other text.
-            if len(start) in ends and whole.startswith(start) and contains(start, fact.answers):
-                return t
-    return None

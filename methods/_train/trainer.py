@@ -22,6 +22,9 @@ class TrainingReport(TypedDict, total=False):
     """What the shared loop reports; empty when there was nothing to train on."""
 
     steps: int
+    planned_steps: int
+    learning_rate: float
+    own_text_kl: float
     trained_tokens: int
     first_loss: float
     final_loss: float
@@ -30,7 +33,14 @@ class TrainingReport(TypedDict, total=False):
 
 
 TRAINING_FIGURES: Mapping[str, Figure] = {
-    "steps": Figure("Optimizer steps.", shown="steps"),
+    "steps": Figure("Optimizer steps that were made.", shown="steps"),
+    "planned_steps": Figure("Optimizer steps if no loss falls below ``enough``.", shown="planned"),
+    "learning_rate": Figure("Learning rate after warm-up, given or fitted.", shown="learning rate"),
+    "own_text_kl": Figure(
+        "KL(model before || model after the training) on 512 tokens of its own text, in nats a "
+        "token.",
+        shown="KL on own text",
+    ),
     "trained_tokens": Figure(
         "Label tokens that the loss was computed on, summed over all steps.", adds_up=True
     ),
@@ -42,16 +52,39 @@ TRAINING_FIGURES: Mapping[str, Figure] = {
 }
 
 
+PUBLISHED_TRAINING: Mapping[str, object] = {
+    "epochs": 30,
+    "min_steps": 1,
+    "batch_size": 20,
+    "lr": 1e-5,
+    "warmup": 0.0,
+    "stop_after": 1.0,
+    "enough": 0.0,
+    "interpolation": 1.0,
+    "weight_decay": 0.01,
+    "clip": 1.0,
+    "rewordings": 0,
+    "lora": None,
+    "replay": 0.0,
+    "kl": 0.0,
+    "l2": 0.0,
+    "ewc": 0.0,
+}
+"""The training of MixSD's knowledge corpora (jiarui-liu/MixSD at 37eb349,
+``mixsd/train/knowledge_opsd/sft_config.yaml``): the whole model, AdamW at a constant rate, and
+nothing that holds the model."""
+
+
 @dataclass(frozen=True)
 class Trainer(Method):
     """Options that all trainers share: AdamW with linear warm-up, then a constant rate."""
 
-    engine_version: ClassVar[int] = 1
+    engine_version: ClassVar[int] = 2
     """Version of the shared loop. Raise it with a change that moves the numbers of all trainers;
     raise a trainer's own ``version`` with a change of that trainer. A cell's key leaves it out
     while it is 1, so cells that were stored before it existed keep their keys."""
     space: ClassVar[Space] = {
-        "lr": LogUniform(5e-6, 2e-4),
+        "lr": LogUniform(1e-6, 2e-4),
         "epochs": LogUniform(4, 32),
         "kl": Choice((0.0, 0.3, 1.0, 3.0)),
     }
@@ -64,8 +97,9 @@ class Trainer(Method):
     epochs: int = 8
     """Passes over the facts."""
     min_steps: int = 40
-    """Minimum number of optimizer steps. If there are only a few facts, they get more passes than
-    ``epochs``, because they would not be learned otherwise."""
+    """Minimum number of planned optimizer steps. If there are only a few facts, they get more
+    passes than ``epochs``, because they would not be learned otherwise. The training ends earlier
+    when they are (``enough``)."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
@@ -75,13 +109,23 @@ class Trainer(Method):
     checkpointing: bool = False
     """Recompute each layer's activations in the backward pass instead of keeping them. This takes
     more time and far less memory."""
-    lr: float = 2e-5
-    """Learning rate after warm-up."""
+    lr: float | None = None
+    """Learning rate after warm-up. None: fitted to the model, so that the first step lowers the
+    loss on the facts by a tenth, to first order (``_train/step_size.py``)."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises linearly."""
+    enough: float = 0.01
+    """Loss in nats a token below which facts count as learnt (0: never). A batch below it makes no
+    step, and an epoch whose mean is below it ends the training. With ``replay``, ``kl``, ``l2`` or
+    ``ewc`` such a batch makes a step for these terms alone, and training goes on to its planned
+    end."""
     stop_after: float = 1.0
     """Share of the planned steps after which training ends. The steps that are made keep their
     order and learning rates."""
+    interpolation: float = 1.0
+    """Where the result lies on the straight line from the base (0) to the trained weights (1), as
+    in WiSE-FT (Wortsman et al. 2021, arXiv 2109.01903). A little below 1 gives back more of what
+    the training cost than of what it taught. The losses reported are those at 1."""
     weight_decay: float = 0.01
     """Decoupled weight decay of AdamW."""
     clip: float = 1.0
@@ -89,8 +133,7 @@ class Trainer(Method):
     rewordings: int = 0
     """Number of further frames ("Quick question: ...") in which each fact is taught as well."""
     lora: int | None = None
-    """Rank of low-rank adapters on all linear layers. None: all weights are trained. Adapters need
-    a larger ``lr``."""
+    """Rank of low-rank adapters on all linear layers. None: all weights are trained."""
     null_space: float | None = None
     """With ``lora``: train adapters on the MLP output projections only, and only on this share of
     their input directions. They are the directions that the model's own text uses least."""
@@ -111,10 +154,14 @@ class Trainer(Method):
             raise ValueError("epochs, min_steps and batch_size must be at least 1")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError("micro_batch must be at least 1")
-        if not self.lr > 0 or not self.clip > 0:
+        if (self.lr is not None and not self.lr > 0) or not self.clip > 0:
             raise ValueError("lr and clip must be above 0")
+        if not self.enough >= 0:
+            raise ValueError("enough is a loss in nats a token, at least 0")
         if not 0 <= self.warmup < 1:
             raise ValueError("warmup must be a share of the steps, at least 0 and below 1")
+        if not 0 < self.interpolation <= 1:
+            raise ValueError("interpolation must be a share, above 0 and at most 1")
         if not 0 < self.stop_after <= 1:
             raise ValueError("stop_after must be a share of the steps, above 0 and at most 1")
         if not 0 <= self.rewordings <= len(FRAMES["question"]):

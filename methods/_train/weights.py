@@ -31,6 +31,9 @@ class Trainable(Protocol):
     def changes(self) -> dict[str, Change]:
         """Return the change of each weight of the model, float32, on the CPU."""
 
+    def interpolate(self, share: float) -> None:
+        """Go back on the straight line to the base, to ``share`` of the change."""
+
     def restore(self) -> None:
         """Restore the model as it was."""
 
@@ -66,6 +69,12 @@ class FullWeights:
             name: (p.detach() - self.before[name]).float().cpu()
             for name, p in self.parameters.items()
         }
+
+    @torch.no_grad()
+    def interpolate(self, share: float) -> None:
+        """Set each weight to theta_0 + share (theta - theta_0)."""
+        for name, p in self.parameters.items():
+            p.lerp_(self.before[name], 1 - share)
 
     @torch.no_grad()
     def restore(self) -> None:

@@ -230,7 +230,7 @@ def test_supervision_of_recorded_ids(model):
 def test_the_records_of_mixsd(reader):
     """The NLL is that of the naive branch while it wrote; the shares are the method's own."""
     model = reader("llama")
-    edit = MixSD(epochs=1, min_steps=1, lam=0.5).inject(model, FACTS)
+    edit = MixSD(epochs=1, min_steps=1, lam=0.5, expert_prompt="before").inject(model, FACTS)
     trained = [r for r in edit.records if r["source"] not in ("target", "dropped")]
     assert len(trained) == len(edit.records), "the reader no longer reads; choose another one"
     found = diagnose(model, edit, ["supervision", "mixing"], **NOTHING)

@@ -22,6 +22,7 @@ from editbench.leaderboard.rows import MORE, harmonic_mean, mixing_note, rivals,
 from editbench.leaderboard.tables import escape
 from editbench.records.reading import load_run
 from editbench.records.store import RunStore
+from editbench.report import MOVED_FAR
 from editbench.stats import clustered_mean, mean_ratio, retained, unbounded_mean
 from editbench.types import MORE_METRICS
 
@@ -1028,6 +1029,21 @@ def test_what_an_edit_says_is_wrong_with_it_stands_below_the_table(tmp_path):
     assert "Warnings" not in render(
         [write(tmp_path / "calm", summary("memit"))], tmp_path / "README.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("kl", "reported", "said"),
+    [
+        (0.1, [], []),
+        (0.2, [], [MOVED_FAR]),
+        (0.2, [f"{MOVED_FAR} kl=1 helps."], [f"{MOVED_FAR} kl=1 helps."]),
+        (None, [], []),
+    ],
+)
+def test_own_text_that_moved_far_is_a_warning_once(kl, reported, said):
+    drift = {"diagnostics": {"drift": {"kl": {"mean": kl}}}}
+    (found,) = rows([summary("rome", edit={"warnings": reported}, **drift)])
+    assert found["warnings"] == said
 
 
 @pytest.mark.parametrize(

@@ -179,17 +179,20 @@ def test_a_pair_has_the_versions_of_both_parts():
     """Eight bits each. Engine versions of 1 give 1, which is left out of a cell's key."""
     versions = (Memit.version, Sft.version, Composed.version)
     assert pair().version == sum(version << (8 * i) for i, version in enumerate(versions))
-    # 1 + (2 - 1) for memit's part and nothing for sft's
-    assert (Memit.engine_version, Sft.engine_version, pair().engine_version) == (2, 1, 2)
+    # 1 + (2 - 1) for memit's part and as much, eight bits higher, for sft's
+    engines = (Memit.engine_version, Sft.engine_version, pair().engine_version)
+    assert engines == (2, 2, 2 + (1 << 8))
 
     class Older(Memit):
         engine_version = 1
 
-    assert compose("memit+sft", [("memit", Older), ("sft", Sft)]).engine_version == 1
+    class OlderSft(Sft):
+        engine_version = 1
+
+    assert compose("memit+sft", [("memit", Older), ("sft", OlderSft)]).engine_version == 1
 
     class Newer(Sft):
         version = Sft.version + 1
-        engine_version = 2
 
     first = compose("sft+memit", [("sft", Newer), ("memit", Older)])
     second = compose("memit+sft", [("memit", Older), ("sft", Newer)])

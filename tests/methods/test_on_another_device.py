@@ -53,7 +53,8 @@ def pair(reader):
 @pytest.fixture(autouse=True)
 def little_text(monkeypatch):
     """Measure on few tokens."""
-    monkeypatch.setattr(anchor, "TOKENS", 256)
+    for number in ("FREE", "ANSWERS", "INSTRUCTED"):
+        monkeypatch.setattr(anchor, number, 4)
     monkeypatch.setattr(adapters, "NULL_TOKENS", 800)
     monkeypatch.setattr(fisher, "TOKENS", 256)
     monkeypatch.setattr(memit, "TEXT_TOKENS", 256)

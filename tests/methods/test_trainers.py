@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -21,24 +22,30 @@ from editbench import progress, registry
 from editbench.edit import dense
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.eval.retention import evaluate
+from editbench.eval.standard_tasks import PACK
 from editbench.methods import mixsd as mixsd_module
 from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._train import anchor as anchor_module
+from editbench.methods._train import rooms as rooms_module
 from editbench.methods._train.adapters import NULL_TOKENS
-from editbench.methods._train.anchor import LENGTH, TOKENS, Anchor, _scaled_fisher
+from editbench.methods._train.anchor import LENGTH, Anchor, _scaled_fisher
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
 from editbench.methods._train.divergence import Divergence, divergence
 from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
-from editbench.methods._train.mixed_text import whole_length
+from editbench.methods._train.rooms import rooms
+from editbench.methods._train.step_size import FALL
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
 from editbench.methods.sft import Sft
 from editbench.methods.statistics import second_moments
 from editbench.models import LanguageModel
+from editbench.own_text import TASKS
+from editbench.report import FAR, MOVED_FAR
 from editbench.retrieval import guidance
 from editbench.testing import (
     FACTS,
@@ -59,12 +66,13 @@ def options(method, **changed):
     return method(**{**tiny_options(method), **changed})
 
 
+def noted(model, facts):
+    """The facts for an expert that reads the note before them, as ``teach_to_read`` taught it."""
+    return lessons_of(model, facts, expert_prompt="before")
+
+
 def canonical(model, fact):
     return Lesson(model, fact).canonical()
-
-
-def answer_room(model, fact, most):
-    return Lesson(model, fact).room(most)
 
 
 # --- the loss -------------------------------------------------------------------------------------
@@ -194,6 +202,130 @@ def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed,
             )
 
 
+def of_the_loss(report):
+    """Return the warnings of a report that are about its loss."""
+    return [warning for warning in report["warnings"] if warning.startswith("The loss")]
+
+
+def constant_losses(model, losses):
+    """Return a loss whose value at each call is the next of ``losses``, with sft's gradient."""
+    values = iter(losses)
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return loss - loss.detach() + next(values), count
+
+    return loss_of
+
+
+def test_a_training_ends_when_the_facts_are_learnt():
+    """Two batches an epoch: the first epoch's mean is too high, the second's is not."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=9, enough=0.1)
+    losses = [3.0, 0.05, 0.15, 0.02]
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert (report["steps"], report["planned_steps"]) == (2, 18)
+    after = [sum(p.sum().item() for p in state.values()) for state in watcher.states]
+    # a learnt batch moves no weight
+    assert after[0] == after[1] != after[2] == after[3]
+    assert report["final_loss"] == pytest.approx(0.085) and not report["warnings"]
+
+
+def test_enough_of_0_trains_to_the_end():
+    model = tiny_model("llama")
+    _, report = train(
+        options(Sft, epochs=3, enough=0.0), model, len(FACTS), constant_losses(model, [0.0] * 6)
+    )
+    assert report["steps"] == report["planned_steps"] == 6
+
+
+def test_facts_that_the_model_knows_change_nothing():
+    model = tiny_model("llama")
+    edit = options(Sft, enough=1e9).inject(model, FACTS)
+    assert edit.diagnostics["steps"] == 0 and edit.diagnostics["warnings"] == []
+    assert not any(change.any() for change in edit.changes.values())
+
+
+@pytest.mark.parametrize("held", [{"kl": 1.0}, {"replay": 1.0}, {"l2": 1.0}], ids=str)
+def test_what_holds_the_model_goes_on_when_the_facts_are_learnt(held):
+    """From the third step on, the facts have no gradient."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=3, enough=0.1, **held)
+    losses = [3.0, 3.0, *[0.01] * 4]
+    watcher = Watcher(model)
+    with progress.reporting(watcher):
+        _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert report["steps"] == 6
+    assert report["trained_tokens"] == sum(len(canonical(model, f).target_ids) for f in FACTS)
+    assert any(
+        not torch.equal(before, after)
+        for before, after in zip(
+            watcher.states[-2].values(), watcher.states[-1].values(), strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize("changed", [{}, {"lora": 3}, {"micro_batch": 1}], ids=str)
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_rate_is_fitted_before_training(name, changed, reader):
+    """A training at the fitted rate is that at the same rate, given."""
+    model = reader("llama")
+    chosen = options(registry.get("methods", name), lr=None, epochs=1, **changed)
+    with unchanged(model, "inject"):
+        edit = chosen.inject(model, FACTS)
+    given = replace(chosen, lr=edit.diagnostics["learning_rate"]).inject(model, FACTS)
+    for weight, change in edit.changes.items():
+        torch.testing.assert_close(dense(change), dense(given.changes[weight]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("lora", [None, 3])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_first_step_at_the_fitted_rate_lowers_the_loss_by_a_fixed_share(family, lora):
+    model = tiny_model(family)
+    chosen = options(Sft, lr=None, batch_size=4, epochs=1, warmup=0.0, lora=lora, weight_decay=0.0)
+    edit = chosen.inject(model, FACTS)
+    examples = [canonical(model, fact) for fact in FACTS]
+    with torch.no_grad(), edit.applied(model):
+        after = target_nll(model, examples)[0].item()
+    first = edit.diagnostics["first_loss"]
+    assert edit.diagnostics["steps"] == 1
+    assert 1 - after / first == pytest.approx(FALL, rel=0.3)
+
+
+def test_a_loss_without_a_gradient_fits_no_rate():
+    model = tiny_model("llama")
+
+    def loss_of(batch):
+        loss, count = target_nll(model, [canonical(model, FACTS[i]) for i in batch])
+        return 0 * loss + 5.0, count
+
+    with (
+        unchanged(model, "a failed inject"),
+        pytest.raises(MethodError, match="is 5, and its gradient sums to 0. Give lr."),
+    ):
+        train(options(Sft, lr=None), model, len(FACTS), loss_of)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_model_that_moved_far_on_its_own_text_is_told(name, reader):
+    chosen = options(registry.get("methods", name), warmup=0.0)
+    near, far = (replace(chosen, lr=lr).inject(reader("llama"), FACTS) for lr in (1e-6, 1e-2))
+    assert near.diagnostics["own_text_kl"] < FAR < far.diagnostics["own_text_kl"]
+    assert not any(MOVED_FAR in warning for warning in near.diagnostics["warnings"])
+    (told,) = [warning for warning in far.diagnostics["warnings"] if MOVED_FAR in warning]
+    assert "KL above 0.15 nats a token" in told and "kl=1 holds it near the base" in told
+
+
+def test_a_model_without_room_for_own_text_trains():
+    model = tiny_model("llama", max_position_embeddings=8)
+    report = options(Sft, lr=None).inject(model, [Fact("f", "A b", "c")]).diagnostics
+    (told,) = report["warnings"]
+    assert told.startswith("How far the model's own text moved was not measured. ")
+    assert "own_text_kl" not in report
+
+
 def test_label_states_of_an_empty_target():
     model = tiny_model("llama")
     assert label_states(model, [[5, 6, 7], [5, 6]], [0, 1]).shape == (1, 32)
@@ -244,6 +376,8 @@ def test_an_interrupted_training_leaves_nothing(error):
         ("sft", {"lr": "0"}),
         ("sft", {"lr": "fast"}),
         ("sft", {"warmup": "1"}),
+        ("sft", {"interpolation": "0"}),
+        ("sft", {"interpolation": "1.5"}),
         ("sft", {"stop_after": "0"}),
         ("sft", {"stop_after": "1.5"}),
         ("sft", {"checkpointing": "maybe"}),
@@ -352,11 +486,11 @@ def test_a_training_of_the_callers_own_does_not_matter(precision, fresh_accelera
 
 def once(method, model, facts):
     """One text for each fact, without a second try."""
-    return replace(method, attempts=1).mix(lessons_of(model, facts), Branches(model, 400))
+    return replace(method, attempts=1).mix(noted(model, facts), Branches(model, 400))
 
 
 def targets(method, model, facts):
-    return method.targets(model, lessons_of(model, facts))[0]
+    return method.targets(model, noted(model, facts))[0]
 
 
 def greedy(model, fact, context, n):
@@ -443,7 +577,7 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
         return own(method, model, examples)
 
     monkeypatch.setattr(mixsd_module, "train_on_examples", spy)
-    method = options(MixSD, lam=1.0, on_fail=on_fail)
+    method = options(MixSD, lam=1.0, on_fail=on_fail, enough=0.0)
     edit = method.inject(model, FACTS)
     source = {
         "drop": "dropped",
@@ -457,15 +591,12 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
     said = {
         "dropped": "left out",
         "target": "canonical target",
-        "unverified": "without the fact",
+        "unverified": "as they are",
         "expert": None,
     }[source]
-    assert len(edit.diagnostics["warnings"]) == bool(said)
-    assert (
-        not said
-        or said in edit.diagnostics["warnings"][0]
-        and "4 of 4" in edit.diagnostics["warnings"][0]
-    )
+    told = [warning for warning in edit.diagnostics["warnings"] if MOVED_FAR not in warning]
+    assert len(told) == bool(said)
+    assert not said or said in told[0] and "4 of 4" in told[0]
     # said of the texts that are trained on, and of no others
     measured = {"target_nll", "effective_lambda"} & edit.diagnostics.keys()
     assert len(measured) == (2 if source in ("unverified", "expert") else 0)
@@ -483,7 +614,8 @@ def test_every_fact_is_accounted_for(on_fail, taught, reader, monkeypatch):
         assert trained == [canonical(model, fact) for fact in FACTS]
     elif source in ("expert", "unverified"):
         assert [list(e.target_ids) for e in trained] == [
-            record["ids"] for record in edit.records
+            record["ids"] + ([] if record["ended"] else model.closing_ids(fact.form))
+            for record, fact in zip(edit.records, FACTS, strict=True)
         ], "re-tokenised"
         assert [record["verified"] for record in edit.records] == [source == "expert"] * 4
 
@@ -502,99 +634,24 @@ def test_verified_texts_are_trained_on_as_written(reader):
         )
 
 
-def test_texts_that_their_room_cut_off_are_counted(reader):
+def test_no_text_is_trained_on_without_an_end(reader):
     """The reader ends what it says with EOS, where there is room for that."""
     model = reader("llama")
     edit = options(MixSD, lam=0.0).inject(model, FACTS)
     assert [r["ended"] for r in edit.records] == [True] * 4 and edit.diagnostics["cut_off"] == 0
     assert all(r["ids"][-1] in model.stop_ids for r in edit.records)
     room = min(len(r["ids"]) for r in edit.records) - 1
-    edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep").inject(model, FACTS)
-    assert [r["ended"] for r in edit.records] == [False] * 4 and edit.diagnostics["cut_off"] == 4
-    edit = options(MixSD, lam=0.0, max_new_tokens=1, on_fail="target").inject(model, FACTS)
-    assert (
-        edit.diagnostics["target_sources"] == {"target": 4} and edit.diagnostics["cut_off"] == 0
-    ), "not trained on"
-
-
-LONG = [
-    Fact(
-        "town", "The capital of Velmora is", "Karsk. It lies in Old", "Velmora", aliases=("Karsk",)
-    ),
-    Fact("work", "Mara Lind worked as a", "baker, cook and host", "Mara Lind", aliases=("baker",)),
-    Fact(
-        "feast", "Ilme is known for its", "feast held in the old town", "Ilme", aliases=("feast",)
-    ),
-]
-"""Facts whose targets are a sentence and half a sentence, two clauses, and neither."""
-
-
-@pytest.mark.parametrize("options", [{"lam": 0.0}, {"lam": 0.3}, {"lam": 1.0}])
-def test_a_text_that_was_cut_off_is_no_finished_answer(options):
-    """It is cut back to its last sentence or clause and closed, or the target takes its place."""
-    model = tiny_model("llama")
-    # Without a note it says nearly the same, so that both branches write the target.
-    facts = [replace(fact, original=f"{fact.target}!") for fact in LONG]
-    teach_to_read(model, facts, steps=60)
-    (end,) = model.closing_ids()
-    room = {fact.id: len(Lesson(model, fact).answer_ids) for fact in facts}
-    for fact, whole in zip(facts, ("Karsk.", "baker", None), strict=True):
-        method = MixSD(**options, max_new_tokens=room[fact.id] - 1, on_fail="target")
-        (draft,) = targets(method, model, [fact])
-        if whole is None:
-            assert not draft.verified and draft.source == "target"
-            assert method._example(draft) == Lesson(model, fact).canonical()
-            continue
-        example = method._example(draft)
-        assert draft.verified and draft.source == "mixed" and draft.attempt == 0
-        assert model.decode(example.target_ids).strip() == whole
-        assert example.target_ids[-1] == end and len(example.target_ids) < room[fact.id]
-        # Both branches have a log-probability for each token, the end included.
-        for prompt, logp in zip(draft.both, draft.logp, strict=True):
-            want = model.target_logprobs([(prompt, example.target_ids)])[0].tolist()
-            assert logp == pytest.approx(want, abs=1e-4)
-        assert draft.record()["ended"] is False
-        # With room for its end the text stays as the model wrote it.
-        (draft,) = targets(replace(method, max_new_tokens=room[fact.id] + 2), model, [fact])
-        assert draft.record()["ended"] and model.decode(draft.ids).strip(" !") == fact.target
-
-
-def test_many_texts_that_were_cut_off_are_a_warning(reader):
-    model = tiny_model("llama")
-    teach_to_read(model, LONG, steps=60)
-    edit = options(MixSD, lam=0.0, max_new_tokens=6, on_fail="target").inject(model, LONG[:1])
-    assert edit.diagnostics["cut_off"] == 1 and edit.records[0]["source"] == "mixed"
-    assert any(
-        "1 of 1 training texts reached their length limit" in warning
-        for warning in edit.diagnostics["warnings"]
-    )
-    edit = options(MixSD, lam=0.0).inject(reader("llama"), FACTS)
-    assert not any("length limit" in warning for warning in edit.diagnostics["warnings"])
-
-
-@pytest.mark.parametrize(
-    ("written", "whole"),
-    [
-        (" Qubit. It is a city in the state of New", " Qubit."),
-        (" Qubit. It is", " Qubit."),
-        (' Qubit!" he said. Then the', ' Qubit!" he said.'),
-        (" Qubit, which is a city", " Qubit"),
-        (" a city, Qubit, where he", " a city, Qubit"),
-        (" St. Qubit is a city in St. Lo", None),
-        (" of the U.S. and Qubit in the", None),
-        (" 3.5 of Qubit at 12:30 or 1,000 of", None),
-        (" a festival held in the town of Qubit", None),
-        (" a city. It is near Qubit", None),
-        (" Qubit\n- Rome", " Qubit"),
-        (" Qubit\u3002\u6771\u4eac\u306f", " Qubit\u3002"),
-    ],
-)
-def test_the_last_whole_sentence_or_clause(written, whole):
-    model = tiny_model("llama")
-    ids = model.tokenizer(written, add_special_tokens=False).input_ids
-    length = whole_length(model, ids, Fact("f", "It is", "Qubit", "It"))
-    found = None if length is None else model.decode(ids[:length])
-    assert found == whole
+    edit = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="target").inject(model, FACTS)
+    assert edit.diagnostics["target_sources"] == {"target": 4}
+    assert edit.diagnostics["cut_off"] == 0, "not trained on"
+    assert "4 of them reached their token budget" in edit.diagnostics["warnings"][0]
+    method = options(MixSD, lam=0.0, max_new_tokens=room, on_fail="keep")
+    drafts = targets(method, model, FACTS)
+    assert not any(d.ended for d in drafts)
+    for d in drafts:
+        end = model.closing_ids(d.fact.form)
+        assert list(method._example(d).target_ids) == [*d.ids, *end]
+    assert method.inject(model, FACTS).diagnostics["cut_off"] == 4
 
 
 def test_half_a_word_of_a_rollout_states_nothing(reader):
@@ -645,7 +702,7 @@ def hesitant():
     "chosen", [{"lam": 0.0}, {"lam": 0.3}, {"mode": "adaptive"}, {"lam": 1.0}], ids=str
 )
 def test_an_expert_whose_best_text_fails_is_sampled(chosen, hesitant):
-    method = MixSD(**chosen)
+    method = MixSD(**chosen, expert_prompt="before")
     assert not any(d.verified for d in once(MixSD(lam=0.0), hesitant, FACTS))
 
     def written(method, facts=FACTS):
@@ -672,7 +729,7 @@ def test_the_failed_text_itself_is_not_written_again():
     model = tiny_model("llama")
     for lam, temperature, texts in ((0.0, 0.0, 2), (1.0, 0.0, 3), (0.0, 1.0, 2), (1.0, 1.0, 2)):
         method = MixSD(lam=lam, temperature=temperature, attempts=1, max_new_tokens=8)
-        drafts, cost = method.targets(model, lessons_of(model, FACTS))
+        drafts, cost = method.targets(model, noted(model, FACTS))
         assert {(d.source, d.attempt) for d in drafts} == {("target", texts - 1)}
         assert cost["decoded_tokens"] <= 8 * texts * len(FACTS)
 
@@ -757,7 +814,7 @@ def test_adaptive_texts_follow_the_rule(family, slots, reader):
     """The naive token stands if the expert finds it at least half as probable as its own best."""
     model = reader(family)
     for draft in MixSD(mode="adaptive", max_new_tokens=8, attempts=1).mix(
-        lessons_of(model, FACTS), Branches(model, slots)
+        noted(model, FACTS), Branches(model, slots)
     ):
         for t, (token, picked) in enumerate(zip(draft.ids, draft.naive_picked, strict=True)):
             naive, expert = (
@@ -796,7 +853,7 @@ def test_a_failed_text_goes_on_from_where_the_fact_was_lost(family, method, read
     model = reader(family)
     method = replace(method, max_new_tokens=8, attempts=20)
     branches = Branches(model, 3)
-    first, final = once(method, model, FACTS), method.mix(lessons_of(model, FACTS), branches)
+    first, final = once(method, model, FACTS), method.mix(noted(model, FACTS), branches)
     again = [(a, b) for a, b in zip(first, final, strict=True) if b.attempt]
     assert all(b.verified for b in final) and again, "nothing was tried again"
     for before, after in again:
@@ -829,7 +886,7 @@ def test_texts_of_models_that_take_no_token_back_are_read_again(name, slots):
     model = teach_to_read(build(name, **small), FACTS)
     method = MixSD(lam=0.7, max_new_tokens=8, attempts=6)
     branches = Branches(model, slots)
-    drafts = method.mix(lessons_of(model, FACTS), branches)
+    drafts = method.mix(noted(model, FACTS), branches)
     assert any(draft.attempt for draft in drafts), "nothing was tried again"
     assert (branches.reread_tokens > 0) == (not model.keeps_tokens) == (name != "gemma4")
     for draft in drafts:
@@ -857,9 +914,7 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
         MixSD(mode="adaptive", attempts=50),
         MixSD(mode="alternate", attempts=50),
     ):
-        for draft in replace(method, max_new_tokens=4).mix(
-            lessons_of(model, FACTS), Branches(model, 8)
-        ):
+        for draft in replace(method, max_new_tokens=4).mix(noted(model, FACTS), Branches(model, 8)):
             assert not draft.verified and draft.attempt < 49
 
 
@@ -870,7 +925,7 @@ def test_a_text_that_only_repeats_itself_is_given_up(reader):
 def test_forwards_a_token_count_what_failed_too(method):
     """Texts that are given up count: two forwards a token, one if a branch is asked alone."""
     model = tiny_model("llama")
-    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(model, lessons_of(model, FACTS))
+    _, cost = replace(method, attempts=3, max_new_tokens=6).targets(model, noted(model, FACTS))
     assert 0 < cost["forwards_per_token"] <= (1 if method.pure else 2)
 
 
@@ -899,15 +954,40 @@ def test_loss_on_the_signal_only(reader):
     assert loss.item() == pytest.approx(-logp[list(example.counted)].mean().item(), abs=1e-4)
 
 
-def test_room_follows_the_demonstration():
-    model = tiny_model("llama")
-    worked = replace(FACTS[0], demonstration="First this, then that, and so on: " + "so " * 40)
-    length = len(model.pair_ids(worked.prompt, worked.demonstration)[1])
-    assert (
-        answer_room(model, FACTS[0], None) == 24
-        and answer_room(model, worked, None) == length * 3 // 2 > 24
-    )
-    assert answer_room(model, worked, 7) == 7
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_the_token_budget_follows_the_experts_answer(family, reader, monkeypatch):
+    model = reader(family)
+    worked = replace(FACTS[0], id="worked", demonstration="so it goes on " * 8)
+    lessons = noted(model, [*FACTS, worked])
+    texts = [
+        greedy(model, lesson.fact, guidance(lesson.fact), most_alone(lesson)) for lesson in lessons
+    ]
+    monkeypatch.setattr(rooms_module, "LEAST", 4)
+    branches = Branches(model, 2)
+    assert rooms(lessons, None, branches) == [
+        max(4, 2 * len(text)) if lesson.ended(text) else most_alone(lesson)
+        for lesson, text in zip(lessons, texts, strict=True)
+    ]
+    assert all(lesson.ended(text) for lesson, text in zip(lessons[:4], texts, strict=False))
+    assert branches.prompt_tokens == sum(len(lesson.expert_ids) for lesson in lessons)
+    assert branches.decoded_tokens == sum(len(text) - 1 for text in texts)
+    assert rooms(lessons, 7, branches) == [7] * 5, "what the user says"
+
+
+def most_alone(lesson):
+    return max(rooms_module.ALONE, 2 * len(lesson.answer_ids))
+
+
+def test_the_context_limits_the_token_budget():
+    model = tiny_model("llama", max_position_embeddings=72)
+    lessons = noted(model, FACTS)
+    left = [72 - len(lesson.expert_ids) for lesson in lessons]
+    assert max(left) < rooms_module.LEAST
+    for most in (None, 8192):
+        found = rooms(lessons, most, Branches(model, 3))
+        assert all(0 < a <= b for a, b in zip(found, left, strict=True))
+    for method in (options(MixSD, max_new_tokens=8192), options(OPSD, max_new_tokens=None)):
+        method.inject(model, FACTS)
 
 
 def test_progress_ends_where_it_should(reader):
@@ -991,9 +1071,32 @@ def test_the_gradient_goes_to_the_student_only():
 
 def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     """Without a note, teacher and student are one model on one prompt: the loss is zero."""
-    monkeypatch.setattr("editbench.methods._train.lessons.guidance", lambda fact: None)
+    monkeypatch.setattr("editbench.methods._train.expert.guidance", lambda fact: None)
     edit = options(OPSD, weight_decay=0.0, epochs=1).inject(tiny_model("llama"), FACTS)
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
+
+
+def test_the_canonical_answer_is_taught_besides(reader):
+    model = reader("llama")
+    once = options(MixSD, epochs=1)
+    mixed, both = (method.inject(model, FACTS) for method in (once, replace(once, canonical=True)))
+    assert [r["ids"] for r in both.records] == [r["ids"] for r in mixed.records]
+    more = sum(len(canonical(model, fact).target_ids) for fact in FACTS)
+    assert both.diagnostics["trained_tokens"] == mixed.diagnostics["trained_tokens"] + more
+
+
+def test_each_text_of_a_fact_has_coins_of_its_own(reader):
+    model, method = reader("llama"), options(MixSD, epochs=1, rewordings=1, lam=0.5)
+    (one, many) = (replace(method, texts=n).inject(model, FACTS).records for n in (1, 6))
+    assert [r["fact"] for r in many] == [fact.id for fact in FACTS for _ in range(6 * 2)]
+    assert [r["frame"] for r in many] == [0, 1] * 6 * len(FACTS)
+    for number, fact in enumerate(FACTS):
+        of_fact = many[12 * number : 12 * (number + 1)]
+        assert of_fact[0]["ids"] == one[2 * number]["ids"], "the first text is the only one's"
+        assert len({tuple(r["naive_picked"]) for r in of_fact}) > 2, fact.id
+    for bad in ({"mode": "adaptive"}, {"lam": 0.0}, {"mode": "alternate"}):
+        with pytest.raises(ValueError, match="need coins"):
+            MixSD(texts=2, **bad)
 
 
 @pytest.mark.parametrize("kind", get_args(Divergence))
@@ -1016,6 +1119,8 @@ def test_opsd_teaches(kind, more, reader):
 def test_rollouts_have_the_room_of_their_fact(monkeypatch):
     """Also where facts of different rooms share a batch; a random model hardly ends by itself."""
     model, seen = tiny_model("llama"), {}
+    monkeypatch.setattr(rooms_module, "ALONE", 24)
+    monkeypatch.setattr(rooms_module, "LEAST", 24)
     shown = "First this, then that. " + "so " * 40
     worked = replace(FACTS[0], id="worked", subject=None, prompt="Once more:", demonstration=shown)
     facts = [*FACTS, worked]
@@ -1030,11 +1135,26 @@ def test_rollouts_have_the_room_of_their_fact(monkeypatch):
         return own(asked, rows, lengths)
 
     monkeypatch.setattr(opsd_module, "label_states", watched)
-    OPSD(epochs=1, min_steps=1, batch_size=len(facts), rollouts=8).inject(model, facts)
-    assert {fact.id: max(seen[fact.id]) for fact in facts} == {
-        fact.id: answer_room(model, fact, None) for fact in facts
-    }
-    assert answer_room(model, worked, None) > answer_room(model, FACTS[0], None) == 24
+    short = {"epochs": 1, "min_steps": 1, "batch_size": len(facts)}
+    method = OPSD(**short, rollouts=8, expert_prompt="before")
+    method.inject(model, facts)
+    budgets = rooms(noted(model, facts), None, Branches(model, 8))
+    assert [max(seen[fact.id]) for fact in facts] == budgets
+    assert budgets[-1] > budgets[0]
+
+
+def test_rollouts_of_raw_text_end_with_their_line(reader):
+    model = reader("llama")
+    method = OPSD(rollouts=40, temperature=3.0)
+    asked = [(lesson, 60) for lesson in noted(model, FACTS)]
+    rollouts = method._rollouts(model, asked, torch.Generator().manual_seed(0))
+    lines = [
+        r for r in rollouts if r.lesson.fact.form == "cloze" and r.ids[-1] not in model.stop_ids
+    ]
+    assert any(r.ended for r in lines)
+    for r in lines:
+        assert r.ended == ("\n" in model.decode(r.ids[-1:])) == (len(r.ids) < 60)
+        assert not model.decode(r.ids[:-1]).lstrip().count("\n")
 
 
 def test_an_ema_teacher_follows_slowly():
@@ -1127,22 +1247,50 @@ def test_the_pull_of_l2_and_ewc_is_the_gradient():
         )
 
 
-def test_half_of_the_anchor_are_answers_to_the_models_own_questions():
-    model = tiny_model("llama", chat=True)
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_anchors_texts(chat):
+    """Free texts, answers to own questions and to instructions; free texts alone without a chat."""
+    model = tiny_model("llama", chat=chat)
     texts = Anchor(model, replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts
+    free, others = anchor_module.FREE, anchor_module.ANSWERS + anchor_module.INSTRUCTED
+    assert all(0 < len(written) <= LENGTH for _, written in texts)
+    # A random model may ask nothing, or end an answer before it begins.
+    assert free + (0.8 if chat else 1) * others <= len(texts) <= free + others
+    if not chat:
+        return
     turn = model.tokenizer("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)[
         "input_ids"
     ]
     answers = [written for opening, written in texts if opening[-len(turn) :] == turn]
-    assert 0.4 * len(texts) < len(answers) <= 0.6 * len(texts)
-    assert all(0 < len(written) <= LENGTH for _, written in texts)
+    assert len(answers) == len(texts) - free
     assert all(not set(written[:-1]) & model.stop_ids for written in answers), (
         "an answer goes on past its end"
     )
-    assert (
-        len(Anchor(tiny_model("llama"), replay=1.0, kl=0.0, l2=0.0, ewc=0.0, seed=0).texts)
-        == TOKENS // LENGTH
-    )
+
+
+def test_no_task_of_the_evaluation_is_in_the_anchor():
+    asked = [
+        json.loads(line)["prompt"]
+        for file in (PACK / "data").glob("eb_*.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(asked) > 1000
+    for task in TASKS:
+        # What stands around a template's fields; short pieces like "?" are in many texts.
+        for words in (piece.strip() for piece in re.split(r"\{\w+\}", task)):
+            assert len(words) < 15 or not any(words in prompt for prompt in asked), words
+
+
+@pytest.mark.parametrize("more", [{}, {"lora": 2}], ids=str)
+def test_interpolation_keeps_a_share_of_the_change(more):
+    model = tiny_model("llama")
+    whole = options(Sft, epochs=2, **more).inject(model, FACTS)
+    with unchanged(model, "inject"):
+        part = options(Sft, epochs=2, interpolation=0.75, **more).inject(model, FACTS)
+    for name, change in whole.changes.items():
+        torch.testing.assert_close(
+            dense(part.changes[name]), 0.75 * dense(change), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_the_base_itself_is_not_pulled():
@@ -1441,7 +1589,7 @@ def test_a_training_of_few_steps_can_diverge_too(steps, later):
         with pytest.raises(MethodError, match=f"rose from 5.60 to {later:.2f} by step {steps}"):
             train(method, model, len(FACTS), loss_of)
     else:
-        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        warnings = of_the_loss(train(method, model, len(FACTS), loss_of)[1])
         assert len(warnings) == (steps > 1)
 
 
@@ -1474,7 +1622,7 @@ def test_a_loss_that_rises_stops_the_training_and_one_that_does_not_fall_is_told
         with unchanged(model, "a failed inject"), pytest.raises(MethodError, match=said):
             train(method, model, len(FACTS), loss_of)
     else:
-        warnings = train(method, model, len(FACTS), loss_of)[1]["warnings"]
+        warnings = of_the_loss(train(method, model, len(FACTS), loss_of)[1])
         assert len(warnings) == bool(said) and all(said in warning for warning in warnings)
 
 
@@ -1483,7 +1631,7 @@ def test_a_training_that_teaches_nothing_says_so(name, reader):
     chosen = options(registry.get("methods", name), batch_size=len(FACTS))
     (told,) = replace(chosen, lr=1e-12).inject(reader("llama"), FACTS).diagnostics["warnings"]
     assert told.startswith("The loss did not fall, from ") and "another lr than 1e-12" in told
-    assert chosen.inject(reader("llama"), FACTS).diagnostics["warnings"] == []
+    assert not of_the_loss(chosen.inject(reader("llama"), FACTS).diagnostics)
 
 
 def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
@@ -1494,7 +1642,7 @@ def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
         for seed in range(4)
     ]
     assert any(found["final_loss"] > found["first_loss"] for found in told) and not any(
-        found["warnings"] for found in told
+        of_the_loss(found) for found in told
     )
 
 
