@@ -27,6 +27,13 @@ def default_layers(depth: int) -> tuple[int, ...]:
     return tuple(range(first, first + window))
 
 
+def late_layers(depth: int) -> tuple[int, ...]:
+    """Return five layers, fewer in shallow models, for values at a prompt's last token."""
+    window = max(1, min(5, depth // 3))
+    first = min(depth - window, round(0.6 * depth) - window // 2)
+    return tuple(range(first, first + window))
+
+
 def single_layer(depth: int) -> int:
     """Return the layer of the methods that write only one: a sixth of the depth."""
     # 5 for 28 to 32 layers, as published.

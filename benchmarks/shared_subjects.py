@@ -1,0 +1,212 @@
+"""Facts that share a subject: where must an editor write them?
+
+    python benchmarks/shared_subjects.py dev [NAME ...]   # 60 dev facts; all settings or these
+    python benchmarks/shared_subjects.py test [NAME ...]  # 100 test facts, before and after
+    python benchmarks/shared_subjects.py keys             # cosines by token and layer, dev facts
+    python benchmarks/shared_subjects.py table dev|test|keys
+
+Corpus kgfact, SmolLM2-135M. For each setting: the share of questions and of their rewordings whose
+greedy answer has the target, the same for questions about the real world (specificity, of which the
+unedited model answers ``base``), KL on own text (the diagnostic ``drift``), and the mean cosine, in
+the metric of C^-1, between keys of facts that share a subject, at the first and at the last layer
+that was written. Settings were chosen on dev facts. All are in
+``benchmarks/results/shared_subjects.json``; a stored row is not computed again.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from itertools import combinations
+from pathlib import Path
+
+import torch
+
+from editbench import registry, text
+from editbench.eval.diagnostics import drift
+from editbench.eval.intervals import interval_row
+from editbench.files import write_json_atomic
+from editbench.matching import contains
+from editbench.methods._common.hooks import read_at
+from editbench.methods.memit import Memit
+from editbench.models import load_model
+from editbench.run.config import RunConfig
+from editbench.run.plan import make_plan
+from editbench.stats import cells_text, clustered_mean
+
+SIZES = {"dev": 60, "test": 100}
+ANSWER_TOKENS = 24
+AXES = {"paraphrase": "paraphrases", "neighborhood": "specificity"}
+SETTINGS: dict[str, tuple[str, dict]] = {
+    "base": ("base", {}),
+}
+TESTED = ("base",)
+RESULT = Path(__file__).parent / "results" / "shared_subjects.json"
+
+
+def cases_of(part: str) -> list:
+    config = RunConfig(
+        methods=("base",), model="smollm2-135m", corpus="kgfact", part=part, n=SIZES[part]
+    )
+    return make_plan(config).cases
+
+
+def share(model, asked: list[tuple]) -> dict:
+    """Return the share of (fact, prompt, answers) that the model answers, clustered by fact."""
+    prompts = [model.prompt_ids(prompt, "question") for _, prompt, _ in asked]
+    answers = [model.decode(ids) for ids in model.generate_ids(prompts, ANSWER_TOKENS)]
+    right = [contains(said, ok) for said, (_, _, ok) in zip(answers, asked, strict=True)]
+    return interval_row(clustered_mean(right, [fact.id for fact, _, _ in asked]))
+
+
+def cosines(edit, moments) -> list[float]:
+    """Return the mean cosine of keys within a subject at the first and the last written layer."""
+    pairs = [
+        (i, j)
+        for (i, first), (j, second) in combinations(enumerate(edit.facts), 2)
+        if first.subject == second.subject
+    ]
+    found = []
+    for layer in (min(moments), max(moments)):
+        name = next(name for name in edit.keys if f".{layer}." in name)
+        found.append(mean_cosine(moments[layer], edit.keys[name].double(), pairs))
+    return found
+
+
+def mean_cosine(moment, k_fN: torch.Tensor, pairs: list[tuple[int, int]]) -> float:
+    product_NN = k_fN.T @ moment.solve(k_fN)
+    norm_N = product_NN.diagonal().sqrt()
+    return sum((product_NN[i, j] / norm_N[i] / norm_N[j]).item() for i, j in pairs) / len(pairs)
+
+
+def trial(model, cases: list, method: str, options: dict) -> dict:
+    started = time.time()
+    made = registry.get("methods", method).from_options(method, options)
+    edit = made.inject(model, [case.fact for case in cases])
+    row: dict = {"method": method, "options": options, "seconds": round(time.time() - started)}
+    asked = {"efficacy": [(case.fact, case.fact.prompt, case.fact.answers) for case in cases]}
+    for axis, name in AXES.items():
+        asked[name] = [
+            (case.fact, probe.prompt, probe.answers)
+            for case in cases
+            for probe in case.probes
+            if probe.axis == axis
+        ]
+    with edit.applied(model, check=False):
+        row |= {name: share(model, of) for name, of in asked.items()}
+    if edit.changes:
+        row["kl"] = drift.measure(model, edit, 0)["kl"]
+    report = edit.diagnostics
+    for name in ("layers", "target_nll_mean", "clamped_share", "reached_by_layer", "refined"):
+        if name in report:
+            row[name] = report[name]
+    if isinstance(made, Memit) and edit.keys:
+        row["cosines"] = cosines(edit, made.moments(model, tuple(report["layers"])))
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    row["commit"] = subprocess.run(head, capture_output=True, text=True).stdout.strip()
+    return row
+
+
+def stored() -> dict:
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {}
+
+
+def keep(part: str, name: str, row: dict) -> None:
+    done = stored()
+    done.setdefault(part, {})[name] = row
+    write_json_atomic(RESULT, done)
+
+
+def run(part: str, *names: str) -> None:
+    model, cases = load_model(), cases_of(part)
+    for name in names or (SETTINGS if part == "dev" else TESTED):
+        if name in stored().get(part, {}):
+            continue
+        keep(part, name, trial(model, cases, *SETTINGS[name]))
+        print(line(name, stored()[part][name]), flush=True)
+
+
+def line(name: str, row: dict) -> str:
+    cells = [cells_text(row.get(axis)) for axis in ("efficacy", *AXES.values())]
+    kl = f"{row['kl']['mean']:.3f}" if "kl" in row else "–"
+    cosine = " / ".join(f"{value:.2f}" for value in row.get("cosines", ())) or "–"
+    reached = f"{row['reached_by_layer'][-1]:.2f}" if "reached_by_layer" in row else "–"
+    nll = f"{row['target_nll_mean']:.2f}" if "target_nll_mean" in row else "–"
+    told = " ".join(f"{key}={value}" for key, value in row["options"].items())
+    cells = [name, f"{row['method']} {told}", *cells, kl, cosine, nll, reached, str(row["seconds"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def keys() -> None:
+    """Compare keys at several tokens and layers of the unedited model."""
+    model, cases = load_model(), cases_of("dev")
+    layers = tuple(range(4, model.layout.depth - 2, 4))
+    moments = Memit().moments(model, layers)
+    facts = [case.fact for case in cases]
+    asked = [(i, fact.prompt) for i, fact in enumerate(facts)]
+    asked += [
+        (i, probe.prompt)
+        for i, case in enumerate(cases)
+        for probe in case.probes
+        if probe.axis == "paraphrase"
+    ]
+    pairs = [
+        (i, j)
+        for (i, first), (j, second) in combinations(enumerate(facts), 2)
+        if first.subject == second.subject
+    ]
+    for token in ("subject_last", "question_mark", "last"):
+        rows, places = [], []
+        for i, prompt in asked:
+            rendered, subject = model.render(prompt, "question"), facts[i].subject
+            ids = text.ids(model.tokenizer, rendered)
+            ends = {
+                "subject_last": prompt.rindex(subject) + len(subject) - 1,
+                "question_mark": len(prompt) - 1,
+            }
+            rows.append(ids)
+            places.append(
+                text.token_at(model.tokenizer, rendered, rendered.start + ends[token])
+                if token in ends
+                else len(ids) - 1
+            )
+        for layer in layers:
+            projection = model.layout.out_projection(model.model, layer)
+            k_fA = read_at(model, projection, "input", rows, places).double().T
+            whitened = torch.linalg.solve_triangular(moments[layer].cholesky_ff, k_fA, upper=False)
+            size = whitened[:, : len(facts)].square().sum(0).mean().item() / len(k_fA)
+            cosine_AA = torch.nn.functional.normalize(whitened, dim=0)
+            cosine_AA = cosine_AA.T @ cosine_AA
+            reworded = range(len(facts), len(asked))
+            own = [cosine_AA[asked[a][0], a].item() for a in reworded]
+            nearest = [cosine_AA[: len(facts), a].argmax().item() == asked[a][0] for a in reworded]
+            row = {
+                "size": size,
+                "within": sum(cosine_AA[i, j].item() for i, j in pairs) / len(pairs),
+                "reworded": sum(own) / len(own),
+                "nearest": sum(nearest) / len(nearest),
+            }
+            keep("keys", f"{token} {layer}", {name: round(v, 3) for name, v in row.items()})
+            print(token, layer, row, flush=True)
+
+
+def table(part: str) -> None:
+    rows = stored()[part]
+    if part == "keys":
+        print("| token, layer | k^T C^-1 k / f | within a subject | of a rewording | nearest |")
+        print("|---|---|---|---|---|")
+        for name, row in rows.items():
+            print(f"| {name} | {' | '.join(map(str, row.values()))} |")
+        return
+    print(
+        "| setting | options | efficacy | paraphrases | specificity | KL | cosines | target nll "
+        "| reached | s |"
+    )
+    print("|---" * 10 + "|")
+    for name, row in rows.items():
+        print(line(name, row))
+
+
+if __name__ == "__main__":
+    command, *rest = sys.argv[1:]
+    {"keys": keys, "table": table}.get(command, lambda *names: run(command, *names))(*rest)
