@@ -23,8 +23,8 @@ from editbench.types import Fact
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
 FactToken = Literal["subject_last", "last"]
-"""Where a fact's key is read and its value written, by EasyEdit's names: at the subject's last
-token, or at the prompt's."""
+"""Where a fact's key is read and its value written, by EasyEdit's names: at the last token of the
+subject, or at that of the prompt's last word."""
 STAND_IN = "I have read this. "
 """Text put before a prompt whose subject would otherwise be the first token."""
 
@@ -58,8 +58,7 @@ class PreparedFact:
     prompts: tuple[PreparedPrompt, ...]
     """All prompts that are used: ``bare`` or its stand-in first, then one prompt per prefix."""
     kl_ids: list[int]
-    """The ids of "{subject} is a" up to the token where the KL is read: the subject's last, or the
-    last of all."""
+    """The ids of "{subject} is a" up to the subject's last token, where the KL is read."""
 
     @property
     def has_stand_in(self) -> bool:
@@ -159,22 +158,26 @@ def _prepared(
     # Behind a BOS the subject is never the first token, so no stand-in is needed.
     first = bare if bare.place > 0 else _prompt(model, fact, subject, STAND_IN, token)
     others = (_prompt(model, fact, subject, prefix, token) for prefix in prefixes)
-    kl_ids = _kl_ids(model, subject, token)
-    return PreparedFact(fact, subject, token, bare, (first, *others), kl_ids)
+    return PreparedFact(fact, subject, token, bare, (first, *others), _kl_ids(model, subject))
 
 
 def _prompt(
     model: LanguageModel, fact: Fact, subject: Subject, prefix: str, token: FactToken
 ) -> PreparedPrompt:
     rendered = model.render(fact.prompt, fact.form, prefix=prefix)
-    first, end = rendered.start + subject.start, rendered.start + subject.last
+    last = subject.last
+    if token == "last":
+        # A question mark behind the last word tells hardly one question from another.
+        words = max((i for i, char in enumerate(fact.prompt) if char.isalnum()), default=0)
+        last = max(last, words)
+    first, end = rendered.start + subject.start, rendered.start + last
     ids, place = text.ids_and_index(model.tokenizer, rendered, end, first)
     target_ids = text.target_ids(model.tokenizer, rendered, ids, fact.target)
-    return PreparedPrompt(prefix, ids, len(ids) - 1 if token == "last" else place, target_ids)
+    return PreparedPrompt(prefix, ids, place, target_ids)
 
 
-def _kl_ids(model: LanguageModel, subject: Subject, token: FactToken) -> list[int]:
-    """Return the ids of "{subject} is a" up to where the KL is read, never the first one."""
+def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
+    """Return the ids of "{subject} is a" up to the subject's last token, never the first one."""
     # The subject opens this prompt, so in a model without BOS a subject of one token comes first.
     for prefix in ("", STAND_IN):
         rendered = model.render(f"{subject.text} is a", prefix=prefix)
@@ -182,9 +185,8 @@ def _kl_ids(model: LanguageModel, subject: Subject, token: FactToken) -> list[in
         ids, last = text.ids_and_index(model.tokenizer, rendered, end, rendered.start)
         if last > 0:
             break
-    # ROME's code reads the KL at the subject, not at "a"; causal attention hides the rest. Where
-    # the prompt's last token is written, EasyEdit's reads it at "a".
-    return ids if token == "last" else ids[: last + 1]
+    # ROME's code reads the KL at the subject, not at "a"; causal attention hides the rest.
+    return ids[: last + 1]
 
 
 def key_rows(prompts: Sequence[PreparedPrompt]) -> tuple[list[list[int]], list[int]]:
