@@ -39,7 +39,7 @@ from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
-from editbench.methods._edit.layers import check_layers, default_layers, late_layers, nearest
+from editbench.methods._edit.layers import check_layers, default_layers, middle_layers, nearest
 from editbench.methods._edit.options import WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
 from editbench.methods.statistics import Moment, source_texts
@@ -72,12 +72,12 @@ class BatchEditor(WeightEditor):
     layers: tuple[int, ...] | Literal["auto"] | None = None
     """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a
     causal trace of the prompts."""
-    fact_token: Literal["auto", "subject_last", "last"] = "auto"
-    """Where keys and values are: ``subject_last`` (the subject's last token, as published),
-    ``last`` (the prompt's last token), ``auto``: the subject's, and the prompt's for facts that
-    share a subject."""
+    fact_token: Literal["subject_last", "last", "auto"] = "subject_last"
+    """Where keys are read and values written: at the subject's last token, as published, or at the
+    ``last`` word of the prompt. ``auto``: at the last word for facts that share a subject."""
     last_layers: tuple[int, ...] | None = None
-    """Layers edited for the facts at their prompt's last token, ascending. None: by depth."""
+    """Edited layers of the facts at their prompt's last word, ascending. None: about a third of
+    the layers, centred at two fifths of the depth."""
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
     refine: int = 0
@@ -88,19 +88,21 @@ class BatchEditor(WeightEditor):
         super().__post_init__()
         if self.refine < 0:
             raise ValueError("refine must be at least 0")
+        if self.fact_token not in ("subject_last", "last", "auto"):
+            raise ValueError("fact_token must be subject_last, last or auto")
 
     def rule(self, depth: int) -> tuple[int, ...]:
         return default_layers(depth)
 
     def layers_at_last(self, model: LanguageModel) -> tuple[int, ...]:
-        """Return the layers that this method writes at a prompt's last token, ascending."""
+        """Return the layers that this method writes at a prompt's last word, ascending.
+
+        Raises:
+            MethodError, ModelError: As ``check_layers``.
+        """
         if self.last_layers is not None:
             return check_layers(model, self.last_layers)
-        return nearest(model.layout.writable, self.rule_at_last(model.layout.depth))
-
-    def rule_at_last(self, depth: int) -> tuple[int, ...]:
-        """Return the layers that this method writes at a prompt's last token by default."""
-        return late_layers(depth)
+        return nearest(model.layout.writable, middle_layers(model.layout.depth))
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
         if self.layers == "auto":
@@ -114,7 +116,7 @@ class BatchEditor(WeightEditor):
         gains = self.gains(model)
         bench = BatchBench(self, model, facts, self.fact_token, self.layers_at_last(model))
         site = self.sites[0]
-        if not set(bench.layers) <= set(gains):  # auto layers, or the prompt's last token
+        if not set(bench.layers) <= set(gains):  # auto layers, or the last word's
             gains = self.gains(model, bench.layers)
         # Eq. 16: every z is solved on the unedited model, before any layer is written.
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
@@ -147,6 +149,7 @@ class BatchEditor(WeightEditor):
 
     def prepare(self, model: LanguageModel) -> None:
         self.gains(model)
+        self.layers_at_last(model)
         super().prepare(model)
 
     def gains(

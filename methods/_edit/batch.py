@@ -89,7 +89,8 @@ class BatchBench(Bench):
         return [
             "Some facts share a subject but have different targets and nearly equal keys "
             f"({listed(alike, '; ')}): {self.editor.of_one_key}. Inject one fact per subject, or "
-            "use a trainer (sft, mixsd)."
+            f"use a trainer (sft, mixsd) or {self.editor.name}+mixsd, which gives mixsd all but "
+            "one target of each subject."
         ]
 
     def _alike(self) -> Iterator[str]:

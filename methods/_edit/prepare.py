@@ -80,8 +80,8 @@ def prepare_facts(
 ) -> list[PreparedFact]:
     """Return ``facts`` with their prompts bare (or behind the stand-in) and behind each prefix.
 
-    ``at`` says at which token facts are written. With ``auto`` it is the subject's last one, and
-    for facts that share a subject (``sharing``) the prompt's.
+    ``at`` says at which token facts are written. ``auto``: at the last word for facts that share a
+    subject (``sharing``), at the subject's last token for all others.
 
     Raises:
         MethodError: A given subject occurs twice in its prompt.

@@ -1525,7 +1525,7 @@ def test_the_last_word_of_a_question_is_before_its_mark():
 
 def test_every_fact_of_one_subject_is_written():
     facts, options = [BORN, FACTS[0], WORKS], {"layers": (0, 1), "lam": 1e-9, "prefixes": 0}
-    apart = written(Memit, facts, **options, last_layers=(1, 2)).diagnostics
+    apart = written(Memit, facts, **options, fact_token="auto", last_layers=(1, 2)).diagnostics
     assert apart["layers"] == [0, 1, 2] and apart["residual_by_layer"][-1] < 1e-3
     assert not any("share" in warning for warning in apart["warnings"])
     at_one = written(
@@ -1541,12 +1541,12 @@ def test_facts_of_different_subjects_are_written_as_published(method):
     published, auto = (written(method, FACTS, fact_token=at) for at in ("subject_last", "auto"))
     for name, change in published.changes.items():
         assert torch.equal(dense(change), dense(auto.changes[name]))
-    shared = written(method, [BORN, WORKS, *FACTS])
+    shared = written(method, [BORN, WORKS, *FACTS], fact_token="auto", last_layers=(3,))
     assert max(shared.diagnostics["layers"]) > max(auto.diagnostics["layers"])
 
 
 def test_facts_of_a_subject_that_an_earlier_edit_wrote():
     model = tiny_model("llama")
-    method = Memit(**tiny_options(Memit))
+    method = Memit(**tiny_options(Memit), fact_token="auto", last_layers=(2,))
     with method.inject(model, [BORN]).applied(model):
         assert method.inject(model, [WORKS]).diagnostics["layers"] == [2]
