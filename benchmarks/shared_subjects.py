@@ -39,8 +39,24 @@ ANSWER_TOKENS = 24
 AXES = {"paraphrase": "paraphrases", "neighborhood": "specificity"}
 SETTINGS: dict[str, tuple[str, dict]] = {
     "base": ("base", {}),
+    "subject": ("memit", {}),
+    "last word": ("memit", {"fact_token": "auto"}),
+    "last word, 6 to 14": (
+        "memit",
+        {"fact_token": "auto", "last_layers": tuple(range(6, 15)), "clamp": 1.0, "lam": 100.0},
+    ),
+    "last word, 8 to 16": (
+        "memit",
+        {"fact_token": "auto", "last_layers": tuple(range(8, 17)), "clamp": 1.5, "lam": 50.0},
+    ),
+    "last word, 4 to 16": (
+        "memit",
+        {"fact_token": "auto", "last_layers": tuple(range(4, 17)), "clamp": 1.5, "lam": 100.0},
+    ),
+    "the pair": ("memit+mixsd", {}),
 }
-TESTED = ("base",)
+TESTED = ("base", "subject", "the pair")
+"""The settings that are measured on test facts, once."""
 RESULT = Path(__file__).parent / "results" / "shared_subjects.json"
 
 
