@@ -23,6 +23,12 @@ Differences from the reference:
   Z, and the text of ``refine``, are the edited model's.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
+- ``fact_token=auto`` writes facts that share a subject at the last word of their prompts, in other
+  layers, with all facts in the same equations: a fact that is not written at a layer has R = 0
+  there. By default every key is the subject's, as published. At their subjects SmolLM2 says .02 of
+  100 such facts. At the last word it says .35 of 60, at a KL of .09 on own text (kgfact's dev
+  world, ``last_layers`` 8 to 16, ``clamp=1.5``, ``lam=50``, ``prefixes=0``): better, and not
+  enough. ``memit+mixsd`` teaches them.
 - ``_edit/value.py`` says how the target optimisation differs, and ``statistics.py`` how C does.
 """
 

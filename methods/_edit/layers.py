@@ -30,9 +30,8 @@ def default_layers(depth: int) -> tuple[int, ...]:
 def middle_layers(depth: int) -> tuple[int, ...]:
     """Return a third of the layers, for keys at a prompt's last word.
 
-    They are centred at two fifths of the depth, where the keys there differ most between facts
-    (``benchmarks/shared_subjects.py keys``). Each takes a share of the update, so that many layers
-    disturb other text less than few.
+    They are centred at two fifths of the depth, where the keys there differ most between facts.
+    Each takes a share of the update, so that many layers disturb other text less than few.
     """
     window = max(1, depth // 3)
     first = max(0, round(0.4 * depth) - window // 2)
