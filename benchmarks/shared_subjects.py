@@ -10,7 +10,9 @@ greedy answer has the target, the same for questions about the real world (speci
 unedited model answers ``base``), KL on own text (the diagnostic ``drift``), and the mean cosine, in
 the metric of C^-1, between keys of facts that share a subject, at the first and at the last layer
 that was written. Settings were chosen on dev facts. All are in
-``benchmarks/results/shared_subjects.json``; a stored row is not computed again.
+``benchmarks/results/shared_subjects.json``; a stored row is not computed again. ``looks`` there
+holds the first trials, of a throw-away script: 60 dev facts, no prefixes, the same questions and KL.
+"header" is the prompt's last token, "word" the last word.
 """
 
 import json
@@ -154,63 +156,51 @@ def line(name: str, row: dict) -> str:
 
 
 def keys() -> None:
-    """Compare keys at several tokens and layers of the unedited model."""
-    model, cases = load_model(), cases_of("dev")
-    layers = tuple(range(4, model.layout.depth - 2, 4))
+    """Compare keys at several tokens and layers of the unedited model.
+
+    ``distinct`` is the harmonic mean over facts of 1 / (G^-1)_ii, G = K^T C^-1 K: what of a key no
+    other fact's key shares. Writing values R exactly moves own text by sum_i ||r_i||^2 / that.
+    """
+    model = load_model()
+    facts = [case.fact for case in cases_of("dev")]
+    layers = tuple(range(4, model.layout.depth - 6, 4))
     moments = Memit().moments(model, layers)
-    facts = [case.fact for case in cases]
-    asked = [(i, fact.prompt) for i, fact in enumerate(facts)]
-    asked += [
-        (i, probe.prompt)
-        for i, case in enumerate(cases)
-        for probe in case.probes
-        if probe.axis == "paraphrase"
-    ]
     pairs = [
         (i, j)
         for (i, first), (j, second) in combinations(enumerate(facts), 2)
         if first.subject == second.subject
     ]
-    for token in ("subject_last", "question_mark", "last"):
-        rows, places = [], []
-        for i, prompt in asked:
-            rendered, subject = model.render(prompt, "question"), facts[i].subject
-            ids = text.ids(model.tokenizer, rendered)
-            ends = {
-                "subject_last": prompt.rindex(subject) + len(subject) - 1,
-                "question_mark": len(prompt) - 1,
-            }
-            rows.append(ids)
-            places.append(
-                text.token_at(model.tokenizer, rendered, rendered.start + ends[token])
-                if token in ends
-                else len(ids) - 1
-            )
-        for layer in layers:
-            projection = model.layout.out_projection(model.model, layer)
-            k_fA = read_at(model, projection, "input", rows, places).double().T
-            whitened = torch.linalg.solve_triangular(moments[layer].cholesky_ff, k_fA, upper=False)
-            size = whitened[:, : len(facts)].square().sum(0).mean().item() / len(k_fA)
-            cosine_AA = torch.nn.functional.normalize(whitened, dim=0)
-            cosine_AA = cosine_AA.T @ cosine_AA
-            reworded = range(len(facts), len(asked))
-            own = [cosine_AA[asked[a][0], a].item() for a in reworded]
-            nearest = [cosine_AA[: len(facts), a].argmax().item() == asked[a][0] for a in reworded]
+    rendered = [model.render(fact.prompt, "question") for fact in facts]
+    rows = [text.ids(model.tokenizer, each) for each in rendered]
+    marks = [
+        text.token_at(model.tokenizer, each, each.start + len(fact.prompt) - 1)
+        for each, fact in zip(rendered, facts, strict=True)
+    ]
+    places = {
+        "subject's last": [model.subject_last(fact) for fact in facts],
+        "last word": [mark - 1 for mark in marks],
+        "question mark": marks,
+        "prompt's last": [len(row) - 1 for row in rows],
+    }
+    for layer in layers:
+        projection = model.layout.out_projection(model.model, layer)
+        for token, at in places.items():
+            k_fN = read_at(model, projection, "input", rows, at).double().T
+            gram_NN = k_fN.T @ moments[layer].solve(k_fN)
             row = {
-                "size": size,
-                "within": sum(cosine_AA[i, j].item() for i, j in pairs) / len(pairs),
-                "reworded": sum(own) / len(own),
-                "nearest": sum(nearest) / len(nearest),
+                "key": gram_NN.diagonal().mean().item(),
+                "distinct": 1 / torch.linalg.inv(gram_NN).diagonal().mean().item(),
+                "within": mean_cosine(moments[layer], k_fN, pairs),
             }
-            keep("keys", f"{token} {layer}", {name: round(v, 3) for name, v in row.items()})
+            keep("keys", f"{token}, {layer}", {name: round(v, 2) for name, v in row.items()})
             print(token, layer, row, flush=True)
 
 
 def table(part: str) -> None:
     rows = stored()[part]
     if part == "keys":
-        print("| token, layer | k^T C^-1 k / f | within a subject | of a rewording | nearest |")
-        print("|---|---|---|---|---|")
+        print("| token, layer | k^T C^-1 k | of it distinct | cosine within a subject |")
+        print("|---|---|---|---|")
         for name, row in rows.items():
             print(f"| {name} | {' | '.join(map(str, row.values()))} |")
         return
