@@ -11,7 +11,7 @@ unedited model answers ``base``), KL on own text (the diagnostic ``drift``), and
 the metric of C^-1, between keys of facts that share a subject, at the first and at the last layer
 that was written. Settings were chosen on dev facts. All are in
 ``benchmarks/results/shared_subjects.json``; a stored row is not computed again. ``looks`` there
-holds the first trials, of a throw-away script: 60 dev facts, no prefixes, the same questions and KL.
+holds the first trials, of a throw-away script: 60 dev facts, no prefixes, same questions and KL.
 "header" is the prompt's last token, "word" the last word.
 """
 
