@@ -101,6 +101,11 @@ class AppliedEdit(Protocol):
         ...
 
     @property
+    def facts(self) -> Sequence[Fact]:
+        """The facts that the edit teaches."""
+        ...
+
+    @property
     def context(self) -> object | None:
         """The retriever of an in-context edit; ``None`` for edits of weights."""
         ...

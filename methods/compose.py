@@ -2,7 +2,7 @@
 
 A fact is surgical if one vector at its subject can carry it (``surgical.is_surgical``): it has a
 subject that occurs once in the prompt, no worked demonstration, and a short target. Facts about one
-subject have nearly the same key, which can hardly have several values (``_edit/editor.py``). So
+subject have nearly the same key, which can hardly have several values (``_edit/batch.py``). So
 a fact whose target differs from that of the first surgical fact of its subject is not surgical.
 
 The second method works on the model that the first has edited, so it neither learns known facts

@@ -23,6 +23,12 @@ Differences from the reference:
   Z, and the text of ``refine``, are the edited model's.
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
+- ``fact_token=auto`` writes facts that share a subject at the last word of their prompts, in other
+  layers, with all facts in the same equations: a fact that is not written at a layer has R = 0
+  there. By default every key is the subject's, as published. At their subjects SmolLM2 says .02 of
+  100 such facts. At the last word it says .35 of 60, at a KL of .09 on own text (kgfact's dev
+  world, ``last_layers`` 8 to 16, ``clamp=1.5``, ``lam=50``, ``prefixes=0``): better, and not
+  enough. ``memit+mixsd`` teaches them.
 - ``_edit/value.py`` says how the target optimisation differs, and ``statistics.py`` how C does.
 """
 
@@ -39,7 +45,7 @@ from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
-from editbench.methods._edit.layers import check_layers, default_layers
+from editbench.methods._edit.layers import check_layers, default_layers, middle_layers, nearest
 from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
 from editbench.methods.statistics import Moment, source_texts
@@ -72,6 +78,12 @@ class BatchEditor(WeightEditor):
     layers: tuple[int, ...] | Literal["auto"] | None = None
     """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a
     causal trace of the prompts."""
+    fact_token: Literal["subject_last", "last", "auto"] = "subject_last"
+    """Where keys are read and values written: at the subject's last token, as published, or at the
+    ``last`` word of the prompt. ``auto``: at the last word for facts that share a subject."""
+    last_layers: tuple[int, ...] | None = None
+    """Edited layers of the facts at their prompt's last word, ascending. None: about a third of
+    the layers, centred at two fifths of the depth."""
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
     refine: int = 0
@@ -82,9 +94,21 @@ class BatchEditor(WeightEditor):
         super().__post_init__()
         if self.refine < 0:
             raise ValueError("refine must be at least 0")
+        if self.fact_token not in ("subject_last", "last", "auto"):
+            raise ValueError("fact_token must be subject_last, last or auto")
 
     def rule(self, depth: int) -> tuple[int, ...]:
         return default_layers(depth)
+
+    def layers_at_last(self, model: LanguageModel) -> tuple[int, ...]:
+        """Return the layers that this method writes at a prompt's last word, ascending.
+
+        Raises:
+            MethodError, ModelError: As ``check_layers``.
+        """
+        if self.last_layers is not None:
+            return check_layers(model, self.last_layers)
+        return nearest(model.layout.writable, middle_layers(model.layout.depth))
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
         if self.layers == "auto":
@@ -96,20 +120,20 @@ class BatchEditor(WeightEditor):
             return self.edit(model, facts)
         # Before the bench measures anything.
         gains = self.gains(model)
-        bench = BatchBench(self, model, facts)
-        site, m = self.sites[0], len(bench.layers)
-        if bench.layers != tuple(gains):  # auto layers
+        bench = BatchBench(self, model, facts, self.fact_token, self.layers_at_last(model))
+        site = self.sites[0]
+        if not set(bench.layers) <= set(gains):  # auto layers, or the last word's
             gains = self.gains(model, bench.layers)
         # Eq. 16: every z is solved on the unedited model, before any layer is written.
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
         written: dict[int, Written] = {}
         with bench.writing():
-            for i, layer in enumerate(bench.layers):
+            for layer in bench.layers:
                 # Eq. 19: K_l, on the model with the layers below already written.
                 k_fN = bench.keys(layer)
                 # Eq. 20: this layer's share of what is left. The gain scales W's output afterwards.
-                r_dN = self.share(bench.residual(z_dN, site), m - i) / gains[layer]
+                r_dN = self.shares(bench, layer, bench.residual(z_dN, site)) / gains[layer]
                 with bench.phase("solve"):
                     a_fN = self.solved(bench, layer, k_fN)
                 # Eq. 14: Delta_l = R_l A_l^T with A_l = (lambda C_l + K_l K_l^T)^-1 K_l
@@ -119,8 +143,19 @@ class BatchEditor(WeightEditor):
         refined = self.refined(bench, written) if self.refine else {}
         return bench.edit(targets, **self.settings(bench.moments), **refined)
 
+    def shares(self, bench: BatchBench, layer: int, residual_dN: torch.Tensor) -> torch.Tensor:
+        """Return R_l. Facts that are not written at ``layer`` have zeros there: they are kept."""
+        r_dN = torch.zeros_like(residual_dN)
+        for token, layers in bench.layers_of.items():
+            if layer in layers:
+                places = bench.of_token(bench.prepared, token)
+                left = len(layers) - layers.index(layer)
+                r_dN[:, places] = self.share(residual_dN[:, places], left)
+        return r_dN
+
     def prepare(self, model: LanguageModel) -> None:
         self.gains(model)
+        self.layers_at_last(model)
         super().prepare(model)
 
     def gains(

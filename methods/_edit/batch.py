@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Literal
 
 import torch
 
@@ -13,7 +14,7 @@ from editbench.methods._common.hooks import read_at
 from editbench.methods._edit.bench import Bench
 from editbench.methods._edit.checks import listed
 from editbench.methods._edit.options import WeightEditor
-from editbench.methods._edit.prepare import key_rows
+from editbench.methods._edit.prepare import FactToken, key_rows
 from editbench.models import LanguageModel
 from editbench.types import Fact
 
@@ -31,8 +32,15 @@ SAME_GAIN = 0.02
 class BatchBench(Bench):
     """A ``Bench`` whose facts are written together, each with a key at every edited layer."""
 
-    def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
-        super().__init__(editor, model, facts)
+    def __init__(
+        self,
+        editor: WeightEditor,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        at: FactToken | Literal["auto"] = "subject_last",
+        last_layers: tuple[int, ...] = (),
+    ):
+        super().__init__(editor, model, facts, at, last_layers)
         self._keys: dict[int, torch.Tensor] = {}
         self._rows = key_rows([prompt for each in self.prepared for prompt in each.prompts])
 
@@ -81,7 +89,8 @@ class BatchBench(Bench):
         return [
             "Some facts share a subject but have different targets and nearly equal keys "
             f"({listed(alike, '; ')}): {self.editor.of_one_key}. Inject one fact per subject, or "
-            "use a trainer (sft, mixsd)."
+            f"use a trainer (sft, mixsd) or {self.editor.name}+mixsd, which gives mixsd all but "
+            "one target of each subject."
         ]
 
     def _alike(self) -> Iterator[str]:
@@ -89,12 +98,14 @@ class BatchBench(Bench):
 
         Equal keys are left out, since ``check_editable`` has already named them.
         """
-        # The first layer is the only one whose keys come from the unedited model.
-        layer = self.layers[0]
-        by_subject: dict[str, list[int]] = {}
+        by_subject: dict[tuple[FactToken, str], list[int]] = {}
         for i, each in enumerate(self.prepared):
-            by_subject.setdefault(each.subject.text, []).append(i)
-        for places in filter(lambda places: len(places) > 1, by_subject.values()):
+            by_subject.setdefault((each.token, each.subject.text), []).append(i)
+        for (token, _), places in by_subject.items():
+            if len(places) < 2:
+                continue
+            # The first layer is the only one whose keys no other layer's update has moved.
+            layer = self.layers_of[token][0]
             k_fn = self._keys[layer][:, places]
             # A rank-one update for one key moves the other by this cosine.
             product_nn = k_fn.T @ self.moments[layer].solve(k_fn)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -18,7 +19,13 @@ from editbench.methods._edit.checks import (
     layer_notes,
 )
 from editbench.methods._edit.options import WeightEditor
-from editbench.methods._edit.prepare import PreparedFact, kept_prefixes, key_rows, prepare_readable
+from editbench.methods._edit.prepare import (
+    FactToken,
+    PreparedFact,
+    kept_prefixes,
+    key_rows,
+    prepare_readable,
+)
 from editbench.methods._edit.report import Outcome
 from editbench.methods._edit.value import Targets, optimize
 from editbench.models import LanguageModel, float64_device
@@ -30,8 +37,19 @@ from editbench.types import Fact
 class Bench:
     """The state that the steps of one injection share: facts, statistics, seconds, updates."""
 
-    def __init__(self, editor: WeightEditor, model: LanguageModel, facts: Sequence[Fact]):
+    def __init__(
+        self,
+        editor: WeightEditor,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        at: FactToken | Literal["auto"] = "subject_last",
+        last_layers: tuple[int, ...] = (),
+    ):
         """Check ``facts`` and gather what the steps need.
+
+        Args:
+            at: At which token facts are written (``prepare_facts``).
+            last_layers: The layers at which facts are written at their prompt's last token.
 
         Raises:
             MethodError: A fact cannot be written, the memory is too small, or C is singular.
@@ -42,7 +60,7 @@ class Bench:
         editor.check_model(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
-        self.prepared, self.warnings = prepare_readable(model, facts, self.prefixes)
+        self.prepared, self.warnings = prepare_readable(model, facts, self.prefixes, at)
         self.facts = [each.fact for each in self.prepared]
         # Before layers and statistics, which may take minutes.
         self.warnings += check_editable(model, self.prepared, editor.of_one_key)
@@ -52,8 +70,7 @@ class Bench:
                 "of the model before its edits."
             )
         with self.phase("layers"):
-            self.layers, self.choice = editor.choose_layers(model, self.facts)
-        self.warnings += layer_notes(model, self.layers, editor.rule(model.layout.depth))
+            self.choice = self._choose_layers(last_layers)
         check_values(model, self.layers, self.prepared)
         with self.phase("statistics"):
             self._measure()
@@ -64,11 +81,29 @@ class Bench:
             layer: [] for layer in self.layers
         }
 
+    def _choose_layers(self, last_layers: tuple[int, ...]) -> dict[str, object]:
+        """Set the layers of the facts, and return figures of the choice."""
+        self.layers_of: dict[FactToken, tuple[int, ...]] = {}
+        """Layers at which facts are written, ascending, by the token at which they are."""
+        choice: dict[str, object] = {}
+        if at_subject := [each.fact for each in self.prepared if each.token == "subject_last"]:
+            layers, choice = self.editor.choose_layers(self.model, at_subject)
+            self.layers_of["subject_last"] = layers
+            rule = self.editor.rule(self.model.layout.depth)
+            self.warnings += layer_notes(self.model, layers, rule)
+        if len(at_subject) < len(self.prepared):
+            self.layers_of["last"] = last_layers
+        self.layers = tuple(sorted({layer for some in self.layers_of.values() for layer in some}))
+        return choice
+
     def _measure(self) -> None:
-        """Get C of each layer and G of the last one, from the cache or from the model."""
+        """Get C of each layer and G of those where values are read, from the cache or measured."""
         self.moments = self.editor.moments(self.model, self.layers)
         check_room(self.model, len(self.facts), self.moments)
-        self.fisher_SDD = self.editor.fisher(self.model, self.layers[-1])
+        self.fisher_SDD = {
+            token: self.editor.fisher(self.model, layers[-1])
+            for token, layers in self.layers_of.items()
+        }
         for moment in self.moments.values():
             moment.cholesky_ff  # noqa: B018 - a singular C is refused before the work begins
         # There is no model for C = I, which is not measured.
@@ -101,31 +136,50 @@ class Bench:
                 for name, weight in originals.items():
                     self.model.weight(name).copy_(weight)
 
+    def of_token(self, prepared: Sequence[PreparedFact], token: FactToken) -> list[int]:
+        """Return the places in ``prepared`` of the facts that are written at ``token``."""
+        return [i for i, each in enumerate(prepared) if each.token == token]
+
     def solve(
         self, prepared: Sequence[PreparedFact], clamp: float, title: str | None = None
     ) -> Targets:
-        """Return the wanted values at the last edited layer; ``title`` names a progress bar."""
+        """Return the wanted values, each at the last layer at which its fact is written.
+
+        ``title`` names a progress bar.
+        """
+        rows: dict[int, Targets] = {}
         with self.phase("targets"):
-            return optimize(
-                self.model,
-                prepared,
-                self.layers[-1],
-                self.editor.sites,
-                self.editor.solver(clamp),
-                title,
-                self.fisher_SDD,
-            )
+            for token, layers in self.layers_of.items():
+                if not (places := self.of_token(prepared, token)):
+                    continue
+                targets = optimize(
+                    self.model,
+                    [prepared[i] for i in places],
+                    layers[-1],
+                    self.editor.sites,
+                    self.editor.solver(clamp),
+                    title,
+                    self.fisher_SDD[token],
+                )
+                rows |= {i: targets.row(row) for row, i in enumerate(places)}
+        return Targets.join([rows[i] for i in range(len(prepared))])
 
     def states(self, site: str) -> torch.Tensor:
-        """Return the present values (d, N), float64, at the last edited layer's ``site``.
+        """Return the present values (d, N), float64, at each fact's last layer's ``site``.
 
         They are read in the first context of each fact, without a prefix.
         """
-        # As in the reference, the residual is read without prefixes, although the keys are means.
-        rows, positions = key_rows([each.prompts[0] for each in self.prepared])
+        states_dN = torch.zeros(self.model.layout.width, len(self.facts), dtype=torch.float64)
         with self.phase("keys"):
-            module = site_module(self.model, self.layers[-1], site)
-            return read_at(self.model, module, "output", rows, positions).T.cpu().double()
+            for token, layers in self.layers_of.items():
+                places = self.of_token(self.prepared, token)
+                # As in the reference, the residual is read without prefixes, although the keys are
+                # means.
+                rows, positions = key_rows([self.prepared[i].prompts[0] for i in places])
+                module = site_module(self.model, layers[-1], site)
+                read = read_at(self.model, module, "output", rows, positions)
+                states_dN[:, places] = read.T.cpu().double()
+        return states_dN
 
     def residual(self, wanted_dN: torch.Tensor, site: str) -> torch.Tensor:
         """Return the residual (d, N), wanted minus present values, and note its mean norm."""

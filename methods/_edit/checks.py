@@ -128,7 +128,7 @@ def same_keys(prepared: Sequence[PreparedFact]) -> Iterator[tuple[Fact, Fact]]:
     # Token ids and not texts: attention is causal, so equal ids give the very same key.
     by_key: dict[tuple[int, ...], Fact] = {}
     for each in prepared:
-        key = tuple(each.bare.ids[: each.bare.subject_last + 1])
+        key = tuple(each.bare.ids[: each.bare.place + 1])
         if (first := by_key.setdefault(key, each.fact)) is not each.fact:
             yield first, each.fact
 

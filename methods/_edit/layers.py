@@ -27,6 +27,17 @@ def default_layers(depth: int) -> tuple[int, ...]:
     return tuple(range(first, first + window))
 
 
+def middle_layers(depth: int) -> tuple[int, ...]:
+    """Return a third of the layers, for keys at a prompt's last word.
+
+    They are centred at two fifths of the depth, where the keys there differ most between facts.
+    Each takes a share of the update, so that many layers disturb other text less than few.
+    """
+    window = max(1, depth // 3)
+    first = max(0, round(0.4 * depth) - window // 2)
+    return tuple(range(first, first + window))
+
+
 def single_layer(depth: int) -> int:
     """Return the layer of the methods that write only one: a sixth of the depth."""
     # 5 for 28 to 32 layers, as published.

@@ -23,6 +23,9 @@ from editbench.types import Fact
 # As in MEMIT's code: one prefix per seed word, of 10 tokens with it, sampled with top-k 5.
 SEED_WORDS = ("The", "Therefore", "Because", "I", "You")
 PREFIX_TOKENS = 10
+FactToken = Literal["subject_last", "last"]
+"""Where a fact's key is read and its value written, by EasyEdit's names: at the last token of the
+subject, or at that of the prompt's last word."""
 STAND_IN = "I have read this. "
 """Text put before a prompt whose subject would otherwise be the first token."""
 
@@ -33,8 +36,8 @@ class PreparedPrompt:
 
     prefix: str
     ids: list[int]
-    subject_last: int
-    """Index in ``ids`` of the subject's last token."""
+    place: int
+    """Index in ``ids`` of the token whose key is read and whose value is written."""
     target_ids: list[int]
     """The target as it follows this prompt."""
 
@@ -50,6 +53,7 @@ class PreparedFact:
 
     fact: Fact
     subject: Subject
+    token: FactToken
     bare: PreparedPrompt
     """The prompt with nothing before it."""
     prompts: tuple[PreparedPrompt, ...]
@@ -61,8 +65,8 @@ class PreparedFact:
     def has_stand_in(self) -> bool:
         """Whether the first of ``prompts`` is the prompt behind ``STAND_IN``, not the bare one.
 
-        That is so where the subject's last token would be the first of the text: a subject of one
-        token, at the start, in a model without BOS. The state there is an attention sink and much
+        That is so where the edited token would be the first of the text: a subject of one token, at
+        the start, in a model without BOS. The state there is an attention sink and much
         the same for all texts, so an edit of that key changes all of them (Yang et al. 2024, arXiv
         2406.11263).
         """
@@ -70,20 +74,32 @@ class PreparedFact:
 
 
 def prepare_facts(
-    model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    prefixes: Sequence[str],
+    at: FactToken | Literal["auto"] = "subject_last",
 ) -> list[PreparedFact]:
     """Return ``facts`` with their prompts bare (or behind the stand-in) and behind each prefix.
+
+    ``at`` says at which token facts are written. ``auto``: at the last word for facts that share a
+    subject (``sharing``), at the subject's last token for all others.
 
     Raises:
         MethodError: A given subject occurs twice in its prompt.
         NoTokenError: No token of a prompt covers its subject.
         ModelError: The tokenizer gives no character offsets.
     """
-    return [_prepared(model, fact, prefixes) for fact in facts]
+    tokens = _tokens(model, facts, at)
+    return [
+        _prepared(model, fact, prefixes, token) for fact, token in zip(facts, tokens, strict=True)
+    ]
 
 
 def prepare_readable(
-    model: LanguageModel, facts: Sequence[Fact], prefixes: Sequence[str]
+    model: LanguageModel,
+    facts: Sequence[Fact],
+    prefixes: Sequence[str],
+    at: FactToken | Literal["auto"] = "subject_last",
 ) -> tuple[list[PreparedFact], list[str]]:
     """Return ``prepare_facts`` of the facts whose subjects have a token, and warnings about others.
 
@@ -94,9 +110,9 @@ def prepare_readable(
     """
     prepared: list[PreparedFact] = []
     left_out: list[str] = []
-    for fact in facts:
+    for fact, token in zip(facts, _tokens(model, facts, at), strict=True):
         try:
-            prepared.append(_prepared(model, fact, prefixes))
+            prepared.append(_prepared(model, fact, prefixes, token))
         except NoTokenError as reason:
             left_out.append(f"Fact {fact.id!r} was left out and is not taught. {reason}")
     if not prepared:
@@ -105,21 +121,60 @@ def prepare_readable(
     return prepared, left_out
 
 
-def _prepared(model: LanguageModel, fact: Fact, prefixes: Sequence[str]) -> PreparedFact:
+def _tokens(
+    model: LanguageModel, facts: Sequence[Fact], at: FactToken | Literal["auto"]
+) -> list[FactToken]:
+    if at != "auto":
+        return [at] * len(facts)
+    shared = sharing(facts, [fact for edit in model.applied for fact in edit.facts])
+    return ["last" if one else "subject_last" for one in shared]
+
+
+def sharing(facts: Sequence[Fact], earlier: Sequence[Fact] = ()) -> list[bool]:
+    """Return, for each of ``facts``, whether another fact asks something else about its subject.
+
+    That is a fact, of ``facts`` or ``earlier``, with the same subject, another prompt and another
+    target. With the same prompt it is an update of the same fact.
+
+    Raises:
+        MethodError: A given subject occurs twice in its prompt.
+    """
+    about: dict[str, set[tuple[str, str]]] = {}
+    for fact in (*earlier, *facts):
+        about.setdefault(find_subject(fact).text, set()).add((fact.prompt, fact.target))
+    return [
+        any(
+            prompt != fact.prompt and target != fact.target
+            for prompt, target in about[find_subject(fact).text]
+        )
+        for fact in facts
+    ]
+
+
+def _prepared(
+    model: LanguageModel, fact: Fact, prefixes: Sequence[str], token: FactToken
+) -> PreparedFact:
     subject = find_subject(fact)
-    bare = _prompt(model, fact, subject, "")
+    bare = _prompt(model, fact, subject, "", token)
     # Behind a BOS the subject is never the first token, so no stand-in is needed.
-    first = bare if bare.subject_last > 0 else _prompt(model, fact, subject, STAND_IN)
-    others = (_prompt(model, fact, subject, prefix) for prefix in prefixes)
-    return PreparedFact(fact, subject, bare, (first, *others), _kl_ids(model, subject))
+    first = bare if bare.place > 0 else _prompt(model, fact, subject, STAND_IN, token)
+    others = (_prompt(model, fact, subject, prefix, token) for prefix in prefixes)
+    return PreparedFact(fact, subject, token, bare, (first, *others), _kl_ids(model, subject))
 
 
-def _prompt(model: LanguageModel, fact: Fact, subject: Subject, prefix: str) -> PreparedPrompt:
+def _prompt(
+    model: LanguageModel, fact: Fact, subject: Subject, prefix: str, token: FactToken
+) -> PreparedPrompt:
     rendered = model.render(fact.prompt, fact.form, prefix=prefix)
-    first, end = rendered.start + subject.start, rendered.start + subject.last
-    ids, last = text.ids_and_index(model.tokenizer, rendered, end, first)
+    last = subject.last
+    if token == "last":
+        # A question mark behind the last word tells hardly one question from another.
+        words = max((i for i, char in enumerate(fact.prompt) if char.isalnum()), default=0)
+        last = max(last, words)
+    first, end = rendered.start + subject.start, rendered.start + last
+    ids, place = text.ids_and_index(model.tokenizer, rendered, end, first)
     target_ids = text.target_ids(model.tokenizer, rendered, ids, fact.target)
-    return PreparedPrompt(prefix, ids, last, target_ids)
+    return PreparedPrompt(prefix, ids, place, target_ids)
 
 
 def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
@@ -136,8 +191,8 @@ def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:
 
 
 def key_rows(prompts: Sequence[PreparedPrompt]) -> tuple[list[list[int]], list[int]]:
-    """Return the ids of ``prompts`` and the positions of their subjects, for ``read_at``."""
-    return [prompt.ids for prompt in prompts], [prompt.subject_last for prompt in prompts]
+    """Return the ids of ``prompts`` and the places of their keys, for ``read_at``."""
+    return [prompt.ids for prompt in prompts], [prompt.place for prompt in prompts]
 
 
 def context_prefixes(

@@ -189,8 +189,8 @@ def _check_finite(
 
 
 def _length(each: PreparedFact) -> int:
-    """Return the tokens that the solver computes for one prompt, from the subject's last on."""
-    return each.bare.length - each.bare.subject_last
+    """Return the tokens that the solver computes for one prompt, from the edited one on."""
+    return each.bare.length - each.bare.place
 
 
 def _facts_that_fit(model: LanguageModel, longest: PreparedFact, layer: int) -> int:
@@ -230,7 +230,7 @@ class _Batch:
         prompts = [prompt for each in prepared for prompt in each.prompts]
         # The target's last token predicts nothing that the loss reads.
         rows = [prompt.ids + prompt.target_ids[:-1] for prompt in prompts]
-        positions = [prompt.subject_last for prompt in prompts]
+        positions = [prompt.place for prompt in prompts]
         self.n, self.templates = len(prepared), len(prepared[0].prompts)
         self._label(rows, positions, [prompt.target_ids for prompt in prompts])
         # Behind the rewrite prompts stands one KL prompt per fact, read at its last token.

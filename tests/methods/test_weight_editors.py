@@ -39,6 +39,7 @@ from editbench.methods._edit.prepare import (
     context_prefixes,
     key_rows,
     prepare_facts,
+    sharing,
 )
 from editbench.methods._edit.rows import PaddedRows, WholeRows, keys_before
 from editbench.methods._edit.value import Solver, optimize
@@ -213,7 +214,7 @@ def test_texts_of_models_that_cannot_be_continued_stay_whole(name, site):
     batch = _value._Batch(model, facts, 1, (site,))
     assert type(batch.rows) is WholeRows
     rows = [each.bare.ids for each in facts]
-    places = [each.bare.subject_last for each in facts]
+    places = [each.bare.place for each in facts]
     whole = WholeRows(model, rows, places, 0)
     delta_RD = torch.randn(len(rows), 32, generator=torch.Generator().manual_seed(0))
     first_R = whole.first(whole.everyone)
@@ -1510,3 +1511,81 @@ def test_a_fact_whose_subject_has_no_token_is_left_out(method):
     )
     with unchanged(model, "a refused inject"), pytest.raises(NoTokenError, match="None of 2 facts"):
         method(**tiny_options(method)).inject(model, [gone, replace(gone, id="too")])
+
+
+# --- facts that share a subject ----------------------------------------------
+
+BORN, WORKS = (
+    Fact(name, f"Old Harn {words}", target, "Old Harn")
+    for name, words, target in (("born", "was born in", "Ilm"), ("works", "works at the", "bank"))
+)
+"""Their prompts are equal up to the end of the subject."""
+
+
+def written(method, facts, **options):
+    model = tiny_model("llama")
+    return method(**{**tiny_options(method), **options}).inject(model, facts)
+
+
+def test_facts_of_one_subject_have_keys_of_their_own():
+    model = tiny_model("llama")
+    prepared = prepare_facts(model, [BORN, FACTS[0], WORKS], ["Here. "], "auto")
+    assert [each.token for each in prepared] == ["last", "subject_last", "last"]
+    for each in (prepared[0], prepared[2]):
+        assert all(prompt.place == len(prompt.ids) - 1 for prompt in each.prompts)
+    assert prepared[1].bare.place == model.subject_last(FACTS[0])
+
+
+@pytest.mark.parametrize(
+    ("other", "shared"),
+    [
+        (WORKS, True),
+        (replace(WORKS, target=BORN.target), False),
+        (replace(WORKS, prompt=BORN.prompt), False),  # an update of the same fact
+        (FACTS[0], False),
+    ],
+)
+def test_what_shares_a_subject(other, shared):
+    assert sharing([BORN, other]) == [shared, shared]
+    assert sharing([BORN], [other]) == [shared]
+
+
+def test_the_last_word_of_a_question_is_before_its_mark():
+    model = tiny_model("llama")
+    asked = Fact(
+        "asked", "Who wrote Winter Glass last?", "Mara Lind", "Winter Glass", form="question"
+    )
+    (each,) = prepare_facts(model, [asked], [], "last")
+    assert model.decode([each.bare.ids[each.bare.place]]).strip() in "last"
+    assert model.decode(each.bare.ids[: each.bare.place + 1]).endswith("Winter Glass last")
+    at_subject, last = (prepare_facts(model, [FACTS[3]], [], at) for at in ("subject_last", "last"))
+    assert at_subject[0].bare == last[0].bare, "the subject is the last word"
+
+
+def test_every_fact_of_one_subject_is_written():
+    facts, options = [BORN, FACTS[0], WORKS], {"layers": (0, 1), "lam": 1e-9, "prefixes": 0}
+    apart = written(Memit, facts, **options, fact_token="auto", last_layers=(1, 2)).diagnostics
+    assert apart["layers"] == [0, 1, 2] and apart["residual_by_layer"][-1] < 1e-3
+    assert not any("share" in warning for warning in apart["warnings"])
+    at_one = written(
+        Memit, [*facts, *FACTS[1:]], **{**options, "lam": 1e-3}, fact_token="subject_last"
+    )
+    assert at_one.diagnostics["layers"] == [0, 1]
+    assert at_one.diagnostics["reached_by_layer"][-1] < 0.9
+    assert any("share a key" in warning for warning in at_one.diagnostics["warnings"])
+
+
+@pytest.mark.parametrize("method", [Memit, Pmet, Emmet, AlphaEdit])
+def test_facts_of_different_subjects_are_written_as_published(method):
+    published, auto = (written(method, FACTS, fact_token=at) for at in ("subject_last", "auto"))
+    for name, change in published.changes.items():
+        assert torch.equal(dense(change), dense(auto.changes[name]))
+    shared = written(method, [BORN, WORKS, *FACTS], fact_token="auto", last_layers=(3,))
+    assert max(shared.diagnostics["layers"]) > max(auto.diagnostics["layers"])
+
+
+def test_facts_of_a_subject_that_an_earlier_edit_wrote():
+    model = tiny_model("llama")
+    method = Memit(**tiny_options(Memit), fact_token="auto", last_layers=(2,))
+    with method.inject(model, [BORN]).applied(model):
+        assert method.inject(model, [WORKS]).diagnostics["layers"] == [2]
