@@ -79,6 +79,10 @@ class OPSD(Trainer):
         "exposure_last": Figure("Adaptive exposure: share at the end."),
     }
 
+    fall: ClassVar[float] = 0.2
+    """Twice the others': rollouts differ from step to step, and so do their gradients."""
+    epochs: int = 8
+    """Passes over the facts."""
     enough: float = 0.0
     """Loss in nats a token below which facts count as learnt; 0: never. The loss is a divergence,
     small wherever student and teacher would write the same, and its gradient vanishes as the

@@ -33,10 +33,6 @@ class Sft(Trainer):
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
 
-    epochs: int = 14
-    """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes
-    than mixsd."""
-
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Fine-tune on the canonical targets of ``facts`` and return the change as an edit."""
         self.check_work(model, len(facts))
