@@ -49,6 +49,7 @@ class AlphaEdit(BatchEditor):
         # hparams/AlphaEdit/EleutherAI_gpt-j-6B.json
         "paper": {
             **PUBLISHED,
+            "fact_token": "subject_last",
             "steps": 25,
             "clamp": 0.75,
             "prefixes": 5,

@@ -47,6 +47,7 @@ class Emmet(BatchEditor):
         # hparams/EMMET/EleutherAI_gpt-j-6B.json
         "paper": {
             **PUBLISHED,
+            "fact_token": "subject_last",
             "steps": 25,
             "clamp": 0.75,
             "prefixes": 5,

@@ -237,6 +237,7 @@ class Memit(BatchEditor):
         # hparams/MEMIT/EleutherAI_gpt-j-6B.json
         "paper": {
             **PUBLISHED,
+            "fact_token": "subject_last",
             "steps": 25,
             "clamp": 0.75,
             "prefixes": 5,

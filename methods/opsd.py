@@ -108,6 +108,10 @@ class OPSD(Trainer):
         }
     }
 
+    fall: ClassVar[float] = 0.2
+    """Twice the others': rollouts differ from step to step, and so do their gradients."""
+    epochs: int = 8
+    """Passes over the facts."""
     expert_prompt: ExpertPrompt = "after"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""

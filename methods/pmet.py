@@ -41,6 +41,7 @@ class Pmet(Memit):
         # edit/hparams/PMET/EleutherAI_gpt-j-6B.json
         "paper": {
             **PUBLISHED,
+            "fact_token": "subject_last",
             "v_lr": 0.2,
             "kl_factor": 1.0,
             "steps": 30,

@@ -42,10 +42,6 @@ class Sft(Trainer):
         "keep": {"lr": 5e-5, "epochs": 5, "rewordings": 2, "kl": 1.0, "interpolation": 0.8},
     }
 
-    epochs: int = 14
-    """Passes over the facts. A pass over the short targets has few tokens, so sft needs more passes
-    than mixsd."""
-
     loss_on: LossOn = "answer"
     """Tokens that carry loss: those of the ``answer`` with the token that ends it, or those of the
     model's whole ``turn``, with the role header before it and what the chat template writes behind

@@ -194,7 +194,7 @@ class _Optimization:
         """Return the learning rate that suits the model, by its gradient on ``batch``."""
         with torch.enable_grad():
             loss, _ = self._backward(self._parts(batch), loss_of)
-        rate = fitted_lr(loss, self.weights, self.model.name)
+        rate = fitted_lr(self.options.fall, loss, self.weights, self.model.name)
         self.optimizer.zero_grad()
         return rate
 

@@ -2,9 +2,9 @@
 
 A rate that suits one model destroys another. AdamW's first step moves each weight by the rate lr
 against the sign of its gradient g, so to first order it lowers the loss L on the facts by lr |g|_1.
-The rule is that it lowers it by a fixed share:
+The rule is that it lowers it by a fixed share, ``Trainer.fall``:
 
-    lr = FALL L / |g|_1        |g|_1: sum of the absolute gradients of all trained weights
+    lr = fall L / |g|_1        |g|_1: sum of the absolute gradients of all trained weights
 
 One gradient is all that this takes, and no weight moves. Models that react more strongly to a step
 have larger gradients and get a smaller rate; adapters have fewer weights and get a larger one.
@@ -25,9 +25,6 @@ from editbench.own_text import own_texts
 from editbench.report import FAR, MOVED_FAR
 from editbench.text import pad_left
 
-FALL = 0.1
-"""Share of the loss by which the first step at the fitted rate lowers it, to first order
-(``benchmarks/step_size.py``)."""
 TOKENS, LENGTH = 512, 32
 """Tokens of own text, and of one text."""
 SEED = 1_000_003
@@ -78,10 +75,13 @@ class OwnText:
             yield self.model.logits(hidden_BTD[:, -written:].flatten(0, 1)).log_softmax(-1)
 
 
-def fitted_lr(loss: float, parameters: Iterable[torch.nn.Parameter], name: str) -> float:
+def fitted_lr(
+    fall: float, loss: float, parameters: Iterable[torch.nn.Parameter], name: str
+) -> float:
     """Return the learning rate of the rule above, to two digits, so that it can be given as well.
 
     Args:
+        fall: share of the loss by which the first step lowers it.
         loss: of some facts, in nats a token.
         parameters: with the gradients of that loss.
         name: of the model.
@@ -95,7 +95,7 @@ def fitted_lr(loss: float, parameters: Iterable[torch.nn.Parameter], name: str) 
             f"No learning rate could be fitted to {name}: the loss on the facts is {loss:.3g}, and "
             f"its gradient sums to {slope:.3g}. Give lr."
         )
-    return float(f"{FALL * loss / slope:.2g}")
+    return float(f"{fall * loss / slope:.2g}")
 
 
 def moved_far(kl: float) -> list[str]:

@@ -83,6 +83,9 @@ class Trainer(Method):
     """Version of the shared loop. Raise it with a change that moves the numbers of all trainers;
     raise a trainer's own ``version`` with a change of that trainer. A cell's key leaves it out
     while it is 1, so cells that were stored before it existed keep their keys."""
+    fall: ClassVar[float] = 0.1
+    """Share of the loss on the facts by which the first step at the fitted rate lowers it, to first
+    order (``benchmarks/step_size.py``)."""
     space: ClassVar[Space] = {
         "lr": LogUniform(1e-6, 2e-4),
         "epochs": LogUniform(4, 32),
@@ -94,12 +97,11 @@ class Trainer(Method):
         ("batch_size", "micro_batch", "top_k"), sys.maxsize
     )
 
-    epochs: int = 8
-    """Passes over the facts."""
+    epochs: int = 24
+    """Most passes over the facts. The training ends earlier when they are learnt (``enough``)."""
     min_steps: int = 40
-    """Minimum number of planned optimizer steps. If there are only a few facts, they get more
-    passes than ``epochs``, because they would not be learned otherwise. The training ends earlier
-    when they are (``enough``)."""
+    """Minimum number of planned optimizer steps. If there are only a few facts, they may get more
+    passes than ``epochs``, because they would not be learned otherwise."""
     batch_size: int = 10
     """Facts in one optimizer step."""
     micro_batch: int | None = None
@@ -114,7 +116,7 @@ class Trainer(Method):
     loss on the facts by a tenth, to first order (``_train/step_size.py``)."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises linearly."""
-    enough: float = 0.01
+    enough: float = 0.05
     """Loss in nats a token below which facts count as learnt (0: never). A batch below it makes no
     step, and an epoch whose mean is below it ends the training. With ``replay``, ``kl``, ``l2`` or
     ``ewc`` such a batch makes a step for these terms alone, and training goes on to its planned

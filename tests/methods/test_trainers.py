@@ -37,7 +37,6 @@ from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
 from editbench.methods._train.rooms import rooms
-from editbench.methods._train.step_size import FALL
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
@@ -291,7 +290,7 @@ def test_the_first_step_at_the_fitted_rate_lowers_the_loss_by_a_fixed_share(fami
         after = target_nll(model, examples)[0].item()
     first = edit.diagnostics["first_loss"]
     assert edit.diagnostics["steps"] == 1
-    assert 1 - after / first == pytest.approx(FALL, rel=0.3)
+    assert 1 - after / first == pytest.approx(Sft.fall, rel=0.3)
 
 
 def test_a_loss_without_a_gradient_fits_no_rate():
