@@ -93,7 +93,7 @@ def test_recipes_are_shown_with_the_options_that_they_stand_for():
     assert "recipe=paper" in said and "lam=15000.0" in said
     pair = json.loads(editbench("list", "memit+sft", "--json").out)["recipes"]
     assert pair["memit.recipe=paper"]["memit.lam"] == 15_000
-    assert "Recipes" not in editbench("list", "sft").out
+    assert "Recipes" not in editbench("list", "ice").out
 
 
 def test_a_pair_has_the_options_of_both():

@@ -188,7 +188,7 @@ class Watcher:
 )
 def test_a_training_that_stops_early_is_the_whole_one_up_to_there(name, changed, reader):
     model = reader("llama")
-    whole = options(registry.get("methods", name), epochs=5, warmup=0.5, **changed)
+    whole = options(registry.get("methods", name), epochs=5, warmup=0.5, enough=0, **changed)
     watcher = Watcher(model)
     with progress.reporting(watcher):
         assert whole.inject(model, FACTS).diagnostics["steps"] == len(watcher.states) == 10

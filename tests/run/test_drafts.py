@@ -31,7 +31,7 @@ def model():
         {"prompt": f"The city of {name} lies in", "target": answer}
         for name, answer in zip(SUBJECTS, ("France", "Germany", "Japan", "Spain"), strict=True)
     ]
-    with editbench.inject(tiny, facts, "sft", epochs=60, lr=3e-3).applied(tiny):
+    with editbench.inject(tiny, facts, "sft", epochs=60, lr=3e-3, enough=0).applied(tiny):
         yield tiny
 
 

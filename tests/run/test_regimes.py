@@ -266,7 +266,7 @@ class Backwards(Method):
     def inject(self, model, facts):
         if self.at not in [fact.id for fact in facts]:
             return package.inject(model, facts, "sft", epochs=1, lr=1e-6)
-        edit = package.inject(model, facts, "sft", epochs=1)
+        edit = package.inject(model, facts, "sft", epochs=1, lr=2e-5)
         return replace(edit, changes={name: -3 * change for name, change in edit.changes.items()})
 
 
@@ -399,7 +399,9 @@ def test_contexts_are_joined(config, model, tmp_path):
 
 
 def test_what_was_trained_on_is_summed(config, model, tmp_path):
-    config = replace(config, methods=("base", "sft"), n=2, options={"sft": {"epochs": 1}})
+    config = replace(
+        config, methods=("base", "sft"), n=2, options={"sft": {"epochs": 1, "enough": 0}}
+    )
     tokens = [
         run(replace(config, regime=regime), model, tmp_path / regime)["sft"]["work"]["inject"][
             "trained_tokens"
