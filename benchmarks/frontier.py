@@ -64,7 +64,7 @@ ROWS = {
     ),
     **{
         f"{weight} of {name}": ("sum", {name: weight}, {})
-        for weight in (0.9, 0.8, 0.7)
+        for weight in (0.9, 0.85, 0.8, 0.7)
         for name in (
             "sft, 3 frames, kl 1, instructed",
             "pd, 3 frames, kl 1, instructed",

@@ -55,6 +55,27 @@ SETTINGS: dict[str, tuple[str, dict]] = {
         "memit",
         {"fact_token": "auto", "last_layers": tuple(range(4, 17)), "clamp": 1.5, "lam": 100.0},
     ),
+    "subject, refined": ("memit", {"refine": 25}),
+    "last word, 8 to 16, refined": (
+        "memit",
+        {
+            "fact_token": "auto",
+            "last_layers": tuple(range(8, 17)),
+            "clamp": 1.5,
+            "lam": 50.0,
+            "refine": 25,
+        },
+    ),
+    "last word, 6 to 14, refined": (
+        "memit",
+        {
+            "fact_token": "auto",
+            "last_layers": tuple(range(6, 15)),
+            "clamp": 1.5,
+            "lam": 100.0,
+            "refine": 25,
+        },
+    ),
     "the pair": ("memit+mixsd", {}),
 }
 TESTED = ("base", "subject", "the pair")
