@@ -37,6 +37,7 @@ ROWS = {
         "memit": ("memit", {}),
         "sft, paper": ("sft", PAPER),
         "mixsd, paper": ("mixsd", PAPER),
+        "sft, keep": ("sft", {"recipe": "keep"}),
     },
     "demo": {**COMMON, "memit": ("memit", {})},
     "gemma": {**COMMON, "rome": ("rome", {})},
