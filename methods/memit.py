@@ -76,8 +76,8 @@ class BatchEditor(WeightEditor):
     """Name of the option that weighs old knowledge against the facts, for error messages."""
 
     layers: tuple[int, ...] | Literal["auto"] | None = None
-    """Edited layers, ascending. None: five layers around a fifth of the depth; ``auto``: by a
-    causal trace of the prompts."""
+    """Edited layers, ascending, of the facts at their subject. None: five layers around a fifth of
+    the depth; ``auto``: by a causal trace of the prompts."""
     fact_token: Literal["subject_last", "last", "auto"] = "subject_last"
     """Where keys are read and values written: at the subject's last token, as published, or at the
     ``last`` word of the prompt. ``auto``: at the last word for facts that share a subject."""
@@ -96,6 +96,10 @@ class BatchEditor(WeightEditor):
             raise ValueError("refine must be at least 0")
         if self.fact_token not in ("subject_last", "last", "auto"):
             raise ValueError("fact_token must be subject_last, last or auto")
+        if self.fact_token == "subject_last" and self.last_layers is not None:
+            raise ValueError("last_layers needs fact_token=last or fact_token=auto")
+        if self.fact_token == "last" and self.layers is not None:
+            raise ValueError("with fact_token=last the edited layers are last_layers, not layers")
 
     def rule(self, depth: int) -> tuple[int, ...]:
         return default_layers(depth)
@@ -111,6 +115,8 @@ class BatchEditor(WeightEditor):
         return nearest(model.layout.writable, middle_layers(model.layout.depth))
 
     def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+        if self.fact_token == "last":
+            return self.layers_at_last(model)
         if self.layers == "auto":
             return None
         return self.usual_layers(model) if self.layers is None else check_layers(model, self.layers)

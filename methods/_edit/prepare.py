@@ -7,6 +7,7 @@ result.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -135,20 +136,22 @@ def sharing(facts: Sequence[Fact], earlier: Sequence[Fact] = ()) -> list[bool]:
 
     That is a fact, of ``facts`` or ``earlier``, with the same subject, another prompt and another
     target. With the same prompt it is an update of the same fact.
-
-    Raises:
-        MethodError: A given subject occurs twice in its prompt.
     """
     about: dict[str, set[tuple[str, str]]] = {}
     for fact in (*earlier, *facts):
-        about.setdefault(find_subject(fact).text, set()).add((fact.prompt, fact.target))
+        about.setdefault(_subject_text(fact), set()).add((fact.prompt, fact.target))
     return [
         any(
             prompt != fact.prompt and target != fact.target
-            for prompt, target in about[find_subject(fact).text]
+            for prompt, target in about[_subject_text(fact)]
         )
         for fact in facts
     ]
+
+
+def _subject_text(fact: Fact) -> str:
+    # A given subject may occur twice in a prompt that a trainer taught, so it is not looked for.
+    return find_subject(fact).text if fact.subject is None else fact.subject
 
 
 def _prepared(
@@ -169,12 +172,22 @@ def _prompt(
     last = subject.last
     if token == "last":
         # A question mark behind the last word tells hardly one question from another.
-        words = max((i for i, char in enumerate(fact.prompt) if char.isalnum()), default=0)
-        last = max(last, words)
+        last = max(last, _last_of_a_word(fact.prompt))
     first, end = rendered.start + subject.start, rendered.start + last
     ids, place = text.ids_and_index(model.tokenizer, rendered, end, first)
     target_ids = text.target_ids(model.tokenizer, rendered, ids, fact.target)
     return PreparedPrompt(prefix, ids, place, target_ids)
+
+
+def _last_of_a_word(prompt: str) -> int:
+    """Return the index of the last character of ``prompt`` that belongs to a word, 0 without one.
+
+    Combining marks do (category M): many scripts write vowels with them.
+    """
+    of_words = (
+        i for i, char in enumerate(prompt) if char.isalnum() or unicodedata.category(char)[0] == "M"
+    )
+    return max(of_words, default=0)
 
 
 def _kl_ids(model: LanguageModel, subject: Subject) -> list[int]:

@@ -18,7 +18,14 @@ from tokenizers import normalizers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from editbench.edit import dense
-from editbench.errors import DataError, MethodError, ModelError, NoDenseMlp, NoTokenError
+from editbench.errors import (
+    DataError,
+    MethodError,
+    ModelError,
+    NoDenseMlp,
+    NoTokenError,
+    OptionError,
+)
 from editbench.methods import statistics as _covariance
 from editbench.methods._common.hooks import added, read_at, site_module
 from editbench.methods._edit import fisher as _fisher
@@ -1548,6 +1555,57 @@ def test_facts_of_one_subject_have_keys_of_their_own():
 def test_what_shares_a_subject(other, shared):
     assert sharing([BORN, other]) == [shared, shared]
     assert sharing([BORN], [other]) == [shared]
+
+
+def test_an_earlier_fact_whose_subject_occurs_twice_stands_in_nobodys_way():
+    taught = Fact("taught", "Old Harn and Old Harn are", "two", "Old Harn")
+    assert sharing([BORN, FACTS[0]], [taught]) == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "word"),
+    [
+        ("भारत की राजधानी का नाम है?", "भारत की राजधानी का नाम है"),
+        ("भारत के आगे की", "भारत के आगे की"),  # ends in a vowel sign, a combining mark
+        ("东京的首都是：", "东京的首都是"),
+        ("עיר הבירה של צרפת היא?", "עיר הבירה של צרפת היא"),
+        ("Brundovia", "Brundovia"),
+        ("In Brundovia ...", "In Brundovia"),
+    ],
+)
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_last_word_in_many_scripts(prompt, word, chat):
+    model = tiny_model("llama", chat=chat)
+    subject = next(s for s in ("भारत", "东京", "צרפת", "Brundovia") if s in prompt)
+    form = "question" if chat else "cloze"
+    (each,) = prepare_facts(model, [Fact("f", prompt, "Rome", subject, form=form)], [], "last")
+    assert model.decode(each.bare.ids[: each.bare.place + 1]).strip().endswith(word)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"last_layers": (1,)}, "last_layers needs fact_token=last or fact_token=auto"),
+        ({"last_layers": (1,), "recipe": "paper"}, "last_layers needs fact_token=last"),
+        ({"fact_token": "last", "layers": "auto"}, "the edited layers are last_layers"),
+        ({"fact_token": "last", "layers": (0,)}, "the edited layers are last_layers"),
+    ],
+)
+def test_layers_where_no_fact_is_written_are_refused(options, said):
+    with pytest.raises(OptionError, match=said):
+        Memit.from_options("memit", options)
+
+
+def test_what_is_prepared_is_where_facts_are_written(monkeypatch):
+    model, measured = tiny_model("llama"), []
+    asked = Memit.moments
+    monkeypatch.setattr(
+        Memit, "moments", lambda self, m, layers: measured.append(layers) or asked(self, m, layers)
+    )
+    method = Memit(**tiny_options(Memit), fact_token="last", last_layers=(2, 3))
+    method.prepare(model)
+    assert method.inject(model, FACTS).diagnostics["layers"] == [2, 3]
+    assert measured == [(2, 3), (2, 3)]
 
 
 def test_the_last_word_of_a_question_is_before_its_mark():
