@@ -97,6 +97,9 @@ class Method(ABC):
     alternatives: ClassVar[Mapping[str, str]] = {}
     """Option -> the option that it replaces where it is set. A recipe leaves it unset where the
     other one is given."""
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Options that are newer than ``version`` and change nothing by default. A cell's key leaves
+    them out where they have their default, so that cells from before are found again."""
     figures: ClassVar[Mapping[str, Figure]] = {}
     """The figures that this method adds to an edit's report, by name. It may report the fields of
     ``report.EditReport`` without declaring them."""
@@ -178,7 +181,8 @@ class Method(ABC):
                 of range.
         """
         given = cls._written_out(name, _by_field(name, options))
-        known = sorted(field.name for field in fields(cls))
+        own = {field.name for field in fields(cls)}
+        known = sorted(own | {"recipe"} if cls.recipes else own)
         for key in given:
             if key not in known:
                 close = difflib.get_close_matches(key, known, n=1)
@@ -265,6 +269,11 @@ class Method(ABC):
     def options(self) -> dict[str, Any]:
         """Return all options with their values, ready for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def left_out(self) -> list[str]:
+        """Return the options that a cell's key leaves out; see ``added``."""
+        options = [option for option in fields(self) if option.name in self.added]
+        return [each.name for each in options if getattr(self, each.name) == each.default]
 
     def sources(self) -> dict[str, str]:
         """Return the SHA-256 of each local file that the options name, by the path given there.

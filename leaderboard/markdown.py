@@ -31,6 +31,7 @@ from editbench.leaderboard.rows import (
     MORE_AXES,
     diagnostics,
     has,
+    keyed_options,
     mixing,
     more,
     rivals,
@@ -211,7 +212,7 @@ def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:
             cell.run_conditions,
             cell.data,
             summary["method"],
-            without_seed(summary.get("options")),
+            without_seed(keyed_options(summary)),
         ]
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     for group in groups.values():

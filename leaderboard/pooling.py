@@ -12,7 +12,7 @@ from typing import cast
 import pandas
 
 from editbench.leaderboard.comparisons import EVALUATORS, RETENTION
-from editbench.leaderboard.rows import interval_row, mixing, warnings
+from editbench.leaderboard.rows import interval_row, keyed_options, mixing, warnings
 from editbench.leaderboard.schema import PooledSummary
 from editbench.records.schema import CellSummary, EvaluatorRow, Status
 from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
@@ -49,7 +49,7 @@ def pooled(
     merged: PooledSummary = {
         "key": "+".join(s["key"] for s in summaries),
         "method": first["method"],
-        "options": without_seed(first.get("options")),
+        "options": without_seed(keyed_options(first)),
         "recipe": first.get("recipe"),
         "tuned": all(s.get("tuned") for s in summaries),
         # A search without a feasible trial comes first (False < True), so the row gets its mark.

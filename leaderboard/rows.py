@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from editbench.errors import RecordError
 from editbench.leaderboard.schema import AxisRow, Mixing, Row, Summary
@@ -97,6 +97,13 @@ def setting(summary: Mapping[str, object]) -> dict[str, object]:
     return {name: look_up(summary, path) for name, path in SETTING.items()}
 
 
+def keyed_options(summary: Mapping[str, Any]) -> dict[str, object]:
+    """Return a cell's options without those that its key leaves out, which older cells lack."""
+    left_out = summary.get("left_out", ())
+    options = summary.get("options") or {}
+    return {key: value for key, value in options.items() if key not in left_out}
+
+
 def look_up(record: object, path: Sequence[str]) -> object:
     """Return the value under ``path``, or ``None`` where an older record has no such field."""
     for part in path:
@@ -124,7 +131,7 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
     made: Row = {
         "method": summary["method"],
         "key": summary["key"],
-        "options": summary.get("options") or {},
+        "options": keyed_options(summary),
         "recipe": summary.get("recipe"),
         "tuned": bool(summary.get("tuned")),
         "tuning": summary.get("tuning") or {},

@@ -48,6 +48,7 @@ class Row(TypedDict):
     key: str
     """Key of the cell; the keys of pooled cells are joined by ``+``."""
     options: Mapping[str, object]
+    """The options without those that the key leaves out."""
     recipe: str | None
     """The recipe that stands for these options."""
     tuned: bool

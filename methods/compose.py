@@ -70,6 +70,10 @@ class Composed(Method):
             for key, value in method.options().items()
         }
 
+    def left_out(self) -> list[str]:
+        """Return the options of both methods that a cell's key leaves out, named PART.KEY."""
+        return [f"{method.name}.{key}" for method in self.methods for key in method.left_out()]
+
     def sources(self) -> dict[str, str]:
         """Return the files that the options of both methods name, with their hashes."""
         return {path: sha for method in self.methods for path, sha in method.sources().items()}

@@ -213,6 +213,9 @@ class CellSummary(TypedDict):
     method: str
     """NAME, or NAME@LABEL for a variant."""
     options: dict[str, object]
+    left_out: NotRequired[list[str]]
+    """Options that the key leaves out: they are newer than the method's version and have their
+    default. Absent where there are none."""
     recipe: NotRequired[str]
     """The recipe that stands for these options, if one did when the cell was computed."""
     tuned: NotRequired[bool]

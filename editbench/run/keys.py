@@ -55,6 +55,7 @@ def cell_key(
     summary: dict[str, object] = {
         "method": name,
         "options": method.options(),
+        "left_out": method.left_out(),
         "sources": method.sources(),
         "versions": versions_of(plan, method),
         "model": {
@@ -94,11 +95,12 @@ def key_of(summary: CellSummary, config: StoredConfig) -> str:
     The key is the method's name and 12 hex digits of a hash.
     """
     versions, model, name = summary["versions"], summary["model"], summary["method"]
+    left_out = summary.get("left_out", ())
     identity: list[object] = [
         versions["scoring"],
         name,
         versions["method"],
-        summary["options"],
+        {key: value for key, value in summary["options"].items() if key not in left_out},
         model["hash"],
         model["precision"],
         summary["corpus"]["hash"],

@@ -121,6 +121,7 @@ def _conditions(
     return {
         "method": name,
         "options": method.options(),
+        **({"left_out": left_out} if (left_out := method.left_out()) else {}),
         **({"recipe": recipe} if (recipe := method.recipe_name()) else {}),
         **({"sources": sources} if sources else {}),
         "tuned": name in config.tuned,

@@ -54,6 +54,9 @@ class WeightEditor(Method):
     of_one_key: ClassVar[str] = "the written value is a compromise"
     """What happens to facts that share a key and have different targets."""
     limits: ClassVar[Mapping[str, int]] = {"covariance_tokens": MAX_TOKENS}
+    added: ClassVar[frozenset[str]] = frozenset(
+        {"stop", "fact_token", "last_layers", "prefix_style", "ridge", "slack"}
+    )
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {
         "kl_factor": LogUniform(0.01, 1.0),

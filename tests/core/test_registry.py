@@ -326,3 +326,11 @@ def test_the_options_of_a_recipe_are_recognized():
     assert Cook(seed=7, lam=3.0, layers=(1, 2)).recipe_name() == "paper"
     assert Cook(lam=9.0).recipe_name() == "fast"
     assert Cook().recipe_name() is None and Cook(lam=3.0).recipe_name() is None
+
+
+def test_a_misspelt_recipe_is_hinted_at_where_there_are_some():
+    with pytest.raises(OptionError, match="no option 'recipes'. Did you mean 'recipe'?"):
+        Cook.from_options("cook", {"recipes": "paper"})
+    with pytest.raises(OptionError) as error:
+        Mine.from_options("mine", {"recipes": "paper"})
+    assert "recipe'?" not in str(error.value)

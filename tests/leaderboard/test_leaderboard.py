@@ -346,6 +346,20 @@ def test_cells_of_several_seeds_are_one_row(tmp_path):
     assert render(runs[::-1], tmp_path / "README.md") == page
 
 
+def test_a_seed_from_before_an_option_was_added_is_of_the_same_row(tmp_path):
+    older = summary("memit", "memit-0", seed=0, options={"seed": 0, "lam": 3})
+    new = {"options": {"seed": 1, "lam": 3, "stop": "nll"}, "left_out": ["stop"]}
+    runs = [
+        write(tmp_path / str(cell["seed"]), cell)
+        for cell in (older, summary("memit", "memit-1", seed=1, **new))
+    ]
+    assert "| memit (seeds [0]" in render(runs, tmp_path / "README.md")
+    assert [row["label"] for row in rows([older, summary("memit", "memit-1", **new)])] == [
+        "memit (seed=0)",
+        "memit (seed=1)",
+    ]
+
+
 def test_pooled_methods_are_compared_by_case_across_seeds(tmp_path):
     def run(seed, ids):
         facts = {"name": "local", "hash": f"{seed}" * 16, "part": "test", "n": 4, "form": "cloze"}

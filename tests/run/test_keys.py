@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import pytest
 
+from editbench import registry
 from editbench.plugin import Evaluator, Method
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.keys import SCORING, cell_key, key_of, versions_of
@@ -23,6 +24,13 @@ class Plain(Method):
 
     def inject(self, model, facts):
         return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Extended(Plain):
+    added: ClassVar[frozenset[str]] = frozenset({"more"})
+
+    more: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,26 @@ def test_every_published_cell_has_its_key(file):
 
 def test_there_are_published_cells():
     assert PUBLISHED
+
+
+def test_an_option_that_was_added_is_part_of_a_key_where_it_is_set():
+    assert key(plan(), Extended()) == key(plan(), Plain())
+    assert key(plan(), Extended(seed=1)) == key(plan(), Plain(seed=1)) != key(plan(), Plain())
+    assert len({key(plan(), Extended(more=more)) for more in (0, 1, 2)}) == 3
+
+
+def test_the_options_that_editors_got_leave_stored_cells_their_keys():
+    def left_out(name, **options):
+        return set(registry.get("methods", name).from_options(name, options).left_out())
+
+    assert left_out("memit") == left_out("pmet") == {"stop", "fact_token", "last_layers"}
+    assert left_out("memit", stop="loss") == {"fact_token", "last_layers"}
+    assert left_out("rome") == {"stop", "prefix_style"}
+    assert left_out("alphaedit") - left_out("memit") == {"ridge"}
+    assert left_out("emmet") - left_out("memit") == {"slack"}
+    pair = {"rome.stop": "loss"}
+    assert left_out("rome+emmet", **pair) >= {"rome.prefix_style", "emmet.stop", "emmet.slack"}
+    assert "rome.stop" not in left_out("rome+emmet", **pair)
 
 
 def test_an_engine_is_part_of_a_key_from_its_second_version_on():
