@@ -74,9 +74,12 @@ class EditRecord(TypedDict, total=False):
     frame: int
     """Trainers: 0 for the fact's own prompt, 1, 2, ... for its rewordings."""
     subject: str
-    """Weight editors: the span of the prompt at whose last token the key was read."""
+    """Weight editors: the subject that was found in the prompt."""
     subject_from: str
     """How the subject was found: ``given``, ``rule`` or ``last word``."""
+    fact_token: str
+    """Weight editors: where the key was read. ``subject_last``: at the subject's last token;
+    ``last``: at that of the prompt's last word."""
     target_nll: float
     """Weight editors: nats per token of the target at the end of the value's optimization."""
     clamped: bool

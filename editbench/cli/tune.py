@@ -157,8 +157,11 @@ def _two_decimals(value: float | None) -> str:
 
 
 def _notes(record: Record) -> Iterator[str]:
-    """Yield one line for each failed trial, and for each method without a feasible one."""
+    """Yield one line for shared options, each failed trial, each method without a feasible one."""
     for method, tried in record["methods"].items():
+        if shared := tried.get("options"):
+            given = ", ".join(f"{key}={value}" for key, value in shared.items())
+            yield f"{method}: all trials start from {given}."
         for trial in tried["trials"]:
             if trial["status"] != "done":
                 yield f"{method}@trial{trial['trial']}: {trial['status']}: {trial['note']}"

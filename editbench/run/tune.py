@@ -168,11 +168,15 @@ class Search:
         return self.options.get(method, {})
 
     def space(self, method: str) -> Space:
-        """Return the values that are tried for each option that is not given."""
-        space, given = registry.get("methods", method).space, self.given(method)
+        """Return the values that are tried for each option that is not given.
+
+        Nor is an option tried that a given one replaces (``Method.alternatives``).
+        """
+        cls, given = registry.get("methods", method), self.given(method)
         # The paper's name of an option works as well as the field's.
         fixed = {KEYWORDS.get(key, key) for key in given}
-        return {key: values for key, values in space.items() if key not in fixed}
+        fixed |= {cls.alternatives[key] for key in fixed if key in cls.alternatives}
+        return {key: values for key, values in cls.space.items() if key not in fixed}
 
     def space_texts(self, method: str) -> dict[str, str]:
         """Return ``space`` with its values as text."""

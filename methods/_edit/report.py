@@ -97,6 +97,7 @@ class Outcome:
                 "fact": each.fact.id,
                 "subject": each.subject.text,
                 "subject_from": each.subject.source,
+                "fact_token": each.token,
                 "target_nll": targets.nll_N[i].item(),
                 "clamped": bool(targets.clamped_N[i]),
                 "steps": int(targets.steps_N[i]),

@@ -1639,6 +1639,8 @@ def test_facts_of_different_subjects_are_written_as_published(method):
     for name, change in published.changes.items():
         assert torch.equal(dense(change), dense(auto.changes[name]))
     shared = written(method, [BORN, WORKS, *FACTS], fact_token="auto", last_layers=(3,))
+    at_last = {r["fact"] for r in shared.records if r["fact_token"] == "last"}
+    assert at_last == {"born", "works", "river"}, "the facts of Old Harn"
     assert max(shared.diagnostics["layers"]) > max(auto.diagnostics["layers"])
 
 

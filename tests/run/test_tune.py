@@ -507,7 +507,7 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         {"trial": i, "options": {"lr": 0.1}, **judge(summary(1.0, 1.0, (ratio,)), 0.95)}
         for i, ratio in enumerate((0.9, 0.5))
     )
-    tried = {"trials": [near, far], "chosen": near}
+    tried = {"options": {"recipe": "keep"}, "trials": [near, far], "chosen": near}
     show_trials(
         {"budget": 2, "retention": 0.95, "corpus": {"n": 5}, "methods": {"sft": tried}},
         tmp_path,
@@ -518,6 +518,7 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         "sft: no trial keeps a retention of 0.95; the nearest one, with 0.90, is chosen."
         in said.err
     )
+    assert "sft: all trials start from recipe=keep." in said.err
     marked = [line for line in said.out.splitlines() if "yes" in line]
     assert len(marked) == 1 and "0.90" in marked[0], "chosen, and not feasible"
 
@@ -540,6 +541,10 @@ def test_what_keeps_too_little_is_marked(capsys, tmp_path):
         (["--option", "sft.lr=1"], "--option sft.… is for a method that is not tuned"),
         (
             ["--methods", "twin", "--option", "twin.size=1"],
+            "--option sets all that tune searches for twin",
+        ),
+        (
+            ["--methods", "twin", "--option", "twin.share=1"],  # size would do nothing
             "--option sets all that tune searches for twin",
         ),
     ],
