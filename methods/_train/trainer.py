@@ -45,10 +45,12 @@ TRAINING_FIGURES: Mapping[str, Figure] = {
         shown="KL on own text",
     ),
     "trained_tokens": Figure(
-        "Label tokens that the loss was computed on, summed over all steps.", adds_up=True
+        "Label tokens of the batches that were trained on, summed over all steps; learnt batches "
+        "(``enough``) do not count.",
+        adds_up=True,
     ),
-    "first_loss": Figure("Loss of the first step, in nats a token."),
-    "final_loss": Figure("Mean loss of the last epoch's steps, in nats a token."),
+    "first_loss": Figure("Loss of the first batch, in nats a token."),
+    "final_loss": Figure("Mean loss of the last epoch's batches, in nats a token."),
     "steps_per_second": Figure(
         "Optimizer steps a second, without preparation.", shown="steps per second"
     ),

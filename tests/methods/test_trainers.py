@@ -1129,6 +1129,13 @@ def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
 
+def test_the_recipe_keep_is_the_training_that_was_measured():
+    """The row "0.8 of sft, 3 frames, kl 1, instructed" of benchmarks/frontier.py."""
+    keep = Sft.from_options("sft", {"recipe": "keep"})
+    measured = Sft(lr=5e-5, enough=0.0, epochs=5, rewordings=2, kl=1.0, interpolation=0.8)
+    assert keep == measured
+
+
 def test_advice_to_use_a_trainer_names_them_all():
     needs_one = type("NeedsOne", (Sft,), {"needs_subject": True})
     with pytest.raises(MethodError) as told:

@@ -28,7 +28,16 @@ MAY_IMPORT = {
     "methods": NOUNS - ABOVE_METHODS | {"methods"},
     "corpora": {"errors", "files", "hub", "matching", "plugin", "types", "corpora"},
     "eval": NOUNS - {"registry", "testing", "edit", "cost"} | {"eval"},
-    "leaderboard": {"errors", "files", "records", "report", "rows", "stats", "types", "leaderboard"},
+    "leaderboard": {
+        "errors",
+        "files",
+        "records",
+        "report",
+        "rows",
+        "stats",
+        "types",
+        "leaderboard",
+    },
 }
 """Folder -> the parts of ``editbench`` that it may import: nouns, folders, or single modules."""
 EXCEPTIONS = {
