@@ -123,7 +123,7 @@ class Study:
         return [{"lr": report["learning_rate"], **row} for row in [*rows, {**last, "end": True}]]
 
     def _measured(self) -> dict[str, float]:
-        return {**scores(ask(self.model, self.cases, self.base)), "kl": self.own.kl()}
+        return {**scores(ask(self.model, self.cases, self.base)), "kl": self.own.kl(self.model)}
 
 
 def stored() -> list[dict]:

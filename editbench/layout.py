@@ -138,7 +138,7 @@ class Layout:
         if any(part.mlp is not None and not part.experts for part in self.parts):
             raise ModelError(
                 "The layers of this model share one MLP, so a weight editor cannot change the "
-                "matrix of a single layer. Use a trainer (sft, mixsd, opsd), or ice."
+                "matrix of a single layer. Use a trainer (sft, mixsd, opsd, pd), or ice."
             )
         why = (
             "All MLPs of this model are mixtures of routed experts"
@@ -147,7 +147,7 @@ class Layout:
         )
         raise NoDenseMlp(
             f"{why}, and a weight editor needs one matrix that writes an MLP's output. Use a "
-            "trainer (sft, mixsd, opsd), or ice."
+            "trainer (sft, mixsd, opsd, pd), or ice."
         )
 
 

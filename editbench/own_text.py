@@ -129,16 +129,16 @@ def own_answers(
     """Return at most ``n`` questions of the model's own, each with its answer.
 
     They are the ids of the prompt, and of at most ``length`` tokens of answer with the token that
-    ended it. Without a chat template there are none.
+    ended it. There are none without a chat template, nor where the context has no room for them.
     """
     if not model.chat:
         return []
     generator = torch.Generator().manual_seed(seed)
-    asked = model.generate_ids([_user_opening(model)] * n, QUESTION_TOKENS, generator=generator)
+    openings = _with_room(model, [_user_opening(model)] * n, QUESTION_TOKENS)
+    asked = model.generate_ids(openings, QUESTION_TOKENS, generator=generator)
     questions = [words for ids in asked if (words := model.decode(ids).strip())]
     prompts = [model.prompt_ids(words, "question") for words in questions]
-    answers = model.generate_ids(prompts, length, generator=generator)
-    return _answered(model, prompts, answers, length)
+    return _answered(model, prompts, length, generator)
 
 
 def own_tasks(
@@ -146,7 +146,7 @@ def own_tasks(
 ) -> list[tuple[list[int], list[int]]]:
     """Return at most ``n`` instructions of ``TASKS``, each with the model's most probable answer.
 
-    They are given as in ``own_answers``. Without a chat template there are none.
+    They are given as in ``own_answers``, and there are none in the same cases.
     """
     if not model.chat:
         return []
@@ -158,16 +158,27 @@ def own_tasks(
         b, a = sorted(dice.sample(range(2, 60), 2))
         task = TASKS[i % len(TASKS)].format(topic=topic, other=other, words=words, a=a, b=b)
         prompts.append(model.prompt_ids(task, "question"))
-    return _answered(model, prompts, model.generate_ids(prompts, length), length)
+    return _answered(model, prompts, length)
 
 
 def _answered(
-    model: LanguageModel, prompts: list[list[int]], answers: list[list[int]], length: int
+    model: LanguageModel,
+    prompts: list[list[int]],
+    length: int,
+    generator: torch.Generator | None = None,
 ) -> list[tuple[list[int], list[int]]]:
-    """Return each prompt with its answer, and drop those without one."""
+    """Return each prompt with its answer, and drop those without one or without room for one."""
+    prompts = _with_room(model, prompts, length)
+    answers = model.generate_ids(prompts, length, generator=generator)
     # A shorter answer ended by itself. ``generate_ids`` drops the token that ended it.
     ended = [ids + model.closing_ids("question") if len(ids) < length else ids for ids in answers]
     return [(prompt, ids) for prompt, ids in zip(prompts, ended, strict=True) if ids]
+
+
+def _with_room(model: LanguageModel, prompts: list[list[int]], length: int) -> list[list[int]]:
+    """Return the prompts behind which the context holds ``length`` tokens."""
+    most = model.context_length
+    return [ids for ids in prompts if most is None or len(ids) + length <= most]
 
 
 def _user_opening(model: LanguageModel) -> list[int]:

@@ -263,7 +263,7 @@ class Method(ABC):
                 raise MethodError(
                     f"Fact {fact.id!r} has no subject, and {name} reads its key at the last "
                     'subject token. Add "subject", or use a method that needs none '
-                    "(sft, mixsd, opsd)."
+                    "(sft, mixsd, opsd, pd)."
                 )
 
     def options(self) -> dict[str, Any]:

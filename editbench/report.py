@@ -105,7 +105,7 @@ class EditRecord(TypedDict, total=False):
     """Mixed targets: whether the model ended the text by itself."""
     source: str
     """Mixed targets: what the trainer saw: ``mixed``, ``expert``, ``target``, ``unverified`` or
-    ``dropped``."""
+    ``dropped``; ``canonical`` for an answer that was taught besides the texts."""
     text: str
     """Mixed targets: the text of ``ids``."""
 

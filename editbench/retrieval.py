@@ -67,7 +67,8 @@ class Retriever:
 def guidance(fact: Fact) -> str:
     """Return the fact as a note to put in front of a prompt.
 
-    In-context edits show it, and the expert of mixsd and the teacher of opsd read it.
+    In-context edits show it. With ``expert_prompt=before`` the expert of mixsd and the teachers of
+    opsd and pd read it, too.
     """
     worked = f"\n{fact.demonstration}" if fact.demonstration else ""
     return f"Answer from this note.\nNote: {fact.statement}{worked}"

@@ -203,15 +203,23 @@ class MixSD(Trainer):
             model, lessons_of(model, copies, self.rewordings, self.expert_prompt)
         )
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
-        if self.canonical:
-            lessons = lessons_of(model, facts, self.rewordings, self.expert_prompt)
-            examples += [lesson.canonical(self.loss_on) for lesson in lessons]
+        plain = lessons_of(model, facts, self.rewordings) if self.canonical else []
+        examples += [lesson.canonical(self.loss_on) for lesson in plain]
         changes, training = train_on_examples(self, model, examples)
-        # lessons_of() lists each fact followed by its rewordings: draft i is frame i % frames.
+        # lessons_of() lists each fact followed by its rewordings: text i is frame i % frames.
         frames = 1 + self.rewordings
         records: list[EditRecord] = [
             {"fact": facts[i // (frames * self.texts)].id, "frame": i % frames, **draft.record()}
             for i, draft in enumerate(drafts)
+        ]
+        records += [
+            {
+                "fact": facts[i // frames].id,
+                "frame": i % frames,
+                "ids": [*lesson.canonical().target_ids],
+                "source": "canonical",
+            }
+            for i, lesson in enumerate(plain)
         ]
         diagnostics = {
             **report(drafts),

@@ -86,7 +86,8 @@ class PD(Trainer):
     }
 
     epochs: int = 4
-    """Passes over the texts, of which each fact has several."""
+    """Most passes over the texts, of which each fact has several. The training ends earlier when
+    they are learnt (``enough``)."""
     expert_prompt: ExpertPrompt = "after"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
@@ -162,10 +163,7 @@ class PD(Trainer):
         Raises:
             MethodError: if a fact's answer does not fit into the model's context.
         """
-        asked = list(dict.fromkeys(lessons))
-        room_of = dict(
-            zip(asked, rooms(asked, self.max_new_tokens, Branches(model, SLOTS)), strict=True)
-        )
+        budgets = rooms(lessons, self.max_new_tokens, Branches(model, SLOTS))
         texts = [
             Written(lesson, list(lesson.canonical().target_ids), 0, False) for lesson in lessons
         ]
@@ -176,13 +174,13 @@ class PD(Trainer):
             for attempt in range(self.attempts):
                 drawn = model.generate_ids(
                     [lessons[i].expert_ids for i in waiting],
-                    [room_of[lessons[i]] for i in waiting],
+                    [budgets[i] for i in waiting],
                     lines=[1 if lessons[i].fact.form == "cloze" else None for i in waiting],
                     generator=generator,
                     temperature=self.temperature,
                 )
                 for i, ids in zip(waiting, drawn, strict=True):
-                    fact, room = lessons[i].fact, room_of[lessons[i]]
+                    fact, room = lessons[i].fact, budgets[i]
                     texts[i].attempt = attempt
                     # A text without an end is no answer, even if it names the target.
                     ended = len(ids) < room or lessons[i].ended(ids)

@@ -15,6 +15,7 @@ from editbench.stats import Interval, number, unbounded_mean
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
+    from editbench.report import EditRecord
 
 RARE = 0.01
 """A target token is rare if the base gives it a lower probability than this."""
@@ -97,23 +98,25 @@ def _token_mean(by_target: Sequence[NDArray[Any]]) -> Interval:
 
 
 def _training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
-    """Return the prompt ids and target ids of each fact that was trained on."""
-    recorded = {
-        record["fact"]: record
-        for record in edit.records
+    """Return the ids of each fact's own prompt with those of each text that was trained on it.
+
+    An edit without such records was trained on the canonical answers.
+    """
+    recorded: dict[str, list[EditRecord | None]] = {}
+    for record in edit.records:
         # Only frame 0 has the fact's own prompt. The other frames are rewordings of it.
-        if {"fact", "ids", "source"} <= record.keys() and not record.get("frame")
-    }
+        if {"fact", "ids", "source"} <= record.keys() and not record.get("frame"):
+            recorded.setdefault(record["fact"], []).append(record)
     pairs = []
     for fact in edit.facts:
-        record = recorded.get(fact.id)
-        if record is None or record["source"] == "target":
-            prompt, target = model.pair_ids(
-                fact.prompt, fact.demonstration or fact.target, fact.form
-            )
-            pairs.append((prompt, [*target, *model.closing_ids(fact.form)]))
-        elif record["source"] != "dropped":
-            pairs.append((model.prompt_ids(fact.prompt, fact.form), list(record["ids"])))
+        for one in recorded.get(fact.id, [None]):
+            if one is None or one["source"] in ("target", "canonical"):
+                prompt, target = model.pair_ids(
+                    fact.prompt, fact.demonstration or fact.target, fact.form
+                )
+                pairs.append((prompt, [*target, *model.closing_ids(fact.form)]))
+            elif one["source"] != "dropped":
+                pairs.append((model.prompt_ids(fact.prompt, fact.form), list(one["ids"])))
     return pairs
 
 

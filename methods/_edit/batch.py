@@ -147,7 +147,7 @@ def additive_gains(model: LanguageModel, layers: Sequence[int], method: str) -> 
                 f"{type(model.model).__name__} normalises the MLP's output, or weighs it token by "
                 f"token, before adding it (layer {layer}), so {method}'s residual shares do not "
                 "add up there. Use rome or pmet, which write the MLP's own output, or a trainer "
-                "(sft, mixsd, opsd)."
+                "(sft, mixsd, opsd, pd)."
             )
         gains[layer] = gain
     first = gains[layers[0]]

@@ -76,7 +76,7 @@ def check_values(
             raise MethodError(
                 f"The value at layer {layer} of {model.name} is not what {name} makes of the key "
                 f"(relative difference {apart:.2g}), so an update of that matrix would not write "
-                "what was asked. Use a trainer (sft, mixsd, opsd)."
+                "what was asked. Use a trainer (sft, mixsd, opsd, pd)."
             )
 
 

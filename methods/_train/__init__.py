@@ -1,1 +1,1 @@
-"""The trainers' engine: options, loop, texts and anchors that sft, mixsd and opsd share."""
+"""The trainers' engine: options, loop, texts and anchors that sft, mixsd, opsd and pd share."""

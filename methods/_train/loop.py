@@ -1,4 +1,4 @@
-"""The one training loop: sft, mixsd and opsd are losses on it.
+"""The one training loop: sft, mixsd, opsd and pd are losses on it.
 
 It trains all weights or adapters (``weights.py``, ``adapters.py``), with or without terms that hold
 the model near its base (``anchor.py``).
@@ -26,7 +26,7 @@ from editbench.edit import Change
 from editbench.errors import MethodError, ModelError
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
-from editbench.methods._train.step_size import OwnText, fitted_lr, moved_far
+from editbench.methods._train.step_size import OwnText, fitted_lr, moved_far, own_text
 from editbench.methods._train.trainer import Trainer, TrainingReport
 from editbench.methods._train.weights import Trainable, trainable
 from editbench.models import LanguageModel, NotFiniteError, batched
@@ -85,9 +85,9 @@ def train(
     Returns:
         The change of each trained weight, and the report of the training.
 
-    A batch whose loss is below ``options.enough`` is learnt, and its gradient is dropped. Without
-    an anchor it then makes no step, and an epoch whose mean loss is below it ends the training.
-    With an anchor the terms that hold the model go on to the last planned step.
+    A batch whose loss is below ``options.enough`` is learnt and has no gradient. Without an anchor
+    it makes no step, and the first epoch whose mean loss is below it ends the training. With an
+    anchor the training then goes on for as many steps again, at most to the last planned one.
 
     Raises:
         MethodError: if the loss or a weight became infinite or NaN, if the loss rose too far, if
@@ -104,7 +104,7 @@ def train(
     batches = planned[: max(1, round(options.stop_after * len(planned)))]
     per_epoch = ceil(n / options.batch_size)
     losses: list[float] = []
-    steps = tokens = 0
+    steps, tokens, learnt, end = 0, 0, False, len(batches)
     # Before adapters are attached: the anchor and the own text read the plain base model.
     anchor = _anchor(options, model)
     own, unmeasured = _own_text(model)
@@ -133,14 +133,17 @@ def train(
                 _check_diverged(options, lr, losses, len(batches))
                 bar.advance()
                 whole = len(losses) % per_epoch == 0  # an epoch has ended
-                if whole and not anchor and fmean(losses[-per_epoch:]) < options.enough:
-                    bar.advance(len(batches) - len(losses))
+                if whole and not learnt and fmean(losses[-per_epoch:]) < options.enough:
+                    learnt = True
+                    end = min(end, 2 * len(losses)) if anchor else len(losses)
+                if len(losses) == end < len(batches):
+                    bar.advance(len(batches) - end)
                     break
         seconds = time.perf_counter() - started
         if options.interpolation < 1:
             trained.interpolate(options.interpolation)
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
-        own_kl = own.kl() if own else 0.0
+        own_kl = own.kl(model) if own else 0.0
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
             raise _exploded(options, lr, "the last step left weights that are not finite")
@@ -157,7 +160,7 @@ def train(
         "warnings": [
             *trained.warnings,
             *(_warnings(options, lr, losses, final) if comparable else ()),
-            *moved_far(own_kl),
+            *moved_far(own_kl, options.kl),
             *unmeasured,
         ],
     }
@@ -211,7 +214,7 @@ class _Optimization:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
-        loss, labels = self._backward(self._parts(batch), loss_of)
+        loss, labels = self._backward(self._parts(batch), loss_of, self.options.enough)
         if loss < self.options.enough:
             self.optimizer.zero_grad()
             labels = 0
@@ -236,11 +239,16 @@ class _Optimization:
     def _parts(self, batch: list[int]) -> list[list[int]]:
         return list(batched(batch, self.options.micro_batch or len(batch)))
 
-    def _backward(self, parts: Sequence[list[int]], loss_of: Loss) -> tuple[float, int]:
+    def _backward(
+        self, parts: Sequence[list[int]], loss_of: Loss, enough: float = 0.0
+    ) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
 
         ``accelerator.accumulate`` would not do: it weights all parts equally, whatever their number
         of tokens.
+
+        Args:
+            enough: a step of one part whose loss is below it needs no gradient and gets none.
 
         Returns:
             The mean loss, and the number of label tokens.
@@ -249,6 +257,8 @@ class _Optimization:
         for part in parts:
             with self.model.compute():
                 loss, n = loss_of(part)
+            if len(parts) == 1 and loss.item() < enough:
+                return loss.item(), n
             # The sum over the part's tokens; the division by all tokens of the step comes last.
             self.accelerator.backward(loss * n if len(parts) > 1 else loss)
             total, labels = total + loss.item() * n, labels + n
@@ -278,7 +288,7 @@ def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
 def _own_text(model: LanguageModel) -> tuple[OwnText | None, list[str]]:
     """Return text of the model's own, or a sentence that says why it has none."""
     try:
-        return OwnText(model), []
+        return own_text(model), []
     except ModelError as error:
         return None, [f"How far the model's own text moved was not measured. {error}"]
 

@@ -46,8 +46,7 @@ class MixedText(Text):
         self.verified = False
         """Whether the text states its fact."""
         self.source = "mixed"
-        """What the trainer sees: ``mixed``, ``expert``, ``target``, ``unverified`` or
-        ``dropped``."""
+        """Whether and in which form it is trained on (``EditRecord.source``)."""
 
     @property
     def fact(self) -> Fact:
@@ -153,7 +152,7 @@ MIXING_FIGURES: Mapping[str, Figure] = {
         "Number of training texts that reached their token budget before they ended; only with "
         "on_fail=keep, which puts the token that ends an answer behind them."
     ),
-    "mean_attempts": Figure("Attempts per fact, mean over all facts."),
+    "mean_attempts": Figure("Attempts per text, mean over all mixed texts."),
     "effective_lambda": Figure("Share of the tokens trained on that the naive branch wrote."),
     "target_nll": Figure(
         "Mean negative log-likelihood of the texts trained on under the unedited model, in nats a "
@@ -199,7 +198,7 @@ def warnings(texts: Sequence[MixedText]) -> list[str]:
     """Return a sentence for each way of handling facts that no whole text stated."""
     consequences = {
         "target": "were trained on the canonical target, as in sft",
-        "dropped": "were left out, so they were not taught at all",
+        "dropped": "were left out of the training",
         "unverified": "were trained on as they are",
     }
     sentences = []

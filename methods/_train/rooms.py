@@ -40,7 +40,7 @@ def rooms(lessons: Sequence[Lesson], most: int | None, branches: Branches) -> li
     It is ``most`` if given. Otherwise the expert first writes its most probable text, in at most
     ``ALONE`` tokens or twice the demonstration's, and the budget is twice the length of that text,
     at least ``LEAST``. Where the expert finds no end, the budget is what it had itself. No budget
-    is longer than what the context has left.
+    is longer than what the context has left. Lessons with one expert prompt share its text.
 
     Args:
         branches: writes the expert's texts and counts their tokens.
@@ -59,7 +59,10 @@ def rooms(lessons: Sequence[Lesson], most: int | None, branches: Branches) -> li
     if most is not None:
         return within(most for _ in lessons)
     alone = within(max(ALONE, 2 * len(lesson.answer_ids)) for lesson in lessons)
-    texts = [ExpertText(lesson, room) for lesson, room in zip(lessons, alone, strict=True)]
-    for _ in branches.write(texts):
+    text_of: dict[tuple[int, ...], ExpertText] = {}
+    for lesson, room in zip(lessons, alone, strict=True):
+        text_of.setdefault(tuple(lesson.expert_ids), ExpertText(lesson, room))
+    for _ in branches.write(list(text_of.values())):
         pass
+    texts = [text_of[tuple(lesson.expert_ids)] for lesson in lessons]
     return within(max(LEAST, 2 * len(text.ids)) if text.ended else text.room for text in texts)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -25,8 +26,8 @@ from editbench.own_text import own_texts
 from editbench.report import FAR, MOVED_FAR
 from editbench.text import pad_left
 
-TOKENS, LENGTH = 512, 32
-"""Tokens of own text, and of one text."""
+TOKENS, LENGTH = 256, 16
+"""Tokens of own text, and of one text. Each training reads them, so they are few."""
 SEED = 1_000_003
 """Seed of the texts. They are always the same ones, and not those of an anchor."""
 AT_ONCE = 8
@@ -45,34 +46,49 @@ class OwnText:
 
     @torch.no_grad()
     def __init__(self, model: LanguageModel, seed: int = SEED):
-        self.model = model
         self.texts = [pair for block in own_texts(model, TOKENS, seed, LENGTH) for pair in block]
-        tops = [logp_NV.topk(min(TOP_K, logp_NV.shape[-1]), -1) for logp_NV in self._logp()]
+        tops = [logp_NV.topk(min(TOP_K, logp_NV.shape[-1]), -1) for logp_NV in self._logp(model)]
         self.ids = [top.indices for top in tops]
         self.base = [_with_rest(top.values) for top in tops]
 
     @torch.no_grad()
-    def kl(self) -> float:
-        """Return KL(model then || model now), in nats a token.
+    def kl(self, model: LanguageModel) -> float:
+        """Return KL(model then || ``model`` now), in nats a token.
 
         Tokens outside the top ``TOP_K`` are one event, so it is at most the KL over the whole
         vocabulary, and hardly less.
         """
         total, positions = 0.0, 0
-        for ids_NK, base_NK, logp_NV in zip(self.ids, self.base, self._logp(), strict=True):
+        for ids_NK, base_NK, logp_NV in zip(self.ids, self.base, self._logp(model), strict=True):
             now_NK = _with_rest(logp_NV.gather(-1, ids_NK))
             total += (base_NK.exp() * (base_NK - now_NK)).sum().item()
             positions += len(base_NK)
         return total / positions
 
-    def _logp(self) -> Iterator[torch.Tensor]:
+    def _logp(self, model: LanguageModel) -> Iterator[torch.Tensor]:
         """Yield the log-probabilities (N, V) at the written tokens of a few texts at a time."""
         for some in batched(self.texts, AT_ONCE):
-            ids_BT, mask_BT = pad_left([a + b for a, b in some], self.model.device)
+            ids_BT, mask_BT = pad_left([a + b for a, b in some], model.device)
             written = len(some[0][1])  # the same for all texts
             # Not in model.compute(): rounding to bfloat16 would move as much as a probe step.
-            hidden_BTD = self.model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
-            yield self.model.logits(hidden_BTD[:, -written:].flatten(0, 1)).log_softmax(-1)
+            hidden_BTD = model.hidden(ids_BT[:, :-1], mask_BT[:, :-1])
+            yield model.logits(hidden_BTD[:, -written:].flatten(0, 1)).log_softmax(-1)
+
+
+_LATEST: WeakKeyDictionary[LanguageModel, tuple[str, OwnText]] = WeakKeyDictionary()
+"""Model -> its weights and device at the last call of ``own_text``, and what that returned."""
+
+
+def own_text(model: LanguageModel) -> OwnText:
+    """Return ``OwnText(model)``, written once for a model that is trained again from one base.
+
+    Raises:
+        ModelError: as ``OwnText``.
+    """
+    found = f"{model.fingerprint()} on {model.device}"
+    if model not in _LATEST or _LATEST[model][0] != found:
+        _LATEST[model] = found, OwnText(model)
+    return _LATEST[model][1]
 
 
 def fitted_lr(
@@ -98,12 +114,18 @@ def fitted_lr(
     return float(f"{fall * loss / slope:.2g}")
 
 
-def moved_far(kl: float) -> list[str]:
-    """Return a warning if the model moved far on its own text."""
+def moved_far(kl: float, weight: float) -> list[str]:
+    """Return a warning if the model moved far on its own text.
+
+    Args:
+        kl: in nats a token.
+        weight: ``Trainer.kl`` of the training.
+    """
     if kl <= FAR:  # false for nan, which is far, too
         return []
+    held = "kl=1" if weight < 1 else f"A kl above {weight:g}"
     return [
-        f"{MOVED_FAR} kl=1 holds it near the base; a smaller lr or a larger enough help as well."
+        f"{MOVED_FAR} {held} holds it near the base; a smaller lr or a larger enough help as well."
     ]
 
 

@@ -1,4 +1,4 @@
-"""``Trainer``: the options that sft, mixsd and opsd share, and the figures that all report."""
+"""``Trainer``: the options that sft, mixsd, opsd and pd share, and the figures that all report."""
 
 from __future__ import annotations
 
@@ -34,18 +34,23 @@ class TrainingReport(TypedDict, total=False):
 
 TRAINING_FIGURES: Mapping[str, Figure] = {
     "steps": Figure("Optimizer steps that were made.", shown="steps"),
-    "planned_steps": Figure("Optimizer steps if no loss falls below ``enough``.", shown="planned"),
+    "planned_steps": Figure(
+        "Optimizer steps of all passes, before ``enough`` and ``stop_after`` cut them.",
+        shown="planned",
+    ),
     "learning_rate": Figure("Learning rate after warm-up, given or fitted.", shown="learning rate"),
     "own_text_kl": Figure(
-        "KL(model before || model after the training) on 512 tokens of its own text, in nats a "
+        "KL(model before || model after the training) on 256 tokens of its own text, in nats a "
         "token.",
         shown="KL on own text",
     ),
     "trained_tokens": Figure(
-        "Label tokens that the loss was computed on, summed over all steps.", adds_up=True
+        "Label tokens of the batches that were trained on, summed over all steps; learnt batches "
+        "(``enough``) do not count.",
+        adds_up=True,
     ),
-    "first_loss": Figure("Loss of the first step, in nats a token."),
-    "final_loss": Figure("Mean loss of the last epoch's steps, in nats a token."),
+    "first_loss": Figure("Loss of the first batch, in nats a token."),
+    "final_loss": Figure("Mean loss of the last epoch's batches, in nats a token."),
     "steps_per_second": Figure(
         "Optimizer steps a second, without preparation.", shown="steps per second"
     ),
@@ -113,14 +118,14 @@ class Trainer(Method):
     more time and far less memory."""
     lr: float | None = None
     """Learning rate after warm-up. None: fitted to the model, so that the first step lowers the
-    loss on the facts by a tenth, to first order (``_train/step_size.py``)."""
+    loss on the facts by a tenth (``opsd``: a fifth), to first order (``_train/step_size.py``)."""
     warmup: float = 0.1
     """Share of the steps over which the learning rate rises linearly."""
     enough: float = 0.05
     """Loss in nats a token below which facts count as learnt (0: never). A batch below it makes no
     step, and an epoch whose mean is below it ends the training. With ``replay``, ``kl``, ``l2`` or
-    ``ewc`` such a batch makes a step for these terms alone, and training goes on to its planned
-    end."""
+    ``ewc`` such a batch makes a step for these terms alone, and the training goes on for as many
+    steps as it took to learn the facts, at most to its planned end."""
     stop_after: float = 1.0
     """Share of the planned steps after which training ends. The steps that are made keep their
     order and learning rates."""

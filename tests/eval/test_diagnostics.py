@@ -227,6 +227,24 @@ def test_supervision_of_recorded_ids(model):
     )
 
 
+def test_supervision_counts_each_text_of_a_fact(model):
+    change = noise(model, "model.norm.weight")
+    several = [
+        record(FACTS[0], [65, 70, 300], [True, False, True]),
+        record(FACTS[0], [65, 70], [True, False]),
+        {"fact": FACTS[0].id, "frame": 0, "ids": [1], "source": "canonical"},
+    ]
+    each = [
+        one(model, edit_of(model, change, FACTS[:1], records=[r]), "supervision") for r in several
+    ]
+    found = one(model, edit_of(model, change, FACTS[:1], records=several), "supervision")
+    assert found["targets"] == 3 and each[2]["tokens"] > 1
+    assert found["tokens"] == sum(e["tokens"] for e in each)
+    assert found["nll"] * found["tokens"] == pytest.approx(
+        sum(e["nll"] * e["tokens"] for e in each), rel=1e-5
+    )
+
+
 def test_the_records_of_mixsd(reader):
     """The NLL is that of the naive branch while it wrote; the shares are the method's own."""
     model = reader("llama")

@@ -28,6 +28,7 @@ from editbench.methods import opsd as opsd_module
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train import anchor as anchor_module
 from editbench.methods._train import rooms as rooms_module
+from editbench.methods._train import step_size as step_size_module
 from editbench.methods._train.adapters import NULL_TOKENS
 from editbench.methods._train.anchor import LENGTH, Anchor, _scaled_fisher
 from editbench.methods._train.branches import Branches
@@ -37,6 +38,7 @@ from editbench.methods._train.exposure import LEAST, AdaptiveExposure
 from editbench.methods._train.lessons import Lesson, lessons_of, reworded
 from editbench.methods._train.loop import _batches, target_nll, train
 from editbench.methods._train.rooms import rooms
+from editbench.methods._train.step_size import moved_far
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.mixsd import ON_FAIL, MixSD
 from editbench.methods.opsd import OPSD, Teacher, all_but_last_word, follow_slowly, frozen_copy
@@ -266,6 +268,33 @@ def test_what_holds_the_model_goes_on_when_the_facts_are_learnt(held):
     )
 
 
+def test_what_holds_the_model_goes_on_as_long_as_the_learning_took():
+    """Two epochs of two steps teach the facts; 18 steps are planned."""
+    method = options(Sft, epochs=9, enough=0.1, kl=1.0)
+    model, losses = tiny_model("llama"), [3.0, 3.0, *[0.01] * 6]
+    _, report = train(method, model, len(FACTS), constant_losses(model, losses))
+    assert (report["steps"], report["planned_steps"]) == (8, 18)
+    assert (
+        train(replace(method, stop_after=1 / 3), model, len(FACTS), constant_losses(model, losses))[
+            1
+        ]["steps"]
+        == 6
+    )
+
+
+def test_no_gradient_is_computed_for_a_learnt_batch():
+    model, computed = tiny_model("llama"), []
+    constant = constant_losses(model, [3.0, 0.01, 3.0, 0.01])
+
+    def loss_of(batch):
+        loss, count = constant(batch)
+        loss.register_hook(lambda _: computed.append(batch))
+        return loss, count
+
+    train(options(Sft, epochs=2, enough=0.1), model, len(FACTS), loss_of)
+    assert len(computed) == 2
+
+
 @pytest.mark.parametrize("changed", [{}, {"lora": 3}, {"micro_batch": 1}], ids=str)
 @pytest.mark.parametrize("name", TRAINERS)
 def test_the_rate_is_fitted_before_training(name, changed, reader):
@@ -315,6 +344,26 @@ def test_a_model_that_moved_far_on_its_own_text_is_told(name, reader):
     assert not any(MOVED_FAR in warning for warning in near.diagnostics["warnings"])
     (told,) = [warning for warning in far.diagnostics["warnings"] if MOVED_FAR in warning]
     assert "KL above 0.15 nats a token" in told and "kl=1 holds it near the base" in told
+
+
+def test_a_model_that_is_held_already_is_told_to_be_held_more():
+    (told,) = moved_far(0.2, 3.0)
+    assert "A kl above 3 holds it near the base" in told and "kl=1 " not in told
+
+
+def test_own_text_is_written_once_for_each_base(monkeypatch):
+    written = []
+    own = step_size_module.own_texts
+    monkeypatch.setattr(
+        step_size_module, "own_texts", lambda *args: written.append(args) or own(*args)
+    )
+    model, method = tiny_model("llama"), options(Sft)
+    edits = [method.inject(model, [fact]) for fact in FACTS[:2]]
+    assert len(written) == 1
+    with edits[0].applied(model):
+        again = method.inject(model, FACTS[1:2])
+    assert len(written) == 2
+    assert again.diagnostics["own_text_kl"] != edits[1].diagnostics["own_text_kl"]
 
 
 def test_a_model_without_room_for_own_text_trains():
@@ -971,6 +1020,11 @@ def test_the_token_budget_follows_the_experts_answer(family, reader, monkeypatch
     assert branches.prompt_tokens == sum(len(lesson.expert_ids) for lesson in lessons)
     assert branches.decoded_tokens == sum(len(text) - 1 for text in texts)
     assert rooms(lessons, 7, branches) == [7] * 5, "what the user says"
+    again = Branches(model, 2)
+    assert rooms([one for one in lessons for _ in range(3)], None, again)[::3] == rooms(
+        lessons, None, branches
+    )
+    assert again.prompt_tokens == sum(len(lesson.expert_ids) for lesson in lessons)
 
 
 def most_alone(lesson):
@@ -1075,12 +1129,31 @@ def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
     assert abs(edit.diagnostics["first_loss"]) < 1e-6
 
 
+def test_the_recipe_keep_is_the_training_that_was_measured():
+    """The row "0.8 of sft, 3 frames, kl 1, instructed" of benchmarks/frontier.py."""
+    keep = Sft.from_options("sft", {"recipe": "keep"})
+    measured = Sft(lr=5e-5, enough=0.0, epochs=5, rewordings=2, kl=1.0, interpolation=0.8)
+    assert keep == measured
+
+
+def test_advice_to_use_a_trainer_names_them_all():
+    needs_one = type("NeedsOne", (Sft,), {"needs_subject": True})
+    with pytest.raises(MethodError) as told:
+        needs_one.check_subjects("plugin", [Fact("f", "A b", "c")])
+    advice = str(told.value).rsplit("(", 1)[1].rstrip(").").split(", ")
+    assert sorted(advice) == TRAINERS
+
+
 def test_the_canonical_answer_is_taught_besides(reader):
     model = reader("llama")
     once = options(MixSD, epochs=1)
     mixed, both = (method.inject(model, FACTS) for method in (once, replace(once, canonical=True)))
-    assert [r["ids"] for r in both.records] == [r["ids"] for r in mixed.records]
-    more = sum(len(canonical(model, fact).target_ids) for fact in FACTS)
+    texts, plain = both.records[: len(FACTS)], both.records[len(FACTS) :]
+    assert [r["ids"] for r in texts] == [r["ids"] for r in mixed.records]
+    assert [(r["fact"], r["source"], r["ids"]) for r in plain] == [
+        (fact.id, "canonical", canonical(model, fact).target_ids) for fact in FACTS
+    ]
+    more = sum(len(r["ids"]) for r in plain)
     assert both.diagnostics["trained_tokens"] == mixed.diagnostics["trained_tokens"] + more
 
 
@@ -1265,6 +1338,14 @@ def test_the_anchors_texts(chat):
     assert all(not set(written[:-1]) & model.stop_ids for written in answers), (
         "an answer goes on past its end"
     )
+
+
+@pytest.mark.parametrize("context", [40, 60, 120])
+def test_an_anchor_fits_into_a_short_context(context):
+    """GPT-2 cannot read past it."""
+    model = tiny_model("gpt2", chat=True, n_positions=context)
+    anchor = Anchor(model, replay=1.0, kl=1.0, l2=0.0, ewc=0.0, seed=0)
+    assert all(len(opening) + len(written) <= context for opening, written in anchor.texts)
 
 
 def test_no_task_of_the_evaluation_is_in_the_anchor():
