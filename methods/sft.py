@@ -38,8 +38,8 @@ class Sft(Trainer):
     version: ClassVar[int] = 2
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"},
-        # Kept following instructions and reading, and carried over as plain sft does, on 24 dev facts.
-        # Its rate is SmolLM2-135M's: other models may need another (benchmarks/frontier.py).
+        # On 24 dev facts it kept following instructions and reading, and carried over as plain sft
+        # does. Its rate is SmolLM2-135M's: other models may need another (benchmarks/frontier.py).
         "keep": {"lr": 5e-5, "epochs": 5, "enough": 0.0, "rewordings": 2, "kl": 4.0},
     }
 

@@ -12,7 +12,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -113,7 +113,7 @@ def train(
         recomputed(layers),
     ):
         optimization = _Optimization(options, model, trained, anchor)
-        lr = options.lr or optimization.fitted_lr(planned[0], probe or loss_of)
+        lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
         started = time.perf_counter()  # one-time preparation is not part of a step
         with (
             progress.task(f"{options.name}: training", len(batches), "steps") as bar,
@@ -193,13 +193,23 @@ class _Optimization:
             )
         )
 
-    def fitted_lr(self, batch: list[int], loss_of: Loss) -> float:
-        """Return the learning rate that suits the model, by its gradient on ``batch``."""
-        with torch.enable_grad():
-            loss, _ = self._backward(self._parts(batch), loss_of)
-        rate = fitted_lr(self.options.fall, loss, self.weights, self.model.name)
-        self.optimizer.zero_grad()
-        return rate
+    def fitted_lr(self, batches: Iterable[list[int]], loss_of: Loss) -> float:
+        """Return the learning rate that suits the model; 0 if it knows all facts.
+
+        It is fitted by the gradient on the first of ``batches`` that is not learnt yet.
+        """
+        for batch in batches:
+            with torch.enable_grad():
+                loss, _ = self._backward(self._parts(batch), loss_of)
+            # ``not <=``, so that NaN is refused below.
+            learnt = loss <= self.options.enough
+            rate = (
+                0.0 if learnt else fitted_lr(self.options.fall, loss, self.weights, self.model.name)
+            )
+            self.optimizer.zero_grad()
+            if not learnt:
+                return rate
+        return 0.0
 
     def step(self, batch: list[int], rate: float, loss_of: Loss) -> tuple[float, int, bool]:
         """Make one step at learning rate ``rate``, unless there is nothing to learn.

@@ -249,6 +249,15 @@ def test_facts_that_the_model_knows_change_nothing():
     assert not any(change.any() for change in edit.changes.values())
 
 
+@pytest.mark.parametrize(("losses", "fitted"), [([0.0, 0.0], False), ([0.0, 3.0], True)])
+def test_the_rate_is_fitted_to_facts_that_the_model_does_not_know(losses, fitted):
+    """A loss of exactly 0 has no gradient that a rate could be fitted to."""
+    model = tiny_model("llama")
+    method = options(Sft, epochs=1, lr=None, enough=0.1)
+    _, report = train(method, model, len(FACTS), constant_losses(model, losses * 2))
+    assert (report["learning_rate"] > 0) is fitted and report["steps"] == fitted
+
+
 @pytest.mark.parametrize("held", [{"kl": 1.0}, {"replay": 1.0}, {"l2": 1.0}], ids=str)
 def test_what_holds_the_model_goes_on_when_the_facts_are_learnt(held):
     """From the third step on, the facts have no gradient."""
