@@ -169,14 +169,15 @@ def run(*names: str) -> None:
     KEPT.mkdir(exist_ok=True)
     config = RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=N)
     cases = make_plan(config).cases
-    for name in names or ("base", *ROWS):
+    done = {row["name"] for row in stored()}
+    for name in (name for name in names or ("base", *ROWS) if name not in done):
         if time.perf_counter() - begun > LAST_START:
             print(f"Not begun after {LAST_START} s: {name}. Run this again.", flush=True)
             break
         try:
             # Released when the process ends, so a row that was broken off starts again.
             with FileLock(KEPT / f"{name.replace(' ', '_')}.lock", timeout=0):
-                if not any(row["name"] == name for row in stored()):
+                if all(row["name"] != name for row in stored()):  # by another process since
                     add(model, cases, name)
         except Timeout:
             print(f"{name}: another process is at it.", flush=True)
