@@ -19,6 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+import usage
+from filelock import FileLock, Timeout
+
 from editbench import registry
 from editbench.edit import Edit
 from editbench.eval import retention
@@ -77,8 +80,7 @@ RESULT = Path(__file__).parent / "results" / "frontier.json"
 KEPT = Path(tempfile.gettempdir()) / "editbench_frontier"
 """Where the edits and the anchors' texts are kept, for another look."""
 LAST_START = 450
-"""Seconds after which a process begins no further row. Several may run side by side; a row that one
-of them began and did not end starts again once its ``begun_`` file in ``KEPT`` is deleted."""
+"""Seconds after which a process begins no further row. Several may run side by side."""
 
 
 @contextmanager
@@ -135,13 +137,23 @@ def trained(model, facts, method: str, options: dict, constants: dict) -> Edit:
         return registry.get("methods", method).from_options(method, options).inject(model, facts)
 
 
-def weighted_sum(weights: dict[str, float]) -> Edit:
-    """Return a sum of stored rows' edits.
+def edit_of(model, facts, name: str) -> Edit:
+    """Return the edit of a row; it is trained unless it was kept."""
+    folder = KEPT / name.replace(" ", "_")
+    if folder.exists():
+        return Edit.load(folder)
+    edit = trained(model, facts, *ROWS[name])
+    edit.save(folder)
+    return edit
+
+
+def weighted_sum(model, facts, weights: dict[str, float]) -> Edit:
+    """Return a sum of the edits of rows.
 
     One edit with a weight below 1 lies on the way from the base to it (WiSE-FT, Wortsman et al.
     2021, arXiv 2109.01903).
     """
-    edits = [(Edit.load(KEPT / name.replace(" ", "_")), w) for name, w in weights.items()]
+    edits = [(edit_of(model, facts, name), weight) for name, weight in weights.items()]
     changes = {
         name: sum(weight * edit.changes[name] for edit, weight in edits)
         for name in edits[0][0].changes
@@ -149,50 +161,55 @@ def weighted_sum(weights: dict[str, float]) -> Edit:
     return replace(edits[0][0], changes=changes, diagnostics={})
 
 
-def claimed(name: str) -> bool:
-    """Return whether no other process has begun this row."""
-    try:
-        (KEPT / f"begun_{name.replace(' ', '_')}").touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
 def run(*names: str) -> None:
+    """Measure and store the rows that are not stored yet and that no other process is at."""
+    usage.check_names("row", names, ("base", *ROWS))
     begun = time.perf_counter()
     model = load_model()
     KEPT.mkdir(exist_ok=True)
     config = RunConfig(methods=("base",), model="smollm2-135m", corpus="kgfact", part="dev", n=N)
     cases = make_plan(config).cases
+    done = {row["name"] for row in stored()}
+    for name in (name for name in names or ("base", *ROWS) if name not in done):
+        if time.perf_counter() - begun > LAST_START:
+            print(f"Not begun after {LAST_START} s: {name}. Run this again.", flush=True)
+            break
+        try:
+            # Released when the process ends, so a row that was broken off starts again.
+            with FileLock(KEPT / f"{name.replace(' ', '_')}.lock", timeout=0):
+                if all(row["name"] != name for row in stored()):  # by another process since
+                    add(model, cases, name)
+        except Timeout:
+            print(f"{name}: another process is at it.", flush=True)
+
+
+def add(model, cases, name: str) -> None:
+    """Measure one row and store it."""
     facts = [case.fact for case in cases]
-    for name in names or ("base", *ROWS):
-        if any(row["name"] == name for row in stored()):
-            continue
-        if time.perf_counter() - begun > LAST_START or not claimed(name):
-            continue
-        method, options, constants = ROWS[name] if name != "base" else ("base", {}, {})
-        started = time.perf_counter()
-        if method == "sum":
-            edit = weighted_sum(options)
-        else:
-            edit = trained(model, facts, method, options, constants)
-            edit.save(KEPT / name.replace(" ", "_"))
-        seconds = time.perf_counter() - started
-        found = measure(model, edit, cases)
-        row = {"name": name, "method": method, "options": options, "anchor": constants, **found}
-        row |= {
-            "steps": edit.diagnostics.get("steps"),
-            "final_loss": edit.diagnostics.get("final_loss"),
-            "seconds": seconds,
-            "commit": subprocess.run(
-                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-            ).stdout.strip(),
-        }
-        for key in ("verified_at_once", "target_nll"):
-            if key in edit.diagnostics:
-                row[key] = edit.diagnostics[key]
+    method, options, constants = ROWS[name] if name != "base" else ("base", {}, {})
+    started = time.perf_counter()
+    if method == "sum":
+        edit = weighted_sum(model, facts, options)
+    else:
+        edit = trained(model, facts, method, options, constants)
+        edit.save(KEPT / name.replace(" ", "_"))
+    seconds = time.perf_counter() - started
+    found = measure(model, edit, cases)
+    row = {"name": name, "method": method, "options": options, "anchor": constants, **found}
+    row |= {
+        "steps": edit.diagnostics.get("steps"),
+        "final_loss": edit.diagnostics.get("final_loss"),
+        "seconds": seconds,
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+        ).stdout.strip(),
+    }
+    for key in ("verified_at_once", "target_nll"):
+        if key in edit.diagnostics:
+            row[key] = edit.diagnostics[key]
+    with FileLock(f"{RESULT}.lock"):
         write_json_atomic(RESULT, [*stored(), row])
-        print(said(row), f"{time.perf_counter() - started:.0f}s in all", flush=True)
+    print(said(row), f"{time.perf_counter() - started:.0f}s in all", flush=True)
 
 
 COLUMNS = ("recall", "paraphrases", *TASKS, "kl", "steps", "final_loss", "seconds")
@@ -209,6 +226,13 @@ def said(row: dict) -> str:
 
 
 def table() -> None:
+    """Print all rows, and draw them."""
+    if not {"base", "sft"} <= {row["name"] for row in stored()}:
+        raise usage.UsageError("The rows base and sft are not stored yet.")
+    print(
+        f"{N} facts, {2 * N} paraphrases, {LIMIT} items a task, one seed: point estimates, "
+        "without intervals.\n"
+    )
     print(f"| row | {' | '.join(COLUMNS)} |\n" + "|---" * (len(COLUMNS) + 1) + "|")
     print("\n".join(said(row) for row in stored()))
     picture()
@@ -241,5 +265,9 @@ def picture() -> None:
     figure.savefig(RESULT.with_suffix(".png"), dpi=120, bbox_inches="tight")
 
 
+def main() -> None:
+    usage.run(__doc__, {"run": run, "table": table}, sys.argv[1:])
+
+
 if __name__ == "__main__":
-    {"run": run, "table": table}[sys.argv[1]](*sys.argv[2:])
+    main()

@@ -21,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import usage
 from harness import changes
 
 from editbench import progress, registry
@@ -254,6 +255,7 @@ def test(data_folder: str, *names: str) -> None:
 
 
 def table(of: str) -> None:
+    usage.check_names("table", [of], ("test", "frontier"))
     rows = sorted(stored(of), key=lambda row: row["name"] != "base")
     titles = (
         "row",
@@ -288,7 +290,10 @@ def table(of: str) -> None:
     print("\n".join(lines) + "\n\n" + changes({row["name"]: row["retention"] for row in rows}))
 
 
+def main() -> None:
+    commands = (tune, frontier, test, openings, table)
+    usage.run(__doc__, {command.__name__: command for command in commands}, sys.argv[1:])
+
+
 if __name__ == "__main__":
-    {"tune": tune, "frontier": frontier, "test": test, "openings": openings, "table": table}[
-        sys.argv[1]
-    ](*sys.argv[2:])
+    main()

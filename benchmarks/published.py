@@ -12,8 +12,10 @@ work on one set, each on rows of its own.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
+import usage
 from filelock import FileLock
 from harness import changes
 from kgfact_study import RESULTS, cell, stored
@@ -51,8 +53,9 @@ DIAGNOSTICS = ("supervision", "mixing", "fisher", "drift", "errors")
 AXES = ("efficacy", "generalization", "portability", "specificity")
 
 
-def measure(of: str, model_name: str, names: tuple[str, ...]) -> None:
+def measure(of: str, model_name: str, *names: str) -> None:
     """Measure and store the rows of a set that are not stored yet, seed after seed."""
+    usage.check_names("row", names, ROWS[of])
     model, tasks = load_model(model_name), retention.resolve_tasks("default", {})
     corpus, n = CORPUS[of]
     path = RESULTS / f"published_{of}.json"
@@ -93,6 +96,9 @@ def said(row: dict) -> str:
 
 def table(of: str) -> None:
     """Print each row, seed by seed, and the change of each task."""
+    usage.check_names("set", [of], ROWS)
+    if not stored(of, "published"):
+        raise usage.UsageError(f"No row of {of} is stored yet.")
     rows = sorted(
         stored(of, "published"), key=lambda row: (row["name"] != "base", row["name"], row["seed"])
     )
@@ -104,11 +110,15 @@ def table(of: str) -> None:
     )
 
 
+def gemma(checkpoint: str, *names: str) -> None:
+    """Measure the rows of the second model, which lies in the folder ``checkpoint``."""
+    measure("gemma", str(Path(checkpoint).resolve()), *names)
+
+
+def main() -> None:
+    sets = {of: partial(measure, of, "smollm2-135m") for of in ("kgfact", "demo")}
+    usage.run(__doc__, {**sets, "gemma": gemma, "table": table}, sys.argv[1:])
+
+
 if __name__ == "__main__":
-    of, *names = sys.argv[1:]
-    if of == "table":
-        table(names[0])
-    elif of == "gemma":
-        measure(of, str(Path(names[0]).resolve()), tuple(names[1:]))
-    else:
-        measure(of, "smollm2-135m", tuple(names))
+    main()

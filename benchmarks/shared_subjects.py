@@ -19,10 +19,12 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import torch
+import usage
 
 from editbench import registry, text
 from editbench.eval.diagnostics import drift
@@ -157,6 +159,7 @@ def keep(part: str, name: str, row: dict) -> None:
 
 
 def run(part: str, *names: str) -> None:
+    usage.check_names("setting", names, SETTINGS)
     model, cases = load_model(), cases_of(part)
     for name in names or (SETTINGS if part == "dev" else TESTED):
         if name in stored().get(part, {}):
@@ -218,6 +221,7 @@ def keys() -> None:
 
 
 def table(part: str) -> None:
+    usage.check_names("stored table", [part], [key for key in stored() if key != "looks"])
     rows = stored()[part]
     if part == "keys":
         print("| token, layer | k^T C^-1 k | of it distinct | cosine within a subject |")
@@ -234,6 +238,10 @@ def table(part: str) -> None:
         print(line(name, row))
 
 
+def main() -> None:
+    parts = {part: partial(run, part) for part in SIZES}
+    usage.run(__doc__, {**parts, "keys": keys, "table": table}, sys.argv[1:])
+
+
 if __name__ == "__main__":
-    command, *rest = sys.argv[1:]
-    {"keys": keys, "table": table}.get(command, lambda *names: run(command, *names))(*rest)
+    main()

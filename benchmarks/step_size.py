@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+import usage
 
 from editbench import registry
 from editbench.asking import Question, answers
@@ -34,6 +35,7 @@ from editbench.types import KEPT, Case
 
 RESULT = Path(__file__).parent / "results" / "step_size.json"
 AXES = {"rewrite": "efficacy", "paraphrase": "paraphrases", "neighborhood": "specificity"}
+METHODS = ("sft", "mixsd")
 BELOW = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 """Losses in nats a token at which the probes are asked."""
 
@@ -131,21 +133,27 @@ def stored() -> list[dict]:
     return json.loads(RESULT.read_text()) if RESULT.exists() else []
 
 
-def run(source: str, methods: list[str], sizes: list[int], rates: list[str]) -> None:
-    """Make the trainings that are not stored yet."""
+def run(source: str, method_names: str, sizes: str, rates: str) -> None:
+    """Make the trainings that are not stored yet. All but the model are lists with commas."""
+    usage.check_names("method", method_names.split(","), METHODS)
+    try:
+        counts = [int(n) for n in sizes.split(",")]
+        chosen_rates = {r: None if r == "auto" else float(r) for r in rates.split(",")}
+    except ValueError as error:
+        raise usage.UsageError(f"Not a number of facts, or not a rate: {error}.") from None
     model = load_model(source)
     name = Path(source).name
-    for n in sizes:
+    for n in counts:
         study = None
-        for method_name in methods:
+        for method_name in method_names.split(","):
             method, examples = registry.get("methods", method_name)(), None
-            for rate in rates:
+            for rate, lr in chosen_rates.items():
                 place = {"model": name, "facts": n, "method": method_name, "rate": rate}
                 if any(place.items() <= row.items() for row in stored()):
                     continue
                 study = study or Study(model, n)
                 examples = examples or study.examples(method)
-                chosen = replace(method, lr=None if rate == "auto" else float(rate))
+                chosen = replace(method, lr=lr)
                 rows = [{**place, **row} for row in study.trained(chosen, examples)]
                 # Read again: another process may have added its rows.
                 write_json_atomic(RESULT, [*stored(), *rows])
@@ -168,9 +176,9 @@ def table() -> None:
         print("|", " | ".join(map(str, cells)), "|")
 
 
+def main() -> None:
+    usage.run(__doc__, {"run": run, "table": table}, sys.argv[1:])
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] == ["table"]:
-        table()
-    else:
-        _, source, methods, sizes, rates = sys.argv[1:]
-        run(source, methods.split(","), [int(n) for n in sizes.split(",")], rates.split(","))
+    main()

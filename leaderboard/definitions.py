@@ -31,7 +31,7 @@ MORE_DEFINITIONS = """
   share of probes answered right whose prompt holds all that is needed. Neither enters the score,
   because only some corpora ask them."""
 MIXING_DEFINITION = """
-- **lambda**: share of the tokens of the training texts that the naive branch wrote, which reads the
+- **lambda**: share of the tokens of the mixed texts that the naive branch wrote, which reads the
   prompt without the fact. Effective is what was trained on. It is usually smaller than asked: only
   texts that state their fact are trained on, and a text without it is written on by the expert."""
 DIAGNOSTICS_DEFINITIONS = """

@@ -358,7 +358,7 @@ def _details(summaries: Sequence[Summary], labels: Mapping[str, str], protocol: 
     if lines := diagnostics(summaries, labels):
         parts += [
             "### Diagnostics",
-            "What the edits did besides the scores; definitions in `eval/diagnostics/`. They do "
+            "What the edits did besides the scores; definitions in `eval/DEFINITIONS.md`. They do "
             "not affect the ranking.",
             listing(lines),
         ]

@@ -137,7 +137,15 @@ def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> N
     labels = {row["key"]: row["label"] for row in ranked}
     page = console.out()
     if measured := diagnostics(summaries, labels):
-        page.print(console.listing(measured, "Diagnostics; definitions in eval/diagnostics/"))
+        # A method has many figures, and a terminal is narrow: they go down, the methods across.
+        turned = [
+            {"": title, **{row["method"]: row[title] for row in measured}}
+            for title in measured[0]
+            if title != "method"
+        ]
+        table = console.listing(turned, "Diagnostics; definitions in eval/DEFINITIONS.md")
+        console.fit(page, table)
+        page.print(table)
     if points := details.curve(summaries, labels, "generation"):
         title = "Curve over facts; scores of the facts injected so far"
         page.print(console.listing(points, title))

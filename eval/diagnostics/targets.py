@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from editbench.matching import mentions
 from editbench.models import LanguageModel
-from editbench.stats import Interval, number, unbounded_mean
+from editbench.stats import Interval, clustered_mean, number, unbounded_mean, wilson
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -69,7 +70,7 @@ def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
     logprobs = model.target_logprobs(pairs, what="targets under the base")
     by_target = [-one.cpu().double().numpy() for one in logprobs]
     nll = np.concatenate(by_target)
-    mean, high = _token_mean(by_target), _token_mean([one > HIGH_NLL for one in by_target])
+    mean, high = _token_mean(by_target), _token_share([one > HIGH_NLL for one in by_target])
     return {
         "nll": mean.mean,
         "nll_low": number(mean.low),
@@ -82,6 +83,19 @@ def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
         "tokens": nll.size,
         "targets": len(pairs),
     }
+
+
+def _token_share(by_target: Sequence[NDArray[np.bool_]]) -> Interval:
+    """Return the share of all tokens that are true, with Wilson's interval, in [0, 1].
+
+    It takes the error of ``_token_mean``. Where all tokens agree, that error is 0, and the interval
+    is that of as many targets that agree.
+    """
+    share, found = float(np.concatenate(by_target).mean()), _token_mean(by_target)
+    if share in (0.0, 1.0):
+        return clustered_mean([share] * len(by_target))
+    low, high = wilson(share, (found.high - found.mean) ** 2 / (share * (1 - share)))
+    return replace(found, mean=share, low=low, high=high)
 
 
 def _token_mean(by_target: Sequence[NDArray[Any]]) -> Interval:

@@ -147,13 +147,13 @@ class Trainer(Method):
     replay: float = 0.0
     """Weight of the loss on texts that the model wrote itself."""
     kl: float = 0.0
-    """Weight of KL(base || model) on such texts, over the base's most probable tokens
-    (``_train/anchor.py``)."""
+    """Weight of KL(base || model) on texts that the model wrote itself, over the base's most
+    probable tokens (``_train/anchor.py``)."""
     l2: float = 0.0
     """Weight of the squared distance to the base weights."""
     ewc: float = 0.0
-    """Weight of the same distance, each weight multiplied by its Fisher information (mean 1) on
-    such texts."""
+    """Weight of the squared distance to the base weights, each multiplied by its Fisher information
+    (mean 1) on texts that the model wrote itself."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

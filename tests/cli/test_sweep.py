@@ -1,6 +1,7 @@
 """``sweep``, one run with a variant for each value, and ``plot``, the picture of several runs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,7 @@ def test_bad_input_of_plot(sweep, tmp_path):
 
 
 def test_diagnostics_are_kept_and_shown(tmp_path, capsys):
+    from editbench.cli.show import print_run
     from editbench.errors import UnknownNameError
     from editbench.leaderboard.markdown import render
     from editbench.leaderboard.rows import diagnostics
@@ -228,6 +230,10 @@ def test_diagnostics_are_kept_and_shown(tmp_path, capsys):
     assert float(shown["rome"]["target NLL"]) == pytest.approx(rome["supervision"]["nll"], rel=1e-2)
     assert shown["base"]["target NLL"] == "–" and "KL" not in shown["base"]
     assert "### Diagnostics" in render([tmp_path], tmp_path / "page.md")
+    print_run(tmp_path, summaries, as_json=False)
+    line = next(x for x in capsys.readouterr().out.splitlines() if "target NLL" in x)
+    scores = [shown[method]["target NLL"] for method in ("base", "mixsd", "rome")]
+    assert sorted(re.findall(r"\d[\d.]*|–", line)) == sorted(scores), "a column for each method"
     with pytest.raises(UnknownNameError, match="fishr"):
         make_plan(
             RunConfig(

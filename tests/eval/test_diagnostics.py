@@ -195,6 +195,19 @@ def test_supervision_is_the_nll_of_demonstration_or_target_with_eos(model):
         assert found[end] == pytest.approx(mean + sign * 4.3026527 * error, rel=1e-4)
 
 
+def test_the_interval_of_a_share_of_tokens_lies_in_0_to_1():
+    """Wilson's with the error of the mean; where all tokens agree it is not without width."""
+    from editbench.eval.diagnostics.targets import _token_share
+
+    none, one = np.zeros(4, dtype=bool), np.array([True, False, False, False])
+    rare = _token_share([one, *[none] * 9])
+    assert rare.mean == 1 / 40 and 0 < rare.low < 1 / 40 < rare.high < 0.2
+    for flag, (low, high) in ((False, (0.0, 0.3624)), (True, (0.6376, 1.0))):
+        agreed = _token_share([np.full(4, flag)] * 10)
+        assert (agreed.low, agreed.high) == pytest.approx((low, high), abs=1e-3)
+    assert math.isnan(_token_share([one]).low)
+
+
 def record(fact, ids, picked, attempt=0, source="mixed"):
     return {
         "fact": fact.id,

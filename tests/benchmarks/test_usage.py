@@ -1,0 +1,66 @@
+"""The studies refuse a command line that they do not know, with a reason and their usage."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+STUDIES = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDIES))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "reason"),
+    [
+        ("published", [], "Give a command."),
+        ("published", ["demo", "mixds"], "no row 'mixds'. Known: base; sft"),
+        ("published", ["table", "mixds"], "no set 'mixds'"),
+        ("published", ["gemma"], "do not fit 'gemma'"),
+        ("frontier", ["run", "sgd"], "no row 'sgd'"),
+        ("frontier", ["table", "more"], "do not fit 'table'"),
+        ("step_size", ["run", "tiny", "rome", "5", "auto"], "no method 'rome'"),
+        ("step_size", ["run", "tiny", "sft", "5", "fast"], "could not convert string"),
+        ("shared_subjects", ["dve"], "no command 'dve'"),
+        ("shared_subjects", ["dev", "base", "first word"], "no setting 'first word'"),
+        ("shared_subjects", ["table", "looks"], "no stored table 'looks'"),
+        ("kgfact_study", ["table", "tune"], "no table 'tune'"),
+    ],
+)
+def test_a_wrong_command_line(study, monkeypatch, name, arguments, reason):
+    module = study(name)
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        module.main()
+    text = str(stopped.value)
+    assert reason in text
+    assert f"\nUsage:\n    python benchmarks/{name}.py" in text
+
+
+def test_help_and_a_command(study, capsys):
+    usage, called = study("usage"), []
+    usage.run("What it is.\n", {"go": lambda *names: called.append(names)}, ["--help"])
+    assert capsys.readouterr().out == "What it is.\n" and not called
+    usage.run("", {"go": lambda *names: called.append(names)}, ["go", "a", "b"])
+    assert called == [("a", "b")]
+
+
+def test_a_sum_of_edits_trains_those_that_were_not_kept(study, monkeypatch, tmp_path):
+    """As in a fresh clone, which has the stored rows and no edits."""
+    from editbench.testing import FACTS, tiny_model
+
+    frontier, model = study("frontier"), tiny_model("llama")
+    monkeypatch.setattr(frontier, "KEPT", tmp_path)
+    monkeypatch.setitem(
+        frontier.ROWS, "quick", ("sft", {"lr": 1e-4, "epochs": 1, "min_steps": 1}, {})
+    )
+    for _ in range(2):  # trained, then loaded
+        edit = frontier.weighted_sum(model, FACTS, {"quick": 0.5})
+        whole = frontier.edit_of(model, FACTS, "quick")
+        name = next(iter(edit.changes))
+        assert edit.changes[name].equal(0.5 * whole.changes[name])
+    assert [folder.name for folder in tmp_path.iterdir()] == ["quick"]
