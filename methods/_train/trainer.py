@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
-from editbench.errors import OptionError
+from editbench.errors import ModelError, OptionError
 from editbench.methods._train.lessons import FRAMES
 from editbench.options import check_count
 from editbench.plugin import Choice, LogUniform, Method, Space
@@ -181,6 +182,13 @@ class Trainer(Method):
             raise ValueError("replay, kl, l2, ewc and weight_decay must be at least 0")
         if self.lora is not None and (self.l2 or self.ewc):
             raise ValueError("l2 and ewc need all weights; with lora use kl or replay")
+
+    def prepare(self, model: LanguageModel) -> None:
+        """Write the text of the model's own on which the training's drift is measured."""
+        from editbench.methods._train.step_size import own_text  # imports torch
+
+        with suppress(ModelError):  # no room for such text: the report of the training says so
+            own_text(model)
 
     def check_work(self, model: LanguageModel, n: int) -> None:
         """Check what no option can tell alone: the number of steps for ``n`` facts, and the rank.

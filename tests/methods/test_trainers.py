@@ -1139,9 +1139,9 @@ def test_a_teacher_that_reads_nothing_new_teaches_nothing(monkeypatch):
 
 
 def test_the_recipe_keep_is_the_training_that_was_measured():
-    """The row "0.8 of sft, 3 frames, kl 1, instructed" of benchmarks/frontier.py."""
+    """The row "sft, 3 frames, kl 4, instructed" of benchmarks/frontier.py."""
     keep = Sft.from_options("sft", {"recipe": "keep"})
-    measured = Sft(lr=5e-5, enough=0.0, epochs=5, rewordings=2, kl=1.0, interpolation=0.8)
+    measured = Sft(lr=5e-5, enough=0.0, epochs=5, rewordings=2, kl=4.0)
     assert keep == measured
 
 
