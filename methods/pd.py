@@ -86,8 +86,11 @@ class PD(Trainer):
     }
 
     epochs: int = 4
-    """Most passes over the texts, of which each fact has several. The training ends earlier when
-    they are learnt (``enough``)."""
+    """Passes over the texts, of which each fact has several."""
+    enough: float = 0.0
+    """Loss in nats a token below which facts count as learnt; 0: never. The loss is a divergence,
+    most of it at the few tokens that state the fact, so a low mean does not say that it is learnt.
+    """
     expert_prompt: ExpertPrompt = "after"
     """How the teacher is shown the fact: ``after`` the question, ``before`` it, or in the words of
     the ``paper`` (``_train/expert.py``)."""
