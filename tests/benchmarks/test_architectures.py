@@ -53,7 +53,9 @@ def test_every_cell_is_stored_and_every_refusal_has_a_reason():
     for rows in RESULTS.values():
         assert list(rows) == list(tiny.ARCHITECTURES)
         for cells in rows.values():
-            assert list(cells) == architectures.columns()
+            # Methods that came later are missing in the results of before.
+            new = set() if rows is RESULTS["after"] else {"pd"}
+            assert list(cells) == [c for c in architectures.columns() if c not in new]
             for cell in cells.values():
                 assert cell["outcome"] in architectures.OUTCOMES
                 assert bool(cell["why"]) == (cell["outcome"] != "works")
