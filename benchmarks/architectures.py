@@ -253,8 +253,8 @@ def page(before: Mapping[str, Row], after: Mapping[str, Row]) -> str:
         "",
         "The models are in `tests/hostile/architectures.py`, the stored results in "
         "`benchmarks/results/architectures.json` and `architectures_before.json` (commit 3fe163d, "
-        "measured by the same script; it could not tell *does not apply* from *refused*, and had no "
-        "`pd`, which the numbers leave out).",
+        "measured by the same script; it could not tell *does not apply* from *refused*, and had "
+        "no `pd`, which the numbers leave out).",
         "",
         "## Before and after",
         "",
