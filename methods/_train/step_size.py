@@ -125,7 +125,8 @@ def moved_far(kl: float, weight: float) -> list[str]:
         return []
     held = "kl=1" if weight < 1 else f"A kl above {weight:g}"
     return [
-        f"{MOVED_FAR} {held} holds it near the base; a smaller lr or a larger enough help as well."
+        f"{MOVED_FAR} {held} holds it near the base. A smaller lr helps as well, and so does a "
+        "higher loss at which the training ends (enough)."
     ]
 
 
