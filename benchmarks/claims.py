@@ -105,7 +105,8 @@ class Estimate:
     def text(self, form: str = ".2f") -> str:
         """Return ``0.95 [0.88, 1.00] ±0.01``: the mean, the interval, and the seeds' spread."""
         ends = "" if self.low is None else f" [{self.low:{form}}, {self.high:{form}}]"
-        return f"{self.mean:{form}}{ends}" + ("" if self.spread is None else f" ±{self.spread:.2g}")
+        spread = "" if self.spread is None else f" ±{self.spread:.2g}"
+        return f"{self.mean:{form}}{ends}{spread}"
 
 
 Value = tuple[float, float | None, float | None]

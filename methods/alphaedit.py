@@ -27,8 +27,7 @@ from typing import ClassVar
 import torch
 
 from editbench.errors import MethodError
-from editbench.methods._edit.options import PUBLISHED
-from editbench.methods.memit import BatchEditor
+from editbench.methods.memit import PUBLISHED_BATCH, BatchEditor
 from editbench.methods.statistics import Moment
 from editbench.plugin import LogUniform, Space, Uniform
 from editbench.report import Figure
@@ -48,14 +47,9 @@ class AlphaEdit(BatchEditor):
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # hparams/AlphaEdit/EleutherAI_gpt-j-6B.json
         "paper": {
-            **PUBLISHED,
-            "fact_token": "subject_last",
-            "steps": 25,
-            "clamp": 0.75,
-            "prefixes": 5,
+            **PUBLISHED_BATCH,
             "threshold": 0.02,
             "ridge": 10.0,
-            "refine": 0,
         }
     }
     alternatives: ClassVar[Mapping[str, str]] = {"threshold": "null_space", "ridge": "l2"}

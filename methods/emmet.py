@@ -25,8 +25,7 @@ from typing import ClassVar
 import torch
 
 from editbench.methods._edit.layers import single_layer
-from editbench.methods._edit.options import PUBLISHED
-from editbench.methods.memit import BatchEditor, memit_solve
+from editbench.methods.memit import PUBLISHED_BATCH, BatchEditor, memit_solve
 from editbench.methods.statistics import Moment
 from editbench.plugin import LogUniform, Space
 from editbench.report import Figure
@@ -46,13 +45,8 @@ class Emmet(BatchEditor):
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # hparams/EMMET/EleutherAI_gpt-j-6B.json
         "paper": {
-            **PUBLISHED,
-            "fact_token": "subject_last",
-            "steps": 25,
-            "clamp": 0.75,
-            "prefixes": 5,
+            **PUBLISHED_BATCH,
             "slack": 0.1,
-            "refine": 0,
         }
     }
     alternatives: ClassVar[Mapping[str, str]] = {"slack": "epsilon"}

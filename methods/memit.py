@@ -57,6 +57,17 @@ from editbench.types import Fact
 # N facts, M earlier facts, A = N + M, d residual width, f MLP inner width
 
 
+PUBLISHED_BATCH: Mapping[str, object] = {
+    **PUBLISHED,
+    "fact_token": "subject_last",
+    "steps": 25,
+    "clamp": 0.75,
+    "prefixes": 5,
+    "refine": 0,
+}
+"""What MEMIT's settings for GPT-J and those of the methods built on it have in common."""
+
+
 @dataclass(frozen=True)
 class BatchEditor(WeightEditor):
     """MEMIT's algorithm 1. The methods built on it differ in ``share`` and ``directions``."""
@@ -242,13 +253,8 @@ class Memit(BatchEditor):
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # hparams/MEMIT/EleutherAI_gpt-j-6B.json
         "paper": {
-            **PUBLISHED,
-            "fact_token": "subject_last",
-            "steps": 25,
-            "clamp": 0.75,
-            "prefixes": 5,
+            **PUBLISHED_BATCH,
             "lam": 15_000.0,
-            "refine": 0,
         }
     }
     figures: ClassVar[Mapping[str, Figure]] = {

@@ -23,8 +23,7 @@ from typing import ClassVar
 
 import torch
 
-from editbench.methods._edit.options import PUBLISHED
-from editbench.methods.memit import Memit
+from editbench.methods.memit import PUBLISHED_BATCH, Memit
 from editbench.plugin import LogUniform, Space
 
 
@@ -40,15 +39,11 @@ class Pmet(Memit):
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # edit/hparams/PMET/EleutherAI_gpt-j-6B.json
         "paper": {
-            **PUBLISHED,
-            "fact_token": "subject_last",
+            **PUBLISHED_BATCH,
             "v_lr": 0.2,
             "kl_factor": 1.0,
             "steps": 30,
-            "clamp": 0.75,
-            "prefixes": 5,
             "lam": 6_000.0,
-            "refine": 0,
         }
     }
     space: ClassVar[Space] = {**Memit.space, "clamp": LogUniform(0.5, 6.0)}
