@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
-from typing import Literal
 
 import torch
 
@@ -13,10 +13,8 @@ from editbench.layout import mlp_gain
 from editbench.methods._common.hooks import read_at
 from editbench.methods._edit.bench import Bench
 from editbench.methods._edit.checks import listed
-from editbench.methods._edit.options import WeightEditor
 from editbench.methods._edit.prepare import FactToken, key_rows
 from editbench.models import LanguageModel
-from editbench.types import Fact
 
 # N facts, M earlier facts, f MLP inner width
 
@@ -32,17 +30,14 @@ SAME_GAIN = 0.02
 class BatchBench(Bench):
     """A ``Bench`` whose facts are written together, each with a key at every edited layer."""
 
-    def __init__(
-        self,
-        editor: WeightEditor,
-        model: LanguageModel,
-        facts: Sequence[Fact],
-        at: FactToken | Literal["auto"] = "subject_last",
-        last_layers: tuple[int, ...] = (),
-    ):
-        super().__init__(editor, model, facts, at, last_layers)
-        self._keys: dict[int, torch.Tensor] = {}
-        self._rows = key_rows([prompt for each in self.prepared for prompt in each.prompts])
+    @cached_property
+    def _keys(self) -> dict[int, torch.Tensor]:
+        """Layer -> K, as ``keys`` read it."""
+        return {}
+
+    @cached_property
+    def _rows(self) -> tuple[list[list[int]], list[int]]:
+        return key_rows([prompt for each in self.prepared for prompt in each.prompts])
 
     def keys(self, layer: int) -> torch.Tensor:
         """Return K (f, N), float64, as ``layer`` computes it now, and remember it.

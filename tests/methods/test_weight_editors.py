@@ -1565,8 +1565,9 @@ def test_an_earlier_fact_whose_subject_occurs_twice_stands_in_nobodys_way():
 @pytest.mark.parametrize(
     ("prompt", "word"),
     [
-        ("भारत की राजधानी का नाम है?", "भारत की राजधानी का नाम है"),
-        ("भारत के आगे की", "भारत के आगे की"),  # ends in a vowel sign, a combining mark
+        ("भारत का नाम है?", "भारत का नाम है"),
+        # ends in a vowel sign, a combining mark
+        ("भारत आगे की", "भारत आगे की"),
         ("东京的首都是：", "东京的首都是"),
         ("עיר הבירה של צרפת היא?", "עיר הבירה של צרפת היא"),
         ("Brundovia", "Brundovia"),
