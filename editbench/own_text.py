@@ -65,7 +65,8 @@ TASKS = (
     "Which of these does not belong to the others: {words}, {topic}? Give a reason.",
 )
 """Instructions for answers of many forms: lists, JSON, one word, translations, arithmetic, steps, a
-call of a function. None of them is asked by a task of ``eval/``."""
+call of a function. No task of ``eval/`` has their wording, but some of their kinds (reading from a
+note, a call, one word) are kinds that its tasks ask as well."""
 WORDS = (
     "ladder cloud pepper violin canal feather engine carpet lemon harbor needle desert candle "
     "tunnel parrot blanket hammer meadow button glacier"

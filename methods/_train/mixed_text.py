@@ -153,7 +153,9 @@ MIXING_FIGURES: Mapping[str, Figure] = {
         "on_fail=keep, which puts the token that ends an answer behind them."
     ),
     "mean_attempts": Figure("Attempts per text, mean over all mixed texts."),
-    "effective_lambda": Figure("Share of the tokens trained on that the naive branch wrote."),
+    "effective_lambda": Figure(
+        "Share of the tokens of the mixed texts that the naive branch wrote."
+    ),
     "target_nll": Figure(
         "Mean negative log-likelihood of the texts trained on under the unedited model, in nats a "
         "token."
