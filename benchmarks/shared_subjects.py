@@ -80,7 +80,7 @@ SETTINGS: dict[str, tuple[str, dict]] = {
     ),
     "the pair": ("memit+mixsd", {}),
 }
-TESTED = ("base", "subject", "the pair")
+TESTED = ("base", "subject", "last word, 8 to 16, refined", "the pair")
 """The settings that are measured on test facts, once."""
 RESULT = Path(__file__).parent / "results" / "shared_subjects.json"
 
