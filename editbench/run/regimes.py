@@ -214,7 +214,7 @@ def chunks(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
 
 
 def replaced(cases: Sequence[Case]) -> set[str]:
-    """Return the ids of the facts that a later one of ``cases`` replaces: same prompt, other target.
+    """Return the ids of the facts that a later one replaces: same prompt, other target.
 
     Two facts that contradict each other in different words are not recognized.
     """
