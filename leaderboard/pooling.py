@@ -89,12 +89,12 @@ def pooled(
         "curve": [],
         "trajectory": [],
     }
-    if items is not None and (twice := _right_after(summaries, items)):
-        merged["right_after"] = twice
     shares = [mixing(summary) for summary in summaries]
     if shares[0]:
         effective = [share["effective_lambda"] if share else None for share in shares]
         merged["mixing"] = {"lam": shares[0]["lam"], "effective_lambda": _mean(effective)}
+    if items is not None and (twice := _right_after(summaries, items)):
+        merged["right_after"] = twice
     return merged, items
 
 
