@@ -67,12 +67,13 @@ WATCHED = 50
 TWICE = ("rewrite", "paraphrase", "neighborhood")
 """Axes of the probes that are also asked right after a chunk: those of the metrics in the score.
 Probes of other axes may need facts of later chunks."""
+ASKED_TWICE = 4
+"""The first ``VERSION`` in which facts are asked right after their chunk."""
 VERSION = 4
 """Version of the rules by which a sequence is stopped and asked. Raise it with every change that
 can move the end of a sequence or that adds answers to its cell: stored cells are then computed
 again. Version 2 has the rule on forgetting. In version 3 a fact that replaces another is watched as
-long as the facts taught with it. In version 4 facts are also asked right after their chunk, which
-moves no other number."""
+long as the facts taught with it. Version 4 asks twice, and moves no other number."""
 
 Phase = Callable[[str], AbstractContextManager[None]]
 """``phase(name)`` times what happens inside the ``with``, and adds it to the phase ``name``."""

@@ -631,6 +631,12 @@ def test_what_was_asked_right_after_each_chunk_is_checked(here, model):
     change_summary(folder, lambda summary: summary.pop("right_after"), digested=True)
     assert differing() == ["right_after"]
 
+    def without(summary):
+        del summary["right_after"], summary["tables"]["right_after"]
+
+    change_summary(folder, without, digested=True)
+    assert differing() == ["right_after"], "though there is no table that could contradict"
+
     def later(rows):
         rows.loc[0, "facts"] = 3
 
@@ -653,6 +659,28 @@ def test_what_was_asked_right_after_each_chunk_is_checked(here, model):
     change_table(folder, "right_after", said_more, digested=True)
     (what,) = differing(rerun=3)
     assert what.startswith("right_after, text: 1 of 9 rows")
+
+
+def test_a_sequence_from_before_facts_were_asked_twice_comes_out_again(here, model):
+    old = ("old", "--regime", "sequential:1", "--tasks", "none", "--model", model)
+    said = editbench(*COMPARE[:-2], *old)
+    assert said.code == 0, said.err
+    config = json.loads((here / "old" / "run.json").read_text())["config"]
+    own = {}
+    for folder in list((here / "old" / "cells").iterdir()):
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["right_after"], summary["tables"]["right_after"], summary["digest"]
+        (folder / "right_after.parquet").unlink()
+        summary["versions"]["regime"] = 3
+        summary["key"] = own[summary["method"]] = key_of(summary, config)
+        write_json_atomic(folder / "summary.json", {**summary, "digest": digest(summary)})
+        folder.rename(folder.with_name(summary["key"]))
+    write_json_atomic(here / "old" / "cells.json", own)
+    said = editbench("leaderboard", "old", "-o", "old/README.md")
+    assert said.code == 0 and "Right after" not in (here / "old" / "README.md").read_text()
+    assert "Right after" not in editbench("show", "old").out
+    said = editbench("verify", "old", "--rerun", 3)
+    assert said.code == 0 and "Nothing differs" in said.out, said.out
 
 
 def test_trials_and_choices_are_those_of_their_cells(here, model):

@@ -23,6 +23,11 @@ from editbench.run.verify.report import Report
 from editbench.types import Case
 
 
+def asked_twice(summary: CellSummary) -> bool:
+    """Return whether the cell was computed by code that asks the facts of a sequence twice."""
+    return summary.get("versions", {}).get("regime", 0) >= regimes.ASKED_TWICE
+
+
 def note_code(summaries: Sequence[CellSummary], report: Report) -> None:
     """Note the cells that other code computed, and those from before digests or versions."""
     code_here = code_digest()
@@ -235,7 +240,7 @@ def _recompute(
         "retention": (summary["retention"], retention_scores(tables.retention, before)),
         "evaluators": (summary.get("evaluators", {}), _evaluated(summary, tables.scores)),
     }
-    if "right_after" in summary or tables.right_after:
+    if asked_twice(summary):
         n = summary["corpus"]["n"]
         twice = right_after_scores(tables.right_after, tables.probes, n)
         numbers["right_after"] = (summary.get("right_after"), twice)
