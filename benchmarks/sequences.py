@@ -29,6 +29,7 @@ from editbench.records.reading import load_run
 from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
+from editbench.run.folder import save_cases
 from editbench.run.plan import make_plan
 from editbench.stats import cells_text
 
@@ -69,8 +70,9 @@ def teach(asked: argparse.Namespace) -> None:
             )
             plan = make_plan(config)
             model = model or load_model(asked.model)
-            with RunStore(asked.output / method).open(run_identity(plan.config)) as folder:
-                runner.run(plan, model, folder, console.tell_cell)
+            with RunStore(asked.output / method).open(run_identity(plan.config)) as run:
+                save_cases(run.path, plan)
+                runner.run(plan, model, run, console.tell_cell)
 
 
 def store(output: Path, result: Path) -> None:
