@@ -27,6 +27,17 @@ Metrics = dict[str, dict[str, IntervalRow]]
 """Metric -> protocol -> estimate."""
 
 
+class TwiceRow(TypedDict):
+    """A metric over probes that were asked twice, of the same items both times."""
+
+    right_after: IntervalRow
+    """By the model as the fact's own chunk left it."""
+    at_end: IntervalRow
+    """By the model at the end of the sequence."""
+    change: IntervalRow
+    """The end minus right after, paired by probe."""
+
+
 class ProbeRow(TypedDict):
     """One probe of one case: its prompt, the model's text, and its scores (see ``eval/``)."""
 
@@ -77,7 +88,10 @@ class ProbeRow(TypedDict):
     base_argmax: NotRequired[float]
     base_likelihood: NotRequired[float]
     facts: NotRequired[int]
-    """In ``curve_probes``: how many facts had been injected."""
+    """In ``curve_probes`` and ``right_after``: how many facts had been injected."""
+    replaced: NotRequired[bool]
+    """In ``right_after``: whether a later fact of the sequence replaced this one (the same prompt,
+    another target), so that the end is not asked of it."""
 
 
 class SampleRow(TypedDict):

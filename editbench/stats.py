@@ -40,7 +40,7 @@ from typing import SupportsFloat
 import numpy as np
 from numpy.typing import NDArray
 
-from editbench.rows import IntervalRow, RetentionRow
+from editbench.rows import IntervalRow, RetentionRow, TwiceRow
 
 Floats = NDArray[np.float64]
 Scores = Collection[float | None]
@@ -234,6 +234,26 @@ def retained(
         "ratio_high": share.high,
         "lost": sum(b >= 0.5 > a for a, b in zip(after, before, strict=True)),
         "gained": sum(a >= 0.5 > b for a, b in zip(after, before, strict=True)),
+    }
+
+
+def asked_twice(
+    first: Scores, last: Scores, clusters: Labels, protocol: str, seeds: Labels | None = None
+) -> TwiceRow:
+    """Return the mean of the first scores, the mean of the last ones, and their paired difference.
+
+    An item without one of the two scores is left out of all three.
+
+    Raises:
+        ValueError: as ``clustered_mean``.
+    """
+    # An item that is NaN on one side makes the sum NaN.
+    scored = ~np.isnan(np.asarray(first, dtype=float) + np.asarray(last, dtype=float))
+    before, after = (np.where(scored, np.asarray(each, float), np.nan) for each in (first, last))
+    return {
+        "right_after": clustered_mean(before, clusters, seeds).to_dict(protocol),
+        "at_end": clustered_mean(after, clusters, seeds).to_dict(protocol),
+        "change": paired_delta(after, before, clusters, seeds).to_dict(protocol),
     }
 
 

@@ -28,7 +28,7 @@ the model also continues the case's first ``fluency`` probe, and a third of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ from editbench.rows import ProbeRow
 from editbench.types import KEPT, Case, Probe
 from editbench.writing import gap
 
-__all__ = ["PROTOCOLS", "ask", "denied_answers", "metrics", "openings"]
+__all__ = ["PROTOCOLS", "ask", "ask_axes", "denied_answers", "metrics", "openings"]
 
 FREE_TOKENS = 90
 """New tokens of a free text. ROME's texts have 100 tokens, prompt included."""
@@ -73,6 +73,19 @@ def ask(
     rows = _ask_questions(model, [*_questions(cases), *_distracted(cases)], base_rows)
     rows += _continue_texts(model, cases, base_rows, cases if every is None else every)
     return rows + (ask_conversations(model, cases, rows, base_rows) if model.chat else [])
+
+
+def ask_axes(
+    model: LanguageModel,
+    cases: Sequence[Case],
+    axes: Collection[str],
+    base: Sequence[ProbeRow] | None = None,
+) -> list[ProbeRow]:
+    """Ask only the cases' own questions of ``axes``, and score the answers as ``ask`` does."""
+    base_rows = {(row["case"], row["probe"]): row for row in base or ()}
+    return _ask_questions(
+        model, [asked for asked in _questions(cases) if asked[2].axis in axes], base_rows
+    )
 
 
 # --- questions ------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ RETENTION = "retention"
 """Stands in the place of a protocol if items are documents and columns are retention tasks."""
 EVALUATORS = "evaluators"
 """Stands in the place of a protocol if columns are evaluator plug-ins."""
+RIGHT_AFTER = "right after: "
+"""Stands before a protocol if items are probes asked right after their fact's chunk."""
 LEVEL = 0.05
 """Family-wise error rate of one table."""
 
@@ -96,9 +98,15 @@ def items(path: Path, summary: CellSummary) -> pandas.DataFrame | None:
         parts += _probe_items(read_table(path, key, "probes"))
     if "retention" in needed:
         parts.append(_document_items(read_table(path, key, "retention")))
-    # Methods are not compared by evaluators, so a record without this table still has verdicts.
+    # Methods are not compared by these two, so a record without the tables still has verdicts.
     if summary.get("evaluators") and table_path(path, key, "scores").is_file():
         parts.append(_evaluator_items(read_table(path, key, "scores")))
+    if summary.get("right_after") and table_path(path, key, "right_after").is_file():
+        first = read_table(path, key, "right_after")
+        parts += [
+            part.assign(protocol=RIGHT_AFTER + part["protocol"])
+            for part in _probe_items(first[~first["replaced"]])
+        ]
     return pandas.concat(parts, ignore_index=True).assign(seed=summary["seed"]) if parts else None
 
 

@@ -64,6 +64,12 @@ ABOUT_MORE = {
     "specificity above.",
 }
 """Protocol -> the remark above its second table."""
+TWICE = (
+    "Each fact is asked right after its own chunk and again, by the same probes, at the end. The "
+    "ranking is that of the end, over all facts. Right after is no score of the final model (it is "
+    "what EasyEdit reports of a sequence). Facts that were not injected, or that a later fact "
+    "replaced, are in neither column. Change is paired by probe."
+)
 UNTUNED = "† not tuned: no search on the dev slice chose its hyper-parameters."
 INFEASIBLE = (
     "§ tuned, but no trial kept the required retention, so the search chose the nearest one."

@@ -1,13 +1,66 @@
-"""Make the tables below a ranking: the curve over facts and the cost of each cell, as text."""
+"""Make the tables below a ranking, as text.
+
+They are the scores right after each chunk, the curve over facts, and the cost of each cell.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from editbench.leaderboard.rows import AXES, BASE, interval_row, look_up
-from editbench.leaderboard.schema import Summary
+from editbench.leaderboard.schema import Row, Summary
 from editbench.records.schema import CurvePoint, VitalSigns
 from editbench.stats import cells_text, mean_ratio, number
+
+TWICE = ("Metric", "Right after", "At the end", "Change")
+"""Columns of the table of a sequence's facts that were asked twice."""
+
+
+def right_after(ranked: Sequence[Row]) -> list[dict[str, str]]:
+    """Return a row for each method and metric of a sequence, right after each chunk and at the end.
+
+    There are no rows if no cell of ``ranked`` was asked twice.
+    """
+    return [
+        {"Method": row.get("label", row["method"]), "Facts": facts_text(row), **scores}
+        for row in twice_rows(ranked)
+        for scores in twice_texts(row) or [dict.fromkeys(TWICE, "–")]
+    ]
+
+
+def twice_rows(ranked: Sequence[Row]) -> list[Row]:
+    """Return the rows of a sequence that was asked right after its chunks.
+
+    If there are any, edits whose older records lack these answers are among them.
+    """
+    edited = [row for row in ranked if row["method"] != BASE and row["status"] != "failed"]
+    return edited if any("right_after" in row for row in edited) else []
+
+
+def facts_text(row: Row) -> str:
+    """Return how many facts of a sequence are compared, and why the others are not."""
+    twice = row.get("right_after")
+    if twice is None:
+        return "not asked right after"
+    left = {"not injected": twice["not_injected"], "replaced": twice["replaced"]}
+    reasons = [f"{count} {why}" for why, count in left.items() if count]
+    counts = f"{twice['facts']} of {twice['facts'] + sum(left.values())} facts"
+    return ", ".join([counts, *reasons])
+
+
+def twice_texts(row: Row) -> list[dict[str, str]]:
+    """Return a line with the columns ``TWICE`` for each metric that was asked twice."""
+    twice = row.get("right_after")
+    lines = [
+        (
+            f"{axis} ↑",
+            cells_text(scores["right_after"]),
+            cells_text(scores["at_end"]),
+            cells_text(scores["change"], sign=True),
+        )
+        for axis, scores in (twice["scores"] if twice else {}).items()
+    ]
+    return [dict(zip(TWICE, line, strict=True)) for line in lines]
 
 
 def curve(

@@ -11,11 +11,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS
-from editbench.leaderboard.loading import load_cells, load_probes, load_samples
+from editbench.leaderboard.loading import load_cells, load_probes, load_right_after, load_samples
 from editbench.leaderboard.rows import BASE, row, setting
 from editbench.records.reading import heading, read_cases, read_rows, visible
 from editbench.records.schema import CellSummary
@@ -38,6 +38,8 @@ class ShownProbe(TypedDict):
     edited: str
     scores: dict[str, object]
     """Protocol -> score."""
+    right_after: NotRequired[str]
+    """In a sequence: the answer right after the fact's own chunk. ``edited`` is that of the end."""
 
 
 class CaseStory(TypedDict):
@@ -162,11 +164,15 @@ def case(run: Path, name: str) -> CaseStory:
     answers: list[tuple[int, ShownProbe]] = []
     notes: list[dict[str, object]] = []
     for cell in _answered(run):
-        answers += [
-            (probe["probe"], _shown(cell, probe))
-            for probe in load_probes(run, cell)
-            if probe["case"] == name
-        ]
+        first = {
+            row["probe"]: row["text"] for row in load_right_after(run, cell) if row["case"] == name
+        }
+        for probe in load_probes(run, cell):
+            if probe["case"] == name:
+                shown = _shown(cell, probe)
+                if probe["probe"] in first:
+                    shown["right_after"] = first[probe["probe"]]
+                answers.append((probe["probe"], shown))
         records = read_rows(run, cell["key"], "edit_records")
         # In older records of a pair of methods, a note names the part that made it. It belongs to
         # the pair.

@@ -33,6 +33,18 @@ def load_probes(run: Path, cell: CellSummary) -> list[ProbeRow]:
     return list(rows)
 
 
+def load_right_after(run: Path, cell: CellSummary) -> list[ProbeRow]:
+    """Return the rows that a sequence was asked right after each chunk; none for other cells.
+
+    Raises:
+        RecordError: as ``load_probes``.
+    """
+    if "right_after" not in cell.get("tables", {}):
+        return []
+    rows: Sequence[Any] = read_rows(run, cell["key"], "right_after")
+    return list(rows)
+
+
 def load_samples(run: Path, cell: CellSummary) -> list[SampleRow]:
     """Return the retention samples of ``cell``.
 

@@ -23,6 +23,7 @@ from editbench.leaderboard.definitions import (
     MIXING_DEFINITION,
     MORE_DEFINITIONS,
     SEEDS,
+    TWICE,
 )
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.notes import notes
@@ -267,6 +268,7 @@ def _section(
         *detectable_line(verdicts),
     ]
     parts += _remarks(section, ranked, verdicts, links)
+    parts += _twice(ranked, protocol)
     if any(row["retention"] for row in ranked):
         parts += [
             "### Retention by task: change against the base, paired ↑",
@@ -333,8 +335,16 @@ def _other_protocol(
         "Not comparable with the table above, and ranked apart from it.",
         protocol_table(ranked, links, verdicts),
         *detectable_line(verdicts),
+        *_twice(ranked, protocol),
         *_more(ranked, summaries, protocol, links),
     ]
+
+
+def _twice(ranked: Sequence[Row], protocol: str) -> list[str]:
+    """Return the blocks on a sequence's facts right after their chunk and at the end, if any."""
+    lines = details.right_after(ranked)
+    title = f"### Right after each chunk, and at the end (protocol {protocol})"
+    return [title, TWICE, listing(lines)] if lines else []
 
 
 def _more(

@@ -11,12 +11,12 @@ from typing import cast
 
 import pandas
 
-from editbench.leaderboard.comparisons import EVALUATORS, RETENTION
+from editbench.leaderboard.comparisons import EVALUATORS, RETENTION, RIGHT_AFTER
 from editbench.leaderboard.rows import interval_row, keyed_options, mixing, warnings
 from editbench.leaderboard.schema import PooledSummary
-from editbench.records.schema import CellSummary, EvaluatorRow, Status
-from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
-from editbench.stats import Interval, clustered_mean, retained, unbounded_mean
+from editbench.records.schema import CellSummary, EvaluatorRow, RightAfter, Status
+from editbench.rows import IntervalRow, Metrics, RetentionRow, TwiceRow, Work
+from editbench.stats import Interval, asked_twice, clustered_mean, retained, unbounded_mean
 
 
 def without_seed(options: Mapping[str, object] | None) -> dict[str, object]:
@@ -93,6 +93,8 @@ def pooled(
     if shares[0]:
         effective = [share["effective_lambda"] if share else None for share in shares]
         merged["mixing"] = {"lam": shares[0]["lam"], "effective_lambda": _mean(effective)}
+    if items is not None and (twice := _right_after(summaries, items)):
+        merged["right_after"] = twice
     return merged, items
 
 
@@ -195,6 +197,39 @@ def _evaluators(
             "base": _mean([part["base"] if part else None for part in parts]),
         }
     return pooled_scores
+
+
+def _right_after(summaries: Sequence[CellSummary], items: pandas.DataFrame) -> RightAfter | None:
+    """Return the scores right after each chunk and at the end; ``None`` if a seed lacks them."""
+    parts = [part for summary in summaries if (part := summary.get("right_after"))]
+    if len(parts) < len(summaries):
+        return None
+    scores: dict[str, dict[str, TwiceRow]] = {}
+    for axis, protocol in dict.fromkeys(
+        (axis, protocol)
+        for part in parts
+        for axis, named in part["scores"].items()
+        for protocol in named
+    ):
+        on_axis = items[items["column"] == axis]
+        both = on_axis[on_axis["protocol"] == RIGHT_AFTER + protocol].merge(
+            on_axis[on_axis["protocol"] == protocol],
+            on=["seed", "case", "item"],
+            suffixes=("", "_end"),
+        )
+        scores.setdefault(axis, {})[protocol] = asked_twice(
+            both["score"].tolist(),
+            both["score_end"].tolist(),
+            both["case"].tolist(),
+            protocol,
+            both["seed"].tolist(),
+        )
+    return {
+        "facts": sum(part["facts"] for part in parts),
+        "replaced": sum(part["replaced"] for part in parts),
+        "not_injected": sum(part["not_injected"] for part in parts),
+        "scores": scores,
+    }
 
 
 def _work(summaries: Sequence[CellSummary]) -> dict[str, Work]:

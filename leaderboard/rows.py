@@ -161,6 +161,17 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
         made["drafted"] = drafted
     if shares := mixing(summary):
         made["mixing"] = shares
+    if twice := summary.get("right_after"):
+        made["right_after"] = {
+            "facts": twice["facts"],
+            "replaced": twice["replaced"],
+            "not_injected": twice["not_injected"],
+            "scores": {
+                axis: by_protocol[protocol]
+                for axis, by_protocol in twice["scores"].items()
+                if protocol in by_protocol
+            },
+        }
     if scores := summary.get("evaluators"):
         made["evaluators"] = {
             name: cast(EvaluatorRow, _finite(values)) for name, values in scores.items()

@@ -13,10 +13,11 @@ from editbench.records.schema import (
     CurvePoint,
     EvaluatorRow,
     ModelRecord,
+    RightAfter,
     Status,
     VitalSigns,
 )
-from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
+from editbench.rows import IntervalRow, Metrics, RetentionRow, TwiceRow, Work
 
 
 class AxisRow(TypedDict):
@@ -38,6 +39,19 @@ class Mixing(TypedDict):
     effective_lambda: float | None
     """The share of the tokens trained on. It is usually smaller than ``lam``: only texts that state
     their fact are trained on, and rewriting one replaces naive tokens by the expert's."""
+
+
+class TwiceScores(TypedDict):
+    """Scores of a sequence's facts right after their own chunk and at the end, by one protocol."""
+
+    facts: int
+    """Facts that are compared."""
+    replaced: int
+    """Facts that a later fact replaced."""
+    not_injected: int
+    """Facts that a stopped sequence never reached or took back."""
+    scores: dict[str, TwiceRow]
+    """Metric -> its scores."""
 
 
 class Row(TypedDict):
@@ -73,6 +87,8 @@ class Row(TypedDict):
     """Metric -> how many of its probes editbench drafted; absent where it drafted none."""
     mixing: NotRequired[Mixing]
     """Present if the method mixes its training texts from two branches."""
+    right_after: NotRequired[TwiceScores]
+    """Sequences only; no part of the score, which is that of the end over all facts."""
     retention: dict[str, RetentionRow]
     """Retention task -> base and edited score."""
     retention_mean: IntervalRow
@@ -135,6 +151,8 @@ class PooledSummary(TypedDict):
     metrics: Metrics
     """Means over the seeds. Like ``retention``, it is empty if a seed failed."""
     retention: dict[str, RetentionRow]
+    right_after: NotRequired[RightAfter]
+    """Sequences only. The counts of facts are sums over the seeds."""
     evaluators: dict[str, EvaluatorRow]
     seconds: dict[str, float | None]
     work: dict[str, Work]

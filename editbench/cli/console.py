@@ -267,6 +267,33 @@ def _task_cell(row: Row, task: str) -> str:
     return f"{score['mean']:.2f}\n{cells_text(delta, sign=True)}"
 
 
+def right_after(ranked: Sequence[Row]) -> Table | None:
+    """Return the table of a sequence's facts right after their chunk and at the end, if any."""
+    from editbench.leaderboard import definitions
+    from editbench.leaderboard.details import TWICE, facts_text, twice_rows, twice_texts
+
+    rows = twice_rows(ranked)
+    if not rows:
+        return None
+    table = Table(
+        title=f"Right after each chunk, and at the end (protocol {rows[0]['protocol']})",
+        title_justify="left",
+        title_style="bold",
+        caption=definitions.TWICE,
+        caption_justify="left",
+        caption_style="",
+    )
+    table.add_column("Method", overflow="fold")
+    for title in TWICE[1:]:
+        table.add_column(title, justify="right", overflow="fold")
+    for row in rows:
+        table.add_row(escape(_label(row)), facts_text(row))
+        for line in twice_texts(row):
+            metric, *scores = line.values()
+            table.add_row(f"  {metric}", *scores)
+    return table
+
+
 def _label(row: Row) -> str:
     return visible(row.get("label") or row["method"])
 

@@ -96,7 +96,8 @@ def print_run(folder: Path, summaries: Sequence[CellSummary], as_json: bool) -> 
     page = console.out()
     page.print(_conditions(summaries[0]), style="bold", markup=False)
     scores, *others = console.results(ranked, verdicts["generation"], verdicts[RETENTION])
-    for table in (scores, *others):
+    twice = console.right_after(ranked)
+    for table in (scores, *([twice] if twice else []), *others):
         console.fit(page, table)
         page.print(table)
     _print_details(summaries, ranked)

@@ -131,7 +131,10 @@ def read_table(path: str | Path, key: str, name: str) -> pandas.DataFrame:
 
 @overload
 def read_rows(
-    path: str | Path, key: str, name: Literal["probes", "curve_probes"], altered: bool = False
+    path: str | Path,
+    key: str,
+    name: Literal["probes", "curve_probes", "right_after"],
+    altered: bool = False,
 ) -> list[ProbeRow]: ...
 @overload
 def read_rows(

@@ -15,6 +15,8 @@ A run folder is written so that a crash at any moment costs at most the cell tha
     RUN/cells/<key>/edit_records.parquet   one ``EditRecord`` per fact
     RUN/cells/<key>/curve_probes.parquet   the rows of every point of a curve but the last,
     RUN/cells/<key>/curve_samples.parquet  each with its number of ``facts``
+    RUN/cells/<key>/right_after.parquet    sequences: one ``ProbeRow`` per probe that was also asked
+                                           right after its fact's chunk
 
 A cell is written into ``RUN/cells/.tmp-*``, its summary last, and renamed as a whole. Cells that
 are not in ``cells.json`` are older or foreign, and nothing reads them. JSON has no NaN; null stands
@@ -30,7 +32,7 @@ from __future__ import annotations
 from typing import Any, Literal, NotRequired, TypedDict
 
 from editbench.report import EditSummary
-from editbench.rows import IntervalRow, Metrics, RetentionRow, Work
+from editbench.rows import IntervalRow, Metrics, RetentionRow, TwiceRow, Work
 
 SCHEMA = 1
 Status = Literal["done", "no_effect", "stopped", "failed"]
@@ -122,7 +124,7 @@ class Versions(TypedDict):
     engine: NotRequired[int]
     """Version of the engine that the method runs on; left out while it is 1."""
     regime: NotRequired[int]
-    """Sequences only: version of the rules by which they are watched and stopped."""
+    """Sequences only: version of the rules by which they are watched, stopped and asked."""
     evaluators: NotRequired[dict[str, int]]
 
 
@@ -136,6 +138,21 @@ class VitalSigns(TypedDict):
     """Nats per token."""
     target_ratio: float
     forgetting_ratio: float
+
+
+class RightAfter(TypedDict):
+    """Scores of the facts of a sequence right after their own chunk and at the end."""
+
+    facts: int
+    """Facts that are compared: injected, and not replaced."""
+    replaced: int
+    """Facts that a later fact replaced (the same prompt, another target): what they were taught is
+    wrong at the end."""
+    not_injected: int
+    """Facts that a stopped sequence never reached or took back."""
+    scores: dict[str, dict[str, TwiceRow]]
+    """Metric (efficacy, generalization, specificity) -> protocol -> scores of these facts. The
+    cell's ``metrics`` are those of the end alone, over all facts."""
 
 
 class CurvePoint(TypedDict):
@@ -254,6 +271,8 @@ class CellSummary(TypedDict):
     trajectory: NotRequired[list[VitalSigns]]
     """Sequences only: vital signs after each chunk."""
     curve: NotRequired[list[CurvePoint]]
+    right_after: NotRequired[RightAfter]
+    """Sequences only; absent in cells from before version 4 of the regime."""
     peak_memory_bytes: NotRequired[int]
     """Highest use of the memory that holds the model: a GPU's, else that of the process."""
     peak_process_bytes: NotRequired[int]
@@ -271,18 +290,20 @@ class CellSummary(TypedDict):
     """Hash of all other fields."""
 
 
+_PROBES = (
+    "case",
+    "probe",
+    "axis",
+    "form",
+    "prompt",
+    "answers",
+    "text",
+    "base_text",
+    "generation",
+)
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "probes": (
-        "case",
-        "probe",
-        "axis",
-        "form",
-        "prompt",
-        "answers",
-        "text",
-        "base_text",
-        "generation",
-    ),
+    "probes": _PROBES,
+    "right_after": (*_PROBES, "facts", "replaced"),
     "retention": ("task", "member", "doc_id", "prompt", "expected", "output", "score", "metric"),
     "scores": ("evaluator", "case", "score", "text"),
 }

@@ -57,6 +57,7 @@ class Baseline:
         self.scores: list[ScoreRow] = []
         self._samples_of: dict[str, list[SampleRow]] = {}
         self._probes_of: dict[tuple[str, ...], list[ProbeRow]] = {}
+        self._chunks_of: dict[tuple[str, ...], list[ProbeRow]] = {}
         self._scores_of: dict[tuple[str, ...], list[ScoreRow]] = {}
 
     def ask_tasks(self) -> dict[str, str]:
@@ -88,6 +89,7 @@ class Baseline:
         self.probes = [row for group in whole for row in self._probes_of[ids_of(group)]]
         self.scores = [row for group in whole for row in self._scores_of[ids_of(group)]]
         if regimes.parse(self.plan.config.regime)[0] == "sequential":
+            self._chunks_of = self._base_chunks()
             self._watch_base()
         self.measured = True
 
@@ -114,6 +116,15 @@ class Baseline:
         """
         base = self._probes_of[ids_of(cases)]
         return probes.ask(self.model, cases, base, self.plan.cases) if moved else base
+
+    def ask_chunk(self, cases: Sequence[Case], moved: bool) -> list[ProbeRow]:
+        """Return the rows of the probes of ``regimes.TWICE`` by the model as it is now.
+
+        ``cases`` is one of ``regimes.chunks``, but not the last. Where nothing has ``moved``, the
+        rows are the base's own.
+        """
+        base = self._chunks_of[ids_of(cases)]
+        return probes.ask_axes(self.model, cases, regimes.TWICE, base) if moved else base
 
     def retain(self, moved: bool) -> list[SampleRow]:
         """Return the rows of the retention tasks by the model as it is now.
@@ -182,6 +193,19 @@ class Baseline:
             for group in groups:
                 key = ["probes", *self.setting, self.plan.slice_hash, list(ids_of(group))]
                 ask = partial(probes.ask, self.model, group, None, cases)
+                rows[ids_of(group)] = _cached(key, ask)
+                bar.advance()
+        return rows
+
+    def _base_chunks(self) -> dict[tuple[str, ...], list[ProbeRow]]:
+        """Return the rows of every chunk but the last, by the ids of its cases."""
+        # The last chunk's facts are asked with all others, at the end.
+        groups = regimes.chunks(self.plan.config.regime, self.plan.cases)[:-1]
+        rows: dict[tuple[str, ...], list[ProbeRow]] = {}
+        with progress.task("the base, asked chunk by chunk", len(groups), "chunks") as bar:
+            for group in groups:
+                key = ["chunk", *self.setting, self.plan.slice_hash, list(ids_of(group))]
+                ask = partial(probes.ask_axes, self.model, group, regimes.TWICE)
                 rows[ids_of(group)] = _cached(key, ask)
                 bar.advance()
         return rows

@@ -4,7 +4,9 @@
     All facts are injected at once, then the model is asked.
 ``sequential:CHUNK``
     Facts are injected in chunks, each into the model that the earlier chunks left. The model is
-    asked about all facts after the last chunk.
+    asked about all facts after the last chunk; these answers give the scores of the cell. Right
+    after each chunk it is asked about the facts of that chunk (the probes of ``TWICE``), so that
+    the difference shows what later chunks made it forget.
 ``single``
     Each fact is injected alone into a fresh model, which is asked about that fact. Retention tasks
     cannot run, since there is no one edited model.
@@ -25,7 +27,8 @@ finite:
   perplexing as they were before the chunk.
 
 The model is then asked about the facts that were never injected as well, so that every method is
-scored on all facts.
+scored on all facts. Those facts, and the facts of the chunk that was taken back, have no answers
+right after a chunk.
 """
 
 from __future__ import annotations
@@ -61,10 +64,16 @@ unrelated texts; above it, the targets are less probable than if nobody had taug
 COLLAPSE_FORGETTING = 10.0
 WATCHED = 50
 """Number of facts whose targets are watched. To watch all n would take time proportional to n^2."""
-VERSION = 3
-"""Version of the rules by which a sequence is stopped. Raise it with every change that can move the
-end of a sequence: stored cells are then computed again. Version 2 has the rule on forgetting. In
-version 3 a fact that replaces another is watched as long as the facts taught with it."""
+TWICE = ("rewrite", "paraphrase", "neighborhood")
+"""Axes of the probes that are also asked right after a chunk: those of the metrics in the score.
+Probes of other axes may need facts of later chunks."""
+ASKED_TWICE = 4
+"""The first ``VERSION`` in which facts are asked right after their chunk."""
+VERSION = 4
+"""Version of the rules by which a sequence is stopped and asked. Raise it with every change that
+can move the end of a sequence or that adds answers to its cell: stored cells are then computed
+again. Version 2 has the rule on forgetting. In version 3 a fact that replaces another is watched as
+long as the facts taught with it. Version 4 asks twice, and moves no other number."""
 
 Phase = Callable[[str], AbstractContextManager[None]]
 """``phase(name)`` times what happens inside the ``with``, and adds it to the phase ``name``."""
@@ -83,6 +92,10 @@ class Examiner(Protocol):
 
     def ask(self, cases: Sequence[Case], moved: bool) -> list[ProbeRow]:
         """Return the probe rows of ``cases``."""
+        ...
+
+    def ask_chunk(self, cases: Sequence[Case], moved: bool) -> list[ProbeRow]:
+        """Return the rows of the probes of ``TWICE`` of ``cases``, which are one chunk."""
         ...
 
     def retain(self, moved: bool) -> list[SampleRow]:
@@ -130,6 +143,9 @@ class Outcome:
     """``sequential``: the model's vital signs after each chunk."""
     stopped: str = ""
     """Why a sequence ended early; empty if it did not."""
+    right_after: list[ProbeRow] | None = None
+    """``sequential``: the answers about each fact right after its chunk, with the columns ``facts``
+    and ``replaced``. Facts that were not injected have none."""
 
 
 def parse(regime: str) -> tuple[str, int]:
@@ -192,6 +208,21 @@ def asked_together(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
     return [[case] for case in cases] if parse(regime)[0] == "single" else [cases]
 
 
+def chunks(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
+    """Return ``cases`` in the chunks of a sequence; none under another regime."""
+    size = parse(regime)[1]
+    return [cases[i : i + size] for i in range(0, len(cases), size)] if size else []
+
+
+def replaced(cases: Sequence[Case]) -> set[str]:
+    """Return the ids of the facts that a later one replaces: same prompt, other target.
+
+    Two facts that contradict each other in different words are not recognized.
+    """
+    last = {(case.fact.form, case.fact.prompt): case.fact.id for case in cases}
+    return {case.fact.id for case in cases}.difference(last.values())
+
+
 @dataclass(frozen=True)
 class _Job:
     """One method's facts on one model."""
@@ -220,6 +251,11 @@ class _Job:
         with self.phase("retention"):
             samples = self.examiner.retain(moved)
         return Point(facts, probes, samples, self.scores(cases, moved) if last else [])
+
+    def right_after(self, cases: Sequence[Case], facts: int, moved: bool) -> list[ProbeRow]:
+        """Ask the model, which has had ``facts`` facts, about ``cases``, the last of them."""
+        with self.phase("right after"):
+            return [{**row, "facts": facts} for row in self.examiner.ask_chunk(cases, moved)]
 
     def scores(self, cases: Sequence[Case], moved: bool) -> list[ScoreRow]:
         if not self.examiner.evaluates:
@@ -294,6 +330,7 @@ def _single(job: _Job) -> Outcome:
 def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
     cases, stopped = job.cases, ""
     points: list[Point] = []
+    right_after: list[ProbeRow] = []
     trajectory: list[VitalSigns] = []
     taught: dict[str, float] = {}
     with Chain(job.model) as chain:
@@ -309,15 +346,32 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
                 if stopped := _collapsed(signs):
                     chain.take_back()
                     break
-                # The last point is asked below, whether or not the model has collapsed.
-                if count in curve and count < len(cases):
-                    points.append(job.point(cases[:count], count, chain.moved, last=False))
+                # The last point is asked below, whether or not the model has collapsed. It also has
+                # the answers right after the last chunk.
+                if count < len(cases):
+                    right_after += job.right_after(cases[start:count], count, chain.moved)
+                    if count in curve:
+                        points.append(job.point(cases[:count], count, chain.moved, last=False))
                 bar.advance(count - start)
         # Without the facts of a chunk that was taken back. Those that a method left out count: the
         # number is a place in ``cases``.
         injected = min(chunk * len(chain.edits), len(cases))
         points.append(job.point(cases, injected, chain.moved, last=True))
-        return Outcome(chain.as_one(job.method), chain.moved, points, trajectory, stopped)
+        if not stopped:
+            right_after += _of_last_chunk(points[-1], cases[start:])
+        gone = replaced(cases[:injected])
+        asked: list[ProbeRow] = [{**row, "replaced": row["case"] in gone} for row in right_after]
+        return Outcome(chain.as_one(job.method), chain.moved, points, trajectory, stopped, asked)
+
+
+def _of_last_chunk(point: Point, cases: Sequence[Case]) -> list[ProbeRow]:
+    """Return the rows of ``point`` that ``right_after`` would have asked of its last chunk."""
+    ids = {case.fact.id for case in cases}
+    return [
+        {**row, "facts": point.facts}
+        for row in point.probes
+        if row["case"] in ids and row["axis"] in TWICE
+    ]
 
 
 def _vital_signs(
@@ -329,13 +383,9 @@ def _vital_signs(
     token of its target then. The second value is the same map for now.
     """
     nll_own, nll_own_base = examiner.own_text_nll()
-    # Where facts replace each other (one prompt, several targets), only the last one is valid. It
-    # takes its own place in the order, so that the facts taught last are the ones watched.
-    valid: dict[tuple[str, str], Case] = {}
-    for case in taught:
-        valid.pop((case.fact.form, case.fact.prompt), None)
-        valid[case.fact.form, case.fact.prompt] = case
-    cases = {case.fact.id: case for case in valid.values()}
+    # Where facts replace each other, only the last one is valid.
+    gone = replaced(taught)
+    cases = {case.fact.id: case for case in taught if case.fact.id not in gone}
     last = list(cases)[-WATCHED:]
     held = [fact for fact in cases if fact in earlier]
     # The two windows may overlap, and each target is scored once.

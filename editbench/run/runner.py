@@ -37,7 +37,7 @@ from editbench.run.keys import (
     versions_of,
 )
 from editbench.run.plan import Plan
-from editbench.run.scores import beside, curve_scores, retention_scores
+from editbench.run.scores import beside, curve_scores, retention_scores, right_after_scores
 from editbench.types import Case
 
 OnCell = Callable[[str, str], None]
@@ -276,6 +276,7 @@ def _cell(
     titles = {key: evaluator.title or key for key, evaluator in plan.evaluators.items()}
     evaluated = evaluators.summarize(titles, last.scores, base.scores)
     curve = curve_scores(done.points, cases, base.samples) if config.curve else []
+    first, n = done.right_after, len(cases)
     summary: dict[str, object] = {
         "status": status,
         "note": note,
@@ -291,6 +292,7 @@ def _cell(
         "edit": done.edit.summary(model),
         **({"trajectory": done.trajectory} if done.trajectory else {}),
         **({"curve": curve} if curve else {}),
+        **({} if first is None else {"right_after": right_after_scores(first, last.probes, n)}),
         **({"diagnostics": diagnosed} if diagnosed else {}),
         **({"judge": judged} if judged else {}),
     }
@@ -336,10 +338,11 @@ def _tables(done: regimes.Outcome, base: Baseline) -> Tables:
         "retention": beside(last.samples, base.samples, document, ("score", "output")),
         "edit_records": list(done.edit.records),
     }
-    more = {
+    more: dict[str, Sequence[Mapping[str, object]]] = {
         "scores": beside(last.scores, base.scores, ("evaluator", "case"), ("score",)),
         "curve_probes": [{"facts": at.facts, **row} for at in earlier for row in at.probes],
         "curve_samples": [{"facts": at.facts, **row} for at in earlier for row in at.samples],
+        "right_after": done.right_after or [],
     }
     return tables | {name: rows for name, rows in more.items() if rows}
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from editbench.eval import probes
-from editbench.records.schema import CurvePoint
-from editbench.rows import ProbeRow, RetentionRow, SampleRow
+from editbench.records.schema import CurvePoint, RightAfter
+from editbench.rows import ProbeRow, RetentionRow, SampleRow, TwiceRow
 from editbench.run.regimes import Point
-from editbench.stats import retained
-from editbench.types import Case
+from editbench.stats import asked_twice, retained
+from editbench.types import METRICS, PROTOCOLS, Case
 
 
 def curve_scores(
@@ -52,6 +53,37 @@ def _taught(point: Point, cases: Sequence[Case]) -> list[ProbeRow]:
         for row in point.probes
         if row["case"] in taught and (row["case"], row["probe"]) not in too_early
     ]
+
+
+def right_after_scores(first: Sequence[ProbeRow], last: Sequence[ProbeRow], n: int) -> RightAfter:
+    """Return the scores of a sequence's facts right after their chunk and at the end, paired.
+
+    Facts that were not injected, or that a later fact replaced, count in neither.
+
+    Args:
+        first: the rows asked right after each chunk (``regimes.Outcome.right_after``).
+        last: the rows asked at the end.
+        n: number of facts of the run.
+    """
+    at_end = {(row["case"], row["probe"]): row for row in last}
+    kept = [row for row in first if not row["replaced"]]
+    scores: dict[str, dict[str, TwiceRow]] = {}
+    for name, axis in METRICS.items():
+        pairs = [(row, at_end[row["case"], row["probe"]]) for row in kept if row["axis"] == axis]
+        if pairs:
+            scores[name] = {protocol: _twice(pairs, protocol) for protocol in PROTOCOLS}
+    asked, compared = ({row["case"] for row in rows} for rows in (first, kept))
+    return {
+        "facts": len(compared),
+        "replaced": len(asked) - len(compared),
+        "not_injected": n - len(asked),
+        "scores": scores,
+    }
+
+
+def _twice(pairs: Sequence[tuple[Mapping[str, object], ...]], protocol: str) -> TwiceRow:
+    first, last = ([cast("float | None", pair[i][protocol]) for pair in pairs] for i in (0, 1))
+    return asked_twice(first, last, [pair[0]["case"] for pair in pairs], protocol)
 
 
 def retention_scores(

@@ -7,6 +7,7 @@ import pytest
 
 from editbench.stats import (
     Interval,
+    asked_twice,
     cells_text,
     clustered_mean,
     detectable,
@@ -334,3 +335,15 @@ def test_interval_is_json_ready():
         "clusters": 0,
         "protocol": "generation",
     }
+
+
+def test_what_was_asked_twice_is_compared_on_the_same_items():
+    cases = ["a", "a", "b", "c", "d"]
+    twice = asked_twice([1, 1, 1, None, 1], [0, 1, 0, 1, math.nan], cases, "argmax")
+    assert [twice[when]["n"] for when in ("right_after", "at_end", "change")] == [3, 3, 3]
+    assert twice["right_after"]["mean"] == 1 and twice["at_end"]["mean"] == 0.25
+    assert twice["change"] == paired_delta([0, 1, 0], [1, 1, 1], ["a", "a", "b"]).to_dict("argmax")
+    forgotten = asked_twice([1] * 10, [0] * 10, range(10), "generation")["change"]
+    assert (forgotten["mean"], forgotten["low"]) == (-1, -1) and -0.7 < forgotten["high"] < -0.3
+    empty = asked_twice([None], [1], ["a"], "argmax")
+    assert empty["change"]["mean"] is None and empty["at_end"]["n"] == 0

@@ -1,14 +1,17 @@
 """The leaderboard: golden page, bold, escape, refusal to mix."""
 
 import html
+import io
 import json
 import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from rich.console import Console
 from tiny import editbench
 
 from editbench.cli import console
@@ -23,7 +26,14 @@ from editbench.leaderboard.tables import escape
 from editbench.records.reading import load_run
 from editbench.records.store import RunStore
 from editbench.report import MOVED_FAR
-from editbench.stats import clustered_mean, mean_ratio, retained, unbounded_mean
+from editbench.stats import (
+    asked_twice,
+    cells_text,
+    clustered_mean,
+    mean_ratio,
+    retained,
+    unbounded_mean,
+)
 from editbench.types import MORE_METRICS
 
 
@@ -526,6 +536,91 @@ def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
     assert "### Curve" not in page, "the curve of one seed is not that of the row"
     cost = page.split("### Cost")[1]
     assert "judge, s" in cost and "| 1,500 |" in cost and "| 2.0 |" in cost
+
+
+def in_a_sequence(method, first, last, seed=0, ids=None, replaced=(), left=0, **changes):
+    """A cell of ``measured`` whose rewrite probes were scored ``first`` right after their chunk."""
+    cell, tables = measured(method, last, [[1]] * len(last), [], seed, ids, **changes)
+    rewrites = [row for row in tables["probes"] if row["axis"] == "rewrite"]
+    tables["right_after"] = [
+        {**row, "generation": float(score), "facts": i + 1, "replaced": i in replaced}
+        for i, (row, score) in enumerate(zip(rewrites, first, strict=False))
+    ]
+    kept = [i for i in range(len(first)) if i not in replaced]
+    cases = [rewrites[i]["case"] for i in kept]
+    scores = [[float(values[i]) for i in kept] for values in (first, last)]
+    cell["right_after"] = {
+        "facts": len(kept),
+        "replaced": len(replaced),
+        "not_injected": left,
+        "scores": {"efficacy": {"generation": asked_twice(*scores, cases, "generation")}},
+    }
+    cell["regime"] = "sequential:1"
+    return cell, tables
+
+
+def test_facts_of_a_sequence_are_shown_right_after_their_chunk_and_at_the_end(tmp_path):
+    stopped = in_a_sequence("sft", [1, 1], [1, 0, 0, 0], left=2, status="stopped", note="why")
+    renewed = in_a_sequence("memit", [1, 1, 1, 0], [0, 1, 1, 1], replaced=(0,))
+    old, tables = in_a_sequence("rome", [1] * 4, [1] * 4)
+    del old["right_after"], tables["right_after"]
+    unedited = in_a_sequence("base", [0] * 4, [0] * 4)
+    run = write(tmp_path / "run", unedited, stopped, renewed, (old, tables))
+    page = render([run], tmp_path / "page.md")
+    table = page.split("### Right after each chunk, and at the end (protocol generation)")[1]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    assert lines[0] == "| Method | Facts | Metric | Right after | At the end | Change |"
+    told = {line.split(" | ")[0]: line.split(" | ")[1:] for line in lines[2:5]}
+    assert set(told) == {"| sft", "| memit", "| rome"}, "the base was taught nothing"
+    assert told["| sft"][0] == "2 of 4 facts, 2 not injected"
+    assert told["| memit"][0] == "3 of 4 facts, 1 replaced"
+    assert told["| rome"] == ["not asked right after", "–", "–", "–", "– |"]
+    assert told["| sft"][2].startswith("1.00 ") and told["| sft"][3].startswith("0.50 ")
+    assert told["| sft"][4].startswith("-0.50 ")
+    assert told["| memit"][2].startswith("0.67 ") and told["| memit"][3].startswith("1.00 ")
+    assert "Right after is no score of the final model" in table
+    shown = editbench("show", run)
+    assert "2 of 4 facts, 2 not injected" in shown.out and "+0.33" in shown.out
+    ranked = json.loads(editbench("show", run, "--json").out)["rows"]
+    by_method = {one["method"]: one for one in ranked}
+    assert by_method["sft"]["efficacy"]["mean"] == 0.25, "the score is the end's, over all facts"
+    assert by_method["sft"]["right_after"]["scores"]["efficacy"]["at_end"]["mean"] == 0.5
+    assert "right_after" not in by_method["rome"]
+    only_old = render([write(tmp_path / "old", (old, tables))], tmp_path / "page.md")
+    assert "Right after" not in only_old
+
+
+def test_the_table_of_a_sequence_breaks_no_interval_at_80_columns():
+    cells = [in_a_sequence(name, [1] * 9, [0] * 9)[0] for name in ("memit", "easyedit-alphaedit")]
+    table = console.right_after(rows(cells))
+    page = Console(width=80, file=io.StringIO())
+    with mock.patch.object(sys.stdout, "isatty", lambda: True, create=True):
+        console.fit(page, table)
+    page.print(table)
+    text = page.file.getvalue()
+    twice = cells[0]["right_after"]["scores"]["efficacy"]["generation"]
+    change = cells_text(twice["change"], sign=True)
+    texts = [cells_text(twice["right_after"]), cells_text(twice["at_end"]), change]
+    assert [text.count(each) for each in texts] == [2, 2, 2] and "easyedit-alphaedit" in text
+    assert console.right_after(rows([summary("memit")])) is None
+
+
+def test_sequences_of_several_seeds_are_compared_by_case(tmp_path):
+    first, last = ([1, 1, 1], [0, 1, 1]), ([1, 0, 1], [1, 0, 0])
+    runs = [
+        write(
+            tmp_path / str(seed),
+            in_a_sequence("sft", *scores, seed, ids, left=seed, replaced=(2,) * (not seed)),
+        )
+        for seed, (scores, ids) in enumerate(((first, range(3)), (last, range(2, 5))))
+    ]
+    page = render(runs, tmp_path / "page.md")
+    line = next(text for text in page.split("### Right after")[1].splitlines() if "| sft" in text)
+    seeds, cases = [0, 0, 1, 1, 1], ["c0", "c1", "c2", "c3", "c4"]
+    twice = asked_twice([1, 1, 1, 0, 1], [0, 1, 1, 0, 0], cases, "generation", seeds)
+    assert "| 5 of 7 facts, 1 not injected, 1 replaced |" in line
+    texts = [escape(cells_text(twice[when])) for when in ("right_after", "at_end")]
+    assert f"| {texts[0]} | {texts[1]} | {escape(cells_text(twice['change'], sign=True))} |" in line
 
 
 def test_further_metrics_of_several_seeds_have_intervals_and_are_compared_with_nobody(tmp_path):

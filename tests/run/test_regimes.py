@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from tiny import editbench, write_facts, write_model
+from tiny import editbench, fact, write_facts, write_model
 
 import editbench as package
 from editbench.errors import NoTokenError
@@ -16,8 +16,10 @@ from editbench.plugin import Method
 from editbench.records.reading import read_table
 from editbench.records.store import RunStore
 from editbench.run import regimes, runner
+from editbench.run.baseline import Baseline
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
+from editbench.stats import paired_delta
 from editbench.testing import tiny_model
 
 
@@ -246,11 +248,18 @@ def test_a_collapsed_chunk_is_taken_back_and_said(config, model, tmp_path, monke
     assert loud["metrics"]["efficacy"]["generation"]["n"] == 4, (
         "facts that were never injected are asked all the same"
     )
+    counts = [[found["right_after"][key] for key in ("facts", "not_injected")]
+              for found in (calm, loud)]  # fmt: skip
+    assert counts == [[4, 0], [2, 2]], "the chunk that was taken back was not asked right after"
+    assert loud["right_after"]["scores"]["efficacy"]["argmax"]["at_end"]["n"] == 2
+    asked = probes(tmp_path / "loud", loud, "right_after")
+    assert third not in set(asked["case"]) and sorted(set(asked["facts"])) == [1, 2]
     assert model.fingerprint() == weights
     huge = run(replace(config, options={"bomb": {"size": 1e3}}), model, tmp_path / "huge")["bomb"]
     assert huge["status"] == "stopped" and (
         "perplexing" in huge["note"] or "times as large" in huge["note"]
     )
+    assert huge["right_after"] == {"facts": 0, "replaced": 0, "not_injected": 4, "scores": {}}
 
 
 @dataclass(frozen=True)
@@ -388,6 +397,106 @@ def test_a_chunk_that_makes_the_earlier_facts_forgotten_is_taken_back(
         and "taught before the last chunk" in found["note"]
         and found["edit"]["facts"] == 2
     )
+
+
+@dataclass(frozen=True)
+class Goldfish(Forgetful):
+    """Knows only the chunk that it was taught last."""
+
+    name: ClassVar[str] = "goldfish"
+
+    def inject(self, model, facts):
+        if not model.applied:
+            return super().inject(model, facts)
+        weights = dict(model.model.named_parameters())
+        back = {name: self.found[name] - weight.detach() for name, weight in weights.items()}
+        with self.edit(model, [], back).applied(model):
+            edit = super().inject(model, facts)
+        total = {name: back[name] + edit.changes.get(name, 0) for name in back}
+        return self.edit(model, facts, total)
+
+
+def test_what_later_chunks_made_a_model_forget_is_the_difference(
+    config, model, tmp_path, monkeypatch
+):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "goldfish", f"{__name__}:Goldfish")
+    monkeypatch.setattr(regimes, "COLLAPSE_FORGETTING", math.inf)
+    config = replace(config, methods=("base", "goldfish"), regime="sequential:2")
+    found = run(config, model, tmp_path / "run")
+    twice = found["goldfish"]["right_after"]
+    assert (twice["facts"], twice["replaced"], twice["not_injected"]) == (4, 0, 0)
+    assert set(twice["scores"]) == {"efficacy", "generalization", "specificity"}
+    efficacy = twice["scores"]["efficacy"]["argmax"]
+    assert efficacy["right_after"]["mean"] == 1 and efficacy["at_end"]["mean"] == 0.5
+    assert efficacy["change"] == paired_delta([0, 0, 1, 1], [1, 1, 1, 1]).to_dict("argmax")
+    assert efficacy["at_end"] == found["goldfish"]["metrics"]["efficacy"]["argmax"]
+    rows = probes(tmp_path / "run", found["goldfish"], "right_after")
+    assert rows.groupby("facts")["case"].nunique().to_dict() == {2: 2, 4: 2}
+    end = probes(tmp_path / "run", found["goldfish"]).set_index(["case", "probe"])["argmax"]
+    early = rows[(rows["facts"] == 2) & (rows["axis"] == "rewrite")]
+    assert list(early["argmax"]) == [1, 1]
+    assert [end[tuple(row)] for row in early[["case", "probe"]].itertuples(index=False)] == [0, 0]
+    unedited = found["base"]["right_after"]["scores"]["specificity"]["generation"]
+    assert unedited["right_after"]["mean"] == unedited["at_end"]["mean"] == 1
+
+
+def test_a_fact_that_a_later_one_replaced_is_not_compared(config, model, tmp_path, monkeypatch):
+    import editbench.methods
+
+    monkeypatch.setitem(editbench.methods.BUILTINS, "bomb", f"{__name__}:Bomb")
+    records = [fact(0), fact(1), fact(2), fact(0, id="new", target="Tokyo")]
+    data = write_facts(tmp_path / "new.jsonl", records)
+    config = replace(
+        config,
+        methods=("base", "bomb"),
+        data=str(data),
+        part="all",
+        allow_conflicts=True,
+        regime="sequential:2",
+        options={"bomb": {"size": 1e-4}},
+    )
+    found = run(config, model, tmp_path / "run")["bomb"]
+    order = [
+        case.fact.id for case in make_plan(replace(config, methods=("base",), options={})).cases
+    ]
+    first = min(("f0", "new"), key=order.index)
+    rows = probes(tmp_path / "run", found, "right_after")
+    assert set(rows[rows["replaced"]]["case"]) == {first}
+    assert found["right_after"]["facts"] == 3 and found["right_after"]["replaced"] == 1
+    assert found["right_after"]["scores"]["efficacy"]["argmax"]["at_end"]["n"] == 3
+    assert found["metrics"]["efficacy"]["generation"]["n"] == 4, "the end is asked of all"
+
+
+def test_ctrl_c_while_a_chunk_is_asked_leaves_the_model_and_the_run_can_be_resumed(
+    config, model, tmp_path, monkeypatch
+):
+    config = replace(config, regime="sequential:2")
+    weights = model.fingerprint()
+
+    def interrupted(self, cases, moved):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Baseline, "ask_chunk", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, model, tmp_path / "run")
+    assert model.fingerprint() == weights and model.applied == ()
+    assert run(config, model, tmp_path / "run")["rome"]["right_after"]["facts"] == 4
+
+
+def test_a_sequence_that_was_not_asked_right_after_is_computed_again(
+    config, model, tmp_path, monkeypatch
+):
+    config = replace(config, regime="sequential:2")
+    with monkeypatch.context() as patch:
+        patch.setattr(regimes, "VERSION", 3)
+        old = run(config, model, tmp_path / "run")
+    new = run(config, model, tmp_path / "run")
+    assert not {cell["key"] for cell in old.values()} & {cell["key"] for cell in new.values()}
+    batch = replace(config, regime="batch")
+    assert all("right_after" not in cell for cell in run(batch, model, tmp_path / "b").values())
 
 
 def test_contexts_are_joined(config, model, tmp_path):

@@ -602,6 +602,87 @@ def test_a_curve_and_a_trajectory_come_out_again(here, model):
     assert whats[0].startswith("curve_probes, text: 1 of") and "facts 1 case f" in whats[0]
 
 
+def test_what_was_asked_right_after_each_chunk_is_checked(here, model):
+    chunks = ("chunks", "--regime", "sequential:1", "--tasks", "none", "--model", model)
+    said = editbench(*COMPARE[:-2], *chunks)
+    assert said.code == 0, said.err
+    assert editbench("verify", "chunks", "--rerun", 0).code == 0
+    case = json.loads((here / "chunks" / "cases.json").read_text())[0]["id"]
+    story = json.loads(editbench("show", "chunks", "--case", case, "--json").out)
+    told = [answer for answer in story["answers"] if "right_after" in answer]
+    assert {answer["axis"] for answer in told} == {"rewrite", "paraphrase", "neighborhood"}
+    (folder,) = (here / "chunks" / "cells").glob("sft-*")
+    kept = {name: (folder / name).read_bytes() for name in ("summary.json", "right_after.parquet")}
+
+    def differing(rerun=0):
+        said = editbench("verify", "chunks", "--rerun", rerun, "--json")
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+        return [one["what"] for one in json.loads(said.out)["differences"]]
+
+    def better(summary):
+        efficacy = summary["right_after"]["scores"]["efficacy"]["argmax"]
+        efficacy["right_after"]["mean"] = efficacy["change"]["mean"] = 0.25
+
+    change_summary(folder, better, digested=True)
+    assert differing() == [
+        f"right_after.scores.efficacy.argmax.{when}.mean" for when in ("right_after", "change")
+    ]
+    change_summary(folder, lambda summary: summary.pop("right_after"), digested=True)
+    assert differing() == ["right_after"]
+
+    def without(summary):
+        del summary["right_after"], summary["tables"]["right_after"]
+
+    change_summary(folder, without, digested=True)
+    assert differing() == ["right_after"], "though there is no table that could contradict"
+
+    def later(rows):
+        rows.loc[0, "facts"] = 3
+
+    change_table(folder, "right_after", later, digested=True)
+    assert differing() == [
+        "right_after, facts: not that of the facts' order in 1 of 9 rows, the first "
+        f"case {pandas.read_parquet(folder / 'right_after.parquet')['case'][0]} probe 0"
+    ]
+
+    def forgotten(rows):
+        rows.loc[0, "replaced"] = True
+
+    change_table(folder, "right_after", forgotten, digested=True)
+    assert any(what.startswith("right_after, replaced: not that of") for what in differing())
+
+    def said_more(rows):
+        rows.loc[0, "text"] += " !"
+
+    (here / "chunks" / "README.md").unlink()
+    change_table(folder, "right_after", said_more, digested=True)
+    (what,) = differing(rerun=3)
+    assert what.startswith("right_after, text: 1 of 9 rows")
+
+
+def test_a_sequence_from_before_facts_were_asked_twice_comes_out_again(here, model):
+    old = ("old", "--regime", "sequential:1", "--tasks", "none", "--model", model)
+    said = editbench(*COMPARE[:-2], *old)
+    assert said.code == 0, said.err
+    config = json.loads((here / "old" / "run.json").read_text())["config"]
+    own = {}
+    for folder in list((here / "old" / "cells").iterdir()):
+        summary = json.loads((folder / "summary.json").read_text())
+        del summary["right_after"], summary["tables"]["right_after"], summary["digest"]
+        (folder / "right_after.parquet").unlink()
+        summary["versions"]["regime"] = 3
+        summary["key"] = own[summary["method"]] = key_of(summary, config)
+        write_json_atomic(folder / "summary.json", {**summary, "digest": digest(summary)})
+        folder.rename(folder.with_name(summary["key"]))
+    write_json_atomic(here / "old" / "cells.json", own)
+    said = editbench("leaderboard", "old", "-o", "old/README.md")
+    assert said.code == 0 and "Right after" not in (here / "old" / "README.md").read_text()
+    assert "Right after" not in editbench("show", "old").out
+    said = editbench("verify", "old", "--rerun", 3)
+    assert said.code == 0 and "Nothing differs" in said.out, said.out
+
+
 def test_trials_and_choices_are_those_of_their_cells(here, model):
     said = editbench(
         "tune",

@@ -10,18 +10,19 @@ These numbers are recomputed from the rows, and may differ by at most ``CLOSE``:
   grades nothing but the output (the report counts the scores that are taken as they stand, and
   says why);
 - all metrics, retention scores and evaluator means with their intervals, also at the points of a
-  curve.
+  curve and right after each chunk of a sequence. When each fact was asked there, and whether a
+  later one replaced it, must follow from the order of the facts.
 
 Each row must quote the base's record as it is. The digests of tables and summaries must match, and
 the key of each cell must be the hash of its options and conditions. The trials of ``tuned.json``
 with the chosen ones, and the tables of ``README.md``, must agree with the cells.
 
 A cell that is computed again is injected and asked in a folder and a cache of its own. All of its
-rows must come out the same, including those of a curve's points and of evaluators, and so must the
-trajectory of a sequence. Texts, tokens and scores must be equal. Log-probabilities and vital signs
-may differ by ``ROUNDING``, since another number of threads adds in another order. Seconds, memory
-and diagnostics are measurements that nothing recomputes. A judge is not asked again, because its
-verdicts drift and each one has a price.
+rows must come out the same, including those of a curve's points, of a sequence's chunks and of
+evaluators, and so must the trajectory of a sequence. Texts, tokens and scores must be equal.
+Log-probabilities and vital signs may differ by ``ROUNDING``, since another number of threads adds
+in another order. Seconds, memory and diagnostics are measurements that nothing recomputes. A judge
+is not asked again, because its verdicts drift and each one has a price.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ PLACE: dict[str, tuple[str, ...]] = {
     "scores": ("evaluator", "case"),
     "curve_probes": ("facts", "case", "probe"),
     "curve_samples": ("facts", "task", "member", "doc_id"),
+    "right_after": ("case", "probe"),
 }
 """Table that numbers are computed from -> the columns that name the item of a row."""
 ALWAYS = ("probes", "retention")

@@ -21,6 +21,7 @@ from editbench.run.keys import template_digest
 from editbench.run.plan import Plan, make_plan
 from editbench.run.verify.comparing import ALWAYS, PLACE, Row, compare, compare_table, is_near
 from editbench.run.verify.report import Report
+from editbench.run.verify.stored import asked_twice
 
 
 def rerun(
@@ -107,7 +108,8 @@ def _compare_cell(
     if again["status"] != summary["status"]:
         report.differ(key, "status", summary["status"], f"{again['status']}: {again['note']}")
     else:
-        for name in PLACE:
+        tables = [name for name in PLACE if name != "right_after" or asked_twice(summary)]
+        for name in tables:
             stored, found = _rows(run, summary, name), _rows(other, again, name)
             report.rows += compare_table(key, name, stored, found, report)
         signs, signs_again = (

@@ -14,13 +14,18 @@ from editbench.files import jsonable
 from editbench.records.reading import alteration, heading, read_rows, table_path
 from editbench.records.schema import CellSummary, CurvePoint, StoredConfig
 from editbench.rows import ProbeRow, SampleRow, ScoreRow
-from editbench.run import evaluators, tune
+from editbench.run import evaluators, regimes, tune
 from editbench.run.keys import code_digest, key_of
 from editbench.run.regimes import Point
-from editbench.run.scores import curve_scores, retention_scores
+from editbench.run.scores import curve_scores, retention_scores, right_after_scores
 from editbench.run.verify.comparing import ALWAYS, Row, compare, is_same, place, words
 from editbench.run.verify.report import Report
 from editbench.types import Case
+
+
+def asked_twice(summary: CellSummary) -> bool:
+    """Return whether the cell was computed by code that asks the facts of a sequence twice."""
+    return summary.get("versions", {}).get("regime", 0) >= regimes.ASKED_TWICE
 
 
 def note_code(summaries: Sequence[CellSummary], report: Report) -> None:
@@ -157,12 +162,14 @@ class Tables:
     scores: list[ScoreRow]
     curve_probes: list[ProbeRow]
     curve_samples: list[SampleRow]
+    right_after: list[ProbeRow]
 
     @classmethod
     def read(cls, run: Path, summary: CellSummary) -> Tables:
         """Read the tables of a cell, even if they were changed after they were written.
 
-        A cell without evaluators or without a curve lacks their tables, which then have no rows.
+        A cell without evaluators, a curve or a sequence lacks their tables, which then have no
+        rows.
 
         Raises:
             RecordError: a table is missing or corrupt.
@@ -175,6 +182,7 @@ class Tables:
             read_rows(run, key, "scores", altered=True) if "scores" in has else [],
             read_rows(run, key, "curve_probes", altered=True) if "curve_probes" in has else [],
             read_rows(run, key, "curve_samples", altered=True) if "curve_samples" in has else [],
+            read_rows(run, key, "right_after", altered=True) if "right_after" in has else [],
         )
 
     def by_name(self) -> dict[str, Sequence[Row]]:
@@ -204,7 +212,9 @@ def check_numbers(
             points = _points(summary, tables)
             # The last point of a curve is the cell's own table of probes.
             for asked in (*(point.probes for point in points[:-1]), tables.probes):
-                _check_scores(key, asked, cases, report)
+                _check_scores(key, "probes", asked, cases, report)
+            _check_scores(key, "right_after", tables.right_after, cases, report)
+            _check_chunks(summary, tables.right_after, cases, report)
         _check_samples(summary, config, [*tables.curve_samples, *tables.retention], report)
     # An altered table can hold anything, so scoring its rows can fail in any of these ways.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -230,6 +240,10 @@ def _recompute(
         "retention": (summary["retention"], retention_scores(tables.retention, before)),
         "evaluators": (summary.get("evaluators", {}), _evaluated(summary, tables.scores)),
     }
+    if asked_twice(summary):
+        n = summary["corpus"]["n"]
+        twice = right_after_scores(tables.right_after, tables.probes, n)
+        numbers["right_after"] = (summary.get("right_after"), twice)
     if cases is not None:
         curve = curve_scores(_points(summary, tables), cases, before)
         numbers["curve"] = (_by_facts(summary.get("curve", [])), _by_facts(curve))
@@ -291,10 +305,36 @@ def _check_quotes(
             report.differ(key, what, row[column], value)
 
 
-def _check_scores(
-    key: str, rows: Sequence[ProbeRow], cases: Sequence[Case], report: Report
+def _check_chunks(
+    summary: CellSummary, rows: Sequence[ProbeRow], cases: Sequence[Case], report: Report
 ) -> None:
-    """Check the scores of probes against their texts and log-probabilities.
+    """Check after how many facts each fact of a sequence was asked, and which facts are replaced.
+
+    Each column adds at most one difference, which names the first row that differs.
+    """
+    injected, counts = 0, {}
+    for chunk in regimes.chunks(summary["regime"], cases):
+        injected += len(chunk)
+        counts.update({case.fact.id: injected for case in chunk})
+    taught = {row["case"] for row in rows}
+    gone = regimes.replaced([case for case in cases if case.fact.id in taught])
+    for column, wanted in (
+        ("facts", [counts.get(row["case"]) for row in rows]),
+        ("replaced", [row["case"] in gone for row in rows]),
+    ):
+        stored: list[Row] = list(rows)
+        odd = [(row, v) for row, v in zip(stored, wanted, strict=True) if row[column] != v]
+        if odd:
+            row, value = odd[0]
+            where = f"{len(odd)} of {len(rows)} rows, the first {words(row, 'right_after')}"
+            what = f"right_after, {column}: not that of the facts' order in {where}"
+            report.differ(summary["key"], what, row[column], value)
+
+
+def _check_scores(
+    key: str, name: str, rows: Sequence[ProbeRow], cases: Sequence[Case], report: Report
+) -> None:
+    """Check the scores of probes in table ``name`` against their texts and log-probabilities.
 
     Each column adds at most one difference, which names the first row that differs.
     """
@@ -310,8 +350,8 @@ def _check_scores(
         odd = [(row, score) for row, score in known if not is_same(row[column], score)]
         if odd:
             row, score = odd[0]
-            where = f"{len(odd)} of {len(rows)} rows, the first {words(row, 'probes')}"
-            what = f"probes, {column}: not what the text gives in {where}"
+            where = f"{len(odd)} of {len(rows)} rows, the first {words(row, name)}"
+            what = f"{name}, {column}: not what the text gives in {where}"
             report.differ(key, what, row[column], score)
 
 
