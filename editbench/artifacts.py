@@ -222,7 +222,7 @@ def _weights(path: Path, model: LanguageModel) -> Reading:
             "their norm, so it may have been made from another base, which such a folder does not "
             "name"
         )
-    checked = f"architecture, configuration, shapes; {tokenizer}"
+    checked = f"architecture, configuration, shapes, {tokenizer}"
     return Reading(_edit(model, changes, notes), "fine-tuned weights", "", checked)
 
 
@@ -248,7 +248,7 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
     config = read_json(path / ADAPTER_FILES[0])
     kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
     edit = _edit(model, changes, notes)
-    return Reading(edit, f"PEFT adapter ({kind})", base, f"{checked}; {tokenizer}")
+    return Reading(edit, f"PEFT adapter ({kind})", base, f"{checked}, {tokenizer}")
 
 
 def _check_base(path: Path, base: str, model: LanguageModel) -> str:
@@ -272,7 +272,7 @@ def _check_base(path: Path, base: str, model: LanguageModel) -> str:
             f"--model {base}. If the two names mean the same model, write {model.name!r} into "
             "base_model_name_or_path of its adapter_config.json."
         )
-    return "the name of its base, and the shapes"
+    return "the name of its base, shapes"
 
 
 def _same_name(one: str, other: str) -> bool:

@@ -210,7 +210,7 @@ def check_tokenizer(folder: Path, model: LanguageModel) -> tuple[str, list[str]]
         ModelError: it has other tokens, or splits a text differently.
     """
     if not has_tokenizer(folder):
-        return "it has no tokenizer to compare", []
+        return "no tokenizer, since it has none", []
     with quiet_transformers():
         theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     ours = model.tokenizer
@@ -222,8 +222,8 @@ def check_tokenizer(folder: Path, model: LanguageModel) -> tuple[str, list[str]]
             "read different texts and cannot be compared."
         )
     if (theirs.chat_template or None) == (ours.chat_template or None):
-        return "its tokenizer", []
-    return "its tokenizer", [
+        return "tokenizer", []
+    return "tokenizer", [
         f"{folder} has a chat template of its own; questions are asked with that of {model.name}, "
         "as those to every row"
     ]
