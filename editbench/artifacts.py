@@ -109,7 +109,7 @@ def _starts_with(path: Path, magic: bytes) -> bool:
 
 def _check_adapter_files(path: Path) -> None:
     if not (path / ADAPTER_FILES[1]).is_file():
-        if any(path.glob("*.bin")):
+        if any(path.glob("adapter_model*.bin")):
             raise ModelError(
                 f"{path} has its weights as a pickle (.bin), which could run code while it is "
                 "read. Save the adapter again with a newer PEFT, which writes safetensors."
@@ -159,6 +159,7 @@ def read(path: Path, model: LanguageModel) -> Reading:
     Raises:
         ModelError: the artifact was made for another model, is damaged, or cannot be an edit of
             this one. The message says why, with both names.
+        RecordError: a saved edit is damaged.
     """
     readers: dict[Kind, Callable[[Path, LanguageModel], Reading]] = {
         "adapter": _adapter,
@@ -222,7 +223,7 @@ def _weights(path: Path, model: LanguageModel) -> Reading:
             "their norm, so it may have been made from another base, which such a folder does not "
             "name"
         )
-    checked = f"architecture, configuration, shapes, {tokenizer}"
+    checked = f"architecture, configuration, shapes{tokenizer}"
     return Reading(_edit(model, changes, notes), "fine-tuned weights", "", checked)
 
 
@@ -248,7 +249,7 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
     config = read_json(path / ADAPTER_FILES[0])
     kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
     edit = _edit(model, changes, notes)
-    return Reading(edit, f"PEFT adapter ({kind})", base, f"{checked}, {tokenizer}")
+    return Reading(edit, f"PEFT adapter ({kind})", base, f"{checked}{tokenizer}")
 
 
 def _check_base(path: Path, base: str, model: LanguageModel) -> str:

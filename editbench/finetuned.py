@@ -51,7 +51,7 @@ def weight_files(folder: Path) -> list[Path]:
                     f"{folder} lacks {shard!r}, which {INDEX} lists. Copy all files of the model."
                 )
         return [folder / shard for shard in sorted(set(shards.values()))]
-    if any(folder.glob("*.bin")):
+    if any(folder.glob("pytorch_model*.bin")):
         raise ModelError(
             f"{folder} has its weights as a pickle (.bin), which could run code while it is read. "
             "Save them again with model.save_pretrained(FOLDER), which writes safetensors."
@@ -204,13 +204,13 @@ def check_tokenizer(folder: Path, model: LanguageModel) -> tuple[str, list[str]]
     """Check that a tokenizer in ``folder`` is that of ``model``.
 
     Returns:
-        What was checked, and a warning if its chat template is another one.
+        The end of a list of what was checked, and a warning if its chat template is another one.
 
     Raises:
         ModelError: it has other tokens, or splits a text differently.
     """
     if not has_tokenizer(folder):
-        return "no tokenizer, since it has none", []
+        return " (it has no tokenizer)", []
     with quiet_transformers():
         theirs = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     ours = model.tokenizer
@@ -222,8 +222,8 @@ def check_tokenizer(folder: Path, model: LanguageModel) -> tuple[str, list[str]]
             "read different texts and cannot be compared."
         )
     if (theirs.chat_template or None) == (ours.chat_template or None):
-        return "tokenizer", []
-    return "tokenizer", [
+        return ", tokenizer", []
+    return ", tokenizer", [
         f"{folder} has a chat template of its own; questions are asked with that of {model.name}, "
         "as those to every row"
     ]

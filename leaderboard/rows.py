@@ -327,7 +327,7 @@ def artifact_note(row: Row) -> str:
     if (made := row.get("artifact")) is None:
         return ""
     base = f"of {made['base']}" if made["base"] else "of a base that nothing names"
-    asked = "" if "no_facts" in row else " Nobody says that it was made for the facts asked here."
+    asked = "" if "no_facts" in row else " Whether it was made for these facts is not known."
     return (
         f"{row.get('label', row['method'])}: {made['kind']} {base}, made elsewhere. Checked: "
         f"{made['checked']}.{asked}"
