@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 
 from editbench.adapters import fold_adapter
 from editbench.aliases import ALIASES
-from editbench.checkpoints import quiet_transformers, sentence
+from editbench.checkpoints import damaged, quiet_transformers, sentence
 from editbench.edit import Change, Edit, UncheckedEdit
 from editbench.errors import EditbenchError, ModelError
 from editbench.files import EDIT_FILES
@@ -181,7 +181,8 @@ def _named_errors(path: Path) -> Iterator[None]:
     except (EditbenchError, MemoryError):
         raise
     except Exception as error:  # a damaged file can end in an error of any type
-        raise ModelError(f"{path} could not be read: {sentence(error)}") from error
+        reason = damaged(path) or sentence(error).rstrip(".")
+        raise ModelError(f"{path} could not be read: {reason}.") from error
 
 
 def _edit(model: LanguageModel, changes: Mapping[str, Change], notes: list[str]) -> Edit:
@@ -234,12 +235,17 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
     base = _base_name(path)
     checked = _check_base(path, base, model)
     tokenizer, notes = check_tokenizer(path, model)
+    tensors = load_file(path / ADAPTER_FILES[1])
+    if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise ModelError(
+            f"The adapter in {path} has values in {odd[0]!r} that are infinite or NaN."
+        )
     # A copy, so that PEFT cannot leave anything in the model.
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         twin = copy.deepcopy(model.model).to("cpu", torch.float32)  # type: ignore[arg-type]
         fold_adapter(twin, str(path))
     _check_still_tied(path, model, twin)
-    factors = _factors(path)
+    factors = _factors(tensors)
     changes: dict[str, Change] = {}
     for name, weight in twin.named_parameters():
         if name in dict(model.model.named_parameters()):
@@ -314,9 +320,8 @@ def _check_still_tied(path: Path, model: LanguageModel, twin: torch.nn.Module) -
         )
 
 
-def _factors(path: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _factors(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Return the matrices B (out, r) and A (r, in) of a LoRA adapter, by the weight they change."""
-    tensors = load_file(path / ADAPTER_FILES[1])
     factors = {}
     for key, left in tensors.items():
         module, is_left, _ = key.removeprefix("base_model.model.").partition(".lora_B.weight")

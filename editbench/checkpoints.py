@@ -194,7 +194,7 @@ def _named_errors(name: str) -> Iterator[None]:
         raise
     # A wrong value in a configuration is met anywhere, as an error of any type.
     except Exception as error:
-        reason = (_damaged(Path(name)) if is_local else None) or sentence(error)
+        reason = (damaged(Path(name)) if is_local else None) or sentence(error)
         hint = (
             ""
             if is_local
@@ -219,7 +219,7 @@ def sentence(error: Exception) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def _damaged(folder: Path) -> str | None:
+def damaged(folder: Path) -> str | None:
     """Return what is wrong with a file of weights in ``folder``, ``None`` if all can be opened."""
     for file in sorted(folder.glob("*.safetensors")):
         if not file.is_file():

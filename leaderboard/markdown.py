@@ -375,7 +375,8 @@ def _details(summaries: Sequence[Summary], labels: Mapping[str, str], protocol: 
             "the base.",
             listing(lines),
         ]
-    if lines := details.costs(summaries, labels):
+    has_facts = summaries[0]["corpus"].get("n") != 0
+    if has_facts and (lines := details.costs(summaries, labels)):
         parts += [
             "### Cost",
             "Seconds by phase; forward passes and tokens through the decoder layers while "
