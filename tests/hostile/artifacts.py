@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Maker, str]] = {
         ),
         "could not be read: .*UNHEARD_OF",
     ),
-    "an adapter with NaN": (_nan_adapter, "The adapter .* infinite or NaN values"),
+    "an adapter with NaN": (_nan_adapter, "The adapter .* infinite or NaN"),
     "an adapter of a tied head": (
         lambda folder, base: adapter(folder, base, target_modules=["lm_head"]),
         "one weight for both, .*2972",
@@ -176,7 +176,7 @@ REFUSED: dict[str, tuple[Maker, str]] = {
     ),
     "weights of which a part is lost": (_lost_shard, "lacks 'model-00001-of"),
     "weights outside of the folder": (_shard_elsewhere, "lacks '../base/model.safetensors'"),
-    "weights with NaN": (_nan_weights, "infinite or NaN values"),
+    "weights with NaN": (_nan_weights, "infinite or NaN"),
     "weights of another architecture": (
         lambda folder, _: weights(folder, family="gpt2"),
         "'gpt2', and .*base is of type 'llama': it was not made from this base",
