@@ -206,7 +206,9 @@ def _saved_edit(path: Path, model: LanguageModel) -> Reading:
     notes += list(edit.diagnostics.get("warnings", ()))
     # Its report is about an injection that is not a part of this run, but for its warnings.
     edit = replace(edit, diagnostics={"warnings": notes} if notes else {})
-    return Reading(edit, f"edit by {edit.method}", edit.model_name, "the fingerprint of its base")
+    return Reading(
+        edit, f"saved edit ({edit.method})", edit.model_name, "the fingerprint of its base"
+    )
 
 
 # --- fine-tuned weights ---------------------------------------------------------------------------

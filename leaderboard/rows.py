@@ -326,11 +326,13 @@ def artifact_note(row: Row) -> str:
     """Return what the artifact of a row is and how far its base was checked; empty without one."""
     if (made := row.get("artifact")) is None:
         return ""
-    base = f"of {made['base']}" if made["base"] else "of a base that nothing names"
-    asked = "" if "no_facts" in row else " Whether it was made for these facts is not known."
+    asked = " Whether it was made for these facts is not known."
+    if "taught" in made:
+        asked = f" It was made for {made['taught']} of the facts asked here."
     return (
-        f"{row.get('label', row['method'])}: {made['kind']} {base}, made elsewhere. Checked: "
-        f"{made['checked']}.{asked}"
+        f"{row.get('label', row['method'])}: {made['kind']}"
+        f"{f' of {base}' if (base := made['base']) else ', which name no base'}, made elsewhere. "
+        f"Checked: {made['checked']}.{'' if 'no_facts' in row else asked}"
     )
 
 

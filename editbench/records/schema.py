@@ -99,6 +99,8 @@ class ArtifactRecord(TypedDict):
     """The model that it names as its base; empty if it names none."""
     checked: str
     """What of the base was compared with the model."""
+    taught: NotRequired[int]
+    """How many of the run's facts it was made for; absent where nothing says so."""
 
 
 class ModelRecord(TypedDict):

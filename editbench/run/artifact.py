@@ -40,20 +40,27 @@ class Artifact(Method):
         super().__post_init__()
         artifacts.kind_of(Path(self.path))
 
-    def check(self, model: LanguageModel) -> ArtifactRecord:
+    def check(self, model: LanguageModel, facts: Sequence[Fact]) -> ArtifactRecord:
         """Return what the record of the row says of the artifact, which fits ``model``.
+
+        Args:
+            facts: the facts that will be asked.
 
         Raises:
             ModelError: it does not fit, or cannot be read (``artifacts.read``).
         """
         reading = artifacts.read(Path(self.path), model)
-        return {
+        record: ArtifactRecord = {
             "path": self.path,
             "content": self._content,
             "kind": reading.kind,
             "base": reading.base,
             "checked": reading.checked,
         }
+        # Only a saved edit says what it was made for.
+        if made_for := {(fact.prompt, fact.target) for fact in reading.edit.facts}:
+            record["taught"] = sum((fact.prompt, fact.target) in made_for for fact in facts)
+        return record
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return the artifact as an edit of ``model``. ``facts`` do not matter.

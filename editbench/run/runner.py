@@ -82,8 +82,9 @@ def run(
 
     keys = keys_of(plan)
     # Now, and not when the methods before it have taken their hours.
+    facts = [case.fact for case in plan.cases]
     made = {
-        name: artifact.check(model)
+        name: artifact.check(model, facts)
         for name, artifact in plan.artifacts.items()
         if not _is_finished(store, keys[name])
     }

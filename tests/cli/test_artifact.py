@@ -74,8 +74,8 @@ def test_without_facts_there_is_retention_and_drift_alone(compare, home, tmp_pat
             assert word not in text, word
     assert "No facts" in said.err and "artifacts lora, tuned, edit" in said.err
     assert f"lora: PEFT adapter (LORA) of {home / 'base'}, made elsewhere. Checked: the" in said.err
-    assert "tuned: fine-tuned weights of a base that nothing names, made elsewhere." in page
-    assert "edit: edit by sft of" in page
+    assert "tuned: fine-tuned weights, which name no base, made elsewhere." in page
+    assert "edit: saved edit (sft) of" in page
     cells = summaries(tmp_path / "run")
     assert sorted(cells) == ["base", "edit", "lora", "tuned"]
     for name in ("edit", "lora", "tuned"):

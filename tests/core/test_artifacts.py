@@ -217,7 +217,7 @@ def test_a_saved_edit(method, model, tmp_path):
     edit = inject(model, FACTS[:2], method, **options)
     edit.save(tmp_path / "it")
     reading = read(tmp_path / "it", model)
-    assert reading[1:] == (f"edit by {method}", model.name, "the fingerprint of its base")
+    assert reading[1:] == (f"saved edit ({method})", model.name, "the fingerprint of its base")
     assert reading.edit.facts == FACTS[:2]
     prompt = FACTS[0].prompt
     with edit.applied(model):
