@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -46,6 +46,9 @@ from editbench.finetuned import (
     weight_files,
 )
 from editbench.models import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Kind = Literal["adapter", "weights", "edit"]
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -242,9 +245,8 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
         raise ModelError(
             f"The adapter in {path} has values in {odd[0]!r} that are infinite or NaN."
         )
-    # A copy, so that PEFT cannot leave anything in the model.
     with torch.random.fork_rng(devices=[]), quiet_transformers():
-        twin = copy.deepcopy(model.model).to("cpu", torch.float32)  # type: ignore[arg-type]
+        twin = _twin(model)
         fold_adapter(twin, str(path))
     _check_still_tied(path, model, twin)
     factors = _factors(tensors)
@@ -258,6 +260,20 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
     kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
     edit = _edit(model, changes, notes)
     return Reading(edit, f"PEFT adapter ({kind})", base, f"{checked}{tokenizer}")
+
+
+def _twin(model: LanguageModel) -> PreTrainedModel:
+    """Return a copy of a model on the CPU, in float32: PEFT can leave nothing in the model itself.
+
+    The copy takes the memory of a second model while an adapter is read.
+    """
+    # The copied weights take the place of those that deepcopy would make on the model's device.
+    copies: dict[int, object] = {
+        id(weight): torch.nn.Parameter(weight.detach().to("cpu", torch.float32, copy=True))
+        for weight in model.model.parameters()
+    }
+    twin = copy.deepcopy(model.model, copies)
+    return twin.to("cpu")  # type: ignore[arg-type]  # a decorator of transformers hides self
 
 
 def _check_base(path: Path, base: str, model: LanguageModel) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from editbench.weights import load_weights
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SAME_COMPUTATION = re.compile(
-    r"_name_or_path|architectures|dtype|torch_dtype|transformers_version|use_cache|.*token_ids?"
-    r"|.*dropout|.*drop|.*_pdrop|initializer_range|pretraining_tp|id2label|label2id|problem_type"
-    r"|return_dict|output_.*|is_llama_config|_attn_implementation.*|unsloth.*"
+    r"_name_or_path|architectures|(torch_)?dtype|transformers_version|use_cache|.*token_ids?"
+    r"|.*drop(out)?|initializer_range|id2label|label2id|problem_type|return_dict|output_.*"
+    r"|_attn_implementation.*"
 )
 """Fields of a configuration that do not change what a model computes."""
 SAMPLE = "In 2024, Zoë said:\n\n  \"It's 7.5 km — don't walk!\"\t<b>naïve</b> 東京 🙂"
@@ -191,13 +191,22 @@ def check_config(folder: Path, model: LanguageModel) -> None:
             f"{folder} is a model of type {there.model_type!r}, and {model.name} is of type "
             f"{here.model_type!r}: it was not made from this base."
         )
-    fields, own = there.to_dict(), here.to_dict()
+    fields, own = _computing(there.to_dict()), _computing(here.to_dict())
     for name in sorted(fields.keys() & own.keys()):
-        if not SAME_COMPUTATION.fullmatch(name) and fields[name] != own[name]:
+        if fields[name] != own[name]:
             raise ModelError(
                 f"{folder} has {name} {fields[name]!r} in its config.json, and {model.name} has "
                 f"{own[name]!r}: they are different models, or compute differently."
             )
+
+
+def _computing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a configuration that decide what a model computes."""
+    return {
+        name: _computing(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if not SAME_COMPUTATION.fullmatch(name)
+    }
 
 
 def check_tokenizer(folder: Path, model: LanguageModel) -> tuple[str, list[str]]:

@@ -119,6 +119,14 @@ def test_beside_methods_it_is_asked_the_same(compare, home, tmp_path):
     assert again.err.count("kept from an earlier run") == 4 and again.out == said.out
 
 
+def test_a_saved_edit_says_what_it_was_made_for(compare, home, tmp_path):
+    facts = [json.loads(line) for line in (tmp_path / "facts.jsonl").read_text().splitlines()][1:]
+    taught = [{key: fact[key] for key in ("prompt", "target", "subject")} for fact in facts]
+    inject(load_model(home / "base", precision="float32"), taught, "sft", epochs=1).save("made")
+    said = compare("--artifact", "mine=made", "--facts", "facts.jsonl", "--tasks", "none")
+    assert said.code == 0 and "It was made for 9 of the facts asked here." in said.err
+
+
 def test_another_content_is_another_cell(compare, home, tmp_path):
     shutil.copytree(home / "lora", tmp_path / "mine")
     arguments = ("--artifact", "mine=mine", *NO_FACTS)
