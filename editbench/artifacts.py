@@ -273,7 +273,8 @@ def _twin(model: LanguageModel) -> PreTrainedModel:
         for weight in model.model.parameters()
     }
     twin = copy.deepcopy(model.model, copies)
-    return twin.to("cpu")  # type: ignore[arg-type]  # a decorator of transformers hides self
+    twin.to("cpu")  # type: ignore[arg-type]  # a decorator of transformers hides self
+    return twin
 
 
 def _check_base(path: Path, base: str, model: LanguageModel) -> str:
