@@ -19,7 +19,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -221,8 +221,7 @@ def _weights(path: Path, model: LanguageModel) -> Reading:
     check_config(path, model)
     tokenizer, notes = check_tokenizer(path, model)
     changes = changes_of(path, model)
-    moved = sum(float(change.double().pow(2).sum()) for change in changes.values())
-    whole = sum(float(weight.detach().double().pow(2).sum()) for weight in model.model.parameters())
+    moved, whole = _squares(changes.values()), _squares(model.model.parameters())
     if moved > FAR**2 * whole:
         notes.append(
             f"its weights differ from those of {model.name} by {(moved / whole) ** 0.5:.0%} of "
@@ -231,6 +230,10 @@ def _weights(path: Path, model: LanguageModel) -> Reading:
         )
     checked = f"architecture, configuration, shapes{tokenizer}"
     return Reading(_edit(model, changes, notes), "fine-tuned weights", "", checked)
+
+
+def _squares(tensors: Iterable[torch.Tensor]) -> float:
+    return sum(float(tensor.detach().cpu().double().pow(2).sum()) for tensor in tensors)
 
 
 # --- a PEFT adapter -------------------------------------------------------------------------------
