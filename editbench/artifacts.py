@@ -248,17 +248,30 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
         raise ModelError(
             f"The adapter in {path} has values in {odd[0]!r} that are infinite or NaN."
         )
-    with torch.random.fork_rng(devices=[]), quiet_transformers():
+    with (
+        torch.random.fork_rng(devices=[]),
+        quiet_transformers(),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always")
         twin = _twin(model)
         fold_adapter(twin, str(path))
+    # PEFT leaves out what a newer PEFT has written, and it may have changed the logits.
+    if unknown := [w for w in caught if str(w.message).startswith("Unexpected keyword arguments")]:
+        fields = str(unknown[0].message).partition("[")[2].partition("]")[0]
+        notes.append(f"the PEFT installed here does not know the fields {fields} of its config")
     _check_still_tied(path, model, twin)
+    own = {name for name, _ in model.model.named_parameters(remove_duplicate=False)}
+    merged = dict(twin.named_parameters())
+    if added := sorted(merged.keys() - own):
+        raise ModelError(f"The adapter in {path} adds {added[0]!r}, which {model.name} has not.")
     factors = _factors(tensors)
     changes: dict[str, Change] = {}
-    for name, weight in twin.named_parameters():
-        if name in dict(model.model.named_parameters()):
-            change = change_of(model, name, weight.detach(), str(path))
-            if change is not None:
-                changes[name] = _as_product(change, factors.get(name), model.weight(name))
+    # The weights that the base has once; another name of a tied weight is compared above.
+    for name, _ in model.model.named_parameters():
+        change = change_of(model, name, merged[name].detach(), str(path))
+        if change is not None:
+            changes[name] = _as_product(change, factors.get(name), model.weight(name))
     config = read_json(path / ADAPTER_FILES[0])
     kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
     edit = _edit(model, changes, notes)

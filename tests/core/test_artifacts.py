@@ -116,6 +116,12 @@ def test_an_adapter_of_transposed_weights(tmp_path):
     torch.testing.assert_close(applied(edit, model), want, rtol=1e-4, atol=1e-4)
 
 
+def test_fields_that_this_peft_does_not_know_are_named(base, model, tmp_path):
+    set_field(adapter(tmp_path / "it", base) / "adapter_config.json", brand_new=3)
+    (note,) = read(tmp_path / "it", model).edit.diagnostics["warnings"]
+    assert note == "the PEFT installed here does not know the fields 'brand_new' of its config"
+
+
 @pytest.mark.parametrize("name", ["somewhere/base", "/elsewhere/BASE", "models--org--base/x/1"])
 def test_a_base_that_is_not_here_is_compared_by_name(name, base, model, tmp_path):
     reading = read(adapter(tmp_path / "it", name), model)
