@@ -131,7 +131,7 @@ class RunOptions(ColumnOptions):
         typer.Option(
             metavar="FILE",
             help="Your own facts, instead of a --corpus; short for --corpus local --data FILE."
-            " none, with --artifact: no facts, retention alone.",
+            " With compare --artifact also none: retention alone.",
             rich_help_panel=panels.FACTS,
         ),
     ] = None
