@@ -104,7 +104,7 @@ def _check_folder(path: Path) -> None:
     """
     if not (path / "config.json").is_file():
         raise ModelError(f"Folder {path} is not a model: it has no config.json.")
-    if not _has_tokenizer(path):
+    if not has_tokenizer(path):
         raise ModelError(
             f"Model folder {path} has no tokenizer (no tokenizer.json). "
             f"Save it there with tokenizer.save_pretrained({str(path)!r})."
@@ -117,7 +117,8 @@ def _is_adapter(path: Path) -> bool:
     return (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
 
 
-def _has_tokenizer(path: Path) -> bool:
+def has_tokenizer(path: Path) -> bool:
+    """Return whether a folder has files of a tokenizer."""
     return any((path / file).exists() for file in TOKENIZER_FILES)
 
 
@@ -156,7 +157,7 @@ def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Check
         raise ModelError(f"{name} holds an adapter of {base!r}. {error}") from error
     with _named_errors(name):
         adapter = fold_adapter(model, name)
-        if not Path(name).is_dir() or _has_tokenizer(Path(name)):
+        if not Path(name).is_dir() or has_tokenizer(Path(name)):
             with contextlib.suppress(OSError, ValueError):  # a hub id may have none
                 tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
     return Checkpoint(model, tokenizer, f"{own}; {adapter}" if own else adapter)
@@ -193,7 +194,7 @@ def _named_errors(name: str) -> Iterator[None]:
         raise
     # A wrong value in a configuration is met anywhere, as an error of any type.
     except Exception as error:
-        reason = (_damaged(Path(name)) if is_local else None) or _sentence(error)
+        reason = (damaged(Path(name)) if is_local else None) or sentence(error)
         hint = (
             ""
             if is_local
@@ -203,7 +204,7 @@ def _named_errors(name: str) -> Iterator[None]:
         raise ModelError(f"Model {name!r} could not be loaded: {reason}{hint}") from error
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """Return what an error of a library says, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
@@ -218,7 +219,7 @@ def _sentence(error: Exception) -> str:
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
-def _damaged(folder: Path) -> str | None:
+def damaged(folder: Path) -> str | None:
     """Return what is wrong with a file of weights in ``folder``, ``None`` if all can be opened."""
     for file in sorted(folder.glob("*.safetensors")):
         if not file.is_file():

@@ -70,6 +70,11 @@ def _tools() -> dict[str, str]:
     return said
 
 
+def is_taken(name: str) -> bool:
+    """Return whether a method, or a command that may be taken for one, has the name."""
+    return name.lower() in {*_table("methods"), *_tools()}
+
+
 def check(group: Group, name: str) -> str:
     """Return ``module:Class`` of the plug-in called ``name``, without importing it.
 

@@ -12,6 +12,8 @@ from editbench.types import Case, digest, same_answer_already
 PARTS = ("dev", "test")
 ALL = "all"
 """Both parts together; for facts of the user's own on which nothing is tuned."""
+NO_FACTS = "none"
+"""In place of a corpus: a run without facts, which scores retention alone (``--facts none``)."""
 DEV_SHARE = 0.3
 """Expected share of the cases in the dev part; the rest is the test part."""
 

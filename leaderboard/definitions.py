@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-DEFINITIONS = """\
+FACT_DEFINITIONS = """\
 - **Efficacy**: share of facts whose rewrite prompt is answered with the target.
 - **Generalization**: the same for paraphrases of the prompt.
 - **Specificity**: share of neighborhood probes on which the edit changed nothing. Under
   `generation`, the edited model still gives the base model's own answer: both are right, or
   their first clauses are the same. Under `argmax`, the same tokens are the most probable as in
   the base. Under `likelihood`, the true answer is more probable than the edit's target.
+"""
+RETENTION_DEFINITION = """\
 - **Retention**: score of the edited model / score of the base on lm-eval tasks, as a mean over
   the tasks that the base scores on; the errors of the tasks are taken as independent. The change
   per task is paired by sample: (8↓ 2↑) says that 8 samples were right before and are wrong now,
   and 2 the other way.
+"""
+COST_DEFINITIONS = """\
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
 - **Seconds**: injection, then `+` what is cached for the next injection. **Peak memory**: the
   highest of the whole cell, evaluation included.
+"""
+INTERVAL_DEFINITIONS = """\
 - **Intervals**: 95 %, over cases: Wilson's on the effective sample size for shares, Bonett and
   Price's for paired changes. The formulas are in `editbench/stats.py`, their coverage in
   `benchmarks/coverage.md`. **–**: not measured.
@@ -26,6 +32,9 @@ DEFINITIONS = """\
 - **Detectable**: the difference that any two methods of the table would show with 80 % power at
   that corrected level, from the widest spread of the paired differences. Smaller differences may
   exist and stay unseen."""
+DEFINITIONS = FACT_DEFINITIONS + RETENTION_DEFINITION + COST_DEFINITIONS + INTERVAL_DEFINITIONS
+DEFINITIONS_WITHOUT_FACTS = RETENTION_DEFINITION + INTERVAL_DEFINITIONS
+"""For a page that has retention alone."""
 MORE_DEFINITIONS = """
 - **Portability**: share of probes answered with what follows from the facts. **In-context**:
   share of probes answered right whose prompt holds all that is needed. Neither enters the score,

@@ -18,6 +18,7 @@ from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Verdicts, it
 from editbench.leaderboard.definitions import (
     ABOUT_MORE,
     DEFINITIONS,
+    DEFINITIONS_WITHOUT_FACTS,
     DIAGNOSTICS_DEFINITIONS,
     EVALUATOR_DEFINITIONS,
     MIXING_DEFINITION,
@@ -57,6 +58,12 @@ from editbench.leaderboard.tables import (
 from editbench.records.reading import heading, not_asked, summary_path
 from editbench.records.schema import CellSummary
 from editbench.types import digest
+
+HEADINGS = {
+    True: "## {model} · {corpus} ({slice}, n = {n}) · {regime}",
+    False: "## {model} · no facts: retention alone",
+}
+"""Whether facts were asked -> the heading of a table."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,8 @@ def _sections(
 
 def _definitions(sections: Sequence[Section]) -> str:
     """Return the definitions of the columns that the page has."""
-    text = DEFINITIONS
+    has_facts = any(section.where["n"] != 0 for section in sections)
+    text = DEFINITIONS if has_facts else DEFINITIONS_WITHOUT_FACTS
     summaries = [summary for section in sections for summary in section.summaries]
     if any(axis in (s.get("metrics") or {}) for s in summaries for axis in MORE_AXES):
         text += MORE_DEFINITIONS
@@ -260,9 +268,7 @@ def _section(
     labels = {row["key"]: row.get("label", row["method"]) for row in ranked}
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
-        "## {model} · {corpus} ({slice}, n = {n}) · {regime}".format(
-            **{k: escape(v) for k, v in where.items()}
-        ),
+        HEADINGS[where["n"] != 0].format(**{k: escape(v) for k, v in where.items()}),
         _conditions(where, protocol, ranked),
         main_table(ranked, links, verdicts),
         *detectable_line(verdicts),
@@ -379,7 +385,8 @@ def _details(summaries: Sequence[Summary], labels: Mapping[str, str], protocol: 
             "the base.",
             listing(lines),
         ]
-    if lines := details.costs(summaries, labels):
+    has_facts = summaries[0]["corpus"].get("n") != 0
+    if has_facts and (lines := details.costs(summaries, labels)):
         parts += [
             "### Cost",
             "Seconds by phase; forward passes and tokens through the decoder layers while "
@@ -395,20 +402,25 @@ def _conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row
     seeds = seed if isinstance(seed, list) else [seed]
     several = isinstance(seed, list)
     known = hashes if isinstance(hashes, list) else [hashes]
+    corpora = ", ".join(str(each)[:12] for each in known)
     template, data, scoring = where["chat template"], where["task data"], where["scoring version"]
+    has_facts = where["n"] != 0
     facts = [
         f"n = {escape(where['n'])} cases{' a seed' * several} ({escape(where['form'])})",
         f"protocol {protocol}",
+    ]
+    conditions = [
+        *(facts if has_facts else ()),
         f"seed{'s' * several} {escape(', '.join(map(str, seeds)))}",
         f"precision {escape(where['precision'])}",
         _samples(where["limit"], len(seeds), ranked),
         f"model {escape(str(where['model hash'])[:12])}",
-        f"corpus {escape(', '.join(str(each)[:12] for each in known))}",
+        *([f"corpus {escape(corpora)}"] if has_facts else []),
         *([f"chat template {escape(str(template)[:12])}"] if template else []),
         *([f"task data {digest(data)[:12]}"] if data else []),
         *([f"scoring version {escape(scoring)}"] if scoring else []),
     ]
-    return " · ".join(facts)
+    return " · ".join(conditions)
 
 
 def _samples(limit: object, seeds: int, ranked: Sequence[Row]) -> str:

@@ -89,6 +89,8 @@ def pooled(
         "curve": [],
         "trajectory": [],
     }
+    if "artifact" in first:
+        merged["artifact"] = first["artifact"]
     shares = [mixing(summary) for summary in summaries]
     if shares[0]:
         effective = [share["effective_lambda"] if share else None for share in shares]

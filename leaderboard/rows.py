@@ -153,6 +153,10 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
     for axis in MORE_AXES:
         if axes[axis]["mean"] is not None:
             _set_axis(made, axis, axes[axis])
+    if (artifact := summary.get("artifact")) is not None:
+        made["artifact"] = artifact
+    if summary["corpus"].get("n") == 0:
+        made["no_facts"] = True
     by_kind = {axis: metrics.get(f"{axis}/{DRAFTED}", {}) for axis in (*AXES, *MORE_AXES)}
     drafted = {
         axis: scores[protocol]["n"] for axis, scores in by_kind.items() if protocol in scores
@@ -275,9 +279,16 @@ def rows(summaries: Sequence[Summary], protocol: str = "generation") -> list[Row
 def axes_of(ranked: Sequence[Row]) -> list[str]:
     """Return the metrics that a table of ``ranked`` shows.
 
-    They are ``AXES`` and the metrics of ``MORE_AXES`` that any row has.
+    They are ``AXES`` and the metrics of ``MORE_AXES`` that any row has; without facts, none.
     """
+    if without_facts(ranked):
+        return []
     return [*AXES, *(axis for axis in MORE_AXES if any(axis in each for each in ranked))]
+
+
+def without_facts(ranked: Sequence[Row]) -> bool:
+    """Return whether the rows are of a run without facts. They then have retention alone."""
+    return any("no_facts" in each for each in ranked)
 
 
 def axis_of(row: Row, axis: str) -> AxisRow | None:
@@ -322,6 +333,20 @@ def mixing_note(ranked: Sequence[Row]) -> str:
     return f"lambda, the naive branch's share: {'; '.join(told)}."
 
 
+def artifact_note(row: Row) -> str:
+    """Return what the artifact of a row is and how far its base was checked; empty without one."""
+    if (made := row.get("artifact")) is None:
+        return ""
+    asked = " Whether it was made for these facts is not known."
+    if "taught" in made:
+        asked = f" It was made for {made['taught']} of the facts asked here."
+    return (
+        f"{row.get('label', row['method'])}: {made['kind']}"
+        f"{f' of {base}' if (base := made['base']) else ', which name no base'}, made elsewhere. "
+        f"Checked: {made['checked']}.{'' if 'no_facts' in row else asked}"
+    )
+
+
 def _lambdas(row: Row, shares: Mixing) -> str:
     asked = "" if shares["lam"] is None else f"{shares['lam']:.2f} asked, "
     effective = cells_text({"mean": shares["effective_lambda"]})
@@ -333,7 +358,8 @@ def row_notes(ranked: Sequence[Row]) -> list[str]:
 
     They are plain text. The warnings of the edits are not among them (``Row["warnings"]``).
     """
-    return [note for note in (drafted_note(ranked), mixing_note(ranked)) if note]
+    notes = [drafted_note(ranked), mixing_note(ranked), *map(artifact_note, ranked)]
+    return [note for note in notes if note]
 
 
 def evaluators_of(ranked: Sequence[Row]) -> dict[str, str]:

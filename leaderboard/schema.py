@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NotRequired, TypedDict
 
 from editbench.records.schema import (
+    ArtifactRecord,
     CellSummary,
     CurvePoint,
     EvaluatorRow,
@@ -105,6 +106,10 @@ class Row(TypedDict):
     """Seconds for results that the next injection finds in the cache (covariance)."""
     peak_memory_bytes: int | None
     """Peak memory of the whole cell, evaluation included."""
+    artifact: NotRequired[ArtifactRecord]
+    """Present if the row is something made elsewhere, and not a method."""
+    no_facts: NotRequired[bool]
+    """Present if the run asked no facts, so that the row has retention alone."""
     label: NotRequired[str]
     """The method, with its recipe or the options in which it differs from its other rows."""
 
@@ -160,6 +165,7 @@ class PooledSummary(TypedDict):
     """The largest of the seeds."""
     peak_process_bytes: int | None
     edit: dict[str, object]
+    artifact: NotRequired[ArtifactRecord]
     mixing: NotRequired[Mixing]
     """Present if the method mixes its training texts; the effective share is the seeds' mean."""
     judge: dict[str, object]

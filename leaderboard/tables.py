@@ -16,6 +16,7 @@ from editbench.leaderboard.rows import (
     evaluators_of,
     family,
     title_of,
+    without_facts,
 )
 from editbench.leaderboard.schema import Row, Summary
 from editbench.records.reading import heading
@@ -40,13 +41,14 @@ def listing(lines: Sequence[Mapping[str, str]]) -> str:
 def main_table(ranked: Sequence[Row], links: Links, verdicts: Verdicts) -> str:
     """Return the ranking."""
     evaluators = evaluators_of(ranked)
+    # Without facts nothing is injected, and the score would be retention again.
+    has_facts = not without_facts(ranked)
     header = [
         "Method",
         *titles(ranked),
         "Retention ↑",
         *map(escape, evaluators.values()),
-        "Score ↑",
-        "Seconds",
+        *(("Score ↑", "Seconds") if has_facts else ()),
         "Peak memory",
     ]
     body = [
@@ -55,8 +57,7 @@ def main_table(ranked: Sequence[Row], links: Links, verdicts: Verdicts) -> str:
             *axis_cells(row, ranked, verdicts),
             cells_text(row["retention_mean"]),
             *(cells_text(row.get("evaluators", {}).get(name)) for name in evaluators),
-            cells_text({"mean": row["score"]}) + (" ‡" if is_partial(row) else ""),
-            _seconds(row),
+            *((_score(row), _seconds(row)) if has_facts else ()),
             _memory(row["peak_memory_bytes"]),
         ]
         for row in ranked
@@ -210,8 +211,9 @@ def label_of(row: Row) -> str:
 
 
 def is_untuned(row: Row) -> bool:
-    """Return whether a method that should be tuned was not. Baselines need no tuning."""
-    return not row["tuned"] and family(row["method"]) not in BASELINES
+    """Return whether a method that should be tuned was not. Baselines and artifacts need none."""
+    is_method = family(row["method"]) not in BASELINES and "artifact" not in row
+    return is_method and not row["tuned"]
 
 
 def is_infeasible(row: Row) -> bool:
@@ -221,11 +223,15 @@ def is_infeasible(row: Row) -> bool:
 
 def is_partial(row: Row) -> bool:
     """Return whether the score leaves out a part that was not measured."""
-    return 0 < len(row["score_of"]) < len(AXES) + 1
+    return "no_facts" not in row and 0 < len(row["score_of"]) < len(AXES) + 1
 
 
 def _bold(text: str, best: bool) -> str:
     return f"**{text}**" if best else text
+
+
+def _score(row: Row) -> str:
+    return cells_text({"mean": row["score"]}) + (" ‡" if is_partial(row) else "")
 
 
 def _seconds(row: Row) -> str:

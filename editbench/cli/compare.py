@@ -12,19 +12,32 @@ from editbench.cli import console, panels, parsing, running
 from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_over_facts
 from editbench.errors import RecordError
+from editbench.slices import NO_FACTS
+
+DEFAULT_METHODS = "mixsd,memit,sft"
 
 
 @with_options
 def compare(
     options: RunOptions,
     methods: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Method names, separated by commas; base and ice are always added. NAME@LABEL is"
-            " a variant of NAME with options of its own.",
+            f" a variant of NAME with options of its own.  [default: {DEFAULT_METHODS}; with"
+            " --artifact, none]",
             rich_help_panel=panels.METHODS,
         ),
-    ] = "mixsd,memit,sft",
+    ] = None,
+    artifact: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="A row for what was made elsewhere: a PEFT adapter, a fine-tuned model or a saved"
+            " edit, scored against its base; repeatable.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     option: Annotated[
         list[str],
         typer.Option(
@@ -93,7 +106,10 @@ def compare(
 ) -> None:
     """Show what each method gains and destroys on the same facts."""
     # Before the slow imports, so that a misspelt name is reported at once.
-    names = parsing.method_names(methods)
+    made = parsing.pairs(artifact, "--artifact")
+    if methods is None:
+        methods = "" if made else DEFAULT_METHODS
+    names = parsing.method_names(methods) if methods or not made else ()
 
     from editbench.run.tune import Tuned, chosen_options
 
@@ -101,10 +117,10 @@ def compare(
     searches = [Tuned.read(folder) for folder in tuned]
     all_options, records = chosen_options(searches, names, method_options)
     config = replace(
-        running.request(options, names, all_options, part or ("test" if tuned else None)),
+        running.request(options, names, all_options, part or ("test" if tuned else None), made),
         tuned=records,
         curve=parsing.fact_counts(curve),
-        diagnostics=parsing.diagnostic_names(diagnostics),
+        diagnostics=parsing.diagnostic_names(diagnostics or default_diagnostics(options)),
         evaluators=parsing.evaluator_names(evaluators),
         judge=judge,
         judge_model=judge_model,
@@ -114,6 +130,11 @@ def compare(
     if curve:
         _draw_curve(folder)
     running.exit_if_incomplete(folder, summaries)
+
+
+def default_diagnostics(options: RunOptions) -> str:
+    """Return ``drift`` for a run without facts, which has little else to show."""
+    return "drift" if options.facts == NO_FACTS else ""
 
 
 def _draw_curve(folder: Path) -> None:

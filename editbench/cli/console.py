@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from editbench.leaderboard.comparisons import Verdicts
     from editbench.leaderboard.schema import Row
 
-AXES = ("efficacy", "generalization", "specificity", "portability", "in_context")
 PLAIN_WIDTH = 150
 """Columns of a table that goes to a pipe or a file."""
 LONG_TEXT = 240
@@ -189,9 +188,10 @@ def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> lis
 
 
 def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
-    from editbench.leaderboard.rows import axis_of, title_of
+    from editbench.leaderboard.rows import axes_of, axis_of, title_of, without_facts
 
-    axes = [axis for axis in AXES if axis in ranked[0]]
+    axes = axes_of(ranked)
+    has_facts = not without_facts(ranked)
     evaluators = evaluator_titles(ranked)
     table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
     # In a narrow terminal a score is broken over lines. Cut, as by no_wrap, it says nothing.
@@ -200,7 +200,7 @@ def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
         *(title_of(axis, ranked) for axis in axes),
         "Retention ↑",
         *(escape(visible(title)) for title in evaluators.values()),
-        "Inject s ↓",
+        *(("Inject s ↓",) if has_facts else ()),
         "Memory ↓",
     ):
         table.add_column(title, justify="right", overflow="fold")
@@ -214,10 +214,14 @@ def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
             ),
             cells_text(row["retention_mean"]),
             *(cells_text((row.get("evaluators") or {}).get(name)) for name in evaluators),
-            MISSING if row["seconds"] is None else f"{row['seconds']:.0f}",
+            *((_seconds(row),) if has_facts else ()),
             _gibibytes(row["peak_memory_bytes"]),
         )
     return table
+
+
+def _seconds(row: Row) -> str:
+    return MISSING if row["seconds"] is None else f"{row['seconds']:.0f}"
 
 
 def evaluator_titles(ranked: Sequence[Row]) -> dict[str, str]:
@@ -306,9 +310,10 @@ def _caption(verdicts: Verdicts) -> str | None:
         )
     if not verdicts.comparisons:
         return None
+    count = len(verdicts.comparisons)
     text = (
         "* ahead of every other method, base and ice aside; paired by case,"
-        f" {len(verdicts.comparisons)} comparisons, Holm, 5 %."
+        f" {count} comparison{'s' * (count > 1)}, Holm, 5 %."
     )
     # Scores lie between 0 and 1, so no difference can exceed 1.
     smallest = ", ".join(

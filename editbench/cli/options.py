@@ -130,7 +130,8 @@ class RunOptions(ColumnOptions):
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Your own facts, instead of a --corpus; short for --corpus local --data FILE.",
+            help="Your own facts, instead of a --corpus; short for --corpus local --data FILE."
+            " With compare --artifact also none: retention alone.",
             rich_help_panel=panels.FACTS,
         ),
     ] = None

@@ -18,6 +18,7 @@ from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
 from editbench.cli.show import failures_page, print_run
 from editbench.errors import OptionError
+from editbench.slices import ALL, NO_FACTS
 
 if TYPE_CHECKING:
     from editbench.records.schema import CellSummary
@@ -35,24 +36,33 @@ def request(
     methods: Sequence[str],
     method_options: Mapping[str, Mapping[str, object]],
     part: str | None,
+    artifacts: Mapping[str, str] = {},  # noqa: B006 - nothing changes it
 ) -> RunConfig:
     """Return the configuration that the options ask for, with the baselines and without tasks.
 
     Args:
         part: ``dev`` or ``test``; ``None`` for ``test``, but for all of the user's own facts.
+        artifacts: row -> folder of what was made elsewhere.
 
     Raises:
         OptionError: a value is out of range, or options exclude each other.
     """
     from editbench import registry
     from editbench.run.config import RunConfig, with_baselines
-    from editbench.slices import ALL
 
     corpus, data = _source(options)
-    registry.check("corpora", corpus)
-    is_own = registry.get("corpora", corpus).own_file
+    if corpus == NO_FACTS and not artifacts:
+        raise OptionError(
+            "--facts none scores what was made elsewhere. Name it: editbench compare --facts none"
+            " --artifact mine=FOLDER."
+        )
+    if corpus != NO_FACTS:
+        registry.check("corpora", corpus)
+    # Without facts all there are count, and the facts in context are no reference.
+    is_own = corpus == NO_FACTS or registry.get("corpora", corpus).own_file
+    rows = ("base", *methods) if corpus == NO_FACTS else with_baselines(methods)
     return RunConfig(
-        methods=with_baselines(methods),
+        methods=(*rows, *artifacts),
         model=options.model,
         corpus=corpus,
         data=data,
@@ -67,11 +77,12 @@ def request(
         allow_conflicts=options.allow_conflicts,
         layout=pairs(options.layout, "--layout"),
         columns=options.columns,
+        artifacts=artifacts,
     )
 
 
 def _source(options: RunOptions) -> tuple[str, str | None]:
-    """Return the corpus and its data: of ``--facts FILE``, or of ``--corpus`` and ``--data``.
+    """Return the corpus and its data: of ``--facts``, or of ``--corpus`` and ``--data``.
 
     Raises:
         OptionError: both are given.
@@ -79,7 +90,7 @@ def _source(options: RunOptions) -> tuple[str, str | None]:
     if options.facts is None:
         return options.corpus or DEFAULT_CORPUS, options.data
     if options.corpus is None and options.data is None:
-        return "local", options.facts
+        return (NO_FACTS, None) if options.facts == NO_FACTS else ("local", options.facts)
     other = "--data" if options.corpus is None else f"--corpus {options.corpus}"
     raise OptionError(
         f"--facts {options.facts} names the facts, and so does {other}. Give one of them."
@@ -185,17 +196,17 @@ def run_and_show(
 
 def _announce(plan: Plan, model: str, folder: Path) -> None:
     config = plan.config
+    facts = f"{len(plan.cases)} facts of {named_facts(config)}" if plan.cases else "No facts"
+    methods = [name for name in config.methods if name not in config.artifacts]
+    made = f", artifacts {', '.join(config.artifacts)}" if config.artifacts else ""
     console.say(
-        f"{len(plan.cases)} facts of {named_facts(config)}, model {model},"
-        f" methods {', '.join(config.methods)}, {len(config.tasks)} retention tasks."
-        f" Record: {folder}"
+        f"{facts}, model {model}, methods {', '.join(methods)}{made},"
+        f" {len(config.tasks)} retention tasks. Record: {folder}"
     )
 
 
 def named_facts(config: RunConfig) -> str:
     """Return what the facts of a run are called: the file if all of it is used, or corpus, part."""
-    from editbench.slices import ALL
-
     if config.part == ALL:
         return Path(config.data).name if config.data else config.corpus
     return f"{config.corpus} ({config.part})"

@@ -121,6 +121,11 @@ def _conditions(summary: CellSummary) -> str:
     from editbench.leaderboard.rows import setting
 
     shared = setting(summary)
+    if shared["n"] == 0:
+        return (
+            f"{shared['model']} ({shared['precision']}), no facts: retention alone,"
+            f" seed {shared['seed']}, 95% intervals"
+        )
     # Facts of the user's own are one file, which is not parted unless something is tuned on it.
     part = "" if shared["slice"] == ALL else f" {shared['slice']} slice"
     return (

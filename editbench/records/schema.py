@@ -64,6 +64,7 @@ class StoredConfig(TypedDict, total=False):
     judge_model: str
     repeats: int
     columns: dict[str, str]
+    artifacts: dict[str, str]
     tune: dict[str, object]
     """Search runs only: all that decides which trials are made."""
 
@@ -88,6 +89,22 @@ class ChatRecord(TypedDict, total=False):
     """White space that the template writes before an answer."""
 
 
+class ArtifactRecord(TypedDict):
+    """The artifact that a row shows (``editbench.artifacts``)."""
+
+    path: str
+    content: str
+    """Hash of its files."""
+    kind: str
+    """In words, such as ``PEFT adapter (LORA)``."""
+    base: str
+    """The model that it names as its base; empty if it names none."""
+    checked: str
+    """What of the base was compared with the model."""
+    taught: NotRequired[int]
+    """How many of the run's facts it was made for; absent where nothing says so."""
+
+
 class ModelRecord(TypedDict):
     """The model of a cell."""
 
@@ -110,10 +127,11 @@ class CorpusRecord(TypedDict):
     hash: str
     """Hash of the chosen cases with their probes, which are in ``cases.json``."""
     part: str
-    """``dev`` or ``test``."""
+    """``dev``, ``test`` or ``all``."""
     n: int
+    """0 in a run without facts (``--facts none``)."""
     form: str
-    """``cloze`` or ``question``."""
+    """``cloze`` or ``question``; ``none`` without facts."""
 
 
 class Versions(TypedDict):
@@ -240,6 +258,8 @@ class CellSummary(TypedDict):
     """The search that chose the options, where ``tuned``."""
     sources: NotRequired[dict[str, str]]
     """Path -> SHA-256 of the files that options name."""
+    artifact: NotRequired[ArtifactRecord]
+    """Only where the row is something made elsewhere, and not a method."""
     model: ModelRecord
     corpus: CorpusRecord
     tasks: NotRequired[dict[str, str | None]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 from editbench import registry
 from editbench.errors import OptionError
 from editbench.models import PRECISIONS
-from editbench.options import check_count, check_seed
+from editbench.options import check_count, check_seed, shortened
 from editbench.run import regimes
+from editbench.slices import NO_FACTS
 from editbench.types import digest
 
 LATER = (
@@ -22,6 +24,7 @@ LATER = (
     "judge_model",
     "repeats",
     "columns",
+    "artifacts",
 )
 """Fields that ``run.json`` leaves out where they are unused. Runs from before a field existed thus
 keep their identity, and can be resumed."""
@@ -36,7 +39,7 @@ class RunConfig:
     """
 
     methods: tuple[str, ...]
-    """Names of methods, or NAME@LABEL for variants of one."""
+    """The rows: names of methods, NAME@LABEL for variants of one, and names of artifacts."""
     model: str
     corpus: str
     data: str | None = None
@@ -73,11 +76,56 @@ class RunConfig:
     """Names of evaluator plug-ins; see ``editbench.plugin.Evaluator``."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Field of a fact -> name of its column in ``data``; for files of the user's own facts."""
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    """Row -> folder of what somebody made elsewhere; see ``editbench.artifacts``."""
 
     def __post_init__(self) -> None:
+        self._check_artifacts()
+        self._check_no_facts()
         self._check_regime()
         self._check_ranges()
         self._check_names()
+
+    def _check_artifacts(self) -> None:
+        for name, path in self.artifacts.items():
+            check_artifact_name(name)
+            if not path:
+                raise OptionError(f"--artifact {name} names no folder. Write {name}=FOLDER.")
+            if name not in self.methods:
+                raise OptionError(f"Artifact {name!r} is not among the rows of the run. List it.")
+            if name in self.options:
+                raise OptionError(f"--option {name}.…: {name} is an artifact and has no options.")
+        if self.artifacts and self.regime != "batch":
+            raise OptionError(
+                f"--artifact does not go with --regime {self.regime}: an artifact is made already, "
+                "as one change of the base. Use --regime batch."
+            )
+        if self.artifacts and self.curve:
+            raise OptionError(
+                "--artifact does not go with --curve: an artifact cannot be made again from fewer "
+                "facts. Leave --curve out."
+            )
+
+    def _check_no_facts(self) -> None:
+        if self.corpus != NO_FACTS:
+            return
+        taught = [name for name in self.methods if name not in ("base", *self.artifacts)]
+        if taught:
+            raise OptionError(
+                f"--facts none injects nothing, so {', '.join(taught)} would have nothing to do. "
+                "Leave --methods out, or name facts."
+            )
+        unused = {
+            "-n": self.n,
+            "--curve": self.curve,
+            "--evaluators": self.evaluators,
+            "--judge": self.judge,
+            "--repeats": self.repeats,
+            "--regime": self.regime != "batch",
+            **{f"--{name}-column": True for name in self.columns},
+        }
+        if flag := next((flag for flag, value in unused.items() if value), None):
+            raise OptionError(f"{flag} is about facts, and --facts none asks none. Leave it out.")
 
     def _check_regime(self) -> None:
         regimes.check_curve(self.regime, self.curve, self.n)  # also refuses an unknown regime
@@ -106,7 +154,7 @@ class RunConfig:
                 f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
         check_seed(self.seed)
-        if self.n is not None and self.n < 1:
+        if self.n is not None and self.n < 1 and self.corpus != NO_FACTS:
             raise OptionError(f"-n is {self.n}; at least one fact is needed.")
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit is {self.limit}; at least one item per task is needed.")
@@ -134,6 +182,21 @@ class RunConfig:
                 )
 
 
+def check_artifact_name(name: str) -> None:
+    """Check that an artifact's row can be called ``name``.
+
+    Raises:
+        OptionError: it has odd characters or is too long, or a method or tool is called so.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", name):
+        raise OptionError(
+            f"--artifact {shortened(name)}: a name has at most 40 letters, digits, - and _, and "
+            "begins with a letter or digit. Write --artifact mine=FOLDER."
+        )
+    if registry.is_taken(name):
+        raise OptionError(f"--artifact {name}: a method is called {name}. Choose another name.")
+
+
 def with_baselines(methods: Sequence[str]) -> tuple[str, ...]:
     """Return ``methods`` with the baselines, which are in every table, put in front."""
     return (*(name for name in registry.baselines() if name not in methods), *methods)
@@ -151,11 +214,12 @@ def run_identity(config: RunConfig) -> dict[str, object]:
 
 
 def default_output(config: RunConfig, stored: Mapping[str, object]) -> Path:
-    """Return ``runs/MODEL_CORPUS_nN_HASH``.
+    """Return ``runs/MODEL_CORPUS_nN_HASH``, or ``runs/MODEL_no-facts_HASH``.
 
     The hash is that of ``stored``, the content of ``run.json``, so the same command finds its run
     again.
     """
     # An alias, a hub id or a path: the last part serves as the name.
     model = Path(config.model).name.replace(".gguf", "")
-    return Path("runs") / f"{model}_{config.corpus}_n{config.n}_{digest(stored)[:8]}"
+    facts = "no-facts" if config.corpus == NO_FACTS else f"{config.corpus}_n{config.n}"
+    return Path("runs") / f"{model}_{facts}_{digest(stored)[:8]}"

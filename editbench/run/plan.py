@@ -15,8 +15,9 @@ from editbench.errors import DataError, OptionError, PluginError
 from editbench.eval import diagnostics, judge, retention
 from editbench.plugin import Corpus, Evaluator, Method
 from editbench.run import regimes
+from editbench.run.artifact import Artifact, artifacts_of
 from editbench.run.config import RunConfig, method_of
-from editbench.slices import askable, check_enough, slice_cases, with_new_answers
+from editbench.slices import NO_FACTS, askable, check_enough, slice_cases, with_new_answers
 from editbench.types import Case, check_facts, digest
 
 
@@ -34,6 +35,16 @@ class Plan:
     not_asked: Mapping[str, str] = field(default_factory=dict)
     """Requested retention task that cannot be asked, and so is not in ``config`` -> reason."""
     evaluators: Mapping[str, Evaluator] = field(default_factory=dict)
+
+    @functools.cached_property
+    def artifacts(self) -> dict[str, Artifact]:
+        """The rows that are artifacts."""
+        return artifacts_of(self.methods)
+
+    @property
+    def form(self) -> str:
+        """Form of the facts' prompts."""
+        return self.cases[0].fact.form if self.cases else "none"
 
     @functools.cached_property
     def slice_hash(self) -> str:
@@ -76,6 +87,8 @@ def make_plan(config: RunConfig) -> Plan:
     diagnostics.check_names(config.diagnostics)
     judge.check_endpoint(config.judge, config.judge_model)
     evaluators = {name: registry.get("evaluators", name)() for name in config.evaluators}
+    if config.corpus == NO_FACTS:
+        return Plan(replace(config, n=0), methods, [])
     corpus = _corpus(config)
     usable, same = with_new_answers(corpus.load(config.data))
     cases = slice_cases(usable, config.part, config.n, config.seed)
@@ -109,14 +122,18 @@ def _corpus(config: RunConfig) -> Corpus:
 
 
 def build_methods(config: RunConfig) -> dict[str, Method]:
-    """Return the methods of ``config`` with their options, by name.
+    """Return the methods and artifacts of ``config`` with their options, by name.
 
     Raises:
+        ModelError: there is no such artifact, or it lacks something (``artifacts.kind_of``).
         UnknownNameError: there is no such method.
         OptionError: an option is unknown, or its value invalid.
     """
-    built = {}
+    built: dict[str, Method] = {}
     for name in config.methods:
+        if name in config.artifacts:
+            built[name] = Artifact(seed=config.seed, path=config.artifacts[name])
+            continue
         # The run's seed, unless the method was given one of its own.
         options = {"seed": config.seed, **config.options.get(name, {})}
         method = method_of(name)
@@ -140,11 +157,16 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
         EditbenchError: a name, option or record is wrong (the error is of the first one), or none
             of the tasks can be loaded.
     """
-    registry.check("corpora", config.corpus)
+    if config.corpus != NO_FACTS:
+        registry.check("corpora", config.corpus)
     local_data = {task: str(Path(path).resolve()) for task, path in config.task_data.items()}
     files = {task: Path(path) for task, path in local_data.items()}
     asked = tuple(retention.resolve_tasks(tasks, files))
-    config = replace(config, tasks=asked, task_data=local_data)
+    # An artifact's path is part of its record, and its files are hashed once.
+    whole = {name: whole_path(path) for name, path in config.artifacts.items()}
+    config = replace(config, tasks=asked, task_data=local_data, artifacts=whole)
+    if config.corpus == NO_FACTS and not asked:
+        raise OptionError("--facts none scores retention alone, and --tasks names no task.")
     checked = make_plan(config)
     lost = retention.unloadable(config.tasks, files, config.limit, config.seed)
     # A run may go on without some of its tasks, but not without all of them.
@@ -170,7 +192,7 @@ def resolve(config: RunConfig, tasks: str) -> Plan:
 
 def _reads_data(corpus: str) -> bool:
     """Return whether the corpus reads ``--data`` as a path; to others it is a name of their own."""
-    return registry.get("corpora", corpus).needs_data
+    return corpus != NO_FACTS and registry.get("corpora", corpus).needs_data
 
 
 @overload

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -65,8 +66,9 @@ def run(
 
     Raises:
         EditbenchError: the base cannot be asked (for example because the data of a task cannot be
-            loaded), a record cannot be written, the folder holds results for other facts or
-            weights, or a method changed the model and its weights cannot be loaded again.
+            loaded), an artifact does not fit the model, a record cannot be written, the folder
+            holds results for other facts or weights, or a method changed the model and its weights
+            cannot be loaded again.
     """
     weights, template, chat = model.fingerprint(), template_digest(model), chat_record(model)
     _check_same(plan, store, weights, model.precision, template)
@@ -79,6 +81,13 @@ def run(
         }
 
     keys = keys_of(plan)
+    # Now, and not when the methods before it have taken their hours.
+    facts = [case.fact for case in plan.cases]
+    made = {
+        name: artifact.check(model, facts)
+        for name, artifact in plan.artifacts.items()
+        if not _is_finished(store, keys[name])
+    }
     if leave_out and not all(_is_finished(store, key) for key in keys.values()):
         lost = base.ask_tasks()
         if lost and len(lost) == len(plan.config.tasks):
@@ -99,6 +108,8 @@ def run(
             continue
         on_cell(name, "start")
         conditions = _conditions(plan, name, method, model, weights, template)
+        if name in made:
+            conditions["artifact"] = made[name]
         failed = _compute(plan, name, method, model, weights, base, store, key, conditions)
         on_cell(name, "failed" if failed else "done")
         summaries.append(store.read_summary(key))
@@ -139,7 +150,7 @@ def _conditions(
             "hash": plan.slice_hash,
             "part": config.part,
             "n": len(plan.cases),
-            "form": plan.cases[0].fact.form,
+            "form": plan.form,
         },
         "tasks": plan.task_digests,
         "regime": config.regime,
@@ -256,13 +267,19 @@ def _cell(
     # These stay empty unless they were asked for.
     diagnosed: Mapping[str, object] = {}
     judged: Mapping[str, object] = {}
+    is_made = name in plan.artifacts
     with Meter(model) as meter:
+
+        def phase(step: str) -> AbstractContextManager[None]:
+            # To read an artifact takes other seconds than it took to make it.
+            return meter.phase("read" if is_made and step == "inject" else step)
+
         # Timed apart from the injection: it does not depend on the facts, and its result is cached.
-        with meter.phase("precompute"):
+        with phase("precompute"):
             method.prepare(model)
-        done = regimes.inject(config.regime, config.curve, method, model, cases, base, meter.phase)
+        done = regimes.inject(config.regime, config.curve, method, model, cases, base, phase)
         last = done.points[-1]
-        repeated = _repeat(config.repeats, method, model, cases, meter)
+        repeated = [] if is_made else _repeat(config.repeats, method, model, cases, meter)
         if config.judge and config.judge_model:
             with meter.phase("judge"):
                 last.probes, judged = judge.judge(last.probes, config.judge, config.judge_model)
@@ -285,7 +302,7 @@ def _cell(
         "retention": retention_scores(last.samples, base.samples),
         **({"evaluators": evaluated} if evaluated else {}),
         "seconds": meter.seconds,
-        **({"inject_seconds": repeated} if config.repeats else {}),
+        **({"inject_seconds": repeated} if config.repeats and not is_made else {}),
         "work": _work(meter, method, done.edit),
         "peak_memory_bytes": meter.peak,
         "peak_process_bytes": meter.peak_process,

@@ -6,11 +6,11 @@ import pretend_device
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from hostile.checkpoints import write_gguf
+from hostile.checkpoints import add_adapter, set_field, write_gguf
 from hostile.tasks import CHOICE, TEXT, choice, text, write_task
 from tiny import write_facts, write_model
 
-from editbench import registry
+from editbench import artifacts, registry
 from editbench.edit import Edit, dense
 from editbench.eval import diagnostics, retention
 from editbench.eval.diagnostics import drift
@@ -284,3 +284,25 @@ def test_a_model_over_two_devices(name, reader):
     edit = registry.get("methods", name)(**small(name)).inject(model, FACTS)
     with unchanged(model, "applied()"), edit.applied(model):
         assert target_logp(model, FACTS) > before
+
+
+@pytest.mark.parametrize("what", ["adapter", "weights", "edit"])
+def test_what_was_made_elsewhere_is_read_as_on_the_cpu(what, pair, tmp_path):
+    here, there = pair
+    edit = registry.get("methods", "sft").from_options("sft", small("sft")).inject(here, FACTS[:1])
+    if what == "edit":
+        edit.save(tmp_path / "it")
+    elif what == "weights":
+        edit.merge(here, tmp_path / "it")
+    else:
+        add_adapter(tmp_path / "it", pretend_device.moved(here, "cpu"), target_modules=["q_proj"])
+        set_field(tmp_path / "it/adapter_config.json", base_model_name_or_path=here.name)
+    want = artifacts.read(tmp_path / "it", here).edit
+    with unchanged(there, "read"):
+        made = artifacts.read(tmp_path / "it", there).edit
+    assert all(part.device.type == "cpu" for part in parts(made))
+    assert made.changes.keys() == want.changes.keys() and made.changes
+    for name, change in want.changes.items():
+        torch.testing.assert_close(dense(made.changes[name]), dense(change), rtol=1e-5, atol=1e-6)
+    with made.applied(there):
+        pass

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from hostile.artifacts import adapter
 from hostile.templates import hostile_tokenizer
 from tiny import editbench, fact, wait_for, write_facts, write_model
 
@@ -270,6 +271,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         "repeats",
         "evaluators",
         "columns",  # what is read by them is in the hash of the cases
+        "artifacts",  # they are rows of their own, keyed by their contents
     }
     assert set(RunConfig.__dataclass_fields__) == classified, (
         "a new field: say below whether it changes a cell"
@@ -282,9 +284,10 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
                 config,
                 data=str(copy),
                 model="other",
-                methods=("sft",),
+                methods=("sft", "mine"),
                 tuned={"sft": {}},
                 repeats=1,
+                artifacts={"mine": str(adapter(tmp_path / "mine", "base"))},
             )
         )
         == usual

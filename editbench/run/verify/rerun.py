@@ -35,7 +35,8 @@ def rerun(
     """Compute the ``chosen`` cells again and compare their rows.
 
     Raises:
-        EditbenchError: the model, the corpus, a plug-in or the data of a task cannot be loaded.
+        EditbenchError: the model, the corpus, a plug-in, an artifact or the data of a task cannot
+            be loaded.
     """
     plans = [make_plan(_config_of(run, config, summary)) for summary in chosen]
     asked = plans[0].config
@@ -70,7 +71,9 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
     }
     method = summary["method"]
-    given |= {"methods": (method,), "options": {method: summary["options"]}}
+    made = {name: path for name, path in given.get("artifacts", {}).items() if name == method}
+    given |= {"methods": (method,), "artifacts": made}
+    given["options"] = {} if made else {method: summary["options"]}
     # None of these is compared, so none is computed.
     given |= {"diagnostics": (), "judge": None, "judge_model": None, "repeats": 0}
     # A task that the base could not be asked is in run.json, and not in the cell.
