@@ -3,7 +3,6 @@
 ``python live_child.py REQUESTS REPLIES``: everything but the edit is the child of EasyEdit itself.
 """
 
-import time
 from pathlib import Path
 
 import torch
@@ -15,9 +14,7 @@ from editbench.models import load_model
 
 @torch.no_grad()
 def again(request, model):
-    if request.get("sleep"):
-        time.sleep(60)
-    model.get_parameter(request["weight"]).add_(request["size"])
+    model.get_parameter(request["weight"]).add_(float(request["size"]))
     return {}, model
 
 
