@@ -51,6 +51,10 @@ LORA_VALUES: Mapping[str, object] = {
     "lora_dropout": 0.1,
     "norm_constraint": False,
 }
+PADDED = (
+    "its editor pads prompts on the left (editors/editor.py, line 181), for which its code reads and "
+    "teaches the wrong tokens; here they are padded on the right"
+)
 LOOPED = "its code reads the first request only, so it was called once for each fact"
 SPACED = "it puts a space before each target, after a chat template too"
 
@@ -84,11 +88,16 @@ class Algorithm:
     slot: bool = False
     """Whether the prompt has ``{}`` in the place of the subject."""
     pads: Literal["left", "right"] = "left"
-    """The side on which its editor pads (editors/editor.py, lines 181-186)."""
+    """The side on which prompts are padded: its editor's (editors/editor.py, lines 181-186), or the
+    one that its code needs."""
     covariance: Literal["never", "asked", "always"] = "never"
     """Whether it reads the covariance of keys; ``asked``: if ``mom2_adjustment`` is true."""
     carries_keys: bool = False
     """Whether it adds the keys of earlier facts to a module global, ``cache_c``."""
+    own_head: bool = False
+    """Whether its code computes the logits as head(norm(state)) itself."""
+    linear_only: str = ""
+    """The line of its code that fails where W is stored as (f, d); empty if none does."""
     base: str | None = None
     """The algorithm that it wraps."""
     unused: tuple[str, ...] = ()
@@ -153,6 +162,7 @@ _ALL = (
         values_from="hparams/MEMIT/llama3.2-3b.yaml",
         layers="window",
         covariance="always",
+        own_head=True,
     ),
     _locate(
         "MEMIT-FE",
@@ -165,6 +175,8 @@ _ALL = (
         values_from="hparams/MEMIT-FE/llama3.2-3b.yaml",
         layers="window",
         covariance="always",
+        own_head=True,
+        notes=(PADDED,),
     ),
     _locate(
         "EMMET",
@@ -182,6 +194,7 @@ _ALL = (
         values_from="hparams/EMMET/llama3.2-3b.yaml",
         layers="one",
         covariance="always",
+        own_head=True,
         notes=("its copy of the weights comes back empty, so the change is measured here",),
     ),
     _locate(
@@ -206,6 +219,8 @@ _ALL = (
         values_from="hparams/EAMET/qwen2.5-7b.yaml",
         layers="window",
         covariance="always",
+        own_head=True,
+        linear_only="eamet_main.py, line 299",
     ),
     _locate(
         "AlphaEdit",
@@ -218,6 +233,7 @@ _ALL = (
         values_from="hparams/AlphaEdit/llama3-8b.yaml",
         layers="window",
         covariance="always",
+        own_head=True,
         carries_keys=True,
     ),
     _locate(
@@ -231,6 +247,7 @@ _ALL = (
         values_from="hparams/SPHERE/llama3-8b.yaml",
         layers="window",
         covariance="always",
+        own_head=True,
         carries_keys=True,
     ),
     _locate(
@@ -244,6 +261,7 @@ _ALL = (
         values_from="hparams/MEMIT/llama3.2-3b.yaml, for there is none of its own",
         layers="window",
         covariance="always",
+        own_head=True,
     ),
     _locate(
         "PMET",
@@ -262,9 +280,11 @@ _ALL = (
         values_from="hparams/PMET/llama3.2-3b.yaml",
         layers="window",
         covariance="always",
+        own_head=True,
         notes=(
             "it writes no space before the target of a model that is not called gpt "
             "(pmet_main.py, line 85), so the target has one here",
+            PADDED,
         ),
     ),
     Algorithm(

@@ -171,6 +171,11 @@ def _usual(rule: str, model: LanguageModel) -> tuple[int, ...]:
 def _derived(algorithm: Algorithm, model: LanguageModel, layers: Sequence[int]) -> Fields:
     """Return the fields that follow from the model, whether the algorithm has them or not."""
     layout = model.layout
+    if layout.transposed and algorithm.linear_only:
+        raise ModelError(
+            f"{algorithm.title} of EasyEdit works on weights of nn.Linear only "
+            f"({algorithm.linear_only}), and those of {model.name} are stored transposed."
+        )
     at = layers[0] if layers else next(iter(layout.writable), 0)
     template, part = f"{layout.layers}.{{}}", layout.parts[at]
     if len({layout.parts[layer] for layer in layers}) > 1:

@@ -36,9 +36,13 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
     algorithm = ALGORITHMS[request["algorithm"]]
     model, tokenizer = load(Path(request["model"]), algorithm, request["fields"]["device"])
     install(Path(request["package"]), algorithm)
+    if _is_old(Path(request["package"])) and tokenizer.unk_token_id is None:
+        tokenizer.unk_token = tokenizer.eos_token  # as GPT-2's tokenizer has it; its FT needs one
     module, apply = function(algorithm)
     hparams = hyperparameters(algorithm, request["fields"], request.get("base_fields"))
     prepare(algorithm, module, request, hparams)
+    if algorithm.own_head:
+        check_head(model, request["fields"])
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     torch.manual_seed(request["seed"])
     np.random.seed(request["seed"])
@@ -91,6 +95,32 @@ def load(folder: Path, algorithm: Algorithm, device: str) -> tuple[Any, Any]:
     return model.eval().to(device), tokenizer
 
 
+@torch.no_grad()
+def check_head(model: Any, fields: Mapping[str, Any]) -> None:
+    """Check that the model's logits are head(norm(state)), as the algorithm computes them.
+
+    Raises:
+        MethodError: they are not, for example because they are scaled or capped.
+    """
+    states: list[torch.Tensor] = []
+    layer = model.get_submodule(fields["layer_module_tmp"].format(fields["v_loss_layer"]))
+    hook = layer.register_forward_hook(
+        lambda _module, _args, out: states.append(out if torch.is_tensor(out) else out[0])
+    )
+    ids_BT = torch.arange(3, 9, device=model.device)[None] % model.config.vocab_size
+    want = model(input_ids=ids_BT, use_cache=False).logits
+    hook.remove()
+    head, norm = fields["lm_head_module"], model.get_submodule(fields["ln_f_module"])
+    logits = norm(states[0]) @ model.get_parameter(f"{head}.weight").T
+    bias = dict(model.named_parameters()).get(f"{head}.bias")
+    logits = logits if bias is None else logits + bias
+    if not torch.allclose(logits, want.reshape(logits.shape), rtol=1e-3, atol=1e-3):
+        raise MethodError(
+            "its code computes the logits as head(norm(state)), which is not what this model does, "
+            "so EasyEdit cannot edit this architecture"
+        )
+
+
 # --- EasyEdit's modules -------------------------------------------------------------------------
 
 
@@ -103,7 +133,7 @@ def install(package: Path, algorithm: Algorithm) -> None:
         sys.modules[module.__name__] = module
     for name in algorithm.unused:
         sys.modules.setdefault(name, ModuleType(name))
-    if not (package / "util" / "device.py").is_file():
+    if _is_old(package):
         sys.meta_path.insert(0, _OnAnyDevice(package))
         nethook = importlib.import_module("easyeditor.util.nethook")
         nethook.Trace = _as_tuples(nethook.Trace)  # type: ignore[attr-defined]
@@ -112,6 +142,11 @@ def install(package: Path, algorithm: Algorithm) -> None:
         table = ModuleType("easyeditor.util.alg_dict")
         table.ALG_DICT = {base.title: function(base)[1]}  # type: ignore[attr-defined]
         sys.modules[table.__name__] = table
+
+
+def _is_old(package: Path) -> bool:
+    """Return whether it is as old as the package of 2023, which runs on a GPU only."""
+    return not (package / "util" / "device.py").is_file()
 
 
 class _OnAnyDevice(importlib.abc.MetaPathFinder, importlib.abc.Loader):

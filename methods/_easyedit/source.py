@@ -31,11 +31,6 @@ class Source:
     package: Path
     """The folder ``easyeditor``."""
 
-    @property
-    def is_old(self) -> bool:
-        """Whether it is as old as the package of 2023, which runs on a GPU only."""
-        return not (self.package / "util" / "device.py").is_file()
-
     def folder(self, algorithm: Algorithm) -> Path:
         """Return the folder of ``algorithm``."""
         return self.package / "models" / algorithm.package
