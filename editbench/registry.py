@@ -34,7 +34,8 @@ def _table(group: Group) -> dict[str, str]:
         PluginError: if two distributions provide the same name.
     """
     # By name, because the core imports no folder of plug-ins.
-    table = dict(importlib.import_module(f"editbench.{ROOMS[group]}").BUILTINS)
+    room = importlib.import_module(f"editbench.{ROOMS[group]}")
+    table = {**room.BUILTINS, **getattr(room, "EASYEDIT", {})}
     if os.environ.get("EDITBENCH_PLUGINS") == "none":
         return table
     origin = dict.fromkeys(table, "editbench")
@@ -54,8 +55,13 @@ def _table(group: Group) -> dict[str, str]:
 
 
 def names(group: Group) -> list[str]:
-    """Return the installed names of ``group``, sorted."""
-    return sorted(_table(group))
+    """Return the installed names of ``group``, sorted, but for those of ``easyedit``."""
+    return sorted(_table(group).keys() - set(easyedit()))
+
+
+def easyedit() -> tuple[str, ...]:
+    """Return the names of the methods that run an algorithm of the user's EasyEdit."""
+    return tuple(importlib.import_module("editbench.methods").EASYEDIT)
 
 
 def baselines() -> tuple[str, ...]:

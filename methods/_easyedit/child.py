@@ -1,8 +1,11 @@
-"""The child process: ``python -m editbench.methods._easyedit.child REQUESTS REPLIES``.
+"""The processes: ``python -m editbench.methods._easyedit.child SOCKET`` is the server.
 
-It reads one JSON object a line from the file descriptor REQUESTS and writes one to REPLIES. The
-first request is ``edit`` (``run.py``). If the edited model is a wrapper, which no change of weights
-describes, the process keeps it and answers the requests of ``serve.py`` until it is ended.
+The server imports what EasyEdit needs and forks a child for each request ``start``, which brings
+the file descriptors of two pipes and of a file for what is printed. It ends with its socket.
+
+A child reads one JSON object a line from the first pipe and writes one to the second. The first
+request is an edit (``run.py``). If the edited model is a wrapper, which no change of weights
+describes, the child keeps it and answers the requests of ``serve.py`` until it is ended.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import socket
 import sys
 import threading
 import traceback
@@ -26,20 +30,66 @@ class Handler(Protocol):
 
 
 def main() -> None:
+    """Serve until the parent closes its end of the socket."""
+    with socket.socket(fileno=int(sys.argv[1])) as parent:
+        _import()
+        while True:
+            message, fds, _, _ = socket.recv_fds(parent, 1 << 16, 3)
+            if not message:
+                return
+            try:
+                reply = _serve(json.loads(message), fds, parent)
+            except OSError as error:
+                reply = {"error": str(error)}
+            for fd in fds:
+                os.close(fd)
+            parent.sendall(json.dumps(reply).encode() + b"\n")
+
+
+def _import() -> None:
+    """Import what takes long, so that the forks have it."""
+    import datasets  # noqa: F401
+    import matplotlib.style  # noqa: F401
+    import peft  # noqa: F401
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
+
+    import editbench.methods._easyedit.run  # noqa: F401
+
+
+def _serve(request: dict[str, Any], fds: list[int], parent: socket.socket) -> dict[str, Any]:
+    if "reap" in request:
+        return {"code": os.waitstatus_to_exitcode(os.waitpid(request["reap"], 0)[1])}
+    if (pid := os.fork()) == 0:
+        try:
+            parent.close()
+            _child(request, *fds)
+        finally:
+            os._exit(1)  # never back into the server's loop
+    return {"pid": pid}
+
+
+def _child(request: dict[str, Any], requests: int, replies: int, printed: int) -> None:
     """Answer requests until the parent closes its end."""
-    requests, replies = map(int, sys.argv[1:])
+    import torch
+
+    os.setsid()
+    os.chdir(request["start"])
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", encoding="utf-8", buffering=1)
     sys.addaudithook(_stay_offline)
+    torch.set_num_threads(request["threads"])
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read, args=(requests, lines), daemon=True).start()
     handler: Handler | None = None
     with os.fdopen(replies, "w", encoding="utf-8", buffering=1) as out:
         while True:
-            request = json.loads(lines.get())
+            asked = json.loads(lines.get())
             try:
                 if handler is None:
-                    reply, handler = _first(request)
+                    reply, handler = _first(asked)
                 else:
-                    reply = handler.answer(request)
+                    reply = handler.answer(asked)
                 line = json.dumps(reply, allow_nan=False)
             except BaseException as error:  # SystemExit too: EasyEdit calls exit()
                 traceback.print_exc()
@@ -61,6 +111,10 @@ def _first(request: dict[str, Any]) -> tuple[dict[str, Any], Handler | None]:
 
 def sentence(error: BaseException) -> str:
     """Return an error as one sentence: its class, its first line, and EasyEdit's line of code."""
+    from editbench.errors import EditbenchError
+
+    if isinstance(error, EditbenchError):
+        return str(error)
     first = next(iter(str(error).strip().splitlines()), "").rstrip(".")
     name = type(error).__name__
     said = f"{name}: {first[:300]}" if first else name

@@ -1,29 +1,35 @@
 """``Child``: the process that holds EasyEdit, asked over two pipes.
 
-EasyEdit keeps module globals, prints, and writes into its working folder, so each cell has a
-process and a temporary folder of its own. One JSON object a line goes over the pipes; tensors lie
-in safetensors files in the folder. What the process prints goes into a file there.
+EasyEdit keeps module globals, prints, and writes into its working folder, so each edit has a
+process and a folder of its own. One JSON object a line goes over the pipes; tensors lie in
+safetensors files in the folder. What the process prints goes into a file there.
+
+Importing what EasyEdit needs takes seconds. One server process (``child.py``) imports it once, and
+each child is a fork of it.
 """
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import json
 import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
-import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
 
 from editbench.errors import MethodError
+from editbench.hub import cache_dir
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -35,49 +41,50 @@ OFFLINE = {
 
 
 class Child:
-    """A child process that answers requests. Close it, or use it in a ``with``."""
+    """A process that answers requests. Close it, or use it in a ``with``."""
 
-    def __init__(self, who: str, folder: Path, process: subprocess.Popen[bytes], ends: _Ends):
+    def __init__(self, who: str, folder: Path, server: _Server, pid: int, ends: _Ends):
         self.who = who
         """Begins each error message, such as ``easyedit-memit``."""
         self.folder = folder
         """The process's working folder, which ``close`` removes."""
-        self._process, self._ends = process, ends
+        self._server, self._pid, self._ends = server, pid, ends
         self._rest = b""
         # also when it is never closed: at garbage collection, or at the end of the interpreter
-        self._finish = weakref.finalize(self, _end, process, ends, folder)
+        self._finish = weakref.finalize(self, _end, server, pid, ends, folder)
 
     @classmethod
     def start(cls, who: str) -> Child:
-        """Start the process, which has this interpreter's packages and number of threads."""
-        folder = Path(tempfile.mkdtemp(prefix="editbench-easyedit-"))
+        """Start the process, which has this interpreter's packages and number of threads.
+
+        Raises:
+            MethodError: the system starts no process.
+        """
+        server, folder = _Server.running(), new_folder()
         to_child, requests = os.pipe()
         replies, from_child = os.pipe()
         with (folder / "printed.txt").open("wb") as printed:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    f"{__package__}.child",
-                    *map(str, (to_child, from_child)),
-                ],
-                cwd=folder,
-                env=_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=subprocess.STDOUT,
-                pass_fds=(to_child, from_child),
-                start_new_session=True,  # a process group of its own, and no Ctrl-C from the terminal
-            )
-        os.close(to_child)
-        os.close(from_child)
-        return cls(who, folder, process, (requests, replies))
+            fds = [to_child, from_child, printed.fileno()]
+            try:
+                start = {"start": str(folder), "threads": torch.get_num_threads()}
+                pid = server.ask(start, fds)["pid"]
+            except OSError as error:
+                for end in (requests, replies):
+                    os.close(end)
+                raise MethodError(f"{who}: no process could be started ({error}).") from None
+            finally:
+                for end in (to_child, from_child):
+                    os.close(end)
+        return cls(who, folder, server, pid, (requests, replies))
 
     @property
     def alive(self) -> bool:
         """Whether the process runs."""
-        return self._finish.alive and self._process.poll() is None
+        if not self._finish.alive:
+            return False
+        poll = select.poll()
+        poll.register(self._ends[1])
+        return not any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send ``request`` and return the reply.
@@ -91,7 +98,7 @@ class Child:
         line = json.dumps(request, allow_nan=False) + "\n"
         try:
             _write(self._ends[0], line.encode())
-            reply = self._line(time.monotonic() + timeout_s)
+            reply = self._line(monotonic() + timeout_s)
         except (BrokenPipeError, EOFError):
             raise MethodError(f"{self.who}: {self._how_it_ended()}.") from None
         except TimeoutError:
@@ -121,7 +128,7 @@ class Child:
     def _line(self, deadline: float) -> bytes:
         """Return the next line from the process, without its end."""
         while b"\n" not in self._rest:
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if left <= 0 or not select.select([self._ends[1]], [], [], left)[0]:
                 raise TimeoutError
             part = os.read(self._ends[1], 1 << 16)
@@ -133,28 +140,80 @@ class Child:
 
     def _how_it_ended(self) -> str:
         """Close what is left of the process, and return how it ended and its last printed line."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            code = None
         printed = (self.folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
-        self.close()
         last = f"; it last printed {lines[-1][:200]!r}" if lines else ""
-        if code is not None and code < 0:
-            name = signal.Signals(-code).name
-            why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
-            return f"its process was killed by {name}{why}{last}"
-        return f"its process ended with exit code {code}{last}"
+        code = self._finish()
+        if code is None or code >= 0:
+            return f"its process ended with exit code {code}{last}"
+        name = signal.Signals(-code).name
+        why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
+        return f"its process was killed by {name}{why}{last}"
 
 
 _Ends = tuple[int, int]
 """The parent's ends of the pipes: to write requests, and to read replies."""
 
 
-def _environment() -> dict[str, str]:
-    threads = str(torch.get_num_threads())
-    return {**os.environ, **OFFLINE, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "0"}
+class _Server:
+    """The process that the children are forks of; one for this interpreter."""
+
+    _one: _Server | None = None
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                # -P: a file in the current folder cannot stand for a package
+                [sys.executable, "-P", "-m", f"{__package__}.child", str(theirs.fileno())],
+                env={**os.environ, **OFFLINE, "PYTHONHASHSEED": "0"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
+            )
+        self.socket, self._owner = ours, os.getpid()
+        self._replies = ours.makefile("r", encoding="utf-8")
+
+    @classmethod
+    def running(cls) -> _Server:
+        """Return the server, started if there is none, or if this process is a fork itself."""
+        one = cls._one
+        if one is None or one._owner != os.getpid() or one.process.poll() is not None:
+            one = cls._one = _Server()
+            atexit.register(one.socket.close)  # the server ends when its socket does
+        return one
+
+    def ask(self, request: Mapping[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
+        """Send ``request`` with file descriptors, and return the reply.
+
+        Raises:
+            OSError: the server is gone, or cannot fork.
+        """
+        socket.send_fds(self.socket, [json.dumps(request).encode() + b"\n"], fds or [])
+        line = self._replies.readline()
+        if not line:
+            raise ConnectionError("the server process ended")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise OSError(answer["error"])
+        return answer
+
+
+_numbers = itertools.count()
+
+
+def new_folder() -> Path:
+    """Return a new folder in the cache, and remove those that ended processes have left there."""
+    place = cache_dir() / "easyedit"
+    place.mkdir(parents=True, exist_ok=True)
+    for folder in place.iterdir():
+        owner = folder.name.partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    folder = place / f"{os.getpid()}-{next(_numbers)}"
+    folder.mkdir()
+    return folder
 
 
 def _write(end: int, data: bytes) -> None:
@@ -162,14 +221,18 @@ def _write(end: int, data: bytes) -> None:
         data = data[os.write(end, data) :]
 
 
-def _end(process: subprocess.Popen[bytes], ends: _Ends, folder: Path) -> None:
-    """Kill the process group by its id, and remove the folder."""
+def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> int | None:
+    """Kill the process group by its id, and remove the folder; return the exit code, if known."""
     try:
-        # It leads its own group, which no other process can take over before ``wait``.
-        os.killpg(process.pid, signal.SIGKILL)
+        # It leads its own group. The id cannot be another process's before the server reaps it.
+        os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    process.wait()
     for end in ends:
         os.close(end)
+    try:
+        code: int | None = server.ask({"reap": pid})["code"]
+    except (OSError, ValueError):
+        code = None
     shutil.rmtree(folder, ignore_errors=True)
+    return code

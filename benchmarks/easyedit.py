@@ -1,0 +1,226 @@
+"""Compare our editors with EasyEdit's at equal settings, and run all of EasyEdit in one table.
+
+    export EDITBENCH_EASYEDIT=PATH                 # a checkout of zjunlp/EasyEdit, here at 14cea82
+    python benchmarks/easyedit.py equal tiny       # four-layer Llama and GPT-2
+    python benchmarks/easyedit.py equal smollm2-135m
+    python benchmarks/easyedit.py show
+    python benchmarks/easyedit.py table --data counterfact.json -n 20 --output runs/easyedit
+                                        [--methods memit,easyedit-memit] [--tasks ...]
+
+``equal`` gives both sides the same covariance, prefixes, layers and hyper-parameters, and compares
+the changes of the weights: the norm of the difference as a share of the norm of theirs, the largest
+over the weights. Seconds are those of the injection; theirs are those in their code, without the
+start of the process and loading. Results are stored in ``benchmarks/results/easyedit.json``.
+
+``table`` prints the command that puts ours and theirs side by side, and runs it: a run like any
+other, which a second call resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from editbench import registry
+from editbench.edit import Edit, dense
+from editbench.files import read_json, write_json_atomic
+from editbench.models import LanguageModel, load_model
+from editbench.slices import slice_cases
+from editbench.testing import FACTS, teach_to_read, tiny_model
+from editbench.types import Fact
+
+RESULT = Path(__file__).parent / "results" / "easyedit.json"
+SAME = {
+    "steps": "v_num_grad_steps",
+    "v_lr": "v_lr",
+    "v_weight_decay": "v_weight_decay",
+    "kl_factor": "kl_factor",
+    "clamp": "clamp_norm_factor",
+    "lam": "mom2_update_weight",
+    "threshold": "nullspace_threshold",
+    "ridge": "L2",
+    "slack": "emmet_lambda",
+}
+"""Our option -> EasyEdit's field of the same meaning."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One of our methods beside EasyEdit's."""
+
+    ours: str
+    options: Mapping[str, object]
+    """Besides ``recipe=paper``."""
+    fields: tuple[str, ...] = ()
+    """EasyEdit's fields that have no option here."""
+
+
+PAIRS = {
+    "rome": Pair("rome", {}, ("mom2_adjustment=true",)),
+    "memit": Pair("memit", {}),
+    "memit, lambda 500": Pair("memit", {"lam": 500.0}),
+    "alphaedit": Pair("alphaedit", {}),
+    "emmet": Pair("emmet", {}, ("mom2_update_weight=1", "update_norm_lambda=0")),
+    "pmet": Pair("pmet", {}),
+    "pmet, 5 steps": Pair("pmet", {"steps": 5}),
+}
+TINY = {"covariance_tokens": 800}
+TINY_LAYERS = {"rome": (1,), "emmet": (1,)}
+
+
+def equal(which: str, n: int) -> None:
+    """Compare all pairs on the tiny models, or on the first ``n`` facts of the demo corpus."""
+    for name, model, facts in _models(which, n):
+        for label, pair in PAIRS.items():
+            options: dict[str, object] = {"recipe": "paper", **pair.options}
+            if which == "tiny":
+                options |= TINY
+                layers = TINY_LAYERS.get(pair.ours, (1, 2))
+                options |= {"layer": layers[0]} if pair.ours == "rome" else {"layers": layers}
+                if pair.ours == "alphaedit":  # 0.02 is below all second moments of a tiny model
+                    options["threshold"] = 1.0
+            row = compare(model, facts, pair, options)
+            print(name, label, row, flush=True)
+            stored = read_json(RESULT) if RESULT.is_file() else {}
+            stored.setdefault("equal", {}).setdefault(name, {})[label] = row
+            write_json_atomic(RESULT, stored)
+
+
+def _models(which: str, n: int) -> list[tuple[str, LanguageModel, Sequence[Fact]]]:
+    if which == "tiny":
+        cloze = [fact for fact in FACTS if fact.form == "cloze"]
+        families = ("llama", "gpt2")
+        return [(f"tiny {f}", teach_to_read(tiny_model(f), FACTS), cloze) for f in families]
+    cases = slice_cases(registry.get("corpora", "demo-counterfact")().load(), "test", n, 0)
+    model = load_model(which, precision="float32")
+    return [(which, model, [case.fact for case in cases])]
+
+
+def compare(
+    model: LanguageModel, facts: Sequence[Fact], pair: Pair, options: Mapping[str, object]
+) -> dict[str, Any]:
+    """Return the difference of the changes, seconds of both, and their ratio."""
+    method = registry.get("methods", pair.ours).from_options(pair.ours, options)
+    method.prepare(model)
+    start = time.perf_counter()
+    ours = method.inject(model, facts)
+    seconds = time.perf_counter() - start
+    theirs = run_theirs(model, facts, pair, method, ours)
+    apart = difference(ours, theirs)
+    their_seconds = theirs.diagnostics["easyedit_seconds"]
+    return {
+        "facts": len(facts),
+        "difference": float(f"{max(apart.values()):.2e}"),
+        "by_weight": {name: float(f"{value:.2e}") for name, value in apart.items()},
+        "seconds": round(seconds, 2),
+        "easyedit_seconds": round(their_seconds, 2),
+        "ratio": round(their_seconds / seconds, 2),
+    }
+
+
+def run_theirs(
+    model: LanguageModel, facts: Sequence[Fact], pair: Pair, method: Any, ours: Edit
+) -> Edit:
+    """Return EasyEdit's edit with the settings, layers, prefixes and covariance of ``ours``."""
+    name = f"easyedit-{pair.ours}"
+    given = {option: getattr(method, option, None) for option in SAME}
+    override = [f"{SAME[option]}={value}" for option, value in given.items() if value is not None]
+    layers = sorted(
+        int(name.split(".layers.")[-1].split(".")[0])
+        if ".layers." in name
+        else int(name.split(".h.")[-1].split(".")[0])
+        for name in ours.changes
+    )
+    theirs = registry.get("methods", name).from_options(
+        name,
+        {
+            "layers": tuple(layers),
+            "override": (*override, *pair.fields),
+            "covariance_tokens": method.covariance_tokens,
+            "seed": method.seed,
+        },
+    )
+    edit: Edit = theirs.run(model, facts, ours.diagnostics.get("prefixes", []))  # type: ignore[attr-defined]
+    return edit
+
+
+def difference(ours: Edit, theirs: Edit) -> dict[str, float]:
+    """Return ||ours - theirs|| / ||theirs|| of each changed weight."""
+    shares = {}
+    for name in sorted({*ours.changes, *theirs.changes}):
+        both = [dense(edit.changes[name]).double() for edit in (ours, theirs)]
+        shares[name] = float((both[0] - both[1]).norm() / both[1].norm())
+    return shares
+
+
+def table(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
+    """Run ours and theirs side by side, as a run that can be resumed."""
+    methods = arguments.methods or ",".join(_runnable())
+    command = [
+        *("editbench", "compare", "--methods", methods, "--corpus", "counterfact"),
+        *("--data", arguments.data, "-n", str(arguments.n), "--output", arguments.output, *rest),
+    ]
+    print(shlex.join(command), flush=True)
+    return subprocess.run([sys.executable, "-m", *command]).returncode
+
+
+def _runnable() -> list[str]:
+    """Return each algorithm that can run here, ours before theirs."""
+    names: list[str] = []
+    for name in registry.easyedit():
+        method: Any = registry.get("methods", name)
+        if method().source_problem() is None:
+            ours = name.removeprefix("easyedit-")
+            names += [ours] if ours in registry.names("methods") else []
+            names.append(name)
+    return [*names, "sft"]
+
+
+def show() -> None:
+    """Print the stored comparison as a table."""
+    print(
+        "| model | method | facts | difference | ours, s | EasyEdit, s | ratio |\n"
+        + "|---" * 7
+        + "|"
+    )
+    for model, rows in read_json(RESULT)["equal"].items():
+        for label, row in rows.items():
+            print(
+                f"| {model} | {label} | {row['facts']} | {row['difference']:.1e} | "
+                f"{row['seconds']} | {row['easyedit_seconds']} | {row['ratio']} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    compared = commands.add_parser("equal")
+    compared.add_argument("model")
+    compared.add_argument("-n", type=int, default=3)
+    commands.add_parser("show")
+    tabled = commands.add_parser("table")
+    tabled.add_argument("--data", required=True)
+    tabled.add_argument("-n", type=int, default=20)
+    tabled.add_argument("--output", default="runs/easyedit")
+    tabled.add_argument("--methods")
+    arguments, rest = parser.parse_known_args()
+    torch.set_num_threads(1)
+    if arguments.command == "equal":
+        equal(arguments.model, arguments.n)
+    elif arguments.command == "show":
+        show()
+    else:
+        sys.exit(table(arguments, rest))
+
+
+if __name__ == "__main__":
+    main()
