@@ -162,10 +162,11 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             return texts
         del options["attention_mask"]  # one text alone has no padding
         if not options.get("temperature") and not options.get("do_sample"):  # as in lm-eval
-            options = {**options, "do_sample": False}
+            options["do_sample"] = False
             options.pop("temperature", None)
         seed = int(torch.randint(2**31, ()))
         prompt, room = context[0].tolist(), max_length - context.shape[1]
+        options = {**_settings(self.model), **options}
         written = self._live.generate(prompt, room, stop, options, seed)
         return torch.tensor([[*prompt, *written]])
 
@@ -201,3 +202,10 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             return prompt + separator + begun
         self._separators[prompt] = separator
         return prompt
+
+
+def _settings(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the arguments that a model's own ``generate`` adds to those of lm-eval."""
+    no_arguments = ("transformers_version", "_from_model_config", "max_length", "max_new_tokens")
+    own = model.generation_config.to_diff_dict()
+    return {name: value for name, value in own.items() if name not in no_arguments}

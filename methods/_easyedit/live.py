@@ -27,7 +27,7 @@ class ChildModel:
     """
 
     def __init__(self, child: Child, number: int, precision: str, time_limit: float):
-        self.child = child
+        self.child, self.number = child, number
         self._common = {"number": number, "precision": precision}
         self._time_limit = time_limit
 
@@ -86,18 +86,10 @@ def live_edit(
         MethodError: if the live model that is applied to ``model`` is another process's, so that
             this edit would silently lose what that one was taught.
     """
-    if model.live is not None and child_of(model) is not child:
+    if model.live is not None and getattr(model.live, "child", None) is not child:
         raise MethodError(
             f"{method.name} cannot edit a model that lives in another process. Revert the edit "
             "that is applied first."
         )
     edit = method.edit(model, facts, diagnostics=diagnostics, records=records)
     return replace(edit, live=ChildModel(child, number, model.precision, time_limit))
-
-
-def child_of(model: LanguageModel) -> Child | None:
-    """Return the process of the live edit that is applied to ``model``: a sequence goes on in it.
-
-    ``None``: there is none.
-    """
-    return model.live.child if isinstance(model.live, ChildModel) else None

@@ -13,8 +13,8 @@ depend on tokens behind it, which they do if WISE reads prompt and target in one
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class Server:
         self.line_ends = LineEnds(self._decode)
         self.states: dict[int, Any] = {0: _ready(edited)}
         """The newest edited model and the one before it, by their numbers."""
+        self.edits = 0
 
     def answer(self, request: Reply) -> Reply:
         """Answer one request.
@@ -64,31 +65,31 @@ class Server:
         Raises:
             MethodError: if an edited model is asked that is no longer kept, or cannot be edited.
         """
-        if request["do"] == "edit":
-            return self._edit(request)
         if request["number"] not in self.states:
             raise MethodError("the model from before the last two chunks is no longer kept")
+        if request["do"] == "edit":
+            return self._edit(request)
         model = self.states[request["number"]]
         asked = {"logits": self._logits, "write": self._write, "generate": self._generate}
         with torch.no_grad(), _computing(model, request["precision"]):
             return asked[request["do"]](model, request)
 
     def _edit(self, request: Reply) -> Reply:
-        """Edit the newest model once more, and keep what it was before."""
+        """Edit a model once more, and keep what it was before."""
         if self.again is None:
             raise MethodError("this algorithm makes no second edit of a model that it has edited")
-        number = max(self.states)
+        number = request["number"]
         edited = self.states[number]
         self.states = {number: _copied(edited)}
         reply, edited = self.again(request, edited)
-        self.states[number + 1] = _ready(edited)
-        return {**reply, "live": True, "number": number + 1}
+        self.edits += 1
+        self.states[self.edits] = _ready(edited)
+        return {**reply, "live": True, "number": self.edits}
 
     def _logits(self, model: Any, request: Reply) -> Reply:
         """Write the logits (T, V) from which the target is written into a file."""
         forced = _Forced(request["target"])
-        with _plainly(model):
-            self._run(model, request["prompt"], len(request["target"]), [forced], [])
+        self._run(model, request["prompt"], len(request["target"]), [forced], [])
         save_file({"logits": torch.stack(forced.logits)}, self.folder / "logits.safetensors")
         return {"file": "logits.safetensors"}
 
@@ -96,8 +97,7 @@ class Server:
         """Return the ids of a text as ``LanguageModel.generate_ids`` writes it."""
         written = _Written(Writing(**request["how"]), self.line_ends)
         try:
-            with _plainly(model):
-                self._run(model, request["prompt"], written.text.room, [written.pick], [written])
+            self._run(model, request["prompt"], written.text.room, [written.pick], [written])
         except NotFiniteError as error:
             return {"not_finite": str(error)}
         return {"ids": written.text.ids}
@@ -105,16 +105,14 @@ class Server:
     def _generate(self, model: Any, request: Reply) -> Reply:
         """Return the ids that ``generate`` writes as lm-eval calls it."""
         torch.manual_seed(request["seed"])
-        start, until = len(request["prompt"]), request["until"]
+        prompt, until = request["prompt"], request["until"]
 
         def ended(ids: Sequence[int]) -> bool:
-            text = str(self.tokenizer.decode(list(ids[start:])))
+            text = str(self.tokenizer.decode(list(ids[len(prompt) :])))
             return any(end in text for end in until)
 
-        output = self._run(
-            model, request["prompt"], request["room"], [], [_Ending(ended)], request["options"]
-        )
-        return {"ids": output[start:]}
+        ids = self._run(model, prompt, request["room"], [], [_Ending(ended)], request["options"])
+        return {"ids": ids[len(prompt) :]}
 
     def _run(
         self,
@@ -126,16 +124,21 @@ class Server:
         options: Reply | None = None,
     ) -> list[int]:
         """Return the ids of the prompt and of what the model's own ``generate`` writes behind."""
-        ids_1T = torch.tensor([prompt], device=_hf(model).device)
-        output = model.generate(
-            input_ids=ids_1T,
-            attention_mask=torch.ones_like(ids_1T),
-            max_new_tokens=room,
-            use_cache=False,
-            logits_processor=processors,
-            stopping_criteria=endings,
-            **{"do_sample": False, "pad_token_id": self.tokenizer.pad_token_id, **(options or {})},
-        )
+        inner = inner_model(model)
+        ids_1T = torch.tensor([prompt], device=inner.device)
+        own, inner.generation_config = inner.generation_config, GenerationConfig()
+        try:
+            output = model.generate(
+                input_ids=ids_1T,
+                attention_mask=torch.ones_like(ids_1T),
+                max_new_tokens=room,
+                use_cache=False,
+                logits_processor=processors,
+                stopping_criteria=endings,
+                **{"do_sample": False, **(options or {})},
+            )
+        finally:
+            inner.generation_config = own
         ids: list[int] = output[0].tolist()
         return ids
 
@@ -198,18 +201,18 @@ def _only(token: int, scores: torch.Tensor) -> torch.Tensor:
     return chosen
 
 
-def _hf(model: Any) -> PreTrainedModel:
-    """Return the model of transformers inside a wrapper."""
+def inner_model(model: Any) -> PreTrainedModel:
+    """Return the model of transformers inside a wrapper, or itself."""
     return next(part for part in model.modules() if isinstance(part, PreTrainedModel))
 
 
 def _ready(edited: Any) -> Any:
     """Return the edited model, ready to be asked."""
     edited.eval()
-    if edited is not _hf(edited):
+    if edited is not inner_model(edited):
         # WISE merges its memories when it is first called, which ``generate`` does not do
         with torch.no_grad():
-            edited(input_ids=torch.zeros(1, 1, dtype=torch.long, device=_hf(edited).device))
+            edited(input_ids=torch.zeros(1, 1, dtype=torch.long, device=inner_model(edited).device))
     return edited
 
 
@@ -223,20 +226,8 @@ def _copied(edited: Any) -> Any:
     return copy.deepcopy(edited)
 
 
-@contextmanager
-def _plainly(model: Any) -> Iterator[None]:
-    """Inside, let ``generate`` know nothing but its arguments: no penalties, no stop tokens."""
-    inner = _hf(model)
-    own = inner.generation_config
-    inner.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        inner.generation_config = own
-
-
 def _computing(model: Any, precision: str) -> AbstractContextManager[object]:
     """Return the context of forward passes in the parent's precision."""
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(_hf(model).device.type, dtype=torch.bfloat16)
+    return torch.autocast(inner_model(model).device.type, dtype=torch.bfloat16)
