@@ -186,6 +186,9 @@ def test_other_regimes_score_as_the_same_weights_do(config, model, tmp_path, reg
     assert all(sign.pop("norm_growth") > 0 for sign in signs)
     assert all(sign.pop("norm_growth") is None for sign in signs_far)
     assert same(signs, signs_far)
+    verified = command("verify", tmp_path / "run", "--rerun", 3)
+    assert verified.code == 0, verified.out + verified.err
+    assert "easyedit-grace" in verified.out and "computed again and compared" in verified.out
 
 
 def test_the_last_chunk_of_a_sequence_is_taken_back(config, model, tmp_path):
