@@ -19,6 +19,7 @@ other, which a second call resumes.
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import subprocess
 import sys
@@ -32,7 +33,7 @@ import torch
 
 from editbench import registry
 from editbench.edit import Edit, dense
-from editbench.files import read_json, write_json_atomic
+from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, load_model
 from editbench.slices import slice_cases
 from editbench.testing import FACTS, teach_to_read, tiny_model
@@ -90,9 +91,13 @@ def equal(which: str, n: int) -> None:
                     options["threshold"] = 1.0
             row = compare(model, facts, pair, options)
             print(name, label, row, flush=True)
-            stored = read_json(RESULT) if RESULT.is_file() else {}
+            stored = _stored()
             stored.setdefault("equal", {}).setdefault(name, {})[label] = row
             write_json_atomic(RESULT, stored)
+
+
+def _stored() -> dict[str, Any]:
+    return dict(json.loads(RESULT.read_text(encoding="utf-8"))) if RESULT.is_file() else {}
 
 
 def _models(which: str, n: int) -> list[tuple[str, LanguageModel, Sequence[Fact]]]:
@@ -134,12 +139,7 @@ def run_theirs(
     name = f"easyedit-{pair.ours}"
     given = {option: getattr(method, option, None) for option in SAME}
     override = [f"{SAME[option]}={value}" for option, value in given.items() if value is not None]
-    layers = sorted(
-        int(name.split(".layers.")[-1].split(".")[0])
-        if ".layers." in name
-        else int(name.split(".h.")[-1].split(".")[0])
-        for name in ours.changes
-    )
+    layers = [i for i in model.layout.writable if model.layout.weight_name(i) in ours.changes]
     theirs = registry.get("methods", name).from_options(
         name,
         {
@@ -178,7 +178,7 @@ def _runnable() -> list[str]:
     names: list[str] = []
     for name in registry.easyedit():
         method: Any = registry.get("methods", name)
-        if method().source_problem() is None:
+        if method.lacks() is None:
             ours = name.removeprefix("easyedit-")
             names += [ours] if ours in registry.names("methods") else []
             names.append(name)
@@ -187,12 +187,9 @@ def _runnable() -> list[str]:
 
 def show() -> None:
     """Print the stored comparison as a table."""
-    print(
-        "| model | method | facts | difference | ours, s | EasyEdit, s | ratio |\n"
-        + "|---" * 7
-        + "|"
-    )
-    for model, rows in read_json(RESULT)["equal"].items():
+    heads = ("model", "method", "facts", "difference", "ours, s", "EasyEdit, s", "ratio")
+    print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
+    for model, rows in _stored()["equal"].items():
         for label, row in rows.items():
             print(
                 f"| {model} | {label} | {row['facts']} | {row['difference']:.1e} | "

@@ -113,6 +113,14 @@ class EasyEdit(Method):
             raise OptionError(why)
         return found
 
+    @classmethod
+    def lacks(cls) -> str | None:
+        """Return what the algorithm lacks on this machine, in one sentence; None if it can run."""
+        try:
+            return sources.find(None).missing(cls.algorithm)
+        except OptionError as error:
+            return str(error)
+
     def fields(self, model: LanguageModel) -> Fields:
         """Return all hyper-parameters of the algorithm for ``model``.
 

@@ -52,8 +52,8 @@ LORA_VALUES: Mapping[str, object] = {
     "norm_constraint": False,
 }
 PADDED = (
-    "its editor pads prompts on the left (editors/editor.py, line 181), for which its code reads and "
-    "teaches the wrong tokens; here they are padded on the right"
+    "its editor pads prompts on the left (editors/editor.py, line 181), for which its code reads "
+    "and teaches the wrong tokens; here they are padded on the right"
 )
 LOOPED = "its code reads the first request only, so it was called once for each fact"
 SPACED = "it puts a space before each target, after a chat template too"
