@@ -164,8 +164,12 @@ class _Server:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                # -P: a file in the current folder cannot stand for a package
-                [sys.executable, "-P", "-m", f"{__package__}.child", str(theirs.fileno())],
+                # -P: a file in the current folder cannot stand for a package. The warning is of a
+                # fork beside threads; those of the libraries sleep, and no fork needs them.
+                [
+                    *(sys.executable, "-P", "-W", "ignore::DeprecationWarning"),
+                    *("-m", f"{__package__}.child", str(theirs.fileno())),
+                ],
                 env={**os.environ, **OFFLINE, "PYTHONHASHSEED": "0"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
