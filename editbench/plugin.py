@@ -87,6 +87,8 @@ class Method(ABC):
     is 1."""
     needs_subject: ClassVar[bool] = False
     """Whether every fact must name its subject."""
+    live: ClassVar[bool] = False
+    """Whether an edit is a model in a process of its own (``Edit.live``), which cannot be saved."""
     needs_covariance: ClassVar[bool] = False
     """Whether ``prepare`` measures the second moments of the model's keys."""
     space: ClassVar[Space] = {}

@@ -176,10 +176,11 @@ class EasyEdit(Method):
 
     def _live(self, model: LanguageModel, facts: Sequence[Fact], request: dict[str, Any]) -> Edit:
         """Return an edit whose model stays in its process; a sequence goes on in the same one."""
-        from editbench.methods._easyedit.live import child_of, live_edit
+        from editbench.methods._easyedit.live import ChildModel, live_edit
 
-        child = child_of(model)
-        if child is None:
+        if isinstance(model.live, ChildModel):
+            child, request["number"] = model.live.child, model.live.number
+        else:
             child = Child.start(self.name)
             request |= self._files(model, child.folder, request["fields"])
         reply = self._asked(child, request, len(facts))

@@ -6,7 +6,7 @@ Checked against zjunlp/EasyEdit at 14cea82. Line numbers are of that commit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 LOCATE: Mapping[str, object] = {
@@ -81,6 +81,8 @@ class Algorithm:
     """The layers that it edits by default (``fields.default_layers``)."""
     result: Literal["weights", "adapter", "live"] = "weights"
     """What comes back: changed weights, a PEFT adapter, or a wrapper that lives in its process."""
+    attributes: Mapping[str, object] = field(default_factory=dict)
+    """Attributes that its code reads from the hyper-parameters and that are no fields of them."""
     one_request: bool = False
     """Whether a call takes one fact only."""
     flat: bool = False
@@ -473,8 +475,15 @@ _ALL = (
         values_from="hparams/WISE/llama3.2-3b.yaml",
         layers="last",
         result="live",
+        attributes={"sequential_edit": True},
         one_request=True,
-        notes=("it is called once for each fact, as its editor does (batch_editor.py)", SPACED),
+        notes=(
+            "it is called once for each fact, as its editor does (batch_editor.py)",
+            "each call of its editor starts from the unedited layer, for no hyper-parameter sets "
+            "the attribute sequential_edit (WISE.py, line 81); here it is set, so that earlier "
+            "facts are kept",
+            SPACED,
+        ),
     ),
     Algorithm(
         "DEFER",

@@ -21,11 +21,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from editbench.errors import MethodError
 from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.serve import inner_model
 
 PACKAGES = ("", "models", "util", "trainer", "trainer.algs", "evaluate", "dataset")
 """Packages whose ``__init__`` imports all of EasyEdit; empty ones stand for them."""
-Live = tuple[Any, Any, Path]
-"""Arguments of ``serve.Server``: the edited model, its tokenizer, the folder."""
+Again = Callable[[Mapping[str, Any], Any], tuple[dict[str, Any], Any]]
+Live = tuple[Any, Any, Path, Again]
+"""Arguments of ``serve.Server``: the edited model, its tokenizer, the folder, and what makes one
+more edit of it."""
 
 
 def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live | None]:
@@ -44,26 +47,17 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
     if algorithm.own_head:
         check_head(model, request["fields"])
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    torch.manual_seed(request["seed"])
-    np.random.seed(request["seed"])
-    random.seed(request["seed"])
     keys = recorded(module) if algorithm.carries_keys else []
-    start = time.perf_counter()
-    for asked in (
-        [[r] for r in request["requests"]] if algorithm.one_request else [request["requests"]]
-    ):
-        edited, _ = apply(
-            model,
-            tokenizer,
-            asked,
-            hparams,
-            copy=False,
-            return_orig_weights=True,
-            keep_original_weight=False,
-        )
-    reply = {"seconds": time.perf_counter() - start, "contexts": contexts(module)}
+
+    def again(request: Mapping[str, Any], edited: Any) -> tuple[dict[str, Any], Any]:
+        start = time.perf_counter()
+        # the functions take the model inside a wrapper, where earlier calls left what they taught
+        edited = call(apply, algorithm, inner_model(edited), tokenizer, hparams, request)
+        return {"seconds": time.perf_counter() - start, "contexts": contexts(module)}, edited
+
+    reply, edited = again(request, model)
     if algorithm.result == "live":
-        return reply, (edited, tokenizer, folder)
+        return reply, (edited, tokenizer, folder, again)
     changes = factors(edited) if algorithm.result == "adapter" else differences(model, before)
     if keys:
         layers = request["fields"]["layers"]
@@ -72,6 +66,32 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
         }
     save_file(changes, folder / "changes.safetensors")
     return {**reply, "changes": "changes.safetensors"}, None
+
+
+def call(
+    apply: Callable[..., Any],
+    algorithm: Algorithm,
+    model: Any,
+    tokenizer: Any,
+    hparams: Any,
+    request: Mapping[str, Any],
+) -> Any:
+    """Return what the algorithm's function returns as the edited model, after the last call."""
+    torch.manual_seed(request["seed"])
+    np.random.seed(request["seed"])
+    random.seed(request["seed"])
+    asked = request["requests"]
+    for part in [[one] for one in asked] if algorithm.one_request else [asked]:
+        edited, _ = apply(
+            model,
+            tokenizer,
+            part,
+            hparams,
+            copy=False,
+            return_orig_weights=True,
+            keep_original_weight=False,
+        )
+    return edited
 
 
 def load(folder: Path, algorithm: Algorithm, device: str) -> tuple[Any, Any]:
@@ -220,6 +240,8 @@ def hyperparameters(
     """Return the algorithm's own object of hyper-parameters."""
     package = importlib.import_module(f"easyeditor.models.{algorithm.package}")
     hparams = getattr(package, algorithm.hparams)(**fields)
+    for name, value in algorithm.attributes.items():
+        setattr(hparams, name, value)
     if algorithm.base and base_fields is not None:
         hparams._base_hparams = hyperparameters(ALGORITHMS[algorithm.base], base_fields, None)
     return hparams

@@ -1,0 +1,256 @@
+"""A model that lives in a child process gives the numbers that the same weights give here."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+import pytest
+import torch
+from tiny import editbench as command
+from tiny import write_facts, write_model
+
+from editbench import registry
+from editbench.errors import MethodError, ModelError, NotFiniteError, OptionError
+from editbench.export import export
+from editbench.methods._easyedit.live import child_of, live_edit
+from editbench.methods._easyedit.process import Child
+from editbench.models import load_model
+from editbench.plugin import Method
+from editbench.records.reading import read_rows
+from editbench.records.store import RunStore
+from editbench.run import runner
+from editbench.run.config import RunConfig, run_identity
+from editbench.run.plan import make_plan
+from editbench.testing import FACTS
+
+SCRIPT = Path(__file__).with_name("live_child.py")
+SIZE = 0.02
+METHODS = ("near", "far")
+
+
+def start():
+    """Return a ``Child`` that runs ``live_child.py``."""
+    folder = Path(tempfile.mkdtemp())
+    to_child, requests = os.pipe()
+    replies, from_child = os.pipe()
+    with (folder / "printed.txt").open("wb") as printed:
+        process = subprocess.Popen(
+            [sys.executable, "-P", SCRIPT, str(to_child), str(from_child)],
+            cwd=folder,
+            stdout=printed,
+            stderr=printed,
+            pass_fds=(to_child, from_child),
+            start_new_session=True,
+        )
+    os.close(to_child)
+    os.close(from_child)
+    return Child("far", folder, process, (requests, replies))
+
+
+@dataclass(frozen=True)
+class Near(Method):
+    """Each edit adds a number to one weight, or infinity at fact ``at``."""
+
+    name: ClassVar[str] = "near"
+    at: str = ""
+
+    def size(self, facts):
+        return math.inf if any(fact.id == self.at for fact in facts) else SIZE * len(facts)
+
+    def inject(self, model, facts):
+        name = model.layout.weight_name(1)
+        change = torch.full_like(model.weight(name), self.size(facts)).cpu()
+        return self.edit(model, facts, {name: change})
+
+
+@dataclass(frozen=True)
+class Far(Near):
+    """The same in a child process."""
+
+    name: ClassVar[str] = "far"
+    live: ClassVar[bool] = True
+    time_limit: float = 60.0
+
+    def inject(self, model, facts):
+        child = child_of(model) or start()
+        weight = model.layout.weight_name(1)
+        request = {"do": "edit", "model": model.name, "weight": weight}
+        reply = child.ask({**request, "size": str(self.size(facts))}, self.time_limit)
+        number = reply.get("number", 0)
+        return live_edit(self, model, facts, child, number=number, time_limit=self.time_limit)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = write_model(tmp_path_factory.mktemp("models") / "tiny")
+    return load_model(str(folder), precision="float32")
+
+
+@pytest.fixture(scope="module")
+def edits(model):
+    return Near().inject(model, FACTS), Far().inject(model, FACTS)
+
+
+@pytest.fixture
+def config(tmp_path, model, monkeypatch):
+    import editbench.methods
+
+    for method in (Near, Far):
+        name = f"{__name__}:{method.__name__}"
+        monkeypatch.setitem(editbench.methods.BUILTINS, method.name, name)
+    data = write_facts(tmp_path / "facts.jsonl")
+    methods = ("base", "near", "far")
+    return RunConfig(methods, model.name, "local", str(data), n=4, precision="float32")
+
+
+def run(config, model, folder):
+    weights, hooks = model.fingerprint(), len(model.base._forward_pre_hooks)
+    with RunStore(folder).open(run_identity(config)) as store:
+        summaries = runner.run(make_plan(config), model, store, lambda name, state: None)
+    assert model.fingerprint() == weights and model.live is None and model.applied == ()
+    assert len(model.base._forward_pre_hooks) == hooks
+    return {summary["method"]: summary for summary in summaries}
+
+
+def same(one, other):
+    """Compare two values, numbers up to rounding."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, float):
+        return one == pytest.approx(other, abs=1e-4, rel=1e-4, nan_ok=True)
+    return one == other
+
+
+def assert_same_cell(folder, found, *tables):
+    for table in ("probes", "retention", *tables):
+        near, far = (read_rows(folder, found[name]["key"], table) for name in ("near", "far"))
+        assert near and same(list(near), list(far)), table
+    for field in ("status", "note", "metrics", "retention", "curve"):
+        assert same(found["near"].get(field), found["far"].get(field)), field
+
+
+def test_a_batch_scores_as_the_same_weights_do(config, model, tmp_path):
+    tasks = ("eb_grammar", "eb_instruct")
+    config = replace(config, tasks=tasks, limit=3, curve=(2,), diagnostics=("drift", "fisher"))
+    found = run(config, model, tmp_path / "run")
+    assert_same_cell(tmp_path / "run", found, "curve_probes", "curve_samples")
+    near, far = (found[name]["diagnostics"] for name in ("near", "far"))
+    assert near["drift"]["kl"]["mean"] > 1e-4 and same(near["drift"], far["drift"])
+    assert near["fisher"] is not None and far["fisher"] is None
+    edit = found["far"]["edit"]
+    assert "process of its own" in edit["live"] and "delta_norm" not in edit
+    assert "probes" not in found["far"]["work"], "passes elsewhere are not counted as none"
+    assert found["near"]["metrics"] != found["base"]["metrics"]
+
+
+@pytest.mark.parametrize("regime", ["single", "sequential:2"])
+def test_other_regimes_score_as_the_same_weights_do(config, model, tmp_path, regime):
+    config = replace(config, regime=regime, n=2 if regime == "single" else 4)
+    found = run(config, model, tmp_path / "run")
+    rows = [list(read_rows(tmp_path / "run", found[name]["key"], "probes")) for name in METHODS]
+    assert same(*rows) and same(found["near"]["metrics"], found["far"]["metrics"])
+    assert "process of its own" in found["far"]["edit"]["live"]
+    signs, signs_far = (found[name].get("trajectory", []) for name in METHODS)
+    assert all(sign.pop("norm_growth") > 0 for sign in signs)
+    assert all(sign.pop("norm_growth") is None for sign in signs_far)
+    assert same(signs, signs_far)
+
+
+def test_the_last_chunk_of_a_sequence_is_taken_back(config, model, tmp_path):
+    at = make_plan(replace(config, methods=("base",))).cases[2].fact.id
+    options = {"near": {"at": at}, "far": {"at": at}}
+    config = replace(config, regime="sequential:1", options=options)
+    found = run(config, model, tmp_path / "run")
+    assert found["far"]["status"] == "stopped" and "after 2 of 4 facts" in found["far"]["note"]
+    rows = [list(read_rows(tmp_path / "run", found[name]["key"], "probes")) for name in METHODS]
+    assert same(*rows)
+
+
+def test_samples_are_drawn_with_the_same_numbers(model, edits):
+    prompts = [model.prompt_ids(fact.prompt, fact.form) for fact in FACTS]
+    written = []
+    for edit in edits:
+        with edit.applied(model):
+            dice = torch.Generator().manual_seed(0)
+            written.append(
+                model.generate_ids(prompts, 12, generator=dice, top_k=5, stop=False)
+                + model.generate_ids(prompts, [3, 4, 5, 6], lines=[1, None, 2, 1])
+            )
+    assert written[0] == written[1] and len(set(map(tuple, written[0]))) > 3
+
+
+def test_weights_that_exploded_give_nothing_to_draw_from(model, edits):
+    with edits[1].applied(model):
+        edit = Far(at=FACTS[0].id).inject(model, FACTS)
+    with edit.applied(model), pytest.raises(NotFiniteError):
+        model.generate_ids([[5, 6]], 3, generator=torch.Generator(), top_k=5)
+    with edit.applied(model):
+        assert model.target_logprobs([([5, 6], [7])])[0].isnan().all()
+
+
+def test_no_forward_pass_shows_the_base_in_its_place(model, edits):
+    near, far = edits
+    ids = torch.tensor([[5, 6]])
+    with far.applied(model):
+        for ask in (model.hidden, model.states, lambda ids, mask: model.model(input_ids=ids)):
+            with pytest.raises(ModelError, match="lives in a process of its own"):
+                ask(ids, torch.ones_like(ids))
+        with pytest.raises(ModelError, match="changes weights"):
+            near.apply(model)
+        with pytest.raises(MethodError, match="lives in another process"):
+            live_edit(Far(), model, FACTS, None, time_limit=1)
+    assert model.hidden(ids, torch.ones_like(ids)).isfinite().all()
+
+
+def test_such_an_edit_cannot_be_stored(model, edits, tmp_path, config):
+    far = edits[1]
+    for attempt in (
+        lambda folder: far.save(folder),
+        lambda folder: far.merge(model, folder),
+        lambda folder: export(far, model, "peft", folder),
+        lambda folder: export(far, model, "merged", folder),
+    ):
+        with pytest.raises(ModelError, match="no change of weights, so it cannot be"):
+            attempt(tmp_path / "edit")
+    assert not (tmp_path / "edit").exists()
+    with pytest.raises(OptionError, match="cannot be a part of"):
+        registry.get("methods", "near+far")
+    done = command("inject", "--method", "far", "--facts", config.data, "--output", tmp_path / "e")
+    assert done.code == 2 and "cannot be saved" in done.err
+
+
+def test_a_child_that_does_not_answer_costs_its_own_cell_alone(config, model, tmp_path):
+    # less than Python takes to start
+    config = replace(config, n=1, methods=("far", "near"), options={"far": {"time_limit": 0.05}})
+    found = run(config, model, tmp_path / "run")
+    assert found["far"]["status"] == "failed" and found["near"]["status"] == "done"
+    assert "no answer within 0.05 seconds" in found["far"]["note"]
+
+
+def test_a_child_that_dies_while_it_is_asked_is_one_sentence(model):
+    edit = live_edit(Far(), model, FACTS, start(), time_limit=60)
+    with edit.applied(model):
+        os.kill(edit.live.child._process.pid, signal.SIGKILL)
+        with pytest.raises(MethodError, match="far: its process was killed by SIGKILL"):
+            model.generate(FACTS[0].prompt)
+    assert model.live is None
+
+
+def test_the_process_ends_with_the_last_edit(model):
+    child = start()
+    pid, folder = child._process.pid, child.folder
+    edit = live_edit(Far(), model, FACTS, child, time_limit=60)
+    copy = replace(edit, diagnostics={})
+    del child, edit
+    assert psutil.pid_exists(pid) and folder.exists()
+    del copy
+    assert not psutil.pid_exists(pid) and not folder.exists()
