@@ -149,6 +149,7 @@ class EasyEdit(Method):
             "algorithm": self.algorithm.title,
             "package": str(self.found().package),
             "fields": fields,
+            "device": str(model.device),
             "seed": self.seed,
             "contexts": None if prefixes is None else [f"{text}{{}}" for text in prefixes],
             "requests": requests(self.algorithm, model, facts, other_texts(len(facts))),

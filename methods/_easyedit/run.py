@@ -37,7 +37,7 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
     The second value is there if the edited model is a wrapper that stays in this process.
     """
     algorithm = ALGORITHMS[request["algorithm"]]
-    model, tokenizer = load(Path(request["model"]), algorithm, request["fields"]["device"])
+    model, tokenizer = load(Path(request["model"]), algorithm, request["device"])
     install(Path(request["package"]), algorithm)
     if _is_old(Path(request["package"])) and tokenizer.unk_token_id is None:
         tokenizer.unk_token = tokenizer.eos_token  # as GPT-2's tokenizer has it; its FT needs one
