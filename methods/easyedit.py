@@ -27,7 +27,6 @@ from safetensors.torch import load_file
 from editbench import progress
 from editbench.edit import Change, Edit
 from editbench.errors import MethodError, OptionError
-from editbench.methods._easyedit import source as sources
 from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
 from editbench.methods._easyedit.fields import (
     Fields,
@@ -45,6 +44,7 @@ from editbench.methods._easyedit.handover import (
     write_keys,
 )
 from editbench.methods._easyedit.process import Child
+from editbench.methods._easyedit.source import Source, find
 from editbench.methods.statistics import second_moments, source_files
 from editbench.models import LanguageModel
 from editbench.options import MAX_TOKENS
@@ -67,6 +67,9 @@ class EasyEdit(Method):
         "hyperparameters": Figure("The hyper-parameters that the algorithm was given."),
         "notes": Figure("What the algorithm's code does that a reader should know."),
         "prefixes": Figure("Texts that the prompts were also read behind."),
+        "easyedit_peak_bytes": Figure(
+            "Peak resident memory of EasyEdit's process. That of the cell is editbench's own."
+        ),
         "easyedit_seconds": Figure("Seconds in EasyEdit's code, loading excluded.", adds_up=True),
     }
 
@@ -102,13 +105,13 @@ class EasyEdit(Method):
         read = Path(self.hparams).expanduser().read_bytes()
         return {self.hparams: hashlib.sha256(read).hexdigest(), **code}
 
-    def found(self) -> sources.Source:
+    def found(self) -> Source:
         """Return the EasyEdit that is used.
 
         Raises:
             OptionError: there is none, or the algorithm lacks something here.
         """
-        found = sources.find(self.source)
+        found = find(self.source)
         if why := found.missing(self.algorithm):
             raise OptionError(why)
         return found
@@ -117,7 +120,7 @@ class EasyEdit(Method):
     def lacks(cls) -> str | None:
         """Return what the algorithm lacks on this machine, in one sentence; None if it can run."""
         try:
-            return sources.find(None).missing(cls.algorithm)
+            return find(None).missing(cls.algorithm)
         except OptionError as error:
             return str(error)
 
@@ -207,6 +210,7 @@ class EasyEdit(Method):
             "hyperparameters": fields,
             "notes": list(self.algorithm.notes),
             "easyedit_seconds": round(reply["seconds"], 3),
+            "easyedit_peak_bytes": reply["peak_bytes"],
         }
         if reply["contexts"]:
             report["prefixes"] = [text.removesuffix("{}") for text in reply["contexts"]]

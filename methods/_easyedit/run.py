@@ -6,6 +6,7 @@ import importlib
 import importlib.abc
 import importlib.util
 import random
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ more edit of it."""
 
 
 def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live | None]:
-    """Edit, and return the reply: the file of the changes, seconds, contexts and keys.
+    """Edit, and return the reply: the file of the changes, seconds, contexts and peak memory.
 
     The second value is there if the edited model is a wrapper that stays in this process.
     """
@@ -53,7 +54,12 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
         start = time.perf_counter()
         # the functions take the model inside a wrapper, where earlier calls left what they taught
         edited = call(apply, algorithm, inner_model(edited), tokenizer, hparams, request)
-        return {"seconds": time.perf_counter() - start, "contexts": contexts(module)}, edited
+        reply = {
+            "seconds": time.perf_counter() - start,
+            "contexts": contexts(module),
+            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        return reply, edited
 
     reply, edited = again(request, model)
     if algorithm.result == "live":
@@ -99,7 +105,7 @@ def load(folder: Path, algorithm: Algorithm, device: str) -> tuple[Any, Any]:
     config = AutoConfig.from_pretrained(folder)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     missing, unexpected = model.load_state_dict(load_file(folder / "weights.safetensors"), False)
-    # buffers are made with the model, and tied weights are listed once
+    # tied weights are listed once, and some buffers are made with the model
     if unexpected:
         raise MethodError(
             f"the model cannot be built again from its configuration ({unexpected[0]})"
@@ -256,7 +262,8 @@ def prepare(
         bare_first = ["{}", *given] if algorithm.flat else [["{}"], given]
         _contexts_of(module).CONTEXT_TEMPLATES_CACHE = bare_first  # type: ignore[attr-defined]
     if hasattr(module, "AdaLoraConfig"):  # which today's PEFT does not make without it
-        module.AdaLoraConfig = partial(module.AdaLoraConfig, total_step=max(1, hparams.num_steps))
+        steps = max(1, hparams.num_steps)
+        setattr(module, "AdaLoraConfig", partial(module.AdaLoraConfig, total_step=steps))  # noqa: B010
     if request.get("keys"):
         earlier = load_file(request["keys"])
         sums = [earlier[str(layer)] @ earlier[str(layer)].T for layer in hparams.layers]
