@@ -2,7 +2,7 @@
 
     export EDITBENCH_EASYEDIT=PATH                 # a checkout of zjunlp/EasyEdit, here at 14cea82
     python benchmarks/easyedit.py equal tiny       # four-layer Llama and GPT-2
-    python benchmarks/easyedit.py equal smollm2-135m
+    python benchmarks/easyedit.py equal smollm2-135m [-n 3] [PAIR ...]   # minutes a pair
     python benchmarks/easyedit.py show
     python benchmarks/easyedit.py table --data counterfact.json -n 20 --output runs/easyedit
                                         [--methods memit,easyedit-memit] [--tasks ...]
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import usage
 
 from editbench import registry
 from editbench.edit import Edit, dense
@@ -74,29 +75,39 @@ PAIRS = {
     "pmet": Pair("pmet", {}),
     "pmet, 5 steps": Pair("pmet", {"steps": 5}),
 }
-TINY = {"covariance_tokens": 800}
-TINY_LAYERS = {"rome": (1,), "emmet": (1,)}
 
 
-def equal(which: str, n: int) -> None:
-    """Compare all pairs on the tiny models, or on the first ``n`` facts of the demo corpus."""
+def equal(which: str, n: int, labels: Sequence[str]) -> None:
+    """Compare pairs on the tiny models, or on the first ``n`` facts of the demo corpus."""
+    usage.check_names("pair", labels, PAIRS)
     for name, model, facts in _models(which, n):
-        for label, pair in PAIRS.items():
-            options: dict[str, object] = {"recipe": "paper", **pair.options}
-            if which == "tiny":
-                options |= TINY
-                layers = TINY_LAYERS.get(pair.ours, (1, 2))
-                options |= {"layer": layers[0]} if pair.ours == "rome" else {"layers": layers}
-                if pair.ours == "alphaedit":  # 0.02 is below all second moments of a tiny model
-                    options["threshold"] = 1.0
+        for label in labels or PAIRS:
+            pair = PAIRS[label]
+            options = tiny_options(pair) if which == "tiny" else paper_options(pair)
             row = compare(model, facts, pair, options)
             print(name, label, row, flush=True)
-            stored = _stored()
-            stored.setdefault("equal", {}).setdefault(name, {})[label] = row
-            write_json_atomic(RESULT, stored)
+            rows = stored()
+            rows.setdefault("equal", {}).setdefault(name, {})[label] = row
+            write_json_atomic(RESULT, rows)
 
 
-def _stored() -> dict[str, Any]:
+def paper_options(pair: Pair) -> dict[str, object]:
+    """Return the options of our method."""
+    return {"recipe": "paper", **pair.options}
+
+
+def tiny_options(pair: Pair) -> dict[str, object]:
+    """Return the options of our method on a tiny model."""
+    options = {**paper_options(pair), "covariance_tokens": 800}
+    if pair.ours == "rome":
+        return {**options, "layer": 1}
+    if pair.ours == "alphaedit":  # 0.02 is below all second moments of a tiny model
+        options["threshold"] = 1.0
+    return {**options, "layers": (1,) if pair.ours == "emmet" else (1, 2)}
+
+
+def stored() -> dict[str, Any]:
+    """Return what is stored so far."""
     return dict(json.loads(RESULT.read_text(encoding="utf-8"))) if RESULT.is_file() else {}
 
 
@@ -189,7 +200,7 @@ def show() -> None:
     """Print the stored comparison as a table."""
     heads = ("model", "method", "facts", "difference", "ours, s", "EasyEdit, s", "ratio")
     print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
-    for model, rows in _stored()["equal"].items():
+    for model, rows in stored()["equal"].items():
         for label, row in rows.items():
             print(
                 f"| {model} | {label} | {row['facts']} | {row['difference']:.1e} | "
@@ -203,6 +214,7 @@ def main() -> None:
     compared = commands.add_parser("equal")
     compared.add_argument("model")
     compared.add_argument("-n", type=int, default=3)
+    compared.add_argument("pair", nargs="*", help=f"one or more of: {'; '.join(PAIRS)}")
     commands.add_parser("show")
     tabled = commands.add_parser("table")
     tabled.add_argument("--data", required=True)
@@ -212,7 +224,7 @@ def main() -> None:
     arguments, rest = parser.parse_known_args()
     torch.set_num_threads(1)
     if arguments.command == "equal":
-        equal(arguments.model, arguments.n)
+        equal(arguments.model, arguments.n, arguments.pair)
     elif arguments.command == "show":
         show()
     else:
