@@ -1,27 +1,26 @@
-"""Compare our editors with EasyEdit's at equal settings, and run all of EasyEdit in one table.
+"""Compare our editors with EasyEdit's at equal settings, and name what goes into one table.
 
-    export EDITBENCH_EASYEDIT=PATH                 # a checkout of zjunlp/EasyEdit, here at 14cea82
-    python benchmarks/easyedit.py equal tiny       # four-layer Llama and GPT-2
-    python benchmarks/easyedit.py equal smollm2-135m [-n 3] [PAIR ...]   # minutes a pair
-    python benchmarks/easyedit.py show
-    python benchmarks/easyedit.py table --data counterfact.json -n 20 --output runs/easyedit
-                                        [--methods memit,easyedit-memit] [--tasks ...]
+    python benchmarks/easyedit.py equal tiny                    # four-layer Llama and GPT-2
+    python benchmarks/easyedit.py equal MODEL N [PAIR ...]      # N facts of the demo corpus
+    python benchmarks/easyedit.py show                          # the stored comparison as a table
+    python benchmarks/easyedit.py methods                       # what can run here, ours and theirs
 
-``equal`` gives both sides the same covariance, prefixes, layers and hyper-parameters, and compares
-the changes of the weights: the norm of the difference as a share of the norm of theirs, the largest
-over the weights. Seconds are those of the injection; theirs are those in their code, without the
-start of the process and loading. Results are stored in ``benchmarks/results/easyedit.json``.
+EasyEdit is a checkout named by ``EDITBENCH_EASYEDIT`` (here zjunlp/EasyEdit at 14cea82), or the
+installed package. ``equal`` gives both sides the same covariance, prefixes, layers and
+hyper-parameters, and compares the changes of the weights: the norm of the difference as a share of
+the norm of theirs, the largest over the weights. Seconds are those of the injection; theirs are
+those in their code, without the start of the process and loading. A pair takes minutes on
+SmolLM2-135M. Results are stored in ``benchmarks/results/easyedit.json``.
 
-``table`` prints the command that puts ours and theirs side by side, and runs it: a run like any
-other, which a second call resumes.
+The table of all algorithms is a run like any other, which a second call resumes:
+
+    editbench compare --methods "$(python benchmarks/easyedit.py methods)" \\
+        --corpus counterfact --data FILE -n 20 --output runs/easyedit
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -77,10 +76,10 @@ PAIRS = {
 }
 
 
-def equal(which: str, n: int, labels: Sequence[str]) -> None:
-    """Compare pairs on the tiny models, or on the first ``n`` facts of the demo corpus."""
+def equal(which: str, n: str = "3", *labels: str) -> None:
+    """Compare pairs, by default all, on the tiny models or on a model and ``n`` facts."""
     usage.check_names("pair", labels, PAIRS)
-    for name, model, facts in _models(which, n):
+    for name, model, facts in _models(which, int(n)):
         for label in labels or PAIRS:
             pair = PAIRS[label]
             options = tiny_options(pair) if which == "tiny" else paper_options(pair)
@@ -173,27 +172,15 @@ def difference(ours: Edit, theirs: Edit) -> dict[str, float]:
     return shares
 
 
-def table(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run ours and theirs side by side, as a run that can be resumed."""
-    methods = arguments.methods or ",".join(_runnable())
-    command = [
-        *("editbench", "compare", "--methods", methods, "--corpus", "counterfact"),
-        *("--data", arguments.data, "-n", str(arguments.n), "--output", arguments.output, *rest),
-    ]
-    print(shlex.join(command), flush=True)
-    return subprocess.run([sys.executable, "-m", *command]).returncode
-
-
-def _runnable() -> list[str]:
-    """Return each algorithm that can run here, ours before theirs."""
+def methods() -> None:
+    """Print each algorithm that can run here, ours before theirs, as ``--methods`` takes them."""
     names: list[str] = []
     for name in registry.easyedit():
         method: Any = registry.get("methods", name)
         if method.lacks() is None:
             ours = name.removeprefix("easyedit-")
-            names += [ours] if ours in registry.names("methods") else []
-            names.append(name)
-    return [*names, "sft"]
+            names += [ours, name] if ours in registry.names("methods") else [name]
+    print(",".join([*names, "sft"]))
 
 
 def show() -> None:
@@ -209,26 +196,9 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    compared = commands.add_parser("equal")
-    compared.add_argument("model")
-    compared.add_argument("-n", type=int, default=3)
-    compared.add_argument("pair", nargs="*", help=f"one or more of: {'; '.join(PAIRS)}")
-    commands.add_parser("show")
-    tabled = commands.add_parser("table")
-    tabled.add_argument("--data", required=True)
-    tabled.add_argument("-n", type=int, default=20)
-    tabled.add_argument("--output", default="runs/easyedit")
-    tabled.add_argument("--methods")
-    arguments, rest = parser.parse_known_args()
     torch.set_num_threads(1)
-    if arguments.command == "equal":
-        equal(arguments.model, arguments.n, arguments.pair)
-    elif arguments.command == "show":
-        show()
-    else:
-        sys.exit(table(arguments, rest))
+    commands = {"equal": equal, "show": show, "methods": methods}
+    usage.run(__doc__, commands, sys.argv[1:])
 
 
 if __name__ == "__main__":
