@@ -67,9 +67,6 @@ class EasyEdit(Method):
         "hyperparameters": Figure("The hyper-parameters that the algorithm was given."),
         "notes": Figure("What the algorithm's code does that a reader should know."),
         "prefixes": Figure("Texts that the prompts were also read behind."),
-        "easyedit_peak_bytes": Figure(
-            "Peak resident memory of EasyEdit's process. That of the cell is editbench's own."
-        ),
         "easyedit_seconds": Figure("Seconds in EasyEdit's code, loading excluded.", adds_up=True),
     }
 
@@ -210,7 +207,6 @@ class EasyEdit(Method):
             "hyperparameters": fields,
             "notes": list(self.algorithm.notes),
             "easyedit_seconds": round(reply["seconds"], 3),
-            "easyedit_peak_bytes": reply["peak_bytes"],
         }
         if reply["contexts"]:
             report["prefixes"] = [text.removesuffix("{}") for text in reply["contexts"]]

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from editbench import helpers
 from editbench.errors import MethodError
 from editbench.hub import cache_dir
 
@@ -75,6 +76,7 @@ class Child:
             finally:
                 for end in (to_child, from_child):
                     os.close(end)
+        helpers.PIDS.add(pid)
         return cls(who, folder, server, pid, (requests, replies))
 
     @property
@@ -232,6 +234,7 @@ def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> int | None:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    helpers.PIDS.discard(pid)
     for end in ends:
         os.close(end)
     try:

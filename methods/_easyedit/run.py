@@ -6,7 +6,6 @@ import importlib
 import importlib.abc
 import importlib.util
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +32,7 @@ more edit of it."""
 
 
 def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live | None]:
-    """Edit, and return the reply: the file of the changes, seconds, contexts and peak memory.
+    """Edit, and return the reply: the file of the changes, seconds and contexts.
 
     The second value is there if the edited model is a wrapper that stays in this process.
     """
@@ -54,12 +53,7 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
         start = time.perf_counter()
         # the functions take the model inside a wrapper, where earlier calls left what they taught
         edited = call(apply, algorithm, inner_model(edited), tokenizer, hparams, request)
-        reply = {
-            "seconds": time.perf_counter() - start,
-            "contexts": contexts(module),
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
-        return reply, edited
+        return {"seconds": time.perf_counter() - start, "contexts": contexts(module)}, edited
 
     reply, edited = again(request, model)
     if algorithm.result == "live":
