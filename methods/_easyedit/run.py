@@ -50,6 +50,7 @@ def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live 
     keys = recorded(module) if algorithm.carries_keys else []
 
     def again(request: Mapping[str, Any], edited: Any) -> tuple[dict[str, Any], Any]:
+        hparams = hyperparameters(algorithm, request["fields"], request.get("base_fields"))
         start = time.perf_counter()
         # the functions take the model inside a wrapper, where earlier calls left what they taught
         edited = call(apply, algorithm, inner_model(edited), tokenizer, hparams, request)

@@ -131,11 +131,14 @@ class Server:
             output = model.generate(
                 input_ids=ids_1T,
                 attention_mask=torch.ones_like(ids_1T),
-                max_new_tokens=room,
-                use_cache=False,
                 logits_processor=processors,
                 stopping_criteria=endings,
-                **{"do_sample": False, **(options or {})},
+                **{
+                    "do_sample": False,
+                    **(options or {}),
+                    "max_new_tokens": room,
+                    "use_cache": False,
+                },
             )
         finally:
             inner.generation_config = own

@@ -3,12 +3,9 @@
 import math
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import psutil
 import pytest
@@ -19,8 +16,7 @@ from tiny import write_facts, write_model
 from editbench import registry
 from editbench.errors import MethodError, ModelError, NotFiniteError, OptionError
 from editbench.export import export
-from editbench.methods._easyedit.live import child_of, live_edit
-from editbench.methods._easyedit.process import Child
+from editbench.methods._easyedit.live import live_edit
 from editbench.models import load_model
 from editbench.plugin import Method
 from editbench.records.reading import read_rows
@@ -30,61 +26,80 @@ from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
 from editbench.testing import FACTS
 
-SCRIPT = Path(__file__).with_name("live_child.py")
 SIZE = 0.02
-METHODS = ("near", "far")
+METHODS = ("near", "easyedit-grace")
+FAKE = """
+from dataclasses import dataclass
 
+import torch
 
-def start():
-    """Return a ``Child`` that runs ``live_child.py``."""
-    folder = Path(tempfile.mkdtemp())
-    to_child, requests = os.pipe()
-    replies, from_child = os.pipe()
-    with (folder / "printed.txt").open("wb") as printed:
-        process = subprocess.Popen(
-            [sys.executable, "-P", SCRIPT, str(to_child), str(from_child)],
-            cwd=folder,
-            stdout=printed,
-            stderr=printed,
-            pass_fds=(to_child, from_child),
-            start_new_session=True,
-        )
-    os.close(to_child)
-    os.close(from_child)
-    return Child("far", folder, process, (requests, replies))
+@dataclass
+class GraceHyperParams:
+    inner_params: list
+    device: str
+    edit_lr: float
+    dist_fn: str
+
+class Wrapper(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def __call__(self, **inputs):
+        return self.model(**inputs)
+
+    def generate(self, *args, **kwargs):
+        return self.model.generate(*args, **kwargs)
+
+@torch.no_grad()
+def apply_grace_to_model(model, tok, requests, hparams, **_):
+    print("noise on stdout")
+    (request,) = requests
+    size = float("inf") if request["target_new"] == hparams.dist_fn else hparams.edit_lr
+    model.model.layers[1].mlp.down_proj.weight += size
+    return Wrapper(model), None
+"""
+# An EasyEdit whose GRACE adds a number to one weight for each fact, or infinity for one target.
 
 
 @dataclass(frozen=True)
 class Near(Method):
-    """Each edit adds a number to one weight, or infinity at fact ``at``."""
+    """What ``FAKE`` does, as a change of weights."""
 
     name: ClassVar[str] = "near"
     at: str = ""
 
-    def size(self, facts):
-        return math.inf if any(fact.id == self.at for fact in facts) else SIZE * len(facts)
-
     def inject(self, model, facts):
         name = model.layout.weight_name(1)
-        change = torch.full_like(model.weight(name), self.size(facts)).cpu()
-        return self.edit(model, facts, {name: change})
+        weight = model.weight(name).detach().clone()
+        for fact in facts:
+            weight += math.inf if fact.target == self.at else SIZE
+        return self.edit(model, facts, {name: weight - model.weight(name).detach()})
 
 
-@dataclass(frozen=True)
-class Far(Near):
-    """The same in a child process."""
+def far(at="nothing", **options):
+    """Return options that make easyedit-grace the same as ``Near``."""
+    return {"override": [f"edit_lr={SIZE}", f"dist_fn={at}"], "layers": [1], **options}
 
-    name: ClassVar[str] = "far"
-    live: ClassVar[bool] = True
-    time_limit: float = 60.0
 
-    def inject(self, model, facts):
-        child = child_of(model) or start()
-        weight = model.layout.weight_name(1)
-        request = {"do": "edit", "model": model.name, "weight": weight}
-        reply = child.ask({**request, "size": str(self.size(facts))}, self.time_limit)
-        number = reply.get("number", 0)
-        return live_edit(self, model, facts, child, number=number, time_limit=self.time_limit)
+@pytest.fixture(scope="module", autouse=True)
+def easyedit(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("EasyEdit")
+    for name, text in (
+        ("models/grace/__init__.py", FAKE),
+        ("models/rome/rome_main.py", ""),
+        ("util/device.py", ""),
+    ):
+        file = folder / "easyeditor" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    with mock.patch.dict(os.environ, {"EDITBENCH_EASYEDIT": str(folder)}):
+        yield
+
+
+def inject(model, **options):
+    grace = registry.get("methods", "easyedit-grace")
+    return grace.from_options("easyedit-grace", far(**options)).inject(model, FACTS)
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +110,25 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def edits(model):
-    return Near().inject(model, FACTS), Far().inject(model, FACTS)
+    return Near().inject(model, FACTS), inject(model)
 
 
 @pytest.fixture
 def config(tmp_path, model, monkeypatch):
     import editbench.methods
 
-    for method in (Near, Far):
-        name = f"{__name__}:{method.__name__}"
-        monkeypatch.setitem(editbench.methods.BUILTINS, method.name, name)
+    monkeypatch.setitem(editbench.methods.BUILTINS, "near", f"{__name__}:Near")
     data = write_facts(tmp_path / "facts.jsonl")
-    methods = ("base", "near", "far")
-    return RunConfig(methods, model.name, "local", str(data), n=4, precision="float32")
+    options = {"easyedit-grace": far()}
+    return RunConfig(
+        ("base", *METHODS),
+        model.name,
+        "local",
+        str(data),
+        n=4,
+        precision="float32",
+        options=options,
+    )
 
 
 def run(config, model, folder):
@@ -132,10 +153,10 @@ def same(one, other):
 
 def assert_same_cell(folder, found, *tables):
     for table in ("probes", "retention", *tables):
-        near, far = (read_rows(folder, found[name]["key"], table) for name in ("near", "far"))
+        near, far = (read_rows(folder, found[name]["key"], table) for name in METHODS)
         assert near and same(list(near), list(far)), table
     for field in ("status", "note", "metrics", "retention", "curve"):
-        assert same(found["near"].get(field), found["far"].get(field)), field
+        assert same(found["near"].get(field), found["easyedit-grace"].get(field)), field
 
 
 def test_a_batch_scores_as_the_same_weights_do(config, model, tmp_path):
@@ -143,12 +164,14 @@ def test_a_batch_scores_as_the_same_weights_do(config, model, tmp_path):
     config = replace(config, tasks=tasks, limit=3, curve=(2,), diagnostics=("drift", "fisher"))
     found = run(config, model, tmp_path / "run")
     assert_same_cell(tmp_path / "run", found, "curve_probes", "curve_samples")
-    near, far = (found[name]["diagnostics"] for name in ("near", "far"))
+    near, far = (found[name]["diagnostics"] for name in METHODS)
     assert near["drift"]["kl"]["mean"] > 1e-4 and same(near["drift"], far["drift"])
     assert near["fisher"] is not None and far["fisher"] is None
-    edit = found["far"]["edit"]
+    edit = found["easyedit-grace"]["edit"]
     assert "process of its own" in edit["live"] and "delta_norm" not in edit
-    assert "probes" not in found["far"]["work"], "passes elsewhere are not counted as none"
+    assert "probes" not in found["easyedit-grace"]["work"], (
+        "passes elsewhere are not counted as none"
+    )
     assert found["near"]["metrics"] != found["base"]["metrics"]
 
 
@@ -157,20 +180,26 @@ def test_other_regimes_score_as_the_same_weights_do(config, model, tmp_path, reg
     config = replace(config, regime=regime, n=2 if regime == "single" else 4)
     found = run(config, model, tmp_path / "run")
     rows = [list(read_rows(tmp_path / "run", found[name]["key"], "probes")) for name in METHODS]
-    assert same(*rows) and same(found["near"]["metrics"], found["far"]["metrics"])
-    assert "process of its own" in found["far"]["edit"]["live"]
+    assert same(*rows) and same(found["near"]["metrics"], found["easyedit-grace"]["metrics"])
+    assert "process of its own" in found["easyedit-grace"]["edit"]["live"]
     signs, signs_far = (found[name].get("trajectory", []) for name in METHODS)
     assert all(sign.pop("norm_growth") > 0 for sign in signs)
     assert all(sign.pop("norm_growth") is None for sign in signs_far)
     assert same(signs, signs_far)
+    verified = command("verify", tmp_path / "run", "--rerun", 3)
+    assert verified.code == 0, verified.out + verified.err
+    assert "easyedit-grace" in verified.out and "computed again and compared" in verified.out
 
 
 def test_the_last_chunk_of_a_sequence_is_taken_back(config, model, tmp_path):
-    at = make_plan(replace(config, methods=("base",))).cases[2].fact.id
-    options = {"near": {"at": at}, "far": {"at": at}}
+    at = make_plan(replace(config, methods=("base",), options={})).cases[2].fact.target
+    options = {"near": {"at": at}, "easyedit-grace": far(at)}
     config = replace(config, regime="sequential:1", options=options)
     found = run(config, model, tmp_path / "run")
-    assert found["far"]["status"] == "stopped" and "after 2 of 4 facts" in found["far"]["note"]
+    assert (
+        found["easyedit-grace"]["status"] == "stopped"
+        and "after 2 of 4 facts" in found["easyedit-grace"]["note"]
+    )
     rows = [list(read_rows(tmp_path / "run", found[name]["key"], "probes")) for name in METHODS]
     assert same(*rows)
 
@@ -190,7 +219,7 @@ def test_samples_are_drawn_with_the_same_numbers(model, edits):
 
 def test_weights_that_exploded_give_nothing_to_draw_from(model, edits):
     with edits[1].applied(model):
-        edit = Far(at=FACTS[0].id).inject(model, FACTS)
+        edit = inject(model, at=FACTS[0].target)
     with edit.applied(model), pytest.raises(NotFiniteError):
         model.generate_ids([[5, 6]], 3, generator=torch.Generator(), top_k=5)
     with edit.applied(model):
@@ -207,7 +236,7 @@ def test_no_forward_pass_shows_the_base_in_its_place(model, edits):
         with pytest.raises(ModelError, match="changes weights"):
             near.apply(model)
         with pytest.raises(MethodError, match="lives in another process"):
-            live_edit(Far(), model, FACTS, None, time_limit=1)
+            live_edit(Near(), model, FACTS, None, time_limit=1)
     assert model.hidden(ids, torch.ones_like(ids)).isfinite().all()
 
 
@@ -223,34 +252,36 @@ def test_such_an_edit_cannot_be_stored(model, edits, tmp_path, config):
             attempt(tmp_path / "edit")
     assert not (tmp_path / "edit").exists()
     with pytest.raises(OptionError, match="cannot be a part of"):
-        registry.get("methods", "near+far")
-    done = command("inject", "--method", "far", "--facts", config.data, "--output", tmp_path / "e")
+        registry.get("methods", "near+easyedit-grace")
+    done = command(
+        "inject", "--method", "easyedit-grace", "--facts", config.data, "--output", tmp_path / "e"
+    )
     assert done.code == 2 and "cannot be saved" in done.err
 
 
-def test_a_child_that_does_not_answer_costs_its_own_cell_alone(config, model, tmp_path):
-    # less than Python takes to start
-    config = replace(config, n=1, methods=("far", "near"), options={"far": {"time_limit": 0.05}})
+def test_a_process_that_does_not_answer_costs_its_own_cell_alone(config, model, tmp_path):
+    # less than the edit takes
+    options = {"easyedit-grace": far(time_limit=0.001)}
+    config = replace(config, n=1, methods=METHODS[::-1], options=options)
     found = run(config, model, tmp_path / "run")
-    assert found["far"]["status"] == "failed" and found["near"]["status"] == "done"
-    assert "no answer within 0.05 seconds" in found["far"]["note"]
+    assert found["easyedit-grace"]["status"] == "failed" and found["near"]["status"] == "done"
+    assert "no answer within 0.001 seconds" in found["easyedit-grace"]["note"]
 
 
-def test_a_child_that_dies_while_it_is_asked_is_one_sentence(model):
-    edit = live_edit(Far(), model, FACTS, start(), time_limit=60)
+def test_a_process_that_dies_while_it_is_asked_is_one_sentence(model):
+    edit = inject(model)
     with edit.applied(model):
-        os.kill(edit.live.child._process.pid, signal.SIGKILL)
-        with pytest.raises(MethodError, match="far: its process was killed by SIGKILL"):
+        os.kill(edit.live.child._pid, signal.SIGKILL)
+        with pytest.raises(MethodError, match="easyedit-grace: its process was killed by SIGKILL"):
             model.generate(FACTS[0].prompt)
     assert model.live is None
 
 
 def test_the_process_ends_with_the_last_edit(model):
-    child = start()
-    pid, folder = child._process.pid, child.folder
-    edit = live_edit(Far(), model, FACTS, child, time_limit=60)
+    edit = inject(model)
+    pid, folder = edit.live.child._pid, edit.live.child.folder
     copy = replace(edit, diagnostics={})
-    del child, edit
+    del edit
     assert psutil.pid_exists(pid) and folder.exists()
     del copy
     assert not psutil.pid_exists(pid) and not folder.exists()
