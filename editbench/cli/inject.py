@@ -100,7 +100,7 @@ def inject(
         raise OptionError(
             f"An edit by {method} is a model in a process of its own and no change of weights, so "
             "it cannot be saved. See what it does with 'editbench compare --methods "
-            f"{method} --corpus local --data FILE'."
+            f"{method} --facts {facts}'."
         )
     editor.check_subjects(method, chosen)
     saved = False

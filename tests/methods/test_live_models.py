@@ -186,7 +186,17 @@ def test_other_regimes_score_as_the_same_weights_do(config, model, tmp_path, reg
     assert all(sign.pop("norm_growth") > 0 for sign in signs)
     assert all(sign.pop("norm_growth") is None for sign in signs_far)
     assert same(signs, signs_far)
-    verified = command("verify", tmp_path / "run", "--rerun", 3)
+
+
+def test_the_commands_compare_and_verify_a_live_edit(config, model, tmp_path):
+    options = [f"easyedit-grace.override=edit_lr={SIZE},dist_fn=nothing", "easyedit-grace.layers=1"]
+    compared = command(
+        *("compare", "--methods", "easyedit-grace", "--model", model.name, "--facts", config.data),
+        *("-n", 2, "--tasks", "none", "--output", tmp_path / "run"),
+        *(part for option in options for part in ("--option", option)),
+    )
+    assert compared.code == 0 and "easyedit-grace" in compared.out, compared.err
+    verified = command("verify", tmp_path / "run", "--rerun", 2)
     assert verified.code == 0, verified.out + verified.err
     assert "easyedit-grace" in verified.out and "computed again and compared" in verified.out
 
