@@ -1,26 +1,26 @@
-"""Compare our editors with EasyEdit's at equal settings, and run all of EasyEdit in one table.
+"""Compare our editors with EasyEdit's at equal settings, and name what goes into one table.
 
-    export EDITBENCH_EASYEDIT=PATH                 # a checkout of zjunlp/EasyEdit, here at 14cea82
-    python benchmarks/easyedit.py equal tiny       # four-layer Llama and GPT-2
-    python benchmarks/easyedit.py equal smollm2-135m
-    python benchmarks/easyedit.py show
-    python benchmarks/easyedit.py table --data counterfact.json -n 20 --output runs/easyedit
-                                        [--methods memit,easyedit-memit] [--tasks ...]
+    python benchmarks/easyedit.py equal tiny                    # four-layer Llama and GPT-2
+    python benchmarks/easyedit.py equal MODEL N [PAIR ...]      # N facts of the demo corpus
+    python benchmarks/easyedit.py show                          # the stored comparison as a table
+    python benchmarks/easyedit.py methods                       # what can run here, ours and theirs
 
-``equal`` gives both sides the same covariance, prefixes, layers and hyper-parameters, and compares
-the changes of the weights: the norm of the difference as a share of the norm of theirs, the largest
-over the weights. Seconds are those of the injection; theirs are those in their code, without the
-start of the process and loading. Results are stored in ``benchmarks/results/easyedit.json``.
+EasyEdit is a checkout named by ``EDITBENCH_EASYEDIT`` (here zjunlp/EasyEdit at 14cea82), or the
+installed package. ``equal`` gives both sides the same covariance, prefixes, layers and
+hyper-parameters, and compares the changes of the weights: the norm of the difference as a share of
+the norm of theirs, the largest over the weights. Seconds are those of the injection; theirs are
+those in their code, without the start of the process and loading. A pair takes minutes on
+SmolLM2-135M. Results are stored in ``benchmarks/results/easyedit.json``.
 
-``table`` prints the command that puts ours and theirs side by side, and runs it: a run like any
-other, which a second call resumes.
+The table of all algorithms is a run like any other, which a second call resumes:
+
+    editbench compare --methods "$(python benchmarks/easyedit.py methods)" \\
+        --corpus counterfact --data FILE -n 20 --output runs/easyedit
 """
 
 from __future__ import annotations
 
-import argparse
-import shlex
-import subprocess
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import usage
 
 from editbench import registry
 from editbench.edit import Edit, dense
-from editbench.files import read_json, write_json_atomic
+from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, load_model
 from editbench.slices import slice_cases
 from editbench.testing import FACTS, teach_to_read, tiny_model
@@ -73,26 +74,40 @@ PAIRS = {
     "pmet": Pair("pmet", {}),
     "pmet, 5 steps": Pair("pmet", {"steps": 5}),
 }
-TINY = {"covariance_tokens": 800}
-TINY_LAYERS = {"rome": (1,), "emmet": (1,)}
 
 
-def equal(which: str, n: int) -> None:
-    """Compare all pairs on the tiny models, or on the first ``n`` facts of the demo corpus."""
-    for name, model, facts in _models(which, n):
-        for label, pair in PAIRS.items():
-            options: dict[str, object] = {"recipe": "paper", **pair.options}
-            if which == "tiny":
-                options |= TINY
-                layers = TINY_LAYERS.get(pair.ours, (1, 2))
-                options |= {"layer": layers[0]} if pair.ours == "rome" else {"layers": layers}
-                if pair.ours == "alphaedit":  # 0.02 is below all second moments of a tiny model
-                    options["threshold"] = 1.0
+def equal(which: str, n: str = "3", *labels: str) -> None:
+    """Compare pairs, by default all, on the tiny models or on a model and ``n`` facts."""
+    usage.check_names("pair", labels, PAIRS)
+    for name, model, facts in _models(which, int(n)):
+        for label in labels or PAIRS:
+            pair = PAIRS[label]
+            options = tiny_options(pair) if which == "tiny" else paper_options(pair)
             row = compare(model, facts, pair, options)
             print(name, label, row, flush=True)
-            stored = read_json(RESULT) if RESULT.is_file() else {}
-            stored.setdefault("equal", {}).setdefault(name, {})[label] = row
-            write_json_atomic(RESULT, stored)
+            rows = stored()
+            rows.setdefault("equal", {}).setdefault(name, {})[label] = row
+            write_json_atomic(RESULT, rows)
+
+
+def paper_options(pair: Pair) -> dict[str, object]:
+    """Return the options of our method."""
+    return {"recipe": "paper", **pair.options}
+
+
+def tiny_options(pair: Pair) -> dict[str, object]:
+    """Return the options of our method on a tiny model."""
+    options = {**paper_options(pair), "covariance_tokens": 800}
+    if pair.ours == "rome":
+        return {**options, "layer": 1}
+    if pair.ours == "alphaedit":  # 0.02 is below all second moments of a tiny model
+        options["threshold"] = 1.0
+    return {**options, "layers": (1,) if pair.ours == "emmet" else (1, 2)}
+
+
+def stored() -> dict[str, Any]:
+    """Return what is stored so far."""
+    return dict(json.loads(RESULT.read_text(encoding="utf-8"))) if RESULT.is_file() else {}
 
 
 def _models(which: str, n: int) -> list[tuple[str, LanguageModel, Sequence[Fact]]]:
@@ -134,12 +149,7 @@ def run_theirs(
     name = f"easyedit-{pair.ours}"
     given = {option: getattr(method, option, None) for option in SAME}
     override = [f"{SAME[option]}={value}" for option, value in given.items() if value is not None]
-    layers = sorted(
-        int(name.split(".layers.")[-1].split(".")[0])
-        if ".layers." in name
-        else int(name.split(".h.")[-1].split(".")[0])
-        for name in ours.changes
-    )
+    layers = [i for i in model.layout.writable if model.layout.weight_name(i) in ours.changes]
     theirs = registry.get("methods", name).from_options(
         name,
         {
@@ -162,37 +172,22 @@ def difference(ours: Edit, theirs: Edit) -> dict[str, float]:
     return shares
 
 
-def table(arguments: argparse.Namespace, rest: Sequence[str]) -> int:
-    """Run ours and theirs side by side, as a run that can be resumed."""
-    methods = arguments.methods or ",".join(_runnable())
-    command = [
-        *("editbench", "compare", "--methods", methods, "--corpus", "counterfact"),
-        *("--data", arguments.data, "-n", str(arguments.n), "--output", arguments.output, *rest),
-    ]
-    print(shlex.join(command), flush=True)
-    return subprocess.run([sys.executable, "-m", *command]).returncode
-
-
-def _runnable() -> list[str]:
-    """Return each algorithm that can run here, ours before theirs."""
+def methods() -> None:
+    """Print each algorithm that can run here, ours before theirs, as ``--methods`` takes them."""
     names: list[str] = []
     for name in registry.easyedit():
         method: Any = registry.get("methods", name)
-        if method().source_problem() is None:
+        if method.lacks() is None:
             ours = name.removeprefix("easyedit-")
-            names += [ours] if ours in registry.names("methods") else []
-            names.append(name)
-    return [*names, "sft"]
+            names += [ours, name] if ours in registry.names("methods") else [name]
+    print(",".join([*names, "sft"]))
 
 
 def show() -> None:
     """Print the stored comparison as a table."""
-    print(
-        "| model | method | facts | difference | ours, s | EasyEdit, s | ratio |\n"
-        + "|---" * 7
-        + "|"
-    )
-    for model, rows in read_json(RESULT)["equal"].items():
+    heads = ("model", "method", "facts", "difference", "ours, s", "EasyEdit, s", "ratio")
+    print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
+    for model, rows in stored()["equal"].items():
         for label, row in rows.items():
             print(
                 f"| {model} | {label} | {row['facts']} | {row['difference']:.1e} | "
@@ -201,25 +196,9 @@ def show() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    compared = commands.add_parser("equal")
-    compared.add_argument("model")
-    compared.add_argument("-n", type=int, default=3)
-    commands.add_parser("show")
-    tabled = commands.add_parser("table")
-    tabled.add_argument("--data", required=True)
-    tabled.add_argument("-n", type=int, default=20)
-    tabled.add_argument("--output", default="runs/easyedit")
-    tabled.add_argument("--methods")
-    arguments, rest = parser.parse_known_args()
     torch.set_num_threads(1)
-    if arguments.command == "equal":
-        equal(arguments.model, arguments.n)
-    elif arguments.command == "show":
-        show()
-    else:
-        sys.exit(table(arguments, rest))
+    commands = {"equal": equal, "show": show, "methods": methods}
+    usage.run(__doc__, commands, sys.argv[1:])
 
 
 if __name__ == "__main__":

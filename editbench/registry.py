@@ -71,8 +71,14 @@ def baselines() -> tuple[str, ...]:
 
 
 def _tools() -> dict[str, str]:
-    """Return what to say about each command that may be taken for a method."""
+    """Return what to say about each command, or algorithm, that may be taken for a method."""
     said: dict[str, str] = importlib.import_module("editbench.methods").TOOLS
+    return {**said, **not_offered()}
+
+
+def not_offered() -> dict[str, str]:
+    """Return the algorithms of EasyEdit that are no methods here, and why."""
+    said: dict[str, str] = importlib.import_module("editbench.methods").NOT_OFFERED
     return said
 
 
@@ -83,7 +89,8 @@ def check(group: Group, name: str) -> str:
 
     Raises:
         UnknownNameError: if there is no such plug-in. The message suggests the nearest names.
-        OptionError: if it is a command that edits nothing, such as ``trace``.
+        OptionError: if it is a command that edits nothing, such as ``trace``, or an algorithm of
+            EasyEdit that is not offered.
         PluginError: if the name cannot be part of a comma-separated list or a path.
     """
     if group == "methods" and "+" in name:

@@ -27,7 +27,6 @@ from safetensors.torch import load_file
 from editbench import progress
 from editbench.edit import Change, Edit
 from editbench.errors import MethodError, OptionError
-from editbench.methods._easyedit import source as sources
 from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
 from editbench.methods._easyedit.fields import (
     Fields,
@@ -45,6 +44,7 @@ from editbench.methods._easyedit.handover import (
     write_keys,
 )
 from editbench.methods._easyedit.process import Child
+from editbench.methods._easyedit.source import Source, find
 from editbench.methods.statistics import second_moments, source_files
 from editbench.models import LanguageModel
 from editbench.options import MAX_TOKENS
@@ -102,16 +102,24 @@ class EasyEdit(Method):
         read = Path(self.hparams).expanduser().read_bytes()
         return {self.hparams: hashlib.sha256(read).hexdigest(), **code}
 
-    def found(self) -> sources.Source:
+    def found(self) -> Source:
         """Return the EasyEdit that is used.
 
         Raises:
             OptionError: there is none, or the algorithm lacks something here.
         """
-        found = sources.find(self.source)
+        found = find(self.source)
         if why := found.missing(self.algorithm):
             raise OptionError(why)
         return found
+
+    @classmethod
+    def lacks(cls) -> str | None:
+        """Return what the algorithm lacks on this machine, in one sentence; None if it can run."""
+        try:
+            return find(None).missing(cls.algorithm)
+        except OptionError as error:
+            return str(error)
 
     def fields(self, model: LanguageModel) -> Fields:
         """Return all hyper-parameters of the algorithm for ``model``.
@@ -141,6 +149,7 @@ class EasyEdit(Method):
             "algorithm": self.algorithm.title,
             "package": str(self.found().package),
             "fields": fields,
+            "device": str(model.device),
             "seed": self.seed,
             "contexts": None if prefixes is None else [f"{text}{{}}" for text in prefixes],
             "requests": requests(self.algorithm, model, facts, other_texts(len(facts))),

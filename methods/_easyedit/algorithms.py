@@ -52,8 +52,8 @@ LORA_VALUES: Mapping[str, object] = {
     "norm_constraint": False,
 }
 PADDED = (
-    "its editor pads prompts on the left (editors/editor.py, line 181), for which its code reads and "
-    "teaches the wrong tokens; here they are padded on the right"
+    "its editor pads prompts on the left (editors/editor.py, line 181), for which its code reads "
+    "and teaches the wrong tokens; here they are padded on the right"
 )
 LOOPED = "its code reads the first request only, so it was called once for each fact"
 SPACED = "it puts a space before each target, after a chat template too"
@@ -502,16 +502,3 @@ _ALL = (
 )
 ALGORITHMS: Mapping[str, Algorithm] = {each.title: each for each in _ALL}
 """Title -> the algorithm."""
-
-NOT_OFFERED: Mapping[str, str] = {
-    "MEND": "it needs a hypernetwork that is trained first",
-    "SERAC": "it needs a classifier that is trained first",
-    "MALMEN": "it needs a hypernetwork that is trained first",
-    "KN": "it needs einops, and counts neurons for minutes a fact",
-    "IKE": "it needs sentence_transformers and a model of it; 'ice' is the same idea",
-    "MELO": "it needs omegaconf, and its own copy of PEFT fits an older transformers",
-    "DINM": "it makes a model refuse unsafe requests, and writes no facts",
-    "FT-Api": "it calls a paid service",
-    "DeepEdit-Api": "it calls a paid service",
-}
-"""Algorithms of EasyEdit that are no methods here -> why."""

@@ -57,8 +57,9 @@ def _import() -> None:
 
 
 def _serve(request: dict[str, Any], fds: list[int], parent: socket.socket) -> dict[str, Any]:
-    if "reap" in request:
-        return {"code": os.waitstatus_to_exitcode(os.waitpid(request["reap"], 0)[1])}
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["reap"]]
+    if "start" not in request:
+        return {"codes": codes}
     if (pid := os.fork()) == 0:
         try:
             parent.close()

@@ -34,16 +34,21 @@ class _Folder:
         self._finish = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         folder = self.path / MODEL_FOLDER
         folder.mkdir()
-        names = {name: p.detach().float() for name, p in model.model.named_parameters()}
-        save_file(
-            {n: p.contiguous().cpu() for n, p in names.items()}, folder / "weights.safetensors"
-        )
+        stored = model.model.state_dict()
+        names = [n for n, _ in model.model.named_parameters()]  # each tied weight once
+        names += [n for n, _ in model.model.named_buffers() if n in stored]
+        tensors = {n: _float32(stored[n]).contiguous().cpu() for n in names}
+        save_file(tensors, folder / "weights.safetensors")
         with quiet_transformers():
             model.model.config.save_pretrained(folder)
             model.tokenizer.save_pretrained(folder)
 
     def close(self) -> None:
         self._finish()
+
+
+def _float32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
 
 
 _last: list[_Folder] = []

@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from editbench import helpers
 from editbench.errors import MethodError
 from editbench.hub import cache_dir
 
@@ -66,8 +67,7 @@ class Child:
         with (folder / "printed.txt").open("wb") as printed:
             fds = [to_child, from_child, printed.fileno()]
             try:
-                start = {"start": str(folder), "threads": torch.get_num_threads()}
-                pid = server.ask(start, fds)["pid"]
+                pid = server.fork(folder, fds)
             except OSError as error:
                 for end in (requests, replies):
                     os.close(end)
@@ -75,6 +75,7 @@ class Child:
             finally:
                 for end in (to_child, from_child):
                     os.close(end)
+        helpers.PIDS.add(pid)
         return cls(who, folder, server, pid, (requests, replies))
 
     @property
@@ -143,8 +144,11 @@ class Child:
         printed = (self.folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         last = f"; it last printed {lines[-1][:200]!r}" if lines else ""
-        code = self._finish()
-        if code is None or code >= 0:
+        self.close()
+        code = self._server.exit_code(self._pid)
+        if code is None:
+            return f"its process ended{last}"
+        if code >= 0:
             return f"its process ended with exit code {code}{last}"
         name = signal.Signals(-code).name
         why = ", as the system does when memory runs out" if -code == signal.SIGKILL else ""
@@ -164,33 +168,58 @@ class _Server:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                # -P: a file in the current folder cannot stand for a package
-                [sys.executable, "-P", "-m", f"{__package__}.child", str(theirs.fileno())],
+                # -P: a file in the current folder cannot stand for a package. The warning is of a
+                # fork beside threads; those of the libraries sleep, and no fork needs them.
+                [
+                    *(sys.executable, "-P", "-W", "ignore::DeprecationWarning"),
+                    *("-m", f"{__package__}.child", str(theirs.fileno())),
+                ],
                 env={**os.environ, **OFFLINE, "PYTHONHASHSEED": "0"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
             )
-        self.socket, self._owner = ours, os.getpid()
+        self.socket, self.owner = ours, os.getpid()
+        self.ended: list[int] = []
+        """Children that were killed and not reaped, so that their ids are nobody else's."""
         self._replies = ours.makefile("r", encoding="utf-8")
 
     @classmethod
     def running(cls) -> _Server:
         """Return the server, started if there is none, or if this process is a fork itself."""
         one = cls._one
-        if one is None or one._owner != os.getpid() or one.process.poll() is not None:
+        if one is None or one.owner != os.getpid() or one.process.poll() is not None:
             one = cls._one = _Server()
             atexit.register(one.socket.close)  # the server ends when its socket does
         return one
 
-    def ask(self, request: Mapping[str, Any], fds: list[int] | None = None) -> dict[str, Any]:
+    def fork(self, folder: Path, fds: list[int]) -> int:
+        """Return the process id of a new child in ``folder``; reap those that have ended.
+
+        Raises:
+            OSError: the server is gone, or cannot fork.
+        """
+        # Here and not where a child ends, which may be in the middle of another request.
+        reaped, self.ended = self.ended, []
+        start = {"start": str(folder), "threads": torch.get_num_threads(), "reap": reaped}
+        return int(self._ask(start, fds)["pid"])
+
+    def exit_code(self, pid: int) -> int | None:
+        """Reap a child that has ended, and return its exit code; None if the server is gone."""
+        self.ended.remove(pid)
+        try:
+            return int(self._ask({"reap": [pid]}, [])["codes"][0])
+        except OSError:
+            return None
+
+    def _ask(self, request: Mapping[str, Any], fds: list[int]) -> dict[str, Any]:
         """Send ``request`` with file descriptors, and return the reply.
 
         Raises:
             OSError: the server is gone, or cannot fork.
         """
-        socket.send_fds(self.socket, [json.dumps(request).encode() + b"\n"], fds or [])
+        socket.send_fds(self.socket, [json.dumps(request).encode() + b"\n"], fds)
         line = self._replies.readline()
         if not line:
             raise ConnectionError("the server process ended")
@@ -221,18 +250,17 @@ def _write(end: int, data: bytes) -> None:
         data = data[os.write(end, data) :]
 
 
-def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> int | None:
-    """Kill the process group by its id, and remove the folder; return the exit code, if known."""
+def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> None:
+    """Kill the process group by its id, and remove the folder."""
+    if server.owner != os.getpid():
+        return  # in a fork of this interpreter, which owns no children
     try:
-        # It leads its own group. The id cannot be another process's before the server reaps it.
+        # It leads its own group, and the id cannot be another's before the server reaps it.
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+    helpers.PIDS.discard(pid)
+    server.ended.append(pid)
     for end in ends:
         os.close(end)
-    try:
-        code: int | None = server.ask({"reap": pid})["code"]
-    except (OSError, ValueError):
-        code = None
     shutil.rmtree(folder, ignore_errors=True)
-    return code

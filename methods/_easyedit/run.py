@@ -32,12 +32,12 @@ more edit of it."""
 
 
 def run(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], Live | None]:
-    """Edit, and return the reply: the file of the changes, seconds, contexts and keys.
+    """Edit, and return the reply: the file of the changes, seconds and contexts.
 
     The second value is there if the edited model is a wrapper that stays in this process.
     """
     algorithm = ALGORITHMS[request["algorithm"]]
-    model, tokenizer = load(Path(request["model"]), algorithm, request["fields"]["device"])
+    model, tokenizer = load(Path(request["model"]), algorithm, request["device"])
     install(Path(request["package"]), algorithm)
     if _is_old(Path(request["package"])) and tokenizer.unk_token_id is None:
         tokenizer.unk_token = tokenizer.eos_token  # as GPT-2's tokenizer has it; its FT needs one
@@ -100,7 +100,7 @@ def load(folder: Path, algorithm: Algorithm, device: str) -> tuple[Any, Any]:
     config = AutoConfig.from_pretrained(folder)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     missing, unexpected = model.load_state_dict(load_file(folder / "weights.safetensors"), False)
-    # buffers are made with the model, and tied weights are listed once
+    # tied weights are listed once, and some buffers are made with the model
     if unexpected:
         raise MethodError(
             f"the model cannot be built again from its configuration ({unexpected[0]})"
@@ -257,7 +257,8 @@ def prepare(
         bare_first = ["{}", *given] if algorithm.flat else [["{}"], given]
         _contexts_of(module).CONTEXT_TEMPLATES_CACHE = bare_first  # type: ignore[attr-defined]
     if hasattr(module, "AdaLoraConfig"):  # which today's PEFT does not make without it
-        module.AdaLoraConfig = partial(module.AdaLoraConfig, total_step=max(1, hparams.num_steps))
+        steps = max(1, hparams.num_steps)
+        setattr(module, "AdaLoraConfig", partial(module.AdaLoraConfig, total_step=steps))  # noqa: B010
     if request.get("keys"):
         earlier = load_file(request["keys"])
         sums = [earlier[str(layer)] @ earlier[str(layer)].T for layer in hparams.layers]
