@@ -16,7 +16,7 @@ from editbench import registry
 from editbench.methods._easyedit.process import new_folder
 from editbench.methods.easyedit import EasyEdit
 from editbench.models import load_model
-from editbench.testing import FACTS
+from editbench.testing import FACTS, check_method
 
 SOURCE = os.environ.get("EDITBENCH_EASYEDIT", "")
 pytestmark = pytest.mark.skipif(
@@ -117,3 +117,9 @@ def test_a_second_chunk_keeps_the_first_one_and_can_be_taken_back(name, model):
         assert late[0] > asked(model)[0], "the first fact is kept"
         assert late[1] > early[1], "the second fact is taught"
     assert first.live.child is second.live.child
+
+
+@pytest.mark.parametrize("name", ["grace", "wise"])
+def test_a_side_memory_keeps_the_contract_of_a_method(name, model, tmp_path):
+    method = registry.get("methods", f"easyedit-{name}")
+    check_method(method, model, FACTS, tmp_path, override=["n_iter=8"])
