@@ -151,11 +151,11 @@ def test_a_folder_that_is_no_easyedit(tmp_path, monkeypatch):
 def test_a_missing_algorithm_or_package_is_one_sentence(tmp_path):
     source = checkout(tmp_path, "pass")
     missing = registry.get("methods", "easyedit-wise")(source=str(source))
-    with pytest.raises(OptionError, match=r"The EasyEdit in .* has no WISE\."):
+    with pytest.raises(OptionError, match=r"easyedit-wise: The EasyEdit in .* does not have"):
         missing.sources()
     with (source / "easyeditor/models/ft/__init__.py").open("a") as file:
         file.write("import no_such_package\n")
-    with pytest.raises(OptionError, match="FT needs the package no_such_package, which is not"):
+    with pytest.raises(OptionError, match="easyedit-ft: It needs the package no_such_package"):
         registry.get("methods", "easyedit-ft")(source=str(source)).sources()
 
 
@@ -219,7 +219,7 @@ def test_the_list_shows_what_runs_and_what_the_others_lack(tmp_path, monkeypatch
     monkeypatch.setenv("EDITBENCH_EASYEDIT", str(checkout(tmp_path, "pass")))
     records = {r["name"]: r for r in json.loads(editbench("list", "methods", "--json").out)}
     assert records["easyedit-ft"]["lacks"] is None and "lacks" not in records["memit"]
-    assert "has no WISE" in records["easyedit-wise"]["lacks"]
+    assert "does not have this" in records["easyedit-wise"]["lacks"]
     assert "hypernetwork" in records["easyedit-mend"]["lacks"]
     said = editbench("list", "methods").out
     assert "methods by EasyEdit" in said and "cannot run here" in said
