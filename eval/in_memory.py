@@ -58,7 +58,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         batch_size: int,
         context: Context | None,
         changed_only: bool,
-        live: LiveModel | None,
+        live: LiveModel | None = None,
     ) -> None:
         # HFLM opens its own autocast around each call, which would end the caller's. So it
         # gets the caller's dtype.
