@@ -55,6 +55,8 @@ def _read(algorithm: Algorithm, path: Path) -> Fields:
         raise OptionError(f"hparams={path} is for {name}, and this is {algorithm.title}.")
     if "act_margin" in read:  # three fields in one, as WISE's files have it
         read["alpha"], read["beta"], read["gamma"] = read.pop("act_margin")
+    if "class_name" in read:  # another name of a field, in some of UltraEdit's files
+        read["model_class"] = read.pop("class_name")
     return {str(key): _scientific(value) for key, value in read.items()}
 
 
