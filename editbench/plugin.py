@@ -74,7 +74,7 @@ class Method(ABC):
     name: ClassVar[str] = ""
     """The name under which the method is registered."""
     kind: ClassVar[str] = "trainer"
-    """``baseline``, ``trainer`` or ``weight editor``."""
+    """``baseline``, ``trainer``, ``weight editor`` or ``EasyEdit``."""
     summary: ClassVar[str] = ""
     """One line for ``editbench list methods``."""
     paper: ClassVar[str] = ""

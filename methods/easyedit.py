@@ -110,7 +110,7 @@ class EasyEdit(Method):
         """
         found = find(self.source)
         if why := found.missing(self.algorithm):
-            raise OptionError(why)
+            raise OptionError(f"{self.name}: {why}")
         return found
 
     @classmethod

@@ -144,11 +144,13 @@ def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -
 def _print_easyedit(records: list[dict[str, object]]) -> None:
     """Print EasyEdit's algorithms: those that run here, then what each of the others lacks."""
     runs = [{k: r[k] for k in ("name", "paper", "summary")} for r in records if not r["lacks"]]
-    others = [
-        {"name": record["name"], "lacks": record["lacks"]} for record in records if record["lacks"]
-    ]
     if runs:
         console.out().print(console.listing(runs, "methods by EasyEdit"))
+    by_reason: dict[object, list[object]] = {}
+    for record in records:
+        if record["lacks"]:
+            by_reason.setdefault(record["lacks"], []).append(record["name"])
+    others = [{"names": names, "lacks": reason} for reason, names in by_reason.items()]
     console.out().print(console.listing(others, "EasyEdit's algorithms that cannot run here"))
 
 

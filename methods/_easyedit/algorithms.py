@@ -9,48 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-LOCATE: Mapping[str, object] = {
-    "layer_selection": "all",
-    "fact_token": "subject_last",
-    "v_num_grad_steps": 25,
-    "v_lr": 0.5,
-    "v_weight_decay": 1e-3,
-    "clamp_norm_factor": 4,
-    "kl_factor": 0.0625,
-    "mom2_adjustment": True,
-    "mom2_dataset": "wikipedia",
-    "mom2_n_samples": 100_000,
-    "mom2_dtype": "float32",
-}
-"""hparams/MEMIT/llama3.2-3b.yaml, without its layers and modules."""
-ROME_VALUES: Mapping[str, object] = {
-    **LOCATE,
-    "mom2_adjustment": False,
-    "context_template_length_params": [[5, 10], [10, 10]],
-}
-ALPHAEDIT_VALUES: Mapping[str, object] = {
-    **LOCATE,
-    "clamp_norm_factor": 0.75,
-    "v_lr": 0.1,
-    "v_weight_decay": 0.5,
-    "mom2_update_weight": 15_000,
-    "nullspace_threshold": 2e-2,
-    "L2": 1,
-    "P_loc": "null_space_project.pt",
-}
-LORA_VALUES: Mapping[str, object] = {
-    "lora_type": "adalora",
-    "num_steps": 70,
-    "batch_size": 1,
-    "max_length": 30,
-    "lr": 5e-3,
-    "weight_decay": 0.0,
-    "kl_factor": 0.0,
-    "rank": 8,
-    "lora_alpha": 32,
-    "lora_dropout": 0.1,
-    "norm_constraint": False,
-}
+from editbench.methods._easyedit.values import (
+    ALPHAEDIT_VALUES,
+    DEFER_VALUES,
+    DPO_VALUES,
+    EAMET_VALUES,
+    EMMET_VALUES,
+    FT_VALUES,
+    GRACE_VALUES,
+    LORA_VALUES,
+    MEMIT_VALUES,
+    PMET_VALUES,
+    QLORA_VALUES,
+    ROME_VALUES,
+    SIMIE_VALUES,
+    SPHERE_VALUES,
+    ULTRAEDIT_VALUES,
+    WISE_VALUES,
+)
+
 PADDED = (
     "its editor pads prompts on the left (editors/editor.py, line 181), for which its code reads "
     "and teaches the wrong tokens; here they are padded on the right"
@@ -100,6 +77,20 @@ class Algorithm:
     """Whether its code computes the logits as head(norm(state)) itself."""
     linear_only: str = ""
     """The line of its code that fails where W is stored as (f, d); empty if none does."""
+    weight_suffix: str = ""
+    """What its module of W ends with."""
+    at_projections: bool = False
+    """Whether it adds the targets to the outputs of the projections, not of attention and MLP."""
+    mlp_inputs: bool = False
+    """Whether it edits the gate and up projections of an MLP, where there are both."""
+    per_layer: tuple[str, ...] = ()
+    """Fields that take one value for each layer."""
+    full_batches: bool = False
+    """Whether it leaves out the facts behind the last full batch."""
+    spaced: bool = True
+    """Whether it puts a space before the target."""
+    needs_original: bool = False
+    """Whether it needs the answer before the edit."""
     base: str | None = None
     """The algorithm that it wraps."""
     unused: tuple[str, ...] = ()
@@ -160,7 +151,7 @@ _ALL = (
         "MEMITHyperParams",
         summary="closed-form update of several MLPs, all facts at once",
         paper="arXiv 2210.07229",
-        values={**LOCATE, "mom2_update_weight": 15_000},
+        values=MEMIT_VALUES,
         values_from="hparams/MEMIT/llama3.2-3b.yaml",
         layers="window",
         covariance="always",
@@ -173,7 +164,7 @@ _ALL = (
         "MEMITFEHyperParams",
         summary="MEMIT with a target at each layer",
         paper="EasyEdit at 14cea82",
-        values={**LOCATE, "mom2_update_weight": 15_000},
+        values=MEMIT_VALUES,
         values_from="hparams/MEMIT-FE/llama3.2-3b.yaml",
         layers="window",
         covariance="always",
@@ -187,12 +178,7 @@ _ALL = (
         "EMMETHyperParams",
         summary="batched equality constraint on one MLP",
         paper="arXiv 2403.14236",
-        values={
-            **LOCATE,
-            "mom2_update_weight": 100_000,
-            "update_norm_lambda": 0,
-            "emmet_lambda": 0.1,
-        },
+        values=EMMET_VALUES,
         values_from="hparams/EMMET/llama3.2-3b.yaml",
         layers="one",
         covariance="always",
@@ -206,20 +192,10 @@ _ALL = (
         "EAMETHyperParams",
         summary="MEMIT with targets aligned to the keys",
         paper="arXiv 2505.11876",
-        values={
-            **LOCATE,
-            "ks_bs": 1,
-            "clamp_ks_factor": 1,
-            "cs_factor": 1,
-            "mse_factor": 1,
-            "tau": 0.07,
-            "norm_factor": 1e-3,
-            "delta_init": "target_init",
-            "weight_decay_method": "norm",
-            "mom2_update_weight": 15_000,
-        },
+        values=EAMET_VALUES,
         values_from="hparams/EAMET/qwen2.5-7b.yaml",
         layers="window",
+        per_layer=("mom2_update_weight",),
         covariance="always",
         own_head=True,
         linear_only="eamet_main.py, line 299",
@@ -245,7 +221,7 @@ _ALL = (
         "SPHEREHyperParams",
         summary="AlphaEdit off the main directions of the weights",
         paper="arXiv 2510.01172",
-        values={**ALPHAEDIT_VALUES, "cumulative_ratio": 0.5, "suppression_strength": 0.5},
+        values=SPHERE_VALUES,
         values_from="hparams/SPHERE/llama3-8b.yaml",
         layers="window",
         covariance="always",
@@ -259,7 +235,7 @@ _ALL = (
         "COREHyperParams",
         summary="MEMIT with a term for consistent contexts",
         paper="arXiv 2505.23026",
-        values={**LOCATE, "mom2_update_weight": 15_000},
+        values=MEMIT_VALUES,
         values_from="hparams/MEMIT/llama3.2-3b.yaml, for there is none of its own",
         layers="window",
         covariance="always",
@@ -272,15 +248,11 @@ _ALL = (
         "PMETHyperParams",
         summary="MEMIT with attention optimised beside the MLP",
         paper="arXiv 2308.08742",
-        values={
-            **LOCATE,
-            "clamp_norm_factor": 1,
-            "v_weight_decay": 0.5,
-            "mom2_update_weight": 15_000,
-            "nll_loss_factor": 1,
-        },
+        values=PMET_VALUES,
         values_from="hparams/PMET/llama3.2-3b.yaml",
         layers="window",
+        at_projections=True,
+        spaced=False,
         covariance="always",
         own_head=True,
         notes=(
@@ -296,17 +268,10 @@ _ALL = (
         "FTHyperParams",
         summary="fine-tuning of one MLP matrix",
         paper="arXiv 2012.00363",
-        values={
-            "num_steps": 25,
-            "batch_size": 1,
-            "lr": 5e-4,
-            "weight_decay": 0,
-            "kl_factor": 0,
-            "norm_constraint": False,
-            "objective_optimization": "prompt_last",
-        },
+        values=FT_VALUES,
         values_from="hparams/FT/llama3.2-3b.yaml",
         layers="upper",
+        weight_suffix=".weight",
         notes=(
             "with prompt_last, the shipped objective, all tokens of a target are learnt at the "
             "prompt's last token (ft_main.py, line 198)",
@@ -333,20 +298,7 @@ _ALL = (
         "QLoRAHyperParams",
         summary="a LoRA adapter; the weights are not quantized here",
         paper="arXiv 2305.14314",
-        values={
-            "quantization_bit": 4,
-            "double_quant": True,
-            "quant_type": "nf4",
-            "lora_type": "lora",
-            "lora_r": 8,
-            "lora_alpha": 32,
-            "lora_dropout": 0.1,
-            "num_steps": 2,
-            "batch_size": 1,
-            "max_length": 30,
-            "lr": 5e-3,
-            "weight_decay": 0.0,
-        },
+        values=QLORA_VALUES,
         values_from="hparams/QLoRA/llama3.2-3b.yaml",
         layers="all",
         result="adapter",
@@ -363,9 +315,10 @@ _ALL = (
         "DPOHyperParams",
         summary="a LoRA adapter that prefers the new answer to the old one",
         paper="arXiv 2305.18290",
-        values={**LORA_VALUES, "num_steps": 7, "lr": 5e-5, "alpha": 0.99, "beta": 0.1},
+        values=DPO_VALUES,
         values_from="hparams/DPO/llama3-8b.yaml",
         layers="all",
+        needs_original=True,
         result="adapter",
         notes=(SPACED,),
     ),
@@ -376,14 +329,7 @@ _ALL = (
         "SimIEHyperParams",
         summary="ROME, with each update fitted to those before it",
         paper="ICML 2025, openreview VdEG08ZJCH",
-        values={
-            "base_method": "ROME",
-            "lamHyper": 10_000.0,
-            "init_model": True,
-            "solver": "LU",
-            "fast": False,
-            "max_length": 40,
-        },
+        values=SIMIE_VALUES,
         values_from="hparams/SimIE/llama3-8b.yaml",
         layers="one",
         flat=True,
@@ -398,20 +344,11 @@ _ALL = (
         "UltraEditHyperParams",
         summary="linear regression on normalised gradients, without training",
         paper="arXiv 2505.14679",
-        values={
-            "model_class": "AutoModelForCausalLM",
-            "tokenizer_class": "AutoTokenizer",
-            "dropout": 0.0,
-            "no_grad_layers": None,
-            "lr": 1e-6,
-            "token": "mask",
-            "batch_size_once": 10,
-            "editor_batch_size": 1024,
-            "silent": False,
-            "results_dir": "results",
-        },
+        values=ULTRAEDIT_VALUES,
         values_from="hparams/UltraEdit/qwen2.5-7b.yaml",
         layers="late",
+        mlp_inputs=True,
+        full_batches=True,
         unused=("hydra",),
         notes=(
             "its normaliser restarts with each call, for is_init is never set "
@@ -427,20 +364,7 @@ _ALL = (
         "GraceHyperParams",
         summary="a codebook of values beside one MLP",
         paper="arXiv 2211.11031",
-        values={
-            "edit_lr": 1.0,
-            "n_iter": 50,
-            "eps": 1.0,
-            "dist_fn": "euc",
-            "val_init": "cold",
-            "val_train": "sgd",
-            "val_reg": "None",
-            "reg": "early_stop",
-            "replacement": "replace_last",
-            "eps_expand": "coverage",
-            "num_pert": 8,
-            "dropout": 0.0,
-        },
+        values=GRACE_VALUES,
         values_from="hparams/GRACE/llama3.2-3b.yaml",
         layers="last",
         result="live",
@@ -454,24 +378,7 @@ _ALL = (
         "WISEHyperParams",
         summary="a side copy of one MLP matrix, chosen by its activations",
         paper="arXiv 2405.14768",
-        values={
-            "mask_ratio": 0.2,
-            "edit_lr": 1.0,
-            "n_iter": 70,
-            "norm_constraint": 1.0,
-            "alpha": 5.0,
-            "beta": 20.0,
-            "gamma": 10.0,
-            "act_ratio": 0.88,
-            "save_freq": 500,
-            "merge_freq": 1000,
-            "merge_alg": "ties",
-            "objective_optimization": "only_label",
-            "densities": 0.53,
-            "weights": 1.0,
-            "retrieve": True,
-            "replay": False,
-        },
+        values=WISE_VALUES,
         values_from="hparams/WISE/llama3.2-3b.yaml",
         layers="last",
         result="live",
@@ -492,7 +399,7 @@ _ALL = (
         "DeferHyperParams",
         summary="a second MLP matrix with a gate",
         paper="arXiv 2211.11031",
-        values={"edit_lr": 7e-5, "n_iter": 100, "threshold": 0.5},
+        values=DEFER_VALUES,
         values_from="hparams/DEFER/llama-7b.yaml",
         layers="last",
         result="live",

@@ -57,9 +57,9 @@ def _import() -> None:
 
 
 def _serve(request: dict[str, Any], fds: list[int], parent: socket.socket) -> dict[str, Any]:
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in request["reap"]]
-    if "start" not in request:
-        return {"codes": codes}
+    if "reap" in request:
+        waited = [os.waitpid(pid, 0)[1] for pid in request["reap"]]
+        return {"codes": [os.waitstatus_to_exitcode(status) for status in waited]}
     if (pid := os.fork()) == 0:
         try:
             parent.close()

@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import yaml
-from torch import nn
 
-from editbench.errors import ModelError, OptionError
-from editbench.layout import ranges
+from editbench.errors import OptionError
 from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.modules import derived, has_module
 from editbench.methods._easyedit.source import Source, hparams_fields
 from editbench.methods._edit.layers import check_layers, default_layers, nearest, single_layer
 from editbench.models import LanguageModel
@@ -57,6 +55,8 @@ def _read(algorithm: Algorithm, path: Path) -> Fields:
         raise OptionError(f"hparams={path} is for {name}, and this is {algorithm.title}.")
     if "act_margin" in read:  # three fields in one, as WISE's files have it
         read["alpha"], read["beta"], read["gamma"] = read.pop("act_margin")
+    if "class_name" in read:  # another name of a field, in some of UltraEdit's files
+        read["model_class"] = read.pop("class_name")
     return {str(key): _scientific(value) for key, value in read.items()}
 
 
@@ -94,15 +94,13 @@ def hyperparameters(
             f"{algorithm.title} has no field {unknown[0]!r}. Its fields: {', '.join(known)}."
         )
     chosen = _layers(algorithm, model, values, layers)
-    derived = _derived(algorithm, model, chosen)
+    follows = derived(algorithm, model, chosen)
     if layers is not None:  # they also say which parameters are edited
         values = {k: v for k, v in values.items() if k not in ("layers", "inner_params")}
-    fields = {name: v for name, v in {**derived, **values}.items() if name in known}
-    if "mom2_update_weight" in fields and algorithm.title == "EAMET":
-        weight = fields["mom2_update_weight"]
-        fields["mom2_update_weight"] = (
-            weight if isinstance(weight, list) else [weight] * len(chosen)
-        )
+    fields = {name: v for name, v in {**follows, **values}.items() if name in known}
+    for name in algorithm.per_layer:
+        if not isinstance(fields[name], list):
+            fields[name] = [fields[name]] * len(chosen)
     if lacking := [name for name, has in known.items() if not has and name not in fields]:
         raise OptionError(f"{algorithm.title} needs a value for {', '.join(lacking)} (override).")
     _check_modules(algorithm, model, fields)
@@ -112,9 +110,9 @@ def hyperparameters(
 def for_facts(algorithm: Algorithm, fields: Fields, n: int) -> Fields:
     """Return ``fields`` for a call with ``n`` facts.
 
-    UltraEdit leaves out the facts behind the last full batch, so its batches divide ``n``.
+    The batches divide ``n`` where the algorithm leaves out the facts behind the last full one.
     """
-    if algorithm.title != "UltraEdit":
+    if not algorithm.full_batches:
         return fields
     most = min(n, int(fields["batch_size_once"]))
     at_once = max(size for size in range(1, most + 1) if n % size == 0)
@@ -168,142 +166,6 @@ def _usual(rule: str, model: LanguageModel) -> tuple[int, ...]:
     return nearest(layout.writable, wanted)
 
 
-def _derived(algorithm: Algorithm, model: LanguageModel, layers: Sequence[int]) -> Fields:
-    """Return the fields that follow from the model, whether the algorithm has them or not."""
-    layout = model.layout
-    if layout.transposed and algorithm.linear_only:
-        raise ModelError(
-            f"{algorithm.title} of EasyEdit works on weights of nn.Linear only "
-            f"({algorithm.linear_only}), and those of {model.name} are stored transposed."
-        )
-    at = layers[0] if layers else next(iter(layout.writable), 0)
-    template, part = f"{layout.layers}.{{}}", layout.parts[at]
-    if len({layout.parts[layer] for layer in layers}) > 1:
-        raise ModelError(
-            f"EasyEdit names the modules of all layers alike, and layers {ranges(list(layers))} of "
-            f"{model.name} are of several kinds. Name layers of one kind (option layers)."
-        )
-    rewrite = f"{template}.{part.mlp_out}"
-    attention = f"{template}.{part.attention}"
-    fields: Fields = {
-        "alg_name": algorithm.title,
-        # Its code looks for these texts to learn how weights are stored.
-        "model_name": "gpt2-xl" if layout.transposed else "llama",
-        "tokenizer_name": "llama",
-        "device": str(model.device),
-        "stats_dir": "stats",
-        "model_parallel": False,
-        "fp16": False,
-        "half": False,
-        "layers": list(layers),
-        "v_loss_layer": layout.depth - 1,
-        "rewrite_module_tmp": rewrite,
-        "rewrite_module_tmps": [rewrite],
-        "layer_module_tmp": template,
-        "mlp_module_tmp": f"{template}.{part.mlp}",
-        "attn_module_tmp": attention,
-        "ln_f_module": _final_norm(model),
-        "lm_head_module": _head(model),
-        "target_modules": _attention_inputs(model, at),
-        "inner_params": [_bracketed(layout.weight_name(layer)) for layer in layers],
-        "batch_size": 1,
-    }
-    if algorithm.title == "FT":
-        fields["rewrite_module_tmp"] += ".weight"
-    elif algorithm.title == "PMET":  # there the targets are added to the outputs of the projections
-        fields["mlp_module_tmp"] = rewrite
-        fields["attn_module_tmp"] = f"{attention}.{_attention_output(model, at)}"
-    elif algorithm.title == "UltraEdit":
-        fields["inner_params"] = _mlp_inputs(model, layers)
-    return fields
-
-
-def _bracketed(name: str) -> str:
-    """Return a parameter's name as EasyEdit evaluates it: ``model.layers[3].mlp.weight``."""
-    parts: list[str] = []
-    for part in name.split("."):
-        if part.isdigit():
-            parts[-1] += f"[{part}]"
-        else:
-            parts.append(part)
-    return ".".join(parts)
-
-
-def _final_norm(model: LanguageModel) -> str:
-    """Return the path of the norm behind the layers."""
-    parent, _, _ = model.layout.layers.rpartition(".")
-    names = [
-        name
-        for name, module in model.model.get_submodule(parent).named_children()
-        if "norm" in type(module).__name__.lower()
-    ]
-    if not names:
-        raise ModelError(
-            f"EasyEdit reads logits as head(norm(state)), and {model.name} has no norm behind its "
-            "layers, so EasyEdit cannot edit this architecture."
-        )
-    return f"{parent}.{names[-1]}" if parent else names[-1]
-
-
-def _head(model: LanguageModel) -> str:
-    """Return the module of the head, by the name under which its weight is listed."""
-    head = model.model.get_output_embeddings()
-    weight = getattr(head, "weight", None)
-    for name, parameter in model.model.named_parameters():
-        if parameter is weight:
-            return name.removesuffix(".weight")
-    raise ModelError(f"EasyEdit needs a matrix that gives the logits, and {model.name} has none.")
-
-
-def _is_matrix(module: nn.Module) -> bool:
-    weight = getattr(module, "weight", None)
-    return isinstance(weight, torch.Tensor) and weight.dim() == 2
-
-
-def _attention_matrices(model: LanguageModel, layer: int) -> list[str]:
-    if model.layout.parts[layer].attention is None:
-        return []
-    attention = model.layout.attention_module(model.model, layer)
-    return [name for name, module in attention.named_modules() if name and _is_matrix(module)]
-
-
-def _attention_output(model: LanguageModel, layer: int) -> str:
-    """Return the path of the attention's output projection, its last matrix."""
-    matrices = _attention_matrices(model, layer)
-    if not matrices:
-        raise ModelError(f"PMET needs the attention of layer {layer}, and {model.name} has none.")
-    return matrices[-1]
-
-
-def _attention_inputs(model: LanguageModel, layer: int) -> list[str]:
-    """Return the names of the projections that adapters go to: q and v, or what holds them."""
-    names = [name.rpartition(".")[2] for name in _attention_matrices(model, layer)]
-    return [name for name in names if name in ("q_proj", "v_proj")] or names[:1]
-
-
-def _mlp_inputs(model: LanguageModel, layers: Sequence[int]) -> list[str]:
-    """Return the gate and up projections of ``layers``, or W where an MLP has no gate.
-
-    These are what hparams/UltraEdit has for Qwen 2.5, and for GPT-J.
-    """
-    found: list[str] = []
-    for kind in ("gate_proj", "up_proj"):
-        for layer in layers:
-            part = model.layout.parts[layer].mlp
-            path = f"{model.layout.layers}.{layer}.{part}.{kind}"
-            found += [path] if _has(model, path) else []
-    weights = [model.layout.weight_name(layer).removesuffix(".weight") for layer in layers]
-    return found if len(found) == 2 * len(layers) else weights
-
-
-def _has(model: LanguageModel, path: str) -> bool:
-    try:
-        model.model.get_submodule(path)
-    except AttributeError:
-        return False
-    return True
-
-
 def _check_modules(algorithm: Algorithm, model: LanguageModel, fields: Mapping[str, Any]) -> None:
     """Check that the model has all modules that ``fields`` name.
 
@@ -318,7 +180,7 @@ def _check_modules(algorithm: Algorithm, model: LanguageModel, fields: Mapping[s
     inner = fields.get("inner_params", [])
     paths += [name.replace("[", ".").replace("]", "") for name in inner]
     for path in paths:
-        if not _has(model, path.removesuffix(".weight")):
+        if not has_module(model, path.removesuffix(".weight")):
             raise OptionError(
                 f"The hyper-parameters of {algorithm.title} name the module {path!r}, which "
                 f"{model.name} does not have. Leave the field out of the file, or name a module of "

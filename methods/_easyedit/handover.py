@@ -104,8 +104,8 @@ def requests(
         other_text: for each fact a text that is not about it, which WISE keeps in place.
 
     Raises:
-        MethodError: a prompt has a brace, which EasyEdit's code reads as a slot, or DPO is not told
-            the old answer.
+        MethodError: a prompt has a brace, which EasyEdit's code reads as a slot, or lacks the
+            answer before the edit where the algorithm needs it.
     """
     return [
         _request(algorithm, model, fact, text, i)
@@ -121,9 +121,9 @@ def _request(
     bos = model.tokenizer.bos_token
     if not rendered.special and bos and prompt.startswith(bos):
         prompt, start = prompt[len(bos) :], start - len(bos)  # its tokenizer call adds one again
-    if algorithm.title == "DPO" and fact.original is None:
+    if algorithm.needs_original and fact.original is None:
         raise MethodError(
-            f"DPO prefers the target to the old answer, and fact {fact.id!r} has none."
+            f"{algorithm.title} needs the answer before the edit, and fact {fact.id!r} has none."
         )
     subject = find_subject(fact)
     if algorithm.slot:
@@ -148,8 +148,8 @@ def _request(
 
 
 def _target(algorithm: Algorithm, model: LanguageModel, fact: Fact) -> str:
-    # All others add the space themselves. A tokenizer of SentencePiece's kind writes it as part of
+    # A tokenizer of SentencePiece's kind writes it as part of
     # the word.
-    if algorithm.title != "PMET" or model.tokenizer.tokenize(fact.target)[:1][0][:1] == "▁":
+    if algorithm.spaced or model.tokenizer.tokenize(fact.target)[:1][0][:1] == "▁":
         return fact.target
     return f" {fact.target}"

@@ -144,8 +144,7 @@ class Child:
         printed = (self.folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         last = f"; it last printed {lines[-1][:200]!r}" if lines else ""
-        self.close()
-        code = self._server.exit_code(self._pid)
+        code = self._finish()
         if code is None:
             return f"its process ended{last}"
         if code >= 0:
@@ -183,6 +182,7 @@ class _Server:
         self.socket, self.owner = ours, os.getpid()
         self.ended: list[int] = []
         """Children that were killed and not reaped, so that their ids are nobody else's."""
+        self._busy = False
         self._replies = ours.makefile("r", encoding="utf-8")
 
     @classmethod
@@ -195,23 +195,27 @@ class _Server:
         return one
 
     def fork(self, folder: Path, fds: list[int]) -> int:
-        """Return the process id of a new child in ``folder``; reap those that have ended.
+        """Return the process id of a new child in ``folder``.
 
         Raises:
             OSError: the server is gone, or cannot fork.
         """
-        # Here and not where a child ends, which may be in the middle of another request.
-        reaped, self.ended = self.ended, []
-        start = {"start": str(folder), "threads": torch.get_num_threads(), "reap": reaped}
+        start = {"start": str(folder), "threads": torch.get_num_threads()}
         return int(self._ask(start, fds)["pid"])
 
-    def exit_code(self, pid: int) -> int | None:
-        """Reap a child that has ended, and return its exit code; None if the server is gone."""
-        self.ended.remove(pid)
+    def reap(self) -> dict[int, int]:
+        """Reap the children in ``ended``, and return their exit codes by their ids.
+
+        A child may end in the middle of another request, by garbage collection. It then waits for
+        the next one that ends.
+        """
+        if self._busy:
+            return {}
+        pids, self.ended = self.ended, []
         try:
-            return int(self._ask({"reap": [pid]}, [])["codes"][0])
-        except OSError:
-            return None
+            return dict(zip(pids, self._ask({"reap": pids}, [])["codes"], strict=True))
+        except OSError:  # the server is gone
+            return {}
 
     def _ask(self, request: Mapping[str, Any], fds: list[int]) -> dict[str, Any]:
         """Send ``request`` with file descriptors, and return the reply.
@@ -219,8 +223,12 @@ class _Server:
         Raises:
             OSError: the server is gone, or cannot fork.
         """
-        socket.send_fds(self.socket, [json.dumps(request).encode() + b"\n"], fds)
-        line = self._replies.readline()
+        self._busy = True
+        try:
+            socket.send_fds(self.socket, [json.dumps(request).encode() + b"\n"], fds)
+            line = self._replies.readline()
+        finally:
+            self._busy = False
         if not line:
             raise ConnectionError("the server process ended")
         answer: dict[str, Any] = json.loads(line)
@@ -250,10 +258,10 @@ def _write(end: int, data: bytes) -> None:
         data = data[os.write(end, data) :]
 
 
-def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> None:
-    """Kill the process group by its id, and remove the folder."""
+def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> int | None:
+    """Kill the process group by its id, remove the folder, and return the exit code, if known."""
     if server.owner != os.getpid():
-        return  # in a fork of this interpreter, which owns no children
+        return None  # in a fork of this interpreter, which owns no children
     try:
         # It leads its own group, and the id cannot be another's before the server reaps it.
         os.killpg(pid, signal.SIGKILL)
@@ -264,3 +272,4 @@ def _end(server: _Server, pid: int, ends: _Ends, folder: Path) -> None:
     for end in ends:
         os.close(end)
     shutil.rmtree(folder, ignore_errors=True)
+    return server.reap().get(pid)

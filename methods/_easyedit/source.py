@@ -38,12 +38,12 @@ class Source:
     def missing(self, algorithm: Algorithm) -> str | None:
         """Return what ``algorithm`` lacks here, in one sentence; ``None`` if it can run."""
         if not (self.folder(algorithm) / "__init__.py").is_file():
-            return f"The EasyEdit in {self.package.parent} has no {algorithm.title}."
+            return f"The EasyEdit in {self.package.parent} does not have this algorithm."
         if algorithm.base and (why := self.missing(ALGORITHMS[algorithm.base])):
             return why
         for name in sorted(_imported(self.folder(algorithm))):
             if name not in algorithm.unused and importlib.util.find_spec(name) is None:
-                return f"{algorithm.title} needs the package {name}, which is not installed."
+                return f"It needs the package {name}, which is not installed."
         return None
 
     def digest(self, algorithm: Algorithm) -> str:

@@ -17,7 +17,7 @@ from tiny import editbench, write_facts, write_model
 
 from editbench import helpers, registry
 from editbench.edit import Edit, dense
-from editbench.errors import EditbenchError, MethodError, ModelError, OptionError
+from editbench.errors import MethodError, ModelError, OptionError
 from editbench.methods import easyedit
 from editbench.methods._easyedit.algorithms import ALGORITHMS
 from editbench.methods._easyedit.process import Child
@@ -151,11 +151,11 @@ def test_a_folder_that_is_no_easyedit(tmp_path, monkeypatch):
 def test_a_missing_algorithm_or_package_is_one_sentence(tmp_path):
     source = checkout(tmp_path, "pass")
     missing = registry.get("methods", "easyedit-wise")(source=str(source))
-    with pytest.raises(OptionError, match=r"The EasyEdit in .* has no WISE\."):
+    with pytest.raises(OptionError, match=r"easyedit-wise: The EasyEdit in .* does not have"):
         missing.sources()
     with (source / "easyeditor/models/ft/__init__.py").open("a") as file:
         file.write("import no_such_package\n")
-    with pytest.raises(OptionError, match="FT needs the package no_such_package, which is not"):
+    with pytest.raises(OptionError, match="easyedit-ft: It needs the package no_such_package"):
         registry.get("methods", "easyedit-ft")(source=str(source)).sources()
 
 
@@ -194,13 +194,13 @@ def test_a_yaml_of_another_algorithm_or_model(tmp_path, reader):
 
 
 def test_an_architecture_that_it_cannot_edit():
-    method = built("easyedit-memit")
     with pytest.raises(MethodError, match="EasyEdit cannot edit this architecture"):
-        method.inject(tiny_model("gemma2", final_logit_softcapping=1.0), CLOZE)
-    with pytest.raises(EditbenchError) as error:
-        built("easyedit-ft").inject(tiny_model("llama", num_hidden_layers=1), CLOZE)
-        raise ModelError("one layer is enough")
-    assert "\n" not in str(error.value)
+        built("easyedit-memit").inject(tiny_model("gemma2", final_logit_softcapping=1.0), CLOZE)
+
+
+def test_weights_that_are_stored_transposed_are_refused_where_the_code_fails(reader):
+    with pytest.raises(ModelError, match=r"nn\.Linear only \(eamet_main\.py, line 299\)"):
+        built("easyedit-eamet").fields(reader("gpt2"))
 
 
 def test_a_brace_in_a_prompt_is_refused(reader):
@@ -219,7 +219,7 @@ def test_the_list_shows_what_runs_and_what_the_others_lack(tmp_path, monkeypatch
     monkeypatch.setenv("EDITBENCH_EASYEDIT", str(checkout(tmp_path, "pass")))
     records = {r["name"]: r for r in json.loads(editbench("list", "methods", "--json").out)}
     assert records["easyedit-ft"]["lacks"] is None and "lacks" not in records["memit"]
-    assert "has no WISE" in records["easyedit-wise"]["lacks"]
+    assert "does not have this" in records["easyedit-wise"]["lacks"]
     assert "hypernetwork" in records["easyedit-mend"]["lacks"]
     said = editbench("list", "methods").out
     assert "methods by EasyEdit" in said and "cannot run here" in said
@@ -321,7 +321,6 @@ def test_a_child_ends_with_its_last_reference(tmp_path):
     pid, folder = child._pid, child.folder
     assert child.alive and folder.is_dir() and pid in helpers.PIDS  # for the meter
     del child
-    Child.start("easyedit-ft").close()  # reaps the one before
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not folder.exists() and pid not in helpers.PIDS
