@@ -20,15 +20,20 @@ if TYPE_CHECKING:
     from editbench.types import Fact
 
 
+IN_FLOAT32 = (
+    "EasyEdit's model answers in float32 and the base in {}, so some answers differ by rounding "
+    "alone. With --precision float32 none do."
+)
+
+
 class ChildModel:
     """An ``editbench.live.LiveModel`` that asks ``serve.Server`` in a child process.
 
     The process ends when the last edit that it answers for is gone (``Child``).
     """
 
-    def __init__(self, child: Child, number: int, precision: str, time_limit: float):
+    def __init__(self, child: Child, number: int, time_limit: float):
         self.child, self.number = child, number
-        self._common = {"number": number, "precision": precision}
         self._time_limit = time_limit
 
     def target_logits(self, prompt: Sequence[int], target: Sequence[int]) -> torch.Tensor:
@@ -61,7 +66,7 @@ class ChildModel:
         return list(self._ask("generate", prompt=list(prompt), **request)["ids"])
 
     def _ask(self, what: str, **request: object) -> dict[str, Any]:
-        return self.child.ask({"do": what, **self._common, **request}, self._time_limit)
+        return self.child.ask({"do": what, "number": self.number, **request}, self._time_limit)
 
 
 def live_edit(
@@ -91,5 +96,8 @@ def live_edit(
             f"{method.name} cannot edit a model that lives in another process. Revert the edit "
             "that is applied first."
         )
-    edit = method.edit(model, facts, diagnostics=diagnostics, records=records)
-    return replace(edit, live=ChildModel(child, number, model.precision, time_limit))
+    report = dict(diagnostics or {})
+    if model.precision != "float32":
+        report["warnings"] = [*report.get("warnings", ()), IN_FLOAT32.format(model.precision)]
+    edit = method.edit(model, facts, diagnostics=report, records=records)
+    return replace(edit, live=ChildModel(child, number, time_limit))

@@ -10,12 +10,14 @@ from unittest import mock
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import editbench as command
 from tiny import write_model
 
 from editbench import registry
 from editbench.methods._easyedit.process import new_folder
 from editbench.methods.easyedit import EasyEdit
-from editbench.models import load_model
+from editbench.models import LanguageModel, load_model
+from editbench.records.store import RunStore
 from editbench.testing import FACTS, check_method
 
 SOURCE = os.environ.get("EDITBENCH_EASYEDIT", "")
@@ -122,4 +124,21 @@ def test_a_second_chunk_keeps_the_first_one_and_can_be_taken_back(name, model):
 @pytest.mark.parametrize("name", ["grace", "wise"])
 def test_a_side_memory_keeps_the_contract_of_a_method(name, model, tmp_path):
     method = registry.get("methods", f"easyedit-{name}")
-    check_method(method, model, FACTS, tmp_path, override=["n_iter=8"])
+    halves = LanguageModel(model.model, model.tokenizer, name="tiny", precision="bfloat16")
+    edit = check_method(method, halves, FACTS, tmp_path, override=["n_iter=8"])
+    assert "EasyEdit's model answers in float32" in edit.diagnostics["warnings"][-1]
+
+
+@pytest.mark.slow
+def test_real_facts_are_learned_and_the_table_shows_it(tmp_path):
+    names = ("easyedit-grace", "easyedit-wise")
+    done = command(
+        *("compare", "--methods", ",".join(names), "--corpus", "demo-counterfact", "-n", 3),
+        *("--tasks", "eb_grammar", "--limit", 4, "--output", tmp_path / "run", "--json"),
+    )
+    assert done.code == 0, done.err
+    for name in names:
+        cell = RunStore(tmp_path / "run").summaries()
+        print([c for c in cell if c["method"] == name][0]["seconds"])
+        print([c for c in cell if c["method"] == name][0]["metrics"]["efficacy"])
+        assert done.rows[name]["efficacy"]["mean"] > 0.6
