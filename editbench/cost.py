@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import torch
 
+from editbench import helpers
 from editbench.errors import ModelError
 from editbench.models import LanguageModel
 from editbench.rows import Work
@@ -18,8 +19,9 @@ from editbench.rows import Work
 class Meter:
     """A context manager that measures time, memory and work, by phase, while it is open.
 
-    ``seconds`` is wall-clock time. ``peak_process`` is the highest resident memory, and
-    ``peak_device`` the highest allocated memory of a GPU (0 without one), both in bytes.
+    ``seconds`` is wall-clock time. ``peak_process`` is the highest resident memory,
+    that of the processes in ``helpers`` included, and ``peak_device`` the highest allocated memory
+    of a GPU (0 without one), both in bytes.
 
     ``work`` counts all forward passes through the decoder layers, whoever makes them, and their
     tokens. ``gradient_tokens`` are the tokens for which gradients were kept. ``decoded_tokens`` are
@@ -107,7 +109,11 @@ class Meter:
         """Sample the resident memory ten times a second until the meter is closed."""
         process = psutil.Process()
         while True:
-            self.peak_process = max(self.peak_process, process.memory_info().rss)
+            used = process.memory_info().rss
+            for pid in tuple(helpers.PIDS):
+                with suppress(psutil.Error):  # it has just ended
+                    used += psutil.Process(pid).memory_info().rss
+            self.peak_process = max(self.peak_process, used)
             if self._stop.wait(0.1):
                 return
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,33 @@ class Text:
     ids: list[int] = field(default_factory=list)
     """Its tokens so far."""
 
+    def goes_on(self, token: int, stop_ids: Container[int], line_ends: LineEnds) -> bool:
+        """Append ``token``, unless it is a stop token; return whether another one may follow."""
+        if token in stop_ids:
+            return False
+        self.ids.append(token)
+        return len(self.ids) < self.room and not line_ends.reached(self)
+
+
+class LineEnds:
+    """Finds the token that ends the last line of a text; ``decode`` maps ids to their text."""
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]):
+        self._decode = decode
+        self._ending: dict[int, bool] = {}
+
+    def reached(self, text: Text) -> bool:
+        """Return whether the last token of ``text`` ends the last of its lines."""
+        token = text.ids[-1]
+        if text.lines is None:
+            return False
+        if token not in self._ending:  # most tokens recur, and decoding one takes a while
+            self._ending[token] = "\n" in self._decode([token])
+        if not self._ending[token]:
+            return False
+        *ended, _ = self._decode(text.ids).split("\n")
+        return sum(bool(line.strip()) for line in ended) >= text.lines
+
 
 @dataclass(frozen=True)
 class Decoding:
@@ -45,35 +72,46 @@ class Decoding:
     top_k: int | None = None
     stop: bool = True
 
-    def pick(self, logits_BV: torch.Tensor) -> torch.Tensor:
+    def uniforms(self, steps: int, rows: int) -> list[list[float]] | None:
+        """Return the random numbers of each step, one a row; ``None``: nothing is drawn."""
+        if self.generator is None or self.temperature == 0:
+            return None
+        # step by step, as ``pick`` draws them: one call for all would give others
+        return [self._uniform(rows)[:, 0].tolist() for _ in range(steps)]
+
+    def pick(self, logits_BV: torch.Tensor, uniform_B1: torch.Tensor | None = None) -> torch.Tensor:
         """Return the next ids (B,).
 
-        They are the argmax. With a generator they are drawn from the ``top_k`` most probable tokens
-        at ``temperature``.
+        They are the argmax. With a generator, or with random numbers from 0 to 1, they are drawn
+        from the ``top_k`` most probable tokens at ``temperature``.
 
         Raises:
             NotFiniteError: if a row has no finite largest logit to draw by.
         """
-        if self.generator is None or self.temperature == 0:
+        if self.generator is not None and self.temperature != 0:
+            uniform_B1 = self._uniform(len(logits_BV))
+        if uniform_B1 is None:
             return logits_BV.argmax(-1)
         # The maximum is not finite if a logit is NaN or +inf; single logits of -inf are fine.
         if not logits_BV.amax(-1).isfinite().all():
             raise NotFiniteError("the model's logits became infinite or NaN")
         if self.top_k is None:
-            return self._draw(logits_BV)[:, 0]
+            return self._draw(logits_BV, uniform_B1)[:, 0]
         values_BK, index_BK = logits_BV.topk(self.top_k, dim=-1)
-        return index_BK.gather(-1, self._draw(values_BK))[:, 0]
+        return index_BK.gather(-1, self._draw(values_BK, uniform_B1))[:, 0]
 
-    def _draw(self, logits_BV: torch.Tensor) -> torch.Tensor:
+    def _uniform(self, rows: int) -> torch.Tensor:
+        return torch.rand(rows, 1, generator=self.generator)
+
+    def _draw(self, logits_BV: torch.Tensor, uniform_B1: torch.Tensor) -> torch.Tensor:
         """Return a random index (B, 1) into the last dimension.
 
         It inverts the distribution function with one random number per row. torch.multinomial would
         draw one for each token of the vocabulary.
         """
         cumulative_BV = (logits_BV / self.temperature).softmax(-1).cumsum(-1)
-        uniform_B1 = torch.rand(len(logits_BV), 1, generator=self.generator).to(logits_BV.device)
         # The last sum is 1 only up to rounding, so the number is scaled by it.
-        drawn_B1 = uniform_B1 * cumulative_BV[:, -1:]
+        drawn_B1 = uniform_B1.to(logits_BV.device) * cumulative_BV[:, -1:]
         # right=True passes over tokens of probability 0.
         place_B1 = torch.searchsorted(cumulative_BV, drawn_B1, right=True)
         return place_B1.clamp(max=logits_BV.shape[-1] - 1)

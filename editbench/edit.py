@@ -1,7 +1,8 @@
 """``Edit``: the result of an injection, as an ordinary artifact to apply, revert, save and load.
 
-An edit is either a set of weight changes (dense tensors or low-rank factors) or a context to put
-before prompts. A manifest says where it comes from.
+An edit is a set of weight changes (dense tensors or low-rank factors), a context to put before
+prompts, or a model that answers in a process of its own (``live.py``), which cannot be saved. A
+manifest says where it comes from.
 
     with edit.applied(model):
         model.generate("The capital of Australia is")
@@ -25,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from editbench.errors import DataError, ModelError, RecordError
 from editbench.files import EDIT_FILES, check_folder, jsonable, whole_folder, write_json_atomic
+from editbench.live import NOT_MEASURED, LiveModel
 from editbench.models import LanguageModel, float64_device, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
@@ -94,6 +96,14 @@ class Edit:
     that the method declares."""
     records: Sequence[EditRecord] = ()
     """JSON-ready rows, one for each fact or training text, if the method keeps any."""
+    live: LiveModel | None = None
+    """The edited model, where no change of weights describes it. It answers as long as this edit,
+    or one made from it, exists."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether the edit changes what a model answers."""
+        return bool(self.changes) or self.context is not None or self.live is not None
 
     @contextmanager
     def applied(self, model: LanguageModel, check: bool = True) -> Iterator[LanguageModel]:
@@ -125,15 +135,22 @@ class Edit:
         has no effect.
 
         Raises:
-            ModelError: as ``applied``. ``model`` is then unchanged.
+            ModelError: as ``applied``, or if a live edit is applied and this one changes weights.
+                ``model`` is then unchanged.
         """
         if check:
             self.check(model)
         self.check_shapes(model)
+        if self.changes and model.live is not None:
+            raise ModelError(
+                f"This edit ({self.method}) changes weights, and the model applied before it lives "
+                "in a process of its own, where they would change nothing. Revert that edit first."
+            )
         # Copies, because subtracting a change again would leave rounding errors. All are taken
         # before the first weight is touched.
         before = {name: model.weight(name).detach().clone() for name in self.changes}
         context_before, applied_before = model.context_for, model.applied
+        live_before = model.live
         reverted = False
 
         @torch.no_grad()
@@ -141,6 +158,7 @@ class Edit:
             for name, weight in before.items():
                 model.weight(name).copy_(weight)
             model.context_for, model.applied = context_before, applied_before
+            model.live = live_before
 
         def revert() -> None:
             nonlocal reverted
@@ -168,6 +186,8 @@ class Edit:
             raise
         if self.context is not None:
             model.context_for = self.context.context
+        if self.live is not None:
+            model.live = self.live
         model.applied = (*applied_before, self)
         return revert
 
@@ -201,6 +221,18 @@ class Edit:
                 "was made for (in Python, check=False skips this check)."
             )
 
+    def check_weights(self, what: str) -> None:
+        """Check that files can hold this edit; ``what`` names what it should be, such as "saved".
+
+        Raises:
+            ModelError: if it is a live edit.
+        """
+        if self.live is not None:
+            raise ModelError(
+                f"This edit ({self.method}) is a model in a process of its own and no change of "
+                f"weights, so it cannot be {what}."
+            )
+
     def merge(self, model: LanguageModel, folder: str | Path, overwrite: bool = False) -> Path:
         """Write the edited model as a plain Hugging Face folder: all of it, or nothing.
 
@@ -211,12 +243,13 @@ class Edit:
                 such as those of an earlier merge.
 
         Raises:
-            ModelError: if this is an in-context edit, which changes no weights, if the model is
-                another one or has an adapter beside its weights, or if the edited weights would be
-                infinite or NaN.
+            ModelError: if this is an in-context or a live edit, which changes no weights, if the
+                model is another one or has an adapter beside its weights, or if the edited weights
+                would be infinite or NaN.
             RecordError: if the folder is not empty (unless ``overwrite``), is that of the model
                 itself, or cannot be written.
         """
+        self.check_weights("merged")
         if self.context is not None:
             raise ModelError("An in-context edit changes no weights, so there is nothing to merge.")
         if getattr(model.model, "_hf_peft_config_loaded", False):
@@ -250,7 +283,12 @@ class Edit:
         return norms
 
     def summary(self, model: LanguageModel) -> dict[str, Any]:
-        """Return the number of facts and of changed weights, their norms, and the report."""
+        """Return the number of facts and of changed weights, their norms, and the report.
+
+        A live edit has no weights to measure; ``live`` says so.
+        """
+        if self.live is not None:
+            return {"facts": len(self.facts), "live": NOT_MEASURED, **self.diagnostics}
         norms = self.norms(model)
         shown = norms if len(norms) <= MAX_NORMS else {}
         total = sum(dense(c).double().pow(2).sum().item() for c in self.changes.values()) ** 0.5
@@ -270,9 +308,11 @@ class Edit:
             overwrite: also replace an edit that is in the folder.
 
         Raises:
+            ModelError: if this is a live edit.
             RecordError: if the folder holds anything else, or cannot be written, or if the edit
                 could not be loaded again, for example because of a NaN.
         """
+        self.check_weights("saved")
         folder, tensors = Path(folder), self._tensors()
         check_folder(folder, overwrite, EDIT_FILES)
         if flaw := _flaw(self.changes, self.keys):

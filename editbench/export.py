@@ -33,7 +33,8 @@ def export(
 
     Raises:
         OptionError: if the form is unknown, or no adapter can hold the edit.
-        ModelError: if ``model`` is not the one the edit was made for, or the edit does not fit it.
+        ModelError: if ``model`` is not the one the edit was made for, if the edit does not fit it,
+            or if it is a live edit.
         RecordError: if the folder is not empty (unless ``overwrite``), or cannot be written.
     """
     folder = Path(folder)
@@ -41,6 +42,7 @@ def export(
         raise OptionError(f"Format {form!r} is not one of {', '.join(FORMATS)}.")
     if form == "merged":
         return edit.merge(model, folder, overwrite)
+    edit.check_weights("exported")
     check_folder(folder, overwrite, ADAPTER_FILES)
     edit.check(model)
     edit.check_shapes(model)

@@ -27,6 +27,7 @@ from editbench.aliases import DEFAULT
 from editbench.checkpoints import quiet_transformers, read_checkpoint
 from editbench.decoding import (
     Decoding,
+    LineEnds,
     Text,
     cached_states,
     decoding_cache,
@@ -35,11 +36,13 @@ from editbench.decoding import (
 )
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
+from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
 from editbench.selfcheck import Honoured, honoured
 from editbench.types import Fact
 from editbench.weights import OFFLOADED, check_object
 
 if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
@@ -190,7 +193,7 @@ class LanguageModel:
         self.precision = precision
         self._layout_overrides = layout
         self._head_checked = False
-        self._line_ends: dict[int, bool] = {}
+        self._line_ends = LineEnds(self.decode)
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
         """Maps a prompt to the text to put before it. Set while an in-context edit is applied."""
@@ -199,6 +202,8 @@ class LanguageModel:
         self.applied: tuple[AppliedEdit, ...] = ()
         """The edits that are applied now, oldest first. A sequential editor reads the keys of
         earlier facts from them."""
+        self._live: LiveModel | None = None
+        self._guard: RemovableHandle | None = None
 
     @property
     def device(self) -> torch.device:
@@ -217,6 +222,23 @@ class LanguageModel:
             f"The {self.device.type} here has no bfloat16 units, so bfloat16 is slower than "
             "float32 and less exact; load the weights and compute in float32."
         ]
+
+    @property
+    def live(self) -> LiveModel | None:
+        """The model of a live edit that is applied now. It answers in place of this one.
+
+        ``generate_ids`` and ``target_scores`` ask it, and all that rests on them. A forward pass
+        through the weights here would show the base, so each raises a ``ModelError``.
+        """
+        return self._live
+
+    @live.setter
+    def live(self, answering: LiveModel | None) -> None:
+        if self._guard is not None:
+            self._guard.remove()
+        self._live, self._guard = answering, None
+        if answering is not None:
+            self._guard = self.base.register_forward_pre_hook(_refuse)
 
     @cached_property
     def layout(self) -> layouts.Layout:
@@ -669,6 +691,13 @@ class LanguageModel:
         no log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
         """
         scores: dict[int, tuple[torch.Tensor, list[int]]] = {}
+        if self.live is not None:
+            with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar:
+                for i, score in ask_scores(self.live, pairs):
+                    scores[i] = score
+                    if bar:
+                        bar.advance()
+            return [scores[i] for i in range(len(pairs))]
         # texts of similar length share a batch, so that little of it is padding
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         with (
@@ -736,30 +765,35 @@ class LanguageModel:
         ):
             for chunk in batched(order, batch_size):
                 rows = [texts[i] for i in chunk]
-                for share in self._continue([prompts[i] for i in chunk], rows, how):
+                for share in self._write([prompts[i] for i in chunk], rows, how):
                     if bar:
                         bar.advance(len(chunk) * share)
         return [one.ids for one in texts]
 
-    def _continue(
+    def _write(
         self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
     ) -> Iterator[float]:
         """Append the new ids of each prompt to its text; yield the share of the work per step."""
+        if self.live is None:
+            return self._continue(prompts, texts, how)
+        return ask_texts(self.live, prompts, texts, how, self.stop_ids if how.stop else ())
+
+    def _continue(
+        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
+    ) -> Iterator[float]:
+        """Do ``_write`` here, for all prompts together."""
         ids_BT, mask_BT = text.pad_left(prompts, self.device)
         self.check_head()
         # Without a cache that is known to work, every step reads the whole text again.
         cache = decoding_cache(self.model) if self.honours.cache else None
-        rows = list(texts)
+        rows, stop_ids = list(texts), self.stop_ids if how.stop else frozenset()
         steps = max(one.room for one in texts)
         for step in range(steps):
             logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
             next_B = how.pick(logits_BV)
             going = []
             for row, (one, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
-                if how.stop and token in self.stop_ids:
-                    continue
-                one.ids.append(token)
-                if len(one.ids) < one.room and not self._ends_lines(one):
+                if one.goes_on(token, stop_ids, self._line_ends):
                     going.append(row)
             if not going:
                 yield 1 - step / steps  # report all that is left as done
@@ -775,22 +809,14 @@ class LanguageModel:
             ids_BT = new_B1 if cache is not None else torch.cat([ids_BT, new_B1], dim=1)
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
 
-    def _ends_lines(self, one: Text) -> bool:
-        """Return whether the last token of a text ends the last of its lines."""
-        token = one.ids[-1]
-        if one.lines is None:
-            return False
-        if token not in self._line_ends:  # most tokens recur, and decoding one takes a while
-            self._line_ends[token] = "\n" in self.decode([token])
-        if not self._line_ends[token]:
-            return False
-        *ended, _ = self.decode(one.ids).split("\n")
-        return sum(bool(line.strip()) for line in ended) >= one.lines
-
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
         """Return the model's greedy answer to one prompt, as text."""
         ids = self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
         return self.answer(ids)
+
+
+def _refuse(*_: object) -> None:
+    raise ModelError(NOT_HERE)
 
 
 def batched(items: Sequence[T], size: int) -> Iterator[list[T]]:

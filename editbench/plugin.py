@@ -74,7 +74,7 @@ class Method(ABC):
     name: ClassVar[str] = ""
     """The name under which the method is registered."""
     kind: ClassVar[str] = "trainer"
-    """``baseline``, ``trainer`` or ``weight editor``."""
+    """``baseline``, ``trainer``, ``weight editor`` or ``EasyEdit``."""
     summary: ClassVar[str] = ""
     """One line for ``editbench list methods``."""
     paper: ClassVar[str] = ""
@@ -87,6 +87,8 @@ class Method(ABC):
     is 1."""
     needs_subject: ClassVar[bool] = False
     """Whether every fact must name its subject."""
+    live: ClassVar[bool] = False
+    """Whether an edit is a model in a process of its own (``Edit.live``), which cannot be saved."""
     needs_covariance: ClassVar[bool] = False
     """Whether ``prepare`` measures the second moments of the model's keys."""
     space: ClassVar[Space] = {}

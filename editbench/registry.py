@@ -34,7 +34,8 @@ def _table(group: Group) -> dict[str, str]:
         PluginError: if two distributions provide the same name.
     """
     # By name, because the core imports no folder of plug-ins.
-    table = dict(importlib.import_module(f"editbench.{ROOMS[group]}").BUILTINS)
+    room = importlib.import_module(f"editbench.{ROOMS[group]}")
+    table = {**room.BUILTINS, **getattr(room, "EASYEDIT", {})}
     if os.environ.get("EDITBENCH_PLUGINS") == "none":
         return table
     origin = dict.fromkeys(table, "editbench")
@@ -54,8 +55,13 @@ def _table(group: Group) -> dict[str, str]:
 
 
 def names(group: Group) -> list[str]:
-    """Return the installed names of ``group``, sorted."""
-    return sorted(_table(group))
+    """Return the installed names of ``group``, sorted, but for those of ``easyedit``."""
+    return sorted(_table(group).keys() - set(easyedit()))
+
+
+def easyedit() -> tuple[str, ...]:
+    """Return the names of the methods that run an algorithm of the user's EasyEdit."""
+    return tuple(importlib.import_module("editbench.methods").EASYEDIT)
 
 
 def baselines() -> tuple[str, ...]:
@@ -65,8 +71,14 @@ def baselines() -> tuple[str, ...]:
 
 
 def _tools() -> dict[str, str]:
-    """Return what to say about each command that may be taken for a method."""
+    """Return what to say about each command, or algorithm, that may be taken for a method."""
     said: dict[str, str] = importlib.import_module("editbench.methods").TOOLS
+    return {**said, **not_offered()}
+
+
+def not_offered() -> dict[str, str]:
+    """Return the algorithms of EasyEdit that are no methods here, and why."""
+    said: dict[str, str] = importlib.import_module("editbench.methods").NOT_OFFERED
     return said
 
 
@@ -82,7 +94,8 @@ def check(group: Group, name: str) -> str:
 
     Raises:
         UnknownNameError: if there is no such plug-in. The message suggests the nearest names.
-        OptionError: if it is a command that edits nothing, such as ``trace``.
+        OptionError: if it is a command that edits nothing, such as ``trace``, or an algorithm of
+            EasyEdit that is not offered.
         PluginError: if the name cannot be part of a comma-separated list or a path.
     """
     if group == "methods" and "+" in name:

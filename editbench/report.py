@@ -45,6 +45,8 @@ class EditReport(TypedDict, total=False):
     """Under regime ``single``: number of injections, each into a fresh model."""
     mean_delta_norm: float
     """Under regime ``single``: mean over facts of the norm of the change of all weights."""
+    live: str
+    """Of a live edit: what is not measured, and why. Norms are then absent."""
     facts_by_method: dict[str, int]
     """For a pair of methods: how many facts each received. Their own reports are under their
     names."""

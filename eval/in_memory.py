@@ -7,7 +7,7 @@ imports it only when it asks a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from lm_eval.models.huggingface import HFLM
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editbench import chat_template
 from editbench.errors import ModelError, OptionError
+from editbench.live import LiveModel, ask_scores
 
 Context = Callable[[str], str | None]
 """Maps a prompt to the text that goes before it, or to ``None``."""
@@ -42,6 +43,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
 
     Args:
         changed_only: raise ``Unchanged`` for a task if none of its prompts has a context.
+        live: the model that answers in place of ``model``.
     """
 
     chat: bool
@@ -56,19 +58,20 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         batch_size: int,
         context: Context | None,
         changed_only: bool,
+        live: LiveModel | None = None,
     ) -> None:
         # HFLM opens its own autocast around each call, which would end the caller's. So it
         # gets the caller's dtype.
         device = model.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         self._template = bool(tokenizer.chat_template)
-        self._context, self._changed_only = context, changed_only
+        self._context, self._changed_only, self._live = context, changed_only, live
         self._separators: dict[str, str] = {}
         """Prompt that a chat template wrote -> what goes between it and the answer."""
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
-            batch_size=batch_size,
+            batch_size=1 if live else batch_size,  # a live model is asked one text at a time
             mixed_precision_dtype=dtype,
         )
         self._add_bos_token: bool | None = self.add_bos_token
@@ -129,6 +132,44 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             "between 0 and 1 for each document. Choose another task."
         )
 
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        *args: Any,
+        **kwargs: Any,
+    ) -> list[tuple[float, bool]]:
+        if self._live is None:
+            scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+                requests, *args, **kwargs
+            )
+            return scores
+        # As lm-eval does, a text that is too long loses its beginning.
+        pairs = [
+            (prompt[-(self.max_length + 1 - len(choice)) :], choice)
+            for _, prompt, choice in requests
+        ]
+        answers = {}
+        for i, (logp_T, best) in ask_scores(self._live, pairs):
+            answers[i] = (logp_T.sum().item(), best == pairs[i][1])
+            self.add_partial("loglikelihood", requests[i][0], answers[i])
+        return [answers[i] for i in range(len(pairs))]
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any
+    ) -> torch.Tensor:
+        if self._live is None:
+            texts: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
+            return texts
+        del options["attention_mask"]  # one text alone has no padding
+        if not options.get("temperature") and not options.get("do_sample"):  # as in lm-eval
+            options["do_sample"] = False
+            options.pop("temperature", None)
+        seed = int(torch.randint(2**31, ()))
+        prompt, room = context[0].tolist(), max_length - context.shape[1]
+        options = {**_settings(self.model), **options}
+        written = self._live.generate(prompt, room, stop, options, seed)
+        return torch.tensor([[*prompt, *written]])
+
     def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
         # lm-eval decodes answers with the special tokens skipped, and nothing else.
         if isinstance(tokens, int) or not skip_special_tokens:
@@ -161,3 +202,10 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             return prompt + separator + begun
         self._separators[prompt] = separator
         return prompt
+
+
+def _settings(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the arguments that a model's own ``generate`` adds to those of lm-eval."""
+    no_arguments = ("transformers_version", "_from_model_config", "max_length", "max_new_tokens")
+    own = model.generation_config.to_diff_dict()
+    return {name: value for name, value in own.items() if name not in no_arguments}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from editbench.eval.in_memory import InMemoryModel
+    from editbench.live import LiveModel
 
 __all__ = [
     "FILTERS",
@@ -220,6 +221,7 @@ def evaluate(
     changed_only: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     task_data: Mapping[str, Path] | None = None,
+    live: LiveModel | None = None,
 ) -> dict[str, list[Sample]]:
     """Ask ``tasks`` and return their samples, by task in the order given and then by document.
 
@@ -238,6 +240,7 @@ def evaluate(
             Their answers are those that the same model gave to the same batches without it.
         progress: called as ``progress(task, requests done, all requests)``.
         task_data: files for tasks that should not read their data from the hub.
+        live: the model that answers in place of ``model``, whose own weights are then not asked.
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
@@ -253,7 +256,7 @@ def evaluate(
     with quiet(), restored(model, tokenizer):
         from editbench.eval.in_memory import InMemoryModel, Unchanged
 
-        lm = InMemoryModel(model, tokenizer, batch_size, context, changed_only)
+        lm = InMemoryModel(model, tokenizer, batch_size, context, changed_only, live)
         by_task = {}
         for name in tasks:
             # Before each task, so that its score does not depend on which tasks came before it.

@@ -149,7 +149,7 @@ def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Compos
             f"{name!r} is not a pair of methods. Write two different ones, as in memit+mixsd."
         )
     for part, method in parts:
-        if method.kind == "baseline":
+        if method.kind == "baseline" or method.live:
             raise OptionError(f"{part} changes no weights, so it cannot be a part of {name}.")
     methods = [method for _, method in parts]
     # Several versions packed into one number, eight bits each, so that raising a part's version

@@ -80,6 +80,7 @@ def inject(
     """
     from editbench import progress, registry
     from editbench.asking import room
+    from editbench.errors import OptionError
     from editbench.types import check_facts
 
     # Names and files are checked first, because importing the method loads torch.
@@ -95,6 +96,12 @@ def inject(
     _warn_of_same_answers(chosen)
     parts = pairs(layout, "--layout")
     editor = registry.get("methods", method).from_options(method, options)
+    if editor.live:
+        raise OptionError(
+            f"An edit by {method} is a model in a process of its own and no change of weights, so "
+            "it cannot be saved. See what it does with 'editbench compare --methods "
+            f"{method} --facts {facts}'."
+        )
     editor.check_subjects(method, chosen)
     saved = False
     with _folder(output, overwrite), progress.reporting(console.reporter()):

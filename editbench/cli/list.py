@@ -6,7 +6,7 @@ import difflib
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -48,7 +48,22 @@ def list_names(
 
 
 def _methods() -> list[dict[str, object]]:
-    return _plugins("methods", ("kind", "needs_subject", "needs_covariance", "paper", "summary"))
+    return _plugins("methods", METHOD_FIELDS) + _easyedit()
+
+
+def _easyedit() -> list[dict[str, object]]:
+    """Return one record for each algorithm of EasyEdit; ``lacks`` says why one cannot run here."""
+    from editbench import registry
+
+    records: list[dict[str, object]] = []
+    for name in registry.easyedit():
+        method: Any = registry.get("methods", name)
+        about = {field: getattr(method, field) for field in METHOD_FIELDS}
+        records.append({"name": name, **about, "broken": None, "lacks": method.lacks()})
+    for name, why in registry.not_offered().items():
+        about = {**dict.fromkeys(METHOD_FIELDS), "kind": "EasyEdit", "summary": why}
+        records.append({"name": name, **about, "broken": None, "lacks": why})
+    return records
 
 
 def _corpora() -> list[dict[str, object]]:
@@ -74,6 +89,7 @@ def _models() -> list[dict[str, object]]:
     ]
 
 
+METHOD_FIELDS = ("kind", "needs_subject", "needs_covariance", "paper", "summary")
 LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "methods": _methods,
     "corpora": _corpora,
@@ -117,9 +133,25 @@ def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -
     shown = [
         {key: value for key, value in record.items() if key not in hidden} for record in records
     ]
-    console.out().print(console.listing(shown, what))
+    theirs = [record for record in shown if "lacks" in record]
+    console.out().print(console.listing([r for r in shown if "lacks" not in r], what))
+    if theirs:
+        _print_easyedit(theirs)
     if what in NOTES:
         console.say(NOTES[what])
+
+
+def _print_easyedit(records: list[dict[str, object]]) -> None:
+    """Print EasyEdit's algorithms: those that run here, then what each of the others lacks."""
+    runs = [{k: r[k] for k in ("name", "paper", "summary")} for r in records if not r["lacks"]]
+    if runs:
+        console.out().print(console.listing(runs, "methods by EasyEdit"))
+    by_reason: dict[object, list[object]] = {}
+    for record in records:
+        if record["lacks"]:
+            by_reason.setdefault(record["lacks"], []).append(record["name"])
+    others = [{"names": names, "lacks": reason} for reason, names in by_reason.items()]
+    console.out().print(console.listing(others, "EasyEdit's algorithms that cannot run here"))
 
 
 # --- one plug-in --------------------------------------------------------------------------------
@@ -136,7 +168,8 @@ def _describe(name: str, as_json: bool) -> None:
 
     value: MethodDescription | CorpusDescription | EvaluatorDescription
     # A pair of methods, such as memit+mixsd, is described by its parts.
-    if all(part in registry.names("methods") for part in name.split("+")):
+    methods = (*registry.names("methods"), *registry.easyedit())
+    if all(part in methods for part in name.split("+")):
         value = described = describe.describe_method(name)
         lines = _method_lines(described)
     elif name in registry.names("corpora"):
@@ -160,6 +193,7 @@ def _unknown(name: str) -> OptionError:
     known = [
         *LISTINGS,
         *registry.names("methods"),
+        *registry.easyedit(),
         *registry.names("corpora"),
         *registry.names("evaluators"),
     ]

@@ -151,7 +151,8 @@ class VitalSigns(TypedDict):
 
     facts: int
     perplexity_ratio: float
-    norm_growth: float
+    norm_growth: float | None
+    """``None``: the edited model lives in a process of its own, and its weights are unknown."""
     target_nll: float
     """Nats per token."""
     target_ratio: float

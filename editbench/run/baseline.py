@@ -134,7 +134,7 @@ class Baseline:
         """
         if not moved:
             return self.samples
-        if any(edit.context is None for edit in self.model.applied):
+        if self.model.live or any(edit.context is None for edit in self.model.applied):
             return self._ask_tasks(self.plan.config.tasks)
         # The weights are the base's, so documents whose prompts are unchanged have its answers.
         changed = self._ask_tasks(self.plan.config.tasks, changed_only=True)
@@ -252,6 +252,7 @@ class Baseline:
                 progress=bars.advance,
                 task_data={name: Path(path) for name, path in config.task_data.items()},
                 changed_only=changed_only,
+                live=self.model.live,
             )
         return [_sample_row(task, sample) for task in samples for sample in samples[task]]
 

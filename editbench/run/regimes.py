@@ -44,6 +44,7 @@ import torch
 
 from editbench import progress
 from editbench.errors import NoTokenError, OptionError
+from editbench.live import NOT_MEASURED
 from editbench.options import shortened
 from editbench.plugin import Method
 from editbench.records.schema import VitalSigns
@@ -283,10 +284,6 @@ def inject(
     return _sequential(job, curve, chunk)
 
 
-def _moves(edit: Edit) -> bool:
-    return bool(edit.changes) or edit.context is not None
-
-
 def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
     points, total = [], len(job.cases)
     # A batch edit depends on all of its facts, so each point needs an edit of its own. The last
@@ -295,8 +292,8 @@ def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
         cases = job.cases[:count]
         edit = job.inject(cases, "inject" if count == total else "inject for the curve")
         with edit.applied(job.model):
-            points.append(job.point(cases, count, _moves(edit), last=count == total))
-    return Outcome(edit, _moves(edit), points)
+            points.append(job.point(cases, count, edit.moves, last=count == total))
+    return Outcome(edit, edit.moves, points)
 
 
 def _single(job: _Job) -> Outcome:
@@ -309,22 +306,31 @@ def _single(job: _Job) -> Outcome:
             edit = job.inject_part([case])
             with edit.applied(job.model):
                 with job.phase("probes"):
-                    last.probes += job.examiner.ask([case], _moves(edit))
-                last.scores += job.scores([case], _moves(edit))
-            moved = moved or _moves(edit)
-            norms.append(edit.summary(job.model)["delta_norm"] if edit.changes else 0.0)
+                    last.probes += job.examiner.ask([case], edit.moves)
+                last.scores += job.scores([case], edit.moves)
+            moved = moved or edit.moves
+            norms.append(edit.summary(job.model).get("delta_norm"))
             reports.append(edit.diagnostics)
             facts += edit.facts
             records += edit.records
             bar.advance()
+            del edit  # the process of a live one ends before the next one begins
     report = {
         "edits": len(job.cases),
-        "mean_delta_norm": sum(norms) / len(norms),
+        **_mean_norm(norms),
         "warnings": warnings_of(reports),
         **sums(job.method.figures, reports),
     }
     whole = job.method.edit(job.model, facts, diagnostics=report, records=records)
     return Outcome(whole, moved, [last])
+
+
+def _mean_norm(norms: Sequence[float | None]) -> dict[str, object]:
+    """Return the mean norm as a field of the report; where edits are live, why there is none."""
+    known = [norm for norm in norms if norm is not None]
+    if len(known) < len(norms):
+        return {"live": NOT_MEASURED}
+    return {"mean_delta_norm": sum(known) / len(known)}
 
 
 def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
@@ -438,7 +444,7 @@ def _collapsed(signs: VitalSigns) -> str:
         ),
     )
     for value, limit, words in checks:
-        if not value < limit:  # so that NaN counts as collapse
+        if value is not None and not value < limit:  # so that NaN counts as collapse
             return words.format(value)
     return ""
 
@@ -452,12 +458,14 @@ class Chain:
         """The edits in effect, without their changes."""
         self.taken_back: list[Edit] = []
         self._before: dict[str, torch.Tensor] = {}
-        self._state = model.context_for, model.applied
+        self._state = model.context_for, model.applied, model.live
 
     @property
     def moved(self) -> bool:
         """Whether the edits in effect change the model's answers."""
-        return bool(self.edits) and (bool(self._before) or self.edits[-1].context is not None)
+        return bool(self.edits) and (
+            bool(self._before) or self.edits[-1].context is not None or self.model.live is not None
+        )
 
     def add(self, edit: Edit) -> None:
         """Apply ``edit``, which was made for the model as it is now. Contexts are joined."""
@@ -481,11 +489,14 @@ class Chain:
         self._undo()
         self.taken_back.append(self.edits.pop())
 
-    def growth(self) -> float:
+    def growth(self) -> float | None:
         """Return the largest ratio ||W|| / ||W of the base|| among the changed weights.
 
         A weight that is zero in the base, as a bias may be, has no ratio. Without any, it is 1.
+        Of a live model it is ``None``: its weights are not here.
         """
+        if self.model.live is not None:
+            return None
         norms = [
             (self.model.weight(name).norm(), before.norm()) for name, before in self._before.items()
         ]
@@ -513,6 +524,7 @@ class Chain:
             whole,
             model_hash=edits[0].model_hash if edits else whole.model_hash,
             context=edits[-1].context if edits else None,
+            live=self.model.live,
             records=[
                 _numbered(i, record) for i, edit in enumerate(edits) for record in edit.records
             ],
@@ -526,7 +538,7 @@ class Chain:
         with torch.no_grad():
             for name, before in self._before.items():
                 self.model.weight(name).copy_(before)
-        self.model.context_for, self.model.applied = self._state
+        self.model.context_for, self.model.applied, self.model.live = self._state
 
 
 def _numbered(chunk: int, record: EditRecord) -> EditRecord:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
+from editbench import progress
 from editbench.eval.diagnostics._cache import LENGTH, cached, setting, texts_of
 from editbench.eval.intervals import interval_row
+from editbench.live import LiveModel
 from editbench.models import LanguageModel, batched, float64_device
 from editbench.rows import IntervalRow
 from editbench.stats import unbounded_mean
@@ -63,7 +65,8 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
 
     The log-probabilities of all tokens under both models would take gigabytes. Instead the hidden
     states (N, D) of both are kept, and the head turns them into log-probabilities chunk by chunk.
-    If the edit changes the head, that change is applied for each chunk. The result is exact.
+    If the edit changes the head, that change is applied for each chunk. The result is exact. A live
+    model gives its logits itself, text by text.
     """
     base = cached(
         "drift",
@@ -75,12 +78,15 @@ def measure(model: LanguageModel, edit: Edit, seed: int) -> Drift:
     words_after = base["words"]
     # Checked on the base: under the edit the logits may no longer be finite.
     model.check_head()
-    if edit.changes or edit.context is not None:
+    if edit.moves:
         with edit.applied(model, check=False):
             # An edit by context changes no weight, so the states of a bare text stay the base's.
             after_ND = _hidden(model, ids_BT, mask_BT) if edit.changes else before_ND
             words_after = _words(model)
-    kl, nll = _gaps(model, _head_part(model, edit), before_ND, after_ND, ids_BT)
+    if edit.live is not None:
+        kl, nll = _live_gaps(model, edit.live, before_ND, ids_BT, mask_BT)
+    else:
+        kl, nll = _gaps(model, _head_part(model, edit), before_ND, after_ND, ids_BT)
     return {
         "kl": _by_text(kl),
         "nll_change": _by_text(nll),
@@ -113,12 +119,39 @@ def _gaps(
         base_NV = _logp(model, before_ND[rows])
         with head_edit.applied(model, check=False):
             gap_NV = base_NV - _logp(model, after_ND[rows])
-        # The terms have both signs and nearly cancel for a small edit: sum them in float64.
-        terms_NV = base_NV.exp() * gap_NV
-        terms_NV = terms_NV.to(float64_device(terms_NV.device))
-        kl += terms_NV.sum(-1, dtype=torch.float64).tolist()
+        kl += _divergence(base_NV, gap_NV)
         nll += gap_NV.gather(-1, labels_N[rows, None])[:, 0].tolist()
     return kl, nll
+
+
+def _live_gaps(
+    model: LanguageModel,
+    live: LiveModel,
+    before_ND: torch.Tensor,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+) -> tuple[list[float], list[float]]:
+    """Return what ``_gaps`` returns, for a live model."""
+    kl: list[float] = []
+    nll: list[float] = []
+    with progress.task("text of the base's own", len(ids_BT), "texts") as bar:
+        for ids_T, mask_T, before_LD in zip(ids_BT, mask_BT, before_ND.split(LENGTH), strict=True):
+            ids = ids_T[mask_T.bool()].tolist()
+            logits_LV = live.target_logits(ids[:-LENGTH], ids[-LENGTH:]).to(model.device)
+            base_LV = _logp(model, before_LD)
+            gap_LV = base_LV - logits_LV.log_softmax(-1)
+            kl += _divergence(base_LV, gap_LV)
+            nll += gap_LV.gather(-1, ids_T[-LENGTH:, None])[:, 0].tolist()
+            bar.advance()
+    return kl, nll
+
+
+def _divergence(base_NV: torch.Tensor, gap_NV: torch.Tensor) -> list[float]:
+    """Return sum_v p0(v) log(p0(v) / p(v)) of each token, from log p0 and log p0 - log p."""
+    # The terms have both signs and nearly cancel for a small edit: sum them in float64.
+    terms_NV = base_NV.exp() * gap_NV
+    terms_NV = terms_NV.to(float64_device(terms_NV.device))
+    return terms_NV.sum(-1, dtype=torch.float64).tolist()
 
 
 def _base_texts(model: LanguageModel, seed: int) -> dict[str, torch.Tensor]:

@@ -50,11 +50,14 @@ class Displacement(TypedDict):
     """Share of squared_norm in the entries above the 99th percentile of F."""
 
 
-def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement:
+def measure(model: LanguageModel, edit: Edit, seed: int) -> Displacement | None:
     """Weight the change with the Fisher information of ``model``, the base.
 
-    Computes in float64 and holds one dense change at a time.
+    Computes in float64 and holds one dense change at a time. ``None`` for a live edit, which has no
+    weights here.
     """
+    if edit.live is not None:
+        return None
     if not edit.changes:
         return {
             "displacement": 0.0,

@@ -28,6 +28,7 @@ def study(monkeypatch):
         ("shared_subjects", ["dve"], "no command 'dve'"),
         ("shared_subjects", ["dev", "base", "first word"], "no setting 'first word'"),
         ("shared_subjects", ["table", "looks"], "no stored table 'looks'"),
+        ("easyedit", ["equal", "tiny", "3", "memit twice"], "no pair 'memit twice'"),
         ("kgfact_study", ["table", "tune"], "no table 'tune'"),
     ],
 )

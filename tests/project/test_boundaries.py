@@ -52,6 +52,7 @@ ENGINES = {
     "trace": {"_common", "trace"},
     "_edit": {"_common", "statistics", "trace", "_edit"},
     "_train": {"_common", "statistics", "_train"},
+    "_easyedit": {"_common", "statistics", "trace", "_edit", "_easyedit"},
 }
 """Inside ``methods/``: which engine may import which."""
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "safetensors", "accelerate"}
@@ -260,7 +261,8 @@ def test_strings_of_the_registry_lead_into_their_own_room():
     import importlib
 
     for room in ("methods", "corpora", "eval"):
-        for name, place in importlib.import_module(f"editbench.{room}").BUILTINS.items():
+        found = importlib.import_module(f"editbench.{room}")
+        for name, place in {**found.BUILTINS, **getattr(found, "EASYEDIT", {})}.items():
             assert place.startswith(f"editbench.{room}."), (name, place)
 
 
