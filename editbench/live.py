@@ -27,8 +27,8 @@ NOT_HERE = (
     "generate, generate_ids, target_scores or target_logprobs."
 )
 NOT_MEASURED = (
-    "The edited model lives in a process of its own: no norm, no Fisher displacement, and neither "
-    "its memory nor its passes are measured."
+    "The edited model lives in a process of its own, so its norms and its Fisher displacement are "
+    "not measured, nor are its passes and its memory on a GPU counted."
 )
 """Stands in the record of such an edit in place of its norms."""
 

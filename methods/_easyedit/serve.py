@@ -7,19 +7,22 @@ text there. So that is the only way in which they are asked here. For the probab
 ``generate`` writes the target, and its logits on the way are kept. A token's logits then never
 depend on tokens behind it, which they do if WISE reads prompt and target in one pass.
 
-# T tokens, V vocabulary
+A cache is used where it changes nothing but the time: see ``_adapters_read_all``.
+
+# T tokens, D width of an activation, V vocabulary
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.nn import ModuleList
 from transformers import (
     GenerationConfig,
     LogitsProcessor,
@@ -31,6 +34,7 @@ from transformers import (
 from editbench.decoding import Decoding, LineEnds, Text
 from editbench.errors import MethodError, NotFiniteError
 from editbench.live import Writing
+from editbench.models import computing
 
 Reply = dict[str, Any]
 Again = Callable[[Reply, Any], tuple[Reply, Any]]
@@ -127,19 +131,16 @@ class Server:
         inner = inner_model(model)
         ids_1T = torch.tensor([prompt], device=inner.device)
         own, inner.generation_config = inner.generation_config, GenerationConfig()
+        given = {"do_sample": False, **(options or {}), "max_new_tokens": room}
         try:
-            output = model.generate(
-                input_ids=ids_1T,
-                attention_mask=torch.ones_like(ids_1T),
-                logits_processor=processors,
-                stopping_criteria=endings,
-                **{
-                    "do_sample": False,
-                    **(options or {}),
-                    "max_new_tokens": room,
-                    "use_cache": False,
-                },
-            )
+            with _adapters_read_all(inner) as cached:
+                output = model.generate(
+                    input_ids=ids_1T,
+                    attention_mask=torch.ones_like(ids_1T),
+                    logits_processor=processors,
+                    stopping_criteria=endings,
+                    **{**given, "use_cache": cached},
+                )
         finally:
             inner.generation_config = own
         ids: list[int] = output[0].tolist()
@@ -207,6 +208,36 @@ def _only(token: int, scores: torch.Tensor) -> torch.Tensor:
 def inner_model(model: Any) -> PreTrainedModel:
     """Return the model of transformers inside a wrapper, or itself."""
     return next(part for part in model.modules() if isinstance(part, PreTrainedModel))
+
+
+@contextmanager
+def _adapters_read_all(inner: PreTrainedModel) -> Iterator[bool]:
+    """Inside, let EasyEdit's adapters read a text from its first token, whatever a cache holds.
+
+    Yields whether ``generate`` may use a cache then. It may if all of them are in the last layer:
+    the layers below compute the same with a cache as without one, and no attention above reads what
+    an adapter returned for earlier tokens, which may change with each new one.
+    """
+    adapters = [m for m in inner.modules() if type(m).__module__.startswith("easyeditor.")]
+    depth = inner.config.get_text_config().num_hidden_layers
+    stacks = [m for m in inner.modules() if isinstance(m, ModuleList) and len(m) == depth]
+    last = set(stacks[0][-1].modules()) if len(stacks) == 1 else set()
+    with ExitStack() as stack:
+        cached = bool(adapters) and last.issuperset(adapters)
+        for adapter in adapters if cached else ():
+            stack.enter_context(computing(adapter, _reading_all(adapter.forward)))
+        yield cached
+
+
+def _reading_all(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return ``forward`` for new tokens: it reads the earlier ones before them again."""
+    seen: list[torch.Tensor] = []
+
+    def read(new_1TD: torch.Tensor) -> torch.Tensor:
+        seen.append(new_1TD)
+        return forward(torch.cat(seen, dim=1))[:, -new_1TD.shape[1] :]
+
+    return read
 
 
 def _ready(edited: Any) -> Any:

@@ -16,7 +16,7 @@ from editbench import registry
 from editbench.methods._easyedit.process import new_folder
 from editbench.methods.easyedit import EasyEdit
 from editbench.models import load_model
-from editbench.testing import FACTS
+from editbench.testing import FACTS, check_method
 
 SOURCE = os.environ.get("EDITBENCH_EASYEDIT", "")
 pytestmark = pytest.mark.skipif(
@@ -65,10 +65,9 @@ def direct(method, model, prompts, folder):
     return load_file(folder / "kept")
 
 
-@pytest.fixture(params=["grace", "wise", "defer"])
-def method(request):
-    name = f"easyedit-{request.param}"
-    return registry.get("methods", name).from_options(name, {"override": ["n_iter=8"]})
+def memory(name, **options):
+    name, options = f"easyedit-{name}", {"override": ["n_iter=8"], **options}
+    return registry.get("methods", name).from_options(name, options)
 
 
 def asked(model):
@@ -76,7 +75,18 @@ def asked(model):
     return torch.stack([logp_T.mean() for logp_T in model.target_logprobs(pairs)])
 
 
-def test_a_side_memory_answers_as_its_own_code_does(method, model):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("grace", {}),
+        ("wise", {}),
+        ("defer", {}),
+        # below the last layer, where no cache is used
+        ("wise", {"layers": [0]}),
+    ],
+)
+def test_a_side_memory_answers_as_its_own_code_does(name, options, model):
+    method = memory(name, **options)
     prompts = [model.prompt_ids(fact.prompt, fact.form) for fact in FACTS]
     prompts.append(model.prompt_ids("The capital of France is"))
     want = direct(method, model, prompts, new_folder())
@@ -92,7 +102,9 @@ def test_a_side_memory_answers_as_its_own_code_does(method, model):
         assert asked(model).mean() > before.mean()
 
 
-def test_a_second_chunk_keeps_the_first_one_and_can_be_taken_back(method, model):
+@pytest.mark.parametrize("name", ["grace", "wise", "defer"])
+def test_a_second_chunk_keeps_the_first_one_and_can_be_taken_back(name, model):
+    method = memory(name)
     first = method.inject(model, FACTS[:1])
     with first.applied(model):
         early = asked(model)
@@ -101,7 +113,13 @@ def test_a_second_chunk_keeps_the_first_one_and_can_be_taken_back(method, model)
             late = asked(model)
         assert torch.equal(asked(model), early)
     assert not torch.equal(late, early)
-    if method.name != "easyedit-defer":  # it teaches nothing in so few steps
+    if name != "defer":  # it teaches nothing in so few steps
         assert late[0] > asked(model)[0], "the first fact is kept"
         assert late[1] > early[1], "the second fact is taught"
     assert first.live.child is second.live.child
+
+
+@pytest.mark.parametrize("name", ["grace", "wise"])
+def test_a_side_memory_keeps_the_contract_of_a_method(name, model, tmp_path):
+    method = registry.get("methods", f"easyedit-{name}")
+    check_method(method, model, FACTS, tmp_path, override=["n_iter=8"])
