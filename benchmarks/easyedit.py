@@ -80,7 +80,8 @@ PAIRS = {
         {},
         cause="In EasyEdit, as in PMET's own code, a fact's nll counts a tenth while all tokens of "
         "its target are the most probable ones, and its optimisation may end then "
-        "(easyeditor/models/pmet/compute_zs.py, lines 204-209). Ours has no such rule.",
+        "(easyeditor/models/pmet/compute_zs.py, lines 204-209). Ours has no such rule. With these "
+        "lines taken out of EasyEdit, two facts on SmolLM2-135M differ by 2.2e-05.",
     ),
     "pmet, 5 steps": Pair("pmet", {"steps": 5}),
 }

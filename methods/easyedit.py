@@ -133,6 +133,7 @@ class EasyEdit(Method):
 
     def prepare(self, model: LanguageModel) -> None:
         self.fields(model)
+        Child.start(self.name).close()  # what it imports takes seconds, which are no injection's
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         if not facts:
@@ -234,6 +235,7 @@ class WithCovariance(EasyEdit):
         return {**super().sources(), **source_files(self.covariance)}
 
     def prepare(self, model: LanguageModel) -> None:
+        super().prepare(model)
         self._moments(model, self.fields(model))
 
     def _moments(self, model: LanguageModel, fields: Fields) -> dict[int, Any]:

@@ -33,6 +33,7 @@ PADDED = (
     "and teaches the wrong tokens; here they are padded on the right"
 )
 LOOPED = "its code reads the first request only, so it was called once for each fact"
+PLAIN = "its shipped settings take C = I instead of the covariance of keys (mom2_adjustment: false)"
 SPACED = "it puts a space before each target, after a chat template too"
 
 
@@ -55,7 +56,7 @@ class Algorithm:
     values_from: str
     """The YAML file of EasyEdit that the values come from."""
     layers: Literal["one", "window", "upper", "late", "last", "all"]
-    """The layers that it edits by default (``fields.default_layers``)."""
+    """The layers that it edits by default (``fields._usual``)."""
     result: Literal["weights", "adapter", "live"] = "weights"
     """What comes back: changed weights, a PEFT adapter, or a wrapper that lives in its process."""
     attributes: Mapping[str, object] = field(default_factory=dict)
@@ -127,7 +128,7 @@ _ALL = (
         flat=True,
         one_request=True,
         covariance="asked",
-        notes=(LOOPED,),
+        notes=(LOOPED, PLAIN),
     ),
     _locate(
         "R-ROME",
@@ -142,7 +143,7 @@ _ALL = (
         flat=True,
         one_request=True,
         covariance="asked",
-        notes=(LOOPED,),
+        notes=(LOOPED, PLAIN),
     ),
     _locate(
         "MEMIT",
@@ -257,7 +258,7 @@ _ALL = (
         own_head=True,
         notes=(
             "it writes no space before the target of a model that is not called gpt "
-            "(pmet_main.py, line 85), so the target has one here",
+            "(pmet_main.py, line 84), so the target has one here",
             PADDED,
         ),
     ),
@@ -274,7 +275,7 @@ _ALL = (
         weight_suffix=".weight",
         notes=(
             "with prompt_last, the shipped objective, all tokens of a target are learnt at the "
-            "prompt's last token (ft_main.py, line 198)",
+            "prompt's last token (ft_main.py, lines 197-204)",
             SPACED,
         ),
     ),
@@ -305,7 +306,7 @@ _ALL = (
         notes=(
             "the weights are float32 here, not quantized",
             "it takes the target's tokens as labels of the prompt's positions, padding included "
-            "(qlora_main.py, lines 74-78), so it does not learn to continue the prompt",
+            "(qlora_main.py, lines 73-77), so it does not learn to continue the prompt",
         ),
     ),
     Algorithm(
@@ -335,7 +336,7 @@ _ALL = (
         flat=True,
         covariance="asked",
         base="ROME",
-        notes=("its sums over earlier facts restart with each chunk of a sequence",),
+        notes=("its sums over earlier facts restart with each chunk of a sequence", PLAIN),
     ),
     Algorithm(
         "UltraEdit",
@@ -352,7 +353,7 @@ _ALL = (
         unused=("hydra",),
         notes=(
             "its normaliser restarts with each call, for is_init is never set "
-            "(ultraedit_main.py, line 54)",
+            "(ultraedit_main.py, line 59)",
             "it counts padding among the labels of a batch (ultraedit_main.py, line 98)",
             SPACED,
         ),
