@@ -58,9 +58,12 @@ def request(
         )
     if corpus != NO_FACTS:
         registry.check("corpora", corpus)
+    if corpus == NO_FACTS and part:
+        raise OptionError(f"--part {part} is about facts, and --facts none asks none. Leave it out.")
     # Without facts all there are count, and the facts in context are no reference.
     is_own = corpus == NO_FACTS or registry.get("corpora", corpus).own_file
-    rows = ("base", *methods) if corpus == NO_FACTS else with_baselines(methods)
+    others = [name for name in methods if name != "base"]
+    rows = ("base", *others) if corpus == NO_FACTS else with_baselines(methods)
     return RunConfig(
         methods=(*rows, *artifacts),
         model=options.model,

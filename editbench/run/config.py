@@ -122,6 +122,7 @@ class RunConfig:
             "--judge": self.judge,
             "--repeats": self.repeats,
             "--regime": self.regime != "batch",
+            "--allow-conflicts": self.allow_conflicts,
             **{f"--{name}-column": True for name in self.columns},
         }
         if flag := next((flag for flag, value in unused.items() if value), None):
