@@ -156,6 +156,8 @@ def case(run: Path, name: str) -> CaseStory:
         RecordError: if ``run`` is not readable, or has no such case; suggests the nearest ids.
     """
     facts = {str(fact.get("id")): fact for fact in read_cases(run) if isinstance(fact, dict)}
+    if not facts:
+        raise RecordError(f"{run} is a run without facts, so it has no cases.")
     if name not in facts:
         near = difflib.get_close_matches(name, facts, n=3) or list(facts)[:3]
         raise RecordError(

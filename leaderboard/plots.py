@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from editbench.errors import RecordError
 from editbench.files import replacing
 from editbench.leaderboard.loading import load_cells
-from editbench.leaderboard.rows import BASE, axis_of, family, refuse_mixture, rows
+from editbench.leaderboard.rows import BASE, axis_of, family, refuse_mixture, rows, without_facts
 from editbench.leaderboard.schema import AxisRow, Row
 from editbench.records.schema import CellSummary
 from editbench.rows import IntervalRow
@@ -60,9 +60,10 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
     drawn = [by_key[key] for key in cells if by_key[key]["retention_mean"]["mean"] is not None]
     if all(row["efficacy"]["mean"] is None for row in drawn):
         named = ", ".join(map(str, runs))
+        advice = "Run with facts." if without_facts(list(by_key.values())) else "Run with --tasks."
         raise RecordError(
             f"No cell of {named} has both efficacy and retention, so there is nothing to draw. "
-            "Run with --tasks."
+            f"{advice}"
         )
     return _draw(drawn, places, next(iter(cells.values())), output)
 

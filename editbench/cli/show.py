@@ -14,6 +14,7 @@ from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
 from editbench.errors import OptionError
 from editbench.files import check_output
+from editbench.records.reading import visible
 from editbench.slices import ALL
 
 if TYPE_CHECKING:
@@ -223,10 +224,13 @@ def _print_case(run: Path, name: str, as_json: bool) -> None:
 def _print_records(
     value: object, tables: Mapping[str, Sequence[Mapping[str, object]]], as_json: bool
 ) -> None:
-    """Print ``value`` as JSON, or ``tables`` by title."""
+    """Print ``value`` as JSON, or ``tables`` by title; of one without rows the title alone."""
     if as_json:
         print(json.dumps(value, indent=2))
         return
     page = console.out()
     for title, records in tables.items():
-        page.print(console.listing(list(map(console.shortened, records)), title))
+        if records:
+            page.print(console.listing(list(map(console.shortened, records)), title))
+        else:
+            page.print(visible(title), style="bold", markup=False)

@@ -65,7 +65,7 @@ def summaries(folder):
 
 def test_without_facts_there_is_retention_and_drift_alone(compare, home, tmp_path):
     made = [f"--artifact={name}={home / name}" for name in ("lora", "tuned", "edit")]
-    said = compare(*made, *NO_FACTS)
+    said = compare(*made, *NO_FACTS, "--methods", "base")  # it is a row in any case
     assert said.code == 0, said.err
     page = (tmp_path / "run/README.md").read_text()
     for text in (said.out, page):
@@ -98,6 +98,11 @@ def test_without_facts_there_is_retention_and_drift_alone(compare, home, tmp_pat
     for view in (("--failures",), ("--diff", "lora", "tuned"), ("--html", "x.html"), ("--json",)):
         assert editbench("show", "run", *view).code == 0
     assert "n = 0" not in (tmp_path / "x.html").read_text()
+    assert editbench("show", "run", "--failures").out.startswith("0 failed probes; a neighborhood")
+    said = editbench("show", "run", "--case", "f0")
+    assert said.code == 2 and "run is a run without facts, so it has no cases." in said.err
+    said = editbench("plot", "run", "-o", "x.png")
+    assert said.code == 2 and "nothing to draw. Run with facts." in said.err
     assert editbench("leaderboard", "run", "-o", "page.md").code == 0
     verified = editbench("verify", "run", "--rerun", 4)
     assert verified.code == 0 and "Nothing differs." in verified.out
@@ -240,6 +245,9 @@ def test_a_request_that_makes_no_sense(arguments, words, compare, home):
         (("--artifact", "m=lora", "--evaluators", "x"), "Unknown evaluator"),
         (("--artifact", "m=lora", "--tasks", "none"), "--tasks names no task"),
         (("--artifact", "m=lora", "--id-column", "x"), "--id-column is about facts"),
+        (("--artifact", "m=lora", "--part", "dev"), "--part dev is about facts"),
+        (("--artifact", "m=lora", "--allow-conflicts"), "--allow-conflicts is about facts"),
+        (("--artifact", "m=lora", "--methods", "base,sft"), "so sft would have nothing to do"),
         (
             ("--artifact", "m=lora", "--corpus", "zsre"),
             "names the facts, and so does --corpus zsre",
