@@ -14,7 +14,7 @@ import pandas
 from editbench.leaderboard.comparisons import EVALUATORS, RETENTION, RIGHT_AFTER
 from editbench.leaderboard.rows import interval_row, keyed_options, mixing, warnings
 from editbench.leaderboard.schema import PooledSummary
-from editbench.records.schema import CellSummary, EvaluatorRow, RightAfter, Status
+from editbench.records.schema import ArtifactRecord, CellSummary, EvaluatorRow, RightAfter, Status
 from editbench.rows import IntervalRow, Metrics, RetentionRow, TwiceRow, Work
 from editbench.stats import Interval, asked_twice, clustered_mean, retained, unbounded_mean
 
@@ -89,8 +89,8 @@ def pooled(
         "curve": [],
         "trajectory": [],
     }
-    if "artifact" in first:
-        merged["artifact"] = first["artifact"]
+    if (artifact := _artifact(summaries)) is not None:
+        merged["artifact"] = artifact
     shares = [mixing(summary) for summary in summaries]
     if shares[0]:
         effective = [share["effective_lambda"] if share else None for share in shares]
@@ -98,6 +98,18 @@ def pooled(
     if items is not None and (twice := _right_after(summaries, items)):
         merged["right_after"] = twice
     return merged, items
+
+
+def _artifact(summaries: Sequence[CellSummary]) -> ArtifactRecord | None:
+    """Return the artifact of all seeds, with the facts of all of them that it was made for."""
+    parts = [made for summary in summaries if (made := summary.get("artifact")) is not None]
+    if not parts:
+        return None
+    merged = parts[0].copy()
+    if "taught" in merged:
+        merged["taught"] = sum(part.get("taught", 0) for part in parts)
+        merged["asked"] = sum(part.get("asked", 0) for part in parts)
+    return merged
 
 
 def _status(summaries: Sequence[CellSummary]) -> Status:

@@ -338,8 +338,8 @@ def artifact_note(row: Row) -> str:
     if (made := row.get("artifact")) is None:
         return ""
     asked = " Whether it was made for these facts is not known."
-    if "taught" in made:
-        asked = f" It was made for {made['taught']} of the facts asked here."
+    if "taught" in made and "asked" in made:
+        asked = f" It was made for {made['taught']} of the {made['asked']} facts asked here."
     return (
         f"{row.get('label', row['method'])}: {made['kind']}"
         f"{f' of {base}' if (base := made['base']) else ', which name no base'}, made elsewhere. "

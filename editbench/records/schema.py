@@ -102,7 +102,8 @@ class ArtifactRecord(TypedDict):
     checked: str
     """What of the base was compared with the model."""
     taught: NotRequired[int]
-    """How many of the run's facts it was made for; absent where nothing says so."""
+    """How many of the facts in ``asked`` it was made for. Both are absent where nothing says so."""
+    asked: NotRequired[int]
 
 
 class ModelRecord(TypedDict):

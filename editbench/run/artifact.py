@@ -58,8 +58,10 @@ class Artifact(Method):
             "checked": reading.checked,
         }
         # Only a saved edit says what it was made for.
-        if made_for := {(fact.prompt, fact.target) for fact in reading.edit.facts}:
+        made_for = {(fact.prompt, fact.target) for fact in reading.edit.facts}
+        if made_for and facts:
             record["taught"] = sum((fact.prompt, fact.target) in made_for for fact in facts)
+            record["asked"] = len(facts)
         return record
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:

@@ -116,6 +116,7 @@ def test_beside_methods_it_is_asked_the_same(compare, home, tmp_path):
     assert sorted(cells) == ["base", "ice", "mine", "sft"]
     assert cells["mine"]["metrics"].keys() == cells["sft"]["metrics"].keys()
     assert "inject_seconds" in cells["sft"] and "inject_seconds" not in cells["mine"]
+    assert not {"inject", "precompute"} & cells["mine"]["seconds"].keys()
     page = (tmp_path / "run/README.md").read_text()
     row = next(line for line in page.splitlines() if line.startswith("| [mine]"))
     assert "†" not in row and row.split("|")[-3].strip() == "–"
@@ -129,7 +130,14 @@ def test_a_saved_edit_says_what_it_was_made_for(compare, home, tmp_path):
     taught = [{key: fact[key] for key in ("prompt", "target", "subject")} for fact in facts]
     inject(load_model(home / "base", precision="float32"), taught, "sft", epochs=1).save("made")
     said = compare("--artifact", "mine=made", "--facts", "facts.jsonl", "--tasks", "none")
-    assert said.code == 0 and "It was made for 9 of the facts asked here." in said.err
+    assert said.code == 0 and "It was made for 9 of the 10 facts asked here." in said.err
+    for seed in (0, 1):
+        some = ("--facts", "facts.jsonl", "--tasks", "none", "-n", 9, "--seed", seed)
+        assert compare("--artifact", "mine=made", *some, "--output", f"s{seed}").code == 0
+    counts = [summaries(tmp_path / f"s{seed}")["mine"]["artifact"]["taught"] for seed in (0, 1)]
+    assert editbench("leaderboard", "s0", "s1", "-o", "page.md").code == 0
+    page = (tmp_path / "page.md").read_text()
+    assert f"It was made for {sum(counts)} of the 18 facts asked here." in page
 
 
 def test_another_content_is_another_cell(compare, home, tmp_path):
