@@ -275,8 +275,9 @@ def _cell(
             return meter.phase("read" if is_made and step == "inject" else step)
 
         # Timed apart from the injection: it does not depend on the facts, and its result is cached.
-        with phase("precompute"):
-            method.prepare(model)
+        if not is_made:
+            with phase("precompute"):
+                method.prepare(model)
         done = regimes.inject(config.regime, config.curve, method, model, cases, base, phase)
         last = done.points[-1]
         repeated = [] if is_made else _repeat(config.repeats, method, model, cases, meter)
