@@ -202,9 +202,9 @@ def _announce(plan: Plan, model: str, folder: Path) -> None:
     facts = f"{len(plan.cases)} facts of {named_facts(config)}" if plan.cases else "No facts"
     methods = [name for name in config.methods if name not in config.artifacts]
     made = f", artifacts {', '.join(config.artifacts)}" if config.artifacts else ""
+    tasks = f"{len(config.tasks)} retention task{'s' * (len(config.tasks) != 1)}"
     console.say(
-        f"{facts}, model {model}, methods {', '.join(methods)}{made},"
-        f" {len(config.tasks)} retention tasks. Record: {folder}"
+        f"{facts}, model {model}, methods {', '.join(methods)}{made}, {tasks}. Record: {folder}"
     )
 
 
