@@ -59,7 +59,9 @@ def request(
     if corpus != NO_FACTS:
         registry.check("corpora", corpus)
     if corpus == NO_FACTS and part:
-        raise OptionError(f"--part {part} is about facts, and --facts none asks none. Leave it out.")
+        raise OptionError(
+            f"--part {part} is about facts, and --facts none asks none. Leave it out."
+        )
     # Without facts all there are count, and the facts in context are no reference.
     is_own = corpus == NO_FACTS or registry.get("corpora", corpus).own_file
     others = [name for name in methods if name != "base"]

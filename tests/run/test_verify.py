@@ -634,8 +634,9 @@ def test_what_was_asked_right_after_each_chunk_is_checked(here, model):
     def without(summary):
         del summary["right_after"], summary["tables"]["right_after"]
 
+    not_all = "right_after: not all probes of the facts that were injected"
     change_summary(folder, without, digested=True)
-    assert differing() == ["right_after"], "though there is no table that could contradict"
+    assert differing() == [not_all, "right_after"]
 
     def later(rows):
         rows.loc[0, "facts"] = 3
@@ -651,6 +652,18 @@ def test_what_was_asked_right_after_each_chunk_is_checked(here, model):
 
     change_table(folder, "right_after", forgotten, digested=True)
     assert any(what.startswith("right_after, replaced: not that of") for what in differing())
+
+    def cut(rows):
+        rows.drop(rows[rows["case"] == case].index, inplace=True)
+
+    change_table(folder, "right_after", cut, digested=True)
+    assert not_all in differing()
+
+    def other_end(rows):
+        rows.loc[len(rows) - 1, "text"] += " "
+
+    change_table(folder, "right_after", other_end, digested=True)
+    assert any("of the last chunk not that of the end in 1 of 3" in what for what in differing())
 
     def said_more(rows):
         rows.loc[0, "text"] += " !"

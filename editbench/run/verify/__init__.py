@@ -10,8 +10,8 @@ These numbers are recomputed from the rows, and may differ by at most ``CLOSE``:
   grades nothing but the output (the report counts the scores that are taken as they stand, and
   says why);
 - all metrics, retention scores and evaluator means with their intervals, also at the points of a
-  curve and right after each chunk of a sequence. When each fact was asked there, and whether a
-  later one replaced it, must follow from the order of the facts.
+  curve and right after each chunk of a sequence. Which facts were asked there and when, and
+  whether a later one replaced them, must follow from the order of the facts.
 
 Each row must quote the base's record as it is. The digests of tables and summaries must match, and
 the key of each cell must be the hash of its options and conditions. The trials of ``tuned.json``

@@ -214,7 +214,9 @@ def check_numbers(
             for asked in (*(point.probes for point in points[:-1]), tables.probes):
                 _check_scores(key, "probes", asked, cases, report)
             _check_scores(key, "right_after", tables.right_after, cases, report)
-            _check_chunks(summary, tables.right_after, cases, report)
+            if asked_twice(summary):
+                _check_asked(summary, tables, cases, report)
+                _check_chunks(summary, tables.right_after, cases, report)
         _check_samples(summary, config, [*tables.curve_samples, *tables.retention], report)
     # An altered table can hold anything, so scoring its rows can fail in any of these ways.
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -303,6 +305,36 @@ def _check_quotes(
             where = f"in {len(odd)} of {len(rows)} rows, the first {words(row, name)}"
             what = f"{name}: {column} is not that of {base} {where}"
             report.differ(key, what, row[column], value)
+
+
+def _check_asked(
+    summary: CellSummary, tables: Tables, cases: Sequence[Case], report: Report
+) -> None:
+    """Check that all facts of a sequence were asked right after their chunk, the last at the end.
+
+    Of a sequence that was stopped, the facts of the last chunk have no such answers.
+    """
+    key, stopped = summary["key"], summary["status"] == "stopped"
+    counts = [0, *(signs["facts"] for signs in summary.get("trajectory", []))]
+    taught = {case.fact.id for case in cases[: counts[-2 if stopped else -1]]}
+    at_end = {
+        place(row, "probes"): row
+        for row in tables.probes
+        if row["axis"] in regimes.TWICE and row["case"] in taught
+    }
+    asked = sorted(place(row, "right_after") for row in tables.right_after)
+    if asked != sorted(at_end):
+        what = "right_after: not all probes of the facts that were injected"
+        report.differ(key, what, len(asked), len(at_end))
+    elif not stopped:
+        ids = {case.fact.id for case in regimes.chunks(summary["regime"], cases)[-1]}
+        last: list[Row] = [row for row in tables.right_after if row["case"] in ids]
+        ends = [at_end[place(row, "right_after")] for row in last]
+        odd = [row for row, end in zip(last, ends, strict=True) if row["text"] != end["text"]]
+        if odd:
+            where = f"{len(odd)} of {len(last)} rows, the first {words(odd[0], 'right_after')}"
+            what = f"right_after, text: of the last chunk not that of the end in {where}"
+            report.differ(key, what, odd[0]["text"], at_end[place(odd[0], "right_after")]["text"])
 
 
 def _check_chunks(
