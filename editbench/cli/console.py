@@ -170,6 +170,8 @@ def fit(page: Console, table: Table) -> None:
         page.width = max(page.width, needed)
     elif needed > page.width:
         table.padding = 0
+        for column in table.columns:
+            column.overflow = "fold"
 
 
 def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> list[Table]:
@@ -291,8 +293,10 @@ def right_after(ranked: Sequence[Row]) -> Table | None:
     for title in TWICE[1:]:
         table.add_column(title, justify="right", overflow="fold")
     for row in rows:
-        table.add_row(escape(_label(row)), facts_text(row))
-        for line in twice_texts(row):
+        lines = twice_texts(row)
+        # Without scores the row has dashes, as on the page; above scores it is a heading.
+        table.add_row(escape(_label(row)), facts_text(row), *["–"] * (0 if lines else 2))
+        for line in lines:
             metric, *scores = line.values()
             table.add_row(f"  {metric}", *scores)
     return table

@@ -155,7 +155,9 @@ def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> N
         page.print(table)
     if points := details.curve(summaries, labels, "generation"):
         title = "Curve over facts; scores of the facts injected so far"
-        page.print(console.listing(points, title))
+        table = console.listing(points, title)
+        console.fit(page, table)
+        page.print(table)
 
 
 def _say_notes(ranked: Sequence[Row], missing: Mapping[str, str]) -> None:

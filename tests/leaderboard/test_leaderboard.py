@@ -603,6 +603,29 @@ def test_the_table_of_a_sequence_breaks_no_interval_at_80_columns():
     texts = [cells_text(twice["right_after"]), cells_text(twice["at_end"]), change]
     assert [text.count(each) for each in texts] == [2, 2, 2] and "easyedit-alphaedit" in text
     assert console.right_after(rows([summary("memit")])) is None
+    none = {"facts": 0, "replaced": 0, "not_injected": 9, "scores": {}}
+    stopped = console.right_after(rows([{**cells[0], "status": "stopped", "right_after": none}]))
+    texts = [list(column.cells) for column in stopped.columns[1:]]
+    assert texts == [["0 of 9 facts, 9 not injected"], ["–"], ["–"]]
+
+
+def test_a_long_heading_is_broken_and_not_cut_at_80_columns():
+    names = (
+        "method",
+        "facts",
+        "efficacy",
+        "generalization",
+        "specificity",
+        "retention",
+        "own text's perplexity",
+        "largest weight",
+    )
+    table = console.listing([dict.fromkeys(names, "0.00 [0.00, 0.90]")], "Curve over facts")
+    page = Console(width=80, file=io.StringIO())
+    with mock.patch.object(sys.stdout, "isatty", lambda: True, create=True):
+        console.fit(page, table)
+    page.print(table)
+    assert "…" not in page.file.getvalue()
 
 
 def test_sequences_of_several_seeds_are_compared_by_case(tmp_path):
