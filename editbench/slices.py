@@ -1,4 +1,7 @@
-"""Choose the cases of a corpus that a run uses: those with a new answer, a part, and how many."""
+"""Choose the cases of a corpus that a run uses: those with a new answer, a part, and how many.
+
+``replaced`` says which of their facts are no longer valid at the end.
+"""
 
 from __future__ import annotations
 
@@ -103,3 +106,12 @@ def askable(case: Case, taught: set[str]) -> Case:
     """Return ``case`` without the probes that need a fact whose id is not in ``taught``."""
     probes = tuple(probe for probe in case.probes if taught.issuperset(probe.needs))
     return replace(case, probes=probes)
+
+
+def replaced(cases: Sequence[Case]) -> set[str]:
+    """Return the ids of the facts that a later one replaces: same prompt, other target.
+
+    Two facts that contradict each other in different words are not recognized.
+    """
+    last = {(case.fact.form, case.fact.prompt): case.fact.id for case in cases}
+    return {case.fact.id for case in cases}.difference(last.values())

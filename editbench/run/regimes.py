@@ -14,33 +14,18 @@
 ``--curve N,N`` adds points: the model is also asked after the first N facts. Under ``batch``, those
 N facts are injected on their own for this purpose.
 
-A sequence is watched after each chunk. It ends when the model has collapsed, and the last chunk is
-then taken back. A model has collapsed if one of these holds, or if one of the numbers is not
-finite:
-
-- text that the base wrote is ``COLLAPSE_PERPLEXITY`` times as perplexing to the model as to the
-  base;
-- a changed weight is ``COLLAPSE_GROWTH`` times as large as in the base;
-- the targets of the last ``WATCHED`` facts are ``COLLAPSE_TARGETS`` times as perplexing to the
-  model as to the base, which has been taught none of them;
-- the targets of the ``WATCHED`` facts before the chunk are ``COLLAPSE_FORGETTING`` times as
-  perplexing as they were before the chunk.
-
-The model is then asked about the facts that were never injected as well, so that every method is
-scored on all facts. Those facts, and the facts of the chunk that was taken back, have no answers
-right after a chunk.
+A sequence is watched after each chunk (``editbench.run.collapse``). It ends when the model has
+collapsed, and the last chunk is then taken back. The model is then asked about the facts that were
+never injected as well, so that every method is scored on all facts. Those facts, and the facts of
+the chunk that was taken back, have no answers right after a chunk.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from statistics import fmean
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
-
-import torch
 
 from editbench import progress
 from editbench.errors import NoTokenError, OptionError
@@ -49,38 +34,32 @@ from editbench.options import shortened
 from editbench.plugin import Method
 from editbench.records.schema import VitalSigns
 from editbench.report import EditRecord, sums, warnings_of
-from editbench.retrieval import Retriever
 from editbench.rows import ProbeRow, SampleRow, ScoreRow
+from editbench.run.chain import Chain
+from editbench.run.collapse import Watcher, collapsed, vital_signs
+from editbench.slices import replaced
 from editbench.types import Case, Fact
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
     from editbench.models import LanguageModel
 
-COLLAPSE_PERPLEXITY = 10.0
-COLLAPSE_GROWTH = 10.0
-COLLAPSE_TARGETS = 2.0
-"""A method that teaches nothing leaves the ratio at 1. The limit of 2 allows for side effects on
-unrelated texts; above it, the targets are less probable than if nobody had taught them."""
-COLLAPSE_FORGETTING = 10.0
-WATCHED = 50
-"""Number of facts whose targets are watched. To watch all n would take time proportional to n^2."""
 TWICE = ("rewrite", "paraphrase", "neighborhood")
 """Axes of the probes that are also asked right after a chunk: those of the metrics in the score.
 Probes of other axes may need facts of later chunks."""
 ASKED_TWICE = 4
 """The first ``VERSION`` in which facts are asked right after their chunk."""
 VERSION = 4
-"""Version of the rules by which a sequence is stopped and asked. Raise it with every change that
-can move the end of a sequence or that adds answers to its cell: stored cells are then computed
-again. Version 2 has the rule on forgetting. In version 3 a fact that replaces another is watched as
-long as the facts taught with it. Version 4 asks twice, and moves no other number."""
+"""Version of the rules by which a sequence is stopped (``collapse``) and asked. Raise it with every
+change that can move the end of a sequence or that adds answers to its cell: stored cells are then
+computed again. Version 2 has the rule on forgetting. In version 3 a fact that replaces another is
+watched as long as the facts taught with it. Version 4 asks twice, and moves no other number."""
 
 Phase = Callable[[str], AbstractContextManager[None]]
 """``phase(name)`` times what happens inside the ``with``, and adds it to the phase ``name``."""
 
 
-class Examiner(Protocol):
+class Examiner(Watcher, Protocol):
     """Asks the model on behalf of a regime.
 
     ``moved`` says whether the model differs from the base.
@@ -105,14 +84,6 @@ class Examiner(Protocol):
 
     def score(self, cases: Sequence[Case], moved: bool) -> list[ScoreRow]:
         """Return the evaluators' scores of ``cases``."""
-        ...
-
-    def own_text_nll(self) -> tuple[float, float]:
-        """Return the mean nats per token of the base's own text, under the model and the base."""
-        ...
-
-    def target_nlls(self, cases: Sequence[Case]) -> tuple[list[float], list[float]]:
-        """Return the mean nats per token of each case's target, under the model and the base."""
         ...
 
 
@@ -213,15 +184,6 @@ def chunks(regime: str, cases: Sequence[Case]) -> list[Sequence[Case]]:
     """Return ``cases`` in the chunks of a sequence; none under another regime."""
     size = parse(regime)[1]
     return [cases[i : i + size] for i in range(0, len(cases), size)] if size else []
-
-
-def replaced(cases: Sequence[Case]) -> set[str]:
-    """Return the ids of the facts that a later one replaces: same prompt, other target.
-
-    Two facts that contradict each other in different words are not recognized.
-    """
-    last = {(case.fact.form, case.fact.prompt): case.fact.id for case in cases}
-    return {case.fact.id for case in cases}.difference(last.values())
 
 
 @dataclass(frozen=True)
@@ -347,9 +309,9 @@ def _sequential(job: _Job, curve: Sequence[int], chunk: int) -> Outcome:
                 with job.phase("inject"):
                     chain.add(edit)
                 with job.phase("watch"):
-                    signs, taught = _vital_signs(chain, cases[:count], job.examiner, taught)
+                    signs, taught = vital_signs(chain.growth(), cases[:count], job.examiner, taught)
                 trajectory.append(signs)
-                if stopped := _collapsed(signs):
+                if stopped := collapsed(signs):
                     chain.take_back()
                     break
                 # The last point is asked below, whether or not the model has collapsed. It also has
@@ -378,171 +340,3 @@ def _of_last_chunk(point: Point, cases: Sequence[Case]) -> list[ProbeRow]:
         for row in point.probes
         if row["case"] in ids and row["axis"] in TWICE
     ]
-
-
-def _vital_signs(
-    chain: Chain, taught: Sequence[Case], examiner: Examiner, earlier: Mapping[str, float]
-) -> tuple[VitalSigns, dict[str, float]]:
-    """Return the vital signs after the cases in ``taught``, and what the next chunk compares with.
-
-    ``earlier`` maps the id of each fact that was watched after the previous chunk to the nats per
-    token of its target then. The second value is the same map for now.
-    """
-    nll_own, nll_own_base = examiner.own_text_nll()
-    # Where facts replace each other, only the last one is valid.
-    gone = replaced(taught)
-    cases = {case.fact.id: case for case in taught if case.fact.id not in gone}
-    last = list(cases)[-WATCHED:]
-    held = [fact for fact in cases if fact in earlier]
-    # The two windows may overlap, and each target is scored once.
-    asked = list(dict.fromkeys([*held, *last]))
-    nlls, nlls_base = examiner.target_nlls([cases[fact] for fact in asked])
-    now = dict(zip(asked, nlls, strict=True))
-    base = dict(zip(asked, nlls_base, strict=True))
-    # Means of nats per token: their differences are logarithms of ratios of perplexities.
-    target_nll = fmean(now[fact] for fact in last)
-    risen = fmean(now[fact] - earlier[fact] for fact in held) if held else 0.0
-    signs: VitalSigns = {
-        "facts": len(taught),
-        "perplexity_ratio": _ratio(nll_own, nll_own_base),
-        "norm_growth": chain.growth(),
-        "target_nll": target_nll,
-        "target_ratio": _ratio(target_nll, fmean(base[fact] for fact in last)),
-        "forgetting_ratio": _ratio(risen, 0.0),
-    }
-    return signs, {fact: now[fact] for fact in last}
-
-
-def _ratio(nll: float, nll_base: float) -> float:
-    """Return the ratio of two perplexities from their logarithms, capped to stay finite."""
-    return math.exp(min(nll - nll_base, 700.0))  # math.exp overflows above 709; NaN stays NaN
-
-
-def _collapsed(signs: VitalSigns) -> str:
-    """Return the first sign of collapse in words, or an empty text if there is none."""
-    checks = (
-        (
-            signs["perplexity_ratio"],
-            COLLAPSE_PERPLEXITY,
-            "the model's own text is {:.3g} times as perplexing to it as to the base",
-        ),
-        (
-            signs["norm_growth"],
-            COLLAPSE_GROWTH,
-            "a weight is {:.3g} times as large as in the base",
-        ),
-        (
-            signs["target_ratio"],
-            COLLAPSE_TARGETS,
-            "the targets of the last facts are {:.3g} times as perplexing to it as to the base",
-        ),
-        (
-            signs["forgetting_ratio"],
-            COLLAPSE_FORGETTING,
-            "the targets taught before the last chunk are {:.3g} times as perplexing as they were "
-            "before it",
-        ),
-    )
-    for value, limit, words in checks:
-        if value is not None and not value < limit:  # so that NaN counts as collapse
-            return words.format(value)
-    return ""
-
-
-class Chain:
-    """A context manager that stacks edits and takes them all back, bit for bit."""
-
-    def __init__(self, model: LanguageModel):
-        self.model = model
-        self.edits: list[Edit] = []
-        """The edits in effect, without their changes."""
-        self.taken_back: list[Edit] = []
-        self._before: dict[str, torch.Tensor] = {}
-        self._state = model.context_for, model.applied, model.live
-
-    @property
-    def moved(self) -> bool:
-        """Whether the edits in effect change the model's answers."""
-        return bool(self.edits) and (
-            bool(self._before) or self.edits[-1].context is not None or self.model.live is not None
-        )
-
-    def add(self, edit: Edit) -> None:
-        """Apply ``edit``, which was made for the model as it is now. Contexts are joined."""
-        # Only the first edit of a weight finds the base's values in it.
-        for name in edit.changes:
-            if name not in self._before:
-                self._before[name] = self.model.weight(name).detach().clone()
-        if edit.context is not None:
-            # A model has one context, so this one retrieves from the facts of all edits.
-            facts = [fact for earlier in (*self.edits, edit) for fact in earlier.facts]
-            edit = replace(edit, context=Retriever(facts))
-        self._undo = edit.apply(self.model)
-        # Later injections read the keys and hashes of earlier edits, but not their changes, which
-        # would fill the memory after many edits.
-        slim = replace(edit, changes={})
-        self.model.applied = (*self.model.applied[:-1], slim)
-        self.edits.append(slim)
-
-    def take_back(self) -> None:
-        """Take back the last edit."""
-        self._undo()
-        self.taken_back.append(self.edits.pop())
-
-    def growth(self) -> float | None:
-        """Return the largest ratio ||W|| / ||W of the base|| among the changed weights.
-
-        A weight that is zero in the base, as a bias may be, has no ratio. Without any, it is 1.
-        Of a live model it is ``None``: its weights are not here.
-        """
-        if self.model.live is not None:
-            return None
-        norms = [
-            (self.model.weight(name).norm(), before.norm()) for name, before in self._before.items()
-        ]
-        ratios = [(now / base).item() for now, base in norms if base > 0]
-        # Unlike the built-in max, torch's max is NaN as soon as one ratio is.
-        return torch.tensor(ratios or [1.0]).max().item()
-
-    def as_one(self, method: Method) -> Edit:
-        """Return one edit of the base that is equivalent to all edits in effect."""
-        edits, reports = self.edits, [edit.diagnostics for edit in self.edits]
-        undone = warnings_of(edit.diagnostics for edit in self.taken_back)
-        report = {
-            "chunks": len(edits),
-            "warnings": warnings_of(reports) + [f"Of the chunk taken back: {w}" for w in undone],
-            **sums(method.figures, reports),
-        }
-        changes = {
-            name: (self.model.weight(name).detach() - before).cpu()
-            for name, before in self._before.items()
-        }
-        facts = [fact for edit in edits for fact in edit.facts]
-        whole = method.edit(self.model, facts, changes, diagnostics=report)
-        # ``method.edit`` hashed the model as it is now, but the whole is an edit of the base.
-        return replace(
-            whole,
-            model_hash=edits[0].model_hash if edits else whole.model_hash,
-            context=edits[-1].context if edits else None,
-            live=self.model.live,
-            records=[
-                _numbered(i, record) for i, edit in enumerate(edits) for record in edit.records
-            ],
-        )
-
-    def __enter__(self) -> Chain:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Saved copies, since subtracting the changes again would leave rounding errors.
-        with torch.no_grad():
-            for name, before in self._before.items():
-                self.model.weight(name).copy_(before)
-        self.model.context_for, self.model.applied, self.model.live = self._state
-
-
-def _numbered(chunk: int, record: EditRecord) -> EditRecord:
-    """Return the record with the index of its chunk as the first field."""
-    numbered: EditRecord = {"chunk": chunk}
-    numbered.update(record)
-    return numbered

@@ -15,8 +15,9 @@ from editbench.models import LanguageModel, load_model
 from editbench.plugin import Method
 from editbench.records.reading import read_table
 from editbench.records.store import RunStore
-from editbench.run import regimes, runner
+from editbench.run import collapse, regimes, runner
 from editbench.run.baseline import Baseline
+from editbench.run.chain import Chain
 from editbench.run.config import RunConfig, run_identity
 from editbench.run.plan import make_plan
 from editbench.stats import paired_delta
@@ -301,7 +302,7 @@ def test_a_sequence_whose_targets_lose_by_being_taught_is_stopped(
     assert found["status"] == "stopped" and "the targets of the last facts are" in found["note"]
     last = found["trajectory"][-1]
     assert (
-        last["target_ratio"] >= regimes.COLLAPSE_TARGETS
+        last["target_ratio"] >= collapse.COLLAPSE_TARGETS
         and last["perplexity_ratio"] < 2
         and found["edit"]["facts"] == 2
     )
@@ -320,17 +321,15 @@ def test_of_facts_that_succeed_each_other_the_last_is_watched(config, model):
             seen.extend(case.fact.id for case in watched)
             return [math.inf] * len(watched), [1.0] * len(watched)
 
-    signs, nlls = regimes._vital_signs(
-        regimes.Chain(model), [old, *cases], Examiner(), {"old": 0.1}
-    )
+    signs, nlls = collapse.vital_signs(1.0, [old, *cases], Examiner(), {"old": 0.1})
     assert seen == list(nlls) == [case.fact.id for case in cases]
     assert signs["forgetting_ratio"] == 1, "what is no longer valid is not forgotten"
-    assert regimes._collapsed(signs) and not regimes._collapsed({**signs, "target_ratio": 1.9})
-    assert regimes._collapsed({**signs, "target_ratio": math.nan})
+    assert collapse.collapsed(signs) and not collapse.collapsed({**signs, "target_ratio": 1.9})
+    assert collapse.collapsed({**signs, "target_ratio": math.nan})
 
 
 def test_a_fact_that_replaces_an_earlier_one_is_among_the_last(config, model, monkeypatch):
-    monkeypatch.setattr(regimes, "WATCHED", 2)
+    monkeypatch.setattr(collapse, "WATCHED", 2)
     first, *others = make_plan(config).cases
     new = replace(first, fact=replace(first.fact, id="new", target="Tokyo"))
     seen = []
@@ -343,7 +342,7 @@ def test_a_fact_that_replaces_an_earlier_one_is_among_the_last(config, model, mo
             seen.extend(case.fact.id for case in watched)
             return [1.0] * len(watched), [1.0] * len(watched)
 
-    regimes._vital_signs(regimes.Chain(model), [first, *others, new], Examiner(), {})
+    collapse.vital_signs(1.0, [first, *others, new], Examiner(), {})
     assert seen == [others[-1].fact.id, "new"], "the facts taught last, in their order"
 
 
@@ -384,9 +383,9 @@ def test_a_chunk_that_makes_the_earlier_facts_forgotten_is_taken_back(
     ]
     first, second, last = found["trajectory"]
     assert (
-        first["forgetting_ratio"] == 1 and second["forgetting_ratio"] < regimes.COLLAPSE_FORGETTING
+        first["forgetting_ratio"] == 1 and second["forgetting_ratio"] < collapse.COLLAPSE_FORGETTING
     )
-    assert last["forgetting_ratio"] > regimes.COLLAPSE_FORGETTING, (
+    assert last["forgetting_ratio"] > collapse.COLLAPSE_FORGETTING, (
         "though the model is the base again:"
     )
     assert [
@@ -422,7 +421,7 @@ def test_what_later_chunks_made_a_model_forget_is_the_difference(
     import editbench.methods
 
     monkeypatch.setitem(editbench.methods.BUILTINS, "goldfish", f"{__name__}:Goldfish")
-    monkeypatch.setattr(regimes, "COLLAPSE_FORGETTING", math.inf)
+    monkeypatch.setattr(collapse, "COLLAPSE_FORGETTING", math.inf)
     config = replace(config, methods=("base", "goldfish"), regime="sequential:2")
     found = run(config, model, tmp_path / "run")
     twice = found["goldfish"]["right_after"]
@@ -522,7 +521,7 @@ def test_what_was_trained_on_is_summed(config, model, tmp_path):
 
 def test_dense_edits_leave_no_copies_behind(model, config):
     facts = [case.fact for case in make_plan(config).cases]
-    with regimes.Chain(model) as chain:
+    with Chain(model) as chain:
         for fact in facts:
             chain.add(package.inject(model, [fact], "sft", epochs=1))
         assert all(not edit.changes for edit in model.applied)
@@ -537,11 +536,11 @@ def test_growth_is_of_weights_that_had_a_size(model):
     try:
         method = Bomb()
         doubled = {name: model.weight(name).detach().cpu().clone(), empty: torch.ones_like(before)}
-        with regimes.Chain(model) as chain:
+        with Chain(model) as chain:
             assert chain.growth() == 1.0
             chain.add(method.edit(model, [], doubled))
             assert chain.growth() == pytest.approx(2.0)
-        with regimes.Chain(model) as chain:
+        with Chain(model) as chain:
             chain.add(method.edit(model, [], {**doubled, empty: doubled[name].fill_(math.nan)}))
             assert math.isnan(chain.growth())
     finally:

@@ -20,6 +20,7 @@ from editbench.run.regimes import Point
 from editbench.run.scores import curve_scores, retention_scores, right_after_scores
 from editbench.run.verify.comparing import ALWAYS, Row, compare, is_same, place, words
 from editbench.run.verify.report import Report
+from editbench.slices import replaced
 from editbench.types import Case
 
 
@@ -349,7 +350,7 @@ def _check_chunks(
         injected += len(chunk)
         counts.update({case.fact.id: injected for case in chunk})
     taught = {row["case"] for row in rows}
-    gone = regimes.replaced([case for case in cases if case.fact.id in taught])
+    gone = replaced([case for case in cases if case.fact.id in taught])
     for column, wanted in (
         ("facts", [counts.get(row["case"]) for row in rows]),
         ("replaced", [row["case"] in gone for row in rows]),
