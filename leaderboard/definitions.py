@@ -18,8 +18,10 @@ RETENTION_DEFINITION = """\
 """
 COST_DEFINITIONS = """\
 - **Score**, the ranking key: harmonic mean of the four above, each clamped to [0, 1].
-- **Seconds**: injection, then `+` what is cached for the next injection. **Peak memory**: the
-  highest of the whole cell, evaluation included.
+- **Seconds**: injection, then `+` what is cached for the next injection.
+"""
+MEMORY_DEFINITION = """\
+- **Peak memory**: the highest of the whole cell, evaluation included.
 """
 INTERVAL_DEFINITIONS = """\
 - **Intervals**: 95 %, over cases: Wilson's on the effective sample size for shares, Bonett and
@@ -32,9 +34,15 @@ INTERVAL_DEFINITIONS = """\
 - **Detectable**: the difference that any two methods of the table would show with 80 % power at
   that corrected level, from the widest spread of the paired differences. Smaller differences may
   exist and stay unseen."""
-DEFINITIONS = FACT_DEFINITIONS + RETENTION_DEFINITION + COST_DEFINITIONS + INTERVAL_DEFINITIONS
-DEFINITIONS_WITHOUT_FACTS = RETENTION_DEFINITION + INTERVAL_DEFINITIONS
+DEFINITIONS_WITHOUT_FACTS = RETENTION_DEFINITION + MEMORY_DEFINITION + INTERVAL_DEFINITIONS
 """For a page that has retention alone."""
+DEFINITIONS = (
+    FACT_DEFINITIONS
+    + RETENTION_DEFINITION
+    + COST_DEFINITIONS
+    + MEMORY_DEFINITION
+    + INTERVAL_DEFINITIONS
+)
 MORE_DEFINITIONS = """
 - **Portability**: share of probes answered with what follows from the facts. **In-context**:
   share of probes answered right whose prompt holds all that is needed. Neither enters the score,

@@ -347,6 +347,17 @@ def artifact_note(row: Row) -> str:
     )
 
 
+def same_artifacts_note(ranked: Sequence[Row]) -> str:
+    """Return which rows show the same artifact under several names; empty if none do."""
+    names: dict[str, dict[str, None]] = {}
+    for row in ranked:
+        if (made := row.get("artifact")) is not None:
+            names.setdefault(made["content"], {})[row["method"]] = None
+    return " ".join(
+        f"{' and '.join(same)} are the same files." for same in names.values() if len(same) > 1
+    )
+
+
 def _lambdas(row: Row, shares: Mixing) -> str:
     asked = "" if shares["lam"] is None else f"{shares['lam']:.2f} asked, "
     effective = cells_text({"mean": shares["effective_lambda"]})
@@ -358,7 +369,8 @@ def row_notes(ranked: Sequence[Row]) -> list[str]:
 
     They are plain text. The warnings of the edits are not among them (``Row["warnings"]``).
     """
-    notes = [drafted_note(ranked), mixing_note(ranked), *map(artifact_note, ranked)]
+    made = [*map(artifact_note, ranked), same_artifacts_note(ranked)]
+    notes = [drafted_note(ranked), mixing_note(ranked), *made]
     return [note for note in notes if note]
 
 

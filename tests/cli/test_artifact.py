@@ -72,6 +72,7 @@ def test_without_facts_there_is_retention_and_drift_alone(compare, home, tmp_pat
         assert "retention alone" in text and "KL" in text and "eb" in text
         for word in ("Efficacy", "Specificity", "Seconds", "Inject", "n = 0", "n=0", "none (", "‡"):
             assert word not in text, word
+    assert "- **Peak memory**" in page
     assert "No facts" in said.err and "artifacts lora, tuned, edit" in said.err
     assert f"lora: PEFT adapter (LORA) of {home / 'base'}, made elsewhere. Checked: the" in said.err
     assert "tuned: fine-tuned weights, which name no base, made elsewhere." in page
@@ -151,6 +152,10 @@ def test_another_content_is_another_cell(compare, home, tmp_path):
     assert verified.code == 1 and "hashes of the" in verified.out
     again = compare(*arguments)
     assert "base: kept" in again.err and "mine: done" in again.err
+    assert "are the same files" not in again.err
+    twin = compare(*arguments, "--artifact", "twin=mine", "--output", "two")
+    assert "mine and twin are the same files." in twin.err
+    assert "mine and twin are the same files." in (tmp_path / "two/README.md").read_text()
     keys = json.loads((tmp_path / "run/cells.json").read_text())
     assert keys["mine"] != before["key"]
     shutil.rmtree(tmp_path / "mine")
