@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 IN_FLOAT32 = (
     "EasyEdit's model answers in float32 and the base in {}, so some answers differ by rounding "
-    "alone. With --precision float32 none do."
+    "alone. With --precision float32 both round alike."
 )
 
 
