@@ -35,6 +35,7 @@ from editbench.methods._easyedit.fields import (
     edited_layers,
     for_facts,
     hyperparameters,
+    known_fields,
     shipped,
 )
 from editbench.methods._easyedit.handover import (
@@ -94,9 +95,12 @@ class EasyEdit(Method):
         """Return the hash of the YAML file, and that of EasyEdit's code.
 
         Raises:
-            OptionError: there is no EasyEdit, or the algorithm lacks something here.
+            OptionError: there is no EasyEdit, the algorithm lacks something here, or it has no such
+                hyper-parameter.
         """
-        code = {self.source or "easyeditor": self.found().digest(self.algorithm)}
+        found = self.found()
+        known_fields(self.algorithm, found, shipped(self.algorithm, self.hparams, self.override))
+        code = {self.source or "easyeditor": found.digest(self.algorithm)}
         if self.hparams is None:
             return code
         read = Path(self.hparams).expanduser().read_bytes()

@@ -166,6 +166,16 @@ def test_a_missing_algorithm_or_package_is_one_sentence(tmp_path):
         ({"override": ("warmth=1",)}, "FT has no field 'warmth'. Its fields: .*lr"),
         ({"layers": (9,)}, "layers names layer 9, and tiny-llama has the layers 0 to 3"),
         ({"override": ("rewrite_module_tmp=transformer.h.{}",)}, "which tiny-llama does not have"),
+        ({"override": ("rewrite_module_tmp=3",)}, "the module '3', which tiny-llama does not have"),
+        ({"override": ("rewrite_module_tmp=a.{x}",)}, r"the module 'a\.\{x\}', which tiny-llama"),
+        ({"override": ("layers=[true]",)}, r"layers=\[True\] is no list of layer numbers"),
+        ({"layers": ()}, "FT: layers names no layer"),
+        ({"override": ("lr=[1",)}, r"override='lr=\[1' cannot be read as YAML"),
+        ({"override": ("lr=!!python/object:os.system 1",)}, "could not determine a constructor"),
+        ({"override": ("lr=fast",)}, "FT: lr='fast' is no number"),
+        ({"override": ("objective_optimization=.nan",)}, "=nan is no finite number"),
+        ({"override": ("max_length=2026-01-02",)}, r"max_length=datetime.* is no finite number"),
+        ({"override": ("device=cuda:9",)}, "override cannot set device"),
         ({"hparams": "nowhere.yaml"}, "nowhere.yaml cannot be read as YAML"),
         ({"time_limit": 0}, "time_limit must be above 0"),
     ],
@@ -188,6 +198,18 @@ def test_a_yaml_of_another_algorithm_or_model(tmp_path, reader):
     file.write_text("alg_name: FT\nlayers: [21]\nlr: 5e-4\nnum_steps: 2\n")
     with pytest.raises(OptionError, match="names layer 21, and tiny-llama has the layers 0 to 3"):
         cls(hparams=str(file), source=source).fields(reader("llama"))
+    for text, complaint in (
+        ("", "holds no hyper-parameters"),
+        ("lr: 2026-13-01\n", "cannot be read as YAML: month must be"),
+        ("lr: " + "[" * 5000, "cannot be read as YAML"),
+        ("act_margin: 3\n", "act_margin=3 is no list of 3 numbers"),
+    ):
+        file.write_text(text)
+        with pytest.raises(OptionError, match=complaint):
+            cls.from_options("easyedit-ft", {"hparams": str(file), "source": source})
+    file.write_text("warmth: 1\n")
+    with pytest.raises(OptionError, match="FT has no field 'warmth'"):
+        cls(hparams=str(file), source=source).sources()  # before any model is loaded
     file.write_text("- 1\n")
     with pytest.raises(OptionError, match="holds no hyper-parameters"):
         cls(hparams=str(file), source=source)
