@@ -67,6 +67,8 @@ class Algorithm:
     """Whether its contexts are one list; the others keep the bare prompt in a list of its own."""
     slot: bool = False
     """Whether the prompt has ``{}`` in the place of the subject."""
+    fills: bool = False
+    """Whether it replaces ``{}`` by the subject where the prompt itself has it."""
     pads: Literal["left", "right"] = "left"
     """The side on which prompts are padded: its editor's (editors/editor.py, lines 181-186), or the
     one that its code needs."""
@@ -290,6 +292,7 @@ _ALL = (
         values_from="hparams/LoRA/llama3.2-3b.yaml",
         layers="all",
         result="adapter",
+        fills=True,
         notes=("its AdaLoRA never drops a rank, for its loop does not ask for it", SPACED),
     ),
     Algorithm(

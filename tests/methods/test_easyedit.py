@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -225,11 +226,26 @@ def test_weights_that_are_stored_transposed_are_refused_where_the_code_fails(rea
         built("easyedit-eamet").fields(reader("gpt2"))
 
 
-def test_a_brace_in_a_prompt_is_refused(reader):
-    fact = CLOZE[0]
-    odd = type(fact)("odd", f"In {{x}}, {fact.prompt}", fact.target, fact.subject)
-    with pytest.raises(MethodError, match="fact 'odd' has a brace"):
-        built("easyedit-rome").inject(reader("llama"), [odd])
+@pytest.mark.parametrize(
+    ("name", "field", "text"),
+    [
+        ("easyedit-rome", "prompt", "In {x}, the capital of France is"),
+        ("easyedit-rome", "target", "{{Rome}}"),  # its code would teach {Rome}
+        ("easyedit-lora", "prompt", "In {}, the capital of France is"),
+    ],
+)
+def test_a_brace_that_is_read_as_a_slot_is_refused(name, field, text, reader):
+    given = {"subject": "France", "prompt": "The capital of France is", field: text}
+    fact = replace(CLOZE[0], **given)
+    with pytest.raises(MethodError, match=f"The {field} of fact {fact.id!r} has a brace"):
+        built(name).inject(reader("llama"), [fact])
+
+
+def test_a_method_that_reads_no_subject_takes_one_that_occurs_twice(reader):
+    fact = replace(CLOZE[0], subject="France", prompt="France, the capital of France is")
+    assert built("easyedit-ft").inject(reader("llama"), [fact]).changes
+    with pytest.raises(MethodError, match="occurs 2 times"):
+        built("easyedit-rome").inject(reader("llama"), [fact])
 
 
 def test_what_is_not_offered_is_one_sentence():
