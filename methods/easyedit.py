@@ -27,7 +27,8 @@ from safetensors.torch import load_file
 from editbench import progress
 from editbench.edit import Change, Edit
 from editbench.errors import MethodError, OptionError
-from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
+from editbench.methods._easyedit.algorithms import ALGORITHMS
 from editbench.methods._easyedit.fields import (
     Fields,
     base_of,

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import yaml
 
 from editbench.errors import OptionError
-from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
+from editbench.methods._easyedit.algorithms import ALGORITHMS
 from editbench.methods._easyedit.modules import derived, has_module
 from editbench.methods._easyedit.source import Source, hparams_fields
 from editbench.methods._edit.layers import check_layers, default_layers, nearest, single_layer

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from editbench.checkpoints import quiet_transformers
 from editbench.errors import MethodError
-from editbench.methods._easyedit.algorithms import Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
 from editbench.methods._easyedit.process import new_folder
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from editbench.edit import Edit, dense
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.methods import easyedit
 from editbench.methods._easyedit.algorithms import ALGORITHMS
-from editbench.methods._easyedit.process import Child
+from editbench.methods._easyedit.process import Child, new_folder
 from editbench.testing import FACTS, check_method, target_logp, tiny_model
 
 QUICK = {
@@ -362,3 +364,18 @@ def test_a_child_ends_with_its_last_reference(tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not folder.exists() and pid not in helpers.PIDS
+
+
+def test_only_what_ended_processes_of_this_machine_left_is_removed(own_cache):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    place, host = own_cache / "easyedit", socket.gethostname()
+    names = {
+        f"{host}.{ended.pid}-a": False,
+        f"{host}.{os.getppid()}-a": True,
+        f"elsewhere.{ended.pid}-a": True,  # another machine, where its process may run
+    }
+    for name in names:
+        (place / name).mkdir(parents=True)
+    assert new_folder() != new_folder()
+    assert {name: (place / name).exists() for name in names} == names
