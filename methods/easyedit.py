@@ -334,13 +334,14 @@ def _method(title: str) -> type[EasyEdit]:
 
 def _about(algorithm: Algorithm) -> str:
     back = {
-        "weights": "A change of weights",
-        "adapter": "The factors of a LoRA adapter",
-        "live": "A model that stays in EasyEdit's process, so that the edit cannot be saved",
+        "weights": "a change of weights",
+        "adapter": "the factors of a LoRA adapter",
+        "live": "a model that stays in EasyEdit's process, so that the edit cannot be saved",
     }[algorithm.result]
     notes = "".join(f"\n- {note}." for note in algorithm.notes)
     return (
-        f"{back} comes back. Values: {algorithm.values_from} at zjunlp/EasyEdit 14cea82.\n\n"
+        f"What comes back is {back}. The values are those of {algorithm.values_from} at "
+        f"zjunlp/EasyEdit 14cea82.\n\n"
         f"Of its code:{notes}"
     )
 
