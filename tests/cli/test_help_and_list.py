@@ -10,7 +10,7 @@ import pytest
 from tiny import editbench
 
 from editbench import registry
-from editbench.cli import describe, panels
+from editbench.cli import console, describe, panels
 from editbench.cli.options import RunOptions
 from editbench.plugin import Choice, LogUniform, Method, Space, Uniform
 
@@ -54,6 +54,14 @@ def test_the_shared_options_are_those_of_all_three_commands():
 def test_the_other_commands_keep_plain_help():
     assert "Options:" in editbench("verify", "--help").out
     assert "Arguments:" in editbench("show", "--help").out
+
+
+def test_the_list_of_methods_cuts_no_word_at_80_columns(monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_WIDTH", 80)
+    said = editbench("list", "methods").out
+    assert all(len(line) <= 80 for line in said.splitlines())
+    words = {word for name in METHODS for word in registry.get("methods", name).summary.split()}
+    assert words <= set(said.split())
 
 
 # --- list METHOD --------------------------------------------------------------------------------
