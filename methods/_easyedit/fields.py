@@ -43,9 +43,9 @@ def shipped(algorithm: Algorithm, hparams: str | None, override: Sequence[str] |
         if name in OURS:
             raise OptionError(f"override cannot set {name}, which editbench sets itself.")
         fields[name] = _scientific(_yaml(f"override={text!r}", value))
-    fields = {name: value for name, value in fields.items() if name not in OURS}
-    for name, value in fields.items():
-        _check_value(algorithm, name, value)
+    fields = {key: given for key, given in fields.items() if key not in OURS}
+    for key, given in fields.items():
+        _check_value(algorithm, key, given)
     return fields
 
 
