@@ -45,6 +45,7 @@ from editbench.methods._easyedit.handover import (
     write_covariance,
     write_keys,
 )
+from editbench.methods._easyedit.listing import lacks
 from editbench.methods._easyedit.process import Child
 from editbench.methods._easyedit.source import Source, find
 from editbench.methods.statistics import second_moments, source_files
@@ -121,10 +122,7 @@ class EasyEdit(Method):
     @classmethod
     def lacks(cls) -> str | None:
         """Return what the algorithm lacks on this machine, in one sentence; None if it can run."""
-        try:
-            return find(None).missing(cls.algorithm)
-        except OptionError as error:
-            return str(error)
+        return lacks(cls.algorithm.title)
 
     def fields(self, model: LanguageModel) -> Fields:
         """Return all hyper-parameters of the algorithm for ``model``.

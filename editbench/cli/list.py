@@ -6,7 +6,7 @@ import difflib
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,11 +55,7 @@ def _easyedit() -> list[dict[str, object]]:
     """Return one record for each algorithm of EasyEdit; ``lacks`` says why one cannot run here."""
     from editbench import registry
 
-    records: list[dict[str, object]] = []
-    for name in registry.easyedit():
-        method: Any = registry.get("methods", name)
-        about = {field: getattr(method, field) for field in METHOD_FIELDS}
-        records.append({"name": name, **about, "broken": None, "lacks": method.lacks()})
+    records = registry.easyedit_records()
     for name, why in registry.not_offered().items():
         about = {**dict.fromkeys(METHOD_FIELDS), "kind": "EasyEdit", "summary": why}
         records.append({"name": name, **about, "broken": None, "lacks": why})
@@ -116,12 +112,11 @@ def _plugins(group: Group, attributes: Sequence[str]) -> list[dict[str, object]]
     records: list[dict[str, object]] = []
     for name in registry.names(group):
         try:
-            plugin: type = registry.get(group, name)
+            about = registry.about(group, name, attributes)
         except PluginError as error:
             broken = {"summary": f"BROKEN: {error}", "broken": str(error)}
             records.append({"name": name, **dict.fromkeys(attributes), **broken})
         else:
-            about = {attribute: getattr(plugin, attribute) for attribute in attributes}
             records.append({"name": name, **about, "broken": None})
     return records
 
