@@ -12,9 +12,11 @@ import importlib
 import inspect
 import os
 import re
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from typing import Literal, overload
 
+from editbench.declared import declared
 from editbench.errors import OptionError, PluginError, UnknownNameError
 from editbench.plugin import Corpus, Evaluator, Method
 
@@ -62,6 +64,29 @@ def names(group: Group) -> list[str]:
 def easyedit() -> tuple[str, ...]:
     """Return the names of the methods that run an algorithm of the user's EasyEdit."""
     return tuple(importlib.import_module("editbench.methods").EASYEDIT)
+
+
+def easyedit_records() -> list[dict[str, object]]:
+    """Return what a listing says of each of them; ``lacks`` says why one cannot run here."""
+    listing = importlib.import_module("editbench.methods._easyedit.listing")
+    records: list[dict[str, object]] = listing.records()
+    return records
+
+
+def about(group: Group, name: str, attributes: Sequence[str]) -> dict[str, object]:
+    """Return class attributes of a plug-in. A built-in one that shows them is not imported.
+
+    Raises:
+        PluginError: as ``get``.
+    """
+    module, _, cls = _table(group)[name].partition(":")
+    if module.startswith("editbench."):
+        try:
+            return {attribute: declared(module, cls, attribute) for attribute in attributes}
+        except LookupError:  # computed when it is imported
+            pass
+    plugin: type = get(group, name)
+    return {attribute: getattr(plugin, attribute) for attribute in attributes}
 
 
 def baselines() -> tuple[str, ...]:

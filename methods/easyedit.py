@@ -27,7 +27,8 @@ from safetensors.torch import load_file
 from editbench import progress
 from editbench.edit import Change, Edit
 from editbench.errors import MethodError, OptionError
-from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
+from editbench.methods._easyedit.algorithms import ALGORITHMS
 from editbench.methods._easyedit.fields import (
     Fields,
     base_of,
@@ -35,6 +36,7 @@ from editbench.methods._easyedit.fields import (
     edited_layers,
     for_facts,
     hyperparameters,
+    known_fields,
     shipped,
 )
 from editbench.methods._easyedit.handover import (
@@ -43,6 +45,7 @@ from editbench.methods._easyedit.handover import (
     write_covariance,
     write_keys,
 )
+from editbench.methods._easyedit.listing import lacks
 from editbench.methods._easyedit.process import Child
 from editbench.methods._easyedit.source import Source, find
 from editbench.methods.statistics import second_moments, source_files
@@ -94,9 +97,12 @@ class EasyEdit(Method):
         """Return the hash of the YAML file, and that of EasyEdit's code.
 
         Raises:
-            OptionError: there is no EasyEdit, or the algorithm lacks something here.
+            OptionError: there is no EasyEdit, the algorithm lacks something here, or it has no such
+                hyper-parameter.
         """
-        code = {self.source or "easyeditor": self.found().digest(self.algorithm)}
+        found = self.found()
+        known_fields(self.algorithm, found, shipped(self.algorithm, self.hparams, self.override))
+        code = {self.source or "easyeditor": found.digest(self.algorithm)}
         if self.hparams is None:
             return code
         read = Path(self.hparams).expanduser().read_bytes()
@@ -116,10 +122,7 @@ class EasyEdit(Method):
     @classmethod
     def lacks(cls) -> str | None:
         """Return what the algorithm lacks on this machine, in one sentence; None if it can run."""
-        try:
-            return find(None).missing(cls.algorithm)
-        except OptionError as error:
-            return str(error)
+        return lacks(cls.algorithm.title)
 
     def fields(self, model: LanguageModel) -> Fields:
         """Return all hyper-parameters of the algorithm for ``model``.
@@ -329,13 +332,14 @@ def _method(title: str) -> type[EasyEdit]:
 
 def _about(algorithm: Algorithm) -> str:
     back = {
-        "weights": "A change of weights",
-        "adapter": "The factors of a LoRA adapter",
-        "live": "A model that stays in EasyEdit's process, so that the edit cannot be saved",
+        "weights": "a change of weights",
+        "adapter": "the factors of a LoRA adapter",
+        "live": "a model that stays in EasyEdit's process, so that the edit cannot be saved",
     }[algorithm.result]
     notes = "".join(f"\n- {note}." for note in algorithm.notes)
     return (
-        f"{back} comes back. Values: {algorithm.values_from} at zjunlp/EasyEdit 14cea82.\n\n"
+        f"What comes back is {back}. The values are those of {algorithm.values_from} at "
+        f"zjunlp/EasyEdit 14cea82.\n\n"
         f"Of its code:{notes}"
     )
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -55,11 +55,7 @@ def _easyedit() -> list[dict[str, object]]:
     """Return one record for each algorithm of EasyEdit; ``lacks`` says why one cannot run here."""
     from editbench import registry
 
-    records: list[dict[str, object]] = []
-    for name in registry.easyedit():
-        method: Any = registry.get("methods", name)
-        about = {field: getattr(method, field) for field in METHOD_FIELDS}
-        records.append({"name": name, **about, "broken": None, "lacks": method.lacks()})
+    records = registry.easyedit_records()
     for name, why in registry.not_offered().items():
         about = {**dict.fromkeys(METHOD_FIELDS), "kind": "EasyEdit", "summary": why}
         records.append({"name": name, **about, "broken": None, "lacks": why})
@@ -90,6 +86,8 @@ def _models() -> list[dict[str, object]]:
 
 
 METHOD_FIELDS = ("kind", "needs_subject", "needs_covariance", "paper", "summary")
+HIDDEN = ("broken", "license", "needs_subject", "needs_covariance", "paper")
+"""Fields of a record that the table does not show."""
 LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "methods": _methods,
     "corpora": _corpora,
@@ -98,7 +96,7 @@ LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "models": _models,
 }
 NOTES = {
-    "methods": "Options of a method: editbench list METHOD",
+    "methods": "Paper and options of a method: editbench list METHOD",
     "corpora": "More about a corpus: editbench list CORPUS",
     "evaluators": "An evaluator is a plug-in; the contract is Evaluator in editbench/plugin.py.",
     "tasks": "Any lm-eval task works by its own name; so do bfcl_simple, from a file, and your"
@@ -114,12 +112,11 @@ def _plugins(group: Group, attributes: Sequence[str]) -> list[dict[str, object]]
     records: list[dict[str, object]] = []
     for name in registry.names(group):
         try:
-            plugin: type = registry.get(group, name)
+            about = registry.about(group, name, attributes)
         except PluginError as error:
             broken = {"summary": f"BROKEN: {error}", "broken": str(error)}
             records.append({"name": name, **dict.fromkeys(attributes), **broken})
         else:
-            about = {attribute: getattr(plugin, attribute) for attribute in attributes}
             records.append({"name": name, **about, "broken": None})
     return records
 
@@ -128,22 +125,30 @@ def _print_listing(what: str, records: list[dict[str, object]], as_json: bool) -
     if as_json:
         print(json.dumps(records, indent=2))
         return
-    # A licence may be a sentence, too long for 80 columns. "list NAME" and --json have it.
-    hidden = ("broken", "license")
-    shown = [
-        {key: value for key, value in record.items() if key not in hidden} for record in records
-    ]
-    theirs = [record for record in shown if "lacks" in record]
-    console.out().print(console.listing([r for r in shown if "lacks" not in r], what))
+    ours = [_row(record) for record in records if "lacks" not in record]
+    theirs = [record for record in records if "lacks" in record]
+    console.out().print(console.listing(ours, what))
     if theirs:
         _print_easyedit(theirs)
     if what in NOTES:
         console.say(NOTES[what])
 
 
+def _row(record: Mapping[str, object]) -> dict[str, object]:
+    """Return what the table shows of a record, so that it fits into 80 columns.
+
+    "list NAME" and --json have the rest: a licence may be a sentence.
+    """
+    row = {key: value for key, value in record.items() if key not in HIDDEN}
+    if "needs_subject" in record:
+        needs = [word for word in ("subject", "covariance") if record[f"needs_{word}"]]
+        row = {"name": row.pop("name"), "kind": row.pop("kind"), "needs": needs, **row}
+    return row
+
+
 def _print_easyedit(records: list[dict[str, object]]) -> None:
     """Print EasyEdit's algorithms: those that run here, then what each of the others lacks."""
-    runs = [{k: r[k] for k in ("name", "paper", "summary")} for r in records if not r["lacks"]]
+    runs = [{k: r[k] for k in ("name", "summary")} for r in records if not r["lacks"]]
     if runs:
         console.out().print(console.listing(runs, "methods by EasyEdit"))
     by_reason: dict[object, list[object]] = {}

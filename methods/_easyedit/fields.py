@@ -7,6 +7,7 @@ unless a YAML file or an option names layers or modules.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,8 @@ from typing import Any, Literal
 import yaml
 
 from editbench.errors import OptionError
-from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
+from editbench.methods._easyedit.algorithms import ALGORITHMS
 from editbench.methods._easyedit.modules import derived, has_module
 from editbench.methods._easyedit.source import Source, hparams_fields
 from editbench.methods._edit.layers import check_layers, default_layers, nearest, single_layer
@@ -35,18 +37,55 @@ def shipped(algorithm: Algorithm, hparams: str | None, override: Sequence[str] |
     fields = dict(algorithm.values) if hparams is None else _read(algorithm, Path(hparams))
     for text in override or ():
         name, equals, value = text.partition("=")
-        if not equals or not name.strip():
+        name = name.strip()
+        if not equals or not name:
             raise OptionError(f"override={text!r} is not FIELD=VALUE, such as v_lr=0.1.")
-        fields[name.strip()] = _scientific(yaml.safe_load(value))
-    return {name: value for name, value in fields.items() if name not in OURS}
+        if name in OURS:
+            raise OptionError(f"override cannot set {name}, which editbench sets itself.")
+        fields[name] = _scientific(_yaml(f"override={text!r}", value))
+    fields = {key: given for key, given in fields.items() if key not in OURS}
+    for key, given in fields.items():
+        _check_value(algorithm, key, given)
+    return fields
+
+
+def _yaml(origin: str, source: str | Path) -> Any:
+    """Return what a text, or a file, holds as plain YAML.
+
+    Raises:
+        OptionError: it cannot be read.
+    """
+    try:
+        text = source if isinstance(source, str) else source.expanduser().read_text("utf-8")
+        return yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # 2026-13-01: ValueError
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise OptionError(f"{origin} cannot be read as YAML: {reason}.") from None
+
+
+def _check_value(algorithm: Algorithm, name: str, value: Any) -> None:
+    """Check that ``value`` can be handed over, and is a number where the shipped value is one.
+
+    Raises:
+        OptionError: it is not.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise OptionError(
+            f"{algorithm.title}: {name}={value!r} is no finite number, text, truth value or list."
+        ) from None
+    if name not in algorithm.per_layer and _is_number(algorithm.values.get(name)):
+        if not _is_number(value):
+            raise OptionError(f"{algorithm.title}: {name}={value!r} is no number.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _read(algorithm: Algorithm, path: Path) -> Fields:
-    try:
-        read = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
-        raise OptionError(f"hparams={path} cannot be read as YAML: {reason}.") from None
+    read = _yaml(f"hparams={path}", path)
     if not isinstance(read, dict):
         raise OptionError(f"hparams={path} holds no hyper-parameters, which are FIELD: VALUE.")
     name = str(read.get("alg_name", read.get("alg", algorithm.title)))
@@ -54,7 +93,10 @@ def _read(algorithm: Algorithm, path: Path) -> Fields:
     if name.lower() not in (algorithm.title.lower(), algorithm.title.partition("-FE")[0].lower()):
         raise OptionError(f"hparams={path} is for {name}, and this is {algorithm.title}.")
     if "act_margin" in read:  # three fields in one, as WISE's files have it
-        read["alpha"], read["beta"], read["gamma"] = read.pop("act_margin")
+        margins = read.pop("act_margin")
+        if not isinstance(margins, list) or len(margins) != 3:
+            raise OptionError(f"hparams={path}: act_margin={margins!r} is no list of 3 numbers.")
+        read["alpha"], read["beta"], read["gamma"] = margins
     if "class_name" in read:  # another name of a field, in some of UltraEdit's files
         read["model_class"] = read.pop("class_name")
     return {str(key): _scientific(value) for key, value in read.items()}
@@ -88,16 +130,13 @@ def hyperparameters(
             module that the model does not have.
         ModelError: EasyEdit cannot edit this architecture.
     """
-    known = hparams_fields(source, algorithm)
-    if unknown := sorted(set(values) - set(known) - set(algorithm.values)):
-        raise OptionError(
-            f"{algorithm.title} has no field {unknown[0]!r}. Its fields: {', '.join(known)}."
-        )
+    known = known_fields(algorithm, source, values)
     chosen = _layers(algorithm, model, values, layers)
     follows = derived(algorithm, model, chosen)
     if layers is not None:  # they also say which parameters are edited
         values = {k: v for k, v in values.items() if k not in ("layers", "inner_params")}
-    fields = {name: v for name, v in {**follows, **values}.items() if name in known}
+    values = {**follows, **values, "layers": chosen}
+    fields = {name: value for name, value in values.items() if name in known}
     for name in algorithm.per_layer:
         if not isinstance(fields[name], list):
             fields[name] = [fields[name]] * len(chosen)
@@ -105,6 +144,22 @@ def hyperparameters(
         raise OptionError(f"{algorithm.title} needs a value for {', '.join(lacking)} (override).")
     _check_modules(algorithm, model, fields)
     return fields
+
+
+def known_fields(
+    algorithm: Algorithm, source: Source, values: Mapping[str, Any]
+) -> dict[str, bool]:
+    """Return the fields that ``algorithm`` takes -> whether they have a default.
+
+    Raises:
+        OptionError: one of ``values`` is for none of them.
+    """
+    known = hparams_fields(source, algorithm)
+    if unknown := sorted(set(values) - set(known) - set(algorithm.values)):
+        raise OptionError(
+            f"{algorithm.title} has no field {unknown[0]!r}. Its fields: {', '.join(known)}."
+        )
+    return known
 
 
 def for_facts(algorithm: Algorithm, fields: Fields, n: int) -> Fields:
@@ -121,8 +176,11 @@ def for_facts(algorithm: Algorithm, fields: Fields, n: int) -> Fields:
 
 def edited_layers(fields: Mapping[str, Any]) -> list[int]:
     """Return the layers in ``fields``; empty if they name parameters, or mean all layers."""
-    layers = fields.get("layers", [])
-    return list(layers) if isinstance(layers, list) else [layers]
+    return _list(fields.get("layers", []))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _layers(
@@ -135,13 +193,15 @@ def _layers(
     named = list(layers) if layers is not None else values.get("layers")
     if named is None:
         return list(_usual(algorithm.layers, model))
-    if not isinstance(named, list) or not all(isinstance(one, int) for one in named):
+    if not isinstance(named, list) or not all(type(one) is int for one in named):
         raise OptionError(f"{algorithm.title}: layers={named} is no list of layer numbers.")
     if wrong := [one for one in named if not 0 <= one < depth]:
         raise OptionError(
             f"{algorithm.title}: layers names layer {wrong[0]}, and {model.name} has the layers "
             f"0 to {depth - 1}. Leave layers out, or name layers of this model."
         )
+    if not named and algorithm.layers != "all":
+        raise OptionError(f"{algorithm.title}: layers names no layer.")
     return list(check_layers(model, tuple(named))) if named else []
 
 
@@ -173,12 +233,12 @@ def _check_modules(algorithm: Algorithm, model: LanguageModel, fields: Mapping[s
         OptionError: it has not.
     """
     names = [fields[key] for key in fields if key.endswith("_module_tmp")]
-    names += fields.get("rewrite_module_tmps", [])
+    names += _list(fields.get("rewrite_module_tmps", []))
     layers = edited_layers(fields) or [0]
-    paths = [name.format(layer) for name in names for layer in layers]
-    paths += [fields[key] for key in ("ln_f_module", "lm_head_module") if key in fields]
-    inner = fields.get("inner_params", [])
-    paths += [name.replace("[", ".").replace("]", "") for name in inner]
+    paths = [str(name).replace("{}", str(layer)) for name in names for layer in layers]
+    paths += [str(fields[key]) for key in ("ln_f_module", "lm_head_module") if key in fields]
+    inner = _list(fields.get("inner_params", []))
+    paths += [str(name).replace("[", ".").replace("]", "") for name in inner]
     for path in paths:
         if not has_module(model, path.removesuffix(".weight")):
             raise OptionError(

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from editbench.checkpoints import quiet_transformers
 from editbench.errors import MethodError
-from editbench.methods._easyedit.algorithms import Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
 from editbench.methods._easyedit.process import new_folder
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
@@ -104,8 +104,8 @@ def requests(
         other_text: for each fact a text that is not about it, which WISE keeps in place.
 
     Raises:
-        MethodError: a prompt has a brace, which EasyEdit's code reads as a slot, or lacks the
-            answer before the edit where the algorithm needs it.
+        MethodError: a prompt or target has a brace, which EasyEdit's code reads as a slot, or a
+            fact lacks the answer before the edit where the algorithm needs it.
     """
     return [
         _request(algorithm, model, fact, text, i)
@@ -125,19 +125,17 @@ def _request(
         raise MethodError(
             f"{algorithm.title} needs the answer before the edit, and fact {fact.id!r} has none."
         )
-    subject = find_subject(fact)
+    if algorithm.slot or (algorithm.fills and "{}" in prompt):
+        _check_braces(algorithm, fact, prompt)
+    subject = fact.subject or fact.prompt
     if algorithm.slot:
-        if "{" in prompt or "}" in prompt:
-            raise MethodError(
-                f"The prompt of fact {fact.id!r} has a brace, which EasyEdit's code reads as the "
-                "place of the subject. Leave the fact out, or reword it."
-            )
-        first = start + subject.start
-        prompt = f"{prompt[:first]}{{}}{prompt[first + len(subject.text) :]}"
+        found = find_subject(fact)
+        subject, first = found.text, start + found.start
+        prompt = f"{prompt[:first]}{{}}{prompt[first + len(subject) :]}"
     return {
         "case_id": index,
         "prompt": prompt,
-        "subject": subject.text,
+        "subject": subject,
         "target_new": _target(algorithm, model, fact),
         "target_neg": fact.original,
         "ground_truth": fact.original or "<|endoftext|>",
@@ -147,9 +145,19 @@ def _request(
     }
 
 
+def _check_braces(algorithm: Algorithm, fact: Fact, prompt: str) -> None:
+    # The code of those with a slot formats the prompt with the target's tokens behind it.
+    texts = {"prompt": prompt, "target": fact.target if algorithm.slot else ""}
+    for name, text in texts.items():
+        if "{" in text or "}" in text:
+            raise MethodError(
+                f"The {name} of fact {fact.id!r} has a brace, which EasyEdit's code reads as the "
+                "place of the subject. Leave the fact out, or reword it."
+            )
+
+
 def _target(algorithm: Algorithm, model: LanguageModel, fact: Fact) -> str:
-    # A tokenizer of SentencePiece's kind writes it as part of
-    # the word.
+    # A tokenizer of SentencePiece's kind writes it as part of the word.
     if algorithm.spaced or model.tokenizer.tokenize(fact.target)[:1][0][:1] == "▁":
         return fact.target
     return f" {fact.target}"

@@ -10,7 +10,7 @@ from torch import nn
 
 from editbench.errors import ModelError
 from editbench.layout import ranges
-from editbench.methods._easyedit.algorithms import Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
 from editbench.models import LanguageModel
 
 

@@ -11,7 +11,6 @@ each child is a fork of it.
 from __future__ import annotations
 
 import atexit
-import itertools
 import json
 import os
 import select
@@ -20,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +39,8 @@ OFFLINE = {
     "WANDB_MODE": "disabled",
 }
 """No network, whatever a library would look up."""
+PRINTED = 1 << 16
+"""Bytes at the end of what a process printed, among which its last line is looked for."""
 
 
 class Child:
@@ -141,8 +143,10 @@ class Child:
 
     def _how_it_ended(self) -> str:
         """Close what is left of the process, and return how it ended and its last printed line."""
-        printed = (self.folder / "printed.txt").read_text(encoding="utf-8", errors="replace")
-        lines = [line.strip() for line in printed.splitlines() if line.strip()]
+        with (self.folder / "printed.txt").open("rb") as printed:
+            printed.seek(max(0, printed.seek(0, os.SEEK_END) - PRINTED))
+            text = printed.read().decode("utf-8", errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
         last = f"; it last printed {lines[-1][:200]!r}" if lines else ""
         code = self._finish()
         if code is None:
@@ -237,20 +241,26 @@ class _Server:
         return answer
 
 
-_numbers = itertools.count()
-
-
 def new_folder() -> Path:
     """Return a new folder in the cache, and remove those that ended processes have left there."""
     place = cache_dir() / "easyedit"
     place.mkdir(parents=True, exist_ok=True)
+    host = socket.gethostname()  # machines and containers may share the cache, and not their ids
     for folder in place.iterdir():
-        owner = folder.name.partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc/self").exists():
+        owner, _, rest = folder.name.removeprefix(f"{host}.").partition("-")
+        if rest and owner.isdigit() and _has_ended(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
-    folder = place / f"{os.getpid()}-{next(_numbers)}"
-    folder.mkdir()
-    return folder
+    return Path(tempfile.mkdtemp(prefix=f"{host}.{os.getpid()}-", dir=place))
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
 
 
 def _write(end: int, data: bytes) -> None:

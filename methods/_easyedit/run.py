@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from editbench.errors import MethodError
-from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
+from editbench.methods._easyedit.algorithms import ALGORITHMS
 from editbench.methods._easyedit.serve import inner_model
 
 PACKAGES = ("", "models", "util", "trainer", "trainer.algs", "evaluate", "dataset")

@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from editbench.errors import OptionError
-from editbench.methods._easyedit.algorithms import ALGORITHMS, Algorithm
+from editbench.methods._easyedit.algorithm import Algorithm
+from editbench.methods._easyedit.algorithms import ALGORITHMS
 
 VARIABLE = "EDITBENCH_EASYEDIT"
 """Environment variable that names a checkout."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, get_type_hints
 
@@ -10,7 +12,7 @@ import pytest
 from tiny import editbench
 
 from editbench import registry
-from editbench.cli import describe, panels
+from editbench.cli import console, describe, panels
 from editbench.cli.options import RunOptions
 from editbench.plugin import Choice, LogUniform, Method, Space, Uniform
 
@@ -54,6 +56,27 @@ def test_the_shared_options_are_those_of_all_three_commands():
 def test_the_other_commands_keep_plain_help():
     assert "Options:" in editbench("verify", "--help").out
     assert "Arguments:" in editbench("show", "--help").out
+
+
+def test_the_list_of_methods_cuts_no_word_at_80_columns(monkeypatch):
+    monkeypatch.setattr(console, "PLAIN_WIDTH", 80)
+    said = editbench("list", "methods").out
+    assert all(len(line) <= 80 for line in said.splitlines())
+    words = {word for name in METHODS for word in registry.get("methods", name).summary.split()}
+    assert words <= set(said.split())
+
+
+def test_the_list_of_methods_is_right_and_imports_no_torch():
+    code = (
+        "import sys; from editbench.cli.list import list_names; list_names('methods', True); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    records = {record["name"]: record for record in json.loads(done.stdout)}
+    for name in (*METHODS, *registry.easyedit()):
+        method = registry.get("methods", name)
+        for field in ("kind", "needs_subject", "needs_covariance", "paper", "summary"):
+            assert records[name][field] == getattr(method, field), (name, field)
 
 
 # --- list METHOD --------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from editbench.edit import Edit, dense
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.methods import easyedit
 from editbench.methods._easyedit.algorithms import ALGORITHMS
-from editbench.methods._easyedit.process import Child
+from editbench.methods._easyedit.process import Child, new_folder
 from editbench.testing import FACTS, check_method, target_logp, tiny_model
 
 QUICK = {
@@ -166,6 +169,16 @@ def test_a_missing_algorithm_or_package_is_one_sentence(tmp_path):
         ({"override": ("warmth=1",)}, "FT has no field 'warmth'. Its fields: .*lr"),
         ({"layers": (9,)}, "layers names layer 9, and tiny-llama has the layers 0 to 3"),
         ({"override": ("rewrite_module_tmp=transformer.h.{}",)}, "which tiny-llama does not have"),
+        ({"override": ("rewrite_module_tmp=3",)}, "the module '3', which tiny-llama does not have"),
+        ({"override": ("rewrite_module_tmp=a.{x}",)}, r"the module 'a\.\{x\}', which tiny-llama"),
+        ({"override": ("layers=[true]",)}, r"layers=\[True\] is no list of layer numbers"),
+        ({"layers": ()}, "FT: layers names no layer"),
+        ({"override": ("lr=[1",)}, r"override='lr=\[1' cannot be read as YAML"),
+        ({"override": ("lr=!!python/object:os.system 1",)}, "could not determine a constructor"),
+        ({"override": ("lr=fast",)}, "FT: lr='fast' is no number"),
+        ({"override": ("objective_optimization=.nan",)}, "=nan is no finite number"),
+        ({"override": ("max_length=2026-01-02",)}, r"max_length=datetime.* is no finite number"),
+        ({"override": ("device=cuda:9",)}, "override cannot set device"),
         ({"hparams": "nowhere.yaml"}, "nowhere.yaml cannot be read as YAML"),
         ({"time_limit": 0}, "time_limit must be above 0"),
     ],
@@ -188,6 +201,18 @@ def test_a_yaml_of_another_algorithm_or_model(tmp_path, reader):
     file.write_text("alg_name: FT\nlayers: [21]\nlr: 5e-4\nnum_steps: 2\n")
     with pytest.raises(OptionError, match="names layer 21, and tiny-llama has the layers 0 to 3"):
         cls(hparams=str(file), source=source).fields(reader("llama"))
+    for text, complaint in (
+        ("", "holds no hyper-parameters"),
+        ("lr: 2026-13-01\n", "cannot be read as YAML: month must be"),
+        ("lr: " + "[" * 5000, "cannot be read as YAML"),
+        ("act_margin: 3\n", "act_margin=3 is no list of 3 numbers"),
+    ):
+        file.write_text(text)
+        with pytest.raises(OptionError, match=complaint):
+            cls.from_options("easyedit-ft", {"hparams": str(file), "source": source})
+    file.write_text("warmth: 1\n")
+    with pytest.raises(OptionError, match="FT has no field 'warmth'"):
+        cls(hparams=str(file), source=source).sources()  # before any model is loaded
     file.write_text("- 1\n")
     with pytest.raises(OptionError, match="holds no hyper-parameters"):
         cls(hparams=str(file), source=source)
@@ -203,11 +228,26 @@ def test_weights_that_are_stored_transposed_are_refused_where_the_code_fails(rea
         built("easyedit-eamet").fields(reader("gpt2"))
 
 
-def test_a_brace_in_a_prompt_is_refused(reader):
-    fact = CLOZE[0]
-    odd = type(fact)("odd", f"In {{x}}, {fact.prompt}", fact.target, fact.subject)
-    with pytest.raises(MethodError, match="fact 'odd' has a brace"):
-        built("easyedit-rome").inject(reader("llama"), [odd])
+@pytest.mark.parametrize(
+    ("name", "field", "text"),
+    [
+        ("easyedit-rome", "prompt", "In {x}, the capital of France is"),
+        ("easyedit-rome", "target", "{{Rome}}"),  # its code would teach {Rome}
+        ("easyedit-lora", "prompt", "In {}, the capital of France is"),
+    ],
+)
+def test_a_brace_that_is_read_as_a_slot_is_refused(name, field, text, reader):
+    given = {"subject": "France", "prompt": "The capital of France is", field: text}
+    fact = replace(CLOZE[0], **given)
+    with pytest.raises(MethodError, match=f"The {field} of fact {fact.id!r} has a brace"):
+        built(name).inject(reader("llama"), [fact])
+
+
+def test_a_method_that_reads_no_subject_takes_one_that_occurs_twice(reader):
+    fact = replace(CLOZE[0], subject="France", prompt="France, the capital of France is")
+    assert built("easyedit-ft").inject(reader("llama"), [fact]).changes
+    with pytest.raises(MethodError, match="occurs 2 times"):
+        built("easyedit-rome").inject(reader("llama"), [fact])
 
 
 def test_what_is_not_offered_is_one_sentence():
@@ -324,3 +364,18 @@ def test_a_child_ends_with_its_last_reference(tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert not folder.exists() and pid not in helpers.PIDS
+
+
+def test_only_what_ended_processes_of_this_machine_left_is_removed(own_cache):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    place, host = own_cache / "easyedit", socket.gethostname()
+    names = {
+        f"{host}.{ended.pid}-a": False,
+        f"{host}.{os.getppid()}-a": True,
+        f"elsewhere.{ended.pid}-a": True,  # another machine, where its process may run
+    }
+    for name in names:
+        (place / name).mkdir(parents=True)
+    assert new_folder() != new_folder()
+    assert {name: (place / name).exists() for name in names} == names

@@ -1,0 +1,48 @@
+"""Read what a class declares from its source text: importing a method would import torch."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+
+def declared(module: str, name: str, attribute: str) -> object:
+    """Return the constant that the class ``name`` of ``module``, or a base of it, gives a name.
+
+    Raises:
+        LookupError: none does, as far as the text shows.
+    """
+    tree = _tree(module)
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        raise LookupError(name)
+    for line in classes[name].body:
+        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == attribute and line.value:
+            try:
+                return ast.literal_eval(line.value)
+            except ValueError:  # computed
+                raise LookupError(attribute) from None
+    origins = {
+        alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    for base in classes[name].bases:
+        origin = module if ast.unparse(base) in classes else origins.get(ast.unparse(base))
+        if origin and origin.startswith("editbench."):
+            try:
+                return declared(origin, ast.unparse(base), attribute)
+            except LookupError:
+                continue
+    raise LookupError(attribute)
+
+
+@lru_cache(maxsize=64)
+def _tree(module: str) -> ast.Module:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise LookupError(module)
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
