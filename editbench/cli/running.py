@@ -244,6 +244,7 @@ def run_and_show(
             search.check_facts(plan)
 
     from editbench.run import runner
+    from editbench.run.worker import Worker
 
     with open_runs(plans, options.output) as (folder, stores):
         if not options.as_json:
@@ -252,10 +253,16 @@ def run_and_show(
         model = load(options.model, config.precision, config.layout)
         for search in searches:
             search.check_model(model)
-        summaries = []
-        for plan, store in zip(plans, stores, strict=True):
-            told = console.tell_cell if len(plans) == 1 else console.cells_of(plan.config.seed)
-            summaries += runner.run(plan, model, store, told, leave_out=True)
+        several = len(plans) > 1
+        jobs = [
+            runner.Job(
+                plan,
+                store,
+                console.cells_of(plan.config.seed) if several else console.tell_cell,
+            )
+            for plan, store in zip(plans, stores, strict=True)
+        ]
+        summaries = runner.run_jobs(jobs, Worker(model), leave_out=True)
     if len(plans) == 1:
         print_run(folder, summaries, options.as_json)
     else:

@@ -51,7 +51,7 @@ def test_cells_of_a_seed_are_those_of_a_run_of_its_own(both, here):
     alone, among = load_run(here / "alone"), load_run(here / "both/seed1")
     assert alone[0] == among[0]
     for one, other in zip(alone[1], among[1], strict=True):
-        for name in ("key", "metrics", "retention", "corpus", "edit"):
+        for name in ("key", "metrics", "retention", "corpus", "tables"):
             assert one[name] == other[name], name
     facts = [(here / f"both/seed{seed}/cases.json").read_text() for seed in (0, 1)]
     assert facts[0] != facts[1], "a seed draws facts, as --seed does"
