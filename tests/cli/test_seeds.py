@@ -5,8 +5,10 @@ import os
 import shutil
 
 import pytest
+from hostile.tasks import write_unaskable
 from tiny import editbench, write_facts, write_model
 
+from editbench.eval.retention import draw
 from editbench.records.reading import load_run
 
 START = ("compare", "--corpus", "local", "--data", "facts.jsonl", "-n", 4, "--part", "test")
@@ -101,6 +103,21 @@ def test_seeds_are_added_and_not_left_out(both, here):
     assert said.code == 0 and "seeds 0, 1, 2" in said.out
     refused = compare("--output", "more", "--seeds", "0,1")
     assert refused.code == 2 and "--seeds 0,1,2" in refused.err
+
+
+def test_a_task_that_one_seed_cannot_be_asked_is_left_out_for_all(here):
+    bad = write_unaskable(here, "a grader that fails at one document")
+    asked = ("--tasks", f"eb_grammar,{bad}", "--limit", 1)
+    # The grader fails at the second document.
+    good, fails = (next(s for s in range(50) if draw("broken", 2, 1, s) == [i]) for i in (0, 1))
+    assert compare(*asked, "--seed", good, "--output", "good").code == 0
+    for kept in (0, 6):
+        said = compare(*asked, "--seeds", f"{good},{fails}", "--output", "lost")
+        assert said.code == 1 and said.err.count("kept from an earlier run") == kept, said.err
+        assert "broken.yaml: not asked: " in said.err
+    for seed in (good, fails):
+        for summary in load_run(here / f"lost/seed{seed}")[1]:
+            assert list(summary["retention"]) == ["eb_grammar"]
 
 
 @pytest.mark.parametrize(
