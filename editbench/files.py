@@ -41,11 +41,20 @@ def write_json_atomic(path: str | Path, value: object) -> None:
         OSError: if the system cannot write the file.
         TypeError: if ``value`` holds anything that ``jsonable`` cannot convert.
     """
-    path = Path(path)
-    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path, data = Path(path), json_bytes(value)
     with replacing(path) as temporary:
-        write_synced(temporary, text.encode())
+        write_synced(temporary, data)
     sync_folder(path.parent)
+
+
+def json_bytes(value: object) -> bytes:
+    """Return ``value`` as the text of a JSON file.
+
+    Raises:
+        TypeError: if ``value`` holds anything that ``jsonable`` cannot convert.
+    """
+    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode()
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ class IntervalRow(TypedDict):
     """Number of cases to which they belong."""
     protocol: NotRequired[str]
     """How the answers were obtained and graded."""
+    spread: NotRequired[float | None]
+    """Standard deviation of the seeds' means, of a row that pools seeds. No record has it."""
 
 
 Metrics = dict[str, dict[str, IntervalRow]]

@@ -348,19 +348,21 @@ def detectable(
 def cells_text(interval: Interval | Mapping[str, object] | None, sign: bool = False) -> str:
     """Return ``0.95 [0.88, 1.00]``, as every table shows an interval.
 
-    Without ends it is ``0.95``, without a mean ``–``. ``sign`` also writes plus signs.
+    Without ends it is ``0.95``, without a mean ``–``. ``±0.02`` follows where the row has the
+    ``spread`` of several seeds. ``sign`` also writes plus signs.
     """
     row: Mapping[str, object] = (
         interval.to_dict() if isinstance(interval, Interval) else interval or {}
     )
-    mean, low, high = (number(row.get(key)) for key in ("mean", "low", "high"))
+    names = ("mean", "low", "high", "spread")
+    mean, low, high, spread = (number(row.get(key)) for key in names)
     form = "{:+.2f}" if sign else "{:.2f}"
     if mean is None:
         return "–"
     text = form.format(_positive_zero(mean))
-    if low is None or high is None:
-        return text
-    return f"{text} [{form.format(_positive_zero(low))}, {form.format(_positive_zero(high))}]"
+    if low is not None and high is not None:
+        text += f" [{form.format(_positive_zero(low))}, {form.format(_positive_zero(high))}]"
+    return text if spread is None else f"{text} ±{spread:.2f}"
 
 
 def number(value: object) -> float | None:

@@ -69,10 +69,11 @@ EVALUATOR_DEFINITIONS = """
 - **{titles}**: mean over cases of the scores of the evaluator plug-in{s} {names}, with 95 %
   intervals over cases. No part of the score, and not compared between methods."""
 SEEDS = """
-- **Seeds**: means over the seeds. The intervals hold the spread of the cases (a case that
-  several seeds drew counts once) and that of the seeds' means. A few seeds say little about
-  their own spread: two or three cannot bound a shift between seeds that is larger than the
-  standard error of one seed. Bold holds for the seeds that were run."""
+- **Seeds**: means over the seeds, each with its interval and, after ±, the standard deviation of
+  the seeds' means. The intervals hold the spread of the cases (a case that several seeds drew
+  counts once) and that of the seeds' means. A few seeds say little about their own spread: two or
+  three cannot bound a shift between seeds that is larger than the standard error of one seed. Bold
+  holds for the seeds that were run."""
 ABOUT_MORE = {
     "generation": "Denial and reversion are asked of a third of the cases. Fluency is in bits.",
     "argmax": "Tokens: the share of the expected answer's tokens that are the most probable ones, "

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 import pandas
 
-from editbench.errors import RecordError
 from editbench.leaderboard import details
-from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Verdicts, items, judge
+from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, Verdicts, judge
 from editbench.leaderboard.definitions import (
     ABOUT_MORE,
     DEFINITIONS,
@@ -26,21 +23,18 @@ from editbench.leaderboard.definitions import (
     SEEDS,
     TWICE,
 )
-from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.notes import notes
-from editbench.leaderboard.pooling import pooled, without_seed
 from editbench.leaderboard.rows import (
     MORE_AXES,
     diagnostics,
     has,
-    keyed_options,
     mixing,
     more,
     rivals,
     rows,
-    setting,
 )
 from editbench.leaderboard.schema import Row, Summary
+from editbench.leaderboard.sections import Section, read_sections
 from editbench.leaderboard.tables import (
     Links,
     detectable_line,
@@ -55,8 +49,7 @@ from editbench.leaderboard.tables import (
     retention_table,
     table,
 )
-from editbench.records.reading import heading, not_asked, summary_path
-from editbench.records.schema import CellSummary
+from editbench.records.reading import heading
 from editbench.types import digest
 
 HEADINGS = {
@@ -64,39 +57,6 @@ HEADINGS = {
     False: "## {model} · no facts: retention alone",
 }
 """Whether facts were asked -> the heading of a table."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of one run, with the facts about that run that the page needs."""
-
-    summary: CellSummary
-    limit: object
-    """``--limit`` of the run: samples of each retention task."""
-    tasks: list[str]
-    """The run's retention tasks with their metrics. They come from the whole run, so that a failed
-    cell, which has none, gets into the right table."""
-    data: object
-    """``--data`` of the run."""
-    not_asked: Mapping[str, str]
-    """Retention task that the run skipped -> why."""
-
-    @property
-    def run_conditions(self) -> dict[str, object]:
-        """Return the conditions that a summary alone does not show."""
-        return {"limit": self.limit, "tasks": self.tasks}
-
-
-@dataclass
-class Section:
-    """The cells that share a table."""
-
-    where: dict[str, object]
-    """Their conditions, by the names in ``rows.SETTING``, with ``limit`` and ``tasks``."""
-    summaries: list[Summary]
-    measured_again: list[str]
-    """Keys of cells that are left out, because a row shows the same cell with more measurements."""
-    not_asked: dict[str, str]
 
 
 def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
@@ -116,62 +76,19 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         RecordError: if there is no run, a path is not a readable run, or cells of one table cannot
             be compared.
     """
-    if not run_paths:
-        raise RecordError("A leaderboard needs at least one run folder.")
-    cells: dict[str, Cell] = {}
-    links: dict[str, list[tuple[int, str]]] = {}
-    tables: dict[str, pandas.DataFrame | None] = {}
-    for path in map(Path, run_paths):
-        for cell in _cells(path):
-            key = cell.summary["key"]
-            # A key is the hash of a cell's inputs, so another run with it holds the same cell.
-            if key not in cells or cells[key].summary.get("status") == "failed":
-                cells[key] = cell
-                links[key] = [(cell.summary["seed"], _link(summary_path(path, key), output))]
-                tables[key] = items(path, cell.summary)
-    sections = _sections(cells.values(), links, tables)
+    read = read_sections(run_paths)
+    links = {
+        key: [(seed, _link(record, output)) for seed, record in records]
+        for key, records in read.records.items()
+    }
     parts = ["# Leaderboard"]
     if command:
         # A fence must be longer than any run of backticks that it encloses.
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
-    for section in sections:
-        parts += _section(section, links, tables)
-    return "\n\n".join([*parts, "## What the columns mean", _definitions(sections)]) + "\n"
-
-
-def _cells(path: Path) -> list[Cell]:
-    config, summaries = load_cells(path)
-    lost = not_asked(path)
-    return [
-        Cell(summary, config.get("limit"), _tasks(summaries, summary), config.get("data"), lost)
-        for summary in summaries
-    ]
-
-
-def _sections(
-    cells: Iterable[Cell],
-    links: dict[str, list[tuple[int, str]]],
-    tables: dict[str, pandas.DataFrame | None],
-) -> list[Section]:
-    """Return the sections of the page. Adds the pooled cells to ``links`` and ``tables``."""
-    sections: dict[str, Section] = {}
-    for group, again in _by_seed(cells):
-        summary: Summary = group[0].summary
-        if len(group) > 1:
-            keys = [cell.summary["key"] for cell in group]
-            summary, merged = pooled(
-                [cell.summary for cell in group], [tables[key] for key in keys]
-            )
-            tables[summary["key"]] = merged
-            links[summary["key"]] = [place for key in keys for place in links[key]]
-        where = {**setting(summary), **group[0].run_conditions}
-        section = sections.setdefault(json.dumps(where, sort_keys=True), Section(where, [], [], {}))
-        section.summaries.append(summary)
-        section.measured_again += [cell.summary["key"] for cell in again]
-        for cell in group:
-            section.not_asked.update(cell.not_asked)
-    return list(sections.values())
+    for section in read.sections:
+        parts += _section(section, links, read.tables)
+    return "\n\n".join([*parts, "## What the columns mean", _definitions(read.sections)]) + "\n"
 
 
 def _definitions(sections: Sequence[Section]) -> str:
@@ -199,61 +116,6 @@ def _definitions(sections: Sequence[Section]) -> str:
     if any(isinstance(section.where["seed"], list) for section in sections):
         text += SEEDS
     return text
-
-
-def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:
-    """Yield the cells that make one row, and the cells that measured one of them again.
-
-    Cells make one row if they differ only by their seed and by the facts that the seed chose. If a
-    seed has two cells (different facts under one corpus name), it is unclear which of them belongs
-    with the other seeds, so each cell gets its own row.
-    """
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        summary = cell.summary
-        shared = {
-            name: value
-            for name, value in setting(summary).items()
-            if name not in ("seed", "corpus hash")
-        }
-        identity = [
-            shared,
-            cell.run_conditions,
-            cell.data,
-            summary["method"],
-            without_seed(keyed_options(summary)),
-        ]
-        groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
-    for group in groups.values():
-        kept = _fullest(group)
-        kept.sort(key=lambda cell: cell.summary["seed"])
-        again = [cell for cell in group if cell not in kept]
-        one_a_seed = len({cell.summary["seed"] for cell in kept}) == len(kept)
-        for row in [kept] if one_a_seed else [[cell] for cell in kept]:
-            yield row, again
-            again = []  # the group's repeated cells are named once
-
-
-def _fullest(group: Sequence[Cell]) -> list[Cell]:
-    """Return, for each seed, facts and versions, the first of the cells that measured most."""
-
-    def measured(cell: Cell) -> tuple[bool, int]:
-        summary = cell.summary
-        beside = [bool(summary.get("curve")), bool(summary.get("inject_seconds"))]
-        diagnosed = len(summary.get("diagnostics") or ())
-        return summary.get("status") != "failed", sum(beside) + diagnosed
-
-    same: dict[str, list[Cell]] = {}
-    for cell in group:
-        summary = cell.summary
-        identity = [
-            summary["seed"],
-            summary["corpus"].get("hash"),
-            # Old records have no versions. They are the same cell if their scores are the same.
-            summary.get("versions") or summary.get("metrics"),
-        ]
-        same.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
-    return [max(cells, key=measured) for cells in same.values()]
 
 
 def _section(
@@ -441,15 +303,3 @@ def _samples(limit: object, seeds: int, ranked: Sequence[Row]) -> str:
 def _link(target: Path, output: Path) -> str:
     relative = os.path.relpath(target.resolve(), Path(output).resolve().parent)
     return quote(Path(relative).as_posix(), safe="/.")
-
-
-def _tasks(summaries: Sequence[CellSummary], like: CellSummary) -> list[str]:
-    """Return the retention tasks and metrics of the run under the conditions of ``like``."""
-    same = [s for s in summaries if setting(s) == setting(like)]
-    return sorted(
-        {
-            f"{task} {values.get('metric')}"
-            for s in same
-            for task, values in (s.get("retention") or {}).items()
-        }
-    )

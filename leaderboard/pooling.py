@@ -6,13 +6,20 @@ The means are over the seeds. The intervals cover the spread of the cases and of
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 import pandas
 
 from editbench.leaderboard.comparisons import EVALUATORS, RETENTION, RIGHT_AFTER
-from editbench.leaderboard.rows import interval_row, keyed_options, mixing, warnings
+from editbench.leaderboard.rows import (
+    interval_row,
+    keyed_options,
+    mean_retention,
+    mixing,
+    warnings,
+)
 from editbench.leaderboard.schema import PooledSummary
 from editbench.records.schema import ArtifactRecord, CellSummary, EvaluatorRow, RightAfter, Status
 from editbench.rows import IntervalRow, Metrics, RetentionRow, TwiceRow, Work
@@ -74,6 +81,7 @@ def pooled(
         "note": "; ".join(f"seed {s['seed']}: {s['note']}" for s in summaries if s.get("note")),
         "metrics": {} if failed else _metrics(summaries, items),
         "retention": {} if failed else _retention(summaries, items),
+        "retention_spread": None if failed else _retention_spread(summaries),
         "evaluators": {} if failed else _evaluators(summaries, items),
         "seconds": _means([s.get("seconds") or {} for s in summaries]),
         "work": _work(summaries),
@@ -135,16 +143,18 @@ def _metrics(summaries: Sequence[CellSummary], items: pandas.DataFrame | None) -
             chosen = items[(items["protocol"] == protocol) & (items["column"] == axis)]
             chosen = chosen[chosen["kind"] == kind] if kind else chosen
             if len(chosen):
-                values = interval_row(_estimate(chosen, shares=name != "fluency"))
-                values["protocol"] = protocol
+                interval = interval_row(_estimate(chosen, shares=name != "fluency"))
+                values = {**values, **interval}
         metrics.setdefault(name, {})[protocol] = values
     return metrics
 
 
 def _means_of(parts: Sequence[IntervalRow | None], protocol: str) -> IntervalRow:
-    """Return the mean of the seeds' means, without an interval."""
+    """Return the mean and the spread of the seeds' means, without an interval."""
+    means = [part.get("mean") if part else None for part in parts]
     return {
-        "mean": _mean([part.get("mean") if part else None for part in parts]),
+        "mean": _mean(means),
+        "spread": _spread(means),
         "low": None,
         "high": None,
         "n": sum(part.get("n") or 0 for part in parts if part),
@@ -190,6 +200,12 @@ def _retention(
         # fields stay absent, as in old records.
         tasks[task] = cast(RetentionRow, {**values, "metric": first.get("metric")})
     return tasks
+
+
+def _retention_spread(summaries: Sequence[CellSummary]) -> float | None:
+    """Return the standard deviation of the seeds' mean ratios edited / base."""
+    ratios = [mean_retention(s["method"], s.get("retention") or {})["mean"] for s in summaries]
+    return _spread(ratios)
 
 
 def _evaluators(
@@ -272,3 +288,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """
     known = [value for value in values if value is not None]
     return math.fsum(known) / len(known) if len(known) == len(values) else None
+
+
+def _spread(values: Sequence[float | None]) -> float | None:
+    """Return the standard deviation (n - 1), or ``None`` if a seed has no value."""
+    known = [value for value in values if value is not None]
+    return statistics.stdev(known) if len(known) == len(values) > 1 else None

@@ -123,6 +123,9 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
         for task, values in (summary.get("retention") or {}).items()
     }
     retention_mean = mean_retention(summary["method"], retention)
+    spread = number(look_up(summary, ("retention_spread",)))
+    if spread is not None and summary["method"] != BASE:  # whose ratio is 1 by definition
+        retention_mean["spread"] = spread
     parts = {
         **{axis: axes[axis]["mean"] for axis in AXES},
         "retention_mean": retention_mean["mean"],
@@ -525,13 +528,16 @@ def _protocol(summary: Summary, protocol: str) -> str | None:
 def _axis_row(values: IntervalRow | None, protocol: str) -> AxisRow:
     if values is None:
         return {"mean": None, "low": None, "high": None, "n": 0, "protocol": protocol}
-    return {
+    scored: AxisRow = {
         "mean": number(values.get("mean")),
         "low": number(values.get("low")),
         "high": number(values.get("high")),
         "n": values.get("n") or 0,
         "protocol": protocol,
     }
+    if (spread := number(values.get("spread"))) is not None:
+        scored["spread"] = spread
+    return scored
 
 
 def _set_axis(row: Row, axis: str, values: AxisRow) -> None:

@@ -30,6 +30,8 @@ class AxisRow(TypedDict):
     n: int
     """Items scored; 0 where the axis was not measured."""
     protocol: str
+    spread: NotRequired[float]
+    """Standard deviation of the seeds' means; absent for one seed."""
 
 
 class Mixing(TypedDict):
@@ -156,6 +158,8 @@ class PooledSummary(TypedDict):
     metrics: Metrics
     """Means over the seeds. Like ``retention``, it is empty if a seed failed."""
     retention: dict[str, RetentionRow]
+    retention_spread: float | None
+    """Standard deviation of the seeds' mean retention ratios."""
     right_after: NotRequired[RightAfter]
     """Sequences only. The counts of facts are sums over the seeds."""
     evaluators: dict[str, EvaluatorRow]

@@ -71,6 +71,16 @@ def compare(
             rich_help_panel=panels.FACTS,
         ),
     ] = None,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N",
+            help="Seeds of several runs in one, such as 0,1,2: a method is one row, with the"
+            " spread of the seeds. Each seed draws facts and documents and seeds the methods, as"
+            " --seed does.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ] = "",
     curve: Annotated[
         str,
         typer.Option(
@@ -106,11 +116,13 @@ def compare(
 ) -> None:
     """Show what each method gains and destroys on the same facts."""
     # Before the slow imports, so that a misspelt name is reported at once.
+    named_seeds = parsing.seeds(seeds, options.seed)
     made = parsing.pairs(artifact, "--artifact")
     if methods is None:
         methods = "" if made else DEFAULT_METHODS
     names = parsing.method_names(methods) if methods or not made else ()
 
+    from editbench.records.reading import run_folders
     from editbench.run.tune import Tuned, chosen_options
 
     method_options = parsing.method_options(option)
@@ -118,6 +130,7 @@ def compare(
     all_options, records = chosen_options(searches, names, method_options)
     config = replace(
         running.request(options, names, all_options, part or ("test" if tuned else None), made),
+        seed=named_seeds[0],
         tuned=records,
         curve=parsing.fact_counts(curve),
         diagnostics=parsing.diagnostic_names(diagnostics or default_diagnostics(options)),
@@ -126,9 +139,9 @@ def compare(
         judge_model=judge_model,
         repeats=repeats,
     )
-    folder, summaries = running.run_and_show(config, options, searches)
-    if curve:
-        _draw_curve(folder)
+    folder, summaries = running.run_and_show(config, options, searches, named_seeds)
+    for run in run_folders(folder) if curve else ():
+        _draw_curve(run)
     running.exit_if_incomplete(folder, summaries)
 
 

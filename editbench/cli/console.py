@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +67,11 @@ def say_remarks(runs: Sequence[Path]) -> None:
 def tell_cell(name: str, state: str) -> None:
     """Report the state of the cell ``name``: one of ``CELL_STATES``."""
     say(f"{name}: {CELL_STATES[state]}")
+
+
+def cells_of(seed: int) -> Callable[[str, str], None]:
+    """Return ``tell_cell`` for the cells of one of several seeds."""
+    return lambda name, state: tell_cell(f"seed {seed}, {name}", state)
 
 
 # --- progress -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from editbench.errors import OptionError
-from editbench.options import MAX_CELLS, check_count, shortened
+from editbench.options import MAX_CELLS, check_count, check_seed, shortened
 
 MethodOptions = dict[str, dict[str, str]]
 """Method or variant (NAME@LABEL) -> option -> value, as typed."""
@@ -102,6 +102,31 @@ def fact_counts(text: str) -> tuple[int, ...]:
                 "--curve 1,10,100."
             )
     return tuple(sorted({int(count) for count in counts}))
+
+
+def seeds(text: str, seed: int) -> tuple[int, ...]:
+    """Return the seeds that ``--seeds`` names, in their order; without it that of ``--seed``.
+
+    Raises:
+        OptionError: both are given, or an entry is no seed or is named twice.
+    """
+    entries = names_between_commas(text)
+    if not text:
+        return (seed,)
+    if seed:
+        raise OptionError(f"--seed {seed} and --seeds {shortened(text)} exclude each other.")
+    if odd := [entry for entry in entries if not entry.isdecimal() or len(entry) > 18]:
+        raise OptionError(
+            f"--seeds {shortened(text)}: {shortened(odd[0])!r} is not a seed. Write --seeds 0,1,2."
+        )
+    named = tuple(map(int, entries))
+    if not named:
+        raise OptionError(f"--seeds {shortened(text)} names no seed. Write --seeds 0,1,2.")
+    if twice := next((each for i, each in enumerate(entries) if int(each) in named[:i]), None):
+        raise OptionError(f"--seeds names {twice} twice. Name it once.")
+    for each in named:
+        check_seed(each)
+    return named
 
 
 def method_options(texts: Sequence[str]) -> MethodOptions:

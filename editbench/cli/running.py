@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from editbench.cli.loading import load
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
-from editbench.cli.show import failures_page, print_run
+from editbench.cli.show import failures_page, print_run, print_seeds
 from editbench.errors import OptionError
 from editbench.slices import ALL, NO_FACTS
 
@@ -113,11 +114,10 @@ def checked_plan(config: RunConfig, tasks: str) -> Plan:
     from editbench.run.plan import resolve
 
     if config.regime == "single" and tasks == "default":
-        tasks = "none"
         console.say(
             "--regime single edits a fresh model for each fact, so retention tasks are not asked."
         )
-    plan = resolve(config, tasks)
+    plan = resolve(config, _tasks_of(config, tasks))
     for remark in plan.remarks:
         console.say(remark)
     if plan.left_out:
@@ -128,6 +128,20 @@ def checked_plan(config: RunConfig, tasks: str) -> Plan:
     return plan
 
 
+def _tasks_of(config: RunConfig, tasks: str) -> str:
+    return "none" if config.regime == "single" and tasks == "default" else tasks
+
+
+def _plans(config: RunConfig, seeds: Sequence[int], tasks: str) -> list[Plan]:
+    """Return a plan for each seed, as ``checked_plan``. A task that one cannot load leaves all."""
+    from editbench.run.plan import resolve
+
+    plans = [checked_plan(replace(config, seed=seeds[0]), tasks)]
+    plans += [resolve(replace(config, seed=seed), _tasks_of(config, tasks)) for seed in seeds[1:]]
+    lost = {task: why for plan in plans for task, why in plan.not_asked.items()}
+    return [plan.without(lost) for plan in plans] if lost else plans
+
+
 @contextmanager
 def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> Iterator[RunStore]:
     """Open the run folder of ``plan`` for its cells. Ctrl-C inside keeps finished cells, and exits.
@@ -135,73 +149,140 @@ def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> It
     Raises:
         RecordError: the folder holds another run, is in use, or cannot be written.
     """
-    from editbench import progress
-    from editbench.records.store import RunStore
     from editbench.run.config import default_output
-    from editbench.run.folder import no_empty_run, save_cases
 
     folder = output or default_output(plan.config, identity)
+    with _reporting(folder), _store(folder, plan, identity) as store:
+        yield store
+
+
+@contextmanager
+def open_runs(plans: Sequence[Plan], output: Path | None) -> Iterator[tuple[Path, list[RunStore]]]:
+    """Open the run folder of ``plans``, which differ by their seed alone, as ``open_run`` does.
+
+    Yield the folder, and the store of each plan. Several seeds have folders of their own in it.
+
+    Raises:
+        RecordError: as ``open_run``, or the folder holds other seeds.
+    """
+    from editbench.records.reading import seed_folder
+    from editbench.run.config import default_output, run_identity
+    from editbench.run.folder import claim_seeds, no_empty_run
+
+    identities = [run_identity(plan.config) for plan in plans]
+    if len(plans) == 1:
+        with open_run(plans[0], identities[0], output) as store:
+            yield store.path, [store]
+        return
+    seeds = [plan.config.seed for plan in plans]
+    folder = output or default_output(plans[0].config, {**identities[0], "seed": seeds})
+    with ExitStack() as stack:
+        stack.enter_context(no_empty_run(folder))
+        stack.enter_context(_reporting(folder))
+        claim_seeds(folder, seeds)
+        # All at once, so that a run of another configuration is refused before anything is
+        # computed.
+        stores = [
+            stack.enter_context(_store(seed_folder(folder, plan.config.seed), plan, identity))
+            for plan, identity in zip(plans, identities, strict=True)
+        ]
+        yield folder, stores
+
+
+@contextmanager
+def _store(folder: Path, plan: Plan, identity: dict[str, object]) -> Iterator[RunStore]:
+    from editbench.records.store import RunStore
+    from editbench.run.folder import no_empty_run, save_cases
+
     # This notes what exists before the folder is opened, so that a run that fails at once leaves
     # nothing behind.
     kept = no_empty_run(folder)
-    with RunStore(folder).open(identity) as store, kept, progress.reporting(console.reporter()):
+    with RunStore(folder).open(identity) as store, kept:
         if not store.locked:
             console.say(
                 f"{folder} cannot be locked (the system or its drive has no locks)."
                 " Do not start a second run there."
             )
         save_cases(folder, plan)
-        try:
-            yield store
-        except KeyboardInterrupt:
-            console.say(
-                f"\nStopped. Finished methods are kept in {folder};"
-                " the same command goes on from there."
-            )
-            raise typer.Exit(STOPPED) from None
+        yield store
+
+
+@contextmanager
+def _reporting(folder: Path) -> Iterator[None]:
+    """Show progress. Ctrl-C says how to go on, and exits."""
+    from editbench import progress
+
+    try:
+        with progress.reporting(console.reporter()):
+            yield
+    except KeyboardInterrupt:
+        console.say(
+            f"\nStopped. Finished methods are kept in {folder};"
+            " the same command goes on from there."
+        )
+        raise typer.Exit(STOPPED) from None
 
 
 def run_and_show(
-    config: RunConfig, options: RunOptions, searches: Sequence[Tuned] = ()
+    config: RunConfig,
+    options: RunOptions,
+    searches: Sequence[Tuned] = (),
+    seeds: Sequence[int] = (),
 ) -> tuple[Path, Sequence[CellSummary]]:
     """Run the cells of ``config`` and show the results; return the run folder and the summaries.
 
     Args:
         searches: the tune runs whose options ``config`` uses; ``check_facts`` and ``check_model``
             must accept the run.
+        seeds: the seeds to run ``config`` with; without any, it is run with its own.
 
     Raises:
         EditbenchError: something is wrong; where possible, this is found before weights are loaded.
     """
     from editbench.records.reading import heading
 
-    plan = checked_plan(config, options.tasks)
-    for task, reason in plan.not_asked.items():
+    plans = _plans(config, seeds or [config.seed], options.tasks)
+    for task, reason in plans[0].not_asked.items():
         console.say(f"{heading(task)} is not asked, the rest is: {reason}")
     for search in searches:
-        search.check_facts(plan)
+        for plan in plans:
+            search.check_facts(plan)
 
     from editbench.run import runner
-    from editbench.run.config import run_identity
+    from editbench.run.worker import Worker
 
-    with open_run(plan, run_identity(plan.config), options.output) as store:
+    with open_runs(plans, options.output) as (folder, stores):
         if not options.as_json:
-            _announce(plan, options.model, store.path)
+            _announce(plans, options.model, folder)
         # Loaded by the name that was typed, which tables show; the plan has the absolute path.
-        model = load(options.model, plan.config.precision, plan.config.layout)
+        model = load(options.model, config.precision, config.layout)
         for search in searches:
             search.check_model(model)
-        summaries = runner.run(plan, model, store, console.tell_cell, leave_out=True)
-    print_run(store.path, summaries, options.as_json)
-    console.say_remarks([store.path])  # such as a table that was lost since an earlier run
+        several = len(plans) > 1
+        jobs = [
+            runner.Job(
+                plan,
+                store,
+                console.cells_of(plan.config.seed) if several else console.tell_cell,
+            )
+            for plan, store in zip(plans, stores, strict=True)
+        ]
+        summaries = runner.run_jobs(jobs, Worker(model), leave_out=True)
+    if len(plans) == 1:
+        print_run(folder, summaries, options.as_json)
+    else:
+        print_seeds(folder, options.as_json)
+    console.say_remarks([folder])  # such as a table that was lost since an earlier run
     if not options.as_json:
-        _write_pages(store.path)
-    return store.path, summaries
+        _write_pages(folder)
+    return folder, summaries
 
 
-def _announce(plan: Plan, model: str, folder: Path) -> None:
-    config = plan.config
+def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:
+    plan, config = plans[0], plans[0].config
     facts = f"{len(plan.cases)} facts of {named_facts(config)}" if plan.cases else "No facts"
+    several = f" for each of the seeds {', '.join(str(plan.config.seed) for plan in plans)}"
+    facts += several if len(plans) > 1 else ""
     methods = [name for name in config.methods if name not in config.artifacts]
     made = f", artifacts {', '.join(config.artifacts)}" if config.artifacts else ""
     tasks = f"{len(config.tasks)} retention task{'s' * (len(config.tasks) != 1)}"
@@ -218,17 +299,22 @@ def named_facts(config: RunConfig) -> str:
 
 
 def _write_pages(folder: Path) -> None:
+    from editbench.records.reading import run_folders
+
     page = write_page([folder], folder / "README.md", None)
-    failures = write_text(failures_page(folder), folder / "failures.html")
+    failures = [
+        str(write_text(failures_page(run), run / "failures.html")) for run in run_folders(folder)
+    ]
     console.say(
-        f"\nThe same as markdown: {page}\nThe failures, case by case: {failures}"
+        f"\nThe same as markdown: {page}\nThe failures, case by case: {', '.join(failures)}"
         f"\nTo see this again: editbench show {shlex.quote(str(folder))}"
     )
 
 
 def exit_if_incomplete(folder: Path, summaries: Sequence[CellSummary]) -> None:
     """Exit with 1 if a cell failed or a retention task could not be asked."""
-    from editbench.records.reading import not_asked
+    from editbench.records.reading import not_asked, run_folders
 
-    if not_asked(folder) or any(summary["status"] == "failed" for summary in summaries):
+    failed = any(summary["status"] == "failed" for summary in summaries)
+    if failed or any(map(not_asked, run_folders(folder))):
         raise typer.Exit(1)

@@ -12,13 +12,15 @@ import typer
 from editbench.cli import console
 from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
-from editbench.errors import OptionError
+from editbench.errors import OptionError, RecordError
 from editbench.files import check_output
 from editbench.records.reading import visible
 from editbench.slices import ALL
 
 if TYPE_CHECKING:
-    from editbench.leaderboard.schema import Row
+    import pandas
+
+    from editbench.leaderboard.schema import Row, Summary
     from editbench.records.schema import CellSummary
 
 
@@ -47,8 +49,6 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show the table of a stored run, or the texts behind it."""
-    from editbench.records.reading import load_run
-
     if failures + sum(option is not None for option in (diff, case, html)) > 1:
         raise OptionError(
             "--failures, --diff, --case and --html exclude each other. Give one of them."
@@ -67,24 +67,68 @@ def show(
     elif case is not None:
         _print_case(run, case, as_json)
     else:
-        _, summaries = load_run(run)
-        print_run(run, summaries, as_json)
+        show_run(run, as_json)
     console.say_remarks([run])
 
 
 # --- the table ----------------------------------------------------------------------------------
 
 
+def show_run(run: Path, as_json: bool) -> None:
+    """Print the tables of a stored run, of one seed or of several.
+
+    Raises:
+        RecordError: the run cannot be read.
+    """
+    from editbench.records.reading import load_run, seeds_of
+
+    if run.is_dir() and seeds_of(run):
+        print_seeds(run, as_json)
+    else:
+        print_run(run, load_run(run)[1], as_json)
+
+
 def print_run(folder: Path, summaries: Sequence[CellSummary], as_json: bool) -> None:
     """Print the ranking of the run in ``folder``, with the tables below it."""
-    from editbench.leaderboard.comparisons import RETENTION, items, judge
-    from editbench.leaderboard.rows import rivals, rows
+    from editbench.leaderboard.comparisons import items
     from editbench.records.reading import not_asked
 
-    ranked = rows(summaries)
     tables = {summary["key"]: items(folder, summary) for summary in summaries}
+    _print_ranking(folder, summaries, tables, not_asked(folder), as_json)
+
+
+def print_seeds(folder: Path, as_json: bool) -> None:
+    """Print the ranking of a run of several seeds, a row for each method.
+
+    Methods that not all seeds have yet are in a table of their own.
+
+    Raises:
+        RecordError: the run cannot be read, or ``as_json`` and it is not finished.
+    """
+    from editbench.leaderboard.sections import read_sections
+
+    read = read_sections([folder])
+    if as_json and len(read.sections) > 1:
+        raise RecordError(
+            f"The seeds of {folder} have not finished the same methods, so they have no common "
+            "table. Run the same command again to resume it."
+        )
+    for section in read.sections:
+        _print_ranking(folder, section.summaries, read.tables, section.not_asked, as_json)
+
+
+def _print_ranking(
+    folder: Path,
+    summaries: Sequence[Summary],
+    tables: Mapping[str, pandas.DataFrame | None],
+    missing: Mapping[str, str],
+    as_json: bool,
+) -> None:
+    from editbench.leaderboard.comparisons import RETENTION, judge
+    from editbench.leaderboard.rows import rivals, rows
+
+    ranked = rows(summaries)
     verdicts = {part: judge(rivals(ranked), tables, part) for part in ("generation", RETENTION)}
-    missing = not_asked(folder)
     if as_json:
         value = {
             "run": str(folder),
@@ -105,7 +149,7 @@ def print_run(folder: Path, summaries: Sequence[CellSummary], as_json: bool) -> 
     _say_notes(ranked, missing)
 
 
-def _other_protocols(summaries: Sequence[CellSummary]) -> dict[str, Sequence[Row]]:
+def _other_protocols(summaries: Sequence[Summary]) -> dict[str, Sequence[Row]]:
     """Return the rankings under each protocol, other than generation, that has scores."""
     from editbench.leaderboard.comparisons import PROTOCOLS
     from editbench.leaderboard.rows import has, rows
@@ -118,25 +162,28 @@ def _other_protocols(summaries: Sequence[CellSummary]) -> dict[str, Sequence[Row
     return {protocol: rows(cells, protocol) for protocol, cells in scored.items() if cells}
 
 
-def _conditions(summary: CellSummary) -> str:
+def _conditions(summary: Summary) -> str:
     from editbench.leaderboard.rows import setting
 
     shared = setting(summary)
+    seed = shared["seed"]
+    several = isinstance(seed, list)
+    seeds = f"seeds {', '.join(map(str, seed))}" if isinstance(seed, list) else f"seed {seed}"
     if shared["n"] == 0:
         return (
             f"{shared['model']} ({shared['precision']}), no facts: retention alone,"
-            f" seed {shared['seed']}, 95% intervals"
+            f" {seeds}, 95% intervals"
         )
     # Facts of the user's own are one file, which is not parted unless something is tuned on it.
     part = "" if shared["slice"] == ALL else f" {shared['slice']} slice"
     return (
         f"{shared['model']} ({shared['precision']}), {shared['corpus']}{part},"
-        f" n={shared['n']}, regime {shared['regime']}, seed {shared['seed']},"
-        " protocol generation, 95% intervals"
+        f" n={shared['n']}{' a seed' * several}, regime {shared['regime']}, {seeds},"
+        f" protocol generation, 95% intervals{', ± standard deviation of the seeds' * several}"
     )
 
 
-def _print_details(summaries: Sequence[CellSummary], ranked: Sequence[Row]) -> None:
+def _print_details(summaries: Sequence[Summary], ranked: Sequence[Row]) -> None:
     """Print the diagnostics and the curve, where the run has them."""
     from editbench.leaderboard import details
     from editbench.leaderboard.rows import diagnostics

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 CLAIM = " Delete it and run the same command again."
+_UNFINISHED = (
+    "{path} has no finished cell yet. Run the same 'editbench compare' command again to resume it."
+)
 REDO = " Delete its folder and run again to redo the cell."
 
 
@@ -41,28 +44,72 @@ def load_run(path: str | Path, altered: bool = False) -> tuple[StoredConfig, lis
     with in_plain_words(path):
         if not path.exists():
             raise RecordError(f"There is no run folder {path}.")
+        if seeds := seeds_of(path):
+            raise RecordError(
+                f"{path} holds a run for each of the seeds {', '.join(map(str, seeds))}. Name one "
+                f"of them: {seed_folder(path, seeds[0])}."
+            )
         if not (path / "run.json").is_file():
             raise RecordError(f"{path} is not a run folder: it has no run.json.")
         config = read_run(path / "run.json")
         summaries = summaries_of(path, config, altered)
     if not summaries:
-        raise RecordError(
-            f"{path} has no finished cell yet. Run the same 'editbench compare' command again to "
-            "resume it."
-        )
+        raise RecordError(_UNFINISHED.format(path=path))
     return config, summaries
+
+
+def seeds_of(path: str | Path) -> list[int]:
+    """Return the seeds of the run in folder ``path``; none where it is a run of one seed.
+
+    Raises:
+        RecordError: ``seeds.json`` is corrupt.
+    """
+    file = Path(path) / "seeds.json"
+    if not file.is_file():
+        return []
+    seeds = read_json(file).get("seeds")
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise RecordError(f"{file} is corrupt: it has no list of seeds. Use another --output.")
+    return seeds
+
+
+def seed_folder(path: str | Path, seed: int) -> Path:
+    """Return the folder of the run of ``seed``, in the run of several seeds in ``path``."""
+    return Path(path) / f"seed{seed}"
+
+
+def run_folders(path: str | Path) -> list[Path]:
+    """Return ``path`` or, of a run of several seeds, the folders of the seeds with finished cells.
+
+    Raises:
+        RecordError: ``seeds.json`` is corrupt, or no seed has a finished cell yet.
+    """
+    path = Path(path)
+    seeds = seeds_of(path)
+    if not seeds:
+        return [path]
+    begun = [folder for seed in seeds if _cell_files(folder := seed_folder(path, seed))]
+    if not begun:
+        raise RecordError(_UNFINISHED.format(path=path))
+    return begun
 
 
 def remarks(path: str | Path) -> list[str]:
     """Return what a reader of the run's numbers should know about its files, a sentence each.
 
     These are methods without a record, cells that do not belong to the run, cells of other facts
-    or another seed than the run's, and files that are missing or were changed.
+    or another seed than the run's, and files that are missing or were changed. Of several seeds,
+    those of each.
 
     Raises:
         RecordError: as ``load_run``.
     """
     path = Path(path)
+    if seeds := seeds_of(path):
+        begun = run_folders(path)
+        late = [seed for seed in seeds if seed_folder(path, seed) not in begun]
+        listed = [f"seed {seed}: no finished cell yet." for seed in late]
+        return listed + [f"{run.name}: {line}" for run in begun for line in remarks(run)]
     config, summaries = load_run(path)
     found = [*incomplete(path, config, summaries)]
     facts = None

@@ -22,6 +22,11 @@ A cell is written into ``RUN/cells/.tmp-*``, its summary last, and renamed as a 
 are not in ``cells.json`` are older or foreign, and nothing reads them. JSON has no NaN; null stands
 for it.
 
+A run of several seeds is a folder of such run folders, each a run like any other:
+
+    RUN/seeds.json               {"seeds": [0, 1]}
+    RUN/seed0/, RUN/seed1/       the runs; a page over all of them is RUN/README.md
+
 A failed cell has empty ``metrics`` and ``retention``, its reason in ``note`` and a ``traceback``.
 Older runs are read as well: cells from before ``tables`` and ``digest`` were stored, and all
 cells of a folder that has no ``cells.json``.

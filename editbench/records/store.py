@@ -14,6 +14,7 @@ from editbench.errors import RecordError
 from editbench.files import (
     check_outside_cells,
     in_plain_words,
+    json_bytes,
     jsonable,
     sync_folder,
     write_json_atomic,
@@ -138,14 +139,15 @@ class RunStore:
         summary: Mapping[str, object],
         tables: Mapping[str, Sequence[Mapping[str, object]]],
     ) -> Path:
+        """Write the ``cell_files`` of a cell, as ``write_files`` does."""
+        return self.write_files(key, cell_files(key, summary, tables))
+
+    def write_files(self, key: str, files: Mapping[str, bytes]) -> Path:
         """Write a cell as a whole, in place of an earlier one, and return its ``summary.json``.
 
         Args:
             key: the cell.
-            summary: the fields of ``CellSummary`` except ``schema``, ``key``, ``tables`` and
-                ``digest``, which are added here.
-            tables: name (``probes``, ``retention``) -> rows. A dict inside a row is stored as JSON
-                text.
+            files: its ``cell_files``.
 
         Raises:
             RecordError: the disk is full or not writable. An earlier cell of this key then stays,
@@ -156,13 +158,9 @@ class RunStore:
         try:
             with in_plain_words(final):
                 new.mkdir()
-                hashes = {}
-                for name, rows in tables.items():
-                    data = _parquet(rows)
-                    write_synced(new / f"{name}.parquet", data)
-                    hashes[name] = hashlib.sha256(data).hexdigest()
-                record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
-                write_json_atomic(new / "summary.json", {**record, "digest": digest(record)})
+                for name, data in files.items():
+                    write_synced(new / name, data)
+                sync_folder(new)
                 # A folder cannot replace one that is not empty. The earlier cell is therefore moved
                 # away first, and moved back if something fails.
                 if final.exists():
@@ -226,17 +224,41 @@ class RunStore:
         )
 
 
-def _parquet(rows: Sequence[Mapping[str, object]]) -> memoryview:
+def cell_files(
+    key: str,
+    summary: Mapping[str, object],
+    tables: Mapping[str, Sequence[Mapping[str, object]]],
+) -> dict[str, bytes]:
+    """Return the files of a cell by name, ``summary.json`` last.
+
+    Args:
+        key: the cell.
+        summary: the fields of ``CellSummary`` except ``schema``, ``key``, ``tables`` and
+            ``digest``, which are added here.
+        tables: name (``probes``, ``retention``) -> rows. A dict inside a row is stored as JSON
+            text.
+
+    Raises:
+        TypeError: the summary holds something that JSON cannot, or a table what Arrow cannot.
+    """
+    files = {f"{name}.parquet": _parquet(rows) for name, rows in tables.items()}
+    hashes = {name: hashlib.sha256(files[f"{name}.parquet"]).hexdigest() for name in tables}
+    record = jsonable({"schema": SCHEMA, **summary, "key": key, "tables": hashes})
+    files["summary.json"] = json_bytes({**record, "digest": digest(record)})
+    return files
+
+
+def _parquet(rows: Sequence[Mapping[str, object]]) -> bytes:
     """Return the bytes of a parquet file; its columns are the rows' keys in order of appearance."""
     import pyarrow
     import pyarrow.parquet
 
-    # Built in memory, and written like every other file, so that a full disk is reported alike.
+    # In memory, since the process that computes a cell need not be the one that writes it.
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [_cell(row.get(name)) for row in rows] for name in names}
     sink = pyarrow.BufferOutputStream()
     pyarrow.parquet.write_table(pyarrow.table(columns), sink, compression="zstd")
-    return memoryview(sink.getvalue())
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def _cell(value: object) -> object:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import NotRequired, TypedDict, TypeVar, cast
 
 import torch
 
@@ -36,6 +36,31 @@ depends on the answers computed with it."""
 Row = TypeVar("Row", ProbeRow, SampleRow, ScoreRow)
 
 
+class SequenceAnswers(TypedDict):
+    """What a sequence is watched by."""
+
+    own_text: list[tuple[list[int], list[int]]]
+    """Ids of openings, and of what the base wrote after them."""
+    own_text_nll: float
+    """Nats per token."""
+    target_nlls: list[float]
+    """Nats per token of each case's target."""
+
+
+class Answers(TypedDict):
+    """The unedited model's answers to all that a run asks. JSON can hold them.
+
+    Rows of groups of cases come with the ids of the group.
+    """
+
+    samples: dict[str, list[SampleRow]]
+    """Retention task -> its rows."""
+    probes: list[tuple[tuple[str, ...], list[ProbeRow]]]
+    scores: list[tuple[tuple[str, ...], list[ScoreRow]]]
+    chunks: list[tuple[tuple[str, ...], list[ProbeRow]]]
+    sequence: NotRequired[SequenceAnswers]
+
+
 class Baseline:
     """The unedited model's answers, and the ``regimes.Examiner`` of the edited models.
 
@@ -50,56 +75,77 @@ class Baseline:
         same_rounding = [packages(), code_digest(), machine(model)]
         template = template_digest(model)
         self.setting: list[object] = [SCORING, weights, model.precision, template, *same_rounding]
-        self.measured = False
-        """Whether the base has all its answers. An error before that is not a method's fault."""
         self.probes: list[ProbeRow] = []
         self.samples: list[SampleRow] = []
         self.scores: list[ScoreRow] = []
-        self._samples_of: dict[str, list[SampleRow]] = {}
         self._probes_of: dict[tuple[str, ...], list[ProbeRow]] = {}
         self._chunks_of: dict[tuple[str, ...], list[ProbeRow]] = {}
         self._scores_of: dict[tuple[str, ...], list[ScoreRow]] = {}
 
-    def ask_tasks(self) -> dict[str, str]:
-        """Ask the base the retention tasks and return those that it cannot be asked, with reasons.
+    def ask_tasks(self) -> tuple[dict[str, list[SampleRow]], dict[str, str]]:
+        """Ask the base the retention tasks.
 
         Some mistakes of a task show only in answers. A task that fails here has no samples at all,
         never those of a part of its documents.
+
+        Returns:
+            Task -> rows, and task -> why it cannot be asked.
         """
+        samples: dict[str, list[SampleRow]] = {}
         lost: dict[str, str] = {}
         for task in self.plan.config.tasks:
             try:
-                self._samples_of[task] = self._base_samples(task)
+                samples[task] = self._base_samples(task)
             except EditbenchError as error:
                 lost[task] = str(error)
-        return lost
+        return samples, lost
 
-    def measure(self) -> None:
-        """Ask the base everything, on the first call: ``probes``, ``samples`` and ``scores``."""
-        if self.measured:
-            return
+    def measure(self, samples: Mapping[str, list[SampleRow]]) -> Answers:
+        """Ask the base everything, and return its answers.
+
+        Args:
+            samples: the rows of tasks that it was asked before.
+        """
         # Tasks go first: one that cannot be asked should be reported before an hour of probes.
-        for task in self.plan.config.tasks:
-            if task not in self._samples_of:
-                self._samples_of[task] = self._base_samples(task)
-        self.samples = [row for rows in self._samples_of.values() for row in rows]
+        asked = {
+            task: samples[task] if task in samples else self._base_samples(task)
+            for task in self.plan.config.tasks
+        }
+        scores = self._base_scores(self._groups(len(self.plan.cases)))
+        answers: Answers = {
+            "samples": asked,
+            "probes": list(self._base_probes().items()),
+            "scores": list(scores.items()),
+            "chunks": [],
+        }
+        if regimes.parse(self.plan.config.regime)[0] == "sequential":
+            answers["chunks"] = list(self._base_chunks().items())
+            texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
+            own_text = [pair for block in texts for pair in block]
+            answers["sequence"] = {
+                "own_text": own_text,
+                "own_text_nll": self._nll(own_text),
+                "target_nlls": self._targets(self.plan.cases),
+            }
+        return answers
+
+    def take(self, answers: Answers) -> None:
+        """Examine edited models against ``answers``, which ``measure`` returned, here or elsewhere.
+
+        They may have passed through JSON.
+        """
         whole = self._groups(len(self.plan.cases))
-        self._scores_of = self._base_scores(whole)
-        self._probes_of = self._base_probes()
+        self.samples = [row for rows in answers["samples"].values() for row in rows]
+        self._probes_of = {tuple(ids): rows for ids, rows in answers["probes"]}
+        self._scores_of = {tuple(ids): rows for ids, rows in answers["scores"]}
+        self._chunks_of = {tuple(ids): rows for ids, rows in answers["chunks"]}
         self.probes = [row for group in whole for row in self._probes_of[ids_of(group)]]
         self.scores = [row for group in whole for row in self._scores_of[ids_of(group)]]
-        if regimes.parse(self.plan.config.regime)[0] == "sequential":
-            self._chunks_of = self._base_chunks()
-            self._watch_base()
-        self.measured = True
-
-    def _watch_base(self) -> None:
-        """Keep the base's own text, and the base's nats per token of it and of the targets."""
-        texts = own_texts(self.model, OWN_TEXT_TOKENS, self.plan.config.seed, OWN_TEXT_LENGTH)
-        self._own_text = [pair for block in texts for pair in block]
-        self._base_nll = self._nll()
-        nlls = self._targets(self.plan.cases)
-        self._base_targets = dict(zip(ids_of(self.plan.cases), nlls, strict=True))
+        if watched := answers.get("sequence"):
+            self._own_text = [(prompt, text) for prompt, text in watched["own_text"]]
+            self._base_nll = watched["own_text_nll"]
+            nlls = zip(ids_of(self.plan.cases), watched["target_nlls"], strict=True)
+            self._base_targets = dict(nlls)
 
     # --- regimes.Examiner ------------------------------------------------------------------------
 
@@ -159,7 +205,7 @@ class Baseline:
 
     def own_text_nll(self) -> tuple[float, float]:
         """Return the mean nats per token of the base's own text, under the model and the base."""
-        return self._nll(), self._base_nll
+        return self._nll(self._own_text), self._base_nll
 
     def target_nlls(self, cases: Sequence[Case]) -> tuple[list[float], list[float]]:
         """Return the mean nats per token of each case's target, under the model and the base."""
@@ -174,8 +220,8 @@ class Baseline:
         ]
         return [-logp.mean().item() for logp, _ in self.model.target_scores(pairs)]
 
-    def _nll(self) -> float:
-        logps = [logp for logp, _ in self.model.target_scores(self._own_text)]
+    def _nll(self, texts: Sequence[tuple[list[int], list[int]]]) -> float:
+        logps = [logp for logp, _ in self.model.target_scores(texts)]
         return -torch.cat(logps).double().mean().item()
 
     def _groups(self, count: int) -> list[Sequence[Case]]:

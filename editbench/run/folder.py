@@ -1,19 +1,19 @@
-"""Keep the run folder in order: remove an empty run, and store the facts next to the records."""
+"""Keep a run folder in order: remove an empty run, name its seeds, store its facts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from editbench.errors import EditbenchError, RecordError
-from editbench.files import write_json_atomic
-from editbench.records.reading import read_cases
+from editbench.files import check_outside_cells, in_plain_words, write_json_atomic
+from editbench.records.reading import read_cases, seeds_of
 from editbench.run.plan import Plan
 from editbench.types import digest
 
-FILES = ("cases.json", "cells.json", "not_asked.json", "run.json", ".lock")
+FILES = ("seeds.json", "cases.json", "cells.json", "not_asked.json", "run.json", ".lock")
 """The files of a run without a finished cell."""
 
 
@@ -23,7 +23,7 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
     Call this before the run folder is opened, because it notes which folders exist at that time.
     Enter the context manager once the folder's lock is held.
     """
-    is_new = not os.path.exists(path / "run.json")
+    is_new = not any(os.path.exists(path / name) for name in ("run.json", "seeds.json"))
     new_folders = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
 
     @contextmanager
@@ -32,7 +32,8 @@ def no_empty_run(path: Path) -> AbstractContextManager[None]:
             yield
         # Not Ctrl-C: the user may want to resume.
         except (EditbenchError, OSError):
-            if is_new and not any((path / "cells").glob("*/summary.json")):
+            cells = ("cells/*/summary.json", "seed*/cells/*/summary.json")
+            if is_new and not any(any(path.glob(pattern)) for pattern in cells):
                 _remove(path, new_folders)
             raise
 
@@ -45,9 +46,35 @@ def _remove(path: Path, folders: list[Path]) -> None:
     with suppress(OSError):
         for name in FILES:
             (path / name).unlink(missing_ok=True)
-        (path / "cells").rmdir()
+        if (path / "cells").exists():
+            (path / "cells").rmdir()
         for folder in folders:
             folder.rmdir()
+
+
+def claim_seeds(path: Path, seeds: Sequence[int]) -> None:
+    """Make ``path`` the folder of a run of ``seeds``. Seeds may be added to an earlier run.
+
+    Raises:
+        RecordError: the folder holds something else, or other seeds than these, or cannot be
+            written.
+    """
+    check_outside_cells(path)
+    with in_plain_words(path):
+        path.mkdir(parents=True, exist_ok=True)
+        stored = seeds_of(path)
+        foreign = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+        if foreign and not stored:
+            raise RecordError(
+                f"{path} is not empty and holds no run of several seeds: it has {foreign[0]!r} and "
+                "no seeds.json. Use another --output."
+            )
+        if left_out := [seed for seed in stored if seed not in seeds]:
+            raise RecordError(
+                f"{path} also holds seed {left_out[0]}. Name all its seeds, to which more can be "
+                f"added (--seeds {','.join(map(str, stored))}), or use another --output."
+            )
+        write_json_atomic(path / "seeds.json", {"seeds": list(seeds)})
 
 
 def save_cases(path: Path, plan: Plan) -> None:

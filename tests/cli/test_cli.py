@@ -909,15 +909,15 @@ def test_a_disk_that_fills_up_keeps_what_is_done(compare, here, monkeypatch):
     from editbench.records.store import RunStore
 
     with monkeypatch.context() as patch:
-        write_cell = RunStore.write_cell
+        write_files = RunStore.write_files
 
         def second_is_full(self, key, *args, **kwargs):
             if not key.startswith("base-"):
                 patch.setattr(os, "write", fill)
                 cells.append(0)
-            return write_cell(self, key, *args, **kwargs)
+            return write_files(self, key, *args, **kwargs)
 
-        patch.setattr(RunStore, "write_cell", second_is_full)
+        patch.setattr(RunStore, "write_files", second_is_full)
         said = compare()
     assert said.code == 2 and "disk is full" in said.err and "finished cells are kept" in said.err
     assert [path.name.split("-")[0] for path in (here / "run" / "cells").iterdir()] == ["base"]

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -342,9 +343,11 @@ def test_cells_of_several_seeds_are_one_row(tmp_path):
     )
     ids = [*range(20), *range(10, 30)]
     expected = clustered_mean([*GOOD, *more], ids, [0] * 20 + [1] * 20)
+    spread = statistics.stdev([sum(GOOD) / 20, 15 / 20])
     assert (
         expected.clusters == 30
-        and f"| {expected.mean:.2f} [{expected.low:.2f}, {expected.high:.2f}] |" in row_of
+        and f"| {expected.mean:.2f} [{expected.low:.2f}, {expected.high:.2f}] ±{spread:.2f} |"
+        in row_of
     )
     kept = retained([1, 1, 0, 0] * 10, [1.0] * 40, [*range(20)] * 2, [0] * 20 + [1] * 20)
     assert (
@@ -530,7 +533,7 @@ def test_pooled_seeds_leave_out_what_is_of_one_model_and_keep_kinds(tmp_path):
         text for text in page.split("### By kind")[1].splitlines() if text.startswith("| mixsd")
     )
     expected = clustered_mean([0.0] * 8, range(8), [0] * 4 + [1] * 4)
-    assert f"| 0.00 [{expected.low:.2f}, {expected.high:.2f}] |" in kinds and kinds.endswith(
+    assert f"| 0.00 [{expected.low:.2f}, {expected.high:.2f}] ±" in kinds and kinds.endswith(
         "| – |"
     ), "half of the seeds is no mean"
     assert "### Curve" not in page, "the curve of one seed is not that of the row"
@@ -682,7 +685,7 @@ def test_further_metrics_of_several_seeds_have_intervals_and_are_compared_with_n
         unbounded_mean(cells[0][2] + cells[1][2], *where),
     )
     for found in (exact, free):
-        assert f"| {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] |" in pooled_row
+        assert f"| {found.mean:.2f} [{found.low:.2f}, {found.high:.2f}] ±" in pooled_row
     (zero, tables), *_ = cells[0]
     run = write(tmp_path / "two", (zero, tables), ({**zero, "method": "sft", "key": "sft"}, tables))
     summaries = load_run(run)[1]
@@ -749,7 +752,7 @@ def test_seeds_without_tables_have_means_and_no_interval(tmp_path):
         for seed, right in enumerate((GOOD, [0] * 20))
     ]
     page = render(runs, tmp_path / "README.md")
-    assert re.search(r"\| mixsd \(seeds .* \| 0\.50 \| – \| 1\.00 \|", page)
+    assert re.search(r"\| mixsd \(seeds .* \| 0\.50 ±0\.71 \| – \| 1\.00 ±0\.00 \|", page)
 
 
 def test_base_is_last_and_score_ranks():
@@ -1621,7 +1624,7 @@ def test_evaluators_of_several_seeds_are_pooled_by_case(tmp_path, tables):
     assert expected.mean == 0.75
     shown = f"0.75 [{expected.low:.2f}, {expected.high:.2f}]" if tables else "0.75"
     row_of = next(text for text in page.splitlines() if text.startswith("| mixsd (seeds"))
-    assert f"| {shown} |" in row_of and "| Retention ↑ | Brief ↑ | Score ↑ |" in page
+    assert f"| {shown} ±0.35 |" in row_of and "| Retention ↑ | Brief ↑ | Score ↑ |" in page
     summaries = [load_run(run)[1][0] for run in runs]
     merged, _ = pooled(summaries, [items(run, s) for run, s in zip(runs, summaries, strict=True)])
     assert merged["evaluators"]["brief"]["base"] == 0.25

@@ -319,7 +319,14 @@ def test_bad_keys_cannot_leave_the_folder(run):
 def test_crash_between_tables_and_summary_leaves_nothing(run, monkeypatch):
     store = RunStore(run).open(CONFIG)
     # The summary is the last file of a cell and the only one that is JSON.
-    monkeypatch.setattr(records, "write_json_atomic", raises(None))
+    write = records.write_synced
+
+    def interrupted(file, data):
+        if file.name == "summary.json":
+            raise KeyboardInterrupt
+        write(file, data)
+
+    monkeypatch.setattr(records, "write_synced", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.write_cell("k1", SUMMARY, TABLES)
     assert not store.done("k1") and not leftovers(run)
@@ -331,7 +338,12 @@ import json, os, signal, sys
 from editbench.records import store as records
 store = records.RunStore(sys.argv[1]).open({"a": 1})
 store.write_cell("k1", json.loads(sys.argv[2]), {})
-records.write_json_atomic = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+write = records.write_synced
+def killed(file, data):
+    if file.name == "summary.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(file, data)
+records.write_synced = killed
 store.write_cell("k2", {"method": "x"}, {"probes": [{"a": 1}]})
 """
     done = subprocess.run([sys.executable, "-c", script, str(run), json.dumps(PLAIN)])

@@ -33,7 +33,14 @@ from pathlib import Path
 
 from editbench.errors import DataError, OptionError, RecordError
 from editbench.models import LanguageModel
-from editbench.records.reading import incomplete, load_run, read_cases
+from editbench.records.reading import (
+    incomplete,
+    load_run,
+    read_cases,
+    run_folders,
+    seed_folder,
+    seeds_of,
+)
 from editbench.records.schema import CellSummary, StoredConfig
 from editbench.run.runner import OnCell
 from editbench.run.verify import rerun as rerunning
@@ -55,7 +62,7 @@ def verify(
     """Check all cells of a run against their rows, and some of them by computing them again.
 
     Args:
-        run: the run folder.
+        run: the run folder, of one seed or of several.
         rerun: number of cells to compute again.
         seed: seed of the draw of these cells.
         load: ``load(model, precision, layout)`` returns the model; called only for a rerun.
@@ -70,19 +77,40 @@ def verify(
     """
     if rerun < 0:
         raise OptionError(f"--rerun is {rerun}; it is a number of cells, 0 for none.")
+    report = Report()
+    configs: dict[Path, StoredConfig] = {}
+    cells: list[tuple[Path, CellSummary]] = []
+    for folder in run_folders(run):
+        configs[folder], summaries = _check_folder(folder, page, report)
+        cells += [(folder, cell) for cell in summaries]
+    if seeds := seeds_of(run):
+        late = [seed for seed in seeds if seed_folder(run, seed) not in configs]
+        report.notes += [f"Seed {seed} has no finished cell." for seed in late]
+        if not report.differences:
+            stored.check_page(run, page, [cell for _, cell in cells], report)
+    done = [(folder, cell) for folder, cell in cells if cell["status"] != "failed"]
+    drawn = random.Random(seed).sample(done, min(rerun, len(done)))
+    for folder, config in configs.items():
+        if chosen := [cell for its_folder, cell in drawn if its_folder == folder]:
+            rerunning.rerun(folder, config, chosen, load, on_cell, report)
+    return report
+
+
+def _check_folder(
+    run: Path, page: Callable[[Path], str], report: Report
+) -> tuple[StoredConfig, list[CellSummary]]:
+    """Check the cells and the page of one run folder, and return its configuration and cells."""
     config, summaries = load_run(run, altered=True)
-    report = Report(cells=len(summaries))
+    before = len(report.differences)
+    report.cells += len(summaries)
     report.notes += incomplete(run, config, summaries)
     stored.note_code(summaries, report)
     _check_cells(run, config, summaries, report)
     stored.check_tuned(run, summaries, report)
     # Where the records differ, the page would differ only because of them.
-    if not report.differences:
+    if len(report.differences) == before:
         stored.check_page(run, page, summaries, report)
-    done = [summary for summary in summaries if summary["status"] != "failed"]
-    if drawn := random.Random(seed).sample(done, min(rerun, len(done))):
-        rerunning.rerun(run, config, drawn, load, on_cell, report)
-    return report
+    return config, summaries
 
 
 def _check_cells(

@@ -1,0 +1,185 @@
+"""Read runs as the sections of a page: cells that share a table, those of several seeds pooled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas
+
+from editbench.errors import RecordError
+from editbench.leaderboard.comparisons import items
+from editbench.leaderboard.loading import load_cells
+from editbench.leaderboard.pooling import pooled, without_seed
+from editbench.leaderboard.rows import keyed_options, setting
+from editbench.leaderboard.schema import Summary
+from editbench.records.reading import not_asked, run_folders, summary_path
+from editbench.records.schema import CellSummary
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of one run, with the facts about that run that the page needs."""
+
+    summary: CellSummary
+    limit: object
+    """``--limit`` of the run: samples of each retention task."""
+    tasks: list[str]
+    """The run's retention tasks with their metrics. They come from the whole run, so that a failed
+    cell, which has none, gets into the right table."""
+    data: object
+    """``--data`` of the run."""
+    not_asked: Mapping[str, str]
+    """Retention task that the run skipped -> why."""
+
+    @property
+    def run_conditions(self) -> dict[str, object]:
+        """Return the conditions that a summary alone does not show."""
+        return {"limit": self.limit, "tasks": self.tasks}
+
+
+@dataclass
+class Section:
+    """The cells that share a table."""
+
+    where: dict[str, object]
+    """Their conditions, by the names in ``rows.SETTING``, with ``limit`` and ``tasks``."""
+    summaries: list[Summary]
+    measured_again: list[str]
+    """Keys of cells that are left out, because a row shows the same cell with more measurements."""
+    not_asked: dict[str, str]
+
+
+@dataclass
+class Sections:
+    """The sections of runs, with what their rows rest on."""
+
+    sections: list[Section] = field(default_factory=list)
+    records: dict[str, list[tuple[int, Path]]] = field(default_factory=dict)
+    """Key of a row -> the seed and the ``summary.json`` of each of its cells."""
+    tables: dict[str, pandas.DataFrame | None] = field(default_factory=dict)
+    """Key of a row -> its ``comparisons.items``."""
+
+
+def read_sections(run_paths: Iterable[Path]) -> Sections:
+    """Return the cells of ``run_paths`` by section. Cells that differ only by seed are one row.
+
+    If cells differ only by what was measured besides the scores (diagnostics, points of a curve,
+    repeated injections), a section has the one with the most measurements, and names the others.
+
+    Raises:
+        RecordError: if there is no run, or a path is not a readable run.
+    """
+    folders = [folder for path in run_paths for folder in run_folders(path)]
+    if not folders:
+        raise RecordError("A leaderboard needs at least one run folder.")
+    cells: dict[str, Cell] = {}
+    read = Sections()
+    for path in folders:
+        for cell in _cells(path):
+            key = cell.summary["key"]
+            # A key is the hash of a cell's inputs, so another run with it holds the same cell.
+            if key not in cells or cells[key].summary.get("status") == "failed":
+                cells[key] = cell
+                read.records[key] = [(cell.summary["seed"], summary_path(path, key))]
+                read.tables[key] = items(path, cell.summary)
+    sections: dict[str, Section] = {}
+    for group, again in _by_seed(cells.values()):
+        summary = _one_row(group, read)
+        where = {**setting(summary), **group[0].run_conditions}
+        section = sections.setdefault(json.dumps(where, sort_keys=True), Section(where, [], [], {}))
+        section.summaries.append(summary)
+        section.measured_again += [cell.summary["key"] for cell in again]
+        for cell in group:
+            section.not_asked.update(cell.not_asked)
+    read.sections = list(sections.values())
+    return read
+
+
+def _one_row(group: Sequence[Cell], read: Sections) -> Summary:
+    """Return the summary of cells that make one row; what it rests on is added to ``read``."""
+    if len(group) == 1:
+        return group[0].summary
+    keys = [cell.summary["key"] for cell in group]
+    summary, merged = pooled([cell.summary for cell in group], [read.tables[key] for key in keys])
+    read.tables[summary["key"]] = merged
+    read.records[summary["key"]] = [place for key in keys for place in read.records[key]]
+    return summary
+
+
+def _cells(path: Path) -> list[Cell]:
+    config, summaries = load_cells(path)
+    lost = not_asked(path)
+    return [
+        Cell(summary, config.get("limit"), _tasks(summaries, summary), config.get("data"), lost)
+        for summary in summaries
+    ]
+
+
+def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:
+    """Yield the cells that make one row, and the cells that measured one of them again.
+
+    Cells make one row if they differ only by their seed and by the facts that the seed chose. If a
+    seed has two cells (different facts under one corpus name), it is unclear which of them belongs
+    with the other seeds, so each cell gets its own row.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        summary = cell.summary
+        shared = {
+            name: value
+            for name, value in setting(summary).items()
+            if name not in ("seed", "corpus hash")
+        }
+        identity = [
+            shared,
+            cell.run_conditions,
+            cell.data,
+            summary["method"],
+            without_seed(keyed_options(summary)),
+        ]
+        groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
+    for group in groups.values():
+        kept = _fullest(group)
+        kept.sort(key=lambda cell: cell.summary["seed"])
+        again = [cell for cell in group if cell not in kept]
+        one_a_seed = len({cell.summary["seed"] for cell in kept}) == len(kept)
+        for row in [kept] if one_a_seed else [[cell] for cell in kept]:
+            yield row, again
+            again = []  # the group's repeated cells are named once
+
+
+def _fullest(group: Sequence[Cell]) -> list[Cell]:
+    """Return, for each seed, facts and versions, the first of the cells that measured most."""
+
+    def measured(cell: Cell) -> tuple[bool, int]:
+        summary = cell.summary
+        beside = [bool(summary.get("curve")), bool(summary.get("inject_seconds"))]
+        diagnosed = len(summary.get("diagnostics") or ())
+        return summary.get("status") != "failed", sum(beside) + diagnosed
+
+    same: dict[str, list[Cell]] = {}
+    for cell in group:
+        summary = cell.summary
+        identity = [
+            summary["seed"],
+            summary["corpus"].get("hash"),
+            # Old records have no versions. They are the same cell if their scores are the same.
+            summary.get("versions") or summary.get("metrics"),
+        ]
+        same.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
+    return [max(cells, key=measured) for cells in same.values()]
+
+
+def _tasks(summaries: Sequence[CellSummary], like: CellSummary) -> list[str]:
+    """Return the retention tasks and metrics of the run under the conditions of ``like``."""
+    same = [s for s in summaries if setting(s) == setting(like)]
+    return sorted(
+        {
+            f"{task} {values.get('metric')}"
+            for s in same
+            for task, values in (s.get("retention") or {}).items()
+        }
+    )
