@@ -40,14 +40,18 @@ import torch
 
 from editbench import progress
 from editbench.errors import MethodError
+from editbench.memory import free_bytes
 from editbench.methods._common.hooks import read_at, site_module
-from editbench.methods._common.memory import free_bytes, in_batches
+from editbench.methods._common.memory import in_batches
 from editbench.methods._edit import head
 from editbench.methods._edit.passes import cut_rows, products
 from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
 from editbench.methods._edit.rows import WholeRows
 from editbench.models import LanguageModel
 from editbench.text import pad_left
+
+FACTS_AT_ONCE = 32
+"""Most facts that are optimised side by side."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Solver:
     """What must fall below ``stop_below``: the nll alone, or L."""
     stop_below: float = 0.05
     """Nats per token below which a fact stops."""
-    facts_at_once: int = 32
+    facts_at_once: int = FACTS_AT_ONCE
     """Most facts of one batch; fewer where memory is short."""
 
     def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
