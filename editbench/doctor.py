@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypedDict
 
 import psutil
 import torch
@@ -141,11 +142,15 @@ def check_memory(
     facts: Sequence[Fact],
     precision: str = "auto",
     layout: Mapping[str, str] | None = None,
+    at_once: int = 0,
 ) -> None:
     """Refuse methods that clearly do not fit into the memory, before ``name`` is loaded.
 
     Nothing is said of a model whose configuration cannot be read, which loading it will report, nor
     of a method that does not say what it holds, or that cannot edit such a model.
+
+    Args:
+        at_once: most facts of one injection; 0: all.
 
     Raises:
         MethodError: one clearly does not fit. The message says what it needs, what there is, and
@@ -156,6 +161,7 @@ def check_memory(
     except EditbenchError:
         return
     texts = Texts.of(facts)
+    texts = replace(texts, facts=min(texts.facts, at_once or texts.facts))
     too_large: dict[str, str] = {}
     for label, method in methods.items():
         with suppress(ModelError, MethodError):
@@ -193,6 +199,81 @@ def as_typed(options: Mapping[str, object]) -> Iterator[str]:
     for key, value in options.items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         yield f"{key}={text.lower() if isinstance(value, bool) else text}"
+
+
+class MethodReport(TypedDict):
+    """What the doctor says of a method; sizes in bytes."""
+
+    method: str
+    needed: int | None
+    """``None``: not known, or the method cannot edit this model; ``note`` says which."""
+    held: Mapping[str, int]
+    phase: str
+    fits: bool
+    fits_with: Mapping[str, object] | None
+    """Options with which it would fit, if it does not."""
+    edit: int
+    note: str
+
+
+class Report(TypedDict):
+    """What the doctor says; sizes in bytes."""
+
+    model: str
+    parameters: int
+    weights: int
+    device: str
+    free: int
+    precision: str
+    methods: list[MethodReport]
+    findings: list[str]
+
+
+def examine(model: Outline, methods: Mapping[str, Method], texts: Texts, folder: Path) -> Report:
+    """Return what is known of ``model`` and of ``methods`` with it on this machine.
+
+    Args:
+        folder: where edits would be written.
+    """
+    rows = [_examined(label, method, model, texts) for label, method in methods.items()]
+    return {
+        "model": model.name,
+        "parameters": model.parameters,
+        "weights": model.weights,
+        "device": model.device.type,
+        "free": model.free,
+        "precision": model.precision,
+        "methods": rows,
+        "findings": list(findings(model, [row["edit"] for row in rows], folder)),
+    }
+
+
+def _examined(label: str, method: Method, model: Outline, texts: Texts) -> MethodReport:
+    nothing: MethodReport = {
+        "method": label,
+        "needed": None,
+        "held": {},
+        "phase": "",
+        "fits": False,
+        "fits_with": None,
+        "edit": 0,
+        "note": "",
+    }
+    try:
+        predicted = predict(method, model, texts)
+    except (ModelError, MethodError) as error:
+        return {**nothing, "note": f"cannot edit this model: {error}"}
+    if predicted is None:
+        return {**nothing, "fits": True, "note": "it does not say what it needs"}
+    return {
+        **nothing,
+        "needed": predicted.tightest.needed,
+        "held": predicted.tightest.held,
+        "phase": predicted.phase,
+        "fits": predicted.fits,
+        "fits_with": None if predicted.fits else remedy(method, model, texts),
+        "edit": predicted.edit,
+    }
 
 
 # --- what else is wrong ---------------------------------------------------------------------------
