@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import psutil
 import torch
@@ -25,6 +25,9 @@ from editbench.types import Fact
 CLEARLY = 1.15
 """A run is refused when it would need this many times what is free: so far off a prediction may be
 (``benchmarks/doctor.py``)."""
+
+
+GO_ON = "--skip-memory-check goes on nevertheless, and the system may then kill the process."
 
 
 @dataclass(frozen=True)
@@ -126,13 +129,22 @@ def _place(device: torch.device, held: Mapping[str, int], free: int) -> Place:
     return Place(device.type, {what: size for what, size in largest if size}, free)
 
 
-def remedy(method: Method, model: Outline, texts: Texts) -> dict[str, object] | None:
-    """Return the mildest options of ``method`` with which it fits; ``None`` if none do."""
-    for options in method.lighter(model):
-        with suppress(ValueError, MethodError, ModelError):  # it does not go with its other options
-            lighter = predict(replace(method, **options), model, texts)  # type: ignore[arg-type]
-            if lighter is not None and lighter.fits:
-                return dict(options)
+def remedy(label: str, method: Method, model: Outline, texts: Texts) -> list[str] | None:
+    """Return the mildest flags with which ``method`` fits; ``None`` if none do.
+
+    Its own options come first. Without bfloat16 there are no copies of the weights in it.
+    """
+    widths = {"": model}
+    if model.casts:
+        widths["--precision float32"] = replace(model, precision="float32")
+    for flag, outline in widths.items():
+        for options in ({}, *method.lighter(outline)):
+            with suppress(ValueError, MethodError, ModelError):  # not together with its others
+                changed = replace(method, **cast("dict[str, Any]", options))
+                lighter = predict(changed, outline, texts)
+                if lighter is not None and lighter.fits:
+                    given = [f"--option {label}.{option}" for option in as_typed(options)]
+                    return [*given, *filter(None, [flag])]
     return None
 
 
@@ -160,6 +172,13 @@ def check_memory(
         model = read_outline(name, precision, layout)
     except EditbenchError:
         return
+    weights = _places(Phase("loading"), model)[1][0]
+    if weights.share > CLEARLY:
+        raise MethodError(
+            f"{name} takes {gibibytes(model.weights)} in float32, and {gibibytes(weights.free)} of "
+            f"{_memory_of(weights)} are there. Use a smaller model, or a machine with more memory. "
+            f"{GO_ON}"
+        )
     texts = Texts.of(facts)
     texts = replace(texts, facts=min(texts.facts, at_once or texts.facts))
     too_large: dict[str, str] = {}
@@ -171,27 +190,27 @@ def check_memory(
                 key = label.partition("@")[0]
                 too_large.setdefault(key, refusal(label, method, model, texts, predicted))
     if too_large:
-        raise MethodError(
-            f"{' '.join(too_large.values())} --skip-memory-check goes on nevertheless, and the "
-            "system may then kill the process."
-        )
+        raise MethodError(f"{' '.join(too_large.values())} {GO_ON}")
 
 
 def refusal(label: str, method: Method, model: Outline, texts: Texts, predicted: Prediction) -> str:
     """Return why ``method`` does not fit, and what would, in one or two sentences."""
     place = predicted.tightest
     parts = ", ".join(f"{what} {gibibytes(size)}" for what, size in list(place.held.items())[:4])
-    memory = "memory" if place.name == "cpu" else f"memory of {place.name}"
-    options = remedy(method, model, texts)
+    flags = remedy(label, method, model, texts)
     advice = (
-        "It fits with " + " ".join(f"--option {label}.{option}" for option in as_typed(options))
-        if options
-        else "None of its options makes it fit; use a smaller model or another method"
+        f"It fits with {' '.join(flags)}."
+        if flags
+        else "None of its options makes it fit; use a smaller model or another method."
     )
     return (
-        f"{label} would need {gibibytes(place.needed)} of {memory} for {model.name} ({parts}), and "
-        f"{gibibytes(place.free)} are there. {advice}."
+        f"{label} would need {gibibytes(place.needed)} of {_memory_of(place)} for {model.name} "
+        f"({parts}), and {gibibytes(place.free)} are there. {advice}"
     )
+
+
+def _memory_of(place: Place) -> str:
+    return "memory" if place.name == "cpu" else f"memory of {place.name}"
 
 
 def as_typed(options: Mapping[str, object]) -> Iterator[str]:
@@ -210,8 +229,8 @@ class MethodReport(TypedDict):
     held: Mapping[str, int]
     phase: str
     fits: bool
-    fits_with: Mapping[str, object] | None
-    """Options with which it would fit, if it does not."""
+    fits_with: list[str] | None
+    """Flags with which it would fit, if it does not; ``None`` if none would do."""
     edit: int
     note: str
 
@@ -271,7 +290,7 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "held": predicted.tightest.held,
         "phase": predicted.phase,
         "fits": predicted.fits,
-        "fits_with": None if predicted.fits else remedy(method, model, texts),
+        "fits_with": [] if predicted.fits else remedy(label, method, model, texts),
         "edit": predicted.edit,
     }
 

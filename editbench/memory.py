@@ -6,10 +6,12 @@ fitted constants: what a prediction leaves out (the allocator's gaps, small tens
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import psutil
@@ -35,17 +37,23 @@ class Texts:
     """Of the longest prompt, as the model reads it."""
     target: int = 6
     """Of the longest target."""
+    after: int = 8
+    """From a subject's last token to the end of its prompt, the mean."""
 
     @classmethod
     def of(cls, facts: Sequence[Fact]) -> Texts:
         """Return the size of ``facts``. Their tokens are estimated: no tokenizer is read."""
-
-        def tokens(texts: Iterable[str]) -> int:
-            return max((len(text.encode()) for text in texts), default=0) // BYTES_PER_TOKEN + 1
-
         around = TEMPLATE_TOKENS if any(fact.form == "question" for fact in facts) else 1
-        prompt = tokens(fact.prompt for fact in facts) + around
-        return cls(len(facts), prompt, tokens(fact.target for fact in facts))
+        prompt = max((_tokens(fact.prompt) for fact in facts), default=1) + around
+        target = max((_tokens(fact.target) for fact in facts), default=1)
+        # Without a subject, none of the editors that begin there is used.
+        ends = [fact.prompt.rpartition(fact.subject or " ")[2] for fact in facts]
+        after = fmean(map(_tokens, ends)) if ends else 1
+        return cls(len(facts), prompt, target, ceil(after))
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode()) // BYTES_PER_TOKEN + 1
 
 
 @dataclass(frozen=True)
@@ -88,23 +96,25 @@ def free_bytes(device: torch.device) -> int:
 
         # What the driver has free; blocks that torch has cached count as used.
         return torch.cuda.mem_get_info(device)[0]
-    return min(int(psutil.virtual_memory().available), *_left_in_group())
+    return min([int(psutil.virtual_memory().available), *left_in_group()])
 
 
-def _left_in_group() -> Iterable[int]:
-    """Yield what the limit of this process's control group leaves; twice nothing if it has none."""
-    yield from (1 << 62, 1 << 62)
+def left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """Return what limits on this process's control group leave, if there are any.
+
+    Inside a container ``root`` is its own group, in either version of Linux's control groups.
+    """
+    left = []
     for limit, used in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         # "max" where there is no limit, no file without control groups
         with suppress(OSError, ValueError):
-            root = Path("/sys/fs/cgroup")
             most, taken = (int((root / name).read_text()) for name in (limit, used))
             # Cached files count as used, and are given up when memory is short.
-            yield most - taken + _cached_files(root / limit)
-    return
+            left.append(most - taken + _cached_files(root / limit))
+    return left
 
 
 def _cached_files(limit: Path) -> int:
@@ -118,5 +128,8 @@ def _cached_files(limit: Path) -> int:
 
 
 def gibibytes(size: float) -> str:
-    """Return a number of bytes as a text, such as "2.4 GiB"."""
-    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.0f} MiB"
+    """Return a number of bytes as a text, such as "2.4 GiB", or in smaller units below 0.1."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit / 10:
+            return f"{size / unit:.1f} {name}"
+    return "0"

@@ -65,14 +65,14 @@ class Outline:
     @cached_property
     def linear(self) -> list[tuple[int, int]]:
         """Inputs and outputs of each linear layer, the head among them."""
-        return [
-            # GPT-2's Conv1D stores its weight as (inputs, outputs).
-            (m.weight.shape[0], m.weight.shape[1])
-            if type(m).__name__ == "Conv1D"
-            else (m.weight.shape[1], m.weight.shape[0])
-            for m in self.model.modules()
-            if isinstance(m, nn.Linear) or type(m).__name__ == "Conv1D"
-        ]
+        sizes = []
+        for module in self.model.modules():
+            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+                first, second = module.get_parameter("weight").shape
+                # GPT-2's Conv1D stores its weight as (inputs, outputs).
+                turned = isinstance(module, nn.Linear)
+                sizes.append((second, first) if turned else (first, second))
+        return sizes
 
     @property
     def width(self) -> int:
@@ -82,18 +82,20 @@ class Outline:
     @property
     def vocabulary(self) -> int:
         """V, as the embeddings have it."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
+        return len(self.model.get_input_embeddings().get_parameter("weight"))
 
     @property
     def embeddings(self) -> int:
         """Number of weights of the input embeddings."""
-        return int(self.model.get_input_embeddings().weight.numel())
+        return self.model.get_input_embeddings().get_parameter("weight").numel()
 
     @property
     def tied(self) -> bool:
         """Whether the head is the matrix of the embeddings."""
-        head = self.model.get_output_embeddings()
-        return head is not None and head.weight is self.model.get_input_embeddings().weight
+        head, embeddings = self.model.get_output_embeddings(), self.model.get_input_embeddings()
+        if head is None:
+            return False
+        return head.get_parameter("weight") is embeddings.get_parameter("weight")
 
     @property
     def depth(self) -> int:

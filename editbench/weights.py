@@ -70,7 +70,7 @@ def empty_model(folder: str | Path, **options: Any) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, **options)
     with torch.device("meta"):
         model: PreTrainedModel = _auto_class(folder, **options).from_config(config)
-    return model.eval()
+    return model
 
 
 def _auto_class(folder: str | Path, **options: Any) -> Any:

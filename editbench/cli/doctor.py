@@ -104,7 +104,7 @@ def _rows(report: Report) -> Iterator[Mapping[str, object]]:
             "fits": "yes" if row["fits"] else "no",
             "held at once": ", ".join(_largest(row["held"])),
             "edit": gibibytes(row["edit"]),
-            "would fit with": _options(row["fits_with"]),
+            "would fit with": _flags(row["fits_with"]),
         }
 
 
@@ -118,7 +118,5 @@ def _largest(held: Mapping[str, int]) -> Sequence[str]:
     return [*shown, f"other {gibibytes(rest)}"] if rest else shown
 
 
-def _options(options: Mapping[str, object] | None) -> str:
-    from editbench.doctor import as_typed
-
-    return " ".join(as_typed(options)) if options else ""
+def _flags(flags: Sequence[str] | None) -> str:
+    return "nothing here" if flags is None else " ".join(flags)

@@ -17,7 +17,7 @@ from editbench.methods._edit.head import LOGITS_AT_ONCE
 from editbench.methods._edit.layers import nearest, traced_layers
 from editbench.methods._edit.prepare import PREFIX_TOKENS, context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
-from editbench.methods._edit.value import FACTS_AT_ONCE, Solver
+from editbench.methods._edit.value import FACTS_AT_ONCE, Solver, facts_within
 from editbench.methods.statistics import (
     Moment,
     held_by_moments,
@@ -181,18 +181,20 @@ class WeightEditor(Method):
         # Where values are read, in the last layer that is written, the graph begins.
         depth = model.layout.depth - layers[-1]
         rows = 2 + self.number_of_prefixes  # the bare prompt, those with prefixes, and that of KL
-        at_once = min(n, 1 if self.one_by_one else FACTS_AT_ONCE)
-        # From the subject on, about half of the prompt is computed again and again.
-        tokens = at_once * rows * (texts.prompt // 2 + texts.target)
-        # ``_facts_that_fit`` keeps within that share of what is free.
-        activations = min(model.activations(tokens, depth, frozen=True), model.free // 4)
+        # From the subject on, a prompt is computed again and again.
+        tokens, cached = texts.after + texts.target, texts.prompt + PREFIX_TOKENS
+        # As many facts are solved together as a quarter of what is then left holds.
+        left = (model.free - model.weights - model.casts - covariance) // 4
+        most = facts_within(left, rows, depth, tokens, cached, model.layout, model.vocabulary)
+        at_once = min(n, most, 1 if self.one_by_one else FACTS_AT_ONCE)
+        activations = model.activations(at_once * rows * tokens, depth, frozen=True)
         labels = min(at_once * (rows * texts.target + 1), LOGITS_AT_ONCE // model.vocabulary)
         solver = {
             "bfloat16 copies": model.casts,
             "laid out weights": laid_out_bytes(model),
             "solver": activations,
             "logits": model.logits(labels, 2),
-            "keys and values": model.cache(at_once * rows, texts.prompt + PREFIX_TOKENS),
+            "keys and values": model.cache(at_once * rows, tokens + cached),
         }
         # W + Delta is summed in float64; the copies bring the weights back.
         written = {"kept copy": 4 * d * f * len(layers), "update": 3 * 8 * d * f}

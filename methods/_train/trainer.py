@@ -188,8 +188,8 @@ class Trainer(Method):
     def memory(self, model: Outline, texts: Texts) -> Memory:
         """Return what the training holds: of all weights or of the adapters.
 
-        The two moments when most is held are the end of a forward pass, with its activations, and
-        the end of a backward pass, with the gradients.
+        Most is held when a backward pass begins, with all activations, or when it ends, with all
+        gradients.
         """
         rank = self.lora or 0
         adapters = 4 * rank * sum(inputs + outputs for inputs, outputs in self._adapted(model))
@@ -201,17 +201,20 @@ class Trainer(Method):
             "Fisher information": trained if self.ewc else 0,
             **self.beside(model),
         }
-        gradients = {"gradients": trained}
-        if not rank and model.tied:
-            # That of the embeddings is dense and added to that of the head, the same matrix.
-            gradients["gradients"] += 4 * model.embeddings
+        gradients, first = trained, 0
+        if not rank:
+            # The head's gradient is there while the layers' activations still are.
+            first = (6 if model.casts else 4) * model.embeddings
+            if model.tied:
+                # That of the embeddings is dense and added to the head's, the same matrix.
+                gradients += 4 * model.embeddings
         rows = min(self.micro_batch or self.batch_size, texts.facts * (1 + self.rewordings))
         rows, answer = self.rows(rows), self.answer_tokens(texts)
         graph = self._graph(model, rows, texts.prompt + answer, rows * answer)
         phases = [
             *self.before_training(model, texts),
-            Phase("forward pass", {**kept, **graph}),
-            Phase("backward pass", {**kept, **gradients}),
+            Phase("start of the backward pass", {**kept, **graph, "gradients": first}),
+            Phase("end of the backward pass", {**kept, "gradients": gradients}),
         ]
         if self.replay or self.kl:
             from editbench.methods._train.anchor import AT_ONCE, LENGTH  # imports torch
