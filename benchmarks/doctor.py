@@ -1,6 +1,7 @@
 """Compare the memory that ``editbench doctor`` predicts with measured peaks.
 
     python benchmarks/doctor.py 60m 135m          # both take about a minute a method on one core
+    python benchmarks/doctor.py 135m:rome         # one method
     python benchmarks/doctor.py 0.4b 1.1b         # 8 and 22 GiB of free memory
 
 Llamas with random weights and SmolLM2's tokenizer, facts of the demo corpus, each injection in a
@@ -130,10 +131,11 @@ def main() -> None:
         write_model(sys.argv[2], Path(sys.argv[3]))
         return
     done = json.loads(RESULT.read_text()) if RESULT.exists() else []
-    for shape in sys.argv[1:]:
+    for argument in sys.argv[1:]:
+        shape, _, wanted = argument.partition(":")
         with tempfile.TemporaryDirectory() as folder:
             subprocess.run([sys.executable, __file__, "--write", shape, folder], check=True)
-            for label in METHODS:
+            for label in filter(lambda label: wanted in ("", label), METHODS):
                 with tempfile.TemporaryDirectory() as cache:
                     command = [sys.executable, __file__, "--one", shape, label, folder]
                     environment = {**os.environ, "EDITBENCH_CACHE": cache}

@@ -97,12 +97,7 @@ def _asking(model: Outline, memory: Memory, texts: Texts) -> Phase:
     """Return the phase in which the edited model is asked; its unedited weights are kept."""
     rows = min(ASKED_AT_ONCE, 4 * texts.facts)  # a fact has several probes
     changed = min(memory.edit, model.weights)
-    device = {
-        "kept copy": changed,
-        "bfloat16 copies": model.casts,
-        "keys and values": model.cache(rows, texts.prompt + ANSWER),
-        "logits": model.logits(rows, 3),
-    }
+    device = {"kept copy": changed, **model.writing(rows, texts.prompt + ANSWER)}
     return Phase("asking the edited model", device, {"edit": memory.edit})
 
 

@@ -19,7 +19,6 @@ import psutil
 if TYPE_CHECKING:
     import torch
 
-    from editbench.outline import Outline
     from editbench.types import Fact
 
 BYTES_PER_TOKEN = 4
@@ -74,16 +73,6 @@ class Memory:
     phases: Sequence[Phase] = ()
     edit: int = 0
     """Bytes of the edit, in the main memory and on the disk."""
-
-
-def writing(model: Outline, texts: int, tokens: int) -> dict[str, int]:
-    """Return what is held while ``texts`` of at most ``tokens`` tokens are written together."""
-    return {
-        "bfloat16 copies": model.casts,
-        "keys and values": model.cache(texts, tokens),
-        # the logits, their softmax and its sums
-        "logits": model.logits(texts, 3),
-    }
 
 
 def free_bytes(device: torch.device) -> int:

@@ -146,6 +146,15 @@ class Outline:
         """Return the bytes of ``copies`` arrays of the logits of ``positions`` tokens."""
         return NUMBER * copies * positions * self.vocabulary
 
+    def writing(self, texts: int, tokens: int) -> dict[str, int]:
+        """Return what is held while ``texts`` of at most ``tokens`` tokens are written together."""
+        return {
+            "bfloat16 copies": self.casts,
+            "keys and values": self.cache(texts, tokens),
+            # the logits, their softmax and its sums
+            "logits": self.logits(texts, 3),
+        }
+
     def activations(self, tokens: int, layers: int | None = None, frozen: bool = False) -> int:
         """Return the bytes that autograd keeps of ``tokens`` tokens in ``layers`` decoder layers.
 

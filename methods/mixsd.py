@@ -61,7 +61,7 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
-from editbench.memory import Phase, Texts, writing
+from editbench.memory import Phase, Texts
 from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
@@ -200,7 +200,7 @@ class MixSD(Trainer):
         rows = min(self.slots, texts.facts * self.texts * (1 + self.rewordings))
         # The expert's prompt also holds the fact.
         tokens = 2 * texts.prompt + texts.target + self.answer_tokens(texts)
-        return [Phase("writing", writing(model, (1 if self.pure else 2) * rows, tokens))]
+        return [Phase("writing", model.writing((1 if self.pure else 2) * rows, tokens))]
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""

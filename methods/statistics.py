@@ -40,7 +40,7 @@ from torch import nn
 from editbench import progress
 from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
-from editbench.memory import Phase, writing
+from editbench.memory import Phase
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
 from editbench.models import LanguageModel, batched
@@ -186,7 +186,7 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
     sizes = [8 * model.layout.parts[layer].mlp_width ** 2 for layer in layers]
     kept = matrices * sum(sizes)
     return [
-        Phase("own text", writing(model, TEXTS_AT_ONCE, SAMPLE_LENGTH + OPENING_TOKENS)),
+        Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + OPENING_TOKENS)),
         # The sums and the means of them; one product in float32, its copy in float64.
         Phase("covariance", {}, {"covariance": 2 * sum(sizes) + 3 * max(sizes) // 2}),
         # One more of the ridge and of the factor while they are computed.

@@ -14,6 +14,7 @@ from editbench import registry
 from editbench.doctor import examine, findings, predict, remedy
 from editbench.errors import NoDenseMlp
 from editbench.memory import Texts, free_bytes, left_in_group
+from editbench.methods._train import adapters
 from editbench.methods._train.weights import trainable
 from editbench.models import quiet_transformers
 from editbench.outline import Outline, read_outline
@@ -92,7 +93,8 @@ def test_an_adapter_has_the_outline_of_its_model(folder, tmp_path):
         ("gpt2", {"lora": 3}),
     ],
 )
-def test_a_training_holds_four_numbers_for_each_that_is_trained(family, options):
+def test_a_training_holds_four_numbers_for_each_that_is_trained(family, options, monkeypatch):
+    monkeypatch.setattr(adapters, "NULL_TOKENS", 300)
     model = tiny_model(family)
     method = built("sft", **options)
     memory = method.memory(outline_of(model), Texts.of(FACTS))
