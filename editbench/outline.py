@@ -193,7 +193,11 @@ def read_outline(
         else:
             with named_errors(str(place)):
                 model = empty_model(str(place))
-    return Outline(name, model, device, precision, free_bytes(device), dict(layout or {}))
+    outline = Outline(name, model, device, precision, free_bytes(device), dict(layout or {}))
+    with named_errors(str(place)):
+        # An architecture whose sizes are called otherwise is refused here, by name.
+        outline.activations(1), outline.cache(1, 1), outline.logits(1, 1), outline.linear
+    return outline
 
 
 def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
