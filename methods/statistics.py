@@ -40,7 +40,7 @@ from torch import nn
 from editbench import progress
 from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
-from editbench.memory import Phase
+from editbench.memory import TEMPLATE_TOKENS, Phase
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
 from editbench.models import LanguageModel, batched
@@ -61,8 +61,6 @@ STABLE = 0.985
 """Cosine of C^-1 k between n and 2n tokens at which measuring ends."""
 FIRST_CHECK = 20_000
 """Tokens after which stability is checked for the first time."""
-OPENING_TOKENS = 16
-"""Tokens of the opening of an own text, about."""
 FORMAT = 4
 """Part of the cache key. 4: products in float32 whatever the precision of the forward pass."""
 
@@ -186,7 +184,8 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
     sizes = [8 * model.layout.parts[layer].mlp_width ** 2 for layer in layers]
     kept = matrices * sum(sizes)
     return [
-        Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + OPENING_TOKENS)),
+        # A chat turn of the model's own opens with the template.
+        Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + TEMPLATE_TOKENS)),
         # The sums and the means of them; one product in float32, its copy in float64.
         Phase("covariance", {}, {"covariance": 2 * sum(sizes) + 3 * max(sizes) // 2}),
         # One more of the ridge and of the factor while they are computed.
