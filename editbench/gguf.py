@@ -22,7 +22,7 @@ from editbench import progress
 from editbench.errors import EditbenchError, ModelError
 from editbench.files import write_json_atomic
 from editbench.hub import cache_dir
-from editbench.weights import load_weights
+from editbench.weights import empty_model, load_weights
 
 try:
     import fcntl
@@ -49,9 +49,7 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         ModelError: if the file cannot be read, is one part of several, or lacks weights.
     """
-    with path.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    cached = cache_dir() / "models" / key
+    cached = _conversion(path)
     _remove_abandoned(cached.parent)
     if _is_whole(cached):
         with contextlib.suppress(Exception):  # whatever is wrong with it, it is made again
@@ -65,27 +63,71 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
+def read_header(path: Path) -> PreTrainedModel:
+    """Return the model that a GGUF file describes, on the meta device; no weight is read.
+
+    Raises:
+        ModelError: if the file cannot be read.
+    """
+    with _named_errors(path):
+        # From the conversion in the cache if there is one, since parsing a header takes seconds.
+        cached = _conversion(path)
+        if (cached / "config.json").is_file():
+            return empty_model(cached)
+        return empty_model(path.parent, gguf_file=path.name)
+
+
+def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a GGUF file.
+
+    Raises:
+        ModelError: if the file cannot be read.
+    """
+    tokenizer: PreTrainedTokenizerBase
+    with _named_errors(path):
+        cached = _conversion(path)
+        if (cached / "tokenizer.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(str(cached))
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    return tokenizer
+
+
+def _conversion(path: Path) -> Path:
+    """Return the folder of the cache in which the unpacked model of a file is kept."""
+    with path.open("rb") as file:
+        key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return cache_dir() / "models" / key
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Turn what libraries raise while a file is read into one sentence."""
+    try:
+        yield
+    except (EditbenchError, MemoryError):
+        raise
+    # on damaged files, gguf and transformers raise exceptions of any type
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"GGUF file {path} could not be loaded: {reason}") from error
+
+
 def _unpacked(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     # gguf's own progress bar cannot be switched off, hence the redirection
     with (
         progress.task(f"unpacking {path.name}, cached for next time"),
         contextlib.redirect_stderr(io.StringIO()),
+        _named_errors(path),
     ):
-        try:
-            stored = _stored(path)
-            model = load_weights(
-                path.parent,
-                f"GGUF file {path}",
-                gguf_file=path.name,
-                quantization_config=GgufConfig(dequantize=True),
-            )
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        except (EditbenchError, MemoryError):
-            raise
-        # on damaged files, gguf and transformers raise exceptions of any type
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"GGUF file {path} could not be loaded: {reason}") from error
+        stored = _stored(path)
+        model = load_weights(
+            path.parent,
+            f"GGUF file {path}",
+            gguf_file=path.name,
+            quantization_config=GgufConfig(dequantize=True),
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     _check_stored(model, stored, path)
     return model, tokenizer
 

@@ -25,7 +25,9 @@ from editbench.types import Case, Fact
 
 if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins needs no torch
     from editbench.edit import Change, Edit, Keys
+    from editbench.memory import Memory, Texts
     from editbench.models import LanguageModel
+    from editbench.outline import Outline
     from editbench.retrieval import Retriever
 
 
@@ -129,6 +131,20 @@ class Method(ABC):
 
         It is timed separately from ``inject``, which also works if it was not called.
         """
+
+    def memory(self, model: Outline, texts: Texts) -> Memory | None:
+        """Return what an injection holds beside the weights, from the model's sizes alone.
+
+        ``None``: it is not known, so nothing is checked before a model is loaded.
+
+        Raises:
+            ModelError, MethodError: this method cannot edit such a model.
+        """
+        return None
+
+    def lighter(self, model: Outline) -> Iterable[Mapping[str, object]]:
+        """Yield options with which ``inject`` needs less memory, those that change least first."""
+        return ()
 
     @abstractmethod
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:

@@ -61,6 +61,18 @@ def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedM
     return loaded
 
 
+def empty_model(folder: str | Path, **options: Any) -> PreTrainedModel:
+    """Return the causal LM that the configuration in ``folder`` describes, on the meta device.
+
+    It has modules and shapes, no weights and no adapter. The arguments are those of
+    ``load_weights``; transformers raises errors if there is no such architecture.
+    """
+    config = AutoConfig.from_pretrained(folder, **options)
+    with torch.device("meta"):
+        model: PreTrainedModel = _auto_class(folder, **options).from_config(config)
+    return model
+
+
 def _auto_class(folder: str | Path, **options: Any) -> Any:
     """Return the class that loads the checkpoint in ``folder`` as a language model.
 

@@ -44,6 +44,8 @@ class AlphaEdit(BatchEditor):
     summary: ClassVar[str] = "memit projected onto the null space of ordinary keys"
     paper: ClassVar[str] = "arXiv 2410.02355"
     kept_by: ClassVar[str] = "l2"
+    matrices: ClassVar[int] = BatchEditor.matrices + 1
+    """Its eigenvectors besides."""
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # hparams/AlphaEdit/EleutherAI_gpt-j-6B.json
         "paper": {

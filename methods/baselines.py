@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
+from editbench.memory import Memory, Texts
 from editbench.models import LanguageModel
+from editbench.outline import Outline
 from editbench.plugin import Method
 from editbench.retrieval import Retriever
 from editbench.types import Fact
@@ -20,6 +22,9 @@ class Base(Method):
     name: ClassVar[str] = "base"
     kind: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "the unedited model"
+
+    def memory(self, model: Outline, texts: Texts) -> Memory:
+        return Memory()
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return an edit that changes nothing."""
@@ -39,6 +44,9 @@ class InContext(Method):
     kind: ClassVar[str] = "baseline"
     summary: ClassVar[str] = "facts in context, the right one retrieved"
     paper: ClassVar[str] = "arXiv 2305.12740"
+
+    def memory(self, model: Outline, texts: Texts) -> Memory:
+        return Memory()
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return the edit that puts the retrieved fact in front of a prompt."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from editbench.errors import MethodError, OptionError
+from editbench.memory import Memory, Phase, Texts
 from editbench.plugin import Method
 from editbench.report import EditRecord, Figure
 from editbench.surgical import divide
@@ -24,6 +25,7 @@ from editbench.types import Fact
 if TYPE_CHECKING:
     from editbench.edit import Edit
     from editbench.models import LanguageModel
+    from editbench.outline import Outline
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ class Composed(Method):
     def sources(self) -> dict[str, str]:
         """Return the files that the options of both methods name, with their hashes."""
         return {path: sha for method in self.methods for path, sha in method.sources().items()}
+
+    def memory(self, model: Outline, texts: Texts) -> Memory | None:
+        """Return the phases of both methods; while the second one works, the first edit is kept."""
+        parts = [method.memory(model, texts) for method in self.methods]
+        if None in parts:
+            return None
+        first, second = (part for part in parts if part is not None)
+        held = {"first edit": first.edit}
+        later = [Phase(each.name, each.device, {**each.main, **held}) for each in second.phases]
+        return Memory([*first.phases, *later], first.edit + second.edit)
 
     def prepare(self, model: LanguageModel) -> None:
         """Prepare both methods."""

@@ -35,7 +35,7 @@ Differences from the reference:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -50,6 +50,7 @@ from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
 from editbench.methods.statistics import Moment, source_texts
 from editbench.models import LanguageModel
+from editbench.outline import Outline
 from editbench.plugin import Choice, LogUniform, Space
 from editbench.report import Figure
 from editbench.types import Fact
@@ -115,7 +116,7 @@ class BatchEditor(WeightEditor):
     def rule(self, depth: int) -> tuple[int, ...]:
         return default_layers(depth)
 
-    def layers_at_last(self, model: LanguageModel) -> tuple[int, ...]:
+    def layers_at_last(self, model: LanguageModel | Outline) -> tuple[int, ...]:
         """Return the layers that this method writes at a prompt's last word, ascending.
 
         Raises:
@@ -125,7 +126,7 @@ class BatchEditor(WeightEditor):
             return check_layers(model, self.last_layers)
         return nearest(model.layout.writable, middle_layers(model.layout.depth))
 
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+    def edited_layers(self, model: LanguageModel | Outline) -> tuple[int, ...] | None:
         if self.fact_token == "last":
             return self.layers_at_last(model)
         if self.layers == "auto":
@@ -169,6 +170,14 @@ class BatchEditor(WeightEditor):
                 left = len(layers) - layers.index(layer)
                 r_dN[:, places] = self.share(residual_dN[:, places], left)
         return r_dN
+
+    def lighter(self, model: Outline) -> Iterator[Mapping[str, object]]:
+        yield from super().lighter(model)
+        layers = self.edited_layers(model) or self.usual_layers(model)
+        option = "last_layers" if self.fact_token == "last" else "layers"
+        for kept in dict.fromkeys((len(layers) // 2 + 1, 1)):
+            if kept < len(layers):
+                yield {"prefixes": 0, option: layers[-kept:]}
 
     def prepare(self, model: LanguageModel) -> None:
         self.gains(model)

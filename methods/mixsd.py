@@ -61,6 +61,7 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
+from editbench.memory import Phase, Texts
 from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
@@ -77,8 +78,10 @@ from editbench.methods._train.mixed_text import (
     warnings,
 )
 from editbench.methods._train.rooms import rooms as measured_rooms
+from editbench.methods._train.rooms import usual_length
 from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, float64_device
+from editbench.outline import Outline
 from editbench.plugin import Space, Uniform
 from editbench.report import EditRecord, Figure
 from editbench.types import Fact, digest
@@ -189,6 +192,15 @@ class MixSD(Trainer):
             raise ValueError("several texts of a fact need coins (mode=bernoulli) or a temperature")
         if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
             raise ValueError("max_new_tokens and top_k must be at least 1")
+
+    def answer_tokens(self, texts: Texts) -> int:
+        return usual_length(self.max_new_tokens, texts)
+
+    def before_training(self, model: Outline, texts: Texts) -> Sequence[Phase]:
+        rows = min(self.slots, texts.facts * self.texts * (1 + self.rewordings))
+        # The expert's prompt also holds the fact.
+        tokens = 2 * texts.prompt + texts.target + self.answer_tokens(texts)
+        return [Phase("writing", model.writing((1 if self.pure else 2) * rows, tokens))]
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""

@@ -41,6 +41,7 @@ import torch
 
 from editbench.edit import Edit
 from editbench.matching import contains
+from editbench.memory import Texts
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.divergence import Divergence, divergence
@@ -48,9 +49,10 @@ from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrow
 from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExposure
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
-from editbench.methods._train.rooms import rooms
+from editbench.methods._train.rooms import rooms, usual_length
 from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
+from editbench.outline import Outline
 from editbench.report import Figure
 from editbench.types import Fact
 
@@ -162,6 +164,15 @@ class OPSD(Trainer):
             raise ValueError("exposure must be a share, above 0 and at most 1, or adaptive")
         if not 0 <= self.ema < 1:
             raise ValueError("ema must be a share, at least 0 and below 1")
+
+    def rows(self, facts: int) -> int:
+        return facts * self.rollouts
+
+    def answer_tokens(self, texts: Texts) -> int:
+        return usual_length(self.max_new_tokens, texts)
+
+    def beside(self, model: Outline) -> Mapping[str, int]:
+        return {"teacher": 0 if self.teacher == "current" else model.weights}
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Train the student on its own rollouts and return the change as an edit."""

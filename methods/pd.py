@@ -37,13 +37,14 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.matching import contains
+from editbench.memory import Texts
 from editbench.methods._common.texts import label_states
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.divergence import divergence
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import train
-from editbench.methods._train.rooms import rooms
+from editbench.methods._train.rooms import rooms, usual_length
 from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel, batched
 from editbench.report import EditRecord, Figure
@@ -118,6 +119,9 @@ class PD(Trainer):
             raise ValueError("texts and attempts must be at least 1, temperature above 0")
         if any(value is not None and value < 1 for value in (self.max_new_tokens, self.top_k)):
             raise ValueError("max_new_tokens and top_k must be at least 1")
+
+    def answer_tokens(self, texts: Texts) -> int:
+        return usual_length(self.max_new_tokens, texts)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Let the teacher write, train the student on its texts, and return the change."""

@@ -38,6 +38,7 @@ from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.prepare import PreparedFact, context_prefixes, key_rows
 from editbench.methods._edit.value import Targets
 from editbench.models import LanguageModel
+from editbench.outline import Outline
 from editbench.plugin import LogUniform, Space
 from editbench.report import Figure
 from editbench.types import Fact
@@ -54,6 +55,7 @@ class Rome(WeightEditor):
     summary: ClassVar[str] = "rank-one update of one MLP, fact after fact"
     paper: ClassVar[str] = "arXiv 2202.05262"
     sites: ClassVar[tuple[str, ...]] = ("mlp",)
+    one_by_one: ClassVar[bool] = True
     of_one_key: ClassVar[str] = "the last one written wins"
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         # hparams/ROME/EleutherAI_gpt-j-6B.json
@@ -94,7 +96,7 @@ class Rome(WeightEditor):
     def rule(self, depth: int) -> tuple[int, ...]:
         return (single_layer(depth),)
 
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+    def edited_layers(self, model: LanguageModel | Outline) -> tuple[int, ...] | None:
         if self.layer == "auto":
             return None
         if self.layer is None:

@@ -40,9 +40,12 @@ from torch import nn
 from editbench import progress
 from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
+from editbench.memory import TEMPLATE_TOKENS, Phase
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
 from editbench.models import LanguageModel, batched
+from editbench.outline import Outline
+from editbench.own_text import AT_ONCE as TEXTS_AT_ONCE
 from editbench.own_text import own_texts
 from editbench.types import digest
 
@@ -170,6 +173,24 @@ def second_moments(
         c_ff = torch.stack([moment.c_ff for moment in moments]).mean(0)
         averaged[layer] = Moment(c_ff, sum(moment.tokens for moment in moments), origin)
     return averaged
+
+
+def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> list[Phase]:
+    """Return what is held until C of ``layers`` is there, and then solved with.
+
+    Args:
+        matrices: f x f matrices of float64 that are kept of each layer.
+    """
+    sizes = [8 * model.layout.parts[layer].mlp_width ** 2 for layer in layers]
+    kept = matrices * sum(sizes)
+    return [
+        # A chat turn of the model's own opens with the template.
+        Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + TEMPLATE_TOKENS)),
+        # The sums and the means of them; one product in float32, its copy in float64.
+        Phase("covariance", {}, {"covariance": 2 * sum(sizes) + 3 * max(sizes) // 2}),
+        # One more of the ridge and of the factor while they are computed.
+        Phase("factors of the covariance", {}, {"covariance": kept + 2 * max(sizes)}),
+    ]
 
 
 def _one_source(

@@ -14,6 +14,7 @@ import typer
 
 from editbench.cli import console
 from editbench.cli.compare import compare
+from editbench.cli.doctor import doctor
 from editbench.cli.export import export
 from editbench.cli.facts import facts
 from editbench.cli.inject import inject
@@ -41,6 +42,7 @@ app = typer.Typer(
 for command in (facts, inject, compare, tune, sweep):
     app.command(cls=PanelCommand)(command)
 app.command("list")(list_names)
+app.command()(doctor)
 for command in (show, verify, leaderboard, plot):
     app.command()(command)
 app.add_typer(stats, name="stats")

@@ -20,6 +20,7 @@ from editbench.cli.options import (
     Overwrite,
     Precision,
     Seed,
+    SkipMemoryCheck,
     with_options,
 )
 from editbench.cli.output import make_folder
@@ -72,6 +73,7 @@ def inject(
     precision: Precision = "auto",
     allow_conflicts: AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
+    skip_memory_check: SkipMemoryCheck = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Put your facts into a model, and save the edit.
@@ -103,6 +105,10 @@ def inject(
             f"{method} --facts {facts}'."
         )
     editor.check_subjects(method, chosen)
+    if not skip_memory_check:
+        from editbench.doctor import check_memory
+
+        check_memory(model, {method: editor}, chosen, precision, parts)
     saved = False
     with _folder(output, overwrite), progress.reporting(console.reporter()):
         try:

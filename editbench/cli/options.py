@@ -49,6 +49,14 @@ Seed = Annotated[
         rich_help_panel=panels.FACTS,
     ),
 ]
+SkipMemoryCheck = Annotated[
+    bool,
+    typer.Option(
+        "--skip-memory-check",
+        help="Load the model even if a method is predicted to need more memory than there is.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
 AllowConflicts = Annotated[
     bool,
     typer.Option(
@@ -119,6 +127,7 @@ class RunOptions(ColumnOptions):
     model: Model = DEFAULT_MODEL
     precision: Precision = "auto"
     layout: LayoutParts = field(default_factory=list)
+    skip_memory_check: SkipMemoryCheck = False
     corpus: Annotated[
         str | None,
         typer.Option(

@@ -142,6 +142,29 @@ def _plans(config: RunConfig, seeds: Sequence[int], tasks: str) -> list[Plan]:
     return [plan.without(lost) for plan in plans] if lost else plans
 
 
+def check_memory(plan: Plan, options: RunOptions) -> None:
+    """Refuse a run whose methods clearly do not fit into the memory, unless told to go on.
+
+    Raises:
+        MethodError: the message says which, and what would make them fit.
+    """
+    from editbench import doctor
+    from editbench.run.regimes import parse
+
+    if options.skip_memory_check:
+        return
+    regime, chunk = parse(plan.config.regime)
+    facts = [case.fact for case in plan.cases]
+    doctor.check_memory(
+        options.model,
+        plan.methods,
+        facts,
+        plan.config.precision,
+        plan.config.layout,
+        1 if regime == "single" else chunk,
+    )
+
+
 @contextmanager
 def open_run(plan: Plan, identity: dict[str, object], output: Path | None) -> Iterator[RunStore]:
     """Open the run folder of ``plan`` for its cells. Ctrl-C inside keeps finished cells, and exits.
@@ -247,6 +270,8 @@ def run_and_show(
     for search in searches:
         for plan in plans:
             search.check_facts(plan)
+    for plan in plans:
+        check_memory(plan, options)
 
     from editbench.run import runner
     from editbench.run.worker import Worker

@@ -79,6 +79,7 @@ def tune(
             "tune maximizes recall subject to retention, but no retention task is asked."
             " Name some --tasks."
         )
+    running.check_memory(plan, options)
     with running.open_run(plan, search.identity(plan.config), options.output) as store:
         if not options.as_json:
             console.say(

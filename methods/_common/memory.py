@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-import psutil
 import torch
 
 from editbench.errors import MethodError
+from editbench.memory import free_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory that is available on ``device``."""
-    # What the driver has free; blocks that torch has cached count as used.
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
 
 
 def check_memory(needed: int, use: str) -> None:
@@ -28,7 +20,7 @@ def check_memory(needed: int, use: str) -> None:
     Raises:
         MethodError: It does not. ``use`` tells the user what the bytes are for.
     """
-    free = psutil.virtual_memory().available
+    free = free_bytes(torch.device("cpu"))
     if needed > free:
         raise MethodError(
             f"{use[0].upper()}{use[1:]} takes {needed / 2**30:.1f} GiB, and "

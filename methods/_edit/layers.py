@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from editbench.errors import MethodError
 from editbench.methods.trace import layer_curve
 from editbench.models import LanguageModel
+from editbench.outline import Outline
 from editbench.types import Fact
 
 AUTO_FACTS = 20
@@ -81,7 +82,7 @@ def traced_layers(
     return windows[sums.index(max(sums))], [round(value, 4) for value in curve]
 
 
-def check_layers(model: LanguageModel, layers: Sequence[int]) -> tuple[int, ...]:
+def check_layers(model: LanguageModel | Outline, layers: Sequence[int]) -> tuple[int, ...]:
     """Return ``layers`` once each and ascending.
 
     Raises:

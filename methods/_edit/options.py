@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 
 from editbench.errors import MethodError
+from editbench.memory import Memory, Phase, Texts
+from editbench.methods._edit.fast.linear import laid_out_bytes
 from editbench.methods._edit.fisher import state_fisher
+from editbench.methods._edit.head import LOGITS_AT_ONCE
 from editbench.methods._edit.layers import nearest, traced_layers
-from editbench.methods._edit.prepare import context_prefixes, kept_prefixes
+from editbench.methods._edit.prepare import PREFIX_TOKENS, context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
-from editbench.methods._edit.value import Solver
-from editbench.methods.statistics import Moment, second_moments, source_files
+from editbench.methods._edit.value import FACTS_AT_ONCE, Solver, facts_within
+from editbench.methods.statistics import (
+    Moment,
+    held_by_moments,
+    second_moments,
+    source_files,
+)
 from editbench.models import LanguageModel
 from editbench.options import MAX_TOKENS
+from editbench.outline import Outline
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 from editbench.types import Fact
@@ -53,6 +62,10 @@ class WeightEditor(Method):
     """Where the target optimisation adds its deltas. The value at the first site is written."""
     of_one_key: ClassVar[str] = "the written value is a compromise"
     """What happens to facts that share a key and have different targets."""
+    matrices: ClassVar[int] = 3
+    """Float64 matrices (f, f) that are kept of each layer: C, C with its ridge, and its factor."""
+    one_by_one: ClassVar[bool] = False
+    """Whether facts are solved one after the other, not side by side."""
     limits: ClassVar[Mapping[str, int]] = {"covariance_tokens": MAX_TOKENS}
     added: ClassVar[frozenset[str]] = frozenset(
         {"stop", "fact_token", "last_layers", "prefix_style", "ridge", "slack"}
@@ -118,7 +131,7 @@ class WeightEditor(Method):
     def rule(self, depth: int) -> tuple[int, ...]:
         """Return the layers that this method writes by default, ascending, where all can be."""
 
-    def usual_layers(self, model: LanguageModel) -> tuple[int, ...]:
+    def usual_layers(self, model: LanguageModel | Outline) -> tuple[int, ...]:
         """Return the layers that this method writes in ``model`` by default, ascending.
 
         Raises:
@@ -128,7 +141,7 @@ class WeightEditor(Method):
         return nearest(model.layout.writable, self.rule(model.layout.depth))
 
     @abstractmethod
-    def edited_layers(self, model: LanguageModel) -> tuple[int, ...] | None:
+    def edited_layers(self, model: LanguageModel | Outline) -> tuple[int, ...] | None:
         """Return the layers that this method writes; None where the facts decide (``auto``)."""
 
     def choose_layers(
@@ -157,6 +170,48 @@ class WeightEditor(Method):
             )
         model.check_head()
         return layers
+
+    def memory(self, model: Outline, texts: Texts) -> Memory:
+        """Return what is held: C and its factors, the solver's activations, and copies of W."""
+        # With auto layers the facts decide which, not how many.
+        layers = self.edited_layers(model) or self.usual_layers(model)
+        f, d, n = model.layout.mlp_width, model.layout.width, texts.facts
+        measured = held_by_moments(model, layers, self.matrices)
+        covariance = self.matrices * 8 * sum(model.layout.parts[i].mlp_width ** 2 for i in layers)
+        # Where values are read, in the last layer that is written, the graph begins.
+        depth = model.layout.depth - layers[-1]
+        rows = 2 + self.number_of_prefixes  # the bare prompt, those with prefixes, and that of KL
+        # From the subject on, a prompt is computed again and again.
+        tokens, cached = texts.after + texts.target, texts.prompt + PREFIX_TOKENS
+        # As many facts are solved together as a quarter of what is then left holds.
+        left = (model.free - model.weights - model.casts - covariance) // 4
+        most = facts_within(left, rows, depth, tokens, cached, model.layout, model.vocabulary)
+        at_once = min(n, most, 1 if self.one_by_one else FACTS_AT_ONCE)
+        activations = model.activations(at_once * rows * tokens, depth, frozen=True)
+        labels = min(at_once * (rows * texts.target + 1), LOGITS_AT_ONCE // model.vocabulary)
+        solver = {
+            "bfloat16 copies": model.casts,
+            "laid out weights": laid_out_bytes(model),
+            "solver": activations,
+            "logits": model.logits(labels, 2),
+            "keys and values": model.cache(at_once * rows, tokens + cached),
+        }
+        # W + Delta is summed in float64; the copies bring the weights back.
+        written = {"kept copy": 4 * d * f * len(layers), "update": 3 * 8 * d * f}
+        keys = 8 * f * n * (1 + len(layers))
+        edit = len(layers) * (8 * (d + f) * n + 4 * f * min(f, n))
+        return Memory(
+            [
+                *measured,
+                Phase("solver", solver, {"covariance": covariance}),
+                Phase("writing the weights", written, {"covariance": covariance, "keys": keys}),
+            ],
+            edit,
+        )
+
+    def lighter(self, model: Outline) -> Iterator[Mapping[str, object]]:
+        """Yield no prefixes; the methods that write several layers yield fewer of them as well."""
+        yield {"prefixes": 0}
 
     def prepare(self, model: LanguageModel) -> None:
         self.check_model(model)
@@ -188,8 +243,13 @@ class WeightEditor(Method):
         While edits are applied, they are those of the first edit, as in the reference code. The
         edited model would write others, and the facts of later batches would be read behind them.
         """
-        n = self.prefixes if self.prefixes is not None else (0 if self.quick else 5)
+        n = self.number_of_prefixes
         return kept_prefixes(model, n) or self.new_prefixes(model, n)
+
+    @property
+    def number_of_prefixes(self) -> int:
+        """``prefixes``, or what it is where it is not set."""
+        return self.prefixes if self.prefixes is not None else (0 if self.quick else 5)
 
     def new_prefixes(self, model: LanguageModel, n: int) -> list[str]:
         """Return ``n`` prefixes that ``model`` writes now."""

@@ -40,14 +40,19 @@ import torch
 
 from editbench import progress
 from editbench.errors import MethodError
+from editbench.layout import Layout
+from editbench.memory import free_bytes
 from editbench.methods._common.hooks import read_at, site_module
-from editbench.methods._common.memory import free_bytes, in_batches
+from editbench.methods._common.memory import in_batches
 from editbench.methods._edit import head
 from editbench.methods._edit.passes import cut_rows, products
 from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
 from editbench.methods._edit.rows import WholeRows
 from editbench.models import LanguageModel
 from editbench.text import pad_left
+
+FACTS_AT_ONCE = 32
+"""Most facts that are optimised side by side."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Solver:
     """What must fall below ``stop_below``: the nll alone, or L."""
     stop_below: float = 0.05
     """Nats per token below which a fact stops."""
-    facts_at_once: int = 32
+    facts_at_once: int = FACTS_AT_ONCE
     """Most facts of one batch; fewer where memory is short."""
 
     def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
@@ -194,22 +199,33 @@ def _length(each: PreparedFact) -> int:
 
 
 def _facts_that_fit(model: LanguageModel, longest: PreparedFact, layer: int) -> int:
-    """Return how many facts like ``longest`` a quarter of the free memory holds.
-
-    It counts the float32 numbers that autograd keeps.
-    """
+    """Return how many facts like ``longest`` a quarter of the free memory holds."""
     layout = model.layout
     tokens, cached = _length(longest), len(longest.bare.ids) + PREFIX_TOKENS
     if not model.keeps_tokens:  # whole texts go through the model, and nothing is cached
         tokens, cached = longest.bare.length + PREFIX_TOKENS, 0
+    vocabulary = model.model.config.get_text_config().vocab_size
+    # Layers below ``layer`` are not part of the graph.
+    rows, depth = len(longest.prompts), layout.depth - layer
+    return facts_within(
+        free_bytes(model.device) // 4, rows, depth, tokens, cached, layout, vocabulary
+    )
+
+
+def facts_within(
+    free: int, rows: int, depth: int, tokens: int, cached: int, layout: Layout, vocabulary: int
+) -> int:
+    """Return how many facts may be solved side by side in ``free`` bytes, at least 1.
+
+    It counts the float32 numbers that autograd keeps, generously: ``rows`` texts of a fact, in
+    ``depth`` layers, of which ``tokens`` are computed again and ``cached`` are not.
+    """
     # The last term is the keys and values of the prompt and of what follows the cut.
     a_layer = (
         tokens * (16 * layout.width + 6 * layout.mlp_width) + 2 * (tokens + cached) * layout.width
     )
-    reference = model.model.config.get_text_config().vocab_size
-    # 4 bytes a number. Layers below ``layer`` are not part of the graph.
-    needed = 4 * (len(longest.prompts) * (layout.depth - layer) * a_layer + reference)
-    return max(1, int(free_bytes(model.device) / 4 / needed))
+    needed = 4 * (rows * depth * a_layer + vocabulary)  # 4 bytes a number
+    return max(1, int(free / needed))
 
 
 class _Batch:

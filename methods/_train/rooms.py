@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from editbench.memory import Texts
 from editbench.methods._train.branches import Branches, Move, Text
 from editbench.methods._train.lessons import Lesson
 
@@ -66,3 +67,8 @@ def rooms(lessons: Sequence[Lesson], most: int | None, branches: Branches) -> li
         pass
     texts = [text_of[tuple(lesson.expert_ids)] for lesson in lessons]
     return within(max(LEAST, 2 * len(text.ids)) if text.ended else text.room for text in texts)
+
+
+def usual_length(most: int | None, texts: Texts) -> int:
+    """Return the tokens of a text about a fact, about: most end by themselves within ``LEAST``."""
+    return max(texts.target + 1, min(most or LEAST, LEAST))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from editbench.errors import ModelError, OptionError
+from editbench.memory import Memory, Phase, Texts
 from editbench.methods._train.lessons import FRAMES
 from editbench.options import check_count
 from editbench.plugin import Choice, LogUniform, Method, Space
@@ -17,6 +18,7 @@ from editbench.report import Figure
 
 if TYPE_CHECKING:
     from editbench.models import LanguageModel
+    from editbench.outline import Outline
 
 
 class TrainingReport(TypedDict, total=False):
@@ -182,6 +184,94 @@ class Trainer(Method):
             raise ValueError("replay, kl, l2, ewc and weight_decay must be at least 0")
         if self.lora is not None and (self.l2 or self.ewc):
             raise ValueError("l2 and ewc need all weights; with lora use kl or replay")
+
+    def memory(self, model: Outline, texts: Texts) -> Memory:
+        """Return what the training holds: of all weights or of the adapters.
+
+        Most is held when a backward pass begins, with all activations, or when it ends, with all
+        gradients.
+        """
+        rank = self.lora or 0
+        adapters = 4 * rank * sum(inputs + outputs for inputs, outputs in self._adapted(model))
+        trained = adapters if rank else model.weights
+        kept = {
+            "adapters": adapters,
+            "kept copy": 0 if rank else model.weights,
+            "AdamW's moments": 2 * trained,
+            "Fisher information": trained if self.ewc else 0,
+            **self.beside(model),
+        }
+        gradients, first = trained, 0
+        if not rank:
+            # The head's gradient is there while the layers' activations still are.
+            first = (6 if model.casts else 4) * model.embeddings
+            if model.tied:
+                # That of the embeddings is dense and added to the head's, the same matrix.
+                gradients += 4 * model.embeddings
+        rows = min(self.micro_batch or self.batch_size, texts.facts * (1 + self.rewordings))
+        rows, answer = self.rows(rows), self.answer_tokens(texts)
+        graph = self._graph(model, rows, texts.prompt + answer, rows * answer)
+        phases = [
+            *self.before_training(model, texts),
+            Phase("start of the backward pass", {**kept, **graph, "gradients": first}),
+            Phase("end of the backward pass", {**kept, "gradients": gradients}),
+        ]
+        if self.replay or self.kl:
+            from editbench.methods._train.anchor import AT_ONCE, LENGTH  # imports torch
+
+            # Its texts go through the model when the gradients of the facts are there.
+            held = self._graph(model, AT_ONCE, texts.prompt + LENGTH, AT_ONCE * LENGTH)
+            phases.append(
+                Phase(
+                    "forward pass of the model's own texts", {**kept, "gradients": trained, **held}
+                )
+            )
+        return Memory(phases, edit=trained)
+
+    def _graph(self, model: Outline, rows: int, tokens: int, labels: int) -> dict[str, int]:
+        """Return what autograd keeps of ``rows`` texts, of which ``labels`` tokens carry loss."""
+        activations = model.activations(rows * tokens)
+        if self.checkpointing:
+            # Each layer's input, and all of the one layer that is computed again.
+            inputs = 4 * rows * tokens * model.width * model.depth
+            activations = inputs + model.activations(rows * tokens, layers=1)
+        return {
+            "bfloat16 copies": model.casts,
+            "activations": activations,
+            # the logits, their logarithm and a gradient
+            "logits": model.logits(labels, 3),
+        }
+
+    def _adapted(self, model: Outline) -> list[tuple[int, int]]:
+        """Return the inputs and outputs of the layers that get adapters."""
+        if self.null_space:
+            parts = (model.layout.parts[i] for i in model.layout.writable)
+            return [(part.mlp_width, model.layout.width) for part in parts]
+        # A head that is no matrix of the embeddings has outputs for the whole vocabulary.
+        return [pair for pair in model.linear if pair[1] != model.vocabulary]
+
+    def rows(self, facts: int) -> int:
+        """Return the texts of a forward pass over ``facts`` facts."""
+        return facts
+
+    def answer_tokens(self, texts: Texts) -> int:
+        """Return the tokens of a training text that carry loss."""
+        return texts.target + 1
+
+    def before_training(self, model: Outline, texts: Texts) -> Sequence[Phase]:
+        """Return what is held while the training texts are written."""
+        return ()
+
+    def beside(self, model: Outline) -> Mapping[str, int]:
+        """Return what this trainer holds on the device during the training beside the others."""
+        return {}
+
+    def lighter(self, model: Outline) -> Iterator[Mapping[str, object]]:
+        """Yield smaller parts, recomputed activations, then adapters."""
+        yield from ({"micro_batch": 1}, {"micro_batch": 1, "checkpointing": True})
+        if not (self.lora or self.l2 or self.ewc):
+            yield {"lora": 16}
+            yield {"lora": 16, "micro_batch": 1, "checkpointing": True}
 
     def prepare(self, model: LanguageModel) -> None:
         """Write the text of the model's own on which the training's drift is measured."""

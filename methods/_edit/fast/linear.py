@@ -19,8 +19,9 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
-from editbench.methods._common.memory import free_bytes
+from editbench.memory import free_bytes
 from editbench.models import LanguageModel, computing
+from editbench.outline import Outline
 
 
 @contextmanager
@@ -45,6 +46,13 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
             for linear in linears:
                 stack.enter_context(computing(linear, Laid(linear)))
         yield
+
+
+def laid_out_bytes(model: Outline) -> int:
+    """Return the bytes of the copies that ``laid_out`` makes of the weights of ``model``."""
+    needed = 2 * 4 * sum(inputs * outputs for inputs, outputs in model.linear)
+    plain = model.precision == "float32" and model.device.type == "cpu"
+    return needed if plain and needed <= model.free / 4 else 0
 
 
 def _is_plain(module: nn.Module) -> bool:

@@ -1,0 +1,156 @@
+"""Compare the memory that ``editbench doctor`` predicts with measured peaks.
+
+    python benchmarks/doctor.py 60m 135m          # both take about a minute a method on one core
+    python benchmarks/doctor.py 135m:rome         # one method
+    python benchmarks/doctor.py 0.4b 1.1b         # 8 and 22 GiB of free memory
+
+Llamas with random weights and SmolLM2's tokenizer, facts of the demo corpus, each injection in a
+process of its own with an empty cache. The prediction is made in that process before the model is
+loaded; the peak is that of ``editbench.cost.Meter`` over ``prepare`` and ``inject``. Steps are few,
+since memory does not depend on their number. Stored in ``benchmarks/results/doctor.json``.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+RESULT = Path(__file__).parent / "results" / "doctor.json"
+N = 20
+SHAPES: dict[str, dict[str, Any]] = {
+    "60m": {
+        "hidden_size": 512,
+        "intermediate_size": 1376,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": True,
+    },
+    # SmolLM2-135M
+    "135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
+    # SmolLM2-360M
+    "0.4b": {
+        "hidden_size": 960,
+        "intermediate_size": 2560,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 15,
+        "num_key_value_heads": 5,
+        "tie_word_embeddings": True,
+    },
+    # TinyLlama
+    "1.1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": False,
+    },
+}
+SHORT = {"epochs": 1, "min_steps": 3, "lr": 1e-5}
+SOLVED = {"steps": 3, "covariance_tokens": 8192}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft": ("sft", SHORT),
+    # Random weights end no text, so each has the usual length.
+    "mixsd": ("mixsd", {**SHORT, "max_new_tokens": 48, "attempts": 1, "on_fail": "keep"}),
+    "sft, lora=16": ("sft", {**SHORT, "lora": 16}),
+    "memit": ("memit", SOLVED),
+    "rome": ("rome", SOLVED),
+}
+
+
+def write_model(shape: str, folder: Path) -> None:
+    """Write a Llama of this shape with random weights, and SmolLM2's tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from editbench.outline import read_tokenizer
+
+    tokenizer = read_tokenizer("smollm2-135m")
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **SHAPES[shape])
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
+    """Predict, inject, and return both numbers."""
+    from editbench import registry
+    from editbench.cost import Meter
+    from editbench.doctor import predict
+    from editbench.memory import Texts
+    from editbench.models import load_model
+    from editbench.outline import read_outline
+
+    name, options = METHODS[label]
+    method = registry.get("methods", name).from_options(name, options)
+    cases = registry.get("corpora", "demo-counterfact")().load()
+    facts = [case.fact for case in cases if case.fact.subject][:N]
+    outline = read_outline(folder)
+    predicted = predict(method, outline, Texts.of(facts))
+    assert predicted is not None
+    model = load_model(folder)
+    started = time.perf_counter()
+    with Meter(model) as meter:
+        method.prepare(model)
+        method.inject(model, facts)
+    needed = predicted.tightest.needed
+    return {
+        "shape": shape,
+        "parameters": outline.parameters,
+        "method": label,
+        "options": options,
+        "facts": N,
+        "precision": model.precision,
+        "device": model.device.type,
+        "predicted_bytes": needed,
+        "measured_bytes": meter.peak,
+        "ratio": round(needed / meter.peak, 3),
+        "phase": predicted.phase,
+        "held": dict(predicted.tightest.held),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def main() -> None:
+    if sys.argv[1] == "--one":
+        print(json.dumps(measure(*sys.argv[2:])))
+        return
+    if sys.argv[1] == "--write":
+        write_model(sys.argv[2], Path(sys.argv[3]))
+        return
+    done = json.loads(RESULT.read_text()) if RESULT.exists() else []
+    for argument in sys.argv[1:]:
+        shape, _, wanted = argument.partition(":")
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, __file__, "--write", shape, folder], check=True)
+            for label in filter(lambda label: wanted in ("", label), METHODS):
+                with tempfile.TemporaryDirectory() as cache:
+                    command = [sys.executable, __file__, "--one", shape, label, folder]
+                    environment = {**os.environ, "EDITBENCH_CACHE": cache}
+                    said = subprocess.run(
+                        command, stdout=subprocess.PIPE, check=True, env=environment
+                    ).stdout
+                row = json.loads(said.splitlines()[-1])
+                done = [r for r in done if (r["shape"], r["method"]) != (shape, label)] + [row]
+                RESULT.write_text(json.dumps(done, indent=1) + "\n")
+                print(
+                    f"{shape} {label}: {row['predicted_bytes'] / 2**30:.2f} predicted,"
+                    f" {row['measured_bytes'] / 2**30:.2f} GiB measured, ratio {row['ratio']}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

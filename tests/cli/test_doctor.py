@@ -1,0 +1,276 @@
+"""What the doctor predicts from a configuration, and what commands refuse before they load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import editbench, write_facts, write_model
+
+from editbench import registry
+from editbench.doctor import examine, findings, predict, remedy
+from editbench.errors import NoDenseMlp
+from editbench.memory import Texts, free_bytes, left_in_group
+from editbench.methods._train import adapters
+from editbench.methods._train.weights import trainable
+from editbench.models import quiet_transformers
+from editbench.outline import Outline, read_outline
+from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options
+
+METHODS = [
+    name for name in registry.names("methods") if registry.get("methods", name).kind != "EasyEdit"
+]
+HUGE = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 200}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def huge(folder, tmp_path):
+    """Copy a model whose configuration says more than any machine holds, without its weights."""
+    copy = shutil.copytree(folder, tmp_path / "huge")
+    (copy / "model.safetensors").unlink()  # so that it can never be loaded
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, **HUGE}))
+    return copy
+
+
+def outline_of(model) -> Outline:
+    """Return the outline of a model in memory."""
+    with torch.device("meta"):
+        empty = type(model.model)(model.model.config)
+    return Outline(model.name, empty, torch.device("cpu"), "float32", 2**33)
+
+
+def built(name, **options):
+    return registry.get("methods", name).from_options(name, options)
+
+
+# --- sizes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_outline_has_the_sizes_of_the_loaded_model(family):
+    model = tiny_model(family)
+    outline = outline_of(model)
+    assert all(p.is_meta for p in outline.model.parameters())
+    assert outline.parameters == sum(p.numel() for p in model.model.parameters())
+    assert outline.layout == model.layout
+    assert outline.vocabulary == len(model.model.get_input_embeddings().weight)
+    head = model.model.get_output_embeddings().weight
+    assert outline.tied == (head is model.model.get_input_embeddings().weight)
+
+
+def test_an_outline_reads_no_weights(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "model.safetensors").write_bytes(b"no weights at all")
+    outline = read_outline(str(copy))
+    assert outline.parameters == read_outline(str(folder)).parameters
+    (said,) = [text for text in findings(outline, [], tmp_path) if "cannot be read" in text]
+    assert "model.safetensors is damaged" in said
+
+
+def test_an_adapter_has_the_outline_of_its_model(folder, tmp_path):
+    settings = {"base_model_name_or_path": str(folder), "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    assert read_outline(str(tmp_path)).parameters == read_outline(str(folder)).parameters
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("llama", {}),
+        ("llama", {"lora": 3}),
+        ("llama", {"lora": 2, "null_space": 0.5}),
+        ("mistral", {}),
+        ("mistral", {"lora": 3}),
+        ("gpt2", {"lora": 3}),
+    ],
+)
+def test_a_training_holds_four_numbers_for_each_that_is_trained(family, options, monkeypatch):
+    monkeypatch.setattr(adapters, "NULL_TOKENS", 300)
+    model = tiny_model(family)
+    method = built("sft", **options)
+    memory = method.memory(outline_of(model), Texts.of(FACTS))
+    with trainable(model, method.lora, method.null_space, 0) as trained:
+        size = sum(p.nbytes for p in trained.parameters.values())
+        kept = sum(before.nbytes for before in trained.before.values())
+    held = memory.phases[-1].device
+    assert memory.edit == size and held["AdamW's moments"] == 2 * size
+    assert held["kept copy"] == kept and held["gradients"] >= size
+
+
+@pytest.mark.parametrize("name", ["sft", "rome", "memit"])
+def test_the_edit_is_as_large_as_predicted(name):
+    model = tiny_model("llama")
+    method = built(name, **tiny_options(registry.get("methods", name)))
+    edit = method.inject(model, FACTS)
+    tensors = [part for c in edit.changes.values() for part in (c if type(c) is tuple else [c])]
+    size = sum(tensor.nbytes for tensor in [*tensors, *edit.keys.values()])
+    assert size <= method.memory(outline_of(model), Texts.of(FACTS)).edit <= 1.5 * size + 10_000
+
+
+@pytest.mark.parametrize("name", [*METHODS, "memit+mixsd"])
+def test_every_method_says_what_it_holds(name):
+    outline = outline_of(tiny_model("llama"))
+    prediction = predict(built(name), outline, Texts(10))
+    assert prediction.fits and prediction.tightest.held["weights"] == outline.weights
+    more = predict(built(name), outline, Texts(10, prompt=4000, target=400, after=2000))
+    assert more.tightest.needed > prediction.tightest.needed, "longer texts take more"
+
+
+def test_weight_editors_hold_a_covariance_for_each_layer():
+    outline = outline_of(tiny_model("llama", num_hidden_layers=20))
+
+    def covariance(name, **options):
+        phases = built(name, **options).memory(outline, Texts(1)).phases
+        (solver,) = [phase for phase in phases if phase.name == "solver"]
+        return solver.main["covariance"]
+
+    matrix = 8 * outline.mlp_width**2
+    assert covariance("rome") == 3 * matrix and covariance("memit") == 15 * matrix
+    assert covariance("memit", layers="2,3") == 6 * matrix
+    assert covariance("alphaedit", layers="2,3") == 8 * matrix, "with the eigenvectors"
+
+
+# --- what would make it fit ---------------------------------------------------------------------
+
+
+def test_the_mildest_options_that_fit_are_named():
+    outline = replace(outline_of(tiny_model("llama", vocab_size=30_000)), free=0)
+    sft, texts = built("sft", batch_size=10), Texts(10, prompt=600)
+    needs = {
+        key: predict(replace(sft, **options), outline, texts).tightest.needed
+        for key, options in {
+            "all": {},
+            "part": {"micro_batch": 1},
+            "lora": {"lora": 16, "micro_batch": 1, "checkpointing": True},
+        }.items()
+    }
+    assert needs["lora"] < needs["part"] < needs["all"]
+    process = predict(sft, outline, texts).tightest.free  # what it has already
+
+    def named(key):
+        room = replace(outline, free=needs[key] - process + 2**24)
+        return remedy("sft", sft, room, texts)
+
+    assert named("all") == []
+    assert named("part") == ["--option sft.micro_batch=1"]
+    assert remedy("sft", sft, replace(outline, free=-process), texts) is None
+
+
+def test_memit_is_offered_fewer_layers():
+    outline = outline_of(tiny_model("llama", num_hidden_layers=20))
+    offered = list(built("memit").lighter(outline))
+    assert offered[0] == {"prefixes": 0} and [len(o["layers"]) for o in offered[1:]] == [3, 1]
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+def test_the_doctor_names_each_method_and_what_is_wrong(folder):
+    said = editbench("doctor", folder, "--facts", 7)
+    assert said.code == 0, said.err
+    assert all(f" {name} " in said.out for name in METHODS)
+    assert "has no chat template" in said.out
+    report = json.loads(editbench("doctor", folder, "--methods", "sft,rome", "--json").out)
+    assert [row["method"] for row in report["methods"]] == ["sft", "rome"]
+    assert all(row["fits"] and row["needed"] > report["weights"] for row in report["methods"])
+
+
+def test_the_doctor_takes_options_of_methods(folder):
+    def needed(*options):
+        flags = [part for option in options for part in ("--option", option)]
+        said = editbench("doctor", folder, "--methods", "memit", *flags, "--json")
+        return json.loads(said.out)["methods"][0]["edit"]
+
+    assert needed("memit.layers=0,1") > needed("memit.layers=0")
+    said = editbench("doctor", folder, "--methods", "memit", "--option", "sft.lr=1")
+    assert said.code == 2 and "--option sft is of a method" in said.err
+    said = editbench("doctor", folder / "nothing")
+    assert said.code == 2 and "There is no model folder" in said.err
+
+
+@pytest.mark.parametrize("command", ["inject", "compare", "tune"])
+def test_what_cannot_fit_is_refused_before_it_is_loaded(command, huge, tmp_path):
+    facts = write_facts(tmp_path / "facts.jsonl")
+    flag = "--method" if command == "inject" else "--methods"
+    call = (command, flag, "sft", "--facts", facts, "--model", huge, "--output", tmp_path / "out")
+    more = () if command == "inject" else ("--tasks", "eb_grammar")
+    said = editbench(*call, *more)
+    assert said.code == 2 and "GiB in float32, and" in said.err, said.err
+    assert not (tmp_path / "out").exists()
+    on = editbench(*call, *more, "--skip-memory-check")
+    assert on.code == 2 and "could not be loaded" in on.err, on.err
+
+
+def test_the_sentence_names_what_is_held_and_what_would_fit(folder, tmp_path):
+    # Weights that fit, in a training that does not: 0.2 of what is free.
+    config = json.loads((folder / "config.json").read_text())
+    rows = int(free_bytes(torch.device("cpu")) * 0.2 / 4 / config["hidden_size"])
+    copy = shutil.copytree(folder, tmp_path / "wide")
+    (copy / "model.safetensors").unlink()
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": rows}))
+    facts = write_facts(tmp_path / "facts.jsonl")
+    said = editbench(
+        "inject", "--method", "sft", "--facts", facts, "--model", copy, "--output", tmp_path / "out"
+    )  # fmt: skip
+    assert said.code == 2 and "sft would need" in said.err and "AdamW's moments" in said.err
+
+
+# --- what else is wrong -------------------------------------------------------------------------
+
+
+def test_a_model_without_a_matrix_to_write_is_for_trainers_only(tmp_path):
+    config = {"num_local_experts": 4, "num_experts_per_tok": 2, "hidden_size": 32}
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    heads = {"num_key_value_heads": 2, "vocab_size": 500}
+    with torch.device("meta"):
+        mixture = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model("mixtral", **config, **sizes, **heads)
+        )
+    outline = Outline("mixture", mixture, torch.device("cpu"), "float32", 2**33)
+    with pytest.raises(NoDenseMlp):
+        outline.layout.check_writable()
+    model = tiny_model("llama")
+    with quiet_transformers():
+        model.tokenizer.save_pretrained(tmp_path)
+        mixture.config.save_pretrained(tmp_path)
+    outline = replace(outline, name=str(tmp_path))
+    report = examine(outline, {"memit": built("memit"), "sft": built("sft")}, Texts(5), tmp_path)
+    memit, sft = report["methods"]
+    assert memit["needed"] is None and "cannot edit this model" in memit["note"]
+    assert sft["fits"] and any("Weight editors cannot" in line for line in report["findings"])
+
+
+def test_templates_and_disks_are_looked_at(tmp_path):
+    model = tiny_model("llama", chat=True)
+    thinking = model.tokenizer.chat_template.replace(
+        "assistant\n{% endif %}", "assistant\n<think>\n{% endif %}"
+    )
+    with quiet_transformers():
+        model.model.save_pretrained(tmp_path)
+        model.tokenizer.chat_template = thinking
+        model.tokenizer.save_pretrained(tmp_path)
+    outline = read_outline(str(tmp_path))
+    said = " ".join(findings(outline, [2**60], tmp_path))
+    assert "It can think before it answers" in said and "free, and the edit takes" in said
+
+
+def test_the_limit_of_a_container_counts(tmp_path):
+    assert left_in_group(tmp_path) == []
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("700\n")
+    assert left_in_group(tmp_path) == []
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert left_in_group(tmp_path) == [300]
+    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
+    assert left_in_group(tmp_path) == [450]
