@@ -19,7 +19,12 @@ def declared(module: str, name: str, attribute: str) -> object:
     if name not in classes:
         raise LookupError(name)
     for line in classes[name].body:
-        if isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == attribute and line.value:
+        if getattr(line, "name", "") == attribute:  # a property, which is computed
+            raise LookupError(attribute)
+        if not isinstance(line, ast.AnnAssign | ast.Assign) or line.value is None:
+            continue
+        targets = line.targets if isinstance(line, ast.Assign) else [line.target]
+        if attribute in map(ast.unparse, targets):
             try:
                 return ast.literal_eval(line.value)
             except ValueError:  # computed

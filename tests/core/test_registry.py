@@ -334,3 +334,18 @@ def test_a_misspelt_recipe_is_hinted_at_where_there_are_some():
     with pytest.raises(OptionError) as error:
         Mine.from_options("mine", {"recipes": "paper"})
     assert "recipe'?" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("group", "attributes"),
+    [
+        ("methods", ("kind", "needs_subject", "needs_covariance", "paper", "summary")),
+        ("corpora", ("form", "needs_data", "license", "summary")),
+    ],
+)
+def test_what_is_read_of_a_class_is_what_the_class_says(group, attributes):
+    names = [*registry.names(group), *(registry.easyedit() if group == "methods" else [])]
+    for name in names:
+        plugin = registry.get(group, name)
+        says = {attribute: getattr(plugin, attribute) for attribute in attributes}
+        assert registry.about(group, name, attributes) == says, name
