@@ -857,10 +857,10 @@ def test_float16_that_overflows():
 
 
 def test_too_little_memory(monkeypatch):
-    from editbench.methods._common import memory as _memory
+    from editbench import memory
 
     monkeypatch.setattr(
-        _memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000})()
+        memory.psutil, "virtual_memory", lambda: type("Free", (), {"available": 1000})()
     )
     model = tiny_model("llama")
     with unchanged(model, "a refused inject"), pytest.raises(MethodError, match="Gi.* are free"):
