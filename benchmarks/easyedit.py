@@ -171,7 +171,8 @@ def run_theirs(
             "seed": method.seed,
         },
     )
-    edit: Edit = theirs.run(model, facts, ours.diagnostics.get("prefixes", []))  # type: ignore[attr-defined]
+    prefixes = ours.diagnostics.get("prefixes", [])
+    edit: Edit = theirs.run(model, facts, prefixes)  # type: ignore[attr-defined]
     return edit
 
 

@@ -342,7 +342,9 @@ def _check_still_tied(path: Path, model: LanguageModel, twin: torch.nn.Module) -
 
     def both(of: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor] | None:
         head = of.get_output_embeddings()  # type: ignore[operator]
-        return None if head is None else (of.get_input_embeddings().weight, head.weight)  # type: ignore[operator]
+        if head is None:
+            return None
+        return of.get_input_embeddings().weight, head.weight  # type: ignore[operator]
 
     ours, theirs = both(model.model), both(twin)
     if ours is None or theirs is None or ours[0] is not ours[1] or theirs[0] is theirs[1]:

@@ -259,7 +259,8 @@ def prepare(
         _contexts_of(module).CONTEXT_TEMPLATES_CACHE = bare_first  # type: ignore[attr-defined]
     if hasattr(module, "AdaLoraConfig"):  # which today's PEFT does not make without it
         steps = max(1, hparams.num_steps)
-        setattr(module, "AdaLoraConfig", partial(module.AdaLoraConfig, total_step=steps))  # noqa: B010
+        config = partial(module.AdaLoraConfig, total_step=steps)
+        setattr(module, "AdaLoraConfig", config)  # noqa: B010
     if request.get("keys"):
         earlier = load_file(request["keys"])
         sums = [earlier[str(layer)] @ earlier[str(layer)].T for layer in hparams.layers]

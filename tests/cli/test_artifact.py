@@ -70,7 +70,8 @@ def test_without_facts_there_is_retention_and_drift_alone(compare, home, tmp_pat
     page = (tmp_path / "run/README.md").read_text()
     for text in (said.out, page):
         assert "retention alone" in text and "KL" in text and "eb" in text
-        for word in ("Efficacy", "Specificity", "Seconds", "Inject", "n = 0", "n=0", "none (", "‡"):
+        absent = ("Efficacy", "Specificity", "Seconds", "Inject", "n = 0", "n=0", "none (", "‡")
+        for word in absent:
             assert word not in text, word
     assert "- **Peak memory**" in page
     assert "No facts" in said.err and "artifacts lora, tuned, edit" in said.err
