@@ -69,9 +69,9 @@ def tell_cell(name: str, state: str) -> None:
     say(f"{name}: {CELL_STATES[state]}")
 
 
-def cells_of(seed: int) -> Callable[[str, str], None]:
-    """Return ``tell_cell`` for the cells of one of several seeds."""
-    return lambda name, state: tell_cell(f"seed {seed}, {name}", state)
+def cells_of(prefix: str) -> Callable[[str, str], None]:
+    """Return ``tell_cell`` for cells with ``prefix``, such as ``seed 1, ``, before their names."""
+    return lambda name, state: tell_cell(prefix + name, state)
 
 
 # --- progress -----------------------------------------------------------------------------------
