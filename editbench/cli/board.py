@@ -69,7 +69,9 @@ class Board:
             self._bar.update(self._task, completed=self._done, description=escape(text))
 
     def _text(self) -> str:
-        text = f"{min(len(self._started), self._workers)} running, {self._done} of {self._total} done"
+        text = (
+            f"{min(len(self._started), self._workers)} running, {self._done} of {self._total} done"
+        )
         if self._failed:
             text += f", {self._failed} failed"
         if self._seconds and self._done < self._total:

@@ -33,8 +33,9 @@ from editbench.run.plan import Plan
 from editbench.run.wire import plan_to_json
 from editbench.run.worker import Computed, Identity
 
-# Before the import: nothing is reported to Ray's makers.
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Read at the import. Nothing is reported to Ray's makers, and a call after the end of a run does not
+# join a cluster again.
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
 try:
     import ray
 except ImportError:
@@ -86,8 +87,8 @@ class Cluster:
         self._seats: list[Seat] = []
         """All living actors; the idle ones are also in ``_free``."""
         self._free: list[Seat] = []
-        self._starting = 0
-        """Actors that will take the place of dead ones."""
+        self._starting: dict[threading.Thread, Any] = {}
+        """The actors that will take the place of dead ones, by the thread that waits for each."""
         self._closed = False
         self._about: dict[str, Any] = {}
         """What the first actor said when it had loaded the model; all others must agree."""
@@ -113,8 +114,11 @@ class Cluster:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for seat in self._seats:
-            ray.kill(seat.handle)
+            starting = dict(self._starting)
+        for handle in (*(seat.handle for seat in self._seats), *starting.values()):
+            ray.kill(handle)
+        for thread in starting:
+            thread.join(ANSWER_SECONDS)
         ray.shutdown()
 
     # --- the methods of a worker -----------------------------------------------------------------
@@ -200,7 +204,7 @@ class Cluster:
                 reason = _first_line(died)
                 self._lose(seat)
                 next_step = "is handed out again" if again < RETRIES else "is given up"
-                self._tell(f"The worker on {seat.host} has died; {what} {next_step}. {reason}")
+                self._say(f"The worker on {seat.host} has died; {what} {next_step}. {reason}")
                 continue
             # A method has left the model's weights changed for good.
             if method == "compute" and not error and value[2]:
@@ -211,6 +215,11 @@ class Cluster:
                 raise error_of(error)
             return value
         raise WorkerDied(f"{RETRIES + 1} workers have died of it, the last one so: {reason}")
+
+    def _say(self, text: str) -> None:
+        """Tell of a death, unless it is that of all at the end."""
+        if not self._closed:
+            self._tell(text)
 
     def _take(self, at: str | None) -> Seat:
         """Wait for a free worker, on the machine ``at`` if one is named."""
@@ -242,20 +251,21 @@ class Cluster:
             if self._closed:
                 return
             self._seats.remove(seat)
-            self._starting += 1
+            ray.kill(seat.handle)
+            handle = self._actors.remote(self.threads)
+            thread = threading.Thread(target=self._replace, args=[handle], daemon=True)
+            self._starting[thread] = handle
+            thread.start()
             self._changed.notify_all()
-        ray.kill(seat.handle)
-        threading.Thread(target=self._replace, daemon=True).start()
 
-    def _replace(self) -> None:
+    def _replace(self, handle: Any) -> None:
         found: list[Seat] = []
         try:
-            found = self._seated([self._actors.remote(self.threads)])
+            found = self._seated([handle])
         except Exception as error:
-            if not self._closed:
-                self._tell(f"No worker takes its place: {_first_line(error)}")
+            self._say(f"No worker takes its place: {_first_line(error)}")
         with self._changed:
-            self._starting -= 1
+            del self._starting[threading.current_thread()]
             self._seats += found
             self._free += found
             self._changed.notify_all()
@@ -383,7 +393,7 @@ def _text(value: object) -> str:
     return json.dumps(plain)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """Return the first lines of Ray's long explanations, as one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300]
@@ -438,5 +448,6 @@ def connect(address: str) -> None:
         raise OptionError(f"--ray {address}: no Ray cluster answers there ({why}).")
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **more)
-    except Exception as error:  # Ray raises errors of many types
+    # Ray raises errors of many types, and ends the process where it gets no answer.
+    except (Exception, SystemExit) as error:
         raise OptionError(f"--ray {address}: {_first_line(error)}") from None

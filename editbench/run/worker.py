@@ -10,7 +10,7 @@ import json
 import statistics
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -141,7 +141,7 @@ class Worker:
             key: the key of its cell.
             answers: what ``ask_base`` returned for ``plan``.
             artifact: what ``check_artifacts`` returned, where the row is an artifact.
-            prepared: what ``prepare`` returned for the row, if it was called; part of its cost.
+            prepared: what ``prepare`` returned for the row, if it was called.
         """
         weights = self.identity.weights
         conditions = _conditions(plan, name, self.model, self.identity, artifact)
@@ -276,8 +276,9 @@ def _cell(
             return meter.phase("read" if is_made and step == "inject" else step)
 
         # Timed apart from the injection: it does not depend on the facts, and its result is cached.
+        # Where a task before has measured it, the record says what that took.
         if not is_made:
-            with phase("precompute"):
+            with nullcontext() if prepared else phase("precompute"):
                 method.prepare(model)
         done = regimes.inject(config.regime, config.curve, method, model, cases, base, phase)
         last = done.points[-1]
