@@ -33,8 +33,8 @@ from editbench.run.plan import Plan
 from editbench.run.wire import plan_to_json
 from editbench.run.worker import Computed, Identity
 
-# Read at the import. Nothing is reported to Ray's makers, and a call after the end of a run does not
-# join a cluster again.
+# Read at the import: nothing is reported to Ray's makers, and no call after the end of a run joins
+# a cluster again.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
 try:
     import ray

@@ -182,7 +182,9 @@ def test_a_cell_whose_workers_die_is_a_failed_one(nodes, here, monkeypatch):
 
 def test_what_a_worker_cannot_see_is_refused_before_anything_starts(nodes, here, monkeypatch):
     """The plan is changed after it was checked, as if only the driver saw the files."""
-    plan = make_plan(RunConfig(("base",), str(here / "tiny"), "local", str(here / "facts.jsonl")))
+    plan = make_plan(
+        RunConfig(("base",), str(here / "tiny"), "local", str(here / "facts.jsonl"), n=4)
+    )
     request = Request(1, address=nodes.address)
 
     def refused(plan):
