@@ -21,7 +21,7 @@ class Meter:
 
     ``seconds`` is wall-clock time. ``peak_process`` is the highest resident memory,
     that of the processes in ``helpers`` included, and ``peak_device`` the highest allocated memory
-    of a GPU (0 without one), both in bytes.
+    of the GPUs that hold the model, added up (0 without one), both in bytes.
 
     ``work`` counts all forward passes through the decoder layers, whoever makes them, and their
     tokens. ``gradient_tokens`` are the tokens for which gradients were kept. ``decoded_tokens`` are
@@ -32,7 +32,8 @@ class Meter:
     """
 
     def __init__(self, model: LanguageModel):
-        self.model, self.cuda = model, model.device.type == "cuda"
+        self.model = model
+        self._devices = [device for device in model.devices if device.type in ("cuda", "xpu")]
         self.seconds: dict[str, float] = {}
         self.work: dict[str, Work] = {}
         self.peak_process = self.peak_device = 0
@@ -45,7 +46,7 @@ class Meter:
     @property
     def peak(self) -> int:
         """Peak use, in bytes, of the memory that holds the model."""
-        return self.peak_device if self.cuda else self.peak_process
+        return self.peak_device if self._devices else self.peak_process
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -98,8 +99,8 @@ class Meter:
         self._hooks = [
             layer.register_forward_pre_hook(count, with_kwargs=True) for layer in self._layers
         ]
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
+        for device in self._devices:
+            getattr(torch, device.type).reset_peak_memory_stats(device)
         # A thread, because psutil reports the current memory, not the peak over a time.
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -126,5 +127,6 @@ class Meter:
             # Sums of shares 1 / n are whole numbers up to rounding, apart from partial passes.
             done.update({name: round(number) for name, number in done.items()})
         self.seconds["total"] = time.perf_counter() - self._start
-        if self.cuda:
-            self.peak_device = torch.cuda.max_memory_allocated()
+        self.peak_device = sum(
+            getattr(torch, device.type).max_memory_allocated(device) for device in self._devices
+        )

@@ -24,10 +24,12 @@ from transformers.modeling_outputs import BaseModelOutput
 from editbench import chat_template, progress, text
 from editbench import layout as layouts
 from editbench.aliases import DEFAULT
+from editbench.batching import BatchSizes, free_cached, in_batches, is_out_of_memory, no_memory
 from editbench.checkpoints import quiet_transformers, read_checkpoint
 from editbench.decoding import (
     Decoding,
     LineEnds,
+    Part,
     Text,
     cached_states,
     decoding_cache,
@@ -64,6 +66,8 @@ __all__ = [
 T = TypeVar("T")
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 PRECISIONS = ("auto", "float32", "bfloat16")
+SCORE, WRITE = "texts to score", "texts to write"
+"""What is computed in batches here, as ``BatchSizes`` calls it."""
 _SAME = 1e-2
 """Difference of logits, relative to the largest, up to which they are the same but for rounding."""
 
@@ -133,6 +137,8 @@ class LanguageModel:
             ``auto`` is bfloat16 where the hardware multiplies it natively, else float32; float16
             weights on a CPU always compute in their own dtype. The choice is part of every record.
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
+        batch_size: how many texts, or facts, are computed together; ``None``: what each kind of
+            work has by default. Results depend on it by rounding alone.
 
     Raises:
         ModelError: if ``model`` is no model of transformers, has no layers, is wrapped by PEFT, has
@@ -150,6 +156,7 @@ class LanguageModel:
         chat: bool | None = None,
         precision: str = "auto",
         layout: Mapping[str, str] | None = None,
+        batch_size: int | None = None,
     ):
         if tokenizer is None:
             raise ModelError("A model object needs its tokenizer. Pass tokenizer=... as well.")
@@ -191,6 +198,8 @@ class LanguageModel:
         if precision == "auto":
             precision = "float32" if half else native_precision(self.device)
         self.precision = precision
+        self.batches = BatchSizes(batch_size)
+        """How much is computed together, and what was too much for the memory."""
         self._layout_overrides = layout
         self._head_checked = False
         self._line_ends = LineEnds(self.decode)
@@ -209,6 +218,11 @@ class LanguageModel:
     def device(self) -> torch.device:
         """The device of the first parameter."""
         return next(self.model.parameters()).device
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The devices on which the weights are, and to which those that are offloaded come."""
+        return [self.device]
 
     @property
     def warnings(self) -> list[str]:
@@ -691,36 +705,52 @@ class LanguageModel:
         no log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
         """
         scores: dict[int, tuple[torch.Tensor, list[int]]] = {}
+        with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar:
+            for i, score in self._scored(pairs, batch_size):
+                scores[i] = score
+                if bar:
+                    bar.advance()
+        return [scores[i] for i in range(len(pairs))]
+
+    def _scored(
+        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int
+    ) -> Iterator[tuple[int, tuple[torch.Tensor, list[int]]]]:
+        """Yield the index of a pair and its score, in any order."""
         if self.live is not None:
-            with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar:
-                for i, score in ask_scores(self.live, pairs):
-                    scores[i] = score
-                    if bar:
-                        bar.advance()
-            return [scores[i] for i in range(len(pairs))]
+            yield from ask_scores(self.live, pairs)
+            return
+
+        def score(chunk: list[int]) -> list[tuple[torch.Tensor, list[int]]]:
+            with self.compute(weights_fixed=True):
+                return self._score([pairs[i] for i in chunk])
+
+        def describe(i: int) -> str:
+            return f"score a text of {len(pairs[i][0]) + len(pairs[i][1])} tokens"
+
         # texts of similar length share a batch, so that little of it is padding
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        with (
-            progress.task(what, len(pairs), "texts") if what else nullcontext() as bar,
-            self.compute(weights_fixed=True),
+        for chunk, scores in in_batches(
+            self.batches, SCORE, order, batch_size, score, self.device, describe
         ):
-            for chunk in batched(order, batch_size):
-                rows = [pairs[i][0] + pairs[i][1] for i in chunk]
-                ids_BT, mask_BT = text.pad_left(rows, self.device)
-                keep = max(len(pairs[i][1]) for i in chunk)
-                # Rows are aligned at their ends. The last token predicts nothing that is asked, so
-                # it is left out, and the last ``keep`` states then predict all targets.
-                hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
-                logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
-                logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
-                best_BT = logp_BTV.argmax(-1).cpu()
-                for row, i in enumerate(chunk):
-                    first = keep - len(pairs[i][1])
-                    # a clone, because a slice would keep the scores of the whole batch
-                    scores[i] = (logp_BT[row, first:].clone(), best_BT[row, first:].tolist())
-                if bar:
-                    bar.advance(len(chunk))
-        return [scores[i] for i in range(len(pairs))]
+            yield from zip(chunk, scores, strict=True)
+
+    def _score(
+        self, pairs: Sequence[tuple[list[int], list[int]]]
+    ) -> list[tuple[torch.Tensor, list[int]]]:
+        """Do ``target_scores`` for all pairs together."""
+        ids_BT, mask_BT = text.pad_left([[*prompt, *target] for prompt, target in pairs], self.device)
+        keep = max(len(target) for _, target in pairs)
+        # Rows are aligned at their ends. The last token predicts nothing that is asked, so it is
+        # left out, and the last ``keep`` states then predict all targets.
+        hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
+        logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
+        logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
+        best_BT = logp_BTV.argmax(-1).cpu()
+        return [
+            # a clone, because a slice would keep the scores of the whole batch
+            (logp_BT[row, keep - len(target) :].clone(), best_BT[row, keep - len(target) :].tolist())
+            for row, (_, target) in enumerate(pairs)
+        ]
 
     @torch.no_grad()
     def generate_ids(
@@ -756,41 +786,87 @@ class LanguageModel:
         how = Decoding(generator, temperature, top_k, stop)
         n = len(prompts)
         rooms = [max_new_tokens] * n if isinstance(max_new_tokens, int) else max_new_tokens
-        texts = [Text(*one) for one in zip(rooms, lines or [None] * n, strict=True)]
-        # by length, as in target_scores; each text is written in place, so the order is kept
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        ends = lines or [None] * n
+        written: dict[int, list[int]] = {}
+        # by length, as in target_scores
+        waiting = sorted(range(n), key=lambda i: len(prompts[i]))
         with (
-            progress.task(what, len(prompts), "texts") if what else nullcontext() as bar,
+            progress.task(what, n, "texts") if what else nullcontext() as bar,
             self.compute(weights_fixed=True),
         ):
-            for chunk in batched(order, batch_size):
-                rows = [texts[i] for i in chunk]
-                for share in self._write([prompts[i] for i in chunk], rows, how):
-                    if bar:
-                        bar.advance(len(chunk) * share)
-        return [one.ids for one in texts]
+            while waiting:
+                at_once = self.batches.of(WRITE, batch_size)
+                # Texts that are drawn share their random numbers step by step, so they stay
+                # together: less memory makes smaller passes of them, and no other texts.
+                chunk = waiting[: batch_size if generator else at_once]
+                texts = [Text(rooms[i], ends[i]) for i in chunk]
+                if self._written([prompts[i] for i in chunk], texts, how, at_once, bar):
+                    written |= {i: one.ids for i, one in zip(chunk, texts, strict=True)}
+                    waiting = waiting[len(chunk) :]
+        return [written[i] for i in range(n)]
+
+    def _written(
+        self,
+        prompts: Sequence[list[int]],
+        texts: Sequence[Text],
+        how: Decoding,
+        at_once: int,
+        bar: progress.Bar | None,
+    ) -> bool:
+        """Append the new ids of each prompt to its text, and return whether the memory sufficed.
+
+        If not, the next try is half as large.
+
+        Raises:
+            ModelError: it did not suffice for a single text.
+        """
+        state = how.generator.get_state() if how.generator else None
+        shown = 0.0
+        try:
+            for share in self._write(prompts, texts, how, at_once):
+                shown += len(prompts) * share
+                if bar:
+                    bar.advance(len(prompts) * share)
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if (tried := min(at_once, len(prompts))) == 1:
+                longest = max(map(len, prompts))
+                raise no_memory(f"continue a text of {longest} tokens") from error
+        free_cached()
+        self.batches.halved(WRITE, tried, self.device)
+        if bar:
+            bar.advance(-shown)
+        if how.generator and state is not None:
+            how.generator.set_state(state)
+        return False
 
     def _write(
-        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
+        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding, at_once: int
     ) -> Iterator[float]:
         """Append the new ids of each prompt to its text; yield the share of the work per step."""
         if self.live is None:
-            return self._continue(prompts, texts, how)
+            return self._continue(prompts, texts, how, at_once)
         return ask_texts(self.live, prompts, texts, how, self.stop_ids if how.stop else ())
 
     def _continue(
-        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
+        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding, at_once: int
     ) -> Iterator[float]:
-        """Do ``_write`` here, for all prompts together."""
-        ids_BT, mask_BT = text.pad_left(prompts, self.device)
+        """Do ``_write`` here, step by step for all prompts, in passes of ``at_once`` of them."""
         self.check_head()
-        # Without a cache that is known to work, every step reads the whole text again.
-        cache = decoding_cache(self.model) if self.honours.cache else None
+        parts = [
+            Part(
+                *text.pad_left(some, self.device),
+                # Without a cache that is known to work, every step reads the whole text again.
+                decoding_cache(self.model) if self.honours.cache else None,
+            )
+            for some in batched(prompts, at_once)
+        ]
         rows, stop_ids = list(texts), self.stop_ids if how.stop else frozenset()
         steps = max(one.room for one in texts)
         for step in range(steps):
-            logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
-            next_B = how.pick(logits_BV)
+            next_B = how.pick(self._next_logits(parts))
             going = []
             for row, (one, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
                 if one.goes_on(token, stop_ids, self._line_ends):
@@ -799,15 +875,20 @@ class LanguageModel:
                 yield 1 - step / steps  # report all that is left as done
                 return
             yield 1 / steps
-            if len(going) < len(rows):  # drop the rows that have ended
-                index = torch.tensor(going, device=self.device)
-                if cache is not None:
-                    keep_rows(cache, index)
-                next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
-                ids_BT = ids_BT[index]
-            new_B1 = next_B[:, None]
-            ids_BT = new_B1 if cache is not None else torch.cat([ids_BT, new_B1], dim=1)
-            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
+            rows, first = [rows[row] for row in going], 0
+            for part in parts:
+                own = [row - first for row in going if first <= row < first + len(part.ids_BT)]
+                first += len(part.ids_BT)
+                part.go_on(next_B[first - len(part.ids_BT) : first], own)
+            parts = [part for part in parts if len(part.ids_BT)]
+
+    def _next_logits(self, parts: Sequence[Part]) -> torch.Tensor:
+        """Return the logits (B, V) of the token that comes next in each row of ``parts``."""
+        logits = [
+            self.logits(self.hidden(part.ids_BT, part.mask_BT, part.cache)[:, -1])
+            for part in parts
+        ]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
         """Return the model's greedy answer to one prompt, as text."""
@@ -853,6 +934,7 @@ def load_model(
     precision: str = "auto",
     device: str = "auto",
     layout: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Return a ``LanguageModel`` with float32 weights.
@@ -873,7 +955,14 @@ def load_model(
     if isinstance(source, LanguageModel):
         return source
     if not isinstance(source, (str, Path)):
-        return LanguageModel(source, tokenizer, chat=chat, precision=precision, layout=layout)
+        return LanguageModel(
+            source,
+            tokenizer,
+            chat=chat,
+            precision=precision,
+            layout=layout,
+            batch_size=batch_size,
+        )
     name = str(source)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -888,6 +977,7 @@ def load_model(
         chat=chat,
         precision=precision,
         layout=layout,
+        batch_size=batch_size,
     )
     loaded.adapter = adapter
     return loaded

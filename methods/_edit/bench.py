@@ -57,6 +57,7 @@ class Bench:
         """
         self.editor, self.model = editor, model
         self.seconds: dict[str, float] = {}
+        self._noted = len(model.batches.notes)
         editor.check_model(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
@@ -246,7 +247,12 @@ class Bench:
             "covariance_tokens": self.moments[self.layers[0]].tokens,
             "prefixes": self.prefixes,
             **outcome.figures(),
-            "warnings": [*self.warnings, *self.doubts_of_keys(), *outcome.doubts()],
+            "warnings": [
+                *self.warnings,
+                *dict.fromkeys(self.model.batches.notes[self._noted :]),
+                *self.doubts_of_keys(),
+                *outcome.doubts(),
+            ],
         }
         return self.editor.edit(
             self.model,
