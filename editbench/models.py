@@ -39,9 +39,10 @@ from editbench.decoding import (
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
+from editbench.placing import DeviceMap, Loading, devices_of, offloaded, replaced
 from editbench.selfcheck import Honoured, honoured
 from editbench.types import Fact
-from editbench.weights import OFFLOADED, check_object
+from editbench.weights import check_object
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -133,9 +134,10 @@ class LanguageModel:
         name: the model's name in messages and records; default: its ``_name_or_path``.
         chat: whether questions go through the chat template; ``None``: if the tokenizer has one.
         precision: how forward passes compute. ``bfloat16`` is autocast over the stored weights.
-            ``float32`` means no autocast, so weights stored in another dtype compute in their own.
-            ``auto`` is bfloat16 where the hardware multiplies it natively, else float32; float16
-            weights on a CPU always compute in their own dtype. The choice is part of every record.
+            ``float32`` means no autocast, so weights held in another dtype compute in their own.
+            ``auto`` is bfloat16 over bfloat16 weights and where the hardware multiplies it
+            natively, else float32; float16 weights on a CPU always compute in their own dtype. The
+            choice is part of every record.
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
         batch_size: how many texts, or facts, are computed together; ``None``: what each kind of
             work has by default. Results depend on it by rounding alone.
@@ -165,7 +167,7 @@ class LanguageModel:
                 f"A {type(tokenizer).__name__} is no tokenizer of transformers. Load one with "
                 "AutoTokenizer.from_pretrained."
             )
-        if precision not in PRECISIONS:
+        if precision not in (*PRECISIONS, _own_precision(model)):
             raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         if isinstance(model, (DataParallel, DistributedDataParallel)):
             model = model.module  # the same weights
@@ -188,7 +190,7 @@ class LanguageModel:
         self.name: str = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
         self.chat = tokenizer.chat_template is not None
         _check_ids(self.model, tokenizer)
-        half = self.device.type == "cpu" and next(model.parameters()).dtype == torch.float16
+        half = self.device.type == "cpu" and self.dtype == torch.float16
         if half and precision == "bfloat16":
             raise OptionError(
                 "A CPU cannot compute in bfloat16 over float16 weights. Load the model in float32 "
@@ -196,7 +198,8 @@ class LanguageModel:
                 "out."
             )
         if precision == "auto":
-            precision = "float32" if half else native_precision(self.device)
+            own = half or self.dtype == torch.bfloat16
+            precision = _own_precision(model) if own else native_precision(self.device)
         self.precision = precision
         self.batches = BatchSizes(batch_size)
         """How much is computed together, and what was too much for the memory."""
@@ -206,6 +209,8 @@ class LanguageModel:
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
         """Maps a prompt to the text to put before it. Set while an in-context edit is applied."""
+        self.loading: Loading | None = None
+        """How ``load_model`` was told to load it; ``None`` of a model object."""
         self.adapter: str | None = None
         """Description of the PEFT adapter that ``load_model`` added to the weights."""
         self.applied: tuple[AppliedEdit, ...] = ()
@@ -216,25 +221,35 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """The device of the first parameter."""
-        return next(self.model.parameters()).device
+        """The device to which texts go: that of the first weight, or where it computes."""
+        first = next(self.model.parameters())
+        return devices_of(self.model)[0] if first.is_meta else first.device
 
     @property
     def devices(self) -> list[torch.device]:
-        """The devices on which the weights are, and to which those that are offloaded come."""
-        return [self.device]
+        """The devices on which the model computes; several if it is spread over them."""
+        return devices_of(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the weights are held: that of the first."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def has_offloaded(self) -> bool:
+        """Whether some weights are in main memory or on the disk until a pass needs them."""
+        return any(weight.is_meta for weight in self.model.parameters())
 
     @property
     def warnings(self) -> list[str]:
         """What a user should know about this model on this machine, in plain sentences."""
-        stored = next(self.model.parameters()).dtype
-        if "bfloat16" not in (self.precision, str(stored).removeprefix("torch.")):
+        if "bfloat16" not in (self.precision, str(self.dtype).removeprefix("torch.")):
             return []
         if native_precision(self.device) == "bfloat16":
             return []
         return [
             f"The {self.device.type} here has no bfloat16 units, so bfloat16 is slower than "
-            "float32 and less exact; load the weights and compute in float32."
+            "float32 and less exact; load the weights and compute in float32 (--dtype float32)."
         ]
 
     @property
@@ -277,36 +292,64 @@ class LanguageModel:
         """
         return chat_template.style_of(self.tokenizer) if self.chat else None
 
-    @cached_property
+    @property
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self.model.named_parameters())
+        # Each pass makes new objects of the weights that it brings, so none are kept here.
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        return {
+            name: weight
+            for name, weight in self.model.named_parameters()
+            if not (weight.is_meta and name in tied)
+        }
 
-    def weight(self, name: str) -> torch.nn.Parameter:
-        """Return the parameter called ``name``.
+    def weight(self, name: str) -> torch.Tensor:
+        """Return the parameter called ``name``, or its values if it is offloaded.
+
+        Change it with ``write``.
 
         Raises:
-            ModelError: if this model has no such parameter.
+            ModelError: if this model has no such parameter, or its values are not known.
         """
-        if name not in self._parameters:
+        weight = self._parameters.get(name)
+        if weight is None:
             raise ModelError(
                 f"{self.name} has no weight {name!r}. The edit was made for another architecture."
             )
-        return self._parameters[name]
+        return offloaded(self.model, name) if weight.is_meta else weight
 
-    def fingerprint(self) -> str:
-        """Return the first 16 hex digits of a SHA-256 over all weights as they are now.
-
-        Their names, shapes and dtypes count as well.
+    @torch.no_grad()
+    def write(self, name: str, values: torch.Tensor) -> Callable[[], None]:
+        """Give the parameter called ``name`` other values; return what restores it bit for bit.
 
         Raises:
-            ModelError: if some weights are offloaded, so that they have no values here.
+            ModelError: as ``weight``.
+        """
+        weight = self.weight(name)
+        if not isinstance(weight, torch.nn.Parameter):
+            return replaced(self.model, name, values.to(weight.device, weight.dtype))
+        before = weight.detach().clone()
+        weight.copy_(values)
+
+        @torch.no_grad()
+        def restore() -> None:
+            weight.copy_(before)
+
+        return restore
+
+    def fingerprint(self, dtype: torch.dtype | None = None) -> str:
+        """Return the first 16 hex digits of a SHA-256 over all weights as they are now.
+
+        Their names, shapes and dtypes count as well. With ``dtype`` it is what the weights would
+        have if they were held in that type.
+
+        Raises:
+            ModelError: if the values of some weights are not known.
         """
         sha = hashlib.sha256()
         for name, parameter in sorted(self._parameters.items()):
-            sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-            if parameter.is_meta:
-                raise ModelError(OFFLOADED)
-            values = parameter.detach().cpu().contiguous().view(-1)
+            held = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
+            sha.update(f"{name}{tuple(parameter.shape)}{held}".encode())
+            values = self.weight(name).detach().to("cpu", held).contiguous().view(-1)
             sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
 
@@ -317,7 +360,7 @@ class LanguageModel:
         this halves the time on a CPU: each weight is cast once instead of once per pass. In float32
         it saves memory: nothing is kept for gradients of weights.
         """
-        if self.precision == "float32":
+        if self.precision != "bfloat16":
             return _without_gradients(self.model) if weights_fixed else nullcontext()
         # requires_grad stays on here: autocast caches the casts of such weights only
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=weights_fixed)
@@ -625,12 +668,12 @@ class LanguageModel:
                 ) from error
             if not want.isfinite().all():
                 # Not kept: an edit may be to blame, and will be reverted.
-                dtype = next(self.model.parameters()).dtype
-                hint = " Load it in float32 or bfloat16." if dtype == torch.float16 else ""
-                raise NotFiniteError(f"The logits of {self.name} are not finite in {dtype}.{hint}")
+                hint = " Load it in float32 or bfloat16." if self.dtype == torch.float16 else ""
+                raise NotFiniteError(
+                    f"The logits of {self.name} are not finite in {self.dtype}.{hint}"
+                )
             ways = [self._tried(want, positions, own_head=False)]
-            weight = next(self.model.parameters())
-            exact = self.precision == "float32" and weight.itemsize >= 4
+            exact = self.precision == "float32" and self.dtype.itemsize >= 4
             if ways[0].apart > (_SAME / 10 if exact else _SAME):
                 # RoBERTa's positions do not begin at 0, BERT's head has a layer before its matrix
                 others = [(positions, True), (False, False), (False, True)]
@@ -932,25 +975,33 @@ def load_model(
     *,
     chat: bool | None = None,
     precision: str = "auto",
+    dtype: str = "auto",
     device: str = "auto",
+    device_map: DeviceMap | None = None,
     layout: Mapping[str, str] | None = None,
     batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
-    """Return a ``LanguageModel`` with float32 weights.
+    """Return a ``LanguageModel``.
 
     Args:
         source: an alias, a hub id, a local folder, a GGUF file, a model object (then give its
             ``tokenizer``), or a ``LanguageModel``, which is returned unchanged.
-        device: a torch device; ``auto`` is CUDA if available, else the CPU.
+        dtype: in which type weights are held: ``float32``, ``bfloat16`` or ``float16``. ``auto`` is
+            the checkpoint's own type, float32 for a GGUF.
+        device: a torch device, such as ``cuda:1``; ``auto`` is CUDA if available, else the CPU.
+        device_map: spreads the model over several devices, the CPU and the disk, in place of
+            ``device``: ``auto``, or module -> device, ``cpu`` or ``disk``.
 
-    The other arguments are those of ``LanguageModel``.
+    The other arguments are those of ``LanguageModel``. ``dtype`` and the places are those of a
+    model object already.
 
     Raises:
         ModelError: if the weights or the tokenizer cannot be loaded, or some weights are missing.
             The message says what was looked for, and where.
         UnknownNameError: if ``source`` is none of the above.
-        OptionError: if there is no such device.
+        OptionError: if there is no such device, if it lacks the type, or if weights of that type do
+            not compute in ``precision``.
     """
     if isinstance(source, LanguageModel):
         return source
@@ -963,13 +1014,18 @@ def load_model(
             layout=layout,
             batch_size=batch_size,
         )
-    name = str(source)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = _usable(device)  # before loading, so that a wrong name fails at once
+    name, how = str(source), Loading(dtype, device, device_map, batch_size)
+    target = how.check()  # before loading, so that a wrong name fails at once
     with quiet_transformers():
-        model, own_tokenizer, adapter = read_checkpoint(name, trust_remote_code)
-    model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
+        model, own_tokenizer, adapter = read_checkpoint(name, trust_remote_code, how)
+    if device_map is None:
+        model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
+    own = _own_precision(model)
+    if own != precision == "float32" and next(model.parameters()).itemsize < 4:
+        raise OptionError(
+            f"The weights of {name} are held in {own}, so passes do not compute in float32. Use "
+            "--dtype float32 as well, or leave --precision out."
+        )
     loaded = LanguageModel(
         model,
         tokenizer or own_tokenizer,
@@ -979,8 +1035,14 @@ def load_model(
         layout=layout,
         batch_size=batch_size,
     )
-    loaded.adapter = adapter
+    loaded.adapter, loaded.loading = adapter, how
     return loaded
+
+
+def _own_precision(model: PreTrainedModel) -> str:
+    """Return the name of the type in which the weights are held, as precisions are named."""
+    first = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    return "float32" if first is None else str(first.dtype).removeprefix("torch.")
 
 
 def _check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -1026,27 +1088,16 @@ def computing(module: torch.nn.Module, forward: Callable[..., object]) -> Iterat
             module.forward = own
 
 
-def _usable(device: str) -> torch.device:
-    """Return the device of this name.
-
-    Raises:
-        OptionError: PyTorch has none of this name here.
-    """
-    try:
-        return torch.zeros((), device=device).device
-    except (RuntimeError, AssertionError) as error:  # CUDA's absence is an AssertionError
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise OptionError(f"Device {device!r} cannot be used: {reason}.") from error
-
-
 @contextmanager
 def _without_gradients(model: torch.nn.Module) -> Iterator[None]:
     """Clear ``requires_grad`` of all parameters inside, and set it again afterwards."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    wanted = [name for name, weight in model.named_parameters() if weight.requires_grad]
     try:
-        for parameter in wanted:
-            parameter.requires_grad_(False)
+        for weight in model.parameters():
+            weight.requires_grad_(False)
         yield
     finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
+        # By name, since a pass makes new objects of weights that are offloaded.
+        weights = dict(model.named_parameters())
+        for name in wanted:
+            weights[name].requires_grad_(True)

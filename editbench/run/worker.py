@@ -201,13 +201,11 @@ def _restore(model: LanguageModel, weights: str, config: RunConfig) -> str:
     Return why they cannot be loaded again, empty if they are.
     """
     try:
-        fresh = load_model(
-            config.model, precision=model.precision, device=str(model.device), layout=config.layout
-        )
+        dtype = str(model.dtype).removeprefix("torch.")
+        fresh = load_model(config.model, dtype=dtype, device="cpu", layout=config.layout)
         # In place, because the caller and the baseline hold this object.
-        with torch.no_grad():
-            for parameter_name, parameter in model.model.named_parameters():
-                parameter.copy_(fresh.weight(parameter_name))
+        for parameter_name, _ in model.model.named_parameters():
+            model.write(parameter_name, fresh.weight(parameter_name))
         return "" if model.fingerprint() == weights else f"{config.model} now has other weights."
     except (EditbenchError, OSError, RuntimeError, ValueError) as error:
         return f"they cannot be read again ({error})."

@@ -28,6 +28,7 @@ class TrainingReport(TypedDict, total=False):
     planned_steps: int
     learning_rate: float
     own_text_kl: float
+    rounding_lost: float
     trained_tokens: int
     first_loss: float
     final_loss: float

@@ -5,6 +5,7 @@ Either way the model is bit for bit as before once the ``with`` ends.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -22,6 +23,8 @@ class Trainable(Protocol):
     parameters: dict[str, torch.nn.Parameter]
     before: Mapping[str, torch.Tensor]
     """Copies of the parameters at the start; empty if they are not the model's own."""
+    rounding_lost: float | None
+    """Share of the change that ``settle`` took; None where nothing is rounded."""
     warnings: list[str]
     """What to know about weights that are not trained, in plain sentences."""
 
@@ -34,29 +37,55 @@ class Trainable(Protocol):
     def interpolate(self, share: float) -> None:
         """Go back on the straight line to the base, to ``share`` of the change."""
 
+    def settle(self) -> None:
+        """Round what was trained to the type in which the model holds its weights."""
+
     def restore(self) -> None:
         """Restore the model as it was."""
+
+
+class _InFloat32(Mapping[str, torch.Tensor]):
+    """Weights of 16 bits, as float32 tensors that are made when they are asked for."""
+
+    def __init__(self, held: Mapping[str, torch.Tensor]):
+        self.held = held
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self.held[name].float()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
 
 
 class FullWeights:
     """All parameters of the model.
 
+    Weights that are held in 16 bits are float32 while they are trained, since rounding would
+    swallow most of a step. ``settle`` rounds them back to their type.
+
     Raises:
-        MethodError: if a parameter is stored in half precision.
+        MethodError: if some weights are offloaded.
     """
 
     def __init__(self, model: LanguageModel):
+        _check_present(model)
         self.parameters: dict[str, torch.nn.Parameter] = dict(model.model.named_parameters())
+        self._held: dict[str, torch.Tensor] = {}
+        """The weights of 16 bits as they were; these very tensors come back."""
         for name, p in self.parameters.items():
-            if p.dtype not in (torch.float32, torch.float64):
-                raise MethodError(
-                    f"{model.name} is stored in {p.dtype} ({name}), and rounding would swallow "
-                    "most of a training step. Load it in float32 "
-                    "(from_pretrained(..., dtype=torch.float32)), or train adapters (lora=16)."
-                )
-        self.before: Mapping[str, torch.Tensor] = {
-            name: p.detach().clone() for name, p in self.parameters.items()
+            if p.dtype in (torch.float16, torch.bfloat16):
+                self._held[name] = p.data
+                p.data = p.data.float()
+        copies = {
+            name: p.detach().clone()
+            for name, p in self.parameters.items()
+            if name not in self._held
         }
+        self.before: Mapping[str, torch.Tensor] = ChainMap(copies, _InFloat32(self._held))
+        self.rounding_lost: float | None = None
         self.warnings: list[str] = []
 
     def constrain(self) -> None:
@@ -77,11 +106,43 @@ class FullWeights:
             p.lerp_(self.before[name], 1 - share)
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Copy the original weights back."""
+    def settle(self) -> None:
+        """Round the weights to the type in which the model holds them."""
+        if not self._held:
+            return
+        lost, moved = 0.0, 0.0
         for name, p in self.parameters.items():
-            # A copy, because subtracting the change would round.
-            p.copy_(self.before[name])
+            held = self._held.get(name)
+            rounded = p if held is None else p.to(held.dtype).float()
+            lost += _square(p - rounded)
+            moved += _square(p - self.before[name])
+            p.copy_(rounded)
+        self.rounding_lost = (lost / moved) ** 0.5 if moved else 0.0
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Bring the original weights back."""
+        for name, p in self.parameters.items():
+            if name in self._held:
+                p.grad = None  # a gradient of another type
+                p.data = self._held[name]
+            else:
+                # A copy, because subtracting the change would round.
+                p.copy_(self.before[name])
+
+
+def _square(difference: torch.Tensor) -> float:
+    return difference.float().square().sum().item()
+
+
+def _check_present(model: LanguageModel) -> None:
+    """Raise a ``MethodError`` if some weights are not on a device."""
+    if model.has_offloaded:
+        raise MethodError(
+            f"Some weights of {model.name} are in main memory or on the disk until a pass needs "
+            "them, where they cannot be trained. Use a weight editor (memit, rome), a device map "
+            "without disk, or fewer bits (--dtype bfloat16)."
+        )
 
 
 @contextmanager
@@ -106,6 +167,7 @@ def trainable(
     else:
         from editbench.methods._train.adapters import Adapters  # peft takes seconds to import
 
+        _check_present(model)
         trained = Adapters(model, rank, null_space, seed)
     try:
         for p in trained.parameters.values():
