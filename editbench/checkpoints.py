@@ -168,9 +168,7 @@ def _check_json(path: Path) -> None:
         raise ModelError(f"Model {str(path)!r} could not be loaded: {file.name} {flaw}.")
 
 
-def _read_adapter(
-    name: str, base: str | None, trust_remote_code: bool, how: Loading
-) -> Checkpoint:
+def _read_adapter(name: str, base: str | None, trust_remote_code: bool, how: Loading) -> Checkpoint:
     """Return the model that the adapter in ``name`` belongs to, with the adapter in its weights.
 
     Raises:

@@ -50,6 +50,8 @@ class ModelName(TypedDict):
     name: str
     hash: str
     """``LanguageModel.fingerprint`` of the weights that the edit was made for."""
+    dtype: NotRequired[str]
+    """In which type those weights are held, where it is not float32."""
 
 
 class Manifest(TypedDict):
@@ -101,6 +103,8 @@ class Edit:
     live: LiveModel | None = None
     """The edited model, where no change of weights describes it. It answers as long as this edit,
     or one made from it, exists."""
+    model_dtype: str = "float32"
+    """In which type the model held its weights."""
 
     @property
     def moves(self) -> bool:
@@ -216,10 +220,10 @@ class Edit:
         """
         if model.fingerprint() == self.model_hash:
             return
-        if held := self._held_in(model):
+        if held := self.held_in(model):
             raise ModelError(
                 f"This edit was made for {self.model_name} with its weights in {held}, and "
-                f"{model.name} holds the same weights in {_named(model.dtype)}. Load it with "
+                f"{model.name} holds the same weights in {model.dtype_name}. Load it with "
                 f"--dtype {held} (in Python load_model(..., dtype={held!r}))."
             )
         raise ModelError(
@@ -228,7 +232,7 @@ class Edit:
             "was made for (in Python, check=False skips this check)."
         )
 
-    def _held_in(self, model: LanguageModel) -> str | None:
+    def held_in(self, model: LanguageModel) -> str | None:
         """Return the type in which the weights of ``model`` are those this edit was made for."""
         others = (dtype for dtype in HELD if dtype != model.dtype)
         return next(
@@ -359,11 +363,14 @@ class Edit:
 
     def _manifest(self) -> Manifest:
         facts = [fact.to_dict() for fact in self.facts]
+        model: ModelName = {"name": self.model_name, "hash": self.model_hash}
+        if self.model_dtype != "float32":
+            model["dtype"] = self.model_dtype
         return {
             "format": FORMAT,
             "method": self.method,
             "options": dict(self.options),
-            "model": {"name": self.model_name, "hash": self.model_hash},
+            "model": model,
             "facts_hash": digest(facts),
             "facts": facts,
             "kind": "context" if self.context is not None else "weights",
@@ -420,6 +427,8 @@ class Edit:
             Retriever(facts) if manifest["kind"] == "context" else None,
             manifest["diagnostics"],
             tuple(json.loads(row) for row in rows if row),
+            # Before it was written, weights were float32.
+            model_dtype=manifest["model"].get("dtype", "float32"),
         )
         if not hashed:
             if facts and not changes and edit.context is None and edit.method != "base":

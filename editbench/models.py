@@ -33,7 +33,6 @@ from editbench.decoding import (
     Text,
     cached_states,
     decoding_cache,
-    keep_rows,
     keeps_tokens,
 )
 from editbench.errors import ModelError, NotFiniteError, OptionError
@@ -234,6 +233,11 @@ class LanguageModel:
     def dtype(self) -> torch.dtype:
         """The type in which the weights are held: that of the first."""
         return next(self.model.parameters()).dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """``dtype`` as options and records name it, such as ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
 
     @property
     def has_offloaded(self) -> bool:
@@ -781,7 +785,9 @@ class LanguageModel:
         self, pairs: Sequence[tuple[list[int], list[int]]]
     ) -> list[tuple[torch.Tensor, list[int]]]:
         """Do ``target_scores`` for all pairs together."""
-        ids_BT, mask_BT = text.pad_left([[*prompt, *target] for prompt, target in pairs], self.device)
+        ids_BT, mask_BT = text.pad_left(
+            [[*prompt, *target] for prompt, target in pairs], self.device
+        )
         keep = max(len(target) for _, target in pairs)
         # Rows are aligned at their ends. The last token predicts nothing that is asked, so it is
         # left out, and the last ``keep`` states then predict all targets.
@@ -791,7 +797,10 @@ class LanguageModel:
         best_BT = logp_BTV.argmax(-1).cpu()
         return [
             # a clone, because a slice would keep the scores of the whole batch
-            (logp_BT[row, keep - len(target) :].clone(), best_BT[row, keep - len(target) :].tolist())
+            (
+                logp_BT[row, keep - len(target) :].clone(),
+                best_BT[row, keep - len(target) :].tolist(),
+            )
             for row, (_, target) in enumerate(pairs)
         ]
 
@@ -928,8 +937,7 @@ class LanguageModel:
     def _next_logits(self, parts: Sequence[Part]) -> torch.Tensor:
         """Return the logits (B, V) of the token that comes next in each row of ``parts``."""
         logits = [
-            self.logits(self.hidden(part.ids_BT, part.mask_BT, part.cache)[:, -1])
-            for part in parts
+            self.logits(self.hidden(part.ids_BT, part.mask_BT, part.cache)[:, -1]) for part in parts
         ]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 

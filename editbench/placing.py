@@ -1,8 +1,8 @@
 """In which type weights are held, and where they are: on one device, on several, or on the disk.
 
-Accelerate spreads a model over devices (``device_map``). A weight for which no device has room is on
-the meta device, and its values are in main memory or on the disk; hooks bring them to a device for
-each pass. Here such values are read and replaced.
+Accelerate spreads a model over devices (``device_map``). A weight for which no device has room is
+on the meta device, and its values are in main memory or on the disk; hooks bring them to a device
+for each pass. Here such values are read and replaced.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -52,6 +52,10 @@ class Loading:
     """How much is computed together; ``None``: what each kind of work has by default."""
 
     def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise OptionError(
+                f"The batch size is {self.batch_size}; it must be at least 1, or auto."
+            )
         if self.dtype not in DTYPES:
             raise OptionError(f"Dtype {self.dtype!r} is not one of {', '.join(DTYPES)}.")
         if self.device_map is not None and self.device != "auto":
@@ -61,6 +65,10 @@ class Loading:
             )
         if isinstance(self.device_map, str) and self.device_map != "auto":
             raise OptionError(f"Device map {self.device_map!r} is not known; there is auto.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of ``load_model``."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def check(self) -> torch.device:
         """Return the device, after checking that it is there and computes in the type.
@@ -129,12 +137,18 @@ def removed_with(model: nn.Module, folder: str) -> None:
 
 def spread(model: PreTrainedModel, device_map: DeviceMap, folder: str) -> None:
     """Spread a model that is on the CPU over devices; ``folder`` is for weights on the disk."""
-    from accelerate import dispatch_model, infer_auto_device_map
+    # It ships no type information.
+    from accelerate import (  # type: ignore[import-untyped]
+        dispatch_model,
+        infer_auto_device_map,
+    )
 
     if isinstance(device_map, str):
         kept_whole: Any = model._no_split_modules  # a list or a set
-        device_map = infer_auto_device_map(model, no_split_module_classes=list(kept_whole or ()))
-    dispatch_model(model, dict(device_map), offload_dir=folder)
+        found = infer_auto_device_map(model, no_split_module_classes=list(kept_whole or ()))
+    else:
+        found = dict(device_map)
+    dispatch_model(model, found, offload_dir=folder)
 
 
 # --- weights that are not on a device -------------------------------------------------------------

@@ -54,6 +54,10 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     chat: bool
     """Whether the current task goes through the chat template."""
     max_length: int
+    _done: int
+    _shown: int
+    """Most requests that were shown as done."""
+    _total: int
     add_bos_token: bool | None
 
     def __init__(

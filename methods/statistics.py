@@ -342,8 +342,7 @@ class _Sums:
     def stable(self, total: int) -> bool:
         """Return whether C^-1 K of the held-out keys agrees with the last call's at every layer."""
         now = {
-            layer: self.moment(layer, total).solve(self.probes[layer].T)
-            for layer in self.total_ff
+            layer: self.moment(layer, total).solve(self.probes[layer].T) for layer in self.total_ff
         }
         before, self.directions = self.directions, now
         return bool(before) and min(_agreement(now[i], before[i]) for i in now) >= STABLE

@@ -13,7 +13,7 @@ import typer
 
 from editbench.cli import console
 from editbench.cli.leaderboard import write_page
-from editbench.cli.loading import load
+from editbench.cli.loading import how_to_load, load, read_batch_size
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
@@ -51,6 +51,8 @@ def request(
     from editbench import registry
     from editbench.run.config import RunConfig, with_baselines
 
+    # Before anything is read: a device that is not there must not cost minutes.
+    how_to_load(options.dtype, options.device, options.device_map, options.batch_size)
     corpus, data = _source(options)
     if corpus == NO_FACTS and not artifacts:
         raise OptionError(
@@ -78,6 +80,9 @@ def request(
         regime=options.regime,
         seed=options.seed,
         precision=options.precision,
+        dtype=None if options.dtype == "auto" else options.dtype,
+        device_map=options.device_map,
+        batch_size=read_batch_size(options.batch_size),
         options=method_options,
         task_data=pairs(options.task_data, "--task-data"),
         allow_conflicts=options.allow_conflicts,
@@ -151,7 +156,8 @@ def check_memory(plan: Plan, options: RunOptions) -> None:
     from editbench import doctor
     from editbench.run.regimes import parse
 
-    if options.skip_memory_check:
+    # A model that is spread over devices and the disk takes what there is.
+    if options.skip_memory_check or options.device_map:
         return
     regime, chunk = parse(plan.config.regime)
     facts = [case.fact for case in plan.cases]
@@ -280,7 +286,8 @@ def run_and_show(
         if not options.as_json:
             _announce(plans, options.model, folder)
         # Loaded by the name that was typed, which tables show; the plan has the absolute path.
-        model = load(options.model, config.precision, config.layout)
+        how = config.loading(options.device)
+        model = load(options.model, config.precision, config.layout, how)
         for search in searches:
             search.check_model(model)
         several = len(plans) > 1

@@ -20,6 +20,7 @@ from editbench.edit import Edit
 from editbench.errors import EditbenchError
 from editbench.eval import diagnostics, judge, probes
 from editbench.models import LanguageModel, load_model
+from editbench.placing import Loading
 from editbench.plugin import Method
 from editbench.records.environment import environment
 from editbench.records.schema import ArtifactRecord, ChatRecord, Status
@@ -173,6 +174,7 @@ def _conditions(
             "name": model.name,
             "hash": identity.weights,
             "precision": identity.precision,
+            **({"dtype": model.dtype_name} if model.dtype != torch.float32 else {}),
             "chat_template": identity.template,
             **({"chat": identity.chat} if identity.chat else {}),
             **({"adapter": model.adapter} if model.adapter else {}),
@@ -201,8 +203,8 @@ def _restore(model: LanguageModel, weights: str, config: RunConfig) -> str:
     Return why they cannot be loaded again, empty if they are.
     """
     try:
-        dtype = str(model.dtype).removeprefix("torch.")
-        fresh = load_model(config.model, dtype=dtype, device="cpu", layout=config.layout)
+        how = model.loading or Loading()
+        fresh = load_model(config.model, dtype=how.dtype, device="cpu", layout=config.layout)
         # In place, because the caller and the baseline hold this object.
         for parameter_name, _ in model.model.named_parameters():
             model.write(parameter_name, fresh.weight(parameter_name))

@@ -75,6 +75,7 @@ class Solver:
     """What must fall below ``stop_below``: the nll alone, or L."""
     stop_below: float = 0.05
     """Nats per token below which a fact stops."""
+
     def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
         """Return Adam's rate for each fact, from ||v_0||."""
         if self.lr is not None:

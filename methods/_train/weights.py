@@ -5,7 +5,6 @@ Either way the model is bit for bit as before once the ``with`` ends.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -45,13 +44,14 @@ class Trainable(Protocol):
 
 
 class _InFloat32(Mapping[str, torch.Tensor]):
-    """Weights of 16 bits, as float32 tensors that are made when they are asked for."""
+    """Weights; those of 16 bits become float32 tensors when they are asked for."""
 
     def __init__(self, held: Mapping[str, torch.Tensor]):
         self.held = held
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        return self.held[name].float()
+        weight = self.held[name]
+        return weight.float() if weight.itemsize < 4 else weight
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.held)
@@ -84,7 +84,7 @@ class FullWeights:
             for name, p in self.parameters.items()
             if name not in self._held
         }
-        self.before: Mapping[str, torch.Tensor] = ChainMap(copies, _InFloat32(self._held))
+        self.before: Mapping[str, torch.Tensor] = _InFloat32({**copies, **self._held})
         self.rounding_lost: float | None = None
         self.warnings: list[str] = []
 
