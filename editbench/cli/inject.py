@@ -117,7 +117,7 @@ def inject(
     if not (skip_memory_check or device_map):
         from editbench.doctor import check_memory
 
-        check_memory(model, {method: editor}, chosen, precision, parts)
+        check_memory(model, {method: editor}, chosen, precision, parts, dtype=dtype, device=device)
     saved = False
     with _folder(output, overwrite), progress.reporting(console.reporter()):
         try:

@@ -168,6 +168,8 @@ def check_memory(plan: Plan, options: RunOptions) -> None:
         plan.config.precision,
         plan.config.layout,
         1 if regime == "single" else chunk,
+        options.dtype,
+        options.device,
     )
 
 

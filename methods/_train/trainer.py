@@ -194,10 +194,11 @@ class Trainer(Method):
         """
         rank = self.lora or 0
         adapters = 4 * rank * sum(inputs + outputs for inputs, outputs in self._adapted(model))
-        trained = adapters if rank else model.weights
+        trained = adapters if rank else 4 * model.parameters
         kept = {
             "adapters": adapters,
             "kept copy": 0 if rank else model.weights,
+            "float32 weights": 0 if rank else model.masters,
             "AdamW's moments": 2 * trained,
             "Fisher information": trained if self.ewc else 0,
             **self.beside(model),
