@@ -17,6 +17,7 @@ from editbench import chat_template
 from editbench.batching import BatchSizes, free_cached, is_out_of_memory, no_memory
 from editbench.errors import ModelError, OptionError
 from editbench.live import LiveModel, ask_scores
+from editbench.placing import devices_of
 
 Context = Callable[[str], str | None]
 """Maps a prompt to the text that goes before it, or to ``None``."""
@@ -72,8 +73,9 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     ) -> None:
         # HFLM opens its own autocast around each call, which would end the caller's. So it
         # gets the caller's dtype.
-        device = model.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        place = devices_of(model)[0]
+        enabled = torch.is_autocast_enabled(place.type)
+        dtype = torch.get_autocast_dtype(place.type) if enabled else None
         self._template = bool(tokenizer.chat_template)
         self._context, self._changed_only, self._live = context, changed_only, live
         self._usual, self._batches = batch_size, batches
@@ -86,6 +88,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             batch_size=1 if live else batches.of(REQUESTS, batch_size),
             mixed_precision_dtype=dtype,
         )
+        # HFLM takes the first weight's, which has none of its own where it is offloaded.
+        self._device = place
         self._add_bos_token: bool | None = self.add_bos_token
 
     def begin(self, task: str, chat: bool, progress: Progress | None) -> None:
@@ -156,7 +160,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             free_cached()
             self._done = 0
             self.batch_size_per_gpu = self._batches.halved(
-                REQUESTS, int(self.batch_size), self.model.device
+                REQUESTS, int(self.batch_size), self._device
             )
 
     def loglikelihood_rolling(

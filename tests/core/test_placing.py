@@ -12,6 +12,7 @@ from hostile.checkpoints import add_adapter, set_field, write_gguf
 from editbench import registry
 from editbench.edit import Edit, dense
 from editbench.errors import MethodError, ModelError, OptionError
+from editbench.eval import retention
 from editbench.hub import cache_dir
 from editbench.models import LanguageModel, load_model
 from editbench.placing import hold
@@ -84,6 +85,22 @@ def test_texts_and_merged_models_of_a_model_on_the_disk(folder, tmp_path):
     edit.merge(there, tmp_path / "merged")
     with edit.applied(here):
         assert load_model(tmp_path / "merged").fingerprint() == here.fingerprint()
+
+
+def test_a_model_that_is_wholly_on_the_disk(folder):
+    """The answers to tasks, too: the first weight has no device of its own."""
+    here = load_model(folder, precision="float32")
+    there = load_model(folder, precision="float32", device_map=dict.fromkeys(ON_DISK, "disk"))
+    assert there.device.type == "cpu" and there.fingerprint() == here.fingerprint()
+    edit = inject("memit", there)
+    assert edit.diagnostics["target_nll_mean"] == pytest.approx(
+        inject("memit", here).diagnostics["target_nll_mean"], rel=1e-3
+    )
+    tasks = [
+        retention.evaluate(model.model, model.tokenizer, ["eb_grammar", "eb_arithmetic"], limit=3)
+        for model in (here, there)
+    ]
+    assert tasks[0] == tasks[1]
 
 
 @pytest.mark.parametrize("options", [{}, {"lora": 2}])
