@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 
 from editbench.edit import Change
-from editbench.errors import MethodError
 from editbench.models import LanguageModel
 
 
@@ -65,28 +64,35 @@ class FullWeights:
 
     Weights that are held in 16 bits are float32 while they are trained, since rounding would
     swallow most of a step. ``settle`` rounds them back to their type.
-
-    Raises:
-        MethodError: if some weights are offloaded.
     """
 
     def __init__(self, model: LanguageModel):
-        _check_present(model)
         self.parameters: dict[str, torch.nn.Parameter] = dict(model.model.named_parameters())
         self._held: dict[str, torch.Tensor] = {}
         """The weights of 16 bits as they were; these very tensors come back."""
+        try:
+            copies = dict(self._begun())
+        except BaseException:  # out of memory, or Ctrl-C: leave no half-converted model behind
+            self._give_back()
+            raise
+        self.before: Mapping[str, torch.Tensor] = _InFloat32({**copies, **self._held})
+        self.rounding_lost: float | None = None
+        self.warnings: list[str] = []
+
+    def _begun(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Make weights of 16 bits float32, and yield a copy of each other weight."""
         for name, p in self.parameters.items():
             if p.dtype in (torch.float16, torch.bfloat16):
                 self._held[name] = p.data
                 p.data = p.data.float()
-        copies = {
-            name: p.detach().clone()
-            for name, p in self.parameters.items()
-            if name not in self._held
-        }
-        self.before: Mapping[str, torch.Tensor] = _InFloat32({**copies, **self._held})
-        self.rounding_lost: float | None = None
-        self.warnings: list[str] = []
+            else:
+                yield name, p.detach().clone()
+
+    def _give_back(self) -> None:
+        """Bring back the weights of 16 bits."""
+        for name, held in self._held.items():
+            self.parameters[name].grad = None  # a gradient of another type
+            self.parameters[name].data = held
 
     def constrain(self) -> None:
         """Do nothing: all weights are free."""
@@ -122,27 +128,15 @@ class FullWeights:
     @torch.no_grad()
     def restore(self) -> None:
         """Bring the original weights back."""
+        self._give_back()
         for name, p in self.parameters.items():
-            if name in self._held:
-                p.grad = None  # a gradient of another type
-                p.data = self._held[name]
-            else:
+            if name not in self._held:
                 # A copy, because subtracting the change would round.
                 p.copy_(self.before[name])
 
 
 def _square(difference: torch.Tensor) -> float:
     return difference.float().square().sum().item()
-
-
-def _check_present(model: LanguageModel) -> None:
-    """Raise a ``MethodError`` if some weights are not on a device."""
-    if model.has_offloaded:
-        raise MethodError(
-            f"Some weights of {model.name} are in main memory or on the disk until a pass needs "
-            "them, where they cannot be trained. Use a weight editor (memit, rome), a device map "
-            "without disk, or fewer bits (--dtype bfloat16)."
-        )
 
 
 @contextmanager
@@ -167,7 +161,6 @@ def trainable(
     else:
         from editbench.methods._train.adapters import Adapters  # peft takes seconds to import
 
-        _check_present(model)
         trained = Adapters(model, rank, null_space, seed)
     try:
         for p in trained.parameters.values():
