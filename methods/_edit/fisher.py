@@ -126,4 +126,4 @@ def _gradients(
         hook.remove()
     # No padding, and no first token: it is an attention sink (``statistics.py``).
     counted_BT = (token_BT.cumsum(-1) > 1) & token_BT.bool()
-    return g.reshape(*ids_BT.shape, -1)[counted_BT].float()
+    return g.reshape(*ids_BT.shape, -1)[counted_BT.to(g.device)].float()
