@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
-
-import torch
+from typing import TYPE_CHECKING, TypeVar
 
 from editbench import progress
 from editbench.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -114,6 +115,8 @@ def no_memory(what: str) -> ModelError:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether ``error`` is a failed allocation, on a device or in main memory."""
+    import torch  # 'editbench list' loads this module, and needs no torch
+
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     # torch's allocators for the CPU and for Apple's GPUs raise a plain RuntimeError
@@ -126,6 +129,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def free_cached() -> None:
     """Give back the blocks that torch's allocator keeps, so that smaller ones find room."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
