@@ -929,6 +929,7 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
         "target_nll_max",
         "clamped_share",
         "mean_steps",
+        "facts_at_once",
     }
 
 
