@@ -119,12 +119,13 @@ def main() -> None:
         registry.get("corpora", "demo-counterfact")().load(), "dev", options.facts, 0
     )
     facts = [case.fact for case in cases]
-    model, bf16 = load_model(precision="float32"), load_model(precision="bfloat16")
+    model, bf16 = (
+        load_model(precision=precision, batch_size=options.at_once)
+        for precision in ("float32", "bfloat16")
+    )
     layer = default_layers(model.layout.depth)[-1]
     prefixes = context_prefixes(model, 5, 0)
     solver = replace(Memit().solver(0.75), stop_below=0.0)
-    if options.at_once:
-        solver = replace(solver, facts_at_once=options.at_once)
     quick = Memit(quick=True)
     wanted, seconds = [], []
     if options.naive:

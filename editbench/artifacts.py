@@ -190,7 +190,16 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 def _edit(model: LanguageModel, changes: Mapping[str, Change], notes: list[str]) -> Edit:
     report = {"warnings": notes} if notes else {}
-    return Edit("artifact", {}, model.name, model.fingerprint(), (), changes, diagnostics=report)
+    return Edit(
+        "artifact",
+        {},
+        model.name,
+        model.fingerprint(),
+        (),
+        changes,
+        diagnostics=report,
+        model_dtype=model.dtype_name,
+    )
 
 
 # --- a saved edit ---------------------------------------------------------------------------------
@@ -201,9 +210,11 @@ def _saved_edit(path: Path, model: LanguageModel) -> Reading:
         warnings.simplefilter("always", UncheckedEdit)
         edit = Edit.load(path)
     if edit.model_hash != model.fingerprint():
+        held = edit.held_in(model)
+        hint = f" with --dtype {held} they are those" if held else ""
         raise ModelError(
             f"The edit in {path} was made for {edit.model_name} (weights {edit.model_hash}), and "
-            f"this is {model.name} (weights {model.fingerprint()})."
+            f"this is {model.name} (weights {model.fingerprint()}){';' * bool(held)}{hint}."
         )
     notes = [str(each.message) for each in caught if each.category is UncheckedEdit]
     notes += list(edit.diagnostics.get("warnings", ()))

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ from editbench.aliases import ALIASES
 from editbench.errors import EditbenchError, ModelError, UnknownNameError
 from editbench.gguf import read_gguf
 from editbench.hub import offline_if_unreachable
+from editbench.placing import Loading, hold, offload_folder, removed_with, spread
 from editbench.weights import load_weights
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 """A folder with one of these has a tokenizer."""
+LOADING = Loading()
 JSON_FILES = (
     "config.json",
     "generation_config.json",
@@ -43,18 +46,17 @@ class Checkpoint(NamedTuple):
     """What a name refers to."""
 
     model: PreTrainedModel
-    """In float32."""
     tokenizer: PreTrainedTokenizerBase
     adapter: str | None = None
     """Description of the adapter that was added to the weights, if there was one."""
 
 
-def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
-    """Return the float32 model and the tokenizer that ``name`` refers to.
+def read_checkpoint(name: str, trust_remote_code: bool, how: Loading = LOADING) -> Checkpoint:
+    """Return the model and the tokenizer that ``name`` refers to, held in ``how.dtype``.
 
     ``name`` is an alias, a local folder, a ``.gguf`` file or a hub id. If a folder or hub id holds
     a PEFT adapter, the adapter is added to the weights, and one without a model to those of the
-    model that it names.
+    model that it names. The model is on the CPU unless ``how`` has a device map.
 
     Raises:
         ModelError: if they cannot be loaded, or weights are missing (``weights.check_weights``).
@@ -63,10 +65,23 @@ def read_checkpoint(name: str, trust_remote_code: bool) -> Checkpoint:
     """
     place = located(name)
     if isinstance(place, Path) and place.suffix == ".gguf":
-        return Checkpoint(*read_gguf(place))
+        model, tokenizer = read_gguf(place)
+        # A GGUF has no type of its own, since it is unpacked.
+        if how.dtype not in ("auto", "float32"):
+            hold(model, how.dtype)
+        return Checkpoint(_placed(model, how), tokenizer)
     if isinstance(place, Path) and is_adapter(place):
-        return _read_adapter(str(place), adapter_base(str(place)), trust_remote_code)
-    return _read_pretrained(str(place), trust_remote_code)
+        return _read_adapter(str(place), adapter_base(str(place)), trust_remote_code, how)
+    return _read_pretrained(str(place), trust_remote_code, how)
+
+
+def _placed(model: PreTrainedModel, how: Loading) -> PreTrainedModel:
+    """Spread a model that was loaded on the CPU, if ``how`` says so."""
+    if how.device_map is not None:
+        folder = offload_folder()
+        removed_with(model, folder)
+        spread(model, how.device_map, folder)
+    return model
 
 
 def located(name: str) -> Path | str:
@@ -153,7 +168,7 @@ def _check_json(path: Path) -> None:
         raise ModelError(f"Model {str(path)!r} could not be loaded: {file.name} {flaw}.")
 
 
-def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Checkpoint:
+def _read_adapter(name: str, base: str | None, trust_remote_code: bool, how: Loading) -> Checkpoint:
     """Return the model that the adapter in ``name`` belongs to, with the adapter in its weights.
 
     Raises:
@@ -167,7 +182,9 @@ def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Check
     if is_adapter(Path(base)):
         raise ModelError(f"{name} holds an adapter of {base!r}, which is an adapter itself.")
     try:
-        model, tokenizer, own = read_checkpoint(base, trust_remote_code)
+        # On the CPU first, since an adapter cannot be added to weights that are on the disk.
+        whole = replace(how, device_map=None)
+        model, tokenizer, own = read_checkpoint(base, trust_remote_code, whole)
     except EditbenchError as error:
         raise ModelError(f"{name} holds an adapter of {base!r}. {error}") from error
     with named_errors(name):
@@ -175,23 +192,31 @@ def _read_adapter(name: str, base: str | None, trust_remote_code: bool) -> Check
         if not Path(name).is_dir() or has_tokenizer(Path(name)):
             with contextlib.suppress(OSError, ValueError):  # a hub id may have none
                 tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+        model = _placed(model, how)
     return Checkpoint(model, tokenizer, f"{own}; {adapter}" if own else adapter)
 
 
-def _read_pretrained(name: str, trust_remote_code: bool) -> Checkpoint:
+def _read_pretrained(name: str, trust_remote_code: bool, how: Loading) -> Checkpoint:
     with named_errors(name):
         base = adapter_base(name)
         if base is None or base == name:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-            model = load_weights(
-                name,
-                f"Model {name!r}",
+            options: dict[str, object] = {
                 # a pickled checkpoint could run code while it is loaded
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-            )
-            return Checkpoint(model, tokenizer, fold_adapter(model, name) if base else None)
-    return _read_adapter(name, base, trust_remote_code)
+                "use_safetensors": True,
+                "trust_remote_code": trust_remote_code,
+            }
+            if base or how.device_map is None:
+                model = load_weights(name, f"Model {name!r}", how.dtype, **options)
+                adapter = fold_adapter(model, name) if base else None
+                return Checkpoint(_placed(model, how), tokenizer, adapter)
+            # transformers puts each weight where it goes, so that no place needs to hold them all
+            folder = offload_folder()
+            options |= {"device_map": how.device_map, "offload_folder": folder}
+            model = load_weights(name, f"Model {name!r}", how.dtype, **options)
+            removed_with(model, folder)
+            return Checkpoint(model, tokenizer)
+    return _read_adapter(name, base, trust_remote_code, how)
 
 
 @contextmanager

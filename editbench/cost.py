@@ -31,7 +31,7 @@ class Meter:
 
     ``seconds`` is wall-clock time. ``peak_process`` is the highest resident memory,
     that of the processes in ``helpers`` included, and ``peak_device`` the highest allocated memory
-    of a GPU (0 without one), both in bytes.
+    of the GPUs that hold the model, added up (0 without one), both in bytes.
 
     ``work`` counts all forward passes through the decoder layers, whoever makes them, and their
     tokens. ``gradient_tokens`` are the tokens for which gradients were kept. ``decoded_tokens`` are
@@ -43,7 +43,8 @@ class Meter:
 
     def __init__(self, model: LanguageModel, before: Measured | None = None):
         """Measure work on ``model``, in addition to what was measured ``before``."""
-        self.model, self.cuda = model, model.device.type == "cuda"
+        self.model = model
+        self._devices = [device for device in model.devices if device.type in ("cuda", "xpu")]
         before = before or {"seconds": {}, "work": {}, "peak_process": 0, "peak_device": 0}
         self.seconds = dict(before["seconds"])
         self.work = {phase: dict(counts) for phase, counts in before["work"].items()}
@@ -57,7 +58,7 @@ class Meter:
     @property
     def peak(self) -> int:
         """Peak use, in bytes, of the memory that holds the model."""
-        return self.peak_device if self.cuda else self.peak_process
+        return self.peak_device if self._devices else self.peak_process
 
     def measured(self) -> Measured:
         """Return what was measured, for another meter."""
@@ -119,8 +120,8 @@ class Meter:
         self._hooks = [
             layer.register_forward_pre_hook(count, with_kwargs=True) for layer in self._layers
         ]
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
+        for device in self._devices:
+            getattr(torch, device.type).reset_peak_memory_stats(device)
         # A thread, because psutil reports the current memory, not the peak over a time.
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
@@ -148,5 +149,7 @@ class Meter:
             done.update({name: round(number) for name, number in done.items()})
         before = self.seconds.get("total", 0.0)
         self.seconds["total"] = before + time.perf_counter() - self._start
-        if self.cuda:
-            self.peak_device = max(self.peak_device, torch.cuda.max_memory_allocated())
+        used = sum(
+            getattr(torch, device.type).max_memory_allocated(device) for device in self._devices
+        )
+        self.peak_device = max(self.peak_device, used)

@@ -117,6 +117,27 @@ class Decoding:
         return place_B1.clamp(max=logits_BV.shape[-1] - 1)
 
 
+class Part:
+    """Rows of a batch that share their passes: the ids to read next, the mask, and a cache."""
+
+    def __init__(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None):
+        self.ids_BT, self.mask_BT, self.cache = ids_BT, mask_BT, cache
+
+    def go_on(self, next_B: torch.Tensor, going: Sequence[int]) -> None:
+        """Append a token to each row, and keep the rows ``going`` only."""
+        if len(going) < len(self.ids_BT):
+            index = torch.tensor(going, dtype=torch.long, device=self.ids_BT.device)
+            if self.cache is not None and going:
+                keep_rows(self.cache, index)
+            next_B, self.mask_BT = next_B[index], self.mask_BT[index]
+            self.ids_BT = self.ids_BT[index]
+        new_B1 = next_B[:, None]
+        whole = self.cache is None
+        self.ids_BT = torch.cat([self.ids_BT, new_B1], dim=1) if whole else new_B1
+        one_more = self.mask_BT.new_ones(len(new_B1), 1)
+        self.mask_BT = torch.cat([self.mask_BT, one_more], dim=1)
+
+
 class GrowingLayer(DynamicLayer):
     """Keys and values in buffers with spare space.
 

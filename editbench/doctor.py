@@ -150,6 +150,8 @@ def check_memory(
     precision: str = "auto",
     layout: Mapping[str, str] | None = None,
     at_once: int = 0,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> None:
     """Refuse methods that clearly do not fit into the memory, before ``name`` is loaded.
 
@@ -164,15 +166,15 @@ def check_memory(
             with which options it would fit.
     """
     try:
-        model = read_outline(name, precision, layout)
+        model = read_outline(name, precision, layout, dtype, device)
     except EditbenchError:
         return
     weights = _places(Phase("loading"), model)[1][0]
     if weights.share > CLEARLY:
         raise MethodError(
-            f"{name} takes {gibibytes(model.weights)} in float32, and {gibibytes(weights.free)} of "
-            f"{_memory_of(weights)} are there. Use a smaller model, or a machine with more memory. "
-            f"{GO_ON}"
+            f"{name} takes {gibibytes(model.weights)} in {model.dtype}, and "
+            f"{gibibytes(weights.free)} of {_memory_of(weights)} are there. Use a smaller model, "
+            f"or a machine with more memory. {GO_ON}"
         )
     texts = Texts.of(facts)
     texts = replace(texts, facts=min(texts.facts, at_once or texts.facts))
@@ -236,6 +238,7 @@ class Report(TypedDict):
     model: str
     parameters: int
     weights: int
+    dtype: str
     device: str
     free: int
     precision: str
@@ -254,6 +257,7 @@ def examine(model: Outline, methods: Mapping[str, Method], texts: Texts, folder:
         "model": model.name,
         "parameters": model.parameters,
         "weights": model.weights,
+        "dtype": model.dtype,
         "device": model.device.type,
         "free": model.free,
         "precision": model.precision,
@@ -321,10 +325,10 @@ def _of_architecture(model: Outline) -> Iterator[str]:
     except ModelError as error:
         yield f"Weight editors cannot edit it. {error}"
     stored = str(getattr(model.model.config, "dtype", None) or "").removeprefix("torch.")
-    if stored in ("bfloat16", "float16"):
+    if stored in ("bfloat16", "float16") and model.dtype == "float32":
         yield (
             f"It is stored in {stored} and held in float32: {gibibytes(model.weights)} in memory, "
-            "twice its files."
+            f"twice its files. --dtype {stored} takes half."
         )
     if native_precision(model.device) == "float32":
         wanted = " as --precision bfloat16 wants" if model.precision == "bfloat16" else ""

@@ -34,6 +34,8 @@ from editbench.types import Fact, digest
 
 FORMAT = 2
 """Version of the files of a saved edit. Format 1, which had no hashes, is still read."""
+HELD = (torch.float32, torch.bfloat16, torch.float16)
+"""Types in which weights may be held."""
 MAX_NORMS = 12
 """``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
 Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -48,6 +50,8 @@ class ModelName(TypedDict):
     name: str
     hash: str
     """``LanguageModel.fingerprint`` of the weights that the edit was made for."""
+    dtype: NotRequired[str]
+    """In which type those weights are held, where it is not float32."""
 
 
 class Manifest(TypedDict):
@@ -99,6 +103,8 @@ class Edit:
     live: LiveModel | None = None
     """The edited model, where no change of weights describes it. It answers as long as this edit,
     or one made from it, exists."""
+    model_dtype: str = "float32"
+    """In which type the model held its weights."""
 
     @property
     def moves(self) -> bool:
@@ -146,17 +152,15 @@ class Edit:
                 f"This edit ({self.method}) changes weights, and the model applied before it lives "
                 "in a process of its own, where they would change nothing. Revert that edit first."
             )
-        # Copies, because subtracting a change again would leave rounding errors. All are taken
-        # before the first weight is touched.
-        before = {name: model.weight(name).detach().clone() for name in self.changes}
+        # What restores the bits, because subtracting a change again would leave rounding errors.
+        undo: list[Callable[[], None]] = []
         context_before, applied_before = model.context_for, model.applied
         live_before = model.live
         reverted = False
 
-        @torch.no_grad()
         def restore() -> None:
-            for name, weight in before.items():
-                model.weight(name).copy_(weight)
+            for restore_weight in reversed(undo):
+                restore_weight()
             model.context_for, model.applied = context_before, applied_before
             model.live = live_before
 
@@ -180,7 +184,7 @@ class Edit:
                 # Added in float64, so that the sum is rounded once, to the weight's own dtype.
                 place = float64_device(weight.device)
                 changed = weight.to(place).double() + dense(change).to(place, torch.float64)
-                weight.copy_(changed.to(weight.dtype))
+                undo.append(model.write(name, changed.to(weight.dtype)))
         except BaseException:  # out of memory, or Ctrl-C: leave no half-applied edit behind
             restore()
             raise
@@ -214,12 +218,26 @@ class Edit:
         Raises:
             ModelError: if the weights of ``model`` differ from those of that model.
         """
-        if model.fingerprint() != self.model_hash:
+        if model.fingerprint() == self.model_hash:
+            return
+        if held := self.held_in(model):
             raise ModelError(
-                f"This edit was made for {self.model_name} with weights {self.model_hash}; "
-                f"{model.name} has other weights. Revert earlier edits first, or pass the model it "
-                "was made for (in Python, check=False skips this check)."
+                f"This edit was made for {self.model_name} with its weights in {held}, and "
+                f"{model.name} holds the same weights in {model.dtype_name}. Load it with "
+                f"--dtype {held} (in Python load_model(..., dtype={held!r}))."
             )
+        raise ModelError(
+            f"This edit was made for {self.model_name} with weights {self.model_hash}; "
+            f"{model.name} has other weights. Revert earlier edits first, or pass the model it "
+            "was made for (in Python, check=False skips this check)."
+        )
+
+    def held_in(self, model: LanguageModel) -> str | None:
+        """Return the type in which the weights of ``model`` are those this edit was made for."""
+        others = (dtype for dtype in HELD if dtype != model.dtype)
+        return next(
+            (_named(dtype) for dtype in others if model.fingerprint(dtype) == self.model_hash), None
+        )
 
     def check_weights(self, what: str) -> None:
         """Check that files can hold this edit; ``what`` names what it should be, such as "saved".
@@ -278,7 +296,7 @@ class Edit:
         norms = {}
         for name, change in self.changes.items():
             # clamped, since a bias may be all zeros
-            norm = model.weight(name).detach().norm().cpu().clamp(min=1e-12)
+            norm = model.weight(name).detach().float().norm().cpu().clamp(min=1e-12)
             norms[name] = (dense(change).norm() / norm).item()
         return norms
 
@@ -345,11 +363,14 @@ class Edit:
 
     def _manifest(self) -> Manifest:
         facts = [fact.to_dict() for fact in self.facts]
+        model: ModelName = {"name": self.model_name, "hash": self.model_hash}
+        if self.model_dtype != "float32":
+            model["dtype"] = self.model_dtype
         return {
             "format": FORMAT,
             "method": self.method,
             "options": dict(self.options),
-            "model": {"name": self.model_name, "hash": self.model_hash},
+            "model": model,
             "facts_hash": digest(facts),
             "facts": facts,
             "kind": "context" if self.context is not None else "weights",
@@ -406,6 +427,8 @@ class Edit:
             Retriever(facts) if manifest["kind"] == "context" else None,
             manifest["diagnostics"],
             tuple(json.loads(row) for row in rows if row),
+            # Before it was written, weights were float32.
+            model_dtype=manifest["model"].get("dtype", "float32"),
         )
         if not hashed:
             if facts and not changes and edit.context is None and edit.method != "base":
@@ -460,6 +483,10 @@ def _flaw(changes: Mapping[str, Change], keys: Keys) -> str | None:
         if a_fM.dim() != 2 or (name in changes and len(a_fM) not in shape(changes[name])):
             return f"the keys of {name!r} have shape {tuple(a_fM.shape)}"
     return None
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _finite(tensor: torch.Tensor) -> bool:

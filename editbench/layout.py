@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from editbench.errors import ModelError, NoDenseMlp
+from editbench.placing import devices_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -425,8 +426,8 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     measures it: it adds a change to the output of W and compares the change of the layer's output
     with it.
     """
-    weight = next(model.parameters())
-    shift = torch.zeros((), device=weight.device)
+    dtype = next(model.parameters()).dtype
+    shift = torch.zeros(())
 
     written: list[int] = []
 
@@ -446,7 +447,7 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         layout.layer(model, index).register_forward_hook(keep),
     ]
     try:
-        ids_BT = torch.arange(4, device=weight.device)[None]
+        ids_BT = torch.arange(4, device=devices_of(model)[0])[None]
         model(input_ids=ids_BT, use_cache=False)
         if seen[0].numel() != written[0]:
             return None
@@ -455,12 +456,12 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         size = 4 * seen[0].abs().clamp(min=seen[0].abs().mean().item() or 1.0)
         # Uneven over the dimensions, so that a normalised output cannot look like a constant gain.
         size[..., 1::2] *= -2
-        shift = size.to(weight.dtype).to(weight.device)
+        shift = size.to(dtype)
         model(input_ids=ids_BT, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    gains = (seen[1] - seen[0]) / shift.cpu().double()
+    gains = (seen[1] - seen[0]) / shift.double()
     # A constant gain is the same at every token and dimension, up to rounding.
     gain = gains.mean().item()
     return gain if (gains - gain).abs().max().item() < 0.02 * max(abs(gain), 1e-6) else None

@@ -80,11 +80,18 @@ def free_bytes(device: torch.device) -> int:
 
     A container's limit counts, since what exceeds it is killed.
     """
-    if device.type == "cuda":
+    if device.type in ("cuda", "xpu"):
         import torch  # loaded already, or there would be no device
 
-        # What the driver has free; blocks that torch has cached count as used.
-        return torch.cuda.mem_get_info(device)[0]
+        module = getattr(torch, device.type)
+        # What the driver has free, and the blocks that torch's allocator keeps without using them.
+        kept = module.memory_reserved(device) - module.memory_allocated(device)
+        return int(module.mem_get_info(device)[0]) + int(kept)
+    if device.type == "mps":
+        import torch
+
+        most = torch.mps.recommended_max_memory()
+        return max(0, int(most) - int(torch.mps.current_allocated_memory()))
     return min([int(psutil.virtual_memory().available), *left_in_group()])
 
 

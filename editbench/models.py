@@ -24,22 +24,24 @@ from transformers.modeling_outputs import BaseModelOutput
 from editbench import chat_template, progress, text
 from editbench import layout as layouts
 from editbench.aliases import DEFAULT
+from editbench.batching import BatchSizes, free_cached, in_batches, is_out_of_memory, no_memory
 from editbench.checkpoints import quiet_transformers, read_checkpoint
 from editbench.decoding import (
     Decoding,
     LineEnds,
+    Part,
     Text,
     cached_states,
     decoding_cache,
-    keep_rows,
     keeps_tokens,
 )
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
+from editbench.placing import DeviceMap, Loading, devices_of, offloaded, replaced
 from editbench.selfcheck import Honoured, honoured
 from editbench.types import Fact
-from editbench.weights import OFFLOADED, check_object
+from editbench.weights import check_object
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -64,6 +66,8 @@ __all__ = [
 T = TypeVar("T")
 _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 PRECISIONS = ("auto", "float32", "bfloat16")
+SCORE, WRITE = "texts to score", "texts to write"
+"""What is computed in batches here, as ``BatchSizes`` calls it."""
 _SAME = 1e-2
 """Difference of logits, relative to the largest, up to which they are the same but for rounding."""
 
@@ -129,10 +133,13 @@ class LanguageModel:
         name: the model's name in messages and records; default: its ``_name_or_path``.
         chat: whether questions go through the chat template; ``None``: if the tokenizer has one.
         precision: how forward passes compute. ``bfloat16`` is autocast over the stored weights.
-            ``float32`` means no autocast, so weights stored in another dtype compute in their own.
-            ``auto`` is bfloat16 where the hardware multiplies it natively, else float32; float16
-            weights on a CPU always compute in their own dtype. The choice is part of every record.
+            ``float32`` means no autocast, so weights held in another dtype compute in their own.
+            ``auto`` is bfloat16 over bfloat16 weights and where the hardware multiplies it
+            natively, else float32; float16 weights on a CPU always compute in their own dtype. The
+            choice is part of every record.
         layout: module paths by part, for a model in which ``editbench.layout`` cannot find them.
+        batch_size: how many texts, or facts, are computed together; ``None``: what each kind of
+            work has by default. Results depend on it by rounding alone.
 
     Raises:
         ModelError: if ``model`` is no model of transformers, has no layers, is wrapped by PEFT, has
@@ -150,6 +157,7 @@ class LanguageModel:
         chat: bool | None = None,
         precision: str = "auto",
         layout: Mapping[str, str] | None = None,
+        batch_size: int | None = None,
     ):
         if tokenizer is None:
             raise ModelError("A model object needs its tokenizer. Pass tokenizer=... as well.")
@@ -158,7 +166,7 @@ class LanguageModel:
                 f"A {type(tokenizer).__name__} is no tokenizer of transformers. Load one with "
                 "AutoTokenizer.from_pretrained."
             )
-        if precision not in PRECISIONS:
+        if precision not in (*PRECISIONS, _own_precision(model)):
             raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
         if isinstance(model, (DataParallel, DistributedDataParallel)):
             model = model.module  # the same weights
@@ -181,7 +189,7 @@ class LanguageModel:
         self.name: str = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
         self.chat = tokenizer.chat_template is not None
         _check_ids(self.model, tokenizer)
-        half = self.device.type == "cpu" and next(model.parameters()).dtype == torch.float16
+        half = self.device.type == "cpu" and self.dtype == torch.float16
         if half and precision == "bfloat16":
             raise OptionError(
                 "A CPU cannot compute in bfloat16 over float16 weights. Load the model in float32 "
@@ -189,14 +197,19 @@ class LanguageModel:
                 "out."
             )
         if precision == "auto":
-            precision = "float32" if half else native_precision(self.device)
+            own = half or self.dtype == torch.bfloat16
+            precision = _own_precision(model) if own else native_precision(self.device)
         self.precision = precision
+        self.batches = BatchSizes(batch_size)
+        """How much is computed together, and what was too much for the memory."""
         self._layout_overrides = layout
         self._head_checked = False
         self._line_ends = LineEnds(self.decode)
         self._closing: dict[str, list[int]] = {}
         self.context_for: Callable[[str], str | None] | None = None
         """Maps a prompt to the text to put before it. Set while an in-context edit is applied."""
+        self.loading: Loading | None = None
+        """How ``load_model`` was told to load it; ``None`` of a model object."""
         self.adapter: str | None = None
         """Description of the PEFT adapter that ``load_model`` added to the weights."""
         self.applied: tuple[AppliedEdit, ...] = ()
@@ -207,20 +220,40 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """The device of the first parameter."""
-        return next(self.model.parameters()).device
+        """The device to which texts go: that of the first weight, or where it computes."""
+        first = next(self.model.parameters())
+        return devices_of(self.model)[0] if first.is_meta else first.device
+
+    @property
+    def devices(self) -> list[torch.device]:
+        """The devices on which the model computes; several if it is spread over them."""
+        return devices_of(self.model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the weights are held: that of the first."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def dtype_name(self) -> str:
+        """``dtype`` as options and records name it, such as ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def has_offloaded(self) -> bool:
+        """Whether some weights are in main memory or on the disk until a pass needs them."""
+        return any(weight.is_meta for weight in self.model.parameters())
 
     @property
     def warnings(self) -> list[str]:
         """What a user should know about this model on this machine, in plain sentences."""
-        stored = next(self.model.parameters()).dtype
-        if "bfloat16" not in (self.precision, str(stored).removeprefix("torch.")):
+        if "bfloat16" not in (self.precision, str(self.dtype).removeprefix("torch.")):
             return []
         if native_precision(self.device) == "bfloat16":
             return []
         return [
             f"The {self.device.type} here has no bfloat16 units, so bfloat16 is slower than "
-            "float32 and less exact; load the weights and compute in float32."
+            "float32 and less exact; load the weights and compute in float32 (--dtype float32)."
         ]
 
     @property
@@ -263,36 +296,64 @@ class LanguageModel:
         """
         return chat_template.style_of(self.tokenizer) if self.chat else None
 
-    @cached_property
+    @property
     def _parameters(self) -> dict[str, torch.nn.Parameter]:
-        return dict(self.model.named_parameters())
+        # Each pass makes new objects of the weights that it brings, so none are kept here.
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        return {
+            name: weight
+            for name, weight in self.model.named_parameters()
+            if not (weight.is_meta and name in tied)
+        }
 
-    def weight(self, name: str) -> torch.nn.Parameter:
-        """Return the parameter called ``name``.
+    def weight(self, name: str) -> torch.Tensor:
+        """Return the parameter called ``name``, or its values if it is offloaded.
+
+        Change it with ``write``.
 
         Raises:
-            ModelError: if this model has no such parameter.
+            ModelError: if this model has no such parameter, or its values are not known.
         """
-        if name not in self._parameters:
+        weight = self._parameters.get(name)
+        if weight is None:
             raise ModelError(
                 f"{self.name} has no weight {name!r}. The edit was made for another architecture."
             )
-        return self._parameters[name]
+        return offloaded(self.model, name) if weight.is_meta else weight
 
-    def fingerprint(self) -> str:
-        """Return the first 16 hex digits of a SHA-256 over all weights as they are now.
-
-        Their names, shapes and dtypes count as well.
+    @torch.no_grad()
+    def write(self, name: str, values: torch.Tensor) -> Callable[[], None]:
+        """Give the parameter called ``name`` other values; return what restores it bit for bit.
 
         Raises:
-            ModelError: if some weights are offloaded, so that they have no values here.
+            ModelError: as ``weight``.
+        """
+        weight = self.weight(name)
+        if not isinstance(weight, torch.nn.Parameter):
+            return replaced(self.model, name, values.to(weight.device, weight.dtype))
+        before = weight.detach().clone()
+        weight.copy_(values)
+
+        @torch.no_grad()
+        def restore() -> None:
+            weight.copy_(before)
+
+        return restore
+
+    def fingerprint(self, dtype: torch.dtype | None = None) -> str:
+        """Return the first 16 hex digits of a SHA-256 over all weights as they are now.
+
+        Their names, shapes and dtypes count as well. With ``dtype`` it is what the weights would
+        have if they were held in that type.
+
+        Raises:
+            ModelError: if the values of some weights are not known.
         """
         sha = hashlib.sha256()
         for name, parameter in sorted(self._parameters.items()):
-            sha.update(f"{name}{tuple(parameter.shape)}{parameter.dtype}".encode())
-            if parameter.is_meta:
-                raise ModelError(OFFLOADED)
-            values = parameter.detach().cpu().contiguous().view(-1)
+            held = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
+            sha.update(f"{name}{tuple(parameter.shape)}{held}".encode())
+            values = self.weight(name).detach().to("cpu", held).contiguous().view(-1)
             sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
 
@@ -303,7 +364,7 @@ class LanguageModel:
         this halves the time on a CPU: each weight is cast once instead of once per pass. In float32
         it saves memory: nothing is kept for gradients of weights.
         """
-        if self.precision == "float32":
+        if self.precision != "bfloat16":
             return _without_gradients(self.model) if weights_fixed else nullcontext()
         # requires_grad stays on here: autocast caches the casts of such weights only
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=weights_fixed)
@@ -611,12 +672,12 @@ class LanguageModel:
                 ) from error
             if not want.isfinite().all():
                 # Not kept: an edit may be to blame, and will be reverted.
-                dtype = next(self.model.parameters()).dtype
-                hint = " Load it in float32 or bfloat16." if dtype == torch.float16 else ""
-                raise NotFiniteError(f"The logits of {self.name} are not finite in {dtype}.{hint}")
+                hint = " Load it in float32 or bfloat16." if self.dtype == torch.float16 else ""
+                raise NotFiniteError(
+                    f"The logits of {self.name} are not finite in {self.dtype}.{hint}"
+                )
             ways = [self._tried(want, positions, own_head=False)]
-            weight = next(self.model.parameters())
-            exact = self.precision == "float32" and weight.itemsize >= 4
+            exact = self.precision == "float32" and self.dtype.itemsize >= 4
             if ways[0].apart > (_SAME / 10 if exact else _SAME):
                 # RoBERTa's positions do not begin at 0, BERT's head has a layer before its matrix
                 others = [(positions, True), (False, False), (False, True)]
@@ -691,36 +752,57 @@ class LanguageModel:
         no log-probability by more than 1e-4; in bfloat16 the rounding depends on it.
         """
         scores: dict[int, tuple[torch.Tensor, list[int]]] = {}
+        with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar:
+            for i, score in self._scored(pairs, batch_size):
+                scores[i] = score
+                if bar:
+                    bar.advance()
+        return [scores[i] for i in range(len(pairs))]
+
+    def _scored(
+        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int
+    ) -> Iterator[tuple[int, tuple[torch.Tensor, list[int]]]]:
+        """Yield the index of a pair and its score, in any order."""
         if self.live is not None:
-            with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar:
-                for i, score in ask_scores(self.live, pairs):
-                    scores[i] = score
-                    if bar:
-                        bar.advance()
-            return [scores[i] for i in range(len(pairs))]
+            yield from ask_scores(self.live, pairs)
+            return
+
+        def score(chunk: list[int]) -> list[tuple[torch.Tensor, list[int]]]:
+            with self.compute(weights_fixed=True):
+                return self._score([pairs[i] for i in chunk])
+
+        def describe(i: int) -> str:
+            return f"score a text of {len(pairs[i][0]) + len(pairs[i][1])} tokens"
+
         # texts of similar length share a batch, so that little of it is padding
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
-        with (
-            progress.task(what, len(pairs), "texts") if what else nullcontext() as bar,
-            self.compute(weights_fixed=True),
+        for chunk, scores in in_batches(
+            self.batches, SCORE, order, batch_size, score, self.device, describe
         ):
-            for chunk in batched(order, batch_size):
-                rows = [pairs[i][0] + pairs[i][1] for i in chunk]
-                ids_BT, mask_BT = text.pad_left(rows, self.device)
-                keep = max(len(pairs[i][1]) for i in chunk)
-                # Rows are aligned at their ends. The last token predicts nothing that is asked, so
-                # it is left out, and the last ``keep`` states then predict all targets.
-                hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
-                logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
-                logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
-                best_BT = logp_BTV.argmax(-1).cpu()
-                for row, i in enumerate(chunk):
-                    first = keep - len(pairs[i][1])
-                    # a clone, because a slice would keep the scores of the whole batch
-                    scores[i] = (logp_BT[row, first:].clone(), best_BT[row, first:].tolist())
-                if bar:
-                    bar.advance(len(chunk))
-        return [scores[i] for i in range(len(pairs))]
+            yield from zip(chunk, scores, strict=True)
+
+    def _score(
+        self, pairs: Sequence[tuple[list[int], list[int]]]
+    ) -> list[tuple[torch.Tensor, list[int]]]:
+        """Do ``target_scores`` for all pairs together."""
+        ids_BT, mask_BT = text.pad_left(
+            [[*prompt, *target] for prompt, target in pairs], self.device
+        )
+        keep = max(len(target) for _, target in pairs)
+        # Rows are aligned at their ends. The last token predicts nothing that is asked, so it is
+        # left out, and the last ``keep`` states then predict all targets.
+        hidden_BTD = self.hidden(ids_BT[:, :-1], mask_BT[:, :-1])[:, -keep:]
+        logp_BTV = self.logits(hidden_BTD).log_softmax(-1)
+        logp_BT = logp_BTV.gather(-1, ids_BT[:, -keep:, None])[..., 0].cpu()
+        best_BT = logp_BTV.argmax(-1).cpu()
+        return [
+            # a clone, because a slice would keep the scores of the whole batch
+            (
+                logp_BT[row, keep - len(target) :].clone(),
+                best_BT[row, keep - len(target) :].tolist(),
+            )
+            for row, (_, target) in enumerate(pairs)
+        ]
 
     @torch.no_grad()
     def generate_ids(
@@ -756,41 +838,87 @@ class LanguageModel:
         how = Decoding(generator, temperature, top_k, stop)
         n = len(prompts)
         rooms = [max_new_tokens] * n if isinstance(max_new_tokens, int) else max_new_tokens
-        texts = [Text(*one) for one in zip(rooms, lines or [None] * n, strict=True)]
-        # by length, as in target_scores; each text is written in place, so the order is kept
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        ends = lines or [None] * n
+        written: dict[int, list[int]] = {}
+        # by length, as in target_scores
+        waiting = sorted(range(n), key=lambda i: len(prompts[i]))
         with (
-            progress.task(what, len(prompts), "texts") if what else nullcontext() as bar,
+            progress.task(what, n, "texts") if what else nullcontext() as bar,
             self.compute(weights_fixed=True),
         ):
-            for chunk in batched(order, batch_size):
-                rows = [texts[i] for i in chunk]
-                for share in self._write([prompts[i] for i in chunk], rows, how):
-                    if bar:
-                        bar.advance(len(chunk) * share)
-        return [one.ids for one in texts]
+            while waiting:
+                at_once = self.batches.of(WRITE, batch_size)
+                # Texts that are drawn share their random numbers step by step, so they stay
+                # together: less memory makes smaller passes of them, and no other texts.
+                chunk = waiting[: batch_size if generator else at_once]
+                texts = [Text(rooms[i], ends[i]) for i in chunk]
+                if self._written([prompts[i] for i in chunk], texts, how, at_once, bar):
+                    written |= {i: one.ids for i, one in zip(chunk, texts, strict=True)}
+                    waiting = waiting[len(chunk) :]
+        return [written[i] for i in range(n)]
+
+    def _written(
+        self,
+        prompts: Sequence[list[int]],
+        texts: Sequence[Text],
+        how: Decoding,
+        at_once: int,
+        bar: progress.Bar | None,
+    ) -> bool:
+        """Append the new ids of each prompt to its text, and return whether the memory sufficed.
+
+        If not, the next try is half as large.
+
+        Raises:
+            ModelError: it did not suffice for a single text.
+        """
+        state = how.generator.get_state() if how.generator else None
+        shown = 0.0
+        try:
+            for share in self._write(prompts, texts, how, at_once):
+                shown += len(prompts) * share
+                if bar:
+                    bar.advance(len(prompts) * share)
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if (tried := min(at_once, len(prompts))) == 1:
+                longest = max(map(len, prompts))
+                raise no_memory(f"continue a text of {longest} tokens") from error
+        free_cached()
+        self.batches.halved(WRITE, tried, self.device)
+        if bar:
+            bar.advance(-shown)
+        if how.generator and state is not None:
+            how.generator.set_state(state)
+        return False
 
     def _write(
-        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
+        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding, at_once: int
     ) -> Iterator[float]:
         """Append the new ids of each prompt to its text; yield the share of the work per step."""
         if self.live is None:
-            return self._continue(prompts, texts, how)
+            return self._continue(prompts, texts, how, at_once)
         return ask_texts(self.live, prompts, texts, how, self.stop_ids if how.stop else ())
 
     def _continue(
-        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding
+        self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding, at_once: int
     ) -> Iterator[float]:
-        """Do ``_write`` here, for all prompts together."""
-        ids_BT, mask_BT = text.pad_left(prompts, self.device)
+        """Do ``_write`` here, step by step for all prompts, in passes of ``at_once`` of them."""
         self.check_head()
-        # Without a cache that is known to work, every step reads the whole text again.
-        cache = decoding_cache(self.model) if self.honours.cache else None
+        parts = [
+            Part(
+                *text.pad_left(some, self.device),
+                # Without a cache that is known to work, every step reads the whole text again.
+                decoding_cache(self.model) if self.honours.cache else None,
+            )
+            for some in batched(prompts, at_once)
+        ]
         rows, stop_ids = list(texts), self.stop_ids if how.stop else frozenset()
         steps = max(one.room for one in texts)
         for step in range(steps):
-            logits_BV = self.logits(self.hidden(ids_BT, mask_BT, cache)[:, -1])
-            next_B = how.pick(logits_BV)
+            next_B = how.pick(self._next_logits(parts))
             going = []
             for row, (one, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
                 if one.goes_on(token, stop_ids, self._line_ends):
@@ -799,15 +927,19 @@ class LanguageModel:
                 yield 1 - step / steps  # report all that is left as done
                 return
             yield 1 / steps
-            if len(going) < len(rows):  # drop the rows that have ended
-                index = torch.tensor(going, device=self.device)
-                if cache is not None:
-                    keep_rows(cache, index)
-                next_B, mask_BT, rows = next_B[index], mask_BT[index], [rows[r] for r in going]
-                ids_BT = ids_BT[index]
-            new_B1 = next_B[:, None]
-            ids_BT = new_B1 if cache is not None else torch.cat([ids_BT, new_B1], dim=1)
-            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
+            rows, first = [rows[row] for row in going], 0
+            for part in parts:
+                own = [row - first for row in going if first <= row < first + len(part.ids_BT)]
+                first += len(part.ids_BT)
+                part.go_on(next_B[first - len(part.ids_BT) : first], own)
+            parts = [part for part in parts if len(part.ids_BT)]
+
+    def _next_logits(self, parts: Sequence[Part]) -> torch.Tensor:
+        """Return the logits (B, V) of the token that comes next in each row of ``parts``."""
+        logits = [
+            self.logits(self.hidden(part.ids_BT, part.mask_BT, part.cache)[:, -1]) for part in parts
+        ]
+        return logits[0] if len(logits) == 1 else torch.cat(logits)
 
     def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
         """Return the model's greedy answer to one prompt, as text."""
@@ -851,36 +983,57 @@ def load_model(
     *,
     chat: bool | None = None,
     precision: str = "auto",
+    dtype: str = "auto",
     device: str = "auto",
+    device_map: DeviceMap | None = None,
     layout: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
-    """Return a ``LanguageModel`` with float32 weights.
+    """Return a ``LanguageModel``.
 
     Args:
         source: an alias, a hub id, a local folder, a GGUF file, a model object (then give its
             ``tokenizer``), or a ``LanguageModel``, which is returned unchanged.
-        device: a torch device; ``auto`` is CUDA if available, else the CPU.
+        dtype: in which type weights are held: ``float32``, ``bfloat16`` or ``float16``. ``auto`` is
+            the checkpoint's own type, float32 for a GGUF.
+        device: a torch device, such as ``cuda:1``; ``auto`` is CUDA if available, else the CPU.
+        device_map: spreads the model over several devices, the CPU and the disk, in place of
+            ``device``: ``auto``, or module -> device, ``cpu`` or ``disk``.
 
-    The other arguments are those of ``LanguageModel``.
+    The other arguments are those of ``LanguageModel``. ``dtype`` and the places are those of a
+    model object already.
 
     Raises:
         ModelError: if the weights or the tokenizer cannot be loaded, or some weights are missing.
             The message says what was looked for, and where.
         UnknownNameError: if ``source`` is none of the above.
-        OptionError: if there is no such device.
+        OptionError: if there is no such device, if it lacks the type, or if weights of that type do
+            not compute in ``precision``.
     """
     if isinstance(source, LanguageModel):
         return source
     if not isinstance(source, (str, Path)):
-        return LanguageModel(source, tokenizer, chat=chat, precision=precision, layout=layout)
-    name = str(source)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    target = _usable(device)  # before loading, so that a wrong name fails at once
+        return LanguageModel(
+            source,
+            tokenizer,
+            chat=chat,
+            precision=precision,
+            layout=layout,
+            batch_size=batch_size,
+        )
+    name, how = str(source), Loading(dtype, device, device_map, batch_size)
+    target = how.check()  # before loading, so that a wrong name fails at once
     with quiet_transformers():
-        model, own_tokenizer, adapter = read_checkpoint(name, trust_remote_code)
-    model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
+        model, own_tokenizer, adapter = read_checkpoint(name, trust_remote_code, how)
+    if device_map is None:
+        model.to(target)  # type: ignore[arg-type]  # a decorator of transformers hides self
+    own = _own_precision(model)
+    if own != precision == "float32" and next(model.parameters()).itemsize < 4:
+        raise OptionError(
+            f"The weights of {name} are held in {own}, so passes do not compute in float32. Use "
+            "--dtype float32 as well, or leave --precision out."
+        )
     loaded = LanguageModel(
         model,
         tokenizer or own_tokenizer,
@@ -888,9 +1041,16 @@ def load_model(
         chat=chat,
         precision=precision,
         layout=layout,
+        batch_size=batch_size,
     )
-    loaded.adapter = adapter
+    loaded.adapter, loaded.loading = adapter, how
     return loaded
+
+
+def _own_precision(model: PreTrainedModel) -> str:
+    """Return the name of the type in which the weights are held, as precisions are named."""
+    first = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
+    return "float32" if first is None else str(first.dtype).removeprefix("torch.")
 
 
 def _check_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -936,27 +1096,16 @@ def computing(module: torch.nn.Module, forward: Callable[..., object]) -> Iterat
             module.forward = own
 
 
-def _usable(device: str) -> torch.device:
-    """Return the device of this name.
-
-    Raises:
-        OptionError: PyTorch has none of this name here.
-    """
-    try:
-        return torch.zeros((), device=device).device
-    except (RuntimeError, AssertionError) as error:  # CUDA's absence is an AssertionError
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise OptionError(f"Device {device!r} cannot be used: {reason}.") from error
-
-
 @contextmanager
 def _without_gradients(model: torch.nn.Module) -> Iterator[None]:
     """Clear ``requires_grad`` of all parameters inside, and set it again afterwards."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    wanted = [name for name, weight in model.named_parameters() if weight.requires_grad]
     try:
-        for parameter in wanted:
-            parameter.requires_grad_(False)
+        for weight in model.parameters():
+            weight.requires_grad_(False)
         yield
     finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
+        # By name, since a pass makes new objects of weights that are offloaded.
+        weights = dict(model.named_parameters())
+        for name in wanted:
+            weights[name].requires_grad_(True)

@@ -24,13 +24,14 @@ from editbench.checkpoints import is_adapter, located, named_errors, quiet_trans
 from editbench.errors import ModelError
 from editbench.memory import free_bytes
 from editbench.models import native_precision
+from editbench.placing import DTYPES, Loading
 from editbench.weights import empty_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NUMBER, HALF = 4, 2
-"""Bytes of a float32, in which weights are held, and of a bfloat16."""
+"""Bytes of a float32, and of a bfloat16 or float16."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Outline:
     free: int
     """Bytes that are available there now."""
     layout_overrides: Mapping[str, str] = field(default_factory=dict)
+    dtype: str = "float32"
+    """In which type the weights would be held."""
 
     @cached_property
     def layout(self) -> layouts.Layout:
@@ -126,13 +129,18 @@ class Outline:
 
     @property
     def weights(self) -> int:
-        """Bytes of the weights, in float32."""
-        return NUMBER * self.parameters
+        """Bytes of the weights as they would be held."""
+        return (NUMBER if self.dtype == "float32" else HALF) * self.parameters
+
+    @property
+    def masters(self) -> int:
+        """Bytes that training all weights adds to them, since they are float32 while it lasts."""
+        return NUMBER * self.parameters - self.weights
 
     @property
     def casts(self) -> int:
         """Bytes of the copies in bfloat16 that autocast makes of the linear layers' weights."""
-        if self.precision != "bfloat16":
+        if self.precision != "bfloat16" or self.dtype == "bfloat16":
             return 0
         return HALF * sum(a * b for a, b in self.linear)
 
@@ -176,6 +184,8 @@ def read_outline(
     name: str,
     precision: str = "auto",
     layout: Mapping[str, str] | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> Outline:
     """Return the outline of the model that ``load_model`` would load as ``name``.
 
@@ -183,9 +193,7 @@ def read_outline(
         ModelError: its configuration cannot be read. The message says why.
         UnknownNameError: there is no such model.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if precision == "auto":
-        precision = native_precision(device)
+    there = Loading(dtype, device).check()
     place = _whole_model(located(name))
     with quiet_transformers():
         if isinstance(place, Path) and place.suffix == ".gguf":
@@ -193,7 +201,14 @@ def read_outline(
         else:
             with named_errors(str(place)):
                 model = empty_model(str(place))
-    outline = Outline(name, model, device, precision, free_bytes(device), dict(layout or {}))
+    if dtype == "auto":
+        is_gguf = isinstance(place, Path) and place.suffix == ".gguf"
+        stored = str(getattr(model.config, "dtype", None) or "").removeprefix("torch.")
+        dtype = stored if stored in DTYPES and not is_gguf else "float32"
+    if precision == "auto":
+        precision = dtype if dtype != "float32" else native_precision(there)
+    free = free_bytes(there)
+    outline = Outline(name, model, there, precision, free, dict(layout or {}), dtype)
     with named_errors(str(place)):
         # An architecture whose sizes are called otherwise is refused here, by name.
         outline.activations(1), outline.cache(1, 1), outline.logits(1, 1), outline.linear

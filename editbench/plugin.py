@@ -185,6 +185,7 @@ class Method(ABC):
             context,
             figures,
             records,
+            model_dtype=model.dtype_name,
         )
 
     @classmethod

@@ -9,10 +9,15 @@ installs a reporter.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
+
+
+class Notice(UserWarning):
+    """What a user should know at once, where no reporter shows it."""
 
 
 class Bar(Protocol):
@@ -29,9 +34,12 @@ class Reporter(Protocol):
         """Show a step until the context ends; ``total`` is ``None`` if it is unknown."""
         ...
 
+    def say(self, sentence: str) -> None:
+        """Show what a user should know at once, such as a batch that did not fit."""
+
 
 class _Silent:
-    """A reporter that shows nothing, and is its own bar."""
+    """A reporter that shows no steps, and is its own bar. What is said becomes a Python warning."""
 
     def advance(self, n: float = 1) -> None:
         pass
@@ -39,6 +47,9 @@ class _Silent:
     @contextmanager
     def task(self, name: str, total: float | None, unit: str) -> Iterator[Bar]:
         yield self
+
+    def say(self, sentence: str) -> None:
+        warnings.warn(sentence, Notice, stacklevel=4)
 
 
 _SILENT = _Silent()
@@ -49,6 +60,11 @@ _reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)  # noq
 def task(name: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Bar]:
     """Open a step called ``name`` of ``total`` units, shown by the current reporter."""
     return _reporter.get().task(name, total, unit)
+
+
+def say(sentence: str) -> None:
+    """Show a sentence through the current reporter; without one it is a Python warning."""
+    _reporter.get().say(sentence)
 
 
 @contextmanager

@@ -47,6 +47,14 @@ class EditReport(TypedDict, total=False):
     """Under regime ``single``: mean over facts of the norm of the change of all weights."""
     live: str
     """Of a live edit: what is not measured, and why. Norms are then absent."""
+    rounding_lost: float
+    """Where weights are held in 16 bits: what rounding to their type takes from the change, as a
+    share of its norm."""
+    nll_before_rounding: float
+    """Weight editors, where weights are held in 16 bits: mean over facts of the target's nats a
+    token in the model whose edited weights are not rounded."""
+    nll_after_rounding: float
+    """The same in the edited model, whose weights are rounded."""
     facts_by_method: dict[str, int]
     """For a pair of methods: how many facts each received. Their own reports are under their
     names."""

@@ -19,6 +19,7 @@ import torch
 from editbench import text
 from editbench.decoding import decoding_cache, keep_rows
 from editbench.errors import NotFiniteError
+from editbench.placing import devices_of
 
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
@@ -61,16 +62,16 @@ def honoured(
     Raises:
         NotFiniteError: if the logits are not finite, so that nothing can be compared.
     """
-    weight = next(model.parameters())
+    device = devices_of(model)[0]
     vocabulary = model.config.get_text_config().vocab_size
     # From 3 on, since the first ids are often special. No two are equal, so that a shift shows.
     long = min(LONG, context_length or LONG)
     short = min(SHORT, long - 1)
     rows = [[(3 + t) % vocabulary for t in range(n)] for n in (long, short)]
-    ids_BT, mask_BT = text.pad_left(rows, weight.device)
+    ids_BT, mask_BT = text.pad_left(rows, device)
     exact = all(parameter.itemsize >= 4 for parameter in model.parameters())
-    with torch.autocast(weight.device.type, enabled=False) if exact else nullcontext():
-        long_TV, short_TV = (logits(*text.pad_left([row], weight.device))[0] for row in rows)
+    with torch.autocast(device.type, enabled=False) if exact else nullcontext():
+        long_TV, short_TV = (logits(*text.pad_left([row], device))[0] for row in rows)
         if not long_TV.isfinite().all():
             raise NotFiniteError("the model's logits are infinite or NaN")
         agrees = _Comparison(long_TV, 0.02 if exact else 0.1)

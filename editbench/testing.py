@@ -499,6 +499,9 @@ class _Interrupter:
         if self.left == 0:
             raise KeyboardInterrupt
 
+    def say(self, sentence: str) -> None:
+        pass
+
 
 def target_logp(model: LanguageModel, facts: Sequence[Fact]) -> float:
     """Return the mean over ``facts`` of the target's log-probability per token, in nats."""

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from editbench.errors import ModelError
+from editbench.placing import offloaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,28 +28,29 @@ SHOWN = 3
 _IN_LAYER = re.compile(r"(.+?)\.(\d+)\.(.+)")
 """stack.INDEX.rest: the stack of layers, the number of the layer, the weight inside the layer."""
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-OFFLOADED = (
-    "Some weights of this model are on the meta device, so they have no values here. Load the "
-    "model whole, without offloading a part of it to the disk or the CPU."
-)
 
 
-def load_weights(folder: str | Path, source: str, **options: Any) -> PreTrainedModel:
-    """Return the causal LM in ``folder``, in float32 and without any adapter, if it is complete.
+def load_weights(
+    folder: str | Path, source: str, dtype: str = "float32", **options: Any
+) -> PreTrainedModel:
+    """Return the causal LM in ``folder``, without any adapter, if it is complete.
 
     Args:
         folder: a folder or hub id.
         source: what to call it in a message.
+        dtype: in which type to hold the weights; ``auto``: the checkpoint's own.
         options: further options of ``from_pretrained``.
 
     Raises:
         ModelError: as ``check_weights``. transformers raises other errors if it cannot load it.
     """
     # their types do not know output_loading_info
-    load: Any = _auto_class(folder, **options).from_pretrained
+    trusted = options.get("trust_remote_code", False)
+    gguf = {"gguf_file": options["gguf_file"]} if "gguf_file" in options else {}
+    load: Any = _auto_class(folder, trust_remote_code=trusted, **gguf).from_pretrained
     model, info = load(
         folder,
-        dtype=torch.float32,
+        dtype=dtype if dtype == "auto" else getattr(torch, dtype),
         # No adapter is found there. See editbench.adapters, which adds them to the weights.
         adapter_kwargs={"subfolder": "no-adapter"},
         # reported below, with their names
@@ -170,11 +172,12 @@ def check_object(model: PreTrainedModel) -> None:
     if isinstance(depth, int) and depth < 1:
         raise ModelError(f"The configuration of this {kind} counts {depth} layers.")
     for name, weight in model.named_parameters():
-        if weight.is_meta:
-            raise ModelError(OFFLOADED)
+        if weight.is_meta and name in getattr(model, "all_tied_weights_keys", {}):
+            continue  # the values of the weight that it is tied to
+        values = offloaded(model, name) if weight.is_meta else weight
         # quantized weights are no numbers of their own; aminmax() needs no copy, isfinite() does
-        if weight.dtype in _FLOATS and weight.numel():
-            if not all(end.isfinite() for end in weight.aminmax()):
+        if values.dtype in _FLOATS and values.numel():
+            if not all(end.isfinite() for end in values.aminmax()):
                 raise ModelError(
                     f"Weight {name!r} of this {kind} has values that are infinite or NaN. Its file "
                     "is damaged, or the training that wrote it diverged."

@@ -14,8 +14,10 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from editbench import chat_template
+from editbench.batching import BatchSizes, free_cached, is_out_of_memory, no_memory
 from editbench.errors import ModelError, OptionError
 from editbench.live import LiveModel, ask_scores
+from editbench.placing import devices_of
 
 Context = Callable[[str], str | None]
 """Maps a prompt to the text that goes before it, or to ``None``."""
@@ -34,6 +36,10 @@ class Request(Protocol):
     def args(self) -> tuple[object, ...]: ...
 
 
+REQUESTS = "retention requests"
+"""What is asked in batches here, as ``BatchSizes`` calls it."""
+
+
 class Unchanged(Exception):
     """Raised to skip a task: none of its prompts has a context."""
 
@@ -49,6 +55,10 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     chat: bool
     """Whether the current task goes through the chat template."""
     max_length: int
+    _done: int
+    _shown: int
+    """Most requests that were shown as done."""
+    _total: int
     add_bos_token: bool | None
 
     def __init__(
@@ -58,22 +68,28 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         batch_size: int,
         context: Context | None,
         changed_only: bool,
-        live: LiveModel | None = None,
+        live: LiveModel | None,
+        batches: BatchSizes,
     ) -> None:
         # HFLM opens its own autocast around each call, which would end the caller's. So it
         # gets the caller's dtype.
-        device = model.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        place = devices_of(model)[0]
+        enabled = torch.is_autocast_enabled(place.type)
+        dtype = torch.get_autocast_dtype(place.type) if enabled else None
         self._template = bool(tokenizer.chat_template)
         self._context, self._changed_only, self._live = context, changed_only, live
+        self._usual, self._batches = batch_size, batches
         self._separators: dict[str, str] = {}
         """Prompt that a chat template wrote -> what goes between it and the answer."""
         super().__init__(
             pretrained=model,
             tokenizer=tokenizer,
-            batch_size=1 if live else batch_size,  # a live model is asked one text at a time
+            # a live model is asked one text at a time
+            batch_size=1 if live else batches.of(REQUESTS, batch_size),
             mixed_precision_dtype=dtype,
         )
+        # HFLM takes the first weight's, which has none of its own where it is offloaded.
+        self._device = place
         self._add_bos_token: bool | None = self.add_bos_token
 
     def begin(self, task: str, chat: bool, progress: Progress | None) -> None:
@@ -87,11 +103,13 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     def add_partial(self, attr: str, request: object, result: object) -> None:
         """Count a finished request: lm-eval calls this hook of its cache for each of them."""
         self._done += 1
-        if self._progress:
+        # After a batch that did not fit, all requests are asked again.
+        if self._progress and self._done > self._shown:
+            self._shown = self._done
             self._progress(self._task, self._done, self._total)
 
     def _start(self, requests: Sequence[Request]) -> None:
-        self._done, self._total = 0, len(requests)
+        self._done, self._shown, self._total = 0, 0, len(requests)
         self.set_cache_hook(self)
         # lm-eval lists one object several times for a task with repeats. By identity, so that each
         # is changed once.
@@ -121,8 +139,29 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
 
     def generate_until(self, requests: list[Request], disable_tqdm: bool = True) -> list[str]:
         self._start(requests)
-        texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+        ask = super().generate_until
+        texts: list[str] = self._in_memory(lambda: ask(requests, disable_tqdm=True))
         return texts
+
+    def _in_memory(self, ask: Callable[[], list[Any]]) -> list[Any]:
+        """Return what ``ask`` does, in smaller batches while the memory does not suffice.
+
+        Raises:
+            ModelError: it does not suffice for one request.
+        """
+        while True:
+            try:
+                return ask()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self.batch_size == 1:
+                    raise no_memory("ask even one request") from error
+            free_cached()
+            self._done = 0
+            self.batch_size_per_gpu = self._batches.halved(
+                REQUESTS, int(self.batch_size), self._device
+            )
 
     def loglikelihood_rolling(
         self, requests: list[Request], disable_tqdm: bool = True
@@ -139,8 +178,9 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
         if self._live is None:
-            scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
-                requests, *args, **kwargs
+            ask = super()._loglikelihood_tokens
+            scores: list[tuple[float, bool]] = self._in_memory(
+                lambda: ask(requests, *args, **kwargs)
             )
             return scores
         # As lm-eval does, a text that is too long loses its beginning.

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict, cast
 
+from editbench.batching import BatchSizes
 from editbench.errors import DataError, EditbenchError, OptionError, UnknownNameError
 from editbench.eval import standard_tasks, task_rows
 from editbench.eval.sandbox import quiet, restored, seed_everything
@@ -222,6 +223,7 @@ def evaluate(
     progress: Callable[[str, int, int], None] | None = None,
     task_data: Mapping[str, Path] | None = None,
     live: LiveModel | None = None,
+    batches: BatchSizes | None = None,
 ) -> dict[str, list[Sample]]:
     """Ask ``tasks`` and return their samples, by task in the order given and then by document.
 
@@ -241,6 +243,8 @@ def evaluate(
         progress: called as ``progress(task, requests done, all requests)``.
         task_data: files for tasks that should not read their data from the hub.
         live: the model that answers in place of ``model``, whose own weights are then not asked.
+        batches: what ``--batch-size`` says in place of ``batch_size``, and what did not fit into
+            memory before.
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
@@ -256,7 +260,9 @@ def evaluate(
     with quiet(), restored(model, tokenizer):
         from editbench.eval.in_memory import InMemoryModel, Unchanged
 
-        lm = InMemoryModel(model, tokenizer, batch_size, context, changed_only, live)
+        lm = InMemoryModel(
+            model, tokenizer, batch_size, context, changed_only, live, batches or BatchSizes()
+        )
         by_task = {}
         for name in tasks:
             # Before each task, so that its score does not depend on which tasks came before it.

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from editbench.progress import Notice
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -84,6 +86,7 @@ def quiet() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
+        warnings.simplefilter("always", Notice)  # ours, about memory
         # This bar has no switch, so it is replaced by the items themselves.
         stack.enter_context(
             mock.patch.object(lm_eval.api.task, "tqdm", lambda items, *args, **kwargs: items)

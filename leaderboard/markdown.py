@@ -275,6 +275,7 @@ def _conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row
         *(facts if has_facts else ()),
         f"seed{'s' * several} {escape(', '.join(map(str, seeds)))}",
         f"precision {escape(where['precision'])}",
+        *([f"weights in {escape(where['dtype'])}"] if where["dtype"] else []),
         _samples(where["limit"], len(seeds), ranked),
         f"model {escape(str(where['model hash'])[:12])}",
         *([f"corpus {escape(corpora)}"] if has_facts else []),

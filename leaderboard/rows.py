@@ -67,6 +67,7 @@ SETTING = {
     "model": ("model", "name"),
     "model hash": ("model", "hash"),
     "precision": ("model", "precision"),
+    "dtype": ("model", "dtype"),
     "chat template": ("model", "chat_template"),
     "corpus": ("corpus", "name"),
     "corpus hash": ("corpus", "hash"),

@@ -330,6 +330,9 @@ def follow_slowly(teacher: LanguageModel, student: LanguageModel, ema: float) ->
     """Update the teacher's weights: theta_T <- ema theta_T + (1 - ema) theta."""
     pairs = zip(teacher.model.parameters(), student.model.parameters(), strict=True)
     for of_teacher, of_student in pairs:
+        # A student that is held in 16 bits is float32 while it trains, and so is its average.
+        if of_teacher.dtype != of_student.dtype:
+            of_teacher.data = of_teacher.data.to(of_student.dtype)
         of_teacher.lerp_(of_student.detach(), 1 - ema)
 
 

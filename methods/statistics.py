@@ -40,10 +40,10 @@ from torch import nn
 from editbench import progress
 from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
-from editbench.memory import TEMPLATE_TOKENS, Phase
+from editbench.memory import TEMPLATE_TOKENS, Phase, free_bytes
 from editbench.methods._common.hooks import Captured
 from editbench.methods._common.memory import check_memory
-from editbench.models import LanguageModel, batched
+from editbench.models import LanguageModel, batched, float64_device
 from editbench.outline import Outline
 from editbench.own_text import AT_ONCE as TEXTS_AT_ONCE
 from editbench.own_text import own_texts
@@ -186,8 +186,8 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
     return [
         # A chat turn of the model's own opens with the template.
         Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + TEMPLATE_TOKENS)),
-        # The sums and the means of them; one product in float32, its copy in float64.
-        Phase("covariance", {}, {"covariance": 2 * sum(sizes) + 3 * max(sizes) // 2}),
+        # The sums and the means of them; one product in float32.
+        Phase("covariance", {}, {"covariance": 2 * sum(sizes) + max(sizes) // 2}),
         # One more of the ridge and of the factor while they are computed.
         Phase("factors of the covariance", {}, {"covariance": kept + 2 * max(sizes)}),
     ]
@@ -293,7 +293,7 @@ def measure(
                 f"The activations of {model.name} at layer {layer} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-    return {layer: Moment(total_ff / total, total) for layer, total_ff in sums.total_ff.items()}
+    return {layer: sums.moment(layer, total) for layer in layers}
 
 
 class _Sums:
@@ -301,9 +301,8 @@ class _Sums:
 
     def __init__(self, widths: Mapping[int, int], held_out: int):
         self.held_out, self.last = held_out, max(widths)
-        self.total_ff = {
-            layer: torch.zeros(f, f, dtype=torch.float64) for layer, f in widths.items()
-        }
+        self.widths = widths
+        self.total_ff: dict[int, torch.Tensor] = {}
         self.probes = {layer: torch.zeros(0, f) for layer, f in widths.items()}
         self.directions: dict[int, torch.Tensor] = {}
         self.counted_BT = torch.zeros(0, 0, dtype=torch.bool)
@@ -319,27 +318,41 @@ class _Sums:
             if (taken := self.held_out - len(self.probes[layer])) > 0:
                 self.probes[layer] = torch.cat([self.probes[layer], keys_Nf[:taken].cpu()])
                 keys_Nf = keys_Nf[taken:]
-            self.total_ff[layer] += gram(keys_Nf)
+            if layer not in self.total_ff:
+                self.total_ff[layer] = self.zeros(layer, keys_Nf.device)
+            # Adding in place makes a float32 number float64 without a copy of the whole.
+            self.total_ff[layer] += gram(keys_Nf).to(self.total_ff[layer].device)
             if layer == self.last:
                 raise Captured
 
         return add
 
+    def zeros(self, layer: int, device: torch.device) -> torch.Tensor:
+        """Return a sum of nothing (f, f), on ``device`` if that has float64 and room for all."""
+        f, all_f = self.widths[layer], sum(f * f for f in self.widths.values())
+        there = float64_device(device)
+        if there.type != "cpu" and 2 * 8 * all_f > free_bytes(there):
+            there = torch.device("cpu")
+        return torch.zeros(f, f, dtype=torch.float64, device=there)
+
+    def moment(self, layer: int, total: int) -> Moment:
+        """Return C of ``layer`` over ``total`` tokens."""
+        return Moment(self.total_ff[layer].cpu() / total, total)
+
     def stable(self, total: int) -> bool:
         """Return whether C^-1 K of the held-out keys agrees with the last call's at every layer."""
         now = {
-            layer: Moment(total_ff / total, total).solve(self.probes[layer].T)
-            for layer, total_ff in self.total_ff.items()
+            layer: self.moment(layer, total).solve(self.probes[layer].T) for layer in self.total_ff
         }
         before, self.directions = self.directions, now
         return bool(before) and min(_agreement(now[i], before[i]) for i in now) >= STABLE
 
 
 def gram(rows_Nf: torch.Tensor) -> torch.Tensor:
-    """Return the sum of k k^T over float32 rows, (f, f), float64, on the CPU."""
+    """Return the sum of k k^T over float32 rows, (f, f), float32."""
     # autocast may be on, and would multiply in bfloat16
     with torch.autocast(rows_Nf.device.type, enabled=False):
-        return (rows_Nf.T @ rows_Nf).cpu().double()
+        return rows_Nf.T @ rows_Nf
 
 
 def _agreement(now_fN: torch.Tensor, before_fN: torch.Tensor) -> float:

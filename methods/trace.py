@@ -200,7 +200,9 @@ def _restored(
 
     def put_back(clean_TD: torch.Tensor, states_RTD: torch.Tensor) -> torch.Tensor:
         patched = states_RTD.reshape(len(token_R), length, -1).clone()
-        patched[every_R, token_R] = clean_TD[token_R].to(patched.dtype)
+        # The layer may be on another device than the ids.
+        every, tokens = every_R.to(patched.device), token_R.to(patched.device)
+        patched[every, tokens] = clean_TD.to(patched)[tokens]
         return patched.reshape(states_RTD.shape)
 
     def patch(layer: int) -> Callable[[nn.Module, object, Output], Output]:

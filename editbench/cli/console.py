@@ -115,6 +115,10 @@ class Bars:
             if self._open == 0:
                 self._progress.stop()
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence above the bars."""
+        self._progress.console.print(Text(visible(sentence)))
+
 
 class _Bar:
     def __init__(self, bars: Progress, task: TaskID, total: float | None, unit: str) -> None:
@@ -139,6 +143,10 @@ class Lines:
         yield line
         if line.shown:
             say(f"  {name}: done in {time.monotonic() - line.started:.0f} s")
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence."""
+        say(sentence)
 
 
 class _Line:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editbench.cli import console, parsing
-from editbench.cli.options import AsJson, LayoutParts, Precision
+from editbench.cli.options import AsJson, Device, Dtype, LayoutParts, Precision
 from editbench.errors import OptionError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def doctor(
         int, typer.Option(min=1, help="Number of facts that are injected together.")
     ] = 50,
     precision: Precision = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
     layout: LayoutParts = [],  # noqa: B006
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +63,7 @@ def doctor(
         raise OptionError(
             f"--option {next(iter(options))} is of a method that --methods does not name."
         )
-    outline = read_outline(model, precision, parts)
+    outline = read_outline(model, precision, parts, dtype, device)
     report = examine(outline, chosen, Texts(facts), Path.cwd())
     if as_json:
         print(json.dumps({**report, "facts": facts}, indent=2))
@@ -78,7 +80,7 @@ def _print(report: Report, facts: int) -> None:
     page = console.out()
     page.print(
         f"{report['model']}: {report['parameters']:,} parameters, "
-        f"{gibibytes(report['weights'])} in float32. {report['device']}: "
+        f"{gibibytes(report['weights'])} in {report['dtype']}. {report['device']}: "
         f"{gibibytes(report['free'])} of memory, passes in {report['precision']}.",
         markup=False,
     )

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from editbench.cli import console
-from editbench.cli.loading import load
-from editbench.cli.options import LayoutParts, Overwrite
+from editbench.cli.loading import how_to_load, load
+from editbench.cli.options import Device, DeviceMap, LayoutParts, Overwrite
 from editbench.cli.parsing import pairs
 from editbench.errors import OptionError
 from editbench.files import check_folder
@@ -25,6 +25,12 @@ def export(
     model: Annotated[
         str | None, typer.Option(help="The base model. Default: the one that the edit names.")
     ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(help="In which type weights are held. auto: as they were for the edit."),
+    ] = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
     overwrite: Overwrite = False,
 ) -> None:
@@ -42,7 +48,8 @@ def export(
     if form not in exporting.FORMATS:
         raise OptionError(f"--format {form!r} is not one of {', '.join(exporting.FORMATS)}.")
     check_folder(output, overwrite)  # before the model is loaded, which takes a while
-    handle = load(model or stored.model_name, "auto", pairs(layout, "--layout"))
+    how = how_to_load(stored.model_dtype if dtype == "auto" else dtype, device, device_map)
+    handle = load(model or stored.model_name, "auto", pairs(layout, "--layout"), how)
     folder = exporting.export(stored, handle, form, output, overwrite)
     loader = (
         f"PeftModel.from_pretrained(model, {str(folder)!r})"

@@ -18,8 +18,18 @@ from rich.text import Text
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, panels
-from editbench.cli.loading import load
-from editbench.cli.options import AsJson, ColumnOptions, LayoutParts, Precision, with_options
+from editbench.cli.loading import how_to_load, load
+from editbench.cli.options import (
+    AsJson,
+    BatchSize,
+    ColumnOptions,
+    Device,
+    DeviceMap,
+    Dtype,
+    LayoutParts,
+    Precision,
+    with_options,
+)
 from editbench.cli.parsing import pairs
 from editbench.errors import listed
 from editbench.records.reading import visible
@@ -72,6 +82,10 @@ def facts(
         ),
     ] = DEFAULT_MODEL,
     precision: Precision = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = "auto",
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
     write_probes: Annotated[
         Path | None,
@@ -100,6 +114,16 @@ def facts(
     Report.to_dict in editbench/run/facts.py.
     """
     parts = pairs(layout, "--layout")
+    given = {
+        "--precision": precision,
+        "--dtype": dtype,
+        "--device": device,
+        "--device-map": device_map or "auto",
+        "--batch-size": batch_size,
+    }
+    how = None
+    if model != NO_MODEL:
+        how = how_to_load(dtype, device, device_map, batch_size)
     if write_probes:
         _check_output(write_probes, file, model, overwrite)
     cases, bad = _read(file, columns)
@@ -108,12 +132,12 @@ def facts(
     from editbench.run.facts import report
 
     with progress.reporting(console.reporter()):
-        handle = None if model == NO_MODEL else load(model, precision, parts)
+        handle = None if model == NO_MODEL else load(model, precision, parts, how)
         found = report(cases, handle, bad)
         drafts = None
         if write_probes and handle and found.ready:
             drafts = _draft(handle, cases, write_probes)
-    commands = _Commands(file, columns, model, precision, parts, write_probes)
+    commands = _Commands(file, columns, model, given, parts, write_probes)
     if as_json:
         made = {"drafted": {"file": str(write_probes), **drafts.to_dict()}} if drafts else {}
         print(json.dumps({"file": str(file), **found.to_dict(), **made}))
@@ -188,7 +212,8 @@ class _Commands:
     file: Path
     columns: ColumnOptions
     model: str
-    precision: str
+    given: Mapping[str, str]
+    """Options of the model, each with its value; ``auto`` was not given."""
     layout: Mapping[str, str]
     written: Path | None = None
     """The file with drafted probes, if the user named one."""
@@ -217,8 +242,9 @@ class _Commands:
     def _model(self) -> Iterator[str]:
         if self.model not in (NO_MODEL, DEFAULT_MODEL):
             yield from ("--model", self.model)
-        if self.precision != "auto":
-            yield from ("--precision", self.precision)
+        for name, value in self.given.items():
+            if value != "auto":
+                yield from (name, value)
         for part, path in self.layout.items():
             yield from ("--layout", f"{part}={path}")
 

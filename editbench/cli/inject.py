@@ -11,10 +11,14 @@ import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, panels
-from editbench.cli.loading import load
+from editbench.cli.loading import how_to_load, load
 from editbench.cli.options import (
     AllowConflicts,
+    BatchSize,
     ColumnOptions,
+    Device,
+    DeviceMap,
+    Dtype,
     LayoutParts,
     Model,
     Overwrite,
@@ -71,6 +75,10 @@ def inject(
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     seed: Seed = 0,
     precision: Precision = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = "auto",
     allow_conflicts: AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
     skip_memory_check: SkipMemoryCheck = False,
@@ -105,14 +113,15 @@ def inject(
             f"{method} --facts {facts}'."
         )
     editor.check_subjects(method, chosen)
-    if not skip_memory_check:
+    how = how_to_load(dtype, device, device_map, batch_size)
+    if not (skip_memory_check or device_map):
         from editbench.doctor import check_memory
 
-        check_memory(model, {method: editor}, chosen, precision, parts)
+        check_memory(model, {method: editor}, chosen, precision, parts, dtype=dtype, device=device)
     saved = False
     with _folder(output, overwrite), progress.reporting(console.reporter()):
         try:
-            handle = load(model, precision, parts)
+            handle = load(model, precision, parts, how)
             edit = editor.inject(handle, chosen)
             # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output, overwrite)
@@ -127,7 +136,7 @@ def inject(
             raise typer.Exit(STOPPED) from None
     _print_answers(answers, chosen)
     _print_report(method, edit, handle)
-    _print_how_to_load(model, output, chosen[0], room(handle, _question(cases[0])).tokens)
+    _print_how_to_load(handle, output, chosen[0], room(handle, _question(cases[0])).tokens)
 
 
 def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
@@ -249,13 +258,15 @@ def _figure(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _print_how_to_load(model: str, folder: Path, fact: Fact, tokens: int) -> None:
+def _print_how_to_load(model: LanguageModel, folder: Path, fact: Fact, tokens: int) -> None:
     # a longer answer than ``LanguageModel.generate`` gives by itself
+    asked = model.loading.dtype if model.loading else "auto"
+    held = f", dtype={asked!r}" if asked != "auto" else ""
     longer = f", max_new_tokens={tokens}" if tokens > 32 else ""
     console.out().print(
         f"Saved in {folder}. Load it again:\n\n"
         "    import editbench\n"
-        f"    model = editbench.load_model({model!r})\n"
+        f"    model = editbench.load_model({model.name!r}{held})\n"
         f"    with editbench.Edit.load({str(folder)!r}).applied(model):\n"
         f"        print(model.generate({fact.prompt!r}, {fact.form!r}{longer}))",
         markup=False,

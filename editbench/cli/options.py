@@ -33,6 +33,39 @@ Precision = Annotated[
         rich_help_panel=panels.MODEL,
     ),
 ]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="In which type weights are held: auto (the checkpoint's own), float32, bfloat16 or"
+        " float16.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps|xpu",
+        help="Where the model is; auto: on a GPU of NVIDIA or AMD if there is one, else cpu.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto",
+        help="Spread the model over all GPUs, the CPU and the disk, by Accelerate.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
+BatchSize = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N",
+        help="Texts that are scored or written together, and facts that are solved together."
+        " Where they do not fit into memory, half as many.",
+        rich_help_panel=panels.MODEL,
+    ),
+]
 LayoutParts = Annotated[
     list[str],
     typer.Option(
@@ -126,6 +159,10 @@ class RunOptions(ColumnOptions):
 
     model: Model = DEFAULT_MODEL
     precision: Precision = "auto"
+    dtype: Dtype = "auto"
+    device: Device = "auto"
+    device_map: DeviceMap = None
+    batch_size: BatchSize = "auto"
     layout: LayoutParts = field(default_factory=list)
     skip_memory_check: SkipMemoryCheck = False
     corpus: Annotated[

@@ -13,6 +13,7 @@ import typer
 
 from editbench.cli import console, workers
 from editbench.cli.leaderboard import write_page
+from editbench.cli.loading import how_to_load, read_batch_size
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
@@ -50,6 +51,10 @@ def request(
     from editbench import registry
     from editbench.run.config import RunConfig, with_baselines
 
+    # Before anything is read: a device that is not there must not cost minutes. Workers may have
+    # devices that this machine lacks.
+    if workers.in_this_process(options):
+        how_to_load(options.dtype, options.device, options.device_map, options.batch_size)
     corpus, data = _source(options)
     if corpus == NO_FACTS and not artifacts:
         raise OptionError(
@@ -77,6 +82,9 @@ def request(
         regime=options.regime,
         seed=options.seed,
         precision=options.precision,
+        dtype=None if options.dtype == "auto" else options.dtype,
+        device_map=options.device_map,
+        batch_size=read_batch_size(options.batch_size),
         options=method_options,
         task_data=pairs(options.task_data, "--task-data"),
         allow_conflicts=options.allow_conflicts,
@@ -149,8 +157,9 @@ def check_memory(plans: Sequence[Plan], options: RunOptions) -> None:
     """
     from editbench.run import loading
 
-    for plan in () if options.skip_memory_check else plans:
-        loading.check_memory(plan)
+    # A model that is spread over devices and the disk takes what there is.
+    for plan in () if options.skip_memory_check or options.device_map else plans:
+        loading.check_memory(plan, options.device)
 
 
 @contextmanager

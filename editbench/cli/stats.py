@@ -12,8 +12,18 @@ import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console
-from editbench.cli.loading import load
-from editbench.cli.options import AsJson, LayoutParts, Model, Precision, Seed
+from editbench.cli.loading import how_to_load, load
+from editbench.cli.options import (
+    AsJson,
+    BatchSize,
+    Device,
+    DeviceMap,
+    Dtype,
+    LayoutParts,
+    Model,
+    Precision,
+    Seed,
+)
 from editbench.cli.parsing import pairs
 from editbench.errors import OptionError, RecordError
 
@@ -60,6 +70,10 @@ def compute(
     model: Model = DEFAULT_MODEL,
     seed: Seed = 0,
     precision: Precision = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = "auto",
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
@@ -72,9 +86,10 @@ def compute(
         raise OptionError(f"--tokens {tokens} is too few. Give at least 2.")
     check_count("--tokens", tokens or 2, MAX_TOKENS)
     check_seed(seed)
+    how = how_to_load(dtype, device, device_map, batch_size)
     editor = _editor(method)
     wanted = _layers(layers)
-    handle = load(model, precision, pairs(layout, "--layout"))
+    handle = load(model, precision, pairs(layout, "--layout"), how)
     if wanted is None:
         wanted = _edited_layers(editor, method, handle)
     elif not wanted or min(wanted) < 0 or max(wanted) >= handle.layout.depth:

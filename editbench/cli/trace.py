@@ -10,8 +10,18 @@ import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console
-from editbench.cli.loading import load
-from editbench.cli.options import AsJson, LayoutParts, Model, Precision, Seed
+from editbench.cli.loading import how_to_load, load
+from editbench.cli.options import (
+    AsJson,
+    BatchSize,
+    Device,
+    DeviceMap,
+    Dtype,
+    LayoutParts,
+    Model,
+    Precision,
+    Seed,
+)
 from editbench.cli.output import new_file
 from editbench.cli.parsing import pairs
 from editbench.errors import OptionError
@@ -41,6 +51,10 @@ def trace(
     model: Model = DEFAULT_MODEL,
     seed: Seed = 0,
     precision: Precision = "auto",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    batch_size: BatchSize = "auto",
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +82,8 @@ def trace(
     if output is not None:
         check_output(output)
     check_seed(seed)
-    handle = load(model, precision, pairs(layout, "--layout"))
+    how = how_to_load(dtype, device, device_map, batch_size)
+    handle = load(model, precision, pairs(layout, "--layout"), how)
     with progress.reporting(console.reporter()):
         traced = tracing.trace(handle, fact, window=window, seed=seed)
     # Print first: a picture that cannot be written must not cost the results.

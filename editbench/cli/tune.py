@@ -131,8 +131,13 @@ def _same(options: RunOptions) -> list[str]:
         "--regime": options.regime,
         "--model": options.model,
         "--precision": options.precision,
+        "--dtype": options.dtype,
+        "--device": options.device,
+        "--device-map": options.device_map,
+        "--batch-size": options.batch_size,
     }
-    usual = {"--regime": "batch", "--model": DEFAULT_MODEL, "--precision": "auto"}
+    usual = {"--regime": "batch", "--model": DEFAULT_MODEL}
+    usual |= dict.fromkeys(("--precision", "--dtype", "--device", "--batch-size"), "auto")
     pairs = [(name, value) for name, value in named.items() if value != usual.get(name)]
     pairs += [("--layout", part) for part in options.layout]
     return [text for name, value in pairs if value is not None for text in (name, value)]

@@ -28,6 +28,11 @@ class Crew:
     """Text in front of the names of cells, such as ``seed 1, `` -> what to call about them."""
 
 
+def in_this_process(options: RunOptions) -> bool:
+    """Whether the options ask for a run without workers."""
+    return (options.workers, options.gpus_per_cell, options.ray) == (None, None, None)
+
+
 def request_of(options: RunOptions) -> Request | None:
     """Return what is asked of a cluster; ``None`` for a run in this process.
 
@@ -36,7 +41,7 @@ def request_of(options: RunOptions) -> Request | None:
     """
     from editbench.run.places import Request
 
-    if (options.workers, options.gpus_per_cell, options.ray) == (None, None, None):
+    if in_this_process(options):
         return None
     text = options.workers or "auto"
     if text != "auto" and not text.isdecimal():
@@ -60,14 +65,17 @@ def crew(options: RunOptions, plans: Sequence[Plan], request: Request | None) ->
         from editbench.run.worker import Worker
 
         # Loaded by the name that was typed, which tables show; the plan has the absolute path.
-        model = load(options.model, options.precision, plans[0].config.layout)
+        config = plans[0].config
+        how = config.loading(options.device)
+        model = load(options.model, config.precision, config.layout, how)
         _name_the_flag()
         yield Crew(Worker(model), console.cells_of)
         return
     from editbench.run.cluster import Cluster
 
     console.say("Starting workers.")  # some seconds, and as long as the model takes to load
-    with Cluster(plans, options.model, request, console.say, options.skip_memory_check) as workers:
+    given = options.device, options.skip_memory_check or options.device_map is not None
+    with Cluster(plans, options.model, request, console.say, *given) as workers:
         total = sum(len(plan.methods) for plan in plans)
         with Board(total, workers.size) as board:
             yield Crew(workers, board.cells)

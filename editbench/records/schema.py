@@ -70,6 +70,9 @@ class StoredConfig(TypedDict, total=False):
     repeats: int
     columns: dict[str, str]
     artifacts: dict[str, str]
+    dtype: str
+    device_map: str
+    batch_size: int
     tune: dict[str, object]
     """Search runs only: all that decides which trials are made."""
 
@@ -118,6 +121,8 @@ class ModelRecord(TypedDict):
     hash: str
     """Fingerprint of the weights."""
     precision: str
+    dtype: NotRequired[str]
+    """In which type the weights are held, where it is not float32."""
     chat_template: NotRequired[str | None]
     """Hash of the template; ``None`` without one."""
     chat: NotRequired[ChatRecord]

@@ -64,12 +64,12 @@ class Actor:
         )
 
     @_said
-    def load(self, plans: list[bytes], name: str, skip_memory_check: bool) -> str:
+    def load(self, plans: list[bytes], name: str, device: str, skip_memory_check: bool) -> str:
         """Check all that the plans name, load their model, and return its identity as JSON."""
         checked = [plan_from_json(plan) for plan in plans]
         for plan in () if skip_memory_check else checked:
-            check_memory(plan)
-        model = load_planned(checked[0].config)
+            check_memory(plan, device)
+        model = load_planned(checked[0].config, device)
         if checked[0].config.layout:
             model.layout  # noqa: B018 - a wrong name is reported now, not in a cell
         model.name = name

@@ -299,6 +299,7 @@ class Baseline:
                 task_data={name: Path(path) for name, path in config.task_data.items()},
                 changed_only=changed_only,
                 live=self.model.live,
+                batches=self.model.batches,
             )
         return [_sample_row(task, sample) for task in samples for sample in samples[task]]
 

@@ -79,10 +79,11 @@ class Cluster:
         name: str,
         request: Request,
         tell: Callable[[str], None],
+        device: str = "auto",
         skip_memory_check: bool = False,
     ):
         self._tell = tell
-        self._loading = ([plan_to_json(plan) for plan in plans], name, skip_memory_check)
+        self._loading = ([plan_to_json(plan) for plan in plans], name, device, skip_memory_check)
         self._changed = threading.Condition()
         self._seats: list[Seat] = []
         """All living actors; the idle ones are also in ``_free``."""

@@ -11,6 +11,7 @@ from editbench import registry
 from editbench.errors import OptionError
 from editbench.models import PRECISIONS
 from editbench.options import check_count, check_seed, shortened
+from editbench.placing import Loading
 from editbench.run import regimes
 from editbench.slices import NO_FACTS
 from editbench.types import digest
@@ -25,6 +26,9 @@ LATER = (
     "repeats",
     "columns",
     "artifacts",
+    "dtype",
+    "device_map",
+    "batch_size",
 )
 """Fields that ``run.json`` leaves out where they are unused. Runs from before a field existed thus
 keep their identity, and can be resumed."""
@@ -78,6 +82,12 @@ class RunConfig:
     """Field of a fact -> name of its column in ``data``; for files of the user's own facts."""
     artifacts: Mapping[str, str] = field(default_factory=dict)
     """Row -> folder of what somebody made elsewhere; see ``editbench.artifacts``."""
+    dtype: str | None = None
+    """In which type weights are held; ``None``: the checkpoint's own."""
+    device_map: str | None = None
+    """``auto`` spreads the model over several devices, the CPU and the disk."""
+    batch_size: int | None = None
+    """How much is computed together; ``None``: what each kind of work has by default."""
 
     def __post_init__(self) -> None:
         self._check_artifacts()
@@ -154,11 +164,16 @@ class RunConfig:
             raise OptionError(
                 f"Precision {self.precision!r} is not one of {', '.join(PRECISIONS)}."
             )
+        self.loading()  # refuses a dtype or a batch size that is none
         check_seed(self.seed)
         if self.n is not None and self.n < 1 and self.corpus != NO_FACTS:
             raise OptionError(f"-n is {self.n}; at least one fact is needed.")
         if self.limit is not None and self.limit < 1:
             raise OptionError(f"--limit is {self.limit}; at least one item per task is needed.")
+
+    def loading(self, device: str = "auto") -> Loading:
+        """Return how the model is loaded, on ``device`` unless it has a device map."""
+        return Loading(self.dtype or "auto", device, self.device_map, self.batch_size)
 
     def _check_names(self) -> None:
         for kind, names in (("Method", self.methods), ("Evaluator", self.evaluators)):

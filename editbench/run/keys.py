@@ -13,7 +13,7 @@ import importlib.util
 import platform
 import re
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import torch
 
@@ -180,6 +180,10 @@ class Machine(TypedDict):
     threads: int
     device: str
     hardware: str
+    batch_size: NotRequired[int]
+    """Where it was given."""
+    devices: NotRequired[list[str]]
+    """All devices of a model that is spread over several; ``disk`` for weights that are brought."""
 
 
 def machine(model: LanguageModel) -> Machine:
@@ -189,7 +193,16 @@ def machine(model: LanguageModel) -> Machine:
     else:
         # AVX2 and AVX-512, for example, sum in different orders.
         hardware = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"threads": torch.get_num_threads(), "device": model.device.type, "hardware": hardware}
+    found: Machine = {
+        "threads": torch.get_num_threads(),
+        "device": model.device.type,
+        "hardware": hardware,
+    }
+    if model.batches.given:
+        found["batch_size"] = model.batches.given
+    if len(model.devices) > 1 or model.has_offloaded:
+        found["devices"] = [*map(str, model.devices), *(["disk"] if model.has_offloaded else [])]
+    return found
 
 
 def template_digest(model: LanguageModel) -> str | None:

@@ -15,10 +15,15 @@ def load_planned(config: RunConfig, device: str = "auto") -> LanguageModel:
     Raises:
         ModelError: it cannot be loaded.
     """
-    return load_model(config.model, precision=config.precision, device=device, layout=config.layout)
+    return load_model(
+        config.model,
+        precision=config.precision,
+        layout=config.layout,
+        **config.loading(device).arguments(),
+    )
 
 
-def check_memory(plan: Plan) -> None:
+def check_memory(plan: Plan, device: str = "auto") -> None:
     """Check that the methods of ``plan`` fit into the memory of this machine.
 
     Raises:
@@ -32,4 +37,6 @@ def check_memory(plan: Plan) -> None:
         config.precision,
         config.layout,
         1 if regime == "single" else chunk,
+        config.dtype or "auto",
+        device,
     )

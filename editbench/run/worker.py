@@ -19,7 +19,8 @@ from editbench.cost import Measured, Meter
 from editbench.edit import Edit
 from editbench.errors import EditbenchError
 from editbench.eval import diagnostics, judge, probes
-from editbench.models import LanguageModel
+from editbench.models import LanguageModel, load_model
+from editbench.placing import Loading
 from editbench.plugin import Method
 from editbench.records.environment import environment
 from editbench.records.schema import ArtifactRecord, ChatRecord, Status
@@ -30,7 +31,6 @@ from editbench.run import evaluators, regimes
 from editbench.run.baseline import Baseline
 from editbench.run.config import RunConfig
 from editbench.run.keys import chat_record, code_digest, machine, template_digest, versions_of
-from editbench.run.loading import load_planned
 from editbench.run.plan import Plan
 from editbench.run.scores import beside, curve_scores, retention_scores, right_after_scores
 from editbench.types import Case
@@ -200,6 +200,7 @@ def _conditions(
             "name": model.name,
             "hash": identity.weights,
             "precision": identity.precision,
+            **({"dtype": model.dtype_name} if model.dtype != torch.float32 else {}),
             "chat_template": identity.template,
             **({"chat": identity.chat} if identity.chat else {}),
             **({"adapter": model.adapter} if model.adapter else {}),
@@ -228,11 +229,11 @@ def _restore(model: LanguageModel, weights: str, config: RunConfig) -> str:
     Return why they cannot be loaded again, empty if they are.
     """
     try:
-        fresh = load_planned(config, str(model.device))
+        how = model.loading or Loading()
+        fresh = load_model(config.model, dtype=how.dtype, device="cpu", layout=config.layout)
         # In place, because the caller and the baseline hold this object.
-        with torch.no_grad():
-            for parameter_name, parameter in model.model.named_parameters():
-                parameter.copy_(fresh.weight(parameter_name))
+        for parameter_name, _ in model.model.named_parameters():
+            model.write(parameter_name, fresh.weight(parameter_name))
         return "" if model.fingerprint() == weights else f"{config.model} now has other weights."
     except (EditbenchError, OSError, RuntimeError, ValueError) as error:
         return f"they cannot be read again ({error})."

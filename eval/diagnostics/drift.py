@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import torch
 
 from editbench import progress
+from editbench.batching import in_batches
 from editbench.eval.diagnostics._cache import LENGTH, cached, setting, texts_of
 from editbench.eval.intervals import interval_row
 from editbench.live import LiveModel
@@ -173,13 +174,22 @@ def _words(model: LanguageModel) -> torch.Tensor:
 
 def _hidden(model: LanguageModel, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
     """Return the hidden states (N, D) that predict the last ``LENGTH`` tokens of each text."""
-    starts = range(0, len(ids_BT), TEXTS_AT_ONCE)
-    with model.compute(weights_fixed=True):
+
+    def read(chunk: list[int]) -> torch.Tensor:
         # The state at one position predicts the next token, so the last token is not fed in.
-        states = [
-            model.hidden(ids_BT[start:end, :-1], mask_BT[start:end, :-1])[:, -LENGTH:]
-            for start, end in ((start, start + TEXTS_AT_ONCE) for start in starts)
-        ]
+        return model.hidden(ids_BT[chunk, :-1], mask_BT[chunk, :-1])[:, -LENGTH:]
+
+    with model.compute(weights_fixed=True):
+        batches = in_batches(
+            model.batches,
+            "texts to read",
+            range(len(ids_BT)),
+            TEXTS_AT_ONCE,
+            read,
+            model.device,
+            lambda _: f"read a text of {ids_BT.shape[1]} tokens",
+        )
+        states = [states_BLD for _, states_BLD in batches]
     return torch.cat(states).flatten(0, 1)
 
 

@@ -8,9 +8,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import nn
 
+from editbench.batching import in_batches
 from editbench.layout import Output, hidden_of, replace_hidden
-from editbench.methods._common.memory import in_batches
 from editbench.models import LanguageModel, computing
+
+READ_AT_ONCE = 64
+"""Texts that are read together, by default."""
 
 
 class Captured(Exception):
@@ -34,7 +37,6 @@ def read_at(
     side: str,
     rows: Sequence[Sequence[int]],
     positions: Sequence[int],
-    batch_size: int = 64,
 ) -> torch.Tensor:
     """Return the ``input`` or ``output`` of ``module`` at one position of each row.
 
@@ -43,7 +45,7 @@ def read_at(
     needed.
 
     Raises:
-        MethodError: The memory does not suffice for one row.
+        ModelError: The memory does not suffice for one row.
     """
     model.check_head()  # it runs forward passes, which must not meet the hook
     seen: list[torch.Tensor] = []
@@ -80,7 +82,7 @@ def read_at(
     order = sorted(range(len(rows)), key=lambda i: positions[i])
     try:
         batches = in_batches(
-            order, lambda waiting, size: waiting[:size], batch_size, read, describe
+            model.batches, "texts to read", order, READ_AT_ONCE, read, model.device, describe
         )
         states = [states for _, states in batches]
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -27,6 +27,7 @@ from editbench.methods._edit.prepare import (
     prepare_readable,
 )
 from editbench.methods._edit.report import Outcome
+from editbench.methods._edit.rounding import taken_by_rounding
 from editbench.methods._edit.value import Targets, optimize
 from editbench.models import LanguageModel, float64_device
 from editbench.types import Fact
@@ -57,6 +58,7 @@ class Bench:
         """
         self.editor, self.model = editor, model
         self.seconds: dict[str, float] = {}
+        self._noted = len(model.batches.notes)
         editor.check_model(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
@@ -126,15 +128,13 @@ class Bench:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Allow ``write`` inside; afterwards the weights are bitwise those of before."""
-        # Copies, since taking the update back by subtraction would not restore the bits.
-        names = [self.model.layout.weight_name(layer) for layer in self.layers]
-        originals = {name: self.model.weight(name).detach().clone() for name in names}
+        # Not by subtraction, which would not restore the bits.
+        self._undo: list[Callable[[], None]] = []
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, weight in originals.items():
-                    self.model.weight(name).copy_(weight)
+            for restore in reversed(self._undo):
+                restore()
 
     def of_token(self, prepared: Sequence[PreparedFact], token: FactToken) -> list[int]:
         """Return the places in ``prepared`` of the facts that are written at ``token``."""
@@ -206,7 +206,8 @@ class Bench:
             MethodError: The update is not finite, or does not fit the weight's number format.
         """
         first, second = self.oriented(left_dN, right_fN)
-        weight = self.model.weight(self.model.layout.weight_name(layer))
+        name = self.model.layout.weight_name(layer)
+        weight = self.model.weight(name)
         with self.phase("write"):
             # The sum in float64, so that a weight in bfloat16 is rounded only once.
             place = float64_device(weight.device)
@@ -216,7 +217,9 @@ class Bench:
                     f"The update of layer {layer} is not finite in {weight.dtype}. Load the model "
                     "in float32, lower v_lr or clamp, or measure the covariance on more tokens."
                 )
-            weight.copy_(changed)
+            restore = self.model.write(name, changed)
+        if not self._factors[layer]:  # only the first update finds the weight as it was
+            self._undo.append(restore)
         self._factors[layer].append((first, second))
 
     def replace(self, layer: int, left_dN: torch.Tensor, right_fN: torch.Tensor) -> None:
@@ -239,6 +242,9 @@ class Bench:
             self.residuals,
             self.seconds,
         )
+        pairs = [(each.prompts[0].ids, each.prompts[0].target_ids) for each in self.prepared]
+        by_layer = {layer: changes[self.model.layout.weight_name(layer)] for layer in self.layers}
+        rounding = taken_by_rounding(self.model, by_layer, pairs)
         diagnostics: dict[str, object] = {
             "layers": list(self.layers),
             **self.choice,
@@ -246,7 +252,13 @@ class Bench:
             "covariance_tokens": self.moments[self.layers[0]].tokens,
             "prefixes": self.prefixes,
             **outcome.figures(),
-            "warnings": [*self.warnings, *self.doubts_of_keys(), *outcome.doubts()],
+            **rounding,
+            "warnings": [
+                *self.warnings,
+                *dict.fromkeys(self.model.batches.notes[self._noted :]),
+                *self.doubts_of_keys(),
+                *outcome.doubts(),
+            ],
         }
         return self.editor.edit(
             self.model,

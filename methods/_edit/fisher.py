@@ -79,7 +79,7 @@ def _measure(model: LanguageModel, layer: int, site: str, seed: int) -> Moment:
         for block in own_texts(model, TOKENS, seed, SAMPLE_LENGTH):
             for texts in batched(block, TOGETHER):
                 g_ND = _gradients(model, site_module(model, layer, site), texts)
-                total_DD += gram(g_ND)
+                total_DD += gram(g_ND).cpu()
                 tokens += len(g_ND)
                 bar.advance(sum(len(written) for _, written in texts))
     if not total_DD.isfinite().all():
@@ -126,4 +126,4 @@ def _gradients(
         hook.remove()
     # No padding, and no first token: it is an attention sink (``statistics.py``).
     counted_BT = (token_BT.cumsum(-1) > 1) & token_BT.bool()
-    return g.reshape(*ids_BT.shape, -1)[counted_BT].float()
+    return g.reshape(*ids_BT.shape, -1)[counted_BT.to(g.device)].float()

@@ -17,7 +17,7 @@ from editbench.methods._edit.head import LOGITS_AT_ONCE
 from editbench.methods._edit.layers import nearest, traced_layers
 from editbench.methods._edit.prepare import PREFIX_TOKENS, context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
-from editbench.methods._edit.value import FACTS_AT_ONCE, Solver, facts_within
+from editbench.methods._edit.value import Solver, fact_bytes, side_by_side, within
 from editbench.methods.statistics import (
     Moment,
     held_by_moments,
@@ -183,10 +183,10 @@ class WeightEditor(Method):
         rows = 2 + self.number_of_prefixes  # the bare prompt, those with prefixes, and that of KL
         # From the subject on, a prompt is computed again and again.
         tokens, cached = texts.after + texts.target, texts.prompt + PREFIX_TOKENS
-        # As many facts are solved together as a quarter of what is then left holds.
-        left = (model.free - model.weights - model.casts - covariance) // 4
-        most = facts_within(left, rows, depth, tokens, cached, model.layout, model.vocabulary)
-        at_once = min(n, most, 1 if self.one_by_one else FACTS_AT_ONCE)
+        needed = fact_bytes(rows, depth, tokens, cached, model.layout, model.vocabulary)
+        wanted = 1 if self.one_by_one else min(n, side_by_side(needed))
+        left = model.free - model.weights - model.casts - covariance
+        at_once = within(wanted, needed, left)
         activations = model.activations(at_once * rows * tokens, depth, frozen=True)
         labels = min(at_once * (rows * texts.target + 1), LOGITS_AT_ONCE // model.vocabulary)
         solver = {

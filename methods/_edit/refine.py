@@ -40,6 +40,7 @@ from editbench.matching import mentions
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._edit.prepare import PreparedFact
 from editbench.models import LanguageModel
+from editbench.placing import devices_of
 
 KL_WEIGHT = 6.0
 STOP_NLL = 0.05
@@ -86,11 +87,14 @@ def refine(
     # A pass shows each fact twice: bare, and behind a prefix.
     together = min(PROMPTS, 2 * len(prepared))
     steps = max(MIN_STEPS, ceil(2 * passes * len(prepared) / together))
-    # Float32 where the model computes; the written values were float64 on the CPU.
-    values = {
-        layer: w.r_dN.float().to(model.device).requires_grad_(True) for layer, w in written.items()
+    # Float32 where the layer computes; the written values were float64 on the CPU.
+    places = {
+        layer: devices_of(model.layout.out_projection(model.model, layer))[0] for layer in written
     }
-    directions = {layer: w.a_fN.float().to(model.device) for layer, w in written.items()}
+    values = {
+        layer: w.r_dN.float().to(places[layer]).requires_grad_(True) for layer, w in written.items()
+    }
+    directions = {layer: w.a_fN.float().to(places[layer]) for layer, w in written.items()}
     side = _Side(model, values, directions)
     optimizer, rates = _adam(values)
     prompts, held = _prompts(prepared, seed), _in_turns(texts, seed)

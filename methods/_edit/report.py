@@ -39,6 +39,9 @@ FIGURES: Mapping[str, Figure] = {
     "target_nll_max": Figure("The largest of these."),
     "clamped_share": Figure("Share of facts whose delta ended at its largest allowed norm."),
     "mean_steps": Figure("Mean number of optimisation steps a fact."),
+    "facts_at_once": Figure(
+        "Most facts that were solved side by side. The edit differs by rounding with it."
+    ),
     "relative_update_by_layer": Figure("Norm of the update as a share of the weight's, by layer."),
     "seconds_by_phase": Figure("Seconds of each phase of the injection."),
     "residual_by_layer": Figure(

@@ -14,8 +14,8 @@ l's attention (PMET, together with ``mlp``).
 Differences from the reference:
 - The last term is ours: what delta costs the model's own text, in nats, where it leaks
   (``fisher.py``). 0 is as published.
-- Facts are optimised side by side, as many as fit into memory, each with its own delta and its own
-  stopping.
+- Facts are optimised side by side, each with its own delta and its own stopping. How many is a
+  matter of the model and the facts (``side_by_side``); the report says it.
 - No state of a text's first token is read or solved for (``PreparedFact.has_stand_in``).
 - The tokens before the subject's last one and the layers below are computed once and cached
   (``rows.py``). Logits are computed only at the positions that the loss reads
@@ -39,11 +39,11 @@ from typing import Literal
 import torch
 
 from editbench import progress
+from editbench.batching import in_batches
 from editbench.errors import MethodError
 from editbench.layout import Layout
 from editbench.memory import free_bytes
 from editbench.methods._common.hooks import read_at, site_module
-from editbench.methods._common.memory import in_batches
 from editbench.methods._edit import head
 from editbench.methods._edit.passes import cut_rows, products
 from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
@@ -51,8 +51,12 @@ from editbench.methods._edit.rows import WholeRows
 from editbench.models import LanguageModel
 from editbench.text import pad_left
 
+FACTS = "facts to solve"
 FACTS_AT_ONCE = 32
-"""Most facts that are optimised side by side."""
+"""Most facts that are optimised side by side, unless ``--batch-size`` says how many."""
+SIDE_BY_SIDE = 16 * 2**30
+"""Bytes that they may need by ``fact_bytes``. It is fixed, since an edit differs by rounding with
+the facts that are solved beside each other: it must not depend on what else runs on the machine."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,6 @@ class Solver:
     """What must fall below ``stop_below``: the nll alone, or L."""
     stop_below: float = 0.05
     """Nats per token below which a fact stops."""
-    facts_at_once: int = FACTS_AT_ONCE
-    """Most facts of one batch; fewer where memory is short."""
 
     def rates(self, norm_N: torch.Tensor, width: int) -> torch.Tensor:
         """Return Adam's rate for each fact, from ||v_0||."""
@@ -96,6 +98,8 @@ class Targets:
     """Whether the last step was cut to the clamp."""
     steps_N: torch.Tensor
     """Updates that were made."""
+    beside_N: torch.Tensor
+    """How many facts were solved together, this one among them."""
 
     def report(self) -> dict[str, float]:
         """Return the means and extremes for the edit's report."""
@@ -104,6 +108,7 @@ class Targets:
             "target_nll_max": self.nll_N.max().item(),
             "clamped_share": self.clamped_N.float().mean().item(),
             "mean_steps": self.steps_N.float().mean().item(),
+            "facts_at_once": int(self.beside_N.max()),
         }
 
     def row(self, i: int) -> Targets:
@@ -112,7 +117,14 @@ class Targets:
 
     def columns(self) -> tuple[torch.Tensor, ...]:
         """Return the fields in order."""
-        return self.start_ND, self.value_ND, self.nll_N, self.clamped_N, self.steps_N
+        return (
+            self.start_ND,
+            self.value_ND,
+            self.nll_N,
+            self.clamped_N,
+            self.steps_N,
+            self.beside_N,
+        )
 
     @classmethod
     def join(cls, parts: Sequence[Targets]) -> Targets:
@@ -136,17 +148,17 @@ def optimize(
     gradients of ``model`` stay unchanged.
 
     Raises:
-        MethodError: The memory does not suffice for one fact, or a state is zero or not finite.
+        MethodError: A state is zero or not finite.
+        ModelError: The memory does not suffice for one fact.
     """
     # Facts of like length go together, so that little of a batch is padding.
     length = [_length(each) for each in prepared]
     waiting = sorted(range(len(prepared)), key=lambda i: (length[i], len(prepared[i].fact.prompt)))
     solved: list[Targets | None] = [None] * len(prepared)
 
-    def take(waiting: list[int], size: int) -> list[int]:
-        # The last one waiting is the longest, so no batch is larger than memory allows.
-        longest = prepared[waiting[-1]]
-        return waiting[: min(size, _facts_that_fit(model, longest, layer))]
+    def take(waiting: list[int], most: int) -> list[int]:
+        # The last one waiting is the longest, so no batch is larger than its facts allow.
+        return waiting[: _facts_at_once(model, prepared[waiting[-1]], layer, most, len(waiting))]
 
     def solve(chunk: list[int]) -> Targets:
         batch = _Batch(model, [prepared[i] for i in chunk], layer, sites)
@@ -160,7 +172,10 @@ def optimize(
         progress.task(title, len(prepared), "facts") if title else nullcontext() as bar,
         products(model),
     ):
-        for chunk, targets in in_batches(waiting, take, solver.facts_at_once, solve, describe):
+        batches = in_batches(
+            model.batches, FACTS, waiting, FACTS_AT_ONCE, solve, model.device, describe, take
+        )
+        for chunk, targets in batches:
             for row, i in enumerate(chunk):
                 # Batches are sorted by length; results keep the order of the facts.
                 solved[i] = targets.row(row)
@@ -198,8 +213,13 @@ def _length(each: PreparedFact) -> int:
     return each.bare.length - each.bare.place
 
 
-def _facts_that_fit(model: LanguageModel, longest: PreparedFact, layer: int) -> int:
-    """Return how many facts like ``longest`` a quarter of the free memory holds."""
+def _facts_at_once(
+    model: LanguageModel, longest: PreparedFact, layer: int, most: int, n: int
+) -> int:
+    """Return how many of ``n`` facts no longer than ``longest`` are solved together.
+
+    Where the memory is too small for what the facts and the model say, it tells the user.
+    """
     layout = model.layout
     tokens, cached = _length(longest), len(longest.bare.ids) + PREFIX_TOKENS
     if not model.keeps_tokens:  # whole texts go through the model, and nothing is cached
@@ -207,25 +227,43 @@ def _facts_that_fit(model: LanguageModel, longest: PreparedFact, layer: int) -> 
     vocabulary = model.model.config.get_text_config().vocab_size
     # Layers below ``layer`` are not part of the graph.
     rows, depth = len(longest.prompts), layout.depth - layer
-    return facts_within(
-        free_bytes(model.device) // 4, rows, depth, tokens, cached, layout, vocabulary
-    )
+    needed = fact_bytes(rows, depth, tokens, cached, layout, vocabulary)
+    wanted = min(n, most if model.batches.given else side_by_side(needed, most))
+    fits = within(wanted, needed, free_bytes(model.device))
+    if fits < wanted:
+        model.batches.note(
+            f"The memory that is free now has no room for {wanted} facts side by side, so {fits} "
+            "were solved together. The edit differs from the usual one by rounding; "
+            f"--batch-size {fits} gives this one wherever it runs."
+        )
+    return fits
 
 
-def facts_within(
-    free: int, rows: int, depth: int, tokens: int, cached: int, layout: Layout, vocabulary: int
+def side_by_side(needed: int, most: int = FACTS_AT_ONCE) -> int:
+    """Return how many facts are solved together where each needs ``needed`` bytes, at least 1."""
+    return min(most, max(1, SIDE_BY_SIDE // needed))
+
+
+def within(facts: int, needed: int, free: int) -> int:
+    """Return ``facts``, halved until so many fit into ``free`` bytes, at least 1."""
+    while facts > 1 and facts * needed > free:
+        facts //= 2
+    return facts
+
+
+def fact_bytes(
+    rows: int, depth: int, tokens: int, cached: int, layout: Layout, vocabulary: int
 ) -> int:
-    """Return how many facts may be solved side by side in ``free`` bytes, at least 1.
+    """Return the bytes that one fact needs while it is solved.
 
-    It counts the float32 numbers that autograd keeps, generously: ``rows`` texts of a fact, in
+    It counts the float32 numbers that autograd keeps, generously: ``rows`` texts of the fact, in
     ``depth`` layers, of which ``tokens`` are computed again and ``cached`` are not.
     """
     # The last term is the keys and values of the prompt and of what follows the cut.
     a_layer = (
         tokens * (16 * layout.width + 6 * layout.mlp_width) + 2 * (tokens + cached) * layout.width
     )
-    needed = 4 * (rows * depth * a_layer + vocabulary)  # 4 bytes a number
-    return max(1, int(free / needed))
+    return 4 * (rows * depth * a_layer + vocabulary)  # 4 bytes a number
 
 
 class _Batch:
@@ -346,6 +384,7 @@ class _Batch:
             nll_N.cpu(),
             adam.clamped_N.cpu(),
             adam.steps_N.cpu(),
+            torch.full((self.n,), self.n),
         )
 
     def _reference(self) -> torch.Tensor:

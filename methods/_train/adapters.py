@@ -77,6 +77,7 @@ class Adapters:
         }
         # Empty: the terms l2 and ewc, which need a start, are refused together with lora.
         self.before: Mapping[str, torch.Tensor] = {}
+        self.rounding_lost: float | None = None
         self.constrain()
 
     @torch.no_grad()
@@ -107,6 +108,9 @@ class Adapters:
         """Scale each change B A, by scaling B."""
         for layer in self.layers.values():
             _weight(layer.lora_B).mul_(share)
+
+    def settle(self) -> None:
+        """Do nothing: the factors stay as they are, and their product is rounded when applied."""
 
     def restore(self) -> None:
         """Remove the adapters."""

@@ -142,6 +142,7 @@ def train(
         seconds = time.perf_counter() - started
         if options.interpolation < 1:
             trained.interpolate(options.interpolation)
+        trained.settle()
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
         own_kl = own.kl(model) if own else 0.0
         changes = trained.changes()
@@ -153,6 +154,7 @@ def train(
         "planned_steps": len(planned),
         "learning_rate": lr,
         **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
+        **({"rounding_lost": lost} if (lost := trained.rounding_lost) is not None else {}),
         "trained_tokens": tokens,
         "first_loss": losses[0],
         "final_loss": final,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
-from editbench.errors import ModelError, OptionError
+from editbench.errors import MethodError, ModelError, OptionError
 from editbench.memory import Memory, Phase, Texts
 from editbench.methods._train.lessons import FRAMES
 from editbench.options import check_count
@@ -28,6 +28,7 @@ class TrainingReport(TypedDict, total=False):
     planned_steps: int
     learning_rate: float
     own_text_kl: float
+    rounding_lost: float
     trained_tokens: int
     first_loss: float
     final_loss: float
@@ -193,10 +194,11 @@ class Trainer(Method):
         """
         rank = self.lora or 0
         adapters = 4 * rank * sum(inputs + outputs for inputs, outputs in self._adapted(model))
-        trained = adapters if rank else model.weights
+        trained = adapters if rank else 4 * model.parameters
         kept = {
             "adapters": adapters,
             "kept copy": 0 if rank else model.weights,
+            "float32 weights": 0 if rank else model.masters,
             "AdamW's moments": 2 * trained,
             "Fisher information": trained if self.ewc else 0,
             **self.beside(model),
@@ -284,9 +286,16 @@ class Trainer(Method):
         """Check what no option can tell alone: the number of steps for ``n`` facts, and the rank.
 
         Raises:
+            MethodError: if some weights of ``model`` are offloaded.
             OptionError: if the steps would not come to an end, or if ``lora`` is above the rank of
                 every weight of ``model``.
         """
+        if model.has_offloaded:
+            raise MethodError(
+                f"Some weights of {model.name} are in main memory or on the disk until a pass "
+                "needs them, where they cannot be trained. Use a weight editor (memit, rome), a "
+                "device map without disk, or fewer bits (--dtype bfloat16)."
+            )
         check_count("The number of training steps", self.steps(n * (1 + self.rewordings)))
         if self.lora is None:
             return

@@ -12,7 +12,6 @@ from typing import Protocol
 import torch
 
 from editbench.edit import Change
-from editbench.errors import MethodError
 from editbench.models import LanguageModel
 
 
@@ -22,6 +21,8 @@ class Trainable(Protocol):
     parameters: dict[str, torch.nn.Parameter]
     before: Mapping[str, torch.Tensor]
     """Copies of the parameters at the start; empty if they are not the model's own."""
+    rounding_lost: float | None
+    """Share of the change that ``settle`` took; None where nothing is rounded."""
     warnings: list[str]
     """What to know about weights that are not trained, in plain sentences."""
 
@@ -34,30 +35,64 @@ class Trainable(Protocol):
     def interpolate(self, share: float) -> None:
         """Go back on the straight line to the base, to ``share`` of the change."""
 
+    def settle(self) -> None:
+        """Round what was trained to the type in which the model holds its weights."""
+
     def restore(self) -> None:
         """Restore the model as it was."""
+
+
+class _InFloat32(Mapping[str, torch.Tensor]):
+    """Weights; those of 16 bits become float32 tensors when they are asked for."""
+
+    def __init__(self, held: Mapping[str, torch.Tensor]):
+        self.held = held
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        weight = self.held[name]
+        return weight.float() if weight.itemsize < 4 else weight
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.held)
+
+    def __len__(self) -> int:
+        return len(self.held)
 
 
 class FullWeights:
     """All parameters of the model.
 
-    Raises:
-        MethodError: if a parameter is stored in half precision.
+    Weights that are held in 16 bits are float32 while they are trained, since rounding would
+    swallow most of a step. ``settle`` rounds them back to their type.
     """
 
     def __init__(self, model: LanguageModel):
         self.parameters: dict[str, torch.nn.Parameter] = dict(model.model.named_parameters())
-        for name, p in self.parameters.items():
-            if p.dtype not in (torch.float32, torch.float64):
-                raise MethodError(
-                    f"{model.name} is stored in {p.dtype} ({name}), and rounding would swallow "
-                    "most of a training step. Load it in float32 "
-                    "(from_pretrained(..., dtype=torch.float32)), or train adapters (lora=16)."
-                )
-        self.before: Mapping[str, torch.Tensor] = {
-            name: p.detach().clone() for name, p in self.parameters.items()
-        }
+        self._held: dict[str, torch.Tensor] = {}
+        """The weights of 16 bits as they were; these very tensors come back."""
+        try:
+            copies = dict(self._begun())
+        except BaseException:  # out of memory, or Ctrl-C: leave no half-converted model behind
+            self._give_back()
+            raise
+        self.before: Mapping[str, torch.Tensor] = _InFloat32({**copies, **self._held})
+        self.rounding_lost: float | None = None
         self.warnings: list[str] = []
+
+    def _begun(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Make weights of 16 bits float32, and yield a copy of each other weight."""
+        for name, p in self.parameters.items():
+            if p.dtype in (torch.float16, torch.bfloat16):
+                self._held[name] = p.data
+                p.data = p.data.float()
+            else:
+                yield name, p.detach().clone()
+
+    def _give_back(self) -> None:
+        """Bring back the weights of 16 bits."""
+        for name, held in self._held.items():
+            self.parameters[name].grad = None  # a gradient of another type
+            self.parameters[name].data = held
 
     def constrain(self) -> None:
         """Do nothing: all weights are free."""
@@ -77,11 +112,31 @@ class FullWeights:
             p.lerp_(self.before[name], 1 - share)
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Copy the original weights back."""
+    def settle(self) -> None:
+        """Round the weights to the type in which the model holds them."""
+        if not self._held:
+            return
+        lost, moved = 0.0, 0.0
         for name, p in self.parameters.items():
-            # A copy, because subtracting the change would round.
-            p.copy_(self.before[name])
+            held = self._held.get(name)
+            rounded = p if held is None else p.to(held.dtype).float()
+            lost += _square(p - rounded)
+            moved += _square(p - self.before[name])
+            p.copy_(rounded)
+        self.rounding_lost = (lost / moved) ** 0.5 if moved else 0.0
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Bring the original weights back."""
+        self._give_back()
+        for name, p in self.parameters.items():
+            if name not in self._held:
+                # A copy, because subtracting the change would round.
+                p.copy_(self.before[name])
+
+
+def _square(difference: torch.Tensor) -> float:
+    return difference.float().square().sum().item()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from editbench.methods._common.texts import Example
 from editbench.methods._train.loop import target_nll
 from editbench.models import LanguageModel
 from editbench.options import MAX_COUNT, MAX_FLOAT, MAX_SEED
+from editbench.placing import hold
 from editbench.plugin import Method
 from editbench.report import EditReport
 from editbench.testing import (
@@ -52,6 +53,20 @@ def test_the_contract_in_bfloat16_and_with_chat(name, reader, tmp_path):
     exact = reader("llama", chat=True)
     model = LanguageModel(exact.model, exact.tokenizer, name="tiny-chat", precision="bfloat16")
     check_method(registry.get("methods", name), model, FACTS, tmp_path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_contract_with_weights_held_in_bfloat16(name, reader, tmp_path):
+    """Also ``revert`` bit for bit, and save, load and merge."""
+    exact = reader("llama")
+    held = deepcopy(exact.model)
+    hold(held, "bfloat16")
+    model = LanguageModel(held, exact.tokenizer, name="tiny-bfloat16")
+    assert model.precision == "bfloat16"
+    edit = check_method(registry.get("methods", name), model, FACTS, tmp_path)
+    assert model.dtype == torch.bfloat16
+    if edit.changes and "rounding_lost" in edit.diagnostics:
+        assert 0 < edit.diagnostics["rounding_lost"] < 1
 
 
 @pytest.mark.parametrize("name", METHODS)

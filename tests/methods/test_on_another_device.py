@@ -268,8 +268,17 @@ def test_other_models(kind, reader, tmp_path):
         model.generate(FACTS[0].prompt)
 
 
-@pytest.mark.parametrize("name", ["ice", "memit", "mixsd"])
-def test_a_model_over_two_devices(name, reader):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ice", {}),
+        ("memit", {}),
+        ("memit", {"refine": 1}),
+        ("rome", {"fisher_factor": 1.0, "layer": "auto"}),
+        ("mixsd", {}),
+    ],
+)
+def test_a_model_over_two_devices(name, options, reader):
     """As ``device_map="auto"`` makes it on a machine with several GPUs."""
     pretend_device.register()
     model = pretend_device.moved(reader("mistral"))
@@ -279,11 +288,13 @@ def test_a_model_over_two_devices(name, reader):
             each.to(device)
             add_hook_to_module(each, AlignDevicesHook(device))
     add_hook_to_module(model.model.lm_head, AlignDevicesHook("pretend:0"))
-    before = target_logp(model, FACTS)
-    assert before == pytest.approx(target_logp(reader("mistral"), FACTS), abs=1e-4)
-    edit = registry.get("methods", name)(**small(name)).inject(model, FACTS)
+    facts = FACTS[:2]
+    before = target_logp(model, facts)
+    assert before == pytest.approx(target_logp(reader("mistral"), facts), abs=1e-4)
+    assert list(map(str, model.devices)) == ["pretend:0", "pretend:1"]
+    edit = registry.get("methods", name)(**{**small(name), **options}).inject(model, facts)
     with unchanged(model, "applied()"), edit.applied(model):
-        assert target_logp(model, FACTS) > before
+        assert target_logp(model, facts) > before
 
 
 @pytest.mark.parametrize("what", ["adapter", "weights", "edit"])

@@ -1735,13 +1735,18 @@ def test_losses_with_a_share_of_the_notes_are_not_compared(reader):
     )
 
 
-def test_weights_in_half_precision_are_not_trained():
-    """A step is smaller than their spacing: the loss would hardly move."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_trained_in_float32_and_rounded_at_the_end(dtype):
+    """A step is smaller than their spacing: in their own type the loss would hardly move."""
     exact = tiny_model("llama")
-    model = LanguageModel(exact.model.to(torch.bfloat16), exact.tokenizer, precision="bfloat16")
-    with (
-        unchanged(model, "a refused inject"),
-        pytest.raises(MethodError, match="stored in torch.bfloat16.*lora=16"),
-    ):
-        options(Sft).inject(model, FACTS)
+    model = LanguageModel(exact.model.to(dtype), exact.tokenizer)
+    with unchanged(model, "inject"):
+        edit = options(Sft, lr=1e-4, enough=0).inject(model, FACTS)
+    report = edit.diagnostics
+    assert report["final_loss"] < report["first_loss"] and 0 < report["rounding_lost"] < 1
+    before = {name: model.weight(name).detach().clone() for name in edit.changes}
+    with unchanged(model, "applied()"), edit.applied(model):
+        for name, change in edit.changes.items():
+            # What was trained is what stands in the model: nothing is rounded a second time.
+            assert torch.equal(model.weight(name).float() - before[name].float(), change)
     assert options(Sft, lora=2).inject(model, FACTS).changes

@@ -17,6 +17,7 @@ from tiny import rows_of, targets_of
 from tokenizers import normalizers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
+from editbench.batching import BatchSizes
 from editbench.edit import dense
 from editbench.errors import (
     DataError,
@@ -712,8 +713,15 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
         )
     up = model.layout.layer(model.model, 0).mlp.up_proj
     with monkeypatch.context() as patched:
-        patched.setattr(_linear, "free_bytes", lambda _device: 1000)
+        patched.setattr(_linear, "COPIES", 1000)
         with _linear.laid_out(model):
+            assert "forward" not in up.__dict__ and not model.batches.notes
+    with monkeypatch.context() as patched:
+        patched.setattr(_linear, "free_bytes", lambda _device: 1000)
+        with (
+            pytest.warns(UserWarning, match="no room for copies of the weights"),
+            _linear.laid_out(model),
+        ):
             assert "forward" not in up.__dict__
     monkeypatch.setattr(
         _linear, "lay", lambda weight: weight.new_ones(()).unknown_call()
@@ -888,7 +896,9 @@ def test_facts_solved_together_equal_facts_solved_alone(family, site):
     prefixes = ("Therefore I know. ",)
     with unchanged(model, "optimize"):
         together = solved(model, facts, LAYER, site, prefixes, SOLVER)
-    in_twos = solved(model, facts, LAYER, site, prefixes, replace(SOLVER, facts_at_once=2))
+    model.batches = BatchSizes(2)
+    in_twos = solved(model, facts, LAYER, site, prefixes, SOLVER)
+    assert in_twos.beside_N.tolist() == [2] * 4 + [1]
     for i, fact in enumerate(facts):
         alone = solved(model, [fact], LAYER, site, prefixes, SOLVER)
         for one in ((together, i), (in_twos, i)):
@@ -919,6 +929,7 @@ def test_the_solver_lowers_the_nll_and_each_fact_stops_by_itself(reader):
         "target_nll_max",
         "clamped_share",
         "mean_steps",
+        "facts_at_once",
     }
 
 
@@ -1302,7 +1313,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
         return solve(batch, *arguments)
 
     monkeypatch.setattr(_value._Batch, "solve", short)
-    with unchanged(model, "optimize"):
+    with unchanged(model, "optimize"), pytest.warns(UserWarning, match="4 facts to solve at once"):
         found = solved(model, FACTS, LAYER, "residual", (), SOLVER)
     assert sizes == [4, 2, 2]
     torch.testing.assert_close(found.value_ND, want.value_ND, rtol=1e-2, atol=1e-2)
@@ -1313,7 +1324,7 @@ def test_out_of_memory_halves_the_batch(monkeypatch):
     monkeypatch.setattr(_value._Batch, "solve", never)
     with (
         unchanged(model, "optimize"),
-        pytest.raises(MethodError, match="no memory to solve for even one fact"),
+        pytest.raises(ModelError, match="no memory to solve for even one fact"),
     ):
         solved(model, FACTS, LAYER, "residual", (), SOLVER)
 
@@ -1335,27 +1346,50 @@ def test_out_of_memory_halves_what_is_read_at_once(monkeypatch):
 
     monkeypatch.setattr(LanguageModel, "hidden", short)
     most = 3
-    found = read_at(model, projection, "input", rows, positions)
+    with pytest.warns(UserWarning, match="goes on with"):
+        found = read_at(model, projection, "input", rows, positions)
     assert sizes == [8, 4, 2, 2, 2, 2]
     torch.testing.assert_close(found, want)
     most = 0
     with (
         unchanged(model, "read_at"),
-        pytest.raises(MethodError, match="no memory to read a text of"),
+        pytest.raises(ModelError, match="no memory to read a text of"),
     ):
         read_at(model, projection, "input", rows, positions)
 
 
-def test_the_batch_follows_the_free_memory(monkeypatch):
+def test_what_is_free_moves_no_number_until_it_is_too_little(monkeypatch):
+    """Facts are grouped by their size and the model's. Only where the group does not fit, it is
+    halved, which the edit says."""
     model = tiny_model("llama")
     (fact,) = prepare_facts(model, FACTS[:1], ["I know. "] * 5)
-    plenty = _value._facts_that_fit(model, fact, 1)
-    monkeypatch.setattr(_value, "free_bytes", lambda _device: 4_000_000)
-    few = _value._facts_that_fit(model, fact, 1)
-    assert 1 <= few < 16 < plenty
-    assert _value._facts_that_fit(model, fact, 3) > few  # fewer layers above
+
+    def together(free, layer=1, most=32, n=40):
+        monkeypatch.setattr(_value, "free_bytes", lambda _device: free)
+        return _value._facts_at_once(model, fact, layer, most, n)
+
+    assert [together(free) for free in (2**34, 2**36, 2**40)] == [32, 32, 32]
+    assert not model.batches.notes
+    with pytest.warns(UserWarning, match="--batch-size"):
+        few = together(4_000_000)
+    assert 1 <= few < 32 and "by rounding" in model.batches.notes[-1]
+    assert together(4_000_000, layer=3) > few  # fewer layers above
+    assert together(1) == 1
+    monkeypatch.setattr(_value, "SIDE_BY_SIDE", 4_000_000)
+    assert together(2**40) < 32  # a large model
+    model.batches = BatchSizes(36)
+    assert together(2**40, most=36) == 36  # as asked
+
+
+def test_an_edit_says_how_many_facts_were_solved_together(monkeypatch):
+    model = tiny_model("llama")
+    method = Memit(**tiny_options(Memit))
+    assert method.inject(model, FACTS).diagnostics["facts_at_once"] == len(FACTS)
     monkeypatch.setattr(_value, "free_bytes", lambda _device: 1)
-    assert _value._facts_that_fit(model, fact, 1) == 1
+    with pytest.warns(UserWarning, match="has no room for 4 facts side by side"):
+        edit = method.inject(model, FACTS)
+    assert edit.diagnostics["facts_at_once"] == 1
+    assert any("1 were solved together" in warning for warning in edit.diagnostics["warnings"])
 
 
 def test_the_rate_follows_the_clamp():

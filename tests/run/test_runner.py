@@ -272,6 +272,9 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         "evaluators",
         "columns",  # what is read by them is in the hash of the cases
         "artifacts",  # they are rows of their own, keyed by their contents
+        "dtype",  # a part of the weights' hash
+        "device_map",  # these two move a number by rounding alone
+        "batch_size",
     }
     assert set(RunConfig.__dataclass_fields__) == classified, (
         "a new field: say below whether it changes a cell"
@@ -287,6 +290,9 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
                 methods=("sft", "mine"),
                 tuned={"sft": {}},
                 repeats=1,
+                dtype="bfloat16",
+                device_map="auto",
+                batch_size=3,
                 artifacts={"mine": str(adapter(tmp_path / "mine", "base"))},
             )
         )

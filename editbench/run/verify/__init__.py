@@ -33,6 +33,7 @@ from pathlib import Path
 
 from editbench.errors import DataError, OptionError, RecordError
 from editbench.models import LanguageModel
+from editbench.placing import Loading
 from editbench.records.reading import (
     incomplete,
     load_run,
@@ -55,7 +56,7 @@ def verify(
     run: Path,
     rerun: int,
     seed: int,
-    load: Callable[[str, str, Mapping[str, str]], LanguageModel],
+    load: Callable[[str, str, Mapping[str, str], Loading], LanguageModel],
     on_cell: OnCell,
     page: Callable[[Path], str],
 ) -> Report:
@@ -65,7 +66,7 @@ def verify(
         run: the run folder, of one seed or of several.
         rerun: number of cells to compute again.
         seed: seed of the draw of these cells.
-        load: ``load(model, precision, layout)`` returns the model; called only for a rerun.
+        load: ``load(model, precision, layout, how)`` returns the model; called only for a rerun.
         on_cell: as for ``runner.run``; called only for a rerun.
         page: ``page(run)`` returns the ``README.md`` that the records give.
 

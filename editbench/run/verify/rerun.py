@@ -11,7 +11,8 @@ from typing import Any, cast
 from unittest import mock
 
 from editbench.errors import RecordError
-from editbench.models import LanguageModel
+from editbench.models import PRECISIONS, LanguageModel
+from editbench.placing import Loading
 from editbench.records.reading import read_rows
 from editbench.records.schema import CellSummary, StoredConfig
 from editbench.records.store import RunStore
@@ -28,7 +29,7 @@ def rerun(
     run: Path,
     config: StoredConfig,
     chosen: Sequence[CellSummary],
-    load: Callable[[str, str, Mapping[str, str]], LanguageModel],
+    load: Callable[[str, str, Mapping[str, str], Loading], LanguageModel],
     on_cell: runner.OnCell,
     report: Report,
 ) -> None:
@@ -40,7 +41,7 @@ def rerun(
     """
     plans = [make_plan(_config_of(run, config, summary)) for summary in chosen]
     asked = plans[0].config
-    model = load(asked.model, asked.precision, asked.layout)
+    model = load(asked.model, asked.precision, asked.layout, asked.loading())
     # With a cache of its own, since cached answers of the base and covariances would prove nothing.
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -80,7 +81,12 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
     given["tasks"] = tuple(
         task for task in given["tasks"] if task in summary.get("tasks", given["tasks"])
     )
-    return RunConfig(**{**given, "precision": summary["model"]["precision"]})
+    # Where nothing is written, weights were float32.
+    dtype = summary["model"].get("dtype", "float32")
+    precision = summary["model"]["precision"]
+    if precision not in PRECISIONS:  # float16, in which such weights compute by themselves
+        precision = "auto"
+    return RunConfig(**{**given, "precision": precision, "dtype": dtype})
 
 
 def _compare_conditions(

@@ -19,9 +19,13 @@ import torch
 from torch import nn
 from torch.autograd.function import FunctionCtx
 
-from editbench.memory import free_bytes
+from editbench.memory import free_bytes, gibibytes
 from editbench.models import LanguageModel, computing
 from editbench.outline import Outline
+
+COPIES = 4 * 2**30
+"""Bytes of copies up to which weights are laid out: those of 0.5 billion weights. It is fixed,
+since the two ways round differently, and an edit must not depend on what else runs here."""
 
 
 @contextmanager
@@ -30,7 +34,7 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
 
     A second copy is laid out for gradients. No weight may change or get a gradient. The context
     does nothing where the model computes in another precision or on a GPU, or where both copies
-    would take more than a quarter of the free memory.
+    take more than ``COPIES``. If there is no room for them now, it tells the user.
     """
     linears: list[nn.Linear] = []
     if model.precision == "float32":
@@ -41,8 +45,16 @@ def laid_out(model: LanguageModel) -> Iterator[None]:
         ]
     # Two copies of each weight: one for the product, one for its gradient.
     needed = 2 * sum(linear.weight.nbytes for linear in linears)
+    wanted = bool(linears) and needed <= COPIES and works()
+    fits = not wanted or needed <= free_bytes(model.device)
+    if not fits:
+        model.batches.note(
+            f"The memory that is free now has no room for copies of the weights "
+            f"({gibibytes(needed)}) that make the solver faster. Without them the edit differs by "
+            "rounding."
+        )
     with ExitStack() as stack:
-        if needed <= free_bytes(model.device) / 4 and works():
+        if wanted and fits:
             for linear in linears:
                 stack.enter_context(computing(linear, Laid(linear)))
         yield
@@ -52,7 +64,7 @@ def laid_out_bytes(model: Outline) -> int:
     """Return the bytes of the copies that ``laid_out`` makes of the weights of ``model``."""
     needed = 2 * 4 * sum(inputs * outputs for inputs, outputs in model.linear)
     plain = model.precision == "float32" and model.device.type == "cpu"
-    return needed if plain and needed <= model.free / 4 else 0
+    return needed if plain and needed <= min(COPIES, model.free) else 0
 
 
 def _is_plain(module: nn.Module) -> bool:
