@@ -82,6 +82,8 @@ class EditRecord(TypedDict, total=False):
     fact_token: str
     """Weight editors: where the key was read. ``subject_last``: at the subject's last token;
     ``last``: at that of the prompt's last word."""
+    value_layer: int
+    """Weight editors: the layer at which the fact's value is wanted (``Edit.values``)."""
     target_nll: float
     """Weight editors: nats per token of the target at the end of the value's optimization."""
     clamped: bool
