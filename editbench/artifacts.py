@@ -130,6 +130,19 @@ def _base_name(path: Path) -> str:
     return base if isinstance(base, str) else ""
 
 
+def named_base(path: Path) -> str:
+    """Return the model that the artifact in ``path`` names as its base; empty if it names none.
+
+    Raises:
+        ModelError: as ``kind_of``.
+        RecordError: a saved edit is damaged.
+    """
+    kind = kind_of(path)
+    if kind == "edit":
+        return Edit.load(path).model_name
+    return _base_name(path) if kind == "adapter" else ""
+
+
 def contents(path: Path) -> dict[str, str]:
     """Return the SHA-256 of each file that decides what the artifact in ``path`` is, by its path.
 

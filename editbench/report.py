@@ -34,9 +34,19 @@ class Figure:
     work of the injection, for example trained tokens."""
 
 
+class Cost(TypedDict):
+    """What an injection took."""
+
+    seconds: float
+    peak_memory_bytes: int
+    """Of the process, or what was allocated on the GPU that holds the model."""
+
+
 class EditReport(TypedDict, total=False):
     """The fields that the report of any edit may have; all are optional."""
 
+    cost: Cost
+    """What the injection took, as ``editbench.inject`` measured it."""
     warnings: list[str]
     """Sentences for the reader of the result: what the edit failed to do, or may damage."""
     chunks: int

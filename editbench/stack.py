@@ -7,7 +7,7 @@ these, the next edit is made on top and a fact is taken out again (``editbench.r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import reduce
@@ -59,7 +59,7 @@ def stacked(edits: Sequence[Edit]) -> Edit:
     )
 
 
-def _sum(first: dict[str, Change], second: dict[str, Change]) -> dict[str, Change]:
+def _sum(first: Mapping[str, Change], second: Mapping[str, Change]) -> Mapping[str, Change]:
     """Return the changes of both, added up where both change a weight."""
     whole = {**first, **second}
     for name in first.keys() & second.keys():

@@ -134,9 +134,7 @@ class BatchEditor(WeightEditor):
             return None
         return self.usual_layers(model) if self.layers is None else check_layers(model, self.layers)
 
-    def write(
-        self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]
-    ) -> Edit:
+    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
         if not facts:
             return self.edit(model, facts)
         # Before the bench measures anything.

@@ -107,9 +107,7 @@ class Rome(WeightEditor):
     def new_prefixes(self, model: LanguageModel, n: int) -> list[str]:
         return context_prefixes(model, n, self.seed, self.prefix_style)
 
-    def write(
-        self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]
-    ) -> Edit:
+    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
         if not facts:
             return self.edit(model, facts)
         bench = Bench(self, model, facts, kept=kept)

@@ -147,9 +147,7 @@ class WeightEditor(Method):
         """Return the layers that this method writes; None where the facts decide (``auto``)."""
 
     @abstractmethod
-    def write(
-        self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]
-    ) -> Edit:
+    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
         """Do ``inject``. The values in ``kept``, by id of their fact, need not be found again."""
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
