@@ -250,7 +250,13 @@ class Edit:
                 f"weights, so it cannot be {what}."
             )
 
-    def merge(self, model: LanguageModel, folder: str | Path, overwrite: bool = False) -> Path:
+    def merge(
+        self,
+        model: LanguageModel,
+        folder: str | Path,
+        overwrite: bool = False,
+        also: Callable[[Path], None] | None = None,
+    ) -> Path:
         """Write the edited model as a plain Hugging Face folder: all of it, or nothing.
 
         Args:
@@ -258,6 +264,7 @@ class Edit:
             folder: a new or an empty folder.
             overwrite: also replace the files of a folder that holds only files of the same names,
                 such as those of an earlier merge.
+            also: writes further files into the folder that it is given.
 
         Raises:
             ModelError: if this is an in-context or a live edit, which changes no weights, if the
@@ -288,6 +295,8 @@ class Edit:
             with whole_folder(folder, overwrite) as new, disk_errors():
                 model.model.save_pretrained(new)
                 model.tokenizer.save_pretrained(new)
+                if also is not None:
+                    also(new)
         return folder
 
     def norms(self, model: LanguageModel) -> dict[str, float]:
