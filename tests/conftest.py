@@ -28,6 +28,10 @@ def own_cache(tmp_path_factory, monkeypatch):
     return folder
 
 
+REAL = {name: getattr(socket, name) for name in ("create_connection", "getaddrinfo")}
+CONNECT = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Refuse connections and name look-ups; only Unix sockets stay usable."""
@@ -45,6 +49,24 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect_ex", local_only)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def loopback(no_network, monkeypatch):
+    """Let a test reach servers on this machine, and nothing else."""
+
+    def local(name):
+        def connect(self, address):
+            if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1"):
+                raise OSError("no network in tests")
+            return CONNECT[name](self, address)
+
+        return connect
+
+    for name in CONNECT:
+        monkeypatch.setattr(socket.socket, name, local(name))
+    for name, real in REAL.items():
+        monkeypatch.setattr(socket, name, real)
 
 
 @pytest.fixture(scope="session")
