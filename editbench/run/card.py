@@ -26,7 +26,7 @@ LOAD = {
         "model = AutoModelForCausalLM.from_pretrained({repo!r})\n"
         "tokenizer = AutoTokenizer.from_pretrained({repo!r})"
     ),
-    "gguf": "# ollama run hf.co/{repo}",
+    "gguf": "ollama run hf.co/{repo}",
 }
 """Format of an export -> how it is loaded."""
 METRICS = {
@@ -43,6 +43,7 @@ def model_card(
     about: Mapping[str, Any],
     license: str | None,
     scores: tuple[CellSummary, CellSummary] | None,
+    note: str = "",
 ) -> str:
     """Return the text of the card.
 
@@ -52,7 +53,9 @@ def model_card(
         about: what ``sharing.about`` says; its facts are shown if it has their text.
         license: that of the base; ``None`` if it is not known.
         scores: the rows of the base and of the edit, from its evaluation.
+        note: a sentence about the base, such as that it was quantized.
     """
+    note = f" {note}" if note else ""
     base = about["base"]
     head = {
         **({"license": license} if license else {}),
@@ -63,9 +66,8 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {repo.partition('/')[2]}",
-        f"{_named(base)} with {_facts(about['facts'])} put into its weights by "
-        "[editbench](https://pypi.org/project/editbench/).",
-        "```python\n" + LOAD[form].format(base=base, repo=repo) + "\n```",
+        f"{_named(base)} with {_facts(about['facts'])} put into its weights by editbench.{note}",
+        "```\n" + LOAD[form].format(base=base, repo=repo) + "\n```",
         "## How it was made",
         *(_edit(number, edit) for number, edit in enumerate(about["edits"], start=1)),
         f"The base had the weights `{about['base_weights']}` (editbench's fingerprint).",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from editbench.aliases import ALIASES
 from editbench.edit import Edit
 from editbench.errors import EditbenchError, OptionError, RecordError
 from editbench.export import FORMATS, export
@@ -64,7 +65,7 @@ def push(
         )
         with hub_errors(repo):
             license = license_of(handle.name) or _license_on_hub(named)
-            card = model_card(repo, form, says, license, scores)
+            card = model_card(repo, form, says, license, scores, quantized(handle))
             (new / "README.md").write_text(card, encoding="utf-8")
             return _upload(new, repo, public, overwrite)
 
@@ -88,6 +89,16 @@ def check_push(repo: str, form: str, base: str | None) -> None:
             "There is no token for the hub. Run 'hf auth login', or set HF_TOKEN to one that may"
             " write."
         )
+
+
+def quantized(model: LanguageModel) -> str:
+    """Return a sentence about a base that is a quantized copy of the one on the hub, or nothing."""
+    if model.name not in ALIASES:
+        return ""
+    return (
+        "What was edited is a quantized copy of that model, so its weights differ a little from the"
+        " original's in every place."
+    )
 
 
 def evaluation_of(folder: Path, run: Path) -> tuple[CellSummary, CellSummary]:
