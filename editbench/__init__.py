@@ -12,11 +12,27 @@ if TYPE_CHECKING:
     from editbench.edit import Edit
     from editbench.models import LanguageModel, load_model
     from editbench.run.api import inject
+    from editbench.run.evaluation import evaluate
+    from editbench.run.life import chat, remove
+    from editbench.run.push import push
     from editbench.types import Case, Fact, Probe
 
 __version__ = "0.1.0"
 
-__all__ = ["Case", "Edit", "Fact", "LanguageModel", "Probe", "__version__", "inject", "load_model"]
+__all__ = [
+    "Case",
+    "Edit",
+    "Fact",
+    "LanguageModel",
+    "Probe",
+    "__version__",
+    "chat",
+    "evaluate",
+    "inject",
+    "load_model",
+    "push",
+    "remove",
+]
 
 _HOME = {
     "Fact": "types",
@@ -26,6 +42,10 @@ _HOME = {
     "LanguageModel": "models",
     "load_model": "models",
     "inject": "run.api",
+    "evaluate": "run.evaluation",
+    "chat": "run.life",
+    "remove": "run.life",
+    "push": "run.push",
 }
 """Public name -> the module of this package that defines it."""
 

@@ -25,6 +25,8 @@ RUN_FILES = ("run.json", "cases.json", "cells.json", "not_asked.json", "tuned.js
 """The files of a run, beside its folder ``cells``."""
 EDIT_FILES = ("edit.safetensors", "records.jsonl", "manifest.json")
 """The files of a saved edit."""
+PARTS = "parts"
+"""The folder of a saved stack of edits that holds each of them."""
 DATA = (".csv", ".gguf", ".json", ".jsonl", ".parquet", ".safetensors", ".yaml", ".yml")
 """Endings of files that hold data, which no page or picture may replace."""
 LAST = ("manifest.json", "adapter_config.json", "config.json")
@@ -76,8 +78,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(
+    folder: str | Path, overwrite: bool = False, also: Collection[str] = ()
+) -> Iterator[Path]:
     """Yield a folder to write files into. At the end they are moved into ``folder``, all or none.
+
+    ``also`` names what an earlier output may have had that the new one lacks; it is removed.
 
     Until then, and if an error ends the ``with``, ``folder`` stays as it was: absent, empty, or
     with its old files, which only ``overwrite`` allows to be replaced.
@@ -94,7 +100,7 @@ def whole_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         new.mkdir(parents=True)
         yield new
-        check_folder(folder, overwrite, {file.name for file in new.iterdir()})
+        check_folder(folder, overwrite, {*also, *(file.name for file in new.iterdir())})
         _swap(folder, new, old)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)
