@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,15 +19,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
-from editbench.records.reading import heading, remarks, visible
-from editbench.stats import cells_text
-
-if TYPE_CHECKING:
-    from editbench.leaderboard.comparisons import Verdicts
-    from editbench.leaderboard.schema import Row
+from editbench.cli.sheet import Cell, Column, Sheet, wrapped
+from editbench.records.reading import remarks, visible
 
 PLAIN_WIDTH = 150
 """Columns of a table that goes to a pipe or a file."""
@@ -53,8 +46,20 @@ def out() -> Console:
 
 
 def say(message: str) -> None:
-    """Print ``message`` on stderr, with escapes for control characters that it may quote."""
-    print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
+    """Print ``message`` on stderr, with escapes for control characters that it may quote.
+
+    In a terminal it is broken at words. A line that begins with blanks, such as a command to copy,
+    stays whole.
+    """
+    lines = list(map(visible, message.split("\n")))
+    if sys.stderr.isatty():
+        width = Console(file=sys.stderr).width
+        lines = [
+            part
+            for line in lines
+            for part in ([line] if line.startswith("  ") else wrapped(line, width))
+        ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def say_remarks(runs: Sequence[Path]) -> None:
@@ -161,192 +166,37 @@ class _Line:
         self._next, self.shown = now + self._every, True
 
 
-# --- the tables of a ranking --------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
-def fit(page: Console, table: Table) -> None:
-    """Unless ``page`` is a terminal, widen it until ``table`` fits; else set a wide table tightly.
-
-    What is too long then is broken over lines.
-    """
-    unlimited = page.options.update(max_width=10_000)
-    needed = Measurement.get(page, unlimited, table).maximum
+def fit(page: Console, sheet: Sheet) -> None:
+    """Unless ``page`` is a terminal, widen it until ``sheet`` fits."""
     if not sys.stdout.isatty():
-        page.width = max(page.width, needed)
-    elif needed > page.width:
-        table.padding = 0
-        for column in table.columns:
-            column.overflow = "fold"
+        unlimited = page.options.update(max_width=10_000)
+        page.width = max(page.width, Measurement.get(page, unlimited, sheet).maximum)
 
 
-def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> list[Table]:
-    """Return the table of scores and, where tasks were asked, the table of retention by task.
-
-    Args:
-        ranked: rows in their order in the table.
-        scores: comparisons in the columns of scores; a method that is ahead gets a star.
-        retention: the same for the retention tasks.
-    """
-    tables = [_score_table(ranked, scores)]
-    tasks = list(dict.fromkeys(task for row in ranked for task in row["retention"]))
-    if tasks:
-        tables.append(_retention_table(ranked, tasks, retention))
-    return tables
-
-
-def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
-    from editbench.leaderboard.rows import axes_of, axis_of, title_of, without_facts
-
-    axes = axes_of(ranked)
-    has_facts = not without_facts(ranked)
-    evaluators = evaluator_titles(ranked)
-    table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
-    # In a narrow terminal a score is broken over lines. Cut, as by no_wrap, it says nothing.
-    table.add_column("Method", overflow="fold")
-    for title in (
-        *(title_of(axis, ranked) for axis in axes),
-        "Retention ↑",
-        *(escape(visible(title)) for title in evaluators.values()),
-        *(("Inject s ↓",) if has_facts else ()),
-        "Memory ↓",
-    ):
-        table.add_column(title, justify="right", overflow="fold")
-    for row in ranked:
-        status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
-        table.add_row(
-            escape(_label(row) + status),
-            *(
-                cells_text(axis_of(row, axis)) + " *" * verdicts.ahead(row["key"], axis)
-                for axis in axes
-            ),
-            cells_text(row["retention_mean"]),
-            *(cells_text((row.get("evaluators") or {}).get(name)) for name in evaluators),
-            *((_seconds(row),) if has_facts else ()),
-            _gibibytes(row["peak_memory_bytes"]),
-        )
-    return table
-
-
-def _seconds(row: Row) -> str:
-    return MISSING if row["seconds"] is None else f"{row['seconds']:.0f}"
-
-
-def evaluator_titles(ranked: Sequence[Row]) -> dict[str, str]:
-    """Return the evaluator plug-ins that scored any of the rows, with their column headings."""
-    # In reverse, so that the first row decides where rows differ.
-    return {
-        name: str(score.get("title") or name)
-        for row in reversed(ranked)
-        for name, score in (row.get("evaluators") or {}).items()
-    }
-
-
-def _gibibytes(size: int | None) -> str:
-    return f"{size / 2**30:.1f} GiB" if size else MISSING
-
-
-def _retention_table(ranked: Sequence[Row], tasks: Sequence[str], verdicts: Verdicts) -> Table:
-    # In reverse, so that the first row, which is shown on top, decides where rows differ.
-    documents = {
-        task: score["n"] for row in reversed(ranked) for task, score in row["retention"].items()
-    }
-    table = Table(
-        title="Retention by task: score, and change against base",
-        title_justify="left",
-        title_style="bold",
-        caption=_caption(verdicts),
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column("Method", overflow="fold")
-    for task in tasks:
-        title = escape(f"{visible(heading(task))}, n={documents[task]}")
-        table.add_column(title, justify="right", overflow="fold")
-    for row in ranked:
-        cells = (_task_cell(row, task) + " *" * verdicts.ahead(row["key"], task) for task in tasks)
-        table.add_row(escape(_label(row)), *cells)
-    return table
-
-
-def _task_cell(row: Row, task: str) -> str:
-    score = row["retention"].get(task)
-    if score is None:
-        return MISSING
-    if row["method"] == "base":
-        return f"{score['mean']:.2f}"
-    delta = {"mean": score["delta"], "low": score["delta_low"], "high": score["delta_high"]}
-    return f"{score['mean']:.2f}\n{cells_text(delta, sign=True)}"
-
-
-def right_after(ranked: Sequence[Row]) -> Table | None:
-    """Return the table of a sequence's facts right after their chunk and at the end, if any."""
-    from editbench.leaderboard import definitions
-    from editbench.leaderboard.details import TWICE, facts_text, twice_rows, twice_texts
-
-    rows = twice_rows(ranked)
-    if not rows:
-        return None
-    table = Table(
-        title=f"Right after each chunk, and at the end (protocol {rows[0]['protocol']})",
-        title_justify="left",
-        title_style="bold",
-        caption=definitions.TWICE,
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column("Method", overflow="fold")
-    for title in TWICE[1:]:
-        table.add_column(title, justify="right", overflow="fold")
-    for row in rows:
-        lines = twice_texts(row)
-        # Without scores the row has dashes, as on the page; above scores it is a heading.
-        table.add_row(escape(_label(row)), facts_text(row), *["–"] * (0 if lines else 2))
-        for line in lines:
-            metric, *scores = line.values()
-            table.add_row(f"  {metric}", *scores)
-    return table
-
-
-def _label(row: Row) -> str:
-    return visible(row.get("label") or row["method"])
-
-
-def _caption(verdicts: Verdicts) -> str | None:
-    if verdicts.missing:
-        names = ", ".join(verdicts.missing)
-        return escape(
-            visible(f"No methods are compared: the tables of {names} are missing from the records.")
-        )
-    if not verdicts.comparisons:
-        return None
-    count = len(verdicts.comparisons)
-    text = (
-        "* ahead of every other method, base and ice aside; paired by case,"
-        f" {count} comparison{'s' * (count > 1)}, Holm, 5 %."
-    )
-    # Scores lie between 0 and 1, so no difference can exceed 1.
-    smallest = ", ".join(
-        f"{heading(column)} {f'{difference:.2f}' if difference <= 1 else 'none'}"
-        for column, difference in verdicts.detectable.items()
-    )
-    return escape(visible(text + (f" Detectable with 80 % power: {smallest}." if smallest else "")))
-
-
-# --- other tables -------------------------------------------------------------------------------
-
-
-def listing(records: Sequence[Mapping[str, object]], title: str) -> Table:
+def listing(
+    records: Sequence[Mapping[str, object]], title: str, least: Sequence[str] = (), where: str = ""
+) -> Sheet:
     """Return ``records`` as a table with a column for each field; a missing field is left empty.
 
-    No text in it is read as markup.
+    Args:
+        records: the rows.
+        title: the line above the table.
+        least: fields that a narrow terminal leaves out, the most important of them first.
+        where: a sentence on where these fields are shown, after a blank.
     """
-    table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
-    columns = dict.fromkeys(column for record in records for column in record) or ("name",)
-    for column in columns:
-        table.add_column(Text(_text(column)))
-    for record in records:
-        table.add_row(*(Text(_text(record.get(column))) for column in columns))
-    return table
+    names = list(dict.fromkeys(name for record in records for name in record)) or ["name"]
+    columns = [
+        Column(
+            _text(name),
+            [Cell(_text(record.get(name))) for record in records],
+            least=least.index(name) + 1 if name in least else 0,
+        )
+        for name in names
+    ]
+    return Sheet(columns, _text(title), where_else=where)
 
 
 def shortened(record: Mapping[str, object]) -> dict[str, str]:

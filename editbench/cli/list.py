@@ -12,6 +12,7 @@ import typer
 
 from editbench.cli import console
 from editbench.cli.options import AsJson
+from editbench.cli.sheet import wrapped
 from editbench.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -188,8 +189,9 @@ def _describe(name: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2))
     else:
-        for line in lines:
-            console.out().print(line, markup=False, soft_wrap=True)
+        page = console.out()
+        for line in lines if not page.is_terminal else wrapped("\n".join(lines), page.width):
+            page.print(line, markup=False, soft_wrap=True)
 
 
 def _unknown(name: str) -> OptionError:

@@ -332,7 +332,7 @@ def _write_pages(folder: Path) -> None:
     ]
     console.say(
         f"\nThe same as markdown: {page}\nThe failures, case by case: {', '.join(failures)}"
-        f"\nTo see this again: editbench show {shlex.quote(str(folder))}"
+        f"\nTo see this again:\n  editbench show {shlex.quote(str(folder))}"
     )
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editbench.cli import console
+from editbench.cli import console, ranking
 from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
-from editbench.errors import OptionError, RecordError
+from editbench.errors import OptionError, RecordError, listed
 from editbench.files import check_output
 from editbench.records.reading import visible
 from editbench.slices import ALL
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from editbench.leaderboard.schema import Row, Summary
     from editbench.records.schema import CellSummary
+
+SHOWN = 3
+"""Most methods that a shared warning names."""
 
 
 def show(
@@ -140,9 +143,10 @@ def _print_ranking(
         return
     page = console.out()
     page.print(_conditions(summaries[0]), style="bold", markup=False)
-    scores, *others = console.results(ranked, verdicts["generation"], verdicts[RETENTION])
-    twice = console.right_after(ranked)
+    scores, *others = ranking.results(ranked, verdicts["generation"], verdicts[RETENTION])
+    twice = ranking.right_after(ranked)
     for table in (scores, *([twice] if twice else []), *others):
+        page.print()
         console.fit(page, table)
         page.print(table)
     _print_details(summaries, ranked)
@@ -216,8 +220,12 @@ def _say_notes(ranked: Sequence[Row], missing: Mapping[str, str]) -> None:
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
+    warned: dict[str, list[str]] = {}
+    for row in ranked:
         for warning in row["warnings"]:
-            console.say(f"{row['method']}: {warning}")
+            warned.setdefault(warning, []).append(row["method"])
+    for warning, methods in warned.items():  # several methods may share one
+        console.say(f"{listed(dict.fromkeys(methods), SHOWN)}: {warning}")
     for task, reason in missing.items():
         console.say(f"{heading(task)}: not asked: {reason}")
 

@@ -338,18 +338,18 @@ def test_inject_prints_the_figures_that_a_method_declares(monkeypatch):
 
 
 def test_a_table_has_a_column_for_each_evaluator(compare, capsys):
-    from editbench.cli import console
+    from editbench.cli import console, ranking
     from editbench.leaderboard.comparisons import Verdicts
 
     said = compare("--json")
     rows = list(said.rows.values())
     score = {"title": "Brief [%] ↑", "mean": 0.5, "low": 0.25, "high": 0.75, "n": 2}
     rows[0]["evaluators"] = {"brief": score}
-    (table, *_) = console.results(rows, Verdicts(), Verdicts())
-    headers = [str(column.header) for column in table.columns]
+    (table, *_) = ranking.results(rows, Verdicts(), Verdicts())
+    headers = [column.title for column in table.columns]
     place = headers.index("Retention ↑") + 1
-    assert len(headers) == 8 and headers[place].replace("\\", "") == "Brief [%] ↑"
-    assert list(table.columns[place].cells) == ["0.50 [0.25, 0.75]", "–"]
+    assert len(headers) == 8 and headers[place] == "Brief [%] ↑"
+    assert [cell.text for cell in table.columns[place].cells] == ["0.50 [0.25, 0.75]", "–"]
     assert headers[place + 1 :] == ["Inject s ↓", "Memory ↓"]
     page = console.out()
     console.fit(page, table)
