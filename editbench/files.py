@@ -25,6 +25,9 @@ RUN_FILES = ("run.json", "cases.json", "cells.json", "not_asked.json", "tuned.js
 """The files of a run, beside its folder ``cells``."""
 EDIT_FILES = ("edit.safetensors", "records.jsonl", "manifest.json")
 """The files of a saved edit."""
+ANSWERS = "answers.jsonl"
+"""Beside a saved edit: what the model answered before and after it. Who replaces the edit replaces
+it, too."""
 DATA = (".csv", ".gguf", ".json", ".jsonl", ".parquet", ".safetensors", ".yaml", ".yml")
 """Endings of files that hold data, which no page or picture may replace."""
 LAST = ("manifest.json", "adapter_config.json", "config.json")
@@ -173,7 +176,8 @@ def check_folder(
         raise RecordError(f"{folder} cannot be used: it is read-only. {CHOOSE}")
     if not entries:
         return
-    lost = sorted(e.name for e in entries if names is not None and e.name not in names)
+    known = {*(names or ()), *([ANSWERS] if set(EDIT_FILES) <= set(names or ()) else [])}
+    lost = sorted(e.name for e in entries if names is not None and e.name not in known)
     if overwrite and lost:
         raise RecordError(f"{folder} also holds {lost[0]}, which would be lost. {CHOOSE}")
     if overwrite:
