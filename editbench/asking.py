@@ -30,7 +30,7 @@ class Question(NamedTuple):
     prompt: str
     form: str
     wanted: tuple[str, ...]
-    """All texts that are looked for in the answer."""
+    """All texts that are looked for in the answer; none if nobody looks."""
     least: int | None = None
     """The least room in tokens; ``None``: the usual one of the form."""
 
@@ -56,10 +56,11 @@ def room(model: LanguageModel, question: Question) -> Room:
     prompt, form, wanted, _ = question
     # context="": without the note of an in-context edit, so that the base gets the same room
     pairs = [model.pair_ids(prompt, text, form, context="") for text in wanted]
-    tokens = max(len(target) for _, target in pairs) + question.usual // 2
-    if model.context_length is not None:
+    tokens = max((len(target) for _, target in pairs), default=0) + question.usual // 2
+    if model.context_length is not None and pairs:
         tokens = min(tokens, model.context_length - len(pairs[0][0]))
-    lines = max(sum(bool(line.strip()) for line in text.split("\n")) for text in wanted)
+    lengths = (sum(bool(line.strip()) for line in text.split("\n")) for text in wanted)
+    lines = max(lengths, default=1)
     return Room(max(question.usual, tokens), lines if form == "cloze" else None)
 
 

@@ -25,21 +25,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from editbench.errors import DataError, ModelError, RecordError
-from editbench.files import EDIT_FILES, check_folder, jsonable, whole_folder, write_json_atomic
+from editbench.files import (
+    EDIT_FILES,
+    PARTS,
+    check_folder,
+    jsonable,
+    whole_folder,
+    write_json_atomic,
+)
 from editbench.live import NOT_MEASURED, LiveModel
 from editbench.models import LanguageModel, float64_device, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
 
-FORMAT = 2
-"""Version of the files of a saved edit. Format 1, which had no hashes, is still read."""
+FORMAT = 3
+"""Version of the files of a saved edit. Format 1, which had no hashes, and format 2, which had no
+values and no parts, are still read."""
 MAX_NORMS = 12
 """``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
 Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """A dense change, or factors (left, right) whose product is the change."""
 Keys = Mapping[str, torch.Tensor]
 """Keys (f, M) of an edit's facts, by the weight that they belong to."""
+VALUES = "values"
+"""Name of ``Edit.values`` among the tensors of a saved edit."""
 
 
 class ModelName(TypedDict):
@@ -65,6 +75,8 @@ class Manifest(TypedDict):
     diagnostics: dict[str, Any]
     files: NotRequired[dict[str, str]]
     """SHA-256 of the other files; from format 2 on."""
+    parts: NotRequired[list[str]]
+    """Of a stack: the ``digest`` of each part's manifest, in the order of ``Edit.parts``."""
     digest: NotRequired[str]
     """``digest`` of all other fields; from format 2 on."""
 
@@ -99,6 +111,11 @@ class Edit:
     live: LiveModel | None = None
     """The edited model, where no change of weights describes it. It answers as long as this edit,
     or one made from it, exists."""
+    values: torch.Tensor | None = None
+    """(N, d), float32, of a weight editor: what it wants each of ``facts`` to have, in their order.
+    ``Method.inject_again`` writes the rest of them without finding them anew."""
+    parts: tuple[Edit, ...] = ()
+    """Of a stack (``stack.stacked``): its edits, each made for the model with those before it."""
 
     @property
     def moves(self) -> bool:
@@ -233,7 +250,13 @@ class Edit:
                 f"weights, so it cannot be {what}."
             )
 
-    def merge(self, model: LanguageModel, folder: str | Path, overwrite: bool = False) -> Path:
+    def merge(
+        self,
+        model: LanguageModel,
+        folder: str | Path,
+        overwrite: bool = False,
+        also: Callable[[Path], None] | None = None,
+    ) -> Path:
         """Write the edited model as a plain Hugging Face folder: all of it, or nothing.
 
         Args:
@@ -241,6 +264,7 @@ class Edit:
             folder: a new or an empty folder.
             overwrite: also replace the files of a folder that holds only files of the same names,
                 such as those of an earlier merge.
+            also: writes further files into the folder that it is given.
 
         Raises:
             ModelError: if this is an in-context or a live edit, which changes no weights, if the
@@ -271,6 +295,8 @@ class Edit:
             with whole_folder(folder, overwrite) as new, disk_errors():
                 model.model.save_pretrained(new)
                 model.tokenizer.save_pretrained(new)
+                if also is not None:
+                    also(new)
         return folder
 
     def norms(self, model: LanguageModel) -> dict[str, float]:
@@ -303,6 +329,8 @@ class Edit:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write ``edit.safetensors``, ``records.jsonl`` and ``manifest.json``: all or nothing.
 
+        A stack has its edits, each with these files, in the folder ``parts``.
+
         Args:
             folder: a new or an empty folder.
             overwrite: also replace an edit that is in the folder.
@@ -313,25 +341,39 @@ class Edit:
                 could not be loaded again, for example because of a NaN.
         """
         self.check_weights("saved")
-        folder, tensors = Path(folder), self._tensors()
-        check_folder(folder, overwrite, EDIT_FILES)
-        if flaw := _flaw(self.changes, self.keys):
-            raise RecordError(f"This edit ({self.method}) cannot be saved: {flaw}.")
-        rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
-        with whole_folder(folder, overwrite) as new, disk_errors():
-            save_file(tensors, new / "edit.safetensors")
-            (new / "records.jsonl").write_text("".join(rows), encoding="utf-8", newline="\n")
-            hashes = {name: _sha256(new / name) for name in EDIT_FILES if name != "manifest.json"}
-            manifest = jsonable({**self._manifest(), "files": hashes})
-            write_json_atomic(new / "manifest.json", {**manifest, "digest": digest(manifest)})
+        folder = Path(folder)
+        check_folder(folder, overwrite, (*EDIT_FILES, PARTS))
+        for edit in (self, *self.parts):
+            if flaw := _flaw(edit.changes, edit.keys, edit.values):
+                raise RecordError(f"This edit ({edit.method}) cannot be saved: {flaw}.")
+        with whole_folder(folder, overwrite, also=(PARTS,)) as new, disk_errors():
+            self._write(new)
         return folder
 
+    def _write(self, folder: Path) -> str:
+        """Write the files of this edit, and return the digest of its manifest."""
+        parts = []
+        for number, part in enumerate(self.parts, start=1):
+            (folder / PARTS / str(number)).mkdir(parents=True)
+            parts.append(part._write(folder / PARTS / str(number)))
+        rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
+        save_file(self._tensors(), folder / "edit.safetensors")
+        (folder / "records.jsonl").write_text("".join(rows), encoding="utf-8", newline="\n")
+        hashes = {name: _sha256(folder / name) for name in EDIT_FILES if name != "manifest.json"}
+        own = {**self._manifest(), "files": hashes, **({"parts": parts} if parts else {})}
+        manifest = jsonable(own)
+        whole = digest(manifest)
+        write_json_atomic(folder / "manifest.json", {**manifest, "digest": whole})
+        return whole
+
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """Return all tensors, named ``WEIGHT|PART``.
+        """Return all tensors, named ``WEIGHT|PART``, and ``values`` if there are any.
 
         The parts of a weight are ``delta``, or ``left`` and ``right``, and ``keys`` if it has any.
         """
         tensors = {}
+        if self.values is not None:
+            tensors[VALUES] = self.values.contiguous().cpu()
         for name, change in self.changes.items():
             if isinstance(change, torch.Tensor):
                 parts = {"delta": change}
@@ -367,6 +409,8 @@ class Edit:
             RecordError: if the folder holds no edit, or a damaged one.
         """
         folder = Path(folder)
+        if not folder.is_dir():
+            raise RecordError(f"There is no folder {folder}.")
         for file in EDIT_FILES:
             if not (folder / file).is_file():
                 raise RecordError(f"{folder} holds no edit: {file} is missing.")
@@ -384,15 +428,19 @@ class Edit:
             raise ValueError("its manifest does not match its facts")
         if manifest["kind"] not in ("weights", "context"):
             raise ValueError(f"its kind is {manifest['kind']!r}")
+        parts = tuple(_read_parts(folder, manifest.get("parts", ())))
         tensors = load_file(folder / "edit.safetensors")
+        values = tensors.pop(VALUES, None)
         changes = _changes(tensors)
         keys = {
             key.removesuffix("|keys"): tensor
             for key, tensor in tensors.items()
             if key.endswith("|keys")
         }
-        if flaw := _flaw(changes, keys):
+        if flaw := _flaw(changes, keys, values):
             raise ValueError(flaw)
+        if values is not None and len(values) != len(facts):
+            raise ValueError(f"it has {len(values)} values for {len(facts)} facts")
         # not splitlines(), which also splits at U+2028 and similar characters inside a text
         rows = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
         edit = cls(
@@ -406,6 +454,8 @@ class Edit:
             Retriever(facts) if manifest["kind"] == "context" else None,
             manifest["diagnostics"],
             tuple(json.loads(row) for row in rows if row),
+            values=values,
+            parts=parts,
         )
         if not hashed:
             if facts and not changes and edit.context is None and edit.method != "base":
@@ -427,7 +477,7 @@ def _check_hashes(folder: Path, manifest: Manifest) -> bool:
     """
     if manifest["format"] == 1 and "files" not in manifest and "digest" not in manifest:
         return False
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (2, FORMAT):
         raise ValueError(
             f"it has format {manifest['format']!r}, and this editbench reads 1 to {FORMAT}"
         )
@@ -440,15 +490,37 @@ def _check_hashes(folder: Path, manifest: Manifest) -> bool:
     return True
 
 
+def _read_parts(folder: Path, digests: Sequence[str]) -> Iterator[Edit]:
+    """Yield the parts of a stack.
+
+    Raises:
+        ValueError: if one is missing, damaged, or another one than was saved.
+    """
+    for number, whole in enumerate(digests, start=1):
+        path = folder / PARTS / str(number)
+        which = f"part {number} of its {len(digests)} parts ({path})"
+        if not path.is_dir():
+            raise ValueError(f"{which} is missing; copy the whole folder again")
+        try:
+            yield Edit.load(path)
+        except RecordError as error:
+            raise ValueError(f"{which} cannot be read: {str(error).rstrip('.')}") from error
+        if json.loads((path / "manifest.json").read_text(encoding="utf-8"))["digest"] != whole:
+            raise ValueError(f"{which} is not the one that was saved with it")
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:  # read in pieces: an edit may be larger than the memory
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flaw(changes: Mapping[str, Change], keys: Keys) -> str | None:
+def _flaw(
+    changes: Mapping[str, Change], keys: Keys, values: torch.Tensor | None = None
+) -> str | None:
     """Return what keeps these tensors from being those of an edit, or ``None``."""
     parts = [(name, t) for name, c in changes.items() for t in (c if isinstance(c, tuple) else [c])]
-    for name, tensor in [*parts, *keys.items()]:
+    kept = [] if values is None else [(VALUES, values)]
+    for name, tensor in [*parts, *keys.items(), *kept]:
         if not tensor.is_floating_point():
             return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
         if not _finite(tensor):

@@ -1,4 +1,8 @@
-"""Export edits to other tools: as a standard PEFT LoRA adapter, or a plain Hugging Face folder."""
+"""Export edits to other tools: a PEFT LoRA adapter, a Hugging Face folder, or a GGUF file.
+
+Each folder holds what is needed to load it elsewhere: the tokenizer, and ``editbench.json``, which
+names the base and says what the edit is (``editbench.sharing``).
+"""
 
 from __future__ import annotations
 
@@ -10,46 +14,112 @@ from safetensors.torch import save_file
 from editbench.edit import Edit, dense, disk_errors
 from editbench.errors import ModelError, OptionError
 from editbench.files import check_folder, whole_folder
-from editbench.models import LanguageModel
+from editbench.gguf_file import adds_bos, check_reading, check_shape, write_gguf
+from editbench.models import LanguageModel, quiet_transformers
+from editbench.sharing import about, check_base, hub_base, write_about
 
-FORMATS = ("peft", "merged")
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+FORMATS = ("peft", "merged", "gguf")
+GGUF_FILE = "model.gguf"
 RANK_TOLERANCE = 1e-9
 """Singular values below this share of the largest one count as rounding errors."""
 
 
 def export(
-    edit: Edit, model: LanguageModel, form: str, folder: str | Path, overwrite: bool = False
+    edit: Edit,
+    model: LanguageModel,
+    form: str,
+    folder: str | Path,
+    overwrite: bool = False,
+    *,
+    base: str | None = None,
+    include_facts: bool = False,
 ) -> Path:
     """Write ``edit`` of ``model`` to ``folder``, all of it or nothing, and return the folder.
 
     Args:
         edit: the edit.
         model: the model that the edit was made for.
-        form: ``peft`` (an adapter for ``PeftModel.from_pretrained`` with the same base model) or
-            ``merged`` (the edited model itself, for ``from_pretrained``).
+        form: ``peft`` (an adapter for ``PeftModel.from_pretrained`` with the same base model),
+            ``merged`` (the edited model itself, for ``from_pretrained``) or ``gguf`` (the edited
+            model as one float32 file for llama.cpp, with an Ollama ``Modelfile`` beside it).
         folder: a new or an empty folder.
         overwrite: also replace the files of an earlier export.
+        base: the hub id (OWNER/NAME) by which others load the base; by default that of ``model``,
+            where it is known. An adapter needs one.
+        include_facts: write the facts' text into ``editbench.json``, not only count and hash.
 
     Raises:
-        OptionError: if the form is unknown, or no adapter can hold the edit.
+        OptionError: if the form is unknown, no adapter can hold the edit, or nobody else could load
+            the base of an adapter.
         ModelError: if ``model`` is not the one the edit was made for, if the edit does not fit it,
-            or if it is a live edit.
+            if it is a live edit, or if a GGUF file has no place for such a model.
         RecordError: if the folder is not empty (unless ``overwrite``), or cannot be written.
     """
     folder = Path(folder)
     if form not in FORMATS:
         raise OptionError(f"Format {form!r} is not one of {', '.join(FORMATS)}.")
+    named = check_base(base) if base is not None else hub_base(model.name)
+    says = about(edit, named, include_facts)
     if form == "merged":
-        return edit.merge(model, folder, overwrite)
+        return edit.merge(model, folder, overwrite, also=lambda new: write_about(new, says))
     edit.check_weights("exported")
-    check_folder(folder, overwrite, ADAPTER_FILES)
+    check_folder(folder, overwrite)
     edit.check(model)
     edit.check_shapes(model)
-    return _adapter(edit, model, folder, overwrite)
+    if form == "gguf":
+        return _gguf(edit, model, folder, overwrite, says)
+    return _adapter(edit, model, folder, overwrite, named, says)
 
 
-def _adapter(edit: Edit, model: LanguageModel, folder: Path, overwrite: bool) -> Path:
+def _gguf(
+    edit: Edit, model: LanguageModel, folder: Path, overwrite: bool, says: dict[str, object]
+) -> Path:
+    """Write the edited model as a GGUF file, and a ``Modelfile`` for Ollama."""
+    if edit.context is not None:
+        raise ModelError("An in-context edit changes no weights, so there is no model to write.")
+    check_shape(model)
+    with whole_folder(folder, overwrite) as new, disk_errors():
+        with edit.applied(model):
+            write_gguf(model, new / GGUF_FILE, f"{says['base'] or 'model'} edited")
+        texts = [f"{fact.prompt} {fact.target}" for fact in edit.facts]
+        check_reading(model, new / GGUF_FILE, texts)
+        (new / "Modelfile").write_text(modelfile(model), encoding="utf-8")
+        write_about(new, says)
+    return folder
+
+
+def modelfile(model: LanguageModel) -> str:
+    """Return the ``Modelfile`` by which Ollama asks as editbench does: greedy, the same template.
+
+    https://docs.ollama.com/modelfile
+    """
+    lines = [
+        "# ollama create NAME -f Modelfile; add --quantize q8_0 for a quarter of the size.",
+        f"FROM ./{GGUF_FILE}",
+        "PARAMETER temperature 0",
+    ]
+    if model.chat:
+        rendered = model.render("x", "question")
+        before, after = rendered.text[: rendered.start], rendered.text[rendered.start + 1 :]
+        bos = model.tokenizer.bos_token
+        if isinstance(bos, str) and adds_bos(model.tokenizer):  # Ollama puts it there itself
+            before = before.removeprefix(bos)
+        lines.append(f'TEMPLATE """{before}{{{{ .Prompt }}}}{after}"""')
+        stops = sorted({str(model.tokenizer.decode([i])) for i in model.stop_ids})
+        lines += [f'PARAMETER stop "{stop}"' for stop in stops if stop.strip()]
+    else:
+        lines.append('TEMPLATE """{{ .Prompt }}"""')
+    return "\n".join(lines) + "\n"
+
+
+def _adapter(
+    edit: Edit,
+    model: LanguageModel,
+    folder: Path,
+    overwrite: bool,
+    base: str | None,
+    says: dict[str, object],
+) -> Path:
     """Write a LoRA adapter, which computes W + B A alpha / r (Hu et al. 2021, arXiv 2106.09685).
 
     alpha is set to r, so B and A are the factors of the edit themselves.
@@ -61,6 +131,12 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path, overwrite: bool) ->
             f"{model.name} was loaded with an adapter added to its weights ({model.adapter}), and "
             "PEFT would put this edit in the place of that adapter. Use --format merged."
         )
+    if base is None:
+        raise OptionError(
+            f"An adapter names its base, and {model.name} is a path or a name that nobody else has."
+            " Name the same model on the hub with --base OWNER/NAME, or use --format merged."
+        )
+    _check_low_rank(edit)
     factors = {name: _lora_factors(edit, model, name) for name in edit.changes}
     if not factors:
         raise OptionError("This edit changes no weights, so there is no adapter to write.")
@@ -80,7 +156,7 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path, overwrite: bool) ->
         )
     config = LoraConfig(
         task_type="CAUSAL_LM",
-        base_model_name_or_path=edit.model_name,
+        base_model_name_or_path=base,
         r=rank,
         lora_alpha=rank,
         lora_dropout=0.0,
@@ -95,7 +171,27 @@ def _adapter(edit: Edit, model: LanguageModel, folder: Path, overwrite: bool) ->
     with whole_folder(folder, overwrite) as new, disk_errors():
         save_file(tensors, new / "adapter_model.safetensors", {"format": "pt"})
         config.save_pretrained(str(new))
+        with quiet_transformers():
+            model.tokenizer.save_pretrained(new)
+        write_about(new, says)
     return folder
+
+
+def _check_low_rank(edit: Edit) -> None:
+    """Refuse the change of a trainer that trained whole matrices, which has no low rank.
+
+    Raises:
+        OptionError: it says which option gives an adapter.
+    """
+    for part in edit.parts or (edit,):
+        option = next((key for key in part.options if key.rpartition(".")[2] == "lora"), None)
+        is_dense = any(isinstance(change, torch.Tensor) for change in part.changes.values())
+        if option and not part.options[option] and is_dense:
+            raise OptionError(
+                f"{part.method} changed whole weights here, and no adapter of low rank holds that. "
+                f"Inject again with --option {option}=16, which trains an adapter, or use --format "
+                "merged."
+            )
 
 
 def _lora_factors(edit: Edit, model: LanguageModel, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,6 +28,8 @@ EDIT_FILES = ("edit.safetensors", "records.jsonl", "manifest.json")
 ANSWERS = "answers.jsonl"
 """Beside a saved edit: what the model answered before and after it. Who replaces the edit replaces
 it, too."""
+PARTS = "parts"
+"""The folder of a saved stack of edits that holds each of them."""
 DATA = (".csv", ".gguf", ".json", ".jsonl", ".parquet", ".safetensors", ".yaml", ".yml")
 """Endings of files that hold data, which no page or picture may replace."""
 LAST = ("manifest.json", "adapter_config.json", "config.json")
@@ -79,8 +81,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(
+    folder: str | Path, overwrite: bool = False, also: Collection[str] = ()
+) -> Iterator[Path]:
     """Yield a folder to write files into. At the end they are moved into ``folder``, all or none.
+
+    ``also`` names what an earlier output may have had that the new one lacks; it is removed.
 
     Until then, and if an error ends the ``with``, ``folder`` stays as it was: absent, empty, or
     with its old files, which only ``overwrite`` allows to be replaced.
@@ -97,7 +103,7 @@ def whole_folder(folder: str | Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         new.mkdir(parents=True)
         yield new
-        check_folder(folder, overwrite, {file.name for file in new.iterdir()})
+        check_folder(folder, overwrite, {*also, *(file.name for file in new.iterdir())})
         _swap(folder, new, old)
     except BaseException as error:
         shutil.rmtree(new, ignore_errors=True)

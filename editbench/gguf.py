@@ -74,7 +74,7 @@ def read_header(path: Path) -> PreTrainedModel:
         cached = _conversion(path)
         if (cached / "config.json").is_file():
             return empty_model(cached)
-        return empty_model(path.parent, gguf_file=path.name)
+        return empty_model(path.parent, gguf_file=path.name, **_overlooked(path))
 
 
 def read_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -126,10 +126,19 @@ def _unpacked(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"GGUF file {path}",
             gguf_file=path.name,
             quantization_config=GgufConfig(dequantize=True),
+            **_overlooked(path),
         )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     _check_stored(model, stored, path)
     return model, tokenizer
+
+
+def _overlooked(path: Path) -> dict[str, int]:
+    """Return what transformers does not read from the file: the width of Qwen 3's heads."""
+    import gguf
+
+    width = gguf.GGUFReader(path).get_field("qwen3.attention.key_length")
+    return {} if width is None else {"head_dim": int(width.contents())}
 
 
 def _stored(path: Path) -> dict[str, int]:

@@ -24,6 +24,8 @@ from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
 
 if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins needs no torch
+    import torch
+
     from editbench.edit import Change, Edit, Keys
     from editbench.memory import Memory, Texts
     from editbench.models import LanguageModel
@@ -150,6 +152,14 @@ class Method(ABC):
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return the edit that makes ``facts`` true in ``model``; leave ``model`` as it was."""
 
+    def inject_again(self, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> Edit:
+        """Return the edit of ``facts``, which are some of those of ``edit``, by the same method.
+
+        It is as if the other facts had never been given. A method that keeps something for each
+        fact (``Edit.values``) uses it again; by default the facts are injected anew.
+        """
+        return self.inject(model, facts)
+
     def edit(
         self,
         model: LanguageModel,
@@ -157,6 +167,7 @@ class Method(ABC):
         changes: Mapping[str, Change] | None = None,
         *,
         keys: Keys | None = None,
+        values: torch.Tensor | None = None,
         context: Retriever | None = None,
         diagnostics: Mapping[str, Any] | None = None,
         records: Sequence[EditRecord] = (),
@@ -185,6 +196,7 @@ class Method(ABC):
             context,
             figures,
             records,
+            values=values,
         )
 
     @classmethod

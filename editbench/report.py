@@ -34,9 +34,19 @@ class Figure:
     work of the injection, for example trained tokens."""
 
 
+class Cost(TypedDict):
+    """What an injection took."""
+
+    seconds: float
+    peak_memory_bytes: int
+    """Of the process, or what was allocated on the GPU that holds the model."""
+
+
 class EditReport(TypedDict, total=False):
     """The fields that the report of any edit may have; all are optional."""
 
+    cost: Cost
+    """What the injection took, as ``editbench.inject`` measured it."""
     warnings: list[str]
     """Sentences for the reader of the result: what the edit failed to do, or may damage."""
     chunks: int
@@ -82,6 +92,8 @@ class EditRecord(TypedDict, total=False):
     fact_token: str
     """Weight editors: where the key was read. ``subject_last``: at the subject's last token;
     ``last``: at that of the prompt's last word."""
+    value_layer: int
+    """Weight editors: the layer at which the fact's value is wanted (``Edit.values``)."""
     target_nll: float
     """Weight editors: nats per token of the target at the end of the value's optimization."""
     clamped: bool

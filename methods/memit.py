@@ -44,6 +44,7 @@ import torch
 from editbench import errors
 from editbench.edit import Edit
 from editbench.errors import MethodError
+from editbench.methods._edit.again import Kept
 from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
 from editbench.methods._edit.layers import check_layers, default_layers, middle_layers, nearest
@@ -134,12 +135,12 @@ class BatchEditor(WeightEditor):
             return None
         return self.usual_layers(model) if self.layers is None else check_layers(model, self.layers)
 
-    def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
         if not facts:
             return self.edit(model, facts)
         # Before the bench measures anything.
         gains = self.gains(model)
-        bench = BatchBench(self, model, facts, self.fact_token, self.layers_at_last(model))
+        bench = BatchBench(self, model, facts, self.fact_token, self.layers_at_last(model), kept)
         site = self.sites[0]
         if not set(bench.layers) <= set(gains):  # auto layers, or the last word's
             gains = self.gains(model, bench.layers)

@@ -32,6 +32,7 @@ import torch
 from editbench import progress
 from editbench.edit import Edit
 from editbench.methods._common.hooks import read_at
+from editbench.methods._edit.again import Kept
 from editbench.methods._edit.bench import Bench
 from editbench.methods._edit.layers import check_layers, single_layer
 from editbench.methods._edit.options import PUBLISHED, WeightEditor
@@ -106,10 +107,10 @@ class Rome(WeightEditor):
     def new_prefixes(self, model: LanguageModel, n: int) -> list[str]:
         return context_prefixes(model, n, self.seed, self.prefix_style)
 
-    def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
         if not facts:
             return self.edit(model, facts)
-        bench = Bench(self, model, facts)
+        bench = Bench(self, model, facts, kept=kept)
         (layer,) = bench.layers
         solved: list[Targets] = []
         missing: list[torch.Tensor] = []

@@ -13,8 +13,10 @@ import warnings
 import typer
 
 from editbench.cli import console
+from editbench.cli.chat import chat
 from editbench.cli.compare import compare
 from editbench.cli.doctor import doctor
+from editbench.cli.evaluate import evaluate
 from editbench.cli.export import export
 from editbench.cli.facts import facts
 from editbench.cli.inject import inject
@@ -23,6 +25,7 @@ from editbench.cli.list import list_names
 from editbench.cli.new import new
 from editbench.cli.panels import PanelCommand
 from editbench.cli.plot import plot
+from editbench.cli.remove import remove
 from editbench.cli.show import show
 from editbench.cli.stats import stats
 from editbench.cli.sweep import sweep
@@ -39,11 +42,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (facts, inject, compare, tune, sweep):
+for command in (facts, inject, evaluate, compare, tune, sweep):
     app.command(cls=PanelCommand)(command)
 app.command("list")(list_names)
 app.command()(doctor)
-for command in (show, verify, leaderboard, plot):
+for command in (show, chat, remove, verify, leaderboard, plot):
     app.command()(command)
 app.add_typer(stats, name="stats")
 for command in (trace, export):

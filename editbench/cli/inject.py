@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,35 +10,33 @@ import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, panels
-from editbench.cli.loading import load
+from editbench.cli.evaluate import MinEfficacy, MinRetention, Tasks, score
+from editbench.cli.loading import load, load_base, read_edit
 from editbench.cli.options import (
     AllowConflicts,
     ColumnOptions,
     LayoutParts,
-    Model,
     Overwrite,
     Precision,
-    Seed,
+    RunOptions,
     SkipMemoryCheck,
     with_options,
 )
-from editbench.cli.output import make_folder
+from editbench.cli.output import saving_folder
 from editbench.cli.parsing import own_options, pairs
 from editbench.cli.running import STOPPED
 from editbench.cli.verdict import print_verdict
-from editbench.files import EDIT_FILES
+from editbench.errors import OptionError
 
 if TYPE_CHECKING:
-    from editbench.types import Fact
+    from editbench.edit import Edit
+    from editbench.plugin import Method
+    from editbench.types import Case, Fact
 
 
 @with_options
 def inject(
     columns: ColumnOptions,
-    method: Annotated[
-        str,
-        typer.Option(help="See 'editbench list methods'.", rich_help_panel=panels.METHODS),
-    ],
     facts: Annotated[
         Path,
         typer.Option(
@@ -52,7 +49,30 @@ def inject(
     output: Annotated[
         Path, typer.Option(help="A new folder for the edit.", rich_help_panel=panels.OUTPUT)
     ],
-    model: Model = DEFAULT_MODEL,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="See 'editbench list methods'.  [with --on by default that of the edit, with its"
+            " options]",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = None,
+    on: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="EDIT",
+            help="Inject on top of this saved edit. The new folder holds the facts of both.",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Alias (see 'editbench list models'), hub id (owner/name), local folder or .gguf"
+            f" file.  [default: {DEFAULT_MODEL}; with --on, the one that the edit names]",
+            rich_help_panel=panels.MODEL,
+        ),
+    ] = None,
     option: Annotated[
         list[str],
         typer.Option(
@@ -61,11 +81,28 @@ def inject(
             rich_help_panel=panels.METHODS,
         ),
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of the method.  [default: 0; with --on, that of the edit]",
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = None,
     precision: Precision = "auto",
     allow_conflicts: AllowConflicts = False,
     layout: LayoutParts = [],  # noqa: B006
     skip_memory_check: SkipMemoryCheck = False,
+    evaluate: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate",
+            help="Then score the edit, as 'editbench evaluate' does.",
+            rich_help_panel=panels.RETENTION,
+        ),
+    ] = False,
+    tasks: Tasks = "default",
+    min_efficacy: MinEfficacy = None,
+    min_retention: MinRetention = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Put your facts into a model, and save the edit.
@@ -75,40 +112,41 @@ def inject(
     own text has become 10 times as perplexing to it, or a weight 10 times as large. The edit is
     saved all the same.
     """
-    from editbench import progress, registry
-    from editbench.errors import OptionError
+    # Names and files are checked first, because importing the method loads torch.
+    _check_names(method, on, option)
+    cases = _cases(facts, columns)
+
+    from editbench import progress
+    from editbench.run.evaluation import Least
+    from editbench.run.life import check_on, injected
     from editbench.run.verdict import judge
     from editbench.types import check_facts
 
-    # Names and files are checked first, because importing the method loads torch.
-    registry.check("methods", method)
-    options: dict[str, object] = {"seed": seed, **own_options(option, method, "--option")}
-    corpus = registry.get("corpora", "local")()
-    corpus.columns = columns.columns
-    cases = corpus.load(facts)
-    for remark in corpus.remarks:
-        console.say(remark)
+    least = Least(min_efficacy, min_retention)
+    if not evaluate and (tasks != "default" or least != Least()):
+        raise OptionError("--tasks and --min-... are about --evaluate. Add it, or leave them out.")
+    below = None if on is None else read_edit(on)
     chosen = [case.fact for case in cases]
     check_facts(chosen, allow_conflicts)
+    if below is not None:
+        check_on(below, chosen, allow_conflicts)
     _warn_of_same_answers(chosen)
     parts = pairs(layout, "--layout")
-    editor = registry.get("methods", method).from_options(method, options)
-    if editor.live:
-        raise OptionError(
-            f"An edit by {method} is a model in a process of its own and no change of weights, so "
-            "it cannot be saved. See what it does with 'editbench compare --methods "
-            f"{method} --facts {facts}'."
-        )
-    editor.check_subjects(method, chosen)
+    editor = _editor(method, option, seed, below, facts)
+    editor.check_subjects(editor.name, chosen)
+    name = model or (DEFAULT_MODEL if below is None else below.model_name)
     if not skip_memory_check:
         from editbench.doctor import check_memory
 
-        check_memory(model, {method: editor}, chosen, precision, parts)
+        check_memory(name, {editor.name: editor}, chosen, precision, parts)
     saved = False
-    with _folder(output, overwrite), progress.reporting(console.reporter()):
+    with saving_folder(output, overwrite), progress.reporting(console.reporter()):
         try:
-            handle = load(model, precision, parts)
-            edit = editor.inject(handle, chosen)
+            if on is None or below is None:
+                handle = load(name, precision, parts)
+            else:
+                handle = load_base(on, below, model, precision, parts)
+            edit = injected(handle, chosen, editor, below)
             # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output, overwrite)
             saved = True
@@ -122,8 +160,78 @@ def inject(
             )
             raise typer.Exit(STOPPED) from None
     print_verdict(verdict, edit, handle, output)
+    if evaluate:
+        del handle  # it is loaded again, and need not be held twice
+        options = RunOptions(
+            **vars(columns),
+            model=name,
+            precision=precision,
+            layout=layout,
+            skip_memory_check=skip_memory_check,
+            facts=str(facts),
+            allow_conflicts=allow_conflicts,
+            tasks=tasks,
+        )
+        if below is not None:
+            console.say(
+                f"Asked about the {len(chosen)} new facts. All {len(edit.facts)}:"
+                f" editbench evaluate {output}"
+            )
+        score(output, options, least)
     if verdict.faults():
         raise typer.Exit(1)
+
+
+def _check_names(method: str | None, on: Path | None, option: Sequence[str]) -> None:
+    """Check what can be checked without torch.
+
+    Raises:
+        EditbenchError: there is no such method, none is named, or an option is no KEY=VALUE.
+    """
+    from editbench import registry
+
+    if method is not None:
+        registry.check("methods", method)
+    elif on is None:
+        raise OptionError(
+            "--method is missing. Name one, such as memit or sft; see 'editbench list methods'."
+        )
+    own_options(option, method or "", "--option")
+
+
+def _cases(facts: Path, columns: ColumnOptions) -> list[Case]:
+    from editbench import registry
+
+    corpus = registry.get("corpora", "local")()
+    corpus.columns = columns.columns
+    cases = corpus.load(facts)
+    for remark in corpus.remarks:
+        console.say(remark)
+    return cases
+
+
+def _editor(
+    method: str | None, option: Sequence[str], seed: int | None, below: Edit | None, facts: Path
+) -> Method:
+    """Return the method that is asked for, or that of the edit below.
+
+    Raises:
+        OptionError: an option is wrong, or its edits cannot be saved.
+    """
+    from editbench.run.life import method_for
+    from editbench.stack import parts_of
+
+    name = method or parts_of(below)[-1].method if below else str(method)
+    given: dict[str, object] = {} if seed is None else {"seed": seed}
+    given |= own_options(option, name, "--option")
+    editor = method_for(method, given, below)
+    if editor.live:
+        raise OptionError(
+            f"An edit by {name} is a model in a process of its own and no change of weights, so "
+            "it cannot be saved. See what it does with 'editbench compare --methods "
+            f"{name} --facts {facts}'."
+        )
+    return editor
 
 
 def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
@@ -133,21 +241,3 @@ def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
     for fact in facts:
         if same := same_answer_already(fact):
             console.say(f"Fact {fact.id!r}: {same} The answers cannot show whether it was taught.")
-
-
-@contextmanager
-def _folder(path: Path, overwrite: bool) -> Iterator[None]:
-    """Make the folder before the work, so that a bad --output is refused at once.
-
-    A new folder is removed again if no edit was saved in it.
-
-    Raises:
-        RecordError: the folder is not empty (unless ``overwrite``), or cannot be made.
-    """
-    made = make_folder(path, EDIT_FILES, overwrite)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            for folder in made:
-                folder.rmdir()  # fails unless it is empty

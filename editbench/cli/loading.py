@@ -1,14 +1,17 @@
-"""Load the model that a command names."""
+"""Load the model that a command names, a saved edit, and the model that an edit was made for."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench.cli import console
-from editbench.errors import EditbenchError, ModelError
+from editbench.errors import EditbenchError, ModelError, UnknownNameError
 
 if TYPE_CHECKING:
+    from editbench.edit import Edit
     from editbench.models import LanguageModel
 
 
@@ -39,3 +42,51 @@ def load(model: str, precision: str, layout: Mapping[str, str]) -> LanguageModel
     if layout:
         handle.layout  # noqa: B018 - derived on first use; report a wrong name now, not later
     return handle
+
+
+def read_edit(folder: Path) -> Edit:
+    """Load a saved edit; what makes it less than sure is said on stderr.
+
+    Raises:
+        RecordError: there is none in ``folder``, or it is damaged.
+    """
+    from editbench.edit import Edit, UncheckedEdit
+
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always", UncheckedEdit)
+        edit = Edit.load(folder)
+    for note in notes:
+        console.say(str(note.message))
+    return edit
+
+
+def load_base(
+    folder: Path, edit: Edit, model: str | None, precision: str, layout: Mapping[str, str]
+) -> LanguageModel:
+    """Load the model that the edit in ``folder`` was made for, and check that it is that one.
+
+    Args:
+        model: its name now; ``None``: the name that the edit has.
+
+    Raises:
+        ModelError: it is not there, or another one.
+    """
+    from editbench.stack import parts_of
+
+    try:
+        base = load(model or edit.model_name, precision, layout)
+    except (ModelError, UnknownNameError) as error:
+        if model is not None:
+            raise
+        raise ModelError(
+            f"The edit in {folder} was made for {edit.model_name}, which cannot be loaded here: "
+            f"{error} If it is elsewhere, name it with --model."
+        ) from error
+    first = parts_of(edit)[0]
+    if base.fingerprint() != first.model_hash:
+        raise ModelError(
+            f"The edit in {folder} was made for {edit.model_name} (weights {first.model_hash}), "
+            f"and {base.name} has other weights ({base.fingerprint()}). Name the right model with "
+            "--model."
+        )
+    return base

@@ -26,6 +26,13 @@ Model = Annotated[
         rich_help_panel=panels.MODEL,
     ),
 ]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        help="The base model.  [default: the one that the edit names]",
+        rich_help_panel=panels.MODEL,
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from editbench.errors import RecordError
-from editbench.files import check_folder, check_output, missing_folders, replacing
+from editbench.files import (
+    EDIT_FILES,
+    PARTS,
+    check_folder,
+    check_output,
+    missing_folders,
+    replacing,
+)
 
 
 def write_text(text: str, path: Path) -> Path:
@@ -59,3 +66,21 @@ def make_folder(path: Path, names: Collection[str] = (), overwrite: bool = False
             f"{path} cannot be used: {error.strerror}. Choose another --output."
         ) from error
     return made
+
+
+@contextmanager
+def saving_folder(path: Path, overwrite: bool) -> Iterator[None]:
+    """Make the folder of an edit before the work, so that a bad --output is refused at once.
+
+    A new folder is removed again if no edit was saved in it.
+
+    Raises:
+        RecordError: the folder is not empty (unless ``overwrite``), or cannot be made.
+    """
+    made = make_folder(path, (*EDIT_FILES, PARTS), overwrite)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()  # fails unless it is empty

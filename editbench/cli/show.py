@@ -1,4 +1,4 @@
-"""``editbench show``: print the table of a stored run, or the texts behind it."""
+"""``editbench show``: print the table of a stored run, the texts behind it, or a saved edit."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editbench.cli import console, ranking
+from editbench.cli.edits import is_shown_here, show_artifact
 from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
 from editbench.errors import OptionError, RecordError, listed
@@ -28,7 +29,10 @@ SHOWN = 3
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="A run folder; or a saved edit, a PEFT adapter or a fine-tuned model."),
+    ],
     method: Annotated[
         str | None, typer.Argument(help="With --failures: only those of this method.")
     ] = None,
@@ -51,8 +55,17 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the table of a stored run, or the texts behind it."""
-    if failures + sum(option is not None for option in (diff, case, html)) > 1:
+    """Show the table of a stored run, or the texts behind it; or what a saved edit holds."""
+    texts = failures + sum(option is not None for option in (diff, case, html))
+    if is_shown_here(run):
+        if texts or method is not None:
+            raise OptionError(
+                f"{run} is no run, so there are no texts to list. editbench evaluate {run} makes"
+                " one of it."
+            )
+        show_artifact(run, as_json)
+        return
+    if texts > 1:
         raise OptionError(
             "--failures, --diff, --case and --html exclude each other. Give one of them."
         )

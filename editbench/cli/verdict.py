@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ LINES = 10
 WIDTH = 80
 ANSWER = 32
 """Most letters of an answer that the verdict quotes."""
-BEGINNING = 40
-"""Most letters of a warning that is not shown in full."""
+WARNED = 3
+"""Lines that are kept free for warnings."""
+LONG_WORD = 12
+"""Letters of a long word."""
 
 
 def print_verdict(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Path) -> None:
@@ -37,27 +40,28 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
 
     What does not fit is left out, the least important first.
     """
+    from editbench.stack import parts_of
+
+    *below, new = parts_of(edit)
     n, faults, missed = len(verdict.answers), verdict.faults(), verdict.missed()
+    earlier = f", on top of {len(edit.facts) - len(new.facts)} earlier facts" if below else ""
     head = [
         f"{verdict.taught} of {n} facts answered with their target"
-        f" ({verdict.known} before the edit).",
+        f" ({verdict.known} before the edit){earlier}.",
         *([f"NOT AS IT SHOULD BE. {' '.join(faults)}"] if faults else []),
     ]
     saved = f"Saved in {folder}, with all answers (answers.jsonl) and notes (records.jsonl)."
-    more = [
-        *([f"Not taught: {missed}."] if missed else []),
-        _size(verdict, edit, model),
-        _example(verdict),
-        f"In Python: with editbench.Edit.load({str(folder)!r}).applied(model): ...",
-    ]
+    size, use = _size(verdict, edit, model), f"Try it: editbench chat {shlex.quote(str(folder))}"
+    warnings = list(map(str, new.diagnostics.get("warnings", ())))
     room = LINES - _height([*head, saved])
-    while _height(more) > room - bool(edit.diagnostics.get("warnings")):
-        more.pop()
-    use = [more.pop()] if more and more[-1].startswith("In Python") else []
-    warned = _warned(
-        list(map(str, edit.diagnostics.get("warnings", ()))), room - _height(more + use)
-    )
-    return list(map(visible, [*head, *more, *warned, saved, *use]))
+    kept: list[str] = []
+    for line in (*([f"Not taught: {missed}."] if missed else []), size, use, _example(verdict)):
+        if _height([*kept, line]) + min(WARNED, _height(warnings)) <= room:
+            kept.append(line)
+    warned = _warned(warnings, room - _height(kept))
+    last = [line for line in kept if line == use]
+    more = [line for line in kept if line != use]
+    return list(map(visible, [*head, *more, *warned, saved, *last]))
 
 
 def _height(lines: Sequence[str]) -> int:
@@ -82,14 +86,17 @@ def _quoted(text: str, end: bool = False) -> str:
 
 
 def _size(verdict: Verdict, edit: Edit, model: LanguageModel) -> str:
-    summary = edit.summary(model)
+    from editbench.stack import parts_of
+
+    new, summary = parts_of(edit)[-1], edit.summary(model)
+    count = summary["changed_weights"]
     parts = [
-        f"{summary['changed_weights']} weights changed, by {summary['delta_norm']:.3g} (norm)",
-        *figure_texts(edit.method, edit.diagnostics),
+        f"{count} weight{'s' * (count != 1)} changed, by {summary['delta_norm']:.3g} (norm)",
+        *figure_texts(new.method, new.diagnostics),
     ]
     if verdict.perplexity is not None:
         parts.append(f"text of its own is {verdict.perplexity:.2f} times as perplexing")
-    return f"{edit.method}: {'; '.join(parts)}."
+    return f"{new.method}: {'; '.join(parts)}."
 
 
 def _warned(warnings: list[str], room: int) -> list[str]:
@@ -98,15 +105,16 @@ def _warned(warnings: list[str], room: int) -> list[str]:
     for i, warning in enumerate(warnings):
         rest = len(warnings) - i
         if _height([*lines, warning]) + (rest > 1) > room:
-            what = f"{rest} {'more ' * bool(lines)}warning{'s' * (rest > 1)} in manifest.json"
-            return [*lines, f"{what}: {_cut(warning)}"]
+            what = f"{rest} {'more ' * bool(lines)}warning{'s' * (rest > 1)} in manifest.json: "
+            # At a word's end a line may be left with as many free columns as a word is long.
+            most = (WIDTH - LONG_WORD) * max(1, room - _height(lines)) - len(what)
+            return [*lines, what + _cut(warning, most)]
         lines.append(warning)
     return lines
 
 
-def _cut(warning: str) -> str:
-    """Return the beginning of a warning, for the rest of one line."""
-    return warning if len(warning) <= BEGINNING else f"{warning[:BEGINNING].rsplit(' ', 1)[0]} …"
+def _cut(warning: str, most: int) -> str:
+    return warning if len(warning) <= most else f"{warning[:most].rsplit(' ', 1)[0]} …"
 
 
 def figure_texts(method: str, report: Mapping[str, object]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -12,6 +12,7 @@ import torch
 from editbench.edit import Change, Edit
 from editbench.errors import MethodError
 from editbench.methods._common.hooks import read_at, site_module
+from editbench.methods._edit.again import Kept
 from editbench.methods._edit.checks import (
     check_editable,
     check_room,
@@ -44,12 +45,14 @@ class Bench:
         facts: Sequence[Fact],
         at: FactToken | Literal["auto"] = "subject_last",
         last_layers: tuple[int, ...] = (),
+        kept: Mapping[str, Kept] | None = None,
     ):
         """Check ``facts`` and gather what the steps need.
 
         Args:
             at: At which token facts are written (``prepare_facts``).
             last_layers: The layers at which facts are written at their prompt's last token.
+            kept: Values of an earlier edit, which need not be found again.
 
         Raises:
             MethodError: A fact cannot be written, the memory is too small, or C is singular.
@@ -57,6 +60,7 @@ class Bench:
         """
         self.editor, self.model = editor, model
         self.seconds: dict[str, float] = {}
+        self.kept = kept or {}
         editor.check_model(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
@@ -150,7 +154,9 @@ class Bench:
         rows: dict[int, Targets] = {}
         with self.phase("targets"):
             for token, layers in self.layers_of.items():
-                if not (places := self.of_token(prepared, token)):
+                places = self.of_token(prepared, token)
+                rows |= {i: kept for i in places if (kept := self._kept(prepared[i], layers[-1]))}
+                if not (places := [i for i in places if i not in rows]):
                     continue
                 targets = optimize(
                     self.model,
@@ -163,6 +169,12 @@ class Bench:
                 )
                 rows |= {i: targets.row(row) for row, i in enumerate(places)}
         return Targets.join([rows[i] for i in range(len(prepared))])
+
+    def _kept(self, each: PreparedFact, layer: int) -> Targets | None:
+        """Return the kept value of a fact, if it has one for the place where it is written."""
+        kept = self.kept.get(each.fact.id)
+        fits = kept is not None and (kept.layer, kept.token) == (layer, each.token)
+        return kept.targets if kept is not None and fits else None
 
     def states(self, site: str) -> torch.Tensor:
         """Return the present values (d, N), float64, at each fact's last layer's ``site``.
@@ -230,10 +242,13 @@ class Bench:
         ``settings`` are figures that the method adds.
         """
         changes, norms, largest_N = self._changes()
+        value_layers = [self.layers_of[each.token][-1] for each in self.prepared]
+        again = [self._kept(*one) for one in zip(self.prepared, value_layers, strict=True)]
         outcome = Outcome(
             self.model.name,
             self.prepared,
             targets,
+            value_layers,
             norms,
             largest_N,
             self.residuals,
@@ -243,6 +258,7 @@ class Bench:
             "layers": list(self.layers),
             **self.choice,
             **settings,
+            **({"kept_values": len(again) - again.count(None)} if self.kept else {}),
             "covariance_tokens": self.moments[self.layers[0]].tokens,
             "prefixes": self.prefixes,
             **outcome.figures(),
@@ -253,6 +269,7 @@ class Bench:
             self.facts,
             changes,
             keys=self.kept_keys(),
+            values=targets.value_ND,
             diagnostics=diagnostics,
             records=outcome.records(),
         )

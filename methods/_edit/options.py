@@ -9,8 +9,10 @@ from typing import ClassVar, Literal
 
 import torch
 
+from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.memory import Memory, Phase, Texts
+from editbench.methods._edit.again import Kept, kept_values
 from editbench.methods._edit.fast.linear import laid_out_bytes
 from editbench.methods._edit.fisher import state_fisher
 from editbench.methods._edit.head import LOGITS_AT_ONCE
@@ -143,6 +145,17 @@ class WeightEditor(Method):
     @abstractmethod
     def edited_layers(self, model: LanguageModel | Outline) -> tuple[int, ...] | None:
         """Return the layers that this method writes; None where the facts decide (``auto``)."""
+
+    @abstractmethod
+    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
+        """Do ``inject``. The values in ``kept``, by id of their fact, need not be found again."""
+
+    def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
+        return self.write(model, facts, {})
+
+    def inject_again(self, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> Edit:
+        """Return the edit of ``facts``, solved again from the values that ``edit`` keeps."""
+        return self.write(model, facts, kept_values(edit))
 
     def choose_layers(
         self, model: LanguageModel, facts: Sequence[Fact]

@@ -32,6 +32,9 @@ FIGURES: Mapping[str, Figure] = {
         "With auto layers: each layer's share, by a causal trace, of what noise on the subjects "
         "took."
     ),
+    "kept_values": Figure(
+        "Of an edit made again without some facts: how many values were kept from before."
+    ),
     "covariance_tokens": Figure("Tokens that the covariance C was measured on."),
     "prefixes": Figure("Generated texts that stood before the prompts."),
     "target_nll_mean": Figure(
@@ -58,6 +61,8 @@ class Outcome:
     model_name: str
     prepared: Sequence[PreparedFact]
     targets: Targets
+    value_layers: Sequence[int]
+    """The layer at which each fact's value is wanted."""
     norm_by_layer: Mapping[int, float]
     """||Delta|| / ||W||."""
     largest_N: torch.Tensor
@@ -99,6 +104,7 @@ class Outcome:
                 "subject": each.subject.text,
                 "subject_from": each.subject.source,
                 "fact_token": each.token,
+                "value_layer": self.value_layers[i],
                 "target_nll": targets.nll_N[i].item(),
                 "clamped": bool(targets.clamped_N[i]),
                 "steps": int(targets.steps_N[i]),

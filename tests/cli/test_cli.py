@@ -217,15 +217,16 @@ def test_inject_saves_an_edit_that_loads(inject, here, model):
     from editbench import Edit, load_model
 
     said = inject()
-    assert said.code == 1, "one epoch teaches too little"
-    assert "of 10 facts answered with their target" in said.out and "Edit.load('edit')" in said.out
+    assert said.code == 0, said.err
+    assert "of 10 facts answered with their target" in said.out
+    assert "editbench chat edit" in said.out
     edit = Edit.load(here / "edit")
     assert edit.method == "sft" and len(edit.facts) == 10 and edit.options["epochs"] == 1
     with edit.applied(load_model(str(model))):
         pass
     shutil.rmtree(here / "edit")
     (here / "edit").mkdir()
-    assert inject().code == 1, "an empty folder is as good as none"
+    assert inject().code == 0, "an empty folder is as good as none"
 
 
 def test_inject_says_what_the_model_knew_before(inject, here, model):

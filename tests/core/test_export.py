@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
 from hostile.files import contents, full_disk
 from transformers import AutoModelForCausalLM
 
+from editbench import export as exporting
 from editbench import inject
 from editbench.edit import Edit
 from editbench.errors import ModelError, OptionError, RecordError
-from editbench.export import export
 from editbench.methods.memit import Memit
 from editbench.models import quiet_transformers
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 from editbench.types import Fact
 
+export = partial(exporting.export, base="owner/tiny")
 FAMILIES = pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "gpt_neox"])
 DOWN = "model.layers.1.mlp.down_proj.weight"
 IDS = torch.tensor([[5, 80, 200, 33, 7]])

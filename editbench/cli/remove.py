@@ -1,0 +1,77 @@
+"""``editbench remove``: take facts out of a saved edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editbench.cli import console, panels
+from editbench.cli.loading import load_base, read_edit
+from editbench.cli.options import BaseModel, LayoutParts, Overwrite, Precision
+from editbench.cli.output import saving_folder
+from editbench.cli.parsing import pairs
+from editbench.cli.running import STOPPED
+
+
+def remove(
+    edit: Annotated[Path, typer.Argument(help="A folder that 'editbench inject' wrote.")],
+    fact: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ID",
+            help="Id of a fact (see 'editbench show EDIT'); repeatable.",
+            rich_help_panel=panels.FACTS,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="A new folder for the edit without the fact.  [default: EDIT-without-ID]",
+            rich_help_panel=panels.OUTPUT,
+        ),
+    ] = None,
+    model: BaseModel = None,
+    precision: Precision = "auto",
+    layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
+    overwrite: Overwrite = False,
+) -> None:
+    """Take facts out of an edit. EDIT itself stays, unless --output names it with --overwrite.
+
+    A weight editor keeps a value for each fact, and is solved again from those of the rest. A
+    trainer trains on the rest anew.
+    """
+    from editbench import progress
+    from editbench.run.life import steps_without, without
+
+    stored = read_edit(edit)
+    steps = steps_without(stored, fact)
+    folder = output or _beside(edit, fact)
+    with saving_folder(folder, overwrite), progress.reporting(console.reporter()):
+        for step in steps:
+            console.say(step.words())
+        try:
+            base = load_base(edit, stored, model, precision, pairs(layout, "--layout"))
+            left = without(stored, fact, base)
+            left.save(folder, overwrite)
+        except KeyboardInterrupt:
+            console.say("\nStopped; nothing was written.")
+            raise typer.Exit(STOPPED) from None
+    for warning in left.diagnostics.get("warnings", ()):
+        console.say(warning)
+    n = len(left.facts)
+    console.out().print(
+        f"Written to {folder}: {n} of {len(stored.facts)} fact{'s' * (len(stored.facts) != 1)}.\n"
+        f"See it: editbench show {folder}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _beside(edit: Path, facts: list[str]) -> Path:
+    """Return the folder next to ``edit`` that is named after the facts that are taken out."""
+    safe = ["".join(c if c.isalnum() or c in "-_." else "_" for c in fact)[:40] for fact in facts]
+    more = f"-and-{len(safe) - 1}-more" if len(safe) > 1 else ""
+    whole = edit.absolute()
+    return edit.parent / f"{whole.name}-without-{safe[0]}{more}"
