@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from editbench.api.calls import compare, evaluate, load_run
+    from editbench.api.results import Results
     from editbench.edit import Edit
     from editbench.models import LanguageModel, load_model
     from editbench.run.api import inject
@@ -16,7 +18,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Case", "Edit", "Fact", "LanguageModel", "Probe", "__version__", "inject", "load_model"]
+__all__ = [
+    "Case",
+    "Edit",
+    "Fact",
+    "LanguageModel",
+    "Probe",
+    "Results",
+    "__version__",
+    "compare",
+    "evaluate",
+    "inject",
+    "load_model",
+    "load_run",
+]
 
 _HOME = {
     "Fact": "types",
@@ -26,6 +41,10 @@ _HOME = {
     "LanguageModel": "models",
     "load_model": "models",
     "inject": "run.api",
+    "compare": "api.calls",
+    "evaluate": "api.calls",
+    "load_run": "api.calls",
+    "Results": "api.results",
 }
 """Public name -> the module of this package that defines it."""
 
@@ -37,3 +56,6 @@ if not TYPE_CHECKING:  # else a type checker would accept every misspelt name
         import importlib
 
         return getattr(importlib.import_module(f"editbench.{_HOME[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)

@@ -38,7 +38,7 @@ from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
 from editbench.selfcheck import Honoured, honoured
-from editbench.types import Fact
+from editbench.types import Fact, form_of
 from editbench.weights import OFFLOADED, check_object
 
 if TYPE_CHECKING:
@@ -809,10 +809,24 @@ class LanguageModel:
             ids_BT = new_B1 if cache is not None else torch.cat([ids_BT, new_B1], dim=1)
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], dim=1)
 
-    def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
-        """Return the model's greedy answer to one prompt, as text."""
-        ids = self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
-        return self.answer(ids)
+    def generate(self, prompt: str, form: str | None = None, max_new_tokens: int = 32) -> str:
+        """Return the model's greedy answer to one prompt, as text.
+
+        Args:
+            prompt: a question, or a text to continue.
+            form: ``question`` asks through the chat template, ``cloze`` continues the text;
+                ``None``: a prompt that ends with a question mark is a question, as on the command
+                line.
+            max_new_tokens: most tokens of the answer.
+        """
+        ids = self.prompt_ids(prompt, form or form_of(prompt))
+        return self.answer(self.generate_ids([ids], max_new_tokens)[0])
+
+    def __repr__(self) -> str:
+        """Return name, layers, precision, device and applied edits, on one line."""
+        applied = f", {len(self.applied)} applied edits" if self.applied else ""
+        depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", "unknown")
+        return f"LanguageModel({self.name!r}, {depth} layers, {self.precision}, {self.device}{applied})"
 
 
 def _refuse(*_: object) -> None:

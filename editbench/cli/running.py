@@ -22,6 +22,7 @@ from editbench.errors import OptionError
 from editbench.slices import ALL, NO_FACTS
 
 if TYPE_CHECKING:
+    from editbench.models import LanguageModel
     from editbench.records.schema import CellSummary
     from editbench.records.store import RunStore
     from editbench.run.config import RunConfig
@@ -252,12 +253,36 @@ def run_and_show(
     searches: Sequence[Tuned] = (),
     seeds: Sequence[int] = (),
 ) -> tuple[Path, Sequence[CellSummary]]:
-    """Run the cells of ``config`` and show the results; return the run folder and the summaries.
+    """Run the cells of ``config``, as ``run_cells`` does, and show the results.
+
+    Returns:
+        The run folder and the summaries.
+    """
+    folder, summaries = run_cells(config, options, searches, seeds)
+    if len(seeds) < 2:
+        print_run(folder, summaries, options.as_json)
+    else:
+        print_seeds(folder, options.as_json)
+    console.say_remarks([folder])  # such as a table that was lost since an earlier run
+    if not options.as_json:
+        _write_pages(folder)
+    return folder, summaries
+
+
+def run_cells(
+    config: RunConfig,
+    options: RunOptions,
+    searches: Sequence[Tuned] = (),
+    seeds: Sequence[int] = (),
+    handle: LanguageModel | None = None,
+) -> tuple[Path, Sequence[CellSummary]]:
+    """Run the cells of ``config``; return the run folder and the summaries.
 
     Args:
         searches: the tune runs whose options ``config`` uses; ``check_facts`` and ``check_model``
             must accept the run.
         seeds: the seeds to run ``config`` with; without any, it is run with its own.
+        handle: the model of ``config``, if it is loaded already.
 
     Raises:
         EditbenchError: something is wrong; where possible, this is found before weights are loaded.
@@ -280,7 +305,7 @@ def run_and_show(
         if not options.as_json:
             _announce(plans, options.model, folder)
         # Loaded by the name that was typed, which tables show; the plan has the absolute path.
-        model = load(options.model, config.precision, config.layout)
+        model = handle or load(options.model, config.precision, config.layout)
         for search in searches:
             search.check_model(model)
         several = len(plans) > 1
@@ -292,15 +317,7 @@ def run_and_show(
             )
             for plan, store in zip(plans, stores, strict=True)
         ]
-        summaries = runner.run_jobs(jobs, Worker(model), leave_out=True)
-    if len(plans) == 1:
-        print_run(folder, summaries, options.as_json)
-    else:
-        print_seeds(folder, options.as_json)
-    console.say_remarks([folder])  # such as a table that was lost since an earlier run
-    if not options.as_json:
-        _write_pages(folder)
-    return folder, summaries
+        return folder, runner.run_jobs(jobs, Worker(model), leave_out=True)
 
 
 def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:

@@ -7,6 +7,7 @@ the first column repeated.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,18 @@ class Sheet:
         for paragraph in caption:
             yield Text("\n".join(wrapped(paragraph, width)))
 
+    def html(self) -> str:
+        """Return the table as HTML, with all text escaped."""
+        head = "".join(f"<th>{_escaped(column.title)}</th>" for column in self.columns)
+        body = "".join(
+            f"<tr>{''.join(_html_cell(column, i) for column in self.columns)}</tr>"
+            for i in range(len(self.columns[0].cells))
+        )
+        title = f"<p><b>{_escaped(self.title)}</b></p>" if self.title else ""
+        note = f"<p>{_escaped(self.caption)}</p>" if self.caption else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return title + table + note
+
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         """Return the width at which nothing is broken, left out or continued."""
         full = _total([column.widths(narrow=False)[1] for column in self.columns])
@@ -180,6 +193,17 @@ def _table(columns: Sequence[Column], shares: Sequence[int], narrow: bool, apart
 def _text(cell: Cell, share: int, narrow: bool) -> Text:
     lines = [part for line in cell.lines(narrow) for part in wrapped(line, share)]
     return Text("\n".join(lines), style=cell.style)
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")
+
+
+def _html_cell(column: Column, i: int) -> str:
+    cell = column.cells[i]
+    align = "right" if column.number else "left"
+    colour = f"; color: {cell.style}" if cell.style else ""
+    return f'<td style="text-align: {align}{colour}">{_escaped(cell.text)}</td>'
 
 
 # --- text of a given width ----------------------------------------------------------------------

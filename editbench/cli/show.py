@@ -155,7 +155,7 @@ def _print_ranking(
         _print_json({**value, **({"not_asked": missing} if missing else {})})
         return
     page = console.out()
-    page.print(_conditions(summaries[0]), style="bold", markup=False)
+    page.print(conditions(summaries[0]), style="bold", markup=False)
     scores, *others = ranking.results(ranked, verdicts["generation"], verdicts[RETENTION])
     twice = ranking.right_after(ranked)
     for table in (scores, *([twice] if twice else []), *others):
@@ -179,7 +179,8 @@ def _other_protocols(summaries: Sequence[Summary]) -> dict[str, Sequence[Row]]:
     return {protocol: rows(cells, protocol) for protocol, cells in scored.items() if cells}
 
 
-def _conditions(summary: Summary) -> str:
+def conditions(summary: Summary) -> str:
+    """Return the line above a ranking: model, facts, regime, seeds, protocol."""
     from editbench.leaderboard.rows import setting
 
     shared = setting(summary)
