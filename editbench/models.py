@@ -826,7 +826,8 @@ class LanguageModel:
         """Return name, layers, precision, device and applied edits, on one line."""
         applied = f", {len(self.applied)} applied edits" if self.applied else ""
         depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", "unknown")
-        return f"LanguageModel({self.name!r}, {depth} layers, {self.precision}, {self.device}{applied})"
+        how = f"{depth} layers, {self.precision}, {self.device}{applied}"
+        return f"LanguageModel({self.name!r}, {how})"
 
 
 def _refuse(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -171,13 +172,10 @@ def _file_of(facts: Facts) -> str:
 def _saved(edit: Edit) -> Path:
     """Return the folder of ``edit``, saved in a folder named by the hash of its files."""
     new = edit.save(RUNS / f".tmp-edit-{id(edit)}", overwrite=True)
-    content = digest(
-        sorted((Path(file).name, sha) for file, sha in artifacts.contents(new).items())
-    )
+    hashes = artifacts.contents(new).items()
+    content = digest(sorted((Path(file).name, sha) for file, sha in hashes))
     folder = RUNS / f"edit_{edit.method.replace('/', '_')}_{content[:12]}"
     if folder.exists():
-        import shutil
-
         shutil.rmtree(new)
         return folder
     return new.rename(folder)
