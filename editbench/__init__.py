@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from editbench.api.calls import compare, evaluate, load_run
+    from editbench.api.calls import compare, evaluate, inject, load_run
     from editbench.api.results import Results
     from editbench.edit import Edit
     from editbench.models import LanguageModel, load_model
-    from editbench.run.api import inject
     from editbench.types import Case, Fact, Probe
 
 __version__ = "0.1.0"
@@ -40,7 +39,7 @@ _HOME = {
     "Edit": "edit",
     "LanguageModel": "models",
     "load_model": "models",
-    "inject": "run.api",
+    "inject": "api.calls",
     "compare": "api.calls",
     "evaluate": "api.calls",
     "load_run": "api.calls",

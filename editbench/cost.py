@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TypedDict
 
 import psutil
 import torch
@@ -14,6 +15,15 @@ from editbench import helpers
 from editbench.errors import ModelError
 from editbench.models import LanguageModel
 from editbench.rows import Work
+
+
+class Measured(TypedDict):
+    """What a meter measured, as JSON can hold it."""
+
+    seconds: dict[str, float]
+    work: dict[str, Work]
+    peak_process: int
+    peak_device: int
 
 
 class Meter:
@@ -31,11 +41,13 @@ class Meter:
     model (``LanguageModel.check_head``) run before it opens.
     """
 
-    def __init__(self, model: LanguageModel):
+    def __init__(self, model: LanguageModel, before: Measured | None = None):
+        """Measure work on ``model``, in addition to what was measured ``before``."""
         self.model, self.cuda = model, model.device.type == "cuda"
-        self.seconds: dict[str, float] = {}
-        self.work: dict[str, Work] = {}
-        self.peak_process = self.peak_device = 0
+        before = before or {"seconds": {}, "work": {}, "peak_process": 0, "peak_device": 0}
+        self.seconds = dict(before["seconds"])
+        self.work = {phase: dict(counts) for phase, counts in before["work"].items()}
+        self.peak_process, self.peak_device = before["peak_process"], before["peak_device"]
         self._phase = ""
         try:
             self._layers = [model.layout.layer(model.model, i) for i in range(model.layout.depth)]
@@ -46,6 +58,15 @@ class Meter:
     def peak(self) -> int:
         """Peak use, in bytes, of the memory that holds the model."""
         return self.peak_device if self.cuda else self.peak_process
+
+    def measured(self) -> Measured:
+        """Return what was measured, for another meter."""
+        return {
+            "seconds": self.seconds,
+            "work": self.work,
+            "peak_process": self.peak_process,
+            "peak_device": self.peak_device,
+        }
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -125,6 +146,7 @@ class Meter:
         for done in self.work.values():
             # Sums of shares 1 / n are whole numbers up to rounding, apart from partial passes.
             done.update({name: round(number) for name, number in done.items()})
-        self.seconds["total"] = time.perf_counter() - self._start
+        before = self.seconds.get("total", 0.0)
+        self.seconds["total"] = before + time.perf_counter() - self._start
         if self.cuda:
-            self.peak_device = torch.cuda.max_memory_allocated()
+            self.peak_device = max(self.peak_device, torch.cuda.max_memory_allocated())

@@ -21,6 +21,9 @@ class Bar(Protocol):
     def advance(self, n: float = 1) -> None:
         """Count ``n`` more units as done."""
 
+    def rename(self, name: str) -> None:
+        """Call the step ``name`` from now on."""
+
 
 class Reporter(Protocol):
     """Shows steps to the user."""
@@ -34,6 +37,9 @@ class _Silent:
     """A reporter that shows nothing, and is its own bar."""
 
     def advance(self, n: float = 1) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
         pass
 
     @contextmanager

@@ -13,6 +13,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # must be set before torch and NumPy are imported.
     os.environ["OMP_NUM_THREADS"] = "1"
 
+import psutil
 import pytest
 from warm import Server
 
@@ -26,6 +27,10 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("EDITBENCH_CACHE", str(folder))
     monkeypatch.setenv("EDITBENCH_PLUGINS", "none")
     return folder
+
+
+REAL = {name: getattr(socket, name) for name in ("create_connection", "getaddrinfo")}
+CONNECT = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +50,26 @@ def no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect_ex", local_only)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def loopback(no_network, monkeypatch):
+    """Let a test reach servers on this machine, and nothing else."""
+    # Ray names the machine by the address that others see.
+    own = {each.address for names in psutil.net_if_addrs().values() for each in names}
+
+    def local(name):
+        def connect(self, address):
+            if self.family != socket.AF_UNIX and address[0] not in own:
+                raise OSError("no network in tests")
+            return CONNECT[name](self, address)
+
+        return connect
+
+    for name in CONNECT:
+        monkeypatch.setattr(socket.socket, name, local(name))
+    for name, real in REAL.items():
+        monkeypatch.setattr(socket, name, real)
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from editbench import artifacts, progress
 from editbench.aliases import DEFAULT
@@ -18,11 +21,30 @@ from editbench.edit import Edit
 from editbench.files import jsonable
 from editbench.models import LanguageModel
 from editbench.run import evaluation
+from editbench.run.api import inject as quiet_inject
 from editbench.types import Fact, digest
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Facts = str | Path | Iterable[Fact | Mapping[str, object]]
 RUNS = Path("runs")
 """Where facts and edits that have no file of their own are written."""
+
+
+def _shown(call: Callable[P, R]) -> Callable[P, R]:
+    """Return ``call``, which in an interactive session also shows its progress on stderr."""
+
+    @functools.wraps(call)
+    def showing(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not hasattr(sys, "ps1"):  # a notebook has it, too
+            return call(*args, **kwargs)
+        with progress.reporting(console.reporter()):
+            return call(*args, **kwargs)
+
+    return showing
+
+
+inject = _shown(quiet_inject)
 
 
 def compare(

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
 
 from editbench.cli.sheet import Cell, Column, Sheet, wrapped
 from editbench.records.reading import remarks, visible
@@ -31,12 +26,8 @@ QUIET_SECONDS = 5
 """Without a terminal, steps that take less time than this are not reported."""
 LINE_SECONDS = 10.0
 """Without a terminal, seconds between two lines about one step."""
-CELL_STATES = {
-    "start": "...",
-    "done": "done",
-    "kept": "kept from an earlier run",
-    "failed": "FAILED",
-}
+CHECKING = "Checking methods, options and facts."
+"""The first line of a command that then loads slow libraries."""
 MISSING = "–"
 
 
@@ -69,35 +60,68 @@ def say_remarks(runs: Sequence[Path]) -> None:
             say(f"{run}: {remark}")
 
 
-def tell_cell(name: str, state: str) -> None:
-    """Report the state of the cell ``name``: one of ``CELL_STATES``."""
-    say(f"{name}: {CELL_STATES[state]}")
-
-
-def cells_of(seed: int) -> Callable[[str, str], None]:
-    """Return ``tell_cell`` for the cells of one of several seeds."""
-    return lambda name, state: tell_cell(f"seed {seed}, {name}", state)
-
-
 # --- progress -----------------------------------------------------------------------------------
 
 
+def is_live() -> bool:
+    """Return whether stderr is a terminal, where progress bars take the place of lines."""
+    return sys.stderr.isatty()
+
+
 def reporter() -> Bars | Lines:
-    """Return live bars for a terminal, else a reporter that prints a line from time to time."""
-    return Bars() if sys.stderr.isatty() else Lines()
+    """Return live bars for a terminal, else (a pipe, a file, a notebook) lines."""
+    return Bars() if is_live() else Lines()
+
+
+def duration(seconds: float) -> str:
+    """Return ``0.3 s``, ``42 s``, ``3 min`` or ``2 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Count:
+    """How far a step is, and how long the rest will take."""
+
+    def __init__(self, name: str, total: float | None, unit: str) -> None:
+        self.name, self.total, self.unit, self.done = name, total, unit, 0.0
+        self.started = self.advanced = time.monotonic()
+
+    def advance(self, n: float = 1) -> None:
+        """Count ``n`` more units as done."""
+        self.done += n
+        self.advanced = time.monotonic()
+
+    def rename(self, name: str) -> None:
+        """Call the step ``name`` from now on."""
+        self.name = name
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left, if that can be said: it moves on between two units."""
+        if not self.total or not 0 < self.done < self.total:
+            return None
+        spent = self.advanced - self.started
+        return max(0.0, spent / self.done * (self.total - self.done) - self._since())
+
+    def _since(self) -> float:
+        return time.monotonic() - self.advanced
+
+    @property
+    def counted(self) -> str:
+        """Units done, of all."""
+        return f"{self.done:.0f} of {self.total:.0f} {self.unit}" if self.total else ""
 
 
 class Bars:
-    """Progress bars with the time left."""
+    """Progress bars with count and time left."""
 
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=16),
+            _TimeColumn(),
             console=Console(file=sys.stderr),
             transient=True,
         )
@@ -111,59 +135,90 @@ class Bars:
         if self._open == 0:
             self._progress.start()
         self._open += 1
-        task = self._progress.add_task(escape(name), total=total, count="")
+        bar = _Bar(self._progress, name, total, unit)
         try:
-            yield _Bar(self._progress, task, total, unit)
+            yield bar
         finally:
-            self._progress.remove_task(task)
+            self._progress.remove_task(bar.task)
             self._open -= 1
             if self._open == 0:
                 self._progress.stop()
 
 
-class _Bar:
-    def __init__(self, bars: Progress, task: TaskID, total: float | None, unit: str) -> None:
-        self._bars, self._task, self._total, self._unit, self._done = bars, task, total, unit, 0.0
+class _TimeColumn(ProgressColumn):
+    """The count, the time taken and the time left of a step."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        count: _Count = task.fields["count"]
+        left = count.left
+        parts = [
+            count.counted,
+            duration(time.monotonic() - count.started),
+            "" if left is None else f"{duration(left)} left",
+        ]
+        return Text(", ".join(part for part in parts if part))
+
+
+class _Bar(_Count):
+    def __init__(self, bars: Progress, name: str, total: float | None, unit: str) -> None:
+        super().__init__(name, total, unit)
+        self._bars = bars
+        self.task: TaskID = bars.add_task(escape(name), total=total, count=self)
 
     def advance(self, n: float = 1) -> None:
-        self._done += n
-        count = f"{self._done:.0f} of {self._total:.0f} {self._unit}" if self._total else ""
-        self._bars.update(self._task, advance=n, count=count)
+        super().advance(n)
+        self._bars.update(self.task, completed=self.done)
+
+    def rename(self, name: str) -> None:
+        super().rename(name)
+        self._bars.update(self.task, description=escape(name))
 
 
 class Lines:
-    """Lines on stderr about each step that takes long, with the time left."""
+    """Lines on stderr about each step that takes long, so that no long silence comes up."""
 
     def __init__(self, every: float = LINE_SECONDS) -> None:
         self._every = every
+        self._open: list[_Count] = []
+        self._told: set[_Count] = set()
+        self._next = 0.0
+        self._end: threading.Event | None = None
 
     @contextmanager
-    def task(self, name: str, total: float | None, unit: str) -> Iterator[_Line]:
+    def task(self, name: str, total: float | None, unit: str) -> Iterator[_Count]:
         """Report one step; steps may nest."""
-        line = _Line(name, total, unit, self._every)
-        yield line
-        if line.shown:
-            say(f"  {name}: done in {time.monotonic() - line.started:.0f} s")
+        step = _Count(name, total, unit)
+        self._open.append(step)
+        self._next = max(self._next, step.started + min(QUIET_SECONDS, self._every))
+        if self._end is None:
+            self._end = threading.Event()
+            threading.Thread(target=self._watch, args=(self._end,), daemon=True).start()
+        try:
+            yield step
+            if step in self._told:
+                say(f"  {step.name}: done in {duration(time.monotonic() - step.started)}")
+        finally:
+            self._open.remove(step)
+            if not self._open and self._end is not None:
+                self._end.set()
+                self._end = None
 
+    def _watch(self, end: threading.Event) -> None:
+        """Print a line about the innermost step from time to time, until ``end`` is set.
 
-class _Line:
-    def __init__(self, name: str, total: float | None, unit: str, every: float) -> None:
-        self._name, self._total, self._unit, self._every, self._done = name, total, unit, every, 0.0
-        self.started = time.monotonic()
-        self._next = self.started + QUIET_SECONDS
-        self.shown = False
-
-    def advance(self, n: float = 1) -> None:
-        self._done += n
-        now = time.monotonic()
-        # Without a total no time can be estimated, and the end of a step has a line of its own.
-        if now < self._next or not self._total or not 0 < self._done < self._total:
-            return
-        left = (now - self.started) / self._done * (self._total - self._done)
-        say(
-            f"  {self._name}: {self._done:.0f} of {self._total:.0f} {self._unit}, {left:.0f} s left"
-        )
-        self._next, self.shown = now + self._every, True
+        A thread of its own: a step that counts nothing, such as loading a model, is told of, too.
+        """
+        while not end.wait(min(1.0, self._every)):
+            now, steps = time.monotonic(), [step for step in self._open if step.name]
+            if now >= self._next and steps:
+                step, left = steps[-1], steps[-1].left
+                parts = [step.counted, duration(now - step.started) + " so far"]
+                parts = [part for part in parts if part]
+                parts += [] if left is None else [f"{duration(left)} left"]
+                say(f"  {step.name}: {', '.join(parts)}")
+                self._told.add(step)
+                self._next = now + self._every
 
 
 # --- tables ---------------------------------------------------------------------------------------

@@ -114,6 +114,7 @@ def inject(
     """
     # Names and files are checked first, because importing the method loads torch.
     _check_names(method, on, option)
+    console.say(console.CHECKING)
     cases = _cases(facts, columns)
 
     from editbench import progress

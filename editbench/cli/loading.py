@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editbench import progress
 from editbench.cli import console
 from editbench.errors import EditbenchError, ModelError, UnknownNameError
 
@@ -24,7 +25,8 @@ def load(model: str, precision: str, layout: Mapping[str, str]) -> LanguageModel
     from editbench.models import load_model
 
     try:
-        handle = load_model(model, precision=precision, layout=layout)
+        with progress.task(f"loading {model}"):
+            handle = load_model(model, precision=precision, layout=layout)
     # An EditbenchError says already what to do, and lack of memory is no damage.
     except (EditbenchError, MemoryError):
         raise

@@ -207,6 +207,32 @@ class RunOptions(ColumnOptions):
         ),
     ] = None
     as_json: AsJson = False
+    workers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Compute cells in N processes at once, by Ray; auto: one for each GPU, or without"
+            " GPUs one a machine. Needs editbench[ray].",
+            rich_help_panel=panels.WORKERS,
+        ),
+    ] = None
+    gpus_per_cell: Annotated[
+        float | None,
+        typer.Option(
+            metavar="G",
+            help="GPUs of each process; below 1 they share one.  [default: 1 if there are any]",
+            rich_help_panel=panels.WORKERS,
+        ),
+    ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            help="The Ray cluster; auto: the one that runs here, or one that is started for this"
+            " run.",
+            rich_help_panel=panels.WORKERS,
+        ),
+    ] = None
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

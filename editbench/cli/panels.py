@@ -20,7 +20,8 @@ FACTS = "Facts"
 COLUMNS = "Columns (in JSON: fields) of your own facts, if they have other names"
 RETENTION = "Retention and other measurements"
 OUTPUT = "Output"
-ORDER = (METHODS, MODEL, FACTS, COLUMNS, RETENTION, OUTPUT)
+WORKERS = "Several workers"
+ORDER = (METHODS, MODEL, FACTS, COLUMNS, RETENTION, OUTPUT, WORKERS)
 
 
 class PanelCommand(TyperCommand):

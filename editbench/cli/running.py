@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from editbench.cli import console
+from editbench.cli import console, workers
 from editbench.cli.leaderboard import write_page
-from editbench.cli.loading import load
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
@@ -143,27 +142,16 @@ def _plans(config: RunConfig, seeds: Sequence[int], tasks: str) -> list[Plan]:
     return [plan.without(lost) for plan in plans] if lost else plans
 
 
-def check_memory(plan: Plan, options: RunOptions) -> None:
+def check_memory(plans: Sequence[Plan], options: RunOptions) -> None:
     """Refuse a run whose methods clearly do not fit into the memory, unless told to go on.
 
     Raises:
         MethodError: the message says which, and what would make them fit.
     """
-    from editbench import doctor
-    from editbench.run.regimes import parse
+    from editbench.run import loading
 
-    if options.skip_memory_check:
-        return
-    regime, chunk = parse(plan.config.regime)
-    facts = [case.fact for case in plan.cases]
-    doctor.check_memory(
-        options.model,
-        plan.methods,
-        facts,
-        plan.config.precision,
-        plan.config.layout,
-        1 if regime == "single" else chunk,
-    )
+    for plan in () if options.skip_memory_check else plans:
+        loading.check_memory(plan)
 
 
 @contextmanager
@@ -289,35 +277,33 @@ def run_cells(
     """
     from editbench.records.reading import heading
 
+    request = workers.request_of(options)
     plans = _plans(config, seeds or [config.seed], options.tasks)
     for task, reason in plans[0].not_asked.items():
         console.say(f"{heading(task)} is not asked, the rest is: {reason}")
     for search in searches:
         for plan in plans:
             search.check_facts(plan)
-    for plan in plans:
-        check_memory(plan, options)
+    if request is None:  # else each worker makes the check on its machine
+        check_memory(plans, options)
 
     from editbench.run import runner
-    from editbench.run.worker import Worker
 
     with open_runs(plans, options.output) as (folder, stores):
         if not options.as_json:
             _announce(plans, options.model, folder)
-        # Loaded by the name that was typed, which tables show; the plan has the absolute path.
-        model = handle or load(options.model, config.precision, config.layout)
-        for search in searches:
-            search.check_model(model)
-        several = len(plans) > 1
-        jobs = [
-            runner.Job(
-                plan,
-                store,
-                console.cells_of(plan.config.seed) if several else console.tell_cell,
-            )
-            for plan, store in zip(plans, stores, strict=True)
-        ]
-        return folder, runner.run_jobs(jobs, Worker(model), leave_out=True)
+        with workers.crew(options, plans, request, handle) as crew:
+            for search in searches:
+                search.check_model(crew.workers.identity, options.model)
+            jobs = [
+                runner.Job(plan, store, crew.on_cell(_prefix(plan, plans)))
+                for plan, store in zip(plans, stores, strict=True)
+            ]
+            return folder, runner.run_jobs(jobs, crew.workers, leave_out=True)
+
+
+def _prefix(plan: Plan, plans: Sequence[Plan]) -> str:
+    return f"seed {plan.config.seed}, " if len(plans) > 1 else ""
 
 
 def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:

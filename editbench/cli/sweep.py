@@ -54,6 +54,7 @@ def sweep(
     from editbench import registry
 
     registry.check("methods", method)
+    console.say(console.CHECKING)
     points = parsing.variants(method, over, option)
     config = replace(
         running.request(options, tuple(points), points, part),

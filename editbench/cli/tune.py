@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
-from editbench.cli import console, panels, parsing, running
-from editbench.cli.loading import load
+from editbench.cli import console, panels, parsing, running, workers
 from editbench.cli.options import RunOptions, with_options
 from editbench.errors import DataError, OptionError
 
@@ -61,6 +60,7 @@ def tune(
     """
     # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
+    console.say(console.CHECKING)
 
     from editbench.run import tune as tuning
 
@@ -69,6 +69,7 @@ def tune(
             "tune does not go with --regime single: that regime measures no retention."
             " Use batch or sequential:CHUNK."
         )
+    request = workers.request_of(options)
     search = tuning.Search(names, budget, retention, parsing.method_options(option))
     trials = tuple(trial for method in search.methods for trial in search.trials(method))
     plan = running.checked_plan(running.request(options, trials, {}, "dev"), options.tasks)
@@ -79,7 +80,8 @@ def tune(
             "tune maximizes recall subject to retention, but no retention task is asked."
             " Name some --tasks."
         )
-    running.check_memory(plan, options)
+    if request is None:  # else each worker makes the check on its machine
+        running.check_memory([plan], options)
     with running.open_run(plan, search.identity(plan.config), options.output) as store:
         if not options.as_json:
             console.say(
@@ -87,8 +89,8 @@ def tune(
                 f" model {options.model}, {budget} trials each of {', '.join(names)}."
                 f" Record: {store.path}"
             )
-        model = load(options.model, options.precision, plan.config.layout)
-        record = tuning.tune(search, plan, model, store, console.tell_cell)
+        with workers.crew(options, [plan], request) as crew:
+            record = tuning.tune(search, plan, crew.workers, store, crew.on_cell(""))
     if options.as_json:
         print(json.dumps({"run": str(store.path), **record}, indent=2))
     else:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
@@ -47,6 +48,7 @@ class RunStore:
         self.locked = False
         """Whether a second writer is refused. Some systems and network drives have no locks."""
         self._lock: int | None = None
+        self._claiming = threading.Lock()  # the methods of a search run in threads
 
     def open(self, config: Mapping[str, object]) -> Self:
         """Create the folder, or resume it if it holds the same ``config``.
@@ -118,11 +120,12 @@ class RunStore:
         Raises:
             RecordError: ``cells.json`` is corrupt or cannot be written.
         """
-        own = own_cells(self.path)
-        claimed = {**(own or {}), **keys}
-        if own is None or own != claimed:
-            with in_plain_words(self.path):
-                write_json_atomic(self.path / "cells.json", claimed)
+        with self._claiming:
+            own = own_cells(self.path)
+            claimed = {**(own or {}), **keys}
+            if own is None or own != claimed:
+                with in_plain_words(self.path):
+                    write_json_atomic(self.path / "cells.json", claimed)
 
     def read_summary(self, key: str) -> CellSummary:
         """Return the summary of a finished cell.

@@ -5,14 +5,18 @@ work and of resume. Its key is the hash of everything that can change its number
 several cells of one method: NAME@LABEL is the method NAME with options of its own.
 
 A run is computed in parts, which depend on each other only by what they return: the unedited
-model's answers for each seed, then the cells in any order (``editbench.run.worker``). Records are
-written here alone.
+model's answers for each seed and the statistics, then the cells in any order
+(``editbench.run.worker``). Several workers compute several parts at once. Records are written here
+alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
 
 from editbench.errors import DataError, EditbenchError, MethodError, RecordError
 from editbench.files import write_json_atomic
@@ -25,7 +29,51 @@ from editbench.run.worker import Computed, Identity, Worker
 
 OnCell = Callable[[str, str], None]
 """Called as ``on_cell(method, state)``; the state is ``start``, ``done``, ``kept`` (finished in an
-earlier run) or ``failed``."""
+earlier run) or ``failed``. With several workers it is called from several threads."""
+Result = TypeVar("Result")
+
+
+class Workers(Protocol):
+    """What computes the parts of runs: a ``Worker``, or several (``editbench.run.cluster``).
+
+    Each method returns when its part is computed. If ``size`` is above 1, as many threads may call
+    them at once.
+    """
+
+    @property
+    def size(self) -> int:
+        """How many parts are computed at once."""
+
+    @property
+    def identity(self) -> Identity:
+        """What all workers hold."""
+
+    def check_artifacts(self, plan: Plan, names: Iterable[str]) -> dict[str, ArtifactRecord]:
+        """As ``Worker.check_artifacts``."""
+
+    def ask_tasks(self, plan: Plan) -> tuple[bytes, dict[str, str]]:
+        """As ``Worker.ask_tasks``."""
+
+    def ask_base(self, plan: Plan, samples: bytes) -> bytes:
+        """As ``Worker.ask_base``."""
+
+    def statistics(self, plan: Plan, keys: Mapping[str, str]) -> list[Callable[[], None]]:
+        """Return the tasks that measure the statistics of the rows in ``keys``, before the cells.
+
+        Args:
+            plan: a run.
+            keys: row -> key of its cell.
+        """
+
+    def compute(
+        self, plan: Plan, name: str, key: str, answers: bytes, artifact: ArtifactRecord | None
+    ) -> Computed:
+        """As ``Worker.compute``."""
+
+    def fail(
+        self, plan: Plan, name: str, key: str, error: Exception, artifact: ArtifactRecord | None
+    ) -> Computed:
+        """As ``Worker.fail``."""
 
 
 @dataclass
@@ -59,10 +107,10 @@ class Job:
             for name, method in self.plan.methods.items()
         }
 
-    def missing(self, identity: Identity) -> list[str]:
-        """Return the rows whose cells are not finished."""
+    def missing(self, identity: Identity) -> dict[str, str]:
+        """Return row -> key of the cells that are not finished."""
         keys = self.keys(identity)
-        return [name for name, key in keys.items() if not _is_finished(self.store, key)]
+        return {name: key for name, key in keys.items() if not _is_finished(self.store, key)}
 
 
 def run(
@@ -77,14 +125,16 @@ def run(
     return run_jobs([Job(plan, store, on_cell)], Worker(model), leave_out=leave_out)
 
 
-def run_jobs(jobs: Sequence[Job], worker: Worker, *, leave_out: bool = False) -> list[CellSummary]:
+def run_jobs(
+    jobs: Sequence[Job], workers: Workers, *, leave_out: bool = False
+) -> list[CellSummary]:
     """Compute the cells that are not done yet, and return the summaries of all.
 
     Each cell is written as a whole. A method that fails leaves a failed cell.
 
     Args:
         jobs: one for each seed.
-        worker: the model.
+        workers: what computes them.
         leave_out: go on without a retention task that the base cannot be asked, for all methods
             and seeds alike, and write the reason to ``not_asked.json``; without all of them, the
             first is an error.
@@ -95,35 +145,61 @@ def run_jobs(jobs: Sequence[Job], worker: Worker, *, leave_out: bool = False) ->
             holds results for other facts or weights, or a method changed the model and its weights
             cannot be loaded again.
     """
-    identity = worker.identity
+    identity = workers.identity
     for job in jobs:
         _check_same(job.plan, job.store, identity)
         # Now, and not when the methods before it have taken their hours.
         made = [name for name in job.missing(identity) if name in job.plan.artifacts]
-        job.artifacts = worker.check_artifacts(job.plan, made)
+        job.artifacts = workers.check_artifacts(job.plan, made) if made else {}
     if leave_out:
-        _leave_out_tasks(jobs, worker)
+        _leave_out_tasks(jobs, workers)
     # Before the first cell is computed, so that whoever reads the run meanwhile no longer takes an
     # older cell of a method for the current one.
     for job in jobs:
         job.store.claim(job.keys(identity))
-    for job in jobs:
-        if job.missing(identity):
-            _ask_base(job, worker)
-    return [
-        _finished(job, name, key, worker)
-        for job in jobs
-        for name, key in job.keys(identity).items()
+    unfinished = [job for job in jobs if job.missing(identity)]
+    first = [partial(ask_base, job, workers) for job in unfinished]
+    measure = [
+        task for job in unfinished for task in workers.statistics(job.plan, job.missing(identity))
     ]
+    for _ in side_by_side(workers.size, [*first, *measure]):
+        pass
+    return _cells(jobs, workers)
 
 
-def _leave_out_tasks(jobs: Sequence[Job], worker: Worker) -> None:
+def side_by_side(count: int, tasks: Sequence[Callable[[], Result]]) -> Iterator[Result]:
+    """Yield what ``tasks`` return as they end, with at most ``count`` of them under way.
+
+    A single one runs in this thread. If one raises an error, those that have not begun are dropped.
+    """
+    if min(count, len(tasks)) <= 1:
+        for task in tasks:
+            yield task()
+        return
+    pool = ThreadPoolExecutor(count)
+    try:
+        for done in as_completed([pool.submit(task) for task in tasks]):
+            yield done.result()
+    finally:
+        # Those under way end when their workers are closed.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_out_tasks(jobs: Sequence[Job], workers: Workers) -> None:
     """Ask the base the tasks, and drop those that one seed cannot be asked from all seeds."""
-    lost: dict[str, str] = {}
-    for job in jobs:
-        if job.missing(worker.identity):
-            job.samples, its_lost = worker.ask_tasks(job.plan)
-            lost = {**its_lost, **lost}
+    unfinished = [job for job in jobs if job.missing(workers.identity)]
+
+    def ask(job: Job) -> tuple[int, dict[str, str]]:
+        job.samples, lost = workers.ask_tasks(job.plan)
+        return job.plan.config.seed, lost
+
+    found = dict(side_by_side(workers.size, [partial(ask, job) for job in unfinished]))
+    # The reason is that of the first seed, whichever was asked first.
+    lost = {
+        task: why
+        for job in reversed(unfinished)
+        for task, why in found[job.plan.config.seed].items()
+    }
     if not lost:
         return
     if len(lost) == len(jobs[0].plan.config.tasks):
@@ -133,27 +209,45 @@ def _leave_out_tasks(jobs: Sequence[Job], worker: Worker) -> None:
         write_json_atomic(job.store.path / "not_asked.json", job.plan.not_asked)
 
 
-def _ask_base(job: Job, worker: Worker) -> None:
+def ask_base(job: Job, workers: Workers) -> None:
+    """Have the base asked what ``job`` asks, unless it was.
+
+    Raises:
+        EditbenchError: it cannot be asked.
+    """
+    if job.answers or job.broken is not None:
+        return
     try:
-        job.answers = worker.ask_base(job.plan, job.samples)
+        job.answers = workers.ask_base(job.plan, job.samples)
     except EditbenchError:
         raise  # no method is to blame
     except Exception as error:  # of a plug-in that is asked about the base: every cell tells it
         job.broken = error
 
 
-def _finished(job: Job, name: str, key: str, worker: Worker) -> CellSummary:
-    """Return the summary of a cell, after computing and writing it if it is not done."""
-    if _is_finished(job.store, key):
-        job.on_cell(name, "kept")
-        return job.store.read_summary(key)
+def _cells(jobs: Sequence[Job], workers: Workers) -> list[CellSummary]:
+    """Return the summaries of all cells, after computing and writing those that are not done."""
+    rows = [(job, name, key) for job in jobs for name, key in job.keys(workers.identity).items()]
+    summaries: dict[int, CellSummary] = {}
+    todo: list[Callable[[], tuple[int, Computed]]] = []
+    for i, (job, name, key) in enumerate(rows):
+        if _is_finished(job.store, key):
+            job.on_cell(name, "kept")
+            summaries[i] = job.store.read_summary(key)
+        else:
+            todo.append(partial(_computed, i, job, name, key, workers))
+    # Written in this thread, which alone stops the others when a record cannot be written.
+    for i, cell in side_by_side(workers.size, todo):
+        summaries[i] = _written(*rows[i], cell)
+    return [summaries[i] for i in range(len(rows))]
+
+
+def _computed(i: int, job: Job, name: str, key: str, workers: Workers) -> tuple[int, Computed]:
     job.on_cell(name, "start")
     artifact = job.artifacts.get(name)
     if job.broken is None:
-        cell = worker.compute(job.plan, name, key, job.answers, artifact)
-    else:
-        cell = worker.fail(job.plan, name, key, job.broken, artifact)
-    return _written(job, name, key, cell)
+        return i, workers.compute(job.plan, name, key, job.answers, artifact)
+    return i, workers.fail(job.plan, name, key, job.broken, artifact)
 
 
 def _written(job: Job, name: str, key: str, cell: Computed) -> CellSummary:

@@ -23,8 +23,10 @@ a ``SearchRecord``, which ``editbench compare --tuned RUN`` reads.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
@@ -38,15 +40,13 @@ from editbench.records.schema import CellSummary, CorpusRecord, ModelRecord, Tun
 from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
-from editbench.run.keys import cell_key, chat_record, template_digest
 from editbench.run.plan import Plan, make_plan
+from editbench.run.worker import Identity
 from editbench.stats import mean_ratio, number
 from editbench.types import digest
 
 if TYPE_CHECKING:
     import optuna
-
-    from editbench.models import LanguageModel
 
 FAILED = -1.0
 """The value of a trial without scores. R - r cannot be lower, since R >= 0 and r <= 1. With r = 1 a
@@ -201,26 +201,35 @@ def sampler_name() -> str:
 
 
 def tune(
-    search: Search, plan: Plan, model: LanguageModel, store: RunStore, on_cell: runner.OnCell
+    search: Search,
+    plan: Plan,
+    workers: runner.Workers,
+    store: RunStore,
+    on_cell: runner.OnCell,
 ) -> SearchRecord:
     """Run all trials that are not done yet, write ``tuned.json`` and return its content.
+
+    With several workers the methods run side by side, and the trials of one method in their order.
 
     ``plan`` has the baselines and the cells of ``search``.
 
     Raises:
         OptionError: the base scores 0 on every retention task, or no task is asked.
         MethodError: the base could not be asked.
-        EditbenchError: as ``runner.run``.
+        EditbenchError: as ``runner.run_jobs``.
     """
-    base = _base(search, plan, model, store, on_cell)
-    weights = base["model"]["hash"]
+    run = _Run(search, plan, workers, store, on_cell)
+    base = run.base()
+    run.measure_statistics()
+    found = dict(
+        runner.side_by_side(workers.size, [partial(run.trials, name) for name in search.methods])
+    )
     methods: dict[str, MethodSearch] = {}
     for name in search.methods:
-        trials = _trials(search, name, plan, model, weights, store, on_cell)
         methods[name] = {
             "space": search.space_texts(name),
-            "trials": trials,
-            "chosen": chosen(trials),
+            "trials": found[name],
+            "chosen": chosen(found[name]),
         }
         if given := search.given(name):
             methods[name]["options"] = dict(given)
@@ -244,42 +253,6 @@ def tune(
     stored = cast("SearchRecord", jsonable(record))
     write_json_atomic(store.path / "tuned.json", {"digest": digest(stored), "tuned": stored})
     return stored
-
-
-def _base(
-    search: Search, plan: Plan, model: LanguageModel, store: RunStore, on_cell: runner.OnCell
-) -> CellSummary:
-    """Run the baselines and return the cell of the base, whose scores the trials are judged by.
-
-    Raises:
-        OptionError: the base scores 0 on every retention task, no task is asked, or all answers are
-            texts too long for protocol ``generation``.
-        MethodError: the base could not be asked.
-    """
-    recalled = [
-        p for case in plan.cases for p in case.probes if p.axis in ("rewrite", "paraphrase")
-    ]
-    if not any(probe.scored_by("generation") for probe in recalled):
-        raise OptionError(
-            f"All targets of corpus {plan.config.corpus} are long texts, which protocol generation "
-            "does not score, so there is no recall to tune for. Set the options by hand."
-        )
-    trials = {name for method in search.methods for name in search.trials(method)}
-    baselines = {name: method for name, method in plan.methods.items() if name not in trials}
-    summaries = runner.run(replace(plan, methods=baselines), model, store, on_cell)
-    base = next(summary for summary in summaries if summary["method"] == "base")
-    if base["status"] == "failed":
-        raise MethodError(
-            f"The base could not be asked ({base['note']}), so no trial can be judged."
-        )
-    # A task with base score 0 has no ratio; without any ratio, R is undefined for every trial.
-    if number(mean_ratio(base["retention"]).mean) is None:
-        asked = ", ".join(plan.config.tasks) or "none"
-        raise OptionError(
-            f"The base scores 0 on every retention task (asked: {asked}), so no share of it can be "
-            "kept. Name other --tasks, or a larger --limit."
-        )
-    return base
 
 
 class _Sampler:
@@ -327,37 +300,114 @@ class _Sampler:
         )
 
 
-def _trials(
-    search: Search,
-    method: str,
-    plan: Plan,
-    model: LanguageModel,
-    weights: str,
-    store: RunStore,
-    on_cell: runner.OnCell,
-) -> list[Trial]:
-    """Return the trials of ``method`` in their order, after computing those that are not done."""
-    cls, seed, given = registry.get("methods", method), plan.config.seed, search.given(method)
-    sampler = _Sampler(cls.from_options(method, given), search.space(method), seed)
-    trials: list[Trial] = []
-    for i, name in enumerate(search.trials(method)):
-        options = sampler.propose(i)
-        built = cls.from_options(method, {"seed": seed, **given, **options})
-        template, chat = template_digest(model), chat_record(model)
-        key = cell_key(plan, name, built, weights, model.precision, template, chat)
-        # One by one: the options, and so the key, follow from the values of earlier trials.
-        store.claim({name: key})
-        # A failed cell is kept as well: computed again it might succeed, and the sampler would then
-        # propose other trials after it.
-        if store.done(key):
-            summary = store.read_summary(key)
-            on_cell(name, "kept")
-        else:
-            (summary,) = runner.run(replace(plan, methods={name: built}), model, store, on_cell)
-        judged = judge(summary, search.retention)
-        sampler.learn(options, judged["value"])
-        trials.append({"trial": i, "key": key, "options": options, **judged})
-    return trials
+class _Run:
+    """A search that is under way."""
+
+    def __init__(
+        self,
+        search: Search,
+        plan: Plan,
+        workers: runner.Workers,
+        store: RunStore,
+        on_cell: runner.OnCell,
+    ):
+        self.search, self.plan, self.workers = search, plan, workers
+        self.store, self.on_cell = store, on_cell
+        # What the base is asked does not depend on the method, so all trials share the answers.
+        self._shared, self._asking = runner.Job(plan, store, on_cell), threading.Lock()
+
+    def base(self) -> CellSummary:
+        """Run the baselines and return the cell of the base, by whose scores trials are judged.
+
+        Raises:
+            OptionError: the base scores 0 on every retention task, no task is asked, or all answers
+                are texts too long for protocol ``generation``.
+            MethodError: the base could not be asked.
+        """
+        plan = self.plan
+        recalled = [
+            p for case in plan.cases for p in case.probes if p.axis in ("rewrite", "paraphrase")
+        ]
+        if not any(probe.scored_by("generation") for probe in recalled):
+            raise OptionError(
+                f"All targets of corpus {plan.config.corpus} are long texts, which protocol "
+                "generation does not score, so there is no recall to tune for. Set the options by "
+                "hand."
+            )
+        trials = {name for method in self.search.methods for name in self.search.trials(method)}
+        rows = {name: method for name, method in plan.methods.items() if name not in trials}
+        job = self._job(rows)
+        summaries = runner.run_jobs([job], self.workers)
+        self._shared.answers, self._shared.broken = job.answers, job.broken
+        base = next(summary for summary in summaries if summary["method"] == "base")
+        if base["status"] == "failed":
+            raise MethodError(
+                f"The base could not be asked ({base['note']}), so no trial can be judged."
+            )
+        # A task with base score 0 has no ratio; without any ratio, R is undefined for every trial.
+        if number(mean_ratio(base["retention"]).mean) is None:
+            asked = ", ".join(plan.config.tasks) or "none"
+            raise OptionError(
+                f"The base scores 0 on every retention task (asked: {asked}), so no share of it "
+                "can be kept. Name other --tasks, or a larger --limit."
+            )
+        return base
+
+    def measure_statistics(self) -> None:
+        """Measure what the first trials need. Most later ones find it in the cache."""
+        rows = {self.search.trials(name)[0]: self._built(name) for name in self.search.methods}
+        job = self._job(rows)
+        keys = {name: key for name, key in self._keys(job).items() if not self.store.done(key)}
+        tasks = self.workers.statistics(job.plan, keys)
+        for _ in runner.side_by_side(self.workers.size, tasks):
+            pass
+
+    def trials(self, method: str) -> tuple[str, list[Trial]]:
+        """Return ``method`` with its trials in their order, computing those that are not done."""
+        search = self.search
+        space, seed = search.space(method), self.plan.config.seed
+        sampler = _Sampler(
+            self._cls(method).from_options(method, search.given(method)), space, seed
+        )
+        trials: list[Trial] = []
+        for i, name in enumerate(search.trials(method)):
+            options = sampler.propose(i)
+            job = self._job({name: self._built(method, options)})
+            key = self._keys(job)[name]
+            # One by one: the options, and so the key, follow from the values of earlier trials.
+            self.store.claim({name: key})
+            # A failed cell is kept as well: computed again it might succeed, and the sampler would
+            # then propose other trials after it.
+            if self.store.done(key):
+                summary = self.store.read_summary(key)
+                self.on_cell(name, "kept")
+            else:
+                (summary,) = runner.run_jobs([self._asked(job)], self.workers)
+            judged = judge(summary, search.retention)
+            sampler.learn(options, judged["value"])
+            trials.append({"trial": i, "key": key, "options": options, **judged})
+        return method, trials
+
+    def _cls(self, method: str) -> type[Method]:
+        return registry.get("methods", method)
+
+    def _built(self, method: str, options: Mapping[str, object] = {}) -> Method:  # noqa: B006
+        """Return ``method`` with what all its trials share, and ``options``."""
+        shared = {"seed": self.plan.config.seed, **self.search.given(method)}
+        return self._cls(method).from_options(method, {**shared, **options})
+
+    def _job(self, methods: Mapping[str, Method]) -> runner.Job:
+        return runner.Job(replace(self.plan, methods=methods), self.store, self.on_cell)
+
+    def _asked(self, job: runner.Job) -> runner.Job:
+        """Return ``job`` with the base's answers, which are asked for once, when first needed."""
+        with self._asking:
+            runner.ask_base(self._shared, self.workers)
+        job.answers, job.broken = self._shared.answers, self._shared.broken
+        return job
+
+    def _keys(self, job: runner.Job) -> dict[str, str]:
+        return job.keys(self.workers.identity)
 
 
 def judge(summary: CellSummary, minimum: float) -> Judged:
@@ -546,17 +596,17 @@ class Tuned:
         except DataError:
             return "no such slice"
 
-    def check_model(self, model: LanguageModel) -> None:
-        """Check that ``model`` has the weights and the precision of the search.
+    def check_model(self, model: Identity, name: str) -> None:
+        """Check that the model called ``name`` has the weights and the precision of the search.
 
         Raises:
             RecordError: the weights or the precision differ.
         """
-        there, now = self.record["model"], model.fingerprint()
-        if there["hash"] != now:
+        there = self.record["model"]
+        if there["hash"] != model.weights:
             raise RecordError(
                 f"{self.folder} was tuned on {there['name']} with weights {there['hash']}; those "
-                f"of {model.name} are {now}. {AGAIN}"
+                f"of {name} are {model.weights}. {AGAIN}"
             )
         if there["precision"] != model.precision:
             raise RecordError(

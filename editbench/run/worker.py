@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import statistics
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
 
-from editbench.cost import Meter
+from editbench.cost import Measured, Meter
 from editbench.edit import Edit
 from editbench.errors import EditbenchError
 from editbench.eval import diagnostics, judge, probes
-from editbench.models import LanguageModel, load_model
+from editbench.models import LanguageModel
 from editbench.plugin import Method
 from editbench.records.environment import environment
 from editbench.records.schema import ArtifactRecord, ChatRecord, Status
@@ -30,6 +30,7 @@ from editbench.run import evaluators, regimes
 from editbench.run.baseline import Baseline
 from editbench.run.config import RunConfig
 from editbench.run.keys import chat_record, code_digest, machine, template_digest, versions_of
+from editbench.run.loading import load_planned
 from editbench.run.plan import Plan
 from editbench.run.scores import beside, curve_scores, retention_scores, right_after_scores
 from editbench.types import Case
@@ -62,7 +63,9 @@ class Computed:
 
 
 class Worker:
-    """A model, and the parts of runs that are computed on it."""
+    """A model, and the parts of runs that are computed on it, one at a time."""
+
+    size = 1
 
     def __init__(self, model: LanguageModel):
         self.model = model
@@ -102,8 +105,31 @@ class Worker:
         base = Baseline(plan, self.model, self.identity.weights)
         return json.dumps(base.measure(json.loads(samples))).encode()
 
+    def statistics(self, plan: Plan, keys: Mapping[str, str]) -> list[Callable[[], None]]:
+        """Return no tasks: statistics are measured in the first cell that needs them."""
+        return []
+
+    def prepare(self, plan: Plan, names: Iterable[str]) -> dict[str, Measured]:
+        """Measure and cache what rows need that does not depend on the facts.
+
+        Return row -> what it took. A row that fails is left out, since its cell will tell why.
+        """
+        taken: dict[str, Measured] = {}
+        for name in names:
+            with suppress(Exception):
+                with Meter(self.model) as meter, meter.phase("precompute"):
+                    plan.methods[name].prepare(self.model)
+                taken[name] = meter.measured()
+        return taken
+
     def compute(
-        self, plan: Plan, name: str, key: str, answers: bytes, artifact: ArtifactRecord | None
+        self,
+        plan: Plan,
+        name: str,
+        key: str,
+        answers: bytes,
+        artifact: ArtifactRecord | None,
+        prepared: Measured | None = None,
     ) -> Computed:
         """Compute the cell ``key``, which is the row ``name`` of ``plan``.
 
@@ -115,12 +141,13 @@ class Worker:
             key: the key of its cell.
             answers: what ``ask_base`` returned for ``plan``.
             artifact: what ``check_artifacts`` returned, where the row is an artifact.
+            prepared: what ``prepare`` returned for the row, if it was called.
         """
         weights = self.identity.weights
         conditions = _conditions(plan, name, self.model, self.identity, artifact)
         try:
             base = self._taken(plan, answers)
-            scores, tables = _cell(plan, name, self.model, weights, base)
+            scores, tables = _cell(plan, name, self.model, weights, base, prepared)
             files = cell_files(key, {**conditions, **scores}, tables)
         # One method's failure must not cost the results of the others. A plug-in's report may also
         # be of types that no file can hold.
@@ -201,9 +228,7 @@ def _restore(model: LanguageModel, weights: str, config: RunConfig) -> str:
     Return why they cannot be loaded again, empty if they are.
     """
     try:
-        fresh = load_model(
-            config.model, precision=model.precision, device=str(model.device), layout=config.layout
-        )
+        fresh = load_planned(config, str(model.device))
         # In place, because the caller and the baseline hold this object.
         with torch.no_grad():
             for parameter_name, parameter in model.model.named_parameters():
@@ -227,7 +252,12 @@ def _failed(error: Exception) -> dict[str, object]:
 
 
 def _cell(
-    plan: Plan, name: str, model: LanguageModel, weights: str, base: Baseline
+    plan: Plan,
+    name: str,
+    model: LanguageModel,
+    weights: str,
+    base: Baseline,
+    prepared: Measured | None,
 ) -> tuple[dict[str, object], Tables]:
     """Inject, ask and score; return the computed fields of the summary, and the tables.
 
@@ -239,15 +269,16 @@ def _cell(
     diagnosed: Mapping[str, object] = {}
     judged: Mapping[str, object] = {}
     is_made = name in plan.artifacts
-    with Meter(model) as meter:
+    with Meter(model, prepared) as meter:
 
         def phase(step: str) -> AbstractContextManager[None]:
             # To read an artifact takes other seconds than it took to make it.
             return meter.phase("read" if is_made and step == "inject" else step)
 
         # Timed apart from the injection: it does not depend on the facts, and its result is cached.
+        # Where a task before has measured it, the record says what that took.
         if not is_made:
-            with phase("precompute"):
+            with nullcontext() if prepared else phase("precompute"):
                 method.prepare(model)
         done = regimes.inject(config.regime, config.curve, method, model, cases, base, phase)
         last = done.points[-1]

@@ -1,0 +1,92 @@
+"""Where the cells of a run are computed: in this process, or by workers on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from editbench.cli import console
+from editbench.cli.board import Board
+from editbench.cli.loading import load
+from editbench.cli.options import RunOptions
+from editbench.errors import OptionError
+
+if TYPE_CHECKING:
+    from editbench.models import LanguageModel
+    from editbench.run.places import Request
+    from editbench.run.plan import Plan
+    from editbench.run.runner import OnCell, Workers
+
+
+@dataclass(frozen=True)
+class Crew:
+    """What computes a run, and who is told of its cells."""
+
+    workers: Workers
+    on_cell: Callable[[str], OnCell]
+    """Text in front of the names of cells, such as ``seed 1, `` -> what to call about them."""
+
+
+def request_of(options: RunOptions) -> Request | None:
+    """Return what is asked of a cluster; ``None`` for a run in this process.
+
+    Raises:
+        OptionError: a value is wrong, or Ray is not installed.
+    """
+    from editbench.run.places import Request
+
+    if options.workers is options.gpus_per_cell is options.ray is None:
+        return None
+    text = options.workers or "auto"
+    if text != "auto" and not text.isdecimal():
+        raise OptionError(f"--workers is {text!r}; it must be a number of workers, or auto.")
+    request = Request(
+        None if text == "auto" else int(text[:9]), options.gpus_per_cell, options.ray or "auto"
+    )
+    from editbench.run import cluster  # noqa: F401 - without Ray this says what to install
+
+    return request
+
+
+@contextmanager
+def crew(
+    options: RunOptions,
+    plans: Sequence[Plan],
+    request: Request | None,
+    model: LanguageModel | None = None,
+) -> Iterator[Crew]:
+    """Load the model of ``plans`` here or on workers, for as long as the ``with`` lasts.
+
+    Args:
+        model: the model, if it is loaded here already.
+
+    Raises:
+        EditbenchError: the model cannot be loaded, or as ``cluster.Cluster``.
+    """
+    if request is None:
+        from editbench.run.worker import Worker
+
+        # Loaded by the name that was typed, which tables show; the plan has the absolute path.
+        model = model or load(options.model, options.precision, plans[0].config.layout)
+        _name_the_flag()
+        with Board(1) as board:
+            yield Crew(Worker(model), board.of(plans))
+        return
+    from editbench.run.cluster import Cluster
+
+    console.say("Starting workers.")  # some seconds, and as long as the model takes to load
+    with Cluster(plans, options.model, request, console.say, options.skip_memory_check) as workers:
+        with Board(workers.size) as board:
+            yield Crew(workers, board.of(plans))
+
+
+def _name_the_flag() -> None:
+    import torch
+
+    if (count := torch.cuda.device_count()) > 1:
+        console.say(
+            f"This machine has {count} GPUs, and this run uses one. --workers auto computes cells"
+            " on all of them (pip install 'editbench[ray]')."
+        )
