@@ -67,6 +67,7 @@ def compare(
     precision: str = "auto",
     allow_conflicts: bool = False,
     output: str | Path | None = None,
+    track: str = "",
 ) -> Results:
     """Inject the same facts by each method, and return what each gained and destroyed.
 
@@ -92,6 +93,7 @@ def compare(
         evaluators: names of evaluator plug-ins.
         seeds: one seed or several; several give one row for each method, with their spread.
         output: the run folder; by default one in ``runs/``.
+        track: a tracker that is also told of each cell, such as ``wandb``.
 
     Raises:
         EditbenchError: something of it is wrong, as on the command line.
@@ -115,6 +117,7 @@ def compare(
         limit=limit,
         allow_conflicts=allow_conflicts,
         output=None if output is None else Path(output),
+        track=track,
     )
     made = {name: str(folder) for name, folder in (artifacts or {}).items()}
     config = replace(

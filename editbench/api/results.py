@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ from editbench.cli.ranking import results as sheets_of
 from editbench.cli.show import conditions
 from editbench.errors import OptionError
 from editbench.leaderboard.comparisons import PROTOCOLS, RETENTION, judge
-from editbench.leaderboard.rows import axes_of, axis_of, has, rivals, rows
+from editbench.leaderboard.flat import flat
+from editbench.leaderboard.rows import has, rivals, rows
 from editbench.leaderboard.sections import read_sections
 from editbench.records.reading import load_run, read_table, run_folders
 
@@ -82,7 +83,7 @@ class Results:
             # A failed method has no scores under any protocol, and stays in the headline's table.
             scored = [s for s in section.summaries if has(s, protocol) or protocol == HEADLINE]
             ranked = rows(scored, protocol) if scored else []
-            records += [_record(row, ranked) for row in ranked]
+            records += [flat(row, ranked) for row in ranked]
         if not records:
             raise OptionError(_unscored(protocol))
         table = pandas.DataFrame(records).set_index("method")
@@ -163,26 +164,3 @@ class Results:
 def _unscored(protocol: str) -> str:
     names = ", ".join(PROTOCOLS)
     return f"No method was scored under protocol {protocol!r}. Protocols: {names}."
-
-
-def _record(row: Row, ranked: Sequence[Row]) -> dict[str, object]:
-    """Return a row as the record of a DataFrame."""
-    record: dict[str, object] = {"method": row["label"]}
-    for axis in axes_of(ranked):
-        record |= _interval(axis, dict(axis_of(row, axis) or {}))
-    record |= _interval("retention", dict(row["retention_mean"]))
-    for name, score in (row.get("evaluators") or {}).items():
-        record |= _interval(name, dict(score))
-    return {
-        **record,
-        "score": row["score"],
-        "seconds": row["seconds"],
-        "peak_memory": row["peak_memory_bytes"],
-        "status": row["status"],
-    }
-
-
-def _interval(name: str, score: dict[str, object]) -> dict[str, object]:
-    ends = {f"{name}_{end}": score.get(end) for end in ("low", "high")}
-    spread = {f"{name}_spread": score["spread"]} if "spread" in score else {}
-    return {name: score.get("mean"), **ends, **spread}

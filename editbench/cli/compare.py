@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from editbench.cli import console, panels, parsing, running
+from editbench.cli import completion, console, panels, parsing, running
 from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_over_facts
 from editbench.errors import RecordError
@@ -26,6 +26,7 @@ def compare(
             help="Method names, separated by commas; base and ice are always added. NAME@LABEL is"
             f" a variant of NAME with options of its own.  [default: {DEFAULT_METHODS}; with"
             " --artifact, none]",
+            autocompletion=completion.methods,
             rich_help_panel=panels.METHODS,
         ),
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
-from editbench.cli import console, panels
+from editbench.cli import completion, console, panels
 from editbench.cli.evaluate import MinEfficacy, MinRetention, Tasks, score
 from editbench.cli.loading import load, load_base, read_edit
 from editbench.cli.options import (
@@ -54,6 +54,7 @@ def inject(
         typer.Option(
             help="See 'editbench list methods'.  [with --on by default that of the edit, with its"
             " options]",
+            autocompletion=completion.methods,
             rich_help_panel=panels.METHODS,
         ),
     ] = None,

@@ -32,7 +32,7 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="methods|corpora|evaluators|tasks|models|NAME",
+            metavar="methods|corpora|evaluators|trackers|tasks|models|NAME",
             help="A kind of thing, or the name of a method, corpus or evaluator.",
         ),
     ],
@@ -71,6 +71,10 @@ def _evaluators() -> list[dict[str, object]]:
     return _plugins("evaluators", ("title", "summary"))
 
 
+def _trackers() -> list[dict[str, object]]:
+    return _plugins("trackers", ("summary",))
+
+
 def _tasks() -> list[dict[str, object]]:
     from editbench.run.catalog import task_names
 
@@ -93,6 +97,7 @@ LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "methods": _methods,
     "corpora": _corpora,
     "evaluators": _evaluators,
+    "trackers": _trackers,
     "tasks": _tasks,
     "models": _models,
 }
@@ -100,6 +105,8 @@ NOTES = {
     "methods": "Paper and options of a method: editbench list METHOD",
     "corpora": "More about a corpus: editbench list CORPUS",
     "evaluators": "An evaluator is a plug-in; the contract is Evaluator in editbench/plugin.py.",
+    "trackers": "A tracker is told of a run with --track NAME; the contract is Tracker in"
+    " editbench/plugin.py.",
     "tasks": "Any lm-eval task works by its own name; so do bfcl_simple, from a file, and your"
     " own PATH.yaml.",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from editbench.cli import console, workers
+from editbench.cli import console, tracking, workers
 from editbench.cli.leaderboard import write_page
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
@@ -278,6 +278,7 @@ def run_cells(
     from editbench.records.reading import heading
 
     request = workers.request_of(options)
+    tracker = tracking.tracker_of(options.track)
     plans = _plans(config, seeds or [config.seed], options.tasks)
     for task, reason in plans[0].not_asked.items():
         console.say(f"{heading(task)} is not asked, the rest is: {reason}")
@@ -299,7 +300,9 @@ def run_cells(
                 runner.Job(plan, store, crew.on_cell(_prefix(plan, plans)))
                 for plan, store in zip(plans, stores, strict=True)
             ]
-            return folder, runner.run_jobs(jobs, crew.workers, leave_out=True)
+            with tracking.telling(tracker, folder, config) as told:
+                told.of(jobs, crew.workers.identity)
+                return folder, runner.run_jobs(jobs, crew.workers, leave_out=True)
 
 
 def _prefix(plan: Plan, plans: Sequence[Plan]) -> str:

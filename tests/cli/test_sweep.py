@@ -158,9 +158,9 @@ def test_without_retention_there_is_no_picture(sweep, tmp_path):
 def test_bad_points_are_told_before_any_weight_is_loaded(
     sweep, tmp_path, monkeypatch, arguments, parts
 ):
-    from editbench.cli import running
+    from editbench.cli import workers
 
-    monkeypatch.setattr(running, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(workers, "load", lambda *_: pytest.fail("the model was loaded"))
     said = sweep(*arguments)
     assert (
         said.code == 2

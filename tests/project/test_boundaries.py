@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("methods", "corpora", "eval", "leaderboard")
-FLOORS = ("records", "run", "cli", "api")
+FLOORS = ("records", "run", "cli", "api", "trackers")
 """Folders of the core that build on the nouns."""
 NOUNS = {path.stem for path in (ROOT / "editbench").glob("*.py")} - {"__init__"}
 ABOVE_METHODS = {"registry", "testing", "rows", "cost", "slices"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "cli": NOUNS - {"testing"}
     | {"records", "run", "cli", "leaderboard", "methods.statistics", "methods.trace"},
     "api": NOUNS - {"testing"} | {"records", "run", "cli", "leaderboard", "api"},
+    "trackers": {"errors", "plugin", "trackers"},
     "methods": NOUNS - ABOVE_METHODS | {"methods"},
     "corpora": {"errors", "files", "hub", "matching", "plugin", "types", "corpora"},
     "eval": NOUNS - {"registry", "testing", "edit", "cost"} | {"eval"},
