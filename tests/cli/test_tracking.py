@@ -63,7 +63,7 @@ def test_a_plugin_is_told_of_the_run_and_of_each_cell(here):
     assert said.code == 0, said.err
     assert [what for what, _ in TOLD] == ["start", "cell", "cell", "finish"]
     run = TOLD[0][1]
-    assert run["folder"] == "run" and run["methods"] == ["base", "ice"] and run["n"] is None
+    assert run["folder"] == "run" and run["methods"] == ["base", "ice"] and run["n"] == 2
     for _, row in TOLD[1:-1]:
         shown = said.rows[row["method"]]
         assert row["efficacy"] == shown["efficacy"]["mean"] and row["seed"] == 0
