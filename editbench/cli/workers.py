@@ -37,7 +37,7 @@ def request_of(options: RunOptions) -> Request | None:
     """
     from editbench.run.places import Request
 
-    if options.workers is options.gpus_per_cell is options.ray is None:
+    if (options.workers, options.gpus_per_cell, options.ray) == (None, None, None):
         return None
     text = options.workers or "auto"
     if text != "auto" and not text.isdecimal():

@@ -33,8 +33,8 @@ from editbench.run.plan import Plan
 from editbench.run.wire import plan_to_json
 from editbench.run.worker import Computed, Identity
 
-# Read at the import. Nothing is reported to Ray's makers, and a call after the end of a run does not
-# join a cluster again.
+# Read at the import: nothing is reported to Ray's makers, and no call after the end of a run joins
+# a cluster again.
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
 try:
     import ray
@@ -132,7 +132,8 @@ class Cluster:
 
     def ask_tasks(self, plan: Plan) -> tuple[bytes, dict[str, str]]:
         """As ``Worker.ask_tasks``."""
-        self._tell(f"Seed {plan.config.seed}: the base is asked the retention tasks.")
+        if plan.config.tasks:
+            self._tell(f"Seed {plan.config.seed}: the base is asked the retention tasks.")
         samples, lost = self._call("the retention tasks", "ask_tasks", self._plan(plan))
         return samples, json.loads(lost)
 
@@ -181,8 +182,8 @@ class Cluster:
             return  # whoever needs them next measures them in its cell
         for name, taken in json.loads(said).items():
             self._measured.setdefault(rows[name], {})[at] = taken
-            seconds = taken["seconds"]["precompute"]
-            self._tell(f"Statistics of {name} on {at.partition(':')[0]}: {seconds:.0f} s.")
+            if (seconds := taken["seconds"]["precompute"]) >= 1:  # else they were there already
+                self._tell(f"Statistics of {name} on {at.partition(':')[0]}: {seconds:.0f} s.")
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -214,7 +215,7 @@ class Cluster:
             if error:
                 raise error_of(error)
             return value
-        raise WorkerDied(f"{RETRIES + 1} workers have died of it, the last one so: {reason}")
+        raise WorkerDied(f"Its worker has died {RETRIES + 1} times. {reason}")
 
     def _say(self, text: str) -> None:
         """Tell of a death, unless it is that of all at the end."""

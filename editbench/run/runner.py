@@ -158,11 +158,10 @@ def run_jobs(
     for job in jobs:
         job.store.claim(job.keys(identity))
     unfinished = [job for job in jobs if job.missing(identity)]
-    first = [partial(ask_base, job, workers) for job in unfinished]
-    measure = [
-        task for job in unfinished for task in workers.statistics(job.plan, job.missing(identity))
-    ]
-    for _ in side_by_side(workers.size, [*first, *measure]):
+    first: list[Callable[[], None]] = [partial(ask_base, job, workers) for job in unfinished]
+    for job in unfinished:
+        first += workers.statistics(job.plan, job.missing(identity))
+    for _ in side_by_side(workers.size, first):
         pass
     return _cells(jobs, workers)
 

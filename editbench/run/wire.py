@@ -72,12 +72,10 @@ def plan_from_json(data: bytes) -> Plan:
 
 def config_from(record: Mapping[str, Any]) -> RunConfig:
     """Return the configuration whose fields JSON has given back."""
-    return RunConfig(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in record.items()
-        }
-    )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
+    return RunConfig(**values)
 
 
 def _files(plan: Plan) -> dict[str, str | None]:

@@ -177,12 +177,14 @@ def test_a_cell_whose_workers_die_is_a_failed_one(nodes, here, monkeypatch):
     notes = [
         json.loads(path.read_text())["note"] for path in here.glob("dies/cells/*/summary.json")
     ]
-    assert sum("1 workers have died of it" in note for note in notes) == 1
+    assert sum("Its worker has died 1 times" in note for note in notes) == 1
 
 
 def test_what_a_worker_cannot_see_is_refused_before_anything_starts(nodes, here, monkeypatch):
     """The plan is changed after it was checked, as if only the driver saw the files."""
-    plan = make_plan(RunConfig(("base",), str(here / "tiny"), "local", str(here / "facts.jsonl")))
+    plan = make_plan(
+        RunConfig(("base",), str(here / "tiny"), "local", str(here / "facts.jsonl"), n=4)
+    )
     request = Request(1, address=nodes.address)
 
     def refused(plan):

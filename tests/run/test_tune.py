@@ -20,6 +20,7 @@ from editbench.records.store import RunStore
 from editbench.run.config import RunConfig
 from editbench.run.plan import make_plan
 from editbench.run.tune import Search, Tuned, chosen, judge, tune
+from editbench.run.worker import Worker
 from editbench.types import digest
 
 
@@ -117,7 +118,7 @@ def run(search, config, model, folder):
         found = tune(
             search,
             make_plan(config),
-            model,
+            Worker(model),
             store,
             lambda name, state: told.append(f"{name} {state}"),
         )
