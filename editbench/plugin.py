@@ -24,9 +24,7 @@ from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
 
 if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins needs no torch
-    import torch
-
-    from editbench.edit import Change, Edit, Keys
+    from editbench.edit import Change, Edit, Keys, Values
     from editbench.memory import Memory, Texts
     from editbench.models import LanguageModel
     from editbench.outline import Outline
@@ -167,7 +165,7 @@ class Method(ABC):
         changes: Mapping[str, Change] | None = None,
         *,
         keys: Keys | None = None,
-        values: torch.Tensor | None = None,
+        values: Values | None = None,
         context: Retriever | None = None,
         diagnostics: Mapping[str, Any] | None = None,
         records: Sequence[EditRecord] = (),

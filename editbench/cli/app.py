@@ -26,6 +26,7 @@ from editbench.cli.list import list_names
 from editbench.cli.new import new
 from editbench.cli.panels import PanelCommand
 from editbench.cli.plot import plot
+from editbench.cli.push import push
 from editbench.cli.remove import remove
 from editbench.cli.show import show
 from editbench.cli.stats import stats
@@ -71,7 +72,7 @@ app.command()(doctor)
 for command in (show, chat, remove, verify, leaderboard, plot):
     app.command()(command)
 app.add_typer(stats, name="stats")
-for command in (trace, export):
+for command in (trace, export, push):
     app.command()(command)
 app.add_typer(new, name="new")
 

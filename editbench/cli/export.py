@@ -77,5 +77,5 @@ def say_quantized(model: LanguageModel) -> None:
         console.say(
             f"{model.name} is a quantized copy of {ALIASES[model.name].hub}, which the adapter"
             " names as its base: there the same change is added to the original's weights, and"
-            " answers may differ a little. --format merged has exactly the weights that were edited."
+            " answers may differ a little. --format merged has the very weights that were edited."
         )

@@ -324,8 +324,12 @@ def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:
 
 def named_facts(config: RunConfig) -> str:
     """Return what the facts of a run are called: the file if all of it is used, or corpus, part."""
+    if config.part == ALL and config.data:
+        file = Path(config.data)
+        # A saved edit's own facts are in its manifest.
+        return file.parent.name if file.name == "manifest.json" else file.name
     if config.part == ALL:
-        return Path(config.data).name if config.data else config.corpus
+        return config.corpus
     return f"{config.corpus} ({config.part})"
 
 

@@ -464,8 +464,10 @@ def test_a_missing_file_is_named(saved, file):
 
 
 def test_what_is_no_edit(tmp_path):
-    with pytest.raises(RecordError, match="holds no edit"):
+    with pytest.raises(RecordError, match="There is no folder .*nowhere"):
         Edit.load(tmp_path / "nowhere")
+    with pytest.raises(RecordError, match="holds no edit: edit.safetensors is missing"):
+        Edit.load(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(RecordError, match="file"):
         Edit.load(tmp_path / "file")

@@ -88,7 +88,7 @@ def test_a_merged_folder(family, tmp_path):
 def test_what_no_adapter_can_hold(tmp_path):
     model = tiny_model("llama")
     full = inject(model, FACTS, "sft", epochs=1, min_steps=1)
-    with pytest.raises(OptionError, match="not the weight of a linear layer. Use --format merged"):
+    with pytest.raises(OptionError, match="Inject again with --option lora=16"):
         export(full, model, "peft", tmp_path / "one")
     with pytest.raises(OptionError, match="peft, merged"):
         export(full, model, "onnx", tmp_path / "one")

@@ -1,0 +1,92 @@
+"""A GGUF file of the edited model: our own loader reads the same weights and gives its answers."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from editbench import inject
+from editbench.errors import ModelError
+from editbench.export import export, modelfile
+from editbench.gguf_file import check_shape
+from editbench.models import load_model
+from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
+
+MEMIT = "memit"
+
+
+def edited(model):
+    from editbench import registry
+
+    return inject(model, FACTS, MEMIT, **tiny_options(registry.get("methods", MEMIT)))
+
+
+@pytest.mark.parametrize(
+    ("family", "changed"),
+    [
+        ("llama", {}),
+        ("llama", {"tie_word_embeddings": False, "num_key_value_heads": 1}),
+        ("qwen2", {}),
+        ("qwen3", {}),
+    ],
+)
+def test_our_loader_reads_it_back(family, changed, tmp_path):
+    model = tiny_model(family, chat=True, **changed)
+    edit = edited(model)
+    with unchanged(model, "export"):
+        folder = export(edit, model, "gguf", tmp_path / "out", base="owner/tiny")
+    assert sorted(os.listdir(folder)) == ["Modelfile", "editbench.json", "model.gguf"]
+    back = load_model(folder / "model.gguf", precision="float32")
+    assert back.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+    prompts = [(fact.prompt, fact.form) for fact in FACTS]
+    prompts += [(f"{i} walks to {town} and", "cloze") for i in range(4) for town in ("Kraków", "x")]
+    with edit.applied(model):
+        for name, weight in model.model.named_parameters():
+            assert torch.equal(weight, back.weight(name)), name
+        want = [model.generate(*prompt) for prompt in prompts]
+    assert [back.generate(*prompt) for prompt in prompts] == want
+
+
+def test_the_modelfile_asks_as_editbench_does():
+    model = tiny_model("llama", chat=True)
+    text = modelfile(model)
+    (template,) = (part for part in text.split("TEMPLATE ")[1:])
+    asked = template.split('"""')[1].replace("{{ .Prompt }}", "Who?")
+    assert asked == model.render("Who?", "question").text
+    assert "FROM ./model.gguf" in text and "PARAMETER temperature 0" in text
+    assert 'TEMPLATE """{{ .Prompt }}"""' in modelfile(tiny_model("llama"))
+
+
+@pytest.mark.parametrize(
+    ("family", "changed", "says"),
+    [
+        ("gpt2", {}, "tiny-gpt2 is of type 'gpt2'"),
+        ("llama", {"hidden_act": "gelu"}, "has the activation 'gelu'"),
+        ("llama", {"attention_bias": True}, "has biases"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
+            "has rope scaling",
+        ),
+    ],
+)
+def test_a_shape_that_has_no_place(family, changed, says, tmp_path):
+    model = tiny_model(family, **changed)
+    with pytest.raises(ModelError, match=says):
+        check_shape(model)
+    with pytest.raises(ModelError, match=says):
+        export(edited(model), model, "gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_has_no_place():
+    from tokenizers import pre_tokenizers
+
+    model = tiny_model("llama")
+    model.tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    with pytest.raises(ModelError, match="splits texts by Punctuation and ByteLevel"):
+        check_shape(model)
