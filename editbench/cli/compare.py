@@ -122,7 +122,7 @@ def compare(
     if methods is None:
         methods = "" if made else DEFAULT_METHODS
     names = parsing.method_names(methods) if methods or not made else ()
-    console.say(console.CHECKING)
+    console.begin()
 
     from editbench.records.reading import run_folders
     from editbench.run.tune import Tuned, chosen_options

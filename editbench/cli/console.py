@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 import time
@@ -26,8 +27,6 @@ QUIET_SECONDS = 5
 """Without a terminal, steps that take less time than this are not reported."""
 LINE_SECONDS = 10.0
 """Without a terminal, seconds between two lines about one step."""
-CHECKING = "Checking methods, options and facts."
-"""The first line of a command that then loads slow libraries."""
 MISSING = "–"
 
 
@@ -58,6 +57,15 @@ def say_remarks(runs: Sequence[Path]) -> None:
     for run in runs:
         for remark in remarks(run):
             say(f"{run}: {remark}")
+
+
+def begin() -> None:
+    """Say at once that the command has begun, and load the slow libraries that it needs."""
+    from editbench import progress
+
+    say("Checking methods, options and facts.")
+    with progress.reporting(reporter()), progress.task("loading libraries"):
+        importlib.import_module("editbench.models")
 
 
 # --- progress -----------------------------------------------------------------------------------

@@ -115,8 +115,8 @@ def inject(
     """
     # Names and files are checked first, because importing the method loads torch.
     _check_names(method, on, option)
-    console.say(console.CHECKING)
     cases = _cases(facts, columns)
+    console.begin()
 
     from editbench import progress
     from editbench.run.evaluation import Least

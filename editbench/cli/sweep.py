@@ -54,8 +54,8 @@ def sweep(
     from editbench import registry
 
     registry.check("methods", method)
-    console.say(console.CHECKING)
     points = parsing.variants(method, over, option)
+    console.begin()
     config = replace(
         running.request(options, tuple(points), points, part),
         diagnostics=parsing.diagnostic_names(diagnostics),

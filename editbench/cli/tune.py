@@ -60,7 +60,7 @@ def tune(
     """
     # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
-    console.say(console.CHECKING)
+    console.begin()
 
     from editbench.run import tune as tuning
 

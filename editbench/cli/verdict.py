@@ -44,12 +44,16 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
 
     *below, new = parts_of(edit)
     n, faults, missed = len(verdict.answers), verdict.faults(), verdict.missed()
-    earlier = f", on top of {len(edit.facts) - len(new.facts)} earlier facts" if below else ""
     head = [
         f"{verdict.taught} of {n} facts answered with their target"
-        f" ({verdict.known} before the edit){earlier}.",
+        f" ({verdict.known} before the edit).",
         *([f"NOT AS IT SHOULD BE. {' '.join(faults)}"] if faults else []),
     ]
+    if below:
+        head.append(
+            f"On top of {len(edit.facts) - len(new.facts)} facts of {len(below)} earlier"
+            f" edit{'s' * (len(below) > 1)}; the folder holds all of them."
+        )
     saved = f"Saved in {folder}, with all answers (answers.jsonl) and notes (records.jsonl)."
     size, use = _size(verdict, edit, model), f"Try it: editbench chat {shlex.quote(str(folder))}"
     warnings = list(map(str, new.diagnostics.get("warnings", ())))

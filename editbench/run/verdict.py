@@ -15,6 +15,7 @@ from typing import TypedDict
 
 import torch
 
+from editbench import progress
 from editbench.asking import Question, answers
 from editbench.edit import Edit
 from editbench.errors import ModelError, listed
@@ -106,6 +107,11 @@ class Verdict:
 
 def judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
     """Ask ``model`` with and without ``edit``, which was made for the facts of ``cases``."""
+    with progress.task("asking the model before and after"):
+        return _judge(model, edit, cases)
+
+
+def _judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
     questions = [question(case) for case in cases]
     before = answers(model, questions)
     texts = _own_text(model) if edit.changes else []
