@@ -67,7 +67,7 @@ class Board:
             if state == "start":
                 self._started[what] = now
                 if self._bar is None:
-                    self._bar = self._open.enter_context(progress.task("", self._total, "cells"))
+                    self._bar = self._open.enter_context(progress.task("", self._total))
                     self._bar.advance(self._done)  # those that are kept
             else:
                 self._done, self._failed = self._done + 1, self._failed + (state == "failed")

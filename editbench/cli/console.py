@@ -108,7 +108,7 @@ class _Count:
     @property
     def left(self) -> float | None:
         """Seconds that are left, if that can be said: it moves on between two units."""
-        if not self.total or not 0 < self.done < self.total:
+        if not self.total or not self.unit or not 0 < self.done < self.total:
             return None
         spent = self.advanced - self.started
         return max(0.0, spent / self.done * (self.total - self.done) - self._since())
@@ -118,8 +118,10 @@ class _Count:
 
     @property
     def counted(self) -> str:
-        """Units done, of all."""
-        return f"{self.done:.0f} of {self.total:.0f} {self.unit}" if self.total else ""
+        """Units done, of all; empty where a step has no unit, as its name then says it."""
+        if not self.total or not self.unit:
+            return ""
+        return f"{self.done:.0f} of {self.total:.0f} {self.unit}"
 
 
 class Bars:
@@ -180,7 +182,7 @@ class _Bar(_Count):
 
     def rename(self, name: str) -> None:
         super().rename(name)
-        self._bars.update(self.task, description=escape(name))
+        self._bars.update(self.task, description=escape(name), refresh=True)
 
 
 class Lines:
