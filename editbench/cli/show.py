@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas
 
     from editbench.leaderboard.schema import Row, Summary
+    from editbench.leaderboard.sections import Sections
     from editbench.records.schema import CellSummary
 
 SHOWN = 3
@@ -124,13 +125,24 @@ def print_seeds(folder: Path, as_json: bool) -> None:
     from editbench.leaderboard.sections import read_sections
 
     read = read_sections([folder])
-    if as_json and len(read.sections) > 1:
+    if not as_json:
+        print_sections(read)
+        return
+    if len(read.sections) > 1:
         raise RecordError(
             f"The seeds of {folder} have not finished the same methods, so they have no common "
             "table. Run the same command again to resume it."
         )
-    for section in read.sections:
-        _print_ranking(folder, section.summaries, read.tables, section.not_asked, as_json)
+    (section,) = read.sections
+    _print_ranking(folder, section.summaries, read.tables, section.not_asked, as_json)
+
+
+def print_sections(read: Sections) -> None:
+    """Print the ranking of each section of runs, with the tables below it."""
+    for i, section in enumerate(read.sections):
+        if i:
+            console.out().print()
+        _print_ranking(Path(), section.summaries, read.tables, section.not_asked, False)
 
 
 def _print_ranking(

@@ -76,6 +76,13 @@ def test_a_run_of_seeds_is_shown_checked_and_resumed(both, here):
     assert done[0].endswith(" s (6 of 6 done)")
 
 
+def test_the_leaderboard_is_printed_where_no_page_is_asked_for(both):
+    said = editbench("leaderboard", "both/seed0", "both/seed1")
+    assert said.code == 0 and "seeds 0, 1" in said.out and "±" in said.out
+    shown = editbench("show", "both")
+    assert said.out == shown.out, "the same cells make the same rows"
+
+
 def test_an_unfinished_run_of_seeds_is_shown_as_far_as_it_goes(both, here):
     shutil.copytree(here / "both", here / "part")
     shutil.rmtree(next((here / "part/seed1/cells").glob("sft-*")))
