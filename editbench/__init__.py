@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from editbench.api.calls import compare, evaluate, inject, load_run
+    from editbench.api.results import Results
     from editbench.edit import Edit
     from editbench.models import LanguageModel, load_model
-    from editbench.run.api import inject
-    from editbench.run.evaluation import evaluate
     from editbench.run.life import chat, remove
     from editbench.run.push import push
     from editbench.types import Case, Fact, Probe
@@ -25,11 +25,14 @@ __all__ = [
     "Fact",
     "LanguageModel",
     "Probe",
+    "Results",
     "__version__",
     "chat",
+    "compare",
     "evaluate",
     "inject",
     "load_model",
+    "load_run",
     "push",
     "remove",
 ]
@@ -41,8 +44,11 @@ _HOME = {
     "Edit": "edit",
     "LanguageModel": "models",
     "load_model": "models",
-    "inject": "run.api",
-    "evaluate": "run.evaluation",
+    "inject": "api.calls",
+    "compare": "api.calls",
+    "evaluate": "api.calls",
+    "load_run": "api.calls",
+    "Results": "api.results",
     "chat": "run.life",
     "remove": "run.life",
     "push": "run.push",
@@ -57,3 +63,6 @@ if not TYPE_CHECKING:  # else a type checker would accept every misspelt name
         import importlib
 
         return getattr(importlib.import_module(f"editbench.{_HOME[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)

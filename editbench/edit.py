@@ -125,6 +125,12 @@ class Edit:
     parts: tuple[Edit, ...] = ()
     """Of a stack (``stack.stacked``): its edits, each made for the model with those before it."""
 
+    def __repr__(self) -> str:
+        """Return method, facts, changed weights and base, on one line."""
+        made = f"{len(self.changes)} weights" if self.live is None else "a live model"
+        made = "a context" if self.context is not None else made
+        return f"Edit({self.method!r}, {len(self.facts)} facts, {made}, of {self.model_name!r})"
+
     @property
     def moves(self) -> bool:
         """Whether the edit changes what a model answers."""

@@ -24,11 +24,11 @@ LISTED = 10
 """Most names that a message lists."""
 
 
-def listed(names: Iterable[object], most: int = LISTED) -> str:
+def listed(names: Iterable[object], most: int = LISTED, separator: str = ", ") -> str:
     """Return ``names`` for a message: ``a, b, c``, or the first of many and ``and 25 more``."""
     texts = [str(name) for name in names]
     more = f" and {len(texts) - most} more" if len(texts) > most else ""
-    return ", ".join(texts[:most]) + more
+    return separator.join(texts[:most]) + more
 
 
 class EditbenchError(Exception):

@@ -25,6 +25,9 @@ RUN_FILES = ("run.json", "cases.json", "cells.json", "not_asked.json", "tuned.js
 """The files of a run, beside its folder ``cells``."""
 EDIT_FILES = ("edit.safetensors", "records.jsonl", "manifest.json")
 """The files of a saved edit."""
+ANSWERS = "answers.jsonl"
+"""Beside a saved edit: what the model answered before and after it. Who replaces the edit replaces
+it, too."""
 PARTS = "parts"
 """The folder of a saved stack of edits that holds each of them."""
 DATA = (".csv", ".gguf", ".json", ".jsonl", ".parquet", ".safetensors", ".yaml", ".yml")
@@ -179,7 +182,8 @@ def check_folder(
         raise RecordError(f"{folder} cannot be used: it is read-only. {CHOOSE}")
     if not entries:
         return
-    lost = sorted(e.name for e in entries if names is not None and e.name not in names)
+    known = {*(names or ()), *([ANSWERS] if set(EDIT_FILES) <= set(names or ()) else [])}
+    lost = sorted(e.name for e in entries if names is not None and e.name not in known)
     if overwrite and lost:
         raise RecordError(f"{folder} also holds {lost[0]}, which would be lost. {CHOOSE}")
     if overwrite:

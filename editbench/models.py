@@ -40,7 +40,7 @@ from editbench.hub import cache_dir
 from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
 from editbench.placing import DeviceMap, Loading, devices_of, offloaded, replaced
 from editbench.selfcheck import Honoured, honoured
-from editbench.types import Fact
+from editbench.types import Fact, form_of
 from editbench.weights import check_object
 
 if TYPE_CHECKING:
@@ -941,10 +941,25 @@ class LanguageModel:
         ]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
-    def generate(self, prompt: str, form: str = "cloze", max_new_tokens: int = 32) -> str:
-        """Return the model's greedy answer to one prompt, as text."""
-        ids = self.generate_ids([self.prompt_ids(prompt, form)], max_new_tokens)[0]
-        return self.answer(ids)
+    def generate(self, prompt: str, form: str | None = None, max_new_tokens: int = 32) -> str:
+        """Return the model's greedy answer to one prompt, as text.
+
+        Args:
+            prompt: a question, or a text to continue.
+            form: ``question`` asks through the chat template, ``cloze`` continues the text;
+                ``None``: a prompt that ends with a question mark is a question, as on the command
+                line.
+            max_new_tokens: most tokens of the answer.
+        """
+        ids = self.prompt_ids(prompt, form or form_of(prompt))
+        return self.answer(self.generate_ids([ids], max_new_tokens)[0])
+
+    def __repr__(self) -> str:
+        """Return name, layers, precision, device and applied edits, on one line."""
+        applied = f", {len(self.applied)} applied edits" if self.applied else ""
+        depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", "unknown")
+        how = f"{depth} layers, {self.precision}, {self.device}{applied}"
+        return f"LanguageModel({self.name!r}, {how})"
 
 
 def _refuse(*_: object) -> None:

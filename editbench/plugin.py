@@ -405,3 +405,47 @@ class Evaluator(ABC):
     @abstractmethod
     def score(self, model: LanguageModel, cases: Sequence[Case]) -> list[Score]:
         """Score the model as it is now: one score for each of ``cases``, in their order."""
+
+
+class Tracker(ABC):
+    """Another system that is told of a run while it goes on (``--track NAME``).
+
+    It is told numbers and names, and neither facts nor answers. An error costs no result: the
+    tracker is then told no more, and the user reads why.
+
+    A complete plug-in:
+
+        class Journal(Tracker):
+            name, summary = "journal", "a line for each cell in journal.txt"
+
+            def start(self, run):
+                self.file = open("journal.txt", "a")
+
+            def cell(self, row):
+                print(row["method"], row["efficacy"], row["retention"], file=self.file)
+
+            def finish(self):
+                self.file.close()
+    """
+
+    name: ClassVar[str] = ""
+    """The name under which the tracker is registered (group ``editbench.trackers``)."""
+    summary: ClassVar[str] = ""
+    """One line for ``editbench list trackers``."""
+
+    @abstractmethod
+    def start(self, run: Mapping[str, object]) -> None:
+        """Begin a run: its ``folder`` and the fields of its configuration, JSON-ready."""
+
+    @abstractmethod
+    def cell(self, row: Mapping[str, object]) -> None:
+        """Take a finished cell: ``method``, ``seed``, ``status``, and its numbers by name.
+
+        The names are those of ``Results.table``, and ``retention/TASK`` for the score in each
+        task. What was not measured is ``None``. A cell that is kept from an earlier run is told
+        again.
+        """
+
+    @abstractmethod
+    def finish(self) -> None:
+        """End the run, also one that was stopped."""

@@ -26,6 +26,9 @@ class Bar(Protocol):
     def advance(self, n: float = 1) -> None:
         """Count ``n`` more units as done."""
 
+    def rename(self, name: str) -> None:
+        """Call the step ``name`` from now on."""
+
 
 class Reporter(Protocol):
     """Shows steps to the user."""
@@ -42,6 +45,9 @@ class _Silent:
     """A reporter that shows no steps, and is its own bar. What is said becomes a Python warning."""
 
     def advance(self, n: float = 1) -> None:
+        pass
+
+    def rename(self, name: str) -> None:
         pass
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""Look up methods, corpora and evaluators by name, whether built in or installed by others.
+"""Look up methods, corpora, evaluators and trackers by name, built in or installed by others.
 
-``editbench.methods``, ``editbench.corpora`` and ``editbench.eval`` list their built-ins in one dict
-of strings each (``BUILTINS``). Third-party plug-ins are entry points of the same group. ``names``
+``editbench.methods``, ``corpora``, ``eval`` and ``trackers`` list their built-ins in one dict of
+strings each (``BUILTINS``). Third-party plug-ins are entry points of the same group. ``names``
 imports no plug-in, and ``get`` imports one module only. ``EDITBENCH_PLUGINS=none`` leaves
 third-party plug-ins out.
 """
@@ -18,15 +18,30 @@ from typing import Literal, overload
 
 from editbench.declared import declared
 from editbench.errors import OptionError, PluginError, UnknownNameError
-from editbench.plugin import Corpus, Evaluator, Method
+from editbench.plugin import Corpus, Evaluator, Method, Tracker
 
-Group = Literal["methods", "corpora", "evaluators"]
-Plugin = type[Method] | type[Corpus] | type[Evaluator]
-KINDS: dict[Group, str] = {"methods": "method", "corpora": "corpus", "evaluators": "evaluator"}
+Group = Literal["methods", "corpora", "evaluators", "trackers"]
+Plugin = type[Method] | type[Corpus] | type[Evaluator] | type[Tracker]
+KINDS: dict[Group, str] = {
+    "methods": "method",
+    "corpora": "corpus",
+    "evaluators": "evaluator",
+    "trackers": "tracker",
+}
 """Group -> the word for one of its plug-ins."""
-ROOMS: dict[Group, str] = {"methods": "methods", "corpora": "corpora", "evaluators": "eval"}
+ROOMS: dict[Group, str] = {
+    "methods": "methods",
+    "corpora": "corpora",
+    "evaluators": "eval",
+    "trackers": "trackers",
+}
 """Group -> the folder whose ``BUILTINS`` lists its built-in plug-ins."""
-CONTRACTS: dict[Group, Plugin] = {"methods": Method, "corpora": Corpus, "evaluators": Evaluator}
+CONTRACTS: dict[Group, Plugin] = {
+    "methods": Method,
+    "corpora": Corpus,
+    "evaluators": Evaluator,
+    "trackers": Tracker,
+}
 
 
 def _table(group: Group) -> dict[str, str]:
@@ -144,6 +159,8 @@ def get(group: Literal["methods"], name: str) -> type[Method]: ...
 def get(group: Literal["corpora"], name: str) -> type[Corpus]: ...
 @overload
 def get(group: Literal["evaluators"], name: str) -> type[Evaluator]: ...
+@overload
+def get(group: Literal["trackers"], name: str) -> type[Tracker]: ...
 def get(group: Group, name: str) -> Plugin:
     """Return the plug-in class called ``name``; ``ONE+OTHER`` is a pair of methods as one method.
 

@@ -494,6 +494,9 @@ class _Interrupter:
     def task(self, name: str, total: float | None, unit: str) -> Iterator[progress.Bar]:
         yield self
 
+    def rename(self, name: str) -> None:
+        pass
+
     def advance(self, n: float = 1) -> None:
         self.left -= 1
         if self.left == 0:

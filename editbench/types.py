@@ -122,6 +122,10 @@ class Fact:
                 "'original'. Give the new answer as the target."
             )
 
+    def __repr__(self) -> str:
+        """Return id, prompt and target, on one line."""
+        return f"Fact({self.id!r}: {self.prompt!r} -> {self.target!r})"
+
     def _find_subject(self) -> None:
         """Check that the subject is in the prompt, and write it as it is written there."""
         if not self.subject or self.subject in self.prompt:

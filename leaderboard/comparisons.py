@@ -64,9 +64,16 @@ class Verdicts:
 
     def ahead(self, key: str, column: str) -> bool:
         """Return whether ``key`` was compared and is better than all others."""
+        return self._beyond_all(key, column, 1)
+
+    def behind(self, key: str, column: str) -> bool:
+        """Return whether ``key`` was compared and is worse than all others."""
+        return self._beyond_all(key, column, -1)
+
+    def _beyond_all(self, key: str, column: str, sign: int) -> bool:
         # A comparison holds one minus other, so the sign turns round if ``key`` is the other.
         signs = [
-            (c.difference if c.one == key else -c.difference, c.p)
+            (sign * (c.difference if c.one == key else -c.difference), c.p)
             for c in self.comparisons
             if c.column == column and key in (c.one, c.other)
         ]

@@ -41,6 +41,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from editbench import errors
 from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.methods._edit.again import Kept
@@ -215,7 +216,7 @@ class BatchEditor(WeightEditor):
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # torch does not list it
             pass
         pairs = [f"{first.id} and {fact.id}" for first, fact in same_keys(bench.prepared)]
-        why = f" These facts share a key: {'; '.join(pairs[:NAMED])}." if pairs else ""
+        why = f" These facts share a key: {errors.listed(pairs, NAMED, '; ')}." if pairs else ""
         raise MethodError(
             f"{self.name}: the equations of layer {layer} are singular.{why} "
             f"Raise {self.kept_by}, or inject each key once."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -37,12 +38,33 @@ from editbench.errors import EditbenchError
 
 app = typer.Typer(
     help="Knowledge editing: put facts into a language model's weights, and know what it cost.",
-    add_completion=False,
     no_args_is_help=True,
     # Plain help, since boxes and colours do not survive a pipe. PanelCommand groups the options.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from editbench import __version__
+
+        print(f"editbench {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print it, and end."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (facts, inject, evaluate, compare, tune, sweep):
     app.command(cls=PanelCommand)(command)
 app.command("list")(list_names)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from editbench.cli import console, panels, parsing, running
+from editbench.cli import completion, console, panels, parsing, running
 from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_over_facts
 from editbench.errors import RecordError
@@ -26,6 +26,7 @@ def compare(
             help="Method names, separated by commas; base and ice are always added. NAME@LABEL is"
             f" a variant of NAME with options of its own.  [default: {DEFAULT_METHODS}; with"
             " --artifact, none]",
+            autocompletion=completion.methods,
             rich_help_panel=panels.METHODS,
         ),
     ] = None,
@@ -121,6 +122,7 @@ def compare(
     if methods is None:
         methods = "" if made else DEFAULT_METHODS
     names = parsing.method_names(methods) if methods or not made else ()
+    console.begin()
 
     from editbench.records.reading import run_folders
     from editbench.run.tune import Tuned, chosen_options

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-from editbench.records.reading import heading, remarks, visible
-from editbench.stats import cells_text
-
-if TYPE_CHECKING:
-    from editbench.leaderboard.comparisons import Verdicts
-    from editbench.leaderboard.schema import Row
+from editbench.cli.sheet import Cell, Column, Sheet, wrapped
+from editbench.records.reading import remarks, visible
 
 PLAIN_WIDTH = 150
 """Columns of a table that goes to a pipe or a file."""
@@ -38,12 +27,6 @@ QUIET_SECONDS = 5
 """Without a terminal, steps that take less time than this are not reported."""
 LINE_SECONDS = 10.0
 """Without a terminal, seconds between two lines about one step."""
-CELL_STATES = {
-    "start": "...",
-    "done": "done",
-    "kept": "kept from an earlier run",
-    "failed": "FAILED",
-}
 MISSING = "–"
 
 
@@ -53,8 +36,20 @@ def out() -> Console:
 
 
 def say(message: str) -> None:
-    """Print ``message`` on stderr, with escapes for control characters that it may quote."""
-    print("\n".join(map(visible, message.split("\n"))), file=sys.stderr, flush=True)
+    """Print ``message`` on stderr, with escapes for control characters that it may quote.
+
+    In a terminal it is broken at words. A line that begins with blanks, such as a command to copy,
+    stays whole.
+    """
+    lines = list(map(visible, message.split("\n")))
+    if sys.stderr.isatty():
+        width = Console(file=sys.stderr).width
+        lines = [
+            part
+            for line in lines
+            for part in ([line] if line.startswith("  ") else wrapped(line, width))
+        ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def say_remarks(runs: Sequence[Path]) -> None:
@@ -64,35 +59,79 @@ def say_remarks(runs: Sequence[Path]) -> None:
             say(f"{run}: {remark}")
 
 
-def tell_cell(name: str, state: str) -> None:
-    """Report the state of the cell ``name``: one of ``CELL_STATES``."""
-    say(f"{name}: {CELL_STATES[state]}")
+def begin() -> None:
+    """Say at once that the command has begun, and load the slow libraries that it needs."""
+    from editbench import progress
 
-
-def cells_of(prefix: str) -> Callable[[str, str], None]:
-    """Return ``tell_cell`` for cells with ``prefix``, such as ``seed 1, ``, before their names."""
-    return lambda name, state: tell_cell(prefix + name, state)
+    say("Checking methods, options and facts.")
+    with progress.reporting(reporter()), progress.task("loading libraries"):
+        importlib.import_module("editbench.models")
 
 
 # --- progress -----------------------------------------------------------------------------------
 
 
+def is_live() -> bool:
+    """Return whether stderr is a terminal, where progress bars take the place of lines."""
+    return sys.stderr.isatty()
+
+
 def reporter() -> Bars | Lines:
-    """Return live bars for a terminal, else a reporter that prints a line from time to time."""
-    return Bars() if sys.stderr.isatty() else Lines()
+    """Return live bars for a terminal, else (a pipe, a file, a notebook) lines."""
+    return Bars() if is_live() else Lines()
+
+
+def duration(seconds: float) -> str:
+    """Return ``0.3 s``, ``42 s``, ``3 min`` or ``2 h 5 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Count:
+    """How far a step is, and how long the rest will take."""
+
+    def __init__(self, name: str, total: float | None, unit: str) -> None:
+        self.name, self.total, self.unit, self.done = name, total, unit, 0.0
+        self.started = self.advanced = time.monotonic()
+
+    def advance(self, n: float = 1) -> None:
+        """Count ``n`` more units as done."""
+        self.done += n
+        self.advanced = time.monotonic()
+
+    def rename(self, name: str) -> None:
+        """Call the step ``name`` from now on."""
+        self.name = name
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that are left, if that can be said: it moves on between two units."""
+        if not self.total or not self.unit or not 0 < self.done < self.total:
+            return None
+        spent = self.advanced - self.started
+        return max(0.0, spent / self.done * (self.total - self.done) - self._since())
+
+    def _since(self) -> float:
+        return time.monotonic() - self.advanced
+
+    @property
+    def counted(self) -> str:
+        """Units done, of all; empty where a step has no unit, as its name then says it."""
+        if not self.total or not self.unit:
+            return ""
+        return f"{self.done:.0f} of {self.total:.0f} {self.unit}"
 
 
 class Bars:
-    """Progress bars with the time left."""
+    """Progress bars with count and time left."""
 
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
+            BarColumn(bar_width=16),
+            _TimeColumn(),
             console=Console(file=sys.stderr),
             transient=True,
         )
@@ -106,11 +145,11 @@ class Bars:
         if self._open == 0:
             self._progress.start()
         self._open += 1
-        task = self._progress.add_task(escape(name), total=total, count="")
+        bar = _Bar(self._progress, name, total, unit)
         try:
-            yield _Bar(self._progress, task, total, unit)
+            yield bar
         finally:
-            self._progress.remove_task(task)
+            self._progress.remove_task(bar.task)
             self._open -= 1
             if self._open == 0:
                 self._progress.stop()
@@ -120,241 +159,117 @@ class Bars:
         self._progress.console.print(Text(visible(sentence)))
 
 
-class _Bar:
-    def __init__(self, bars: Progress, task: TaskID, total: float | None, unit: str) -> None:
-        self._bars, self._task, self._total, self._unit, self._done = bars, task, total, unit, 0.0
+class _TimeColumn(ProgressColumn):
+    """The count, the time taken and the time left of a step."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        count: _Count = task.fields["count"]
+        left = count.left
+        parts = [
+            count.counted,
+            duration(time.monotonic() - count.started),
+            "" if left is None else f"{duration(left)} left",
+        ]
+        return Text(", ".join(part for part in parts if part))
+
+
+class _Bar(_Count):
+    def __init__(self, bars: Progress, name: str, total: float | None, unit: str) -> None:
+        super().__init__(name, total, unit)
+        self._bars = bars
+        self.task: TaskID = bars.add_task(escape(name), total=total, count=self)
 
     def advance(self, n: float = 1) -> None:
-        self._done += n
-        count = f"{self._done:.0f} of {self._total:.0f} {self._unit}" if self._total else ""
-        self._bars.update(self._task, advance=n, count=count)
+        super().advance(n)
+        self._bars.update(self.task, completed=self.done)
+
+    def rename(self, name: str) -> None:
+        super().rename(name)
+        self._bars.update(self.task, description=escape(name), refresh=True)
 
 
 class Lines:
-    """Lines on stderr about each step that takes long, with the time left."""
+    """Lines on stderr about each step that takes long, so that no long silence comes up."""
 
     def __init__(self, every: float = LINE_SECONDS) -> None:
         self._every = every
+        self._open: list[_Count] = []
+        self._told: set[_Count] = set()
+        self._next = 0.0
+        self._end: threading.Event | None = None
 
     @contextmanager
-    def task(self, name: str, total: float | None, unit: str) -> Iterator[_Line]:
+    def task(self, name: str, total: float | None, unit: str) -> Iterator[_Count]:
         """Report one step; steps may nest."""
-        line = _Line(name, total, unit, self._every)
-        yield line
-        if line.shown:
-            say(f"  {name}: done in {time.monotonic() - line.started:.0f} s")
+        step = _Count(name, total, unit)
+        self._open.append(step)
+        self._next = max(self._next, step.started + min(QUIET_SECONDS, self._every))
+        if self._end is None:
+            self._end = threading.Event()
+            threading.Thread(target=self._watch, args=(self._end,), daemon=True).start()
+        try:
+            yield step
+            if step in self._told:
+                say(f"  {step.name}: done in {duration(time.monotonic() - step.started)}")
+        finally:
+            self._open.remove(step)
+            if not self._open and self._end is not None:
+                self._end.set()
+                self._end = None
+
+    def _watch(self, end: threading.Event) -> None:
+        """Print a line about the innermost step from time to time, until ``end`` is set.
+
+        A thread of its own: a step that counts nothing, such as loading a model, is told of, too.
+        """
+        while not end.wait(min(1.0, self._every)):
+            now, steps = time.monotonic(), [step for step in self._open if step.name]
+            if now >= self._next and steps:
+                step, left = steps[-1], steps[-1].left
+                parts = [step.counted, duration(now - step.started) + " so far"]
+                parts = [part for part in parts if part]
+                parts += [] if left is None else [f"{duration(left)} left"]
+                say(f"  {step.name}: {', '.join(parts)}")
+                self._told.add(step)
+                self._next = now + self._every
 
     def say(self, sentence: str) -> None:
         """Print a sentence."""
         say(sentence)
 
 
-class _Line:
-    def __init__(self, name: str, total: float | None, unit: str, every: float) -> None:
-        self._name, self._total, self._unit, self._every, self._done = name, total, unit, every, 0.0
-        self.started = time.monotonic()
-        self._next = self.started + QUIET_SECONDS
-        self.shown = False
-
-    def advance(self, n: float = 1) -> None:
-        self._done += n
-        now = time.monotonic()
-        # Without a total no time can be estimated, and the end of a step has a line of its own.
-        if now < self._next or not self._total or not 0 < self._done < self._total:
-            return
-        left = (now - self.started) / self._done * (self._total - self._done)
-        say(
-            f"  {self._name}: {self._done:.0f} of {self._total:.0f} {self._unit}, {left:.0f} s left"
-        )
-        self._next, self.shown = now + self._every, True
+# --- tables ---------------------------------------------------------------------------------------
 
 
-# --- the tables of a ranking --------------------------------------------------------------------
-
-
-def fit(page: Console, table: Table) -> None:
-    """Unless ``page`` is a terminal, widen it until ``table`` fits; else set a wide table tightly.
-
-    What is too long then is broken over lines.
-    """
-    unlimited = page.options.update(max_width=10_000)
-    needed = Measurement.get(page, unlimited, table).maximum
+def fit(page: Console, sheet: Sheet) -> None:
+    """Unless ``page`` is a terminal, widen it until ``sheet`` fits."""
     if not sys.stdout.isatty():
-        page.width = max(page.width, needed)
-    elif needed > page.width:
-        table.padding = 0
-        for column in table.columns:
-            column.overflow = "fold"
+        unlimited = page.options.update(max_width=10_000)
+        page.width = max(page.width, Measurement.get(page, unlimited, sheet).maximum)
 
 
-def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> list[Table]:
-    """Return the table of scores and, where tasks were asked, the table of retention by task.
-
-    Args:
-        ranked: rows in their order in the table.
-        scores: comparisons in the columns of scores; a method that is ahead gets a star.
-        retention: the same for the retention tasks.
-    """
-    tables = [_score_table(ranked, scores)]
-    tasks = list(dict.fromkeys(task for row in ranked for task in row["retention"]))
-    if tasks:
-        tables.append(_retention_table(ranked, tasks, retention))
-    return tables
-
-
-def _score_table(ranked: Sequence[Row], verdicts: Verdicts) -> Table:
-    from editbench.leaderboard.rows import axes_of, axis_of, title_of, without_facts
-
-    axes = axes_of(ranked)
-    has_facts = not without_facts(ranked)
-    evaluators = evaluator_titles(ranked)
-    table = Table(caption=_caption(verdicts), caption_justify="left", caption_style="")
-    # In a narrow terminal a score is broken over lines. Cut, as by no_wrap, it says nothing.
-    table.add_column("Method", overflow="fold")
-    for title in (
-        *(title_of(axis, ranked) for axis in axes),
-        "Retention ↑",
-        *(escape(visible(title)) for title in evaluators.values()),
-        *(("Inject s ↓",) if has_facts else ()),
-        "Memory ↓",
-    ):
-        table.add_column(title, justify="right", overflow="fold")
-    for row in ranked:
-        status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
-        table.add_row(
-            escape(_label(row) + status),
-            *(
-                cells_text(axis_of(row, axis)) + " *" * verdicts.ahead(row["key"], axis)
-                for axis in axes
-            ),
-            cells_text(row["retention_mean"]),
-            *(cells_text((row.get("evaluators") or {}).get(name)) for name in evaluators),
-            *((_seconds(row),) if has_facts else ()),
-            _gibibytes(row["peak_memory_bytes"]),
-        )
-    return table
-
-
-def _seconds(row: Row) -> str:
-    return MISSING if row["seconds"] is None else f"{row['seconds']:.0f}"
-
-
-def evaluator_titles(ranked: Sequence[Row]) -> dict[str, str]:
-    """Return the evaluator plug-ins that scored any of the rows, with their column headings."""
-    # In reverse, so that the first row decides where rows differ.
-    return {
-        name: str(score.get("title") or name)
-        for row in reversed(ranked)
-        for name, score in (row.get("evaluators") or {}).items()
-    }
-
-
-def _gibibytes(size: int | None) -> str:
-    return f"{size / 2**30:.1f} GiB" if size else MISSING
-
-
-def _retention_table(ranked: Sequence[Row], tasks: Sequence[str], verdicts: Verdicts) -> Table:
-    # In reverse, so that the first row, which is shown on top, decides where rows differ.
-    documents = {
-        task: score["n"] for row in reversed(ranked) for task, score in row["retention"].items()
-    }
-    table = Table(
-        title="Retention by task: score, and change against base",
-        title_justify="left",
-        title_style="bold",
-        caption=_caption(verdicts),
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column("Method", overflow="fold")
-    for task in tasks:
-        title = escape(f"{visible(heading(task))}, n={documents[task]}")
-        table.add_column(title, justify="right", overflow="fold")
-    for row in ranked:
-        cells = (_task_cell(row, task) + " *" * verdicts.ahead(row["key"], task) for task in tasks)
-        table.add_row(escape(_label(row)), *cells)
-    return table
-
-
-def _task_cell(row: Row, task: str) -> str:
-    score = row["retention"].get(task)
-    if score is None:
-        return MISSING
-    if row["method"] == "base":
-        return f"{score['mean']:.2f}"
-    delta = {"mean": score["delta"], "low": score["delta_low"], "high": score["delta_high"]}
-    return f"{score['mean']:.2f}\n{cells_text(delta, sign=True)}"
-
-
-def right_after(ranked: Sequence[Row]) -> Table | None:
-    """Return the table of a sequence's facts right after their chunk and at the end, if any."""
-    from editbench.leaderboard import definitions
-    from editbench.leaderboard.details import TWICE, facts_text, twice_rows, twice_texts
-
-    rows = twice_rows(ranked)
-    if not rows:
-        return None
-    table = Table(
-        title=f"Right after each chunk, and at the end (protocol {rows[0]['protocol']})",
-        title_justify="left",
-        title_style="bold",
-        caption=definitions.TWICE,
-        caption_justify="left",
-        caption_style="",
-    )
-    table.add_column("Method", overflow="fold")
-    for title in TWICE[1:]:
-        table.add_column(title, justify="right", overflow="fold")
-    for row in rows:
-        lines = twice_texts(row)
-        # Without scores the row has dashes, as on the page; above scores it is a heading.
-        table.add_row(escape(_label(row)), facts_text(row), *["–"] * (0 if lines else 2))
-        for line in lines:
-            metric, *scores = line.values()
-            table.add_row(f"  {metric}", *scores)
-    return table
-
-
-def _label(row: Row) -> str:
-    return visible(row.get("label") or row["method"])
-
-
-def _caption(verdicts: Verdicts) -> str | None:
-    if verdicts.missing:
-        names = ", ".join(verdicts.missing)
-        return escape(
-            visible(f"No methods are compared: the tables of {names} are missing from the records.")
-        )
-    if not verdicts.comparisons:
-        return None
-    count = len(verdicts.comparisons)
-    text = (
-        "* ahead of every other method, base and ice aside; paired by case,"
-        f" {count} comparison{'s' * (count > 1)}, Holm, 5 %."
-    )
-    # Scores lie between 0 and 1, so no difference can exceed 1.
-    smallest = ", ".join(
-        f"{heading(column)} {f'{difference:.2f}' if difference <= 1 else 'none'}"
-        for column, difference in verdicts.detectable.items()
-    )
-    return escape(visible(text + (f" Detectable with 80 % power: {smallest}." if smallest else "")))
-
-
-# --- other tables -------------------------------------------------------------------------------
-
-
-def listing(records: Sequence[Mapping[str, object]], title: str) -> Table:
+def listing(
+    records: Sequence[Mapping[str, object]], title: str, least: Sequence[str] = (), where: str = ""
+) -> Sheet:
     """Return ``records`` as a table with a column for each field; a missing field is left empty.
 
-    No text in it is read as markup.
+    Args:
+        records: the rows.
+        title: the line above the table.
+        least: fields that a narrow terminal leaves out, the most important of them first.
+        where: a sentence on where these fields are shown, after a blank.
     """
-    table = Table(title=Text(_text(title)), title_justify="left", title_style="bold")
-    columns = dict.fromkeys(column for record in records for column in record) or ("name",)
-    for column in columns:
-        table.add_column(Text(_text(column)))
-    for record in records:
-        table.add_row(*(Text(_text(record.get(column))) for column in columns))
-    return table
+    names = list(dict.fromkeys(name for record in records for name in record)) or ["name"]
+    columns = [
+        Column(
+            _text(name),
+            [Cell(_text(record.get(name))) for record in records],
+            least=least.index(name) + 1 if name in least else 0,
+        )
+        for name in names
+    ]
+    return Sheet(columns, _text(title), where_else=where)
 
 
 def shortened(record: Mapping[str, object]) -> dict[str, str]:

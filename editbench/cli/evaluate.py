@@ -101,6 +101,8 @@ def evaluate(
 
     Exits with 1 if it falls below --min-efficacy or --min-retention.
     """
+    console.begin()
+
     from editbench.run.evaluation import Least, base_name, own_facts
     from editbench.slices import NO_FACTS
 

@@ -334,11 +334,11 @@ def _table(rows: Sequence[Row]) -> Table:
     """Return the first facts as a table whose rows have two or three lines in 80 columns."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", row_styles=("", "dim"))
     table.add_column("fact", overflow="fold", max_width=16)
-    table.add_column("prompt\n→ target", ratio=9)
-    table.add_column("subject", ratio=5)
+    table.add_column("prompt\n→ target", ratio=9, overflow="fold")
+    table.add_column("subject", ratio=5, overflow="fold")
     if rows[0].heard is not None:
         table.add_column("tokens\np", no_wrap=True)
-        table.add_column("the model\nsays now", ratio=6)
+        table.add_column("the model\nsays now", ratio=6, overflow="fold")
     for row in rows[:LISTED]:
         table.add_row(*(Text("\n".join(map(console.cut, cell))) for cell in _cells(row)))
     return table

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
-from editbench.cli import console, panels
+from editbench.cli import completion, console, panels
 from editbench.cli.evaluate import MinEfficacy, MinRetention, Tasks, score
 from editbench.cli.loading import how_to_load, load, load_base, read_edit
 from editbench.cli.options import (
@@ -29,20 +29,13 @@ from editbench.cli.options import (
 from editbench.cli.output import saving_folder
 from editbench.cli.parsing import own_options, pairs
 from editbench.cli.running import STOPPED
+from editbench.cli.verdict import print_verdict
 from editbench.errors import OptionError
 
 if TYPE_CHECKING:
-    from editbench.asking import Question
     from editbench.edit import Edit
-    from editbench.models import LanguageModel
     from editbench.plugin import Method
     from editbench.types import Case, Fact
-
-Answer = TypedDict(
-    "Answer",
-    {"fact": str, "prompt": str, "target": str, "before": str, "after": str, "now right": bool},
-)
-"""One fact with the model's answers; the keys are the headings of the table."""
 
 
 @with_options
@@ -65,6 +58,7 @@ def inject(
         typer.Option(
             help="See 'editbench list methods'.  [with --on by default that of the edit, with its"
             " options]",
+            autocompletion=completion.methods,
             rich_help_panel=panels.METHODS,
         ),
     ] = None,
@@ -122,16 +116,20 @@ def inject(
 ) -> None:
     """Put your facts into a model, and save the edit.
 
-    Then the edited model is asked for the facts.
+    Then the edited model is asked for the facts, and a verdict is given. The exit code is 1 if
+    fewer than 80% of the facts are answered with their target, or if the edit blew up: the model's
+    own text has become 10 times as perplexing to it, or a weight 10 times as large. The edit is
+    saved all the same.
     """
     # Names and files are checked first, because importing the method loads torch.
     _check_names(method, on, option)
     cases = _cases(facts, columns)
+    console.begin()
 
     from editbench import progress
-    from editbench.asking import room
     from editbench.run.evaluation import Least
     from editbench.run.life import check_on, injected
+    from editbench.run.verdict import judge
     from editbench.types import check_facts
 
     least = Least(min_efficacy, min_retention)
@@ -164,7 +162,8 @@ def inject(
             # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output, overwrite)
             saved = True
-            answers = _ask(handle, edit, cases)
+            verdict = judge(handle, edit, cases)
+            verdict.write(output)
         except KeyboardInterrupt:
             console.say(
                 f"\nStopped; the edit is saved in {output}."
@@ -172,9 +171,7 @@ def inject(
                 else "\nStopped; nothing was written."
             )
             raise typer.Exit(STOPPED) from None
-    _print_answers(answers, chosen)
-    _print_report(edit, handle)
-    _print_how_to_load(handle, output, chosen[0], room(handle, _question(cases[0])).tokens)
+    print_verdict(verdict, edit, handle, output)
     if evaluate:
         del handle  # it is loaded again, and need not be held twice
         options = RunOptions(
@@ -196,6 +193,8 @@ def inject(
                 f" editbench evaluate {output}"
             )
         score(output, options, least)
+    if verdict.faults():
+        raise typer.Exit(1)
 
 
 def _check_names(method: str | None, on: Path | None, option: Sequence[str]) -> None:
@@ -257,122 +256,3 @@ def _warn_of_same_answers(facts: Sequence[Fact]) -> None:
     for fact in facts:
         if same := same_answer_already(fact):
             console.say(f"Fact {fact.id!r}: {same} The answers cannot show whether it was taught.")
-
-
-# --- asking -------------------------------------------------------------------------------------
-
-
-def _ask(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> list[Answer]:
-    """Return the model's answer to each fact's prompt, before and after the edit.
-
-    It is asked as ``compare`` asks for efficacy.
-    """
-    from editbench.asking import answers
-    from editbench.matching import contains
-
-    questions = [_question(case) for case in cases]
-    before = answers(model, questions)
-    with edit.applied(model):
-        after = answers(model, questions)
-    return [
-        {
-            "fact": case.fact.id,
-            "prompt": case.fact.prompt,
-            "target": case.fact.target,
-            "before": old,
-            "after": new,
-            "now right": contains(new, case.fact.answers, case.fact.prompt),
-        }
-        for case, old, new in zip(cases, before, after, strict=True)
-    ]
-
-
-def _question(case: Case) -> Question:
-    from editbench.asking import Question
-
-    rewrite = case.probes[0]
-    return Question(rewrite.prompt, rewrite.form, rewrite.answers, rewrite.max_new_tokens)
-
-
-# --- printing -----------------------------------------------------------------------------------
-
-
-def _print_answers(answers: Sequence[Answer], facts: Sequence[Fact]) -> None:
-    from editbench.matching import contains
-
-    now = sum(answer["now right"] for answer in answers)
-    already = sum(
-        contains(answer["before"], fact.answers, fact.prompt)
-        for answer, fact in zip(answers, facts, strict=True)
-    )
-    title = f"{now} of {len(answers)} facts answered with their target ({already} before the edit)"
-    console.out().print(console.listing(answers, title))
-
-
-def _print_report(edit: Edit, model: LanguageModel) -> None:
-    """Print the size of the edit, the figures that the method declares, and its warnings.
-
-    Of a stack, those of the edit that is new.
-    """
-    from editbench.stack import parts_of
-
-    *below, new = parts_of(edit)
-    method, summary = new.method, edit.summary(model)
-    page = console.out()
-    page.print(
-        f"{method}: facts: {summary['facts']}, weights changed: {summary['changed_weights']}, "
-        f"by {summary['delta_norm']:.3g} (norm).",
-        markup=False,
-    )
-    if below:
-        page.print(
-            f"On top of {len(edit.facts) - len(new.facts)} facts of {len(below)} earlier"
-            f" edit{'s' * (len(below) > 1)}; the folder holds all of them.",
-            markup=False,
-        )
-    for line in figure_lines(method, new.diagnostics):
-        page.print(line, markup=False)
-    for warning in new.diagnostics.get("warnings", ()):
-        console.say(f"{method}: {warning}")
-
-
-def figure_lines(method: str, report: Mapping[str, object]) -> list[str]:
-    """Return a line with those figures of ``method`` that are shown and that its report has.
-
-    A pair of methods has one line for each part; the report holds each part's under its name.
-    """
-    from editbench import registry
-
-    lines = []
-    parts = method.split("+")
-    for part in parts:
-        figures = registry.get("methods", part).figures
-        values = report if len(parts) == 1 else report.get(part)
-        if isinstance(values, Mapping):
-            shown = [
-                f"{_figure(values[name])} {figure.shown}"
-                for name, figure in figures.items()
-                if figure.shown is not None and values.get(name) is not None
-            ]
-            if shown:
-                lines.append(f"{part}: {', '.join(shown)}.")
-    return lines
-
-
-def _figure(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _print_how_to_load(model: LanguageModel, folder: Path, fact: Fact, tokens: int) -> None:
-    # a longer answer than ``LanguageModel.generate`` gives by itself
-    asked = model.loading.dtype if model.loading else "auto"
-    held = f", dtype={asked!r}" if asked != "auto" else ""
-    longer = f", max_new_tokens={tokens}" if tokens > 32 else ""
-    console.out().print(
-        f"Saved in {folder}. Load it again:\n\n"
-        "    import editbench\n"
-        f"    model = editbench.load_model({model.name!r}{held})\n"
-        f"    with editbench.Edit.load({str(folder)!r}).applied(model):\n"
-        f"        print(model.generate({fact.prompt!r}, {fact.form!r}{longer}))",
-        markup=False,
-    )

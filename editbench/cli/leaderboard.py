@@ -1,4 +1,4 @@
-"""``editbench leaderboard``: render stored runs as one markdown page."""
+"""``editbench leaderboard``: the tables of stored runs, in the terminal or as a markdown page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,29 @@ import typer
 
 from editbench.cli import console
 from editbench.cli.output import write_text
+from editbench.cli.show import print_sections
 from editbench.files import check_output
 
 
 def leaderboard(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The markdown file to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="A markdown file to write.  [default: print the tables]"
+        ),
+    ] = None,
 ) -> None:
-    """Render stored runs as one markdown page."""
+    """Print the tables of stored runs, or render them as one markdown page.
+
+    Cells of one setting share a table, and those that differ only by their seed are one row.
+    """
+    if output is None:
+        from editbench.leaderboard.sections import read_sections
+
+        print_sections(read_sections(runs))
+        console.say_remarks(runs)
+        return
     command = shlex.join(["editbench", "leaderboard", *map(str, runs), "-o", str(output)])
     print(write_page(runs, output, command))
     console.say_remarks(runs)

@@ -12,6 +12,7 @@ import typer
 
 from editbench.cli import console
 from editbench.cli.options import AsJson
+from editbench.cli.sheet import wrapped
 from editbench.errors import OptionError, PluginError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="methods|corpora|evaluators|tasks|models|NAME",
+            metavar="methods|corpora|evaluators|trackers|tasks|models|NAME",
             help="A kind of thing, or the name of a method, corpus or evaluator.",
         ),
     ],
@@ -70,6 +71,10 @@ def _evaluators() -> list[dict[str, object]]:
     return _plugins("evaluators", ("title", "summary"))
 
 
+def _trackers() -> list[dict[str, object]]:
+    return _plugins("trackers", ("summary",))
+
+
 def _tasks() -> list[dict[str, object]]:
     from editbench.run.catalog import task_names
 
@@ -92,6 +97,7 @@ LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "methods": _methods,
     "corpora": _corpora,
     "evaluators": _evaluators,
+    "trackers": _trackers,
     "tasks": _tasks,
     "models": _models,
 }
@@ -99,6 +105,8 @@ NOTES = {
     "methods": "Paper and options of a method: editbench list METHOD",
     "corpora": "More about a corpus: editbench list CORPUS",
     "evaluators": "An evaluator is a plug-in; the contract is Evaluator in editbench/plugin.py.",
+    "trackers": "A tracker is told of a run with --track NAME; the contract is Tracker in"
+    " editbench/plugin.py.",
     "tasks": "Any lm-eval task works by its own name; so do bfcl_simple, from a file, and your"
     " own PATH.yaml.",
 }
@@ -188,8 +196,9 @@ def _describe(name: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2))
     else:
-        for line in lines:
-            console.out().print(line, markup=False, soft_wrap=True)
+        page = console.out()
+        for line in lines if not page.is_terminal else wrapped("\n".join(lines), page.width):
+            page.print(line, markup=False, soft_wrap=True)
 
 
 def _unknown(name: str) -> OptionError:

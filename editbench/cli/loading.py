@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from editbench import progress
 from editbench.cli import console
 from editbench.errors import EditbenchError, ModelError, OptionError, UnknownNameError
 from editbench.options import shortened
@@ -62,7 +63,8 @@ def load(
 
     try:
         given = {} if how is None else how.arguments()
-        handle = load_model(model, precision=precision, layout=layout, **given)
+        with progress.task(f"loading {model}"):
+            handle = load_model(model, precision=precision, layout=layout, **given)
     # An EditbenchError says already what to do, and lack of memory is no damage.
     except (EditbenchError, MemoryError):
         raise

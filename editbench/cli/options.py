@@ -13,7 +13,7 @@ import typer
 from typer.models import OptionInfo
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
-from editbench.cli import panels
+from editbench.cli import completion, panels
 
 DEFAULT_CORPUS = "demo-counterfact"
 DEFAULT_N = 50
@@ -176,6 +176,7 @@ class RunOptions(ColumnOptions):
         str | None,
         typer.Option(
             help=f"Corpus of facts (see 'editbench list corpora').  [default: {DEFAULT_CORPUS}]",
+            autocompletion=completion.corpora,
             rich_help_panel=panels.FACTS,
         ),
     ] = None
@@ -243,6 +244,15 @@ class RunOptions(ColumnOptions):
             help="Run folder. An unfinished run in it is resumed.", rich_help_panel=panels.OUTPUT
         ),
     ] = None
+    track: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Also tell another system of each cell, such as wandb (see 'editbench list"
+            " trackers').",
+            rich_help_panel=panels.OUTPUT,
+        ),
+    ] = ""
     as_json: AsJson = False
     workers: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from editbench.cli import console, workers
+from editbench.cli import console, tracking, workers
 from editbench.cli.leaderboard import write_page
 from editbench.cli.loading import how_to_load, read_batch_size
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
@@ -22,6 +22,7 @@ from editbench.errors import OptionError
 from editbench.slices import ALL, NO_FACTS
 
 if TYPE_CHECKING:
+    from editbench.models import LanguageModel
     from editbench.records.schema import CellSummary
     from editbench.records.store import RunStore
     from editbench.run.config import RunConfig
@@ -249,12 +250,36 @@ def run_and_show(
     searches: Sequence[Tuned] = (),
     seeds: Sequence[int] = (),
 ) -> tuple[Path, Sequence[CellSummary]]:
-    """Run the cells of ``config`` and show the results; return the run folder and the summaries.
+    """Run the cells of ``config``, as ``run_cells`` does, and show the results.
+
+    Returns:
+        The run folder and the summaries.
+    """
+    folder, summaries = run_cells(config, options, searches, seeds)
+    if len(seeds) < 2:
+        print_run(folder, summaries, options.as_json)
+    else:
+        print_seeds(folder, options.as_json)
+    console.say_remarks([folder])  # such as a table that was lost since an earlier run
+    if not options.as_json:
+        _write_pages(folder)
+    return folder, summaries
+
+
+def run_cells(
+    config: RunConfig,
+    options: RunOptions,
+    searches: Sequence[Tuned] = (),
+    seeds: Sequence[int] = (),
+    handle: LanguageModel | None = None,
+) -> tuple[Path, Sequence[CellSummary]]:
+    """Run the cells of ``config``; return the run folder and the summaries.
 
     Args:
         searches: the tune runs whose options ``config`` uses; ``check_facts`` and ``check_model``
             must accept the run.
         seeds: the seeds to run ``config`` with; without any, it is run with its own.
+        handle: the model of ``config``, if it is loaded already.
 
     Raises:
         EditbenchError: something is wrong; where possible, this is found before weights are loaded.
@@ -262,6 +287,7 @@ def run_and_show(
     from editbench.records.reading import heading
 
     request = workers.request_of(options)
+    tracker = tracking.tracker_of(options.track)
     plans = _plans(config, seeds or [config.seed], options.tasks)
     for task, reason in plans[0].not_asked.items():
         console.say(f"{heading(task)} is not asked, the rest is: {reason}")
@@ -276,22 +302,16 @@ def run_and_show(
     with open_runs(plans, options.output) as (folder, stores):
         if not options.as_json:
             _announce(plans, options.model, folder)
-        with workers.crew(options, plans, request) as crew:
+        with workers.crew(options, plans, request, handle) as crew:
             for search in searches:
                 search.check_model(crew.workers.identity, options.model)
             jobs = [
                 runner.Job(plan, store, crew.on_cell(_prefix(plan, plans)))
                 for plan, store in zip(plans, stores, strict=True)
             ]
-            summaries = runner.run_jobs(jobs, crew.workers, leave_out=True)
-    if len(plans) == 1:
-        print_run(folder, summaries, options.as_json)
-    else:
-        print_seeds(folder, options.as_json)
-    console.say_remarks([folder])  # such as a table that was lost since an earlier run
-    if not options.as_json:
-        _write_pages(folder)
-    return folder, summaries
+            with tracking.telling(tracker, folder, config) as told:
+                told.of(jobs, crew.workers.identity)
+                return folder, runner.run_jobs(jobs, crew.workers, leave_out=True)
 
 
 def _prefix(plan: Plan, plans: Sequence[Plan]) -> str:
@@ -331,7 +351,7 @@ def _write_pages(folder: Path) -> None:
     ]
     console.say(
         f"\nThe same as markdown: {page}\nThe failures, case by case: {', '.join(failures)}"
-        f"\nTo see this again: editbench show {shlex.quote(str(folder))}"
+        f"\nTo see this again:\n  editbench show {shlex.quote(str(folder))}"
     )
 
 

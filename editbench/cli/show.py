@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editbench.cli import console
+from editbench.cli import console, ranking
 from editbench.cli.edits import is_shown_here, show_artifact
 from editbench.cli.options import AsJson
 from editbench.cli.output import write_text
-from editbench.errors import OptionError, RecordError
+from editbench.errors import OptionError, RecordError, listed
 from editbench.files import check_output
 from editbench.records.reading import visible
 from editbench.slices import ALL
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     import pandas
 
     from editbench.leaderboard.schema import Row, Summary
+    from editbench.leaderboard.sections import Sections
     from editbench.records.schema import CellSummary
+
+SHOWN = 3
+"""Most methods that a shared warning names."""
 
 
 def show(
@@ -121,13 +125,24 @@ def print_seeds(folder: Path, as_json: bool) -> None:
     from editbench.leaderboard.sections import read_sections
 
     read = read_sections([folder])
-    if as_json and len(read.sections) > 1:
+    if not as_json:
+        print_sections(read)
+        return
+    if len(read.sections) > 1:
         raise RecordError(
             f"The seeds of {folder} have not finished the same methods, so they have no common "
             "table. Run the same command again to resume it."
         )
-    for section in read.sections:
-        _print_ranking(folder, section.summaries, read.tables, section.not_asked, as_json)
+    (section,) = read.sections
+    _print_ranking(folder, section.summaries, read.tables, section.not_asked, as_json)
+
+
+def print_sections(read: Sections) -> None:
+    """Print the ranking of each section of runs, with the tables below it."""
+    for i, section in enumerate(read.sections):
+        if i:
+            console.out().print()
+        _print_ranking(Path(), section.summaries, read.tables, section.not_asked, False)
 
 
 def _print_ranking(
@@ -152,10 +167,11 @@ def _print_ranking(
         _print_json({**value, **({"not_asked": missing} if missing else {})})
         return
     page = console.out()
-    page.print(_conditions(summaries[0]), style="bold", markup=False)
-    scores, *others = console.results(ranked, verdicts["generation"], verdicts[RETENTION])
-    twice = console.right_after(ranked)
+    page.print(conditions(summaries[0]), style="bold", markup=False)
+    scores, *others = ranking.results(ranked, verdicts["generation"], verdicts[RETENTION])
+    twice = ranking.right_after(ranked)
     for table in (scores, *([twice] if twice else []), *others):
+        page.print()
         console.fit(page, table)
         page.print(table)
     _print_details(summaries, ranked)
@@ -175,7 +191,8 @@ def _other_protocols(summaries: Sequence[Summary]) -> dict[str, Sequence[Row]]:
     return {protocol: rows(cells, protocol) for protocol, cells in scored.items() if cells}
 
 
-def _conditions(summary: Summary) -> str:
+def conditions(summary: Summary) -> str:
+    """Return the line above a ranking: model, facts, regime, seeds, protocol."""
     from editbench.leaderboard.rows import setting
 
     shared = setting(summary)
@@ -229,8 +246,12 @@ def _say_notes(ranked: Sequence[Row], missing: Mapping[str, str]) -> None:
     for row in ranked:
         if row["status"] != "done":
             console.say(f"{row['method']}: {row['status']}: {row['note']}")
+    warned: dict[str, list[str]] = {}
+    for row in ranked:
         for warning in row["warnings"]:
-            console.say(f"{row['method']}: {warning}")
+            warned.setdefault(warning, []).append(row["method"])
+    for warning, methods in warned.items():  # several methods may share one
+        console.say(f"{listed(dict.fromkeys(methods), SHOWN)}: {warning}")
     for task, reason in missing.items():
         console.say(f"{heading(task)}: not asked: {reason}")
 

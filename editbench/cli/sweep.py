@@ -55,6 +55,7 @@ def sweep(
 
     registry.check("methods", method)
     points = parsing.variants(method, over, option)
+    console.begin()
     config = replace(
         running.request(options, tuple(points), points, part),
         diagnostics=parsing.diagnostic_names(diagnostics),

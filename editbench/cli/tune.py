@@ -60,6 +60,7 @@ def tune(
     """
     # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
+    console.begin()
 
     from editbench.run import tune as tuning
 
@@ -110,7 +111,7 @@ def show_trials(record: Record, folder: Path, options: RunOptions) -> None:
         for trial in tried["trials"]
     ]
     page = console.out()
-    table = console.listing(rows, title)
+    table = console.listing(rows, title, ("feasible", "inject s"), f" {folder} has them.")
     console.fit(page, table)
     page.print(table)
     for note in _notes(record):
@@ -118,7 +119,7 @@ def show_trials(record: Record, folder: Path, options: RunOptions) -> None:
     chosen = ",".join(method for method, tried in record["methods"].items() if tried["chosen"])
     if chosen:
         given = ["--methods", chosen, "--tuned", str(folder), *_same(options)]
-        console.say(f"\nOn test facts: {shlex.join(['editbench', 'compare', *given])}")
+        console.say(f"\nOn test facts:\n  {shlex.join(['editbench', 'compare', *given])}")
 
 
 def _same(options: RunOptions) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from editbench.cli import console
+from editbench.cli.board import STATES
 from editbench.cli.loading import load
 from editbench.cli.options import AsJson
 
@@ -35,7 +36,12 @@ def verify(
     # leaderboard.
     with progress.reporting(console.reporter()):
         report = checking.verify(
-            run, rerun, seed, load, console.tell_cell, lambda run: render([run], run / "README.md")
+            run,
+            rerun,
+            seed,
+            load,
+            lambda name, state: console.say(f"{name}: {STATES[state]}"),
+            lambda run: render([run], run / "README.md"),
         )
     if as_json:
         print(json.dumps(jsonable(report), indent=2))

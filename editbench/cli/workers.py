@@ -14,6 +14,7 @@ from editbench.cli.options import RunOptions
 from editbench.errors import OptionError
 
 if TYPE_CHECKING:
+    from editbench.models import LanguageModel
     from editbench.run.places import Request
     from editbench.run.plan import Plan
     from editbench.run.runner import OnCell, Workers
@@ -55,8 +56,16 @@ def request_of(options: RunOptions) -> Request | None:
 
 
 @contextmanager
-def crew(options: RunOptions, plans: Sequence[Plan], request: Request | None) -> Iterator[Crew]:
+def crew(
+    options: RunOptions,
+    plans: Sequence[Plan],
+    request: Request | None,
+    model: LanguageModel | None = None,
+) -> Iterator[Crew]:
     """Load the model of ``plans`` here or on workers, for as long as the ``with`` lasts.
+
+    Args:
+        model: the model, if it is loaded here already.
 
     Raises:
         EditbenchError: the model cannot be loaded, or as ``cluster.Cluster``.
@@ -65,20 +74,21 @@ def crew(options: RunOptions, plans: Sequence[Plan], request: Request | None) ->
         from editbench.run.worker import Worker
 
         # Loaded by the name that was typed, which tables show; the plan has the absolute path.
-        config = plans[0].config
-        how = config.loading(options.device)
-        model = load(options.model, config.precision, config.layout, how)
+        if model is None:
+            config = plans[0].config
+            how = config.loading(options.device)
+            model = load(options.model, config.precision, config.layout, how)
         _name_the_flag()
-        yield Crew(Worker(model), console.cells_of)
+        with Board(1) as board:
+            yield Crew(Worker(model), board.of(plans))
         return
     from editbench.run.cluster import Cluster
 
     console.say("Starting workers.")  # some seconds, and as long as the model takes to load
     given = options.device, options.skip_memory_check or options.device_map is not None
     with Cluster(plans, options.model, request, console.say, *given) as workers:
-        total = sum(len(plan.methods) for plan in plans)
-        with Board(total, workers.size) as board:
-            yield Crew(workers, board.cells)
+        with Board(workers.size) as board:
+            yield Crew(workers, board.of(plans))
 
 
 def _name_the_flag() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from editbench import errors
 from editbench.errors import MethodError
 from editbench.layout import ranges
 from editbench.methods._common.context import check_context
@@ -19,7 +20,7 @@ from editbench.subjects import places
 from editbench.surgical import LONG_TARGET
 from editbench.types import Fact
 
-NAMED = 5
+NAMED = 3
 """How many facts a warning lists by name."""
 
 
@@ -154,7 +155,7 @@ def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) 
 
 def listed(items: Sequence[str], separator: str = ", ") -> str:
     """Return how many items there are and the first of them, as warnings show them."""
-    return f"{len(items)}: {separator.join(items[:NAMED])}"
+    return f"{len(items)}: {errors.listed(items, NAMED, separator)}"
 
 
 def _long_targets(prepared: Sequence[PreparedFact]) -> Iterator[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from editbench.methods._edit.checks import listed
+from editbench import errors
+from editbench.methods._edit.checks import NAMED, listed
 from editbench.methods._edit.prepare import PreparedFact
 from editbench.methods._edit.value import Targets
 from editbench.report import EditRecord, Figure
@@ -129,8 +130,8 @@ class Outcome:
         if ids:
             yield (
                 f"{len(ids)} of {len(self.prepared)} targets were not reached by the optimisation "
-                f"(above {UNSOLVED} nats a token): {', '.join(ids[:5])}. Allow more steps or a "
-                "larger clamp, or use a trainer for them."
+                f"(above {UNSOLVED} nats a token): {errors.listed(ids, NAMED)}. Allow more steps "
+                "or a larger clamp, or use a trainer for them."
             )
 
     def _too_little(self) -> Iterator[str]:

@@ -218,7 +218,8 @@ def test_inject_saves_an_edit_that_loads(inject, here, model):
 
     said = inject()
     assert said.code == 0, said.err
-    assert "of 10 facts answered with their target" in said.out and "Edit.load('edit')" in said.out
+    assert "of 10 facts answered with their target" in said.out
+    assert "editbench chat edit" in said.out
     edit = Edit.load(here / "edit")
     assert edit.method == "sft" and len(edit.facts) == 10 and edit.options["epochs"] == 1
     with edit.applied(load_model(str(model))):
@@ -239,7 +240,7 @@ def test_inject_says_what_the_model_knew_before(inject, here, model):
         "".join(json.dumps(r) + "\n" for r in (fact(0, target=own), fact(1))), encoding="utf-8"
     )
     said = inject("known.jsonl", "--option", "lr=1e-9")
-    assert said.code == 0, said.err
+    assert said.code == 1, said.err
     assert "1 of 2 facts answered with their target (1 before the edit)" in " ".join(
         said.out.split()
     )
@@ -256,18 +257,18 @@ def test_inject_counts_long_targets_and_targets_of_several_lines(inject, here):
     ]
     write_facts(here / "long.jsonl", facts)
     said = inject("long.jsonl", "--option", "min_steps=200", "--option", "lr=4e-3")
-    assert said.code == 0, said.err
+    assert said.code == 1 and "The edit blew up: the model's own text is" in said.out
     assert "3 of 3 facts answered with their target (0 before the edit)" in " ".join(
         said.out.split()
     )
-    assert "model.generate('The trees are', 'cloze', max_new_tokens=" in said.out
 
 
 def test_inject_takes_a_table_and_any_script(inject, here):
     table = 'prompt,target\n"日本の首都は 🎉",東京\n"Zoë, <eos> [/bold] says",Ünïcode\n'
     (here / "facts.csv").write_text(table, encoding="utf-8")
     said = inject("facts.csv")
-    assert said.code == 0 and "東京" in said.out and "[/bold]" in said.out, said
+    answers = (here / "edit/answers.jsonl").read_text(encoding="utf-8")
+    assert said.code in (0, 1) and "日本の首都は" in said.out and "[/bold]" in answers, said
 
 
 @pytest.mark.parametrize("what", ["methods", "corpora", "evaluators", "tasks", "models"])
@@ -315,7 +316,7 @@ def test_a_terminal_without_arrows_gets_the_table(compare, here, monkeypatch):
 
 
 def test_inject_prints_the_figures_that_a_method_declares(monkeypatch):
-    from editbench.cli import inject
+    from editbench.cli.verdict import figure_texts
     from editbench.report import Figure
 
     figures = {
@@ -329,27 +330,27 @@ def test_inject_prints_the_figures_that_a_method_declares(monkeypatch):
     for name, declared in shown.items():
         monkeypatch.setattr(registry.get("methods", name), "figures", declared)
     report = {"steps": 4000, "speed": 12.3456, "stopped": "loss", "hidden": 1, "undeclared": 2}
-    line = "4000 steps, 12.3 steps a second, loss was why it stopped."
-    assert inject.figure_lines("sft", report) == [f"sft: {line}"]
+    line = "4000 steps, 12.3 steps a second, loss was why it stopped"
+    assert figure_texts("sft", report) == [line]
     pair = {"facts_by_method": {"memit": 1, "sft": 2}, "memit": {"steps": 25}, "sft": report}
-    assert inject.figure_lines("memit+sft", pair) == ["memit: 25 steps.", f"sft: {line}"]
-    assert inject.figure_lines("ice", {"steps": 1}) == []
-    assert inject.figure_lines("memit+sft", {"sft": report}) == [f"sft: {line}"]
+    assert figure_texts("memit+sft", pair) == ["memit 25 steps", f"sft {line}"]
+    assert figure_texts("ice", {"steps": 1}) == []
+    assert figure_texts("memit+sft", {"sft": report}) == [f"sft {line}"]
 
 
 def test_a_table_has_a_column_for_each_evaluator(compare, capsys):
-    from editbench.cli import console
+    from editbench.cli import console, ranking
     from editbench.leaderboard.comparisons import Verdicts
 
     said = compare("--json")
     rows = list(said.rows.values())
     score = {"title": "Brief [%] ↑", "mean": 0.5, "low": 0.25, "high": 0.75, "n": 2}
     rows[0]["evaluators"] = {"brief": score}
-    (table, *_) = console.results(rows, Verdicts(), Verdicts())
-    headers = [str(column.header) for column in table.columns]
+    (table, *_) = ranking.results(rows, Verdicts(), Verdicts())
+    headers = [column.title for column in table.columns]
     place = headers.index("Retention ↑") + 1
-    assert len(headers) == 8 and headers[place].replace("\\", "") == "Brief [%] ↑"
-    assert list(table.columns[place].cells) == ["0.50 [0.25, 0.75]", "–"]
+    assert len(headers) == 8 and headers[place] == "Brief [%] ↑"
+    assert [cell.text for cell in table.columns[place].cells] == ["0.50 [0.25, 0.75]", "–"]
     assert headers[place + 1 :] == ["Inject s ↓", "Memory ↓"]
     page = console.out()
     console.fit(page, table)

@@ -31,7 +31,7 @@ def edit(model, tmp_path):
         "--model", model, "--output", tmp_path / "edit",
         *(part for option in options for part in ("--option", option)),
     )  # fmt: skip
-    assert said.code == 0, said.err
+    assert said.code == 1, "four steps teach too little, and the edit is saved"
     return tmp_path / "edit"
 
 
@@ -55,7 +55,7 @@ def test_inject_replaces_an_edit_only_when_told(edit, model, tmp_path):
         full = inject_again(edit, "--overwrite")
     assert full.code == 2 and "Nothing in it was changed" in full.err
     assert contents(edit) == before
-    assert inject_again(edit, "--overwrite").code == 0
+    assert inject_again(edit, "--overwrite").code == 1, "a random model reads no context"
     assert json.loads((edit / "manifest.json").read_text())["method"] == "ice"
 
 
@@ -256,7 +256,7 @@ def test_statistics_are_those_that_inject_reads(model, tmp_path):
         "--model", model, "--output", tmp_path / "edit",
         "--option", f"covariance={text}", "--option", "steps=2", "--option", "prefixes=0",
     )  # fmt: skip
-    assert said.code == 0, said.err
+    assert said.code == 1, "two steps teach too little"
     assert editbench("stats", "list", "--json").out == listed, "measured anew, under another key"
 
 
@@ -370,7 +370,7 @@ def test_only_editors_that_read_a_subject_say_where_it_may_be_wrong(model, tmp_p
             "--output", tmp_path / method,
             *(part for option in options for part in ("--option", option)),
         )  # fmt: skip
-        assert said.code == 0, said.err
+        assert said.code in (0, 1), said.err
         found = " ".join((said.out + said.err).split())
         assert ("may be wrong" in found) == (method == "memit")
         assert ("of f0: one of 2 names" in found) == (method == "memit")
@@ -390,7 +390,7 @@ def test_inject_names_facts_whose_new_answer_is_the_old_one(model, tmp_path):
         "--output",
         tmp_path / "edit",
     )
-    assert said.code == 0, said.err
+    assert said.code in (0, 1), said.err
     assert "The answers cannot show whether it was taught." in " ".join(said.err.split())
     assert "'f0'" in said.err and "'f1'" not in said.err
 

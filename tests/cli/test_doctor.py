@@ -177,7 +177,7 @@ def test_memit_is_offered_fewer_layers():
 def test_the_doctor_names_each_method_and_what_is_wrong(folder):
     said = editbench("doctor", folder, "--facts", 7)
     assert said.code == 0, said.err
-    assert all(f" {name} " in said.out for name in METHODS)
+    assert set(METHODS) <= set(said.out.split())
     assert "has no chat template" in said.out
     report = json.loads(editbench("doctor", folder, "--methods", "sft,rome", "--json").out)
     assert [row["method"] for row in report["methods"]] == ["sft", "rome"]

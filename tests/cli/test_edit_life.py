@@ -26,7 +26,7 @@ def home(tmp_path_factory):
     write_facts(home / "more.jsonl", [fact(3)])
     said = editbench("inject", "--method", "memit", "--facts", home / "facts.jsonl", "--model",
                      home / "base", "--output", home / "edit", *QUICK)  # fmt: skip
-    assert said.code == 0, said.err
+    assert said.code == 1, said.err  # four steps teach too little, and the edit is saved
     return home
 
 
@@ -103,7 +103,7 @@ def test_chat_shows_both_answers(here, monkeypatch):
 def test_more_facts_on_top_and_one_taken_out(here, tmp_path):
     said = editbench("inject", "--on", here / "edit", "--facts", here / "more.jsonl",
                      "--output", "two", "--evaluate", "--tasks", "none")  # fmt: skip
-    assert said.code == 0, said.err
+    assert said.code == 1, said.err
     assert "On top of 3 facts of 1 earlier edit" in said.out and "All 4: editbench" in said.err
     stack = Edit.load("two")
     assert [fact.id for fact in stack.facts] == ["f0", "f1", "f2", "f3"]

@@ -71,9 +71,16 @@ def test_a_run_of_seeds_is_shown_checked_and_resumed(both, here):
     shutil.rmtree(next((here / "both/seed1/cells").glob("sft-*")))
     again = compare("--output", "both", "--seeds", "0,1")
     assert again.code == 0
-    assert [line for line in again.err.splitlines() if line.endswith(": done")] == [
-        "seed 1, sft: done"
-    ]
+    done = [line for line in again.err.splitlines() if ": done in " in line]
+    assert len(done) == 1 and done[0].startswith("seed 1, sft: done in ")
+    assert done[0].endswith(" s (6 of 6 done)")
+
+
+def test_the_leaderboard_is_printed_where_no_page_is_asked_for(both):
+    said = editbench("leaderboard", "both/seed0", "both/seed1")
+    assert said.code == 0 and "seeds 0, 1" in said.out and "±" in said.out
+    shown = editbench("show", "both")
+    assert said.out == shown.out, "the same cells make the same rows"
 
 
 def test_an_unfinished_run_of_seeds_is_shown_as_far_as_it_goes(both, here):

@@ -1,0 +1,1 @@
+"""What a Python session calls: runs and evaluations as ``Results``, with tables of pandas."""

@@ -1,0 +1,162 @@
+"""The verdict on an injection: were the facts taught, and is the model still whole?
+
+The model is asked the prompt of each fact before and after, as ``compare`` asks for efficacy, and
+how perplexing text is to it that it wrote before the edit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+import torch
+
+from editbench import progress
+from editbench.asking import Question, answers
+from editbench.edit import Edit
+from editbench.errors import ModelError, listed
+from editbench.files import ANSWERS, replacing
+from editbench.matching import contains
+from editbench.models import LanguageModel
+from editbench.own_text import own_texts
+from editbench.run.baseline import OWN_TEXT_LENGTH, OWN_TEXT_TOKENS
+from editbench.run.collapse import COLLAPSE_GROWTH, COLLAPSE_PERPLEXITY
+from editbench.types import Case
+
+LIMITS: Mapping[str, float] = {
+    "taught": 0.8,
+    "perplexity": COLLAPSE_PERPLEXITY,
+    "growth": COLLAPSE_GROWTH,
+}
+"""What an injection must reach, or ``editbench inject`` exits with 1: the least share of facts that
+are answered with their target, and what its own text and a weight may grow to, as a multiple of the
+base's perplexity and norm. The last two are those at which a sequence of edits is stopped."""
+NAMED = 3
+"""Facts that the verdict names."""
+
+
+class Answer(TypedDict):
+    """What the model says to the prompt of one fact."""
+
+    fact: str
+    prompt: str
+    target: str
+    before: str
+    after: str
+    known_before: bool
+    """Whether ``before`` has the target."""
+    right: bool
+    """Whether ``after`` has the target."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an injection did."""
+
+    answers: Sequence[Answer]
+    perplexity: float | None
+    """Perplexity of text that the base wrote, under the edited model / under the base; ``None``
+    where the weights are the base's, or the context is too short for such text."""
+    growth: float
+    """The largest ratio of the norm of a changed weight to its norm in the base."""
+
+    @property
+    def taught(self) -> int:
+        """Number of facts that are answered with their target now."""
+        return sum(answer["right"] for answer in self.answers)
+
+    @property
+    def known(self) -> int:
+        """Number of facts that were answered with their target before."""
+        return sum(answer["known_before"] for answer in self.answers)
+
+    def faults(self) -> list[str]:
+        """Return a sentence for each of ``LIMITS`` that is missed. NaN misses."""
+        n, sentences = len(self.answers), []
+        if self.taught < LIMITS["taught"] * n:
+            least = math.ceil(LIMITS["taught"] * n)
+            sentences.append(
+                f"Too little was taught: {self.taught} of {n} facts, where {least} must be."
+            )
+        if self.perplexity is not None and not self.perplexity < LIMITS["perplexity"]:
+            sentences.append(
+                f"The edit blew up: the model's own text is {self.perplexity:.3g} times as "
+                "perplexing to it as to the base."
+            )
+        if not self.growth < LIMITS["growth"]:
+            sentences.append(
+                f"The edit blew up: a weight is {self.growth:.3g} times as large as in the base."
+            )
+        return sentences
+
+    def missed(self) -> str:
+        """Return the facts that are not taught, the first of them by name; empty if all are."""
+        return listed((each["fact"] for each in self.answers if not each["right"]), NAMED)
+
+    def write(self, folder: Path) -> Path:
+        """Write the answers as JSON lines beside the edit in ``folder``, and return the file."""
+        rows = [json.dumps(answer, ensure_ascii=False) + "\n" for answer in self.answers]
+        with replacing(folder / ANSWERS) as new:
+            new.write_text("".join(rows), encoding="utf-8", errors="replace", newline="\n")
+        return folder / ANSWERS
+
+
+def judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
+    """Ask ``model`` with and without ``edit``, which was made for the facts of ``cases``."""
+    with progress.task("asking the model before and after"):
+        return _judge(model, edit, cases)
+
+
+def _judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
+    questions = [question(case) for case in cases]
+    before = answers(model, questions)
+    texts = _own_text(model) if edit.changes else []
+    base_nll = _nll(model, texts)
+    norms = {name: model.weight(name).norm() for name in edit.changes}
+    with edit.applied(model):
+        after = answers(model, questions)
+        nll = _nll(model, texts)
+        ratios = [
+            (model.weight(name).norm() / norm).item() for name, norm in norms.items() if norm > 0
+        ]
+    said = [
+        Answer(
+            fact=case.fact.id,
+            prompt=case.fact.prompt,
+            target=case.fact.target,
+            before=old,
+            after=new,
+            known_before=contains(old, case.fact.answers, case.fact.prompt),
+            right=contains(new, case.fact.answers, case.fact.prompt),
+        )
+        for case, old, new in zip(cases, before, after, strict=True)
+    ]
+    # torch's max is NaN as soon as one ratio is.
+    growth = torch.tensor(ratios or [1.0]).max().item()
+    # math.exp overflows above 709; NaN stays NaN.
+    perplexity = math.exp(min(nll - base_nll, 700.0)) if texts else None
+    return Verdict(said, perplexity, growth)
+
+
+def question(case: Case) -> Question:
+    """Return the prompt of the fact of ``case``, as ``compare`` asks it."""
+    rewrite = case.probes[0]
+    return Question(rewrite.prompt, rewrite.form, rewrite.answers, rewrite.max_new_tokens)
+
+
+def _own_text(model: LanguageModel) -> list[tuple[list[int], list[int]]]:
+    try:
+        blocks = own_texts(model, OWN_TEXT_TOKENS, 0, OWN_TEXT_LENGTH)
+        return [pair for block in blocks for pair in block]
+    except ModelError:  # the context has no room for it
+        return []
+
+
+def _nll(model: LanguageModel, texts: Sequence[tuple[list[int], list[int]]]) -> float:
+    """Return the mean nats per token of ``texts``; 0 without any."""
+    logps = [logp for logp, _ in model.target_scores(texts)] if texts else []
+    return -torch.cat(logps).double().mean().item() if logps else 0.0
