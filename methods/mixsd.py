@@ -199,8 +199,9 @@ class MixSD(Trainer):
     def before_training(self, model: Outline, texts: Texts) -> Sequence[Phase]:
         rows = min(self.slots, texts.facts * self.texts * (1 + self.rewordings))
         # The expert's prompt also holds the fact.
-        tokens = 2 * texts.prompt + texts.target + self.answer_tokens(texts)
-        return [Phase("writing", model.writing((1 if self.pure else 2) * rows, tokens))]
+        prompt = 2 * texts.prompt + texts.target
+        held = model.writing((1 if self.pure else 2) * rows, prompt, self.answer_tokens(texts))
+        return [Phase("writing", held)]
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""

@@ -185,7 +185,7 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
     kept = matrices * sum(sizes)
     return [
         # A chat turn of the model's own opens with the template.
-        Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + TEMPLATE_TOKENS)),
+        Phase("own text", model.writing(TEXTS_AT_ONCE, TEMPLATE_TOKENS, SAMPLE_LENGTH)),
         # The sums and the means of them; one product in float32, its copy in float64.
         Phase("covariance", {}, {"covariance": 2 * sum(sizes) + 3 * max(sizes) // 2}),
         # One more of the ridge and of the factor while they are computed.

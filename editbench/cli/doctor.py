@@ -12,6 +12,7 @@ import typer
 from editbench.cli import console, parsing
 from editbench.cli.options import AsJson, LayoutParts, Precision
 from editbench.errors import OptionError
+from editbench.options import MAX_COUNT
 
 if TYPE_CHECKING:
     from editbench.doctor import Report
@@ -31,7 +32,8 @@ def doctor(
         typer.Option(metavar="METHOD.KEY=VALUE", help="Option of a method; repeatable."),
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     facts: Annotated[
-        int, typer.Option(min=1, help="Number of facts that are injected together.")
+        int,
+        typer.Option(min=1, max=MAX_COUNT, help="Number of facts that are injected together."),
     ] = 50,
     precision: Precision = "auto",
     layout: LayoutParts = [],  # noqa: B006
@@ -62,12 +64,14 @@ def doctor(
             f"--option {next(iter(options))} is of a method that --methods does not name."
         )
     outline = read_outline(model, precision, parts)
+    if parts:
+        outline.layout  # noqa: B018 - a wrong name is refused, as where a model is loaded
     report = examine(outline, chosen, Texts(facts), Path.cwd())
     if as_json:
         print(json.dumps({**report, "facts": facts}, indent=2))
     else:
         _print(report, facts)
-    if names and not all(row["fits"] for row in report["methods"]):
+    if names and not all(row["fits"] in (True, None) for row in report["methods"]):
         raise typer.Exit(1)
 
 
@@ -79,33 +83,42 @@ def _print(report: Report, facts: int) -> None:
     page.print(
         f"{report['model']}: {report['parameters']:,} parameters, "
         f"{gibibytes(report['weights'])} in float32. {report['device']}: "
-        f"{gibibytes(report['free'])} of memory, passes in {report['precision']}.",
+        f"{gibibytes(report['free'])} of memory free, passes in {report['precision']}.",
         markup=False,
     )
-    table = console.listing(
-        list(_rows(report)), f"Predicted peak memory of one edit, {facts} facts"
-    )
-    console.fit(page, table)
-    page.print(table)
-    for sentence in report["findings"]:
+    if rows := list(_rows(report)):
+        table = console.listing(rows, f"Predicted peak memory of one edit, {facts:,} facts")
+        console.fit(page, table)
+        page.print(table)
+    for sentence in (*_notes(report), *report["findings"]):
         page.print(f"- {sentence}", markup=False)
 
 
 def _rows(report: Report) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of the methods that say what they need."""
     from editbench.memory import gibibytes
 
-    for row in report["methods"]:
-        if row["needed"] is None:
-            yield {"method": row["method"], "held at once": row["note"]}
-            continue
+    said = [row for row in report["methods"] if row["needed"] is not None]
+    for row in said:
         yield {
             "method": row["method"],
-            "needs": gibibytes(row["needed"]),
+            "needs": gibibytes(row["needed"] or 0),
             "fits": "yes" if row["fits"] else "no",
             "held at once": ", ".join(_largest(row["held"])),
             "edit": gibibytes(row["edit"]),
-            "would fit with": _flags(row["fits_with"]),
+            # no column of blanks where all fit
+            **({} if all(r["fits"] for r in said) else {"fits with": _flags(row["fits_with"])}),
         }
+
+
+def _notes(report: Report) -> Iterator[str]:
+    """Yield what is to say of the other methods, a sentence for all of which the same is true."""
+    methods: dict[str, list[str]] = {}
+    for row in report["methods"]:
+        if row["note"]:
+            methods.setdefault(row["note"], []).append(row["method"])
+    for note, names in methods.items():
+        yield f"{', '.join(names)}: {note}{'' if note.endswith('.') else '.'}"
 
 
 def _largest(held: Mapping[str, int]) -> Sequence[str]:
