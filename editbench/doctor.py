@@ -19,6 +19,7 @@ from editbench.hub import cache_dir
 from editbench.memory import Memory, Phase, Texts, free_bytes, gibibytes
 from editbench.models import native_precision
 from editbench.outline import Outline, read_outline, read_tokenizer
+from editbench.pace import Pace, measure
 from editbench.plugin import Method
 from editbench.types import Fact
 
@@ -246,6 +247,8 @@ class MethodReport(TypedDict):
     fits_with: list[str] | None
     """Flags with which it would fit, if it does not; ``None`` if none would do."""
     edit: int
+    minutes: float | None
+    """Of ``prepare`` and ``inject`` with nothing in the cache; ``None``: not known."""
     note: str
 
 
@@ -262,13 +265,25 @@ class Report(TypedDict):
     findings: list[str]
 
 
-def examine(model: Outline, methods: Mapping[str, Method], texts: Texts, folder: Path) -> Report:
+def examine(
+    model: Outline,
+    methods: Mapping[str, Method],
+    texts: Texts,
+    folder: Path,
+    timed: bool = False,
+) -> Report:
     """Return what is known of ``model`` and of ``methods`` with it on this machine.
 
     Args:
         folder: where edits would be written.
+        timed: measure how fast this machine is, and say how long each method takes.
     """
     rows = [_examined(label, method, model, texts) for label, method in methods.items()]
+    if timed:
+        pace = measure(model)  # after the memory was predicted, since it takes some itself
+        for row in rows:
+            if row["needed"] is not None:
+                row["minutes"] = _minutes(methods[row["method"]], model, texts, pace)
     notes = " ".join(row["note"] for row in rows)
     return {
         "model": model.name,
@@ -296,6 +311,7 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "fits": False,
         "fits_with": None,
         "edit": 0,
+        "minutes": None,
         "note": "",
     }
     try:
@@ -315,6 +331,15 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "fits_with": [] if predicted.fits else remedy(label, method, model, texts),
         "edit": predicted.edit,
     }
+
+
+def _minutes(method: Method, model: Outline, texts: Texts, pace: Pace | None) -> float | None:
+    """Return how long the method takes at most; ``None`` where that is not known."""
+    with suppress(Exception):  # of a plug-in, whose option may also be called ``work``
+        work = method.work(model, texts)
+        if work is not None and pace is not None:
+            return pace.seconds(work) / 60
+    return None
 
 
 # --- what else is wrong ---------------------------------------------------------------------------

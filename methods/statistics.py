@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import ceil
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -47,6 +48,7 @@ from editbench.models import LanguageModel, batched
 from editbench.outline import Outline
 from editbench.own_text import AT_ONCE as TEXTS_AT_ONCE
 from editbench.own_text import own_texts
+from editbench.pace import Work
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64
@@ -191,6 +193,24 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
         # One more of the ridge and of the factor while they are computed.
         Phase("factors of the covariance", {}, {"covariance": kept + 2 * max(sizes)}),
     ]
+
+
+def work_of_moments(model: Outline, layers: Sequence[int], source: str, tokens: int) -> Work:
+    """Return the work of measuring C of ``layers`` from ``source``, if nothing is in the cache."""
+    if source == "identity":
+        return Work()
+    texts = ceil(tokens / SAMPLE_LENGTH)
+    read = tokens + texts * TEMPLATE_TOKENS
+    widths = [model.layout.parts[layer].mlp_width for layer in layers]
+    own = source == "self"
+    return Work(
+        # the openings, and the whole texts up to the highest layer
+        read=read * (layers[-1] + 1) / model.depth + (texts * TEMPLATE_TOKENS if own else 0),
+        written=tokens if own else 0,
+        writing=SAMPLE_LENGTH * ceil(texts / TEXTS_AT_ONCE) if own else 0,
+        # in float32, which takes half as long
+        products=sum(read * f**2 / 2 for f in widths),
+    )
 
 
 def _one_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,7 +67,7 @@ def doctor(
     outline = read_outline(model, precision, parts)
     if parts:
         outline.layout  # noqa: B018 - a wrong name is refused, as where a model is loaded
-    report = examine(outline, chosen, Texts(facts), Path.cwd())
+    report = examine(outline, chosen, Texts(facts), Path.cwd(), timed=True)
     if as_json:
         print(json.dumps({**report, "facts": facts}, indent=2))
     else:
@@ -87,7 +88,8 @@ def _print(report: Report, facts: int) -> None:
         markup=False,
     )
     if rows := list(_rows(report)):
-        table = console.listing(rows, f"Predicted peak memory of one edit, {facts:,} facts")
+        title = f"Predicted for one edit, {facts:,} facts: peak memory, and minutes at most"
+        table = console.listing(rows, title)
         console.fit(page, table)
         page.print(table)
     for sentence in (*_notes(report), *report["findings"]):
@@ -104,6 +106,7 @@ def _rows(report: Report) -> Iterator[Mapping[str, object]]:
             "method": row["method"],
             "needs": gibibytes(row["needed"] or 0),
             "fits": "yes" if row["fits"] else "no",
+            "minutes": "" if row["minutes"] is None else _few_digits(row["minutes"]),
             "held at once": ", ".join(_largest(row["held"])),
             "edit": gibibytes(row["edit"]),
             # no column of blanks where all fit
@@ -119,6 +122,14 @@ def _notes(report: Report) -> Iterator[str]:
             methods.setdefault(row["note"], []).append(row["method"])
     for note, names in methods.items():
         yield f"{', '.join(names)}: {note}{'' if note.endswith('.') else '.'}"
+
+
+def _few_digits(minutes: float) -> str:
+    """Return a number that is true to a factor of two: "0.03", "0.4", "3", "120"."""
+    if minutes < 0.005:
+        return "0"
+    digits = max(0, -math.floor(math.log10(minutes)))
+    return f"{minutes:.{digits}f}" if digits else f"{float(f'{minutes:.2g}'):,.0f}"
 
 
 def _largest(held: Mapping[str, int]) -> Sequence[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from tiny import editbench, write_facts, write_model
 
 from editbench import registry
+from editbench.cost import Meter
 from editbench.doctor import check_memory, examine, findings, predict, remedy
 from editbench.errors import NoDenseMlp
 from editbench.memory import Texts, free_bytes, gibibytes, left_in_group
@@ -19,6 +21,7 @@ from editbench.methods._train import adapters
 from editbench.methods._train.weights import trainable
 from editbench.models import quiet_transformers
 from editbench.outline import Outline, read_outline, read_tokenizer
+from editbench.pace import Work, measure
 from editbench.plugin import Method
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options
 
@@ -180,6 +183,67 @@ def test_sizes_are_told_in_the_unit_that_suits_them():
     sizes = [0, 50 * 2**10, 2**20, 200 * 2**20, 900 * 2**30, 3000 * 2**40]
     said = ["0", "50.0 KiB", "1.0 MiB", "0.2 GiB", "900.0 GiB", "3,000.0 TiB"]
     assert [gibibytes(size) for size in sizes] == said
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+ALL_STEPS = {"sft": {"enough": 0.0}, "mixsd": {"enough": 0.0, "max_new_tokens": 8}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sft", {}),
+        ("sft", {"lora": 2, "kl": 1.0}),
+        ("mixsd", {"attempts": 1, "on_fail": "keep"}),
+        ("rome", {"steps": 4}),
+        ("memit", {"steps": 4}),
+    ],
+)
+def test_the_work_is_what_the_meter_counts(name, options, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITBENCH_CACHE", str(tmp_path))  # nothing is measured already
+    model = tiny_model("llama")
+    options = {**tiny_options(registry.get("methods", name)), **ALL_STEPS.get(name, {}), **options}
+    method = built(name, **options)
+    prompts = [model.prompt_ids(fact.prompt, fact.form) for fact in FACTS]
+    length = max(len(model.tokenizer(fact.target).input_ids) for fact in FACTS)
+    texts = Texts(len(FACTS), max(map(len, prompts)), length, after=2)
+    with Meter(model) as meter:
+        with meter.phase("both"):
+            method.prepare(model)
+            method.inject(model, FACTS)
+    work, done = method.work(outline_of(model), texts), meter.work["both"]
+    tokens = work.read + work.trained + work.solved + work.written
+    assert 0.5 < (work.trained + work.solved) / done["gradient_tokens"] < 2, (work, done)
+    assert 0.5 < work.written / done["decoded_tokens"] < 2, (work, done)
+    assert 0.5 < tokens / done["tokens"] < 2, (work, done)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "memit+mixsd"])
+def test_every_method_says_what_it_computes(name):
+    outline = outline_of(tiny_model("llama"))
+    few, many = (built(name).work(outline, Texts(n)) for n in (10, 1000))
+    assert all(0 <= a <= b for a, b in zip(astuple(few), astuple(many), strict=True))
+    assert name in ("base", "ice") or sum(astuple(few)) < sum(astuple(many))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_layer_of_every_family_is_timed(family):
+    outline = outline_of(tiny_model(family))
+    for precision in ("float32", "bfloat16"):
+        pace = measure(replace(outline, precision=precision))
+        assert pace is not None, family
+        assert all(math.isfinite(seconds) and seconds >= 0 for seconds in astuple(pace))
+        assert pace.seconds(Work()) == 0
+        assert pace.seconds(Work(trained=2)) == 2 * pace.trained > 0
+    assert measure(replace(outline, free=100)) is None, "it would not fit"
+
+
+def test_the_doctor_says_the_minutes(folder):
+    report = json.loads(editbench("doctor", folder, "--methods", "sft,ice", "--json").out)
+    sft, ice = report["methods"]
+    assert 0 < sft["minutes"] < 60 and ice["minutes"] == 0
+    assert "minutes" in editbench("doctor", folder, "--methods", "sft").out
 
 
 # --- what would make it fit ---------------------------------------------------------------------
