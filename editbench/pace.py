@@ -69,8 +69,8 @@ class Pace:
 
     def seconds(self, work: Work) -> float:
         """Return how long ``work`` takes."""
+        parts: list[float] = [getattr(self, f.name) * getattr(work, f.name) for f in fields(self)]
         # Each token that is written has logits.
-        parts = (getattr(self, f.name) * getattr(work, f.name) for f in fields(self))
         return sum(parts) + self.labels * work.written
 
 
@@ -147,8 +147,8 @@ def _measured(model: Outline, weights: int) -> Pace:
 def _first_layer(model: Outline) -> tuple[Any, nn.Module]:
     """Return the base model, cut to its first layer with made-up weights, and that layer."""
     whole = copy.deepcopy(model.model)
-    stack = whole.get_submodule(model.layout.layers)
-    del stack[1:]  # type: ignore[attr-defined]  # a ModuleList
+    stack: Any = whole.get_submodule(model.layout.layers)
+    del stack[1:]
     whole.config.get_text_config().num_hidden_layers = 1
     base: Any = whole.base_model
     # not used here, and large
@@ -157,7 +157,7 @@ def _first_layer(model: Outline) -> tuple[Any, nn.Module]:
     with torch.no_grad():
         for tensor in (*base.parameters(), *base.buffers()):
             tensor.fill_(0.01 if tensor.is_floating_point() else 0)
-    return base, stack[0]  # type: ignore[index]
+    return base, stack[0]
 
 
 def _compute(model: Outline, weights_fixed: bool = False) -> AbstractContextManager[object]:
