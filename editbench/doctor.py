@@ -279,8 +279,11 @@ def examine(
         timed: measure how fast this machine is, and say how long each method takes.
     """
     rows = [_examined(label, method, model, texts) for label, method in methods.items()]
+    lines = list(findings(model, [row["edit"] for row in rows], folder))
     if timed:
         pace = measure(model)  # after the memory was predicted, since it takes some itself
+        if pace is None:
+            lines.append(NOT_TIMED)
         for row in rows:
             if row["needed"] is not None:
                 row["minutes"] = _minutes(methods[row["method"]], model, texts, pace)
@@ -295,7 +298,7 @@ def examine(
         "methods": rows,
         "findings": [
             line
-            for line in findings(model, [row["edit"] for row in rows], folder)
+            for line in lines
             # why weight editors cannot edit it stands beside each of them already
             if not (line.startswith(UNWRITABLE) and line.removeprefix(UNWRITABLE) in notes)
         ],
@@ -367,6 +370,10 @@ def _of_files(model: Outline) -> Iterator[str]:
         yield f"The weights are quantized ({method}), and the sizes here are those of float32."
 
 
+NOT_TIMED = (
+    "How long a method takes is not said: one layer of this model is too large to be timed here, "
+    "or does not run alone."
+)
 UNWRITABLE = "Weight editors cannot edit it. "
 
 

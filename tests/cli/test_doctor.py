@@ -246,6 +246,18 @@ def test_the_doctor_says_the_minutes(folder):
     assert "minutes" in editbench("doctor", folder, "--methods", "sft").out
 
 
+def test_a_model_that_cannot_be_timed_has_no_minutes(huge, tmp_path):
+    report = examine(
+        replace(read_outline(str(huge)), free=2**30),
+        {"sft": built("sft")},
+        Texts(3),
+        tmp_path,
+        timed=True,
+    )
+    assert report["methods"][0]["minutes"] is None
+    assert any("How long a method takes is not said" in line for line in report["findings"])
+
+
 # --- what would make it fit ---------------------------------------------------------------------
 
 
