@@ -3,6 +3,7 @@
     python benchmarks/doctor.py 60m 135m          # both take about a minute a method on one core
     python benchmarks/doctor.py 135m:rome         # one method
     python benchmarks/doctor.py 0.4b 1.1b         # 8 and 22 GiB of free memory
+    python benchmarks/doctor.py --page            # the table, benchmarks/doctor.md
 
 Llamas with random weights and SmolLM2's tokenizer, facts of the demo corpus, each injection in a
 process of its own with an empty cache. The prediction is made in that process before the model is
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 RESULT = Path(__file__).parent / "results" / "doctor.json"
+PAGE = Path(__file__).parent / "doctor.md"
 N = 20
 SHAPES: dict[str, dict[str, Any]] = {
     "60m": {
@@ -136,7 +138,39 @@ def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
     }
 
 
+def write_page() -> None:
+    """Write the stored rows as a table."""
+    order = [(shape, method) for shape in SHAPES for method in METHODS]
+    rows = sorted(
+        json.loads(RESULT.read_text()), key=lambda r: order.index((r["shape"], r["method"]))
+    )
+    lines = [
+        "# What `editbench doctor` predicts, and what was measured",
+        "",
+        f"`python benchmarks/doctor.py`: Llamas with random weights, {N} facts, one thread of a CPU,"
+        " bfloat16. Memory is the peak of the process. Time is of `prepare` and `inject` with an"
+        " empty cache; the prediction is for a machine without other work, so where others took"
+        " turns it compares with the seconds of the core. An empty place was not measured.",
+        "",
+        "| shape | method | GiB predicted | measured | ratio | seconds predicted | of the core |"
+        " by the clock |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        predicted, measured = (row[f"{k}_bytes"] / 2**30 for k in ("predicted", "measured"))
+        timed = row.get("cpu_seconds") is not None
+        lines.append(
+            f"| {row['shape']} | {row['method']} | {predicted:.2f} | {measured:.2f} |"
+            f" {row['ratio']:.2f} | {row['predicted_seconds'] if timed else ''} |"
+            f" {row['cpu_seconds'] if timed else ''} | {row['seconds'] if timed else ''} |"
+        )
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
+    if sys.argv[1] == "--page":
+        write_page()
+        return
     if sys.argv[1] == "--one":
         print(json.dumps(measure(*sys.argv[2:])))
         return
