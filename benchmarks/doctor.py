@@ -147,9 +147,9 @@ def write_page() -> None:
     lines = [
         "# What `editbench doctor` predicts, and what was measured",
         "",
-        f"`python benchmarks/doctor.py`: Llamas with random weights, {N} facts, one thread of a CPU,"
-        " bfloat16. Memory is the peak of the process. Time is of `prepare` and `inject` with an"
-        " empty cache; the prediction is for a machine without other work, so where others took"
+        f"`python benchmarks/doctor.py`: Llamas with random weights, {N} facts, one thread of a"
+        " CPU, bfloat16. Memory is the peak of the process. Time is of `prepare` and `inject` with"
+        " an empty cache; the prediction is for a machine without other work, so where others took"
         " turns it compares with the seconds of the core. An empty place was not measured.",
         "",
         "| shape | method | GiB predicted | measured | ratio | seconds predicted | of the core |"
