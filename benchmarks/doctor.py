@@ -3,6 +3,7 @@
     python benchmarks/doctor.py 60m 135m          # both take about a minute a method on one core
     python benchmarks/doctor.py 135m:rome         # one method
     python benchmarks/doctor.py 0.4b 1.1b         # 8 and 22 GiB of free memory
+    python benchmarks/doctor.py --page            # the table, benchmarks/doctor.md
 
 Llamas with random weights and SmolLM2's tokenizer, facts of the demo corpus, each injection in a
 process of its own with an empty cache. The prediction is made in that process before the model is
@@ -16,10 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 RESULT = Path(__file__).parent / "results" / "doctor.json"
+PAGE = Path(__file__).parent / "doctor.md"
 N = 20
 SHAPES: dict[str, dict[str, Any]] = {
     "60m": {
@@ -58,7 +61,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
 }
-SHORT = {"epochs": 1, "min_steps": 3, "lr": 1e-5}
+SHORT = {"epochs": 8, "min_steps": 3, "lr": 1e-5, "enough": 0.0}
 SOLVED = {"steps": 3, "covariance_tokens": 8192}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "sft": ("sft", SHORT),
@@ -92,6 +95,7 @@ def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
     from editbench.memory import Texts
     from editbench.models import load_model
     from editbench.outline import read_outline
+    from editbench.pace import measure as measure_pace
 
     name, options = METHODS[label]
     method = registry.get("methods", name).from_options(name, options)
@@ -101,10 +105,14 @@ def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
     predicted = predict(method, outline, Texts.of(facts))
     assert predicted is not None
     model = load_model(folder)
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     with Meter(model) as meter:
         method.prepare(model)
         method.inject(model, facts)
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    # Afterwards, so that the memory which it takes is not in the peak.
+    pace, work = measure_pace(outline), method.work(outline, Texts.of(facts))
+    assert pace is not None and work is not None
     needed = predicted.tightest.needed
     return {
         "shape": shape,
@@ -119,11 +127,50 @@ def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
         "ratio": round(needed / meter.peak, 3),
         "phase": predicted.phase,
         "held": dict(predicted.tightest.held),
-        "seconds": round(time.perf_counter() - started, 1),
+        "predicted_seconds": round(pace.seconds(work), 1),
+        "parts": {
+            f.name: round(getattr(pace, f.name) * getattr(work, f.name), 1) for f in fields(work)
+        },
+        "work": {f.name: round(getattr(work, f.name)) for f in fields(work)},
+        "seconds": round(seconds, 1),
+        # The prediction is for a machine without other work: on a busy one this is to compare.
+        "cpu_seconds": round(used, 1),
     }
 
 
+def write_page() -> None:
+    """Write the stored rows as a table."""
+    order = [(shape, method) for shape in SHAPES for method in METHODS]
+    rows = sorted(
+        json.loads(RESULT.read_text()), key=lambda r: order.index((r["shape"], r["method"]))
+    )
+    lines = [
+        "# What `editbench doctor` predicts, and what was measured",
+        "",
+        f"`python benchmarks/doctor.py`: Llamas with random weights, {N} facts, one thread of a"
+        " CPU, bfloat16. Memory is the peak of the process. Time is of `prepare` and `inject` with"
+        " an empty cache; the prediction is for a machine without other work, so where others took"
+        " turns it compares with the seconds of the core. An empty place was not measured.",
+        "",
+        "| shape | method | GiB predicted | measured | ratio | seconds predicted | of the core |"
+        " by the clock |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        predicted, measured = (row[f"{k}_bytes"] / 2**30 for k in ("predicted", "measured"))
+        timed = row.get("cpu_seconds") is not None
+        lines.append(
+            f"| {row['shape']} | {row['method']} | {predicted:.2f} | {measured:.2f} |"
+            f" {row['ratio']:.2f} | {row['predicted_seconds'] if timed else ''} |"
+            f" {row['cpu_seconds'] if timed else ''} | {row['seconds'] if timed else ''} |"
+        )
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
+    if sys.argv[1] == "--page":
+        write_page()
+        return
     if sys.argv[1] == "--one":
         print(json.dumps(measure(*sys.argv[2:])))
         return
@@ -147,7 +194,9 @@ def main() -> None:
                 RESULT.write_text(json.dumps(done, indent=1) + "\n")
                 print(
                     f"{shape} {label}: {row['predicted_bytes'] / 2**30:.2f} predicted,"
-                    f" {row['measured_bytes'] / 2**30:.2f} GiB measured, ratio {row['ratio']}",
+                    f" {row['measured_bytes'] / 2**30:.2f} GiB measured, ratio {row['ratio']};"
+                    f" {row['predicted_seconds']} s predicted, {row['seconds']} s measured"
+                    f" ({row['cpu_seconds']} s of the core)",
                     flush=True,
                 )
 

@@ -104,6 +104,10 @@ def located(name: str) -> Path | str:
         else:
             _check_folder(path)
         return path
+    if path.is_file():
+        raise ModelError(
+            f"{path} is a file, and a model is a folder with a config.json or a .gguf file."
+        )
     # owner/name; an existing folder of that name was taken above
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return name
@@ -147,6 +151,42 @@ def is_adapter(path: Path) -> bool:
     return (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
 
 
+def whole_model(place: Path | str) -> Path | str:
+    """Return where the model is that ``located`` returned: of an adapter, the one it belongs to.
+
+    Raises:
+        ModelError: an adapter does not name its model, or names one that cannot be found.
+    """
+    if isinstance(place, Path) and place.suffix == ".gguf":
+        return place
+    name = str(place)
+    with named_errors(name):
+        base = adapter_base(name)
+    if base is None or base == name:
+        return place
+    base = _checked_base(name, base)
+    try:
+        return located(base)
+    except EditbenchError as error:
+        raise ModelError(f"{name} holds an adapter of {base!r}. {error}") from error
+
+
+def _checked_base(name: str, base: str | None) -> str:
+    """Return the model that the adapter in ``name`` says that it belongs to.
+
+    Raises:
+        ModelError: it names none, or an adapter.
+    """
+    if not base:
+        raise ModelError(
+            f"{name} holds an adapter, and its adapter_config.json does not name the model that it "
+            "belongs to. Write that into base_model_name_or_path."
+        )
+    if is_adapter(Path(base)):
+        raise ModelError(f"{name} holds an adapter of {base!r}, which is an adapter itself.")
+    return base
+
+
 def has_tokenizer(path: Path) -> bool:
     """Return whether a folder has files of a tokenizer."""
     return any((path / file).exists() for file in TOKENIZER_FILES)
@@ -174,13 +214,7 @@ def _read_adapter(name: str, base: str | None, trust_remote_code: bool, how: Loa
     Raises:
         ModelError: if there is no such model, or the adapter does not fit it.
     """
-    if not base:
-        raise ModelError(
-            f"{name} holds an adapter, and its adapter_config.json does not name the model that it "
-            "belongs to. Write that into base_model_name_or_path."
-        )
-    if is_adapter(Path(base)):
-        raise ModelError(f"{name} holds an adapter of {base!r}, which is an adapter itself.")
+    base = _checked_base(name, base)
     try:
         # On the CPU first, since an adapter cannot be added to weights that are on the disk.
         whole = replace(how, device_map=None)

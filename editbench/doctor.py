@@ -19,6 +19,7 @@ from editbench.hub import cache_dir
 from editbench.memory import Memory, Phase, Texts, free_bytes, gibibytes
 from editbench.models import native_precision
 from editbench.outline import Outline, read_outline, read_tokenizer
+from editbench.pace import Pace, measure
 from editbench.plugin import Method
 from editbench.types import Fact
 
@@ -28,6 +29,10 @@ CLEARLY = 1.15
 
 
 GO_ON = "--skip-memory-check goes on nevertheless, and the system may then kill the process."
+
+
+class Unsaid(MethodError):
+    """What a method declares of its needs cannot be used: a plug-in has a fault."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,20 @@ def predict(method: Method, model: Outline, texts: Texts) -> Prediction | None:
     """Return what ``method`` needs for ``texts``; ``None`` if it does not say.
 
     Raises:
-        ModelError, MethodError: it cannot edit such a model.
+        ModelError, MethodError: it cannot edit such a model; ``Unsaid``: it fails to say.
     """
-    memory = method.memory(model, texts)
-    if memory is None:
-        return None
-    # Without phases, as the baselines, it holds what the answers to a batch of prompts take.
-    phases = [_places(phase, model) for phase in (*memory.phases, _asking(model, memory, texts))]
-    name, places = max(phases, key=lambda phase: max(place.share for place in phase[1]))
+    try:
+        memory = method.memory(model, texts)
+        if memory is None:
+            return None
+        # Without phases, as the baselines, it holds what the answers to a batch of prompts take.
+        moments = (*memory.phases, _asking(model, memory, texts))
+        phases = [_places(phase, model) for phase in moments]
+        name, places = max(phases, key=lambda phase: max(place.share for place in phase[1]))
+    except EditbenchError:
+        raise
+    except Exception as error:  # of a plug-in, whose option may also be called ``memory``
+        raise Unsaid(f"{type(method).__name__}.memory: {type(error).__name__}: {error}") from error
     return Prediction(name, places, memory.edit)
 
 
@@ -97,7 +108,7 @@ def _asking(model: Outline, memory: Memory, texts: Texts) -> Phase:
     """Return the phase in which the edited model is asked; its unedited weights are kept."""
     rows = min(ASKED_AT_ONCE, 4 * texts.facts)  # a fact has several probes
     changed = min(memory.edit, model.weights)
-    device = {"kept copy": changed, **model.writing(rows, texts.prompt + ANSWER)}
+    device = {"kept copy": changed, **model.writing(rows, texts.prompt, ANSWER)}
     return Phase("asking the edited model", device, {"edit": memory.edit})
 
 
@@ -133,14 +144,22 @@ def remedy(label: str, method: Method, model: Outline, texts: Texts) -> list[str
     if model.casts:
         widths["--precision float32"] = replace(model, precision="float32")
     for flag, outline in widths.items():
-        for options in ({}, *method.lighter(outline)):
-            with suppress(ValueError, MethodError, ModelError):  # not together with its others
+        for options in ({}, *_lighter(method, outline)):
+            # Not together with its others, or not an option of a plug-in.
+            with suppress(ValueError, TypeError, MethodError, ModelError):
                 changed = replace(method, **cast("dict[str, Any]", options))
                 lighter = predict(changed, outline, texts)
                 if lighter is not None and lighter.fits:
                     given = [f"--option {label}.{option}" for option in as_typed(options)]
                     return [*given, *filter(None, [flag])]
     return None
+
+
+def _lighter(method: Method, model: Outline) -> list[Mapping[str, object]]:
+    """Return ``method.lighter``; nothing where a plug-in fails to say it."""
+    with suppress(Exception):
+        return list(method.lighter(model))
+    return []
 
 
 def check_memory(
@@ -187,7 +206,7 @@ def check_memory(
                 key = label.partition("@")[0]
                 too_large.setdefault(key, refusal(label, method, model, texts, predicted))
     if too_large:
-        raise MethodError(f"{' '.join(too_large.values())} {GO_ON}")
+        raise MethodError("\n".join([*too_large.values(), GO_ON]))
 
 
 def refusal(label: str, method: Method, model: Outline, texts: Texts, predicted: Prediction) -> str:
@@ -225,10 +244,13 @@ class MethodReport(TypedDict):
     """``None``: not known, or the method cannot edit this model; ``note`` says which."""
     held: Mapping[str, int]
     phase: str
-    fits: bool
+    fits: bool | None
+    """``None``: it does not say what it needs."""
     fits_with: list[str] | None
     """Flags with which it would fit, if it does not; ``None`` if none would do."""
     edit: int
+    minutes: float | None
+    """Of ``prepare`` and ``inject`` with nothing in the cache; ``None``: not known."""
     note: str
 
 
@@ -246,13 +268,29 @@ class Report(TypedDict):
     findings: list[str]
 
 
-def examine(model: Outline, methods: Mapping[str, Method], texts: Texts, folder: Path) -> Report:
+def examine(
+    model: Outline,
+    methods: Mapping[str, Method],
+    texts: Texts,
+    folder: Path,
+    timed: bool = False,
+) -> Report:
     """Return what is known of ``model`` and of ``methods`` with it on this machine.
 
     Args:
         folder: where edits would be written.
+        timed: measure how fast this machine is, and say how long each method takes.
     """
     rows = [_examined(label, method, model, texts) for label, method in methods.items()]
+    lines = list(findings(model, [row["edit"] for row in rows], folder))
+    if timed:
+        pace = measure(model)  # after the memory was predicted, since it takes some itself
+        if pace is None:
+            lines.append(NOT_TIMED)
+        for row in rows:
+            if row["needed"] is not None:
+                row["minutes"] = _minutes(methods[row["method"]], model, texts, pace)
+    notes = " ".join(row["note"] for row in rows)
     return {
         "model": model.name,
         "parameters": model.parameters,
@@ -262,7 +300,12 @@ def examine(model: Outline, methods: Mapping[str, Method], texts: Texts, folder:
         "free": model.free,
         "precision": model.precision,
         "methods": rows,
-        "findings": list(findings(model, [row["edit"] for row in rows], folder)),
+        "findings": [
+            line
+            for line in lines
+            # why weight editors cannot edit it stands beside each of them already
+            if not (line.startswith(UNWRITABLE) and line.removeprefix(UNWRITABLE) in notes)
+        ],
     }
 
 
@@ -275,14 +318,17 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "fits": False,
         "fits_with": None,
         "edit": 0,
+        "minutes": None,
         "note": "",
     }
     try:
         predicted = predict(method, model, texts)
+    except Unsaid as error:
+        return {**nothing, "fits": None, "note": f"fails to say what it needs ({error})"}
     except (ModelError, MethodError) as error:
-        return {**nothing, "note": f"cannot edit this model: {error}"}
+        return {**nothing, "note": f"cannot edit this model. {error}"}
     if predicted is None:
-        return {**nothing, "fits": True, "note": "it does not say what it needs"}
+        return {**nothing, "fits": None, "note": "does not say what it needs"}
     return {
         **nothing,
         "needed": predicted.tightest.needed,
@@ -292,6 +338,15 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "fits_with": [] if predicted.fits else remedy(label, method, model, texts),
         "edit": predicted.edit,
     }
+
+
+def _minutes(method: Method, model: Outline, texts: Texts, pace: Pace | None) -> float | None:
+    """Return how long the method takes at most; ``None`` where that is not known."""
+    with suppress(Exception):  # of a plug-in, whose option may also be called ``work``
+        work = method.work(model, texts)
+        if work is not None and pace is not None:
+            return pace.seconds(work) / 60
+    return None
 
 
 # --- what else is wrong ---------------------------------------------------------------------------
@@ -319,11 +374,18 @@ def _of_files(model: Outline) -> Iterator[str]:
         yield f"The weights are quantized ({method}), and the sizes here are those of float32."
 
 
+NOT_TIMED = (
+    "How long a method takes is not said: one layer of this model is too large to be timed here, "
+    "or does not run alone."
+)
+UNWRITABLE = "Weight editors cannot edit it. "
+
+
 def _of_architecture(model: Outline) -> Iterator[str]:
     try:
         model.layout.check_writable()
     except ModelError as error:
-        yield f"Weight editors cannot edit it. {error}"
+        yield f"{UNWRITABLE}{error}"
     stored = str(getattr(model.model.config, "dtype", None) or "").removeprefix("torch.")
     if stored in ("bfloat16", "float16") and model.dtype == "float32":
         yield (

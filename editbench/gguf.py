@@ -110,7 +110,9 @@ def _named_errors(path: Path) -> Iterator[None]:
     # on damaged files, gguf and transformers raise exceptions of any type
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"GGUF file {path} could not be loaded: {reason}") from error
+        raise ModelError(
+            f"GGUF file {path} could not be loaded: {reason}. Is it complete?"
+        ) from error
 
 
 def _unpacked(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -124,7 +124,11 @@ def _cached_files(limit: Path) -> int:
 
 
 def gibibytes(size: float) -> str:
-    """Return a number of bytes as a text, such as "2.4 GiB", or in smaller units below 0.1."""
+    """Return a number of bytes as a text, such as "2.4 GiB"; a size below 0.1 or above 999 of
+    them is given in another unit.
+    """
+    if size >= 1000 * 2**30:
+        return f"{size / 2**40:,.1f} TiB"
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit / 10:
             return f"{size / unit:.1f} {name}"

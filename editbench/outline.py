@@ -19,13 +19,18 @@ from transformers import AutoTokenizer
 
 from editbench import gguf
 from editbench import layout as layouts
-from editbench.adapters import adapter_base
-from editbench.checkpoints import is_adapter, located, named_errors, quiet_transformers
-from editbench.errors import ModelError
+from editbench.checkpoints import (
+    has_tokenizer,
+    located,
+    named_errors,
+    quiet_transformers,
+    whole_model,
+)
+from editbench.errors import ModelError, OptionError
 from editbench.memory import free_bytes
-from editbench.models import native_precision
+from editbench.models import PRECISIONS, native_precision
 from editbench.placing import DTYPES, Loading
-from editbench.weights import empty_model
+from editbench.weights import check_depth, empty_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -154,11 +159,18 @@ class Outline:
         """Return the bytes of ``copies`` arrays of the logits of ``positions`` tokens."""
         return NUMBER * copies * positions * self.vocabulary
 
-    def writing(self, texts: int, tokens: int) -> dict[str, int]:
-        """Return what is held while ``texts`` of at most ``tokens`` tokens are written together."""
+    def writing(self, texts: int, prompt: int, new: int) -> dict[str, int]:
+        """Return what is held while ``texts`` texts are written together.
+
+        Args:
+            prompt: tokens of the longest prompt.
+            new: most tokens that are written after it.
+        """
         return {
             "bfloat16 copies": self.casts,
-            "keys and values": self.cache(texts, tokens),
+            "keys and values": self.cache(texts, prompt + new),
+            # Of the one layer that reads the prompts. The allocator keeps that memory.
+            "activations": self.activations(texts * prompt, layers=1, frozen=True),
             # the logits, their softmax and its sums
             "logits": self.logits(texts, 3),
         }
@@ -192,15 +204,19 @@ def read_outline(
     Raises:
         ModelError: its configuration cannot be read. The message says why.
         UnknownNameError: there is no such model.
+        OptionError: there is no such precision or device, or the device lacks the type.
     """
+    if precision not in PRECISIONS:
+        raise OptionError(f"Precision {precision!r} is not one of {', '.join(PRECISIONS)}.")
     there = Loading(dtype, device).check()
-    place = _whole_model(located(name))
     with quiet_transformers():
+        place = whole_model(located(name))
         if isinstance(place, Path) and place.suffix == ".gguf":
             model = gguf.read_header(place)
         else:
             with named_errors(str(place)):
                 model = empty_model(str(place))
+    check_depth(model)
     if dtype == "auto":
         is_gguf = isinstance(place, Path) and place.suffix == ".gguf"
         stored = str(getattr(model.config, "dtype", None) or "").removeprefix("torch.")
@@ -216,29 +232,18 @@ def read_outline(
 
 
 def read_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of the model ``name``.
+    """Return the tokenizer of the model ``name``; of an adapter its own, if it has one.
 
     Raises:
         ModelError: it cannot be read.
         UnknownNameError: there is no such model.
     """
     place = located(name)
-    if isinstance(place, Path) and place.suffix == ".gguf":
-        return gguf.read_tokenizer(place)
-    with quiet_transformers(), named_errors(str(place)):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(_whole_model(place)))
+    with quiet_transformers():
+        if not (isinstance(place, Path) and place.is_dir() and has_tokenizer(place)):
+            place = whole_model(place)
+        if isinstance(place, Path) and place.suffix == ".gguf":
+            return gguf.read_tokenizer(place)
+        with named_errors(str(place)):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(place))
     return tokenizer
-
-
-def _whole_model(place: Path | str) -> Path | str:
-    """Return where the model is: of an adapter, the model that it belongs to.
-
-    Raises:
-        ModelError: an adapter does not say it, or names one that cannot be found.
-    """
-    if not (isinstance(place, Path) and place.suffix != ".gguf" and is_adapter(place)):
-        return place
-    base = adapter_base(str(place))
-    if not base:
-        raise ModelError(f"{place} holds an adapter that does not name its model.")
-    return located(base)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins n
     from editbench.memory import Memory, Texts
     from editbench.models import LanguageModel
     from editbench.outline import Outline
+    from editbench.pace import Work
     from editbench.retrieval import Retriever
 
 
@@ -136,6 +137,14 @@ class Method(ABC):
         """Return what an injection holds beside the weights, from the model's sizes alone.
 
         ``None``: it is not known, so nothing is checked before a model is loaded.
+
+        Raises:
+            ModelError, MethodError: this method cannot edit such a model.
+        """
+        return None
+
+    def work(self, model: Outline, texts: Texts) -> Work | None:
+        """Return what ``prepare`` and ``inject`` compute at most; ``None``: it is not known.
 
         Raises:
             ModelError, MethodError: this method cannot edit such a model.

@@ -168,9 +168,7 @@ def check_object(model: PreTrainedModel) -> None:
             f"A {kind} has no language model head. Load the model with "
             "AutoModelForCausalLM.from_pretrained."
         )
-    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(depth, int) and depth < 1:
-        raise ModelError(f"The configuration of this {kind} counts {depth} layers.")
+    check_depth(model)
     for name, weight in model.named_parameters():
         if weight.is_meta and name in getattr(model, "all_tied_weights_keys", {}):
             continue  # the values of the weight that it is tied to
@@ -182,6 +180,18 @@ def check_object(model: PreTrainedModel) -> None:
                     f"Weight {name!r} of this {kind} has values that are infinite or NaN. Its file "
                     "is damaged, or the training that wrote it diverged."
                 )
+
+
+def check_depth(model: PreTrainedModel) -> None:
+    """Check that a model has layers.
+
+    Raises:
+        ModelError: its configuration counts none.
+    """
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(depth, int) and depth < 1:
+        kind = type(model).__name__
+        raise ModelError(f"The configuration of this {kind} counts {depth} layers.")
 
 
 def _reason(model: PreTrainedModel, missing: Sequence[str], unexpected: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from editbench.edit import Edit
 from editbench.memory import Memory, Texts
 from editbench.models import LanguageModel
 from editbench.outline import Outline
+from editbench.pace import Work
 from editbench.plugin import Method
 from editbench.retrieval import Retriever
 from editbench.types import Fact
@@ -25,6 +26,9 @@ class Base(Method):
 
     def memory(self, model: Outline, texts: Texts) -> Memory:
         return Memory()
+
+    def work(self, model: Outline, texts: Texts) -> Work:
+        return Work()
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return an edit that changes nothing."""
@@ -47,6 +51,9 @@ class InContext(Method):
 
     def memory(self, model: Outline, texts: Texts) -> Memory:
         return Memory()
+
+    def work(self, model: Outline, texts: Texts) -> Work:
+        return Work()
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Return the edit that puts the retrieved fact in front of a prompt."""

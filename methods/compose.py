@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from editbench.edit import Edit
     from editbench.models import LanguageModel
     from editbench.outline import Outline
+    from editbench.pace import Work
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Composed(Method):
         held = {"first edit": first.edit}
         later = [Phase(each.name, each.device, {**each.main, **held}) for each in second.phases]
         return Memory([*first.phases, *later], first.edit + second.edit)
+
+    def work(self, model: Outline, texts: Texts) -> Work | None:
+        """Return the work of both methods."""
+        first, second = (method.work(model, texts) for method in self.methods)
+        return None if first is None or second is None else first + second
 
     def prepare(self, model: LanguageModel) -> None:
         """Prepare both methods."""

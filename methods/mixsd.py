@@ -82,6 +82,7 @@ from editbench.methods._train.rooms import usual_length
 from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, float64_device
 from editbench.outline import Outline
+from editbench.pace import Work
 from editbench.plugin import Space, Uniform
 from editbench.report import EditRecord, Figure
 from editbench.types import Fact, digest
@@ -199,8 +200,21 @@ class MixSD(Trainer):
     def before_training(self, model: Outline, texts: Texts) -> Sequence[Phase]:
         rows = min(self.slots, texts.facts * self.texts * (1 + self.rewordings))
         # The expert's prompt also holds the fact.
-        tokens = 2 * texts.prompt + texts.target + self.answer_tokens(texts)
-        return [Phase("writing", model.writing((1 if self.pure else 2) * rows, tokens))]
+        prompt = 2 * texts.prompt + texts.target
+        held = model.writing((1 if self.pure else 2) * rows, prompt, self.answer_tokens(texts))
+        return [Phase("writing", held)]
+
+    def writing(self, texts: Texts) -> Work:
+        n = texts.facts * self.texts * (1 + self.rewordings)
+        answer, branches = self.answer_tokens(texts), 1 if self.pure else 2
+        # Without a given length the expert first writes alone, to tell how long the text should be.
+        alone = 0 if self.max_new_tokens else texts.facts * (1 + self.rewordings) * answer
+        prompt = branches * texts.prompt + texts.prompt + texts.target
+        return Work(
+            read=n * prompt,
+            written=branches * n * answer + alone,
+            writing=answer * (math.ceil(n / self.slots) + bool(alone)),
+        )
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Write a mixed target for each fact, train on them, and return the change as an edit."""

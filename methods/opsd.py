@@ -53,6 +53,7 @@ from editbench.methods._train.rooms import rooms, usual_length
 from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.outline import Outline
+from editbench.pace import Work
 from editbench.report import Figure
 from editbench.types import Fact
 
@@ -173,6 +174,18 @@ class OPSD(Trainer):
 
     def beside(self, model: Outline) -> Mapping[str, int]:
         return {"teacher": 0 if self.teacher == "current" else model.weights}
+
+    def work(self, model: Outline, texts: Texts) -> Work:
+        n, answer = texts.facts * (1 + self.rewordings), self.answer_tokens(texts)
+        steps = max(1, round(self.stop_after * self.steps(n)))
+        rows = steps * self.rows(min(self.batch_size, n))
+        # Each step's rollouts are written by the student and read by the teacher.
+        return super().work(model, texts) + Work(
+            read=rows * (3 * texts.prompt + texts.target + answer),
+            written=rows * answer,
+            writing=steps * answer,
+            labels=rows * answer,
+        )
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Train the student on its own rollouts and return the change as an edit."""

@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from statistics import fmean
 from typing import ClassVar
 
@@ -47,6 +48,7 @@ from editbench.methods._train.loop import train
 from editbench.methods._train.rooms import rooms, usual_length
 from editbench.methods._train.trainer import Trainer
 from editbench.models import LanguageModel, batched
+from editbench.pace import Work
 from editbench.report import EditRecord, Figure
 from editbench.types import Fact
 
@@ -122,6 +124,17 @@ class PD(Trainer):
 
     def answer_tokens(self, texts: Texts) -> int:
         return usual_length(self.max_new_tokens, texts)
+
+    def writing(self, texts: Texts) -> Work:
+        n, answer = texts.facts * self.texts * (1 + self.rewordings), self.answer_tokens(texts)
+        prompt = texts.prompt * 2 + texts.target
+        return Work(
+            # the prompts, and the whole texts with the teacher's distributions
+            read=n * (2 * prompt + answer),
+            written=n * answer,
+            writing=answer * ceil(n / READ_AT_ONCE),
+            labels=n * answer,
+        )
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Let the teacher write, train the student on its texts, and return the change."""

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from math import ceil
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -47,6 +48,7 @@ from editbench.models import LanguageModel, batched, float64_device
 from editbench.outline import Outline
 from editbench.own_text import AT_ONCE as TEXTS_AT_ONCE
 from editbench.own_text import own_texts
+from editbench.pace import Work
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64
@@ -185,12 +187,30 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
     kept = matrices * sum(sizes)
     return [
         # A chat turn of the model's own opens with the template.
-        Phase("own text", model.writing(TEXTS_AT_ONCE, SAMPLE_LENGTH + TEMPLATE_TOKENS)),
+        Phase("own text", model.writing(TEXTS_AT_ONCE, TEMPLATE_TOKENS, SAMPLE_LENGTH)),
         # The sums and the means of them; one product in float32.
         Phase("covariance", {}, {"covariance": 2 * sum(sizes) + max(sizes) // 2}),
         # One more of the ridge and of the factor while they are computed.
         Phase("factors of the covariance", {}, {"covariance": kept + 2 * max(sizes)}),
     ]
+
+
+def work_of_moments(model: Outline, layers: Sequence[int], source: str, tokens: int) -> Work:
+    """Return the work of measuring C of ``layers`` from ``source``, if nothing is in the cache."""
+    if source == "identity":
+        return Work()
+    texts = ceil(tokens / SAMPLE_LENGTH)
+    read = tokens + texts * TEMPLATE_TOKENS
+    widths = [model.layout.parts[layer].mlp_width for layer in layers]
+    own = source == "self"
+    return Work(
+        # the openings, and the whole texts up to the highest layer
+        read=read * (layers[-1] + 1) / model.depth + (texts * TEMPLATE_TOKENS if own else 0),
+        written=tokens if own else 0,
+        writing=SAMPLE_LENGTH * ceil(texts / TEXTS_AT_ONCE) if own else 0,
+        # in float32, which takes half as long
+        products=sum(read * f**2 / 2 for f in widths),
+    )
 
 
 def _one_source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ import typer
 from editbench.cli import console, parsing
 from editbench.cli.options import AsJson, Device, Dtype, LayoutParts, Precision
 from editbench.errors import OptionError
+from editbench.options import MAX_COUNT
 
 if TYPE_CHECKING:
     from editbench.doctor import Report
@@ -31,7 +33,8 @@ def doctor(
         typer.Option(metavar="METHOD.KEY=VALUE", help="Option of a method; repeatable."),
     ] = [],  # noqa: B006 - Typer reads it, nothing changes it
     facts: Annotated[
-        int, typer.Option(min=1, help="Number of facts that are injected together.")
+        int,
+        typer.Option(min=1, max=MAX_COUNT, help="Number of facts that are injected together."),
     ] = 50,
     precision: Precision = "auto",
     dtype: Dtype = "auto",
@@ -64,12 +67,14 @@ def doctor(
             f"--option {next(iter(options))} is of a method that --methods does not name."
         )
     outline = read_outline(model, precision, parts, dtype, device)
-    report = examine(outline, chosen, Texts(facts), Path.cwd())
+    if parts:
+        outline.layout  # noqa: B018 - a wrong name is refused, as where a model is loaded
+    report = examine(outline, chosen, Texts(facts), Path.cwd(), timed=True)
     if as_json:
         print(json.dumps({**report, "facts": facts}, indent=2))
     else:
         _print(report, facts)
-    if names and not all(row["fits"] for row in report["methods"]):
+    if names and not all(row["fits"] in (True, None) for row in report["methods"]):
         raise typer.Exit(1)
 
 
@@ -81,33 +86,52 @@ def _print(report: Report, facts: int) -> None:
     page.print(
         f"{report['model']}: {report['parameters']:,} parameters, "
         f"{gibibytes(report['weights'])} in {report['dtype']}. {report['device']}: "
-        f"{gibibytes(report['free'])} of memory, passes in {report['precision']}.",
+        f"{gibibytes(report['free'])} of memory free, passes in {report['precision']}.",
         markup=False,
     )
-    table = console.listing(
-        list(_rows(report)), f"Predicted peak memory of one edit, {facts} facts"
-    )
-    console.fit(page, table)
-    page.print(table)
-    for sentence in report["findings"]:
+    if rows := list(_rows(report)):
+        title = f"Predicted for one edit, {facts:,} facts: peak memory, and minutes at most"
+        table = console.listing(rows, title)
+        console.fit(page, table)
+        page.print(table)
+    for sentence in (*_notes(report), *report["findings"]):
         page.print(f"- {sentence}", markup=False)
 
 
 def _rows(report: Report) -> Iterator[Mapping[str, object]]:
+    """Yield the rows of the methods that say what they need."""
     from editbench.memory import gibibytes
 
-    for row in report["methods"]:
-        if row["needed"] is None:
-            yield {"method": row["method"], "held at once": row["note"]}
-            continue
+    said = [row for row in report["methods"] if row["needed"] is not None]
+    for row in said:
         yield {
             "method": row["method"],
-            "needs": gibibytes(row["needed"]),
+            "needs": gibibytes(row["needed"] or 0),
             "fits": "yes" if row["fits"] else "no",
+            "minutes": "" if row["minutes"] is None else _few_digits(row["minutes"]),
             "held at once": ", ".join(_largest(row["held"])),
             "edit": gibibytes(row["edit"]),
-            "would fit with": _flags(row["fits_with"]),
+            # no column of blanks where all fit
+            **({} if all(r["fits"] for r in said) else {"fits with": _flags(row["fits_with"])}),
         }
+
+
+def _notes(report: Report) -> Iterator[str]:
+    """Yield what is to say of the other methods, a sentence for all of which the same is true."""
+    methods: dict[str, list[str]] = {}
+    for row in report["methods"]:
+        if row["note"]:
+            methods.setdefault(row["note"], []).append(row["method"])
+    for note, names in methods.items():
+        yield f"{', '.join(names)}: {note}{'' if note.endswith('.') else '.'}"
+
+
+def _few_digits(minutes: float) -> str:
+    """Return a number that is true to a factor of two: "0.03", "0.4", "3", "120"."""
+    if minutes < 0.005:
+        return "0"
+    digits = max(0, -math.floor(math.log10(minutes)))
+    return f"{minutes:.{digits}f}" if digits else f"{float(f'{minutes:.2g}'):,.0f}"
 
 
 def _largest(held: Mapping[str, int]) -> Sequence[str]:

@@ -188,7 +188,7 @@ def open_runs(plans: Sequence[Plan], output: Path | None) -> Iterator[tuple[Path
     """
     from editbench.records.reading import seed_folder
     from editbench.run.config import default_output, run_identity
-    from editbench.run.folder import claim_seeds, no_empty_run
+    from editbench.run.folder import claim_seeds, name_seeds, no_empty_run
 
     identities = [run_identity(plan.config) for plan in plans]
     if len(plans) == 1:
@@ -207,6 +207,7 @@ def open_runs(plans: Sequence[Plan], output: Path | None) -> Iterator[tuple[Path
             stack.enter_context(_store(seed_folder(folder, plan.config.seed), plan, identity))
             for plan, identity in zip(plans, identities, strict=True)
         ]
+        name_seeds(folder, seeds)
         yield folder, stores
 
 

@@ -25,6 +25,7 @@ from editbench.records.reading import (
     own_cells,
     read_run,
     read_summary,
+    seeds_of,
     summaries_of,
     summary_path,
 )
@@ -71,6 +72,12 @@ class RunStore:
             # Hidden files do not count: a process that died early leaves .lock or .tmp-* alone.
             foreign = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
             if foreign and not path.exists():
+                if seeds := seeds_of(self.path):
+                    raise RecordError(
+                        f"{self.path} holds a run of several seeds. Use another --output, or name "
+                        f"all of them, to which more can be added (--seeds "
+                        f"{','.join(map(str, seeds))})."
+                    )
                 raise RecordError(
                     f"{self.path} is not empty and is not a run folder: it holds {foreign[0]!r} "
                     "and no run.json. Use another --output."

@@ -65,15 +65,29 @@ def claim_seeds(path: Path, seeds: Sequence[int]) -> None:
         stored = seeds_of(path)
         foreign = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
         if foreign and not stored:
-            raise RecordError(
-                f"{path} is not empty and holds no run of several seeds: it has {foreign[0]!r} and "
-                "no seeds.json. Use another --output."
+            what = (
+                "holds a run of one seed."
+                if (path / "run.json").exists()
+                else f"is not empty and holds no run of several seeds: it has {foreign[0]!r} and "
+                "no seeds.json."
             )
+            raise RecordError(f"{path} {what} Use another --output.")
         if left_out := [seed for seed in stored if seed not in seeds]:
             raise RecordError(
                 f"{path} also holds seed {left_out[0]}. Name all its seeds, to which more can be "
                 f"added (--seeds {','.join(map(str, stored))}), or use another --output."
             )
+        if not stored:
+            name_seeds(path, seeds)
+
+
+def name_seeds(path: Path, seeds: Sequence[int]) -> None:
+    """Write the seeds of the run in ``path``.
+
+    Those that are added to an earlier run are named once its folders are open: a run that is
+    refused there must not leave seeds behind that then have to be run.
+    """
+    with in_plain_words(path):
         write_json_atomic(path / "seeds.json", {"seeds": list(seeds)})
 
 

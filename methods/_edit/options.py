@@ -25,10 +25,12 @@ from editbench.methods.statistics import (
     held_by_moments,
     second_moments,
     source_files,
+    work_of_moments,
 )
 from editbench.models import LanguageModel
 from editbench.options import MAX_TOKENS
 from editbench.outline import Outline
+from editbench.pace import Work
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 from editbench.types import Fact
@@ -220,6 +222,31 @@ class WeightEditor(Method):
                 Phase("writing the weights", written, {"covariance": covariance, "keys": keys}),
             ],
             edit,
+        )
+
+    def work(self, model: Outline, texts: Texts) -> Work:
+        """Return the work of C, where it is not in the cache, of the targets, and of the writing.
+
+        All facts take all steps; most end earlier.
+        """
+        layers = self.edited_layers(model) or self.usual_layers(model)
+        n, depth = texts.facts, model.depth
+        widths = [model.layout.parts[layer].mlp_width for layer in layers]
+        rows = 2 + self.number_of_prefixes
+        # The layers below the last written one are passed once, with the tokens before the subject.
+        above = (depth - layers[-1]) / depth
+        solved = self.solver(1.0).steps * n * rows
+        passed = n * rows * (texts.prompt + PREFIX_TOKENS)
+        prefixes = self.number_of_prefixes * PREFIX_TOKENS
+        return work_of_moments(model, layers, self.covariance, self.covariance_tokens) + Work(
+            # for the cache of the solver, for the keys of each layer, and for what is left to write
+            read=passed * (1 + 2 * len(layers)),
+            solved=solved * (texts.after + texts.target) * above,
+            written=prefixes,
+            writing=PREFIX_TOKENS if prefixes else 0,
+            learned=solved * texts.target,
+            # a factor for each layer, and the solutions with it
+            products=sum(self.matrices * f**3 / 3 + 2 * n * f**2 for f in widths),
         )
 
     def lighter(self, model: Outline) -> Iterator[Mapping[str, object]]:

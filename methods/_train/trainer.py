@@ -10,9 +10,10 @@ from math import ceil
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 from editbench.errors import MethodError, ModelError, OptionError
-from editbench.memory import Memory, Phase, Texts
+from editbench.memory import TEMPLATE_TOKENS, Memory, Phase, Texts
 from editbench.methods._train.lessons import FRAMES
 from editbench.options import check_count
+from editbench.pace import Work
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 
@@ -229,6 +230,51 @@ class Trainer(Method):
                 )
             )
         return Memory(phases, edit=trained)
+
+    def work(self, model: Outline, texts: Texts) -> Work:
+        """Return the work of all planned steps, which a training whose facts are learnt cuts short.
+
+        Before them it writes and reads a little text of its own, and without ``lr`` it takes the
+        gradient of every text once.
+        """
+        from editbench.methods._train import step_size  # imports torch
+
+        n, answer = texts.facts * (1 + self.rewordings), self.answer_tokens(texts)
+        steps = max(1, round(self.stop_after * self.steps(n)))
+        read = steps * self.rows(min(self.batch_size, n))
+        if self.lr is None:
+            read += self.rows(n)
+        labels, tokens = read * answer, read * (texts.prompt + answer)
+        before = self.writing(texts)
+        if self.replay or self.kl or self.ewc:
+            from editbench.methods._train import anchor  # imports torch
+
+            length = TEMPLATE_TOKENS + anchor.LENGTH
+            written = anchor.LENGTH * (anchor.FREE + anchor.ANSWERS + anchor.INSTRUCTED)
+            # written and read by the base, then some of them in each step
+            read_once = written * length / anchor.LENGTH
+            before += Work(
+                read=read_once, written=written, writing=3 * anchor.LENGTH, labels=written
+            )
+            if self.replay or self.kl:
+                labels += steps * anchor.AT_ONCE * anchor.LENGTH
+                tokens += steps * anchor.AT_ONCE * length
+        weights = self.lora * sum(map(sum, self._adapted(model))) if self.lora else model.parameters
+        own = step_size.TOKENS // step_size.LENGTH * (TEMPLATE_TOKENS + step_size.LENGTH)
+        return before + Work(
+            # the base's distributions on its own text, and those of the trained model
+            read=2 * own + (tokens if self.checkpointing else 0),
+            written=step_size.TOKENS,
+            writing=step_size.LENGTH,
+            labels=2 * step_size.TOKENS,
+            learned=labels,
+            updated=steps * weights,
+            **{"solved" if self.lora else "trained": tokens},
+        )
+
+    def writing(self, texts: Texts) -> Work:
+        """Return the work of writing the training texts."""
+        return Work()
 
     def _graph(self, model: Outline, rows: int, tokens: int, labels: int) -> dict[str, int]:
         """Return what autograd keeps of ``rows`` texts, of which ``labels`` tokens carry loss."""

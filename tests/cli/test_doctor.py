@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from dataclasses import replace
+from dataclasses import astuple, dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
 from tiny import editbench, write_facts, write_model
 
 from editbench import registry
-from editbench.doctor import examine, findings, predict, remedy
+from editbench.cost import Meter
+from editbench.doctor import check_memory, examine, findings, predict, remedy
 from editbench.errors import NoDenseMlp
-from editbench.memory import Texts, free_bytes, left_in_group
+from editbench.memory import Texts, free_bytes, gibibytes, left_in_group
 from editbench.methods._train import adapters
 from editbench.methods._train.weights import trainable
 from editbench.models import quiet_transformers
-from editbench.outline import Outline, read_outline
+from editbench.outline import Outline, read_outline, read_tokenizer
+from editbench.pace import Work, measure
+from editbench.plugin import Method
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options
 
 METHODS = [
@@ -139,6 +144,120 @@ def test_weight_editors_hold_a_covariance_for_each_layer():
     assert covariance("alphaedit", layers="2,3") == 8 * matrix, "with the eigenvectors"
 
 
+@dataclass(frozen=True)
+class Silent(Method):
+    """A plug-in from before methods said what they hold, with an option of that name."""
+
+    name: ClassVar[str] = "silent"
+    memory: int = 5  # type: ignore[assignment]
+    lighter: int = 2  # type: ignore[assignment]
+
+    def inject(self, model, facts):
+        return self.edit(model, facts)
+
+
+@dataclass(frozen=True)
+class Faulty(Method):
+    """A plug-in that fails to say what it holds."""
+
+    name: ClassVar[str] = "faulty"
+
+    def memory(self, model, texts):
+        return {"weights": 1 // (texts.facts - texts.facts)}
+
+    def inject(self, model, facts):
+        return self.edit(model, facts)
+
+
+def test_a_plug_in_that_fails_to_say_what_it_needs_is_passed_over(folder, tmp_path):
+    methods = {"silent": Silent(), "faulty": Faulty()}
+    check_memory(str(folder), methods, FACTS)
+    report = examine(read_outline(str(folder)), methods, Texts(3), tmp_path)
+    assert [row["fits"] for row in report["methods"]] == [None, None]
+    silent, faulty = (row["note"] for row in report["methods"])
+    assert "Silent.memory: TypeError" in silent
+    assert "Faulty.memory: ZeroDivisionError: integer division or modulo by zero" in faulty
+
+
+def test_sizes_are_told_in_the_unit_that_suits_them():
+    sizes = [0, 50 * 2**10, 2**20, 200 * 2**20, 900 * 2**30, 3000 * 2**40]
+    said = ["0", "50.0 KiB", "1.0 MiB", "0.2 GiB", "900.0 GiB", "3,000.0 TiB"]
+    assert [gibibytes(size) for size in sizes] == said
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+ALL_STEPS = {"sft": {"enough": 0.0}, "mixsd": {"enough": 0.0, "max_new_tokens": 8}}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sft", {}),
+        ("sft", {"lora": 2, "kl": 1.0}),
+        ("mixsd", {"attempts": 1, "on_fail": "keep"}),
+        ("rome", {"steps": 4}),
+        ("memit", {"steps": 4}),
+    ],
+)
+def test_the_work_is_what_the_meter_counts(name, options, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITBENCH_CACHE", str(tmp_path))  # nothing is measured already
+    model = tiny_model("llama")
+    options = {**tiny_options(registry.get("methods", name)), **ALL_STEPS.get(name, {}), **options}
+    method = built(name, **options)
+    prompts = [model.prompt_ids(fact.prompt, fact.form) for fact in FACTS]
+    length = max(len(model.tokenizer(fact.target).input_ids) for fact in FACTS)
+    texts = Texts(len(FACTS), max(map(len, prompts)), length, after=2)
+    with Meter(model) as meter:
+        with meter.phase("both"):
+            method.prepare(model)
+            method.inject(model, FACTS)
+    work, done = method.work(outline_of(model), texts), meter.work["both"]
+    tokens = work.read + work.trained + work.solved + work.written
+    assert 0.5 < (work.trained + work.solved) / done["gradient_tokens"] < 2, (work, done)
+    assert 0.5 < work.written / done["decoded_tokens"] < 2, (work, done)
+    assert 0.5 < tokens / done["tokens"] < 2, (work, done)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "memit+mixsd"])
+def test_every_method_says_what_it_computes(name):
+    outline = outline_of(tiny_model("llama"))
+    few, many = (built(name).work(outline, Texts(n)) for n in (10, 1000))
+    assert all(0 <= a <= b for a, b in zip(astuple(few), astuple(many), strict=True))
+    assert name in ("base", "ice") or sum(astuple(few)) < sum(astuple(many))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_layer_of_every_family_is_timed(family):
+    outline = outline_of(tiny_model(family))
+    for precision in ("float32", "bfloat16"):
+        pace = measure(replace(outline, precision=precision))
+        assert pace is not None, family
+        assert all(math.isfinite(seconds) and seconds >= 0 for seconds in astuple(pace))
+        assert pace.seconds(Work()) == 0
+        assert pace.seconds(Work(trained=2)) == 2 * pace.trained > 0
+    assert measure(replace(outline, free=100)) is None, "it would not fit"
+
+
+def test_the_doctor_says_the_minutes(folder):
+    report = json.loads(editbench("doctor", folder, "--methods", "sft,ice", "--json").out)
+    sft, ice = report["methods"]
+    assert 0 < sft["minutes"] < 60 and ice["minutes"] == 0
+    assert "minutes" in editbench("doctor", folder, "--methods", "sft").out
+
+
+def test_a_model_that_cannot_be_timed_has_no_minutes(huge, tmp_path):
+    report = examine(
+        replace(read_outline(str(huge)), free=2**30),
+        {"sft": built("sft")},
+        Texts(3),
+        tmp_path,
+        timed=True,
+    )
+    assert report["methods"][0]["minutes"] is None
+    assert any("How long a method takes is not said" in line for line in report["findings"])
+
+
 # --- what would make it fit ---------------------------------------------------------------------
 
 
@@ -197,6 +316,43 @@ def test_the_doctor_takes_options_of_methods(folder):
     assert said.code == 2 and "There is no model folder" in said.err
 
 
+def test_a_method_that_does_not_say_what_it_needs_is_no_failure(folder):
+    said = editbench("doctor", folder, "--methods", "easyedit-rome", "--json")
+    (row,) = json.loads(said.out)["methods"]
+    assert said.code == 0 and row["fits"] is None
+    said = editbench("doctor", folder, "--methods", "easyedit-rome")
+    assert said.code == 0 and "- easyedit-rome: does not say what it needs." in said.out
+
+
+def test_the_doctor_refuses_what_loading_would_refuse(folder, tmp_path):
+    empty = shutil.copytree(folder, tmp_path / "empty")
+    config = json.loads((empty / "config.json").read_text())
+    (empty / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 0}))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    for arguments, sentence in (
+        ([folder / "config.json"], "config.json is a file, and a model is a folder"),
+        ([empty], "counts 0 layers"),
+        ([adapter], "Write that into base_model_name_or_path"),
+        ([folder, "--precision", "int8"], "Precision 'int8' is not one of"),
+        ([folder, "--layout", "layers=nowhere"], "has no module 'nowhere'"),
+    ):
+        said = editbench("doctor", *arguments)
+        assert said.code == 2 and sentence in said.err, said.err
+        loaded = editbench(
+            *("inject", "--method", "sft", "--facts", write_facts(tmp_path / "facts.jsonl")),
+            *("--model", *arguments, "--output", tmp_path / "out"),
+        )
+        assert loaded.code == 2 and sentence in loaded.err, loaded.err
+
+
+def test_an_adapter_of_a_gguf_file_has_its_tokenizer(tmp_path):
+    settings = {"base_model_name_or_path": "smollm2-135m"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    assert read_tokenizer(str(tmp_path)).chat_template
+
+
 @pytest.mark.parametrize("command", ["inject", "compare", "tune"])
 def test_what_cannot_fit_is_refused_before_it_is_loaded(command, huge, tmp_path):
     facts = write_facts(tmp_path / "facts.jsonl")
@@ -245,10 +401,13 @@ def test_a_model_without_a_matrix_to_write_is_for_trainers_only(tmp_path):
         model.tokenizer.save_pretrained(tmp_path)
         mixture.config.save_pretrained(tmp_path)
     outline = replace(outline, name=str(tmp_path))
-    report = examine(outline, {"memit": built("memit"), "sft": built("sft")}, Texts(5), tmp_path)
-    memit, sft = report["methods"]
-    assert memit["needed"] is None and "cannot edit this model" in memit["note"]
-    assert sft["fits"] and any("Weight editors cannot" in line for line in report["findings"])
+    both = {"memit": built("memit"), "sft": built("sft")}
+    memit, sft = examine(outline, both, Texts(5), tmp_path)["methods"]
+    assert memit["needed"] is None and not memit["fits"] and sft["fits"]
+    assert "cannot edit this model" in memit["note"]
+    for methods, times in ((both, 0), ({"sft": built("sft")}, 1)):  # said once
+        lines = examine(outline, methods, Texts(5), tmp_path)["findings"]
+        assert sum("Weight editors cannot" in line for line in lines) == times
 
 
 def test_templates_and_disks_are_looked_at(tmp_path):

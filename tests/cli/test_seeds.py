@@ -9,7 +9,8 @@ from hostile.tasks import write_unaskable
 from tiny import editbench, write_facts, write_model
 
 from editbench.eval.retention import draw
-from editbench.records.reading import load_run
+from editbench.records.reading import load_run, read_run
+from editbench.records.store import RunStore
 
 START = ("compare", "--corpus", "local", "--data", "facts.jsonl", "-n", 4, "--part", "test")
 MORE = ("--tasks", "eb_arithmetic", "--limit", 8, "--methods", "sft", "--option", "sft.epochs=2")
@@ -155,3 +156,20 @@ def test_folders_that_hold_something_else(both, here):
 def test_another_configuration_is_refused_before_anything_is_computed(both, here):
     refused = compare("--output", "both", "--seeds", "0,1", "--limit", 4)
     assert refused.code == 2 and "limit is 8 there, 4 now" in refused.err
+
+
+def test_seeds_that_are_refused_are_not_named(both, here):
+    shutil.copytree(here / "both", here / "busy")
+    before = (here / "busy/seeds.json").read_text()
+    with RunStore(here / "busy/seed0").open(read_run(here / "busy/seed0/run.json")):
+        said = compare("--output", "busy", "--seeds", "0,1,2")
+    assert said.code == 2 and "is being written by" in said.err, said.err
+    assert (here / "busy/seeds.json").read_text() == before and not (here / "busy/seed2").exists()
+
+
+def test_a_run_of_one_seed_and_one_of_several_are_told_apart(both, here):
+    said = compare("--output", "both", "--seed", 1)
+    assert said.code == 2 and "holds a run of several seeds" in said.err, said.err
+    assert "(--seeds 0,1)" in said.err
+    said = compare("--output", "both/seed1", "--seeds", "0,1")
+    assert said.code == 2 and "holds a run of one seed" in said.err, said.err
