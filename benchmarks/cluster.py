@@ -30,7 +30,7 @@ from editbench.records.environment import environment
 
 RESULT = Path(__file__).parent / "results" / "cluster.json"
 FACTS = 3
-CALLS = 9
+CALLS = 5
 METHODS = "sft,mixsd,memit,rome"
 COMPARE = (
     *("compare", "--methods", METHODS, "-n", str(FACTS), "--seeds", "0,1"),
