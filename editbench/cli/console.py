@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich import table
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -130,8 +131,8 @@ class Bars:
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=16),
-            _TimeColumn(),
+            BarColumn(bar_width=12),
+            _TimeColumn(table_column=table.Column(no_wrap=True)),
             console=Console(file=sys.stderr),
             transient=True,
         )

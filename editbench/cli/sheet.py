@@ -248,5 +248,4 @@ def _words(text: str) -> list[str]:
 
 def _least(line: str) -> int:
     """Return the width of the longest part that is not to be broken."""
-    longest = max((cell_len(piece) for piece in _PIECES.findall(line)), default=0)
-    return min(longest, NARROWEST)
+    return min(max(map(cell_len, _words(line))), NARROWEST)
