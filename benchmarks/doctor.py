@@ -150,7 +150,9 @@ def write_page() -> None:
         f"`python benchmarks/doctor.py`: Llamas with random weights, {N} facts, one thread of a"
         " CPU, bfloat16. Memory is the peak of the process. Time is of `prepare` and `inject` with"
         " an empty cache; the prediction is for a machine without other work, so where others took"
-        " turns it compares with the seconds of the core. An empty place was not measured.",
+        " turns it compares with the seconds of the core. An empty place was not measured."
+        " The trainings here have four steps, of which the small constant costs (hashes of the"
+        " weights, own text in float32) are not predicted.",
         "",
         "| shape | method | GiB predicted | measured | ratio | seconds predicted | of the core |"
         " by the clock |",
