@@ -152,8 +152,8 @@ def write_page() -> None:
         " an empty cache; the prediction is for a machine without other work, so where others took"
         " turns it compares with the seconds of the core. An empty place was not measured."
         " The trainings here have four steps, of which the small constant costs (hashes of the"
-        " weights, own text in float32) are not predicted. The seconds of 60m were predicted after"
-        " the runs, from a later measurement of the pace; the machine had a load of 9 on two cores.",
+        " weights, own text in float32) are not predicted. The seconds of 60m were predicted"
+        " after the runs, from a later measurement. The load was 9 on two cores.",
         "",
         "| shape | method | GiB predicted | measured | ratio | seconds predicted | of the core |"
         " by the clock |",
