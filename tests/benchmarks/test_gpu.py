@@ -26,7 +26,7 @@ def test_the_cpu_does_not_differ_from_itself(tmp_path):
         ("ice", "run"),
     ], found
     assert all(row["difference"] == 0 and row["battery"] == "passed" for row in found), found
-    assert all(row["peak_bytes"] > 0 and row["seconds"]["total"] > 0 for row in found)
+    assert all(row["peak_bytes"] > 0 and row["seconds"]["total"] >= 0 for row in found)
 
 
 def test_without_the_device_nothing_is_run(tmp_path):
