@@ -75,12 +75,14 @@ class Pace:
         return sum(parts) + self.labels * work.written
 
 
-LENGTH, FEW, MANY, STEPS = 64, 4, 96, 4
-"""Tokens of a row; rows of small and large batches, and steps in which they are written."""
+LENGTH, FEW, MANY = 64, 4, 96
+"""Tokens of a row; rows of the small and the large batch in which texts are written."""
 OPERATIONS = 5e10
 """Multiplications of a timed pass, about: so many that its overhead does not count."""
 TIMED = 0.15
 """Seconds for which one kind of work is repeated."""
+LEAST, MOST = 3, 32
+"""Times that it is repeated. Each token that is written has a position, and a model has few."""
 SQUARE, SLICE = 768, 8192
 """Sizes of the matrix that is multiplied, and of the part of the vocabulary whose logits are."""
 
@@ -176,7 +178,7 @@ def _timed(work: Callable[[], object]) -> float:
     """
     work()  # the first time allocates memory and chooses kernels
     taken: list[float] = []
-    while sum(taken) < TIMED or len(taken) < 3:
+    while len(taken) < LEAST or (sum(taken) < TIMED and len(taken) < MOST):
         started, used = time.perf_counter(), time.process_time()
         work()
         if torch.cuda.is_available():
