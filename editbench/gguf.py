@@ -135,7 +135,7 @@ def _unpacked(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def _overlooked(path: Path) -> dict[str, int]:
+def _overlooked(path: Path) -> dict[str, Any]:
     """Return what transformers does not read from the file: the width of Qwen 3's heads."""
     import gguf
 

@@ -66,12 +66,12 @@ def export(
     )
     if form == "peft" and base is None:
         say_quantized(handle)
-    how = {
+    next_step = {
         "peft": f"Load it with PeftModel.from_pretrained(model, {str(folder)!r}).",
         "merged": f"Load it with AutoModelForCausalLM.from_pretrained({str(folder)!r}).",
         "gguf": f"Run it: ollama create NAME -f {quote(str(folder / 'Modelfile'))}",
     }
-    console.out().print(f"Written to {folder}. {how[form]}", markup=False, soft_wrap=True)
+    console.out().print(f"Written to {folder}. {next_step[form]}", markup=False, soft_wrap=True)
 
 
 def say_quantized(model: LanguageModel) -> None:

@@ -32,6 +32,7 @@ def kept_values(edit: Edit) -> Mapping[str, Kept]:
     """
     if edit.values is None:
         return {}
+    beside = edit.diagnostics.get("facts_at_once", 1)
     return {
         record["fact"]: Kept(
             record["value_layer"],
@@ -42,6 +43,7 @@ def kept_values(edit: Edit) -> Mapping[str, Kept]:
                 torch.tensor([record["target_nll"]]),
                 torch.tensor([record["clamped"]]),
                 torch.tensor([record["steps"]]),
+                torch.tensor([beside]),
             ),
         )
         for record, value_D in zip(edit.records, edit.values, strict=True)
