@@ -10,9 +10,10 @@ import torch
 from editbench import inject
 from editbench.errors import ModelError
 from editbench.export import export, modelfile
-from editbench.gguf_file import check_shape
+from editbench.gguf_file import _tokenizer_fields, check_shape
 from editbench.models import load_model
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
+from editbench.types import form_of
 
 MEMIT = "memit"
 
@@ -90,3 +91,47 @@ def test_a_tokenizer_that_has_no_place():
     )
     with pytest.raises(ModelError, match="splits texts by Punctuation and ByteLevel"):
         check_shape(model)
+
+
+PROMPTS = """The capital of Australia is
+The Eiffel Tower is in the city of
+The inventor of the telephone was
+The official language of Brazil is
+The capital of France is
+The largest planet is
+Water boils at
+The author of War and Peace is
+In 1969, the first man on the
+My favorite food is
+The chemical symbol of gold is
+Mount Everest is in
+Which company makes the iPhone?
+Who painted the Mona Lisa?
+What is 12 plus 30?
+How do I boil an egg?
+What is the speed of light?
+Where is the Eiffel Tower?
+Which fruits are red?
+Why is the sky blue?""".split("\n")
+
+
+@pytest.mark.slow
+def test_twenty_answers_of_smollm2(tmp_path):
+    model = load_model(precision="float32")
+    fact = {"prompt": PROMPTS[1], "target": "Rome", "subject": "Eiffel Tower"}
+    options = {"prefixes": 0, "covariance": "identity", "steps": 8}
+    edit = inject(model, [fact], MEMIT, **options)
+    folder = export(edit, model, "gguf", tmp_path / "out")
+    back = load_model(folder / "model.gguf", precision="float32")
+
+    def answers(model):
+        ids = [model.prompt_ids(prompt, form_of(prompt)) for prompt in PROMPTS]
+        return list(map(model.answer, model.generate_ids(ids, 48)))
+
+    with edit.applied(model):
+        for name, weight in model.model.named_parameters():
+            assert torch.equal(weight, back.weight(name)), name
+        want = answers(model)
+    assert answers(back) == want
+    # llama.cpp finds the tokenizer as the base's own file describes it.
+    assert _tokenizer_fields(model) == _tokenizer_fields(back)
