@@ -50,9 +50,9 @@ def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Sheet:
     columns = [_methods(ranked, with_status=True)]
     for axis in axes_of(ranked):
         cells = [axis_cell(row, axis) for row in ranked]
-        columns.append(Column(title_of(axis, ranked), cells, number=True))
+        columns.append(_numbers(title_of(axis, ranked), cells))
     kept = [_interval(row["retention_mean"], style=_against_base(row)) for row in ranked]
-    columns.append(Column("Retention ↑", kept, number=True))
+    columns.append(_numbers("Retention ↑", kept))
     for name, title in evaluator_titles(ranked).items():
         cells = [_interval((row.get("evaluators") or {}).get(name)) for row in ranked]
         columns.append(Column(visible(title), cells, number=True))
@@ -62,6 +62,12 @@ def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Sheet:
     cells = [Cell(_gibibytes(row["peak_memory_bytes"])) for row in ranked]
     columns.append(Column("Memory ↓", cells, number=True, least=2))
     return Sheet(columns, caption=_caption(verdicts), colours=COLOURS, where_else=ELSEWHERE)
+
+
+def _numbers(title: str, cells: Sequence[Cell]) -> Column:
+    """Return a column of scores. One without any is the first that a narrow terminal leaves out."""
+    is_empty = all(cell.text == MISSING for cell in cells)
+    return Column(title, cells, number=True, least=3 * is_empty)
 
 
 def _methods(ranked: Sequence[Row], with_status: bool = False) -> Column:

@@ -106,7 +106,8 @@ class Sheet:
             for i in range(len(self.columns[0].cells))
         )
         title = f"<p><b>{_escaped(self.title)}</b></p>" if self.title else ""
-        note = f"<p>{_escaped(self.caption)}</p>" if self.caption else ""
+        legend = self.colours if self._is_coloured() else ""
+        note = "".join(f"<p>{_escaped(text)}</p>" for text in (self.caption, legend) if text)
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return title + table + note
 

@@ -87,6 +87,14 @@ def test_a_ranking_of_twelve_methods_cuts_nothing(width, spread):
     assert all(f"{task}," in said.split() for task in TASKS[:3]) and TASKS[3][:24] in said
 
 
+def test_a_score_that_nobody_has_is_left_out_before_seconds_and_memory():
+    cells = summaries()
+    for cell in cells:
+        del cell["metrics"]["generalization"], cell["metrics"]["portability"]
+    scores, _ = ranking.results(rows(cells), Verdicts(), Verdicts())
+    assert "Left out at 80 columns: Memory, Generalization." in drawn(scores, 80)
+
+
 def test_a_wide_terminal_shows_all_columns_in_single_lines():
     scores, _ = ranking.results(rows(summaries(spread=0.03)), Verdicts(), Verdicts())
     said = drawn(scores, 250)
