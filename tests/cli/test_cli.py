@@ -598,7 +598,7 @@ def test_an_unknown_listing(here, refused):
     refused(
         editbench("list", "nosuch"),
         "'nosuch'",
-        "methods, corpora, evaluators, tasks, models",
+        "methods, corpora, evaluators, trackers, tasks, models",
         "the name of a method, corpus or evaluator",
     )
     refused(editbench("list", "mmit"), "'mmit'", "Did you mean 'memit' or 'emmet'?")
