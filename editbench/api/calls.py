@@ -18,8 +18,10 @@ from editbench.cli import console, running
 from editbench.cli.compare import DEFAULT_METHODS
 from editbench.cli.options import RunOptions
 from editbench.edit import Edit
+from editbench.errors import OptionError
 from editbench.files import jsonable
 from editbench.models import LanguageModel
+from editbench.placing import Loading
 from editbench.run import evaluation
 from editbench.run.api import inject as quiet_inject
 from editbench.types import Fact, digest
@@ -65,6 +67,13 @@ def compare(
     evaluators: Iterable[str] = (),
     seeds: int | Iterable[int] = 0,
     precision: str = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    device_map: str | None = None,
+    batch_size: int | None = None,
+    workers: int | str | None = None,
+    gpus_per_cell: float | None = None,
+    ray: str | None = None,
     allow_conflicts: bool = False,
     output: str | Path | None = None,
     track: str = "",
@@ -92,6 +101,9 @@ def compare(
         diagnostics: names of diagnostics.
         evaluators: names of evaluator plug-ins.
         seeds: one seed or several; several give one row for each method, with their spread.
+        dtype, device, device_map, batch_size: as in ``load_model``; a model that is loaded already
+            has its own.
+        workers, gpus_per_cell, ray: compute cells on a Ray cluster, as the options of these names.
         output: the run folder; by default one in ``runs/``.
         track: a tracker that is also told of each cell, such as ``wandb``.
 
@@ -104,9 +116,21 @@ def compare(
     names = parsing.method_names(typed) if typed or not artifacts else ()
     several = [seeds] if isinstance(seeds, int) else list(seeds)
     handle = model if isinstance(model, LanguageModel) else None
+    how = Loading(dtype, device, device_map, batch_size)
+    if handle:
+        if (workers, gpus_per_cell, ray) != (None, None, None):
+            raise OptionError("Workers load the model themselves. Pass its name, not a model.")
+        how = handle.loading or Loading()
     request = RunOptions(
         model=handle.name if handle else str(model),
         precision=handle.precision if handle else precision,
+        dtype=how.dtype,
+        device=how.device,
+        device_map=None if how.device_map is None else "auto",
+        batch_size="auto" if how.batch_size is None else str(how.batch_size),
+        workers=None if workers is None else str(workers),
+        gpus_per_cell=gpus_per_cell,
+        ray=ray,
         skip_memory_check=handle is not None,
         corpus=corpus,
         facts=None if facts is None else _file_of(facts),

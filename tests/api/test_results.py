@@ -1,5 +1,6 @@
 """A Python session: compare, evaluate and load_run give tables; reprs are short."""
 
+import json
 import math
 
 import pandas
@@ -120,6 +121,15 @@ def test_the_same_call_resumes_its_run(results, here, model, capsys):
     assert capsys.readouterr().err.count("kept from an earlier run") == 3
 
 
+def test_a_loaded_model_has_its_own_dtype(here):
+    write_facts(here / "facts.jsonl")
+    asked = {"facts": "facts.jsonl", "n": 2, "part": "test", "tasks": "none"}
+    loaded = editbench.load_model("tiny", dtype="bfloat16")
+    held = editbench.compare("ice", model=loaded, **asked)
+    assert json.loads((held.folder / "run.json").read_text())["config"]["dtype"] == "bfloat16"
+    assert editbench.compare("ice", model="tiny", dtype="bfloat16", **asked).folder == held.folder
+
+
 def results_facts(results):
     (file,) = results.folder.parent.glob("facts_*.jsonl")
     return file
@@ -143,6 +153,8 @@ def test_wrong_input_is_one_sentence(here, model):
         {"tasks": "nosuch"},
         {"options": {"memit": {"lam": 1}}},
         {"regime": "both"},
+        {"dtype": "int8", "model": "tiny"},
+        {"workers": 2},
     ):
         with pytest.raises(EditbenchError) as error:
             editbench.compare(**{"methods": "ice", "model": model, "tasks": "none", **wrong})
