@@ -67,11 +67,12 @@ def test_damaged_edits_are_not_exported(edit, tmp_path):
         assert said.code == 2 and "edit.safetensors is not the file that was saved" in said.err
         shutil.rmtree(tmp_path / "copy")
     assert not (tmp_path / "adapter").exists()
-    said = editbench("export", as_format_1(edit), "--output", tmp_path / "adapter")
+    named = ("--output", tmp_path / "adapter", "--base", "owner/tiny")
+    said = editbench("export", as_format_1(edit), *named)
     assert said.code == 0 and "without hashes of its files" in said.err, "older edits still work"
-    again = editbench("export", edit, "--output", tmp_path / "adapter")
+    again = editbench("export", edit, *named)
     assert again.code == 2 and "--overwrite" in again.err
-    again = editbench("export", edit, "--output", tmp_path / "adapter", "--overwrite")
+    again = editbench("export", edit, *named, "--overwrite")
     assert again.code == 0, again.err
 
 
@@ -414,7 +415,8 @@ def test_export(model, edit, tmp_path):
     from transformers import AutoModelForCausalLM
 
     for form in ("peft", "merged"):
-        said = editbench("export", edit, "--format", form, "--output", tmp_path / form)
+        base = ("--base", "owner/tiny") if form == "peft" else ()
+        said = editbench("export", edit, "--format", form, "--output", tmp_path / form, *base)
         assert said.code == 0 and str(tmp_path / form) in said.out.replace("\n", ""), said.err
         assert "Writing model" not in said.err
     ids = torch.tensor([[5, 80, 200]])
@@ -449,6 +451,6 @@ def test_export_of_an_edit_of_another_model(edit, model, tmp_path):
     said = editbench("export", edit, "--output", tmp_path / "x", "--model", tmp_path / "other")
     assert (
         said.code == 2
-        and "or pass the model it was made for" in said.err
-        and "or pass check" not in said.err
+        and "has other weights" in said.err
+        and "Name the right model with --model." in said.err
     )
