@@ -156,18 +156,18 @@ def evaluate(
     Raises:
         EditbenchError: something of it is wrong, or the edit does not fit the base.
     """
-    with progress.reporting(console.reporter()):
-        done = evaluation.evaluate(
-            _saved(edit) if isinstance(edit, Edit) else edit,
-            None if facts is None else _file_of(facts),
-            model=None if model is None else str(model),
-            tasks=tasks,
-            limit=limit,
-            seed=seed,
-            precision=precision,
-            output=output,
-        )
-    return Results(done.folder)
+    place = _saved(edit) if isinstance(edit, Edit) else Path(edit)
+    request = RunOptions(
+        model=evaluation.base_name(place, None if model is None else str(model)),
+        facts=evaluation.own_facts(place) if facts is None else _file_of(facts),
+        seed=seed,
+        precision=precision,
+        tasks=tasks,
+        limit=limit,
+        output=None if output is None else Path(output),
+    )
+    folder, _ = running.run_cells(running.scoring(place, request), request)
+    return Results(folder)
 
 
 def load_run(folder: str | Path) -> Results:

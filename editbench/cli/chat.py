@@ -15,7 +15,7 @@ from editbench.cli import console
 from editbench.cli.loading import how_to_load, load_base, read_edit
 from editbench.cli.options import BaseModel, Device, DeviceMap, LayoutParts, Precision
 from editbench.cli.parsing import pairs
-from editbench.errors import OptionError
+from editbench.errors import ModelError, OptionError
 from editbench.records.reading import visible
 
 if TYPE_CHECKING:
@@ -59,8 +59,12 @@ def chat(
     _list(stored.facts)
     console.say(HELP)
     while line := _read():
-        if (prompt := _picked(line, stored.facts)) is not None:
+        if (prompt := _picked(line, stored.facts)) is None:
+            continue
+        try:
             _answer(stored, base, prompt)
+        except ModelError as error:  # such as a prompt that is too long; the next one may not be
+            console.say(str(error))
 
 
 def _read() -> str:

@@ -35,11 +35,11 @@ def push(
     include_facts: IncludeFacts = False,
     public: Annotated[
         bool,
-        typer.Option("--public", help="Let everybody see a new repository. Default: private."),
+        typer.Option("--public", help="Let everybody see it. Default: private."),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Put a new version on top of a repository that exists."),
+        typer.Option("--overwrite", help="Replace the files of a repository that exists."),
     ] = False,
     model: BaseModel = None,
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it

@@ -79,9 +79,8 @@ class Verdict:
         n, sentences = len(self.answers), []
         if self.taught < LIMITS["taught"] * n:
             least = math.ceil(LIMITS["taught"] * n)
-            sentences.append(
-                f"Too little was taught: {self.taught} of {n} facts, where {least} must be."
-            )
+            needed = f"{least} {'is' if least == 1 else 'are'} needed"
+            sentences.append(f"Too few facts were taught: {self.taught} of {n}, and {needed}.")
         if self.perplexity is not None and not self.perplexity < LIMITS["perplexity"]:
             sentences.append(
                 f"The edit blew up: the model's own text is {self.perplexity:.3g} times as "
