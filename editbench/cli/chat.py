@@ -96,10 +96,13 @@ def _list(facts: Sequence[Fact]) -> None:
 
 
 def _answer(edit: Edit, model: LanguageModel, prompt: str) -> None:
+    from editbench import progress
     from editbench.run.life import ask
 
-    for said in ask(edit, model, [prompt]):
-        console.out().print(side_by_side(said))
+    with progress.reporting(console.reporter()), progress.task("asking base and edited model"):
+        said = list(ask(edit, model, [prompt]))
+    for each in said:
+        console.out().print(side_by_side(each))
 
 
 def side_by_side(said: Answers) -> Table:
