@@ -10,7 +10,9 @@ manifest says where it comes from.
 
 from __future__ import annotations
 
+import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,25 +21,40 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from editbench.errors import ModelError, RecordError
-from editbench.files import check_folder, whole_folder
+from editbench.changes import (
+    VALUES,
+    Change,
+    Keys,
+    Values,
+    changes_in,
+    dense,
+    flaw_of,
+    is_finite,
+    misfit,
+    shape,
+)
+from editbench.errors import DataError, ModelError, RecordError
+from editbench.files import (
+    EDIT_FILES,
+    PARTS,
+    check_folder,
+    jsonable,
+    whole_folder,
+    write_json_atomic,
+)
 from editbench.live import NOT_MEASURED, LiveModel
+from editbench.manifest import FORMAT, Manifest, ModelName, check_hashes, sha256
 from editbench.models import LanguageModel, float64_device, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
-from editbench.types import Fact
+from editbench.types import Fact, digest
 
 HELD = (torch.float32, torch.bfloat16, torch.float16)
 """Types in which weights may be held."""
 MAX_NORMS = 12
 """``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
-Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-"""A dense change, or factors (left, right) whose product is the change."""
-Keys = Mapping[str, torch.Tensor]
-"""Keys (f, M) of an edit's facts, by the weight that they belong to."""
-Values = torch.Tensor
-"""(N, d), float32: what a weight editor wants each of an edit's facts to have."""
 
 
 class UncheckedEdit(UserWarning):
@@ -319,10 +336,66 @@ class Edit:
             RecordError: if the folder holds anything else, or cannot be written, or if the edit
                 could not be loaded again, for example because of a NaN.
         """
-        from editbench import saved_edit
-
         self.check_weights("saved")
-        return saved_edit.write(self, Path(folder), overwrite)
+        folder = Path(folder)
+        check_folder(folder, overwrite, (*EDIT_FILES, PARTS))
+        for edit in (self, *self.parts):
+            if flaw := flaw_of(edit.changes, edit.keys, edit.values):
+                raise RecordError(f"This edit ({edit.method}) cannot be saved: {flaw}.")
+        with whole_folder(folder, overwrite, also=(PARTS,)) as new, disk_errors():
+            self._write(new)
+        return folder
+
+    def _write(self, folder: Path) -> str:
+        """Write the files of this edit, and return the digest of its manifest."""
+        parts = []
+        for number, part in enumerate(self.parts, start=1):
+            (folder / PARTS / str(number)).mkdir(parents=True)
+            parts.append(part._write(folder / PARTS / str(number)))
+        rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
+        save_file(self._tensors(), folder / "edit.safetensors")
+        (folder / "records.jsonl").write_text("".join(rows), encoding="utf-8", newline="\n")
+        hashes = {name: sha256(folder / name) for name in EDIT_FILES if name != "manifest.json"}
+        own = {**self._manifest(), "files": hashes, **({"parts": parts} if parts else {})}
+        manifest = jsonable(own)
+        whole = digest(manifest)
+        write_json_atomic(folder / "manifest.json", {**manifest, "digest": whole})
+        return whole
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors, named ``WEIGHT|PART``, and ``values`` if there are any.
+
+        The parts of a weight are ``delta``, or ``left`` and ``right``, and ``keys`` if it has any.
+        """
+        tensors = {}
+        if self.values is not None:
+            tensors[VALUES] = self.values.contiguous().cpu()
+        for name, change in self.changes.items():
+            if isinstance(change, torch.Tensor):
+                parts = {"delta": change}
+            else:
+                parts = {"left": change[0], "right": change[1]}
+            if name in self.keys:
+                parts["keys"] = self.keys[name]
+            for part, tensor in parts.items():
+                tensors[f"{name}|{part}"] = tensor.contiguous().cpu()
+        return tensors
+
+    def _manifest(self) -> Manifest:
+        facts = [fact.to_dict() for fact in self.facts]
+        model: ModelName = {"name": self.model_name, "hash": self.model_hash}
+        if self.model_dtype != "float32":
+            model["dtype"] = self.model_dtype
+        return {
+            "format": FORMAT,
+            "method": self.method,
+            "options": dict(self.options),
+            "model": model,
+            "facts_hash": digest(facts),
+            "facts": facts,
+            "kind": "context" if self.context is not None else "weights",
+            "diagnostics": dict(self.diagnostics),
+        }
 
     @classmethod
     def load(cls, folder: str | Path) -> Edit:
@@ -334,28 +407,90 @@ class Edit:
         Raises:
             RecordError: if the folder holds no edit, or a damaged one.
         """
-        from editbench import saved_edit
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise RecordError(f"There is no folder {folder}.")
+        for file in EDIT_FILES:
+            if not (folder / file).is_file():
+                raise RecordError(f"{folder} holds no edit: {file} is missing.")
+        try:
+            return cls._read(folder)
+        except (ValueError, KeyError, TypeError, OSError, DataError, SafetensorError) as error:
+            raise RecordError(f"The edit in {folder} is damaged: {error}.") from error
 
-        return saved_edit.read(Path(folder))
+    @classmethod
+    def _read(cls, folder: Path) -> Edit:
+        manifest: Manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        hashed = check_hashes(folder, manifest)
+        facts = tuple(Fact.from_dict(fact) for fact in manifest["facts"])
+        if manifest["facts_hash"] != digest([fact.to_dict() for fact in facts]):
+            raise ValueError("its manifest does not match its facts")
+        if manifest["kind"] not in ("weights", "context"):
+            raise ValueError(f"its kind is {manifest['kind']!r}")
+        parts = tuple(_read_parts(folder, manifest.get("parts", ())))
+        tensors = load_file(folder / "edit.safetensors")
+        values = tensors.pop(VALUES, None)
+        changes = changes_in(tensors)
+        keys = {
+            key.removesuffix("|keys"): tensor
+            for key, tensor in tensors.items()
+            if key.endswith("|keys")
+        }
+        if flaw := flaw_of(changes, keys, values):
+            raise ValueError(flaw)
+        if values is not None and len(values) != len(facts):
+            raise ValueError(f"it has {len(values)} values for {len(facts)} facts")
+        # not splitlines(), which also splits at U+2028 and similar characters inside a text
+        rows = (folder / "records.jsonl").read_text(encoding="utf-8").split("\n")
+        edit = cls(
+            manifest["method"],
+            manifest["options"],
+            manifest["model"]["name"],
+            manifest["model"]["hash"],
+            facts,
+            changes,
+            keys,
+            Retriever(facts) if manifest["kind"] == "context" else None,
+            manifest["diagnostics"],
+            tuple(json.loads(row) for row in rows if row),
+            # Before it was written, weights were float32.
+            model_dtype=manifest["model"].get("dtype", "float32"),
+            values=values,
+            parts=parts,
+        )
+        if not hashed:
+            if facts and not changes and edit.context is None and edit.method != "base":
+                raise ValueError(f"edit.safetensors has no tensors, but {edit.method} changes some")
+            warnings.warn(
+                f"The edit in {folder} was saved by an older editbench, without hashes of its "
+                "files, so damage to them may go unnoticed. Inject again to be sure.",
+                UncheckedEdit,
+                stacklevel=3,
+            )
+        return edit
+
+
+def _read_parts(folder: Path, digests: Sequence[str]) -> Iterator[Edit]:
+    """Yield the parts of a stack.
+
+    Raises:
+        ValueError: if one is missing, damaged, or another one than was saved.
+    """
+    for number, whole in enumerate(digests, start=1):
+        path = folder / PARTS / str(number)
+        which = f"part {number} of its {len(digests)} parts ({path})"
+        if not path.is_dir():
+            raise ValueError(f"{which} is missing; copy the whole folder again")
+        try:
+            yield Edit.load(path)
+        except RecordError as error:
+            raise ValueError(f"{which} cannot be read: {str(error).rstrip('.')}") from error
+        if json.loads((path / "manifest.json").read_text(encoding="utf-8"))["digest"] != whole:
+            raise ValueError(f"{which} is not the one that was saved with it")
 
 
 def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def is_finite(tensor: torch.Tensor) -> bool:
-    # isfinite() of the whole tensor would take more memory than the tensor itself.
-    return not tensor.numel() or all(bool(end.isfinite()) for end in tensor.aminmax())
-
-
-def misfit(change: Change) -> str | None:
-    """Return why two factors have no product, ``None`` if they have one or ``change`` is dense."""
-    if isinstance(change, torch.Tensor):
-        return None
-    left, right = change
-    if left.dim() == right.dim() == 2 and left.shape[1] == right.shape[0]:
-        return None
-    return f"the factors {tuple(left.shape)} and {tuple(right.shape)} have no product"
 
 
 def _check_not_origin(model: LanguageModel, folder: Path) -> None:
@@ -378,44 +513,3 @@ def disk_errors() -> Iterator[None]:
         if isinstance(error, SafetensorError) or type(error) is Exception:
             raise OSError(str(error)) from error
         raise
-
-
-def shape(change: Change) -> torch.Size:
-    """Return the shape of the weight that ``change`` belongs to."""
-    if isinstance(change, torch.Tensor):
-        return change.shape
-    left, right = change
-    return torch.Size([left.shape[0], right.shape[1]])
-
-
-def dense(change: Change) -> torch.Tensor:
-    """Return ``change`` as one tensor on the CPU. Factors are multiplied in float64."""
-    if isinstance(change, torch.Tensor):
-        return change.cpu()
-    left, right = change
-    return left.cpu().double() @ right.cpu().double()
-
-
-def summed(first: Change, second: Change) -> Change:
-    """Return the sum of two changes of one weight.
-
-    The sum of two products is one product of larger rank. Its factors take as much space as those
-    of both changes together.
-    """
-    # L R + L' R' = [L L'] [R; R']
-    if isinstance(first, tuple) and isinstance(second, tuple):
-        (left, right), (more_left, more_right) = first, second
-        return (
-            torch.cat([left, more_left.to(left)], dim=1),
-            torch.cat([right, more_right.to(right)], dim=0),
-        )
-    return (dense(first) + dense(second)).float()
-
-
-def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
-    """Return the keys (f, M) of two edits side by side, by weight."""
-    # [A B] [A B]^T = A A^T + B B^T, the sum that ``Edit.keys`` stands for
-    return {
-        name: torch.cat([keys[name] for keys in (first, second) if name in keys], dim=1)
-        for name in dict.fromkeys([*first, *second])
-    }

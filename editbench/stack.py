@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import reduce
 
-from editbench.edit import Change, Edit, joined, summed
+from editbench.changes import Change, joined, summed
+from editbench.edit import Edit
 from editbench.errors import ModelError
 from editbench.models import LanguageModel
 from editbench.report import EditRecord, warnings_of

@@ -134,7 +134,7 @@ def evaluate(
     edit: str | Path | Edit,
     facts: Facts | None = None,
     *,
-    model: str | Path | None = None,
+    model: str | Path | LanguageModel | None = None,
     tasks: str = "default",
     limit: int | None = 100,
     seed: int = 0,
@@ -148,7 +148,7 @@ def evaluate(
     Args:
         edit: its folder, or an ``Edit``, which is saved in ``runs/`` for it.
         facts: as in ``compare``; by default those that the edit was made for.
-        model: its base; by default the model that it names.
+        model: its base, by name or loaded already; by default the model that it names.
         tasks: retention tasks between commas, ``default`` or ``none``.
         limit: items of each task; ``None`` for all.
         output: the run folder; by default one in ``runs/``.
@@ -157,16 +157,19 @@ def evaluate(
         EditbenchError: something of it is wrong, or the edit does not fit the base.
     """
     place = _saved(edit) if isinstance(edit, Edit) else Path(edit)
+    handle = model if isinstance(model, LanguageModel) else None
+    named = handle.name if handle else None if model is None else str(model)
     request = RunOptions(
-        model=evaluation.base_name(place, None if model is None else str(model)),
+        model=evaluation.base_name(place, named),
+        precision=handle.precision if handle else precision,
+        skip_memory_check=handle is not None,
         facts=evaluation.own_facts(place) if facts is None else _file_of(facts),
         seed=seed,
-        precision=precision,
         tasks=tasks,
         limit=limit,
         output=None if output is None else Path(output),
     )
-    folder, _ = running.run_cells(running.scoring(place, request), request)
+    folder, _ = running.run_cells(running.scoring(place, request), request, handle=handle)
     return Results(folder)
 
 

@@ -99,6 +99,7 @@ def _answer(edit: Edit, model: LanguageModel, prompt: str) -> None:
     from editbench import progress
     from editbench.run.life import ask
 
+    prompt = prompt.encode("utf-8", "replace").decode()  # bytes that are no text, as "?"
     with progress.reporting(console.reporter()), progress.task("asking base and edited model"):
         said = list(ask(edit, model, [prompt]))
     for each in said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -56,7 +57,7 @@ def push(
     if scores is None:
         console.say(
             "The card will say that nothing was measured. To put scores in it: editbench evaluate"
-            f" {edit}, and --scores RUN."
+            f" {quote(str(edit))}, and --scores RUN."
         )
     else:
         pushing.evaluation_of(edit, scores)

@@ -129,7 +129,7 @@ def test_an_edit_is_evaluated_as_it_is(here, model):
     facts = [fact(i) for i in range(3)]
     taught = [{k: f[k] for k in ("id", "prompt", "target", "subject")} for f in facts]
     edit = editbench.inject(model, taught, method="sft", epochs=1)
-    scored = editbench.evaluate(edit, model="tiny", tasks="none")
+    scored = editbench.evaluate(edit, model=model, tasks="none")
     assert scored.table().index.tolist() == ["edit", "base"]
     saved = edit.save(here / "mine")
     again = editbench.evaluate(saved, facts=facts, model="tiny", tasks="none")

@@ -99,6 +99,9 @@ def test_chat_shows_both_answers(here, monkeypatch):
     said = editbench("chat", here / "edit")
     assert said.code == 0 and "2  The capital of England is → Rome" in said.out
     assert said.out.count("edited") == 2 and "There is no fact 7; there are 3." in said.err
+    assert "tokens, and" in said.err and "reads at most 512." in said.err
+    said = editbench("chat", here / "edit", "--once", "no text: \udcff")
+    assert said.code == 0 and "no text: ?" in said.out
     said = editbench("chat", here / "edit", "--once", " ")
     assert said.code == 2 and "--once has no prompt" in said.err
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from editbench import inject, remove
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.errors import EditbenchError, FactError, ModelError, OptionError, RecordError
 from editbench.stack import applied_parts, parts_of, stacked
 from editbench.testing import FACTS, tiny_model, unchanged
