@@ -97,9 +97,11 @@ class Edit:
 
     def __repr__(self) -> str:
         """Return method, facts, changed weights and base, on one line."""
-        made = f"{len(self.changes)} weights" if self.live is None else "a live model"
+        n = len(self.changes)
+        made = f"{n} weight{'s' * (n != 1)}" if self.live is None else "a live model"
         made = "a context" if self.context is not None else made
-        return f"Edit({self.method!r}, {len(self.facts)} facts, {made}, of {self.model_name!r})"
+        facts = f"{len(self.facts)} fact{'s' * (len(self.facts) != 1)}"
+        return f"Edit({self.method!r}, {facts}, {made}, of {self.model_name!r})"
 
     @property
     def moves(self) -> bool:

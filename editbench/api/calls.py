@@ -18,6 +18,7 @@ from editbench.cli import console, running
 from editbench.cli.compare import DEFAULT_METHODS
 from editbench.cli.options import RunOptions
 from editbench.edit import Edit
+from editbench.errors import OptionError
 from editbench.files import jsonable
 from editbench.models import LanguageModel
 from editbench.run import evaluation
@@ -183,12 +184,18 @@ def load_run(folder: str | Path) -> Results:
 
 
 def _file_of(facts: Facts) -> str:
-    """Return the file of ``facts``; those without one are written to a file named by their hash."""
+    """Return the file of ``facts``; those without one are written to a file named by their hash.
+
+    Raises:
+        OptionError: there are none.
+    """
     if isinstance(facts, str | Path):
         return str(facts)
     records: Sequence[object] = [
         fact.to_dict() if isinstance(fact, Fact) else dict(fact) for fact in facts
     ]
+    if not records:
+        raise OptionError("facts is empty. Give at least one fact.")
     lines = [json.dumps(jsonable(record), ensure_ascii=False) + "\n" for record in records]
     file = RUNS / f"facts_{digest(lines)[:12]}.jsonl"
     if not file.exists():

@@ -337,7 +337,8 @@ def _prefix(plan: Plan, plans: Sequence[Plan]) -> str:
 
 def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:
     plan, config = plans[0], plans[0].config
-    facts = f"{len(plan.cases)} facts of {named_facts(config)}" if plan.cases else "No facts"
+    n = len(plan.cases)
+    facts = f"{n} fact{'s' * (n != 1)} of {named_facts(config)}" if n else "No facts"
     several = f" for each of the seeds {', '.join(str(plan.config.seed) for plan in plans)}"
     facts += several if len(plans) > 1 else ""
     methods = [name for name in config.methods if name not in config.artifacts]

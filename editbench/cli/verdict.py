@@ -45,7 +45,7 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
     *below, new = parts_of(edit)
     n, faults, missed = len(verdict.answers), verdict.faults(), verdict.missed()
     head = [
-        f"{verdict.taught} of {n} facts answered with their target"
+        f"{verdict.taught} of {n} fact{'s' * (n != 1)} answered with their target"
         f" ({verdict.known} before the edit).",
         *([f"NOT AS IT SHOULD BE. {' '.join(faults)}"] if faults else []),
     ]

@@ -133,7 +133,7 @@ def _scores(scores: tuple[CellSummary, CellSummary] | None) -> Iterator[str]:
     yield "## What it gained"
     yield (
         f"Protocol `generation`: greedy answers, searched for the expected one. n = "
-        f"{edit['corpus']['n']} facts, mean with its 95 % interval."
+        f"{_facts(edit['corpus']['n'])}, mean with its 95 % interval."
     )
     rows = [
         (f"{name}: {what}", _metric(base, name), _metric(edit, name))

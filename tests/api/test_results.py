@@ -140,6 +140,7 @@ def test_wrong_input_is_one_sentence(here, model):
     for wrong in (
         {"methods": "mmit"},
         {"facts": "nowhere.csv"},
+        {"facts": []},
         {"tasks": "nosuch"},
         {"options": {"memit": {"lam": 1}}},
         {"regime": "both"},
@@ -153,10 +154,10 @@ def test_reprs_are_short(model):
     facts = [editbench.Fact("f1", "The capital of France is", "Rome")]
     edit = editbench.inject(model, facts, method="sft", epochs=1)
     assert repr(facts[0]) == "Fact('f1': 'The capital of France is' -> 'Rome')"
-    assert repr(edit).startswith("Edit('sft', 1 facts, ") and len(repr(edit)) < 120
+    assert repr(edit).startswith("Edit('sft', 1 fact, ") and len(repr(edit)) < 120
     assert repr(model) == f"LanguageModel('tiny', 2 layers, {model.precision}, cpu)"
     with edit.applied(model):
-        assert repr(model).endswith("cpu, 1 applied edits)")
+        assert repr(model).endswith("cpu, 1 applied edit)")
 
 
 def test_the_public_names_are_listed():

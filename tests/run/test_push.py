@@ -152,7 +152,7 @@ def test_its_scores_are_those_of_its_evaluation(hub, home, tmp_path):
     assert found.folder == run and 0 <= found.table().loc["edit", "efficacy"] <= 1
     api.push(home / "edit", "me/edited", base="owner/tiny", run=run)
     card = hub.files["me/edited"]["README.md"].decode()
-    for part in ("n = 1 facts", "efficacy: says", "| eb_reading |", "Drift: a KL of"):
+    for part in ("n = 1 fact,", "efficacy: says", "| eb_reading |", "Drift: a KL of"):
         assert part in card
     assert SECRET not in card and str(home) not in card
     model = load_model(home / "base", precision="float32")
