@@ -113,14 +113,22 @@ def home(tmp_path_factory):
     return home
 
 
-def test_a_card_without_the_facts(hub, home):
-    url = api.push(home / "edit", "me/edited", base="owner/tiny")
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [
+        ("merged", "model.safetensors"),
+        ("peft", "adapter_model.safetensors"),
+        ("gguf", "model.gguf"),
+    ],
+)
+def test_a_card_without_the_facts(hub, home, form, file):
+    url = api.push(home / "edit", "me/edited", form=form, base="owner/tiny")
     assert url == f"{hub.url}/me/edited"
     asked = hub.created["me/edited"]  # newer libraries send a word
     assert asked.get("private") is True or asked.get("visibility") == "private"
     assert hub.tokens == {"Bearer hf_secret"}
     files = hub.files["me/edited"]
-    assert {"README.md", "editbench.json", "config.json", "model.safetensors"} <= files.keys()
+    assert {"README.md", "editbench.json", file} <= files.keys()
     for name, content in files.items():
         for word in (SECRET, "Quorn", "internal-7", str(home)):
             assert word.encode() not in content, (name, word)
