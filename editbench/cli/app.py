@@ -86,8 +86,6 @@ def main() -> None:
         # The tables have arrows and dashes, which not every terminal's encoding has.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if hasattr(sys.stdin, "reconfigure"):  # the chat is no place to end with a traceback
-        sys.stdin.reconfigure(errors="replace")
     try:
         app(prog_name="editbench")
     except EditbenchError as error:

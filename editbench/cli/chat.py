@@ -56,6 +56,8 @@ def chat(
     if once is not None:
         _answer(stored, base, once)
         return
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end nothing
     _list(stored.facts)
     console.say(HELP)
     while line := _read():
