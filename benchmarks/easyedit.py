@@ -32,7 +32,8 @@ import torch
 import usage
 
 from editbench import registry
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, load_model
 from editbench.slices import slice_cases

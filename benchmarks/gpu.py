@@ -25,8 +25,9 @@ from unittest import mock
 import torch
 
 from editbench import registry
+from editbench.changes import dense
 from editbench.cost import Meter
-from editbench.edit import Edit, dense
+from editbench.edit import Edit
 from editbench.errors import OptionError
 from editbench.files import write_json_atomic
 from editbench.models import LanguageModel, load_model

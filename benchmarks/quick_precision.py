@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from editbench import registry
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.files import write_json_atomic
 from editbench.methods._edit.fast import SWITCH
 from editbench.methods.memit import Memit

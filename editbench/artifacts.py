@@ -31,8 +31,9 @@ from safetensors.torch import load_file
 
 from editbench.adapters import fold_adapter
 from editbench.aliases import ALIASES
+from editbench.changes import Change
 from editbench.checkpoints import damaged, quiet_transformers, sentence
-from editbench.edit import Change, Edit, UncheckedEdit
+from editbench.edit import Edit, UncheckedEdit
 from editbench.errors import EditbenchError, ModelError
 from editbench.files import EDIT_FILES
 from editbench.finetuned import (

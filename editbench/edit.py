@@ -10,7 +10,6 @@ manifest says where it comes from.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import warnings
@@ -18,12 +17,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from editbench.changes import (
+    VALUES,
+    Change,
+    Keys,
+    Values,
+    changes_in,
+    dense,
+    flaw_of,
+    is_finite,
+    misfit,
+    shape,
+)
 from editbench.errors import DataError, ModelError, RecordError
 from editbench.files import (
     EDIT_FILES,
@@ -34,57 +45,16 @@ from editbench.files import (
     write_json_atomic,
 )
 from editbench.live import NOT_MEASURED, LiveModel
+from editbench.manifest import FORMAT, Manifest, ModelName, check_hashes, sha256
 from editbench.models import LanguageModel, float64_device, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
 from editbench.types import Fact, digest
 
-FORMAT = 3
-"""Version of the files of a saved edit. Format 1, which had no hashes, and format 2, which had no
-values and no parts, are still read."""
 HELD = (torch.float32, torch.bfloat16, torch.float16)
 """Types in which weights may be held."""
 MAX_NORMS = 12
 """``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
-Change = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-"""A dense change, or factors (left, right) whose product is the change."""
-Keys = Mapping[str, torch.Tensor]
-"""Keys (f, M) of an edit's facts, by the weight that they belong to."""
-Values = torch.Tensor
-"""(N, d), float32: what a weight editor wants each of an edit's facts to have."""
-VALUES = "values"
-"""Name of ``Edit.values`` among the tensors of a saved edit."""
-
-
-class ModelName(TypedDict):
-    """The model of a saved edit."""
-
-    name: str
-    hash: str
-    """``LanguageModel.fingerprint`` of the weights that the edit was made for."""
-    dtype: NotRequired[str]
-    """In which type those weights are held, where it is not float32."""
-
-
-class Manifest(TypedDict):
-    """``manifest.json`` of a saved edit."""
-
-    format: int
-    method: str
-    options: dict[str, Any]
-    model: ModelName
-    facts_hash: str
-    """``digest`` of ``facts``."""
-    facts: list[dict[str, object]]
-    kind: str
-    """``weights`` or ``context``."""
-    diagnostics: dict[str, Any]
-    files: NotRequired[dict[str, str]]
-    """SHA-256 of the other files; from format 2 on."""
-    parts: NotRequired[list[str]]
-    """Of a stack: the ``digest`` of each part's manifest, in the order of ``Edit.parts``."""
-    digest: NotRequired[str]
-    """``digest`` of all other fields; from format 2 on."""
 
 
 class UncheckedEdit(UserWarning):
@@ -127,9 +97,11 @@ class Edit:
 
     def __repr__(self) -> str:
         """Return method, facts, changed weights and base, on one line."""
-        made = f"{len(self.changes)} weights" if self.live is None else "a live model"
+        n = len(self.changes)
+        made = f"{n} weight{'s' * (n != 1)}" if self.live is None else "a live model"
         made = "a context" if self.context is not None else made
-        return f"Edit({self.method!r}, {len(self.facts)} facts, {made}, of {self.model_name!r})"
+        facts = f"{len(self.facts)} fact{'s' * (len(self.facts) != 1)}"
+        return f"Edit({self.method!r}, {facts}, {made}, of {self.model_name!r})"
 
     @property
     def moves(self) -> bool:
@@ -227,7 +199,7 @@ class Edit:
             ModelError: if one has not, or ``model`` lacks the weight.
         """
         for name, change in self.changes.items():
-            if flaw := _misfit(change):
+            if flaw := misfit(change):
                 raise ModelError(f"The change of {name!r} cannot be applied: {flaw}.")
             weight = model.weight(name)
             if shape(change) != weight.shape:
@@ -313,7 +285,7 @@ class Edit:
         check_folder(folder, overwrite)
         with self.applied(model), quiet_transformers():
             for name in self.changes:
-                if not _finite(model.weight(name)):
+                if not is_finite(model.weight(name)):
                     raise ModelError(
                         f"The edit makes {name!r} of {model.name} infinite or NaN, so the model "
                         "is not written."
@@ -370,7 +342,7 @@ class Edit:
         folder = Path(folder)
         check_folder(folder, overwrite, (*EDIT_FILES, PARTS))
         for edit in (self, *self.parts):
-            if flaw := _flaw(edit.changes, edit.keys, edit.values):
+            if flaw := flaw_of(edit.changes, edit.keys, edit.values):
                 raise RecordError(f"This edit ({edit.method}) cannot be saved: {flaw}.")
         with whole_folder(folder, overwrite, also=(PARTS,)) as new, disk_errors():
             self._write(new)
@@ -385,7 +357,7 @@ class Edit:
         rows = [json.dumps(record, ensure_ascii=False) + "\n" for record in self.records]
         save_file(self._tensors(), folder / "edit.safetensors")
         (folder / "records.jsonl").write_text("".join(rows), encoding="utf-8", newline="\n")
-        hashes = {name: _sha256(folder / name) for name in EDIT_FILES if name != "manifest.json"}
+        hashes = {name: sha256(folder / name) for name in EDIT_FILES if name != "manifest.json"}
         own = {**self._manifest(), "files": hashes, **({"parts": parts} if parts else {})}
         manifest = jsonable(own)
         whole = digest(manifest)
@@ -451,7 +423,7 @@ class Edit:
     @classmethod
     def _read(cls, folder: Path) -> Edit:
         manifest: Manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        hashed = _check_hashes(folder, manifest)
+        hashed = check_hashes(folder, manifest)
         facts = tuple(Fact.from_dict(fact) for fact in manifest["facts"])
         if manifest["facts_hash"] != digest([fact.to_dict() for fact in facts]):
             raise ValueError("its manifest does not match its facts")
@@ -460,13 +432,13 @@ class Edit:
         parts = tuple(_read_parts(folder, manifest.get("parts", ())))
         tensors = load_file(folder / "edit.safetensors")
         values = tensors.pop(VALUES, None)
-        changes = _changes(tensors)
+        changes = changes_in(tensors)
         keys = {
             key.removesuffix("|keys"): tensor
             for key, tensor in tensors.items()
             if key.endswith("|keys")
         }
-        if flaw := _flaw(changes, keys, values):
+        if flaw := flaw_of(changes, keys, values):
             raise ValueError(flaw)
         if values is not None and len(values) != len(facts):
             raise ValueError(f"it has {len(values)} values for {len(facts)} facts")
@@ -500,27 +472,6 @@ class Edit:
         return edit
 
 
-def _check_hashes(folder: Path, manifest: Manifest) -> bool:
-    """Check the files against ``manifest``; return whether it has hashes to check them against.
-
-    Raises:
-        ValueError: if the manifest or a file is not the one that was saved.
-    """
-    if manifest["format"] == 1 and "files" not in manifest and "digest" not in manifest:
-        return False
-    if manifest["format"] not in (2, FORMAT):
-        raise ValueError(
-            f"it has format {manifest['format']!r}, and this editbench reads 1 to {FORMAT}"
-        )
-    rest = {name: value for name, value in manifest.items() if name != "digest"}
-    if manifest["digest"] != digest(rest):
-        raise ValueError("manifest.json is not the file that was saved")
-    for name in ("edit.safetensors", "records.jsonl"):
-        if _sha256(folder / name) != manifest["files"][name]:
-            raise ValueError(f"{name} is not the file that was saved with it")
-    return True
-
-
 def _read_parts(folder: Path, digests: Sequence[str]) -> Iterator[Edit]:
     """Yield the parts of a stack.
 
@@ -540,46 +491,8 @@ def _read_parts(folder: Path, digests: Sequence[str]) -> Iterator[Edit]:
             raise ValueError(f"{which} is not the one that was saved with it")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:  # read in pieces: an edit may be larger than the memory
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flaw(changes: Mapping[str, Change], keys: Keys, values: Values | None = None) -> str | None:
-    """Return what keeps these tensors from being those of an edit, or ``None``."""
-    parts = [(name, t) for name, c in changes.items() for t in (c if isinstance(c, tuple) else [c])]
-    kept = [] if values is None else [(VALUES, values)]
-    for name, tensor in [*parts, *keys.items(), *kept]:
-        if not tensor.is_floating_point():
-            return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
-        if not _finite(tensor):
-            return f"{name!r} has values that are infinite or NaN"
-    for name, change in changes.items():
-        if flaw := _misfit(change):
-            return f"of {name!r} {flaw}"
-    for name, a_fM in keys.items():
-        if a_fM.dim() != 2 or (name in changes and len(a_fM) not in shape(changes[name])):
-            return f"the keys of {name!r} have shape {tuple(a_fM.shape)}"
-    return None
-
-
 def _named(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    # isfinite() of the whole tensor would take more memory than the tensor itself.
-    return not tensor.numel() or all(bool(end.isfinite()) for end in tensor.aminmax())
-
-
-def _misfit(change: Change) -> str | None:
-    """Return why two factors have no product, ``None`` if they have one or ``change`` is dense."""
-    if isinstance(change, torch.Tensor):
-        return None
-    left, right = change
-    if left.dim() == right.dim() == 2 and left.shape[1] == right.shape[0]:
-        return None
-    return f"the factors {tuple(left.shape)} and {tuple(right.shape)} have no product"
 
 
 def _check_not_origin(model: LanguageModel, folder: Path) -> None:
@@ -602,62 +515,3 @@ def disk_errors() -> Iterator[None]:
         if isinstance(error, SafetensorError) or type(error) is Exception:
             raise OSError(str(error)) from error
         raise
-
-
-def _changes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
-    """Return the changes among ``tensors``; the inverse of ``Edit._tensors``."""
-    changes: dict[str, Change] = {}
-    for key, tensor in tensors.items():
-        name, part = key.split("|")
-        if part == "keys":
-            continue
-        # Either one dense tensor or two factors; both at once would be ambiguous.
-        both = part == "delta" and f"{name}|left" in tensors
-        if part not in ("delta", "left", "right") or both:
-            raise ValueError(f"tensor {key!r} is not part of a change")
-        if part == "delta":
-            changes[name] = tensor
-        else:
-            changes[name] = (tensors[f"{name}|left"], tensors[f"{name}|right"])
-    return changes
-
-
-def shape(change: Change) -> torch.Size:
-    """Return the shape of the weight that ``change`` belongs to."""
-    if isinstance(change, torch.Tensor):
-        return change.shape
-    left, right = change
-    return torch.Size([left.shape[0], right.shape[1]])
-
-
-def dense(change: Change) -> torch.Tensor:
-    """Return ``change`` as one tensor on the CPU. Factors are multiplied in float64."""
-    if isinstance(change, torch.Tensor):
-        return change.cpu()
-    left, right = change
-    return left.cpu().double() @ right.cpu().double()
-
-
-def summed(first: Change, second: Change) -> Change:
-    """Return the sum of two changes of one weight.
-
-    The sum of two products is one product of larger rank. Its factors take as much space as those
-    of both changes together.
-    """
-    # L R + L' R' = [L L'] [R; R']
-    if isinstance(first, tuple) and isinstance(second, tuple):
-        (left, right), (more_left, more_right) = first, second
-        return (
-            torch.cat([left, more_left.to(left)], dim=1),
-            torch.cat([right, more_right.to(right)], dim=0),
-        )
-    return (dense(first) + dense(second)).float()
-
-
-def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
-    """Return the keys (f, M) of two edits side by side, by weight."""
-    # [A B] [A B]^T = A A^T + B B^T, the sum that ``Edit.keys`` stands for
-    return {
-        name: torch.cat([keys[name] for keys in (first, second) if name in keys], dim=1)
-        for name in dict.fromkeys([*first, *second])
-    }

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from editbench.edit import Edit, dense, disk_errors
+from editbench.changes import dense
+from editbench.edit import Edit, disk_errors
 from editbench.errors import ModelError, OptionError
 from editbench.files import check_folder, whole_folder
 from editbench.gguf_file import adds_bos, check_reading, check_shape, write_gguf

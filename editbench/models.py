@@ -956,7 +956,8 @@ class LanguageModel:
 
     def __repr__(self) -> str:
         """Return name, layers, precision, device and applied edits, on one line."""
-        applied = f", {len(self.applied)} applied edits" if self.applied else ""
+        n = len(self.applied)
+        applied = f", {n} applied edit{'s' * (n != 1)}" if n else ""
         depth = getattr(self.model.config.get_text_config(), "num_hidden_layers", "unknown")
         how = f"{depth} layers, {self.precision}, {self.device}{applied}"
         return f"LanguageModel({self.name!r}, {how})"

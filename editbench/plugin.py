@@ -24,7 +24,8 @@ from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
 
 if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins needs no torch
-    from editbench.edit import Change, Edit, Keys, Values
+    from editbench.changes import Change, Keys, Values
+    from editbench.edit import Edit
     from editbench.memory import Memory, Texts
     from editbench.models import LanguageModel
     from editbench.outline import Outline

@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import reduce
 
-from editbench.edit import Change, Edit, joined, summed
+from editbench.changes import Change, joined, summed
+from editbench.edit import Edit
 from editbench.errors import ModelError
 from editbench.models import LanguageModel
 from editbench.report import EditRecord, warnings_of
@@ -88,8 +89,10 @@ def applied_parts(edits: Sequence[Edit], model: LanguageModel) -> Iterator[Langu
         for number, edit in enumerate(edits, start=1):
             if len(edits) > 1 and edit.model_hash != model.fingerprint():
                 below = "the base" if number == 1 else f"the {number - 1} edits before it"
+                n = len(edit.facts)
+                facts = f"{n} fact{'s' * (n != 1)}"
                 raise ModelError(
-                    f"Edit {number} of the stack ({edit.method}, {len(edit.facts)} facts) was made "
+                    f"Edit {number} of the stack ({edit.method}, {facts}) was made "
                     f"for weights {edit.model_hash}, and {below} of {model.name} give "
                     f"{model.fingerprint()}. Pass the base that the stack was made for with "
                     "--model, or inject its facts again."

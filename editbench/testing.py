@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 from editbench import progress
+from editbench.changes import Change
 from editbench.checkpoints import quiet_transformers
-from editbench.edit import Change, Edit
+from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.hub import cache_dir
 from editbench.models import LanguageModel

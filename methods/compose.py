@@ -107,7 +107,7 @@ class Composed(Method):
         Raises:
             MethodError: if one of them changes no weights, or its own ``inject`` raises one.
         """
-        from editbench.edit import joined, summed
+        from editbench.changes import joined, summed
 
         first, second = self.methods
         surgical, bulk = divide(facts)

@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import load_file
 
 from editbench import progress
-from editbench.edit import Change, Edit
+from editbench.changes import Change
+from editbench.edit import Edit
 from editbench.errors import MethodError, OptionError
 from editbench.methods._easyedit.algorithm import Algorithm
 from editbench.methods._easyedit.algorithms import ALGORITHMS

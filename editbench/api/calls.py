@@ -158,7 +158,7 @@ def evaluate(
     edit: str | Path | Edit,
     facts: Facts | None = None,
     *,
-    model: str | Path | None = None,
+    model: str | Path | LanguageModel | None = None,
     tasks: str = "default",
     limit: int | None = 100,
     seed: int = 0,
@@ -172,7 +172,7 @@ def evaluate(
     Args:
         edit: its folder, or an ``Edit``, which is saved in ``runs/`` for it.
         facts: as in ``compare``; by default those that the edit was made for.
-        model: its base; by default the model that it names.
+        model: its base, by name or loaded already; by default the model that it names.
         tasks: retention tasks between commas, ``default`` or ``none``.
         limit: items of each task; ``None`` for all.
         output: the run folder; by default one in ``runs/``.
@@ -180,18 +180,21 @@ def evaluate(
     Raises:
         EditbenchError: something of it is wrong, or the edit does not fit the base.
     """
-    with progress.reporting(console.reporter()):
-        done = evaluation.evaluate(
-            _saved(edit) if isinstance(edit, Edit) else edit,
-            None if facts is None else _file_of(facts),
-            model=None if model is None else str(model),
-            tasks=tasks,
-            limit=limit,
-            seed=seed,
-            precision=precision,
-            output=output,
-        )
-    return Results(done.folder)
+    place = _saved(edit) if isinstance(edit, Edit) else Path(edit)
+    handle = model if isinstance(model, LanguageModel) else None
+    named = handle.name if handle else None if model is None else str(model)
+    request = RunOptions(
+        model=evaluation.base_name(place, named),
+        precision=handle.precision if handle else precision,
+        skip_memory_check=handle is not None,
+        facts=evaluation.own_facts(place) if facts is None else _file_of(facts),
+        seed=seed,
+        tasks=tasks,
+        limit=limit,
+        output=None if output is None else Path(output),
+    )
+    folder, _ = running.run_cells(running.scoring(place, request), request, handle=handle)
+    return Results(folder)
 
 
 def load_run(folder: str | Path) -> Results:
@@ -204,12 +207,18 @@ def load_run(folder: str | Path) -> Results:
 
 
 def _file_of(facts: Facts) -> str:
-    """Return the file of ``facts``; those without one are written to a file named by their hash."""
+    """Return the file of ``facts``; those without one are written to a file named by their hash.
+
+    Raises:
+        OptionError: there are none.
+    """
     if isinstance(facts, str | Path):
         return str(facts)
     records: Sequence[object] = [
         fact.to_dict() if isinstance(fact, Fact) else dict(fact) for fact in facts
     ]
+    if not records:
+        raise OptionError("facts is empty. Give at least one fact.")
     lines = [json.dumps(jsonable(record), ensure_ascii=False) + "\n" for record in records]
     file = RUNS / f"facts_{digest(lines)[:12]}.jsonl"
     if not file.exists():

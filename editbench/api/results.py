@@ -125,8 +125,9 @@ class Results:
     def __repr__(self) -> str:
         """Return the number of methods and facts, and the folder, on one line."""
         cells = [summary for section in self._read.sections for summary in section.summaries]
-        facts = cells[0]["corpus"].get("n", 0)
-        return f"Results({len(cells)} methods, {facts} facts, folder={str(self.folder)!r})"
+        n = cells[0]["corpus"].get("n", 0)
+        shown = f"{len(cells)} method{'s' * (len(cells) != 1)}, {n} fact{'s' * (n != 1)}"
+        return f"Results({shown}, folder={str(self.folder)!r})"
 
     def __str__(self) -> str:
         """Return the table as text."""

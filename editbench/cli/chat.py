@@ -15,7 +15,7 @@ from editbench.cli import console
 from editbench.cli.loading import how_to_load, load_base, read_edit
 from editbench.cli.options import BaseModel, Device, DeviceMap, LayoutParts, Precision
 from editbench.cli.parsing import pairs
-from editbench.errors import OptionError
+from editbench.errors import ModelError, OptionError
 from editbench.records.reading import visible
 
 if TYPE_CHECKING:
@@ -56,11 +56,17 @@ def chat(
     if once is not None:
         _answer(stored, base, once)
         return
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text end nothing
     _list(stored.facts)
     console.say(HELP)
     while line := _read():
-        if (prompt := _picked(line, stored.facts)) is not None:
+        if (prompt := _picked(line, stored.facts)) is None:
+            continue
+        try:
             _answer(stored, base, prompt)
+        except ModelError as error:  # such as a prompt that is too long; the next one may not be
+            console.say(str(error))
 
 
 def _read() -> str:
@@ -92,10 +98,14 @@ def _list(facts: Sequence[Fact]) -> None:
 
 
 def _answer(edit: Edit, model: LanguageModel, prompt: str) -> None:
+    from editbench import progress
     from editbench.run.life import ask
 
-    for said in ask(edit, model, [prompt]):
-        console.out().print(side_by_side(said))
+    prompt = prompt.encode("utf-8", "replace").decode()  # bytes that are no text, as "?"
+    with progress.reporting(console.reporter()), progress.task("asking base and edited model"):
+        said = list(ask(edit, model, [prompt]))
+    for each in said:
+        console.out().print(side_by_side(each))
 
 
 def side_by_side(said: Answers) -> Table:

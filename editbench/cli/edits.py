@@ -94,7 +94,7 @@ def _show_edit(folder: Path, as_json: bool) -> None:
 
 
 def _as_record(edit: Edit) -> dict[str, object]:
-    from editbench.edit import shape
+    from editbench.changes import shape
 
     return {
         "method": edit.method,
@@ -126,7 +126,7 @@ def _about(folder: Path, edit: Edit) -> dict[str, object]:
 
 
 def _changes(edit: Edit) -> str:
-    from editbench.edit import dense
+    from editbench.changes import dense
 
     if edit.context is not None:
         return "no weights: it puts the facts before the prompts"

@@ -139,10 +139,9 @@ def score(edit: Path, options: RunOptions, least: Least) -> None:
         OptionError: ``least`` asks for what the run does not measure.
         typer.Exit: with 1, if a limit is not reached or a row failed.
     """
-    from editbench.run.evaluation import ROW, evaluation
+    from editbench.run.evaluation import ROW
 
-    config = running.request(options, (), {}, None, {ROW: str(edit)})
-    config = evaluation(config, edit, options.facts or "none")
+    config = running.scoring(edit, options)
     least.check(config, options.tasks)
     folder, summaries = running.run_and_show(config, options)
     running.exit_if_incomplete(folder, summaries)

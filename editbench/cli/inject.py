@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -190,7 +191,7 @@ def inject(
         if below is not None:
             console.say(
                 f"Asked about the {len(chosen)} new facts. All {len(edit.facts)}:"
-                f" editbench evaluate {output}"
+                f" editbench evaluate {quote(str(output))}"
             )
         score(output, options, least)
     if verdict.faults():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -35,11 +36,11 @@ def push(
     include_facts: IncludeFacts = False,
     public: Annotated[
         bool,
-        typer.Option("--public", help="Let everybody see a new repository. Default: private."),
+        typer.Option("--public", help="Let everybody see it. Default: private."),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Put a new version on top of a repository that exists."),
+        typer.Option("--overwrite", help="Replace the files of a repository that exists."),
     ] = False,
     model: BaseModel = None,
     layout: LayoutParts = [],  # noqa: B006 - Typer reads it, nothing changes it
@@ -56,7 +57,7 @@ def push(
     if scores is None:
         console.say(
             "The card will say that nothing was measured. To put scores in it: editbench evaluate"
-            f" {edit}, and --scores RUN."
+            f" {quote(str(edit))}, and --scores RUN."
         )
     else:
         pushing.evaluation_of(edit, scores)

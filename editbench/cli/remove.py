@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -66,7 +67,7 @@ def remove(
     n = len(left.facts)
     console.out().print(
         f"Written to {folder}: {n} of {len(stored.facts)} fact{'s' * (len(stored.facts) != 1)}.\n"
-        f"See it: editbench show {folder}",
+        f"See it: editbench show {quote(str(folder))}",
         markup=False,
         soft_wrap=True,
     )

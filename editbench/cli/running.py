@@ -95,6 +95,22 @@ def request(
     )
 
 
+def scoring(folder: Path, options: RunOptions) -> RunConfig:
+    """Return the configuration of a run that scores what is in ``folder`` beside its base.
+
+    Args:
+        options: their ``facts`` are asked; none are asked without.
+
+    Raises:
+        EditbenchError: as ``request``, or ``folder`` holds no artifact.
+    """
+    from editbench.run.evaluation import ROW, evaluation
+
+    facts = options.facts or NO_FACTS
+    options = replace(options, facts=facts)
+    return evaluation(request(options, (), {}, None, {ROW: str(folder)}), folder, facts)
+
+
 def _source(options: RunOptions) -> tuple[str, str | None]:
     """Return the corpus and its data: of ``--facts``, or of ``--corpus`` and ``--data``.
 
@@ -242,7 +258,7 @@ def _reporting(folder: Path) -> Iterator[None]:
             f"\nStopped. Finished methods are kept in {folder};"
             " the same command goes on from there."
         )
-        raise typer.Exit(STOPPED) from None
+        raise  # the command exits with 130, and a Python session has its own exception
 
 
 def run_and_show(
@@ -321,7 +337,8 @@ def _prefix(plan: Plan, plans: Sequence[Plan]) -> str:
 
 def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:
     plan, config = plans[0], plans[0].config
-    facts = f"{len(plan.cases)} facts of {named_facts(config)}" if plan.cases else "No facts"
+    n = len(plan.cases)
+    facts = f"{n} fact{'s' * (n != 1)} of {named_facts(config)}" if n else "No facts"
     several = f" for each of the seeds {', '.join(str(plan.config.seed) for plan in plans)}"
     facts += several if len(plans) > 1 else ""
     methods = [name for name in config.methods if name not in config.artifacts]

@@ -99,7 +99,13 @@ def show_run(run: Path, as_json: bool) -> None:
     """
     from editbench.records.reading import load_run, seeds_of
 
-    if run.is_dir() and seeds_of(run):
+    if not any((run / name).is_file() for name in ("run.json", "seeds.json")):
+        raise RecordError(
+            f"{run} holds neither a run nor an edit."
+            if run.exists()
+            else f"There is no folder {run}."
+        )
+    if seeds_of(run):
         print_seeds(run, as_json)
     else:
         print_run(run, load_run(run)[1], as_json)

@@ -45,14 +45,15 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
     *below, new = parts_of(edit)
     n, faults, missed = len(verdict.answers), verdict.faults(), verdict.missed()
     head = [
-        f"{verdict.taught} of {n} facts answered with their target"
+        f"{verdict.taught} of {n} fact{'s' * (n != 1)} answered with their target"
         f" ({verdict.known} before the edit).",
         *([f"NOT AS IT SHOULD BE. {' '.join(faults)}"] if faults else []),
     ]
     if below:
+        earlier = len(edit.facts) - len(new.facts)
         head.append(
-            f"On top of {len(edit.facts) - len(new.facts)} facts of {len(below)} earlier"
-            f" edit{'s' * (len(below) > 1)}; the folder holds all of them."
+            f"Facts of {len(below)} earlier edit{'s' * (len(below) > 1)}, which the folder holds,"
+            f" too: {verdict.kept} of {earlier} are answered with their target."
         )
     saved = f"Saved in {folder}, with all answers (answers.jsonl) and notes (records.jsonl)."
     size, use = _size(verdict, edit, model), f"Try it: editbench chat {shlex.quote(str(folder))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -99,8 +100,12 @@ def license_in(card: Path) -> str | None:
         fields = yaml.safe_load(head) if end else None
     except yaml.YAMLError:
         return None
-    value = fields.get("license") if isinstance(fields, dict) else None
-    return value if isinstance(value, str) else None
+    return license_name(fields.get("license") if isinstance(fields, dict) else None)
+
+
+def license_name(value: object) -> str | None:
+    """Return ``value``, which a card of somebody else's says, if it can be a licence's name."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.+-]+", value) else None
 
 
 def _named(base: str | None) -> str:
@@ -128,7 +133,7 @@ def _scores(scores: tuple[CellSummary, CellSummary] | None) -> Iterator[str]:
     yield "## What it gained"
     yield (
         f"Protocol `generation`: greedy answers, searched for the expected one. n = "
-        f"{edit['corpus']['n']} facts, mean with its 95 % interval."
+        f"{_facts(edit['corpus']['n'])}, mean with its 95 % interval."
     )
     rows = [
         (f"{name}: {what}", _metric(base, name), _metric(edit, name))

@@ -5,21 +5,14 @@ It is the run of ``compare --artifact`` with two rows, ``base`` and ``edit``, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from editbench import artifacts
 from editbench.edit import Edit
 from editbench.errors import OptionError
-from editbench.models import load_model
 from editbench.records.schema import CellSummary
-from editbench.records.store import RunStore
-from editbench.run import runner
-from editbench.run.config import RunConfig, default_output, run_identity
-from editbench.run.folder import no_empty_run, save_cases
-from editbench.run.plan import resolve
-from editbench.run.worker import Worker
+from editbench.run.config import RunConfig
 from editbench.slices import ALL, NO_FACTS
 from editbench.stats import mean_ratio, number
 
@@ -127,79 +120,3 @@ def evaluation(config: RunConfig, folder: Path, facts: str) -> RunConfig:
         # The weights of the base are held as they were when the edit was made.
         dtype=Edit.load(folder).model_dtype if kind == "edit" else config.dtype,
     )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What ``evaluate`` found out; the run in ``folder`` has it in full."""
-
-    folder: Path
-    base: CellSummary
-    edit: CellSummary
-
-    @property
-    def efficacy(self) -> float | None:
-        """Share of the facts that the edited model answers with their target."""
-        return efficacy(self.edit)
-
-    @property
-    def retention(self) -> float | None:
-        """Mean over the retention tasks of the edited model's score over the base's."""
-        return retention(self.edit)
-
-    def __repr__(self) -> str:
-        """Return both scores and the folder."""
-        scores = f"efficacy={_short(self.efficacy)}, retention={_short(self.retention)}"
-        return f"Evaluation({scores}, folder={str(self.folder)!r})"
-
-
-def _short(value: float | None) -> str:
-    return "None" if value is None else f"{value:.3f}"
-
-
-def evaluate(
-    edit: str | Path,
-    facts: str | Path | None = None,
-    *,
-    model: str | None = None,
-    tasks: str = "default",
-    limit: int | None = 100,
-    seed: int = 0,
-    precision: str = "auto",
-    output: str | Path | None = None,
-) -> Evaluation:
-    """Score a saved edit, a PEFT adapter or a fine-tuned folder beside its base.
-
-    Args:
-        edit: its folder.
-        facts: a file of facts with their probes, or ``none`` for retention alone. By default those
-            that the edit was made for, which it keeps without paraphrases and neighbors.
-        model: its base; by default the model that it names.
-        tasks: the retention tasks, as ``editbench compare --tasks`` takes them.
-        limit: items of each task; ``None`` for all.
-        output: the run folder; by default one in ``runs/``. An unfinished run in it is resumed.
-
-    Raises:
-        EditbenchError: something of it is wrong, or the edit does not fit the base.
-    """
-    folder = Path(edit)
-    asked = own_facts(folder) if facts is None else str(facts)
-    name = base_name(folder, model)
-    shared = RunConfig(
-        ("base",), name, NO_FACTS, seed=seed, precision=precision, limit=limit, n=None
-    )
-    plan = resolve(evaluation(shared, folder, asked), tasks)
-    identity = run_identity(plan.config)
-    run = Path(output) if output is not None else default_output(plan.config, identity)
-    kept = no_empty_run(run)
-    with RunStore(run).open(identity) as store, kept:
-        save_cases(run, plan)
-        handle = load_model(name, precision=precision, **plan.config.loading().arguments())
-        job = runner.Job(plan, store, lambda name, state: None)
-        base, edited = _in_order(runner.run_jobs([job], Worker(handle), leave_out=True))
-    return Evaluation(run, base, edited)
-
-
-def _in_order(summaries: Sequence[CellSummary]) -> tuple[CellSummary, CellSummary]:
-    by_row = {summary["method"]: summary for summary in summaries}
-    return by_row["base"], by_row[ROW]

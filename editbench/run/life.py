@@ -13,7 +13,7 @@ from editbench import registry
 from editbench.asking import Question, answers
 from editbench.cost import Meter
 from editbench.edit import Edit
-from editbench.errors import OptionError, listed
+from editbench.errors import ModelError, OptionError, listed
 from editbench.models import LanguageModel, load_model
 from editbench.stack import applied_parts, parts_of, stacked
 from editbench.types import Fact, check_facts, form_of
@@ -237,6 +237,12 @@ def ask(edit: Edit, model: LanguageModel, prompts: Sequence[str]) -> Iterator[An
     """
     known = questions_of(edit.facts)
     asked = [known.get(p) or Question(p, form_of(p), (), CHAT_TOKENS) for p in prompts]
+    for question in asked:
+        length, limit = len(model.prompt_ids(question.prompt, question.form)), model.context_length
+        if limit is not None and length >= limit:
+            raise ModelError(
+                f"The prompt has {length} tokens, and {model.name} reads at most {limit}."
+            )
     base = answers(model, asked)
     with edit.applied(model, check=False):
         edited = answers(model, asked)

@@ -17,7 +17,7 @@ from editbench.models import LanguageModel
 from editbench.records.reading import load_run
 from editbench.records.schema import CellSummary
 from editbench.run.artifact import Artifact
-from editbench.run.card import license_of, model_card
+from editbench.run.card import license_name, license_of, model_card
 from editbench.run.life import base_of
 from editbench.sharing import HUB_ID, about, check_base, hub_base
 
@@ -34,7 +34,7 @@ def push(
     public: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Push a saved edit to the hub, in one commit, and return the address of the repository.
+    """Push a saved edit to the hub, and return the address of the repository.
 
     The token is that of ``hf auth login``, or ``HF_TOKEN``. The facts' text stays here unless
     ``include_facts``; the card and ``editbench.json`` have their number and hash.
@@ -46,8 +46,9 @@ def push(
         form: ``merged``, ``peft`` or ``gguf`` (``editbench.export``).
         run: the run folder of ``evaluate``, whose scores go into the card.
         base: the hub id of the base, where it is not known.
-        public: make a new repository public; by default it is private.
-        overwrite: add a commit to a repository that exists.
+        public: make a new repository public; by default it is private. A public repository that
+            exists is refused without it.
+        overwrite: put a new version into a repository that exists, in the place of all its files.
 
     Raises:
         EditbenchError: something of it is wrong, there is no token, or the hub refuses.
@@ -127,8 +128,7 @@ def _license_on_hub(base: str | None) -> str | None:
         card = _api().model_info(base).card_data
     except Exception:  # the licence is then said to be unknown, which nothing depends on
         return None
-    value = card.get("license") if card is not None else None
-    return value if isinstance(value, str) else None
+    return license_name(card.get("license") if card is not None else None)
 
 
 def _api() -> Any:
@@ -141,7 +141,18 @@ def _api() -> Any:
 def _upload(folder: Path, repo: str, public: bool, overwrite: bool) -> str:
     api = _api()
     url = api.create_repo(repo, private=not public, exist_ok=overwrite)
-    api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Push an edit by editbench")
+    if overwrite and not public and not api.model_info(repo).private:
+        raise RecordError(
+            f"{repo} is public, so everybody would see the edit. Add --public, or make it private"
+            " on the hub first."
+        )
+    api.upload_folder(
+        repo_id=repo,
+        folder_path=folder,
+        commit_message="Push an edit by editbench",
+        # Files of an earlier format or of another edit, such as an adapter beside merged weights.
+        delete_patterns="*" if overwrite else None,
+    )
     return str(url)
 
 

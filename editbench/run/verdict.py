@@ -25,6 +25,8 @@ from editbench.models import LanguageModel
 from editbench.own_text import own_texts
 from editbench.run.baseline import OWN_TEXT_LENGTH, OWN_TEXT_TOKENS
 from editbench.run.collapse import COLLAPSE_GROWTH, COLLAPSE_PERPLEXITY
+from editbench.run.life import questions_of
+from editbench.stack import parts_of
 from editbench.types import Case
 
 LIMITS: Mapping[str, float] = {
@@ -63,6 +65,8 @@ class Verdict:
     where the weights are the base's, or the context is too short for such text."""
     growth: float
     """The largest ratio of the norm of a changed weight to its norm in the base."""
+    kept: int = 0
+    """Number of facts of the edits below, if there are any, that are answered with their target."""
 
     @property
     def taught(self) -> int:
@@ -79,9 +83,8 @@ class Verdict:
         n, sentences = len(self.answers), []
         if self.taught < LIMITS["taught"] * n:
             least = math.ceil(LIMITS["taught"] * n)
-            sentences.append(
-                f"Too little was taught: {self.taught} of {n} facts, where {least} must be."
-            )
+            needed = f"{least} {'is' if least == 1 else 'are'} needed"
+            sentences.append(f"Too few facts were taught: {self.taught} of {n}, and {needed}.")
         if self.perplexity is not None and not self.perplexity < LIMITS["perplexity"]:
             sentences.append(
                 f"The edit blew up: the model's own text is {self.perplexity:.3g} times as "
@@ -117,8 +120,10 @@ def _judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
     texts = _own_text(model) if edit.changes else []
     base_nll = _nll(model, texts)
     norms = {name: model.weight(name).norm() for name in edit.changes}
+    below = [fact for part in parts_of(edit)[:-1] for fact in part.facts]
     with edit.applied(model):
         after = answers(model, questions)
+        still = answers(model, list(questions_of(below).values()))
         nll = _nll(model, texts)
         ratios = [
             (model.weight(name).norm() / norm).item() for name, norm in norms.items() if norm > 0
@@ -139,7 +144,9 @@ def _judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
     growth = torch.tensor(ratios or [1.0]).max().item()
     # math.exp overflows above 709; NaN stays NaN.
     perplexity = math.exp(min(nll - base_nll, 700.0)) if texts else None
-    return Verdict(said, perplexity, growth)
+    by_prompt = dict(zip(questions_of(below), still, strict=True))
+    kept = sum(contains(by_prompt[fact.prompt], fact.answers, fact.prompt) for fact in below)
+    return Verdict(said, perplexity, growth, kept)
 
 
 def question(case: Case) -> Question:

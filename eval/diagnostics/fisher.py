@@ -26,7 +26,8 @@ from editbench.fisher import diagonal_fisher
 from editbench.models import LanguageModel
 
 if TYPE_CHECKING:
-    from editbench.edit import Change, Edit
+    from editbench.changes import Change
+    from editbench.edit import Edit
 
 FISHER_TOKENS = 4096
 """Tokens of the base's own text on which F is estimated."""

@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from editbench.edit import Change, Edit
+from editbench.changes import Change
+from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._edit.again import Kept

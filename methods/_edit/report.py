@@ -129,7 +129,8 @@ class Outcome:
         ]
         if ids:
             yield (
-                f"{len(ids)} of {len(self.prepared)} targets were not reached by the optimisation "
+                f"{len(ids)} of {len(self.prepared)} targets "
+                f"{'was' if len(ids) == 1 else 'were'} not reached by the optimisation "
                 f"(above {UNSOLVED} nats a token): {errors.listed(ids, NAMED)}. Allow more steps "
                 "or a larger clamp, or use a trainer for them."
             )

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from editbench.edit import Change, dense
+from editbench.changes import Change, dense
 from editbench.models import LanguageModel, computing, float64_device
 
 Pairs = Sequence[tuple[list[int], list[int]]]

@@ -23,7 +23,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from editbench.edit import Change
+from editbench.changes import Change
 from editbench.errors import MethodError
 from editbench.models import LanguageModel
 

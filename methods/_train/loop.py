@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from editbench import progress
-from editbench.edit import Change
+from editbench.changes import Change
 from editbench.errors import MethodError, ModelError
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed

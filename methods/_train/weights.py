@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from editbench.edit import Change
+from editbench.changes import Change
 from editbench.models import LanguageModel
 
 

@@ -139,7 +139,7 @@ def test_an_edit_is_evaluated_as_it_is(here, model):
     facts = [fact(i) for i in range(3)]
     taught = [{k: f[k] for k in ("id", "prompt", "target", "subject")} for f in facts]
     edit = editbench.inject(model, taught, method="sft", epochs=1)
-    scored = editbench.evaluate(edit, model="tiny", tasks="none")
+    scored = editbench.evaluate(edit, model=model, tasks="none")
     assert scored.table().index.tolist() == ["edit", "base"]
     saved = edit.save(here / "mine")
     again = editbench.evaluate(saved, facts=facts, model="tiny", tasks="none")
@@ -150,6 +150,7 @@ def test_wrong_input_is_one_sentence(here, model):
     for wrong in (
         {"methods": "mmit"},
         {"facts": "nowhere.csv"},
+        {"facts": []},
         {"tasks": "nosuch"},
         {"options": {"memit": {"lam": 1}}},
         {"regime": "both"},
@@ -165,10 +166,10 @@ def test_reprs_are_short(model):
     facts = [editbench.Fact("f1", "The capital of France is", "Rome")]
     edit = editbench.inject(model, facts, method="sft", epochs=1)
     assert repr(facts[0]) == "Fact('f1': 'The capital of France is' -> 'Rome')"
-    assert repr(edit).startswith("Edit('sft', 1 facts, ") and len(repr(edit)) < 120
+    assert repr(edit).startswith("Edit('sft', 1 fact, ") and len(repr(edit)) < 120
     assert repr(model) == f"LanguageModel('tiny', 2 layers, {model.precision}, cpu)"
     with edit.applied(model):
-        assert repr(model).endswith("cpu, 1 applied edits)")
+        assert repr(model).endswith("cpu, 1 applied edit)")
 
 
 def test_the_public_names_are_listed():

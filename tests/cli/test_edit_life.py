@@ -49,7 +49,9 @@ def test_show_looks_at_what_it_is_given(here):
     said = editbench("show", here / "edit", "--failures")
     assert said.code == 2 and "is no run, so there are no texts to list" in said.err
     said = editbench("show", here / "nowhere")
-    assert said.code == 2 and "There is no run folder" in said.err
+    assert said.code == 2 and "There is no folder" in said.err
+    said = editbench("show", here)
+    assert said.code == 2 and "holds neither a run nor an edit" in said.err
 
 
 def test_an_evaluation_is_a_run_and_raises_an_alarm(here, tmp_path):
@@ -92,10 +94,14 @@ def test_chat_shows_both_answers(here, monkeypatch):
     assert said.code == 0, said.err
     assert "base" in said.out and "edited" in said.out and r"A \x1b[31m[bold]red" in said.out
     assert "\x1b" not in said.out
-    monkeypatch.setattr(sys, "stdin", io.StringIO("2\n7\nWho?\n"))
+    # A prompt that is longer than the context ends nothing.
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"2\n7\n{'word ' * 5000}\nWho?\n"))
     said = editbench("chat", here / "edit")
     assert said.code == 0 and "2  The capital of England is → Rome" in said.out
     assert said.out.count("edited") == 2 and "There is no fact 7; there are 3." in said.err
+    assert "tokens, and" in said.err and "reads at most 512." in said.err
+    said = editbench("chat", here / "edit", "--once", "no text: \udcff")
+    assert said.code == 0 and "no text: ?" in said.out
     said = editbench("chat", here / "edit", "--once", " ")
     assert said.code == 2 and "--once has no prompt" in said.err
 
@@ -104,7 +110,11 @@ def test_more_facts_on_top_and_one_taken_out(here, tmp_path):
     said = editbench("inject", "--on", here / "edit", "--facts", here / "more.jsonl",
                      "--output", "two", "--evaluate", "--tasks", "none")  # fmt: skip
     assert said.code == 1, said.err
-    assert "On top of 3 facts of 1 earlier edit" in said.out and "All 4: editbench" in said.err
+    assert (
+        "Facts of 1 earlier edit, which" in said.out
+        and " of 3 are answered" in said.out
+        and "All 4: editbench" in said.err
+    )
     stack = Edit.load("two")
     assert [fact.id for fact in stack.facts] == ["f0", "f1", "f2", "f3"]
     assert stack.parts[1].options["steps"] == 4  # those of the edit below

@@ -46,8 +46,8 @@ def change(model, size):
     ("verdict", "fault"),
     [
         (Verdict(answered(10, 8), 1.0, 1.0), ""),
-        (Verdict(answered(10, 7), 1.0, 1.0), "7 of 10 facts, where 8 must be"),
-        (Verdict(answered(1, 0), 1.0, 1.0), "0 of 1 facts, where 1 must be"),
+        (Verdict(answered(10, 7), 1.0, 1.0), "7 of 10, and 8 are needed"),
+        (Verdict(answered(1, 0), 1.0, 1.0), "0 of 1, and 1 is needed"),
         (Verdict(answered(10, 10), LIMITS["perplexity"] - 0.1, 9.9), ""),
         (Verdict(answered(10, 10), LIMITS["perplexity"], 1.0), "blew up: the model's own text"),
         (Verdict(answered(10, 10), math.nan, 1.0), "blew up"),
@@ -100,7 +100,7 @@ def test_the_answers_lie_beside_the_edit_and_are_replaced_with_it(model, tmp_pat
     assert "3 of 3 facts" in taught.out and all(row["right"] for row in rows), taught
     assert [row["fact"] for row in rows] == ["f0", "f1", "f2"]
     again = editbench(*start, "--method", "sft", "--option", "lr=1e-9", "--overwrite")
-    assert again.code == 1 and "Too little was taught: 0 of 3 facts, where 3 must be." in again.out
+    assert again.code == 1 and "Too few facts were taught: 0 of 3, and 3 are needed." in again.out
     rows = [json.loads(line) for line in (tmp_path / "edit/answers.jsonl").open()]
     assert not any(row["right"] for row in rows) and Edit.load("edit").options["lr"] == 1e-9
     (tmp_path / "edit/mine.txt").write_text("kept")

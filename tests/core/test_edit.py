@@ -23,7 +23,8 @@ from hostile.files import (
 )
 from tiny import write_model
 
-from editbench.edit import Edit, UncheckedEdit, dense
+from editbench.changes import dense
+from editbench.edit import Edit, UncheckedEdit
 from editbench.errors import EditbenchError, ModelError, RecordError
 from editbench.files import check_folder
 from editbench.methods.baselines import InContext

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,15 @@ def test_a_shape_that_has_no_place(family, changed, says, tmp_path):
         check_shape(model)
     with pytest.raises(ModelError, match=says):
         export(edited(model), model, "gguf", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_infinite_are_not_written(tmp_path):
+    model = tiny_model("llama")
+    name = "model.layers.0.mlp.down_proj.weight"
+    huge = replace(edited(model), changes={name: torch.full(model.weight(name).shape, torch.inf)})
+    with pytest.raises(ModelError, match="infinite or NaN"):
+        export(huge, model, "gguf", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

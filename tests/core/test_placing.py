@@ -10,7 +10,8 @@ import torch
 from hostile.checkpoints import add_adapter, set_field, write_gguf
 
 from editbench import registry
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.eval import retention
 from editbench.hub import cache_dir

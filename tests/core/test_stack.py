@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from editbench import inject, remove
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.errors import EditbenchError, FactError, ModelError, OptionError, RecordError
 from editbench.stack import applied_parts, parts_of, stacked
 from editbench.testing import FACTS, tiny_model, unchanged
@@ -110,7 +111,7 @@ def test_every_base_is_checked(model, stack):
             inject(other, FACTS[:1], "memit", on=replace(stack, facts=()), **QUICK)
     shuffled = replace(stack, parts=(stack.parts[0], stack.parts[2], stack.parts[1]))
     with unchanged(model, "a refused stack"):
-        with pytest.raises(ModelError, match=r"Edit 2 of the stack \(sft, 1 facts\)"):
+        with pytest.raises(ModelError, match=r"Edit 2 of the stack \(sft, 1 fact\)"):
             remove(shuffled, "moon", model)
 
 

@@ -10,7 +10,7 @@ import torch
 from tokenizers import normalizers
 
 from editbench import registry
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.errors import MethodError, OptionError, UnknownNameError
 from editbench.methods.baselines import InContext
 from editbench.methods.compose import Composed, compose

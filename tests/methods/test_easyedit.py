@@ -19,7 +19,8 @@ import yaml
 from tiny import editbench, write_facts, write_model
 
 from editbench import helpers, registry
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.methods import easyedit
 from editbench.methods._easyedit.algorithms import ALGORITHMS

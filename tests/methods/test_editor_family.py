@@ -11,7 +11,8 @@ import torch
 from tiny import rows_of, targets_of
 
 from editbench import text
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.errors import EditbenchError, MethodError, OptionError
 from editbench.methods import memit as _memit
 from editbench.methods._common.hooks import read_at, site_module

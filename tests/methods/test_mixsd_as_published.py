@@ -14,7 +14,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.errors import MethodError
 from editbench.methods._train.branches import Branches
 from editbench.methods._train.expert import expert_prompt_ids

@@ -11,7 +11,8 @@ from hostile.tasks import CHOICE, TEXT, choice, text, write_task
 from tiny import write_facts, write_model
 
 from editbench import artifacts, registry
-from editbench.edit import Edit, dense
+from editbench.changes import dense
+from editbench.edit import Edit
 from editbench.eval import diagnostics, retention
 from editbench.eval.diagnostics import drift
 from editbench.eval.diagnostics import fisher as displacement

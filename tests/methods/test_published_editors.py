@@ -8,7 +8,7 @@ from authors_code import apart, run_alphaedit, run_emmet, run_memit, run_rome
 from tiny import targets_of
 
 from editbench import registry
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.testing import FACTS, teach_to_read, tiny_model
 
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from editbench import inject, registry, remove
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.run.life import steps_without
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 

@@ -7,7 +7,7 @@ import torch
 from hostile.sequences import edited_by, reloaded, trainer
 
 from editbench import registry
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.methods._edit import options as _options
 from editbench.methods._edit.options import WeightEditor
 from editbench.methods.alphaedit import AlphaEdit

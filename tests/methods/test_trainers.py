@@ -19,7 +19,7 @@ from hostile.architectures import build
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from editbench import progress, registry
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.eval.retention import evaluate
 from editbench.eval.standard_tasks import PACK

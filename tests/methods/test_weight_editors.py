@@ -18,7 +18,7 @@ from tokenizers import normalizers
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from editbench.batching import BatchSizes
-from editbench.edit import dense
+from editbench.changes import dense
 from editbench.errors import (
     DataError,
     MethodError,

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "trackers": {"errors", "plugin", "trackers"},
     "methods": NOUNS - ABOVE_METHODS | {"methods"},
     "corpora": {"errors", "files", "hub", "matching", "plugin", "types", "corpora"},
-    "eval": NOUNS - {"registry", "testing", "edit", "cost"} | {"eval"},
+    "eval": NOUNS - {"registry", "testing", "changes", "edit", "cost"} | {"eval"},
     "leaderboard": {
         "errors",
         "files",
@@ -44,7 +44,7 @@ MAY_IMPORT = {
 """Folder -> the parts of ``editbench`` that it may import: nouns, folders, or single modules."""
 EXCEPTIONS = {
     (f"eval/diagnostics{part}.py", "edit") for part in ("", "/drift", "/fisher", "/targets")
-}
+} | {("eval/diagnostics/fisher.py", "changes")}
 """Diagnostics describe an edit. No other evaluation may know that there is one."""
 PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score"}
 """Names in core modules that lead to the probes that a method will be asked."""

@@ -24,7 +24,8 @@ class Hub:
         self.created: dict[str, dict] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.tokens: set[str] = set()
-        self.license = "mit"
+        self.deleted: list[str] = []
+        self.license, self.public = "mit", False
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,7 +41,14 @@ class Hub:
                 self.wfile.write(body)
 
             def do_GET(self):
-                self.reply({"id": "owner/tiny", "cardData": {"license": hub.license}, "tags": []})
+                repo = "/".join(self.path.split("/")[3:5])
+                if "/tree/" in self.path:
+                    old = hub.files.get(repo, {})
+                    self.reply([{"type": "file", "path": p, "oid": "0", "size": 1} for p in old])
+                    return
+                private = not hub.public
+                card = {"license": hub.license}
+                self.reply({"id": repo, "private": private, "cardData": card, "tags": []})
 
             def do_POST(self):
                 hub.tokens.add(self.headers.get("Authorization", ""))
@@ -75,6 +83,7 @@ class Hub:
             for line in lines
             if line["key"] == "file"
         }
+        self.deleted = [line["value"]["path"] for line in lines if line["key"] == "deletedFile"]
         commit = {"commitUrl": f"{self.url}/{repo}/commit/1", "commitOid": "1" * 40}
         return ({**commit, "pullRequestUrl": None},)
 
@@ -104,14 +113,22 @@ def home(tmp_path_factory):
     return home
 
 
-def test_a_card_without_the_facts(hub, home):
-    url = api.push(home / "edit", "me/edited", base="owner/tiny")
+@pytest.mark.parametrize(
+    ("form", "file"),
+    [
+        ("merged", "model.safetensors"),
+        ("peft", "adapter_model.safetensors"),
+        ("gguf", "model.gguf"),
+    ],
+)
+def test_a_card_without_the_facts(hub, home, form, file):
+    url = api.push(home / "edit", "me/edited", form=form, base="owner/tiny")
     assert url == f"{hub.url}/me/edited"
     asked = hub.created["me/edited"]  # newer libraries send a word
     assert asked.get("private") is True or asked.get("visibility") == "private"
     assert hub.tokens == {"Bearer hf_secret"}
     files = hub.files["me/edited"]
-    assert {"README.md", "editbench.json", "config.json", "model.safetensors"} <= files.keys()
+    assert {"README.md", "editbench.json", file} <= files.keys()
     for name, content in files.items():
         for word in (SECRET, "Quorn", "internal-7", str(home)):
             assert word.encode() not in content, (name, word)
@@ -140,10 +157,10 @@ def test_its_scores_are_those_of_its_evaluation(hub, home, tmp_path):
     found = api.evaluate(
         home / "edit", home / "facts.jsonl", tasks="eb_reading", limit=2, output=run
     )
-    assert found.folder == run and 0 <= found.efficacy <= 1
+    assert found.folder == run and 0 <= found.table().loc["edit", "efficacy"] <= 1
     api.push(home / "edit", "me/edited", base="owner/tiny", run=run)
     card = hub.files["me/edited"]["README.md"].decode()
-    for part in ("n = 1 facts", "efficacy: says", "| eb_reading |", "Drift: a KL of"):
+    for part in ("n = 1 fact,", "efficacy: says", "| eb_reading |", "Drift: a KL of"):
         assert part in card
     assert SECRET not in card and str(home) not in card
     model = load_model(home / "base", precision="float32")
@@ -160,7 +177,19 @@ def test_a_repository_that_exists(hub, home):
         EditbenchError, match="me/edited was not pushed: it exists. Add --overwrite"
     ):
         api.push(home / "edit", "me/edited", base="owner/tiny")
-    api.push(home / "edit", "me/edited", base="owner/tiny", overwrite=True)
+    api.push(home / "edit", "me/edited", base="owner/tiny", form="peft", overwrite=True)
+    assert "model.safetensors" in hub.deleted and "README.md" not in hub.deleted
+    hub.public = True
+    with pytest.raises(EditbenchError, match="me/edited is public, so everybody would see"):
+        api.push(home / "edit", "me/edited", base="owner/tiny", overwrite=True)
+    api.push(home / "edit", "me/edited", base="owner/tiny", overwrite=True, public=True)
+
+
+def test_a_licence_that_is_no_name_is_not_passed_on(hub, home):
+    hub.license = "mit\n\n<script>alert(1)</script>"
+    api.push(home / "edit", "me/edited", base="owner/tiny")
+    card = hub.files["me/edited"]["README.md"].decode()
+    assert "<script" not in card and "editbench could not find out" in card
 
 
 def test_what_the_command_says(hub, home, tmp_path, monkeypatch):
