@@ -48,6 +48,7 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
         f"{verdict.taught} of {n} fact{'s' * (n != 1)} answered with their target"
         f" ({verdict.known} before the edit).",
         *([f"NOT AS IT SHOULD BE. {' '.join(faults)}"] if faults else []),
+        *([f"Not taught: {missed}."] if missed else []),
     ]
     if below:
         earlier = len(edit.facts) - len(new.facts)
@@ -60,7 +61,7 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
     warnings = list(map(str, new.diagnostics.get("warnings", ())))
     room = LINES - _height([*head, saved])
     kept: list[str] = []
-    for line in (*([f"Not taught: {missed}."] if missed else []), size, use, _example(verdict)):
+    for line in (size, use, _example(verdict)):
         if _height([*kept, line]) + min(WARNED, _height(warnings)) <= room:
             kept.append(line)
     warned = _warned(warnings, room - _height(kept))

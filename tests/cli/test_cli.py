@@ -400,7 +400,7 @@ def test_an_unknown_evaluator(compare, refused):
         (["--model", "/nosuch/folder"], ["no model folder or GGUF file at /nosuch/folder"]),
         (["--model", "nosuch.gguf"], ["no GGUF file nosuch.gguf"]),
         (["--model", "."], ["not a model", "config.json"]),
-        (["--model", "facts.jsonl"], ["Unknown model 'facts.jsonl'"]),
+        (["--model", "facts.jsonl"], ["facts.jsonl is a file, and a model is a folder"]),
         (["--model", "x" * 300], ["File name too long"]),
         (["-n", "0"], ["-n is 0"]),
         (["-n", "-5"], ["-n is -5"]),

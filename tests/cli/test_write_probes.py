@@ -184,7 +184,7 @@ def test_scores_of_drafts_are_marked_and_those_of_checked_probes_are_not(
     assert "Specificity ↑ ¶" in shown.out and "4 of 4 for specificity" in shown.err
     # In a narrow terminal the scores are broken over lines, but never cut.
     narrow = shown_at_80(monkeypatch, tmp_path / "run")
-    assert "0.00 [0.00," in narrow and "…" not in narrow
+    assert "[0.00, 0.99]" in narrow and "…" not in narrow
     assert "local, n=2," in narrow
     table = pandas.read_csv(out).assign(drafted="no")
     table.to_csv(out, index=False)
