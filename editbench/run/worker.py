@@ -6,6 +6,7 @@ process that computes a cell need not be the one that writes it.
 
 from __future__ import annotations
 
+import gc
 import json
 import statistics
 import traceback
@@ -158,6 +159,8 @@ class Worker:
             return Computed(
                 files, True, _restore(self.model, weights, plan.config) if changed else ""
             )
+        finally:
+            gc.collect()  # cycles may keep a live edit, and its process with gigabytes of its own
         return Computed(files, False)
 
     def fail(

@@ -1,5 +1,6 @@
 """The models that GRACE, WISE and DEFER return answer here as they do where EasyEdit made them."""
 
+import gc
 import json
 import os
 import subprocess
@@ -7,11 +8,12 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import editbench as command
-from tiny import write_model
+from tiny import fact, write_facts, write_model
 
 from editbench import registry
 from editbench.methods._easyedit.process import new_folder
@@ -126,6 +128,23 @@ def test_a_side_memory_keeps_the_contract_of_a_method(name, model, tmp_path):
     halves = LanguageModel(model.model, model.tokenizer, name="tiny", precision="bfloat16")
     edit = check_method(method, halves, FACTS, tmp_path, override=["n_iter=8"])
     assert "EasyEdit's model answers in float32" in edit.diagnostics["warnings"][-1]
+
+
+def test_the_process_of_an_edit_ends_with_its_cell(tmp_path):
+    folder = write_model(tmp_path / "tiny")
+    facts = write_facts(tmp_path / "facts.jsonl", [fact(i) for i in range(2)])
+    before = set(psutil.Process().children(recursive=True))
+    gc.disable()  # as in a process that allocates little while the next cell runs elsewhere
+    try:
+        done = command(
+            *("compare", "--methods", "easyedit-grace", "--facts", facts, "--model", folder),
+            *("--option", "easyedit-grace.override=n_iter=2", "--tasks", "eb_grammar", "--limit", 2),
+            *("--output", tmp_path / "run"),
+        )
+        left = set(psutil.Process().children(recursive=True)) - before
+    finally:
+        gc.enable()
+    assert done.code == 0 and len(left) <= 1, "the server may stay"
 
 
 @pytest.mark.slow
