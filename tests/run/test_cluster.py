@@ -73,7 +73,8 @@ COMPARE = (
     *ASKED,
     "--methods",
     "sft,memit,memit@bad",
-    *("--option", "sft.epochs=2", "--option", "memit.steps=5", "--option", "memit@bad.layers=9"),
+    *("--option", "sft.epochs=1", "--option", "memit.steps=2", "--option", "memit@bad.layers=9"),
+    *("--option", "memit.covariance_tokens=500", "-n", 2),
     *("--seeds", "0,1"),
 )
 
@@ -131,6 +132,7 @@ def test_methods_are_tuned_side_by_side_with_the_same_trials(nodes, here, server
     assert records(here / "tuned-ray") == records(here / "tuned")
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_no_cell(nodes, here, server):
     run = (*COMPARE, "--workers", 2, "--ray", nodes.address, "--output", "killed")
     driver = server.start(*run, cwd=here)
@@ -182,6 +184,7 @@ def test_a_cell_whose_workers_die_is_a_failed_one(nodes, here, monkeypatch):
     assert sum("Its worker has died 1 times" in note for note in notes) == 1
 
 
+@pytest.mark.slow
 def test_what_a_worker_cannot_see_is_refused_before_anything_starts(nodes, here, monkeypatch):
     """The plan is changed after it was checked, as if only the driver saw the files."""
     plan = make_plan(
