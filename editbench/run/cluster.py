@@ -404,7 +404,8 @@ def _first_line(error: BaseException) -> str:
     """Return the first lines of Ray's long explanations, as one, without those that name ids."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if not re.match(r"\w+: ", line)]
-    return " ".join((told or lines)[:2])[:300]
+    # What follows are guesses.
+    return " ".join((told or lines)[:2]).partition(" Some common causes")[0][:300]
 
 
 def _environment(threads: int, gpus: float) -> dict[str, str]:

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from unittest import mock
 
@@ -168,10 +169,12 @@ def test_a_cell_whose_workers_die_is_a_failed_one(nodes, here, monkeypatch):
     def kill():
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            for child in psutil.process_iter(["cmdline"]):
-                if "".join(child.info["cmdline"] or ()).startswith("ray::Actor.compute"):
-                    child.kill()
-                    return
+            # Its own workers: others on this machine may be at work as well.
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    if "".join(child.cmdline()).startswith("ray::Actor.compute"):
+                        child.kill()
+                        return
             time.sleep(0.005)
 
     killer = threading.Thread(target=kill, daemon=True)
