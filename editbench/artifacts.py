@@ -231,10 +231,10 @@ def _saved_edit(path: Path, model: LanguageModel) -> Reading:
         edit = Edit.load(path)
     if edit.model_hash != model.fingerprint():
         held = edit.held_in(model)
-        hint = f" with --dtype {held} they are those" if held else ""
+        hint = f"; with --dtype {held} they are the same" if held else ""
         raise ModelError(
             f"The edit in {path} was made for {edit.model_name} (weights {edit.model_hash}), and "
-            f"this is {model.name} (weights {model.fingerprint()}){';' * bool(held)}{hint}."
+            f"this is {model.name} (weights {model.fingerprint()}){hint}."
         )
     notes = [str(each.message) for each in caught if each.category is UncheckedEdit]
     notes += list(edit.diagnostics.get("warnings", ()))

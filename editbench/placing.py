@@ -92,6 +92,14 @@ def usable(device: str) -> torch.device:
         OptionError: PyTorch has none of this name here.
     """
     try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind in ("", "meta"):  # torch's own message lists names of devices that nobody has
+        raise OptionError(
+            f"Device {device!r} is not known. Write auto, cpu, cuda, cuda:1, mps or xpu."
+        )
+    try:
         return torch.zeros((), device=device).device
     except (RuntimeError, AssertionError, ValueError) as error:  # CUDA's absence: AssertionError
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -41,7 +41,7 @@ class Reporter(Protocol):
         """Show what a user should know at once, such as a batch that did not fit."""
 
 
-class _Silent:
+class Silent:
     """A reporter that shows no steps, and is its own bar. What is said becomes a Python warning."""
 
     def advance(self, n: float = 1) -> None:
@@ -58,7 +58,7 @@ class _Silent:
         warnings.warn(sentence, Notice, stacklevel=4)
 
 
-_SILENT = _Silent()
+_SILENT = Silent()
 # A context variable: a reporter set in one thread or task does not show in another.
 _reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)  # noqa: B039 - stateless
 

@@ -78,7 +78,7 @@ def crew(
             config = plans[0].config
             how = config.loading(options.device)
             model = load(options.model, config.precision, config.layout, how)
-        _name_the_flag()
+        name_the_flag(model)
         with Board(1) as board:
             yield Crew(Worker(model), board.of(plans))
         return
@@ -91,10 +91,12 @@ def crew(
             yield Crew(workers, board.of(plans))
 
 
-def _name_the_flag() -> None:
+def name_the_flag(model: LanguageModel) -> None:
+    """Say how to use all GPUs, if there are several and ``model`` is on one of them."""
     import torch
 
-    if (count := torch.cuda.device_count()) > 1:
+    count = torch.cuda.device_count() if model.device.type == "cuda" else 0
+    if count > 1 and len(model.devices) == 1:
         console.say(
             f"This machine has {count} GPUs, and this run uses one. --workers auto computes cells"
             " on all of them (pip install 'editbench[ray]')."

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from editbench import errors
+from editbench import errors, progress
 from editbench.errors import EditbenchError
 from editbench.hub import cache_dir
 from editbench.records.environment import packages
@@ -25,15 +25,30 @@ from editbench.run.wire import plan_from_json
 from editbench.run.worker import Worker
 
 
-def _said(method: Callable[..., Any]) -> Callable[..., tuple[Any, str]]:
-    """Have ``method`` return its result, and as JSON the error that it raised, or nothing."""
+class _Listener(progress.Silent):
+    """A reporter that shows no steps, and keeps what is said."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.heard.append(sentence)
+
+
+def _said(method: Callable[..., Any]) -> Callable[..., tuple[Any, str, list[str]]]:
+    """Have ``method`` return its result, the error that it raised, and what it said to the user.
+
+    The error is JSON; it is empty without one.
+    """
 
     @functools.wraps(method)
-    def said(self: Actor, *arguments: Any) -> tuple[Any, str]:
-        try:
-            return method(self, *arguments), ""
-        except Exception as error:  # raised here, it would be pickled
-            return None, said_of(error)
+    def said(self: Actor, *arguments: Any) -> tuple[Any, str, list[str]]:
+        listener = _Listener()
+        with progress.reporting(listener):
+            try:
+                return method(self, *arguments), "", listener.heard
+            except Exception as error:  # raised here, it would be pickled
+                return None, said_of(error), listener.heard
 
     return said
 

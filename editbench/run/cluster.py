@@ -16,6 +16,7 @@ import functools
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,7 +98,9 @@ class Cluster:
         """Key of a cell -> machine -> what its statistics took there."""
         self._sent: dict[int, tuple[object, Any]] = {}
         """What several calls share, by its id: the object itself, and Ray's reference to it."""
-        connect(request.address)
+        address = connect(request.address)
+        if request.address == "auto" and address != "local":
+            tell(f"Workers run on the Ray cluster at {address}.")
         try:
             self._start(request)
         except BaseException:
@@ -201,7 +204,7 @@ class Cluster:
         for again in range(RETRIES + 1):
             seat = self._take(at)
             try:
-                value, error = ray.get(getattr(seat.handle, method).remote(*arguments))
+                value, error, heard = ray.get(getattr(seat.handle, method).remote(*arguments))
             except ray.exceptions.RayError as died:
                 reason = _first_line(died)
                 self._lose(seat)
@@ -213,6 +216,8 @@ class Cluster:
                 self._lose(seat)
             else:
                 self._give_back(seat)
+            for sentence in heard:
+                self._tell(f"{seat.host}, {what}: {sentence}")
             if error:
                 raise error_of(error)
             return value
@@ -377,7 +382,7 @@ def _answer(reference: Any, where: str) -> Any:
         ModelError: it raised something else, or could not be started.
     """
     try:
-        value, error = ray.get(reference)
+        value, error, _ = ray.get(reference)
     except ray.exceptions.RayError as died:
         raise ModelError(
             f"{where}{_first_line(died)} Is the same editbench installed on all machines?"
@@ -396,9 +401,11 @@ def _text(value: object) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first lines of Ray's long explanations, as one."""
+    """Return the first lines of Ray's long explanations, as one, without those that name ids."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300]
+    told = [line for line in lines if not re.match(r"\w+: ", line)]
+    # What follows are guesses.
+    return " ".join((told or lines)[:2]).partition(" Some common causes")[0][:300]
 
 
 def _environment(threads: int, gpus: float) -> dict[str, str]:
@@ -427,11 +434,11 @@ def _check_free(cpus: int, gpus: float) -> None:
         time.sleep(0.2)
 
 
-def connect(address: str) -> None:
-    """Join the Ray cluster at ``address``.
+def connect(address: str) -> str:
+    """Join the Ray cluster at ``address``, and return the address that was used.
 
     ``auto`` is the one that RAY_ADDRESS names, else the one that ``ray start`` has started on this
-    machine, else one that is started here for this run.
+    machine, else one that is started here for this run, which is called ``local``.
 
     Raises:
         OptionError: nothing answers there, or Ray refuses.
@@ -453,3 +460,4 @@ def connect(address: str) -> None:
     # Ray raises errors of many types, and ends the process where it gets no answer.
     except (Exception, SystemExit) as error:
         raise OptionError(f"--ray {address}: {_first_line(error)}") from None
+    return address

@@ -226,6 +226,9 @@ def method_of(name: str) -> str:
 def run_identity(config: RunConfig) -> dict[str, object]:
     """Return the configuration as ``run.json`` stores it; only an equal one resumes a run."""
     fields = asdict(config)
+    # Before there was a choice, all weights were held in float32: those runs can be resumed so.
+    if config.dtype == "float32":
+        fields["dtype"] = None
     return {name: value for name, value in fields.items() if value or name not in LATER}
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, TypeVar
@@ -177,7 +178,9 @@ def side_by_side(count: int, tasks: Sequence[Callable[[], Result]]) -> Iterator[
         return
     pool = ThreadPoolExecutor(count)
     try:
-        for done in as_completed([pool.submit(task) for task in tasks]):
+        # In the context of this thread, which has the reporter of progress.
+        started = [pool.submit(copy_context().run, task) for task in tasks]
+        for done in as_completed(started):
             yield done.result()
     finally:
         # Those under way end when their workers are closed.
@@ -291,7 +294,15 @@ def _check_same(plan: Plan, store: RunStore, identity: Identity) -> None:
             ("chat template", model.get("chat_template", identity.template), identity.template),
         ):
             if old != new:
+                # Earlier versions held all weights in float32, and wrote no type.
+                held = model.get("dtype", "float32")
+                hint = (
+                    f" Its weights are held in {held}, and those here in {identity.dtype}: the same"
+                    f" command with --dtype {held} goes on there."
+                    if what == "weights" and held != identity.dtype
+                    else ""
+                )
                 raise RecordError(
                     f"{store.path} holds results for other {what} under the same names ({old} "
-                    f"there, {new} now). Use another --output."
+                    f"there, {new} now). Use another --output.{hint}"
                 )

@@ -45,6 +45,8 @@ class Identity:
 
     weights: str
     """Fingerprint of the weights."""
+    dtype: str
+    """In which type they are held; their fingerprint depends on it."""
     precision: str
     template: str | None
     """Hash of the chat template, ``None`` without one."""
@@ -71,7 +73,11 @@ class Worker:
     def __init__(self, model: LanguageModel):
         self.model = model
         self.identity = Identity(
-            model.fingerprint(), model.precision, template_digest(model), chat_record(model)
+            model.fingerprint(),
+            model.dtype_name,
+            model.precision,
+            template_digest(model),
+            chat_record(model),
         )
         self._base: tuple[bytes, Baseline] | None = None
 

@@ -25,7 +25,8 @@ def here(tmp_path, monkeypatch):
 
 WRONG = [
     (["--device", "cuda:7"], "'cuda:7' cannot be used"),
-    (["--device", "gpu"], "'gpu' cannot be used"),
+    (["--device", "gpu"], "'gpu' is not known. Write auto, cpu, cuda"),
+    (["--device", "meta"], "'meta' is not known"),
     (["--dtype", "int8"], "'int8' is not one of auto, float32, bfloat16, float16"),
     (["--device-map", "balanced"], "'balanced' is not known"),
     (["--device", "cpu", "--device-map", "auto"], "Give one of them"),
@@ -66,7 +67,7 @@ def test_an_edit_is_exported_for_the_type_that_it_was_made_for(here, model):
         *("--dtype", "bfloat16", "--output", "edit"),
         *("--option", "steps=3", "--option", "prefixes=0", "--option", "covariance=identity"),
     )
-    assert made.code in (0, 1), made.err
+    assert made.code == 1 and "0 of 10 facts" in made.out, made.err  # in three steps
     assert Edit.load(here / "edit").model_dtype == "bfloat16"
     said = editbench("export", "edit", "--format", "merged", "--output", "merged")
     assert said.code == 0, said.err

@@ -209,7 +209,7 @@ def test_what_cannot_be_loaded_so(folder, reader, tmp_path):
     for wrong, message in (
         ({"dtype": "int8"}, "'int8' is not one of auto, float32, bfloat16, float16"),
         ({"device": "cuda:99"}, "'cuda:99' cannot be used"),
-        ({"device": "gpu"}, "'gpu' cannot be used"),
+        ({"device": "gpu"}, "'gpu' is not known"),
         ({"device": "cpu", "device_map": "auto"}, "Give one of them"),
         ({"device_map": "balanced"}, "'balanced' is not known"),
         ({"batch_size": 0}, "at least 1"),

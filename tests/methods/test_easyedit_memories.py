@@ -138,8 +138,8 @@ def test_the_process_of_an_edit_ends_with_its_cell(tmp_path):
     try:
         done = command(
             *("compare", "--methods", "easyedit-grace", "--facts", facts, "--model", folder),
-            *("--option", "easyedit-grace.override=n_iter=2", "--tasks", "eb_grammar", "--limit", 2),
-            *("--output", tmp_path / "run"),
+            *("--option", "easyedit-grace.override=n_iter=2", "--output", tmp_path / "run"),
+            *("--tasks", "eb_grammar", "--limit", 2),
         )
         left = set(psutil.Process().children(recursive=True)) - before
     finally:

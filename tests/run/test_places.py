@@ -3,10 +3,13 @@
 import socket
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny import editbench, write_facts, write_model
 
+from editbench.cli.workers import name_the_flag
 from editbench.errors import OptionError
 from editbench.run.places import Request, room, silent
 
@@ -100,12 +103,14 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
         assert said.code == 2 and "pip install 'editbench[ray]'" in said.err
 
 
-def test_several_gpus_name_the_flag(tmp_path, monkeypatch):
+def test_several_gpus_name_the_flag_unless_they_are_not_used_or_all(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    said = editbench(*command(tmp_path))
-    assert (
-        said.code == 0 and "This machine has 8 GPUs, and this run uses one. --workers" in said.err
-    )
+    cpu, gpus = torch.device("cpu"), [torch.device("cuda", i) for i in range(8)]
+    name_the_flag(SimpleNamespace(device=cpu, devices=[cpu]))
+    name_the_flag(SimpleNamespace(device=gpus[0], devices=gpus))
+    assert not capsys.readouterr().err
+    name_the_flag(SimpleNamespace(device=gpus[0], devices=gpus[:1]))
+    assert "This machine has 8 GPUs, and this run uses one. --workers" in capsys.readouterr().err
 
 
 def command(folder):

@@ -1089,3 +1089,46 @@ def test_repeated_injections_are_for_the_time_alone(config, model, tmp_path):
     ):
         with pytest.raises(OptionError, match=said):
             replace(config, **wrong)
+
+
+def test_a_run_from_before_weights_had_a_type_goes_on_in_float32(config, model_folder, tmp_path):
+    """It held a bfloat16 checkpoint in float32, and its record names no type."""
+    folder = tmp_path / "bfloat16"
+    held = load_model(str(model_folder), dtype="bfloat16")
+    held.model.save_pretrained(folder)
+    held.tokenizer.save_pretrained(folder)
+    alone = {"methods": ("base",), "options": {}}
+    plan = make_plan(replace(config, model=str(folder), dtype="float32", **alone))
+    assert "dtype" not in run_identity(plan.config)
+    store = RunStore(tmp_path / "run")
+
+    def states(plan, **how):
+        seen = []
+        with store.open(run_identity(plan.config)):
+            runner.run(
+                plan, load_model(str(folder), **how), store, lambda _, state: seen.append(state)
+            )
+        return seen
+
+    assert states(plan, dtype="float32") == ["start", "done"]
+    # the same command, without a type, now holds the weights as they are stored
+    with pytest.raises(
+        EditbenchError,
+        match="held in float32, and those here in bfloat16: the "
+        "same command with --dtype float32 goes on there",
+    ):
+        states(replace(plan, config=replace(plan.config, dtype=None)))
+    assert states(plan, dtype="float32") == ["kept"]
+
+
+def test_tasks_in_threads_are_told_of_to_the_same_reporter():
+    said = []
+
+    class Reporter(progress.Silent):
+        def say(self, sentence):
+            said.append(sentence)
+
+    with progress.reporting(Reporter()):
+        tasks = [lambda i=i: progress.say(str(i)) for i in range(4)]
+        assert len(list(runner.side_by_side(2, tasks))) == 4
+    assert sorted(said) == ["0", "1", "2", "3"]
