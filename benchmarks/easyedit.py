@@ -4,6 +4,7 @@
     python benchmarks/easyedit.py equal MODEL N [PAIR ...]      # N facts of the demo corpus
     python benchmarks/easyedit.py show                          # the stored comparison as a table
     python benchmarks/easyedit.py methods                       # what can run here, ours and theirs
+    python benchmarks/easyedit.py table RUN                     # the rows of that table, stored
 
 EasyEdit is a checkout named by ``EDITBENCH_EASYEDIT`` (here zjunlp/EasyEdit at 14cea82), or the
 installed package. ``equal`` gives both sides the same covariance, prefixes, layers and
@@ -41,6 +42,7 @@ from editbench.testing import FACTS, teach_to_read, tiny_model
 from editbench.types import Fact
 
 RESULT = Path(__file__).parent / "results" / "easyedit.json"
+TABLE = Path(__file__).parent / "results" / "easyedit_table.json"
 GOAL = 1e-3
 """A larger difference needs a cause."""
 SAME = {
@@ -216,9 +218,49 @@ def show() -> None:
     print("\n" + "\n".join(sorted(causes)))
 
 
+def table(run: str) -> None:
+    """Store the scores of the finished cells of ``run`` without any text, and print them."""
+    cells = [json.loads(path.read_text()) for path in Path(run).glob("cells/*/summary.json")]
+    names = methods_in_order()
+    rows = {
+        cell["method"]: {key: cell[key] for key in ("status", "note", "metrics", "retention")}
+        | {"seconds": cell["seconds"].get("inject")}
+        for cell in sorted(cells, key=lambda cell: names.index(cell["method"]))
+    }
+    write_json_atomic(TABLE, rows)
+    tasks = list(rows["base"]["retention"])
+    heads = ("method", "efficacy", "generalization", "specificity", *tasks, "inject, s")
+    print(f"| {' | '.join(heads)} |\n" + "|---" * len(heads) + "|")
+    for name, row in rows.items():
+        scores = [_cell(row["metrics"].get(axis, {}).get("generation")) for axis in heads[1:4]]
+        kept = [_kept(row["retention"].get(task), name) for task in tasks]
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        print(f"| {' | '.join([name, *scores, *kept, seconds])} |")
+
+
+def methods_in_order() -> list[str]:
+    """Return all rows that the table may have, in its order."""
+    ours = ["base", "ice", "sft", *registry.names("methods")]
+    return list(dict.fromkeys([*ours, *registry.easyedit()]))
+
+
+def _cell(score: dict[str, float] | None) -> str:
+    if score is None:
+        return "–"
+    return f"{score['mean']:.2f} [{score['low']:.2f}, {score['high']:.2f}]"
+
+
+def _kept(task: dict[str, float] | None, name: str) -> str:
+    if task is None:
+        return "–"
+    if name == "base":
+        return f"scores {task['mean']:.2f}"
+    return f"{task['delta']:+.2f} [{task['delta_low']:+.2f}, {task['delta_high']:+.2f}]"
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    commands = {"equal": equal, "show": show, "methods": methods}
+    commands = {"equal": equal, "show": show, "methods": methods, "table": table}
     usage.run(__doc__, commands, sys.argv[1:])
 
 

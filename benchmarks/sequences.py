@@ -23,6 +23,7 @@ from harness import KEYS, PROTOCOLS, RESULTS
 
 from editbench import progress
 from editbench.cli import console
+from editbench.cli.board import Board
 from editbench.files import write_json_atomic
 from editbench.models import load_model
 from editbench.records.reading import load_run
@@ -72,7 +73,8 @@ def teach(asked: argparse.Namespace) -> None:
             model = model or load_model(asked.model)
             with RunStore(asked.output / method).open(run_identity(plan.config)) as run:
                 save_cases(run.path, plan)
-                runner.run(plan, model, run, console.tell_cell)
+                with Board(1) as board:
+                    runner.run(plan, model, run, board.of([plan])(""))
 
 
 def store(output: Path, result: Path) -> None:

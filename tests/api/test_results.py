@@ -127,7 +127,8 @@ def test_a_loaded_model_has_its_own_dtype(here):
     loaded = editbench.load_model("tiny", dtype="bfloat16")
     held = editbench.compare("ice", model=loaded, **asked)
     assert json.loads((held.folder / "run.json").read_text())["config"]["dtype"] == "bfloat16"
-    assert editbench.compare("ice", model="tiny", dtype="bfloat16", **asked).folder == held.folder
+    named = {"model": "tiny", "dtype": "bfloat16", "precision": loaded.precision}
+    assert editbench.compare("ice", **named, **asked).folder == held.folder
 
 
 def results_facts(results):

@@ -931,8 +931,9 @@ def test_a_disk_that_fills_up_keeps_what_is_done(compare, here, monkeypatch):
 
 @pytest.mark.parametrize("run", ["nosuch", ".", "facts.jsonl", "facts.jsonl/x", ""])
 def test_what_is_no_run(here, refused, run):
-    refused(editbench("show", run), "run folder")
-    refused(editbench("show", run, "--json"), "run folder")
+    part = "There is no folder" if run in ("nosuch", "facts.jsonl/x") else "holds neither a run nor"
+    refused(editbench("show", run), part)
+    refused(editbench("show", run, "--json"), part)
     refused(editbench("leaderboard", run, "-o", "board.md"), "run folder")
 
 

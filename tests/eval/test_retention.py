@@ -488,10 +488,12 @@ def test_a_chat_task_reads_no_second_bos(offline):
 
 
 def test_what_lm_eval_gets_of_a_chat_template():
+    from editbench.batching import BatchSizes
     from editbench.eval.in_memory import InMemoryModel
 
     model = hostile_model("a space before the answer")
-    lm = InMemoryModel(model.model, model.tokenizer, 1, lambda prompt: "Note. ", False)
+    note = lambda prompt: "Note. "  # noqa: E731
+    lm = InMemoryModel(model.model, model.tokenizer, 1, note, False, None, BatchSizes())
     lm.begin("mine", chat=True, progress=None)
     turns = [{"role": "user", "content": "Who?"}]
     prompt = lm.apply_chat_template(turns)

@@ -156,7 +156,7 @@ def test_an_edit_made_there_works_here_and_back(pair, edit, tmp_path):
             with unchanged(model, "applied()"), each.applied(model):
                 assert model.fingerprint() != each.model_hash
     loaded.merge(there, tmp_path / "merged")
-    export(loaded, there, "peft", tmp_path / "adapter")
+    export(loaded, there, "peft", tmp_path / "adapter", base="owner/tiny")
     merged = load_model(tmp_path / "merged", device="cpu", precision="float32")
     again = load_model(tmp_path / "merged", device=DEVICE, precision="float32")
     with loaded.applied(there), loaded.applied(here):
