@@ -43,7 +43,8 @@ def test_our_loader_reads_it_back(family, changed, tmp_path):
     back = load_model(folder / "model.gguf", precision="float32")
     assert back.tokenizer.get_vocab() == model.tokenizer.get_vocab()
     prompts = [(fact.prompt, fact.form) for fact in FACTS]
-    prompts += [(f"{i} walks to {town} and", "cloze") for i in range(4) for town in ("Kraków", "x")]
+    towns = ("Kraków", "x")
+    prompts += [(f"{i} walks to {town} and", "cloze") for i in range(4) for town in towns]
     with edit.applied(model):
         for name, weight in model.model.named_parameters():
             assert torch.equal(weight, back.weight(name)), name
