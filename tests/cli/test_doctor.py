@@ -194,7 +194,7 @@ ALL_STEPS = {"sft": {"enough": 0.0}, "mixsd": {"enough": 0.0, "max_new_tokens": 
     ("name", "options"),
     [
         ("sft", {}),
-        ("sft", {"lora": 2, "kl": 1.0}),
+        ("sft", {"lora": 2}),
         ("mixsd", {"attempts": 1, "on_fail": "keep"}),
         ("rome", {"steps": 4}),
         ("memit", {"steps": 4}),
