@@ -14,10 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import patch
 
 import usage
 from filelock import FileLock, Timeout
@@ -29,6 +29,7 @@ from editbench.eval.diagnostics import drift
 from editbench.files import write_json_atomic
 from editbench.matching import contains
 from editbench.methods._train import anchor
+from editbench.methods._train.anchor import _texts as written
 from editbench.models import load_model
 from editbench.run.config import RunConfig
 from editbench.run.plan import make_plan
@@ -83,29 +84,13 @@ LAST_START = 450
 """Seconds after which a process begins no further row. Several may run side by side."""
 
 
-@contextmanager
-def anchored(constants: dict):
-    """Inside, the anchor has these constants."""
-    before = {name: getattr(anchor, name) for name in constants}
-    try:
-        for name, value in constants.items():
-            setattr(anchor, name, value)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(anchor, name, value)
-
-
 def texts_of(model, seed: int):
-    """Return the anchor's texts, from disk if an earlier row had the same."""
+    """Return the anchor's texts, from disk if an earlier row of this model had the same."""
     constants = (anchor.FREE, anchor.ANSWERS, anchor.INSTRUCTED, anchor.LENGTH, seed)
-    path = KEPT / f"texts_{'_'.join(map(str, constants))}.json"
+    path = KEPT / f"texts_{model.fingerprint()}_{'_'.join(map(str, constants))}.json"
     if not path.exists():
         write_json_atomic(path, written(model, seed))
     return json.loads(path.read_text())
-
-
-written, anchor._texts = anchor._texts, texts_of
 
 
 def measure(model, edit, cases) -> dict:
@@ -133,7 +118,9 @@ def stored() -> list[dict]:
 
 
 def trained(model, facts, method: str, options: dict, constants: dict) -> Edit:
-    with anchored(constants):
+    # Inside, the anchor has these constants. Only there does it read its texts from disk: a test
+    # that imports this file goes on to train other models.
+    with patch.multiple(anchor, _texts=texts_of, **constants):
         return registry.get("methods", method).from_options(method, options).inject(model, facts)
 
 

@@ -1,6 +1,9 @@
 """The studies refuse a command line that they do not know, with a reason and their usage."""
 
 import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,49 @@ def test_help_and_a_command(study, capsys):
     assert capsys.readouterr().out == "What it is.\n" and not called
     usage.run("", {"go": lambda *names: called.append(names)}, ["go", "a", "b"])
     assert called == [("a", "b")]
+
+
+CHANGES = """
+import importlib, json, os, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+studies = sorted(path.stem for path in Path(sys.argv[1]).glob("*.py"))
+
+def library():
+    # What the modules of editbench hold, and the environment.
+    found = {
+        f"{name}.{key}": id(value)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] in ("editbench", "methods", "eval") and module
+        for key, value in vars(module).items()
+        if not hasattr(value, "__path__") and not key.startswith("__")
+    }
+    return found | {f"${key}": value for key, value in os.environ.items()}
+
+changed = {}
+for _ in range(2):  # the first time only loads the library
+    for study in studies:
+        sys.modules.pop(study, None)
+        before = library()
+        try:
+            importlib.import_module(study)
+        except ImportError:
+            continue  # of an extra that is not installed
+        after = library()
+        changed |= {key: study for key, value in before.items() if after.get(key) != value}
+print(json.dumps(changed))
+"""
+
+
+def test_a_study_that_is_imported_changes_nothing_of_the_library():
+    """Tests import studies, and what one leaves behind would be in every test after them."""
+    ran = subprocess.run(
+        [sys.executable, "-c", CHANGES, str(STUDIES)], capture_output=True, text=True, check=True
+    )
+    changed = json.loads(ran.stdout.splitlines()[-1])
+    # It compares hashes of all methods, in processes of its own, and no test imports it.
+    assert {key: study for key, study in changed.items() if study != "safety_net"} == {}
 
 
 def test_a_sum_of_edits_trains_those_that_were_not_kept(study, monkeypatch, tmp_path):
