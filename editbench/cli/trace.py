@@ -24,7 +24,7 @@ from editbench.cli.options import (
 )
 from editbench.cli.output import new_file
 from editbench.cli.parsing import pairs
-from editbench.errors import OptionError
+from editbench.errors import OptionError, check_package
 from editbench.files import check_output
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def trace(
             f"The subject {found.text!r} was found by rule and may be wrong: {found.doubt}."
             " Give it with --subject."
         )
+    if output is not None:
+        check_package(f"--output {output}", "matplotlib", "plot")
     if output is not None and output.suffix not in PICTURES:
         raise OptionError(f"--output {output} is not a .png, .svg or .pdf file.")
     if window is not None and window < 1:
