@@ -62,6 +62,9 @@ def trace(
 
     Causal tracing, as in section 2 of the ROME paper (arXiv 2202.05262).
     """
+    if output is not None:
+        check_package("--output", "matplotlib", "plot")
+
     from editbench import progress
     from editbench.methods import trace as tracing
     from editbench.options import check_seed
@@ -75,8 +78,6 @@ def trace(
             f"The subject {found.text!r} was found by rule and may be wrong: {found.doubt}."
             " Give it with --subject."
         )
-    if output is not None:
-        check_package(f"--output {output}", "matplotlib", "plot")
     if output is not None and output.suffix not in PICTURES:
         raise OptionError(f"--output {output} is not a .png, .svg or .pdf file.")
     if window is not None and window < 1:
