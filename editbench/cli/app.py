@@ -84,10 +84,7 @@ def main() -> None:
     # Tokenizers that have run in parallel print a warning at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")  # those of libraries speak to programmers
-    for stream in (sys.stdout, sys.stderr):
-        # The tables have arrows and dashes, which not every terminal's encoding has.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    console.accept_any_encoding()
     try:
         try:
             app(prog_name="editbench")

@@ -238,7 +238,7 @@ def _store(folder: Path, plan: Plan, identity: dict[str, object]) -> Iterator[Ru
     with RunStore(folder).open(identity) as store, kept:
         if not store.locked:
             console.say(
-                f"{folder} cannot be locked (the system or its drive has no locks)."
+                f"{folder} cannot be locked (its drive has no locks)."
                 " Do not start a second run there."
             )
         save_cases(folder, plan)
