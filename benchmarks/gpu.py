@@ -30,6 +30,7 @@ from editbench.cost import Meter
 from editbench.edit import Edit
 from editbench.errors import OptionError
 from editbench.files import write_json_atomic
+from editbench.hub import cache_dir
 from editbench.models import LanguageModel, load_model
 from editbench.testing import FACTS, check_method, teach_to_read, tiny_model
 from editbench.types import Fact
@@ -102,9 +103,8 @@ def _fresh(work: Callable[[], Any]) -> Any:
     """Return what ``work`` returns with an empty cache: statistics of one device serve no other."""
     with tempfile.TemporaryDirectory() as cache:
         # an unpacked GGUF file is the same for all
-        models = Path(os.environ.get("EDITBENCH_CACHE", "~/.cache/editbench")).expanduser()
-        if (models / "models").is_dir():
-            (Path(cache) / "models").symlink_to(models / "models")
+        if (models := cache_dir() / "models").is_dir():
+            (Path(cache) / "models").symlink_to(models)
         with mock.patch.dict(os.environ, {"EDITBENCH_CACHE": cache}):
             return work()
 

@@ -366,7 +366,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
                 f"{url} has SHA-256 {digest}, not {sha256}: the file has changed. "
                 "Check it, and pass it with --data PATH."
             )
-        stamp.write_text(digest + "\n")
+        stamp.write_text(digest + "\n", encoding="utf-8")
         os.replace(part, path)
     finally:
         Path(part).unlink(missing_ok=True)
@@ -374,7 +374,7 @@ def fetch(url: str, sha256: str | None = None) -> Path:
 
 
 def _read_stamp(stamp: Path) -> str | None:
-    return stamp.read_text().strip() if stamp.is_file() else None
+    return stamp.read_text(encoding="utf-8").strip() if stamp.is_file() else None
 
 
 def _download(url: str, file: IO[bytes]) -> None:

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 
 from editbench.adapters import fold_adapter
 from editbench.aliases import ALIASES
@@ -35,7 +34,7 @@ from editbench.changes import Change
 from editbench.checkpoints import damaged, quiet_transformers, sentence
 from editbench.edit import Edit, UncheckedEdit
 from editbench.errors import EditbenchError, ModelError
-from editbench.files import EDIT_FILES
+from editbench.files import EDIT_FILES, read_tensors
 from editbench.finetuned import (
     INDEX,
     change_of,
@@ -274,7 +273,7 @@ def _adapter(path: Path, model: LanguageModel) -> Reading:
     base = _base_name(path)
     checked = _check_base(path, base, model)
     tokenizer, notes = check_tokenizer(path, model)
-    tensors = load_file(path / ADAPTER_FILES[1])
+    tensors = read_tensors(path / ADAPTER_FILES[1])
     if odd := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise ModelError(
             f"The adapter in {path} has values in {odd[0]!r} that are infinite or NaN."

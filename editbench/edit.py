@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from editbench.changes import (
     VALUES,
@@ -41,6 +41,7 @@ from editbench.files import (
     PARTS,
     check_folder,
     jsonable,
+    read_tensors,
     whole_folder,
     write_json_atomic,
 )
@@ -430,7 +431,7 @@ class Edit:
         if manifest["kind"] not in ("weights", "context"):
             raise ValueError(f"its kind is {manifest['kind']!r}")
         parts = tuple(_read_parts(folder, manifest.get("parts", ())))
-        tensors = load_file(folder / "edit.safetensors")
+        tensors = read_tensors(folder / "edit.safetensors")
         values = tensors.pop(VALUES, None)
         changes = changes_in(tensors)
         keys = {

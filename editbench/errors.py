@@ -6,7 +6,9 @@ EditbenchError            the user can fix it; the command line prints the messa
 │   ├── FactError         a fact cannot be taught (empty target, subject not in the prompt, ...)
 │   └── BadRecordsError   records of a file are no facts; keeps all reasons, and the good cases
 ├── OptionError           the name or the value of an option is wrong
+├── MissingPackageError   a package of one of editbench's extras is not installed
 ├── ModelError            weights, tokenizer or architecture cannot be used
+│   ├── MissingModelError the default model has not been downloaded yet
 │   ├── NotFiniteError    the logits have become infinite or NaN
 │   ├── NoTokenError      no token of a text covers the subject
 │   └── NoDenseMlp        no linear map writes an MLP's output, so weight editors do not apply
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 LISTED = 10
 """Most names that a message lists."""
@@ -65,8 +68,33 @@ class OptionError(EditbenchError):
     """The name or the value of an option is wrong."""
 
 
+class MissingPackageError(EditbenchError):
+    """A package that only some users want is not installed; the message has the command.
+
+    Args:
+        what: what needs it, such as ``A picture``.
+        package: its name.
+        extra: the extra of editbench that installs it.
+    """
+
+    def __init__(self, what: str, package: str, extra: str):
+        super().__init__(
+            f'{what} needs {package}, which is not installed. Run: pip install "editbench[{extra}]"'
+        )
+
+
+def check_package(what: str, package: str, extra: str) -> None:
+    """Raise a ``MissingPackageError`` unless ``package`` is installed; it is not imported."""
+    if find_spec(package) is None:
+        raise MissingPackageError(what, package, extra)
+
+
 class ModelError(EditbenchError):
     """Weights, tokenizer or architecture cannot be used."""
+
+
+class MissingModelError(ModelError):
+    """The default model has not been downloaded yet; ``editbench setup-model`` does that."""
 
 
 class NotFiniteError(ModelError):

@@ -22,12 +22,8 @@ from editbench import progress
 from editbench.errors import EditbenchError, ModelError
 from editbench.files import write_json_atomic
 from editbench.hub import cache_dir
+from editbench.locks import HeldError, take_lock
 from editbench.weights import empty_model, load_weights
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment]  # Windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -213,7 +209,6 @@ def _keep(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
     except BaseException:  # a full disk, or Ctrl-C
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    (folder / ".lock").unlink(missing_ok=True)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -228,7 +223,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> Iterable[Path]:
-    return (file for file in sorted(folder.iterdir()) if file.is_file() and file.name != ".lock")
+    return (file for file in sorted(folder.iterdir()) if file.is_file())
 
 
 def _hash(file: Path) -> str:
@@ -236,39 +231,42 @@ def _hash(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def _lock_of(folder: Path) -> Path:
+    # Beside the folder: Windows renames no folder in which a file is open.
+    return folder.with_name(f"{folder.name}.lock")
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a temporary folder, which tells others that its process is alive."""
-    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    path = _lock_of(folder)
+    lock = take_lock(path)
     try:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # some network drives have no locks
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(lock)
+        if lock is not None:
+            lock.release()
+        path.unlink(missing_ok=True)
 
 
 def _remove_abandoned(models: Path) -> None:
     """Remove the temporary folders of processes that were killed."""
-    for folder in models.glob("tmp*"):
+    for folder in (path for path in models.glob("tmp*") if path.is_dir()):
         with contextlib.suppress(OSError):
             if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+                _lock_of(folder).unlink(missing_ok=True)
 
 
 def _is_abandoned(folder: Path) -> bool:
-    if fcntl is not None and (folder / ".lock").exists():
-        lock = os.open(folder / ".lock", os.O_RDWR)
+    if _lock_of(folder).exists():
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True  # whoever held it is gone
-        except BlockingIOError:
+            lock = take_lock(_lock_of(folder))
+        except HeldError:
             return False
-        except OSError:
-            pass  # no locks here
-        finally:
-            os.close(lock)
-    # it has no lock yet, or an earlier version of editbench made it
+        if lock is not None:
+            lock.release()
+            return True  # whoever held it is gone
+    # it has no lock yet, or the drive has none
     newest = max(file.stat().st_mtime for file in (folder, *folder.iterdir()))
     return time.time() - newest > ABANDONED

@@ -11,14 +11,23 @@ from pathlib import Path
 from unittest import mock
 from urllib.parse import urlparse
 
+from platformdirs import user_cache_path
+
 
 def cache_dir() -> Path:
     """Return the folder for downloads, converted models, statistics and base scores.
 
-    It is ``EDITBENCH_CACHE`` if set, else ``~/.cache/editbench``. The environment is read at every
-    call.
+    It is ``EDITBENCH_CACHE`` if set, else the folder ``editbench`` in the system's folder for
+    caches: ``XDG_CACHE_HOME`` or ``~/.cache`` on Linux, ``~/Library/Caches`` on macOS,
+    ``%LOCALAPPDATA%`` on Windows. The environment is read at every call.
     """
-    return Path(os.environ.get("EDITBENCH_CACHE") or "~/.cache/editbench").expanduser()
+    if own := os.environ.get("EDITBENCH_CACHE"):
+        return Path(own).expanduser()
+    earlier = Path("~/.cache/editbench").expanduser()
+    # Where versions before 0.2 kept it on every system.
+    if earlier.is_dir() and not os.environ.get("XDG_CACHE_HOME"):
+        return earlier
+    return user_cache_path("editbench", appauthor=False)
 
 
 @contextmanager

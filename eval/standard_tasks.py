@@ -503,7 +503,7 @@ def _check_graders(name: str) -> None:
     if missing:
         raise OptionError(
             f"Task {name!r} grades with {', '.join(missing)}, which is not installed. "
-            f"Run: pip install 'lm_eval[{name}]'"
+            f'Run: pip install "lm_eval[{name}]"'
         )
     if name == "ifeval":
         import langdetect

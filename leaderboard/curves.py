@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from editbench.errors import RecordError
 from editbench.leaderboard.loading import load_cells
-from editbench.leaderboard.plots import literal, saved
+from editbench.leaderboard.plots import check_can_draw, literal, saved
 from editbench.leaderboard.rows import mean_retention
 from editbench.records.schema import CellSummary, CurvePoint
 
@@ -26,8 +26,10 @@ def over_facts(run: Path, output: Path) -> list[Path]:
     injected so far. A cross marks the end of a sequence that was stopped.
 
     Raises:
+        MissingPackageError: without matplotlib.
         RecordError: if ``run`` is not readable or has no curves.
     """
+    check_can_draw()
     config, summaries = load_cells(run)
     drawn = [summary for summary in summaries if summary.get("curve")]
     if not drawn:

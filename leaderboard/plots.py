@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from editbench.errors import RecordError
+from editbench.errors import RecordError, check_package
 from editbench.files import replacing
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.rows import BASE, axis_of, family, refuse_mixture, rows, without_facts
@@ -33,6 +33,11 @@ Color = str | tuple[float, float, float, float]
 Point = tuple[float, float]
 
 
+def check_can_draw() -> None:
+    """Raise a ``MissingPackageError`` without matplotlib."""
+    check_package("A picture", "matplotlib", "plot")
+
+
 def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
     """Draw all cells of ``runs`` as ``output`` with the endings .png and .svg; return both paths.
 
@@ -42,9 +47,11 @@ def trade_off(runs: Sequence[Path], output: Path) -> list[Path]:
     training. Crosses are 95 % intervals.
 
     Raises:
+        MissingPackageError: without matplotlib.
         RecordError: if a run is not readable, if cells cannot share a ranking, or if no cell has
             both efficacy and retention.
     """
+    check_can_draw()
     cells: dict[str, CellSummary] = {}
     places: dict[str, Path] = {}
     limits: dict[str, object] = {}

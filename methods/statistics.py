@@ -35,11 +35,12 @@ from typing import TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from editbench import progress
 from editbench.errors import DataError, MethodError
+from editbench.files import read_tensors
 from editbench.hub import cache_dir
 from editbench.memory import TEMPLATE_TOKENS, Phase, free_bytes
 from editbench.methods._common.hooks import Captured
@@ -574,7 +575,7 @@ def load(path: Path, _mtime: int = 0, _size: int = 0) -> Moment:
     """
     try:
         stored = _stored(path)
-        c_ff = load_file(path)["c"]
+        c_ff = read_tensors(path)["c"]
         checksum, counted = stored["checksum"], stored["counted"]
         if _checksum(c_ff) != checksum or not c_ff.isfinite().all():
             raise ValueError("its checksum does not match")

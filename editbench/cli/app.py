@@ -28,6 +28,7 @@ from editbench.cli.panels import PanelCommand
 from editbench.cli.plot import plot
 from editbench.cli.push import push
 from editbench.cli.remove import remove
+from editbench.cli.setup_model import offered, setup_model
 from editbench.cli.show import show
 from editbench.cli.stats import stats
 from editbench.cli.sweep import sweep
@@ -74,6 +75,7 @@ for command in (show, chat, remove, verify, leaderboard, plot):
 app.add_typer(stats, name="stats")
 for command in (trace, export, push):
     app.command()(command)
+app.command("setup-model")(setup_model)
 app.add_typer(new, name="new")
 
 
@@ -82,12 +84,14 @@ def main() -> None:
     # Tokenizers that have run in parallel print a warning at every fork.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore")  # those of libraries speak to programmers
-    for stream in (sys.stdout, sys.stderr):
-        # The tables have arrows and dashes, which not every terminal's encoding has.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    console.accept_any_encoding()
     try:
-        app(prog_name="editbench")
+        try:
+            app(prog_name="editbench")
+        except EditbenchError as error:
+            if not offered(error):
+                raise
+            app(prog_name="editbench")  # a missing model is found before anything is done
     except EditbenchError as error:
         console.say(f"editbench: {error}")
         sys.exit(2)

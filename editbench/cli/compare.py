@@ -11,7 +11,7 @@ import typer
 from editbench.cli import completion, console, panels, parsing, running
 from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_over_facts
-from editbench.errors import RecordError
+from editbench.errors import RecordError, check_package
 from editbench.slices import NO_FACTS
 
 DEFAULT_METHODS = "mixsd,memit,sft"
@@ -117,6 +117,8 @@ def compare(
 ) -> None:
     """Show what each method gains and destroys on the same facts."""
     # Before the slow imports, so that a misspelt name is reported at once.
+    if curve:
+        check_package("--curve", "matplotlib", "plot")
     named_seeds = parsing.seeds(seeds, options.seed)
     made = parsing.pairs(artifact, "--artifact")
     if methods is None:

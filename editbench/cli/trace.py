@@ -24,7 +24,7 @@ from editbench.cli.options import (
 )
 from editbench.cli.output import new_file
 from editbench.cli.parsing import pairs
-from editbench.errors import OptionError
+from editbench.errors import OptionError, check_package
 from editbench.files import check_output
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def trace(
 
     Causal tracing, as in section 2 of the ROME paper (arXiv 2202.05262).
     """
+    if output is not None:
+        check_package("--output", "matplotlib", "plot")
+
     from editbench import progress
     from editbench.methods import trace as tracing
     from editbench.options import check_seed

@@ -12,8 +12,9 @@ import typer
 
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, panels, parsing, running, workers
+from editbench.cli.loading import check_is_here
 from editbench.cli.options import RunOptions, with_options
-from editbench.errors import DataError, OptionError
+from editbench.errors import DataError, OptionError, check_package
 
 Record = Mapping[str, Any]
 """The record of a tune run, or a part of it; ``editbench.run.tune`` declares its fields."""
@@ -60,6 +61,7 @@ def tune(
     """
     # Before the slow imports, so that a misspelt name is reported at once.
     names = parsing.method_names(methods)
+    check_package("editbench tune", "optuna", "tune")
     console.begin()
 
     from editbench.run import tune as tuning
@@ -70,6 +72,8 @@ def tune(
             " Use batch or sequential:CHUNK."
         )
     request = workers.request_of(options)
+    if request is None:
+        check_is_here(options.model)
     search = tuning.Search(names, budget, retention, parsing.method_options(option))
     trials = tuple(trial for method in search.methods for trial in search.trials(method))
     plan = running.checked_plan(running.request(options, trials, {}, "dev"), options.tasks)

@@ -99,5 +99,5 @@ def name_the_flag(model: LanguageModel) -> None:
     if count > 1 and len(model.devices) == 1:
         console.say(
             f"This machine has {count} GPUs, and this run uses one. --workers auto computes cells"
-            " on all of them (pip install 'editbench[ray]')."
+            ' on all of them (pip install "editbench[ray]").'
         )

@@ -3,7 +3,7 @@
 A run folder is written so that a crash at any moment costs at most the cell that is being computed:
 
     RUN/run.json                 the configuration, with its digest; written first
-    RUN/.lock                    flock of the writing process; free again once that process is gone
+    RUN/.lock                    lock of the writing process; free again once that process is gone
     RUN/cases.json               the facts and their probes
     RUN/cells.json               {method: key}: the cells that belong to the run
     RUN/not_asked.json           {task: reason}: retention tasks that could not be asked, if any

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self, cast
 
+from filelock import BaseFileLock
+
 from editbench.errors import RecordError
 from editbench.files import (
     check_outside_cells,
@@ -21,6 +23,7 @@ from editbench.files import (
     write_json_atomic,
     write_synced,
 )
+from editbench.locks import HeldError, take_lock
 from editbench.records.reading import (
     own_cells,
     read_run,
@@ -32,12 +35,6 @@ from editbench.records.reading import (
 from editbench.records.schema import SCHEMA, CellSummary, StoredConfig
 from editbench.types import digest
 
-try:
-    import fcntl
-except ImportError:
-    # Windows: the process id is written to the file, but nothing keeps out a second writer.
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
-
 
 class RunStore:
     """One run folder, open for writing by one process. As a context manager it frees its lock."""
@@ -47,8 +44,8 @@ class RunStore:
         self.cells = self.path / "cells"
         self.config: StoredConfig = {}
         self.locked = False
-        """Whether a second writer is refused. Some systems and network drives have no locks."""
-        self._lock: int | None = None
+        """Whether a second writer is refused. Some network drives have no locks."""
+        self._lock: BaseFileLock | None = None
         self._claiming = threading.Lock()  # the methods of a search run in threads
 
     def open(self, config: Mapping[str, object]) -> Self:
@@ -102,7 +99,7 @@ class RunStore:
     def close(self) -> None:
         """Free the lock. The system does the same when the process dies."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -191,28 +188,15 @@ class RunStore:
     def _take_lock(self) -> None:
         if self._lock is not None:
             raise RecordError(f"{self.path} is open already.")
-        # Not a ``with``: flock holds as long as this descriptor stays open.
-        lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.locked = True
-        except BlockingIOError:
-            holder = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
-            os.close(lock)
+            self._lock = take_lock(self.path / ".lock")
+        except HeldError as held:
+            who = f"process {held}" if str(held) else "another process"
             raise RecordError(
-                f"{self.path} is being written by process {holder}. Wait until it ends, stop it, "
-                "or use another --output."
+                f"{self.path} is being written by {who}. Wait until it ends, stop it, or use "
+                "another --output."
             ) from None
-        except OSError:
-            pass  # a file system without locks, as on some network drives: go on without one
-        try:
-            os.ftruncate(lock, 0)
-            os.write(lock, str(os.getpid()).encode())
-        except OSError:
-            os.close(lock)
-            raise
-        self._lock = lock
+        self.locked = self._lock is not None
 
     def _compare(self, stored: StoredConfig) -> None:
         """Raise a ``RecordError`` that names the fields in which ``stored`` differs."""

@@ -24,7 +24,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from editbench.cost import Measured
-from editbench.errors import EditbenchError, MethodError, ModelError, OptionError
+from editbench.errors import (
+    EditbenchError,
+    MethodError,
+    MissingPackageError,
+    ModelError,
+    OptionError,
+)
 from editbench.records.environment import packages
 from editbench.records.schema import ArtifactRecord
 from editbench.run.actor import Actor, error_of, said_of
@@ -40,7 +46,7 @@ os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
 try:
     import ray
 except ImportError:
-    raise OptionError("Ray is not installed. Run: pip install 'editbench[ray]'.") from None
+    raise MissingPackageError("--workers", "ray", "ray") from None
 
 PLACE_SECONDS = 120.0
 """How long an actor may take to start on a machine that has room for it."""

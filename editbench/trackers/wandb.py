@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from editbench.errors import PluginError
+from editbench.errors import MissingPackageError
 from editbench.plugin import Tracker
 
 PROJECT = "editbench"
@@ -27,9 +27,7 @@ class Wandb(Tracker):
         try:
             import wandb
         except ImportError as error:
-            raise PluginError(
-                "--track wandb needs the package wandb. Install it: pip install 'editbench[wandb]'."
-            ) from error
+            raise MissingPackageError("--track wandb", "wandb", "wandb") from error
         self._wandb: Any = wandb
         self._run: Any = None
         self._rows: list[Mapping[str, object]] = []

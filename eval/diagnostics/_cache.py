@@ -52,7 +52,8 @@ def cached(
     # The file's name is shortened. The checksum holds the whole name, so a clash is noticed.
     path = cache_dir() / kind / f"{name[:24]}.safetensors"
     with suppress(OSError, SafetensorError), safe_open(path, "pt") as file:
-        stored = {tensor: file.get_tensor(tensor) for tensor in file.keys()}
+        # Clones: Windows replaces no file while a tensor lies in it (``read_tensors``).
+        stored = {tensor: file.get_tensor(tensor).clone() for tensor in file.keys()}
         if (file.metadata() or {}).get("sha256") == _checksum(name, stored):
             return stored
     computed = {tensor: values.cpu().contiguous() for tensor, values in compute().items()}

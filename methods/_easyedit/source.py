@@ -38,11 +38,14 @@ class Source:
 
     def missing(self, algorithm: Algorithm) -> str | None:
         """Return what ``algorithm`` lacks here, in one sentence; ``None`` if it can run."""
+        if not hasattr(os, "fork"):
+            return "EasyEdit's algorithms run in forks of a process, which Windows does not have."
         if not (self.folder(algorithm) / "__init__.py").is_file():
             return f"The EasyEdit in {self.package.parent} does not have this algorithm."
         if algorithm.base and (why := self.missing(ALGORITHMS[algorithm.base])):
             return why
-        for name in sorted(_imported(self.folder(algorithm))):
+        # Its ROME imports matplotlib, and nearly all import its ROME.
+        for name in sorted({"matplotlib", *_imported(self.folder(algorithm))}):
             if name not in algorithm.unused and importlib.util.find_spec(name) is None:
                 return f"It needs the package {name}, which is not installed."
         return None

@@ -94,7 +94,7 @@ def test_an_unknown_tracker_is_refused_before_anything_is_made(here):
 def test_wandb_offline_or_what_to_install(here):
     if importlib.util.find_spec("wandb") is None:
         said = compare("--track", "wandb")
-        assert said.code == 2 and "pip install 'editbench[wandb]'" in said.err
+        assert said.code == 2 and 'pip install "editbench[wandb]"' in said.err
         pytest.skip("wandb is not installed")
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     command = ("-m", "editbench", "compare", "--model", "tiny", "--facts", "facts.jsonl")

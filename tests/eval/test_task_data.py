@@ -210,7 +210,7 @@ def test_ifeval_needs_its_graders(tiny, tmp_path, monkeypatch):
     path = tmp_path / "if.jsonl"
     path.write_text("{}")
     assert "langdetect" in retention.unloadable(["ifeval"], {"ifeval": path})["ifeval"]
-    with pytest.raises(OptionError, match=r"langdetect.*pip install 'lm_eval\[ifeval\]'"):
+    with pytest.raises(OptionError, match=r'langdetect.*pip install "lm_eval\[ifeval\]"'):
         standard_tasks.from_file("ifeval", path)
 
 

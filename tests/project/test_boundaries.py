@@ -21,7 +21,7 @@ ABOVE_METHODS = {"registry", "testing", "rows", "cost", "slices"}
 """Nouns that know the rooms, the probes or the scores."""
 MAY_IMPORT = {
     "nouns": NOUNS,
-    "records": {"errors", "files", "report", "rows", "types", "records"},
+    "records": {"errors", "files", "locks", "report", "rows", "types", "records"},
     "run": NOUNS - {"testing"} | {"records", "run", "eval"},
     "cli": NOUNS - {"testing"}
     | {"records", "run", "cli", "leaderboard", "methods.statistics", "methods.trace"},
@@ -63,6 +63,7 @@ LIGHT_NOUNS = {
     "errors",
     "files",
     "hub",
+    "locks",
     "matching",
     "options",
     "plugin",

@@ -427,7 +427,7 @@ def test_second_writer_is_refused_by_pid(run):
 def test_file_system_without_locks_is_no_obstacle(run, monkeypatch):
     with RunStore(run).open(CONFIG) as store:
         assert store.locked
-    monkeypatch.setattr(records.fcntl, "flock", raises(errno.ENOLCK))
+    monkeypatch.setattr("fcntl.flock", raises(errno.ENOLCK))
     with RunStore(run).open(CONFIG) as store:
         assert not store.locked
 

@@ -100,7 +100,7 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.delattr("editbench.run.cluster", raising=False)
     for given in (("--workers", 2), ("--ray", "auto"), ("--gpus-per-cell", 1)):
         said = editbench(*command(tmp_path), *given)
-        assert said.code == 2 and "pip install 'editbench[ray]'" in said.err
+        assert said.code == 2 and 'pip install "editbench[ray]"' in said.err
 
 
 def test_several_gpus_name_the_flag_unless_they_are_not_used_or_all(capsys, monkeypatch):
