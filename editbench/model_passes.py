@@ -51,6 +51,13 @@ class ModelPasses(ModelWeights):
 
     _head_checked = False
 
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that the model reads at once; ``None`` if its configuration does not say."""
+        config = self.model.config.get_text_config()
+        length: int | None = getattr(config, "max_position_embeddings", None)
+        return length if length and length > 0 else None  # XLNet's is -1: any number
+
     def hidden(
         self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
     ) -> torch.Tensor:

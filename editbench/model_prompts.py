@@ -37,13 +37,6 @@ class ModelPrompts:
         """
         return chat_template.style_of(self.tokenizer) if self.chat else None
 
-    @property
-    def context_length(self) -> int | None:
-        """Tokens that the model reads at once; ``None`` if its configuration does not say."""
-        config = self.model.config.get_text_config()
-        length: int | None = getattr(config, "max_position_embeddings", None)
-        return length if length and length > 0 else None  # XLNet's is -1: any number
-
     def render(
         self, prompt: str, form: str = "cloze", context: str | None = None, prefix: str = ""
     ) -> text.Rendered:
