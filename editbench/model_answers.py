@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from editbench.batching import (
     is_out_of_memory,
     no_memory,
 )
+from editbench.beginnings import Beginnings, filled_cache
 from editbench.decoding import Decoding, LineEnds, Part, Text, decoding_cache
 from editbench.errors import ModelError
 from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
@@ -30,6 +31,8 @@ from editbench.types import form_of
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
+SHARED = 4
+"""How many times as many texts as usual are scored together where they share beginnings."""
 SCORE, WRITE = "texts to score", "texts to write"
 """What is computed in batches here, as ``BatchSizes`` calls it."""
 
@@ -109,10 +112,53 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         def describe(i: int) -> str:
             return f"score a text of {len(pairs[i][0]) + len(pairs[i][1])} tokens"
 
+        if pairs and self.shares(max(len(prompt) + len(target) for prompt, target in pairs)):
+            yield from self._scored_with_beginnings(pairs, batch_size, describe)
+            return
         # texts of similar length share a batch, so that little of it is padding
         order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         for chunk, scores in in_batches(
             self.batches, SCORE, order, batch_size, score, self.device, describe
+        ):
+            yield from zip(chunk, scores, strict=True)
+
+    def _scored_with_beginnings(
+        self,
+        pairs: Sequence[tuple[list[int], list[int]]],
+        batch_size: int,
+        describe: Callable[[int], str],
+    ) -> Iterator[tuple[int, tuple[torch.Tensor, list[int]]]]:
+        """Do ``_scored`` with beginnings that several texts share computed once."""
+        # The last token of a text predicts nothing that is asked.
+        rows = [[*prompt, *target[:-1]] for prompt, target in pairs]
+        beginnings = Beginnings(self)
+
+        def take(waiting: list[int], size: int) -> list[int]:
+            return waiting[: min(size, beginnings.take([rows[i] for i in waiting]))]
+
+        def score(chunk: list[int]) -> list[tuple[torch.Tensor, list[int]]]:
+            with self.compute(weights_fixed=True):
+                read = beginnings.read([rows[i] for i in chunk])
+                targets = [pairs[i][1] for i in chunk]
+                places = [
+                    path[len(path) - len(target) :]
+                    for path, target in zip(read.paths, targets, strict=True)
+                ]
+                # Texts that share a beginning also share the logits behind it.
+                place_U, index_N = torch.cat(places).unique(return_inverse=True)
+                logp_UV = self.logits(read.states_KD[place_U]).log_softmax(-1)
+            label_N = torch.tensor([t for target in targets for t in target], device=self.device)
+            lengths = [len(target) for target in targets]
+            logp_N, best_N = logp_UV[index_N, label_N].cpu(), logp_UV.argmax(-1)[index_N].cpu()
+            return [
+                (logp_T.clone(), best_T.tolist())
+                for logp_T, best_T in zip(logp_N.split(lengths), best_N.split(lengths), strict=True)
+            ]
+
+        order = sorted(range(len(pairs)), key=rows.__getitem__)
+        usual = SHARED * batch_size  # a pass has room for so many tokens, not texts
+        for chunk, scores in in_batches(
+            self.batches, SCORE, order, usual, score, self.device, describe, take
         ):
             yield from zip(chunk, scores, strict=True)
 
@@ -242,14 +288,10 @@ class ModelAnswers(ModelPasses, ModelPrompts):
     ) -> Iterator[float]:
         """Do ``_write`` here, step by step for all prompts, in passes of ``at_once`` of them."""
         self.check_head()
-        parts = [
-            Part(
-                *text.pad_left(some, self.device),
-                # Without a cache that is known to work, every step reads the whole text again.
-                decoding_cache(self.model) if self.honours.cache else None,
-            )
-            for some in batched(prompts, at_once)
-        ]
+        # Sampled texts are read whole: they must not change where a rounding does.
+        longest = max(len(p) + one.room for p, one in zip(prompts, texts, strict=True))
+        shared = how.generator is None and min(map(len, prompts)) > 1 and self.shares(longest)
+        parts = [self._part(some, shared) for some in batched(prompts, at_once)]
         rows, stop_ids = list(texts), self.stop_ids if how.stop else frozenset()
         steps = max(one.room for one in texts)
         for step in range(steps):
@@ -268,6 +310,19 @@ class ModelAnswers(ModelPasses, ModelPrompts):
                 first += len(part.ids_BT)
                 part.go_on(next_B[first - len(part.ids_BT) : first], own)
             parts = [part for part in parts if len(part.ids_BT)]
+
+    def _part(self, prompts: Sequence[list[int]], shared: bool) -> Part:
+        """Return rows that begin with ``prompts``; their passes then read the tokens left to read.
+
+        Args:
+            shared: whether beginnings that several prompts share are computed once.
+        """
+        ids_BT, mask_BT = text.pad_left(prompts, self.device)
+        if shared:  # all but the last token are read here
+            cache = filled_cache(self, [prompt[:-1] for prompt in prompts])
+            return Part(ids_BT[:, -1:], mask_BT, cache)
+        # Without a cache that is known to work, every step reads the whole text again.
+        return Part(ids_BT, mask_BT, decoding_cache(self.model) if self.honours.cache else None)
 
     def _next_logits(self, parts: Sequence[Part]) -> torch.Tensor:
         """Return the logits (B, V) of the token that comes next in each row of ``parts``."""

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from editbench import text
+from editbench.beginnings import can_share, in_window
 from editbench.decoding import keeps_tokens
 from editbench.errors import ModelError, NotFiniteError
 from editbench.model_weights import ModelWeights
@@ -96,6 +97,14 @@ class ModelPasses(ModelWeights):
         Otherwise a text that changes is read again from its first token.
         """
         return self.honours.cache and keeps_tokens(self.model)
+
+    def shares(self, longest: int) -> bool:
+        """Return whether texts of ``longest`` tokens may share beginnings; tried once."""
+        return in_window(self, longest) and self._can_share
+
+    @cached_property
+    def _can_share(self) -> bool:
+        return can_share(self)
 
     def in_one_pass(
         self, rows: Sequence[Sequence[int]]
