@@ -82,7 +82,12 @@ def main() -> None:
     def ask(task: str) -> None:
         with model.compute(weights_fixed=True):
             samples = retention.evaluate(
-                model.model, model.tokenizer, [task], limit=options.limit, batch_size=32
+                model.model,
+                model.tokenizer,
+                [task],
+                limit=options.limit,
+                batch_size=32,
+                answering=model,
             )
         saved[task] = [asdict(sample) for sample in samples[task]]
 

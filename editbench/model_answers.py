@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ from editbench.batching import (
     no_memory,
 )
 from editbench.beginnings import Beginnings, filled_cache
-from editbench.decoding import Decoding, LineEnds, Part, Text, decoding_cache
+from editbench.decoding import Decoding, Ends, Part, Text, decoding_cache
 from editbench.errors import ModelError
 from editbench.live import NOT_HERE, LiveModel, ask_scores, ask_texts
 from editbench.model_passes import ModelPasses
@@ -42,7 +43,7 @@ class ModelAnswers(ModelPasses, ModelPrompts):
 
     batches: BatchSizes
     """How much is computed together, and what was too much for the memory."""
-    _line_ends: LineEnds
+    _ends: Ends
     _live: LiveModel | None = None
     _guard: RemovableHandle | None = None
 
@@ -91,16 +92,17 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         """
         scores: dict[int, tuple[torch.Tensor, list[int]]] = {}
         with progress.task(what, len(pairs), "texts") if what else nullcontext() as bar:
-            for i, score in self._scored(pairs, batch_size):
+            for i, score in self.scored(pairs, batch_size):
                 scores[i] = score
                 if bar:
                     bar.advance()
         return [scores[i] for i in range(len(pairs))]
 
-    def _scored(
-        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int
+    @torch.no_grad()
+    def scored(
+        self, pairs: Sequence[tuple[list[int], list[int]]], batch_size: int = 64
     ) -> Iterator[tuple[int, tuple[torch.Tensor, list[int]]]]:
-        """Yield the index of a pair and its score, in any order."""
+        """Yield the index of a pair and its ``target_scores``, in any order."""
         if self.live is not None:
             yield from ask_scores(self.live, pairs)
             return
@@ -128,7 +130,7 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         batch_size: int,
         describe: Callable[[int], str],
     ) -> Iterator[tuple[int, tuple[torch.Tensor, list[int]]]]:
-        """Do ``_scored`` with beginnings that several texts share computed once."""
+        """Do ``scored`` with beginnings that several texts share computed once."""
         # The last token of a text predicts nothing that is asked.
         rows = [[*prompt, *target[:-1]] for prompt, target in pairs]
         beginnings = Beginnings(self)
@@ -195,7 +197,8 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
-        stop: bool = True,
+        stop: bool | frozenset[int] = True,
+        stops: Sequence[str] = (),
         batch_size: int = 96,
         what: str | None = None,
     ) -> list[list[int]]:
@@ -210,13 +213,15 @@ class ModelAnswers(ModelPasses, ModelPrompts):
                 ``None``: its lines are not counted.
             generator: source of the random numbers to sample with, at ``temperature`` from the
                 ``top_k`` most probable tokens; ``None``: greedy decoding.
-            stop: end a text at a token of ``stop_ids``.
+            stop: end a text at a token of ``stop_ids``, or at one of these.
+            stops: end a text where it says one of these; it is not cut off.
             what: name of the step in the progress display; ``None``: not shown.
 
         Raises:
             NotFiniteError: if there is nothing to sample from.
         """
-        how = Decoding(generator, temperature, top_k, stop)
+        stop_ids = self.stop_ids if stop is True else stop or frozenset()
+        how = Decoding(generator, temperature, top_k, stop_ids)
         n = len(prompts)
         rooms = [max_new_tokens] * n if isinstance(max_new_tokens, int) else max_new_tokens
         ends = lines or [None] * n
@@ -231,8 +236,8 @@ class ModelAnswers(ModelPasses, ModelPrompts):
                 at_once = self.batches.of(WRITE, batch_size)
                 # Texts that are drawn share their random numbers step by step, so they stay
                 # together: less memory makes smaller passes of them, and no other texts.
-                chunk = waiting[: batch_size if generator else at_once]
-                texts = [Text(rooms[i], ends[i]) for i in chunk]
+                chunk = waiting[: batch_size if generator else _evenly(len(waiting), at_once)]
+                texts = [Text(rooms[i], ends[i], stops) for i in chunk]
                 if self._written([prompts[i] for i in chunk], texts, how, at_once, bar):
                     written |= {i: one.ids for i, one in zip(chunk, texts, strict=True)}
                     waiting = waiting[len(chunk) :]
@@ -281,7 +286,7 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         """Append the new ids of each prompt to its text; yield the share of the work per step."""
         if self.live is None:
             return self._continue(prompts, texts, how, at_once)
-        return ask_texts(self.live, prompts, texts, how, self.stop_ids if how.stop else ())
+        return ask_texts(self.live, prompts, texts, how, how.stop_ids)
 
     def _continue(
         self, prompts: Sequence[list[int]], texts: Sequence[Text], how: Decoding, at_once: int
@@ -292,13 +297,13 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         longest = max(len(p) + one.room for p, one in zip(prompts, texts, strict=True))
         shared = how.generator is None and min(map(len, prompts)) > 1 and self.shares(longest)
         parts = [self._part(some, shared) for some in batched(prompts, at_once)]
-        rows, stop_ids = list(texts), self.stop_ids if how.stop else frozenset()
+        rows = list(texts)
         steps = max(one.room for one in texts)
         for step in range(steps):
             next_B = how.pick(self._next_logits(parts))
             going = []
             for row, (one, token) in enumerate(zip(rows, next_B.tolist(), strict=True)):
-                if one.goes_on(token, stop_ids, self._line_ends):
+                if one.goes_on(token, how.stop_ids, self._ends):
                     going.append(row)
             if not going:
                 yield 1 - step / steps  # report all that is left as done
@@ -343,6 +348,14 @@ class ModelAnswers(ModelPasses, ModelPrompts):
         """
         ids = self.prompt_ids(prompt, form or form_of(prompt))
         return self.answer(self.generate_ids([ids], max_new_tokens)[0])
+
+
+def _evenly(n: int, most: int) -> int:
+    """Return the size of the first of as few batches of ``n`` as possible, all of about one size.
+
+    A pass over a few rows takes almost as long as one over many.
+    """
+    return ceil(n / ceil(n / most))
 
 
 def _refuse(*_: object) -> None:

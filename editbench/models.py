@@ -21,7 +21,7 @@ from editbench import layout as layouts
 from editbench.aliases import DEFAULT
 from editbench.batching import BatchSizes, batched
 from editbench.checkpoints import quiet_transformers, read_checkpoint
-from editbench.decoding import LineEnds, cached_states, decoding_cache
+from editbench.decoding import Ends, cached_states, decoding_cache
 from editbench.errors import ModelError, NotFiniteError, OptionError
 from editbench.hub import cache_dir
 from editbench.model_answers import ModelAnswers
@@ -163,7 +163,7 @@ class LanguageModel(ModelAnswers):
         self.precision = precision
         self.batches = BatchSizes(batch_size)
         self._layout_overrides = layout
-        self._line_ends = LineEnds(self.decode)
+        self._ends = Ends(self.decode)
         self._closing = {}
         self.context_for = None
         self.loading: Loading | None = None
