@@ -134,3 +134,9 @@ def free_cached() -> None:
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def batched(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    """Yield consecutive chunks of at most ``size`` items."""
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

@@ -32,26 +32,38 @@ class Text:
     """Its most tokens."""
     lines: int | None = None
     """Lines, not counting empty ones, after which it ends; ``None``: any number."""
+    stops: Sequence[str] = ()
+    """It ends with the token that completes one of these."""
     ids: list[int] = field(default_factory=list)
     """Its tokens so far."""
 
-    def goes_on(self, token: int, stop_ids: Container[int], line_ends: LineEnds) -> bool:
+    def goes_on(self, token: int, stop_ids: Container[int], ends: Ends) -> bool:
         """Append ``token``, unless it is a stop token; return whether another one may follow."""
         if token in stop_ids:
             return False
         self.ids.append(token)
-        return len(self.ids) < self.room and not line_ends.reached(self)
+        return len(self.ids) < self.room and not ends.reached(self)
 
 
-class LineEnds:
-    """Finds the token that ends the last line of a text; ``decode`` maps ids to their text."""
+class Ends:
+    """Finds the token that ends a text by what it says; ``decode`` maps ids to their text."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str]):
         self._decode = decode
         self._ending: dict[int, bool] = {}
 
     def reached(self, text: Text) -> bool:
-        """Return whether the last token of ``text`` ends the last of its lines."""
+        """Return whether the last token of ``text`` ends the last of its lines, or a stop."""
+        return self._stopped(text) or self._last_line(text)
+
+    def _stopped(self, text: Text) -> bool:
+        if not text.stops:
+            return False
+        # A token is at least one byte, and a character at most four.
+        recent = self._decode(text.ids[-4 * max(map(len, text.stops)) - 4 :])
+        return any(stop in recent for stop in text.stops)
+
+    def _last_line(self, text: Text) -> bool:
         token = text.ids[-1]
         if text.lines is None:
             return False
@@ -70,7 +82,8 @@ class Decoding:
     generator: torch.Generator | None = None
     temperature: float = 1.0
     top_k: int | None = None
-    stop: bool = True
+    stop_ids: Container[int] = ()
+    """Tokens that end a text."""
 
     def uniforms(self, steps: int, rows: int) -> list[list[float]] | None:
         """Return the random numbers of each step, one a row; ``None``: nothing is drawn."""

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -232,3 +233,13 @@ def _devices(model: nn.Module) -> Iterator[torch.device]:
             elif (hook := _align_hook(module)) is not None:
                 with suppress(RuntimeError):
                     yield torch.empty(0, device=hook.execution_device).device
+
+
+@cache
+def float64_device(device: torch.device) -> torch.device:
+    """Return ``device`` if it computes in float64, else the CPU; Apple's GPUs have no float64."""
+    try:
+        torch.zeros((), dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return torch.device("cpu")
+    return device

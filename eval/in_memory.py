@@ -17,6 +17,7 @@ from editbench import chat_template
 from editbench.batching import BatchSizes, free_cached, is_out_of_memory, no_memory
 from editbench.errors import ModelError, OptionError
 from editbench.live import LiveModel, ask_scores
+from editbench.models import LanguageModel
 from editbench.placing import devices_of
 
 Context = Callable[[str], str | None]
@@ -36,6 +37,22 @@ class Request(Protocol):
     def args(self) -> tuple[object, ...]: ...
 
 
+GREEDY = {"attention_mask", "do_sample", "temperature", "until", "max_gen_toks"}
+"""Options of lm-eval that greedy decoding may come with."""
+NOT_GREEDY = {
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "do_sample",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+}
+"""Settings of a model's own ``generate`` that change no greedy text, beyond where it ends."""
+WRITTEN = 64
+"""Texts that are written together. Longer prompts than those of probes take more memory."""
 REQUESTS = "retention requests"
 """What is asked in batches here, as ``BatchSizes`` calls it."""
 
@@ -50,6 +67,9 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     Args:
         changed_only: raise ``Unchanged`` for a task if none of its prompts has a context.
         live: the model that answers in place of ``model``.
+        answering: the ``LanguageModel`` of ``model``. It then scores and writes what it can: texts
+            that share a beginning, with logits where they are read, and ended texts leave. Without
+            it, everything is asked as lm-eval does.
     """
 
     chat: bool
@@ -70,6 +90,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         changed_only: bool,
         live: LiveModel | None,
         batches: BatchSizes,
+        answering: LanguageModel | None = None,
     ) -> None:
         # HFLM opens its own autocast around each call, which would end the caller's. So it
         # gets the caller's dtype.
@@ -78,7 +99,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         dtype = torch.get_autocast_dtype(place.type) if enabled else None
         self._template = bool(tokenizer.chat_template)
         self._context, self._changed_only, self._live = context, changed_only, live
-        self._usual, self._batches = batch_size, batches
+        self._usual, self._batches, self._answering = batch_size, batches, answering
         self._separators: dict[str, str] = {}
         """Prompt that a chat template wrote -> what goes between it and the answer."""
         super().__init__(
@@ -139,6 +160,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
 
     def generate_until(self, requests: list[Request], disable_tqdm: bool = True) -> list[str]:
         self._start(requests)
+        if self._answering and all(self._is_greedy(request.args[-1]) for request in requests):
+            self.batch_size_per_gpu = len(requests)  # it makes batches of its own
         ask = super().generate_until
         texts: list[str] = self._in_memory(lambda: ask(requests, disable_tqdm=True))
         return texts
@@ -177,7 +200,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         *args: Any,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        if self._live is None:
+        if self._live is None and self._answering is None:
             ask = super()._loglikelihood_tokens
             scores: list[tuple[float, bool]] = self._in_memory(
                 lambda: ask(requests, *args, **kwargs)
@@ -189,7 +212,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             for _, prompt, choice in requests
         ]
         answers = {}
-        for i, (logp_T, best) in ask_scores(self._live, pairs):
+        scored = ask_scores(self._live, pairs) if self._live else self._answering.scored(pairs)
+        for i, (logp_T, best) in scored:
             answers[i] = (logp_T.sum().item(), best == pairs[i][1])
             self.add_partial("loglikelihood", requests[i][0], answers[i])
         return [answers[i] for i in range(len(pairs))]
@@ -197,6 +221,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any
     ) -> torch.Tensor:
+        if self._live is None and self._answering and self._is_greedy(options):
+            return self._written(context, options["attention_mask"], max_length, stop)
         if self._live is None:
             texts: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
             return texts
@@ -209,6 +235,35 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         options = {**_settings(self.model), **options}
         written = self._live.generate(prompt, room, stop, options, seed)
         return torch.tensor([[*prompt, *written]])
+
+    def _is_greedy(self, options: object) -> bool:
+        """Return whether ``answering`` writes what ``generate`` would write with these options."""
+        assert isinstance(options, Mapping)
+        changed = set(_settings(self.model)) - NOT_GREEDY
+        drawn = options.get("do_sample") or options.get("temperature")
+        return not drawn and not changed and set(options) <= GREEDY
+
+    def _written(
+        self, context: torch.Tensor, mask: torch.Tensor, max_length: int, stop: list[str]
+    ) -> torch.Tensor:
+        """Return each row of ``context`` with the text behind it, padded to one length."""
+        assert self._answering is not None
+        config, special = self.model.generation_config, self.tokenizer.get_added_vocab()
+        eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        ends = {*eos, *(special.get(text) for text in stop)} - {None}
+        prompts = [row[seen.bool()].tolist() for row, seen in zip(context, mask, strict=True)]
+        written = self._answering.generate_ids(
+            prompts,
+            max_length - context.shape[1],
+            stop=frozenset(ends),
+            stops=[text for text in stop if text and text not in special],
+            batch_size=WRITTEN,
+            what=f"retention: {self._task}" if self._progress else None,
+        )
+        longest = max(map(len, written))
+        padding = self.tokenizer.pad_token_id
+        behind = [[*ids, *[padding] * (longest - len(ids))] for ids in written]
+        return torch.cat([context.cpu(), torch.tensor(behind, dtype=torch.long)], dim=1)
 
     def tok_decode(self, tokens: Sequence[int] | int, skip_special_tokens: bool = True) -> str:
         # lm-eval decodes answers with the special tokens skipped, and nothing else.

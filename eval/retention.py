@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from editbench.eval.in_memory import InMemoryModel
     from editbench.live import LiveModel
+    from editbench.models import LanguageModel
 
 __all__ = [
     "FILTERS",
@@ -224,6 +225,7 @@ def evaluate(
     task_data: Mapping[str, Path] | None = None,
     live: LiveModel | None = None,
     batches: BatchSizes | None = None,
+    answering: LanguageModel | None = None,
 ) -> dict[str, list[Sample]]:
     """Ask ``tasks`` and return their samples, by task in the order given and then by document.
 
@@ -245,6 +247,8 @@ def evaluate(
         live: the model that answers in place of ``model``, whose own weights are then not asked.
         batches: what ``--batch-size`` says in place of ``batch_size``, and what did not fit into
             memory before.
+        answering: the ``LanguageModel`` of ``model``. Requests that share a beginning, and texts
+            that have ended, then cost less; the samples are the same to rounding.
 
     Raises:
         DataError: if the data of a task cannot be fetched or read (names the dataset and
@@ -261,7 +265,14 @@ def evaluate(
         from editbench.eval.in_memory import InMemoryModel, Unchanged
 
         lm = InMemoryModel(
-            model, tokenizer, batch_size, context, changed_only, live, batches or BatchSizes()
+            model,
+            tokenizer,
+            batch_size,
+            context,
+            changed_only,
+            live,
+            batches or BatchSizes(),
+            answering,
         )
         by_task = {}
         for name in tasks:

@@ -300,6 +300,7 @@ class Baseline:
                 changed_only=changed_only,
                 live=self.model.live,
                 batches=self.model.batches,
+                answering=self.model,
             )
         return [_sample_row(task, sample) for task in samples for sample in samples[task]]
 

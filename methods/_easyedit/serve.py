@@ -34,7 +34,7 @@ from transformers import (
     StoppingCriteria,
 )
 
-from editbench.decoding import Decoding, LineEnds, Text
+from editbench.decoding import Decoding, Ends, Text
 from editbench.errors import MethodError, NotFiniteError
 from editbench.live import Writing
 from editbench.models import computing
@@ -61,7 +61,7 @@ class Server:
         again: Again | None = None,
     ):
         self.tokenizer, self.folder, self.again = tokenizer, folder, again
-        self.line_ends = LineEnds(self._decode)
+        self.line_ends = Ends(self._decode)
         self.states: dict[int, Any] = {0: _ready(edited)}
         """The newest edited model and the one before it, by their numbers."""
         self.edits = 0
@@ -173,7 +173,7 @@ class _Forced(LogitsProcessor):
 class _Written(StoppingCriteria):
     """Makes ``generate`` write a text by the rules of ``LanguageModel.generate_ids``."""
 
-    def __init__(self, how: Writing, line_ends: LineEnds):
+    def __init__(self, how: Writing, line_ends: Ends):
         self.text = Text(how.room, how.lines)
         self._how, self._line_ends = how, line_ends
         self._decoding = Decoding(None, how.temperature, how.top_k)
