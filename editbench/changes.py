@@ -16,6 +16,8 @@ Keys = Mapping[str, torch.Tensor]
 """Keys (f, M) of an edit's facts, by the weight that they belong to."""
 Values = torch.Tensor
 """(N, d), float32: what a weight editor wants each of an edit's facts to have."""
+Sums = Mapping[str, torch.Tensor]
+"""Sums (3, k) over the tokens of an edit's facts, float64, by the weight that they belong to."""
 VALUES = "values"
 """Name of ``Edit.values`` among the tensors of a saved edit."""
 
@@ -61,12 +63,29 @@ def joined(first: Keys, second: Keys) -> dict[str, torch.Tensor]:
     }
 
 
+def added_up(first: Sums, second: Sums) -> dict[str, torch.Tensor]:
+    """Return the sums over the tokens of both edits, by weight."""
+    whole = {**first, **second}
+    for name in first.keys() & second.keys():
+        whole[name] = first[name] + second[name]
+    return whole
+
+
+def part_of(tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """Return the tensors called ``WEIGHT|part``, by weight."""
+    return {
+        key.removesuffix(f"|{part}"): tensor
+        for key, tensor in tensors.items()
+        if key.endswith(f"|{part}")
+    }
+
+
 def changes_in(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
     """Return the changes among ``tensors``; the inverse of ``Edit._tensors``."""
     changes: dict[str, Change] = {}
     for key, tensor in tensors.items():
         name, part = key.split("|")
-        if part == "keys":
+        if part in ("keys", "sums"):
             continue
         # Either one dense tensor or two factors; both at once would be ambiguous.
         both = part == "delta" and f"{name}|left" in tensors
@@ -79,11 +98,17 @@ def changes_in(tensors: Mapping[str, torch.Tensor]) -> dict[str, Change]:
     return changes
 
 
-def flaw_of(changes: Mapping[str, Change], keys: Keys, values: Values | None = None) -> str | None:
+def flaw_of(
+    changes: Mapping[str, Change],
+    keys: Keys,
+    values: Values | None = None,
+    sums: Sums | None = None,
+) -> str | None:
     """Return what keeps these tensors from being those of an edit, or ``None``."""
     parts = [(name, t) for name, c in changes.items() for t in (c if isinstance(c, tuple) else [c])]
     kept = [] if values is None else [(VALUES, values)]
-    for name, tensor in [*parts, *keys.items(), *kept]:
+    sums = sums or {}
+    for name, tensor in [*parts, *keys.items(), *sums.items(), *kept]:
         if not tensor.is_floating_point():
             return f"{name!r} has values of type {str(tensor.dtype).removeprefix('torch.')}"
         if not is_finite(tensor):
@@ -94,6 +119,9 @@ def flaw_of(changes: Mapping[str, Change], keys: Keys, values: Values | None = N
     for name, a_fM in keys.items():
         if a_fM.dim() != 2 or (name in changes and len(a_fM) not in shape(changes[name])):
             return f"the keys of {name!r} have shape {tuple(a_fM.shape)}"
+    for name, sums_3k in sums.items():
+        if name in changes and sums_3k.shape != (3, sum(shape(changes[name]))):
+            return f"the sums of {name!r} have shape {tuple(sums_3k.shape)}"
     return None
 
 

@@ -27,12 +27,14 @@ from editbench.changes import (
     VALUES,
     Change,
     Keys,
+    Sums,
     Values,
     changes_in,
     dense,
     flaw_of,
     is_finite,
     misfit,
+    part_of,
     shape,
 )
 from editbench.errors import DataError, ModelError, RecordError
@@ -95,6 +97,9 @@ class Edit:
     writes some of them again without finding them anew."""
     parts: tuple[Edit, ...] = ()
     """Of a stack (``stack.stacked``): its edits, each made for the model with those before it."""
+    sums: Sums = field(default_factory=dict)
+    """Of ``ultraedit``: what it read at the tokens of these facts, by changed weight. The first row
+    is the number of tokens, the second their sum, the third the sum of their squares."""
 
     def __repr__(self) -> str:
         """Return method, facts, changed weights and base, on one line."""
@@ -343,7 +348,7 @@ class Edit:
         folder = Path(folder)
         check_folder(folder, overwrite, (*EDIT_FILES, PARTS))
         for edit in (self, *self.parts):
-            if flaw := flaw_of(edit.changes, edit.keys, edit.values):
+            if flaw := flaw_of(edit.changes, edit.keys, edit.values, edit.sums):
                 raise RecordError(f"This edit ({edit.method}) cannot be saved: {flaw}.")
         with whole_folder(folder, overwrite, also=(PARTS,)) as new, disk_errors():
             self._write(new)
@@ -368,7 +373,8 @@ class Edit:
     def _tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors, named ``WEIGHT|PART``, and ``values`` if there are any.
 
-        The parts of a weight are ``delta``, or ``left`` and ``right``, and ``keys`` if it has any.
+        The parts of a weight are ``delta``, or ``left`` and ``right``, and ``keys`` and ``sums`` if
+        it has any.
         """
         tensors = {}
         if self.values is not None:
@@ -380,6 +386,8 @@ class Edit:
                 parts = {"left": change[0], "right": change[1]}
             if name in self.keys:
                 parts["keys"] = self.keys[name]
+            if name in self.sums:
+                parts["sums"] = self.sums[name]
             for part, tensor in parts.items():
                 tensors[f"{name}|{part}"] = tensor.contiguous().cpu()
         return tensors
@@ -434,12 +442,8 @@ class Edit:
         tensors = read_tensors(folder / "edit.safetensors")
         values = tensors.pop(VALUES, None)
         changes = changes_in(tensors)
-        keys = {
-            key.removesuffix("|keys"): tensor
-            for key, tensor in tensors.items()
-            if key.endswith("|keys")
-        }
-        if flaw := flaw_of(changes, keys, values):
+        keys, sums = part_of(tensors, "keys"), part_of(tensors, "sums")
+        if flaw := flaw_of(changes, keys, values, sums):
             raise ValueError(flaw)
         if values is not None and len(values) != len(facts):
             raise ValueError(f"it has {len(values)} values for {len(facts)} facts")
@@ -460,6 +464,7 @@ class Edit:
             model_dtype=manifest["model"].get("dtype", "float32"),
             values=values,
             parts=parts,
+            sums=sums,
         )
         if not hashed:
             if facts and not changes and edit.context is None and edit.method != "base":

@@ -69,6 +69,16 @@ class AppliedEdit(Protocol):
         ...
 
     @property
+    def method(self) -> str:
+        """The method that made the edit."""
+        ...
+
+    @property
+    def sums(self) -> Mapping[str, torch.Tensor]:
+        """Sums over the tokens of the edit's facts, by the weight that they belong to."""
+        ...
+
+    @property
     def facts(self) -> Sequence[Fact]:
         """The facts that the edit teaches."""
         ...

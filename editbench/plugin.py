@@ -24,7 +24,7 @@ from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
 
 if TYPE_CHECKING:  # these import torch, which takes seconds; listing plug-ins needs no torch
-    from editbench.changes import Change, Keys, Values
+    from editbench.changes import Change, Keys, Sums, Values
     from editbench.edit import Edit
     from editbench.memory import Memory, Texts
     from editbench.models import LanguageModel
@@ -176,6 +176,7 @@ class Method(ABC):
         *,
         keys: Keys | None = None,
         values: Values | None = None,
+        sums: Sums | None = None,
         context: Retriever | None = None,
         diagnostics: Mapping[str, Any] | None = None,
         records: Sequence[EditRecord] = (),
@@ -206,6 +207,7 @@ class Method(ABC):
             records,
             model_dtype=model.dtype_name,
             values=values,
+            sums=sums or {},
         )
 
     @classmethod

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import reduce
 
-from editbench.changes import Change, joined, summed
+from editbench.changes import Change, added_up, joined, summed
 from editbench.edit import Edit
 from editbench.errors import ModelError
 from editbench.models import LanguageModel
@@ -52,6 +52,7 @@ def stacked(edits: Sequence[Edit]) -> Edit:
         facts=facts,
         changes=reduce(_sum, (part.changes for part in parts)),
         keys=reduce(joined, (part.keys for part in parts)),
+        sums=reduce(added_up, (part.sums for part in parts)),
         context=None if first.context is None else Retriever(facts),
         diagnostics={"warnings": warnings_of(part.diagnostics for part in parts)},
         records=[_numbered(i, record) for i, part in enumerate(parts) for record in part.records],

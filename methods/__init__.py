@@ -15,6 +15,7 @@ BUILTINS = {
     "alphaedit": "editbench.methods.alphaedit:AlphaEdit",
     "emmet": "editbench.methods.emmet:Emmet",
     "pmet": "editbench.methods.pmet:Pmet",
+    "ultraedit": "editbench.methods.ultraedit:UltraEdit",
 }
 
 EASYEDIT = {

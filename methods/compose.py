@@ -107,7 +107,7 @@ class Composed(Method):
         Raises:
             MethodError: if one of them changes no weights, or its own ``inject`` raises one.
         """
-        from editbench.changes import joined, summed
+        from editbench.changes import added_up, joined, summed
 
         first, second = self.methods
         surgical, bulk = divide(facts)
@@ -138,6 +138,7 @@ class Composed(Method):
             [fact for fact in facts if fact.id in taught],
             changes,
             keys=joined(first_edit.keys, second_edit.keys),
+            sums=added_up(first_edit.sums, second_edit.sums),
             diagnostics={
                 "facts_by_method": {edit.method: len(edit.facts) for edit in edits},
                 first.name: dict(first_edit.diagnostics),

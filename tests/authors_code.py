@@ -2,8 +2,9 @@
 
 ``EDITBENCH_REFERENCE`` names a folder with the checkouts ``rome`` (kmeng01/rome at 0874014),
 ``memit`` (kmeng01/memit at 80426fd), ``AlphaEdit`` (jianghoucheng/AlphaEdit at f5248d3) and
-``unified-model-editing`` (scalable-model-editing/unified-model-editing at 23d72b5). Their code is
-imported from there and not changed, but for what it needs to run here:
+``unified-model-editing`` (scalable-model-editing/unified-model-editing at 23d72b5); for later
+methods ``NAS`` (SasyaTitech/NAS at 5acab48) and ``UltraEdit`` (XiaojieGu/UltraEdit at 0beb222).
+Their code is imported from there and not changed, but for what it needs to run here:
 
 - "cuda" becomes "cpu", in the source text, as it is imported.
 - Decoder layers return a tensor in today's transformers. ``nethook.Trace`` shows it as the tuple
@@ -16,6 +17,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.abc
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -29,7 +31,17 @@ from typing import Any
 import pytest
 import torch
 
-PACKAGES = ("rome", "memit", "AlphaEdit", "emmet", "util", "dsets")
+PACKAGES = (
+    "rome",
+    "memit",
+    "AlphaEdit",
+    "emmet",
+    "util",
+    "dsets",
+    "NAS",
+    "baselines",
+    "prompt_templates",
+)
 LLAMA = {
     "rewrite_module_tmp": "model.layers.{}.mlp.down_proj",
     "layer_module_tmp": "model.layers.{}",
@@ -64,6 +76,10 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             file, within = place / "__init__.py", [str(place)]
         elif place.with_suffix(".py").exists():
             file, within = place.with_suffix(".py"), None
+        elif place.is_dir():  # a package without an __init__.py
+            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [str(place)]
+            return spec
         else:
             return None
         return importlib.util.spec_from_file_location(
@@ -301,6 +317,38 @@ def run_emmet(
         copied, tokenizer = theirs(model)
         main.apply_emmet_to_model(copied, tokenizer, requests(facts), chosen)
     return differences(model, copied, moments)
+
+
+def run_nas(
+    method: Any, model: Any, facts: Sequence[Any], prefixes: list[str], anchor: float
+) -> torch.Tensor:
+    """Return the targets (N, d) of NAS for this anchor."""
+    layers = method.edited_layers(model)
+    with checkout("NAS", {}) as load:
+        stats = ModuleType("util.vstar_stats")
+        # The rest of this file looks for facts and settings of its own.
+        source = (Path(os.environ["EDITBENCH_REFERENCE"]) / "NAS/util/vstar_stats.py").read_text()
+        start, end = source.index("def scale_vector_to_norm"), source.index("def get_or_compute")
+        vars(stats).update(torch=torch, get_or_compute_mean_vstar_norm=lambda **_: anchor)
+        exec(source[start:end], vars(stats))
+        sys.modules["util.vstar_stats"] = stats
+        main, hparams = load("NAS.compute_z"), load("NAS.NAS_hparams")
+        chosen = hparams.NASHyperParams(
+            **settings(method, model, layers),
+            model_name="",
+            layer_selection="all",
+            mom2_update_weight=0,
+            nullspace_threshold=method.threshold,
+            L2=method.ridge,
+        )
+        chosen.lm_head_module = "lm_head"
+        copied, tokenizer = theirs(model)
+        contexts = [["{}"], templates(prefixes)]
+        wanted = [
+            main.compute_z(copied, tokenizer, one, chosen, layers[-1], contexts)
+            for one in requests(facts)
+        ]
+    return torch.stack(wanted).detach()
 
 
 def differences(model: Any, edited: Any, layers: Mapping[int, Any]) -> dict[str, torch.Tensor]:

@@ -19,6 +19,15 @@ from editbench.methods._edit.checks import (
     check_room,
     check_values,
     layer_notes,
+    listed,
+)
+from editbench.methods._edit.norm_anchor import (
+    TOO_LARGE,
+    anchored,
+    kept_norm,
+    mean_norm,
+    mlp_part,
+    read_norm_facts,
 )
 from editbench.methods._edit.options import WeightEditor
 from editbench.methods._edit.prepare import (
@@ -64,6 +73,11 @@ class Bench:
         self.seconds: dict[str, float] = {}
         self._noted = len(model.batches.notes)
         self.kept = kept or {}
+        self.norm_facts = read_norm_facts(editor.norm_facts) if editor.norm_facts else []
+        self.anchors: dict[int, float] = {}
+        """With ``norm_anchor``: the norm of the values at each layer where some are wanted."""
+        self.unwritten: list[str] = []
+        """With ``norm_anchor``: ids of the facts whose values are too large to be written."""
         editor.check_model(model)
         with self.phase("prefixes"):
             self.prefixes = editor.context(model)
@@ -159,17 +173,59 @@ class Bench:
                 rows |= {i: kept for i in places if (kept := self._kept(prepared[i], layers[-1]))}
                 if not (places := [i for i in places if i not in rows]):
                     continue
-                targets = optimize(
-                    self.model,
-                    [prepared[i] for i in places],
-                    layers[-1],
-                    self.editor.sites,
-                    self.editor.solver(clamp),
-                    title,
-                    self.fisher_SDD[token],
-                )
+                some = [prepared[i] for i in places]
+                targets = self._optimized(some, token, clamp, title)
+                if self.editor.norm_anchor:
+                    targets = self._anchored(some, token, clamp, targets)
                 rows |= {i: targets.row(row) for row, i in enumerate(places)}
         return Targets.join([rows[i] for i in range(len(prepared))])
+
+    def _optimized(
+        self, prepared: list[PreparedFact], token: FactToken, clamp: float, title: str | None = None
+    ) -> Targets:
+        """Return the values that the optimisation finds, for facts written at ``token``."""
+        layer, solver = self.layers_of[token][-1], self.editor.solver(clamp)
+        return optimize(
+            self.model, prepared, layer, self.editor.sites, solver, title, self.fisher_SDD[token]
+        )
+
+    def _anchored(
+        self, prepared: list[PreparedFact], token: FactToken, clamp: float, targets: Targets
+    ) -> Targets:
+        """Return ``targets`` with the anchor's norm; see ``norm_anchor.py``."""
+        layer = self.layers_of[token][-1]
+        if layer not in self.anchors:
+            self.anchors[layer] = self._anchor(prepared, token, clamp, targets)
+        v0_ND = mlp_part(self.model, layer, self.editor.sites[0], prepared, targets)
+        scaled, skipped_N = anchored(targets, v0_ND, self.anchors[layer])
+        self.unwritten += [
+            each.fact.id
+            for each, skipped in zip(prepared, skipped_N.tolist(), strict=True)
+            if skipped
+        ]
+        return scaled
+
+    def _anchor(
+        self, prepared: list[PreparedFact], token: FactToken, clamp: float, targets: Targets
+    ) -> float:
+        """Return the norm that values at ``token`` get: of an applied edit, else measured now."""
+        layer = self.layers_of[token][-1]
+        if (norm := kept_norm(self.model, self.editor.name, layer)) is not None:
+            return norm
+        if self.model.applied:
+            self.warnings.append(
+                "The norm anchor was measured on the edited model, since no applied edit of "
+                f"{self.editor.name} has the unedited model's. Use norm_anchor from the first edit "
+                "on."
+            )
+        measured = [self.prepared[i] for i in self.of_token(self.prepared, token)]
+        if self.norm_facts:
+            measured, _ = prepare_readable(self.model, self.norm_facts, self.prefixes, token)
+        # Where facts are written one after the other, all are solved before the first is written.
+        if self.norm_facts or len(measured) > len(prepared):
+            prepared, targets = measured, self._optimized(measured, token, clamp, "norm anchor")
+        v0_ND = mlp_part(self.model, layer, self.editor.sites[0], prepared, targets)
+        return mean_norm(v0_ND + targets.value_ND - targets.start_ND, layer)
 
     def _kept(self, each: PreparedFact, layer: int) -> Targets | None:
         """Return the kept value of a fact, if it has one for the place where it is written."""
@@ -269,11 +325,13 @@ class Bench:
             "covariance_tokens": self.moments[self.layers[0]].tokens,
             "prefixes": self.prefixes,
             **outcome.figures(),
+            **({"norm_anchor_by_layer": dict(self.anchors)} if self.anchors else {}),
             **rounding,
             "warnings": [
                 *self.warnings,
                 *dict.fromkeys(self.model.batches.notes[self._noted :]),
                 *self.doubts_of_keys(),
+                *self._left_unwritten(),
                 *outcome.doubts(),
             ],
         }
@@ -312,6 +370,14 @@ class Bench:
             cheaper = left.numel() + right.numel() < product.numel()
             changes[name] = (left.contiguous(), right.contiguous()) if cheaper else product
         return changes, norms, torch.stack(by_fact).max(dim=0).values
+
+    def _left_unwritten(self) -> Iterator[str]:
+        """Yield a warning about facts that the norm anchor left out."""
+        if self.unwritten:
+            yield (
+                f"Some values are more than {TOO_LARGE:g} times as large as the norm anchor, so "
+                f"their facts were not written ({listed(self.unwritten)})."
+            )
 
     def kept_keys(self) -> dict[str, torch.Tensor]:
         """Return the keys that later edits must respect, by weight; none in this class."""

@@ -17,6 +17,7 @@ from editbench.methods._edit.fast.linear import laid_out_bytes
 from editbench.methods._edit.fisher import state_fisher
 from editbench.methods._edit.head import LOGITS_AT_ONCE
 from editbench.methods._edit.layers import nearest, traced_layers
+from editbench.methods._edit.norm_anchor import norm_facts_hash, read_norm_facts
 from editbench.methods._edit.prepare import PREFIX_TOKENS, context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
 from editbench.methods._edit.value import Solver, fact_bytes, side_by_side, within
@@ -72,7 +73,16 @@ class WeightEditor(Method):
     """Whether facts are solved one after the other, not side by side."""
     limits: ClassVar[Mapping[str, int]] = {"covariance_tokens": MAX_TOKENS}
     added: ClassVar[frozenset[str]] = frozenset(
-        {"stop", "fact_token", "last_layers", "prefix_style", "ridge", "slack"}
+        {
+            "stop",
+            "fact_token",
+            "last_layers",
+            "prefix_style",
+            "ridge",
+            "slack",
+            "norm_anchor",
+            "norm_facts",
+        }
     )
     figures: ClassVar[Mapping[str, Figure]] = FIGURES
     space: ClassVar[Space] = {
@@ -110,8 +120,17 @@ class WeightEditor(Method):
     """Tokens that C is measured on, approximately: own text is counted to the end of a batch. With
     40,000 or more, measuring ends earlier where the direction of updates is stable."""
 
+    norm_anchor: bool = False
+    """Give every written value the mean norm of the values on the unedited model, so that a long
+    sequence of edits holds (``_edit/norm_anchor.py``)."""
+    norm_facts: str | None = None
+    """With ``norm_anchor``: a JSON Lines file of the facts whose values are measured. None: the
+    facts that are injected first."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.norm_facts is not None and not self.norm_anchor:
+            raise ValueError("norm_facts needs norm_anchor=true")
         if self.steps is not None and self.steps < 2:
             raise ValueError("steps must be at least 2")
         if self.v_lr is not None and self.v_lr <= 0:
@@ -231,11 +250,14 @@ class WeightEditor(Method):
         """
         layers = self.edited_layers(model) or self.usual_layers(model)
         n, depth = texts.facts, model.depth
+        # With a norm anchor the values of other facts are wanted as well, or all of them first.
+        anchors = len(read_norm_facts(self.norm_facts)) if self.norm_facts else n * self.one_by_one
+        n_solved = n + (anchors if self.norm_anchor else 0)
         widths = [model.layout.parts[layer].mlp_width for layer in layers]
         rows = 2 + self.number_of_prefixes
         # The layers below the last written one are passed once, with the tokens before the subject.
         above = (depth - layers[-1]) / depth
-        solved = self.solver(1.0).steps * n * rows
+        solved = self.solver(1.0).steps * n_solved * rows
         passed = n * rows * (texts.prompt + PREFIX_TOKENS)
         prefixes = self.number_of_prefixes * PREFIX_TOKENS
         return work_of_moments(model, layers, self.covariance, self.covariance_tokens) + Work(
@@ -261,7 +283,8 @@ class WeightEditor(Method):
             self.fisher(model, layers[-1])
 
     def sources(self) -> dict[str, str]:
-        return source_files(self.covariance)
+        facts = norm_facts_hash(self.norm_facts) if self.norm_facts else {}
+        return {**source_files(self.covariance), **facts}
 
     def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
         """Return C of each of ``layers``, from the cache or measured."""

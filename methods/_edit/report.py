@@ -43,6 +43,9 @@ FIGURES: Mapping[str, Figure] = {
     "target_nll_max": Figure("The largest of these."),
     "clamped_share": Figure("Share of facts whose delta ended at its largest allowed norm."),
     "mean_steps": Figure("Mean number of optimisation steps a fact."),
+    "norm_anchor_by_layer": Figure(
+        "With norm_anchor: the norm that every written value has, by the layer of the value."
+    ),
     "facts_at_once": Figure(
         "Most facts that were solved side by side. The edit differs by rounding with it."
     ),

@@ -14,6 +14,7 @@ import torch
 from editbench import registry
 from editbench.errors import EditbenchError, OptionError
 from editbench.methods._common.texts import Example
+from editbench.methods._edit.options import WeightEditor
 from editbench.methods._train.loop import target_nll
 from editbench.models import LanguageModel
 from editbench.options import MAX_COUNT, MAX_FLOAT, MAX_SEED
@@ -31,7 +32,9 @@ from editbench.testing import (
 )
 
 METHODS = registry.names("methods")
-WEIGHT_EDITORS = [name for name in METHODS if registry.get("methods", name).kind == "weight editor"]
+LOCATE_THEN_EDIT = [
+    name for name in METHODS if issubclass(registry.get("methods", name), WeightEditor)
+]
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -43,7 +46,7 @@ def test_the_contract(name, family, reader, tmp_path):
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "opt"])
-@pytest.mark.parametrize("name", WEIGHT_EDITORS)
+@pytest.mark.parametrize("name", LOCATE_THEN_EDIT)
 def test_the_contract_of_weight_editors_in_other_layouts(name, family, reader, tmp_path):
     check_method(registry.get("methods", name), reader(family), FACTS, tmp_path, fisher_factor=1.0)
 
