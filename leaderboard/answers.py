@@ -9,14 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
-from editbench.leaderboard.loading import load_probes, load_right_after, load_samples
+from editbench.leaderboard.loading import (
+    load_probes,
+    load_right_after,
+    load_samples,
+    load_scores,
+)
 from editbench.leaderboard.rows import BASE
 from editbench.matching import contains, first_clause
 from editbench.records.reading import heading, table_path
 from editbench.records.schema import CellSummary
-from editbench.rows import ProbeRow, SampleRow
+from editbench.rows import ProbeRow, SampleRow, ScoreRow
 from editbench.types import KEPT
 
 BAD = ("denial", "reversion")
@@ -93,7 +98,9 @@ def read_texts(cells: Mapping[str, Sequence[tuple[Path, CellSummary]]]) -> Texts
     store = _Store()
     answers: dict[str, list[list[object]]] = {}
     for key, records in cells.items():
-        mine = [list(answer) for run, cell in records for answer in _cell(store, run, cell)]
+        mine: list[list[object]] = [
+            [*answer] for run, cell in records for answer in _cell(store, run, cell)
+        ]
         if mine:
             answers[key] = mine
     return {"questions": store.shown, "rules": list(store.rules), "answers": answers}
@@ -111,11 +118,18 @@ def _cell(store: _Store, run: Path, cell: CellSummary) -> list[Answer]:
         ]
     if table_path(run, cell["key"], "retention").is_file():
         found += [_sample(store, cell, sample) for sample in load_samples(run, cell)]
+    if table_path(run, cell["key"], "scores").is_file():
+        found += [_score(store, cell, row) for row in load_scores(run, cell)]
     return found
 
 
 def _probe(store: _Store, cell: CellSummary, probe: ProbeRow, first: str | None) -> Answer:
-    own = cell["method"] == BASE
+    fields: Mapping[str, Any] = probe
+    before = "" if cell["method"] == BASE else "base_"  # the base's own cell has no other answers
+    was = {
+        protocol: _verdict(probe["axis"], fields.get(before + protocol))
+        for protocol in ("generation", "argmax", "likelihood")
+    }
     question = store.question(
         what=probe["axis"],
         kind=probe.get("kind") or "",
@@ -125,7 +139,7 @@ def _probe(store: _Store, cell: CellSummary, probe: ProbeRow, first: str | None)
         expected=list(probe["answers"]),
         other=probe["distractor"] or "",
         before=probe["base_text"],
-        was=_verdict(probe["axis"], probe["generation"] if own else probe.get("base_generation")),
+        was=was,
     )
     return Answer(
         question,
@@ -155,13 +169,34 @@ def _sample(store: _Store, cell: CellSummary, sample: SampleRow) -> Answer:
         expected=[sample["expected"]],
         other="",
         before="(not recorded)" if before is None else before,  # in older records
-        was="" if base is None else _graded(base),
+        was={"generation": UNSCORED if base is None else _graded(base)},
     )
     rule = METRIC_RULES.get(sample["metric"], f"Graded by lm-eval's {sample['metric']}.")
     score = sample["score"]
     if score not in (0, 1):
         rule += f" Score {score:.2f}; right from 0.5 on."
     return Answer(question, sample["output"], _graded(score), store.rule(rule))
+
+
+def _score(store: _Store, cell: CellSummary, row: ScoreRow) -> Answer:
+    """Return what an evaluator plug-in said of a case. A score is neither right nor wrong."""
+    question = store.question(
+        what=f"evaluator:{row['evaluator']}",
+        kind="",
+        case=row["case"],
+        seed=cell["seed"],
+        prompt="",
+        expected=[],
+        other="",
+        before="",
+        was={},
+    )
+    score: float | None = row["score"]  # None where the case cannot be scored
+    base = row.get("base_score")
+    rule = "Not scored." if score is None else f"Score {score:.2f}"
+    if score is not None:
+        rule += "." if base is None else f", the unedited model {base:.2f}."
+    return Answer(question, row["text"] or "", UNSCORED, store.rule(rule))
 
 
 def probe_rule(probe: ProbeRow) -> str:

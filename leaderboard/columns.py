@@ -118,7 +118,8 @@ def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Part:
                            "retention"))  # fmt: skip
     for name, title in evaluators_of(ranked).items():
         about = f"Mean over cases of the scores of the evaluator {name}."
-        columns.append(_column(f"evaluator:{name}", "scores", title, "high", about))
+        place = f"evaluator:{name}"
+        columns.append(_column(place, "scores", title, "high", about, place))
     if axes_of(ranked):
         columns += [
             _column("score", "scores", "Score ↑", "high", ABOUT["score"], "all"),

@@ -59,7 +59,12 @@ HEADINGS = {
 """Whether facts were asked -> the heading of a table."""
 
 
-def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
+def render(
+    run_paths: Sequence[Path],
+    output: Path,
+    command: str | None = None,
+    site: str | None = None,
+) -> str:
     """Return the page for ``run_paths``, to be written to ``output``.
 
     Cells that differ only by their seed make one row. If cells differ only by what was measured
@@ -71,6 +76,7 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     Args:
         output: where links to the records start.
         command: the command that makes the page, to be quoted at its top.
+        site: the link to the same tables as pages to explore (``website.py``).
 
     Raises:
         RecordError: if there is no run, a path is not a readable run, or cells of one table cannot
@@ -86,6 +92,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         # A fence must be longer than any run of backticks that it encloses.
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
+    if site:
+        parts.append(f"To sort, filter and read every answer: [{site}]({site})")
     for section in read.sections:
         parts += _section(section, links, read.tables)
     return "\n\n".join([*parts, "## What the columns mean", _definitions(read.sections)]) + "\n"

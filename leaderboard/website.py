@@ -155,7 +155,13 @@ class _Setting:
             for row in self.ranked[self.headline]
         ]
         title = unescaped(title_of(self.section.where)).removeprefix("## ")
-        return {"id": self.id, "title": title, "rows": listed, "index": index, **self.texts}
+        return {
+            "title": title,
+            "rows": listed,
+            "index": index,
+            "protocols": PROTOCOLS,
+            **self.texts,
+        }
 
     def _board(self, protocol: str) -> dict[str, Any]:
         ranked, tables = self.ranked[protocol], self.read.tables
@@ -199,10 +205,12 @@ class _Setting:
         silent = [
             self.labels[row["key"]]
             for row in ranked
-            if row["status"] != "failed" and row["key"] not in self.texts["answers"]
+            if (row["score_of"] or row["retention"]) and self.read.tables.get(row["key"]) is None
         ]
         if silent:
-            remarks.append(f"No texts of {', '.join(silent)}: the record was kept without them.")
+            remarks.append(
+                f"Not all texts of {', '.join(silent)} are here: the record was kept without them."
+            )
         return remarks
 
 

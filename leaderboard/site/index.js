@@ -64,11 +64,11 @@ function drawSection(section, protocol, board, state, width) {
   const rows = shownRows(board, columns, state);
   const parts = [element("h2", { id: `s${section.id}` }, section.title), element("p", { class: "quiet" }, section.line)];
   if (columns.length) {
-    parts.push(drawTable(section, board, columns, state, change), copyButtons(section, protocol, columns, rows));
+    parts.push(drawTable(section, protocol, board, columns, state, change), copyButtons(section, protocol, columns, rows));
   } else {
     parts.push(element("p", { class: "quiet" }, "This setting has no such columns."));
   }
-  parts.push(element("h3", {}, "Gain against cost"), plotBar(board, state, change), element("figure", {}, drawPlot(section, board, rows, state, width)));
+  parts.push(element("h3", {}, "Gain against cost"), plotBar(board, state, change), element("figure", {}, drawPlot(section, protocol, board, rows, state, width)));
   const told = [`Protocol ${protocol}. ${board.about}`, ...board.detectable, ...section.notes, `Inputs: ${section.inputs}.`];
   const list = element("ul", {}, ...told.map((text) => element("li", {}, text)));
   parts.push(element("details", { class: "notes", open: true }, element("summary", {}, "Notes and warnings"), list));

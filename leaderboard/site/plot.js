@@ -30,7 +30,7 @@ function axesOf(board, state) {
   };
 }
 
-function pointsOf(section, rows, axes) {
+function pointsOf(section, protocol, rows, axes) {
   const largest = Math.max(...rows.map((row) => row.values[axes.size]?.mean ?? 0)) || 1;
   return rows
     .map((row) => {
@@ -40,16 +40,16 @@ function pointsOf(section, rows, axes) {
         // The area of a point shows its size, and none is too small to be hit.
         radius: axes.size === "none" ? 6 : 5 + 11 * Math.sqrt(Math.max(0, size.mean ?? 0) / largest),
         left: x.low ?? x.mean, right: x.high ?? x.mean, bottom: y.low ?? y.mean, top: y.high ?? y.mean,
-        texts: { x: x.text, y: y.text, size: size.text }, href: row.texts ? textsOf(section, row, "all") : null,
+        texts: { x: x.text, y: y.text, size: size.text }, href: row.texts ? textsOf(section, protocol, row, "all") : null,
       };
     })
     .filter((point) => Number.isFinite(point.x) && Number.isFinite(point.y));
 }
 
-function drawPlot(section, board, rows, state, width) {
+function drawPlot(section, protocol, board, rows, state, width) {
   const axes = axesOf(board, state);
   const title = (id) => board.columns.find((column) => column.id === id)?.title ?? "";
-  const points = pointsOf(section, rows, axes);
+  const points = pointsOf(section, protocol, rows, axes);
   if (!points.length) return element("p", { class: "quiet" }, "No row has both of these numbers, so there is nothing to draw.");
   const scale = (id, name, pixels) => ({
     label: title(id), nice: true, inset: 12, labelArrow: "none", ticks: Math.max(3, Math.round(pixels / 90)),

@@ -53,7 +53,7 @@ function nextSort(column, sorting) {
   return `${encodeURIComponent(column.id)}:${now === best ? other : best}`;
 }
 
-function drawTable(section, board, columns, state, change) {
+function drawTable(section, protocol, board, columns, state, change) {
   const sorting = sortOf(columns, state);
   const method = { id: "method", title: "Method", note: "", about: "" };
   const heads = [method, ...columns].map((column) => headCell(column, sorting, change));
@@ -61,8 +61,8 @@ function drawTable(section, board, columns, state, change) {
     element(
       "tr",
       { class: row.base ? "base" : null },
-      nameCell(section, row),
-      ...columns.map((column) => valueCell(section, row, column)),
+      nameCell(section, protocol, row),
+      ...columns.map((column) => valueCell(section, protocol, row, column)),
     ),
   );
   return element(
@@ -81,9 +81,9 @@ function headCell(column, sorting, change) {
   return element("th", { scope: "col", "aria-sort": sorted, "data-column": column.id }, button);
 }
 
-function nameCell(section, row) {
+function nameCell(section, protocol, row) {
   const name = row.texts
-    ? element("a", { href: textsOf(section, row, "all") }, row.label)
+    ? element("a", { href: textsOf(section, protocol, row, "all") }, row.label)
     : element("span", {}, row.label);
   const cell = element("th", { scope: "row" }, name);
   if (row.marks) cell.append(" ", element("span", { class: "quiet" }, row.marks));
@@ -92,7 +92,7 @@ function nameCell(section, row) {
 }
 
 // A value is a number and, below it, what belongs to it: its interval, what was lost and gained.
-function valueCell(section, row, column) {
+function valueCell(section, protocol, row, column) {
   const value = row.values[column.id];
   if (!value) return element("td", {}, "–");
   const parts = /^(scores )?(\S+(?: [GM]iB)?) ?([[+][^(]*)?(\(.*\))?$/.exec(value.text) ?? [];
@@ -105,10 +105,14 @@ function valueCell(section, row, column) {
   return element(
     "td",
     {},
-    linked ? element("a", { href: textsOf(section, row, column.texts) }, ...shown) : element("span", {}, ...shown),
+    linked ? element("a", { href: textsOf(section, protocol, row, column.texts) }, ...shown) : element("span", {}, ...shown),
   );
 }
 
-function textsOf(section, row, what) {
-  return section.texts + "#" + new URLSearchParams({ method: row.key, what });
+// Return the address of the texts behind a value, which the texts' page reads.
+function textsOf(section, protocol, row, what) {
+  const fields = { method: row.key, what };
+  if (protocol !== "generation") fields.protocol = protocol;
+  if (what.startsWith("evaluator:")) fields.show = "all"; // its scores are neither right nor wrong
+  return section.texts + "#" + new URLSearchParams(fields);
 }

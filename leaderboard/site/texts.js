@@ -1,7 +1,7 @@
 "use strict";
 // The page of texts: questions, with the answers of the chosen methods that the filters leave.
 
-const DEFAULTS = { method: "all", what: "all", show: "failed", search: "", case: "" };
+const DEFAULTS = { method: "all", what: "all", protocol: "generation", show: "failed", search: "", case: "" };
 const STEP = 40; // questions at a time
 const WHAT = {
   rewrite: "the fact's own prompt", paraphrase: "paraphrases", neighborhood: "neighbors", portability: "what follows",
@@ -15,6 +15,9 @@ const SHOW = {
   all: ["all", "", () => true],
 };
 // Verdict -> its name, its words in the count, and whether an answer has it.
+// Protocol -> the place of its score in an answer. The verdict of `generation` comes with its rule.
+const PLACES = { argmax: 4, likelihood: 5, judge: 6 };
+const isTask = (question) => question.what.startsWith("task:");
 const labels = Object.fromEntries(data.rows.map((row) => [row.key, row.label]));
 const severalSeeds = new Set(data.questions.map((question) => question.seed)).size > 1;
 let limit = STEP;
@@ -27,26 +30,43 @@ function change(fields) {
 
 // Opening a case is a step that the browser's back button undoes.
 function caseAddress(question) {
-  const what = question.what.startsWith("task:") ? question.what : "all";
+  const what = isTask(question) ? question.what : "all";
   return address({ ...DEFAULTS, what, show: "all", case: question.case }, DEFAULTS);
 }
 
 function asked(question, what) {
   const [axis, kind] = what.split("/");
   if (what === "all" || question.what === what) return true;
-  if (what === "retention") return question.what.startsWith("task:");
+  if (what === "retention") return isTask(question);
   return question.what === axis && question.kind === kind;
+}
+
+// A protocol says how a probe is scored; a document of a task has one score.
+function verdictOf(question, answer, protocol) {
+  if (protocol === "generation" || isTask(question)) return answer[2];
+  const score = answer[PLACES[protocol]];
+  return typeof score === "number" ? (score ? "right" : "wrong") : "";
+}
+
+const verdictBefore = (question, protocol) => question.was[isTask(question) ? "generation" : protocol] ?? "";
+
+function protocolOptions() {
+  const every = Object.values(data.answers).flat();
+  const others = Object.keys(PLACES).filter((name) => every.some((answer) => typeof answer[PLACES[name]] === "number"));
+  return ["generation", ...others].map((name) => [name, name]);
 }
 
 function whatOptions() {
   const found = [...new Set(data.questions.map((question) => question.what))];
   const tasks = found.filter((what) => what.startsWith("task:")).sort();
   const kinds = [...new Set(data.questions.filter((q) => q.kind && !q.what.startsWith("task:")).map((q) => `${q.what}/${q.kind}`))];
+  const evaluators = found.filter((what) => what.startsWith("evaluator:")).sort();
   const named = Object.keys(WHAT).filter((what) => found.includes(what));
   return [
     ["all", "all"],
     ...(named.length ? [{ group: "Facts", options: [...named.map((what) => [what, WHAT[what]]), ...kinds.sort().map((what) => [what, what])] }] : []),
     ...(tasks.length ? [{ group: "Retention tasks", options: [["retention", "all tasks"], ...tasks.map((what) => [what, what.slice(5).split("/").pop()])] }] : []),
+    ...(evaluators.length ? [{ group: "Evaluators", options: evaluators.map((what) => [what, what.slice(10)]) }] : []),
   ];
 }
 
@@ -56,6 +76,7 @@ function drawFilters(state) {
   const boxes = [
     select("method", "Method", [["all", "all"], ...answered.map((row) => [row.key, row.label])], state.method, change),
     select("what", "Asked", whatOptions(), state.what, change),
+    select("protocol", "Protocol", protocolOptions(), state.protocol, change),
     select("show", "Verdict", Object.entries(SHOW).map(([name, [title]]) => [name, title]), state.show, change),
   ];
   const old = form.querySelector("input");
@@ -79,7 +100,7 @@ function selected(state) {
       if (!asked(question, state.what) || (state.case && question.case !== state.case)) continue;
       if (wanted && ![question.case, question.prompt, question.before, answer[1], ...question.expected].some((text) => text.toLowerCase().includes(wanted))) continue;
       total += 1;
-      if (!keep(answer[2], question.was)) continue;
+      if (!keep(verdictOf(question, answer, state.protocol), verdictBefore(question, state.protocol))) continue;
       left += 1;
       if (!found.has(answer[0])) found.set(answer[0], []);
       found.get(answer[0]).push([row, answer]);
@@ -88,42 +109,49 @@ function selected(state) {
   return { found, total, left };
 }
 
-const verdictOf = (verdict) => element("span", { class: `verdict ${verdict}` }, { right: "✓ right", wrong: "✗ wrong", "": "not scored" }[verdict]);
+const verdictMark = (verdict) => element("span", { class: `verdict ${verdict}` }, { right: "✓ right", wrong: "✗ wrong", "": "not scored" }[verdict]);
 const named = (title, ...texts) => element("div", {}, element("dt", {}, title), ...texts.map((text) => element("dd", {}, text.trim() || element("span", { class: "quiet" }, "(nothing)"))));
 
-function drawQuestion(index, answers) {
+function drawQuestion(index, answers, protocol) {
   const question = data.questions[index];
-  const task = question.what.startsWith("task:");
-  const what = task ? question.what.slice(5).split("/").pop() : WHAT[question.what] ?? question.what;
+  const task = isTask(question);
+  const what = task ? question.what.slice(5).split("/").pop() : WHAT[question.what] ?? question.what.replace("evaluator:", "");
   const place = [task ? "" : question.kind, severalSeeds ? `seed ${question.seed}` : ""].filter(Boolean).join(", ");
   const expected = question.expected.slice(0, 6);
   return element(
     "article",
     {},
     element("header", {}, element("a", { href: caseAddress(question) }, `${task ? `${what} ` : ""}${question.case}`), " ", element("span", { class: "quiet" }, task ? place : `${what} ${place}`)),
-    element(
+    ...(question.what.startsWith("evaluator:") ? [] : [element(
       "dl",
       { class: "question" },
       named("Prompt", question.prompt),
       named("Expected", ...(expected.length ? expected : [""])),
       named("Before", question.before),
-    ),
-    ...answers.map(([row, answer]) => drawAnswer(question, row, answer)),
+    )]),
+    ...answers.map(([row, answer]) => drawAnswer(question, row, answer, protocol)),
   );
 }
 
-function drawAnswer(question, row, answer) {
-  const [, text, verdict, rule, argmax, likelihood, judge, answerLogprob, otherLogprob, first] = answer;
+function drawAnswer(question, row, answer, protocol) {
+  const verdict = verdictOf(question, answer, protocol);
+  const [, text, , rule, , , , answerLogprob, otherLogprob, first] = answer;
   const parts = [named(row.base ? `${row.label} (unedited)` : `After, ${row.label}`, text)];
   if (first !== null && first !== undefined) parts.push(named("Right after its chunk", first));
-  const others = [];
-  if (typeof argmax === "number") others.push(`argmax ${argmax ? "✓" : "✗"}`);
-  if (typeof likelihood === "number") {
-    others.push(`likelihood ${likelihood ? "✓" : "✗"} (log p a token: ${answerLogprob} of “${question.expected[0]}”, ${otherLogprob} of “${question.other}”)`);
-  }
-  if (typeof judge === "number") others.push(`judge ${judge ? "✓" : "✗"}`);
-  const why = element("div", { class: "why" }, verdictOf(verdict), " ", element("span", {}, data.rules[rule]));
-  if (others.length) why.append(element("small", {}, `Other protocols: ${others.join(" · ")}`));
+  const said = {
+    generation: [answer[2], data.rules[rule]],
+    argmax: [verdictOf(question, answer, "argmax"), data.protocols.argmax],
+    likelihood: [
+      verdictOf(question, answer, "likelihood"),
+      `log-probability a token: ${answerLogprob} of “${question.expected[0]}”, ${otherLogprob} of “${question.other}”.`,
+    ],
+    judge: [verdictOf(question, answer, "judge"), data.protocols.judge],
+  };
+  const chosen = isTask(question) ? "generation" : protocol;
+  const why = element("div", { class: "why" }, verdictMark(verdict), " ", element("span", {}, said[chosen][1]));
+  const others = Object.keys(said).filter((name) => name !== chosen && said[name][0]);
+  const mark = (name) => `${name} ${said[name][0] === "right" ? "✓" : "✗"}${name === "likelihood" ? ` (${said[name][1].slice(0, -1)})` : ""}`;
+  if (others.length) why.append(element("small", {}, `Other protocols: ${others.map(mark).join(" · ")}`));
   return element("div", { class: `answer ${verdict}` }, element("dl", {}, ...parts), why);
 }
 
@@ -138,8 +166,12 @@ function draw() {
   const count = document.getElementById("count");
   count.textContent = `${who}${left} of ${total} answers${which}${state.case ? `, case ${state.case}` : ""}.${failed}`;
   if (state.case) count.append(" ", element("a", { href: "#" }, "Leave the case"));
+  if (!left && total) {
+    const all = address({ ...state, show: "all" }, DEFAULTS);
+    count.append(" ", element("a", { href: all }, total > 1 ? `Show all ${total}` : "Show it"));
+  }
   const shown = [...found].sort(([a], [b]) => a - b);
-  document.getElementById("answers").replaceChildren(...shown.slice(0, limit).map((each) => drawQuestion(...each)));
+  document.getElementById("answers").replaceChildren(...shown.slice(0, limit).map((each) => drawQuestion(...each, state.protocol)));
   document.getElementById("more").hidden = shown.length <= limit;
 }
 
