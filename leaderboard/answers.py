@@ -22,7 +22,7 @@ from editbench.matching import contains, first_clause
 from editbench.records.reading import heading, table_path
 from editbench.records.schema import CellSummary
 from editbench.rows import ProbeRow, SampleRow, ScoreRow
-from editbench.types import KEPT
+from editbench.types import KEPT, digest
 
 BAD = ("denial", "reversion")
 """Axes whose probes are wrong with score 1: the fact is denied or taken back."""
@@ -161,7 +161,7 @@ def _sample(store: _Store, cell: CellSummary, sample: SampleRow) -> Answer:
     base = sample["score"] if own else sample.get("base_score")
     before = sample["output"] if own else sample.get("base_output")
     question = store.question(
-        what=f"task:{sample['task']}",
+        what=place_of(sample["task"]),
         kind=heading(sample["task"]),
         case=f"{member}{sample['doc_id']}",
         seed=cell["seed"],
@@ -191,8 +191,8 @@ def _score(store: _Store, cell: CellSummary, row: ScoreRow) -> Answer:
         before="",
         was={},
     )
-    score: float | None = row["score"]  # None where the case cannot be scored
-    base = row.get("base_score")
+    fields: Mapping[str, Any] = row
+    score, base = fields["score"], fields.get("base_score")  # None where it cannot be scored
     rule = "Not scored." if score is None else f"Score {score:.2f}"
     if score is not None:
         rule += "." if base is None else f", the unedited model {base:.2f}."
@@ -264,6 +264,12 @@ def _verdict(axis: str, score: float | None) -> str:
     if score is None or axis == FREE:
         return UNSCORED
     return RIGHT if bool(score) != (axis in BAD) else WRONG
+
+
+def place_of(task: str) -> str:
+    """Return the name of a task's texts: a task file without the folder it was in."""
+    name = heading(task)
+    return f"task:{name}" if name == task else f"task:{name}#{digest(task)[:6]}"
 
 
 def _graded(score: float) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TypedDict
 
+from editbench.leaderboard.answers import place_of
 from editbench.leaderboard.comparisons import Verdicts
 from editbench.leaderboard.rows import (
     AXES,
@@ -148,8 +149,8 @@ def _score_values(row: Row, ranked: Sequence[Row], verdicts: Verdicts) -> Values
 def _tasks(ranked: Sequence[Row], kept: Verdicts) -> Part:
     first = {task: row["retention"][task] for row in reversed(ranked) for task in row["retention"]}
     columns = [
-        _column(f"task:{task}", "tasks", f"{heading(task)} ↑", "high", ABOUT["change"],
-                f"task:{task}", f"{score.get('metric')}, n = {score.get('n')}")
+        _column(place_of(task), "tasks", f"{heading(task)} ↑", "high", ABOUT["change"],
+                place_of(task), f"{score.get('metric')}, n = {score.get('n')}")
         for task, score in sorted(first.items())
     ]  # fmt: skip
     values: dict[str, Values] = {}
@@ -168,7 +169,7 @@ def _tasks(ranked: Sequence[Row], kept: Verdicts) -> Part:
                 value["ahead"] = kept.ahead(row["key"], task)
                 if "lost" in score:
                     value["text"] += f" ({score['lost']}↓ {score['gained']}↑)"
-            values[row["key"]][f"task:{task}"] = value
+            values[row["key"]][place_of(task)] = value
     return columns, values
 
 

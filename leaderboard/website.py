@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from editbench.errors import RecordError
-from editbench.leaderboard.answers import Texts, read_texts
+from editbench.leaderboard.answers import Texts, place_of, read_texts
 from editbench.leaderboard.columns import VIEWS, Value, Values, parts
 from editbench.leaderboard.comparisons import RETENTION, judge
 from editbench.leaderboard.markdown import conditions, title_of
@@ -150,7 +150,6 @@ class _Setting:
                 "base": row["method"] == BASE,
                 "status": "" if row["status"] == "done" else row["status"],
                 "note": row["note"],
-                "options": row["options"],
             }
             for row in self.ranked[self.headline]
         ]
@@ -221,7 +220,7 @@ def _absent_base(ranked: Sequence[Row]) -> dict[str, Any]:
         for task, score in row["retention"].items():
             text = "–" if score["base"] is None else f"scores {score['base']:.2f}"
             value: Value = {"mean": 0.0, "low": None, "high": None, "text": text}
-            values.setdefault(f"task:{task}", value)
+            values.setdefault(place_of(task), value)
     return {
         "key": "", "label": BASE, "family": "baseline", "base": True, "status": "", "marks": "",
         "texts": False, "values": values,

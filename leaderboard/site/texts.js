@@ -18,7 +18,13 @@ const SHOW = {
 // Protocol -> the place of its score in an answer. The verdict of `generation` comes with its rule.
 const PLACES = { argmax: 4, likelihood: 5, judge: 6 };
 const isTask = (question) => question.what.startsWith("task:");
+// Two task files of one name have different places.
+const nameOf = (what) => what.replace(/^(task|evaluator):/, "").replace(/#[0-9a-f]{6}$/, "");
 const labels = Object.fromEntries(data.rows.map((row) => [row.key, row.label]));
+// Case -> its fact in words.
+const facts = Object.fromEntries(
+  data.questions.filter((question) => question.what === "rewrite").map((question) => [question.case, `${question.prompt} → ${question.expected[0]}`]),
+);
 const severalSeeds = new Set(data.questions.map((question) => question.seed)).size > 1;
 let limit = STEP;
 
@@ -65,8 +71,8 @@ function whatOptions() {
   return [
     ["all", "all"],
     ...(named.length ? [{ group: "Facts", options: [...named.map((what) => [what, WHAT[what]]), ...kinds.sort().map((what) => [what, what])] }] : []),
-    ...(tasks.length ? [{ group: "Retention tasks", options: [["retention", "all tasks"], ...tasks.map((what) => [what, what.slice(5).split("/").pop()])] }] : []),
-    ...(evaluators.length ? [{ group: "Evaluators", options: evaluators.map((what) => [what, what.slice(10)]) }] : []),
+    ...(tasks.length ? [{ group: "Retention tasks", options: [["retention", "all tasks"], ...tasks.map((what) => [what, nameOf(what)])] }] : []),
+    ...(evaluators.length ? [{ group: "Evaluators", options: evaluators.map((what) => [what, nameOf(what)]) }] : []),
   ];
 }
 
@@ -115,13 +121,14 @@ const named = (title, ...texts) => element("div", {}, element("dt", {}, title), 
 function drawQuestion(index, answers, protocol) {
   const question = data.questions[index];
   const task = isTask(question);
-  const what = task ? question.what.slice(5).split("/").pop() : WHAT[question.what] ?? question.what.replace("evaluator:", "");
+  const what = task ? nameOf(question.what) : WHAT[question.what] ?? nameOf(question.what);
   const place = [task ? "" : question.kind, severalSeeds ? `seed ${question.seed}` : ""].filter(Boolean).join(", ");
+  const fact = question.what === "rewrite" || task ? "" : facts[question.case];
   const expected = question.expected.slice(0, 6);
   return element(
     "article",
     {},
-    element("header", {}, element("a", { href: caseAddress(question) }, `${task ? `${what} ` : ""}${question.case}`), " ", element("span", { class: "quiet" }, task ? place : `${what} ${place}`)),
+    element("header", {}, element("a", { href: caseAddress(question) }, `${task ? `${what} ` : ""}${question.case}`), " ", element("span", { class: "quiet" }, task ? place : `${what}${place && ` (${place})`} `, fact ? `of: ${fact}` : "")),
     ...(question.what.startsWith("evaluator:") ? [] : [element(
       "dl",
       { class: "question" },
