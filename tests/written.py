@@ -56,8 +56,12 @@ def write_run(
     folder,
     cells,
     facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},),
+    **changes,
 ):
-    """A run folder; ``cells``: method to probes, samples and edit records, or to why it failed."""
+    """A run folder; ``cells``: method to probes, samples and edit records, or to why it failed.
+
+    ``changes`` go into every summary.
+    """
     with RunStore(folder).open({"methods": list(cells)}) as store:
         write_json_atomic(folder / "cases.json", facts)
         for method, tables in cells.items():
@@ -70,6 +74,7 @@ def write_run(
                 "model": {"name": "tiny", "hash": "w"},
                 "corpus": {"name": "local", "hash": "c"},
                 "environment": {"code": "k", "packages": {"torch": "2"}},
+                **changes,
             }
             names = ("probes", "retention", "edit_records")
             store.write_cell(
