@@ -9,19 +9,18 @@ fails. Texts are raw here. Code that shows them must escape them.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NotRequired, TypedDict
 
 from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS
 from editbench.leaderboard.loading import load_cells, load_probes, load_right_after, load_samples
-from editbench.leaderboard.rows import BASE, row, setting
-from editbench.records.reading import heading, read_cases, read_rows, visible
+from editbench.leaderboard.rows import BASE
+from editbench.records.reading import heading, read_cases, read_rows
 from editbench.records.schema import CellSummary
 from editbench.rows import ProbeRow, SampleRow
 
-TEMPLATE = "failures.html.j2"
 WORST = {"denial": 1.0, "reversion": 1.0, "fluency": None}
 """Axis -> the score of a failed probe, if that is not 0; ``None`` if such probes cannot fail."""
 
@@ -189,79 +188,6 @@ def case(run: Path, name: str) -> CaseStory:
     }
 
 
-def page(run: Path) -> str:
-    """Return the failures of each method as one HTML page without scripts.
-
-    A case shows its rewrite prompt, its paraphrases, and the other probes that failed. Retention
-    shows the samples with a lower score than before.
-
-    Raises:
-        RecordError: if ``run`` is not readable.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    _, summaries = load_cells(run)
-    facts = {str(fact.get("id")): fact for fact in read_cases(run)}
-    # Model output and corpora are not trusted: autoescape, and ``_lines`` for control characters.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_lines,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made = summaries[0].get("environment") or {}
-    return environment.get_template(TEMPLATE).render(
-        heading=heading,
-        where=setting(summaries[0]),
-        methods=[_story(run, cell, facts) for cell in summaries if cell["method"] != BASE],
-        made={key: value for key, value in made.items() if not isinstance(value, dict)},
-        versions=made.get("packages") or {},
-    )
-
-
-def _story(
-    run: Path, cell: CellSummary, facts: Mapping[str, Mapping[str, object]]
-) -> dict[str, object]:
-    """Return one method's part of the page, as the template reads it."""
-    failed = cell.get("status") == "failed"
-    by_case: dict[str, list[ProbeRow]] = {}
-    for probe in [] if failed else load_probes(run, cell):
-        by_case.setdefault(probe["case"], []).append(probe)
-    lost: dict[str, list[dict[str, object]]] = {}
-    for sample in [] if failed else load_samples(run, cell):
-        base = sample.get("base_score")
-        if base is not None and sample["score"] < base:
-            lost.setdefault(sample["task"], []).append({"base_output": "(not recorded)", **sample})
-    return {
-        **row(cell),
-        "cases": [
-            _case_story(name, asked, facts.get(name, {}))
-            for name, asked in by_case.items()
-            if any(map(_failed, asked))
-        ],
-        "of": len(by_case),
-        "lost": lost,
-    }
-
-
-def _case_story(
-    name: str, asked: Sequence[ProbeRow], fact: Mapping[str, object]
-) -> dict[str, object]:
-    return {
-        "id": name,
-        "fact": {"prompt": name, "target": None, "original": None, **fact},
-        "failed": sum(map(_failed, asked)),
-        "asked": len(asked),
-        "probes": [
-            {**probe, "failed": _failed(probe)}
-            for probe in asked
-            if probe["axis"] in ("rewrite", "paraphrase") or _failed(probe)
-        ],
-    }
-
-
 def _failed(probe: ProbeRow) -> bool:
     score: float | None = probe["generation"]  # None where the probe could not be scored
     return score is not None and score == WORST.get(probe["axis"], 0.0)
@@ -307,10 +233,3 @@ def _cell(run: Path, name: str) -> CellSummary:
             f"{name!r} failed in {run}, so it has no answers ({named[0].get('note')})."
         )
     return named[0]
-
-
-def _lines(value: object) -> object:
-    """Return a value as the template shows it: unprintable characters of a text are escaped."""
-    if type(value) is str:  # not Markup, which is the template's own
-        return "\n".join(map(visible, value.split("\n")))
-    return "" if value is None else value

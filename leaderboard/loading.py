@@ -8,7 +8,7 @@ from typing import Any
 
 from editbench.records.reading import load_run, read_rows
 from editbench.records.schema import CellSummary
-from editbench.rows import ProbeRow, SampleRow
+from editbench.rows import ProbeRow, SampleRow, ScoreRow
 
 
 def load_cells(run: Path) -> tuple[Mapping[str, object], list[CellSummary]]:
@@ -52,4 +52,14 @@ def load_samples(run: Path, cell: CellSummary) -> list[SampleRow]:
         RecordError: if the table is missing, is corrupt, or lacks a column.
     """
     rows: Sequence[Any] = read_rows(run, cell["key"], "retention")
+    return list(rows)
+
+
+def load_scores(run: Path, cell: CellSummary) -> list[ScoreRow]:
+    """Return what evaluator plug-ins said of the cases of ``cell``.
+
+    Raises:
+        RecordError: if the table is missing, is corrupt, or lacks a column.
+    """
+    rows: Sequence[Any] = read_rows(run, cell["key"], "scores")
     return list(rows)

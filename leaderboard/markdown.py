@@ -59,7 +59,12 @@ HEADINGS = {
 """Whether facts were asked -> the heading of a table."""
 
 
-def render(run_paths: Sequence[Path], output: Path, command: str | None = None) -> str:
+def render(
+    run_paths: Sequence[Path],
+    output: Path,
+    command: str | None = None,
+    site: str | None = None,
+) -> str:
     """Return the page for ``run_paths``, to be written to ``output``.
 
     Cells that differ only by their seed make one row. If cells differ only by what was measured
@@ -71,6 +76,7 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
     Args:
         output: where links to the records start.
         command: the command that makes the page, to be quoted at its top.
+        site: the link to the same tables as pages to explore (``website.py``).
 
     Raises:
         RecordError: if there is no run, a path is not a readable run, or cells of one table cannot
@@ -86,6 +92,8 @@ def render(run_paths: Sequence[Path], output: Path, command: str | None = None) 
         # A fence must be longer than any run of backticks that it encloses.
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
         parts.append(f"{fence}sh\n{command}\n{fence}")
+    if site:
+        parts.append(f"To sort, filter and read every answer: [{site}]({site})")
     for section in read.sections:
         parts += _section(section, links, read.tables)
     return "\n\n".join([*parts, "## What the columns mean", _definitions(read.sections)]) + "\n"
@@ -123,15 +131,14 @@ def _section(
 ) -> list[str]:
     """Return the blocks of one setting: its conditions, its ranking, and the tables below it."""
     where, summaries = section.where, section.summaries
-    scored = {p: [s for s in summaries if has(s, p)] for p in PROTOCOLS}
-    protocol = next((p for p in PROTOCOLS if scored[p]), "generation")
-    # Failed cells have no scores under any protocol. They stay visible in the headline table.
-    ranked = rows([s for s in summaries if s in scored[protocol] or not s.get("metrics")], protocol)
+    scored = section.by_protocol()
+    protocol, *others = scored
+    ranked = rows(scored[protocol], protocol)
     labels = {row["key"]: row.get("label", row["method"]) for row in ranked}
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
-        HEADINGS[where["n"] != 0].format(**{k: escape(v) for k, v in where.items()}),
-        _conditions(where, protocol, ranked),
+        title_of(where),
+        conditions(where, protocol, ranked),
         main_table(ranked, links, verdicts),
         *detectable_line(verdicts),
     ]
@@ -146,9 +153,8 @@ def _section(
     if any("/" in metric for s in summaries for metric in s.get("metrics") or ()):
         parts += ["### By kind of probe ↑", kinds_table(ranked, summaries, protocol, links)]
     parts += _more(ranked, summaries, protocol, links)
-    for other in PROTOCOLS:
-        if other != protocol and scored[other]:
-            parts += _other_protocol(other, scored[other], summaries, labels, links, tables)
+    for other in others:
+        parts += _other_protocol(other, scored[other], summaries, labels, links, tables)
     if verdicts.comparisons or kept.comparisons:
         parts += [
             f"### Every pair, protocol {protocol}: mean difference by case, and p adjusted by Holm "
@@ -258,7 +264,12 @@ def _details(summaries: Sequence[Summary], labels: Mapping[str, str], protocol: 
     return parts
 
 
-def _conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row]) -> str:
+def title_of(where: Mapping[str, object]) -> str:
+    """Return the heading of a table."""
+    return HEADINGS[where["n"] != 0].format(**{k: escape(v) for k, v in where.items()})
+
+
+def conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row]) -> str:
     """Return the line below a heading that states the conditions of a table."""
     seed, hashes = where["seed"], where["corpus hash"]
     seeds = seed if isinstance(seed, list) else [seed]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas
 
 from editbench.errors import RecordError
-from editbench.leaderboard.comparisons import items
+from editbench.leaderboard.comparisons import PROTOCOLS, items
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.pooling import pooled, without_seed
-from editbench.leaderboard.rows import keyed_options, setting
+from editbench.leaderboard.rows import has, keyed_options, setting
 from editbench.leaderboard.schema import Summary
 from editbench.records.reading import not_asked, run_folders, summary_path
 from editbench.records.schema import CellSummary
@@ -50,6 +50,17 @@ class Section:
     measured_again: list[str]
     """Keys of cells that are left out, because a row shows the same cell with more measurements."""
     not_asked: dict[str, str]
+
+    def by_protocol(self) -> dict[str, list[Summary]]:
+        """Return the cells that each protocol has scored, the headline's first.
+
+        Failed cells have no scores under any protocol. They stay visible in the headline's table.
+        """
+        scored = {p: [s for s in self.summaries if has(s, p)] for p in PROTOCOLS}
+        headline = next((p for p in PROTOCOLS if scored[p]), "generation")
+        shown = [s for s in self.summaries if s in scored[headline] or not s.get("metrics")]
+        others = {p: cells for p, cells in scored.items() if cells and p != headline}
+        return {headline: shown, **others}
 
 
 @dataclass

@@ -257,3 +257,8 @@ def escape(value: object) -> str:
     text = re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(text, quote=False))
     # Not ``\|``: renderers disagree about a backslash before a bar.
     return text.replace("|", "&#124;")
+
+
+def unescaped(text: str) -> str:
+    """Return a text with markdown's escapes as plain text: the inverse of ``escape``."""
+    return html.unescape(re.sub(r"\\([\\`*_\[\]~$])", r"\1", text))

@@ -30,6 +30,7 @@ from editbench.cli.push import push
 from editbench.cli.remove import remove
 from editbench.cli.setup_model import offered, setup_model
 from editbench.cli.show import show
+from editbench.cli.site import site
 from editbench.cli.stats import stats
 from editbench.cli.sweep import sweep
 from editbench.cli.trace import trace
@@ -70,7 +71,7 @@ for command in (facts, inject, evaluate, compare, tune, sweep):
     app.command(cls=PanelCommand)(command)
 app.command("list")(list_names)
 app.command()(doctor)
-for command in (show, chat, remove, verify, leaderboard, plot):
+for command in (show, chat, remove, verify, leaderboard, site, plot):
     app.command()(command)
 app.add_typer(stats, name="stats")
 for command in (trace, export, push):

@@ -38,9 +38,11 @@ def leaderboard(
     console.say_remarks(runs)
 
 
-def write_page(runs: list[Path], output: Path, command: str | None) -> Path:
-    """Write the page of ``runs``; the page names ``command`` as its origin, if there is one."""
+def write_page(
+    runs: list[Path], output: Path, command: str | None, site: str | None = None
+) -> Path:
+    """Write the page of ``runs``. It names ``command`` as its origin and links to ``site``."""
     from editbench.leaderboard.markdown import render
 
     check_output(output)
-    return write_text(render(runs, output, command), output)
+    return write_text(render(runs, output, command, site), output)

@@ -15,9 +15,9 @@ from editbench.cli import console, tracking, workers
 from editbench.cli.leaderboard import write_page
 from editbench.cli.loading import check_is_here, how_to_load, read_batch_size
 from editbench.cli.options import DEFAULT_CORPUS, DEFAULT_N, RunOptions
-from editbench.cli.output import write_text
 from editbench.cli.parsing import pairs
-from editbench.cli.show import failures_page, print_run, print_seeds
+from editbench.cli.show import print_run, print_seeds
+from editbench.cli.site import write_site
 from editbench.errors import OptionError
 from editbench.slices import ALL, NO_FACTS
 
@@ -363,14 +363,12 @@ def named_facts(config: RunConfig) -> str:
 
 
 def _write_pages(folder: Path) -> None:
-    from editbench.records.reading import run_folders
-
-    page = write_page([folder], folder / "README.md", None)
-    failures = [
-        str(write_text(failures_page(run), run / "failures.html")) for run in run_folders(folder)
-    ]
+    pages = folder / "site"
+    command = shlex.join(["editbench", "site", str(folder), "-o", str(pages)])
+    site = write_site([folder], pages, command)
+    page = write_page([folder], folder / "README.md", None, "site/index.html")
     console.say(
-        f"\nThe same as markdown: {page}\nThe failures, case by case: {', '.join(failures)}"
+        f"\nThe same as markdown: {page}\nTo sort, filter and read every answer, open: {site}"
         f"\nTo see this again:\n  editbench show {shlex.quote(str(folder))}"
     )
 

@@ -52,7 +52,7 @@ def show(
         str | None, typer.Option(metavar="ID", help="Show one case in full, across all methods.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write the failures as one page.")
+        Path | None, typer.Option(metavar="FILE.html", help="Write the texts as one page.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -76,7 +76,7 @@ def show(
         if as_json:
             raise OptionError("--html writes a page, not JSON. Leave --json out.")
         check_output(html)
-        print(write_text(failures_page(run), html))
+        print(_write_texts(run, html))
     elif failures:
         _print_failures(run, method, as_json)
     elif diff is not None:
@@ -271,11 +271,10 @@ def _print_json(value: object) -> None:
 # --- the texts ----------------------------------------------------------------------------------
 
 
-def failures_page(run: Path) -> str:
-    """Return the failures of ``run`` as one HTML page."""
-    from editbench.leaderboard.failures import page
+def _write_texts(run: Path, page: Path) -> Path:
+    from editbench.leaderboard.website import texts_page
 
-    return page(run)
+    return write_text(texts_page(run), page)
 
 
 def _print_failures(run: Path, method: str | None, as_json: bool) -> None:

@@ -2,66 +2,19 @@
 
 import itertools
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from tiny import editbench
+from written import HOSTILE, PARTS, probe, sample, write_hostile, write_run
 
 from editbench.cli import console
 from editbench.errors import RecordError
 from editbench.files import write_json_atomic
-from editbench.leaderboard.failures import case, differences, failures, page
+from editbench.leaderboard.failures import case, differences, failures
+from editbench.leaderboard.website import texts_page
 from editbench.records.reading import visible
 from editbench.records.store import RunStore
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "\"'><img src=x onerror=alert(1)>",
-    "</td></table></details><h1>owned</h1>",
-    "safe\u202egnp.exe\u2066",
-    "\x1b[31mred\x07\x00\x9b0m",
-    "[bold red]markup[/bold red] [/] :warning: {{ 7 * 7 }} {% raw %}",
-    "zero\u200bwidth\u2028line\r\x85",
-    "x" * 20_000,
-)
-
-
-PARTS = {"options": {}, "model": {}, "corpus": {}, "metrics": {}, "retention": {}, "seed": 0}
-
-
-def probe(fact, index, axis, text, base_text, generation, **changes):
-    return {
-        "case": fact,
-        "probe": index,
-        "axis": axis,
-        "form": "cloze",
-        "prompt": f"{axis} of {fact} is",
-        "answers": ["Rome"],
-        "distractor": "Paris",
-        "text": text,
-        "base_text": base_text,
-        "generation": generation,
-        "argmax": 1.0,
-        "likelihood": None,
-        "base_generation": 0.0,
-        **changes,
-    }
-
-
-def sample(document, output, score, base_score=1.0, task="arc"):
-    return {
-        "task": task,
-        "member": task,
-        "doc_id": document,
-        "prompt": f"question {document}",
-        "expected": "blue",
-        "output": output,
-        "score": score,
-        "base_score": base_score,
-        "base_output": "blue",
-        "metric": "acc",
-    }
 
 
 def test_a_denial_is_the_failure_and_a_text_has_none(tmp_path):
@@ -73,38 +26,6 @@ def test_a_denial_is_the_failure_and_a_text_has_none(tmp_path):
     ]
     run = write_run(tmp_path / "run", {"base": (talks, [], []), "sft": (talks, [], [])})
     assert [one["axis"] for one in failures(run)] == ["denial"]
-    shown = page(run)
-    assert (
-        "1 of 4 probes failed" in shown
-        and shown.count('class="failed"') == 1
-        and "la la la" not in shown
-    )
-
-
-def write_run(
-    folder,
-    cells,
-    facts=({"id": "a", "prompt": "rewrite of a is", "target": "Rome", "original": "Paris"},),
-):
-    """A run folder; ``cells``: method to probes, samples and edit records, or to why it failed."""
-    with RunStore(folder).open({"methods": list(cells)}) as store:
-        write_json_atomic(folder / "cases.json", facts)
-        for method, tables in cells.items():
-            failed = isinstance(tables, str)
-            summary = {
-                **PARTS,
-                "method": method,
-                "status": "failed" if failed else "done",
-                "note": tables if failed else "",
-                "model": {"name": "tiny", "hash": "w"},
-                "corpus": {"name": "local", "hash": "c"},
-                "environment": {"code": "k", "packages": {"torch": "2"}},
-            }
-            names = ("probes", "retention", "edit_records")
-            store.write_cell(
-                f"{method}-0", summary, {} if failed else dict(zip(names, tables, strict=True))
-            )
-    return folder
 
 
 @pytest.fixture
@@ -292,7 +213,7 @@ def test_foreign_and_missing_tables_are_named(run):
         failures(run)
     table.write_bytes(b"PAR1")
     with pytest.raises(RecordError, match="sft-0/probes.parquet is corrupt"):
-        page(run)
+        texts_page(run)
     table.unlink()
     with pytest.raises(RecordError, match="sft-0/probes.parquet does not exist"):
         case(run, "a")
@@ -310,125 +231,15 @@ def test_visible_escapes_what_is_not_shown():
     assert all(visible(text).isprintable() for text in HOSTILE)
 
 
-class Read(HTMLParser):
-    """Tags, attributes, and the texts of table cells and bold words of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.texts, self.inside = set(), set(), [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
-        self.attributes |= {(tag, *one) for one in attributes}
-        if tag in ("td", "b"):
-            self.texts.append("")
-            self.inside = True
-
-    def handle_endtag(self, tag):
-        self.inside = self.inside and tag not in ("td", "b")
-
-    def handle_data(self, data):
-        if self.inside:
-            self.texts[-1] += data
-
-
 @pytest.fixture
 def hostile(tmp_path):
-    """A run whose every text is hostile: prompts, answers, ids, names."""
-    probes = [
-        probe(
-            text,
-            0,
-            "rewrite",
-            text,
-            text,
-            0.0,
-            prompt=text,
-            answers=[text],
-            argmax=None,
-            base_generation=1.0,
-        )
-        for text in HOSTILE
-    ]
-    texts = [dict.fromkeys(("prompt", "expected", "base_output"), text) for text in HOSTILE]
-    samples = [{**sample(i, text, 0.0), **texts[i]} for i, text in enumerate(HOSTILE)]
-    facts = [{"id": text, "prompt": text, "target": text, "original": text} for text in HOSTILE]
-    name = "sft@<b>[x]"
-    folder = tmp_path / "hostile"
-    with RunStore(folder).open({"methods": [name]}) as store:
-        write_json_atomic(folder / "cases.json", facts)
-        environment = {"code": HOSTILE[2], "packages": {"x": HOSTILE[0]}}
-        summary = {
-            **PARTS,
-            "method": name,
-            "status": "no_effect",
-            "note": HOSTILE[0],
-            "model": {"name": HOSTILE[0]},
-            "corpus": {"name": HOSTILE[1]},
-            "environment": environment,
-        }
-        edited = [{"fact": text, "text": text} for text in HOSTILE]
-        store.write_cell(
-            "sft-0", summary, {"probes": probes, "retention": samples, "edit_records": edited}
-        )
-    return folder
-
-
-def test_the_page_shows_hostile_texts_as_texts(hostile):
-    text = page(hostile)
-    assert all(c.isprintable() or c == "\n" for c in text)
-    read = Read(text)
-    assert read.tags <= {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "h1",
-        "h2",
-        "p",
-        "code",
-        "ul",
-        "li",
-        "a",
-        "b",
-        "details",
-        "summary",
-        "span",
-        "table",
-        "tr",
-        "th",
-        "td",
-    }
-    names = {name for _, name, _ in read.attributes}
-    assert names <= {"lang", "charset", "http-equiv", "content", "name", "id", "href", "class"}
-    assert {value for tag, name, value in read.attributes if name == "href"} == {"#m1"}
-    for text in HOSTILE:
-        shown = "\n".join(map(visible, text.split("\n")))
-        assert read.texts.count(shown) >= 6, (
-            "prompt, expected, before and after, of the probe and of the sample"
-        )
-    assert "49" not in "".join(read.texts)
-
-
-def test_the_page_tells_before_after_and_what_was_lost(run):
-    read = Read(page(run))
-    assert "paraphrase of a is" in read.texts and "Lyon" in read.texts and "red" in read.texts
-    assert "question 0" not in read.texts, "a sample that was kept"
-    text = page(run)
-    assert (
-        "1 of 1 cases with a failed probe" in text
-        and "failed: no third layer" in text
-        and "2 of 3 probes failed" in text
-    )
+    return write_hostile(tmp_path / "hostile")
 
 
 def test_a_task_file_is_shown_by_its_name(tmp_path):
     sft, rome = ([sample(0, "red", kept, task="/home/me/mine.yaml")] for kept in (0.0, 1.0))
     run = write_run(tmp_path / "run", {"sft": ([], sft, []), "rome": ([], rome, [])})
-    assert "<b>Retention, mine.yaml</b>: 1 samples" in page(run) and "/home/me" not in page(run)
+    assert "task:mine.yaml" in texts_page(run) and "/home/me" not in texts_page(run)
     (one,) = differences(run, "sft", "rome")
     assert one["what"] == "mine.yaml"
 
@@ -436,7 +247,7 @@ def test_a_task_file_is_shown_by_its_name(tmp_path):
 def test_show_writes_the_page(run, tmp_path):
     said = editbench("show", run, "--html", tmp_path / "deep" / "page.html")
     assert said.code == 0 and said.out.strip() == str(tmp_path / "deep" / "page.html")
-    assert Path(said.out.strip()).read_text(encoding="utf-8") == page(run)
+    assert Path(said.out.strip()).read_text(encoding="utf-8") == texts_page(run)
 
 
 @pytest.mark.parametrize(
