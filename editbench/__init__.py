@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from editbench.run.push import push
     from editbench.types import Case, Fact, Probe
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Case",

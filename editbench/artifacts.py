@@ -34,7 +34,7 @@ from editbench.changes import Change
 from editbench.checkpoints import damaged, quiet_transformers, sentence
 from editbench.edit import Edit, UncheckedEdit
 from editbench.errors import EditbenchError, ModelError
-from editbench.files import EDIT_FILES, read_tensors
+from editbench.files import EDIT_FILES
 from editbench.finetuned import (
     INDEX,
     change_of,
@@ -47,6 +47,7 @@ from editbench.finetuned import (
 )
 from editbench.models import LanguageModel
 from editbench.sharing import base_weights
+from editbench.tensors import read_tensors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -43,7 +43,6 @@ from editbench.files import (
     PARTS,
     check_folder,
     jsonable,
-    read_tensors,
     whole_folder,
     write_json_atomic,
 )
@@ -52,6 +51,7 @@ from editbench.manifest import FORMAT, Manifest, ModelName, check_hashes, sha256
 from editbench.models import LanguageModel, float64_device, quiet_transformers
 from editbench.report import EditRecord
 from editbench.retrieval import Retriever
+from editbench.tensors import read_tensors
 from editbench.types import Fact, digest
 
 HELD = (torch.float32, torch.bfloat16, torch.float16)

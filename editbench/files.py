@@ -15,14 +15,11 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from editbench.errors import RecordError
-
-if TYPE_CHECKING:
-    import torch
 
 RUN_FILES = ("run.json", "cases.json", "cells.json", "not_asked.json", "tuned.json", ".lock")
 """The files of a run, beside its folder ``cells``."""
@@ -275,19 +272,6 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return copies of the tensors in a safetensors file.
-
-    safetensors maps the file into memory, and Windows replaces and removes no file that is mapped.
-
-    Raises:
-        SafetensorError: the file is damaged.
-    """
-    from safetensors.torch import load_file  # torch takes seconds, and few callers need it
-
-    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def sync_folder(path: Path) -> None:

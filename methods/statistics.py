@@ -40,7 +40,6 @@ from torch import nn
 
 from editbench import progress
 from editbench.errors import DataError, MethodError
-from editbench.files import read_tensors
 from editbench.hub import cache_dir
 from editbench.memory import TEMPLATE_TOKENS, Phase, free_bytes
 from editbench.methods._common.hooks import Captured
@@ -50,6 +49,7 @@ from editbench.outline import Outline
 from editbench.own_text import AT_ONCE as TEXTS_AT_ONCE
 from editbench.own_text import own_texts
 from editbench.pace import Work
+from editbench.tensors import read_tensors
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64

@@ -94,8 +94,11 @@ def pinned(name):
 def test_constraints_pin_every_dependency_within_its_range(file):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     versions = pinned(file)
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["plot"], *extras["tune"], *extras["dev"]]:
         requirement = Requirement(text)
+        if requirement.name == "editbench":  # stands for extras of its own
+            continue
         version = versions[re.sub("[-_.]+", "-", requirement.name).lower()]
         assert requirement.specifier.contains(version, prereleases=True), text
 
@@ -108,7 +111,8 @@ def test_the_lowest_versions_are_the_bounds():
         requirement.name
         for requirement in map(Requirement, project["dependencies"])
         for bound in requirement.specifier
-        if versions[requirement.name.lower()].release[:2]
+        if bound.operator == ">="
+        and versions[requirement.name.lower()].release[:2]
         != (*Version(bound.version).release, 0)[:2]
     }
     assert raised == set(), "raise these bounds, or name them here"
