@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import sys
@@ -18,7 +19,8 @@ from hostile.architectures import build
 
 from editbench import registry
 from editbench.errors import MethodError, ModelError, OptionError
-from editbench.methods._train.lessons import Lesson
+from editbench.methods._train.lessons import Lesson, opening
+from editbench.methods._train.loop import target_nll
 from editbench.methods._train.teacher import frozen_copy
 from editbench.methods._train.trainer import Trainer
 from editbench.methods.disc import DiSC, read
@@ -301,6 +303,52 @@ def test_one_step_of_locft_is_the_authors():
     assert edit.diagnostics["first_loss"] == pytest.approx(seen[0], rel=1e-4)
     moved = (copy.weight(name) - model.weight(name)).detach()
     torch.testing.assert_close(edit.changes[name], moved, rtol=1e-3, atol=1e-6)
+
+
+# --- the first tokens of each target --------------------------------------------------------------
+
+
+def test_only_the_first_tokens_carry_loss():
+    model = tiny_model("llama")
+    fact = replace(FACTS[0], target="Karsk, which lies in the north of the country")
+    lesson = Lesson(model, fact)
+    whole = lesson.canonical()
+    n = len(whole.target_ids)
+    for share, kept in ((0.5, math.ceil(n / 2)), (0.05, math.ceil(0.05 * n)), (1e-9, 1)):
+        example = lesson.canonical("answer", share)
+        assert example.target_ids == whole.target_ids
+        assert example.counted == list(range(kept))
+    assert opening(30, 0.1) == [0, 1, 2] and opening(30, 1.0) is None
+    logp = model.target_logprobs([(list(whole.prompt_ids), list(whole.target_ids))])[0]
+    loss, count = target_nll(model, [lesson.canonical("answer", 0.5)])
+    assert count == math.ceil(n / 2)
+    assert loss.item() == pytest.approx(-logp[:count].mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sft", "locft", "mixsd"])
+def test_a_share_of_each_target_is_trained(name, reader):
+    model, method = reader("llama"), registry.get("methods", name)
+    whole, part = (options(method, first=share).inject(model, FACTS) for share in (1.0, 0.05))
+    assert 0 < part.diagnostics["trained_tokens"] < whole.diagnostics["trained_tokens"]
+    # A cell's key does not know the option where it changes nothing.
+    assert "first" in options(method).left_out()
+    assert "first" not in options(method, first=0.05).left_out()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "why"),
+    [
+        ("sft", {"first": "1.5"}, "above 0 and at most 1"),
+        ("locft", {"first": "0"}, "above 0 and at most 1"),
+        ("mixsd", {"first": "-1"}, "above 0 and at most 1"),
+        ("sft", {"first": "0.5", "loss_on": "turn"}, "use loss_on=answer"),
+        ("mixsd", {"first": "0.5", "signal": "0.5"}, "give one"),
+    ],
+)
+def test_a_share_that_is_none_is_refused(name, bad, why):
+    with pytest.raises(OptionError, match=why) as refused:
+        registry.get("methods", name).from_options(name, bad)
+    assert "\n" not in str(refused.value)
 
 
 # --- mixtures of experts --------------------------------------------------------------------------
