@@ -98,7 +98,6 @@ class LocFT(Sft):
         weights = self._sizes(model)[0]
         own = {
             "kept copy": 4 * weights,
-            "float32 weights": 4 * weights if model.masters else 0,
             "AdamW's moments": 8 * weights,
             "Fisher information": 4 * weights if self.ewc else 0,
             "gradients": 4 * weights,

@@ -65,7 +65,14 @@ from editbench.memory import Phase, Texts
 from editbench.methods._common.texts import Example
 from editbench.methods._train.branches import Branches, Move
 from editbench.methods._train.expert import EXPERT_PROMPTS, ExpertPrompt, borrowed
-from editbench.methods._train.lessons import LOSS_ON, Lesson, LossOn, lessons_of
+from editbench.methods._train.lessons import (
+    LOSS_ON,
+    Lesson,
+    LossOn,
+    check_first,
+    lessons_of,
+    opening,
+)
 from editbench.methods._train.loop import train_on_examples
 from editbench.methods._train.mixed_text import (
     EXPERT,
@@ -111,6 +118,7 @@ class MixSD(Trainer):
     version: ClassVar[int] = 5
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
+    added: ClassVar[frozenset[str]] = frozenset({"first"})
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {
             **PUBLISHED_TRAINING,
@@ -167,6 +175,8 @@ class MixSD(Trainer):
     it. Raw text has no turn, and both are the same."""
     signal: float = 1.0
     """Share of each target's tokens that carry loss: those on which the branches disagree most."""
+    first: float = 1.0
+    """Share of each target, from its first token, that carries loss; at least one token."""
     slots: int = 48
     """Number of texts that are written side by side."""
 
@@ -187,6 +197,9 @@ class MixSD(Trainer):
             raise ValueError("threshold and signal are shares, above 0 and at most 1")
         if self.signal < 1 and self.loss_on == "turn":
             raise ValueError("signal chooses among the tokens of the answer: use loss_on=answer")
+        check_first(self.first, self.loss_on)
+        if self.first < 1 and self.signal < 1:
+            raise ValueError("first and signal both choose the tokens that carry loss: give one")
         if self.temperature < 0 or min(self.attempts, self.slots, self.texts) < 1:
             raise ValueError("temperature must be >= 0; attempts, slots and texts at least 1")
         if self.texts > 1 and self.temperature == 0 and (self.pure or self.mode != "bernoulli"):
@@ -230,7 +243,7 @@ class MixSD(Trainer):
         )
         examples = [self._example(draft) for draft in drafts if draft.source != "dropped"]
         plain = lessons_of(model, facts, self.rewordings) if self.canonical else []
-        examples += [lesson.canonical(self.loss_on) for lesson in plain]
+        examples += [lesson.canonical(self.loss_on, self.first) for lesson in plain]
         changes, training = train_on_examples(self, model, examples)
         # lessons_of() lists each fact followed by its rewordings: text i is frame i % frames.
         frames = 1 + self.rewordings
@@ -261,8 +274,9 @@ class MixSD(Trainer):
 
     def _example(self, draft: Draft) -> Example:
         if draft.source == "target":
-            return draft.lesson.canonical(self.loss_on)
-        return draft.lesson.example(draft.ids, self.loss_on, draft.signal(self.signal))
+            return draft.lesson.canonical(self.loss_on, self.first)
+        counted = draft.signal(self.signal) or opening(len(draft.ids), self.first)
+        return draft.lesson.example(draft.ids, self.loss_on, counted)
 
     def targets(
         self, model: LanguageModel, lessons: Sequence[Lesson]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from editbench.edit import Edit
-from editbench.methods._train.lessons import LOSS_ON, LossOn, lessons_of
+from editbench.methods._train.lessons import LOSS_ON, LossOn, check_first, lessons_of
 from editbench.methods._train.loop import train_on_examples
 from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel
@@ -36,6 +36,7 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
+    added: ClassVar[frozenset[str]] = frozenset({"first"})
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"},
         # On 24 dev facts it kept following instructions and reading, and carried over as plain sft
@@ -47,16 +48,19 @@ class Sft(Trainer):
     """Tokens that carry loss: those of the ``answer`` with the token that ends it, or those of the
     model's whole ``turn``, with the role header before it and what the chat template writes behind
     it. Raw text has no turn, and both are the same."""
+    first: float = 1.0
+    """Share of each target, from its first token, that carries loss; at least one token."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.loss_on not in LOSS_ON:
             raise ValueError(f"loss_on is {self.loss_on!r}; it must be answer or turn")
+        check_first(self.first, self.loss_on)
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
         """Fine-tune on the canonical targets of ``facts`` and return the change as an edit."""
         self.check_work(model, len(facts))
         lessons = lessons_of(model, facts, self.rewordings)
-        examples = [lesson.canonical(self.loss_on) for lesson in lessons]
+        examples = [lesson.canonical(self.loss_on, self.first) for lesson in lessons]
         changes, report = train_on_examples(self, model, examples)
         return self.edit(model, facts, changes, diagnostics=report)

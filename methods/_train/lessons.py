@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 from typing import Literal, get_args
 
 from editbench import text
@@ -111,8 +112,11 @@ class Lesson:
         first = len(self.prompt_ids) - header
         return Example(self.prompt_ids[:first], [*self.prompt_ids[first:], *ids, *ending])
 
-    def canonical(self, loss_on: LossOn = "answer") -> Example:
+    def canonical(self, loss_on: LossOn = "answer", first: float = 1.0) -> Example:
         """Return the prompt with its answer and the token that ends an answer (EOS or end of turn).
+
+        Args:
+            first: share of these tokens, from the first one, that carries loss.
 
         Raises:
             MethodError: if they are longer together than the model's context.
@@ -120,7 +124,7 @@ class Lesson:
         # 1 for the token that ends the answer
         self.check_room(len(self.prompt_ids) + len(self.answer_ids) + 1)
         ids = [*self.answer_ids, *self.model.closing_ids(self.fact.form)]
-        return self.example(ids, loss_on)
+        return self.example(ids, loss_on, opening(len(ids), first))
 
     def ended(self, ids: Sequence[int]) -> bool:
         """Return whether a text after the prompt has ended: at a stop token or, in a cloze, at a
@@ -150,6 +154,24 @@ class Lesson:
             MethodError: if the text is longer than the model's context.
         """
         check_context(self.model, self.fact, tokens)
+
+
+def opening(tokens: int, share: float) -> list[int] | None:
+    """Return the places of the first ``share`` of a text's tokens, at least one; None: all."""
+    # Below the rounding error of the product, so that .1 of 30 tokens are 3.
+    return None if share == 1 else list(range(max(1, ceil(share * tokens - 1e-9))))
+
+
+def check_first(first: float, loss_on: LossOn) -> None:
+    """Check the share of a target that carries loss.
+
+    Raises:
+        ValueError: if it is no share, or if it is combined with the loss on the whole turn.
+    """
+    if not 0 < first <= 1:
+        raise ValueError("first is a share of each target, above 0 and at most 1")
+    if first < 1 and loss_on == "turn":
+        raise ValueError("first chooses among the tokens of the answer: use loss_on=answer")
 
 
 def lessons_of(

@@ -62,13 +62,14 @@ class _InFloat32(Mapping[str, torch.Tensor]):
 class FullWeights:
     """All parameters of the model, or those that are named.
 
-    Weights that are held in 16 bits are float32 while they are trained, since rounding would
+    Weights that are held in 16 bits are float32 while some are trained, since rounding would
     swallow most of a step. ``settle`` rounds them back to their type.
     """
 
     def __init__(self, model: LanguageModel, names: Collection[str] | None = None):
+        self._all: dict[str, torch.nn.Parameter] = dict(model.model.named_parameters())
         self.parameters: dict[str, torch.nn.Parameter] = {
-            name: p for name, p in model.model.named_parameters() if names is None or name in names
+            name: p for name, p in self._all.items() if names is None or name in names
         }
         self._held: dict[str, torch.Tensor] = {}
         """The weights of 16 bits as they were; these very tensors come back."""
@@ -83,18 +84,18 @@ class FullWeights:
 
     def _begun(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Make weights of 16 bits float32, and yield a copy of each other weight."""
-        for name, p in self.parameters.items():
+        for name, p in self._all.items():
             if p.dtype in (torch.float16, torch.bfloat16):
                 self._held[name] = p.data
                 p.data = p.data.float()
-            else:
+            elif name in self.parameters:
                 yield name, p.detach().clone()
 
     def _give_back(self) -> None:
         """Bring back the weights of 16 bits."""
         for name, held in self._held.items():
-            self.parameters[name].grad = None  # a gradient of another type
-            self.parameters[name].data = held
+            self._all[name].grad = None  # a gradient of another type
+            self._all[name].data = held
 
     def constrain(self) -> None:
         """Do nothing: all weights are free."""
