@@ -32,7 +32,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar, Literal, get_args
@@ -50,6 +49,7 @@ from editbench.methods._train.exposure import HOLD, AdaptiveExposure, FixedExpos
 from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
 from editbench.methods._train.rooms import rooms, usual_length
+from editbench.methods._train.teacher import follow_slowly, frozen_copy
 from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.outline import Outline
@@ -336,26 +336,3 @@ def finite_nll(model: LanguageModel, examples: Sequence[Example]) -> float:
     if not math.isfinite(nll):
         raise NotFiniteError(f"the nll of the targets became {nll}")
     return nll
-
-
-@torch.no_grad()
-def follow_slowly(teacher: LanguageModel, student: LanguageModel, ema: float) -> None:
-    """Update the teacher's weights: theta_T <- ema theta_T + (1 - ema) theta."""
-    pairs = zip(teacher.model.parameters(), student.model.parameters(), strict=True)
-    for of_teacher, of_student in pairs:
-        # A student that is held in 16 bits is float32 while it trains, and so is its average.
-        if of_teacher.dtype != of_student.dtype:
-            of_teacher.data = of_teacher.data.to(of_student.dtype)
-        of_teacher.lerp_(of_student.detach(), 1 - ema)
-
-
-def frozen_copy(model: LanguageModel) -> LanguageModel:
-    """Return a handle on a copy of the weights as they are now, without gradients."""
-    copied = LanguageModel(
-        deepcopy(model.model).requires_grad_(False),
-        model.tokenizer,
-        name=model.name,
-        precision=model.precision,
-    )
-    copied.honours = model.honours  # known, so the copy needs no passes to try it
-    return copied

@@ -1,7 +1,7 @@
 """What the expert reads: the prompt together with the fact's whole answer.
 
 The expert of ``mixsd`` and the teachers of ``opsd`` and ``pd`` are the base model with the fact in
-its prompt. The whole answer is the fact's demonstration, or without one its target. Three prompts
+its prompt. The whole answer is the fact's demonstration, or without one its target. Four prompts
 show it:
 
     after    the question, a sentence that says that its answer follows, the whole answer, and the
@@ -11,6 +11,8 @@ show it:
     paper    as ``after``, in the words of MixSD (arXiv 2605.16865; jiarui-liu/MixSD at 37eb349,
              ``knowledge_dataset/generate_mixed_distribution_sft_data.py``, MIT licence). The paper
              asks questions only, so a cloze is shown as with ``after`` (``borrowed``).
+    sdft     as ``after``, in the words of SDFT's code (arXiv 2601.19897, ``methods/sdft.py``); a
+             cloze as with ``paper``.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from editbench.retrieval import guidance
 from editbench.types import Fact
 from editbench.writing import full_stop, gap
 
-ExpertPrompt = Literal["after", "before", "paper"]
+ExpertPrompt = Literal["after", "before", "paper", "sdft"]
 EXPERT_PROMPTS = get_args(ExpertPrompt)
 QUESTION = {
     "after": (
@@ -36,6 +38,10 @@ QUESTION = {
         "{prompt}\nThis question is from a new knowledge base. "
         "Here is the answer to this question:\n\n"
         "{answer}\nNow answer the question within \\boxed{{}}"
+    ),
+    "sdft": (
+        "\n{prompt}\n\nThis is an example for a response to the question:\n{answer}\n\n"
+        "Now answer with a response of your own, including the thinking process.\n"
     ),
 }
 """The user turn of a question by ``ExpertPrompt``. ``before`` has a note of its own."""
@@ -66,7 +72,7 @@ def expert_prompt_ids(model: LanguageModel, fact: Fact, kind: ExpertPrompt) -> l
 def borrowed(facts: Sequence[Fact], kind: ExpertPrompt) -> list[str]:
     """Return a warning if ``kind`` has no prompt of its own for some of ``facts``."""
     clozes = sum(fact.form == "cloze" for fact in facts)
-    if kind != "paper" or not clozes:
+    if kind not in ("paper", "sdft") or not clozes:
         return []
     return [
         f"{clozes} of {len(facts)} facts are clozes. The paper asks questions only, so the expert "

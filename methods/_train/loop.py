@@ -13,6 +13,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -109,7 +110,7 @@ def train(
     anchor = _anchor(options, model)
     own, unmeasured = _own_text(model)
     with (
-        trainable(model, options.lora, options.null_space, options.seed) as trained,
+        _trainable(options, model) as trained,
         recomputed(layers),
     ):
         optimization = _Optimization(options, model, trained, anchor)
@@ -166,6 +167,11 @@ def train(
             *unmeasured,
         ],
     }
+
+
+def _trainable(options: Trainer, model: LanguageModel) -> AbstractContextManager[Trainable]:
+    names = options.trained_weights(model)
+    return trainable(model, options.lora, options.null_space, options.seed, names)
 
 
 class _Optimization:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
@@ -211,7 +211,7 @@ class Trainer(Method):
             if model.tied:
                 # That of the embeddings is dense and added to the head's, the same matrix.
                 gradients += 4 * model.embeddings
-        rows = min(self.micro_batch or self.batch_size, texts.facts * (1 + self.rewordings))
+        rows = min(self.micro_batch or self.batch_size, self.lessons(texts.facts))
         rows, answer = self.rows(rows), self.answer_tokens(texts)
         graph = self._graph(model, rows, texts.prompt + answer, rows * answer)
         phases = [
@@ -239,7 +239,7 @@ class Trainer(Method):
         """
         from editbench.methods._train import step_size  # imports torch
 
-        n, answer = texts.facts * (1 + self.rewordings), self.answer_tokens(texts)
+        n, answer = self.lessons(texts.facts), self.answer_tokens(texts)
         steps = max(1, round(self.stop_after * self.steps(n)))
         read = steps * self.rows(min(self.batch_size, n))
         if self.lr is None:
@@ -298,6 +298,10 @@ class Trainer(Method):
         # A head that is no matrix of the embeddings has outputs for the whole vocabulary.
         return [pair for pair in model.linear if pair[1] != model.vocabulary]
 
+    def lessons(self, facts: int) -> int:
+        """Return the number of things that batches are made of: each fact in each of its frames."""
+        return facts * (1 + self.rewordings)
+
     def rows(self, facts: int) -> int:
         """Return the texts of a forward pass over ``facts`` facts."""
         return facts
@@ -328,6 +332,10 @@ class Trainer(Method):
         with suppress(ModelError):  # no room for such text: the report of the training says so
             own_text(model)
 
+    def trained_weights(self, model: LanguageModel) -> Collection[str] | None:
+        """Return the names of the weights that are trained without ``lora``; None: all."""
+        return None
+
     def check_work(self, model: LanguageModel, n: int) -> None:
         """Check what no option can tell alone: the number of steps for ``n`` facts, and the rank.
 
@@ -342,7 +350,7 @@ class Trainer(Method):
                 "needs them, where they cannot be trained. Use a weight editor (memit, rome), a "
                 "device map without disk, or fewer bits (--dtype bfloat16)."
             )
-        check_count("The number of training steps", self.steps(n * (1 + self.rewordings)))
+        check_count("The number of training steps", self.steps(self.lessons(n)))
         if self.lora is None:
             return
         weights = [weight for weight in model.model.parameters() if weight.ndim >= 2]

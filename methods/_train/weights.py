@@ -5,7 +5,7 @@ Either way the model is bit for bit as before once the ``with`` ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -60,14 +60,16 @@ class _InFloat32(Mapping[str, torch.Tensor]):
 
 
 class FullWeights:
-    """All parameters of the model.
+    """All parameters of the model, or those that are named.
 
     Weights that are held in 16 bits are float32 while they are trained, since rounding would
     swallow most of a step. ``settle`` rounds them back to their type.
     """
 
-    def __init__(self, model: LanguageModel):
-        self.parameters: dict[str, torch.nn.Parameter] = dict(model.model.named_parameters())
+    def __init__(self, model: LanguageModel, names: Collection[str] | None = None):
+        self.parameters: dict[str, torch.nn.Parameter] = {
+            name: p for name, p in model.model.named_parameters() if names is None or name in names
+        }
         self._held: dict[str, torch.Tensor] = {}
         """The weights of 16 bits as they were; these very tensors come back."""
         try:
@@ -141,28 +143,36 @@ def _square(difference: torch.Tensor) -> float:
 
 @contextmanager
 def trainable(
-    model: LanguageModel, rank: int | None, null_space: float | None, seed: int
+    model: LanguageModel,
+    rank: int | None,
+    null_space: float | None,
+    seed: int,
+    names: Collection[str] | None = None,
 ) -> Iterator[Trainable]:
     """Yield the parameters to train, with ``requires_grad`` set.
 
     Weights, ``requires_grad`` flags and modules are restored at the end.
 
     Args:
-        rank: rank of the low-rank adapters; None trains all weights.
+        rank: rank of the low-rank adapters; None trains the weights themselves.
         null_space: as ``Trainer.null_space``.
         seed: seed of the adapters' first values.
+        names: the weights to train; None: all.
     """
     # PEFT renames modules and freezes the base weights, so note names and flags before it runs.
     parameters = dict(model.model.named_parameters())
     wanted_grad = {name: p.requires_grad for name, p in parameters.items()}
     trained: Trainable
     if rank is None:
-        trained = FullWeights(model)
+        trained = FullWeights(model, names)
     else:
         from editbench.methods._train.adapters import Adapters  # peft takes seconds to import
 
         trained = Adapters(model, rank, null_space, seed)
     try:
+        # No gradient is computed for a weight that is not trained.
+        for p in parameters.values():
+            p.requires_grad_(False)
         for p in trained.parameters.values():
             p.requires_grad_(True)
         yield trained
