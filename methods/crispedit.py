@@ -24,6 +24,7 @@ Differences from the reference:
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,11 +42,12 @@ from editbench.memory import Memory, Phase, Texts
 from editbench.methods._common.context import check_context
 from editbench.methods._common.texts import Example
 from editbench.methods._edit.fisher import TOKENS as GRADIENT_TOKENS
-from editbench.methods._edit.fisher import state_fisher
+from editbench.methods._edit.fisher import Block, fisher_texts, state_fisher
 from editbench.methods._edit.layers import check_layers, nearest
 from editbench.methods._train.loop import target_nll
 from editbench.methods._train.weights import trainable
 from editbench.methods.statistics import (
+    SAMPLE_LENGTH,
     Moment,
     held_by_moments,
     second_moments,
@@ -160,8 +162,13 @@ class CrispEdit(Method):
                 "needs them, where they cannot be trained. Use memit or rome."
             )
         moments = second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
+
+        @functools.cache
+        def texts() -> list[Block]:
+            return list(fisher_texts(model, self.seed))  # once for all layers that need it
+
         return {
-            layer: (moments[layer], state_fisher(model, layer, "mlp", self.seed))
+            layer: (moments[layer], state_fisher(model, layer, "mlp", self.seed, texts))
             for layer in layers
         }
 
@@ -220,7 +227,7 @@ class CrispEdit(Method):
                         loss, _n = target_nll(model, [examples[i] for i in batch])
                     epoch.append((self.finite(loss.item(), steps), len(batch)))
                     if epoch[-1][0] >= LEARNT:
-                        loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+                        loss.backward()
                         self.project(model, trained.parameters, allowed)
                         optimizer.step()
                         optimizer.zero_grad()
@@ -312,6 +319,9 @@ class CrispEdit(Method):
         read = self.epochs * texts.facts
         return moments + Work(
             solved=read * (texts.prompt + texts.target) + len(layers) * GRADIENT_TOKENS,
+            # the text on which the gradients of all layers are read
+            written=GRADIENT_TOKENS,
+            writing=SAMPLE_LENGTH,
             learned=read * texts.target + len(layers) * GRADIENT_TOKENS,
             updated=steps * d * sum(widths),
             products=projected + eigen,
@@ -335,7 +345,7 @@ def relative_norm(weight: torch.Tensor, change: Change) -> float:
     """Return ||change|| / ||weight||."""
     assert isinstance(change, torch.Tensor)  # all of a weight is trained
     size = weight.detach().float().norm().cpu().clamp(min=1e-12)
-    return (change.norm() / size).item()
+    return float(change.norm() / size)
 
 
 def allowed_directions(

@@ -170,7 +170,8 @@ class UltraEdit(Method):
         v_ND = -self.rate(f) * hat_h_NF.square().sum(1, keepdim=True) * hat_g_ND
         one = torch.eye(min(n, f), dtype=torch.float64)
         if n > f:
-            return torch.linalg.solve(h_NF.T @ h_NF + one, h_NF.T @ v_ND).T.float()
+            delta_FD: torch.Tensor = torch.linalg.solve(h_NF.T @ h_NF + one, h_NF.T @ v_ND)
+            return delta_FD.T.float()
         # Push-through: F x F becomes N x N.
         right_NF = torch.linalg.solve(h_NF @ h_NF.T + one, h_NF)
         smaller = n * (f + g_ND.shape[1]) < f * g_ND.shape[1]
