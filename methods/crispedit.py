@@ -112,7 +112,9 @@ class CrispEdit(Method):
     layers: tuple[int, ...] | None = None
     """Trained layers. None: five from three fifths of the depth on."""
     energy: float = 0.8
-    """Share of the curvature whose directions are closed (gamma)."""
+    """Share of the curvature whose directions are closed (gamma). On 20 dev facts of CounterFact
+    (SmolLM2) 0.8 brought the targets to .45 nats a token at a KL of .0017 on own text, 0.95 to
+    2.31 at .0013; with lr=2e-4 they stayed at 4.1."""
     lr: float = 5e-4
     """Adam's rate."""
     epochs: int = 25
