@@ -9,6 +9,14 @@ gets a run folder of its own in FOLDER. A finished one is kept, so the command c
 repeated, and methods can be added later; ``editbench leaderboard FOLDER/*`` renders all of them as
 one table. The numbers of all methods in FOLDER, and none of the texts, are stored in
 ``benchmarks/results/sequences.json``, and a table of them is printed. ``--table`` only prints it.
+A second table says how each sequence went: where it collapsed, and what text of the base's own
+costs the model by then.
+
+Of 200 facts, the methods that claim long sequences (each line can be stopped and repeated):
+
+    python benchmarks/sequences.py ultraedit crispedit alphaedit alphaedit@norm_anchor memit \\
+        memit@norm_anchor --facts 200 --data SHARED/counterfact/counterfact.json \\
+        --output FOLDER --result benchmarks/results/sequences_200.json
 """
 
 from __future__ import annotations
@@ -34,6 +42,10 @@ from editbench.run.folder import save_cases
 from editbench.run.plan import make_plan
 from editbench.stats import cells_text
 
+VARIANTS = {
+    f"{method}@norm_anchor": {"norm_anchor": True} for method in ("memit", "alphaedit", "rome")
+}
+"""Options of the rows that are no method's defaults."""
 CONDITIONS = ("model", "corpus", "part", "n", "regime", "seed")
 
 
@@ -53,7 +65,8 @@ def main() -> None:
             parser.error("--output is the folder of the runs.")
         teach(asked)
         store(asked.output, asked.result)
-    print(table(json.loads(asked.result.read_text())))
+    stored = json.loads(asked.result.read_text())
+    print(table(stored), course(stored), sep="\n\n")
 
 
 def teach(asked: argparse.Namespace) -> None:
@@ -68,6 +81,7 @@ def teach(asked: argparse.Namespace) -> None:
                 data=asked.data,
                 n=asked.facts,
                 regime=f"sequential:{asked.chunk}",
+                options={method: VARIANTS[method]} if method in VARIANTS else {},
             )
             plan = make_plan(config)
             model = model or load_model(asked.model)
@@ -110,6 +124,26 @@ def table(stored: Mapping[str, Any]) -> str:
                     cells_text(scores["change"], sign=True),
                 )
                 lines.append(f"| {' | '.join(texts)} |")
+    return "\n".join(lines)
+
+
+def course(stored: Mapping[str, Any]) -> str:
+    """Return a line for each method: the facts that it held, and the vital signs at the end.
+
+    They are those of ``editbench.run.collapse``, after the last chunk that was injected; a chunk
+    that ended the sequence is among them.
+    """
+    lines = ["| method | facts held | perplexity of own text | target nll | forgetting | note |"]
+    lines.append("|---|---|---|---|---|---|")
+    for cell in stored["cells"]:
+        if cell["method"] == "base" or not (signs := cell.get("trajectory")):
+            continue
+        n, last = stored["run"]["n"], signs[-1]
+        left = cell.get("right_after", {}).get("not_injected", 0)
+        lines.append(
+            f"| {cell['method']} | {n - left} of {n} | x {last['perplexity_ratio']:.2f} | "
+            f"{last['target_nll']:.2f} | x {last['forgetting_ratio']:.2f} | {cell['note']} |"
+        )
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ BUILTINS = {
     "alphaedit": "editbench.methods.alphaedit:AlphaEdit",
     "emmet": "editbench.methods.emmet:Emmet",
     "pmet": "editbench.methods.pmet:Pmet",
+    "crispedit": "editbench.methods.crispedit:CrispEdit",
     "ultraedit": "editbench.methods.ultraedit:UltraEdit",
 }
 

@@ -13,7 +13,7 @@ the norms do not tell which one that is (``benchmarks/weight_editors.md``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -37,15 +37,29 @@ from editbench.own_text import own_texts
 
 TOKENS = 4096
 """Tokens of the model's own text on which G is measured."""
+Block = list[tuple[list[int], list[int]]]
+"""Texts, each as the ids of its opening and of what was written."""
 TOGETHER = 16
 """Texts of one pass."""
 
 
-def state_fisher(model: LanguageModel, layer: int, site: str, seed: int) -> torch.Tensor:
+def fisher_texts(model: LanguageModel, seed: int) -> Iterable[Block]:
+    """Return the blocks of the model's own text on which G is measured."""
+    return own_texts(model, TOKENS, seed, SAMPLE_LENGTH)
+
+
+def state_fisher(
+    model: LanguageModel,
+    layer: int,
+    site: str,
+    seed: int,
+    texts: Callable[[], Iterable[Block]] | None = None,
+) -> torch.Tensor:
     """Return G (D, D) of a site of ``layer``, float32, on the CPU, from the cache or measured.
 
     ``site`` is ``residual``, ``mlp`` or ``attention``. While edits are applied, G is that of the
-    model before them if that is cached, as for C.
+    model before them if that is cached, as for C. ``texts`` returns ``fisher_texts`` that are
+    written already, for a caller that asks for several layers.
 
     Raises:
         MethodError: The gradients are not finite.
@@ -67,16 +81,17 @@ def state_fisher(model: LanguageModel, layer: int, site: str, seed: int) -> torc
         }
         if (moment := cached(origin, model.layout.width)) is not None:
             return moment.c_ff.float()
-    return keep(_measure(model, layer, site, seed), origin, model, source).c_ff.float()
+    blocks = texts() if texts else fisher_texts(model, seed)
+    return keep(_measure(model, layer, site, blocks), origin, model, source).c_ff.float()
 
 
-def _measure(model: LanguageModel, layer: int, site: str, seed: int) -> Moment:
+def _measure(model: LanguageModel, layer: int, site: str, blocks: Iterable[Block]) -> Moment:
     d = model.layout.width
     total_DD, tokens = torch.zeros(d, d, dtype=torch.float64), 0
     with progress.task(
         f"Fisher information of layer {layer}, cached for next time", TOKENS, "tokens"
     ) as bar:
-        for block in own_texts(model, TOKENS, seed, SAMPLE_LENGTH):
+        for block in blocks:
             for texts in batched(block, TOGETHER):
                 g_ND = _gradients(model, site_module(model, layer, site), texts)
                 total_DD += gram(g_ND).cpu()

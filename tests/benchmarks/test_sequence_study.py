@@ -32,6 +32,7 @@ def test_methods_are_added_and_shown_at_both_times(sequences, tmp_path, monkeypa
 
     main("rome")
     said = main("ice", "rome")
+    assert "| rome | " in said.out.split("facts held")[1]
     assert "rome: kept" in said.err and "ice: done" in said.err
     kept = json.loads(result.read_text())
     assert [cell["method"] for cell in kept["cells"]] == ["base", "ice", "rome"]

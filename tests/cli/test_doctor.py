@@ -198,6 +198,8 @@ ALL_STEPS = {"sft": {"enough": 0.0}, "mixsd": {"enough": 0.0, "max_new_tokens": 
         ("mixsd", {"attempts": 1, "on_fail": "keep"}),
         ("rome", {"steps": 4}),
         ("memit", {"steps": 4}),
+        ("ultraedit", {}),
+        ("crispedit", {}),
     ],
 )
 def test_the_work_is_what_the_meter_counts(name, options, tmp_path, monkeypatch):
@@ -215,7 +217,8 @@ def test_the_work_is_what_the_meter_counts(name, options, tmp_path, monkeypatch)
     work, done = method.work(outline_of(model), texts), meter.work["both"]
     tokens = work.read + work.trained + work.solved + work.written
     assert 0.5 < (work.trained + work.solved) / done["gradient_tokens"] < 2, (work, done)
-    assert 0.5 < work.written / done["decoded_tokens"] < 2, (work, done)
+    if work.written or done.get("decoded_tokens"):
+        assert 0.5 < work.written / done["decoded_tokens"] < 2, (work, done)
     assert 0.5 < tokens / done["tokens"] < 2, (work, done)
 
 

@@ -17,7 +17,15 @@ from hostile.sequences import reloaded
 
 from editbench.changes import dense
 from editbench.errors import MethodError
-from editbench.methods.ultraedit import UltraEdit, edited_modules, read_tokens, spread, token_sums
+from editbench.methods.ultraedit import (
+    STEPS,
+    UltraEdit,
+    edited_modules,
+    read_tokens,
+    spread,
+    token_sums,
+    update,
+)
 from editbench.stack import stacked
 from editbench.testing import FACTS, tiny_model
 
@@ -30,7 +38,9 @@ def pairs_of(model, facts):
 
 def by_hand(model, facts, editor, tokens_before=()):
     """Return the change of each weight from the equations, with gradients of single texts."""
-    modules = edited_modules(model, editor.edited_layers(model), editor.projections)
+    modules = edited_modules(
+        model, editor.edited_layers(model), editor.which(model, editor.edited_layers(model))
+    )
     changes = {}
     for name, module in modules.items():
         rows = []
@@ -57,7 +67,7 @@ def by_hand(model, facts, editor, tokens_before=()):
         every = np.concatenate([*[t[name] for t in tokens_before], z])
         hat = (z - every.mean(0)) / (every.std(0, ddof=1) + np.finfo(np.float32).eps)
         h_nf = z[:, :f]
-        v = -editor.rate(f) * (hat[:, :f] ** 2).sum(1, keepdims=True) * hat[:, f:]
+        v = -LR * (hat[:, :f] ** 2).sum(1, keepdims=True) * hat[:, f:]
         delta = np.linalg.solve(h_nf.T @ h_nf + np.eye(f), h_nf.T @ v)
         changes[name] = (z, torch.tensor(delta.T if isinstance(module, torch.nn.Linear) else delta))
     return changes
@@ -81,7 +91,7 @@ def test_it_is_the_equation(family, projections):
 
 
 def test_mean_and_std_go_on_in_a_sequence_and_from_files(tmp_path):
-    model, editor = tiny_model("llama"), UltraEdit(lr=LR, layers=(2,))
+    model, editor = tiny_model("llama"), UltraEdit(lr=LR, layers=(2,), projections="out")
     first = editor.inject(model, FACTS[:2])
     before = {name: z for name, (z, _) in by_hand(model, FACTS[:2], editor).items()}
     with reloaded(first, tmp_path / "first").applied(model):
@@ -94,6 +104,14 @@ def test_mean_and_std_go_on_in_a_sequence_and_from_files(tmp_path):
     assert torch.equal(both.sums[name], first.sums[name] + second.sums[name])
 
 
+@pytest.mark.parametrize(("family", "which"), [("llama", "in"), ("gpt2", "in"), ("opt", "out")])
+def test_the_default_reads_the_residual_where_the_mlp_does(family, which):
+    model, editor = tiny_model(family), UltraEdit()
+    edit = editor.inject(model, FACTS)
+    assert edit.diagnostics["projections"] == which
+    assert edit.diagnostics["learning_rate"] * (64 if which == "out" else 32) == STEPS[which]
+
+
 def test_mean_and_std_come_from_sums():
     h, g = torch.randn(7, 3), torch.randn(7, 2) + 5
     mean, std = spread(token_sums(h[:4], g[:4]) + token_sums(h[4:], g[4:]))
@@ -102,7 +120,7 @@ def test_mean_and_std_come_from_sums():
 
 
 def test_more_tokens_than_inputs_are_solved_on_the_other_side():
-    editor, h, g = UltraEdit(lr=LR), torch.randn(40, 8), torch.randn(40, 5)
+    h, g = torch.randn(40, 8), torch.randn(40, 5)
     sums = token_sums(h, g)
     mean, std = spread(sums)
     hat = (torch.cat([h, g], 1).double() - mean) / std
@@ -110,7 +128,7 @@ def test_more_tokens_than_inputs_are_solved_on_the_other_side():
     for n in (40, 6):
         h_n = h[:n].double()
         want = torch.linalg.solve(h_n.T @ h_n + torch.eye(8), h_n.T @ v[:n]).T
-        assert apart(dense(editor.update(h[:n], g[:n], sums)), want) < 1e-5, n
+        assert apart(dense(update(h[:n], g[:n], sums, LR)), want) < 1e-5, n
 
 
 def test_one_token_has_no_spread_and_says_so():

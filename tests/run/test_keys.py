@@ -80,9 +80,11 @@ def test_the_options_that_editors_got_leave_stored_cells_their_keys():
     def left_out(name, **options):
         return set(registry.get("methods", name).from_options(name, options).left_out())
 
-    assert left_out("memit") == left_out("pmet") == {"stop", "fact_token", "last_layers"}
-    assert left_out("memit", stop="loss") == {"fact_token", "last_layers"}
-    assert left_out("rome") == {"stop", "prefix_style"}
+    shared = {"stop", "norm_anchor", "norm_facts"}
+    assert left_out("memit") == left_out("pmet") == {"fact_token", "last_layers", *shared}
+    assert left_out("memit", stop="loss") == left_out("memit") - {"stop"}
+    assert left_out("memit", norm_anchor=True) == left_out("memit") - {"norm_anchor"}
+    assert left_out("rome") == {"prefix_style", *shared}
     assert left_out("alphaedit") - left_out("memit") == {"ridge"}
     assert left_out("emmet") - left_out("memit") == {"slack"}
     pair = {"rome.stop": "loss"}
