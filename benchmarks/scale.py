@@ -1,13 +1,19 @@
 """Measure time and memory of one injection, by phase and number of facts.
 
     python benchmarks/scale.py memit 1 10 32 100         # full settings
-    python benchmarks/scale.py memit:quick 1 10 32 100 1000
+    python benchmarks/scale.py memit:quick=true 1 10 32 100 1000
+    python benchmarks/scale.py tiny memit 100 1000 5000  # on the tiny model: does a fact cost the
+    python benchmarks/scale.py tiny sft:lora=16 100 1000 5000    # same whatever their number?
     python benchmarks/scale.py plot                      # benchmarks/results/scale.png, scale.md
 
 The facts are those of the demo corpus with invented subjects, drawn by one seed, so that all counts
 have facts of one kind and a larger count begins with the facts of a smaller one. Each count runs in
 a process of its own, so that peaks do not add up. ``said`` is the share of ``SAMPLE`` evenly spread
-facts that the edited model says by itself. Stored in ``benchmarks/results/scale.json``.
+facts that the edited model says by itself. Options stand behind the method, between commas.
+
+The tiny model is the random Llama of the tests, so nothing is asked of it. Its seconds are those of
+the processor, on one thread, and what a fact takes of them and of the memory beyond the model shows
+what grows with the number of facts. Stored in ``benchmarks/results/scale.json``.
 """
 
 import json
@@ -61,49 +67,64 @@ def said(model: "LanguageModel", sample: "list[Fact]") -> float:
     ) / len(sample)
 
 
-def measure(method: str, n: int) -> dict[str, Any]:
+def measure(which: str, method: str, n: int) -> dict[str, Any]:
     """Inject ``n`` facts and return the row: seconds, memory and how many are said."""
     import psutil
+    import torch
 
     from editbench import progress, registry
     from editbench.cli import console
     from editbench.cost import Meter
     from editbench.models import load_model
+    from editbench.testing import tiny_model
 
-    name, _, preset = method.partition(":")
-    editor = registry.get("methods", name).from_options(
-        name, {"quick": True} if preset == "quick" else {}
-    )
-    model, chosen = load_model(), facts(n)
+    name, _, settings = method.partition(":")
+    options = dict(pair.split("=") for pair in settings.split(",") if pair)
+    editor = registry.get("methods", name).from_options(name, options)
+    tiny = which == "tiny"
+    if tiny:
+        torch.set_num_threads(1)
+    model, chosen = tiny_model() if tiny else load_model(), facts(n)
     editor.prepare(model)
     before = psutil.Process().memory_info().rss
     with progress.reporting(console.Lines(60)), Meter(model) as meter:
-        started = time.perf_counter()
+        clock = time.process_time if tiny else time.perf_counter
+        started = clock()
         edit = editor.inject(model, chosen)
-        seconds = time.perf_counter() - started
-    sample = chosen[:: -(-n // SAMPLE)]
-    before_edit = said(model, sample)
-    with edit.applied(model):
-        after_edit = said(model, sample)
-    kept = ("seconds_by_phase", "target_nll_mean", "reached_by_layer", "relative_update_by_layer")
-    return {
+        seconds = clock() - started
+    measured = {
+        **({"model": which} if tiny else {}),
         "method": method,
         "facts": n,
         "seconds": seconds,
         "seconds_per_fact": seconds / n,
         "model_bytes": before,
         "peak_bytes": meter.peak,
+        "bytes_per_fact": (meter.peak - before) / n,
+    }
+    if tiny:
+        kept = ("seconds_by_phase", "steps", "epochs")
+        return measured | {key: edit.diagnostics[key] for key in kept if key in edit.diagnostics}
+    sample = chosen[:: -(-n // SAMPLE)]
+    before_edit = said(model, sample)
+    with edit.applied(model):
+        after_edit = said(model, sample)
+    kept = ("seconds_by_phase", "target_nll_mean", "reached_by_layer", "relative_update_by_layer")
+    return {
+        **measured,
         "sample": len(sample),
         "said_before": before_edit,
         "said": after_edit,
-        **{key: edit.diagnostics[key] for key in kept},
+        **{key: edit.diagnostics[key] for key in kept if key in edit.diagnostics},
     }
 
 
 def plot(rows: list[dict[str, Any]]) -> None:
-    """Draw the rows as a picture, and write them as a table."""
+    """Draw the rows of the default model as a picture, and write all as tables."""
     from matplotlib.figure import Figure
 
+    small = [row for row in rows if row.get("model")]
+    rows = [row for row in rows if not row.get("model")]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     time_axes, memory_axes = figure.subplots(1, 2)
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -122,11 +143,21 @@ def plot(rows: list[dict[str, Any]]) -> None:
     titles = ("method", "facts", "seconds", "s a fact", *PHASES, "peak GiB", "said")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in sorted(rows, key=lambda row: (row["method"], row["facts"])):
-        phases = " | ".join(f"{row['seconds_by_phase'].get(phase, 0):.1f}" for phase in PHASES)
+        by_phase = row.get("seconds_by_phase", {})
+        phases = " | ".join(f"{by_phase.get(phase, 0):.1f}" for phase in PHASES)
         peak = row["peak_bytes"] / 2**30
         numbers = f"{row['seconds']:.1f} | {row['seconds_per_fact']:.2f} | {phases} | {peak:.1f}"
         numbers += f" | {row['said']:.2f} of {row['sample']}"
         lines.append(f"| {row['method']} | {row['facts']} | {numbers} |")
+    titles = ("tiny model", "facts", "seconds", "ms a fact", "MiB beyond the model", "KiB a fact")
+    lines += ["", f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in sorted(small, key=lambda row: (row["method"], row["facts"])):
+        beyond = row["bytes_per_fact"] * row["facts"] / 2**20
+        lines.append(
+            f"| {row['method']} | {row['facts']} | {row['seconds']:.1f} | "
+            f"{1000 * row['seconds_per_fact']:.1f} | {beyond:.0f} | "
+            f"{row['bytes_per_fact'] / 2**10:.0f} |"
+        )
     RESULT.with_suffix(".md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
@@ -136,19 +167,20 @@ def main() -> None:
     if sys.argv[1] == "plot":
         plot(done)
     elif sys.argv[1] == "--one":
-        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
+        print(json.dumps(measure(*sys.argv[2:4], int(sys.argv[4]))))
     else:
-        for n in map(int, sys.argv[2:]):
-            command = [sys.executable, __file__, "--one", sys.argv[1], str(n)]
+        which, method, *counts = sys.argv[1:] if sys.argv[1] == "tiny" else ("", *sys.argv[1:])
+        for n in map(int, counts):
+            command = [sys.executable, __file__, "--one", which, method, str(n)]
             row = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-            done = [r for r in done if (r["method"], r["facts"]) != (row["method"], n)] + [row]
+            done = [each for each in done if _key(each) != _key(row)] + [row]
             RESULT.write_text(json.dumps(done, indent=1))
-            print(
-                row["method"],
-                n,
-                f"{row['seconds']:.1f} s, {row['peak_bytes'] / 2**30:.1f} GiB",
-                flush=True,
-            )
+            size = f"{row['peak_bytes'] / 2**30:.1f} GiB"
+            print(which, method, n, f"{row['seconds']:.1f} s, {size}", flush=True)
+
+
+def _key(row: dict[str, Any]) -> tuple[str | None, str, int]:
+    return row.get("model"), row["method"], row["facts"]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,15 @@
-"""Measure how much faster the batched target solver is than a faithful solver of single facts.
+"""Measure how much faster the batched target solver is than solvers of single facts.
 
     python benchmarks/solver_speed.py [--facts 32] [--naive 32]     # about 8 minutes on two cores
+    python benchmarks/solver_speed.py --reference FOLDER [--facts 8]    # beside the authors' code
+    python benchmarks/solver_speed.py table                         # all stored ratios
+
+With ``--reference``, FOLDER has the checkouts ``rome`` and ``memit`` (``tests/authors_code.py``
+says which). Whole calls are timed, in seconds of the processor and on one thread: theirs, and ours
+with the settings of the papers (``recipe=paper``) in float32, so that both make the same edits. C
+and the prefixes are given to both; in ours the call reads C from the cache and writes the prefixes
+again. ``rome`` is timed for facts that are injected alone one after the other, for facts that are
+written on top of each other, and for edits of single facts found side by side (``inject_each``).
 
 The naive solver follows kmeng01/memit ``compute_z.py``: one fact at a time, full forward passes of
 all prompts padded to one length, logits at every position from the model and once more from the
@@ -10,10 +19,17 @@ demo corpus's dev slice. Stored in ``benchmarks/results/solver_speed.json``.
 """
 
 import argparse
+import json
+import os
+import platform
+import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,6 +43,9 @@ from editbench.methods._edit.value import Targets, optimize
 from editbench.methods.memit import Memit, memit_solve
 from editbench.models import load_model
 from editbench.slices import slice_cases
+
+RESULT = Path(__file__).parent / "results" / "solver_speed.json"
+T = TypeVar("T")
 
 
 def naive(model, fact, layer, prefixes, solver):
@@ -109,14 +128,135 @@ def compare(found: Targets, wanted: torch.Tensor, rows: int) -> dict[str, Any]:
     return {"cosine_to_naive": {"mean": mean, "least": low}, "nll": found.nll_N.mean().item()}
 
 
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """Return what ``call`` returns, and its seconds of the processor."""
+    started = time.process_time()
+    result = call()
+    return result, time.process_time() - started
+
+
+def their_seconds(
+    name: str, method, model, facts: Sequence, moments, prefixes
+) -> tuple[dict, float]:
+    """Return the change of each weight and the seconds of the authors' code, facts together."""
+    import authors_code as authors
+
+    with authors.checkout(name, authors.by_module(model, moments)) as load:
+        main, hparams = load(f"{name}.{name}_main"), load(f"{name}.{name}_hparams")
+        shared = authors.settings(method, model, list(moments))
+        copied, tokenizer = authors.theirs(model)
+        asked, prefixed = authors.requests(facts), authors.templates(prefixes)
+        if name == "rome":
+            main.CONTEXT_TEMPLATES_CACHE = ["{}", *prefixed]
+            chosen = hparams.ROMEHyperParams(**shared, context_template_length_params=[])
+            apply = main.apply_rome_to_model
+        else:
+            main.CONTEXT_TEMPLATES_CACHE = [["{}"], prefixed]
+            chosen = hparams.MEMITHyperParams(
+                **shared, layer_selection="all", mom2_update_weight=method.lam
+            )
+            apply = main.apply_memit_to_model
+        with redirect_stdout(StringIO()):
+            _, seconds = timed(lambda: apply(copied, tokenizer, asked, chosen))
+        return authors.differences(model, copied, moments), seconds
+
+
+def against_authors(name: str, model, facts: Sequence) -> dict[str, Any]:
+    """Return seconds a fact of the authors' code and of ours, and how far the edits are apart."""
+    import authors_code as authors
+
+    from editbench.changes import dense
+
+    method = registry.get("methods", name).from_options(name, {"recipe": "paper"})
+    layers = method.edited_layers(model)
+    moments, prefixes = method.moments(model, layers), method.context(model)
+    n = len(facts)
+    edit, together = timed(lambda: method.inject(model, facts))
+    theirs, their = their_seconds(name, method, model, facts, moments, prefixes)
+    apart = [authors.apart(dense(edit.changes[weight]), theirs[weight]) for weight in theirs]
+    seconds = {"together": together / n}
+    if name == "rome":
+        alone = [timed(lambda fact=fact: method.inject(model, [fact])) for fact in facts]
+        seconds["one call a fact"] = sum(one for _, one in alone) / n
+        each, side = timed(lambda: list(method.inject_each(model, facts)))
+        seconds["side by side"] = side / n
+        apart += [
+            authors.apart(dense(edit.changes[weight]), dense(one.changes[weight]))
+            for edit, (one, _) in zip(each, alone, strict=True)
+            for weight in one.changes
+        ]
+    return {
+        "facts": n,
+        "steps": method.steps,
+        "prefixes": len(prefixes),
+        "authors_seconds_per_fact": their / n,
+        "seconds_per_fact": seconds,
+        "times_as_fast": {way: their / n / each for way, each in seconds.items()},
+        "apart": max(apart),
+        "threads": torch.get_num_threads(),
+        "hardware": processor(),
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor, and the widest instructions that torch uses on it."""
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if os.path.exists("/proc/cpuinfo") else []
+    )
+    named = next((line.partition(":")[2] for line in lines if line.startswith("model name")), "")
+    return f"{named.strip() or platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def table(stored: dict[str, Any]) -> None:
+    """Print the ratios: against the naive solver here, and against the authors' code."""
+    kinds = [name for name, row in stored.items() if isinstance(row, dict) and "nll" in row]
+    print(f"solver alone, against the naive one ({stored['facts']} facts, {stored['steps']} steps)")
+    for kind in kinds:
+        print(f"  {kind}: {stored[kind]['times_as_fast']:.1f}")
+    for name, row in stored.get("authors", {}).items():
+        print(
+            f"{name}, whole call, against the authors' code ({row['facts']} facts, {row['steps']} "
+            f"steps, {row['prefixes']} prefixes, float32, {row['threads']} thread, "
+            f"{row['hardware']}; {row['authors_seconds_per_fact']:.1f} s a fact of theirs)"
+        )
+        for way, ratio in row["times_as_fast"].items():
+            print(f"  {way}: {ratio:.1f}")
+
+
+def measure_authors(folder: Path, n: int) -> None:
+    """Measure rome and memit beside the authors' code, and store it."""
+    os.environ["EDITBENCH_REFERENCE"] = str(folder)
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    torch.set_num_threads(1)
+    cases = slice_cases(registry.get("corpora", "demo-counterfact")().load(), "dev", None, 0)
+    # Their code wants the subject once in the prompt, and knows no chat template.
+    usable = [
+        case.fact
+        for case in cases
+        if case.fact.form == "cloze" and case.fact.prompt.count(case.fact.subject) == 1
+    ]
+    model = load_model(precision="float32")
+    for name in ("rome", "memit"):
+        row = against_authors(name, model, usable[:n])
+        stored = json.loads(RESULT.read_text())
+        write_json_atomic(RESULT, stored | {"authors": stored.get("authors", {}) | {name: row}})
+        print(name, row, flush=True)
+    table(json.loads(RESULT.read_text()))
+
+
 def main() -> None:
+    if sys.argv[1:] == ["table"]:
+        return table(json.loads(RESULT.read_text()))
     parser = argparse.ArgumentParser()
-    parser.add_argument("--facts", type=int, default=32)
+    parser.add_argument("--reference", type=Path)
+    parser.add_argument("--facts", type=int)
     parser.add_argument("--naive", type=int, default=32)
     parser.add_argument("--at-once", type=int)
     options = parser.parse_args()
+    if options.reference:
+        return measure_authors(options.reference, options.facts or 8)
     cases = slice_cases(
-        registry.get("corpora", "demo-counterfact")().load(), "dev", options.facts, 0
+        registry.get("corpora", "demo-counterfact")().load(), "dev", options.facts or 32, 0
     )
     facts = [case.fact for case in cases]
     model, bf16 = (
@@ -173,9 +313,9 @@ def main() -> None:
         one.flatten(), two.flatten(), dim=0
     ).item()
     print(result["cosine_of_updates_fp32_bf16"], flush=True)
-    path = Path(__file__).parent / "results" / "solver_speed.json"
     if options.naive:
-        write_json_atomic(path, result)
+        write_json_atomic(RESULT, {**json.loads(RESULT.read_text()), **result})
+    table({**json.loads(RESULT.read_text()), **result})
 
 
 if __name__ == "__main__":

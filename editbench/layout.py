@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, cast
@@ -416,6 +417,10 @@ def _without_shared(stack: Iterable[nn.Module], parts: Sequence[LayerParts]) -> 
     ]
 
 
+class _Reached(Exception):
+    """Ends a pass at the layer that is measured."""
+
+
 @torch.no_grad()
 def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     """Return the constant by which a value at layer ``index`` enters the residual stream.
@@ -441,6 +446,7 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
 
     def keep(_module: nn.Module, _args: object, output: Output) -> None:
         seen.append(hidden_of(output).cpu().double())
+        raise _Reached
 
     hooks = [
         layout.out_projection(model, index).register_forward_hook(add),
@@ -448,7 +454,8 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
     ]
     try:
         ids_BT = torch.arange(4, device=devices_of(model)[0])[None]
-        model(input_ids=ids_BT, use_cache=False)
+        with suppress(_Reached):
+            model(input_ids=ids_BT, use_cache=False)
         if seen[0].numel() != written[0]:
             return None
         # As large as each state: next to one that is hundreds of times larger, one common shift
@@ -457,7 +464,8 @@ def mlp_gain(model: nn.Module, layout: Layout, index: int) -> float | None:
         # Uneven over the dimensions, so that a normalised output cannot look like a constant gain.
         size[..., 1::2] *= -2
         shift = size.to(dtype)
-        model(input_ids=ids_BT, use_cache=False)
+        with suppress(_Reached):
+            model(input_ids=ids_BT, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()

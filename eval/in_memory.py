@@ -212,7 +212,11 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             for _, prompt, choice in requests
         ]
         answers = {}
-        scored = ask_scores(self._live, pairs) if self._live else self._answering.scored(pairs)
+        if self._live is not None:
+            scored = ask_scores(self._live, pairs)
+        else:
+            assert self._answering is not None
+            scored = self._answering.scored(pairs)
         for i, (logp_T, best) in scored:
             answers[i] = (logp_T.sum().item(), best == pairs[i][1])
             self.add_partial("loglikelihood", requests[i][0], answers[i])
@@ -249,7 +253,9 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         """Return each row of ``context`` with the text behind it, padded to one length."""
         assert self._answering is not None
         config, special = self.model.generation_config, self.tokenizer.get_added_vocab()
-        eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        eos = (
+            config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        )
         ends = {*eos, *(special.get(text) for text in stop)} - {None}
         prompts = [row[seen.bool()].tolist() for row, seen in zip(context, mask, strict=True)]
         written = self._answering.generate_ids(

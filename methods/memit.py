@@ -45,11 +45,13 @@ from editbench import errors
 from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.methods._edit.again import Kept
+from editbench.methods._edit.alone import each_alone
 from editbench.methods._edit.batch import BatchBench, additive_gains
 from editbench.methods._edit.checks import NAMED, same_keys
 from editbench.methods._edit.layers import check_layers, default_layers, middle_layers, nearest
 from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
+from editbench.methods._edit.shared import Shared
 from editbench.methods.statistics import Moment, source_texts
 from editbench.models import LanguageModel
 from editbench.outline import Outline
@@ -72,7 +74,7 @@ PUBLISHED_BATCH: Mapping[str, object] = {
 
 
 @dataclass(frozen=True)
-class BatchEditor(WeightEditor):
+class BatchEditor(WeightEditor[BatchBench]):
     """MEMIT's algorithm 1. The methods built on it differ in ``share`` and ``directions``."""
 
     sites: ClassVar[tuple[str, ...]] = ("residual",)
@@ -135,15 +137,27 @@ class BatchEditor(WeightEditor):
             return None
         return self.usual_layers(model) if self.layers is None else check_layers(model, self.layers)
 
-    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
-        if not facts:
-            return self.edit(model, facts)
+    def bench(
+        self,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        kept: Mapping[str, Kept],
+        shared: Shared | None = None,
+    ) -> BatchBench:
+        shared = shared or Shared(self, model)
         # Before the bench measures anything.
-        gains = self.gains(model)
-        bench = BatchBench(self, model, facts, self.fact_token, self.layers_at_last(model), kept)
+        self.gains_of(shared)
+        last = self.layers_at_last(model)
+        return BatchBench(self, model, facts, self.fact_token, last, kept, shared)
+
+    def inject_each(self, model: LanguageModel, facts: Sequence[Fact]) -> Iterator[Edit]:
+        return each_alone(self, model, facts, self.clamp)
+
+    def write(self, bench: BatchBench) -> Edit:
         site = self.sites[0]
+        gains = self.gains_of(bench.shared)
         if not set(bench.layers) <= set(gains):  # auto layers, or the last word's
-            gains = self.gains(model, bench.layers)
+            gains = self.gains_of(bench.shared, bench.layers)
         # Eq. 16: every z is solved on the unedited model, before any layer is written.
         targets = bench.solve(bench.prepared, self.clamp, f"{self.name}: solving targets")
         z_dN = targets.value_ND.T.double()
@@ -200,6 +214,14 @@ class BatchEditor(WeightEditor):
         if self.sites[0] != "residual":
             return dict.fromkeys(layers, 1.0)
         return additive_gains(model, layers, self.name)
+
+    def gains_of(
+        self, shared: Shared, layers: tuple[int, ...] | None = None
+    ) -> Mapping[int, float]:
+        """Return ``gains`` of the model, measured once for all injections that share it."""
+        if layers not in shared.gains:
+            shared.gains[layers] = self.gains(shared.model, layers)
+        return shared.gains[layers]
 
     def solved(self, bench: BatchBench, layer: int, k_fN: torch.Tensor) -> torch.Tensor:
         """Return ``directions`` at ``layer``.

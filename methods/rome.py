@@ -16,14 +16,14 @@ Differences from the reference:
 - 5 prefixes of 10 tokens and 25 steps. The reference has 10 of 5 and 10 of 10 tokens, and 20
   steps (``prefix_style=rome``, ``prefixes=20``, ``steps=20``).
 - Several facts are written one after the other, each on the model edited so far, as in the
-  reference.
+  reference. Edits of single facts (the regime ``single``) have their values found side by side.
 - ``recipe=paper`` sets what differs here and in ``_edit/value.py`` as published. C remains ours
   (``statistics.py``), and no first token is edited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -33,10 +33,12 @@ from editbench import progress
 from editbench.edit import Edit
 from editbench.methods._common.hooks import read_at
 from editbench.methods._edit.again import Kept
+from editbench.methods._edit.alone import each_alone
 from editbench.methods._edit.bench import Bench
 from editbench.methods._edit.layers import check_layers, single_layer
 from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.prepare import PreparedFact, context_prefixes, key_rows
+from editbench.methods._edit.shared import Shared
 from editbench.methods._edit.value import Targets
 from editbench.models import LanguageModel
 from editbench.outline import Outline
@@ -48,7 +50,7 @@ from editbench.types import Fact
 
 
 @dataclass(frozen=True)
-class Rome(WeightEditor):
+class Rome(WeightEditor[Bench]):
     """Rank-One Model Editing."""
 
     name: ClassVar[str] = "rome"
@@ -107,10 +109,19 @@ class Rome(WeightEditor):
     def new_prefixes(self, model: LanguageModel, n: int) -> list[str]:
         return context_prefixes(model, n, self.seed, self.prefix_style)
 
-    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
-        if not facts:
-            return self.edit(model, facts)
-        bench = Bench(self, model, facts, kept=kept)
+    def bench(
+        self,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        kept: Mapping[str, Kept],
+        shared: Shared | None = None,
+    ) -> Bench:
+        return Bench(self, model, facts, kept=kept, shared=shared)
+
+    def inject_each(self, model: LanguageModel, facts: Sequence[Fact]) -> Iterator[Edit]:
+        return each_alone(self, model, facts, self.clamp)
+
+    def write(self, bench: Bench) -> Edit:
         (layer,) = bench.layers
         solved: list[Targets] = []
         missing: list[torch.Tensor] = []

@@ -154,9 +154,16 @@ def identity_moment(f: int) -> Moment:
 
 
 def second_moments(
-    model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
+    model: LanguageModel,
+    layers: Sequence[int],
+    source: str,
+    tokens: int,
+    seed: int,
+    weights: str | None = None,
 ) -> dict[int, Moment]:
     """Return C of each of ``layers`` over about ``tokens`` tokens, from the cache or measured.
+
+    ``weights`` is the fingerprint of ``model``, if it is known.
 
     Raises:
         DataError: ``source`` is neither ``self`` nor readable text.
@@ -165,7 +172,9 @@ def second_moments(
     """
     if source == "identity":
         return {layer: identity_moment(_width(model, layer)) for layer in layers}
-    parts = [_one_source(model, layers, name.strip(), tokens, seed) for name in source.split(",")]
+    weights = weights or model.fingerprint()
+    names = [name.strip() for name in source.split(",")]
+    parts = [_one_source(model, layers, name, tokens, seed, weights) for name in names]
     if len(parts) == 1:
         return parts[0]
     averaged = {}
@@ -215,7 +224,7 @@ def work_of_moments(model: Outline, layers: Sequence[int], source: str, tokens: 
 
 
 def _one_source(
-    model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int
+    model: LanguageModel, layers: Sequence[int], source: str, tokens: int, seed: int, weights: str
 ) -> dict[int, Moment]:
     widths = {layer: _width(model, layer) for layer in layers}
     content = None if source == "self" else "\n".join(_documents(source, tokens))
@@ -223,7 +232,7 @@ def _one_source(
     hashes = [model.applied[0].model_hash] if model.applied else []
     moments: dict[int, Moment] = {}
     origin: Origin = {}
-    for model_hash in [*hashes, model.fingerprint()]:
+    for model_hash in [*hashes, weights]:
         origin = {
             "format": FORMAT,
             "model": model_hash,

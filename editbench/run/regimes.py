@@ -263,10 +263,14 @@ def _single(job: _Job) -> Outcome:
     reports: list[Mapping[str, object]] = []
     facts: list[Fact] = []
     records: list[EditRecord] = []
+    weights = job.model.fingerprint()
+    edits = job.method.inject_each(job.model, [case.fact for case in job.cases])
     with progress.task("facts, one at a time", len(job.cases), "facts") as bar:
         for case in job.cases:
-            edit = job.inject_part([case])
-            with edit.applied(job.model):
+            with job.phase("inject"):
+                edit = next(edits)
+            # The weights are hashed once, not for each fact.
+            with edit.applied(job.model, check=edit.model_hash != weights):
                 with job.phase("probes"):
                     last.probes += job.examiner.ask([case], edit.moves)
                 last.scores += job.scores([case], edit.moves)

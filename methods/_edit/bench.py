@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -39,6 +39,7 @@ from editbench.methods._edit.prepare import (
 )
 from editbench.methods._edit.report import Outcome
 from editbench.methods._edit.rounding import taken_by_rounding
+from editbench.methods._edit.shared import Shared
 from editbench.methods._edit.value import Targets, optimize
 from editbench.models import LanguageModel, float64_device
 from editbench.types import Fact
@@ -51,12 +52,13 @@ class Bench:
 
     def __init__(
         self,
-        editor: WeightEditor,
+        editor: WeightEditor[Any],
         model: LanguageModel,
         facts: Sequence[Fact],
         at: FactToken | Literal["auto"] = "subject_last",
         last_layers: tuple[int, ...] = (),
         kept: Mapping[str, Kept] | None = None,
+        shared: Shared | None = None,
     ):
         """Check ``facts`` and gather what the steps need.
 
@@ -64,15 +66,20 @@ class Bench:
             at: At which token facts are written (``prepare_facts``).
             last_layers: The layers at which facts are written at their prompt's last token.
             kept: Values of an earlier edit, which need not be found again.
+            shared: What earlier injections of ``editor`` into ``model`` have computed.
 
         Raises:
             MethodError: A fact cannot be written, the memory is too small, or C is singular.
             ModelError: The method cannot write this model.
         """
         self.editor, self.model = editor, model
+        self.shared = shared or Shared(editor, model)
         self.seconds: dict[str, float] = {}
         self._noted = len(model.batches.notes)
-        self.kept = kept or {}
+        self.kept: Mapping[str, Kept] = kept or {}
+        """Values that need not be found, by the id of their fact."""
+        self.again = bool(kept)
+        """Whether they are those of an earlier edit."""
         self.norm_facts = read_norm_facts(editor.norm_facts) if editor.norm_facts else []
         self.anchors: dict[int, float] = {}
         """With ``norm_anchor``: the norm of the values at each layer where some are wanted."""
@@ -80,7 +87,7 @@ class Bench:
         """With ``norm_anchor``: ids of the facts whose values are too large to be written."""
         editor.check_model(model)
         with self.phase("prefixes"):
-            self.prefixes = editor.context(model)
+            self.prefixes = self.shared.prefixes
         self.prepared, self.warnings = prepare_readable(model, facts, self.prefixes, at)
         self.facts = [each.fact for each in self.prepared]
         # Before layers and statistics, which may take minutes.
@@ -119,11 +126,10 @@ class Bench:
 
     def _measure(self) -> None:
         """Get C of each layer and G of those where values are read, from the cache or measured."""
-        self.moments = self.editor.moments(self.model, self.layers)
+        self.moments = self.shared.moments(self.layers)
         check_room(self.model, len(self.facts), self.moments)
         self.fisher_SDD = {
-            token: self.editor.fisher(self.model, layers[-1])
-            for token, layers in self.layers_of.items()
+            token: self.shared.fisher_SDD(layers[-1]) for token, layers in self.layers_of.items()
         }
         for moment in self.moments.values():
             moment.cholesky_ff  # noqa: B018 - a singular C is refused before the work begins
@@ -174,9 +180,8 @@ class Bench:
                 if not (places := [i for i in places if i not in rows]):
                     continue
                 some = [prepared[i] for i in places]
-                targets = self._optimized(some, token, clamp, title)
-                if self.editor.norm_anchor:
-                    targets = self._anchored(some, token, clamp, targets)
+                found = self._optimized(some, token, clamp, title)
+                targets = self.settled(some, token, clamp, found)
                 rows |= {i: targets.row(row) for row, i in enumerate(places)}
         return Targets.join([rows[i] for i in range(len(prepared))])
 
@@ -186,13 +191,22 @@ class Bench:
         """Return the values that the optimisation finds, for facts written at ``token``."""
         layer, solver = self.layers_of[token][-1], self.editor.solver(clamp)
         return optimize(
-            self.model, prepared, layer, self.editor.sites, solver, title, self.fisher_SDD[token]
+            self.model,
+            prepared,
+            layer,
+            self.editor.sites,
+            solver,
+            title,
+            self.fisher_SDD[token],
+            self.shared.passes,
         )
 
-    def _anchored(
+    def settled(
         self, prepared: list[PreparedFact], token: FactToken, clamp: float, targets: Targets
     ) -> Targets:
-        """Return ``targets`` with the anchor's norm; see ``norm_anchor.py``."""
+        """Return the values to write: with ``norm_anchor``, those found with the anchor's norm."""
+        if not self.editor.norm_anchor:
+            return targets
         layer = self.layers_of[token][-1]
         if layer not in self.anchors:
             self.anchors[layer] = self._anchor(prepared, token, clamp, targets)
@@ -321,7 +335,7 @@ class Bench:
             "layers": list(self.layers),
             **self.choice,
             **settings,
-            **({"kept_values": len(again) - again.count(None)} if self.kept else {}),
+            **({"kept_values": len(again) - again.count(None)} if self.again else {}),
             "covariance_tokens": self.moments[self.layers[0]].tokens,
             "prefixes": self.prefixes,
             **outcome.figures(),
@@ -343,6 +357,7 @@ class Bench:
             values=targets.value_ND,
             diagnostics=diagnostics,
             records=outcome.records(),
+            model_hash=self.shared.weights,
         )
 
     def _changes(self) -> tuple[dict[str, Change], dict[int, float], torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import torch
 
@@ -20,6 +20,7 @@ from editbench.methods._edit.layers import nearest, traced_layers
 from editbench.methods._edit.norm_anchor import norm_facts_hash, read_norm_facts
 from editbench.methods._edit.prepare import PREFIX_TOKENS, context_prefixes, kept_prefixes
 from editbench.methods._edit.report import FIGURES
+from editbench.methods._edit.shared import Shared
 from editbench.methods._edit.value import Solver, fact_bytes, side_by_side, within
 from editbench.methods.statistics import (
     Moment,
@@ -35,6 +36,9 @@ from editbench.pace import Work
 from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 from editbench.types import Fact
+
+if TYPE_CHECKING:
+    from editbench.methods._edit.bench import Bench
 
 # S sites, D model width
 
@@ -53,8 +57,11 @@ NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon", "slac
 POSITIVE = ("clamp", "lam", "l2", "ridge")
 
 
+B = TypeVar("B", bound="Bench")
+
+
 @dataclass(frozen=True)
-class WeightEditor(Method):
+class WeightEditor(Method, Generic[B]):
     """Base of the locate-then-edit methods, with the options that all of them have."""
 
     kind: ClassVar[str] = "weight editor"
@@ -168,15 +175,32 @@ class WeightEditor(Method):
         """Return the layers that this method writes; None where the facts decide (``auto``)."""
 
     @abstractmethod
-    def write(self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]) -> Edit:
-        """Do ``inject``. The values in ``kept``, by id of their fact, need not be found again."""
+    def bench(
+        self,
+        model: LanguageModel,
+        facts: Sequence[Fact],
+        kept: Mapping[str, Kept],
+        shared: Shared | None = None,
+    ) -> B:
+        """Return what ``write`` needs of ``facts``, of which there are some. See ``Bench``."""
+
+    @abstractmethod
+    def write(self, bench: B) -> Edit:
+        """Return the edit of the bench's facts."""
 
     def inject(self, model: LanguageModel, facts: Sequence[Fact]) -> Edit:
-        return self.write(model, facts, {})
+        return self._injected(model, facts, {})
 
     def inject_again(self, model: LanguageModel, facts: Sequence[Fact], edit: Edit) -> Edit:
         """Return the edit of ``facts``, solved again from the values that ``edit`` keeps."""
-        return self.write(model, facts, kept_values(edit))
+        return self._injected(model, facts, kept_values(edit))
+
+    def _injected(
+        self, model: LanguageModel, facts: Sequence[Fact], kept: Mapping[str, Kept]
+    ) -> Edit:
+        if not facts:
+            return self.edit(model, facts)
+        return self.write(self.bench(model, facts, kept))
 
     def choose_layers(
         self, model: LanguageModel, facts: Sequence[Fact]
@@ -286,9 +310,16 @@ class WeightEditor(Method):
         facts = norm_facts_hash(self.norm_facts) if self.norm_facts else {}
         return {**source_files(self.covariance), **facts}
 
-    def moments(self, model: LanguageModel, layers: tuple[int, ...]) -> dict[int, Moment]:
-        """Return C of each of ``layers``, from the cache or measured."""
-        return second_moments(model, layers, self.covariance, self.covariance_tokens, self.seed)
+    def moments(
+        self, model: LanguageModel, layers: tuple[int, ...], weights: str | None = None
+    ) -> dict[int, Moment]:
+        """Return C of each of ``layers``, from the cache or measured.
+
+        ``weights`` is the fingerprint of ``model``, if it is known.
+        """
+        return second_moments(
+            model, layers, self.covariance, self.covariance_tokens, self.seed, weights
+        )
 
     def fisher(self, model: LanguageModel, layer: int) -> torch.Tensor | None:
         """Return G of each site at ``layer`` (S, D, D), or None where ``fisher_factor`` is 0.

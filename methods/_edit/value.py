@@ -45,9 +45,8 @@ from editbench.layout import Layout
 from editbench.memory import free_bytes
 from editbench.methods._common.hooks import read_at, site_module
 from editbench.methods._edit import head
-from editbench.methods._edit.passes import cut_rows, products
+from editbench.methods._edit.passes import Passes
 from editbench.methods._edit.prepare import PREFIX_TOKENS, PreparedFact
-from editbench.methods._edit.rows import WholeRows
 from editbench.models import LanguageModel
 from editbench.text import pad_left
 
@@ -140,17 +139,20 @@ def optimize(
     solver: Solver,
     title: str | None = None,
     fisher_SDD: torch.Tensor | None = None,
+    passes: Passes | None = None,
 ) -> Targets:
     """Return the target value of each fact at ``layer`` and the first of ``sites``.
 
     Deltas at further sites are optimised along with it and then dropped. ``title`` names a progress
-    bar. ``fisher_SDD`` is G of each site; without it the loss lacks that term. Weights, hooks and
-    gradients of ``model`` stay unchanged.
+    bar. ``fisher_SDD`` is G of each site; without it the loss lacks that term. ``passes`` are those
+    of earlier calls for ``model``, if there were any. Weights, hooks and gradients of ``model``
+    stay unchanged.
 
     Raises:
         MethodError: A state is zero or not finite.
         ModelError: The memory does not suffice for one fact.
     """
+    used = passes or Passes(model)
     # Facts of like length go together, so that little of a batch is padding.
     length = [_length(each) for each in prepared]
     waiting = sorted(range(len(prepared)), key=lambda i: (length[i], len(prepared[i].fact.prompt)))
@@ -161,7 +163,7 @@ def optimize(
         return waiting[: _facts_at_once(model, prepared[waiting[-1]], layer, most, len(waiting))]
 
     def solve(chunk: list[int]) -> Targets:
-        batch = _Batch(model, [prepared[i] for i in chunk], layer, sites)
+        batch = _Batch(model, [prepared[i] for i in chunk], layer, sites, used)
         with model.compute(weights_fixed=True):
             return batch.solve(solver, bar, fisher_SDD)
 
@@ -170,7 +172,7 @@ def optimize(
 
     with (
         progress.task(title, len(prepared), "facts") if title else nullcontext() as bar,
-        products(model),
+        used.products(),
     ):
         batches = in_batches(
             model.batches, FACTS, waiting, FACTS_AT_ONCE, solve, model.device, describe, take
@@ -278,8 +280,10 @@ class _Batch:
         prepared: Sequence[PreparedFact],
         layer: int,
         sites: tuple[str, ...],
+        passes: Passes | None = None,
     ):
         self.model, self.layer, self.sites = model, layer, sites
+        passes = passes or Passes(model)
         model.check_head()  # it runs a forward pass, which must not meet the hooks of later ones
         prompts = [prompt for each in prepared for prompt in each.prompts]
         # The target's last token predicts nothing that the loss reads.
@@ -291,7 +295,7 @@ class _Batch:
         kl_rows = [each.kl_ids for each in prepared]
         kl_ends = [len(each.kl_ids) - 1 for each in prepared]
         every, cuts = [*rows, *kl_rows], [*positions, *kl_ends]
-        self.rows = cut_rows(model, every, cuts, self.resume)
+        self.rows = passes.rows(every, cuts, self.resume)
         bare = slice(None, None, self.templates)
         self.start_NSD = torch.stack(
             [
@@ -303,9 +307,11 @@ class _Batch:
             dim=1,
         ).to(model.device)
         self.reference_NV = self._reference()
-        if not self._agrees(prepared[0].kl_ids):
-            self.rows = WholeRows(model, every, cuts, self.resume)
-            self.reference_NV = self._reference()
+        if passes.continues is None:
+            passes.continues = self._agrees(prepared[0].kl_ids)
+            if not passes.continues:
+                self.rows = passes.rows(every, cuts, self.resume)
+                self.reference_NV = self._reference()
 
     def _agrees(self, ids: list[int]) -> bool:
         """Return whether the first KL prompt, cut at its last token, gives what it gives whole.

@@ -38,9 +38,15 @@ from editbench.methods._edit.fast import SWITCH
 from editbench.methods._edit.fast import linear as _linear
 from editbench.methods._edit.fast import packed as _packed
 from editbench.methods._edit.fast.attention import NAME, Attention, Packed, attending
-from editbench.methods._edit.fast.packed import PackedRows, can_pack, only_at, shared_keys_before
+from editbench.methods._edit.fast.packed import (
+    PackedRows,
+    attention_is_known,
+    only_at,
+    packs,
+    shared_keys_before,
+)
 from editbench.methods._edit.layers import default_layers, nearest
-from editbench.methods._edit.passes import cut_rows
+from editbench.methods._edit.passes import Passes
 from editbench.methods._edit.prepare import (
     SEED_WORDS,
     STAND_IN,
@@ -107,6 +113,10 @@ def solved(model, facts, layer, site, prefixes, solver, fisher_SDD=None):
     """What the target optimisation gives for ``facts`` at one site."""
     prepared = prepare_facts(model, facts, prefixes)
     return optimize(model, prepared, layer, (site,), solver, fisher_SDD=fisher_SDD)
+
+
+def can_pack(model, longest):
+    return attention_is_known(model, longest) and packs(model)
 
 
 def batch_of(model, facts, layer, site, prefixes):
@@ -592,7 +602,7 @@ def test_rows_are_packed_where_the_model_lets_them(family, packed):
     model = tiny_model(family)
     config = model.model.config
     usual = config._attn_implementation
-    rows = cut_rows(model, [[1, 2, 3, 4], [5, 6]], [2, 1], -1)
+    rows = Passes(model).rows([[1, 2, 3, 4], [5, 6]], [2, 1], -1)
     assert isinstance(rows, PackedRows) == packed and config._attn_implementation == usual
     if packed:
         rows.choose(rows.everyone)
@@ -690,7 +700,7 @@ def test_laid_out_weights_give_the_same_products(family):
         return logits.detach(), *torch.autograd.grad(logits.square().sum(), start)
 
     want = losses()
-    with _linear.laid_out(model):
+    with _linear.LaidOut(model).used():
         assert all(isinstance(module.forward, _linear.Laid) for module in linears)
         have = losses()
     assert not any("forward" in module.__dict__ for module in linears)
@@ -703,10 +713,10 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
     or torch cannot do it."""
     model = tiny_model("llama")
     head = model.model.get_output_embeddings()
-    with _linear.laid_out(LanguageModel(model.model, model.tokenizer, precision="bfloat16")):
+    with _linear.LaidOut(LanguageModel(model.model, model.tokenizer, precision="bfloat16")).used():
         assert "forward" not in head.__dict__
     own = head.forward = head.forward
-    with _linear.laid_out(model):
+    with _linear.LaidOut(model).used():
         assert (
             head.forward is own
             and "forward" in model.layout.layer(model.model, 0).mlp.up_proj.__dict__
@@ -714,13 +724,13 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
     up = model.layout.layer(model.model, 0).mlp.up_proj
     with monkeypatch.context() as patched:
         patched.setattr(_linear, "COPIES", 1000)
-        with _linear.laid_out(model):
+        with _linear.LaidOut(model).used():
             assert "forward" not in up.__dict__ and not model.batches.notes
     with monkeypatch.context() as patched:
         patched.setattr(_linear, "free_bytes", lambda _device: 1000)
         with (
             pytest.warns(UserWarning, match="no room for copies of the weights"),
-            _linear.laid_out(model),
+            _linear.LaidOut(model).used(),
         ):
             assert "forward" not in up.__dict__
     monkeypatch.setattr(
@@ -728,7 +738,7 @@ def test_weights_are_laid_out_only_where_it_helps(monkeypatch):
     )  # a torch without the call
     assert not _linear.works.__wrapped__()
     monkeypatch.setattr(_linear, "works", lambda: False)
-    with _linear.laid_out(model):
+    with _linear.LaidOut(model).used():
         assert "forward" not in up.__dict__
 
 
@@ -1552,6 +1562,9 @@ def test_a_fact_whose_subject_has_no_token_is_left_out(method):
     )
     with unchanged(model, "a refused inject"), pytest.raises(NoTokenError, match="None of 2 facts"):
         method(**tiny_options(method)).inject(model, [gone, replace(gone, id="too")])
+    first, nothing = method(**tiny_options(method)).inject_each(model, [FACTS[0], gone])
+    assert first.changes and not nothing.changes and nothing.facts == ()
+    assert "The tokenizer maps no token" in nothing.diagnostics["warnings"][0]
 
 
 # --- facts that share a subject ----------------------------------------------
@@ -1635,7 +1648,9 @@ def test_what_is_prepared_is_where_facts_are_written(monkeypatch):
     model, measured = tiny_model("llama"), []
     asked = Memit.moments
     monkeypatch.setattr(
-        Memit, "moments", lambda self, m, layers: measured.append(layers) or asked(self, m, layers)
+        Memit,
+        "moments",
+        lambda self, m, layers, *a: measured.append(layers) or asked(self, m, layers, *a),
     )
     method = Memit(**tiny_options(Memit), fact_token="last", last_layers=(2, 3))
     method.prepare(model)

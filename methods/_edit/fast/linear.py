@@ -28,40 +28,52 @@ COPIES = 4 * 2**30
 since the two ways round differently, and an edit must not depend on what else runs here."""
 
 
-@contextmanager
-def laid_out(model: LanguageModel) -> Iterator[None]:
-    """Inside, let linear layers multiply by weights that are laid out once.
+class LaidOut:
+    """Copies of a model's linear weights, laid out when a product first needs them, and then kept.
 
-    A second copy is laid out for gradients. No weight may change or get a gradient. The context
-    does nothing where the model computes in another precision or on a GPU, or where both copies
-    take more than ``COPIES``. If there is no room for them now, it tells the user.
+    There are none where the model computes in another precision or on a GPU, or where the two
+    copies of each weight, one of them for gradients, take more than ``COPIES``. If there is no room
+    for them, the user is told.
     """
-    linears: list[nn.Linear] = []
-    if model.precision == "float32":
-        linears = [
-            module
-            for module in model.model.modules()
-            if isinstance(module, nn.Linear) and _is_plain(module)
-        ]
-    # Two copies of each weight: one for the product, one for its gradient.
-    needed = 2 * sum(linear.weight.nbytes for linear in linears)
-    wanted = bool(linears) and needed <= COPIES and works()
-    fits = not wanted or needed <= free_bytes(model.device)
-    if not fits:
-        model.batches.note(
-            f"The memory that is free now has no room for copies of the weights "
-            f"({gibibytes(needed)}) that make the solver faster. Without them the edit differs by "
-            "rounding."
-        )
-    with ExitStack() as stack:
-        if wanted and fits:
-            for linear in linears:
-                stack.enter_context(computing(linear, Laid(linear)))
-        yield
+
+    def __init__(self, model: LanguageModel):
+        self.model = model
+
+    @cached_property
+    def layers(self) -> list[Laid]:
+        """The layers that multiply by copies."""
+        linears: list[nn.Linear] = []
+        if self.model.precision == "float32":
+            linears = [
+                module
+                for module in self.model.model.modules()
+                if isinstance(module, nn.Linear) and _is_plain(module)
+            ]
+        # Two copies of each weight: one for the product, one for its gradient.
+        needed = 2 * sum(linear.weight.nbytes for linear in linears)
+        if not linears or needed > COPIES or not works():
+            return []
+        if needed > free_bytes(self.model.device):
+            self.model.batches.note(
+                f"The memory that is free now has no room for copies of the weights "
+                f"({gibibytes(needed)}) that make the solver faster. Without them the edit differs "
+                "by rounding."
+            )
+            return []
+        return [Laid(linear) for linear in linears]
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Inside, let the layers multiply by the copies. No weight may change or get a gradient."""
+        with ExitStack() as stack:
+            for laid in self.layers:
+                laid.forget_old()
+                stack.enter_context(computing(laid.linear, laid))
+            yield
 
 
 def laid_out_bytes(model: Outline) -> int:
-    """Return the bytes of the copies that ``laid_out`` makes of the weights of ``model``."""
+    """Return the bytes of the copies that ``LaidOut`` makes of the weights of ``model``."""
     needed = 2 * 4 * sum(inputs * outputs for inputs, outputs in model.linear)
     plain = model.precision == "float32" and model.device.type == "cpu"
     return needed if plain and needed <= min(COPIES, model.free) else 0
@@ -80,6 +92,14 @@ class Laid:
 
     def __init__(self, linear: nn.Linear):
         self.linear = linear
+        self.version = linear.weight._version
+
+    def forget_old(self) -> None:
+        """Drop the copies if the weight was written since they were made."""
+        if self.version != self.linear.weight._version:
+            self.version = self.linear.weight._version
+            for copy in ("weight_oi", "weight_io"):
+                self.__dict__.pop(copy, None)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         return product(states, self)

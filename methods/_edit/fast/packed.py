@@ -1,7 +1,7 @@
 """Rows that are packed one behind the other, so that passes compute no padding.
 
 The tokens from the cuts on lie in one row (``attention.py``), and a beginning that several rows
-share is computed once. This needs a model whose attention can be replaced; ``can_pack`` tries it.
+share is computed once. This needs a model whose attention can be replaced; ``packs`` tries it.
 
     # R rows, N tokens from the cuts on, D model width
 """
@@ -105,13 +105,11 @@ class PackedRows(Rows):
 
 
 @torch.no_grad()
-def can_pack(model: LanguageModel, longest: int) -> bool:
-    """Return whether packed rows of at most ``longest`` tokens give the same as whole rows.
+def packs(model: LanguageModel) -> bool:
+    """Return whether two short rows give the same packed as whole.
 
-    It tries two short rows.
+    Ask ``attention_is_known`` first.
     """
-    if not _attention_is_known(model, longest):
-        return False
     # Any ids will do: rows of two lengths, cut at two places, show whether positions are right.
     size = model.model.config.get_text_config().vocab_size
     rows, cuts = [[i % size for i in row] for row in ([0, 1, 2, 3, 4], [5, 6, 7])], [2, 1]
@@ -133,7 +131,7 @@ def can_pack(model: LanguageModel, longest: int) -> bool:
     return bool((have - want).norm() < eps**0.5 * want.norm())
 
 
-def _attention_is_known(model: LanguageModel, longest: int) -> bool:
+def attention_is_known(model: LanguageModel, longest: int) -> bool:
     """Return whether the model attends in torch's usual way, with no window that rows exceed.
 
     And on one device: the rows' numbers are there.
