@@ -137,7 +137,7 @@ def read_all(model: ModelPasses, rows: Sequence[Sequence[int]]) -> Iterator[tupl
     Raises:
         NotShared: the model attends in another way.
     """
-    beginnings, waiting = Beginnings(model), sorted(range(len(rows)), key=lambda i: rows[i])
+    beginnings, waiting = Beginnings(model), sorted(range(len(rows)), key=lambda i: list(rows[i]))
     while waiting:
         count = beginnings.take([rows[i] for i in waiting])
         chunk, waiting = waiting[:count], waiting[count:]

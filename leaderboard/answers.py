@@ -201,7 +201,8 @@ def _score(store: _Store, cell: CellSummary, row: ScoreRow) -> Answer:
 
 def probe_rule(probe: ProbeRow) -> str:
     """Return why a probe is right or wrong under protocol ``generation``, in a sentence or two."""
-    axis, score = probe["axis"], probe["generation"]
+    axis: str = probe["axis"]
+    score: float | None = probe["generation"]  # None where it was not asked
     if axis == "reversion" and score is None:
         return "Not asked: only an answer that states the target can be taken back."
     if score is None:
