@@ -15,7 +15,7 @@ can be compared item by item. A laptop without AVX-512 is imitated by
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path

@@ -131,9 +131,7 @@ def _only(read: Read, path: torch.Tensor) -> Read:
     return Read(read.states_KD[path], kept, [])
 
 
-def read_all(
-    model: ModelPasses, rows: Sequence[Sequence[int]]
-) -> Iterator[tuple[list[int], Read]]:
+def read_all(model: ModelPasses, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Read]]:
     """Yield the indices of the texts of each pass, and what was read.
 
     Raises:

@@ -252,7 +252,9 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         """Return each row of ``context`` with the text behind it, padded to one length."""
         assert self._answering is not None
         config, special = self.model.generation_config, self.tokenizer.get_added_vocab()
-        eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        eos = (
+            config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+        )
         ends = {*eos, *(special.get(text) for text in stop)} - {None}
         prompts = [row[seen.bool()].tolist() for row, seen in zip(context, mask, strict=True)]
         written = self._answering.generate_ids(
