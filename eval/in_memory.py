@@ -49,6 +49,9 @@ NOT_GREEDY = {
     "top_p",
     "min_p",
     "typical_p",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
 }
 """Settings of a model's own ``generate`` that change no greedy text, beyond where it ends."""
 WRITTEN = 64
