@@ -42,9 +42,7 @@ def written(page: str) -> str:
     Raises:
         LookupError: a page cites what no record holds.
     """
-    page = CITED.sub(
-        lambda m: f"{as_written(m['text'], m['record'])}<!-- {m['record']} -->", page
-    )
+    page = CITED.sub(lambda m: f"{as_written(m['text'], m['record'])}<!-- {m['record']} -->", page)
     return TABLE.sub(
         lambda m: f"<!-- table: {m['name']} -->\n\n{TABLES[m['name']]()}\n\n<!-- end -->", page
     )

@@ -119,11 +119,18 @@ def options_page() -> str:
     for name in registry.names("methods"):
         method = describe_method(name)
         facts = [method["kind"], "needs a subject" if method["needs_subject"] else ""]
-        parts.append(f"## {name}\n\n{sentence(method['summary'])}\n\n*{', '.join(filter(None, facts))}*"
-                     f"{'. ' + cell(method['paper']) if method['paper'] else ''}")
+        parts.append(
+            f"## {name}\n\n{sentence(method['summary'])}\n\n*{', '.join(filter(None, facts))}*"
+            f"{'. ' + cell(method['paper']) if method['paper'] else ''}"
+        )
         rows = [
-            [f"`{each['name']}`", f"`{shown(each['default'])}`", cell(each["type"]),
-             cell(each["about"]) + (f" **Searched**: {cell(each['searched'])}." if each["searched"] else "")]
+            [
+                f"`{each['name']}`",
+                f"`{shown(each['default'])}`",
+                cell(each["type"]),
+                cell(each["about"])
+                + (f" **Searched**: {cell(each['searched'])}." if each["searched"] else ""),
+            ]
             for each in method["options"]
         ]
         if rows:
