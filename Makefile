@@ -2,6 +2,7 @@
 # make test      lint, types and the tests that take minutes together
 # make test-all  the same with the long checks (pytest marker "slow")
 # make lint      ruff check, ruff format, mypy
+# make docs      the site, into build/docs
 # make ci        make test on every Python of 3.11 to 3.14 that is installed
 # Each sets up .venv first if it is not there.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: setup compare test test-all lint ci clean
+.PHONY: setup compare test test-all lint docs ci clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +43,11 @@ test: lint
 
 test-all: lint
 	@$(PYTEST) -m "slow or not slow"
+
+docs: setup
+	@$(PIP) --editable ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 ci:
 	@.ci/pythons
