@@ -111,8 +111,9 @@ def options_page() -> str:
     from editbench.cli.describe import describe_method
 
     parts = [
-        "# Every option of every method\n\nWritten from the code. `--option METHOD.KEY=VALUE` sets "
-        "an option on the command line, `inject(model, facts, method=METHOD, KEY=VALUE)` in Python. "
+        "# Every option of every method\n\nWritten from the code. `--option METHOD.KEY=VALUE` "
+        "sets an option on the command line, `inject(model, facts, method=METHOD, KEY=VALUE)` in "
+        "Python. "
         "`editbench list METHOD` prints the same. `none` mostly stands for a value that is derived "
         "from the model. **Searched** options are those that `editbench tune` tries."
     ]
@@ -148,7 +149,8 @@ def commands_page() -> str:
     from editbench.cli.app import app
 
     parts = [
-        "# Every command\n\nWritten from the command line. `editbench COMMAND --help` prints the same."
+        "# Every command\n\nWritten from the command line. "
+        "`editbench COMMAND --help` prints the same."
     ]
     group: Any = typer.main.get_command(app)
     for name, command in sorted(group.commands.items()):
