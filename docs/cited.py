@@ -10,8 +10,8 @@ A number, with its interval if it has one, is followed by a comment that names i
 The first part is a file of ``benchmarks/results/``, or ``published`` for the run of the default
 model in ``leaderboard/results/``. The parts after it are keys. In a list, a part is the name of a
 row or its index; a metric stands for its mean under protocol ``generation``, ``retention`` for the
-mean over the tasks. As many decimals are shown as are written. Tables between ``<!-- table: NAME -->``
-and ``<!-- end -->`` are written by the functions of ``TABLES``.
+mean over the tasks. As many decimals are shown as are written. Tables between
+``<!-- table: NAME -->`` and ``<!-- end -->`` are written by the functions of ``TABLES``.
 """
 
 from __future__ import annotations
