@@ -111,8 +111,8 @@ def options_page() -> str:
     from editbench.cli.describe import describe_method
 
     parts = [
-        "# Every option of every method\n\nWritten from the code. `--option METHOD.KEY=VALUE` sets "
-        "an option on the command line, `inject(model, facts, method=METHOD, KEY=VALUE)` in "
+        "# Every option of every method\n\nWritten from the code. `--option METHOD.KEY=VALUE` "
+        "sets an option on the command line, `inject(model, facts, method=METHOD, KEY=VALUE)` in "
         "Python. "
         "`editbench list METHOD` prints the same. `none` mostly stands for a value that is derived "
         "from the model. **Searched** options are those that `editbench tune` tries."

@@ -1,4 +1,4 @@
-"""The pictures of the README: a chat and a table, as a terminal of 80 columns shows them.
+"""The pictures of the pages: a chat and a table, as a terminal of 80 columns shows them.
 
     python docs/pictures.py chat EDIT PROMPT ...   # docs/chat.svg
     python docs/pictures.py table RUN              # docs/table.svg

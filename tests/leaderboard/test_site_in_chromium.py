@@ -86,7 +86,7 @@ def test_filters_and_views(visit, site):
     page.select_option("[name=family]", "trainer")
     assert names(page) == ["mixsd", "sft", "base"], "the unedited model is always there"
     page.fill("[name=search]", "sf")
-    page.wait_for_function("document.querySelectorAll('tbody tr').length === 2")
+    sync_api.expect(page.locator("tbody tr")).to_have_count(2)
     assert names(page) == ["sft", "base"]
     assert page.locator("[name=model]").is_disabled(), "there is one"
     page.select_option("[name=protocol]", "likelihood")
@@ -107,12 +107,12 @@ def test_the_plot_has_the_axes_that_are_chosen(visit, site):
     drawn = page.locator("main figure").first.inner_text()
     assert "Seconds" in drawn and "Generalization ↑" in drawn and "memit" in drawn
     page.locator('figure [aria-label="dot"] a').first.click()
-    assert page.url.split("#")[0].endswith(".html") and "texts-" in page.url
+    page.wait_for_url("**/texts-*.html#*")
 
 
 def test_a_number_is_one_click_from_its_texts(visit, site):
     page = visit(site / "index.html")
-    page.locator("tbody tr", has_text="memit").get_by_role("link", name="0.63").click()
+    page.locator("tbody tr", has_text="memit").get_by_role("link", name="0.63 [").click()
     assert page.locator("#count").inner_text() == "memit: 37 of 101 answers failed."
     first = page.locator("article").first.inner_text()
     for part in ("Prompt", "Expected", "Before", "After, memit", "✗ wrong", "as whole words"):
@@ -126,7 +126,7 @@ def test_a_number_is_one_click_from_its_texts(visit, site):
     page.go_back()
     assert page.locator("#count").inner_text() == "memit: 64 of 101 answers passed."
     page.fill("[name=search]", "no such text")
-    page.wait_for_function("document.querySelectorAll('article').length === 0")
+    sync_api.expect(page.locator("article")).to_have_count(0)
     page.locator("#back").click()
     assert names(page)[0] == "memit"
 
@@ -134,7 +134,7 @@ def test_a_number_is_one_click_from_its_texts(visit, site):
 def test_each_protocol_has_its_own_verdicts(visit, site):
     page = visit(site / "index.html", "#protocol=argmax")
     row = page.locator("tbody tr", has_text="memit")
-    row.get_by_role("link", name="0.51").click()
+    row.get_by_role("link", name="0.51 [").click()
     assert page.locator("#count").inner_text() == "memit: 50 of 101 answers failed."
     assert "most probable one" in page.locator(".why").first.inner_text()
 
@@ -162,7 +162,7 @@ def test_hostile_texts_are_shown_as_texts(visit, tmp_path):
     for name, text in website.pages([write_hostile(tmp_path / "run")], {}, "x", "1").items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     page = visit(tmp_path / "index.html", "#view=tasks")
-    assert "<script>alert(1)</script>" in page.locator("h2").inner_text()
+    assert "<script>alert(1)</script>" in page.locator("main h2").inner_text()
     assert page.locator("main img, main script, h1:has-text('owned')").count() == 0
     (texts,) = tmp_path.glob("texts-*.html")
     page = visit(texts, "#show=all")
