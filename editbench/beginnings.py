@@ -82,10 +82,10 @@ class Beginnings:
         place = {(t - 1, token): t for t, token in enumerate(self._last[:old])}
         paths = []
         for row in rows:
-            path = [-1]
+            places = [-1]
             for token in row:
-                path.append(place.setdefault((path[-1], token), len(place)))
-            paths.append(torch.tensor(path[1:], dtype=torch.long))
+                places.append(place.setdefault((places[-1], token), len(place)))
+            paths.append(torch.tensor(places[1:], dtype=torch.long))
         new = [token for _, token in place][old:]
         seen_NK = torch.zeros(len(new), len(place), dtype=torch.bool)
         for path in paths:
@@ -137,7 +137,7 @@ def read_all(model: ModelPasses, rows: Sequence[Sequence[int]]) -> Iterator[tupl
     Raises:
         NotShared: the model attends in another way.
     """
-    beginnings, waiting = Beginnings(model), sorted(range(len(rows)), key=rows.__getitem__)
+    beginnings, waiting = Beginnings(model), sorted(range(len(rows)), key=lambda i: list(rows[i]))
     while waiting:
         count = beginnings.take([rows[i] for i in waiting])
         chunk, waiting = waiting[:count], waiting[count:]

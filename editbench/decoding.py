@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ class Decoding:
     generator: torch.Generator | None = None
     temperature: float = 1.0
     top_k: int | None = None
-    stop_ids: Container[int] = ()
+    stop_ids: Collection[int] = ()
     """Tokens that end a text."""
 
     def uniforms(self, steps: int, rows: int) -> list[list[float]] | None:
