@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -25,13 +25,39 @@ from editbench.decoding import States, cached_states, decoding_cache
 from editbench.text import pad_left
 
 if TYPE_CHECKING:
-    from editbench.model_passes import ModelPasses
+    from contextlib import AbstractContextManager
+
+    from transformers import PreTrainedModel
 
 NAME = "editbench_beginnings"
 TOKENS = {"cpu": 512}
 """Tokens of one pass, by the type of device; a GPU needs more of them to be busy."""
 TOKENS_ELSEWHERE = 2048
 WINDOWS = ("sliding_window", "attention_chunk_size")
+
+
+class Reader(Protocol):
+    """The part of a ``LanguageModel`` that is used here; its passes use this file."""
+
+    model: PreTrainedModel
+    precision: str
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def base(self) -> torch.nn.Module: ...
+    @property
+    def takes_positions(self) -> bool: ...
+    @property
+    def cache_argument(self) -> str | None: ...
+    @property
+    def keeps_tokens(self) -> bool: ...
+    def compute(self) -> AbstractContextManager[object]: ...
+    def hidden(
+        self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache | None = None
+    ) -> torch.Tensor: ...
 
 
 class NotShared(Exception):
@@ -53,7 +79,7 @@ class Read:
 class Beginnings:
     """Reads sorted texts, and keeps the last one for those that come after it."""
 
-    def __init__(self, model: ModelPasses):
+    def __init__(self, model: Reader):
         self.model = model
         self._last: Sequence[int] = ()
         self._read: Read | None = None
@@ -131,7 +157,7 @@ def _only(read: Read, path: torch.Tensor) -> Read:
     return Read(read.states_KD[path], kept, [])
 
 
-def read_all(model: ModelPasses, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Read]]:
+def read_all(model: Reader, rows: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Read]]:
     """Yield the indices of the texts of each pass, and what was read.
 
     Raises:
@@ -144,7 +170,7 @@ def read_all(model: ModelPasses, rows: Sequence[Sequence[int]]) -> Iterator[tupl
         yield chunk, beginnings.read([rows[i] for i in chunk])
 
 
-def filled_cache(model: ModelPasses, rows: Sequence[Sequence[int]]) -> DynamicCache:
+def filled_cache(model: Reader, rows: Sequence[Sequence[int]]) -> DynamicCache:
     """Return a ``decoding_cache`` that has read ``rows``, each padded on the left.
 
     Raises:
@@ -215,7 +241,7 @@ def _attention(seen_NK: torch.Tensor) -> Attention:
 
 
 @contextmanager
-def _attending(model: ModelPasses, seen_NK: torch.Tensor) -> Iterator[None]:
+def _attending(model: Reader, seen_NK: torch.Tensor) -> Iterator[None]:
     """Inside, let the model attend by ``seen_NK``."""
     config = model.model.config.get_text_config()
     usual = config._attn_implementation
@@ -231,7 +257,7 @@ def _attending(model: ModelPasses, seen_NK: torch.Tensor) -> Iterator[None]:
 # --- whether a model can do it --------------------------------------------------------------------
 
 
-def in_window(model: ModelPasses, longest: int) -> bool:
+def in_window(model: Reader, longest: int) -> bool:
     """Return whether each token of a text of ``longest`` tokens sees all tokens before it."""
     config = model.model.config.get_text_config()
     windows = [getattr(config, name, None) for name in WINDOWS]
@@ -239,7 +265,7 @@ def in_window(model: ModelPasses, longest: int) -> bool:
 
 
 @torch.no_grad()
-def can_share(model: ModelPasses) -> bool:
+def can_share(model: Reader) -> bool:
     """Return whether texts of a shared beginning give the same as texts that are read whole.
 
     It tries a few short texts, and one more token behind each.
@@ -273,14 +299,14 @@ def can_share(model: ModelPasses) -> bool:
     )
 
 
-def _read_in_two(model: ModelPasses, rows: Sequence[list[int]]) -> list[torch.Tensor]:
+def _read_in_two(model: Reader, rows: Sequence[list[int]]) -> list[torch.Tensor]:
     """Return the states of each text: the first is read by one pass, the others by the next."""
     beginnings = Beginnings(model)
     reads = [beginnings.read(rows[:1]), beginnings.read(rows[1:])]
     return [read.states_KD[path] for read in reads for path in read.paths]
 
 
-def _continued(model: ModelPasses, rows: Sequence[list[int]]) -> list[torch.Tensor]:
+def _continued(model: Reader, rows: Sequence[list[int]]) -> list[torch.Tensor]:
     """Return the state of each text's last token, continued from a cache of the others."""
     cache = filled_cache(model, [row[:-1] for row in rows])
     ids_RT, mask_RT = pad_left(rows, model.device)

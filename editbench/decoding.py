@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,7 +37,7 @@ class Text:
     ids: list[int] = field(default_factory=list)
     """Its tokens so far."""
 
-    def goes_on(self, token: int, stop_ids: Collection[int], ends: Ends) -> bool:
+    def goes_on(self, token: int, stop_ids: Container[int], ends: Ends) -> bool:
         """Append ``token``, unless it is a stop token; return whether another one may follow."""
         if token in stop_ids:
             return False

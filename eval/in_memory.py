@@ -203,23 +203,22 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
         *args: Any,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        if self._live is None and self._answering is None:
-            ask = super()._loglikelihood_tokens
-            scores: list[tuple[float, bool]] = self._in_memory(
-                lambda: ask(requests, *args, **kwargs)
-            )
-            return scores
         # As lm-eval does, a text that is too long loses its beginning.
         pairs = [
             (prompt[-(self.max_length + 1 - len(choice)) :], choice)
             for _, prompt, choice in requests
         ]
-        answers = {}
-        if self._live is not None:
+        if self._live:
             scored = ask_scores(self._live, pairs)
-        else:
-            assert self._answering is not None
+        elif self._answering:
             scored = self._answering.scored(pairs)
+        else:
+            ask = super()._loglikelihood_tokens
+            scores: list[tuple[float, bool]] = self._in_memory(
+                lambda: ask(requests, *args, **kwargs)
+            )
+            return scores
+        answers = {}
         for i, (logp_T, best) in scored:
             answers[i] = (logp_T.sum().item(), best == pairs[i][1])
             self.add_partial("loglikelihood", requests[i][0], answers[i])

@@ -653,3 +653,11 @@ def test_what_cannot_be_read_or_fetched_is_named(tiny, offline, monkeypatch, tmp
     path.write_text('{"text": "a b c"}\n{"text":\n')
     with pytest.raises(DataError, match="rows.jsonl, line 2: not JSON"):
         retention.evaluate(*tiny, ["lambada_openai"], task_data={"lambada_openai": path})
+
+
+def test_shared_beginnings_give_the_samples_of_lm_eval(offline):
+    model = tiny_model(chat=True, num_hidden_layers=2, max_position_embeddings=2048)
+    assert model.shares(100)
+    tasks, ask = ["eb_knowledge", "eb_arithmetic", "eb_instruct"], retention.evaluate
+    plain = ask(model.model, model.tokenizer, tasks, limit=4)
+    assert ask(model.model, model.tokenizer, tasks, limit=4, answering=model) == plain
