@@ -85,7 +85,8 @@ def texts_page(run: Path) -> str:
     """Return the texts of one run as one page.
 
     Raises:
-        RecordError: as ``pages``, or if the cells of the run make several tables.
+        RecordError: as ``pages``, if the cells of the run make several tables, or if there are no
+            texts.
     """
     read = read_sections([run])
     if len(read.sections) > 1:
@@ -93,7 +94,10 @@ def texts_page(run: Path) -> str:
             f"{run} holds cells that were measured under {len(read.sections)} different "
             "conditions, so they have no common page. 'editbench site' makes one for each."
         )
-    return _page("texts.html.j2", _Setting(read.sections[0], read, {}).texts_data(""), TEXT_SCRIPTS)
+    setting = _Setting(read.sections[0], read, {})
+    if not setting.texts["answers"]:
+        raise RecordError(f"{run} has no page of texts, since it has no texts: only its scores.")
+    return _page("texts.html.j2", setting.texts_data(""), TEXT_SCRIPTS)
 
 
 class _Setting:

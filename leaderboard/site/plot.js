@@ -78,7 +78,10 @@ function drawPlot(section, protocol, board, rows, state, width) {
       ...points.map((point) => Plot.text([point], {
         x: "x", y: "y", text: "label", dy: -point.radius - 3, lineAnchor: "bottom", fill: "currentColor", stroke: "var(--page)", strokeWidth: 4,
       })),
-      Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: told, fill: "var(--page)", stroke: "var(--line)" })),
+      // A tip that takes no clicks: it begins at its point, whose link it would cover.
+      Plot.tip(points, Plot.pointer({
+        x: "x", y: "y", title: told, fill: "var(--page)", stroke: "var(--line)", pointerEvents: "none",
+      })),
     ],
   });
   figure.setAttribute("role", "group");

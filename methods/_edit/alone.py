@@ -35,7 +35,8 @@ def each_alone(
     shared = Shared(editor, model)
     for some in batched(facts, FACTS_AT_ONCE):
         benches = [_begun(editor, model, fact, shared) for fact in some]
-        _solve([bench for bench in benches if not isinstance(bench, NoTokenError)], shared, clamp)
+        found = [bench for bench in benches if not isinstance(bench, NoTokenError)]
+        _solve(editor, found, shared, clamp)
         yield from [
             editor.edit(model, [], diagnostics={"warnings": [str(bench)]})
             if isinstance(bench, NoTokenError)
@@ -54,9 +55,9 @@ def _begun(
         return reason
 
 
-def _solve(benches: Sequence[Bench], shared: Shared, clamp: float) -> None:
+def _solve(editor: WeightEditor[B], benches: Sequence[Bench], shared: Shared, clamp: float) -> None:
     """Find the value of each bench's one fact, and leave it to the bench to write."""
-    editor, model = shared.editor, shared.model
+    model = shared.model
     by_place: dict[tuple[int, FactToken], list[tuple[Bench, PreparedFact]]] = {}
     for bench in benches:
         (each,) = bench.prepared

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 
@@ -37,9 +37,6 @@ from editbench.plugin import Choice, LogUniform, Method, Space
 from editbench.report import Figure
 from editbench.types import Fact
 
-if TYPE_CHECKING:
-    from editbench.methods._edit.bench import Bench
-
 # S sites, D model width
 
 PUBLISHED: Mapping[str, object] = {
@@ -57,7 +54,7 @@ NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon", "slac
 POSITIVE = ("clamp", "lam", "l2", "ridge")
 
 
-B = TypeVar("B", bound="Bench")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)

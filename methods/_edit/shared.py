@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Protocol
 
 import torch
 
@@ -12,10 +12,19 @@ from editbench.methods._edit.passes import Passes
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 
-if TYPE_CHECKING:
-    from editbench.methods._edit.options import WeightEditor
-
 # S sites, D model width
+
+
+class Editor(Protocol):
+    """What is shared of a ``WeightEditor``."""
+
+    def context(self, model: LanguageModel) -> list[str]: ...
+
+    def moments(
+        self, model: LanguageModel, layers: tuple[int, ...], weights: str | None = None
+    ) -> Mapping[int, Moment]: ...
+
+    def fisher(self, model: LanguageModel, layer: int) -> torch.Tensor | None: ...
 
 
 class Shared:
@@ -24,7 +33,7 @@ class Shared:
     Whenever it is used to begin an injection, the model has the weights that it had at first.
     """
 
-    def __init__(self, editor: WeightEditor[Any], model: LanguageModel):
+    def __init__(self, editor: Editor, model: LanguageModel):
         self.editor, self.model = editor, model
         self.passes = Passes(model)
         self.gains: dict[tuple[int, ...] | None, Mapping[int, float]] = {}

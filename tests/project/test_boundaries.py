@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "corpora": {"errors", "files", "hub", "matching", "plugin", "types", "corpora"},
     "eval": NOUNS - {"registry", "testing", "changes", "edit", "cost"} | {"eval"},
     "leaderboard": {
+        "matching",  # to say why an answer is right or wrong
         "errors",
         "files",
         "records",

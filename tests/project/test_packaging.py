@@ -25,8 +25,8 @@ for name in ("cli", "run.runner", *rooms):
 for name in ("demo-counterfact", "demo-zsre"):
     found["corpora"][name] = len(registry.get("corpora", name)().load())
 from lm_eval.tasks import TaskManager
-from editbench.leaderboard import failures
-found["template"] = (failures.Path(failures.__file__).parent / failures.TEMPLATE).is_file()
+from editbench.leaderboard import website
+found["template"] = len(website._page("texts.html.j2", {"title": ""}, website.TEXT_SCRIPTS)) > 1000
 from editbench.eval import retention
 for name in retention.task_names():
     found["tasks"].append([name, len(list(retention.load(name, None)[name].test_docs()))])
@@ -81,9 +81,7 @@ def place(path):
         return None
     # Generators of data stay in the repository.
     is_module = path.endswith(".py") and "/build_demo/" not in path
-    is_data = (
-        path.startswith(("corpora/data/", "eval/tasks/")) or path == "leaderboard/failures.html.j2"
-    )
+    is_data = path.startswith(("corpora/data/", "eval/tasks/", "leaderboard/site/"))
     return f"editbench/{path}" if is_module or is_data else None
 
 
