@@ -283,8 +283,8 @@ def can_share(model: Reader) -> bool:
     size = config.vocab_size
     rows = [[i % size for i in row] for row in ([3, 4, 5, 6, 7], [3, 4, 8], [3, 4, 8, 9, 10, 11])]
     with model.compute():
-        whole = [model.hidden(*pad_left([row], model.device))[0] for row in rows]
         try:
+            whole = [model.hidden(*pad_left([row], model.device))[0] for row in rows]
             have = [*_read_in_two(model, rows), *_continued(model, rows)]
         except Exception:
             # The model's own code, which may come from anywhere, cannot do it at all.

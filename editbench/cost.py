@@ -38,7 +38,7 @@ class Meter:
     those that came one at a time, as they do while text is generated. So the last token of a text
     is not counted, and the two branches of mixsd count twice. A pass through some of the layers
     counts as its share of one. Padding counts like any other token. The passes that check a new
-    model (``LanguageModel.check_head``) run before it opens.
+    model (``LanguageModel.check_head`` and ``shares``) run before it opens.
     """
 
     def __init__(self, model: LanguageModel, before: Measured | None = None):
@@ -106,6 +106,7 @@ class Meter:
     def __enter__(self) -> Meter:
         with suppress(ModelError):  # whoever then uses the model gets the error
             self.model.check_head()
+            self.model.shares(1)
         self._start, self._stop = time.perf_counter(), threading.Event()
 
         # A plain function and not the bound method: a method that copies the model copies its

@@ -7,6 +7,7 @@ import torch
 
 from editbench import progress
 from editbench.batching import BatchSizes
+from editbench.beginnings import Beginnings
 from editbench.errors import ModelError, OptionError
 from editbench.eval import retention
 from editbench.models import LanguageModel, load_model
@@ -18,17 +19,22 @@ PROMPTS = [[5 + i, 6, 7 + i % 3] for i in range(11)]
 @pytest.fixture
 def scarce(monkeypatch):
     """Return a function that lets no pass have more than so many rows."""
-    hidden, sizes = LanguageModel.hidden, []
+    sizes = []
 
     def limit(most):
-        def short(model, ids_BT, *arguments):
-            sizes.append(len(ids_BT))
-            if len(ids_BT) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
-            return hidden(model, ids_BT, *arguments)
-
-        monkeypatch.setattr(LanguageModel, "hidden", short)
+        # Rows that are read each for itself, and rows that share their beginnings.
+        for owner, name in ((LanguageModel, "hidden"), (Beginnings, "read")):
+            monkeypatch.setattr(owner, name, shortened(getattr(owner, name), most))
         return sizes
+
+    def shortened(read, most):
+        def short(self, rows, *arguments):
+            sizes.append(len(rows))
+            if len(rows) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+            return read(self, rows, *arguments)
+
+        return short
 
     return limit
 
