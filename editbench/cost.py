@@ -37,9 +37,10 @@ class Meter:
     tokens. ``gradient_tokens`` are the tokens for which gradients were kept. ``decoded_tokens`` are
     those that came one at a time, as they do while text is generated. So the last token of a text
     is not counted, and the two branches of mixsd count twice. Where prompts that share a beginning
-    are read together (``beginnings.py``), the last token of each prompt comes alone, and counts. A pass through some of the layers
-    counts as its share of one. Padding counts like any other token. The passes that check a new
-    model (``LanguageModel.check_head`` and ``shares``) run before it opens.
+    are read together (``beginnings.py``), the last token of each prompt comes alone, and counts. A
+    pass through some of the layers counts as its share of one. Padding counts like any other token.
+    The passes that check a new model (``LanguageModel.check_head`` and ``shares``) run before it
+    opens.
     """
 
     def __init__(self, model: LanguageModel, before: Measured | None = None):
