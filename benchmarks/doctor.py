@@ -91,11 +91,11 @@ def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
     """Predict, inject, and return both numbers."""
     from editbench import registry
     from editbench.cost import Meter
-    from editbench.doctor import predict
     from editbench.memory import Texts
     from editbench.models import load_model
     from editbench.outline import read_outline
     from editbench.pace import measure as measure_pace
+    from editbench.prediction import predict
 
     name, options = METHODS[label]
     method = registry.get("methods", name).from_options(name, options)
