@@ -112,13 +112,9 @@ def _asked(
     Raises:
         EditbenchError: a task is unknown, or cannot be asked.
     """
-    from editbench.eval import retention
-    from editbench.run.loading import asked_of
+    from editbench.run.loading import asked_by_name
 
-    names = retention.resolve_tasks(tasks, {name: Path(path) for name, path in task_data.items()})
-    return asked_of(
-        model, names, limit, task_data=task_data, batch_size=read_batch_size(batch_size)
-    )
+    return asked_by_name(model, tasks, limit, task_data, read_batch_size(batch_size))
 
 
 def _print(report: Report, facts: int) -> None:

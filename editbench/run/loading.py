@@ -9,6 +9,7 @@ from pathlib import Path
 from editbench import doctor
 from editbench.asked import Evaluation
 from editbench.errors import EditbenchError
+from editbench.eval import retention
 from editbench.models import LanguageModel, load_model
 from editbench.outline import read_outline, read_tokenizer
 from editbench.run import regimes
@@ -87,3 +88,20 @@ def asked_of(
         seed=seed,
         task_data={name: Path(path) for name, path in task_data.items()},
     )
+
+
+def asked_by_name(
+    model: str,
+    tasks: str,
+    limit: int | None,
+    task_data: Mapping[str, str],
+    batch_size: int | None,
+) -> Evaluation:
+    """Return ``asked_of`` the tasks that the text of ``--tasks`` names.
+
+    Raises:
+        EditbenchError: as ``asked_of``, or there is no such task.
+    """
+    files = {name: Path(path) for name, path in task_data.items()}
+    names = retention.resolve_tasks(tasks, files)
+    return asked_of(model, names, limit, task_data=task_data, batch_size=batch_size)
