@@ -91,11 +91,11 @@ def measure(shape: str, label: str, folder: str) -> dict[str, Any]:
     """Predict, inject, and return both numbers."""
     from editbench import registry
     from editbench.cost import Meter
-    from editbench.doctor import predict
     from editbench.memory import Texts
     from editbench.models import load_model
     from editbench.outline import read_outline
     from editbench.pace import measure as measure_pace
+    from editbench.prediction import predict
 
     name, options = METHODS[label]
     method = registry.get("methods", name).from_options(name, options)
@@ -151,9 +151,9 @@ def write_page() -> None:
         " CPU, bfloat16. Memory is the peak of the process. Time is of `prepare` and `inject` with"
         " an empty cache; the prediction is for a machine without other work, so where others took"
         " turns it compares with the seconds of the core. An empty place was not measured."
-        " The trainings here have four steps, of which the small constant costs (hashes of the"
-        " weights, own text in float32) are not predicted. The seconds of 60m were predicted"
-        " after the runs, from a later measurement. The load was 9 on two cores.",
+        " The trainings here have four steps. The trainings of 135m were measured by a quiet clock;"
+        " the other rows are older, at a load of 9 on two cores, and their seconds were predicted"
+        " before hashes, own text in float32 and the optimizer's memory were counted.",
         "",
         "| shape | method | GiB predicted | measured | ratio | seconds predicted | of the core |"
         " by the clock |",

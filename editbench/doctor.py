@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict
 
-import psutil
-import torch
-
-from editbench import chat_template
-from editbench.checkpoints import damaged, located
+from editbench.asked import Evaluation, probing
 from editbench.errors import EditbenchError, MethodError, ModelError
-from editbench.hub import cache_dir
-from editbench.memory import Memory, Phase, Texts, free_bytes, gibibytes
-from editbench.models import native_precision
-from editbench.outline import Outline, read_outline, read_tokenizer
+from editbench.findings import NOT_TIMED, UNWRITABLE, findings
+from editbench.memory import Phase, Texts, gibibytes
+from editbench.outline import Outline, read_outline
 from editbench.pace import Pace, measure
 from editbench.plugin import Method
+from editbench.prediction import NOTHING, Place, Prediction, Unsaid, places_of, predict
+from editbench.remedies import held_with, remedy
 from editbench.types import Fact
 
 CLEARLY = 1.15
@@ -29,137 +25,6 @@ CLEARLY = 1.15
 
 
 GO_ON = "--skip-memory-check goes on nevertheless, and the system may then kill the process."
-
-
-class Unsaid(MethodError):
-    """What a method declares of its needs cannot be used: a plug-in has a fault."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """The memory of a device: what a phase holds there, and what there is."""
-
-    name: str
-    """``cpu``, ``cuda``, ..."""
-    held: Mapping[str, int]
-    """Bytes by what they are, largest first."""
-    free: int
-    """Bytes that this process can have there, those that it has already included."""
-
-    @property
-    def needed(self) -> int:
-        """Bytes that are held in all."""
-        return sum(self.held.values())
-
-    @property
-    def share(self) -> float:
-        """Needed bytes as a share of those that are free."""
-        return self.needed / max(self.free, 1)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a method needs of the memory."""
-
-    phase: str
-    """The phase that needs most, measured by what is free."""
-    places: Sequence[Place]
-    """The devices in that phase: where the model is, and the main memory if that is another."""
-    edit: int
-    """Bytes of the edit on the disk."""
-
-    @property
-    def tightest(self) -> Place:
-        """The device that is filled most."""
-        return max(self.places, key=lambda place: place.share)
-
-    @property
-    def fits(self) -> bool:
-        """Whether it needs no more than there is, by this prediction."""
-        return self.tightest.share <= 1
-
-
-def predict(method: Method, model: Outline, texts: Texts) -> Prediction | None:
-    """Return what ``method`` needs for ``texts``; ``None`` if it does not say.
-
-    Raises:
-        ModelError, MethodError: it cannot edit such a model; ``Unsaid``: it fails to say.
-    """
-    try:
-        memory = method.memory(model, texts)
-        if memory is None:
-            return None
-        # Without phases, as the baselines, it holds what the answers to a batch of prompts take.
-        moments = (*memory.phases, _asking(model, memory, texts))
-        phases = [_places(phase, model) for phase in moments]
-        name, places = max(phases, key=lambda phase: max(place.share for place in phase[1]))
-    except EditbenchError:
-        raise
-    except Exception as error:  # of a plug-in, whose option may also be called ``memory``
-        raise Unsaid(f"{type(method).__name__}.memory: {type(error).__name__}: {error}") from error
-    return Prediction(name, places, memory.edit)
-
-
-ASKED_AT_ONCE, ANSWER = 96, 32
-"""Prompts that are answered together (``LanguageModel.generate_ids``), and tokens of an answer."""
-
-
-def _asking(model: Outline, memory: Memory, texts: Texts) -> Phase:
-    """Return the phase in which the edited model is asked; its unedited weights are kept."""
-    rows = min(ASKED_AT_ONCE, 4 * texts.facts)  # a fact has several probes
-    changed = min(memory.edit, model.weights)
-    device = {"kept copy": changed, **model.writing(rows, texts.prompt, ANSWER)}
-    return Phase("asking the edited model", device, {"edit": memory.edit})
-
-
-def _places(phase: Phase, model: Outline) -> tuple[str, list[Place]]:
-    """Return the name of a phase, and what it holds on each device."""
-    # What Python and the libraries take is there already; it is measured, not predicted.
-    process = psutil.Process().memory_info().rss
-    main = {"this process": process, **phase.main}
-    device = {"weights": model.weights, **phase.device}
-    cpu = torch.device("cpu")
-    if model.device.type == "cpu":
-        both = {**device}
-        for what, size in main.items():
-            both[what] = both.get(what, 0) + size
-        return phase.name, [_place(cpu, both, model.free + process)]
-    return phase.name, [
-        _place(model.device, device, model.free),
-        _place(cpu, main, free_bytes(cpu) + process),
-    ]
-
-
-def _place(device: torch.device, held: Mapping[str, int], free: int) -> Place:
-    largest = sorted(held.items(), key=lambda pair: -pair[1])
-    return Place(device.type, {what: size for what, size in largest if size}, free)
-
-
-def remedy(label: str, method: Method, model: Outline, texts: Texts) -> list[str] | None:
-    """Return the mildest flags with which ``method`` fits; ``None`` if none do.
-
-    Its own options come first. Without bfloat16 there are no copies of the weights in it.
-    """
-    widths = {"": model}
-    if model.casts:
-        widths["--precision float32"] = replace(model, precision="float32")
-    for flag, outline in widths.items():
-        for options in ({}, *_lighter(method, outline)):
-            # Not together with its others, or not an option of a plug-in.
-            with suppress(ValueError, TypeError, MethodError, ModelError):
-                changed = replace(method, **cast("dict[str, Any]", options))
-                lighter = predict(changed, outline, texts)
-                if lighter is not None and lighter.fits:
-                    given = [f"--option {label}.{option}" for option in as_typed(options)]
-                    return [*given, *filter(None, [flag])]
-    return None
-
-
-def _lighter(method: Method, model: Outline) -> list[Mapping[str, object]]:
-    """Return ``method.lighter``; nothing where a plug-in fails to say it."""
-    with suppress(Exception):
-        return list(method.lighter(model))
-    return []
 
 
 def check_memory(
@@ -171,6 +36,7 @@ def check_memory(
     at_once: int = 0,
     dtype: str = "auto",
     device: str = "auto",
+    asked: Evaluation = NOTHING,
 ) -> None:
     """Refuse methods that clearly do not fit into the memory, before ``name`` is loaded.
 
@@ -179,6 +45,7 @@ def check_memory(
 
     Args:
         at_once: most facts of one injection; 0: all.
+        asked: the retention tasks that follow each injection.
 
     Raises:
         MethodError: one clearly does not fit. The message says what it needs, what there is, and
@@ -188,11 +55,13 @@ def check_memory(
         model = read_outline(name, precision, layout, dtype, device)
     except EditbenchError:
         return
-    weights = _places(Phase("loading"), model)[1][0]
+    weights = places_of(Phase("loading"), model)[1][0]
     if weights.share > CLEARLY:
+        lighter = held_with(model)
+        advice = f"{lighter}, a smaller model" if lighter else "a smaller model"
         raise MethodError(
             f"{name} takes {gibibytes(model.weights)} in {model.dtype}, and "
-            f"{gibibytes(weights.free)} of {_memory_of(weights)} are there. Use a smaller model, "
+            f"{gibibytes(weights.free)} of {_memory_of(weights)} are there. Use {advice}, "
             f"or a machine with more memory. {GO_ON}"
         )
     texts = Texts.of(facts)
@@ -200,20 +69,20 @@ def check_memory(
     too_large: dict[str, str] = {}
     for label, method in methods.items():
         with suppress(ModelError, MethodError):
-            predicted = predict(method, model, texts)
+            predicted = predict(method, model, texts, asked)
             if predicted and predicted.tightest.share > CLEARLY:
                 # One sentence a method: the trials of a search are many.
                 key = label.partition("@")[0]
-                too_large.setdefault(key, refusal(label, method, model, texts, predicted))
+                flags = remedy(label, method, model, texts, asked)
+                too_large.setdefault(key, refusal(label, model, predicted, flags))
     if too_large:
         raise MethodError("\n".join([*too_large.values(), GO_ON]))
 
 
-def refusal(label: str, method: Method, model: Outline, texts: Texts, predicted: Prediction) -> str:
-    """Return why ``method`` does not fit, and what would, in one or two sentences."""
+def refusal(label: str, model: Outline, predicted: Prediction, flags: Sequence[str] | None) -> str:
+    """Return why a method does not fit, and that it would with ``flags``, in two sentences."""
     place = predicted.tightest
     parts = ", ".join(f"{what} {gibibytes(size)}" for what, size in list(place.held.items())[:4])
-    flags = remedy(label, method, model, texts)
     advice = (
         f"It fits with {' '.join(flags)}."
         if flags
@@ -227,13 +96,6 @@ def refusal(label: str, method: Method, model: Outline, texts: Texts, predicted:
 
 def _memory_of(place: Place) -> str:
     return "memory" if place.name == "cpu" else f"memory of {place.name}"
-
-
-def as_typed(options: Mapping[str, object]) -> Iterator[str]:
-    """Yield options as they are typed: KEY=VALUE."""
-    for key, value in options.items():
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        yield f"{key}={text.lower() if isinstance(value, bool) else text}"
 
 
 class MethodReport(TypedDict):
@@ -254,6 +116,19 @@ class MethodReport(TypedDict):
     note: str
 
 
+class Comparison(TypedDict):
+    """How long ``compare`` takes with an empty cache, in minutes; loading is not in it."""
+
+    requests: int
+    """Of all retention tasks."""
+    probes: float | None
+    """Asking a model the probes of the facts; ``None``, here and below: not known."""
+    tasks: float | None
+    """Asking it the retention tasks."""
+    total: float | None
+    """With the unedited model and the facts in context, which ``compare`` adds."""
+
+
 class Report(TypedDict):
     """What the doctor says; sizes in bytes."""
 
@@ -265,6 +140,8 @@ class Report(TypedDict):
     free: int
     precision: str
     methods: list[MethodReport]
+    compare: Comparison | None
+    """``None``: it was not asked for."""
     findings: list[str]
 
 
@@ -274,14 +151,20 @@ def examine(
     texts: Texts,
     folder: Path,
     timed: bool = False,
+    asked: Evaluation | None = None,
 ) -> Report:
     """Return what is known of ``model`` and of ``methods`` with it on this machine.
 
     Args:
         folder: where edits would be written.
         timed: measure how fast this machine is, and say how long each method takes.
+        asked: the retention tasks of a comparison of the methods, to say what that takes as well.
     """
-    rows = [_examined(label, method, model, texts) for label, method in methods.items()]
+    rows = [
+        _examined(label, method, model, texts, asked or NOTHING)
+        for label, method in methods.items()
+    ]
+    compared: Comparison | None = None
     lines = list(findings(model, [row["edit"] for row in rows], folder))
     if timed:
         pace = measure(model)  # after the memory was predicted, since it takes some itself
@@ -289,7 +172,9 @@ def examine(
             lines.append(NOT_TIMED)
         for row in rows:
             if row["needed"] is not None:
-                row["minutes"] = _minutes(methods[row["method"]], model, texts, pace)
+                row["minutes"] = _minutes(methods[row["method"]], model, texts.usual, pace)
+        if asked is not None:
+            compared = _comparison(rows, asked, texts.usual, pace)
     notes = " ".join(row["note"] for row in rows)
     return {
         "model": model.name,
@@ -300,6 +185,7 @@ def examine(
         "free": model.free,
         "precision": model.precision,
         "methods": rows,
+        "compare": compared,
         "findings": [
             line
             for line in lines
@@ -309,7 +195,9 @@ def examine(
     }
 
 
-def _examined(label: str, method: Method, model: Outline, texts: Texts) -> MethodReport:
+def _examined(
+    label: str, method: Method, model: Outline, texts: Texts, asked: Evaluation
+) -> MethodReport:
     nothing: MethodReport = {
         "method": label,
         "needed": None,
@@ -322,7 +210,7 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "note": "",
     }
     try:
-        predicted = predict(method, model, texts)
+        predicted = predict(method, model, texts, asked)
     except Unsaid as error:
         return {**nothing, "fits": None, "note": f"fails to say what it needs ({error})"}
     except (ModelError, MethodError) as error:
@@ -335,7 +223,7 @@ def _examined(label: str, method: Method, model: Outline, texts: Texts) -> Metho
         "held": predicted.tightest.held,
         "phase": predicted.phase,
         "fits": predicted.fits,
-        "fits_with": [] if predicted.fits else remedy(label, method, model, texts),
+        "fits_with": [] if predicted.fits else remedy(label, method, model, texts, asked),
         "edit": predicted.edit,
     }
 
@@ -349,95 +237,21 @@ def _minutes(method: Method, model: Outline, texts: Texts, pace: Pace | None) ->
     return None
 
 
-# --- what else is wrong ---------------------------------------------------------------------------
+def _comparison(
+    rows: Sequence[MethodReport], asked: Evaluation, texts: Texts, pace: Pace | None
+) -> Comparison:
+    """Return how long a comparison of ``rows`` takes.
 
-
-def findings(model: Outline, edits: Sequence[int], folder: Path) -> Iterator[str]:
-    """Yield what to know about ``model`` on this machine, in plain sentences.
-
-    Args:
-        edits: bytes of each edit on the disk.
-        folder: where edits and runs would be written.
+    The unedited model is asked once. So is each edited one; where no weight changes, the answers to
+    most tasks stay.
     """
-    yield from _of_files(model)
-    yield from _of_architecture(model)
-    yield from _of_tokenizer(model)
-    yield from _of_disk(model, edits, folder)
-
-
-def _of_files(model: Outline) -> Iterator[str]:
-    place = located(model.name)
-    if isinstance(place, Path) and place.is_dir() and (flaw := damaged(place)):
-        yield f"A file of weights cannot be read: {flaw}."
-    if quantized := getattr(model.model.config, "quantization_config", None):
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
-        yield f"The weights are quantized ({method}), and the sizes here are those of float32."
-
-
-NOT_TIMED = (
-    "How long a method takes is not said: one layer of this model is too large to be timed here, "
-    "or does not run alone."
-)
-UNWRITABLE = "Weight editors cannot edit it. "
-
-
-def _of_architecture(model: Outline) -> Iterator[str]:
-    try:
-        model.layout.check_writable()
-    except ModelError as error:
-        yield f"{UNWRITABLE}{error}"
-    stored = str(getattr(model.model.config, "dtype", None) or "").removeprefix("torch.")
-    if stored in ("bfloat16", "float16") and model.dtype == "float32":
-        yield (
-            f"It is stored in {stored} and held in float32: {gibibytes(model.weights)} in memory, "
-            f"twice its files. --dtype {stored} takes half."
-        )
-    if native_precision(model.device) == "float32":
-        wanted = " as --precision bfloat16 wants" if model.precision == "bfloat16" else ""
-        yield (
-            f"The {model.device.type} here has no bfloat16 units{wanted}, so passes are faster in "
-            "float32 than in bfloat16."
-        )
-
-
-def _of_tokenizer(model: Outline) -> Iterator[str]:
-    try:
-        tokenizer = read_tokenizer(model.name)
-    except ModelError as error:
-        yield str(error)
-        return
-    if len(tokenizer) > model.vocabulary:
-        yield (
-            f"The tokenizer has {len(tokenizer)} tokens and the model embeddings for "
-            f"{model.vocabulary}, so some texts are refused."
-        )
-    if not tokenizer.chat_template:
-        yield "Its tokenizer has no chat template, so questions are asked as plain text."
-        return
-    try:
-        thinking = chat_template.style_of(tokenizer).thinking
-    except ModelError as error:
-        yield f"Its chat template cannot be used. {error}"
-        return
-    if thinking:
-        kept = "keeps it from that" if thinking == "off" else "does not keep it from that"
-        yield f"It can think before it answers; editbench asks for answers alone, and {kept}."
-
-
-def _of_disk(model: Outline, edits: Sequence[int], folder: Path) -> Iterator[str]:
-    largest = max(edits, default=0)
-    place = located(model.name)
-    converted = model.weights if isinstance(place, Path) and place.suffix == ".gguf" else 0
-    for what, needed, where in (
-        ("the edit", largest, folder),
-        ("the unpacked model, which is kept,", converted, cache_dir()),
-    ):
-        free = shutil.disk_usage(_existing(where)).free
-        if needed > free:
-            yield f"{where} has {gibibytes(free)} free, and {what} takes {gibibytes(needed)}."
-
-
-def _existing(folder: Path) -> Path:
-    """Return the nearest folder above that exists."""
-    folder = folder.absolute()
-    return next(path for path in (folder, *folder.parents) if path.exists())
+    if pace is None:
+        return {"requests": asked.requests, "probes": None, "tasks": None, "total": None}
+    probes, tasks = (pace.seconds(work) / 60 for work in (probing(texts), asked.work))
+    able = [row for row in rows if row["needed"] is not None]
+    edits = [row for row in able if row["edit"]]
+    minutes = [row["minutes"] for row in able]
+    # the base and the facts in context are rows of every comparison
+    total = probes * (len(edits) + 2) + tasks * (len(edits) + 1)
+    known = None if None in minutes else total + sum(filter(None, minutes))
+    return {"requests": asked.requests, "probes": probes, "tasks": tasks, "total": known}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from statistics import fmean
@@ -38,17 +38,27 @@ class Texts:
     """Of the longest target."""
     after: int = 8
     """From a subject's last token to the end of its prompt, the mean."""
+    usual_prompt: int = 16
+    """Of a prompt, the mean: what time depends on."""
+    usual_target: int = 4
+    """Of a target, the mean."""
 
     @classmethod
     def of(cls, facts: Sequence[Fact]) -> Texts:
         """Return the size of ``facts``. Their tokens are estimated: no tokenizer is read."""
         around = TEMPLATE_TOKENS if any(fact.form == "question" for fact in facts) else 1
-        prompt = max((_tokens(fact.prompt) for fact in facts), default=1) + around
-        target = max((_tokens(fact.target) for fact in facts), default=1)
+        prompts = [_tokens(fact.prompt) + around for fact in facts] or [1 + around]
+        targets = [_tokens(fact.target) for fact in facts] or [1]
         # Without a subject, none of the editors that begin there is used.
         ends = [fact.prompt.rpartition(fact.subject or " ")[2] for fact in facts]
         after = fmean(map(_tokens, ends)) if ends else 1
-        return cls(len(facts), prompt, target, ceil(after))
+        usual = [ceil(fmean(lengths)) for lengths in (prompts, targets)]
+        return cls(len(facts), max(prompts), max(targets), ceil(after), *usual)
+
+    @property
+    def usual(self) -> Texts:
+        """The same number of facts, all as long as the mean."""
+        return replace(self, prompt=self.usual_prompt, target=self.usual_target)
 
 
 def _tokens(text: str) -> int:
@@ -93,6 +103,13 @@ def free_bytes(device: torch.device) -> int:
         most = torch.mps.recommended_max_memory()
         return max(0, int(most) - int(torch.mps.current_allocated_memory()))
     return min([int(psutil.virtual_memory().available), *left_in_group()])
+
+
+def free_on_all(kind: str) -> list[int]:
+    """Return ``free_bytes`` of each device of a type, such as ``cuda``."""
+    import torch  # loaded already, or there would be no device
+
+    return [free_bytes(torch.device(kind, i)) for i in range(getattr(torch, kind).device_count())]
 
 
 def left_in_group(root: Path = Path("/sys/fs/cgroup")) -> list[int]:

@@ -55,6 +55,8 @@ class Outline:
     layout_overrides: Mapping[str, str] = field(default_factory=dict)
     dtype: str = "float32"
     """In which type the weights would be held."""
+    asked_precision: str = "auto"
+    """What the user says of ``precision``."""
 
     @cached_property
     def layout(self) -> layouts.Layout:
@@ -221,10 +223,12 @@ def read_outline(
         is_gguf = isinstance(place, Path) and place.suffix == ".gguf"
         stored = str(getattr(model.config, "dtype", None) or "").removeprefix("torch.")
         dtype = stored if stored in DTYPES and not is_gguf else "float32"
+    asked_precision = precision
     if precision == "auto":
         precision = dtype if dtype != "float32" else native_precision(there)
     free = free_bytes(there)
-    outline = Outline(name, model, there, precision, free, dict(layout or {}), dtype)
+    overrides = dict(layout or {})
+    outline = Outline(name, model, there, precision, free, overrides, dtype, asked_precision)
     with named_errors(str(place)):
         # An architecture whose sizes are called otherwise is refused here, by name.
         outline.activations(1), outline.cache(1, 1), outline.logits(1, 1), outline.linear

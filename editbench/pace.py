@@ -10,6 +10,7 @@ of the model but its configuration. All else is multiplication; nothing is fitte
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -49,6 +50,10 @@ class Work:
     """Weights that the optimizer moves, summed over its steps."""
     products: float = 0
     """Multiplications of square matrices, in float32 or float64: products, factors, solutions."""
+    plain: float = 0
+    """Tokens that are read without gradients in the type of the weights, whatever the precision."""
+    hashed: float = 0
+    """Weights that are hashed, for ``LanguageModel.fingerprint``."""
 
     def __add__(self, other: Work) -> Work:
         return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
@@ -67,6 +72,8 @@ class Pace:
     learned: float
     updated: float
     products: float
+    plain: float
+    hashed: float
 
     def seconds(self, work: Work) -> float:
         """Return how long ``work`` takes."""
@@ -83,6 +90,9 @@ TIMED = 0.15
 """Seconds for which one kind of work is repeated."""
 LEAST, MOST = 3, 32
 """Times that it is repeated. Each token that is written has a position, and a model has few."""
+UPDATED, HASHED = 2**24, 2**22
+"""Weights that an optimizer moves, more than a processor keeps near it, as with a whole model; and
+weights that are hashed."""
 SQUARE, SLICE = 768, 8192
 """Sizes of the matrix that is multiplied, and of the part of the vocabulary whose logits are."""
 
@@ -108,30 +118,24 @@ def _measured(model: Outline, weights: int) -> Pace:
     tokens, depth = rows * LENGTH, model.depth
     embedded = torch.zeros(rows, LENGTH, model.width, device=model.device).requires_grad_()
 
-    def forward() -> torch.Tensor:
-        with _compute(model):
+    def forward(plain: bool = False) -> torch.Tensor:
+        with nullcontext() if plain else _compute(model):
             states: torch.Tensor = base(inputs_embeds=embedded, use_cache=False).last_hidden_state
         return states
 
     def backward() -> None:
         forward().float().sum().backward()
 
-    def read() -> None:
+    def read(plain: bool = False) -> None:
         with torch.no_grad():
-            forward()
+            forward(plain)
 
     each = depth / tokens
     base.requires_grad_(False)
     read_s, solved_s = _timed(read), _timed(backward)
+    plain_s = read_s if model.precision == "float32" else _timed(lambda: read(plain=True))
     layer.requires_grad_(True)
     trained_s = _timed(backward)
-    optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
-
-    def update() -> None:
-        nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
-        optimizer.step()
-
-    update_s = _timed(update)
     few, many = (_timed_writing(model, base, n) * depth for n in (FEW, MANY))
     labels, learned = _timed_head(model)
     return Pace(
@@ -142,8 +146,10 @@ def _measured(model: Outline, weights: int) -> Pace:
         writing=max(few - FEW * max(many - few, 0) / (MANY - FEW), 0),
         labels=labels,
         learned=learned,
-        updated=update_s / weights,
+        updated=_timed_update(model) / UPDATED,
         products=_timed_product(model) / SQUARE**3,
+        plain=plain_s * each,
+        hashed=_timed_hash() / HASHED,
     )
 
 
@@ -218,6 +224,27 @@ def _timed_head(model: Outline) -> tuple[float, float]:
 
     each = model.vocabulary / size / LENGTH
     return _timed(forward) * each, _timed(lambda: loss().backward()) * each
+
+
+def _timed_update(model: Outline) -> float:
+    """Return the seconds of a step of AdamW over ``UPDATED`` weights, with new gradients."""
+    weights = nn.Parameter(torch.full((UPDATED,), 0.01, device=model.device))
+    optimizer = torch.optim.AdamW([weights], fused=True)
+
+    def update() -> None:
+        # The training frees them after each step, so that each step allocates them.
+        weights.grad = torch.full_like(weights, 0.01)
+        nn.utils.clip_grad_norm_([weights], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return _timed(update)
+
+
+def _timed_hash() -> float:
+    """Return the seconds of the hash of ``HASHED`` weights in float32."""
+    values = torch.full((HASHED,), 0.01).view(torch.uint8).numpy().data
+    return _timed(lambda: hashlib.sha256(values))
 
 
 def _timed_product(model: Outline) -> float:

@@ -93,6 +93,9 @@ class Method(ABC):
     """Whether every fact must name its subject."""
     live: ClassVar[bool] = False
     """Whether an edit is a model in a process of its own (``Edit.live``), which cannot be saved."""
+    takes_offloaded: ClassVar[bool] = False
+    """Whether it edits a model some of whose weights are in main memory or on the disk until a pass
+    needs them (``--device-map``)."""
     needs_covariance: ClassVar[bool] = False
     """Whether ``prepare`` measures the second moments of the model's keys."""
     space: ClassVar[Space] = {}

@@ -97,7 +97,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     ) -> None:
         # HFLM opens its own autocast around each call, which would end the caller's. So it
         # gets the caller's dtype.
-        place = devices_of(model)[0]
+        # nowhere: a model without weights, whose requests are counted
+        place = next(iter(devices_of(model)), torch.device("cpu"))
         enabled = torch.is_autocast_enabled(place.type)
         dtype = torch.get_autocast_dtype(place.type) if enabled else None
         self._template = bool(tokenizer.chat_template)

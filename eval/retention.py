@@ -183,7 +183,7 @@ def unloadable(
                     )
                 with standard_tasks.in_plain_words(name):
                     for member, task in load(name, data).items():
-                        _drawn(name, member, task, limit, seed, data is not None)
+                        drawn(name, member, task, limit, seed, data is not None)
             except EditbenchError as error:
                 reasons[name] = str(error)
     return reasons
@@ -281,15 +281,19 @@ def evaluate(
             samples: list[Sample] = []
             with standard_tasks.in_plain_words(name):
                 for member, task in load(name, given.get(name)).items():
-                    # Our own task files ask for the chat template with ``metadata: {chat: true}``.
-                    marked = (task.config.metadata or {}).get("chat")
-                    lm.begin(name, name in standard_tasks.CHAT or bool(marked), progress)
+                    lm.begin(name, goes_through_chat(name, task), progress)
                     with suppress(Unchanged):
-                        ids = _drawn(name, member, task, limit, seed, name in given)
-                        rows = _ask(lm, member, task, ids, seed)
+                        ids = drawn(name, member, task, limit, seed, name in given)
+                        rows = ask_member(lm, member, task, ids, seed)
                         samples += _samples(lm, name, member, task, rows)
             by_task[name] = samples
         return by_task
+
+
+def goes_through_chat(name: str, task: Task) -> bool:
+    """Return whether ``task`` of ``name`` is asked through the chat template, if there is one."""
+    # Our own task files ask for it with ``metadata: {chat: true}``.
+    return name in standard_tasks.CHAT or bool((task.config.metadata or {}).get("chat"))
 
 
 def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
@@ -306,7 +310,7 @@ def draw(task: str, n: int, limit: int | None, seed: int) -> list[int]:
     return sorted(ids[:limit])
 
 
-def _drawn(
+def drawn(
     name: str, member: str, task: Task, limit: int | None, seed: int, local: bool
 ) -> list[int]:
     """Return the documents to ask, after checking that each of them can be scored.
@@ -339,7 +343,9 @@ def load(name: str, data: Path | None) -> dict[str, Task]:
     return tasks
 
 
-def _ask(lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: int) -> list[Logged]:
+def ask_member(
+    lm: InMemoryModel, member: str, task: Task, ids: Sequence[int], seed: int
+) -> list[Logged]:
     """Ask documents of one task and return lm-eval's log of each document and filter."""
     # Not simple_evaluate: it runs pip and lscpu for its report, and it has one chat-template
     # setting for all tasks.

@@ -22,6 +22,7 @@ class Base(Method):
 
     name: ClassVar[str] = "base"
     kind: ClassVar[str] = "baseline"
+    takes_offloaded: ClassVar[bool] = True
     summary: ClassVar[str] = "the unedited model"
 
     def memory(self, model: Outline, texts: Texts) -> Memory:
@@ -46,6 +47,7 @@ class InContext(Method):
 
     name: ClassVar[str] = "ice"
     kind: ClassVar[str] = "baseline"
+    takes_offloaded: ClassVar[bool] = True
     summary: ClassVar[str] = "facts in context, the right one retrieved"
     paper: ClassVar[str] = "arXiv 2305.12740"
 

@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editbench.cli import console, parsing
-from editbench.cli.options import AsJson, Device, Dtype, LayoutParts, Precision
+from editbench.cli.loading import read_batch_size
+from editbench.cli.options import (
+    AsJson,
+    BatchSize,
+    Device,
+    Dtype,
+    LayoutParts,
+    Limit,
+    Precision,
+    TaskData,
+)
 from editbench.errors import OptionError
 from editbench.options import MAX_COUNT
 
 if TYPE_CHECKING:
+    from editbench.asked import Evaluation
     from editbench.doctor import Report
 
 
@@ -36,6 +47,16 @@ def doctor(
         int,
         typer.Option(min=1, max=MAX_COUNT, help="Number of facts that are injected together."),
     ] = 50,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Also say what 'editbench compare' takes with these retention tasks, as given"
+            " there: default, none, or names."
+        ),
+    ] = "",
+    limit: Limit = 100,
+    task_data: TaskData = [],  # noqa: B006
+    batch_size: BatchSize = "auto",
     precision: Precision = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -44,8 +65,8 @@ def doctor(
 ) -> None:
     """Say what each method needs on this machine, what would make it fit, and what else is wrong.
 
-    Only the model's configuration is read. The exit code is 1 if a method that --methods names
-    does not fit or cannot edit the model.
+    Only the model's configuration is read, with --tasks its tokenizer as well. The exit code is 1
+    if a method that --methods names does not fit or cannot edit the model.
     """
     names = parsing.method_names(methods) if methods else ()
     parts = parsing.pairs(layout, "--layout")
@@ -69,13 +90,31 @@ def doctor(
     outline = read_outline(model, precision, parts, dtype, device)
     if parts:
         outline.layout  # noqa: B018 - a wrong name is refused, as where a model is loaded
-    report = examine(outline, chosen, Texts(facts), Path.cwd(), timed=True)
+    asked = None
+    if tasks:
+        asked = _asked(
+            model, tasks, limit or None, parsing.pairs(task_data, "--task-data"), batch_size
+        )
+    report = examine(outline, chosen, Texts(facts), Path.cwd(), timed=True, asked=asked)
     if as_json:
         print(json.dumps({**report, "facts": facts}, indent=2))
     else:
         _print(report, facts)
     if names and not all(row["fits"] in (True, None) for row in report["methods"]):
         raise typer.Exit(1)
+
+
+def _asked(
+    model: str, tasks: str, limit: int | None, task_data: Mapping[str, str], batch_size: str
+) -> Evaluation:
+    """Return what the retention tasks that ``--tasks`` names ask of ``model``.
+
+    Raises:
+        EditbenchError: a task is unknown, or cannot be asked.
+    """
+    from editbench.run.loading import asked_by_name
+
+    return asked_by_name(model, tasks, limit, task_data, read_batch_size(batch_size))
 
 
 def _print(report: Report, facts: int) -> None:
@@ -94,7 +133,7 @@ def _print(report: Report, facts: int) -> None:
         table = console.listing(rows, title)
         console.fit(page, table)
         page.print(table)
-    for sentence in (*_notes(report), *report["findings"]):
+    for sentence in (*_compared(report, facts), *_notes(report), *report["findings"]):
         page.print(f"- {sentence}", markup=False)
 
 
@@ -114,6 +153,25 @@ def _rows(report: Report) -> Iterator[Mapping[str, object]]:
             # no column of blanks where all fit
             **({} if all(r["fits"] for r in said) else {"fits with": _flags(row["fits_with"])}),
         }
+
+
+def _compared(report: Report, facts: int) -> Iterator[str]:
+    """Yield how long a comparison takes, where it was asked for."""
+    compared = report["compare"]
+    if compared is None or compared["probes"] is None or compared["tasks"] is None:
+        return
+    yield (
+        f"Asked once, a model takes {_few_digits(compared['probes'])} minutes for the probes of "
+        f"{facts:,} facts and {_few_digits(compared['tasks'])} for the "
+        f"{compared['requests']:,} requests of the retention tasks, at most."
+    )
+    if compared["total"] is None:
+        yield "How long 'editbench compare' takes is not known: a method does not say it of itself."
+    else:
+        yield (
+            f"'editbench compare' with these methods takes {_few_digits(compared['total'])} "
+            "minutes at most, base and ice included, loading apart."
+        )
 
 
 def _notes(report: Report) -> Iterator[str]:

@@ -129,6 +129,32 @@ Diagnostics = Annotated[
 ]
 
 
+Tasks = Annotated[
+    str,
+    typer.Option(
+        help="Retention tasks, separated by commas: default, none, names of lm-eval tasks,"
+        " or PATH.yaml.",
+        rich_help_panel=panels.RETENTION,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        help="Items per retention task (per member of a task group), drawn with the seed;"
+        " 0 for all.",
+        rich_help_panel=panels.RETENTION,
+    ),
+]
+TaskData = Annotated[
+    list[str],
+    typer.Option(
+        metavar="TASK=PATH",
+        help="Local data of a standard task; repeatable.",
+        rich_help_panel=panels.RETENTION,
+    ),
+]
+
+
 def _column(contents: str) -> OptionInfo:
     option: OptionInfo = typer.Option(metavar="NAME", help=contents, rich_help_panel=panels.COLUMNS)
     return option
@@ -214,30 +240,9 @@ class RunOptions(ColumnOptions):
     ] = "batch"
     seed: Seed = 0
     allow_conflicts: AllowConflicts = False
-    tasks: Annotated[
-        str,
-        typer.Option(
-            help="Retention tasks, separated by commas: default, none, names of lm-eval tasks,"
-            " or PATH.yaml.",
-            rich_help_panel=panels.RETENTION,
-        ),
-    ] = "default"
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            help="Items per retention task (per member of a task group), drawn with the seed;"
-            " 0 for all.",
-            rich_help_panel=panels.RETENTION,
-        ),
-    ] = 100
-    task_data: Annotated[
-        list[str],
-        typer.Option(
-            metavar="TASK=PATH",
-            help="Local data of a standard task; repeatable.",
-            rich_help_panel=panels.RETENTION,
-        ),
-    ] = field(default_factory=list)
+    tasks: Tasks = "default"
+    limit: Limit = 100
+    task_data: TaskData = field(default_factory=list)
     output: Annotated[
         Path | None,
         typer.Option(

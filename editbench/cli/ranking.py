@@ -144,9 +144,9 @@ def _task_cell(row: Row, task: str, verdicts: Verdicts) -> Cell:
     score = row["retention"].get(task)
     if score is None:
         return Cell(MISSING)
-    mean = cells_text({"mean": score["mean"]})
     if row["method"] == "base":
-        return Cell(mean)
+        return _interval({key: score[key] for key in ("mean", "low", "high")})
+    mean = cells_text({"mean": score["mean"]})
     change = {"mean": score["delta"], "low": score["delta_low"], "high": score["delta_high"]}
     style = _colour(number(score["delta_low"]), number(score["delta_high"]))
     mark = " *" * verdicts.ahead(row["key"], task)

@@ -62,6 +62,7 @@ class WeightEditor(Method, Generic[B]):
     """Base of the locate-then-edit methods, with the options that all of them have."""
 
     kind: ClassVar[str] = "weight editor"
+    takes_offloaded: ClassVar[bool] = True
     needs_covariance: ClassVar[bool] = True
     engine_version: ClassVar[int] = 2
     """Raised when a change of the shared engine moves the numbers of all weight editors.
@@ -288,6 +289,8 @@ class WeightEditor(Method, Generic[B]):
             written=prefixes,
             writing=PREFIX_TOKENS if prefixes else 0,
             learned=solved * texts.target,
+            # for the statistics, twice, and for the edit
+            hashed=3 * model.parameters,
             # a factor for each layer, and the solutions with it
             products=sum(self.matrices * f**3 / 3 + 2 * n * f**2 for f in widths),
         )

@@ -263,7 +263,10 @@ class Trainer(Method):
         own = step_size.TOKENS // step_size.LENGTH * (TEMPLATE_TOKENS + step_size.LENGTH)
         return before + Work(
             # the base's distributions on its own text, and those of the trained model
-            read=2 * own + (tokens if self.checkpointing else 0),
+            plain=2 * own,
+            read=tokens if self.checkpointing else 0,
+            # before the own text is written, before it is read, and for the edit
+            hashed=3 * model.parameters,
             written=step_size.TOKENS,
             writing=step_size.LENGTH,
             labels=2 * step_size.TOKENS,

@@ -13,9 +13,12 @@ import torch
 from tiny import editbench, write_facts, write_model
 
 from editbench import registry
+from editbench.asked import Batch, Evaluation
 from editbench.cost import Meter
-from editbench.doctor import check_memory, examine, findings, predict, remedy
-from editbench.errors import NoDenseMlp
+from editbench.doctor import check_memory, examine
+from editbench.errors import MethodError, NoDenseMlp
+from editbench.eval import counting, retention
+from editbench.findings import findings
 from editbench.memory import Texts, free_bytes, gibibytes, left_in_group
 from editbench.methods._train import adapters
 from editbench.methods._train.weights import trainable
@@ -23,6 +26,8 @@ from editbench.models import quiet_transformers
 from editbench.outline import Outline, read_outline, read_tokenizer
 from editbench.pace import Work, measure
 from editbench.plugin import Method
+from editbench.prediction import predict
+from editbench.remedies import remedy
 from editbench.testing import FACTS, FAMILIES, tiny_model, tiny_options
 
 METHODS = [
@@ -215,7 +220,7 @@ def test_the_work_is_what_the_meter_counts(name, options, tmp_path, monkeypatch)
             method.prepare(model)
             method.inject(model, FACTS)
     work, done = method.work(outline_of(model), texts), meter.work["both"]
-    tokens = work.read + work.trained + work.solved + work.written
+    tokens = work.read + work.plain + work.trained + work.solved + work.written
     assert 0.5 < (work.trained + work.solved) / done["gradient_tokens"] < 2, (work, done)
     if work.written or done.get("decoded_tokens"):
         assert 0.5 < work.written / done["decoded_tokens"] < 2, (work, done)
@@ -266,7 +271,7 @@ def test_a_model_that_cannot_be_timed_has_no_minutes(huge, tmp_path):
 
 def test_the_mildest_options_that_fit_are_named():
     outline = replace(outline_of(tiny_model("llama", vocab_size=30_000)), free=0)
-    sft, texts = built("sft", batch_size=10), Texts(10, prompt=600)
+    sft, texts = built("sft", batch_size=10, rewordings=1), Texts(5, prompt=600)
     needs = {
         key: predict(replace(sft, **options), outline, texts).tightest.needed
         for key, options in {
@@ -371,7 +376,7 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(command, huge, tmp_path)
 
 def test_the_sentence_names_what_is_held_and_what_would_fit(folder, tmp_path):
     # Weights that fit, in a training that does not: 0.2 of what is free.
-    config = json.loads((folder / "config.json").read_text())
+    config = {**json.loads((folder / "config.json").read_text()), "hidden_size": 128}
     rows = int(free_bytes(torch.device("cpu")) * 0.2 / 4 / config["hidden_size"])
     copy = shutil.copytree(folder, tmp_path / "wide")
     (copy / "model.safetensors").unlink()
@@ -436,3 +441,109 @@ def test_the_limit_of_a_container_counts(tmp_path):
     assert left_in_group(tmp_path) == [300]
     (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 150\n")
     assert left_in_group(tmp_path) == [450]
+
+
+# --- retention tasks ------------------------------------------------------------------------------
+
+
+def test_tasks_are_counted_as_they_are_asked(monkeypatch):
+    model = tiny_model("llama", chat=True)
+    tasks = ["eb_grammar", "eb_instruct", "eb_arithmetic"]
+    counted = counting.count(outline_of(model).model, model.tokenizer, tasks, 4, limit=6)
+    with Meter(model) as meter, meter.phase("asked"), model.compute(weights_fixed=True):
+        samples = retention.evaluate(model.model, model.tokenizer, tasks, limit=6, batch_size=4)
+    assert [len(rows) for rows in samples.values()] == [6, 6, 6]
+    assert counted.requests == 12 + 6 + 6, "a choice is a request"
+    work, done = counted.work, meter.work["asked"]
+    # at most: a text may end before its room is used, and lm-eval reads a shared beginning once
+    assert 0.5 < done["tokens"] / (work.read + work.written) <= 1.05, (work, done)
+    assert done["decoded_tokens"] <= work.written
+
+
+def test_the_doctor_says_what_a_comparison_takes(folder):
+    call = ("doctor", folder, "--methods", "sft,ice", "--facts", 10)
+    said = editbench(*call, "--tasks", "eb_grammar,eb_arithmetic", "--limit", 10, "--json")
+    report = json.loads(said.out)
+    compared, (sft, _) = report["compare"], report["methods"]
+    assert compared["requests"] == 30
+    # the base, sft, and the facts in context, which change no answer to most tasks
+    asked = 3 * compared["probes"] + 2 * compared["tasks"]
+    assert compared["total"] == pytest.approx(asked + sft["minutes"])
+    assert (
+        "'editbench compare' with these methods takes"
+        in editbench(*call, "--tasks", "eb_grammar").out
+    )
+    assert json.loads(editbench(*call, "--json").out)["compare"] is None
+    unknown = editbench(*call, "--tasks", "eb_gramar")
+    assert unknown.code == 2 and "eb_grammar" in unknown.err
+
+
+def test_long_requests_are_asked_fewer_at_a_time():
+    outline, ice, texts = outline_of(tiny_model("llama")), built("ice"), Texts(1, prompt=2)
+    asked = Evaluation([Batch(32, 1000)])
+    needs = {
+        size: predict(ice, outline, texts, asked.at_most(size)).tightest.needed
+        for size in (32, 16, 8)
+    }
+    assert needs[8] < needs[16] < needs[32]
+    process = predict(ice, outline, texts).tightest.free - outline.free
+    room = replace(outline, free=needs[8] - process + 1000)
+    assert not predict(ice, room, texts, asked).fits
+    assert remedy("ice", ice, room, texts, asked) == ["--batch-size 8"]
+
+
+# --- options of loading ---------------------------------------------------------------------------
+
+
+def test_a_narrower_type_is_offered_and_fits_when_it_is_tried(folder, tmp_path, monkeypatch):
+    """Everything but half of the weights is there."""
+    from editbench import outline as outlines
+
+    config = json.loads((folder / "config.json").read_text())
+    copy = shutil.copytree(folder, tmp_path / "wide")
+    (copy / "model.safetensors").unlink()
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": 400_000}))
+    needed = {
+        kind: predict(built("memit"), read_outline(str(copy), dtype=kind), Texts(3)).tightest
+        for kind in ("float32", "bfloat16")
+    }
+    assert needed["bfloat16"].needed < needed["float32"].needed
+    process = needed["float32"].held["this process"]
+    room = (needed["bfloat16"].needed + needed["float32"].needed) // 2 - process
+    monkeypatch.setattr(outlines, "free_bytes", lambda _device: room)
+    memit = built("memit", prefixes=0)
+    flags = remedy("memit", memit, read_outline(str(copy), dtype="float32"), Texts(3))
+    assert flags == ["--dtype bfloat16"]
+    tried = read_outline(str(copy), dtype="bfloat16")
+    assert predict(memit, tried, Texts(3)).fits
+    # passes in float32 over weights of 16 bits are refused by loading, so it is not offered
+    given = read_outline(str(copy), precision="float32", dtype="float32")
+    assert remedy("memit", memit, given, Texts(3)) is None
+
+
+def test_weights_that_are_too_large_name_the_type_that_holds_them(folder, tmp_path, monkeypatch):
+    from editbench import outline as outlines
+
+    config = json.loads((folder / "config.json").read_text())
+    copy = shutil.copytree(folder, tmp_path / "deep")
+    (copy / "model.safetensors").unlink()
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": 10_000_000}))
+    size = read_outline(str(copy), dtype="float32").weights
+    monkeypatch.setattr(outlines, "free_bytes", lambda _device: int(0.7 * size))
+    with pytest.raises(MethodError, match="Use --dtype bfloat16, a smaller model"):
+        check_memory(str(copy), {"ice": built("ice")}, FACTS, dtype="float32")
+
+
+@pytest.mark.parametrize(("free", "fits"), [([0.8, 0.8], True), ([0.8], False)])
+def test_several_gpus_are_offered_where_the_weights_fit_together(free, fits, monkeypatch):
+    """No GPU is at hand: the sizes alone are tried."""
+    from editbench import prediction, remedies
+
+    model = replace(outline_of(tiny_model("llama")), device=torch.device("cuda"))
+    monkeypatch.setattr(prediction, "free_bytes", lambda _device: 2**34)
+    sft, texts = built("sft", lora=2, micro_batch=1, checkpointing=True), Texts(2)
+    needed = predict(sft, replace(model, free=1), texts).places[0].needed
+    sizes = [int(share * needed) for share in free]
+    monkeypatch.setattr(remedies, "free_on_all", lambda _kind: sizes)
+    flags = remedy("sft", sft, replace(model, free=sizes[0]), texts)
+    assert flags == (["--device-map auto"] if fits else None)
