@@ -8,6 +8,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from editbench.asking import USUAL_TOKENS
+from editbench.beginnings import TOKENS, TOKENS_ELSEWHERE
 from editbench.memory import Memory, Phase, Texts
 from editbench.pace import Work
 
@@ -44,7 +45,10 @@ class Batch:
         if self.room:
             held = model.writing(self.texts, self.length, self.room)
         else:
-            tokens = self.texts * self.length
+            # Most models read them in passes of so many tokens, beginnings that they share once.
+            # Others read whole batches, which are halved where they do not fit.
+            most = TOKENS.get(model.device.type, TOKENS_ELSEWHERE)
+            tokens = min(self.texts * self.length, max(self.length, most))
             held = {
                 "bfloat16 copies": model.casts,
                 "activations": model.activations(tokens, layers=1, frozen=True),

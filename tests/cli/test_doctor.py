@@ -451,12 +451,14 @@ def test_tasks_are_counted_as_they_are_asked(monkeypatch):
     tasks = ["eb_grammar", "eb_instruct", "eb_arithmetic"]
     counted = counting.count(outline_of(model).model, model.tokenizer, tasks, 4, limit=6)
     with Meter(model) as meter, meter.phase("asked"), model.compute(weights_fixed=True):
-        samples = retention.evaluate(model.model, model.tokenizer, tasks, limit=6, batch_size=4)
+        samples = retention.evaluate(
+            model.model, model.tokenizer, tasks, limit=6, batch_size=4, answering=model
+        )
     assert [len(rows) for rows in samples.values()] == [6, 6, 6]
     assert counted.requests == 12 + 6 + 6, "a choice is a request"
     work, done = counted.work, meter.work["asked"]
-    # at most: a text may end before its room is used, and lm-eval reads a shared beginning once
-    assert 0.5 < done["tokens"] / (work.read + work.written) <= 1.05, (work, done)
+    # at most: a text may end before its room is used, and a shared beginning is read once
+    assert 0.2 < done["tokens"] / (work.read + work.written) <= 1.05, (work, done)
     assert done["decoded_tokens"] <= work.written
 
 
@@ -480,7 +482,7 @@ def test_the_doctor_says_what_a_comparison_takes(folder):
 
 def test_long_requests_are_asked_fewer_at_a_time():
     outline, ice, texts = outline_of(tiny_model("llama")), built("ice"), Texts(1, prompt=2)
-    asked = Evaluation([Batch(32, 1000)])
+    asked = Evaluation([Batch(32, 1000, 32)])
     needs = {
         size: predict(ice, outline, texts, asked.at_most(size)).tightest.needed
         for size in (32, 16, 8)
