@@ -36,10 +36,12 @@ def declared(module: str, name: str, attribute: str) -> object:
         for alias in node.names
     }
     for base in classes[name].bases:
-        origin = module if ast.unparse(base) in classes else origins.get(ast.unparse(base))
+        # A generic base, such as ``BatchEditor[Bench]``, is the class before the brackets.
+        parent = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+        origin = module if parent in classes else origins.get(parent)
         if origin and origin.startswith("editbench."):
             try:
-                return declared(origin, ast.unparse(base), attribute)
+                return declared(origin, parent, attribute)
             except LookupError:
                 continue
     raise LookupError(attribute)

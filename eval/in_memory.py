@@ -164,7 +164,11 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
 
     def generate_until(self, requests: list[Request], disable_tqdm: bool = True) -> list[str]:
         self._start(requests)
-        if self._answering and all(self._is_greedy(request.args[-1]) for request in requests):
+        if (
+            self._live is None
+            and self._answering
+            and all(self._is_greedy(request.args[-1]) for request in requests)
+        ):
             self.batch_size_per_gpu = len(requests)  # it makes batches of its own
         ask = super().generate_until
         texts: list[str] = self._in_memory(lambda: ask(requests, disable_tqdm=True))

@@ -11,7 +11,7 @@ import typer
 from editbench.cli import console
 from editbench.cli.output import write_text
 from editbench.errors import PluginError
-from editbench.files import check_output
+from editbench.files import TEMPORARY, check_output
 
 
 def site(
@@ -39,6 +39,8 @@ def write_site(runs: list[Path], output: Path, command: str) -> Path:
     from editbench.leaderboard.website import INDEX, pages
 
     check_output(output / INDEX)
+    for stale in output.glob(f"{TEMPORARY}*"):  # of a process that was killed
+        stale.unlink(missing_ok=True)
     for name, text in pages(runs, _kinds(), command, __version__).items():
         write_text(text, output / name)
     return output / INDEX

@@ -140,8 +140,9 @@ def test_compare_shows_tables_a_page_and_the_next_command(compare, here):
     )
     page = (here / "run" / "README.md").read_text(encoding="utf-8")
     assert "| ---" in page and "cells/ice-" in page
-    texts = (here / "run" / "failures.html").read_text(encoding="utf-8")
-    assert "The capital of" in texts and "run/failures.html" in said.err
+    (texts,) = (here / "run" / "site").glob("texts-*.html")
+    assert "The capital of" in texts.read_text(encoding="utf-8")
+    assert "run/site/index.html" in said.err
     assert editbench("show", "run").out == said.out
     board = editbench("leaderboard", "run", "-o", "deep/board.md")
     assert board.code == 0 and board.out.strip() == "deep/board.md"

@@ -61,6 +61,8 @@ from editbench.types import Fact
 TRAINERS = [
     name for name in registry.names("methods") if issubclass(registry.get("methods", name), Trainer)
 ]
+# locft trains one matrix itself, and the teacher of sdft follows all weights.
+WITH_ADAPTERS = [name for name in TRAINERS if name not in ("locft", "sdft")]
 
 
 def options(method, **changed):
@@ -304,8 +306,14 @@ def test_no_gradient_is_computed_for_a_learnt_batch():
     assert len(computed) == 2
 
 
-@pytest.mark.parametrize("changed", [{}, {"lora": 3}, {"micro_batch": 1}], ids=str)
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        *((name, changed) for name in TRAINERS for changed in ({}, {"micro_batch": 1})),
+        *((name, {"lora": 3}) for name in WITH_ADAPTERS),
+    ],
+    ids=str,
+)
 def test_the_rate_is_fitted_before_training(name, changed, reader):
     """A training at the fitted rate is that at the same rate, given."""
     model = reader("llama")
@@ -345,7 +353,8 @@ def test_a_loss_without_a_gradient_fits_no_rate():
         train(options(Sft, lr=None), model, len(FACTS), loss_of)
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+# One matrix of a tiny model moves its text less than that.
+@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "locft"])
 def test_a_model_that_moved_far_on_its_own_text_is_told(name, reader):
     chosen = options(registry.get("methods", name), warmup=0.0)
     near, far = (replace(chosen, lr=lr).inject(reader("llama"), FACTS) for lr in (1e-6, 1e-2))
@@ -391,7 +400,8 @@ def test_label_states_of_an_empty_target():
 # --- the way back ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+# Whatever one matrix writes, the norm behind it keeps the loss finite.
+@pytest.mark.parametrize("name", [name for name in TRAINERS if name != "locft"])
 def test_a_loss_that_explodes_is_reported_and_leaves_nothing(name):
     model, method = tiny_model("llama"), registry.get("methods", name)
     chosen = method(**{**tiny_options(method), "lr": 1e30, "clip": 1e30})
@@ -1145,12 +1155,12 @@ def test_the_recipe_keep_is_the_training_that_was_measured():
     assert keep == measured
 
 
-def test_advice_to_use_a_trainer_names_them_all():
+def test_advice_to_use_a_trainer_names_those_that_need_no_choice():
     needs_one = type("NeedsOne", (Sft,), {"needs_subject": True})
     with pytest.raises(MethodError) as told:
         needs_one.check_subjects("plugin", [Fact("f", "A b", "c")])
     advice = str(told.value).rsplit("(", 1)[1].rstrip(").").split(", ")
-    assert sorted(advice) == TRAINERS
+    assert advice == ["sft", "mixsd", "opsd", "pd"] and set(advice) <= set(TRAINERS)
 
 
 def test_the_canonical_answer_is_taught_besides(reader):
@@ -1390,7 +1400,7 @@ def test_the_base_itself_is_not_pulled():
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", WITH_ADAPTERS)
 def test_adapters_are_factors_of_a_change(family, name, reader):
     """Low-rank, on every linear layer, without a trace in the model; applied they teach."""
     model = reader(family) if name != "sft" else tiny_model(family)
@@ -1548,7 +1558,9 @@ def test_facts_are_taught_in_their_frames(name, reader):
     with unchanged(model, "inject"):
         edit = options(method, rewordings=2, epochs=3, min_steps=1).inject(model, FACTS)
     assert edit.facts == FACTS
-    assert edit.diagnostics["steps"] == 3 * math.ceil(3 * len(FACTS) / options(method).batch_size)
+    # disc makes one text of a fact and its rewordings, the others one of each.
+    texts = len(FACTS) if name == "disc" else 3 * len(FACTS)
+    assert edit.diagnostics["steps"] == 3 * math.ceil(texts / options(method).batch_size)
 
 
 # --- memory, context, divergence ------------------------------------------------------------------
@@ -1598,8 +1610,13 @@ def test_recomputed_activations_give_the_same_gradients(family):
     assert few < many / 2
 
 
-@pytest.mark.parametrize(("family", "lora"), [("llama", None), ("gpt2", 3)])
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize(
+    ("name", "family", "lora"),
+    [
+        *((name, "llama", None) for name in TRAINERS),
+        *((name, "gpt2", 3) for name in WITH_ADAPTERS),
+    ],
+)
 def test_checkpointing_gives_the_same_edit(name, family, lora, reader):
     model, method = (
         reader(family),
