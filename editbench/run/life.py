@@ -101,7 +101,7 @@ def _measured(model: LanguageModel, inject: Callable[[], Edit]) -> Edit:
     """Return what ``inject`` returns, with its seconds and its memory in the report."""
     with Meter(model) as meter, meter.phase("inject"):
         edit = inject()
-    cost = {"seconds": round(meter.seconds["inject"], 1), "peak_memory_bytes": meter.peak}
+    cost = {"seconds": round(meter.seconds["inject"], 3), "peak_memory_bytes": meter.peak}
     return replace(edit, diagnostics={**edit.diagnostics, "cost": cost})
 
 
