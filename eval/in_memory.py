@@ -75,6 +75,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
             it, everything is asked as lm-eval does.
     """
 
+    batch_size_per_gpu: int
     chat: bool
     """Whether the current task goes through the chat template."""
     max_length: int
@@ -164,14 +165,15 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
 
     def generate_until(self, requests: list[Request], disable_tqdm: bool = True) -> list[str]:
         self._start(requests)
-        if (
-            self._live is None
-            and self._answering
-            and all(self._is_greedy(request.args[-1]) for request in requests)
-        ):
-            self.batch_size_per_gpu = len(requests)  # it makes batches of its own
         ask = super().generate_until
-        texts: list[str] = self._in_memory(lambda: ask(requests, disable_tqdm=True))
+        usual = self.batch_size_per_gpu
+        if all(self._is_greedy(request.args[-1]) for request in requests):
+            self.batch_size_per_gpu = len(requests)  # ``answering`` makes batches of its own
+        try:
+            texts: list[str] = self._in_memory(lambda: ask(requests, disable_tqdm=True))
+        finally:
+            # What did not fit into memory before still does not.
+            self.batch_size_per_gpu = min(usual, self.batch_size_per_gpu)
         return texts
 
     def _in_memory(self, ask: Callable[[], list[Any]]) -> list[Any]:
@@ -232,7 +234,7 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     def _model_generate(
         self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any
     ) -> torch.Tensor:
-        if self._live is None and self._answering and self._is_greedy(options):
+        if self._is_greedy(options):
             return self._written(context, options["attention_mask"], max_length, stop)
         if self._live is None:
             texts: torch.Tensor = super()._model_generate(context, max_length, stop, **options)
@@ -250,6 +252,8 @@ class InMemoryModel(HFLM):  # type: ignore[misc]  # lm-eval has no type informat
     def _is_greedy(self, options: object) -> bool:
         """Return whether ``answering`` writes what ``generate`` would write with these options."""
         assert isinstance(options, Mapping)
+        if self._live or self._answering is None or not self._answering.honours.cache:
+            return False
         changed = set(_settings(self.model)) - NOT_GREEDY
         drawn = options.get("do_sample") or options.get("temperature")
         return not drawn and not changed and set(options) <= GREEDY
