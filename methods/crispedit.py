@@ -43,7 +43,7 @@ from editbench.methods._common.context import check_context
 from editbench.methods._common.texts import Example
 from editbench.methods._edit.fisher import TOKENS as GRADIENT_TOKENS
 from editbench.methods._edit.fisher import Block, fisher_texts, state_fisher
-from editbench.methods._edit.layers import check_layers, nearest
+from editbench.methods._edit.layers import given_or_usual
 from editbench.methods._train.loop import target_nll
 from editbench.methods._train.weights import trainable
 from editbench.methods.statistics import (
@@ -141,12 +141,9 @@ class CrispEdit(Method):
         """Return the layers that are trained, ascending.
 
         Raises:
-            MethodError, ModelError: As ``check_layers``.
+            MethodError, ModelError: As ``given_or_usual``.
         """
-        if self.layers is not None:
-            return check_layers(model, self.layers)
-        model.layout.check_writable()
-        return nearest(model.layout.writable, published_layers(model.layout.depth))
+        return given_or_usual(model, self.layers, published_layers)
 
     def sources(self) -> dict[str, str]:
         return source_files(self.covariance)

@@ -45,7 +45,7 @@ from editbench.errors import MethodError
 from editbench.layout import Output, hidden_of
 from editbench.memory import Memory, Phase, Texts
 from editbench.methods._common.context import check_context
-from editbench.methods._edit.layers import check_layers, nearest
+from editbench.methods._edit.layers import given_or_usual
 from editbench.models import LanguageModel, float64_device
 from editbench.outline import Outline
 from editbench.pace import Work
@@ -110,12 +110,9 @@ class UltraEdit(Method):
         """Return the layers that are written, ascending.
 
         Raises:
-            MethodError, ModelError: As ``check_layers``.
+            MethodError, ModelError: As ``given_or_usual``.
         """
-        if self.layers is not None:
-            return check_layers(model, self.layers)
-        model.layout.check_writable()
-        return nearest(model.layout.writable, published_layers(model.layout.depth))
+        return given_or_usual(model, self.layers, published_layers)
 
     def which(self, model: LanguageModel | Outline, layers: Sequence[int]) -> Projections:
         """Return which projections of ``layers`` are written."""

@@ -26,7 +26,7 @@ from editbench.run.config import run_identity
 from editbench.run.plan import Plan
 from editbench.types import digest
 
-SCORING = 8
+SCORING = 9
 """Version of ``eval/``, the regimes and the intervals. Raise it with every change there that can
 move a number: stored cells are then computed again."""
 

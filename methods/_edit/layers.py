@@ -8,7 +8,7 @@ last layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from editbench.errors import MethodError
 from editbench.methods.trace import layer_curve
@@ -98,3 +98,19 @@ def check_layers(model: LanguageModel | Outline, layers: Sequence[int]) -> tuple
     for layer in layers:
         model.layout.weight_name(layer)
     return tuple(sorted(set(layers)))
+
+
+def given_or_usual(
+    model: LanguageModel | Outline,
+    given: Sequence[int] | None,
+    usual: Callable[[int], tuple[int, ...]],
+) -> tuple[int, ...]:
+    """Return the layers of the option, or those of the rule ``usual`` for the model's depth.
+
+    Raises:
+        MethodError, ModelError: As ``check_layers``, and where no layer can be written.
+    """
+    if given is not None:
+        return check_layers(model, given)
+    model.layout.check_writable()
+    return nearest(model.layout.writable, usual(model.layout.depth))
