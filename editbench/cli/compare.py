@@ -11,6 +11,7 @@ import typer
 from editbench.cli import completion, console, panels, parsing, running
 from editbench.cli.options import Diagnostics, RunOptions, with_options
 from editbench.cli.plot import draw_over_facts
+from editbench.cli.suites import check_given, say_what_is_missing, with_suite
 from editbench.errors import RecordError, check_package
 from editbench.slices import NO_FACTS
 
@@ -20,6 +21,17 @@ DEFAULT_METHODS = "mixsd,memit,sft"
 @with_options
 def compare(
     options: RunOptions,
+    context: typer.Context,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Measure on a suite (see 'editbench list suites'), which fixes model, facts, tasks"
+            " and seeds, so that records of different people compare.",
+            autocompletion=completion.suites,
+            rich_help_panel=panels.METHODS,
+        ),
+    ] = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -119,12 +131,21 @@ def compare(
     # Before the slow imports, so that a misspelt name is reported at once.
     if curve:
         check_package("--curve", "matplotlib", "plot")
-    named_seeds = parsing.seeds(seeds, options.seed)
+    fixed = None
+    if suite:
+        from editbench.run.suite import Suite
+
+        fixed = Suite.read(suite)
+        check_given(context, fixed)
+        options, part = with_suite(options, fixed), fixed.facts["part"]
+    named_seeds = fixed.numbers if fixed else parsing.seeds(seeds, options.seed)
     made = parsing.pairs(artifact, "--artifact")
     if methods is None:
         methods = "" if made else DEFAULT_METHODS
     names = parsing.method_names(methods) if methods or not made else ()
     console.begin()
+    if fixed:
+        say_what_is_missing(names)
 
     from editbench.records.reading import run_folders
     from editbench.run.tune import Tuned, chosen_options
@@ -142,8 +163,10 @@ def compare(
         judge=judge,
         judge_model=judge_model,
         repeats=repeats,
+        suite=fixed.stored if fixed else {},
     )
-    folder, summaries = running.run_and_show(config, options, searches, named_seeds)
+    checks: list[running.Check] = [*searches, *([fixed] if fixed else [])]
+    folder, summaries = running.run_and_show(config, options, checks, named_seeds)
     for run in run_folders(folder) if curve else ():
         _draw_curve(run)
     running.exit_if_incomplete(folder, summaries)

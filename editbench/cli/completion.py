@@ -12,6 +12,13 @@ def methods(incomplete: str) -> list[str]:
     return [f"{begun}{comma}{name}" for name in names if name.startswith(last)]
 
 
+def suites(incomplete: str) -> list[str]:
+    """Return the suites whose names begin with ``incomplete``."""
+    from editbench.run import suite
+
+    return [name for name in suite.names() if name.startswith(incomplete)]
+
+
 def corpora(incomplete: str) -> list[str]:
     """Return the corpora whose names begin with ``incomplete``."""
     from editbench import registry

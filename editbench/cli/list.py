@@ -6,6 +6,7 @@ import difflib
 import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,13 +33,13 @@ def list_names(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="methods|corpora|evaluators|trackers|tasks|models|NAME",
-            help="A kind of thing, or the name of a method, corpus or evaluator.",
+            metavar="methods|corpora|evaluators|trackers|tasks|models|suites|NAME",
+            help="A kind of thing, or the name of a method, corpus, evaluator or suite.",
         ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """List what is installed, or describe one method, corpus or evaluator."""
+    """List what is installed, or describe one method, corpus, evaluator or suite."""
     if what in LISTINGS:
         _print_listing(what, LISTINGS[what](), as_json)
     else:
@@ -90,6 +91,15 @@ def _models() -> list[dict[str, object]]:
     ]
 
 
+def _suites() -> list[dict[str, object]]:
+    from editbench.run import suite
+
+    found = map(suite.Suite.read, suite.names())
+    return [
+        {"name": each.name, "digest": each.digest[:12], "summary": each.summary} for each in found
+    ]
+
+
 METHOD_FIELDS = ("kind", "needs_subject", "needs_covariance", "paper", "summary")
 HIDDEN = ("broken", "license", "needs_subject", "needs_covariance", "paper")
 """Fields of a record that the table does not show."""
@@ -100,6 +110,7 @@ LISTINGS: dict[str, Callable[[], list[dict[str, object]]]] = {
     "trackers": _trackers,
     "tasks": _tasks,
     "models": _models,
+    "suites": _suites,
 }
 NOTES = {
     "methods": "Paper and options of a method: editbench list METHOD",
@@ -109,6 +120,7 @@ NOTES = {
     " editbench/plugin.py.",
     "tasks": "Any lm-eval task works by its own name; so do bfcl_simple, from a file, and your"
     " own PATH.yaml.",
+    "suites": "All that a suite fixes: editbench list SUITE. Measured with compare --suite SUITE.",
 }
 """Listing -> the line below it, on stderr."""
 
@@ -171,15 +183,16 @@ def _print_easyedit(records: list[dict[str, object]]) -> None:
 
 
 def _describe(name: str, as_json: bool) -> None:
-    """Describe the method of that name, else the corpus, else the evaluator.
+    """Describe the method of that name, else the corpus, the evaluator or the suite.
 
     Raises:
         OptionError: none of them has the name; the message suggests the nearest names.
     """
     from editbench import registry
     from editbench.cli import describe
+    from editbench.run import suite
 
-    value: MethodDescription | CorpusDescription | EvaluatorDescription
+    value: MethodDescription | CorpusDescription | EvaluatorDescription | dict[str, object]
     # A pair of methods, such as memit+mixsd, is described by its parts.
     methods = (*registry.names("methods"), *registry.easyedit())
     if all(part in methods for part in name.split("+")):
@@ -191,6 +204,8 @@ def _describe(name: str, as_json: bool) -> None:
     elif name in registry.names("evaluators"):
         value = evaluator = describe.describe_evaluator(name)
         lines = _evaluator_lines(evaluator)
+    elif name in suite.names():
+        value, lines = _suite(name)
     else:
         raise _unknown(name)
     if as_json:
@@ -203,6 +218,7 @@ def _describe(name: str, as_json: bool) -> None:
 
 def _unknown(name: str) -> OptionError:
     from editbench import registry
+    from editbench.run import suite
 
     known = [
         *LISTINGS,
@@ -210,13 +226,23 @@ def _unknown(name: str) -> OptionError:
         *registry.easyedit(),
         *registry.names("corpora"),
         *registry.names("evaluators"),
+        *suite.names(),
     ]
     close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return OptionError(
         f"There is nothing to list under {name!r}.{meant} Give {', '.join(LISTINGS)}, or the name"
-        " of a method, corpus or evaluator."
+        " of a method, corpus, evaluator or suite."
     )
+
+
+def _suite(name: str) -> tuple[dict[str, object], list[str]]:
+    """Return what a suite fixes: for JSON, and the lines of its file."""
+    from editbench.run import suite
+
+    found = suite.Suite.read(name)
+    text = (suite.FOLDER / f"{name}.toml").read_text(encoding="utf-8")
+    return {**asdict(found), "digest": found.digest}, [*text.splitlines(), f"# {found.digest}"]
 
 
 def _method_lines(method: MethodDescription) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import typer
 
@@ -27,10 +27,20 @@ if TYPE_CHECKING:
     from editbench.records.store import RunStore
     from editbench.run.config import RunConfig
     from editbench.run.plan import Plan
-    from editbench.run.tune import Tuned
+    from editbench.run.worker import Identity
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
+
+
+class Check(Protocol):
+    """What a run must agree with, before anything is computed."""
+
+    def check_facts(self, plan: Plan) -> None:
+        """Raise an ``EditbenchError`` unless ``plan`` has the right facts and tasks."""
+
+    def check_model(self, model: Identity, name: str) -> None:
+        """Raise an ``EditbenchError`` unless the model called ``name`` is the right one."""
 
 
 def request(
@@ -264,7 +274,7 @@ def _reporting(folder: Path) -> Iterator[None]:
 def run_and_show(
     config: RunConfig,
     options: RunOptions,
-    searches: Sequence[Tuned] = (),
+    checks: Sequence[Check] = (),
     seeds: Sequence[int] = (),
 ) -> tuple[Path, Sequence[CellSummary]]:
     """Run the cells of ``config``, as ``run_cells`` does, and show the results.
@@ -272,7 +282,7 @@ def run_and_show(
     Returns:
         The run folder and the summaries.
     """
-    folder, summaries = run_cells(config, options, searches, seeds)
+    folder, summaries = run_cells(config, options, checks, seeds)
     if len(seeds) < 2:
         print_run(folder, summaries, options.as_json)
     else:
@@ -286,15 +296,14 @@ def run_and_show(
 def run_cells(
     config: RunConfig,
     options: RunOptions,
-    searches: Sequence[Tuned] = (),
+    checks: Sequence[Check] = (),
     seeds: Sequence[int] = (),
     handle: LanguageModel | None = None,
 ) -> tuple[Path, Sequence[CellSummary]]:
     """Run the cells of ``config``; return the run folder and the summaries.
 
     Args:
-        searches: the tune runs whose options ``config`` uses; ``check_facts`` and ``check_model``
-            must accept the run.
+        checks: what must accept the run: the tune runs whose options it uses, and its suite.
         seeds: the seeds to run ``config`` with; without any, it is run with its own.
         handle: the model of ``config``, if it is loaded already.
 
@@ -310,9 +319,9 @@ def run_cells(
     plans = _plans(config, seeds or [config.seed], options.tasks)
     for task, reason in plans[0].not_asked.items():
         console.say(f"{heading(task)} is not asked, the rest is: {reason}")
-    for search in searches:
+    for check in checks:
         for plan in plans:
-            search.check_facts(plan)
+            check.check_facts(plan)
     if request is None:  # else each worker makes the check on its machine
         check_memory(plans, options)
 
@@ -322,8 +331,8 @@ def run_cells(
         if not options.as_json:
             _announce(plans, options.model, folder)
         with workers.crew(options, plans, request, handle) as crew:
-            for search in searches:
-                search.check_model(crew.workers.identity, options.model)
+            for check in checks:
+                check.check_model(crew.workers.identity, options.model)
             jobs = [
                 runner.Job(plan, store, crew.on_cell(_prefix(plan, plans)))
                 for plan, store in zip(plans, stores, strict=True)
@@ -346,8 +355,9 @@ def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:
     methods = [name for name in config.methods if name not in config.artifacts]
     made = f", artifacts {', '.join(config.artifacts)}" if config.artifacts else ""
     tasks = f"{len(config.tasks)} retention task{'s' * (len(config.tasks) != 1)}"
+    suite = f"Suite {config.suite['name']}: " if config.suite else ""
     console.say(
-        f"{facts}, model {model}, methods {', '.join(methods)}{made}, {tasks}. Record: {folder}"
+        f"{suite}{facts}, model {model}, methods {', '.join(methods)}{made}, {tasks}. Record: {folder}"
     )
 
 

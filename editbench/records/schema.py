@@ -73,6 +73,8 @@ class StoredConfig(TypedDict, total=False):
     dtype: str
     device_map: str
     batch_size: int
+    suite: dict[str, str]
+    """``name`` and ``digest`` of the suite, where the run is of one."""
     tune: dict[str, object]
     """Search runs only: all that decides which trials are made."""
 
@@ -95,6 +97,16 @@ class ChatRecord(TypedDict, total=False):
     """What follows the generation prompt, so that an answer stands where the template writes it."""
     separator: str
     """White space that the template writes before an answer."""
+
+
+class OriginRecord(TypedDict):
+    """The package that a method comes from, where it is not one of editbench's own."""
+
+    method: str
+    package: str
+    version: str
+    url: str
+    """Address of its repository; empty where the package gives none."""
 
 
 class ArtifactRecord(TypedDict):
@@ -272,6 +284,8 @@ class CellSummary(TypedDict):
     """Path -> SHA-256 of the files that options name."""
     artifact: NotRequired[ArtifactRecord]
     """Only where the row is something made elsewhere, and not a method."""
+    origins: NotRequired[list[OriginRecord]]
+    """Only where the method, or a part of a pair, is not one of editbench's own."""
     model: ModelRecord
     corpus: CorpusRecord
     tasks: NotRequired[dict[str, str | None]]

@@ -29,6 +29,7 @@ LATER = (
     "dtype",
     "device_map",
     "batch_size",
+    "suite",
 )
 """Fields that ``run.json`` leaves out where they are unused. Runs from before a field existed thus
 keep their identity, and can be resumed."""
@@ -88,6 +89,8 @@ class RunConfig:
     """``auto`` spreads the model over several devices, the CPU and the disk."""
     batch_size: int | None = None
     """How much is computed together; ``None``: what each kind of work has by default."""
+    suite: Mapping[str, str] = field(default_factory=dict)
+    """``name`` and ``digest`` of the suite that fixes the other fields; see ``suite.py``."""
 
     def __post_init__(self) -> None:
         self._check_artifacts()
@@ -233,11 +236,13 @@ def run_identity(config: RunConfig) -> dict[str, object]:
 
 
 def default_output(config: RunConfig, stored: Mapping[str, object]) -> Path:
-    """Return ``runs/MODEL_CORPUS_nN_HASH``, or ``runs/MODEL_no-facts_HASH``.
+    """Return ``runs/MODEL_CORPUS_nN_HASH``, ``runs/MODEL_no-facts_HASH`` or ``runs/SUITE_HASH``.
 
     The hash is that of ``stored``, the content of ``run.json``, so the same command finds its run
     again.
     """
+    if config.suite:
+        return Path("runs") / f"{config.suite['name']}_{digest(stored)[:8]}"
     # An alias, a hub id or a path: the last part serves as the name.
     model = Path(config.model).name.replace(".gguf", "")
     facts = "no-facts" if config.corpus == NO_FACTS else f"{config.corpus}_n{config.n}"

@@ -30,8 +30,9 @@ from editbench.report import sums
 from editbench.rows import Work
 from editbench.run import evaluators, regimes
 from editbench.run.baseline import Baseline
-from editbench.run.config import RunConfig
+from editbench.run.config import RunConfig, method_of
 from editbench.run.keys import chat_record, code_digest, machine, template_digest, versions_of
+from editbench.run.origin import origins
 from editbench.run.plan import Plan
 from editbench.run.scores import beside, curve_scores, retention_scores, right_after_scores
 from editbench.types import Case
@@ -203,6 +204,7 @@ def _conditions(
         **({"left_out": left_out} if (left_out := method.left_out()) else {}),
         **({"recipe": recipe} if (recipe := method.recipe_name()) else {}),
         **({"sources": sources} if sources else {}),
+        **({"origins": made_by} if (made_by := origins(method_of(name))) else {}),
         "tuned": name in config.tuned,
         **({"tuning": config.tuned[name]} if name in config.tuned else {}),
         "model": {
