@@ -357,7 +357,8 @@ def _announce(plans: Sequence[Plan], model: str, folder: Path) -> None:
     tasks = f"{len(config.tasks)} retention task{'s' * (len(config.tasks) != 1)}"
     suite = f"Suite {config.suite['name']}: " if config.suite else ""
     console.say(
-        f"{suite}{facts}, model {model}, methods {', '.join(methods)}{made}, {tasks}. Record: {folder}"
+        f"{suite}{facts}, model {model}, methods {', '.join(methods)}{made}, {tasks}."
+        f" Record: {folder}"
     )
 
 
