@@ -138,7 +138,7 @@ def _section(
     verdicts, kept = (judge(rivals(ranked), tables, part) for part in (protocol, RETENTION))
     parts = [
         title_of(where),
-        conditions(where, protocol, ranked),
+        conditions(where, protocol, ranked, section.suite),
         main_table(ranked, links, verdicts),
         *detectable_line(verdicts),
     ]
@@ -269,7 +269,9 @@ def title_of(where: Mapping[str, object]) -> str:
     return HEADINGS[where["n"] != 0].format(**{k: escape(v) for k, v in where.items()})
 
 
-def conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row]) -> str:
+def conditions(
+    where: Mapping[str, object], protocol: str, ranked: Sequence[Row], suite: str = ""
+) -> str:
     """Return the line below a heading that states the conditions of a table."""
     seed, hashes = where["seed"], where["corpus hash"]
     seeds = seed if isinstance(seed, list) else [seed]
@@ -283,6 +285,7 @@ def conditions(where: Mapping[str, object], protocol: str, ranked: Sequence[Row]
         f"protocol {protocol}",
     ]
     conditions = [
+        *([f"suite {escape(suite)}"] if suite else []),
         *(facts if has_facts else ()),
         f"seed{'s' * several} {escape(', '.join(map(str, seeds)))}",
         f"precision {escape(where['precision'])}",

@@ -99,6 +99,8 @@ def pooled(
     }
     if (artifact := _artifact(summaries)) is not None:
         merged["artifact"] = artifact
+    if origins := first.get("origins"):
+        merged["origins"] = origins
     shares = [mixing(summary) for summary in summaries]
     if shares[0]:
         effective = [share["effective_lambda"] if share else None for share in shares]

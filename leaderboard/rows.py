@@ -159,6 +159,8 @@ def row(summary: Summary, protocol: str = "generation") -> Row:
             _set_axis(made, axis, axes[axis])
     if (artifact := summary.get("artifact")) is not None:
         made["artifact"] = artifact
+    if origins := summary.get("origins"):
+        made["origins"] = origins
     if summary["corpus"].get("n") == 0:
         made["no_facts"] = True
     by_kind = {axis: metrics.get(f"{axis}/{DRAFTED}", {}) for axis in (*AXES, *MORE_AXES)}
@@ -351,6 +353,15 @@ def artifact_note(row: Row) -> str:
     )
 
 
+def origin_note(row: Row) -> str:
+    """Return from which package the method of a row comes; empty for editbench's own."""
+    return " ".join(
+        f"{made['method']} comes from the package {made['package']} {made['version']}"
+        f"{f' ({url})' if (url := made['url']) else ''}."
+        for made in row.get("origins", ())
+    )
+
+
 def same_artifacts_note(ranked: Sequence[Row]) -> str:
     """Return which rows show the same artifact under several names; empty if none do."""
     names: dict[str, dict[str, None]] = {}
@@ -374,7 +385,8 @@ def row_notes(ranked: Sequence[Row]) -> list[str]:
     They are plain text. The warnings of the edits are not among them (``Row["warnings"]``).
     """
     made = [*map(artifact_note, ranked), same_artifacts_note(ranked)]
-    notes = [drafted_note(ranked), mixing_note(ranked), *made]
+    packages = dict.fromkeys(map(origin_note, ranked))  # once for all variants of a method
+    notes = [drafted_note(ranked), mixing_note(ranked), *made, *packages]
     return [note for note in notes if note]
 
 

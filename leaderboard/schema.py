@@ -14,6 +14,7 @@ from editbench.records.schema import (
     CurvePoint,
     EvaluatorRow,
     ModelRecord,
+    OriginRecord,
     RightAfter,
     Status,
     VitalSigns,
@@ -110,6 +111,8 @@ class Row(TypedDict):
     """Peak memory of the whole cell, evaluation included."""
     artifact: NotRequired[ArtifactRecord]
     """Present if the row is something made elsewhere, and not a method."""
+    origins: NotRequired[list[OriginRecord]]
+    """Present if the method, or a part of a pair, is not one of editbench's own."""
     no_facts: NotRequired[bool]
     """Present if the run asked no facts, so that the row has retention alone."""
     label: NotRequired[str]
@@ -170,6 +173,7 @@ class PooledSummary(TypedDict):
     peak_process_bytes: int | None
     edit: dict[str, object]
     artifact: NotRequired[ArtifactRecord]
+    origins: NotRequired[list[OriginRecord]]
     mixing: NotRequired[Mixing]
     """Present if the method mixes its training texts; the effective share is the seeds' mean."""
     judge: dict[str, object]

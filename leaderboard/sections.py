@@ -13,7 +13,7 @@ from editbench.errors import RecordError
 from editbench.leaderboard.comparisons import PROTOCOLS, items
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.pooling import pooled, without_seed
-from editbench.leaderboard.rows import has, keyed_options, setting
+from editbench.leaderboard.rows import has, keyed_options, look_up, setting
 from editbench.leaderboard.schema import Summary
 from editbench.records.reading import not_asked, run_folders, summary_path
 from editbench.records.schema import CellSummary
@@ -33,6 +33,8 @@ class Cell:
     """``--data`` of the run."""
     not_asked: Mapping[str, str]
     """Retention task that the run skipped -> why."""
+    suite: str
+    """Name of the run's suite, empty without one."""
 
     @property
     def run_conditions(self) -> dict[str, object]:
@@ -50,6 +52,13 @@ class Section:
     measured_again: list[str]
     """Keys of cells that are left out, because a row shows the same cell with more measurements."""
     not_asked: dict[str, str]
+    suites: set[str] = field(default_factory=set)
+    """Suites of the cells' runs; an empty name stands for none."""
+
+    @property
+    def suite(self) -> str:
+        """The suite that all cells are of, empty if there is none."""
+        return min(self.suites) if len(self.suites) == 1 else ""
 
     def by_protocol(self) -> dict[str, list[Summary]]:
         """Return the cells that each protocol has scored, the headline's first.
@@ -91,6 +100,8 @@ def read_sections(run_paths: Iterable[Path]) -> Sections:
     for path in folders:
         for cell in _cells(path):
             key = cell.summary["key"]
+            if key in cells:
+                _check_same_package(cells[key].summary, cell.summary)
             # A key is the hash of a cell's inputs, so another run with it holds the same cell.
             if key not in cells or cells[key].summary.get("status") == "failed":
                 cells[key] = cell
@@ -105,6 +116,7 @@ def read_sections(run_paths: Iterable[Path]) -> Sections:
         section.measured_again += [cell.summary["key"] for cell in again]
         for cell in group:
             section.not_asked.update(cell.not_asked)
+            section.suites.add(cell.suite)
     read.sections = list(sections.values())
     return read
 
@@ -122,11 +134,42 @@ def _one_row(group: Sequence[Cell], read: Sections) -> Summary:
 
 def _cells(path: Path) -> list[Cell]:
     config, summaries = load_cells(path)
-    lost = not_asked(path)
+    lost, suite = not_asked(path), look_up(config, ("suite", "name"))
     return [
-        Cell(summary, config.get("limit"), _tasks(summaries, summary), config.get("data"), lost)
+        Cell(
+            summary,
+            config.get("limit"),
+            _tasks(summaries, summary),
+            config.get("data"),
+            lost,
+            suite if isinstance(suite, str) else "",
+        )
         for summary in summaries
     ]
+
+
+def _check_same_package(one: CellSummary, other: CellSummary) -> None:
+    """Check that two cells of one key are of one method.
+
+    The key has a method's name and version, and two authors may choose the same.
+
+    Raises:
+        RecordError: the method comes from two packages.
+    """
+    packages = [
+        {origin["package"]: origin["url"] for origin in cell.get("origins", [])}
+        for cell in (one, other)
+    ]
+    if packages[0] != packages[1]:
+        first, second = (
+            " and ".join(f"{name} ({url or 'no address'})" for name, url in each.items())
+            or "editbench"
+            for each in packages
+        )
+        raise RecordError(
+            f"{one['method']} comes from {first} in one run, and from {second} in another, so no "
+            "row can be called so. Rename one of the methods, and run it again."
+        )
 
 
 def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:

@@ -128,7 +128,9 @@ class _Setting:
     def tables_data(self) -> dict[str, Any]:
         """Return the tables of all protocols, with the remarks below them."""
         where = self.section.where
-        line = unescaped(conditions(where, self.headline, self.ranked[self.headline]))
+        line = unescaped(
+            conditions(where, self.headline, self.ranked[self.headline], self.section.suite)
+        )
         shown, *hashes = line.split(" · model ")  # what identifies the inputs comes last
         return {
             "id": self.id,
