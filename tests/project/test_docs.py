@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pretend_device
 import pytest
+from suites import write_suite
 from tiny import editbench, write_model
 
 from editbench import registry
@@ -116,6 +117,25 @@ def test_the_commands_of_a_tutorial_run(page, model, tmp_path, monkeypatch):
             said = run(line, model)
             # A random model says few facts, for which inject and evaluate end with 1.
             assert said.code in (0, 1) and "Traceback" not in said.err, f"{line}\n{said.err}"
+
+
+def test_the_commands_of_the_page_on_submissions_run(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = write_suite(tmp_path, model)
+    text = TEXTS["docs/guides/submit.md"]
+    said = {}
+    for block in re.findall(r"^```sh\n(.*?)```", text, re.DOTALL | re.MULTILINE):
+        for line in block.strip().splitlines():
+            words = shlex.split(line.replace("--suite eb-1", f"--suite {suite}"))[1:]
+            if words[0] == "verify":
+                words += ["--suite", suite]
+            if words[0] == "compare":  # less training than the default, which takes a minute here
+                words += ["--option", "sft.epochs=1", "--option", "sft.min_steps=1"]
+            said[words[0]] = editbench(*words)
+            assert said[words[0]].code == 0, f"{line}\n{said[words[0]].err}"
+    assert "Nothing is missing" in said["verify"].out
+    assert "suite tiny-1" in Path("runs/board.md").read_text(encoding="utf-8")
+    assert "suite tiny-1" in Path("runs/board/index.html").read_text(encoding="utf-8")
 
 
 def run(line, model):
