@@ -179,6 +179,7 @@ def _remarks(
             "Left out, because a row shows the same cell with at least as many other "
             f"measurements: {left}."
         )
+    remarks += map(escape, section.repeats)
     remarks += [
         f"{escape(heading(task))} was requested but could not be asked: {escape(why)}"
         for task, why in section.not_asked.items()

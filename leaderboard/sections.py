@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pandas
 
-from editbench.errors import RecordError
+from editbench.errors import RecordError, listed
 from editbench.leaderboard.comparisons import PROTOCOLS, items
 from editbench.leaderboard.loading import load_cells
 from editbench.leaderboard.pooling import pooled, without_seed
-from editbench.leaderboard.rows import has, keyed_options, look_up, setting
+from editbench.leaderboard.rows import BASELINES, family, has, keyed_options, look_up, setting
 from editbench.leaderboard.schema import Summary
 from editbench.records.reading import not_asked, run_folders, summary_path
 from editbench.records.schema import CellSummary
@@ -52,6 +52,9 @@ class Section:
     measured_again: list[str]
     """Keys of cells that are left out, because a row shows the same cell with more measurements."""
     not_asked: dict[str, str]
+    also_in: dict[str, list[Path]] = field(default_factory=dict)
+    """Method that is no baseline -> the folders of further runs that hold a cell of it that is
+    shown: a key is the hash of a cell's inputs, so one of them is enough."""
     suites: set[str] = field(default_factory=set)
     """Suites of the cells' runs; an empty name stands for none."""
 
@@ -59,6 +62,15 @@ class Section:
     def suite(self) -> str:
         """The suite that all cells are of, empty if there is none."""
         return min(self.suites) if len(self.suites) == 1 else ""
+
+    @property
+    def repeats(self) -> list[str]:
+        """A sentence for each method of which several runs hold the same cells."""
+        return [
+            f"{method}: {listed(folders, 3)} {'have' if len(folders) > 1 else 'has'} the same "
+            "cells once more, and they are shown once."
+            for method, folders in self.also_in.items()
+        ]
 
     def by_protocol(self) -> dict[str, list[Summary]]:
         """Return the cells that each protocol has scored, the headline's first.
@@ -96,12 +108,14 @@ def read_sections(run_paths: Iterable[Path]) -> Sections:
     if not folders:
         raise RecordError("A leaderboard needs at least one run folder.")
     cells: dict[str, Cell] = {}
+    also_in: dict[str, list[Path]] = {}
     read = Sections()
     for path in folders:
         for cell in _cells(path):
             key = cell.summary["key"]
             if key in cells:
                 _check_same_package(cells[key].summary, cell.summary)
+                also_in.setdefault(key, []).append(path)
             # A key is the hash of a cell's inputs, so another run with it holds the same cell.
             if key not in cells or cells[key].summary.get("status") == "failed":
                 cells[key] = cell
@@ -117,6 +131,9 @@ def read_sections(run_paths: Iterable[Path]) -> Sections:
         for cell in group:
             section.not_asked.update(cell.not_asked)
             section.suites.add(cell.suite)
+            if more := also_in.get(cell.summary["key"]):
+                if family(cell.summary["method"]) not in BASELINES:
+                    section.also_in.setdefault(cell.summary["method"], []).extend(more)
     read.sections = list(sections.values())
     return read
 

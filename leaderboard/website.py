@@ -200,6 +200,7 @@ class _Setting:
         ranked = self.ranked[self.headline]
         verdicts = judge(rivals(ranked), self.read.tables, self.headline)
         remarks = [unescaped(note) for note in notes(ranked, self.section.summaries, verdicts)]
+        remarks += self.section.repeats
         remarks += [
             f"{heading(task)} was requested but could not be asked: {why}"
             for task, why in self.section.not_asked.items()

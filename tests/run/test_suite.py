@@ -140,7 +140,7 @@ def change_table(folder, name, change):
 
 @pytest.mark.parametrize("name", names())
 def test_a_shipped_suite_is_what_this_code_measures(name):
-    """If this fails, a frozen suite would change: leave its file, and write the next one."""
+    """If this fails, remove the suite and write the next one (CONTRIBUTING.md, Suites)."""
     suite = Suite.read(name)
     assert suite.name == name and suite.scoring == SCORING
     for task, data in suite.retention["tasks"].items():
@@ -386,6 +386,13 @@ def test_a_plug_in_needs_a_repository(record, suite, origins, words):
     assert found == [f"seed {seed}: nudge: {words}" for seed in (0, 1)]
 
 
+def test_a_row_is_computed_again_where_that_is_asked(records, suite):
+    said = editbench(
+        "verify", "--submission", records / "sft", "--suite", suite, "--rerun", 1, "--seed", 4
+    )
+    assert said.code == 0 and ": done" in said.err
+
+
 def test_a_record_of_a_suite_that_is_not_known_is_refused(records):
     said = editbench("verify", "--submission", records / "sft")
     assert said.code == 1 and "Unknown suite 'tiny-1'" in said.out
@@ -410,6 +417,14 @@ def test_records_of_one_suite_share_a_table(records, tmp_path):
     assert "seeds 0, 1" in page and "nudge comes from the package nudge 1.2 (" in page
     pages = website.pages(runs, {}, "editbench site", "1")
     assert len(pages) == 2 and URL in pages["index.html"]
+
+
+def test_a_record_that_somebody_else_has_made_before_is_named(records, record, tmp_path):
+    said = editbench("leaderboard", records / "sft", record(), "-o", tmp_path / "page.md")
+    assert said.code == 0, said.err
+    page = (tmp_path / "page.md").read_text().replace("\\", "")
+    assert f"sft: {tmp_path}/sft/seed0, {tmp_path}/sft/seed1 have the same cells once more" in page
+    assert "base: " not in page and "ice: " not in page
 
 
 def test_two_methods_of_one_name_are_refused(records, record):
