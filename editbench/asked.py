@@ -110,5 +110,5 @@ def with_edit(phase: Phase, model: Outline, memory: Memory) -> Phase:
     return replace(
         phase,
         device={"kept copy": changed, **phase.device},
-        main={**phase.main, "edit": memory.edit},
+        main={**phase.main, "edit": memory.edit - memory.filed},
     )

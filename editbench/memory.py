@@ -83,6 +83,8 @@ class Memory:
     phases: Sequence[Phase] = ()
     edit: int = 0
     """Bytes of the edit, in the main memory and on the disk."""
+    filed: int = 0
+    """Bytes of it that are in a file from the start, and take no main memory."""
 
 
 def free_bytes(device: torch.device) -> int:

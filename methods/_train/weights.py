@@ -5,14 +5,23 @@ Either way the model is bit for bit as before once the ``with`` ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
 from editbench.changes import Change
+from editbench.errors import MethodError
+from editbench.hub import cache_dir
+from editbench.memory import gibibytes
 from editbench.models import LanguageModel
+from editbench.tensors import filed
+
+HALVES = (torch.float16, torch.bfloat16)
+FILED = 2**30
+"""Bytes in float32 from which copies of the trained weights, and their changes, are in a file: the
+memory then holds the weights, their gradients and AdamW's two moments alone."""
 
 
 class Trainable(Protocol):
@@ -42,14 +51,14 @@ class Trainable(Protocol):
         """Restore the model as it was."""
 
 
-class _InFloat32(Mapping[str, torch.Tensor]):
-    """Weights; those of 16 bits become float32 tensors when they are asked for."""
+class _Before(Mapping[str, torch.Tensor]):
+    """Weights as they were, each on its own device and in at least 32 bits when it is asked for."""
 
-    def __init__(self, held: Mapping[str, torch.Tensor]):
-        self.held = held
+    def __init__(self, held: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]):
+        self.held, self.now = held, now
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        weight = self.held[name]
+        weight = self.held[name].to(self.now[name].device)
         return weight.float() if weight.itemsize < 4 else weight
 
     def __iter__(self) -> Iterator[str]:
@@ -74,18 +83,22 @@ class FullWeights:
         self._held: dict[str, torch.Tensor] = {}
         """The weights of 16 bits as they were; these very tensors come back."""
         try:
-            copies = dict(self._begun())
+            copies = _kept(self._begun(), self._copied(), "the weights as they were")
         except BaseException:  # out of memory, or Ctrl-C: leave no half-converted model behind
             self._give_back()
             raise
-        self.before: Mapping[str, torch.Tensor] = _InFloat32({**copies, **self._held})
+        self.before: Mapping[str, torch.Tensor] = _Before({**copies, **self._held}, self._all)
         self.rounding_lost: float | None = None
         self.warnings: list[str] = []
+
+    def _copied(self) -> int:
+        """Return the bytes of the trained weights that are not of 16 bits."""
+        return sum(p.nbytes for p in self.parameters.values() if p.dtype not in HALVES)
 
     def _begun(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Make weights of 16 bits float32, and yield a copy of each other weight."""
         for name, p in self._all.items():
-            if p.dtype in (torch.float16, torch.bfloat16):
+            if p.dtype in HALVES:
                 self._held[name] = p.data
                 p.data = p.data.float()
             elif name in self.parameters:
@@ -102,11 +115,13 @@ class FullWeights:
 
     @torch.no_grad()
     def changes(self) -> dict[str, Change]:
-        """Return the change of each weight, float32, on the CPU."""
-        return {
-            name: (p.detach() - self.before[name]).float().cpu()
+        """Return the change of each weight, float32, on the CPU; large ones are in a file."""
+        moved = (
+            (name, (p.detach() - self.before[name]).float().cpu())
             for name, p in self.parameters.items()
-        }
+        )
+        size = sum(4 * p.numel() for p in self.parameters.values())
+        return dict(_kept(moved, size, "the change of all weights"))
 
     @torch.no_grad()
     def interpolate(self, share: float) -> None:
@@ -136,6 +151,25 @@ class FullWeights:
             if name not in self._held:
                 # A copy, because subtracting the change would round.
                 p.copy_(self.before[name])
+
+
+def _kept(
+    tensors: Iterable[tuple[str, torch.Tensor]], size: int, what: str
+) -> dict[str, torch.Tensor]:
+    """Return tensors, from a file if they are large; ``size`` is that of all, in bytes.
+
+    Raises:
+        MethodError: the disk has no room for them. ``what`` says what they are.
+    """
+    if size < FILED:
+        return dict(tensors)
+    try:
+        return filed(tensors, size)
+    except OSError as error:
+        raise MethodError(
+            f"There is no room for {what} ({gibibytes(size)}) in {cache_dir()}: {error.strerror}. "
+            "Free the disk, let EDITBENCH_CACHE name a folder on another one, or use lora."
+        ) from error
 
 
 def _square(difference: torch.Tensor) -> float:
