@@ -254,7 +254,8 @@ class WeightEditor(Method, Generic[B]):
             "keys and values": model.cache(at_once * rows, tokens + cached),
         }
         # W + Delta is summed in float64; the copies bring the weights back.
-        written = {"kept copy": 4 * d * f * len(layers), "update": 3 * 8 * d * f}
+        changed = model.held(d * f * len(layers))
+        written = {"kept copy": changed, "update": 3 * 8 * d * f}
         keys = 8 * f * n * (1 + len(layers))
         edit = len(layers) * (8 * (d + f) * n + 4 * f * min(f, n))
         return Memory(
@@ -264,6 +265,7 @@ class WeightEditor(Method, Generic[B]):
                 Phase("writing the weights", written, {"covariance": covariance, "keys": keys}),
             ],
             edit,
+            changed=changed,
         )
 
     def work(self, model: Outline, texts: Texts) -> Work:

@@ -234,7 +234,8 @@ class Trainer(Method):
                     "forward pass of the model's own texts", {**kept, "gradients": trained, **held}
                 )
             )
-        return Memory(phases, trained, filed)
+        changed = sum(inputs * outputs for inputs, outputs in self._adapted(model))
+        return Memory(phases, trained, filed, model.held(changed if rank else model.parameters))
 
     def work(self, model: Outline, texts: Texts) -> Work:
         """Return the work of all planned steps, which a training whose facts are learnt cuts short.
