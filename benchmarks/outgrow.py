@@ -3,6 +3,7 @@
     python benchmarks/outgrow.py write FOLDER               # the model, random weights, 2.2 GB
     python benchmarks/outgrow.py inject FOLDER memit rome   # the command of that name, from outside
     python benchmarks/outgrow.py files FOLDER               # hash, save, load, restore; one pass
+    python benchmarks/outgrow.py paper                      # 70B on 8 x 80 GB, from its sizes alone
 
 ``inject`` starts ``editbench inject`` for 20 facts of the demo corpus, watches its resident memory,
 and compares the highest with the doctor's prediction. Steps and tokens are few, since memory does
@@ -15,6 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +109,113 @@ def predicted(model: str, label: str) -> dict[str, Any]:
     }
 
 
+def files(model: str) -> None:
+    """Measure what the bookkeeping of two edits takes: of one matrix, and of all weights."""
+    import torch
+
+    from editbench.edit import Edit
+    from editbench.models import load_model
+    from editbench.tensors import filed
+
+    seconds: dict[str, float] = {}
+
+    def timed(what: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        made = work()
+        seconds[what] = round(time.perf_counter() - started, 2)
+        return made
+
+    handle = timed("load the model", lambda: load_model(model))
+    facts = demo_facts()
+    pairs = [handle.pair_ids(fact.prompt, fact.target, fact.form) for fact in facts]
+    handle.target_logprobs(pairs[:1])  # checks the head, once
+    timed("one forward pass over the facts", lambda: handle.target_logprobs(pairs))
+    weights = timed("hash", handle.fingerprint)
+    timed("hash, as in float32", lambda: handle.fingerprint(torch.float32))
+    shapes = {name: p.shape for name, p in handle.model.named_parameters()}
+    name = handle.layout.weight_name(3)
+    left, right = torch.randn(shapes[name][0], N), torch.randn(N, shapes[name][1])
+    whole = filed(
+        ((name, torch.full(shape, 1e-4)) for name, shape in shapes.items()),
+        4 * sum(map(torch.Size.numel, shapes.values())),
+    )
+    for what, changes in (("one matrix", {name: (left, right)}), ("all weights", whole)):
+        edit = Edit("sft", {}, handle.name, weights, tuple(facts), changes)
+        edit = replace(edit, model_dtype=handle.dtype_name)
+        with tempfile.TemporaryDirectory(dir=Path(model).parent) as folder:
+            timed(f"save ({what})", partial(edit.save, f"{folder}/edit"))
+            loaded = timed(f"load ({what})", partial(Edit.load, f"{folder}/edit"))
+            revert = timed(f"apply ({what})", partial(loaded.apply, handle, check=False))
+            timed(f"restore ({what})", revert)
+    assert handle.fingerprint() == weights
+    store({"what": "files", "seconds": seconds, "peak_bytes": _peak()})
+
+
+def _peak() -> int:
+    """Return the highest resident memory of this process, files that it maps included."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return 1024 * int(line.split()[1])
+    raise SystemExit("This needs Linux.")
+
+
+LLAMA_70B = {
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
+ON_PAPER = {
+    "memit": ("memit", {}),
+    "sft-lora": ("sft", {"lora": 16}),
+    "sft-lora, recomputed": ("sft", {"lora": 16, "micro_batch": 1, "checkpointing": True}),
+    "sft": ("sft", {}),
+}
+
+
+def paper() -> None:
+    """Say what the doctor predicts of Llama 70B in bfloat16 on 8 devices of 80 GB.
+
+    It takes them for one device: ``--device-map`` spreads the layers evenly, and what of them a
+    single device holds is not predicted.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from editbench import registry
+    from editbench.asked import answering
+    from editbench.memory import Texts
+    from editbench.outline import Outline
+
+    config = AutoConfig.for_model("llama", **LLAMA_70B)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    pool = 8 * 80 * 10**9
+    outline = Outline("llama-70b", empty, torch.device("cuda"), "bfloat16", pool, dtype="bfloat16")
+    rows = {}
+    texts = Texts.of(demo_facts())
+    for label, (name, options) in ON_PAPER.items():
+        method = registry.get("methods", name).from_options(name, options)
+        memory, work = method.memory(outline, texts), method.work(outline, texts)
+        assert memory is not None and work is not None
+        phases = [*memory.phases, answering(outline, memory, texts)]
+        worst = max(phases, key=lambda phase: sum(phase.device.values()))
+        held = {"weights": outline.weights, **worst.device}
+        rows[label] = {
+            "phase": worst.name,
+            "devices": {what: round(size / 1e9, 1) for what, size in held.items() if size},
+            "on_devices": round(sum(held.values()) / 1e9, 1),
+            "in_main_memory": round(max(sum(p.main.values()) for p in phases) / 1e9, 1),
+            "fits": sum(held.values()) <= pool,
+            "edit": round(memory.edit / 1e9, 2),
+            "work": {what: round(amount) for what, amount in vars(work).items() if amount},
+        }
+    store({"what": "paper", "parameters": outline.parameters, "methods": rows})
+
+
 def demo_facts() -> list[Any]:
     """Return the facts that are injected."""
     from editbench import registry
@@ -114,9 +225,15 @@ def demo_facts() -> list[Any]:
 
 
 def main() -> None:
-    what, folder, *labels = sys.argv[1:]
+    what, folder, *labels = [*sys.argv[1:], ""][: max(2, len(sys.argv) - 1)]
     if what == "write":
         write(folder)
+        return
+    if what == "files":
+        files(folder)
+        return
+    if what == "paper":
+        paper()
         return
     for label in labels or METHODS:
         store(inject(folder, label))
