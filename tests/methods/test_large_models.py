@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 
 import pytest
@@ -106,3 +107,14 @@ def test_adapters_leave_weights_of_16_bits_as_they_are(name, options, monkeypatc
     monkeypatch.setattr(Adapters, "constrain", constrain)
     edit = made(name, model_in("bfloat16"), epochs=2, **options)
     assert edit.changes and set(map(str, seen)) == {str(({torch.bfloat16}, {torch.float32}))}
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_the_fingerprint_is_one_digest_of_all_weights_in_order(dtype):
+    """Edits that were saved earlier name it, so it never changes."""
+    model, sha = tiny_model("gpt2"), hashlib.sha256()
+    for name, weight in sorted(model.model.named_parameters()):
+        values = weight.detach().to(dtype or weight.dtype).contiguous()
+        sha.update(f"{name}{tuple(weight.shape)}{values.dtype}".encode())
+        sha.update(values.view(-1).view(torch.uint8).numpy().tobytes())
+    assert model.fingerprint(dtype) == sha.hexdigest()[:16]
