@@ -246,10 +246,11 @@ def page() -> None:
     lines = [
         "# What a model of 1.1B parameters in bfloat16 takes",
         "",
-        f"`python benchmarks/outgrow.py`: a random Llama of TinyLlama's shape, `inject` of {N} facts,"
-        " one thread of a CPU that others used as well. `resident` is the highest memory of the"
-        " process, with the pages of files that it maps, which the system can take back; `own` is without"
-        " them. The doctor predicts what is own. Steps and tokens are few, so seconds say nothing"
+        f"`python benchmarks/outgrow.py`: a random Llama of TinyLlama's shape, `inject` of {N}"
+        " facts, one thread of a CPU that others used as well. `resident` is the highest memory of"
+        " the process, with the pages of files that it maps, which the system can take back; `own`"
+        " is without them. The doctor predicts what is own. Steps and tokens are few, so seconds"
+        " say nothing"
         " about a whole edit.",
         "",
         "| method | resident GB | own GB | predicted GB | phase | edit MB | seconds |",
