@@ -5,23 +5,15 @@ Either way the model is bit for bit as before once the ``with`` ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
 from editbench.changes import Change
-from editbench.errors import MethodError
-from editbench.hub import cache_dir
-from editbench.memory import gibibytes
+from editbench.methods._train.kept import kept
 from editbench.models import LanguageModel
-from editbench.tensors import filed
-
-HALVES = (torch.float16, torch.bfloat16)
-FILED = 2**30
-"""Bytes in float32 from which copies of the trained weights, and their changes, are in a file: the
-memory then holds the weights, their gradients and AdamW's two moments alone."""
 
 
 class Trainable(Protocol):
@@ -83,7 +75,7 @@ class FullWeights:
         self._held: dict[str, torch.Tensor] = {}
         """The weights of 16 bits as they were; these very tensors come back."""
         try:
-            copies = _kept(self._begun(), self._copied(), "the weights as they were")
+            copies = kept(self._begun(), self._copied(), "the weights as they were")
         except BaseException:  # out of memory, or Ctrl-C: leave no half-converted model behind
             self._give_back()
             raise
@@ -93,12 +85,12 @@ class FullWeights:
 
     def _copied(self) -> int:
         """Return the bytes of the trained weights that are not of 16 bits."""
-        return sum(p.nbytes for p in self.parameters.values() if p.dtype not in HALVES)
+        return sum(p.nbytes for p in self.parameters.values() if p.itemsize > 2)
 
     def _begun(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Make weights of 16 bits float32, and yield a copy of each other weight."""
         for name, p in self._all.items():
-            if p.dtype in HALVES:
+            if p.dtype in (torch.float16, torch.bfloat16):
                 self._held[name] = p.data
                 p.data = p.data.float()
             elif name in self.parameters:
@@ -121,7 +113,7 @@ class FullWeights:
             for name, p in self.parameters.items()
         )
         size = sum(4 * p.numel() for p in self.parameters.values())
-        return dict(_kept(moved, size, "the change of all weights"))
+        return dict(kept(moved, size, "the change of all weights"))
 
     @torch.no_grad()
     def interpolate(self, share: float) -> None:
@@ -151,25 +143,6 @@ class FullWeights:
             if name not in self._held:
                 # A copy, because subtracting the change would round.
                 p.copy_(self.before[name])
-
-
-def _kept(
-    tensors: Iterable[tuple[str, torch.Tensor]], size: int, what: str
-) -> dict[str, torch.Tensor]:
-    """Return tensors, from a file if they are large; ``size`` is that of all, in bytes.
-
-    Raises:
-        MethodError: the disk has no room for them. ``what`` says what they are.
-    """
-    if size < FILED:
-        return dict(tensors)
-    try:
-        return filed(tensors, size)
-    except OSError as error:
-        raise MethodError(
-            f"There is no room for {what} ({gibibytes(size)}) in {cache_dir()}: {error.strerror}. "
-            "Free the disk, let EDITBENCH_CACHE name a folder on another one, or use lora."
-        ) from error
 
 
 def _square(difference: torch.Tensor) -> float:

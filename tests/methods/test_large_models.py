@@ -15,7 +15,7 @@ from editbench.changes import dense
 from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.hub import cache_dir
-from editbench.methods._train import weights as weights_module
+from editbench.methods._train import kept as kept_module
 from editbench.methods.statistics import second_moments
 from editbench.models import load_model
 from editbench.placing import hold
@@ -46,7 +46,7 @@ def model_in(dtype):
 def test_a_training_with_copies_in_files(dtype, options, monkeypatch, tmp_path):
     model = model_in(dtype)
     want = made("sft", model, epochs=2, **options)
-    monkeypatch.setattr(weights_module, "FILED", 0)
+    monkeypatch.setattr(kept_module, "FILED", 0)
     monkeypatch.setattr(tensors, "LARGE", 0)
     monkeypatch.setattr(edit_module, "AT_ONCE", 7)
     edit = made("sft", model, epochs=2, **options)
@@ -66,7 +66,7 @@ def test_a_full_disk_ends_a_training_in_one_sentence(dtype, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(weights_module, "FILED", 0)
+    monkeypatch.setattr(kept_module, "FILED", 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     model = model_in(dtype)
     with (
