@@ -17,12 +17,16 @@ from typing import IO
 import torch
 from safetensors.torch import load_file
 
+from editbench.errors import MethodError
 from editbench.hub import cache_dir
+from editbench.memory import gibibytes
 
 LARGE = 2**27
 """Bytes from which tensors stay in their file. Smaller ones are copied out of it."""
 ALIGNED = 64
 """Bytes: each tensor in a file begins at a multiple of them."""
+FILED = 2**30
+"""Bytes from which copies of weights, and a change of all weights, are in a file (``kept``)."""
 BETWEEN = 2**22
 """Bytes for the gaps between tensors, enough for 65,000 of them."""
 
@@ -40,6 +44,28 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if os.name != "nt" and path.stat().st_size >= LARGE:
         return tensors
     return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def kept(
+    tensors: Iterable[tuple[str, torch.Tensor]], size: int, what: str
+) -> dict[str, torch.Tensor]:
+    """Return tensors, from a file if they are large; ``size`` is that of all, in bytes.
+
+    So a training of all weights holds the weights, their gradients and AdamW's two moments alone:
+    16 bytes a parameter. The weights as they were, and the edit, are on the disk.
+
+    Raises:
+        MethodError: the disk has no room for them. ``what`` says what they are.
+    """
+    if size < FILED:
+        return dict(tensors)
+    try:
+        return filed(tensors, size)
+    except OSError as error:
+        raise MethodError(
+            f"There is no room for {what} ({gibibytes(size)}) in {cache_dir()}: {error.strerror}. "
+            "Free the disk, let EDITBENCH_CACHE name a folder on another one, or use lora."
+        ) from error
 
 
 def filed(tensors: Iterable[tuple[str, torch.Tensor]], size: int) -> dict[str, torch.Tensor]:

@@ -193,7 +193,7 @@ class Trainer(Method):
         Most is held when a backward pass begins, with all activations, or when it ends, with all
         gradients.
         """
-        from editbench.methods._train.kept import FILED  # imports torch
+        from editbench.tensors import FILED  # imports torch
 
         rank = self.lora or 0
         adapters = 4 * rank * sum(inputs + outputs for inputs, outputs in self._adapted(model))

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 
 from editbench.changes import Change
-from editbench.methods._train.kept import kept
 from editbench.models import LanguageModel
+from editbench.tensors import kept
 
 
 class Trainable(Protocol):

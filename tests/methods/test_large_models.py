@@ -15,10 +15,10 @@ from editbench.changes import dense
 from editbench.edit import Edit
 from editbench.errors import MethodError
 from editbench.hub import cache_dir
-from editbench.methods._train import kept as kept_module
 from editbench.methods.statistics import second_moments
 from editbench.models import load_model
 from editbench.placing import hold
+from editbench.run.chain import Chain
 from editbench.testing import FACTS, tiny_model, tiny_options, unchanged
 
 
@@ -46,7 +46,7 @@ def model_in(dtype):
 def test_a_training_with_copies_in_files(dtype, options, monkeypatch, tmp_path):
     model = model_in(dtype)
     want = made("sft", model, epochs=2, **options)
-    monkeypatch.setattr(kept_module, "FILED", 0)
+    monkeypatch.setattr(tensors, "FILED", 0)
     monkeypatch.setattr(tensors, "LARGE", 0)
     monkeypatch.setattr(edit_module, "AT_ONCE", 7)
     edit = made("sft", model, epochs=2, **options)
@@ -66,7 +66,7 @@ def test_a_full_disk_ends_a_training_in_one_sentence(dtype, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kept_module, "FILED", 0)
+    monkeypatch.setattr(tensors, "FILED", 0)
     monkeypatch.setattr(os, "posix_fallocate", full)
     model = model_in(dtype)
     with (
@@ -118,3 +118,22 @@ def test_the_fingerprint_is_one_digest_of_all_weights_in_order(dtype):
         sha.update(f"{name}{tuple(weight.shape)}{values.dtype}".encode())
         sha.update(values.view(-1).view(torch.uint8).numpy().tobytes())
     assert model.fingerprint(dtype) == sha.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_chain_with_copies_in_files(dtype, monkeypatch):
+    model = model_in(dtype)
+    kind = registry.get("methods", "sft")
+    method = kind(**{**tiny_options(kind), "epochs": 1})
+
+    def chained():
+        with unchanged(model, "a chain"), Chain(model) as chain:
+            for fact in FACTS[:2]:
+                chain.add(method.inject(model, [fact]))
+            return chain.as_one(method), chain.growth()
+
+    want, growth = chained()
+    monkeypatch.setattr(tensors, "FILED", 0)
+    edit, again = chained()
+    same(edit, want)
+    assert again == growth
