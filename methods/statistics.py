@@ -264,7 +264,7 @@ def _one_source(
         if len(moments) == len(set(layers)):
             return moments
     # ``origin`` and ``moments`` are now those of the present weights.
-    missing = [layer for layer in layers if layer not in moments]
+    missing = [layer for layer in dict.fromkeys(layers) if layer not in moments]
     check_memory(
         # the sums, then one matrix with its ridge and its factor
         8 * (sum(f * f for f in widths.values()) + 2 * max(widths.values()) ** 2),
