@@ -28,9 +28,9 @@ import psutil
 RESULT = Path(__file__).parent / "results" / "outgrow.json"
 PAGE = Path(__file__).parent / "outgrow.md"
 N = 20
-SHORT = {"epochs": 1, "min_steps": 3, "lr": 1e-5}
-SOLVED = {"steps": 3, "covariance_tokens": 2048}
-WRITTEN = {"max_new_tokens": 16, "attempts": 1, "on_fail": "keep"}
+SHORT = {"epochs": 1, "min_steps": 1, "lr": 1e-5}
+SOLVED = {"steps": 2, "covariance_tokens": 512}
+WRITTEN = {"max_new_tokens": 8, "attempts": 1, "on_fail": "keep"}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "memit": ("memit", SOLVED),
     "rome": ("rome", SOLVED),
@@ -260,7 +260,7 @@ def page() -> None:
         if (row := rows.get(label)) is None:
             continue
         sizes = [row[f"{k}_bytes"] / 1e9 for k in ("peak", "anonymous", "predicted")]
-        done = row["exit"] in (0, 1)  # 1: the verdict, since three steps teach nothing
+        done = row["exit"] in (0, 1)  # 1: the verdict, since two steps teach nothing
         texts = [f"{size:.1f}" for size in sizes] if done else ["refused", "", f"{sizes[2]:.1f}"]
         edit = f"{row['edit_bytes'] / 1e6:.1f}" if done else ""
         lines.append(
