@@ -106,9 +106,11 @@ def answering(model: Outline, memory: Memory, texts: Texts) -> Phase:
 
 def with_edit(phase: Phase, model: Outline, memory: Memory) -> Phase:
     """Return ``phase`` while an edit is applied: the unedited weights are kept beside it."""
-    changed = min(memory.edit, model.weights)
+    changed = memory.changed
+    if changed is None:
+        changed = min(memory.edit, model.weights)
     return replace(
         phase,
         device={"kept copy": changed, **phase.device},
-        main={**phase.main, "edit": memory.edit},
+        main={**phase.main, "edit": memory.edit - memory.filed},
     )

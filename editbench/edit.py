@@ -56,6 +56,8 @@ from editbench.types import Fact, digest
 
 HELD = (torch.float32, torch.bfloat16, torch.float16)
 """Types in which weights may be held."""
+AT_ONCE = 2**24
+"""Numbers of a weight to which a dense change is added at once."""
 MAX_NORMS = 12
 """``Edit.summary`` lists the norm of each changed weight if there are at most this many."""
 
@@ -183,11 +185,7 @@ class Edit:
 
         try:
             for name, change in self.changes.items():
-                weight = model.weight(name)
-                # Added in float64, so that the sum is rounded once, to the weight's own dtype.
-                place = float64_device(weight.device)
-                changed = weight.to(place).double() + dense(change).to(place, torch.float64)
-                undo.append(model.write(name, changed.to(weight.dtype)))
+                undo.append(model.write(name, _changed(model.weight(name), change)))
         except BaseException:  # out of memory, or Ctrl-C: leave no half-applied edit behind
             restore()
             raise
@@ -495,6 +493,25 @@ def _read_parts(folder: Path, digests: Sequence[str]) -> Iterator[Edit]:
             raise ValueError(f"{which} cannot be read: {str(error).rstrip('.')}") from error
         if json.loads((path / "manifest.json").read_text(encoding="utf-8"))["digest"] != whole:
             raise ValueError(f"{which} is not the one that was saved with it")
+
+
+def _changed(weight: torch.Tensor, change: Change) -> torch.Tensor:
+    """Return the weight with its change, in its own type.
+
+    They are added in float64, so that the sum is rounded once, and a few rows at a time, so that
+    the embeddings of a large vocabulary take no more memory than a matrix of a layer.
+    """
+    place = float64_device(weight.device)
+    if isinstance(change, tuple) or not weight.dim():
+        whole = weight.to(place).double() + dense(change).to(place, torch.float64)
+        return whole.to(weight.dtype)
+    changed = torch.empty_like(weight, device=place)
+    rows = max(1, AT_ONCE // max(1, weight[:1].numel()))
+    for here, now, more in zip(
+        changed.split(rows), weight.split(rows), change.split(rows), strict=True
+    ):
+        here.copy_(now.to(place).double() + more.to(place, torch.float64))
+    return changed
 
 
 def _named(dtype: torch.dtype) -> str:

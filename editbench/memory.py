@@ -83,6 +83,11 @@ class Memory:
     phases: Sequence[Phase] = ()
     edit: int = 0
     """Bytes of the edit, in the main memory and on the disk."""
+    filed: int = 0
+    """Bytes of it that are in a file from the start, and take no main memory."""
+    changed: int | None = None
+    """Bytes of the weights that it changes, of which copies are kept while it is applied; ``None``:
+    as many as the edit has, at most those of the model."""
 
 
 def free_bytes(device: torch.device) -> int:

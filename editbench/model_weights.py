@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -102,11 +103,18 @@ class ModelWeights:
         Raises:
             ModelError: if the values of some weights are not known.
         """
+        weights = sorted(self._parameters.items())
+        kinds = {
+            name: dtype if dtype is not None and weight.is_floating_point() else weight.dtype
+            for name, weight in weights
+        }
+
+        def read(name: str) -> torch.Tensor:
+            return self.weight(name).detach().to("cpu", kinds[name]).contiguous().view(-1)
+
         sha = hashlib.sha256()
-        for name, parameter in sorted(self._parameters.items()):
-            held = dtype if dtype is not None and parameter.is_floating_point() else parameter.dtype
-            sha.update(f"{name}{tuple(parameter.shape)}{held}".encode())
-            values = self.weight(name).detach().to("cpu", held).contiguous().view(-1)
+        for (name, weight), values in zip(weights, _one_ahead(read, list(kinds)), strict=True):
+            sha.update(f"{name}{tuple(weight.shape)}{kinds[name]}".encode())
             sha.update(values.view(torch.uint8).numpy().data)  # bytes, as NumPy has no bfloat16
         return sha.hexdigest()[:16]
 
@@ -121,6 +129,20 @@ class ModelWeights:
             return _without_gradients(self.model) if weights_fixed else nullcontext()
         # requires_grad stays on here: autocast caches the casts of such weights only
         return torch.autocast(self.device.type, dtype=torch.bfloat16, cache_enabled=weights_fixed)
+
+
+def _one_ahead(read: Callable[[str], torch.Tensor], names: Sequence[str]) -> Iterator[torch.Tensor]:
+    """Yield what ``read`` returns for each name; the next is read while the caller has the last.
+
+    So a weight comes from its device or its file while another is hashed.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        coming = [reader.submit(read, name) for name in names[:1]]
+        for name in names[1:]:
+            values = coming.pop().result()
+            coming.append(reader.submit(read, name))
+            yield values
+        yield from (last.result() for last in coming)
 
 
 @contextmanager

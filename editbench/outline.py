@@ -134,10 +134,14 @@ class Outline:
 
     # --- bytes ----------------------------------------------------------------------------------
 
+    def held(self, numbers: int) -> int:
+        """Return the bytes of so many numbers of the weights as they would be held."""
+        return (NUMBER if self.dtype == "float32" else HALF) * numbers
+
     @property
     def weights(self) -> int:
         """Bytes of the weights as they would be held."""
-        return (NUMBER if self.dtype == "float32" else HALF) * self.parameters
+        return self.held(self.parameters)
 
     @property
     def masters(self) -> int:

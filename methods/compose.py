@@ -87,9 +87,9 @@ class Composed(Method):
         if None in parts:
             return None
         first, second = (part for part in parts if part is not None)
-        held = {"first edit": first.edit}
+        held = {"first edit": first.edit - first.filed}
         later = [Phase(each.name, each.device, {**each.main, **held}) for each in second.phases]
-        return Memory([*first.phases, *later], first.edit + second.edit)
+        return Memory([*first.phases, *later], first.edit + second.edit, first.filed + second.filed)
 
     def work(self, model: Outline, texts: Texts) -> Work | None:
         """Return the work of both methods."""

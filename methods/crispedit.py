@@ -50,6 +50,7 @@ from editbench.methods.statistics import (
     SAMPLE_LENGTH,
     Moment,
     held_by_moments,
+    in_memory,
     second_moments,
     source_files,
     work_of_moments,
@@ -297,7 +298,7 @@ class CrispEdit(Method):
             ),
             "logits": model.logits(rows * texts.target, 3),
         }
-        covariance = {"covariance": 8 * MATRICES * sum(f * f for f in widths)}
+        covariance = {"covariance": MATRICES * in_memory(model, layers)}
         return Memory(
             [
                 *held_by_moments(model, layers, MATRICES),

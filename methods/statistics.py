@@ -38,7 +38,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from editbench import progress
+from editbench import progress, tensors
 from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
 from editbench.memory import TEMPLATE_TOKENS, Phase, free_bytes
@@ -49,7 +49,7 @@ from editbench.outline import Outline
 from editbench.own_text import AT_ONCE as TEXTS_AT_ONCE
 from editbench.own_text import own_texts
 from editbench.pace import Work
-from editbench.tensors import read_tensors
+from editbench.tensors import filed, read_tensors
 from editbench.types import digest
 
 SAMPLE_LENGTH = 64
@@ -107,11 +107,11 @@ class Moment:
     tokens: int
     origin: Origin = field(default_factory=Origin)
 
-    @cached_property
+    @property
     def ridged_ff(self) -> torch.Tensor:
         """C + RIDGE tr(C)/f I."""
-        ridge = RIDGE * self.c_ff.diagonal().mean()
-        ridged_ff: torch.Tensor = self.c_ff + ridge * torch.eye(len(self.c_ff), dtype=torch.float64)
+        ridged_ff = self.c_ff.clone()
+        ridged_ff.diagonal().add_(RIDGE * self.c_ff.diagonal().mean())
         return ridged_ff
 
     @cached_property
@@ -129,20 +129,30 @@ class Moment:
                 "is singular or not finite, so no update can be solved with it. Measure it on more "
                 "tokens (covariance_tokens) or another text (covariance)."
             )
-        return cast("torch.Tensor", factor)
+        return _in_file(factor)
 
     @cached_property
     def eigen(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Eigenvalues (f,), ascending, and eigenvectors (f, f) of C."""
         values, vectors = torch.linalg.eigh(self.c_ff)
         # Eigenvalues below 0 are rounding: C has none.
-        return values.clamp(min=0), vectors
+        return values.clamp(min=0), _in_file(vectors)
 
     def solve(self, keys_fN: torch.Tensor) -> torch.Tensor:
         """Return C^-1 K for keys (f, N), in float64."""
         # In float64: with the ridge the condition number is bounded only by f / RIDGE, beyond
         # float32.
         return torch.cholesky_solve(keys_fN.cpu().double(), self.cholesky_ff)
+
+
+def _in_file(matrix_ff: torch.Tensor) -> torch.Tensor:
+    """Return a large matrix from a file, so that only the layer that is written takes memory."""
+    if matrix_ff.nbytes < tensors.LARGE:
+        return matrix_ff
+    try:
+        return filed([("matrix", matrix_ff)], matrix_ff.nbytes)["matrix"]
+    except OSError:
+        return matrix_ff  # a full disk costs memory, not results
 
 
 def identity_moment(f: int) -> Moment:
@@ -182,7 +192,7 @@ def second_moments(
         moments = [part[layer] for part in parts]
         origin: Origin = {**moments[0].origin, "source": source}
         # Each source has the same weight, however many tokens it gave.
-        c_ff = torch.stack([moment.c_ff for moment in moments]).mean(0)
+        c_ff = _in_file(torch.stack([moment.c_ff for moment in moments]).mean(0))
         averaged[layer] = Moment(c_ff, sum(moment.tokens for moment in moments), origin)
     return averaged
 
@@ -194,15 +204,21 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
         matrices: f x f matrices of float64 that are kept of each layer.
     """
     sizes = [8 * model.layout.parts[layer].mlp_width ** 2 for layer in layers]
-    kept = matrices * sum(sizes)
+    kept = matrices * in_memory(model, layers)
     return [
         # A chat turn of the model's own opens with the template.
         Phase("own text", model.writing(TEXTS_AT_ONCE, TEMPLATE_TOKENS, SAMPLE_LENGTH)),
-        # The sums and the means of them; one product in float32.
-        Phase("covariance", {}, {"covariance": 2 * sum(sizes) + max(sizes) // 2}),
+        # The sums, and one product in float32.
+        Phase("covariance", {}, {"covariance": sum(sizes) + max(sizes) // 2}),
         # One more of the ridge and of the factor while they are computed.
         Phase("factors of the covariance", {}, {"covariance": kept + 2 * max(sizes)}),
     ]
+
+
+def in_memory(model: Outline, layers: Sequence[int]) -> int:
+    """Return the bytes of one float64 matrix (f, f) of each layer, but for those in files."""
+    sizes = [8 * model.layout.parts[layer].mlp_width ** 2 for layer in layers]
+    return sum(size for size in sizes if size < tensors.LARGE)
 
 
 def work_of_moments(model: Outline, layers: Sequence[int], source: str, tokens: int) -> Work:
@@ -248,15 +264,19 @@ def _one_source(
         if len(moments) == len(set(layers)):
             return moments
     # ``origin`` and ``moments`` are now those of the present weights.
-    missing = [layer for layer in layers if layer not in moments]
+    missing = [layer for layer in dict.fromkeys(layers) if layer not in moments]
     check_memory(
-        3 * 8 * sum(f * f for f in widths.values()),
+        # the sums, then one matrix with its ridge and its factor
+        8 * (sum(f * f for f in widths.values()) + 2 * max(widths.values()) ** 2),
         f"the covariance of {len(widths)} layers of width {max(widths.values())}",
     )
     blocks = (
         _written(model, tokens, seed) if content is None else iter([_rows(model, content, tokens)])
     )
-    for layer, moment in measure(model, missing, blocks, tokens).items():
+    measured = measure(model, missing, blocks, tokens)
+    for layer in missing:
+        # Taken out, so that its memory is free once it is in the cache.
+        moment = measured.pop(layer)
         moments[layer] = keep(moment, {**origin, "layer": layer}, model, source)
     return moments
 
@@ -323,7 +343,7 @@ def measure(
                 f"The activations of {model.name} at layer {layer} are not finite in {dtype}. "
                 "Load the model in float32 or bfloat16."
             )
-    return {layer: sums.moment(layer, total) for layer in layers}
+    return {layer: sums.taken(layer, total) for layer in layers}
 
 
 class _Sums:
@@ -368,6 +388,10 @@ class _Sums:
     def moment(self, layer: int, total: int) -> Moment:
         """Return C of ``layer`` over ``total`` tokens."""
         return Moment(self.total_ff[layer].cpu() / total, total)
+
+    def taken(self, layer: int, total: int) -> Moment:
+        """Return ``moment`` in place of the sum, which is then no longer there."""
+        return Moment(self.total_ff.pop(layer).cpu().div_(total), total)
 
     def stable(self, total: int) -> bool:
         """Return whether C^-1 K of the held-out keys agrees with the last call's at every layer."""
@@ -563,7 +587,10 @@ def cached(origin: Origin, width: int) -> Moment | None:
 
 
 def keep(moment: Moment, origin: Origin, model: LanguageModel, source: str) -> Moment:
-    """Return ``moment`` with its origin, and put it into the cache if that can be written."""
+    """Return ``moment`` with its origin, and put it into the cache if that can be written.
+
+    A large matrix is returned from there.
+    """
     whole: Origin = {
         **origin,
         "name": model.name,
@@ -572,7 +599,8 @@ def keep(moment: Moment, origin: Origin, model: LanguageModel, source: str) -> M
     }
     kept = replace(moment, origin=whole)
     _save(_path(origin), kept)
-    return kept
+    in_cache = cached(origin, len(kept.c_ff)) if kept.c_ff.nbytes >= tensors.LARGE else None
+    return in_cache or kept
 
 
 @lru_cache(maxsize=16)
@@ -615,7 +643,7 @@ def _save(path: Path, moment: Moment) -> None:
 
 
 def _checksum(c_ff: torch.Tensor) -> str:
-    return hashlib.sha256(c_ff.contiguous().numpy().tobytes()).hexdigest()[:16]
+    return hashlib.sha256(c_ff.contiguous().view(-1).numpy().data).hexdigest()[:16]
 
 
 def listing() -> list[dict[str, object]]:

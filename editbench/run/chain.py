@@ -10,6 +10,7 @@ import torch
 from editbench.plugin import Method
 from editbench.report import EditRecord, sums, warnings_of
 from editbench.retrieval import Retriever
+from editbench.tensors import kept
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -37,9 +38,14 @@ class Chain:
     def add(self, edit: Edit) -> None:
         """Apply ``edit``, which was made for the model as it is now. Contexts are joined."""
         # Only the first edit of a weight finds the base's values in it.
-        for name in edit.changes:
-            if name not in self._before:
-                self._before[name] = self.model.weight(name).detach().clone()
+        new = {
+            name: self.model.weight(name).detach()
+            for name in edit.changes
+            if name not in self._before
+        }
+        size = sum(weight.nbytes for weight in new.values())
+        copies = ((name, weight.clone()) for name, weight in new.items())
+        self._before |= kept(copies, size, "the weights of the base")
         if edit.context is not None:
             # A model has one context, so this one retrieves from the facts of all edits.
             facts = [fact for earlier in (*self.edits, edit) for fact in earlier.facts]
@@ -81,13 +87,15 @@ class Chain:
             "warnings": warnings_of(reports) + [f"Of the chunk taken back: {w}" for w in undone],
             **sums(method.figures, reports),
         }
-        changes = {
+        changes = (
             # In float32 the difference of two weights of 16 bits is exact, or nearly.
-            name: (self.model.weight(name).detach().float() - before.float()).cpu()
+            (name, self.model.weight(name).detach().cpu().float() - before.cpu().float())
             for name, before in self._before.items()
-        }
+        )
+        size = sum(4 * before.numel() for before in self._before.values())
         facts = [fact for edit in edits for fact in edit.facts]
-        whole = method.edit(self.model, facts, changes, diagnostics=report)
+        moved = kept(changes, size, "the change of all weights")
+        whole = method.edit(self.model, facts, moved, diagnostics=report)
         # ``method.edit`` hashed the model as it is now, but the whole is an edit of the base.
         return replace(
             whole,

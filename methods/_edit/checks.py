@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from editbench import errors
+from editbench import errors, tensors
 from editbench.errors import MethodError
 from editbench.layout import ranges
 from editbench.methods._common.context import check_context
@@ -142,14 +142,16 @@ def check_room(model: LanguageModel, facts: int, moments: Mapping[int, Moment]) 
     Raises:
         MethodError: They do not fit.
     """
-    # Float64 numbers: C with its ridge and its factor, three arrays of the weight's size per layer,
-    # and three of the keys' size.
-    needed, widest = 0, max(len(moment.c_ff) for moment in moments.values())
+    # Float64 numbers. Of one layer after the other: C with its ridge while the factor is computed,
+    # three arrays of the weight's size, and three of the keys' size.
+    widest = max(len(moment.c_ff) for moment in moments.values())
+    needed = 2 * widest**2 + 3 * widest * (model.layout.width + facts)
     for moment in moments.values():
         f = len(moment.c_ff)
-        # A cached_property is in ``vars`` once it has been computed.
-        needed += 2 * f * f * ("cholesky_ff" not in vars(moment)) + 3 * model.layout.width * f
-    needed += 3 * widest * facts
+        # A cached_property is in ``vars`` once it has been computed; a large factor is in a file.
+        kept = "cholesky_ff" not in vars(moment) and moment.c_ff.nbytes < tensors.LARGE
+        # the factor, and the weight as it was, of at most 32 bits
+        needed += f * f * kept + model.layout.width * f // 2
     check_memory(8 * needed, f"the solve for {len(moments)} layers of width {widest}")
 
 

@@ -25,6 +25,7 @@ from editbench.methods._edit.value import Solver, fact_bytes, side_by_side, with
 from editbench.methods.statistics import (
     Moment,
     held_by_moments,
+    in_memory,
     second_moments,
     source_files,
     work_of_moments,
@@ -72,8 +73,8 @@ class WeightEditor(Method, Generic[B]):
     """Where the target optimisation adds its deltas. The value at the first site is written."""
     of_one_key: ClassVar[str] = "the written value is a compromise"
     """What happens to facts that share a key and have different targets."""
-    matrices: ClassVar[int] = 3
-    """Float64 matrices (f, f) that are kept of each layer: C, C with its ridge, and its factor."""
+    matrices: ClassVar[int] = 2
+    """Float64 matrices (f, f) that are kept of each layer, in a file if large: C and its factor."""
     one_by_one: ClassVar[bool] = False
     """Whether facts are solved one after the other, not side by side."""
     limits: ClassVar[Mapping[str, int]] = {"covariance_tokens": MAX_TOKENS}
@@ -233,7 +234,7 @@ class WeightEditor(Method, Generic[B]):
         layers = self.edited_layers(model) or self.usual_layers(model)
         f, d, n = model.layout.mlp_width, model.layout.width, texts.facts
         measured = held_by_moments(model, layers, self.matrices)
-        covariance = self.matrices * 8 * sum(model.layout.parts[i].mlp_width ** 2 for i in layers)
+        covariance = self.matrices * in_memory(model, layers)
         # Where values are read, in the last layer that is written, the graph begins.
         depth = model.layout.depth - layers[-1]
         rows = 2 + self.number_of_prefixes  # the bare prompt, those with prefixes, and that of KL
@@ -253,7 +254,8 @@ class WeightEditor(Method, Generic[B]):
             "keys and values": model.cache(at_once * rows, tokens + cached),
         }
         # W + Delta is summed in float64; the copies bring the weights back.
-        written = {"kept copy": 4 * d * f * len(layers), "update": 3 * 8 * d * f}
+        changed = model.held(d * f * len(layers))
+        written = {"kept copy": changed, "update": 3 * 8 * d * f}
         keys = 8 * f * n * (1 + len(layers))
         edit = len(layers) * (8 * (d + f) * n + 4 * f * min(f, n))
         return Memory(
@@ -263,6 +265,7 @@ class WeightEditor(Method, Generic[B]):
                 Phase("writing the weights", written, {"covariance": covariance, "keys": keys}),
             ],
             edit,
+            changed=changed,
         )
 
     def work(self, model: Outline, texts: Texts) -> Work:
@@ -292,7 +295,7 @@ class WeightEditor(Method, Generic[B]):
             # for the statistics, twice, and for the edit
             hashed=3 * model.parameters,
             # a factor for each layer, and the solutions with it
-            products=sum(self.matrices * f**3 / 3 + 2 * n * f**2 for f in widths),
+            products=sum((self.matrices + 1) * f**3 / 3 + 2 * n * f**2 for f in widths),
         )
 
     def lighter(self, model: Outline) -> Iterator[Mapping[str, object]]:

@@ -193,12 +193,17 @@ class Trainer(Method):
         Most is held when a backward pass begins, with all activations, or when it ends, with all
         gradients.
         """
+        from editbench.tensors import FILED  # imports torch
+
         rank = self.lora or 0
         adapters = 4 * rank * sum(inputs + outputs for inputs, outputs in self._adapted(model))
         trained = adapters if rank else 4 * model.parameters
+        filed = 0 if rank or trained < FILED else trained
+        # Of 16 bits they are kept in memory, since they come back as the very same tensors.
+        copied = model.weights if not filed or model.masters else 0
         kept = {
             "adapters": adapters,
-            "kept copy": 0 if rank else model.weights,
+            "kept copy": 0 if rank else copied,
             "float32 weights": 0 if rank else model.masters,
             "AdamW's moments": 2 * trained,
             "Fisher information": trained if self.ewc else 0,
@@ -229,7 +234,8 @@ class Trainer(Method):
                     "forward pass of the model's own texts", {**kept, "gradients": trained, **held}
                 )
             )
-        return Memory(phases, edit=trained)
+        changed = sum(inputs * outputs for inputs, outputs in self._adapted(model))
+        return Memory(phases, trained, filed, model.held(changed if rank else model.parameters))
 
     def work(self, model: Outline, texts: Texts) -> Work:
         """Return the work of all planned steps, which a training whose facts are learnt cuts short.

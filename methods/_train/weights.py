@@ -13,6 +13,7 @@ import torch
 
 from editbench.changes import Change
 from editbench.models import LanguageModel
+from editbench.tensors import kept
 
 
 class Trainable(Protocol):
@@ -42,14 +43,14 @@ class Trainable(Protocol):
         """Restore the model as it was."""
 
 
-class _InFloat32(Mapping[str, torch.Tensor]):
-    """Weights; those of 16 bits become float32 tensors when they are asked for."""
+class _Before(Mapping[str, torch.Tensor]):
+    """Weights as they were, each on its own device and in at least 32 bits when it is asked for."""
 
-    def __init__(self, held: Mapping[str, torch.Tensor]):
-        self.held = held
+    def __init__(self, held: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]):
+        self.held, self.now = held, now
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        weight = self.held[name]
+        weight = self.held[name].to(self.now[name].device)
         return weight.float() if weight.itemsize < 4 else weight
 
     def __iter__(self) -> Iterator[str]:
@@ -74,13 +75,17 @@ class FullWeights:
         self._held: dict[str, torch.Tensor] = {}
         """The weights of 16 bits as they were; these very tensors come back."""
         try:
-            copies = dict(self._begun())
+            copies = kept(self._begun(), self._copied(), "the weights as they were")
         except BaseException:  # out of memory, or Ctrl-C: leave no half-converted model behind
             self._give_back()
             raise
-        self.before: Mapping[str, torch.Tensor] = _InFloat32({**copies, **self._held})
+        self.before: Mapping[str, torch.Tensor] = _Before({**copies, **self._held}, self._all)
         self.rounding_lost: float | None = None
         self.warnings: list[str] = []
+
+    def _copied(self) -> int:
+        """Return the bytes of the trained weights that are not of 16 bits."""
+        return sum(p.nbytes for p in self.parameters.values() if p.itemsize > 2)
 
     def _begun(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Make weights of 16 bits float32, and yield a copy of each other weight."""
@@ -102,11 +107,13 @@ class FullWeights:
 
     @torch.no_grad()
     def changes(self) -> dict[str, Change]:
-        """Return the change of each weight, float32, on the CPU."""
-        return {
-            name: (p.detach() - self.before[name]).float().cpu()
+        """Return the change of each weight, float32, on the CPU; large ones are in a file."""
+        moved = (
+            (name, (p.detach() - self.before[name]).float().cpu())
             for name, p in self.parameters.items()
-        }
+        )
+        size = sum(4 * p.numel() for p in self.parameters.values())
+        return dict(kept(moved, size, "the change of all weights"))
 
     @torch.no_grad()
     def interpolate(self, share: float) -> None:
