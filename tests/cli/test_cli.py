@@ -599,8 +599,8 @@ def test_an_unknown_listing(here, refused):
     refused(
         editbench("list", "nosuch"),
         "'nosuch'",
-        "methods, corpora, evaluators, trackers, tasks, models",
-        "the name of a method, corpus or evaluator",
+        "methods, corpora, evaluators, trackers, tasks, models, suites",
+        "the name of a method, corpus, evaluator or suite",
     )
     refused(editbench("list", "mmit"), "'mmit'", "Did you mean 'memit' or 'emmet'?")
     refused(editbench("list", "corpara"), "Did you mean 'corpora'?")
