@@ -266,6 +266,9 @@ def page() -> None:
         lines.append(
             f"| {label} | {' | '.join(texts)} | {row['phase']} | {edit} | {row['seconds']} |"
         )
+    if "parts" in rows:
+        lines += ["", "## Measured part by part", ""]
+        lines += [f"- {line}" for line in rows["parts"]["said"]]
     if "sft" in rows:
         lines += ["", "The refusal:", "", *(f"> {line}" for line in rows["sft"]["said"])]
     if "files" in rows:
