@@ -1,4 +1,4 @@
-"""Measure the own memory (RssAnon) of two parts of an injection, in seconds and without its command.
+"""Measure the own memory (RssAnon) of two parts of an injection, each in seconds.
 
     python benchmarks/outgrow_parts.py train     # a training of all weights, in bytes a parameter
     python benchmarks/outgrow_parts.py moments   # C of two wide layers, in matrices
@@ -42,7 +42,14 @@ def train() -> None:
 
     from editbench.methods._train.weights import trainable
 
-    config = LlamaConfig(1000, 1024, 4096, 16, 16, tie_word_embeddings=True)
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=16,
+        num_attention_heads=16,
+        tie_word_embeddings=True,
+    )
     peak = Peak()
     with torch.device("meta"):
         empty = LlamaForCausalLM(config)
