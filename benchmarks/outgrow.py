@@ -4,7 +4,7 @@
     python benchmarks/outgrow.py inject FOLDER memit rome   # the command of that name, from outside
     python benchmarks/outgrow.py files FOLDER               # hash, save, load, restore; one pass
     python benchmarks/outgrow.py paper                      # 70B on 8 x 80 GB, from its sizes alone
-    python benchmarks/outgrow.py page                       # the tables, benchmarks/outgrow.md
+    python benchmarks/outgrow.py page FOLDER                # the tables, benchmarks/outgrow.md
 
 ``inject`` starts ``editbench inject`` for 20 facts of the demo corpus, watches its resident memory,
 and compares the highest with the doctor's prediction. Steps and tokens are few, since memory does
@@ -258,6 +258,10 @@ def page() -> None:
     ]
     for label in METHODS:
         if (row := rows.get(label)) is None:
+            row = predicted(sys.argv[2], label) if len(sys.argv) > 2 else None
+            if row is not None:
+                size = f"{row['predicted_bytes'] / 1e9:.1f}"
+                lines.append(f"| {label} | not measured | | {size} | {row['phase']} | | |")
             continue
         sizes = [row[f"{k}_bytes"] / 1e9 for k in ("peak", "anonymous", "predicted")]
         done = row["exit"] in (0, 1)  # 1: the verdict, since two steps teach nothing
@@ -266,6 +270,9 @@ def page() -> None:
         lines.append(
             f"| {label} | {' | '.join(texts)} | {row['phase']} | {edit} | {row['seconds']} |"
         )
+    if "parts" in rows:
+        lines += ["", "## Measured part by part (`benchmarks/outgrow_parts.py`)", ""]
+        lines += [f"- {line}" for line in rows["parts"]["said"]]
     if "sft" in rows:
         lines += ["", "The refusal:", "", *(f"> {line}" for line in rows["sft"]["said"])]
     if "files" in rows:

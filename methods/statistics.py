@@ -39,6 +39,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from editbench import progress, tensors
+from editbench.changes import is_finite
 from editbench.errors import DataError, MethodError
 from editbench.hub import cache_dir
 from editbench.memory import TEMPLATE_TOKENS, Phase, free_bytes
@@ -123,7 +124,7 @@ class Moment:
         """
         # It reports failure without raising, so that the error below can name the layer.
         factor, failed = torch.linalg.cholesky_ex(self.ridged_ff)
-        if failed or not factor.isfinite().all():
+        if failed or not is_finite(factor):
             raise MethodError(
                 f"The covariance of layer {self.origin.get('layer', '?')} ({self.tokens} tokens) "
                 "is singular or not finite, so no update can be solved with it. Measure it on more "
@@ -208,8 +209,8 @@ def held_by_moments(model: Outline, layers: Sequence[int], matrices: int) -> lis
     return [
         # A chat turn of the model's own opens with the template.
         Phase("own text", model.writing(TEXTS_AT_ONCE, TEMPLATE_TOKENS, SAMPLE_LENGTH)),
-        # The sums, and one product in float32.
-        Phase("covariance", {}, {"covariance": sum(sizes) + max(sizes) // 2}),
+        # The sums, and nearly two matrices while one is added to or saved (1.7 were measured).
+        Phase("covariance", {}, {"covariance": sum(sizes) + 2 * max(sizes)}),
         # One more of the ridge and of the factor while they are computed.
         Phase("factors of the covariance", {}, {"covariance": kept + 2 * max(sizes)}),
     ]
@@ -337,7 +338,7 @@ def measure(
                     break
                 next_check *= 2
     for layer, total_ff in sums.total_ff.items():
-        if not total_ff.isfinite().all():
+        if not is_finite(total_ff):
             dtype = next(model.model.parameters()).dtype
             raise MethodError(
                 f"The activations of {model.name} at layer {layer} are not finite in {dtype}. "
@@ -614,7 +615,7 @@ def load(path: Path, _mtime: int = 0, _size: int = 0) -> Moment:
         stored = _stored(path)
         c_ff = read_tensors(path)["c"]
         checksum, counted = stored["checksum"], stored["counted"]
-        if _checksum(c_ff) != checksum or not c_ff.isfinite().all():
+        if _checksum(c_ff) != checksum or not is_finite(c_ff):
             raise ValueError("its checksum does not match")
         rest = {k: v for k, v in stored.items() if k not in ("checksum", "counted")}
         return Moment(c_ff, int(counted), cast("Origin", rest))
