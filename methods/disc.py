@@ -43,7 +43,7 @@ from editbench.methods._train.divergence import divergence
 from editbench.methods._train.lessons import Lesson, reworded
 from editbench.methods._train.loop import train
 from editbench.methods._train.teacher import frozen_copy
-from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
+from editbench.methods._train.trainer import FORWARDED, PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel
 from editbench.outline import Outline
 from editbench.pace import Work
@@ -83,9 +83,7 @@ class DiSC(Trainer):
         "trained_tokens": Figure(
             "Label tokens of all splits, summed over all steps.", adds_up=True
         ),
-        "forwarded_tokens": Figure(
-            "Tokens that the student read in all steps, and the teacher once."
-        ),
+        "forwarded_tokens": FORWARDED,
     }
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {
