@@ -137,6 +137,8 @@ def best(corpus: str, name: str) -> Mapping[str, object] | None:
 def table(which: str) -> None:
     """Print the stored cells of a command."""
     usage.check_names("table", [which], ("tune", "compare", "steps"))
+    if not any((FOLDER / which).glob("*/*.json")):
+        raise usage.UsageError(f"No cell of {which} is stored yet.")
     for corpus in CORPORA:
         files = sorted((FOLDER / which / corpus).glob("*.json"))
         cells = [json.loads(file.read_text()) for file in files]

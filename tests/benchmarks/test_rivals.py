@@ -125,6 +125,7 @@ def test_claims_are_judged_by_the_corrected_comparisons(rivals):
         (["compare"], "do not fit 'compare'"),
         (["steps", "memit"], "no row 'memit'"),
         (["table", "claims"], "no table 'claims'"),
+        (["table", "compare"], "No cell of compare is stored yet"),
     ],
 )
 def test_a_wrong_command_line_is_refused(rivals, monkeypatch, arguments, reason):
