@@ -233,7 +233,7 @@ def claim_lines(cells: Sequence[dict], verdicts: Mapping[str, Verdicts]) -> str:
     lines = ["| row | paper | says | seen here |", "|---|---|---|---|"]
     for claim in CLAIMS:
         if claim.name in by_name:
-            found = "; ".join(judged(claim, by_name, verdicts))
+            found = "; ".join(judged(claim, by_name, verdicts)) or "not compared"
             lines.append(f"| {claim.name} | {claim.paper} | {claim.says} | {found} |")
     return "\n".join(lines)
 
