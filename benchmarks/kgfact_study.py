@@ -89,18 +89,25 @@ KEYS = (
 )
 
 
-def cell(loaded, method: str, options: dict, **config) -> dict:
-    """Return one cell of a run that is not kept, by default on SmolLM2 and kgfact."""
+def cell(loaded, method: str, options: dict, more=None, **config) -> dict:
+    """Return one cell of a run that is not kept, by default on SmolLM2 and kgfact.
+
+    Args:
+        more: called with the run's folder and the whole cell while both are there; returns further
+            fields to keep.
+    """
     setting = {"model": "smollm2-135m", "corpus": "kgfact", **config}
     made = RunConfig(methods=(method,), options={method: options}, **setting)
     plan = make_plan(made)
     with tempfile.TemporaryDirectory() as folder, progress.reporting(console.Lines(60)):
         with RunStore(folder).open(run_identity(plan.config)) as store:
             (summary,) = runner.run(plan, loaded, store, lambda *_: None)
+        further = more(Path(folder), summary) if more else {}
     for lost in ((summary.get("diagnostics") or {}).get("errors") or {}).values():
         for one in lost.values():
             one.pop("examples", None)  # texts of data sets that may not lie in this project
-    return {**{key: summary[key] for key in KEYS if key in summary}, "commit": commit()}
+    kept = {key: summary[key] for key in KEYS if key in summary}
+    return {**kept, **further, "commit": commit()}
 
 
 def commit() -> str:

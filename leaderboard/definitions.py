@@ -54,6 +54,10 @@ MIXING_DEFINITION = """
 DIAGNOSTICS_DEFINITIONS = """
 - **Target NLL**: mean over the tokens of the training targets of -log p under the base, in nats;
   **NLL > 5** and **p < .01**: share of those tokens beyond that bound.
+- **First 5 %**: of each target's tokens, at least one. **NLL** and **gradient**: means over the
+  tokens of a part, of -log p under the base and of the norm of its gradient with respect to all
+  weights. **Of tokens**, **of NLL**, **of gradients**: the share of the sum over all target tokens
+  that the first 5 % have.
 - **Fisher displacement**: sum over the weights of F_j d_j^2, where d is the edit's change and F the
   diagonal of the base's Fisher information; **squared norm**: sum of d_j^2. **Alignment ratio R**:
   (Fisher displacement / squared norm) / mean of F over all weights of the model. That is the

@@ -60,6 +60,14 @@ ABOUT = {
     "model, in nats.",
     "NLL > 5": "Share of the target tokens with a NLL above 5 nats.",
     "p < .01": "Share of the target tokens to which the unedited model gives less than 1 %.",
+    "NLL, first 5 %": "Mean NLL of the first 5 % of each target's tokens, at least one.",
+    "NLL, last quarter": "Mean NLL of the last quarter of each target's tokens.",
+    "gradient, first 5 %": "Mean norm of the gradient of such a token's NLL, with respect to all "
+    "weights of the unedited model.",
+    "gradient, last quarter": "The same of the last quarter.",
+    "first 5 %: of tokens": "Share of all target tokens that are among the first 5 % of theirs.",
+    "first 5 %: of NLL": "Share of the NLL of all target tokens that those tokens have.",
+    "first 5 %: of gradients": "The same share of the gradients' norms, added up.",
     "lambda, answer": "Share of the answer's tokens that the naive branch wrote (mixsd).",
     "lambda, filler": "Share of the other tokens that the naive branch wrote (mixsd).",
     "Fisher displacement": "Sum over the weights of F d^2: d the change, F the diagonal of the "

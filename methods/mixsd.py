@@ -86,7 +86,7 @@ from editbench.methods._train.mixed_text import (
 )
 from editbench.methods._train.rooms import rooms as measured_rooms
 from editbench.methods._train.rooms import usual_length
-from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
+from editbench.methods._train.trainer import FORWARDED, PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, float64_device
 from editbench.outline import Outline
 from editbench.pace import Work
@@ -117,7 +117,11 @@ class MixSD(Trainer):
     paper: ClassVar[str] = "arXiv 2605.16865"
     version: ClassVar[int] = 5
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
-    figures: ClassVar[dict[str, Figure]] = {**Trainer.figures, **MIXING_FIGURES}
+    figures: ClassVar[dict[str, Figure]] = {
+        **Trainer.figures,
+        **MIXING_FIGURES,
+        "forwarded_tokens": FORWARDED,
+    }
     added: ClassVar[frozenset[str]] = frozenset({"first"})
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {
@@ -260,10 +264,22 @@ class MixSD(Trainer):
             }
             for i, lesson in enumerate(plain)
         ]
+        # Of writing and training together.
+        forwarded = (
+            {
+                "forwarded_tokens": training["forwarded_tokens"]
+                + cost["prompt_tokens"]
+                + cost["decoded_tokens"]
+                + cost.get("reread_tokens", 0)
+            }
+            if training
+            else {}
+        )
         diagnostics = {
             **report(drafts),
             **cost,
             **training,
+            **forwarded,
             "warnings": [
                 *borrowed(facts, self.expert_prompt),
                 *warnings(drafts),

@@ -50,7 +50,7 @@ from editbench.methods._train.lessons import Lesson, lessons_of
 from editbench.methods._train.loop import target_nll, train
 from editbench.methods._train.rooms import rooms, usual_length
 from editbench.methods._train.teacher import follow_slowly, frozen_copy
-from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
+from editbench.methods._train.trainer import FORWARDED, PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel, NotFiniteError
 from editbench.outline import Outline
 from editbench.pace import Work
@@ -90,6 +90,7 @@ class OPSD(Trainer):
         **Trainer.figures,
         "stated_at_first": Figure("Share of the first step's rollouts that state their fact."),
         "stated_at_last": Figure("Share of the last step's rollouts that state their fact."),
+        "forwarded_tokens": FORWARDED,
         "cut_off_share": Figure("Share of all rollouts that reached their length limit."),
         "exposure_mean": Figure("Adaptive exposure: mean share over the training."),
         "exposure_last": Figure("Adaptive exposure: share at the end."),
@@ -205,6 +206,7 @@ class OPSD(Trainer):
         generator = torch.Generator().manual_seed(self.seed)
         stated: list[list[bool]] = []
         cut_off: list[bool] = []
+        forwarded = 0
 
         def before_step(step: int) -> None:
             stated.append([])
@@ -214,14 +216,20 @@ class OPSD(Trainer):
                 exposure.update((step + 1) / self.steps(len(lessons)), finite_nll(model, watched))
 
         def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
+            nonlocal forwarded
             asked = [(lessons[i], budgets[i]) for i in batch]
             rollouts = self._rollouts(model, asked, generator)
+            forwarded += sum(len(r.lesson.prompt_ids) + len(r.ids) for r in rollouts)
             stated[-1].extend(rollout.states_fact for rollout in rollouts)
             cut_off.extend(not rollout.ended for rollout in rollouts)
             if self.verified:
                 rollouts = [r for r in rollouts if r.states_fact] or rollouts
             # Each rollout's teacher reads the note with probability exposure.share.
             read = torch.rand(len(rollouts), generator=generator) < exposure.share
+            # The student reads each rollout again, and the teacher reads it behind its own prompt.
+            for r, has_read in zip(rollouts, read.tolist(), strict=True):
+                shown = r.lesson.expert_ids if has_read else r.lesson.prompt_ids
+                forwarded += len(r.lesson.prompt_ids) + len(shown) + 2 * len(r.ids)
             return self._loss(model, teacher, rollouts, read.tolist())
 
         lengths = [len(lesson.prompt_ids) for lesson in lessons]
@@ -247,6 +255,7 @@ class OPSD(Trainer):
                 "stated_at_first": fmean(stated[0]),
                 "stated_at_last": fmean(stated[-1]),
                 "cut_off_share": fmean(cut_off),
+                "forwarded_tokens": forwarded,
             }
             if stated
             else {}

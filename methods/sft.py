@@ -23,8 +23,9 @@ from typing import ClassVar
 from editbench.edit import Edit
 from editbench.methods._train.lessons import LOSS_ON, LossOn, check_first, lessons_of
 from editbench.methods._train.loop import train_on_examples
-from editbench.methods._train.trainer import PUBLISHED_TRAINING, Trainer
+from editbench.methods._train.trainer import FORWARDED, PUBLISHED_TRAINING, Trainer
 from editbench.models import LanguageModel
+from editbench.report import Figure
 from editbench.types import Fact
 
 
@@ -37,6 +38,7 @@ class Sft(Trainer):
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
     added: ClassVar[frozenset[str]] = frozenset({"first"})
+    figures: ClassVar[Mapping[str, Figure]] = {**Trainer.figures, "forwarded_tokens": FORWARDED}
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"},
         # On 24 dev facts it kept following instructions and reading, and carried over as plain sft

@@ -123,7 +123,7 @@ Diagnostics = Annotated[
     str,
     typer.Option(
         metavar="NAME,NAME",
-        help="Also measure: supervision, mixing, fisher, drift, errors; or all.",
+        help="Also measure: supervision, positions, mixing, fisher, drift, errors; or all.",
         rich_help_panel=panels.RETENTION,
     ),
 ]

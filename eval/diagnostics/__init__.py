@@ -12,6 +12,15 @@ supervision: how improbable the training targets are under the base model [1]
     nll_above_5            share of target tokens with -log p0 > 5, the paper's bound [1]
     rare                   share of target tokens with p0 < 0.01 (-log p0 > 4.6)
     ..._low, ..._high      95 % intervals in which the tokens of one target go together
+positions: loss and gradient of the training targets by position in the target, under the base,
+on about 256 target tokens [4]
+    parts                  ``first``: the first 5 % of each target, at least one token; then its
+                           quarters without them. For each part the number of tokens, the mean of
+                           -log p0 (``nll``), and the mean norm of a token's gradient with respect
+                           to all weights (``gradient``)
+    first_nll_share        share of the sum of -log p0 over all tokens that the first part has
+    first_gradient_share   the same share of the gradient norms
+    first_token_share      the same share of the tokens
 mixing: which branch wrote the mixed targets [1]
     lam_answer             share of the tokens stating the target that the naive branch wrote
     lam_filler             the same share of all other tokens
@@ -49,6 +58,8 @@ errors: what became of the answers that the base had right, by retention task an
     Older records hold counts by earlier rules: taught subjects were no leakage, a collapse was
     measured in words alone, with "The answer is X." among them, and a tool call without a brace was
     no format error.
+[4] LongAct says that the signal of a long training text sits in its first 5 % of tokens. The
+    numbers are ours.
 
 Targets are the token ids that a method recorded. Without a record, a target is the demonstration of
 the fact (or its target) followed by EOS, which is what sft trains on. Weight editors see only the
@@ -69,7 +80,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from editbench.errors import UnknownNameError
-from editbench.eval.diagnostics import drift, errors, fisher, targets
+from editbench.eval.diagnostics import drift, errors, fisher, positions, targets
 from editbench.files import jsonable
 from editbench.models import LanguageModel
 from editbench.rows import ProbeRow, SampleRow
@@ -77,10 +88,17 @@ from editbench.rows import ProbeRow, SampleRow
 if TYPE_CHECKING:
     from editbench.edit import Edit
 
-Diagnosis = targets.Supervision | targets.Mixing | fisher.Displacement | drift.Drift | errors.Errors
+Diagnosis = (
+    targets.Supervision
+    | positions.Positions
+    | targets.Mixing
+    | fisher.Displacement
+    | drift.Drift
+    | errors.Errors
+)
 """The result of one diagnostic. Its fields are documented in the module that computes it."""
 
-NAMES = ("supervision", "mixing", "fisher", "drift", "errors")
+NAMES = ("supervision", "positions", "mixing", "fisher", "drift", "errors")
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -124,6 +142,7 @@ def diagnose(
     # Functions, so that only the named ones are computed.
     compute: dict[str, Callable[[], Diagnosis | None]] = {
         "supervision": lambda: targets.supervision(model, edit),
+        "positions": lambda: positions.measure(model, edit),
         "mixing": lambda: targets.mixing(model, edit),
         "fisher": lambda: fisher.measure(model, edit, seed),
         "drift": lambda: drift.measure(model, edit, seed),

@@ -64,7 +64,7 @@ class Mixing(TypedDict):
 
 def supervision(model: LanguageModel, edit: Edit) -> Supervision | None:
     """Measure the training targets under ``model``, the base; ``None`` for an edit without any."""
-    pairs = _training_pairs(model, edit) if edit.changes else []
+    pairs = training_pairs(model, edit) if edit.changes else []
     if not pairs:
         return None
     logprobs = model.target_logprobs(pairs, what="targets under the base")
@@ -111,7 +111,7 @@ def _token_mean(by_target: Sequence[NDArray[Any]]) -> Interval:
     return unbounded_mean(shares, range(len(shares)))
 
 
-def _training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
+def training_pairs(model: LanguageModel, edit: Edit) -> list[tuple[list[int], list[int]]]:
     """Return the ids of each fact's own prompt with those of each text that was trained on it.
 
     An edit without such records was trained on the canonical answers.

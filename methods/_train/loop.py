@@ -53,13 +53,25 @@ Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
 def train_on_examples(
     options: Trainer, model: LanguageModel, examples: Sequence[Example]
 ) -> tuple[dict[str, Change], TrainingReport]:
-    """Train on the negative log-likelihood of ``examples``; see ``train``."""
-    lengths = [len(e.prompt_ids) + len(e.target_ids) for e in examples]
+    """Train on the negative log-likelihood of ``examples``; see ``train``.
 
-    def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
+    The report also has the tokens of all steps, as ``forwarded_tokens``.
+    """
+    lengths = [len(e.prompt_ids) + len(e.target_ids) for e in examples]
+    forwarded = 0
+
+    def probe(batch: list[int]) -> tuple[torch.Tensor, int]:
         return target_nll(model, [examples[i] for i in batch])
 
-    return train(options, model, len(examples), loss_of, lengths)
+    def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
+        nonlocal forwarded
+        forwarded += sum(lengths[i] for i in batch)
+        return probe(batch)
+
+    changes, report = train(options, model, len(examples), loss_of, lengths, probe=probe)
+    if examples:
+        report["forwarded_tokens"] = forwarded
+    return changes, report
 
 
 def train(

@@ -31,6 +31,7 @@ class TrainingReport(TypedDict, total=False):
     own_text_kl: float
     rounding_lost: float
     trained_tokens: int
+    forwarded_tokens: int
     first_loss: float
     final_loss: float
     steps_per_second: float
@@ -62,6 +63,10 @@ TRAINING_FIGURES: Mapping[str, Figure] = {
 }
 
 
+FORWARDED = Figure(
+    "Tokens that the model and its teacher read and wrote, to write texts and in all steps. "
+    "Padding and the passes that fit a rate do not count."
+)
 PUBLISHED_TRAINING: Mapping[str, object] = {
     "epochs": 30,
     "min_steps": 1,

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import statistics
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def test_unknown_names_are_refused_with_the_known_ones(model):
         lambda: one(model, edit_of(model), "drifft"),
     ):
         with pytest.raises(
-            EditbenchError, match="'drifft'.*'drift'.*drift, errors, fisher, mixing, supervision"
+            EditbenchError,
+            match="'drifft'.*'drift'.*drift, errors, fisher, mixing, positions, supervision",
         ):
             call()
     check_names(NAMES)
@@ -256,6 +258,55 @@ def test_supervision_counts_each_text_of_a_fact(model):
     assert found["nll"] * found["tokens"] == pytest.approx(
         sum(e["nll"] * e["tokens"] for e in each), rel=1e-5
     )
+
+
+def test_loss_and_gradient_by_position(model):
+    """By hand: the gradient of one token's loss at a time, of all weights together."""
+    facts = FACTS[:2]
+    flags = [p.requires_grad for p in model.model.parameters()]
+    found = one(model, edit_of(model, noise(model, "model.norm.weight"), facts), "positions")
+    assert [p.requires_grad for p in model.model.parameters()] == flags
+    nll, norms = {}, {}
+    for fact in facts:
+        prompt, ids = model.pair_ids(fact.prompt, fact.target, fact.form)
+        ids = [*ids, model.tokenizer.eos_token_id]
+        for t, token in enumerate(ids):
+            part = "first" if t == 0 else f"quarter_{1 + int(4 * t / len(ids))}"
+            copy = deepcopy(model.model)
+            logits = copy(torch.tensor([[*prompt, *ids[:t]]])).logits[0, -1]
+            loss = -logits.log_softmax(-1)[token]
+            loss.backward()
+            squares = [p.grad.square().sum() for p in copy.parameters() if p.grad is not None]
+            nll.setdefault(part, []).append(loss.item())
+            norms.setdefault(part, []).append(torch.stack(squares).sum().sqrt().item())
+    assert len(nll["first"]) == found["targets"] == 2 and len(nll) >= 3
+    for part, told in found["parts"].items():
+        assert told["tokens"] == len(nll.get(part, ()))
+        for name, values in (("nll", nll), ("gradient", norms)):
+            mean = np.mean(values[part]) if part in values else None
+            assert told[name] == (mean if mean is None else pytest.approx(mean, rel=1e-3))
+    for name, values in (("nll", nll), ("gradient", norms)):
+        share = sum(values["first"]) / sum(map(sum, values.values()))
+        assert found[f"first_{name}_share"] == pytest.approx(share, rel=1e-3)
+    assert found["first_token_share"] == 2 / sum(map(len, nll.values()))
+
+
+def test_the_first_part_is_what_the_option_first_trains():
+    from editbench.eval.diagnostics.positions import TOKENS, chosen, parts_of
+    from editbench.methods._train.lessons import opening
+
+    for length in (1, 2, 19, 21, 40, 41, 200):
+        parts = parts_of(length)
+        assert [t for t, part in enumerate(parts) if part == "first"] == sorted(
+            opening(length, 0.05)
+        )
+        assert parts == sorted(parts) and len(parts) == length
+    assert parts_of(8)[1:] == ["quarter_1"] + 2 * ["quarter_2"] + 2 * ["quarter_3"] + 2 * [
+        "quarter_4"
+    ]
+    many = [([1], [i] * 10) for i in range(100)]
+    kept = chosen(many)
+    assert 0.7 * TOKENS < 10 * len(kept) <= TOKENS and kept[0] == many[0] and kept[-1][1][0] > 90
 
 
 def test_the_records_of_mixsd(reader):

@@ -140,6 +140,41 @@ def test_disc_counts_what_both_sides_read_and_micro_batches_change_nothing():
     torch.testing.assert_close(whole, parts, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["sft", "locft", "mixsd"])
+def test_a_trainer_on_texts_counts_the_tokens_of_all_steps(name, reader):
+    method = options(registry.get("methods", name), epochs=3, min_steps=1, enough=0.0)
+    edit = method.inject(model := reader("llama"), FACTS)
+    written = {r["fact"]: r["ids"] for r in edit.records if r["source"] != "target"}
+    read = 0
+    for fact in FACTS:
+        lesson = Lesson(model, fact)
+        target = lesson.canonical().target_ids
+        if fact.id in written:
+            target = lesson.example(written[fact.id], "answer").target_ids
+        read += len(lesson.prompt_ids) + len(target)
+    told = edit.diagnostics
+    writing = [told.get(key, 0) for key in ("prompt_tokens", "decoded_tokens", "reread_tokens")]
+    assert (sum(writing) > 0) == (name == "mixsd")
+    assert told["forwarded_tokens"] == 3 * read + sum(writing)
+
+
+@pytest.mark.parametrize("method", [OPSD, SDFT])
+def test_an_on_policy_trainer_counts_both_sides(method, monkeypatch):
+    seen, real = [], OPSD._rollouts
+
+    def rollouts(*arguments):
+        seen.extend(found := real(*arguments))
+        return found
+
+    monkeypatch.setattr(OPSD, "_rollouts", rollouts)
+    edit = options(method, epochs=2, min_steps=1).inject(tiny_model("llama"), FACTS)
+    # Written once, read by the student once more, and by the teacher behind the fact.
+    counted = sum(
+        2 * len(r.lesson.prompt_ids) + len(r.lesson.expert_ids) + 3 * len(r.ids) for r in seen
+    )
+    assert seen and edit.diagnostics["forwarded_tokens"] == counted
+
+
 def test_a_fact_without_a_second_sentence_is_refused():
     with pytest.raises(OptionError, match="disc needs a second one") as refused:
         DiSC.from_options("disc", {"rewordings": 0})
