@@ -95,10 +95,10 @@ def refine(
         layer: w.r_dN.float().to(places[layer]).requires_grad_(True) for layer, w in written.items()
     }
     directions = {layer: w.a_fN.float().to(places[layer]) for layer, w in written.items()}
-    side = _Side(model, values, directions)
+    side = Side(model, values, directions)
     optimizer, rates = _adam(values)
     prompts, held = _prompts(prepared, seed), _in_turns(texts, seed)
-    goes_on_V = _goes_on(model)
+    goes_on_V = goes_on(model)
     model.check_head()  # it runs a forward pass, which must not meet the hooks
     nlls: list[float] = []
     kls: list[float] = []
@@ -108,7 +108,9 @@ def refine(
                 group["lr"] = rate * _schedule(step, steps)
             with torch.enable_grad(), model.compute(weights_fixed=True):
                 with side:
-                    nll_B, end_B = _nll(model, [next(prompts) for _ in range(together)], goes_on_V)
+                    nll_B, end_B = nll_and_end(
+                        model, [next(prompts) for _ in range(together)], goes_on_V
+                    )
                 kl = _kl(model, side, [next(held) for _ in range(min(TEXTS, len(texts)))])
                 missing_B = (nll_B - STOP_NLL).clamp(min=0) + (end_B - STOP_NLL).clamp(min=0)
                 loss = missing_B.mean() + KL_WEIGHT * kl
@@ -147,7 +149,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 @dataclass
-class _Side:
+class Side:
     """Context in which the model computes with W + R A^T at each written layer.
 
     The update is a hook, so gradients reach R, and outside the model is the unedited one.
@@ -202,7 +204,7 @@ def _in_turns(texts: Sequence[OwnText], seed: int) -> Iterator[OwnText]:
         yield from order
 
 
-def _nll(
+def nll_and_end(
     model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return, for each target, its nll per token and -log P(no token of ``goes_on_V`` follows it).
@@ -221,7 +223,7 @@ def _nll(
     return torch.stack(nlls), torch.stack(ends)
 
 
-def _goes_on(model: LanguageModel) -> torch.Tensor:
+def goes_on(model: LanguageModel) -> torch.Tensor:
     """Return (V,), True where the token, put behind a word, makes another word of it.
 
     The rules of the matcher say what a word is.
@@ -241,7 +243,7 @@ def _goes_on(model: LanguageModel) -> torch.Tensor:
     return torch.tensor(goes_on + [False] * (size - len(goes_on)), device=model.device)
 
 
-def _kl(model: LanguageModel, side: _Side, texts: Sequence[OwnText]) -> torch.Tensor:
+def _kl(model: LanguageModel, side: Side, texts: Sequence[OwnText]) -> torch.Tensor:
     """Return KL(p_0 || p_Delta) per token, over the whole vocabulary."""
     rows, lengths = [opening + held for opening, held in texts], [len(held) for _, held in texts]
     # Outside ``side`` the model is the unedited one; no copy of it is needed.
