@@ -99,6 +99,20 @@ def test_no_fact_goes_further_than_the_last_step():
     assert factors_N.tolist() == pytest.approx([STEP**DOWN] * 3)
 
 
+def test_facts_of_a_sequence_are_shrunk_beside_those_before_them(reader):
+    """Also alone, one edit for each fact; the last fact is a question."""
+    model = reader("llama")
+    first = made(Memit, model, FACTS[:2], shrink=20.0)
+    with first.applied(model), unchanged(model, "inject"):
+        second = made(Memit, model, FACTS[2:], shrink=20.0)
+    assert second.diagnostics["shrunk"]["mean"] < 1
+    with first.applied(model):
+        assert (losses(model, second) <= 20).all()
+    editor = Memit(**tiny_options(Memit), layers=(0, 1), shrink=20.0)
+    for edit in editor.inject_each(model, FACTS[2:]):
+        assert edit.diagnostics["shrunk"]["largest"] < 1
+
+
 def test_shrunk_values_can_be_refined_and_the_paper_has_factor_1(reader, monkeypatch):
     monkeypatch.setattr("editbench.methods._edit.refine.MIN_STEPS", 2)
     monkeypatch.setattr("editbench.methods.memit.TEXT_TOKENS", 200)
