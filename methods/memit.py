@@ -85,8 +85,8 @@ class BatchEditor(WeightEditor[BatchBench]):
     figures: ClassVar[Mapping[str, Figure]] = {
         **WeightEditor.figures,
         "shrunk": Figure(
-            "With shrink: mean, least and largest factor of a fact's values, how many facts no "
-            "factor made the model say, and the rounds it took."
+            "With shrink: mean, least and largest factor of a fact's values, how many facts "
+            "it did not make the model say, and the rounds it took."
         ),
         "refined": Figure("With refine: nll and KL in nats a token, in the first and last steps."),
     }
@@ -111,8 +111,8 @@ class BatchEditor(WeightEditor[BatchBench]):
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
     shrink: float = 0.0
-    """Give each fact's values the least factor at which the target's nats a token, with those of
-    its end, stay below this (``shrink.py``). 0: factor 1, as published."""
+    """Give each fact's values the least factor at which every token of its target has this
+    probability (``shrink.py``). 0: factor 1, as published."""
     refine: int = 0
     """Passes of joint training of the written values (``refine.py``). 0: none, as published; 25 is
     enough."""
@@ -121,6 +121,8 @@ class BatchEditor(WeightEditor[BatchBench]):
         super().__post_init__()
         if self.refine < 0:
             raise ValueError("refine must be at least 0")
+        if not 0 <= self.shrink < 1:
+            raise ValueError("shrink is a probability: at least 0 and below 1")
         if self.shrink and self.norm_anchor:
             raise ValueError("shrink changes the norms that norm_anchor sets. Use one of them")
         if self.fact_token not in ("subject_last", "last", "auto"):

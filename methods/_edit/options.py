@@ -50,7 +50,7 @@ PUBLISHED: Mapping[str, object] = {
 
 The settings files name layers for these models only. For others a recipe leaves the layers to the
 rule of the depth, and to ``layers``."""
-NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon", "slack", "shrink")
+NOT_NEGATIVE = ("fisher_factor", "kl_factor", "v_weight_decay", "epsilon", "slack")
 POSITIVE = ("clamp", "lam", "l2", "ridge")
 
 

@@ -108,9 +108,7 @@ def refine(
                 group["lr"] = rate * _schedule(step, steps)
             with torch.enable_grad(), model.compute(weights_fixed=True):
                 with side:
-                    nll_B, end_B = nll_and_end(
-                        model, [next(prompts) for _ in range(together)], goes_on_V
-                    )
+                    nll_B, end_B = _nll(model, [next(prompts) for _ in range(together)], goes_on_V)
                 kl = _kl(model, side, [next(held) for _ in range(min(TEXTS, len(texts)))])
                 missing_B = (nll_B - STOP_NLL).clamp(min=0) + (end_B - STOP_NLL).clamp(min=0)
                 loss = missing_B.mean() + KL_WEIGHT * kl
@@ -204,23 +202,34 @@ def _in_turns(texts: Sequence[OwnText], seed: int) -> Iterator[OwnText]:
         yield from order
 
 
-def nll_and_end(
+def _nll(
     model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return, for each target, its nll per token and -log P(no token of ``goes_on_V`` follows it).
 
     Both are (B,).
     """
+    read = list(target_and_end(model, examples, goes_on_V))
+    return (
+        torch.stack([-target_T.mean() for target_T, _ in read]),
+        torch.stack([-end for _, end in read]),
+    )
+
+
+def target_and_end(
+    model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the log-probabilities (T,) of each target's tokens, and that of its end.
+
+    A target ends where no token of ``goes_on_V`` follows it.
+    """
     # the last token of each row is a placeholder for what comes next
     rows = [[*e.prompt_ids, *e.target_ids, e.target_ids[-1]] for e in examples]
     lengths = [len(e.target_ids) + 1 for e in examples]
     logp_NV = model.logits(label_states(model, rows, lengths)).log_softmax(-1)
-    nlls, ends = [], []
     for example, logp_TV in zip(examples, torch.split(logp_NV, lengths), strict=True):
         ids_T1 = torch.tensor(example.target_ids, device=model.device)[:, None]
-        nlls.append(-logp_TV[:-1].gather(-1, ids_T1).mean())
-        ends.append(-logp_TV[-1, ~goes_on_V].logsumexp(-1))
-    return torch.stack(nlls), torch.stack(ends)
+        yield logp_TV[:-1].gather(-1, ids_T1)[:, 0], logp_TV[-1, ~goes_on_V].logsumexp(-1)
 
 
 def goes_on(model: LanguageModel) -> torch.Tensor:

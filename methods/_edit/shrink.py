@@ -6,14 +6,12 @@ layers alike:
     Delta_l = R_l diag(s) A_l^T
 
 What an edit does to other text grows about with the square of its values, so a fact that is said
-with room to spare costs more than it needs. The least factors are sought in rounds. A round asks
-all facts, each with its present factor, since facts disturb each other. A fact counts as said where
-
-    nll_i + end_i <= bar
-
-with nll_i and end_i as in ``refine.py``. A fact that is said takes a step down (STEP times its
-factor), one that is not said takes a step up, and no fact goes back to a factor that was too small
-for it. The last rounds only step up. A fact that no factor made the model say keeps factor 1.
+with room to spare costs more than it needs. All factors begin at the least of FACTORS. A round asks
+all facts, each with its present factor, since facts disturb each other, and whatever is not said
+takes a step up. A fact is said where each token of its target, and the end of the target's last
+word (``refine.py``), has at least a given probability after the bare prompt. Above 1/2 it is what
+greedy decoding says. No factor goes down again, so the search ends: with every fact said, or with
+the rest at the largest factor. The rest is written with factor 1, as without the search.
 
 There are only forward passes, and the model stays as it is. This is ours, not from a paper.
 
@@ -29,16 +27,14 @@ import torch
 from editbench import progress
 from editbench.methods._common.texts import Example
 from editbench.methods._edit.prepare import PreparedFact
-from editbench.methods._edit.refine import Side, Written, nll_and_end
+from editbench.methods._edit.refine import Side, Written, target_and_end
 from editbench.models import LanguageModel, batched
 from editbench.placing import devices_of
 
-STEP = 0.88
-"""What one step multiplies a factor with."""
-DOWN, UP = 6, 2
-"""Most steps down and up from factor 1: to 0.46, and to 1.29."""
-ROUNDS, LAST = 10, 3
-"""Most rounds, and how many of them only step up, at the end."""
+FACTORS = [0.5 * 1.1**step for step in range(10)]
+"""What a fact may get, ascending: from 0.5 to 1.18."""
+ROUNDS = len(FACTORS) + 2
+"""Most rounds: a fact may fall while others rise."""
 PROMPTS = 32
 """Most prompts of one pass."""
 
@@ -47,13 +43,13 @@ def shrink(
     model: LanguageModel,
     prepared: Sequence[PreparedFact],
     written: Mapping[int, Written],
-    bar: float,
+    least: float,
     goes_on_V: torch.Tensor,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return each fact's factor (N,), float64, and figures for the report.
 
     Args:
-        bar: Nats up to which a fact counts as said.
+        least: Probability of each token from which on a fact counts as said.
         goes_on_V: ``refine.goes_on`` of the model.
 
     The weights of ``model`` must be those before the edit, and stay unchanged.
@@ -61,7 +57,7 @@ def shrink(
     model.check_head()  # it runs a forward pass, which must not meet the hooks
 
     def said(factors_N: torch.Tensor) -> torch.Tensor:
-        return losses(model, prepared, written, factors_N, goes_on_V) <= bar
+        return probabilities(model, prepared, written, factors_N, goes_on_V) >= least
 
     return least_factors(said, len(prepared))
 
@@ -71,47 +67,42 @@ def least_factors(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """Return the least factors (N,) of ``n`` facts at which all are said, and figures.
 
-    ``said`` returns which facts (N,) are said with given factors (N,). A fact that never was has
-    factor 1.
+    ``said`` returns which facts (N,) are said with given factors (N,). A fact that is not said in
+    the end gets 1.
     """
-    steps_N = torch.zeros(n, dtype=torch.long)  # down from factor 1
-    deepest_N = torch.full_like(steps_N, DOWN)
-    ever_N = torch.zeros(n, dtype=torch.bool)
-    rounds = 0
+    factors_F = torch.tensor(FACTORS, dtype=torch.float64)
+    top, rounds = len(FACTORS) - 1, 0
+    step_N = torch.zeros(n, dtype=torch.long)
     with progress.task("shrinking what was written", ROUNDS, "rounds") as progress_bar:
-        for rounds in range(1, ROUNDS + 1):
-            said_N = said(_factors(steps_N))
-            ever_N |= said_N
-            deepest_N = torch.where(said_N, deepest_N, steps_N - 1)
-            lower_N = steps_N + 1 if rounds <= ROUNDS - LAST else steps_N
-            moved_N = torch.where(said_N, torch.minimum(lower_N, deepest_N), steps_N - 1)
-            moved_N = moved_N.clamp(min=-UP)
+        while True:
+            said_N = said(factors_F[step_N])
+            rounds += 1
             progress_bar.advance()
-            if torch.equal(moved_N, steps_N):
+            rising_N = ~said_N & (step_N < top)
+            if not rising_N.any() or rounds == ROUNDS:
                 break
-            steps_N = moved_N
-    factors_N = torch.where(ever_N, _factors(steps_N), 1.0)
+            step_N = step_N + rising_N
+    factors_N = torch.where(said_N, factors_F[step_N], 1.0)
     return factors_N, {
         "mean": factors_N.mean().item(),
         "least": factors_N.min().item(),
         "largest": factors_N.max().item(),
-        "never_said": int((~ever_N).sum()),
+        "never_said": int((~said_N).sum()),
         "rounds": rounds,
     }
 
 
-def _factors(steps_N: torch.Tensor) -> torch.Tensor:
-    return STEP ** steps_N.double()
-
-
-def losses(
+def probabilities(
     model: LanguageModel,
     prepared: Sequence[PreparedFact],
     written: Mapping[int, Written],
     factors_N: torch.Tensor,
     goes_on_V: torch.Tensor,
 ) -> torch.Tensor:
-    """Return nll + end (N,) of each fact's first prompt, all facts at their factors."""
+    """Return the probability (N,) of each fact's least probable token, all facts at their factors.
+
+    The end of the target's last word counts as a token.
+    """
     values, directions = {}, {}
     for layer, update in written.items():
         place = devices_of(model.layout.out_projection(model.model, layer))[0]
@@ -121,6 +112,6 @@ def losses(
     found = []
     with torch.no_grad(), model.compute(weights_fixed=True), Side(model, values, directions):
         for some in batched(examples, PROMPTS):
-            nll_B, end_B = nll_and_end(model, some, goes_on_V)
-            found.append((nll_B + end_B).cpu())
-    return torch.cat(found)
+            for target_T, end in target_and_end(model, some, goes_on_V):
+                found.append(torch.minimum(target_T.min(), end).exp().cpu())
+    return torch.stack(found)

@@ -7,9 +7,8 @@ import torch
 
 from editbench.changes import dense
 from editbench.errors import OptionError
-from editbench.methods._edit.refine import Written, goes_on
-from editbench.methods._edit.shrink import DOWN, ROUNDS, STEP, UP, least_factors
-from editbench.methods._edit.shrink import losses as _losses
+from editbench.methods._edit.refine import Written
+from editbench.methods._edit.shrink import FACTORS, least_factors, probabilities
 from editbench.methods.alphaedit import AlphaEdit
 from editbench.methods.emmet import Emmet
 from editbench.methods.memit import Memit
@@ -22,17 +21,22 @@ def made(method, model, facts=FACTS, **options):
     return method(**chosen).inject(model, facts)
 
 
-def losses(model, edit):
-    """Return each fact's nats a token at its bare prompt."""
+def least_token(model, edit):
+    """Return the probability of each fact's least probable token at its bare prompt."""
     with edit.applied(model, check=False):
         pairs = [model.pair_ids(fact.prompt, fact.target, fact.form) for fact in edit.facts]
-        return torch.stack([-logp_T.mean() for logp_T in model.target_logprobs(pairs)])
+        return torch.stack([logp_T.min().exp() for logp_T in model.target_logprobs(pairs)])
+
+
+def floor_of(model, plain):
+    """Return a probability that ``plain`` is well above, since a tiny model learns little."""
+    return least_token(model, plain).min().item() / 100
 
 
 def columns(model, edit):
-    """Return the factors of each weight: values (d, N), then directions (N, f)."""
+    """Yield the factors of each changed weight: values (d, N), and directions (f, N)."""
     for first, second in edit.changes.values():
-        yield (second.T, first.T) if model.layout.transposed else (first, second)
+        yield (second.T, first) if model.layout.transposed else (first, second.T)
 
 
 def size(edit):
@@ -41,15 +45,14 @@ def size(edit):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("method", [Memit, AlphaEdit, Emmet, Pmet])
-def test_facts_stay_below_the_bar_at_a_smaller_norm(method, family, reader):
-    """The bar is one that the plain edit is well below, since a tiny model learns little."""
+def test_facts_stay_above_the_floor_at_a_smaller_norm(method, family, reader):
     model = reader(family)
     plain = made(method, model)
-    bar = losses(model, plain).max().item() + 3
+    floor = floor_of(model, plain)
     with unchanged(model, "inject"):
-        shrunk = made(method, model, shrink=bar)
+        shrunk = made(method, model, shrink=floor)
     assert size(shrunk) < 0.95 * size(plain)
-    assert (losses(model, shrunk) <= bar).all()
+    assert (least_token(model, shrunk) >= floor).all()
     said = shrunk.diagnostics["shrunk"]
     assert said["never_said"] == 0 and said["least"] <= said["mean"] < 1
     assert "shrink" in shrunk.diagnostics["seconds_by_phase"]
@@ -66,14 +69,14 @@ def test_facts_stay_below_the_bar_at_a_smaller_norm(method, family, reader):
 
 def test_a_fact_that_is_never_said_keeps_its_value(reader):
     model = reader("llama")
-    plain, shrunk = (made(Memit, model, shrink=bar) for bar in (0.0, 1e-4))
+    plain, shrunk = (made(Memit, model, shrink=floor) for floor in (0.0, 0.999))
     assert "shrunk" not in plain.diagnostics
     assert shrunk.diagnostics["shrunk"] == {
         "mean": 1.0,
         "least": 1.0,
         "largest": 1.0,
         "never_said": len(FACTS),
-        "rounds": UP + 1,
+        "rounds": len(FACTORS),
     }
     assert all(
         torch.equal(dense(one), dense(shrunk.changes[name])) for name, one in plain.changes.items()
@@ -84,31 +87,38 @@ def test_each_fact_gets_its_own_least_factor():
     """Facts that need 0.7, 1.1 and 2 times their values."""
     needed_N = torch.tensor([0.7, 1.1, 2.0])
     factors_N, figures = least_factors(lambda s_N: s_N >= needed_N, 3)
-    assert factors_N.tolist() == pytest.approx([STEP**2, STEP**-1, 1.0])
+    assert factors_N.tolist() == [FACTORS[4], FACTORS[9], 1.0]
+    assert FACTORS[3] < 0.7 <= FACTORS[4] and FACTORS[8] < 1.1 <= FACTORS[9] < 2
     assert figures["never_said"] == 1
 
 
-def test_facts_that_need_each_other_are_stepped_back():
-    """Each is said while the mean of all factors is above 0.8: none ends where it is not said."""
-    factors_N, figures = least_factors(lambda s_N: (s_N.mean() >= 0.8).expand(3), 3)
-    assert 0.8 <= factors_N.mean() < 1 and figures["rounds"] < ROUNDS
+def test_facts_that_disturb_each_other_rise_together():
+    """The first fact needs more for what the second has, which needs 0.9: both end where said."""
+
+    def said(s_N):
+        return torch.stack([s_N[0] - 0.3 * s_N[1] >= 0.4, s_N[1] >= 0.9])
+
+    factors_N, figures = least_factors(said, 2)
+    assert said(factors_N).all() and figures["never_said"] == 0
+    first = FACTORS.index(factors_N[0].item())
+    assert not said(torch.tensor([FACTORS[first - 1], factors_N[1].item()]))[0]
 
 
-def test_no_fact_goes_further_than_the_last_step():
-    factors_N, _ = least_factors(lambda s_N: torch.ones(3, dtype=torch.bool), 3)
-    assert factors_N.tolist() == pytest.approx([STEP**DOWN] * 3)
+def test_facts_that_are_said_at_once_get_the_least_factor():
+    factors_N, figures = least_factors(lambda s_N: torch.ones(3, dtype=torch.bool), 3)
+    assert factors_N.tolist() == [FACTORS[0]] * 3 and figures["rounds"] == 1
 
 
 def test_facts_of_a_sequence_are_shrunk_beside_those_before_them(reader):
     """Also alone, one edit for each fact; the last fact is a question."""
     model = reader("llama")
-    first = made(Memit, model, FACTS[:2], shrink=20.0)
+    first = made(Memit, model, FACTS[:2], shrink=1e-9)
     with first.applied(model), unchanged(model, "inject"):
-        second = made(Memit, model, FACTS[2:], shrink=20.0)
+        second = made(Memit, model, FACTS[2:], shrink=1e-9)
     assert second.diagnostics["shrunk"]["mean"] < 1
     with first.applied(model):
-        assert (losses(model, second) <= 20).all()
-    editor = Memit(**tiny_options(Memit), layers=(0, 1), shrink=20.0)
+        assert (least_token(model, second) >= 1e-9).all()
+    editor = Memit(**tiny_options(Memit), layers=(0, 1), shrink=1e-9)
     for edit in editor.inject_each(model, FACTS[2:]):
         assert edit.diagnostics["shrunk"]["largest"] < 1
 
@@ -117,7 +127,7 @@ def test_shrunk_values_can_be_refined_and_the_paper_has_factor_1(reader, monkeyp
     monkeypatch.setattr("editbench.methods._edit.refine.MIN_STEPS", 2)
     monkeypatch.setattr("editbench.methods.memit.TEXT_TOKENS", 200)
     model = reader("llama")
-    edit = made(Memit, model, shrink=20.0, refine=1)
+    edit = made(Memit, model, shrink=1e-9, refine=1)
     assert edit.diagnostics["shrunk"]["mean"] < 1 and "refined" in edit.diagnostics
     assert all(
         each.from_options(each.name, {"recipe": "paper"}).shrink == 0
@@ -126,30 +136,33 @@ def test_shrunk_values_can_be_refined_and_the_paper_has_factor_1(reader, monkeyp
 
 
 def test_what_shrink_cannot_be_is_refused():
-    with pytest.raises(OptionError, match="shrink must be at least 0"):
-        Memit.from_options("memit", {"shrink": -1})
+    with pytest.raises(OptionError, match="shrink is a probability: at least 0 and below 1"):
+        Memit.from_options("memit", {"shrink": 1.0})
     with pytest.raises(OptionError, match="shrink changes the norms that norm_anchor sets"):
         Memit.from_options("memit", {"shrink": 0.5, "norm_anchor": True})
 
 
-def test_the_loss_is_that_of_the_scaled_edit(reader):
-    """Asked beside the model, without writing, as the edit with these factors answers."""
+def test_facts_are_asked_as_the_scaled_edit_answers(reader):
+    """Beside the model, without writing."""
     model = reader("llama")
     editor = Memit(**tiny_options(Memit), layers=(0, 1))
     bench = editor.bench(model, FACTS, {})
     edit = editor.write(bench)
     written = {
-        layer: Written(values.double(), directions.T.double())
+        layer: Written(values.double(), directions.double())
         for layer, (values, directions) in zip((0, 1), columns(model, edit), strict=True)
     }
     factors_N = torch.tensor([0.5, 1.0, 1.2, 0.8]).double()
-    loss_N = _losses(model, bench.prepared, written, factors_N, goes_on(model))
     none_goes_on = torch.zeros(model.model.config.vocab_size, dtype=torch.bool)
-    nll_N = _losses(model, bench.prepared, written, factors_N, none_goes_on)
-    assert (nll_N <= loss_N).all()
-    scaled = {name: (change[0] * factors_N, change[1]) for name, change in edit.changes.items()}
+    tokens_N, with_ends_N = (
+        probabilities(model, bench.prepared, written, factors_N, goes_on_V)
+        for goes_on_V in (none_goes_on, ~none_goes_on.index_fill(0, torch.tensor([5]), True))
+    )
+    # with nearly every token going on, the end is what is least probable
+    assert (with_ends_N < tokens_N).any() and (with_ends_N <= tokens_N).all()
+    scaled = {name: (values * factors_N, kept) for name, (values, kept) in edit.changes.items()}
     with editor.edit(model, FACTS, scaled).applied(model, check=False):
-        for each, nll in zip(bench.prepared, nll_N, strict=True):
-            prompt = each.prompts[0]
-            (logp_T,) = model.target_logprobs([(prompt.ids, prompt.target_ids)])
-            assert -logp_T.mean().item() == pytest.approx(nll.item(), rel=1e-3)
+        prompts = [each.prompts[0] for each in bench.prepared]
+        pairs = [(prompt.ids, prompt.target_ids) for prompt in prompts]
+        answered = [logp_T.min().exp().item() for logp_T in model.target_logprobs(pairs)]
+    assert tokens_N.tolist() == pytest.approx(answered, rel=1e-3)
