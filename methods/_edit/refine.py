@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import ceil
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +35,8 @@ from torch import nn
 
 from editbench import progress
 from editbench.errors import MethodError
-from editbench.matching import mentions
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._edit.endings import goes_on
 from editbench.methods._edit.prepare import PreparedFact
 from editbench.models import LanguageModel
 from editbench.placing import devices_of
@@ -230,26 +229,6 @@ def target_and_end(
     for example, logp_TV in zip(examples, torch.split(logp_NV, lengths), strict=True):
         ids_T1 = torch.tensor(example.target_ids, device=model.device)[:, None]
         yield logp_TV[:-1].gather(-1, ids_T1)[:, 0], logp_TV[-1, ~goes_on_V].logsumexp(-1)
-
-
-def goes_on(model: LanguageModel) -> torch.Tensor:
-    """Return (V,), True where the token, put behind a word, makes another word of it.
-
-    The rules of the matcher say what a word is.
-    """
-    tokenizer = model.tokenizer
-    # Each token is tried behind the word "x", whose last id this is. Where the matcher no longer
-    # finds the word, the token has made another one of it. An EOS is skipped and so ends the word.
-    (*_, first) = cast("list[int]", tokenizer("x", add_special_tokens=False)["input_ids"])
-    head = cast("nn.Linear", model.model.get_output_embeddings())
-    size = head.weight.shape[0]
-    texts = tokenizer.batch_decode(
-        [[first, token] for token in range(min(size, len(tokenizer)))], skip_special_tokens=True
-    )
-    start = cast("str", tokenizer.decode([first]))
-    goes_on = [not mentions(text, [start]) for text in texts]
-    # a head may have more rows than the tokenizer has tokens
-    return torch.tensor(goes_on + [False] * (size - len(goes_on)), device=model.device)
 
 
 def _kl(model: LanguageModel, side: Side, texts: Sequence[OwnText]) -> torch.Tensor:

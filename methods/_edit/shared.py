@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
+from editbench.methods._edit.endings import goes_on
 from editbench.methods._edit.passes import Passes
-from editbench.methods._edit.refine import goes_on
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
 
@@ -54,7 +54,7 @@ class Shared:
 
     @cached_property
     def goes_on_V(self) -> torch.Tensor:
-        """Which tokens make another word of the word before them (``refine.goes_on``)."""
+        """Which tokens make another word of the word before them (``endings.py``)."""
         return goes_on(self.model)
 
     def moments(self, layers: tuple[int, ...]) -> Mapping[int, Moment]:

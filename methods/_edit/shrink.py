@@ -50,7 +50,7 @@ def shrink(
 
     Args:
         least: Probability of each token from which on a fact counts as said.
-        goes_on_V: ``refine.goes_on`` of the model.
+        goes_on_V: ``endings.goes_on`` of the model.
 
     The weights of ``model`` must be those before the edit, and stay unchanged.
     """
