@@ -138,11 +138,12 @@ def one_row(
     editor = registry.get("methods", method).from_options(method, options)
     editor.prepare(editing)
     prepared = time.perf_counter() - started
-    seconds = 0.0
+    seconds = cpu_seconds = 0.0
     for group in batched(chosen, n):
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         edit = editor.inject(editing, [case.fact for case in group])
         seconds += time.perf_counter() - began
+        cpu_seconds += time.process_time() - cpu_began
         with edit.applied(scoring, check=False):  # the same weights, another precision
             ids = {case.fact.id for case in group}
             probes += score(scoring, group, [row for row in base if row["case"] in ids])
@@ -157,6 +158,7 @@ def one_row(
         "target_nll_mean",
         "clamped_share",
         "seconds_by_phase",
+        "shrunk",
     )
     return {
         "method": method,
@@ -171,6 +173,7 @@ def one_row(
         "perplexity": sum(d["perplexity"] for d in drifts) / len(drifts),
         "base_perplexity": base_drift["perplexity"],
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "prepare_seconds": prepared,
         "diagnostics": {key: edits[0][key] for key in kept if key in edits[0]},
     }
@@ -187,7 +190,7 @@ def say(row: dict) -> None:
         f"specificity {both('specificity')} chat {both('portability')} "
         f"same {row['neighbors_unchanged']:.2f} "
         f"ppl {row['perplexity'] / row['base_perplexity'] - 1:+.1%} kl {row['kl']:.4f} "
-        f"{row['seconds']:.0f}s",
+        f"{row['seconds']:.0f}s, of the processor {row.get('cpu_seconds', 0):.0f}s",
         flush=True,
     )
 

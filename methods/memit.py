@@ -21,6 +21,8 @@ Differences from the reference:
   sequential form of AlphaEdit's authors, arXiv 2410.02355). So an edit in a sequence also keeps the
   facts written before it. C and the prefixes remain those of the model before all edits; the values
   Z, and the text of ``refine``, are the edited model's.
+- ``shrink``, off by default, gives each fact's values the least factor at which it is still said
+  (``_edit/shrink.py``).
 - ``refine``, off by default, trains the values R_l of all facts together once they are written
   (``_edit/refine.py``).
 - ``fact_token=auto`` writes facts that share a subject at the last word of their prompts, in other
@@ -52,6 +54,7 @@ from editbench.methods._edit.layers import check_layers, default_layers, middle_
 from editbench.methods._edit.options import PUBLISHED, WeightEditor
 from editbench.methods._edit.refine import TEXT_TOKENS, Written, refine
 from editbench.methods._edit.shared import Shared
+from editbench.methods._edit.shrink import shrink
 from editbench.methods.statistics import Moment, source_texts
 from editbench.models import LanguageModel
 from editbench.outline import Outline
@@ -69,6 +72,7 @@ PUBLISHED_BATCH: Mapping[str, object] = {
     "clamp": 0.75,
     "prefixes": 5,
     "refine": 0,
+    "shrink": 0.0,
 }
 """What MEMIT's settings for GPT-J and those of the methods built on it have in common."""
 
@@ -80,6 +84,10 @@ class BatchEditor(WeightEditor[BatchBench]):
     sites: ClassVar[tuple[str, ...]] = ("residual",)
     figures: ClassVar[Mapping[str, Figure]] = {
         **WeightEditor.figures,
+        "shrunk": Figure(
+            "With shrink: mean, least and largest factor of a fact's values, how many facts "
+            "it did not make the model say, and the rounds it took."
+        ),
         "refined": Figure("With refine: nll and KL in nats a token, in the first and last steps."),
     }
     space: ClassVar[Space] = {
@@ -102,6 +110,9 @@ class BatchEditor(WeightEditor[BatchBench]):
     the layers, centred at two fifths of the depth."""
     clamp: float = 0.75
     """Largest ||delta|| as a share of ||h_0||."""
+    shrink: float = 0.0
+    """Give each fact's values the least factor at which every token of its target has this
+    probability (``shrink.py``). 0: factor 1, as published."""
     refine: int = 0
     """Passes of joint training of the written values (``refine.py``). 0: none, as published; 25 is
     enough."""
@@ -110,6 +121,10 @@ class BatchEditor(WeightEditor[BatchBench]):
         super().__post_init__()
         if self.refine < 0:
             raise ValueError("refine must be at least 0")
+        if not 0 <= self.shrink < 1:
+            raise ValueError("shrink is a probability: at least 0 and below 1")
+        if self.shrink and self.norm_anchor:
+            raise ValueError("shrink changes the norms that norm_anchor sets. Use one of them")
         if self.fact_token not in ("subject_last", "last", "auto"):
             raise ValueError("fact_token must be subject_last, last or auto")
         if self.fact_token == "subject_last" and self.last_layers is not None:
@@ -174,8 +189,9 @@ class BatchEditor(WeightEditor[BatchBench]):
                 bench.write(layer, r_dN, a_fN)
                 written[layer] = Written(r_dN, a_fN)
             bench.residual(z_dN, site)
-        refined = self.refined(bench, written) if self.refine else {}
-        return bench.edit(targets, **self.settings(bench.moments), **refined)
+        done = self.shrunk(bench, written) if self.shrink else {}
+        done |= self.refined(bench, written) if self.refine else {}
+        return bench.edit(targets, **self.settings(bench.moments), **done)
 
     def shares(self, bench: BatchBench, layer: int, residual_dN: torch.Tensor) -> torch.Tensor:
         """Return R_l. Facts that are not written at ``layer`` have zeros there: they are kept."""
@@ -243,6 +259,20 @@ class BatchEditor(WeightEditor[BatchBench]):
             f"{self.name}: the equations of layer {layer} are singular.{why} "
             f"Raise {self.kept_by}, or inject each key once."
         )
+
+    def shrunk(self, bench: BatchBench, written: dict[int, Written]) -> dict[str, object]:
+        """Scale each fact's values in ``written`` and in the edit, and return the figures.
+
+        Call it after ``bench.writing``, on the unedited weights.
+        """
+        with bench.phase("shrink"):
+            factors_N, figures = shrink(
+                bench.model, bench.prepared, written, self.shrink, bench.shared.goes_on_V
+            )
+        for layer, update in written.items():
+            written[layer] = Written(update.r_dN * factors_N, update.a_fN)
+            bench.replace(layer, written[layer].r_dN, update.a_fN)
+        return {"shrunk": {name: round(value, 4) for name, value in figures.items()}}
 
     def refined(self, bench: BatchBench, written: Mapping[int, Written]) -> dict[str, object]:
         """Train the written values together, put them into the edit, and return the figures.

@@ -88,6 +88,7 @@ class WeightEditor(Method, Generic[B]):
             "slack",
             "norm_anchor",
             "norm_facts",
+            "shrink",
         }
     )
     figures: ClassVar[Mapping[str, Figure]] = FIGURES

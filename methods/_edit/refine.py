@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import ceil
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +35,8 @@ from torch import nn
 
 from editbench import progress
 from editbench.errors import MethodError
-from editbench.matching import mentions
 from editbench.methods._common.texts import Example, label_states
+from editbench.methods._edit.endings import goes_on
 from editbench.methods._edit.prepare import PreparedFact
 from editbench.models import LanguageModel
 from editbench.placing import devices_of
@@ -95,10 +94,10 @@ def refine(
         layer: w.r_dN.float().to(places[layer]).requires_grad_(True) for layer, w in written.items()
     }
     directions = {layer: w.a_fN.float().to(places[layer]) for layer, w in written.items()}
-    side = _Side(model, values, directions)
+    side = Side(model, values, directions)
     optimizer, rates = _adam(values)
     prompts, held = _prompts(prepared, seed), _in_turns(texts, seed)
-    goes_on_V = _goes_on(model)
+    goes_on_V = goes_on(model)
     model.check_head()  # it runs a forward pass, which must not meet the hooks
     nlls: list[float] = []
     kls: list[float] = []
@@ -147,7 +146,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 @dataclass
-class _Side:
+class Side:
     """Context in which the model computes with W + R A^T at each written layer.
 
     The update is a hook, so gradients reach R, and outside the model is the unedited one.
@@ -209,39 +208,30 @@ def _nll(
 
     Both are (B,).
     """
+    read = list(target_and_end(model, examples, goes_on_V))
+    return (
+        torch.stack([-target_T.mean() for target_T, _ in read]),
+        torch.stack([-end for _, end in read]),
+    )
+
+
+def target_and_end(
+    model: LanguageModel, examples: Sequence[Example], goes_on_V: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the log-probabilities (T,) of each target's tokens, and that of its end.
+
+    A target ends where no token of ``goes_on_V`` follows it.
+    """
     # the last token of each row is a placeholder for what comes next
     rows = [[*e.prompt_ids, *e.target_ids, e.target_ids[-1]] for e in examples]
     lengths = [len(e.target_ids) + 1 for e in examples]
     logp_NV = model.logits(label_states(model, rows, lengths)).log_softmax(-1)
-    nlls, ends = [], []
     for example, logp_TV in zip(examples, torch.split(logp_NV, lengths), strict=True):
         ids_T1 = torch.tensor(example.target_ids, device=model.device)[:, None]
-        nlls.append(-logp_TV[:-1].gather(-1, ids_T1).mean())
-        ends.append(-logp_TV[-1, ~goes_on_V].logsumexp(-1))
-    return torch.stack(nlls), torch.stack(ends)
+        yield logp_TV[:-1].gather(-1, ids_T1)[:, 0], logp_TV[-1, ~goes_on_V].logsumexp(-1)
 
 
-def _goes_on(model: LanguageModel) -> torch.Tensor:
-    """Return (V,), True where the token, put behind a word, makes another word of it.
-
-    The rules of the matcher say what a word is.
-    """
-    tokenizer = model.tokenizer
-    # Each token is tried behind the word "x", whose last id this is. Where the matcher no longer
-    # finds the word, the token has made another one of it. An EOS is skipped and so ends the word.
-    (*_, first) = cast("list[int]", tokenizer("x", add_special_tokens=False)["input_ids"])
-    head = cast("nn.Linear", model.model.get_output_embeddings())
-    size = head.weight.shape[0]
-    texts = tokenizer.batch_decode(
-        [[first, token] for token in range(min(size, len(tokenizer)))], skip_special_tokens=True
-    )
-    start = cast("str", tokenizer.decode([first]))
-    goes_on = [not mentions(text, [start]) for text in texts]
-    # a head may have more rows than the tokenizer has tokens
-    return torch.tensor(goes_on + [False] * (size - len(goes_on)), device=model.device)
-
-
-def _kl(model: LanguageModel, side: _Side, texts: Sequence[OwnText]) -> torch.Tensor:
+def _kl(model: LanguageModel, side: Side, texts: Sequence[OwnText]) -> torch.Tensor:
     """Return KL(p_0 || p_Delta) per token, over the whole vocabulary."""
     rows, lengths = [opening + held for opening, held in texts], [len(held) for _, held in texts]
     # Outside ``side`` the model is the unedited one; no copy of it is needed.

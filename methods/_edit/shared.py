@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from editbench.methods._edit.endings import goes_on
 from editbench.methods._edit.passes import Passes
 from editbench.methods.statistics import Moment
 from editbench.models import LanguageModel
@@ -50,6 +51,11 @@ class Shared:
     def prefixes(self) -> list[str]:
         """The texts that prompts are also read behind."""
         return self.editor.context(self.model)
+
+    @cached_property
+    def goes_on_V(self) -> torch.Tensor:
+        """Which tokens make another word of the word before them (``endings.py``)."""
+        return goes_on(self.model)
 
     def moments(self, layers: tuple[int, ...]) -> Mapping[int, Moment]:
         """Return C of each of ``layers``."""

@@ -422,7 +422,7 @@ def test_what_goes_on_makes_another_word(smollm2_tokenizer):
     tokenizer = smollm2_tokenizer()
     tiny = tiny_model("llama", vocab_size=len(tokenizer))
     model = LanguageModel(tiny.model, tokenizer, name="tiny", precision="float32")
-    goes_on, tokenizer = _refine._goes_on(model), model.tokenizer
+    goes_on, tokenizer = _refine.goes_on(model), model.tokenizer
     wanted = dict.fromkeys(("ian", "ton", "s", "2"), True) | dict.fromkeys(
         (".", ",", "\n", " is", " Paris"), False
     )
@@ -437,7 +437,7 @@ def test_the_word_ends_where_the_target_does(monkeypatch, reader, few_steps):
     goes_on = torch.zeros(model.model.config.vocab_size, dtype=torch.bool)
     goes_on[::2] = True  # a random model's words
     for asked in (torch.zeros_like(goes_on), goes_on):
-        monkeypatch.setattr(_refine, "_goes_on", lambda _model, asked=asked: asked)
+        monkeypatch.setattr(_refine, "goes_on", lambda _model, asked=asked: asked)
         edit = Memit(**tiny_options(Memit), layers=(0, 1), refine=5).inject(model, FACTS)
         with edit.applied(model), torch.no_grad():
             rows = [sum(model.pair_ids(fact.prompt, fact.target, fact.form), []) for fact in FACTS]

@@ -89,6 +89,7 @@ OPTIONS = {
         {"teacher": "current", "verified": True, "top_k": None, "divergence": "reverse"},
     ),
     "memit refined": ("memit", {"refine": 1}),
+    "memit shrunk": ("memit", {"shrink": 1e-9}),
     "memit traced": ("memit", {"layers": "auto", "quick": True}),
     "alphaedit": ("alphaedit", {"covariance": "FILE"}),
     "rome traced": ("rome", {"layer": "auto", "quick": True}),
