@@ -36,6 +36,7 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
+    over_processes: ClassVar[bool] = True
     added: ClassVar[frozenset[str]] = frozenset({"first"})
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {**PUBLISHED_TRAINING, "loss_on": "turn"},

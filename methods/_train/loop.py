@@ -1,7 +1,8 @@
 """The one training loop: sft, mixsd, opsd and pd are losses on it.
 
 It trains all weights or adapters (``weights.py``, ``adapters.py``), with or without terms that hold
-the model near its base (``anchor.py``).
+the model near its base (``anchor.py``). Where several processes were launched, each computes its
+share of a batch, and of all weights it keeps its share, too (``sharded.py``).
 
     # B rows, T tokens, D model width, V vocabulary, N label positions of a batch
 """
@@ -9,11 +10,11 @@ the model near its base (``anchor.py``).
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ import accelerate  # type: ignore[import-untyped]  # it ships no type informatio
 import torch
 import torch.nn.functional as F
 
-from editbench import progress
+from editbench import processes, progress
 from editbench.changes import Change
 from editbench.errors import MethodError, ModelError
 from editbench.methods._common.texts import Example, label_states
@@ -93,12 +94,11 @@ def train(
     Raises:
         MethodError: if the loss or a weight became infinite or NaN, if the loss rose too far, if
             the model does not support the requested ``checkpointing``, or if several processes were
-            launched.
+            launched and the method trains in one.
     """
     if n == 0:
         return {}, {}
-    _check_one_process(options)
-    layers = recomputable_layers(model) if options.checkpointing else []
+    processes.check_may(options.name, options.over_processes)
     planned = list(_batches(n, options, lengths))
     # From all planned steps: stop_after then cuts the training short and changes no earlier step.
     warmup = max(1, round(options.warmup * len(planned)))
@@ -111,7 +111,8 @@ def train(
     own, unmeasured = _own_text(model)
     with (
         _trainable(options, model) as trained,
-        recomputed(layers),
+        # The layers that are trained: several processes train copies of the model's own.
+        recomputed(recomputable_layers(model) if options.checkpointing else []),
     ):
         optimization = _Optimization(options, model, trained, anchor)
         lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
@@ -145,7 +146,7 @@ def train(
             trained.interpolate(options.interpolation)
         trained.settle()
         del optimization  # AdamW keeps two numbers per weight; the changes need one more
-        own_kl = own.kl(model) if own else 0.0
+        own_kl = trained.run(partial(own.kl, model)) if own else 0.0
         changes = trained.changes()
         if not all(map(_is_finite, changes.values())):
             raise _exploded(options, lr, "the last step left weights that are not finite")
@@ -156,6 +157,7 @@ def train(
         "learning_rate": lr,
         **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
         **({"rounding_lost": lost} if (lost := trained.rounding_lost) is not None else {}),
+        **({"processes": processes.count()} if processes.count() > 1 else {}),
         "trained_tokens": tokens,
         "first_loss": losses[0],
         "final_loss": final,
@@ -171,7 +173,8 @@ def train(
 
 def _trainable(options: Trainer, model: LanguageModel) -> AbstractContextManager[Trainable]:
     names = options.trained_weights(model)
-    return trainable(model, options.lora, options.null_space, options.seed, names)
+    several = processes.count() > 1
+    return trainable(model, options.lora, options.null_space, options.seed, names, several)
 
 
 class _Optimization:
@@ -182,6 +185,8 @@ class _Optimization:
     ):
         self.options, self.model, self.trained, self.anchor = options, model, trained, anchor
         self.weights = list(trained.parameters.values())
+        if anchor:
+            anchor.cut(trained.shard)
         # Accelerate keeps one state for the whole process, so num_steps=1 is set here: backward()
         # divides the loss by it. Precision and device stay the model's own (model.compute()).
         self.accelerator = accelerate.Accelerator(
@@ -208,7 +213,8 @@ class _Optimization:
         """
         for batch in batches:
             with torch.enable_grad():
-                loss, _ = self._backward(self._parts(batch), loss_of)
+                loss, _ = self._backward(batch, loss_of)
+            self._average()
             # ``not <=``, so that NaN is refused below.
             learnt = loss <= self.options.enough
             rate = (
@@ -232,19 +238,23 @@ class _Optimization:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
-        loss, labels = self._backward(self._parts(batch), loss_of, self.options.enough)
+        loss, labels = self._backward(batch, loss_of, self.options.enough)
         if loss < self.options.enough:
             self.optimizer.zero_grad()
             labels = 0
             if not self.anchor:
                 return loss, labels, False
         with self.model.compute():
-            held = self.anchor.loss() if self.anchor else None
-        total = loss + (held.item() if held is not None else 0.0)
+            held = self.trained.run(self.anchor.loss) if self.anchor else None
+        total = loss
+        if held is not None:
+            # Each process has a part of it, n-fold, since gradients are averaged.
+            total += processes.summed(held.item())[0] / processes.count()
         if not math.isfinite(total):
             raise NotFiniteError(f"the loss became {total}")
         if held is not None:
             self.accelerator.backward(held)
+        self._average()
         if self.anchor:
             # Before clipping, so that the bound holds for the loss and all terms together.
             self.anchor.pull(self.trained.parameters, self.trained.before)
@@ -255,12 +265,21 @@ class _Optimization:
         return loss, labels, True
 
     def _parts(self, batch: list[int]) -> list[list[int]]:
-        return list(batched(batch, self.options.micro_batch or len(batch)))
+        """Return the parts of a batch that this process computes, as many as each other process.
 
-    def _backward(
-        self, parts: Sequence[list[int]], loss_of: Loss, enough: float = 0.0
-    ) -> tuple[float, int]:
+        Where it has fewer texts than another, some of its parts are empty.
+        """
+        # The first process has most texts: every n-th one, beginning with the first.
+        largest = ceil(len(batch) / processes.count())
+        size = self.options.micro_batch or largest
+        parts = list(batched(processes.share(batch), size))
+        return parts + [[]] * (ceil(largest / size) - len(parts))
+
+    def _backward(self, batch: list[int], loss_of: Loss, enough: float = 0.0) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
+
+        Each process computes its share of them. Their gradients are averaged, over n processes,
+        by FSDP2 or by ``_average``; so each counts n-fold.
 
         ``accelerator.accumulate`` would not do: it weights all parts equally, whatever their number
         of tokens.
@@ -271,20 +290,41 @@ class _Optimization:
         Returns:
             The mean loss, and the number of label tokens.
         """
+        parts, several = self._parts(batch), processes.count()
         total, labels = 0.0, 0
         for part in parts:
             with self.model.compute():
-                loss, n = loss_of(part)
-            if len(parts) == 1 and loss.item() < enough:
-                return loss.item(), n
+                # With nothing to compute, a process still takes part in each pass of the others.
+                loss, n = self.trained.run(partial(loss_of, part or batch[:1]))
+            n = n if part else 0
+            value, all_n = loss.item(), n
+            if several > 1:
+                value, all_n = _mean(value, n)
+            if len(parts) == 1 and value < enough:
+                return value, all_n
             # The sum over the part's tokens; the division by all tokens of the step comes last.
-            self.accelerator.backward(loss * n if len(parts) > 1 else loss)
-            total, labels = total + loss.item() * n, labels + n
+            if len(parts) > 1:
+                loss = loss * (n * several)
+            elif several > 1:
+                loss = loss * (n * several / max(all_n, 1))
+            self.accelerator.backward(loss)
+            total, labels = total + value * all_n, labels + all_n
         if len(parts) > 1:
             for p in self.weights:
                 if p.grad is not None:
                     p.grad.div_(max(labels, 1))
         return total / max(labels, 1), labels
+
+    def _average(self) -> None:
+        """Average the gradients of adapters over the processes; FSDP2 did so for shards."""
+        if processes.count() > 1 and self.options.lora is not None:
+            processes.average([p.grad for p in self.weights if p.grad is not None])
+
+
+def _mean(loss: float, n: int) -> tuple[float, int]:
+    """Return the mean loss over the label tokens of all processes, and their number."""
+    total, labels = processes.summed(loss * n if n else 0.0, n)
+    return total / max(labels, 1), int(labels)
 
 
 def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
@@ -309,18 +349,6 @@ def _own_text(model: LanguageModel) -> tuple[OwnText | None, list[str]]:
         return own_text(model), []
     except ModelError as error:
         return None, [f"How far the model's own text moved was not measured. {error}"]
-
-
-def _check_one_process(options: Trainer) -> None:
-    """Raise a ``MethodError`` if the training was launched in several processes."""
-    # accelerate launch and torchrun set this variable.
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        raise MethodError(
-            f"{options.name} trains in one process, and {processes} were launched: each would "
-            "train alone, on all facts. Start it without accelerate launch or torchrun, or with "
-            "--num_processes 1."
-        )
 
 
 def _check_diverged(options: Trainer, lr: float, losses: Sequence[float], steps: int) -> None:
