@@ -57,6 +57,11 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def which() -> str:
+    """Return what to add to the program's name in a message of this process."""
+    return "" if is_first() else f", process {rank()} of {count()}"
+
+
 def share(things: list[T]) -> list[T]:
     """Return this process's part of ``things``: every ``count()``-th one."""
     return things[rank() :: count()]
@@ -106,7 +111,7 @@ def gathered(value: T) -> list[T]:
 
     join()
     values: list[T] = [value] * count()
-    with _lost():
+    with peers():
         distributed.all_gather_object(values, value, group=_Joined.group)
     return values
 
@@ -125,7 +130,7 @@ def summed(*numbers: float) -> list[float]:
 
     join()
     sums = torch.tensor(numbers, dtype=torch.float64)
-    with _lost():
+    with peers():
         distributed.all_reduce(sums, group=_Joined.group)
     return sums.tolist()
 
@@ -139,7 +144,7 @@ def average(tensors: Sequence[torch.Tensor]) -> None:
     if count() == 1 or not tensors:
         return
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # one message, not hundreds
-    with _lost():
+    with peers():
         distributed.all_reduce(flat)
     flat /= count()
     for tensor, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
@@ -195,7 +200,7 @@ def together() -> Iterator[None]:
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
         try:
-            with _lost():
+            with peers():
                 yield
         except Exception as error:
             # This one ends with a traceback, of which the others say the last line.
@@ -204,19 +209,8 @@ def together() -> Iterator[None]:
             raise
 
 
-def says(message: str) -> bool:
-    """Return whether this process is the first to end with an error, so that it has to say it."""
-    if _Joined.store is None:
-        return is_first()
-    own = f"{rank()}: {message}"
-    try:
-        return _Joined.store.compare_set(_ERROR, "", own) == own.encode()
-    except RuntimeError:  # the store ended with its process
-        return False
-
-
 @contextmanager
-def _lost() -> Iterator[None]:
+def peers() -> Iterator[None]:
     """Turn the error of a closed connection into the sentence of the process that closed it.
 
     Raises:
@@ -232,6 +226,17 @@ def _lost() -> Iterator[None]:
         ):
             raise
         raise LostProcess(_what_ended()) from error
+
+
+def says(message: str) -> bool:
+    """Return whether this process is the first to end with an error, so that it has to say it."""
+    if _Joined.store is None:
+        return is_first()
+    own = f"{rank()}: {message}"
+    try:
+        return _Joined.store.compare_set(_ERROR, "", own) == own.encode()
+    except RuntimeError:  # the store ended with its process
+        return False
 
 
 def _what_ended() -> str:

@@ -99,12 +99,12 @@ def main() -> None:
                 app(prog_name="editbench")  # a missing model is found before anything is done
     except EditbenchError as error:
         if processes.says(str(error)):
-            console.say(f"editbench: {error}")
+            console.say(f"editbench{processes.which()}: {error}")
         sys.exit(2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         if processes.says(message := f"{error.strerror or error}{where}."):
-            print(f"editbench: {message}", file=sys.stderr)
+            print(f"editbench{processes.which()}: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\neditbench: stopped.", file=sys.stderr)

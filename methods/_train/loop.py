@@ -110,6 +110,7 @@ def train(
     anchor = _anchor(options, model)
     own, unmeasured = _own_text(model)
     with (
+        processes.peers(),
         _trainable(options, model) as trained,
         # The layers that are trained: several processes train copies of the model's own.
         recomputed(recomputable_layers(model) if options.checkpointing else []),
