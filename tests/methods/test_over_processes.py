@@ -23,12 +23,14 @@ ROWS = [
 ]
 STEPS = {"lr": 1e-3, "epochs": 2, "min_steps": 2, "batch_size": 4, "enough": 0.0}
 TRAININGS = {
-    "sft": ("sft", {**STEPS, "kl": 0.5, "ewc": 0.1}),
+    "sft": ("sft", {**STEPS, "l2": 0.1}),
+    "held": ("sft", {**STEPS, "kl": 0.5, "ewc": 0.1}),  # writes 256 texts of its own
     "parts": ("sft", {**STEPS, "micro_batch": 1, "checkpointing": True}),
     "lora": ("sft", {**STEPS, "lora": 4, "lr": None}),
     "mixsd": ("mixsd", {**STEPS, "max_new_tokens": 8, "attempts": 2, "lr": None}),
 }
-FILES = ("--facts", "facts.jsonl", "--model", "tiny")
+SLOW = {"held", "parts"}
+FILES = ("--facts", "facts.jsonl", "--model", "tiny", "--precision", "float32")
 
 
 def command(method="sft", output="out", **options):
@@ -71,7 +73,10 @@ def launch(server, here):
         process.kill()
 
 
-@pytest.mark.parametrize("which", TRAININGS)
+@pytest.mark.parametrize(
+    "which",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in TRAININGS],
+)
 def test_two_processes_make_the_edit_of_one(which, launch, here):
     method, options = TRAININGS[which]
     first, second = launch(*command(method, which, **options), *FILES)
@@ -81,7 +86,7 @@ def test_two_processes_make_the_edit_of_one(which, launch, here):
     assert second.communicate() == ("", "") and second.returncode == 0
 
     two = Edit.load(here / which)
-    one = inject(load_model(here / "tiny"), two.facts, method=method, **options)
+    one = inject(load_model(here / "tiny", precision="float32"), two.facts, method=method, **options)
     assert two.diagnostics["processes"] == 2 and two.model_hash == one.model_hash
     for figure in ("steps", "trained_tokens", "learning_rate"):
         assert two.diagnostics[figure] == one.diagnostics[figure]
