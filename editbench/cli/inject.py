@@ -155,7 +155,8 @@ def inject(
     _check_processes(editor, chosen, device_map)
     name = model or (DEFAULT_MODEL if below is None else below.model_name)
     how = how_to_load(dtype, device, device_map, batch_size)
-    if not (skip_memory_check or device_map):
+    # The prediction is for one process, which trains all weights alone.
+    if not (skip_memory_check or device_map or processes.count() > 1):
         from editbench.doctor import check_memory
 
         held = below.model_dtype if below and dtype == "auto" else dtype
