@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editbench import processes
+from editbench import processes, unfinished
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import completion, console, panels
 from editbench.cli.evaluate import MinEfficacy, MinRetention, Tasks, score
@@ -117,6 +117,15 @@ def inject(
     min_efficacy: MinEfficacy = None,
     min_retention: MinRetention = None,
     overwrite: Overwrite = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the state of a long training there. If it is killed, the same command goes"
+            " on from there.",
+            rich_help_panel=panels.OUTPUT,
+        ),
+    ] = None,
 ) -> None:
     """Put your facts into a model, and save the edit.
 
@@ -164,7 +173,8 @@ def inject(
     saved = False
     first = processes.is_first()
     folder = saving_folder(output, overwrite) if first else nullcontext()
-    with folder, progress.reporting(console.reporter()):
+    state = unfinished.kept_in(checkpoint) if checkpoint else nullcontext()
+    with folder, progress.reporting(console.reporter()), state:
         try:
             if on is None or below is None:
                 handle = load(name, precision, parts, how)

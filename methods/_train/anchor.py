@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -109,6 +110,18 @@ class Anchor:
                 base_NK, logits_NV.gather(-1, ids_NK), None, "forward"
             )
         return total * weight if processes.count() > 1 else total
+
+    @property
+    def order(self) -> list[Any]:
+        """How the next texts are drawn: the generator's state and the rest of this pass."""
+        version, numbers, gauss = self._order.getstate()
+        return [version, list(numbers), gauss, list(self._queue)]
+
+    @order.setter
+    def order(self, order: list[Any]) -> None:
+        version, numbers, gauss, queue = order
+        self._order.setstate((version, tuple(numbers), gauss))
+        self._queue = list(queue)
 
     @torch.no_grad()
     def pull(

@@ -25,28 +25,22 @@ import torch.nn.functional as F
 
 from editbench import processes, progress
 from editbench.changes import Change
-from editbench.errors import MethodError, ModelError
+from editbench.errors import ModelError
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
+from editbench.methods._train.outcome import check_diverged, exploded, hardly_fell, is_finite
+from editbench.methods._train.resume import Course, kept
 from editbench.methods._train.step_size import OwnText, fitted_lr, moved_far, own_text
 from editbench.methods._train.trainer import Trainer, TrainingReport
 from editbench.methods._train.weights import Trainable, trainable
 from editbench.models import LanguageModel, NotFiniteError, batched
+from editbench.types import digest
 
 if TYPE_CHECKING:
     from editbench.methods._train.anchor import Anchor
 
 BUCKET = 8
 """Number of batches whose texts are sorted by length together."""
-DIVERGED, DIVERGED_STEPS = 3.0, 8
-"""Training stops with an error when the mean loss of the last ``DIVERGED_STEPS`` steps, or of all
-steps of a shorter training, is ``DIVERGED`` nats above the first loss. Such a training does not
-recover. A first loss less than ``DIVERGED`` below log V, the loss of a model that finds all tokens
-equally probable, can hardly rise that far. The ``jsd`` of ``opsd`` is at most log 2 and never gets
-there; a loss that has not fallen gives a warning instead."""
-SMALL = 0.01
-"""Nats. A loss that ends below it had little to fall from; the loss of ``opsd`` may start there."""
-
 Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
 """Indices of a batch -> mean loss over its label tokens, and their number."""
 
@@ -60,7 +54,8 @@ def train_on_examples(
     def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
         return target_nll(model, [examples[i] for i in batch])
 
-    return train(options, model, len(examples), loss_of, lengths)
+    texts = digest([[[*e.prompt_ids], [*e.target_ids], e.counted] for e in examples])
+    return train(options, model, len(examples), loss_of, lengths, texts=texts)
 
 
 def train(
@@ -72,6 +67,7 @@ def train(
     before_step: Callable[[int], None] | None = None,
     probe: Loss | None = None,
     comparable: bool = True,
+    texts: str | None = None,
 ) -> tuple[dict[str, Change], TrainingReport]:
     """Minimize ``loss_of`` and the terms of the anchor, then restore the weights.
 
@@ -83,6 +79,8 @@ def train(
         probe: the loss that a learning rate is fitted to, if it is not ``loss_of``.
         comparable: whether two steps' losses compare. If not, nothing is said of a loss that did
             not fall.
+        texts: the hash of the training texts, if a step depends on nothing but its batch and the
+            steps before. Such a training can be killed and go on (``resume.py``).
 
     Returns:
         The change of each trained weight, and the report of the training.
@@ -104,8 +102,7 @@ def train(
     warmup = max(1, round(options.warmup * len(planned)))
     batches = planned[: max(1, round(options.stop_after * len(planned)))]
     per_epoch = ceil(n / options.batch_size)
-    losses: list[float] = []
-    steps, tokens, learnt, end = 0, 0, False, len(batches)
+    state = kept(options, model, texts)
     # Before adapters are attached: the anchor and the own text read the plain base model.
     anchor = _anchor(options, model)
     own, unmeasured = _own_text(model)
@@ -116,56 +113,68 @@ def train(
         recomputed(recomputable_layers(model) if options.checkpointing else []),
     ):
         optimization = _Optimization(options, model, trained, anchor)
-        lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
+        weights, adam = trained.parameters, optimization.optimizer.optimizer
+        course = state.read(weights, adam) if state else None
+        if course is None:
+            course = Course(len(batches))
+            course.lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
+        elif anchor:
+            anchor.order = course.anchor
+        lr, losses, begun, made = course.lr, course.losses, len(course.losses), course.steps
         started = time.perf_counter()  # one-time preparation is not part of a step
         with (
             progress.task(f"{options.name}: training", len(batches), "steps") as bar,
             torch.enable_grad(),
         ):
-            for step, batch in enumerate(batches):
+            if begun:
+                bar.advance(begun)
+            for step, batch in enumerate(batches[begun : course.end], start=begun):
                 try:
                     if before_step:
                         before_step(step)
                     rate = lr * min(1.0, (step + 1) / warmup)
                     loss, labels, moved = optimization.step(batch, rate, loss_of)
                 except NotFiniteError as error:
-                    raise _exploded(options, lr, f"{error} at step {step + 1}") from error
+                    raise exploded(options, lr, f"{error} at step {step + 1}") from error
                 losses.append(loss)
-                steps += moved
-                tokens += labels
-                _check_diverged(options, lr, losses, len(batches))
+                course.steps += moved
+                course.tokens += labels
+                check_diverged(options, lr, losses, len(batches))
                 bar.advance()
                 whole = len(losses) % per_epoch == 0  # an epoch has ended
-                if whole and not learnt and fmean(losses[-per_epoch:]) < options.enough:
-                    learnt = True
-                    end = min(end, 2 * len(losses)) if anchor else len(losses)
-                if len(losses) == end < len(batches):
-                    bar.advance(len(batches) - end)
+                if whole and not course.learnt and fmean(losses[-per_epoch:]) < options.enough:
+                    course.learnt = True
+                    course.end = min(course.end, 2 * len(losses)) if anchor else len(losses)
+                if len(losses) == course.end < len(batches):
+                    bar.advance(len(batches) - course.end)
                     break
+                if state:
+                    course.anchor = anchor.order if anchor else None
+                    state.write(course, weights, adam)
         seconds = time.perf_counter() - started
         if options.interpolation < 1:
             trained.interpolate(options.interpolation)
         trained.settle()
-        del optimization  # AdamW keeps two numbers per weight; the changes need one more
+        del optimization, adam  # AdamW keeps two numbers per weight; the changes need one more
         own_kl = trained.run(partial(own.kl, model)) if own else 0.0
         changes = trained.changes()
-        if not all(map(_is_finite, changes.values())):
-            raise _exploded(options, lr, "the last step left weights that are not finite")
+        if not all(map(is_finite, changes.values())):
+            raise exploded(options, lr, "the last step left weights that are not finite")
     final = fmean(losses[-per_epoch:])
     return changes, {
-        "steps": steps,
+        "steps": course.steps,
         "planned_steps": len(planned),
         "learning_rate": lr,
         **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
         **({"rounding_lost": lost} if (lost := trained.rounding_lost) is not None else {}),
         **({"processes": processes.count()} if processes.count() > 1 else {}),
-        "trained_tokens": tokens,
+        "trained_tokens": course.tokens,
         "first_loss": losses[0],
         "final_loss": final,
-        "steps_per_second": steps / seconds,
+        "steps_per_second": (course.steps - made) / seconds,
         "warnings": [
             *trained.warnings,
-            *(_warnings(options, lr, losses, final) if comparable else ()),
+            *(hardly_fell(options, lr, losses, final) if comparable else ()),
             *moved_far(own_kl, options.kl),
             *unmeasured,
         ],
@@ -350,36 +359,6 @@ def _own_text(model: LanguageModel) -> tuple[OwnText | None, list[str]]:
         return own_text(model), []
     except ModelError as error:
         return None, [f"How far the model's own text moved was not measured. {error}"]
-
-
-def _check_diverged(options: Trainer, lr: float, losses: Sequence[float], steps: int) -> None:
-    """Raise a ``MethodError`` if the loss has risen too far to come back in ``steps`` steps."""
-    window = min(DIVERGED_STEPS, steps)
-    # Until there are that many losses, the missing ones count as 0 and delay the verdict.
-    if sum(losses[-window:]) / window > losses[0] + DIVERGED:
-        raise _exploded(
-            options,
-            lr,
-            f"the loss rose from {losses[0]:.2f} to {losses[-1]:.2f} by step {len(losses)}",
-        )
-
-
-def _exploded(options: Trainer, lr: float, what: str) -> MethodError:
-    return MethodError(f"{options.name}: {what}. Use a smaller lr than {lr}.")
-
-
-def _is_finite(change: Change) -> bool:
-    factors = change if isinstance(change, tuple) else (change,)
-    return all(bool(factor.isfinite().all()) for factor in factors)
-
-
-def _warnings(options: Trainer, lr: float, losses: Sequence[float], final: float) -> list[str]:
-    if len(losses) == 1 or final <= max(0.99 * losses[0], SMALL, options.enough):
-        return []
-    return [
-        f"The loss did not fall, from {losses[0]:.3g} at first to {final:.3g} in the last epoch: "
-        f"the facts are hardly learned. Try another lr than {lr}, or more epochs."
-    ]
 
 
 def _batches(n: int, options: Trainer, lengths: Sequence[int] | None = None) -> Iterator[list[int]]:
