@@ -77,8 +77,10 @@ def _row(one: dict[str, list[float]], two: list[dict[str, list[float]]], folder:
 def train(which: str, folder: str) -> None:
     """Train as one of the processes, and print losses and memory as JSON."""
     from editbench import processes, registry
-    from editbench.methods._train import loop
-    from editbench.methods._train import sharded  # noqa: F401 - its libraries are 200 MB of code
+    from editbench.methods._train import (
+        loop,
+        sharded,  # noqa: F401 - its libraries are 200 MB of code
+    )
     from editbench.testing import FACTS, tiny_model
 
     processes.join()

@@ -86,7 +86,8 @@ def test_two_processes_make_the_edit_of_one(which, launch, here):
     assert second.communicate() == ("", "") and second.returncode == 0
 
     two = Edit.load(here / which)
-    one = inject(load_model(here / "tiny", precision="float32"), two.facts, method=method, **options)
+    model = load_model(here / "tiny", precision="float32")
+    one = inject(model, two.facts, method=method, **options)
     assert two.diagnostics["processes"] == 2 and two.model_hash == one.model_hash
     for figure in ("steps", "trained_tokens", "learning_rate"):
         assert two.diagnostics[figure] == one.diagnostics[figure]
