@@ -162,6 +162,11 @@ def inject(
     editor = _editor(method, option, seed, below, facts)
     editor.check_subjects(editor.name, chosen)
     _check_processes(editor, chosen, device_map)
+    # What several processes can share depends on the batch alone, and so does what can go on.
+    if checkpoint and not editor.over_processes:
+        raise OptionError(
+            f"{editor.name} has no long training whose state could be kept. Leave --checkpoint out."
+        )
     name = model or (DEFAULT_MODEL if below is None else below.model_name)
     how = how_to_load(dtype, device, device_map, batch_size)
     # The prediction is for one process, which trains all weights alone.

@@ -118,7 +118,7 @@ def train(
         if course is None:
             course = Course(len(batches))
             course.lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
-        elif anchor:
+        elif anchor and course.anchor:
             anchor.order = course.anchor
         lr, losses, begun, made = course.lr, course.losses, len(course.losses), course.steps
         started = time.perf_counter()  # one-time preparation is not part of a step

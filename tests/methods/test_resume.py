@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from tiny import editbench, fact, write_facts, write_model
 
 from editbench import inject, progress, unfinished
 from editbench.changes import dense
@@ -105,3 +106,31 @@ def test_a_method_that_draws_while_it_trains_keeps_no_state(tmp_path):
     ):
         inject(tiny_model("llama"), FACTS, method="opsd", max_new_tokens=4)
     assert not (tmp_path / "state").exists()
+
+
+def test_the_command_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "tiny")
+    write_facts(tmp_path / "facts.jsonl", [fact(0), fact(1)])
+    options = [part for name, value in OPTIONS.items() for part in ("--option", f"{name}={value}")]
+    command = ["inject", "--facts", "facts.jsonl", "--model", "tiny", "--output", "edit",
+               "--checkpoint", "state"]  # fmt: skip
+    steps, step = [], _Optimization.step
+
+    def stopped(*arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(_Optimization, "step", stopped)
+    said = editbench(*command, "--method", "sft", *options)
+    assert said.code == 130 and "nothing was written" in said.err, said.err
+    assert not (tmp_path / "edit").exists() and (tmp_path / "state" / unfinished.FILE).exists()
+    said = editbench(*command, "--method", "sft", *options, "--seed", 1)
+    assert said.code == 2 and "The checkpoint in state is of another training" in said.err
+    said = editbench(*command, "--method", "memit")
+    assert said.code == 2 and "memit has no long training" in said.err
+    said = editbench(*command, "--method", "sft", *options)
+    assert said.code in (0, 1) and "Saved in edit" in said.out + said.err, said.err
+    assert len(steps) == 3 + 6 and not (tmp_path / "state").exists()
