@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -79,10 +78,7 @@ def _row(one: dict[str, list[float]], two: list[dict[str, list[float]]], folder:
 def train(which: str, folder: str) -> None:
     """Train as one of the processes, and print losses and memory as JSON."""
     from editbench import processes, registry
-    from editbench.methods._train import (
-        loop,
-        sharded,  # noqa: F401 - its libraries are 200 MB of code
-    )
+    from editbench.methods._train import loop
     from editbench.testing import FACTS, tiny_model
 
     processes.join()
@@ -99,17 +95,22 @@ def train(which: str, folder: str) -> None:
     loop._Optimization.step = noted  # type: ignore[method-assign, assignment]
     name = which.split()[0]
     method = registry.get("methods", name).from_options(name, {**SHARED, **METHODS[which]})
-    before = _peak()
+    # Once on a small model, so that all libraries are loaded before anything is measured.
+    method.inject(tiny_model("llama"), FACTS)
+    losses.clear()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again at what is held now
+    before = _status("VmRSS")
     edit = method.inject(model, FACTS)
-    grown = (_peak() - before) / sum(p.numel() for p in model.model.parameters())
+    grown = (_status("VmHWM") - before) / sum(p.numel() for p in model.model.parameters())
     if processes.is_first():
         edit.save(Path(folder) / str(processes.count()))
     print(json.dumps({"losses": losses, "memory": [grown]}))
 
 
-def _peak() -> int:
-    """Return the most memory that this process has had, in bytes."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _status(field: str) -> int:
+    """Return a figure of this process's memory in bytes (Linux): VmRSS now, VmHWM at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":
