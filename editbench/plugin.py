@@ -96,6 +96,8 @@ class Method(ABC):
     takes_offloaded: ClassVar[bool] = False
     """Whether it edits a model some of whose weights are in main memory or on the disk until a pass
     needs them (``--device-map``)."""
+    over_processes: ClassVar[bool] = False
+    """Whether several processes (``accelerate launch``, ``torchrun``) can share one edit."""
     needs_covariance: ClassVar[bool] = False
     """Whether ``prepare`` measures the second moments of the model's keys."""
     space: ClassVar[Space] = {}

@@ -58,7 +58,7 @@ from typing import ClassVar, Literal, get_args
 
 import torch
 
-from editbench import progress
+from editbench import processes, progress
 from editbench.edit import Edit
 from editbench.matching import contains
 from editbench.memory import Phase, Texts
@@ -80,6 +80,7 @@ from editbench.methods._train.mixed_text import (
     NAIVE,
     Candidate,
     MixedText,
+    State,
     WritingReport,
     report,
     warnings,
@@ -116,6 +117,7 @@ class MixSD(Trainer):
     summary: ClassVar[str] = "fine-tuning on the model's own text with the fact mixed in"
     paper: ClassVar[str] = "arXiv 2605.16865"
     version: ClassVar[int] = 5
+    over_processes: ClassVar[bool] = True
     space: ClassVar[Space] = {**Trainer.space, "lam": Uniform(0.0, 0.7)}
     figures: ClassVar[dict[str, Figure]] = {
         **Trainer.figures,
@@ -297,7 +299,44 @@ class MixSD(Trainer):
     def targets(
         self, model: LanguageModel, lessons: Sequence[Lesson]
     ) -> tuple[list[Draft], WritingReport]:
-        """Write a target for each fact. ``on_fail`` settles the targets that do not verify."""
+        """Write a target for each fact. ``on_fail`` settles the targets that do not verify.
+
+        Several processes share the facts out, and each returns all targets.
+        """
+        drafts, counts = self._written(model, processes.share([*lessons]))
+        if processes.count() > 1:
+            drafts = self._gathered(drafts, lessons)
+            counts = [int(n) for n in processes.summed(*counts)]
+        written, prompt_tokens, decoded_tokens, reread_tokens = counts
+        cost: WritingReport = {
+            "prompt_tokens": prompt_tokens,
+            "decoded_tokens": decoded_tokens,
+            "forwards_per_token": decoded_tokens / max(1, written),
+        }
+        if reread_tokens:
+            cost["reread_tokens"] = reread_tokens
+        return drafts, cost
+
+    def _gathered(self, drafts: Sequence[Draft], lessons: Sequence[Lesson]) -> list[Draft]:
+        """Return the drafts of all processes, one for each lesson, given those of this process."""
+        gathered: list[Draft] = []
+        shares = processes.gathered([draft.state() for draft in drafts])
+        for i, lesson in enumerate(lessons):
+            state = shares[i % len(shares)][i // len(shares)]
+            draft = Draft(self, lesson, state.room, state.attempt)
+            draft.take(state)
+            gathered.append(draft)
+        return gathered
+
+    def _written(
+        self, model: LanguageModel, lessons: Sequence[Lesson]
+    ) -> tuple[list[Draft], list[int]]:
+        """Write a target for each of ``lessons``.
+
+        Returns:
+            The targets, and the tokens that were written, encoded in prompts, decoded, and read
+            again.
+        """
         branches = Branches(model, self.slots)
         with progress.task(f"{self.name}: writing targets", len(lessons), "facts") as bar:
             drafts = self.mix(lessons, branches, bar)
@@ -308,14 +347,8 @@ class MixSD(Trainer):
             if self.on_fail == "expert":
                 written += self._ask_expert(drafts, failed, branches)
             bar.advance(len(failed))
-        cost: WritingReport = {
-            "prompt_tokens": branches.prompt_tokens,
-            "decoded_tokens": branches.decoded_tokens,
-            "forwards_per_token": branches.decoded_tokens / max(1, written),
-        }
-        if branches.reread_tokens:
-            cost["reread_tokens"] = branches.reread_tokens
-        return drafts, cost
+        counts = [branches.prompt_tokens, branches.decoded_tokens, branches.reread_tokens]
+        return drafts, [written, *counts]
 
     def _ask_expert(self, drafts: list[Draft], failed: Sequence[int], branches: Branches) -> int:
         """Let the expert write the failed drafts alone; return how many tokens it wrote."""
@@ -438,6 +471,15 @@ class Draft(MixedText):
         self._dice = self._new_dice()
         self._first_kV: torch.Tensor | None = None
         """Log-probabilities of the first token, from which a new attempt starts."""
+
+    def state(self) -> State:
+        """Return what was written, for another process."""
+        return State(*(getattr(self, name) for name in State._fields))
+
+    def take(self, state: State) -> None:
+        """Become the text that another process has written."""
+        for name, value in state._asdict().items():
+            setattr(self, name, value)
 
     @property
     def begins_anew(self) -> bool:

@@ -78,6 +78,7 @@ class PD(Trainer):
     summary: ClassVar[str] = "learn what the model says when it reads the fact, token by token"
     paper: ClassVar[str] = "arXiv 2412.14964"
     version: ClassVar[int] = 1
+    over_processes: ClassVar[bool] = True
     figures: ClassVar[Mapping[str, Figure]] = {
         **Trainer.figures,
         "target_sources": Figure("Number of training texts by source (EditRecord.source)."),

@@ -37,6 +37,7 @@ class Sft(Trainer):
     summary: ClassVar[str] = "full fine-tuning on the targets, EOS-terminated"
     paper: ClassVar[str] = "arXiv 2509.22072"
     version: ClassVar[int] = 2
+    over_processes: ClassVar[bool] = True
     added: ClassVar[frozenset[str]] = frozenset({"first"})
     figures: ClassVar[Mapping[str, Figure]] = {**Trainer.figures, "forwarded_tokens": FORWARDED}
     recipes: ClassVar[Mapping[str, Mapping[str, object]]] = {

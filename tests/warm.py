@@ -40,6 +40,7 @@ LATE = (
     "pydantic.main",
     "pydantic.types",
     "rich.progress",
+    "torch.distributed.fsdp",
     "typer.rich_utils",
 )
 """Modules that a command imports only when it needs them."""

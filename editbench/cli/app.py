@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from editbench import processes
 from editbench.cli import console
 from editbench.cli.chat import chat
 from editbench.cli.compare import compare
@@ -57,6 +58,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -64,7 +66,8 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    pass
+    name = context.invoked_subcommand
+    processes.check_may(f"editbench {name}", name == "inject")
 
 
 for command in (facts, inject, evaluate, compare, tune, sweep):
@@ -87,18 +90,21 @@ def main() -> None:
     warnings.filterwarnings("ignore")  # those of libraries speak to programmers
     console.accept_any_encoding()
     try:
-        try:
-            app(prog_name="editbench")
-        except EditbenchError as error:
-            if not offered(error):
-                raise
-            app(prog_name="editbench")  # a missing model is found before anything is done
+        with processes.together():
+            try:
+                app(prog_name="editbench")
+            except EditbenchError as error:
+                if processes.count() > 1 or not offered(error):
+                    raise
+                app(prog_name="editbench")  # a missing model is found before anything is done
     except EditbenchError as error:
-        console.say(f"editbench: {error}")
+        if processes.says(str(error)):
+            console.say(f"editbench{processes.which()}: {error}")
         sys.exit(2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"editbench: {error.strerror or error}{where}.", file=sys.stderr)
+        if processes.says(message := f"{error.strerror or error}{where}."):
+            print(f"editbench{processes.which()}: {message}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\neditbench: stopped.", file=sys.stderr)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editbench import processes, unfinished
 from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import completion, console, panels
 from editbench.cli.evaluate import MinEfficacy, MinRetention, Tasks, score
@@ -114,6 +117,15 @@ def inject(
     min_efficacy: MinEfficacy = None,
     min_retention: MinRetention = None,
     overwrite: Overwrite = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the state of a long training there. If it is killed, the same command goes"
+            " on from there.",
+            rich_help_panel=panels.OUTPUT,
+        ),
+    ] = None,
 ) -> None:
     """Put your facts into a model, and save the edit.
 
@@ -121,7 +133,11 @@ def inject(
     fewer than 80% of the facts are answered with their target, or if the edit blew up: the model's
     own text has become 10 times as perplexing to it, or a weight 10 times as large. The edit is
     saved all the same.
+
+    In several processes (accelerate launch, torchrun) they train together, and the first one saves
+    the edit and asks the model.
     """
+    processes.join()
     # Names and files are checked first, because importing the method loads torch.
     _check_names(method, on, option)
     cases = _cases(facts, columns)
@@ -145,21 +161,33 @@ def inject(
     parts = pairs(layout, "--layout")
     editor = _editor(method, option, seed, below, facts)
     editor.check_subjects(editor.name, chosen)
+    _check_processes(editor, chosen, device_map)
+    # What several processes can share depends on the batch alone, and so does what can go on.
+    if checkpoint and not editor.over_processes:
+        raise OptionError(
+            f"{editor.name} has no long training whose state could be kept. Leave --checkpoint out."
+        )
     name = model or (DEFAULT_MODEL if below is None else below.model_name)
     how = how_to_load(dtype, device, device_map, batch_size)
-    if not (skip_memory_check or device_map):
+    # The prediction is for one process, which trains all weights alone.
+    if not (skip_memory_check or device_map or processes.count() > 1):
         from editbench.doctor import check_memory
 
         held = below.model_dtype if below and dtype == "auto" else dtype
         check_memory(name, {editor.name: editor}, chosen, precision, parts, 0, held, device)
     saved = False
-    with saving_folder(output, overwrite), progress.reporting(console.reporter()):
+    first = processes.is_first()
+    folder = saving_folder(output, overwrite) if first else nullcontext()
+    state = unfinished.kept_in(checkpoint) if checkpoint else nullcontext()
+    with folder, progress.reporting(console.reporter()), state:
         try:
             if on is None or below is None:
                 handle = load(name, precision, parts, how)
             else:
                 handle = load_base(on, below, model, precision, parts, how)
             edit = injected(handle, chosen, editor, below)
+            if not first:
+                return
             # Before the model is asked: Ctrl-C while it answers must not lose the edit.
             edit.save(output, overwrite)
             saved = True
@@ -248,6 +276,33 @@ def _editor(
             f"{name} --facts {facts}'."
         )
     return editor
+
+
+def _check_processes(editor: Method, facts: Sequence[Fact], device_map: str | None) -> None:
+    """Check that the processes, if there are several, can share the work and have the same one.
+
+    Raises:
+        EditbenchError: they cannot, or they differ.
+    """
+    processes.check_may(editor.name, editor.over_processes)
+    if processes.count() == 1:
+        return
+    from editbench.run.keys import code_digest
+    from editbench.types import digest
+
+    if device_map:
+        raise OptionError(
+            "--device-map spreads the model of one process over devices, and "
+            f"{processes.count()} processes were launched, each with a device of its own. Leave "
+            "one of them out."
+        )
+    processes.check_alike(
+        {
+            "editbench (its code)": code_digest(),
+            "the method": editor,
+            "the facts": digest([asdict(fact) for fact in facts])[:16],
+        }
+    )
 
 
 def _warn_of_same_answers(facts: Sequence[Fact]) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -26,6 +27,8 @@ from torch import nn
 from editbench.changes import Change
 from editbench.errors import MethodError
 from editbench.models import LanguageModel
+
+T = TypeVar("T")
 
 NULL_TOKENS = 20_000
 """Tokens of the model's own text on which the null space is measured."""
@@ -79,6 +82,14 @@ class Adapters:
         self.before: Mapping[str, torch.Tensor] = {}
         self.rounding_lost: float | None = None
         self.constrain()
+
+    def run(self, compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returns."""
+        return compute()
+
+    def shard(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return ``whole``: each process has all adapters."""
+        return whole
 
     @torch.no_grad()
     def constrain(self) -> None:

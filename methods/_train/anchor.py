@@ -22,11 +22,13 @@ directly, in closed form.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from editbench import processes
 from editbench.fisher import diagonal_fisher
 from editbench.methods._train.divergence import divergence
 from editbench.models import LanguageModel, batched
@@ -63,7 +65,8 @@ class Anchor:
         self.model, self.replay, self.kl, self.l2, self.ewc = model, replay, kl, l2, ewc
         self._order = random.Random(seed)
         self._queue: list[int] = []
-        self.texts = _texts(model, seed) if replay or kl or ewc else []
+        # Those of the first process, so that all have the same ones whatever rounding does.
+        self.texts = processes.first(_texts(model, seed)) if replay or kl or ewc else []
         if kl:
             # Kept by text: the loss meets them in other batches at each step.
             self.base = [
@@ -71,6 +74,7 @@ class Anchor:
                 for chosen in batched(range(len(self.texts)), READ_AT_ONCE)
                 for one in self._top(chosen)
             ]
+        self.fisher: dict[str, torch.Tensor] = {}
         if ewc:
             self.fisher = _scaled_fisher(model, self.texts)
 
@@ -83,6 +87,14 @@ class Anchor:
             self._queue = list(range(len(self.texts)))
             self._order.shuffle(self._queue)
         chosen = [self._queue.pop() for _ in range(min(AT_ONCE, len(self._queue)))]
+        weight = 1.0
+        if processes.count() > 1:
+            # The mean over the tokens of this process's texts, weighted so that the average over
+            # the processes is the mean over all tokens.
+            own = processes.share(chosen)
+            tokens = sum(len(self.texts[i][1]) for i in chosen)
+            weight = processes.count() * sum(len(self.texts[i][1]) for i in own) / tokens
+            chosen = own or chosen[:1]
         logits_NV = self._logits(chosen)
         total = torch.zeros((), device=logits_NV.device)
         if self.replay:
@@ -97,7 +109,19 @@ class Anchor:
             total = total + self.kl * divergence(
                 base_NK, logits_NV.gather(-1, ids_NK), None, "forward"
             )
-        return total
+        return total * weight if processes.count() > 1 else total
+
+    @property
+    def order(self) -> list[Any]:
+        """How the next texts are drawn: the generator's state and the rest of this pass."""
+        version, numbers, gauss = self._order.getstate()
+        return [version, list(numbers), gauss, list(self._queue)]
+
+    @order.setter
+    def order(self, order: list[Any]) -> None:
+        version, numbers, gauss, queue = order
+        self._order.setstate((version, tuple(numbers), gauss))
+        self._queue = list(queue)
 
     @torch.no_grad()
     def pull(
@@ -116,6 +140,11 @@ class Anchor:
                 p.grad.add_(moved, alpha=2 * self.l2)
             if self.ewc:
                 p.grad.addcmul_(self.fisher[name], moved, value=2 * self.ewc)
+
+    def cut(self, share: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Keep this process's ``share`` of what is as large as the weights."""
+        for name in self.fisher:
+            self.fisher[name] = share(self.fisher[name])
 
     def _logits(self, chosen: Sequence[int]) -> torch.Tensor:
         """Return the logits (N, V) of all written tokens of the chosen texts, text after text."""

@@ -1,7 +1,8 @@
 """The one training loop: sft, mixsd, opsd and pd are losses on it.
 
 It trains all weights or adapters (``weights.py``, ``adapters.py``), with or without terms that hold
-the model near its base (``anchor.py``).
+the model near its base (``anchor.py``). Where several processes were launched, each computes its
+share of a batch, and of all weights it keeps its share, too (``sharded.py``).
 
     # B rows, T tokens, D model width, V vocabulary, N label positions of a batch
 """
@@ -9,11 +10,11 @@ the model near its base (``anchor.py``).
 from __future__ import annotations
 
 import math
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from math import ceil
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -22,30 +23,24 @@ import accelerate  # type: ignore[import-untyped]  # it ships no type informatio
 import torch
 import torch.nn.functional as F
 
-from editbench import progress
+from editbench import processes, progress
 from editbench.changes import Change
-from editbench.errors import MethodError, ModelError
+from editbench.errors import ModelError
 from editbench.methods._common.texts import Example, label_states
 from editbench.methods._train.checkpointing import recomputable_layers, recomputed
+from editbench.methods._train.outcome import check_diverged, exploded, hardly_fell, is_finite
+from editbench.methods._train.resume import Course, kept
 from editbench.methods._train.step_size import OwnText, fitted_lr, moved_far, own_text
 from editbench.methods._train.trainer import Trainer, TrainingReport
 from editbench.methods._train.weights import Trainable, trainable
 from editbench.models import LanguageModel, NotFiniteError, batched
+from editbench.types import digest
 
 if TYPE_CHECKING:
     from editbench.methods._train.anchor import Anchor
 
 BUCKET = 8
 """Number of batches whose texts are sorted by length together."""
-DIVERGED, DIVERGED_STEPS = 3.0, 8
-"""Training stops with an error when the mean loss of the last ``DIVERGED_STEPS`` steps, or of all
-steps of a shorter training, is ``DIVERGED`` nats above the first loss. Such a training does not
-recover. A first loss less than ``DIVERGED`` below log V, the loss of a model that finds all tokens
-equally probable, can hardly rise that far. The ``jsd`` of ``opsd`` is at most log 2 and never gets
-there; a loss that has not fallen gives a warning instead."""
-SMALL = 0.01
-"""Nats. A loss that ends below it had little to fall from; the loss of ``opsd`` may start there."""
-
 Loss = Callable[[list[int]], tuple[torch.Tensor, int]]
 """Indices of a batch -> mean loss over its label tokens, and their number."""
 
@@ -58,20 +53,12 @@ def train_on_examples(
     The report also has the tokens of all steps, as ``forwarded_tokens``.
     """
     lengths = [len(e.prompt_ids) + len(e.target_ids) for e in examples]
-    forwarded = 0
-
-    def probe(batch: list[int]) -> tuple[torch.Tensor, int]:
-        return target_nll(model, [examples[i] for i in batch])
 
     def loss_of(batch: list[int]) -> tuple[torch.Tensor, int]:
-        nonlocal forwarded
-        forwarded += sum(lengths[i] for i in batch)
-        return probe(batch)
+        return target_nll(model, [examples[i] for i in batch])
 
-    changes, report = train(options, model, len(examples), loss_of, lengths, probe=probe)
-    if examples:
-        report["forwarded_tokens"] = forwarded
-    return changes, report
+    texts = digest([[[*e.prompt_ids], [*e.target_ids], e.counted] for e in examples])
+    return train(options, model, len(examples), loss_of, lengths, texts=texts)
 
 
 def train(
@@ -83,6 +70,7 @@ def train(
     before_step: Callable[[int], None] | None = None,
     probe: Loss | None = None,
     comparable: bool = True,
+    texts: str | None = None,
 ) -> tuple[dict[str, Change], TrainingReport]:
     """Minimize ``loss_of`` and the terms of the anchor, then restore the weights.
 
@@ -94,6 +82,9 @@ def train(
         probe: the loss that a learning rate is fitted to, if it is not ``loss_of``.
         comparable: whether two steps' losses compare. If not, nothing is said of a loss that did
             not fall.
+        texts: the hash of the training texts, if a step depends on nothing but its batch and the
+            steps before. Such a training can be killed and go on (``resume.py``), and its report
+            has the tokens of all steps, by ``lengths``.
 
     Returns:
         The change of each trained weight, and the report of the training.
@@ -105,76 +96,91 @@ def train(
     Raises:
         MethodError: if the loss or a weight became infinite or NaN, if the loss rose too far, if
             the model does not support the requested ``checkpointing``, or if several processes were
-            launched.
+            launched and the method trains in one.
     """
     if n == 0:
         return {}, {}
-    _check_one_process(options)
-    layers = recomputable_layers(model) if options.checkpointing else []
+    processes.check_may(options.name, options.over_processes)
     planned = list(_batches(n, options, lengths))
     # From all planned steps: stop_after then cuts the training short and changes no earlier step.
     warmup = max(1, round(options.warmup * len(planned)))
     batches = planned[: max(1, round(options.stop_after * len(planned)))]
     per_epoch = ceil(n / options.batch_size)
-    losses: list[float] = []
-    steps, tokens, learnt, end = 0, 0, False, len(batches)
+    state = kept(options, model, texts)
     # Before adapters are attached: the anchor and the own text read the plain base model.
     anchor = _anchor(options, model)
     own, unmeasured = _own_text(model)
     with (
+        processes.peers(),
         _trainable(options, model) as trained,
-        recomputed(layers),
+        # The layers that are trained: several processes train copies of the model's own.
+        recomputed(recomputable_layers(model) if options.checkpointing else []),
     ):
         optimization = _Optimization(options, model, trained, anchor)
-        lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
+        weights, adam = trained.parameters, optimization.optimizer.optimizer
+        course = state.read(weights, adam) if state else None
+        if course is None:
+            course = Course(len(batches))
+            course.lr = options.lr or optimization.fitted_lr(planned[:per_epoch], probe or loss_of)
+        elif anchor and course.anchor:
+            anchor.order = course.anchor
+        lr, losses, begun, made = course.lr, course.losses, len(course.losses), course.steps
         started = time.perf_counter()  # one-time preparation is not part of a step
         with (
             progress.task(f"{options.name}: training", len(batches), "steps") as bar,
             torch.enable_grad(),
         ):
-            for step, batch in enumerate(batches):
+            if begun:
+                bar.advance(begun)
+            for step, batch in enumerate(batches[begun : course.end], start=begun):
                 try:
                     if before_step:
                         before_step(step)
                     rate = lr * min(1.0, (step + 1) / warmup)
                     loss, labels, moved = optimization.step(batch, rate, loss_of)
                 except NotFiniteError as error:
-                    raise _exploded(options, lr, f"{error} at step {step + 1}") from error
+                    raise exploded(options, lr, f"{error} at step {step + 1}") from error
                 losses.append(loss)
-                steps += moved
-                tokens += labels
-                _check_diverged(options, lr, losses, len(batches))
+                course.steps += moved
+                course.tokens += labels
+                course.forwarded += sum(lengths[i] for i in batch) if lengths else 0
+                check_diverged(options, lr, losses, len(batches))
                 bar.advance()
                 whole = len(losses) % per_epoch == 0  # an epoch has ended
-                if whole and not learnt and fmean(losses[-per_epoch:]) < options.enough:
-                    learnt = True
-                    end = min(end, 2 * len(losses)) if anchor else len(losses)
-                if len(losses) == end < len(batches):
-                    bar.advance(len(batches) - end)
+                if whole and not course.learnt and fmean(losses[-per_epoch:]) < options.enough:
+                    course.learnt = True
+                    course.end = min(course.end, 2 * len(losses)) if anchor else len(losses)
+                if len(losses) == course.end < len(batches):
+                    bar.advance(len(batches) - course.end)
                     break
+                if state:
+                    course.anchor = anchor.order if anchor else None
+                    state.write(course, weights, adam)
         seconds = time.perf_counter() - started
         if options.interpolation < 1:
             trained.interpolate(options.interpolation)
         trained.settle()
-        del optimization  # AdamW keeps two numbers per weight; the changes need one more
-        own_kl = own.kl(model) if own else 0.0
+        del optimization, adam  # AdamW keeps two numbers per weight; the changes need one more
+        own_kl = trained.run(partial(own.kl, model)) if own else 0.0
         changes = trained.changes()
-        if not all(map(_is_finite, changes.values())):
-            raise _exploded(options, lr, "the last step left weights that are not finite")
+        if not all(map(is_finite, changes.values())):
+            raise exploded(options, lr, "the last step left weights that are not finite")
     final = fmean(losses[-per_epoch:])
     return changes, {
-        "steps": steps,
+        "steps": course.steps,
         "planned_steps": len(planned),
         "learning_rate": lr,
         **({"own_text_kl": own_kl} if own and math.isfinite(own_kl) else {}),
         **({"rounding_lost": lost} if (lost := trained.rounding_lost) is not None else {}),
-        "trained_tokens": tokens,
+        **({"processes": processes.count()} if processes.count() > 1 else {}),
+        "trained_tokens": course.tokens,
+        **({"forwarded_tokens": course.forwarded} if texts is not None else {}),
         "first_loss": losses[0],
         "final_loss": final,
-        "steps_per_second": steps / seconds,
+        "steps_per_second": (course.steps - made) / seconds,
         "warnings": [
             *trained.warnings,
-            *(_warnings(options, lr, losses, final) if comparable else ()),
+            *(hardly_fell(options, lr, losses, final) if comparable else ()),
             *moved_far(own_kl, options.kl),
             *unmeasured,
         ],
@@ -183,7 +189,8 @@ def train(
 
 def _trainable(options: Trainer, model: LanguageModel) -> AbstractContextManager[Trainable]:
     names = options.trained_weights(model)
-    return trainable(model, options.lora, options.null_space, options.seed, names)
+    several = processes.count() > 1
+    return trainable(model, options.lora, options.null_space, options.seed, names, several)
 
 
 class _Optimization:
@@ -194,6 +201,8 @@ class _Optimization:
     ):
         self.options, self.model, self.trained, self.anchor = options, model, trained, anchor
         self.weights = list(trained.parameters.values())
+        if anchor:
+            anchor.cut(trained.shard)
         # Accelerate keeps one state for the whole process, so num_steps=1 is set here: backward()
         # divides the loss by it. Precision and device stay the model's own (model.compute()).
         self.accelerator = accelerate.Accelerator(
@@ -220,7 +229,8 @@ class _Optimization:
         """
         for batch in batches:
             with torch.enable_grad():
-                loss, _ = self._backward(self._parts(batch), loss_of)
+                loss, _ = self._backward(batch, loss_of)
+            self._average()
             # ``not <=``, so that NaN is refused below.
             learnt = loss <= self.options.enough
             rate = (
@@ -244,19 +254,23 @@ class _Optimization:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         # Its graph is freed before the anchor's is built, so memory holds one of them at a time.
-        loss, labels = self._backward(self._parts(batch), loss_of, self.options.enough)
+        loss, labels = self._backward(batch, loss_of, self.options.enough)
         if loss < self.options.enough:
             self.optimizer.zero_grad()
             labels = 0
             if not self.anchor:
                 return loss, labels, False
         with self.model.compute():
-            held = self.anchor.loss() if self.anchor else None
-        total = loss + (held.item() if held is not None else 0.0)
+            held = self.trained.run(self.anchor.loss) if self.anchor else None
+        total = loss
+        if held is not None:
+            # Each process has a part of it, n-fold, since gradients are averaged.
+            total += processes.summed(held.item())[0] / processes.count()
         if not math.isfinite(total):
             raise NotFiniteError(f"the loss became {total}")
         if held is not None:
             self.accelerator.backward(held)
+        self._average()
         if self.anchor:
             # Before clipping, so that the bound holds for the loss and all terms together.
             self.anchor.pull(self.trained.parameters, self.trained.before)
@@ -267,12 +281,21 @@ class _Optimization:
         return loss, labels, True
 
     def _parts(self, batch: list[int]) -> list[list[int]]:
-        return list(batched(batch, self.options.micro_batch or len(batch)))
+        """Return the parts of a batch that this process computes, as many as each other process.
 
-    def _backward(
-        self, parts: Sequence[list[int]], loss_of: Loss, enough: float = 0.0
-    ) -> tuple[float, int]:
+        Where it has fewer texts than another, some of its parts are empty.
+        """
+        # The first process has most texts: every n-th one, beginning with the first.
+        largest = ceil(len(batch) / processes.count())
+        size = self.options.micro_batch or largest
+        parts = list(batched(processes.share(batch), size))
+        return parts + [[]] * (ceil(largest / size) - len(parts))
+
+    def _backward(self, batch: list[int], loss_of: Loss, enough: float = 0.0) -> tuple[float, int]:
         """Compute the gradient of the mean loss over all label tokens of a step, part by part.
+
+        Each process computes its share of them. Their gradients are averaged, over n processes,
+        by FSDP2 or by ``_average``; so each counts n-fold.
 
         ``accelerator.accumulate`` would not do: it weights all parts equally, whatever their number
         of tokens.
@@ -283,20 +306,41 @@ class _Optimization:
         Returns:
             The mean loss, and the number of label tokens.
         """
+        parts, several = self._parts(batch), processes.count()
         total, labels = 0.0, 0
         for part in parts:
             with self.model.compute():
-                loss, n = loss_of(part)
-            if len(parts) == 1 and loss.item() < enough:
-                return loss.item(), n
+                # With nothing to compute, a process still takes part in each pass of the others.
+                loss, n = self.trained.run(partial(loss_of, part or batch[:1]))
+            n = n if part else 0
+            value, all_n = loss.item(), n
+            if several > 1:
+                value, all_n = _mean(value, n)
+            if len(parts) == 1 and value < enough:
+                return value, all_n
             # The sum over the part's tokens; the division by all tokens of the step comes last.
-            self.accelerator.backward(loss * n if len(parts) > 1 else loss)
-            total, labels = total + loss.item() * n, labels + n
+            if len(parts) > 1:
+                loss = loss * (n * several)
+            elif several > 1:
+                loss = loss * (n * several / max(all_n, 1))
+            self.accelerator.backward(loss)
+            total, labels = total + value * all_n, labels + all_n
         if len(parts) > 1:
             for p in self.weights:
                 if p.grad is not None:
                     p.grad.div_(max(labels, 1))
         return total / max(labels, 1), labels
+
+    def _average(self) -> None:
+        """Average the gradients of adapters over the processes; FSDP2 did so for shards."""
+        if processes.count() > 1 and self.options.lora is not None:
+            processes.average([p.grad for p in self.weights if p.grad is not None])
+
+
+def _mean(loss: float, n: int) -> tuple[float, int]:
+    """Return the mean loss over the label tokens of all processes, and their number."""
+    total, labels = processes.summed(loss * n if n else 0.0, n)
+    return total / max(labels, 1), int(labels)
 
 
 def _anchor(options: Trainer, model: LanguageModel) -> Anchor | None:
@@ -321,48 +365,6 @@ def _own_text(model: LanguageModel) -> tuple[OwnText | None, list[str]]:
         return own_text(model), []
     except ModelError as error:
         return None, [f"How far the model's own text moved was not measured. {error}"]
-
-
-def _check_one_process(options: Trainer) -> None:
-    """Raise a ``MethodError`` if the training was launched in several processes."""
-    # accelerate launch and torchrun set this variable.
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    if processes > 1:
-        raise MethodError(
-            f"{options.name} trains in one process, and {processes} were launched: each would "
-            "train alone, on all facts. Start it without accelerate launch or torchrun, or with "
-            "--num_processes 1."
-        )
-
-
-def _check_diverged(options: Trainer, lr: float, losses: Sequence[float], steps: int) -> None:
-    """Raise a ``MethodError`` if the loss has risen too far to come back in ``steps`` steps."""
-    window = min(DIVERGED_STEPS, steps)
-    # Until there are that many losses, the missing ones count as 0 and delay the verdict.
-    if sum(losses[-window:]) / window > losses[0] + DIVERGED:
-        raise _exploded(
-            options,
-            lr,
-            f"the loss rose from {losses[0]:.2f} to {losses[-1]:.2f} by step {len(losses)}",
-        )
-
-
-def _exploded(options: Trainer, lr: float, what: str) -> MethodError:
-    return MethodError(f"{options.name}: {what}. Use a smaller lr than {lr}.")
-
-
-def _is_finite(change: Change) -> bool:
-    factors = change if isinstance(change, tuple) else (change,)
-    return all(bool(factor.isfinite().all()) for factor in factors)
-
-
-def _warnings(options: Trainer, lr: float, losses: Sequence[float], final: float) -> list[str]:
-    if len(losses) == 1 or final <= max(0.99 * losses[0], SMALL, options.enough):
-        return []
-    return [
-        f"The loss did not fall, from {losses[0]:.3g} at first to {final:.3g} in the last epoch: "
-        f"the facts are hardly learned. Try another lr than {lr}, or more epochs."
-    ]
 
 
 def _batches(n: int, options: Trainer, lengths: Sequence[int] | None = None) -> Iterator[list[int]]:

@@ -27,6 +27,20 @@ class Candidate(NamedTuple):
     expert_logp: float
 
 
+class State(NamedTuple):
+    """What was written of a text, apart from its fact and its model."""
+
+    ids: list[int]
+    naive_picked: list[bool]
+    logp: tuple[list[float], list[float]]
+    best: list[Candidate]
+    written: int
+    verified: bool
+    source: str
+    attempt: int
+    room: int
+
+
 class MixedText(Text):
     """The tokens of a text, with the log-probability of each under both branches."""
 

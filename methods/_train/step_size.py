@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from editbench import processes
 from editbench.errors import MethodError
 from editbench.models import LanguageModel, batched
 from editbench.own_text import own_texts
@@ -105,13 +106,22 @@ def fitted_lr(
     Raises:
         MethodError: if no weight has a gradient, or one is infinite or NaN.
     """
-    slope = math.fsum(p.grad.abs().sum().item() for p in parameters if p.grad is not None)
+    slope = math.fsum(_whole(p.grad.abs().sum()).item() for p in parameters if p.grad is not None)
     if not loss > 0 or not 0 < slope < math.inf:
         raise MethodError(
             f"No learning rate could be fitted to {name}: the loss on the facts is {loss:.3g}, and "
             f"its gradient sums to {slope:.3g}. Give lr."
         )
     return float(f"{fall * loss / slope:.2g}")
+
+
+def _whole(sum_: torch.Tensor) -> torch.Tensor:
+    """Return a sum over a weight, of which each process has a part where the weight is sharded."""
+    if processes.count() == 1:
+        return sum_
+    from torch.distributed.tensor import DTensor  # takes seconds to import
+
+    return sum_.full_tensor() if isinstance(sum_, DTensor) else sum_
 
 
 def moved_far(kl: float, weight: float) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
+from editbench import __version__, processes
 from editbench.errors import MethodError, ModelError, OptionError
 from editbench.memory import TEMPLATE_TOKENS, Memory, Phase, Texts
 from editbench.methods._train.lessons import FRAMES
@@ -30,6 +31,7 @@ class TrainingReport(TypedDict, total=False):
     learning_rate: float
     own_text_kl: float
     rounding_lost: float
+    processes: int
     trained_tokens: int
     forwarded_tokens: int
     first_loss: float
@@ -50,6 +52,7 @@ TRAINING_FIGURES: Mapping[str, Figure] = {
         "token.",
         shown="KL on own text",
     ),
+    "processes": Figure("Processes that trained together, if they were several."),
     "trained_tokens": Figure(
         "Label tokens of the batches that were trained on, summed over all steps; learnt batches "
         "(``enough``) do not count.",
@@ -354,10 +357,32 @@ class Trainer(Method):
         """Check what no option can tell alone: the number of steps for ``n`` facts, and the rank.
 
         Raises:
-            MethodError: if some weights of ``model`` are offloaded.
-            OptionError: if the steps would not come to an end, or if ``lora`` is above the rank of
-                every weight of ``model``.
+            MethodError: if some weights of ``model`` are offloaded, or if several processes were
+                launched and the method trains in one.
+            OptionError: if the steps would not come to an end, if ``lora`` is above the rank of
+                every weight of ``model``, or if the processes differ.
         """
+        processes.check_may(self.name, self.over_processes)
+        if processes.count() > 1:
+            import torch
+            import transformers
+
+            processes.check_alike(
+                {
+                    "editbench": __version__,
+                    "torch": torch.__version__,
+                    "transformers": transformers.__version__,
+                    "the method": self,
+                    "the number of facts": n,
+                    "the precision": model.precision,
+                    f"the hash of the weights of {model.name}": model.fingerprint(),
+                }
+            )
+            if len(model.devices) > 1:
+                raise MethodError(
+                    f"Each process trains on one device, and {model.name} is spread over several. "
+                    "Leave the device map out, or start one process."
+                )
         if model.has_offloaded:
             raise MethodError(
                 f"Some weights of {model.name} are in main memory or on the disk until a pass "

@@ -5,15 +5,17 @@ Either way the model is bit for bit as before once the ``with`` ends.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 
 from editbench.changes import Change
 from editbench.models import LanguageModel
 from editbench.tensors import kept
+
+T = TypeVar("T")
 
 
 class Trainable(Protocol):
@@ -26,6 +28,12 @@ class Trainable(Protocol):
     """Share of the change that ``settle`` took; None where nothing is rounded."""
     warnings: list[str]
     """What to know about weights that are not trained, in plain sentences."""
+
+    def run(self, compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returns. All passes of a training go through here."""
+
+    def shard(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return this process's share of a tensor that is as large as a weight."""
 
     def constrain(self) -> None:
         """Project the parameters onto the allowed subspace. The loop calls this after each step."""
@@ -102,6 +110,14 @@ class FullWeights:
             self._all[name].grad = None  # a gradient of another type
             self._all[name].data = held
 
+    def run(self, compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returns."""
+        return compute()
+
+    def shard(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return ``whole``: this process has all of each weight."""
+        return whole
+
     def constrain(self) -> None:
         """Do nothing: all weights are free."""
 
@@ -156,6 +172,7 @@ def trainable(
     null_space: float | None,
     seed: int,
     names: Collection[str] | None = None,
+    sharded: bool = False,
 ) -> Iterator[Trainable]:
     """Yield the parameters to train, with ``requires_grad`` set.
 
@@ -166,12 +183,19 @@ def trainable(
         null_space: as ``Trainer.null_space``.
         seed: seed of the adapters' first values.
         names: the weights to train; None: all.
+        sharded: each process keeps its share of the weights (``sharded.py``). Adapters are small,
+            so each process has them all.
     """
     # PEFT renames modules and freezes the base weights, so note names and flags before it runs.
     parameters = dict(model.model.named_parameters())
     wanted_grad = {name: p.requires_grad for name, p in parameters.items()}
     trained: Trainable
-    if rank is None:
+    if rank is None and sharded:
+        # PyTorch's modules for that take time to import.
+        from editbench.methods._train.sharded import ShardedWeights
+
+        trained = ShardedWeights(model, names)
+    elif rank is None:
         trained = FullWeights(model, names)
     else:
         from editbench.methods._train.adapters import Adapters  # peft takes seconds to import

@@ -525,15 +525,20 @@ def test_two_precisions_and_lm_eval_in_one_process(first, fresh_accelerate):
     assert any(not torch.equal(want[exact][name], want[rough][name]) for name in want[exact])
 
 
-def test_more_than_one_process_is_refused(monkeypatch):
-    """As accelerate launch --num_processes 2 starts each of them."""
+@pytest.mark.parametrize(
+    ("method", "error", "says"),
+    [
+        (OPSD, MethodError, "opsd computes in one process, and 2 were launched"),
+        # tests/methods/test_over_processes.py has two that do
+        (Sft, OptionError, "2 processes were launched and did not find each other"),
+    ],
+)
+def test_processes_that_cannot_train_together(method, error, says, monkeypatch):
+    """As something that sets WORLD_SIZE alone starts each of them."""
     model = tiny_model("llama")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with (
-        unchanged(model, "a refused inject"),
-        pytest.raises(MethodError, match="sft trains in one process, and 2 were"),
-    ):
-        options(Sft).inject(model, FACTS)
+    with unchanged(model, "a refused inject"), pytest.raises(error, match=says):
+        options(method).inject(model, FACTS)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "no"])
