@@ -67,6 +67,8 @@ def fields_of(
     for field, column in columns.items():
         if (name := _same_name(column, record)) is not None:
             found[field] = record[name]
+        elif what == "column" and len(record) == 1:
+            raise DataError(f"{what} {column!r} (for {field!r}) is missing; {_one_name(record)}")
         elif what == "column" or field in ("prompt", "target"):
             raise DataError(
                 f"{what} {column!r} (for {field!r}) is missing. Found: {listed(record)}."
@@ -126,12 +128,7 @@ def _answers_as_target(found: dict[str, object], notes: dict[str, object]) -> No
 
 def _missing(field: str, record: Record, what: str) -> str:
     if len(record) == 1 and what == "column":
-        return (
-            f"{what} {field!r} is missing; the header is one name, "
-            f"{str(next(iter(record)))[:60]!r}. If that is a title, take it out, so that the "
-            "names of the columns come first; else separate the columns with commas, semicolons "
-            "or tabs."
-        )
+        return f"{what} {field!r} is missing; {_one_name(record)}"
     message = f"{what} {field!r} is missing. Found: {listed(record)}."
     names = {_folded(name): str(name) for name in record}
     others = [names[other] for other in OTHER_NAMES[field].split() if other in names]
@@ -144,6 +141,15 @@ def _missing(field: str, record: Record, what: str) -> str:
         )
     option = f"pass --{field}-column NAME if it is called otherwise"
     return f"{message} Add it; {option}."
+
+
+def _one_name(record: Record) -> str:
+    """Return what to do about a header that is a single name."""
+    return (
+        f"the header is one name, {str(next(iter(record)))[:60]!r}. If that is a title, take it "
+        "out, so that the names of the columns come first; else separate the columns with commas, "
+        "semicolons or tabs."
+    )
 
 
 def _misspelt(name: object) -> str | None:

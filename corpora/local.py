@@ -73,11 +73,15 @@ class Local(Corpus):
             )
         remarks: list[str] = []
         self.remarks = remarks
-        return read_facts(data, self.columns, remarks)
+        self.places: dict[str, str] = {}
+        return read_facts(data, self.columns, remarks, self.places)
 
 
 def read_facts(
-    path: str | Path, columns: Mapping[str, str] = NO_COLUMNS, remarks: list[str] | None = None
+    path: str | Path,
+    columns: Mapping[str, str] = NO_COLUMNS,
+    remarks: list[str] | None = None,
+    places: dict[str, str] | None = None,
 ) -> list[Case]:
     """Return the cases of a file, in the file's order.
 
@@ -90,6 +94,7 @@ def read_facts(
             (``{"prompt": "question"}``); for fields whose columns have other names.
         remarks: gets a sentence for each thing that the user should know about how the file was
             read. Without it, a file in Windows-1252 is refused.
+        places: gets the place of each fact in the file by its id, such as ``row 9``.
 
     Raises:
         BadRecordsError: for the first bad record, with file, line and field. Lists the lines of the
@@ -111,6 +116,10 @@ def read_facts(
             cases.append(_read_case(row, f"{stem}-{row.number}", columns))
         except DataError as error:
             bad.append((row, error))
+            continue
+        if places is not None:
+            spot, name = row.place.rpartition(", ")[2], cases[-1].fact.id
+            places[name] = f"{places[name]}, {spot}" if name in places else spot
     if bad:
         first = bad[0][1]
         problems = [f"{row.place}: {error}" for row, error in bad]
