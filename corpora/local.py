@@ -73,8 +73,9 @@ class Local(Corpus):
             )
         remarks: list[str] = []
         self.remarks = remarks
-        self.places: dict[str, str] = {}
-        return read_facts(data, self.columns, remarks, self.places)
+        places: dict[str, str] = {}
+        self.places = places
+        return read_facts(data, self.columns, remarks, places)
 
 
 def read_facts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -51,7 +52,7 @@ def remove(
     how = how_to_load(device=device, device_map=device_map)
     stored = read_edit(edit)
     steps = steps_without(stored, fact)
-    folder = output or _beside(edit, fact)
+    folder = output or beside(edit, fact)
     with saving_folder(folder, overwrite), progress.reporting(console.reporter()):
         for step in steps:
             console.say(step.words())
@@ -73,7 +74,7 @@ def remove(
     )
 
 
-def _beside(edit: Path, facts: list[str]) -> Path:
+def beside(edit: Path, facts: Sequence[str]) -> Path:
     """Return the folder next to ``edit`` that is named after the facts that are taken out."""
     safe = ["".join(c if c.isalnum() or c in "-_." else "_" for c in fact)[:40] for fact in facts]
     more = f"-and-{len(safe) - 1}-more" if len(safe) > 1 else ""

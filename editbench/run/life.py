@@ -16,7 +16,7 @@ from editbench.edit import Edit
 from editbench.errors import ModelError, OptionError, listed
 from editbench.models import LanguageModel, load_model
 from editbench.stack import applied_parts, parts_of, stacked
-from editbench.types import Fact, check_facts, form_of
+from editbench.types import Fact, form_of
 
 if TYPE_CHECKING:
     from editbench.plugin import Method
@@ -63,23 +63,6 @@ def method_for(name: str | None, options: Mapping[str, object], below: Edit | No
         name, options = last.method, {**last.options, **options}
     name = name or "mixsd"
     return registry.get("methods", name).from_options(name, options)
-
-
-def check_on(below: Edit, facts: Sequence[Fact], allow_conflicts: bool = False) -> None:
-    """Check that ``facts`` go together with those of ``below``.
-
-    Raises:
-        FactError: as ``check_facts``; an id that both have.
-        OptionError: the edit has that id already.
-    """
-    taught = {fact.id: fact for fact in below.facts}
-    if twice := next((fact for fact in facts if fact.id in taught), None):
-        raise OptionError(
-            f"Fact id {twice.id!r} is taken: the edit has a fact of that id "
-            f"({taught[twice.id].prompt!r}). Give the new facts ids of their own in a column id, "
-            "or rename the file, after which facts without an id are called."
-        )
-    check_facts((*below.facts, *facts), allow_conflicts)
 
 
 def injected(
