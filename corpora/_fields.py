@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from editbench.corpora._read import Record
-from editbench.corpora._tables import Unreadable, iso, whole
+from editbench.corpora._tables import Converted, Unreadable, iso, whole
 from editbench.errors import DataError, listed
 from editbench.types import Fact
 
@@ -229,12 +229,23 @@ def _text(value: object, name: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)) and math.isfinite(value):
-        return whole(value)
+        if (number := whole(value)) is None:
+            raise DataError(
+                f"field {name!r} is the number {value}, which would be written with an exponent. "
+                "Write it as text, with all its digits."
+            )
+        return number
     if isinstance(value, decimal.Decimal):
         return str(value)
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return iso(value)
     raise DataError(f"field {name!r} must be text, not {shown(value)}.")
+
+
+def is_converted(value: object) -> bool:
+    """Return whether a value is no text, but a number, a date or a truth value."""
+    kinds = (Converted, int, float, decimal.Decimal, datetime.date, datetime.time)
+    return isinstance(value, kinds)
 
 
 def texts(values: Record, name: str) -> tuple[str, ...]:

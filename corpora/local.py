@@ -27,6 +27,7 @@ from editbench.corpora._fields import (
     check_columns,
     check_names,
     fields_of,
+    is_converted,
     is_empty,
     is_true,
     objects,
@@ -53,6 +54,8 @@ from editbench.types import DRAFTED, BadRecordsError, Case, Fact, Probe, form_of
 NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor", "kind")
 PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form", "kind")
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+CONVERTED = 15
+"""Most targets that a remark lists."""
 DRAFTABLE = ("paraphrases", "neighborhoods")
 """Fields whose probes the field ``drafted`` is about."""
 
@@ -112,20 +115,28 @@ def read_facts(
     stem = bare_path(path).stem
     cases: list[Case] = []
     bad: list[tuple[Row, DataError]] = []
+    converted: list[str] = []
     for row in rows:
         try:
             cases.append(_read_case(row, f"{stem}-{row.number}", columns))
         except DataError as error:
             bad.append((row, error))
             continue
+        spot, name = row.place.rpartition(", ")[2], cases[-1].fact.id
+        if is_converted(_value(row, "target", columns)):
+            converted.append(f"{cases[-1].fact.target!r} ({spot})")
         if places is not None:
-            spot, name = row.place.rpartition(", ")[2], cases[-1].fact.id
             places[name] = f"{places[name]}, {spot}" if name in places else spot
     if bad:
         first = bad[0][1]
         problems = [f"{row.place}: {error}" for row, error in bad]
         raise BadRecordsError(problems[0] + _others(bad[1:]), problems, cases) from first
     notes = dict.fromkeys(name for case in cases for name in case.notes)
+    if converted and remarks is not None:
+        n = len(converted)
+        what = "1 target was a number, a date" if n == 1 else f"{n} targets were numbers, dates"
+        taught = listed(converted, CONVERTED)
+        remarks.append(f"{path}: {what} or true/false; taught as text: {taught}.")
     if notes and remarks is not None:
         names = listed(" ".join(name.split()) for name in notes)
         remarks.append(f"{path}: kept as notes and not read: {names}.")
@@ -249,6 +260,11 @@ def _read_case(row: Row, default_id: str, columns: Mapping[str, str]) -> Case:
             if not is_empty(value)
         },
     )
+
+
+def _value(row: Row, field: str, columns: Mapping[str, str]) -> object:
+    assert isinstance(row.values, dict)
+    return fields_of(row.values, columns, "column" if row.is_table else "field")[0][field]
 
 
 def _drafted(values: Record) -> tuple[str, ...]:
