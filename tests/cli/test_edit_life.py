@@ -15,6 +15,8 @@ from tiny import editbench, fact, write_facts, write_model
 from editbench import inject
 from editbench.edit import Edit
 from editbench.models import load_model
+from editbench.records.reading import visible
+from editbench.run.life import ask
 
 EVIL = "\x1b[31m[bold]red"
 QUICK = ("--option", "steps=4", "--option", "prefixes=0", "--option", "covariance=identity")
@@ -126,6 +128,23 @@ def test_more_facts_on_top_and_one_taken_out(here, tmp_path):
     assert said.code == 0, said.err
     assert "memit: solves 2 facts again from the values that it kept" in said.err
     assert "Written to two-without-f1: 3 of 4 facts." in said.out
+    # What the model says to the fact before and now, and the verdict on those that stay.
+    shown = " ".join(said.out.split())
+    prompt, base = "The capital of England is", load_model(here / "base")
+    before, now = (
+        visible(" ".join(next(ask(Edit.load(folder), base, [prompt])).edited.split())[:20])
+        for folder in ("two", "two-without-f1")
+    )
+    assert f"Taken out, f1: '{prompt}': '{before}" in shown and f" before, now '{now}" in shown
+    assert "of 1 fact answered with" in shown and "of 2 are answered with their target" in shown
+    rows = [json.loads(line) for line in open("two-without-f1/answers.jsonl")]
+    assert [row["fact"] for row in rows] == ["f3"]
+    said = editbench("show", "two-without-f1")
+    assert "two (4 facts) without f1" in said.out
+    again = editbench("remove", "two-without-f1", "--fact", "f0", "--output", "less")
+    assert again.code == 0, again.err
+    shown = " ".join(editbench("show", "less").out.split())
+    assert "two (4 facts) without f1, then two-without-f1 (3 facts) without f0" in shown
     assert [fact.id for fact in Edit.load("two-without-f1").facts] == ["f0", "f2", "f3"]
     said = editbench("remove", "two", "--fact", "f3", "--output", "two", "--overwrite")
     assert said.code == 0 and not Edit.load("two").parts  # the edit itself, in one step
