@@ -47,9 +47,8 @@ def print_removed(removed: Sequence[Answer]) -> None:
         still = " It still has the target." if answer["right"] else ""
         line = f"Taken out, {answer['fact']}: {_example(answer)}{still}"
         page.print("\n".join(wrapped(visible(line), width)), markup=False, soft_wrap=True)
-    if more := len(removed) - REMOVED:
-        if more > 0:
-            page.print(f"And {more} more facts were taken out.")
+    if (more := len(removed) - REMOVED) > 0:
+        page.print(f"And {more} more were taken out.")
 
 
 def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Path) -> list[str]:
