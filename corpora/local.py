@@ -127,16 +127,16 @@ def read_facts(
             converted.append(f"{cases[-1].fact.target!r} ({spot})")
         if places is not None:
             places[name] = f"{places[name]}, {spot}" if name in places else spot
-    if bad:
-        first = bad[0][1]
-        problems = [f"{row.place}: {error}" for row, error in bad]
-        raise BadRecordsError(problems[0] + _others(bad[1:]), problems, cases) from first
-    notes = dict.fromkeys(name for case in cases for name in case.notes)
     if converted and remarks is not None:
         n = len(converted)
         what = "1 target was a number, a date" if n == 1 else f"{n} targets were numbers, dates"
         taught = listed(converted, CONVERTED)
         remarks.append(f"{path}: {what} or true/false; taught as text: {taught}.")
+    if bad:
+        first = bad[0][1]
+        problems = [f"{row.place}: {error}" for row, error in bad]
+        raise BadRecordsError(problems[0] + _others(bad[1:]), problems, cases) from first
+    notes = dict.fromkeys(name for case in cases for name in case.notes)
     if notes and remarks is not None:
         names = listed(" ".join(name.split()) for name in notes)
         remarks.append(f"{path}: kept as notes and not read: {names}.")

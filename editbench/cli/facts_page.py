@@ -203,7 +203,7 @@ def _next(found: Report, commands: Commands) -> Iterator[str]:
             " paraphrases of your own, and then:"
         )
     # The drafts give all subjects, by which memit+mixsd divides the facts.
-    methods = (found.with_subjects() if missing and found.ready else found).methods
+    methods = (found.with_subjects() if missing else found).methods
     yield f"  {commands.compare(methods, missing)}"
 
 

@@ -156,7 +156,7 @@ def test_other_names_of_columns_are_kept_in_the_next_command(here):
     said = editbench("facts", "facts.csv", *names, "--model", "none")
     assert said.code == 0, said.err
     assert f"editbench facts facts.csv {' '.join(names)} --write-probes" in said.out
-    # the drafts have the usual names
+    # the drafts have the usual names, and give the subjects that were found
     assert "editbench compare --facts facts-probes.csv\n" in said.out
 
 

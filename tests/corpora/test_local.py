@@ -86,6 +86,9 @@ def test_numbers_dates_and_booleans_become_what_a_person_sees(tmp_path):
         ("TRUE", "2024-05-01 13:30"),
         ("12.5%", "1,234.50"),
     ]
+    with pytest.raises(DataError):  # said as well where another row is refused
+        read_facts(workbook(path, SHEET, _month), remarks=remarks)
+    assert "1 target was a number" not in remarks[-1] and "2 targets were" in remarks[-1]
     records = [{"prompt": "A is", "target": 2024.0, "aliases": [1.5, True]}]
     (case,), remarks = read(tmp_path / "facts.json", json.dumps(records))
     assert case.fact.answers == ("2024", "1.5", "true")
