@@ -45,7 +45,7 @@ def print_removed(removed: Sequence[Answer]) -> None:
     width = page.width if page.is_terminal else console.PLAIN_WIDTH
     for answer in removed[:REMOVED]:
         still = " It still has the target." if answer["right"] else ""
-        line = f"Taken out, {answer['fact']}: {_example(answer)}{still}"
+        line = f"Taken out: {answer['fact']}. {_example(answer)}{still}"
         page.print("\n".join(wrapped(visible(line), width)), markup=False, soft_wrap=True)
     if (more := len(removed) - REMOVED) > 0:
         page.print(f"And {more} more were taken out.")

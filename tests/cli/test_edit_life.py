@@ -135,7 +135,7 @@ def test_more_facts_on_top_and_one_taken_out(here, tmp_path):
         visible(" ".join(next(ask(Edit.load(folder), base, [prompt])).edited.split())[:20])
         for folder in ("two", "two-without-f1")
     )
-    assert f"Taken out, f1: '{prompt}': '{before}" in shown and f" before, now '{now}" in shown
+    assert f"Taken out: f1. '{prompt}': '{before}" in shown and f" before, now '{now}" in shown
     assert "of 1 fact answered with" in shown and "of 2 are answered with their target" in shown
     rows = [json.loads(line) for line in open("two-without-f1/answers.jsonl")]
     assert [row["fact"] for row in rows] == ["f3"]
