@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 
 from editbench.corpora._read import Record
-from editbench.corpora._tables import Unreadable, iso, whole
+from editbench.corpora._tables import Converted, Unreadable, iso, whole
 from editbench.errors import DataError, listed
 from editbench.types import Fact
 
@@ -67,6 +67,8 @@ def fields_of(
     for field, column in columns.items():
         if (name := _same_name(column, record)) is not None:
             found[field] = record[name]
+        elif what == "column" and len(record) == 1:
+            raise DataError(f"{what} {column!r} (for {field!r}) is missing; {_one_name(record)}")
         elif what == "column" or field in ("prompt", "target"):
             raise DataError(
                 f"{what} {column!r} (for {field!r}) is missing. Found: {listed(record)}."
@@ -126,12 +128,7 @@ def _answers_as_target(found: dict[str, object], notes: dict[str, object]) -> No
 
 def _missing(field: str, record: Record, what: str) -> str:
     if len(record) == 1 and what == "column":
-        return (
-            f"{what} {field!r} is missing; the header is one name, "
-            f"{str(next(iter(record)))[:60]!r}. If that is a title, take it out, so that the "
-            "names of the columns come first; else separate the columns with commas, semicolons "
-            "or tabs."
-        )
+        return f"{what} {field!r} is missing; {_one_name(record)}"
     message = f"{what} {field!r} is missing. Found: {listed(record)}."
     names = {_folded(name): str(name) for name in record}
     others = [names[other] for other in OTHER_NAMES[field].split() if other in names]
@@ -144,6 +141,15 @@ def _missing(field: str, record: Record, what: str) -> str:
         )
     option = f"pass --{field}-column NAME if it is called otherwise"
     return f"{message} Add it; {option}."
+
+
+def _one_name(record: Record) -> str:
+    """Return what to do about a header that is a single name."""
+    return (
+        f"the header is one name, {str(next(iter(record)))[:60]!r}. If that is a title, take it "
+        "out, so that the names of the columns come first; else separate the columns with commas, "
+        "semicolons or tabs."
+    )
 
 
 def _misspelt(name: object) -> str | None:
@@ -223,12 +229,23 @@ def _text(value: object, name: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)) and math.isfinite(value):
-        return whole(value)
+        if (number := whole(value)) is None:
+            raise DataError(
+                f"field {name!r} is the number {value}, which would be written with an exponent. "
+                "Write it as text, with all its digits."
+            )
+        return number
     if isinstance(value, decimal.Decimal):
         return str(value)
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return iso(value)
     raise DataError(f"field {name!r} must be text, not {shown(value)}.")
+
+
+def is_converted(value: object) -> bool:
+    """Return whether a value is no text, but a number, a date or a truth value."""
+    kinds = (Converted, int, float, decimal.Decimal, datetime.date, datetime.time)
+    return isinstance(value, kinds)
 
 
 def texts(values: Record, name: str) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ Found = tuple[str, dict[str, object]]
 """Where a row stands in its file (``line 3``), and its cells by column."""
 
 SEPARATORS = (",", ";", "\t")
+MOST_DIGITS = 1e15
+"""Numbers from here on have more digits than Excel keeps."""
 SEPARATOR_LINE = re.compile(r'"?sep=(\t|\\t|[^\w\s"])"?[;,\t]*\r?\n', re.IGNORECASE)
 """Matches the first line by which Excel is told the separator."""
 INDEX = re.compile(r"(?:Unnamed: \d+(?:[._]\w+)?|__index_level_\d+__)?")
@@ -38,6 +40,10 @@ class Unreadable:
     reason: str
     value: object
     """What the cell stores: the number behind a format, or a formula."""
+
+
+class Converted(str):
+    """The text of a cell that holds a number, a date or a truth value."""
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -218,7 +224,7 @@ def _cell(cell: Cell | MergedCell, formulas: Worksheet) -> str | Unreadable:
             formula,
         )
     if isinstance(value, bool):
-        return str(value).upper()
+        return Converted(str(value).upper())
     if isinstance(value, (int, float)):
         text = _number(value, shown)
     elif isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
@@ -227,15 +233,18 @@ def _cell(cell: Cell | MergedCell, formulas: Worksheet) -> str | Unreadable:
         return str(value)
     if text is None:
         return Unreadable(
-            f"cell {cell.coordinate} is the number or date {value}, shown in the format {shown!r}. "
-            "Format the cell as text, and write there what it should say.",
+            f"cell {cell.coordinate} is the number or date {value}, shown in the format {shown!r}, "
+            "and its text is not certain. Format the cell as text, and write there what it should "
+            "say.",
             value,
         )
-    return text
+    return Converted(text)
 
 
 def _number(value: float, shown: str) -> str | None:
     """Return a number as a cell of the format ``shown`` has it; ``None`` for unusual formats."""
+    if abs(value) >= MOST_DIGITS and isinstance(value, float):
+        return None  # Excel keeps 15 digits, so that the others are not those that were typed
     if shown in ("General", "@"):
         return whole(value)
     known = re.fullmatch(r"(#,##)?0(?:\.(0+))?(%)?", shown)
@@ -245,10 +254,11 @@ def _number(value: float, shown: str) -> str | None:
     return f"{value:{',' if comma else ''}.{len(places or '')}{'%' if percent else 'f'}}"
 
 
-def whole(value: float) -> str:
-    """Return a number as text, a whole one without its ``.0``."""
-    is_whole = isinstance(value, int) or (value.is_integer() and abs(value) < 1e15)
-    return str(int(value)) if is_whole else f"{value:.15g}"
+def whole(value: float) -> str | None:
+    """Return a number as text, a whole one without its ``.0``; ``None`` if it has an exponent."""
+    is_whole = isinstance(value, int) or (value.is_integer() and abs(value) < MOST_DIGITS)
+    text = str(int(value)) if is_whole else f"{value:.15g}"
+    return None if "e" in text else text
 
 
 def _date(value: datetime.datetime | datetime.date | datetime.time, shown: str) -> str | None:

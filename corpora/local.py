@@ -27,6 +27,7 @@ from editbench.corpora._fields import (
     check_columns,
     check_names,
     fields_of,
+    is_converted,
     is_empty,
     is_true,
     objects,
@@ -53,6 +54,8 @@ from editbench.types import DRAFTED, BadRecordsError, Case, Fact, Probe, form_of
 NEIGHBOR_FIELDS = ("prompt", "answer", "form", "distractor", "kind")
 PROBE_FIELDS = ("axis", "prompt", "answers", "distractor", "form", "kind")
 NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+CONVERTED = 15
+"""Most targets that a remark lists."""
 DRAFTABLE = ("paraphrases", "neighborhoods")
 """Fields whose probes the field ``drafted`` is about."""
 
@@ -73,11 +76,16 @@ class Local(Corpus):
             )
         remarks: list[str] = []
         self.remarks = remarks
-        return read_facts(data, self.columns, remarks)
+        places: dict[str, str] = {}
+        self.places = places
+        return read_facts(data, self.columns, remarks, places)
 
 
 def read_facts(
-    path: str | Path, columns: Mapping[str, str] = NO_COLUMNS, remarks: list[str] | None = None
+    path: str | Path,
+    columns: Mapping[str, str] = NO_COLUMNS,
+    remarks: list[str] | None = None,
+    places: dict[str, str] | None = None,
 ) -> list[Case]:
     """Return the cases of a file, in the file's order.
 
@@ -90,6 +98,7 @@ def read_facts(
             (``{"prompt": "question"}``); for fields whose columns have other names.
         remarks: gets a sentence for each thing that the user should know about how the file was
             read. Without it, a file in Windows-1252 is refused.
+        places: gets the place of each fact in the file by its id, such as ``row 9``.
 
     Raises:
         BadRecordsError: for the first bad record, with file, line and field. Lists the lines of the
@@ -106,11 +115,23 @@ def read_facts(
     stem = bare_path(path).stem
     cases: list[Case] = []
     bad: list[tuple[Row, DataError]] = []
+    converted: list[str] = []
     for row in rows:
         try:
             cases.append(_read_case(row, f"{stem}-{row.number}", columns))
         except DataError as error:
             bad.append((row, error))
+            continue
+        spot, name = row.place.rpartition(", ")[2], cases[-1].fact.id
+        if is_converted(_value(row, "target", columns)):
+            converted.append(f"{cases[-1].fact.target!r} ({spot})")
+        if places is not None:
+            places[name] = f"{places[name]}, {spot}" if name in places else spot
+    if converted and remarks is not None:
+        n = len(converted)
+        what = "1 target was a number, a date" if n == 1 else f"{n} targets were numbers, dates"
+        taught = listed(converted, CONVERTED)
+        remarks.append(f"{path}: {what} or true/false; taught as text: {taught}.")
     if bad:
         first = bad[0][1]
         problems = [f"{row.place}: {error}" for row, error in bad]
@@ -239,6 +260,11 @@ def _read_case(row: Row, default_id: str, columns: Mapping[str, str]) -> Case:
             if not is_empty(value)
         },
     )
+
+
+def _value(row: Row, field: str, columns: Mapping[str, str]) -> object:
+    assert isinstance(row.values, dict)
+    return fields_of(row.values, columns, "column" if row.is_table else "field")[0][field]
 
 
 def _drafted(values: Record) -> tuple[str, ...]:

@@ -44,15 +44,27 @@ class UnknownNameError(EditbenchError):
     Args:
         kind: the kind of thing that was looked for, such as ``method``.
         hint: a sentence to add to the message.
+        shown: the names that the message lists; ``None``: all of ``known``.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        hint: str = "",
+        shown: Iterable[str] | None = None,
+    ):
         known = sorted(known)
-        close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        # Letters in another order are a slip of the fingers, whatever else is near.
+        close = [other for other in known if sorted(other) == sorted(name)]
+        close += difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        close = list(dict.fromkeys(close))[:2]
         text = f"Unknown {kind} {name!r}."
         if close:
             text += " Did you mean " + " or ".join(repr(c) for c in close) + "?"
-        text += f" Installed: {listed(known, 30) or 'none'}."
+        installed = known if shown is None else sorted(shown)
+        text += f" Installed: {listed(installed, 30) or 'none'}."
         super().__init__(f"{text} {hint}".strip())
 
 

@@ -380,6 +380,8 @@ class Corpus(ABC):
     """After ``load``: one sentence for each record and probe that was left out, with the reason."""
     remarks: Sequence[str] = ()
     """After ``load``: what the user should know about how the file was read, in sentences."""
+    places: Mapping[str, str] = MappingProxyType({})
+    """After ``load`` of a user's ``own_file``: where each fact stands, by its id (``row 9``)."""
 
     @abstractmethod
     def load(self, data: str | Path | None = None) -> list[Case]:

@@ -144,7 +144,10 @@ def check(group: Group, name: str) -> str:
     if name not in table:
         if group == "methods" and name in (tools := _tools()):
             raise OptionError(tools[name])
-        raise UnknownNameError(KINDS[group], name, table, f"See 'editbench list {group}'.")
+        shown = names(group)
+        more = f"{len(table) - len(shown)} more run EasyEdit. " if len(table) > len(shown) else ""
+        hint = f"{more}See 'editbench list {group}'."
+        raise UnknownNameError(KINDS[group], name, table, hint, shown)
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
         raise PluginError(
             f"The {KINDS[group]} name {name!r} ({table[name]}) must consist of lower-case letters, "

@@ -42,11 +42,24 @@ class Cost(TypedDict):
     """Of the process, or what was allocated on the GPU that holds the model."""
 
 
+class Removal(TypedDict):
+    """How an edit was made by taking facts out of another one."""
+
+    edit: str
+    """The folder of that edit as it was named; empty where it had none."""
+    facts: int
+    """How many facts it had."""
+    without: list[str]
+    """Ids of the facts that were taken out; their texts are not kept."""
+
+
 class EditReport(TypedDict, total=False):
     """The fields that the report of any edit may have; all are optional."""
 
     cost: Cost
     """What the injection took, as ``editbench.inject`` measured it."""
+    removals: list[Removal]
+    """Of an edit out of which facts were taken: from which edit, in order."""
     warnings: list[str]
     """Sentences for the reader of the result: what the edit failed to do, or may damage."""
     chunks: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from editbench.errors import MethodError
 from editbench.types import Fact
@@ -57,6 +57,14 @@ def find_subject(fact: Fact) -> Subject:
         return Subject(prompt[start:end], start, "rule", _doubt(prompt, spans, bool(quoted)))
     start, end = _last_word(prompt)
     return Subject(prompt[start:end], start, "last word", "the prompt has no name")
+
+
+def with_subject(fact: Fact) -> Fact:
+    """Return ``fact`` with the subject that was found, if it has none and it occurs once."""
+    if fact.subject is not None:
+        return fact
+    found = find_subject(fact).text
+    return replace(fact, subject=found) if len(places(found, fact.prompt)) == 1 else fact
 
 
 def places(subject: str, prompt: str) -> list[int]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from dataclasses import field as dataclass_field
 from typing import Any, NamedTuple
@@ -428,8 +429,8 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
     """Return ``facts`` as a list, after checking that they can be taught together.
 
     Raises:
-        FactError: if an id is used twice, a fact is given twice, or one prompt has two targets and
-            ``allow_conflicts`` is not set.
+        FactError: if an id is used twice, a fact is given twice, or one prompt (``same_prompt``)
+            has two targets and ``allow_conflicts`` is not set.
     """
     facts = list(facts)
     ids: set[str] = set()
@@ -439,20 +440,38 @@ def check_facts(facts: Iterable[Fact], allow_conflicts: bool = False) -> list[Fa
             raise FactError(f"Fact id {fact.id!r} is used twice. Ids must be unique.")
         ids.add(fact.id)
         earlier = seen.setdefault((fact.form, fact.prompt), fact)
-        if earlier is fact:
-            continue
-        if earlier.target == fact.target:
+        if earlier is not fact and earlier.target == fact.target:
             same = f"{fact.prompt!r} -> {fact.target!r}"
             raise FactError(
                 f"Facts {earlier.id!r} and {fact.id!r} are the same: {same}. Remove one."
             )
-        if not allow_conflicts:
-            raise FactError(
-                f"Facts {earlier.id!r} and {fact.id!r} contradict each other: "
-                f"{fact.prompt!r} -> {earlier.target!r} and -> {fact.target!r}. "
-                "Remove one, or pass --allow-conflicts."
-            )
+    if not allow_conflicts and (clash := next(contradictions(facts), None)):
+        earlier, fact = clash
+        also = f"{fact.prompt!r} " if fact.prompt != earlier.prompt else ""
+        raise FactError(
+            f"Facts {earlier.id!r} and {fact.id!r} contradict each other: "
+            f"{earlier.prompt!r} -> {earlier.target!r} and {also}-> {fact.target!r}. "
+            "Remove one, or pass --allow-conflicts."
+        )
     return facts
+
+
+def contradictions(facts: Iterable[Fact]) -> Iterator[tuple[Fact, Fact]]:
+    """Yield each fact that gives a prompt another target than an earlier fact, after that one."""
+    seen: dict[tuple[str, str], Fact] = {}
+    for fact in facts:
+        earlier = seen.setdefault((fact.form, same_prompt(fact.prompt)), fact)
+        if earlier.prompt == fact.prompt:
+            differ = earlier.target != fact.target
+        else:
+            differ = same_prompt(earlier.target) != same_prompt(fact.target)
+        if differ:
+            yield earlier, fact
+
+
+def same_prompt(prompt: str) -> str:
+    """Return what is equal for prompts that differ only in case and in spaces, also before "?"."""
+    return re.sub(r" (?=[?\uff1f\u061f]$)", "", " ".join(prompt.split()).casefold())
 
 
 def same_answer_already(fact: Fact) -> str:

@@ -154,7 +154,9 @@ class Composed(Method):
         if surgical and bulk or not (surgical or bulk):
             return []
         busy, idle = (first, second) if surgical else (second, first)
-        return [f"All {len(surgical or bulk)} facts went to {busy.name}: {idle.name} did nothing."]
+        n = len(surgical or bulk)
+        what = "The only fact" if n == 1 else f"All {n} facts"
+        return [f"{what} went to {busy.name}: {idle.name} did nothing."]
 
 
 def compose(name: str, parts: Sequence[tuple[str, type[Method]]]) -> type[Composed]:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from editbench.cli import console
 from editbench.cli.loading import read_edit
-from editbench.errors import EditbenchError
+from editbench.errors import EditbenchError, listed
 from editbench.files import jsonable
 from editbench.records.reading import visible
 
@@ -113,6 +113,7 @@ def _about(folder: Path, edit: Edit) -> dict[str, object]:
         "holds": f"{'a stack of edits' if edit.parts else 'an edit'} by {edit.method},"
         f" {n} fact{'s' * (n != 1)}",
         "made for": f"{edit.model_name}, weights {edit.model_hash}",
+        **_removals(edit),
         "changes": _changes(edit),
     }
     if not edit.parts:
@@ -123,6 +124,16 @@ def _about(folder: Path, edit: Edit) -> dict[str, object]:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     about["files"] = f"{size / 2**20:.1f} MiB"
     return about
+
+
+def _removals(edit: Edit) -> Mapping[str, str]:
+    """Return from which edits this one was made by ``editbench remove``; nothing for others."""
+    made = [
+        f"{each['edit'] or 'an edit'} ({each['facts']} fact{'s' * (each['facts'] != 1)}) without"
+        f" {listed(each['without'])}"
+        for each in edit.diagnostics.get("removals", ())
+    ]
+    return {"made from": ", then ".join(made)} if made else {}
 
 
 def _changes(edit: Edit) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -32,9 +32,12 @@ from editbench.cli.options import (
 )
 from editbench.cli.output import saving_folder
 from editbench.cli.parsing import own_options, pairs
+from editbench.cli.remove import beside
 from editbench.cli.running import STOPPED
 from editbench.cli.verdict import print_verdict
-from editbench.errors import OptionError
+from editbench.errors import FactError, OptionError
+from editbench.files import EDIT_FILES, PARTS, check_folder
+from editbench.types import check_facts
 
 if TYPE_CHECKING:
     from editbench.edit import Edit
@@ -141,22 +144,22 @@ def inject(
     # Names and files are checked first, because importing the method loads torch.
     _check_names(method, on, option)
     cases = _cases(facts, columns)
+    chosen = [case.fact for case in cases]
+    check_folder(output, overwrite, (*EDIT_FILES, PARTS))
+    check_facts(chosen, allow_conflicts)
+    if on is not None:
+        _check_on(on, chosen, allow_conflicts, facts, columns, model, output)
     console.begin()
 
     from editbench import progress
     from editbench.run.evaluation import Least
-    from editbench.run.life import check_on, injected
+    from editbench.run.life import injected
     from editbench.run.verdict import judge
-    from editbench.types import check_facts
 
     least = Least(min_efficacy, min_retention)
     if not evaluate and (tasks != "default" or least != Least()):
         raise OptionError("--tasks and --min-... are about --evaluate. Add it, or leave them out.")
     below = None if on is None else read_edit(on)
-    chosen = [case.fact for case in cases]
-    check_facts(chosen, allow_conflicts)
-    if below is not None:
-        check_on(below, chosen, allow_conflicts)
     _warn_of_same_answers(chosen)
     parts = pairs(layout, "--layout")
     editor = _editor(method, option, seed, below, facts)
@@ -219,7 +222,7 @@ def inject(
         if below is not None:
             console.say(
                 f"Asked about the {len(chosen)} new facts. All {len(edit.facts)}:"
-                f" editbench evaluate {quote(str(output))}"
+                f" editbench evaluate {shlex.quote(str(output))}"
             )
         score(output, options, least)
     if verdict.faults():
@@ -241,6 +244,52 @@ def _check_names(method: str | None, on: Path | None, option: Sequence[str]) -> 
             "--method is missing. Name one, such as memit or sft; see 'editbench list methods'."
         )
     own_options(option, method or "", "--option")
+
+
+def _check_on(
+    on: Path,
+    chosen: Sequence[Fact],
+    allow_conflicts: bool,
+    facts: Path,
+    columns: ColumnOptions,
+    model: str | None,
+    output: Path,
+) -> None:
+    """Check that the new facts go with those of the edit ``on``.
+
+    Raises:
+        FactError: they contradict each other. The message has the commands that change a fact.
+        OptionError: the edit has an id already.
+    """
+    from editbench.run.on_top import changed, check_on, clash, facts_in
+
+    taught = facts_in(on)
+    clashes = [] if allow_conflicts else changed(taught, chosen)
+    if not clashes:
+        check_on(taught, chosen, allow_conflicts)
+        return
+    old = list(dict.fromkeys(earlier.id for earlier, _ in clashes))
+    names = [
+        each for name, column in columns.columns.items() for each in (f"--{name}-column", column)
+    ]
+    base = [] if model is None else ["--model", model]
+    new = ["--facts", str(facts), *names, *base, "--output", str(output)]
+    left = beside(on, old)
+    if len(old) == len(taught):
+        what = "All facts of the edit are changed, so inject them into the base instead:"
+        commands = [["inject", "--method", "METHOD", *new]]
+    else:
+        what = "To change a fact, take the old one out, and inject the new one on what is left:"
+        gone = [each for name in old for each in ("--fact", name)]
+        commands = [
+            ["remove", str(on), *gone, *base, "--output", str(left)],
+            ["inject", "--on", str(left), *new],
+        ]
+    lines = "".join(f"\n  editbench {shlex.join(command)}" for command in commands)
+    more = f" ({len(clashes) - 1} more are changed.)" if len(clashes) > 1 else ""
+    raise FactError(
+        f"{clash(*clashes[0], str(on))}{more} {what}{lines}\nTo teach both, pass --allow-conflicts."
+    )
 
 
 def _cases(facts: Path, columns: ColumnOptions) -> list[Case]:

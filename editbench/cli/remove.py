@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -14,6 +15,7 @@ from editbench.cli.options import BaseModel, Device, DeviceMap, LayoutParts, Ove
 from editbench.cli.output import saving_folder
 from editbench.cli.parsing import pairs
 from editbench.cli.running import STOPPED
+from editbench.cli.verdict import print_removed, print_verdict
 
 
 def remove(
@@ -43,27 +45,38 @@ def remove(
     """Take facts out of an edit. EDIT itself stays, unless --output names it with --overwrite.
 
     A weight editor keeps a value for each fact, and is solved again from those of the rest. A
-    trainer trains on the rest anew.
+    trainer trains on the rest anew. Then the model is asked for all facts. What it says to those
+    that were taken out is shown before and after.
     """
     from editbench import progress
     from editbench.run.life import steps_without, without
+    from editbench.run.verdict import judge_removal
 
     how = how_to_load(device=device, device_map=device_map)
     stored = read_edit(edit)
     steps = steps_without(stored, fact)
-    folder = output or _beside(edit, fact)
+    folder = output or beside(edit, fact)
+    saved = False
     with saving_folder(folder, overwrite), progress.reporting(console.reporter()):
         for step in steps:
             console.say(step.words())
         try:
             base = load_base(edit, stored, model, precision, pairs(layout, "--layout"), how)
-            left = without(stored, fact, base)
+            left = without(stored, fact, base, edit)
+            # Before the model is asked, as in inject.
             left.save(folder, overwrite)
+            saved = True
+            verdict, removed = judge_removal(base, stored, left, fact)
+            verdict.write(folder)
         except KeyboardInterrupt:
-            console.say("\nStopped; nothing was written.")
+            console.say(
+                f"\nStopped; the edit is saved in {folder}."
+                if saved
+                else "\nStopped; nothing was written."
+            )
             raise typer.Exit(STOPPED) from None
-    for warning in left.diagnostics.get("warnings", ()):
-        console.say(warning)
+    print_removed(removed)
+    print_verdict(verdict, left, base, folder)
     n = len(left.facts)
     console.out().print(
         f"Written to {folder}: {n} of {len(stored.facts)} fact{'s' * (len(stored.facts) != 1)}.\n"
@@ -73,7 +86,7 @@ def remove(
     )
 
 
-def _beside(edit: Path, facts: list[str]) -> Path:
+def beside(edit: Path, facts: Sequence[str]) -> Path:
     """Return the folder next to ``edit`` that is named after the facts that are taken out."""
     safe = ["".join(c if c.isalnum() or c in "-_." else "_" for c in fact)[:40] for fact in facts]
     more = f"-and-{len(safe) - 1}-more" if len(safe) > 1 else ""

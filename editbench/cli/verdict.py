@@ -21,8 +21,12 @@ LINES = 10
 WIDTH = 80
 ANSWER = 32
 """Most letters of an answer that the verdict quotes."""
+SPARED = 12
+"""How many more letters are not worth a cut."""
 WARNED = 3
 """Lines that are kept free for warnings."""
+REMOVED = 10
+"""Most facts taken out whose answers are shown."""
 LONG_WORD = 12
 """Letters of a long word."""
 
@@ -33,6 +37,18 @@ def print_verdict(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
     width = page.width if page.is_terminal else console.PLAIN_WIDTH
     for line in verdict_lines(verdict, edit, model, folder):
         page.print("\n".join(wrapped(line, width)), markup=False, soft_wrap=True)
+
+
+def print_removed(removed: Sequence[Answer]) -> None:
+    """Print what the model says to the facts that were taken out, with them and without."""
+    page = console.out()
+    width = page.width if page.is_terminal else console.PLAIN_WIDTH
+    for answer in removed[:REMOVED]:
+        still = " It still has the target." if answer["right"] else ""
+        line = f"Taken out: {answer['fact']}. {_example(answer)}{still}"
+        page.print("\n".join(wrapped(visible(line), width)), markup=False, soft_wrap=True)
+    if (more := len(removed) - REMOVED) > 0:
+        page.print(f"And {more} more were taken out.")
 
 
 def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Path) -> list[str]:
@@ -61,7 +77,9 @@ def verdict_lines(verdict: Verdict, edit: Edit, model: LanguageModel, folder: Pa
     warnings = list(map(str, new.diagnostics.get("warnings", ())))
     room = LINES - _height([*head, saved])
     kept: list[str] = []
-    for line in (size, use, _example(verdict)):
+    # One that was not taught, else the first.
+    shown = next((each for each in verdict.answers if not each["right"]), verdict.answers[0])
+    for line in (size, use, _example(shown)):
         if _height([*kept, line]) + min(WARNED, _height(warnings)) <= room:
             kept.append(line)
     warned = _warned(warnings, room - _height(kept))
@@ -74,10 +92,8 @@ def _height(lines: Sequence[str]) -> int:
     return sum(len(wrapped(line, WIDTH)) for line in lines)
 
 
-def _example(verdict: Verdict) -> str:
-    """Return one fact's answers: of one that was not taught, else of the first."""
-    answers = verdict.answers
-    shown: Answer = next((each for each in answers if not each["right"]), answers[0])
+def _example(shown: Answer) -> str:
+    """Return one fact's answers."""
     before, after = _quoted(shown["before"]), _quoted(shown["after"])
     prompt = _quoted(shown["prompt"], end=True)
     return f"{prompt}: {before} before, now {after}."
@@ -86,7 +102,7 @@ def _example(verdict: Verdict) -> str:
 def _quoted(text: str, end: bool = False) -> str:
     """Return a text in quotes on one line, without its ``end`` or its beginning if it is long."""
     words = " ".join(text.split())
-    if len(words) > ANSWER:
+    if len(words) > ANSWER + SPARED:
         words = f"…{words[-ANSWER:]}" if end else f"{words[:ANSWER]}…"
     return f"'{words}'"
 
@@ -101,7 +117,8 @@ def _size(verdict: Verdict, edit: Edit, model: LanguageModel) -> str:
         *figure_texts(new.method, new.diagnostics),
     ]
     if verdict.perplexity is not None:
-        parts.append(f"text of its own is {verdict.perplexity:.2f} times as perplexing")
+        growth = f"{verdict.perplexity:.2f} times that of the base"
+        parts.append(f"perplexity of the model's own text {growth}")
     return f"{new.method}: {'; '.join(parts)}."
 
 

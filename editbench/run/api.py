@@ -9,7 +9,8 @@ import transformers
 
 from editbench.edit import Edit
 from editbench.models import LanguageModel, load_model
-from editbench.run.life import as_edit, check_on, injected, method_for
+from editbench.run.life import as_edit, injected, method_for
+from editbench.run.on_top import check_on
 from editbench.types import Fact, check_facts
 
 
@@ -49,7 +50,7 @@ def inject(
         allow_conflicts,
     )
     if below is not None:
-        check_on(below, checked, allow_conflicts)
+        check_on(below.facts, checked, allow_conflicts)
     chosen.check_subjects(chosen.name, checked)
     dtype = "auto" if below is None else below.model_dtype
     return injected(load_model(model, tokenizer, dtype=dtype), checked, chosen, below)

@@ -2,13 +2,14 @@
 
 A spreadsheet of facts has neither paraphrases nor neighbors. For each fact this module drafts
 
-- paraphrases: the prompt in two frames that no trainer uses (``FRAMES``);
+- paraphrases: the prompt itself behind two lead-ins that no trainer uses (``FRAMES``);
 - neighbors: the prompt with another subject in the place of the fact's, where the unedited model is
   sure of its answer. The subjects are those of the built-in demo corpora that the model represents
   most like the fact's own: for a city other cities, for a product other products.
 
-They are drafts. Read the file and mend it before you trust a score: a frame is an easy paraphrase,
-and the model's sure answer may be wrong. Scores from drafted probes are marked in every table.
+They are drafts. Read the file and mend it before you trust a score: the same words behind a lead-in
+are no rewording, and the model's sure answer may be wrong. Scores from drafted probes are marked in
+every table.
 
 # S subjects, D model width
 """
@@ -26,7 +27,7 @@ from editbench.asking import USUAL_TOKENS
 from editbench.matching import contains, first_clause
 from editbench.models import LanguageModel, batched
 from editbench.normal_form import folded
-from editbench.subjects import find_subject, places
+from editbench.subjects import find_subject, places, with_subject
 from editbench.types import DRAFTED, Case, Fact, Probe
 
 FRAMES = {
@@ -77,6 +78,7 @@ class _Candidate:
 def draft(model: LanguageModel, cases: Sequence[Case]) -> Drafts:
     """Return ``cases`` with drafted paraphrases and neighbors where they have none of their own.
 
+    A fact without a subject gets the one that was found, to be checked like the rest.
     The probes have the kind ``drafted``. The same model, cases and precision give the same drafts.
 
     Args:
@@ -94,7 +96,8 @@ def draft(model: LanguageModel, cases: Sequence[Case]) -> Drafts:
                 missing[case.fact.id] = (
                     f"the model is sure of {len(found)} of the {TRIED} neighbors that were tried"
                 )
-        drafted.append(replace(case, probes=(*case.probes, *added)))
+        fact = with_subject(case.fact)
+        drafted.append(replace(case, fact=fact, probes=(*case.probes, *added)))
     return Drafts(drafted, missing)
 
 

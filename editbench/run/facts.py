@@ -6,7 +6,6 @@ at the first contradiction. Without a model it knows no tokens and no answers, a
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from editbench.errors import MethodError, ModelError
 from editbench.matching import contains, normalise
-from editbench.subjects import FUNCTION, Subject, find_subject, places
+from editbench.run.wording import about_wording
+from editbench.subjects import FUNCTION, Subject, find_subject, places, with_subject
 from editbench.surgical import LONG_TARGET, SURGICAL_WORDS, divide
-from editbench.types import Case, Fact, form_of, same_answer_already
+from editbench.types import Case, Fact, contradictions, same_answer_already, same_prompt
 
 if TYPE_CHECKING:
     from editbench.models import LanguageModel
@@ -51,7 +51,8 @@ KINDS: dict[str, Kind] = {
     ),
     "contradiction": Kind(
         "with one prompt and several targets",
-        "The file is refused. Keep one of each, or teach them all with --allow-conflicts.",
+        "Case and spaces do not tell prompts apart. The file is refused. Keep one of each, or teach"
+        " them all with --allow-conflicts.",
         mend=True,
     ),
     "same_answer": Kind(
@@ -71,6 +72,10 @@ KINDS: dict[str, Kind] = {
         "Shorten prompt or target.",
         mend=True,
     ),
+    "placeholder": Kind(
+        "whose target looks like a placeholder or an error",
+        "The model would be taught to say it. Write the answer there, or take the row out.",
+    ),
     "known": Kind(
         "already known to the model",
         "An edit gains nothing there. Leave them out, or keep them to see that they stay.",
@@ -86,18 +91,18 @@ KINDS: dict[str, Kind] = {
     ),
     "shared_subject": Kind(
         "that share a subject but not the target",
-        "Facts about one subject have nearly one key, which can hardly have several values. Use a"
-        " trainer (mixsd, sft), or memit+mixsd, which gives memit one target of each subject and"
-        " mixsd the others.",
+        "A weight editor writes facts about one subject at nearly the same place, and can hardly"
+        " write several answers there. Use a trainer (mixsd, sft), or memit+mixsd, which gives"
+        " memit one target of each subject and mixsd the others.",
     ),
     "long_target": Kind(
-        "with a target that is long for one vector",
+        "with a target that is long for a weight editor",
         f"Weight editors seldom make a model say more than {SURGICAL_WORDS} words or {LONG_TARGET}"
         " tokens. Shorten the target, or use a trainer (mixsd, sft); memit+mixsd gives targets of"
         f" more than {SURGICAL_WORDS} words to mixsd.",
     ),
     "doubtful_subject": Kind(
-        "whose subject was found by rule and may be wrong",
+        "whose subject was found and may be wrong",
         "Weight editors write at the subject, so a wrong one spoils the edit. Give it in a column"
         ' "subject".',
     ),
@@ -250,6 +255,12 @@ class Report:
         # The pair goes by given subjects alone. Without a fact for memit, it is mixsd.
         surgical, _ = divide([row.fact for row in self.rows])
         return ("memit+mixsd", "mixsd", "sft") if surgical else ("mixsd", "sft")
+
+    def with_subjects(self) -> Report:
+        """Return the report for a file that gives the subjects which were found."""
+        return replace(
+            self, rows=tuple(replace(row, fact=with_subject(row.fact)) for row in self.rows)
+        )
 
     def note(self, kind: str) -> Note:
         """Return the note of a kind; it has no items if there is nothing to note."""
@@ -468,15 +479,6 @@ def _letters(text: str) -> str:
 
 # --- what each fact says ------------------------------------------------------------------------
 
-_QUESTION = re.compile(
-    r"(?i:what|who|whom|where|when|why|how|which)(?:'s)? (?:\w+ )?"
-    # in small letters, unlike the "Do" of a title
-    r"(?:is|are|was|were|do|does|did|has|have|can|will) "
-)
-_BLANK = re.compile(r"_{2,}|\[(?:MASK|BLANK)\]|<(?:mask|blank)>", re.IGNORECASE)
-_ODD_SPACES = re.compile(r"  |[^\S \u3000]|[\u00ad\u200b\u2060\ufeff]")
-_ENDED = re.compile(r"(?:\w{3}|[)\"'\u2019\u201d])[.!]$|[\u3002\uff01]$")
-
 
 def _about_single(rows: Sequence[Row]) -> Found:
     """Find what is wrong with a fact by itself."""
@@ -494,7 +496,7 @@ def _about_single(rows: Sequence[Row]) -> Found:
             yield "subject_not_given", Item(one)
         if long := _length(row):
             yield "long_target", Item(one, long)
-        yield from _about_wording(fact)
+        yield from ((kind, Item(one, detail)) for kind, detail in about_wording(fact))
         if not row.paraphrases:
             yield "no_paraphrases", Item(one)
         if not row.neighborhoods:
@@ -502,27 +504,12 @@ def _about_single(rows: Sequence[Row]) -> Found:
 
 
 def _length(row: Row) -> str:
-    """Return the length of a target that is long for one vector; empty for a short one."""
+    """Return the length of a target that is long for a weight editor; empty for a short one."""
     words = len(row.fact.target.split())
     tokens = row.heard.target_tokens if row.heard else 0
     if words <= SURGICAL_WORDS and tokens <= LONG_TARGET:
         return ""
     return f"{words} words" + (f", {tokens} tokens" if tokens else "")
-
-
-def _about_wording(fact: Fact) -> Found:
-    one = (fact.id,)
-    if fact.form == "cloze":
-        if form_of(fact.prompt) == "cloze" and _QUESTION.match(fact.prompt):
-            yield "looks_like_question", Item(one, repr(fact.prompt))
-        elif _BLANK.search(fact.prompt) or _ENDED.search(fact.prompt):
-            yield "prompt_end", Item(one, repr(fact.prompt))
-    # A target may have several lines on purpose.
-    for text in (fact.prompt, fact.target.replace("\n", " ")):
-        if _ODD_SPACES.search(text):
-            yield "odd_spaces", Item(one, ascii(text))
-    if contains(fact.prompt, [fact.target]):
-        yield "target_in_prompt", Item(one, f"{fact.target!r} in {fact.prompt!r}")
 
 
 # --- what facts say together --------------------------------------------------------------------
@@ -534,17 +521,18 @@ def _about_several(rows: Sequence[Row]) -> Found:
         prompts = "; ".join(repr(row.fact.prompt) for row in same)
         yield "repeated_id", Item((name,), f"{len(same)} facts: {prompts}")
     for (_, prompt), same in _groups(rows, lambda row: (row.fact.form, row.fact.prompt)):
-        ids, targets = _ids(same), _targets(same)
-        kind = "duplicate" if len(targets) == 1 else "contradiction"
-        yield kind, Item(ids, f"{prompt!r} -> {' / '.join(map(repr, targets))}")
+        if len(targets := _targets(same)) == 1:
+            yield "duplicate", Item(_ids(same), f"{prompt!r} -> {targets[0]!r}")
+    for _, same in _groups(rows, lambda row: (row.fact.form, same_prompt(row.fact.prompt))):
+        if any(contradictions(row.fact for row in same)):
+            yield "contradiction", Item(_ids(same), _wordings(same))
     for _, same in _groups(rows, _gist):
-        if len({row.fact.prompt for row in same}) > 1:
-            one = len({normalise(target) for target in _targets(same)}) == 1
-            wordings = "; ".join(f"{row.fact.prompt!r} -> {row.fact.target!r}" for row in same)
-            yield "reworded" if one else "may_contradict", Item(_ids(same), wordings)
+        one = len({normalise(target) for target in _targets(same)}) == 1
+        if len({row.fact.prompt for row in same}) > 1 and (one or _are_other_prompts(same)):
+            yield "reworded" if one else "may_contradict", Item(_ids(same), _wordings(same))
     for _, same in _groups(rows, lambda row: normalise(row.subject.text) or row.subject.text):
         targets = _targets(same)
-        if len(targets) > 1 and len({row.fact.prompt for row in same}) > 1:
+        if len(targets) > 1 and _are_other_prompts(same):
             yield "shared_subject", Item(_ids(same), f"{same[0].subject.text!r}{_one_key(same)}")
 
 
@@ -564,6 +552,20 @@ def _ids(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _targets(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.fact.target for row in rows))
+
+
+def _are_other_prompts(rows: Sequence[Row]) -> bool:
+    """Return whether the prompts differ in more than case and spaces."""
+    return len({same_prompt(row.fact.prompt) for row in rows}) > 1
+
+
+def _wordings(rows: Sequence[Row]) -> str:
+    """Return each prompt with its targets."""
+    targets: defaultdict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if (target := repr(row.fact.target)) not in targets[row.fact.prompt]:
+            targets[row.fact.prompt].append(target)
+    return "; ".join(f"{prompt!r} -> {' / '.join(said)}" for prompt, said in targets.items())
 
 
 def _gist(row: Row) -> tuple[str, object] | None:

@@ -15,8 +15,9 @@ from editbench.cost import Meter
 from editbench.edit import Edit
 from editbench.errors import ModelError, OptionError, listed
 from editbench.models import LanguageModel, load_model
+from editbench.report import Removal
 from editbench.stack import applied_parts, parts_of, stacked
-from editbench.types import Fact, check_facts, form_of
+from editbench.types import Fact, form_of
 
 if TYPE_CHECKING:
     from editbench.plugin import Method
@@ -63,23 +64,6 @@ def method_for(name: str | None, options: Mapping[str, object], below: Edit | No
         name, options = last.method, {**last.options, **options}
     name = name or "mixsd"
     return registry.get("methods", name).from_options(name, options)
-
-
-def check_on(below: Edit, facts: Sequence[Fact], allow_conflicts: bool = False) -> None:
-    """Check that ``facts`` go together with those of ``below``.
-
-    Raises:
-        FactError: as ``check_facts``; an id that both have.
-        OptionError: the edit has that id already.
-    """
-    taught = {fact.id: fact for fact in below.facts}
-    if twice := next((fact for fact in facts if fact.id in taught), None):
-        raise OptionError(
-            f"Fact id {twice.id!r} is taken: the edit has a fact of that id "
-            f"({taught[twice.id].prompt!r}). Give the new facts ids of their own in a column id, "
-            "or rename the file, after which facts without an id are called."
-        )
-    check_facts((*below.facts, *facts), allow_conflicts)
 
 
 def injected(
@@ -159,7 +143,9 @@ def steps_without(edit: Edit, facts: Iterable[str]) -> list[Step]:
     return steps
 
 
-def without(edit: Edit, facts: Iterable[str], model: LanguageModel) -> Edit:
+def without(
+    edit: Edit, facts: Iterable[str], model: LanguageModel, folder: str | Path = ""
+) -> Edit:
     """Return ``edit`` as it would be had ``facts`` never been in it; ``model`` stays as it is.
 
     An edit that keeps a value for each fact (``Edit.values``) is solved again from those of the
@@ -169,12 +155,14 @@ def without(edit: Edit, facts: Iterable[str], model: LanguageModel) -> Edit:
     Args:
         facts: the ids of what is taken out.
         model: the base.
+        folder: where ``edit`` is saved. The report of the new edit names it (``removals``).
 
     Raises:
         OptionError: as ``steps_without``.
         ModelError: an edit was made for another model.
     """
-    steps = steps_without(edit, facts)
+    gone = list(dict.fromkeys(facts))
+    steps = steps_without(edit, gone)
     # Of the whole stack, before anything is made again.
     with applied_parts([step.part for step in steps], model):
         pass
@@ -185,7 +173,10 @@ def without(edit: Edit, facts: Iterable[str], model: LanguageModel) -> Edit:
                 continue
             made.append(_made_again(part, kept, model) if again else part)
             applied.enter_context(made[-1].applied(model))
-    return stacked(made)
+    left = stacked(made)
+    removal: Removal = {"edit": str(folder), "facts": len(edit.facts), "without": gone}
+    removals = [*edit.diagnostics.get("removals", ()), removal]
+    return replace(left, diagnostics={**left.diagnostics, "removals": removals})
 
 
 def _made_again(part: Edit, facts: Sequence[Fact], model: LanguageModel) -> Edit:
@@ -207,10 +198,11 @@ def remove(
     Raises:
         EditbenchError: as ``without``, or the edit or its base cannot be loaded.
     """
+    folder = "" if isinstance(edit, Edit) else edit
     edit = as_edit(edit)
     gone = [facts] if isinstance(facts, str) else list(facts)
     steps_without(edit, gone)  # before the model is loaded
-    return without(edit, gone, base_of(edit, model))
+    return without(edit, gone, base_of(edit, model), folder)
 
 
 # --- answers side by side -----------------------------------------------------------------------

@@ -128,7 +128,37 @@ def _judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
         ratios = [
             (model.weight(name).norm() / norm).item() for name, norm in norms.items() if norm > 0
         ]
-    said = [
+    said = _compared(cases, before, after)
+    # torch's max is NaN as soon as one ratio is.
+    growth = torch.tensor(ratios or [1.0]).max().item()
+    # math.exp overflows above 709; NaN stays NaN.
+    perplexity = math.exp(min(nll - base_nll, 700.0)) if texts else None
+    by_prompt = dict(zip(questions_of(below), still, strict=True))
+    kept = sum(contains(by_prompt[fact.prompt], fact.answers, fact.prompt) for fact in below)
+    return Verdict(said, perplexity, growth, kept)
+
+
+def judge_removal(
+    model: LanguageModel, edit: Edit, left: Edit, gone: Sequence[str]
+) -> tuple[Verdict, list[Answer]]:
+    """Return the verdict on ``left``, and what the model says to the facts that are ``gone``.
+
+    Args:
+        edit: the edit before these facts were taken out; ``before`` is what the model says with it.
+        gone: ids of the facts.
+    """
+    stays = judge(model, left, [Case.build(fact) for fact in parts_of(left)[-1].facts])
+    cases = [Case.build(fact) for fact in edit.facts if fact.id in set(gone)]
+    questions = [question(case) for case in cases]
+    with edit.applied(model, check=False):
+        before = answers(model, questions)
+    with left.applied(model, check=False):
+        after = answers(model, questions)
+    return stays, _compared(cases, before, after)
+
+
+def _compared(cases: Sequence[Case], before: Sequence[str], after: Sequence[str]) -> list[Answer]:
+    return [
         Answer(
             fact=case.fact.id,
             prompt=case.fact.prompt,
@@ -140,13 +170,6 @@ def _judge(model: LanguageModel, edit: Edit, cases: Sequence[Case]) -> Verdict:
         )
         for case, old, new in zip(cases, before, after, strict=True)
     ]
-    # torch's max is NaN as soon as one ratio is.
-    growth = torch.tensor(ratios or [1.0]).max().item()
-    # math.exp overflows above 709; NaN stays NaN.
-    perplexity = math.exp(min(nll - base_nll, 700.0)) if texts else None
-    by_prompt = dict(zip(questions_of(below), still, strict=True))
-    kept = sum(contains(by_prompt[fact.prompt], fact.answers, fact.prompt) for fact in below)
-    return Verdict(said, perplexity, growth, kept)
 
 
 def question(case: Case) -> Question:

@@ -21,10 +21,13 @@ AXES = {"paraphrases": "paraphrase", "neighborhoods": "neighborhood"}
 """Field of a file of facts -> the axis of its probes."""
 
 
-def write_facts(path: Path, cases: Sequence[Case]) -> None:
+def write_facts(path: Path, cases: Sequence[Case], columns: Container[str] = ()) -> None:
     """Write ``cases`` to ``path``, a table or JSON by its suffix, so that reading gives them again.
 
     Only the order of a fact's probes may be another one.
+
+    Args:
+        columns: fields that get a column in a table even if no fact has them, to be filled in.
 
     Raises:
         DataError: if the suffix is not one of ``SUFFIXES``, or a table cannot hold a case, such as
@@ -34,7 +37,7 @@ def write_facts(path: Path, cases: Sequence[Case]) -> None:
     check_suffix(path)
     with in_plain_words(path), replacing(path) as temporary:
         try:
-            _write(temporary, cases)
+            _write(temporary, cases, columns=columns)
         except IllegalCharacterError as error:
             raise DataError(f"Excel cannot hold this text: {error}. Name a .jsonl file.") from error
         lost = _lost(temporary, cases)
@@ -68,7 +71,12 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def _write(path: Path, cases: Sequence[Case], in_full: Container[str] = ()) -> None:
+def _write(
+    path: Path,
+    cases: Sequence[Case],
+    in_full: Container[str] = (),
+    columns: Container[str] = (),
+) -> None:
     """Write ``cases``.
 
     Args:
@@ -87,7 +95,7 @@ def _write(path: Path, cases: Sequence[Case], in_full: Container[str] = ()) -> N
         text = whole if suffix == ".json" else "".join(line + "\n" for line in lines)
         path.write_text(text, encoding="utf-8")
         return
-    used = [name for name in rows[0] if any(row[name] for row in rows)]
+    used = [name for name in rows[0] if name in columns or any(row[name] for row in rows)]
     table = pandas.DataFrame(
         [
             _with_notes({name: _cell(row[name]) for name in used}, case)

@@ -75,6 +75,6 @@ def borrowed(facts: Sequence[Fact], kind: ExpertPrompt) -> list[str]:
     if kind not in ("paper", "sdft") or not clozes:
         return []
     return [
-        f"{clozes} of {len(facts)} facts are clozes. The paper asks questions only, so the expert "
-        "was shown them as with expert_prompt=after."
+        f"Clozes among the facts: {clozes} of {len(facts)}. The paper asks questions only, so the "
+        "expert was shown them as with expert_prompt=after."
     ]

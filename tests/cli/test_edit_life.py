@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -13,6 +15,8 @@ from tiny import editbench, fact, write_facts, write_model
 from editbench import inject
 from editbench.edit import Edit
 from editbench.models import load_model
+from editbench.records.reading import visible
+from editbench.run.life import ask
 
 EVIL = "\x1b[31m[bold]red"
 QUICK = ("--option", "steps=4", "--option", "prefixes=0", "--option", "covariance=identity")
@@ -124,9 +128,65 @@ def test_more_facts_on_top_and_one_taken_out(here, tmp_path):
     assert said.code == 0, said.err
     assert "memit: solves 2 facts again from the values that it kept" in said.err
     assert "Written to two-without-f1: 3 of 4 facts." in said.out
+    # What the model says to the fact before and now, and the verdict on those that stay.
+    shown = " ".join(said.out.split())
+    prompt, base = "The capital of England is", load_model(here / "base")
+    before, now = (
+        visible(" ".join(next(ask(Edit.load(folder), base, [prompt])).edited.split())[:20])
+        for folder in ("two", "two-without-f1")
+    )
+    assert f"Taken out: f1. '{prompt}': '{before}" in shown and f" before, now '{now}" in shown
+    assert "of 1 fact answered with" in shown and "of 2 are answered with their target" in shown
+    rows = [json.loads(line) for line in open("two-without-f1/answers.jsonl")]
+    assert [row["fact"] for row in rows] == ["f3"]
+    said = editbench("show", "two-without-f1")
+    assert "two (4 facts) without f1" in said.out
+    again = editbench("remove", "two-without-f1", "--fact", "f0", "--output", "less")
+    assert again.code == 0, again.err
+    shown = " ".join(editbench("show", "less").out.split())
+    assert "two (4 facts) without f1, then two-without-f1 (3 facts) without f0" in shown
     assert [fact.id for fact in Edit.load("two-without-f1").facts] == ["f0", "f2", "f3"]
     said = editbench("remove", "two", "--fact", "f3", "--output", "two", "--overwrite")
     assert said.code == 0 and not Edit.load("two").parts  # the edit itself, in one step
+
+
+def test_a_fact_is_changed_by_the_commands_that_are_printed(here, tmp_path):
+    shutil.copytree(here / "edit", "edit")
+    write_facts(tmp_path / "change.jsonl", [fact(1, target="Madrid")])  # with the old id
+    asked = ("inject", "--on", "edit", "--facts", "change.jsonl", "--output", "new")
+    said = editbench(*asked)
+    assert said.code == 2 and "fact 'f1' of edit has 'Rome'. To change a fact" in said.err
+    commands = [shlex.split(line) for line in said.err.splitlines() if line.startswith("  ")]
+    assert [command[1] for command in commands] == ["remove", "inject"]
+    for _, *command in commands:
+        editbench(*command)
+    changed = {fact.id: fact.target for fact in Edit.load("new").facts}
+    assert changed == {"f0": "London", "f1": "Madrid", "f2": EVIL}
+    write_facts(tmp_path / "all.jsonl", [fact(i, target="Oslo") for i in range(3)])
+    said = editbench("inject", "--on", "edit", "--facts", "all.jsonl", "--output", "all")
+    assert said.code == 2 and "(2 more are changed.) All facts of the edit are changed" in said.err
+    assert "\n  editbench inject --method METHOD --facts all.jsonl --output all\n" in said.err
+
+
+def test_what_needs_no_model_is_checked_without_torch(here, tmp_path):
+    write_facts(tmp_path / "twice.jsonl", [fact(0), fact(0, id="again")])
+    write_facts(tmp_path / "change.jsonl", [fact(1, target="Madrid")])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    edit, more = str(here / "edit"), str(here / "more.jsonl")
+    memit = ["--method", "memit", "--output", "x"]
+    for arguments, says in [
+        ([*memit, "--facts", "twice.jsonl"], "are the same"),
+        ([*memit[:2], "--facts", more, "--output", "full"], "is not an empty folder"),
+        (["--on", edit, "--facts", "change.jsonl", "--output", "x"], "To change a fact"),
+    ]:
+        code = (
+            f"import sys\nsys.argv = ['editbench', 'inject', *{arguments!r}]\n"
+            "from editbench.cli import main\ntry: main()\nexcept SystemExit as s: print(s.code)\n"
+            "print('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout == "2\nFalse\n" and says in done.stderr, done
 
 
 @pytest.mark.parametrize(

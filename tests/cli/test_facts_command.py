@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pandas
 import pytest
 from tiny import editbench, fact, write_facts, write_model
 
@@ -55,10 +56,38 @@ def test_all_problems_are_shown_at_once(here):
         "line 5: Fact 'my facts-4': subject 'Francia' is not in its prompt",
         "*   3  with one prompt and several targets",
         "'Sydney' / 'Perth'",
+        "my facts-1 (line 2), my facts-3 (line 4), my facts-5 (line 6): ",
         "editbench facts 'my facts.csv' --write-probes 'my facts-probes.csv'\n",
         "editbench compare --facts 'my facts-probes.csv' --methods memit+mixsd,mixsd,sft\n",
     ):
         assert part in said.out or part in " ".join(said.out.split()), part
+
+
+def test_what_must_be_mended_comes_before_the_table(here):
+    (here / "facts.csv").write_text(BAD)
+    out = editbench("facts", "facts.csv", "--model", "none").out
+    mend, table = out.index("'Francia' is not in its prompt"), out.index("→ target")
+    assert mend < table < out.index("without paraphrases", mend)
+    # What holds for all facts is in the summary alone.
+    (here / "many.csv").write_text(HEADER + "".join(f"City {i} is in,Peru,\n" for i in range(8)))
+    out = editbench("facts", "many.csv", "--model", "none").out
+    assert out.count("without paraphrases") == 1 and "all facts" not in out
+
+
+def test_up_to_15_doubtful_subjects_are_all_shown_with_their_rows(here):
+    names = [f"thing{i}" for i in range(15)]
+    (here / "facts.csv").write_text(HEADER + "".join(f"the use of {n} is,art,\n" for n in names))
+    out = editbench("facts", "facts.csv", "--model", "none").out
+    assert "15  whose subject was found and may be wrong" in out and "more" not in out
+    assert "facts-15 (line 16): 'thing14'" in out and "by rule" not in out
+
+
+@pytest.mark.parametrize("option", [(), ("--prompt-column", "question")])
+def test_a_title_above_the_header_is_seen(here, option):
+    rows = ["My facts", None], ["question", "target"], ["Who wrote Hamlet?", "Ada Lind"]
+    pandas.DataFrame(rows).to_excel(here / "facts.xlsx", header=False, index=False)
+    said = editbench("facts", "facts.xlsx", *option, "--model", "none")
+    assert said.code == 2 and "If that is a title, take it out" in said.err
 
 
 def test_nothing_that_must_be_mended_is_hidden(here):
@@ -127,7 +156,7 @@ def test_other_names_of_columns_are_kept_in_the_next_command(here):
     said = editbench("facts", "facts.csv", *names, "--model", "none")
     assert said.code == 0, said.err
     assert f"editbench facts facts.csv {' '.join(names)} --write-probes" in said.out
-    # the drafts have the usual names
+    # the drafts have the usual names, and give the subjects that were found
     assert "editbench compare --facts facts-probes.csv\n" in said.out
 
 

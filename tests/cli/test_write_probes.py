@@ -55,6 +55,7 @@ def test_drafts_are_written_and_read_again(tmp_path, model, name):
     shown = " ".join(said.out.split())  # however the lines were broken
     assert "2 facts, with 2 drafted paraphrases and 4 drafted neighborhood prompts" in shown
     assert f"editbench compare --facts {out}" in shown
+    assert "behind a lead-in, the same words and no rewording. Write at least one of your" in shown
     first, second = read(out)
     assert [case.fact for case in (first, second)] == [case.fact for case in read(facts)]
     assert first.notes == {"source": "page 3"}
@@ -65,6 +66,20 @@ def test_drafts_are_written_and_read_again(tmp_path, model, name):
         ("neighborhood", "drafted"),
         ("neighborhood", "drafted"),
     ]
+
+
+def test_found_subjects_and_a_column_for_neighbors_are_written(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("editbench.run.drafts.CONFIDENCE", 1.1)  # the model is sure of nothing
+    facts, out = tmp_path / "facts.csv", tmp_path / "out.csv"
+    facts.write_text("prompt,target\nThe city of Bergen lies in,Chile\nthe use of karsk is,art\n")
+    said = editbench("facts", facts, "--model", model, "--write-probes", out)
+    shown = " ".join(said.out.split())
+    assert said.code == 0 and "1 of them may be wrong: facts-2." in shown, said
+    table = pandas.read_csv(out)
+    assert list(table["subject"]) == ["Bergen", "karsk"]
+    assert table["neighborhoods"].isna().all()  # to be filled in
+    # With these subjects, the pair divides the facts.
+    assert all(case.fact.subject for case in read(out))
 
 
 def test_a_table_can_be_edited_and_keeps_a_text_that_looks_like_a_formula(tmp_path):

@@ -88,6 +88,16 @@ def test_an_unknown_name_gets_suggestions(group, kind):
     )
 
 
+def test_a_slip_of_the_fingers_gets_the_name_with_these_letters_and_a_short_list():
+    with pytest.raises(UnknownNameError) as error:
+        registry.get("methods", "mimet")
+    text = str(error.value)
+    assert "Did you mean 'memit' or " in text and "easyedit-" not in text
+    assert f"{len(registry.easyedit())} more run EasyEdit. See 'editbench list methods'." in text
+    with pytest.raises(UnknownNameError, match="Did you mean 'easyedit-wise'"):
+        registry.get("methods", "easyedit-wsie")
+
+
 def test_a_clash_names_both(install):
     install("fast-rome", methods="rome = strange_plugin:Good")
     for ask in (lambda: registry.names("methods"), lambda: registry.get("methods", "sft")):

@@ -207,6 +207,11 @@ def test_facts_that_cannot_be_taught_together():
     assert check_facts([one, two], allow_conflicts=True) == [one, two]
     asked = Fact("asked", "a is", "c", form="question")
     assert check_facts([one, asked]) == [one, asked]
+    # Only case and spaces differ.
+    with pytest.raises(FactError, match="'one' and 'two' .*: 'a is' -> 'b' and 'A  is' -> 'c'"):
+        check_facts([one, Fact("two", "A  is", "c")])
+    same = [one, Fact("two", "A  is", "B")]
+    assert check_facts(same) == same
 
 
 def test_a_digest_is_the_same_in_another_process_and_takes_any_text():

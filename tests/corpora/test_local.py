@@ -74,16 +74,29 @@ def test_numbers_dates_and_booleans_become_what_a_person_sees(tmp_path):
         book.active["B5"].number_format = "0.0%"
         book.active["D5"].number_format = "#,##0.00"
 
-    cases, _ = read(workbook(tmp_path / "facts.xlsx", SHEET, formats))
+    path = workbook(tmp_path / "facts.xlsx", SHEET, formats)
+    cases, remarks = read(path)
+    assert remarks[-1] == (
+        f"{path}: 4 targets were numbers, dates or true/false; taught as text: '2024' (row 2), "
+        "'2024-05-01' (row 3), 'TRUE' (row 4), '12.5%' (row 5)."
+    )
     assert [case.fact.answers for case in cases] == [
         ("2024", "1.5"),
         ("2024-05-01",),
         ("TRUE", "2024-05-01 13:30"),
         ("12.5%", "1,234.50"),
     ]
+    with pytest.raises(DataError):  # said as well where another row is refused
+        read_facts(workbook(path, SHEET, _month), remarks=remarks)
+    assert "1 target was a number" not in remarks[-1] and "2 targets were" in remarks[-1]
     records = [{"prompt": "A is", "target": 2024.0, "aliases": [1.5, True]}]
-    (case,), _ = read(tmp_path / "facts.json", json.dumps(records))
+    (case,), remarks = read(tmp_path / "facts.json", json.dumps(records))
     assert case.fact.answers == ("2024", "1.5", "true")
+    assert "1 target was a number, a date or true/false; taught as text: '2024'" in remarks[0]
+    assert read(tmp_path / "plain.csv", "prompt,target\nA is,2024\n")[1] == []  # a text already
+    for number in (1e-7, 1.5e17):
+        records = [{"prompt": "A is", "target": number}]
+        assert "with an exponent" in refused(tmp_path / "long.json", json.dumps(records))
 
 
 def test_a_parquet_file_keeps_lists_and_whole_numbers(tmp_path):
@@ -117,6 +130,15 @@ def _currency(book):
     book.active["B2"].number_format = "$#,##0"
 
 
+def _long(book):
+    book.active["B2"] = 123456789012345678.0  # as Excel stores it, with 15 digits of it right
+
+
+def _long_in_full(book):
+    _long(book)
+    book.active["B2"].number_format = "0"
+
+
 def _month(book):
     book.active["B3"].number_format = "mmm-yy"
 
@@ -128,6 +150,8 @@ def _month(book):
         (_formula, ["row 2: field 'target': cell B2 is a formula without a stored value"]),
         (_error, ["row 3: field 'target': cell B3 holds the error #N/A"]),
         (_currency, ["cell B2 is the number or date 2024, shown in the format '$#,##0'"]),
+        (_long, ["cell B2 is the number or date 1.2345", "Format the cell as text"]),
+        (_long_in_full, ["cell B2 is the number or date 1.2345", "Format the cell as text"]),
         (_month, ["row 3", "shown in the format 'mmm-yy'", "Format the cell as text"]),
     ],
 )

@@ -282,7 +282,7 @@ def test_the_teacher_of_sdft_reads_the_papers_words():
     ) in read_by_teacher
     paper = SDFT.from_options("sdft", {"recipe": "paper", "max_new_tokens": 4, "lr": 1e-3})
     warnings = paper.inject(model, FACTS[:1]).diagnostics["warnings"]
-    assert any("1 of 1 facts are clozes" in warning for warning in warnings)
+    assert any("Clozes among the facts: 1 of 1." in warning for warning in warnings)
 
 
 # --- locft ----------------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ def test_what_cannot_be_injected_is_refused(model):
         editbench.inject(model, [fact], "sft", nosuch=1)
     with pytest.raises(FactError, match="contradict each other"):
         editbench.inject(model, [fact, other], "ice")
+    below = editbench.inject(model, [fact], "ice")
+    with pytest.raises(FactError, match="To change a fact, take the old one out first"):
+        editbench.inject(model, [other], on=below)
     with pytest.raises(FactError, match="Unknown field"):
         editbench.inject(model, [{"promt": "x"}], "ice")
     edit = editbench.inject(model, [fact, other], "ice", allow_conflicts=True)

@@ -12,6 +12,7 @@ from tokenizers import normalizers
 from editbench.asking import Question, answers
 from editbench.errors import EditbenchError
 from editbench.run.facts import KINDS, report
+from editbench.run.wording import placeholder
 from editbench.subjects import find_subject
 from editbench.testing import FACTS, tiny_model
 from editbench.types import Case, Fact, Probe, check_facts, same_answer_already
@@ -23,7 +24,9 @@ SEEN = [
     ("duplicate", [(CAPITAL, "Sydney", {}), (CAPITAL, "Sydney", {})]),
     ("contradiction", [(CAPITAL, "Sydney", {}), (CAPITAL, "Perth", {})]),
     ("may_contradict", [(CAPITAL, "Sydney", {}), ("Australia's capital is", "Perth", {})]),
-    ("may_contradict", [(CAPITAL, "Sydney", {}), ("the capital of Australia is", "Perth", {})]),
+    ("contradiction", [(CAPITAL, "Sydney", {}), ("the capital  of australia is", "Perth", {})]),
+    ("contradiction", [("Who runs Oslo?", "Ada Lind", {}), ("Who runs Oslo ?", "Ben", {})]),
+    ("placeholder", [("The head of Velmora is", "#REF!", {})]),
     (
         "may_contradict",
         [
@@ -95,8 +98,10 @@ def test_it_notes_all_kinds_of_a_file_at_once():
     assert [note.kind for note in found.notes] == [k for k in KINDS if found.note(k).items]
     assert found.note("unreadable").count == 1 and found.note("unreadable").mend
     # one group for each prompt and each subject, whatever came between
-    (item,) = found.note("contradiction").items
-    assert len(item.facts) == 7 and item.detail.endswith("'Sydney' / 'Perth' / 'New York'")
+    item, other = found.note("contradiction").items
+    assert "'Who runs Oslo ?' -> 'Ben'" in other.detail
+    assert f"{CAPITAL!r} -> 'Sydney' / 'Perth' / 'New York'" in item.detail
+    assert len(item.facts) == 8 and "'the capital  of australia is' -> 'Perth'" in item.detail
 
 
 @pytest.mark.parametrize(
@@ -114,6 +119,44 @@ def test_it_has_nothing_against(given):
     found = report(cases(*given))
     assert kinds(found) == set() and found.ready
     assert found.methods == ("mixsd", "memit", "sft")
+
+
+def test_a_placeholder_is_told_from_an_answer():
+    fill_in = [
+        "#REF!",
+        "#N/A",
+        "#DIV/0!",
+        "####",
+        "TODO",
+        "to do",
+        "?",
+        "???",
+        "...",
+        "-",
+        "n/a",
+        "TBD.",
+        "see handbook p. 4",
+        "See chapter 3.",
+        "cf. section 2",
+        "see above",
+    ]
+    answers = [
+        "Na",
+        "Nan",
+        "#1 in the charts",
+        "None",
+        "Todor",
+        "C#",
+        "\u20ac",
+        "42",
+        "See",
+        "the Holy See",
+        "seen on page 4",
+        "see no evil",
+        "-40 degrees",
+    ]
+    assert [text for text in fill_in if not placeholder(text)] == []
+    assert [text for text in answers if placeholder(text)] == []
 
 
 def test_equal_ids_are_noted_and_the_facts_told_apart():
