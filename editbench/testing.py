@@ -529,7 +529,9 @@ def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
         before = _state(model)
         yield
         for name, value in _state(model).items():
-            assert _same(before[name], value), f"{what} changed the {name}"
+            assert _same(before[name], value), (
+                f"{what} changed the {name}{_which(before[name], value)}{HINTS.get(name, '')}"
+            )
     finally:
         frozen.requires_grad_(was[0])
         odd.train(was[1])
@@ -574,6 +576,21 @@ def _device_rng_state(device: torch.device) -> torch.Tensor | None:
         return None
     state: torch.Tensor = torch.get_device_module(device).get_rng_state(device)
     return state
+
+
+HINTS = {"gradients": "; leave no .grad: use torch.autograd.grad, or end with zero_grad()"}
+"""What a method left changed -> what to do about it."""
+
+
+def _which(before: object, after: object) -> str:
+    """Return ``: NAME`` of the first weight or module for which two states differ, if they say."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    elif isinstance(before, list) and isinstance(after, list):
+        names = [name for name in [*before, *after] if (name in before) != (name in after)]
+    else:
+        return ""
+    return f": {names[0] or 'the whole model'}" if names else ""
 
 
 def _same(before: object, after: object) -> bool:
