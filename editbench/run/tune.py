@@ -152,7 +152,8 @@ class Search:
             chosen = registry.get("methods", method)
             if not chosen.space:
                 raise OptionError(
-                    f"{method} declares nothing to tune (its space is empty). Leave it out."
+                    f"{method} declares nothing to tune (its space is empty). Give the class a "
+                    "`space`, or leave it out."
                 )
             chosen.from_options(method, self.given(method))
             if not self.space(method):
