@@ -264,6 +264,18 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
     return model
 
 
+def save_tiny_model(folder: str | Path, family: str = "llama") -> Path:
+    """Write ``tiny_model(family)``, which can read ``FACTS`` from a note, as a Hugging Face folder.
+
+    ``editbench compare --model FOLDER`` takes seconds with it: a rehearsal, and no measurement.
+    """
+    model = teach_to_read(tiny_model(family), FACTS)
+    with quiet_transformers():
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
 # --- the checks -----------------------------------------------------------------------------------
 
 TINY_OPTIONS: dict[str, object] = {

@@ -129,4 +129,5 @@ def _url(package: Distribution) -> str:
         label, _, url = line.partition(",")
         found[re.sub(r"[\W_]", "", label).lower()] = url.strip()
     home = package.metadata.get_all("Home-page") or [""]
-    return next((found[label] for label in LABELS if found.get(label)), home[0])
+    address: str = next((found[label] for label in LABELS if found.get(label)), home[0])
+    return address
