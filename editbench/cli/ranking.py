@@ -60,13 +60,13 @@ def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Sheet:
     for name, title in evaluator_titles(ranked).items():
         cells = [_interval((row.get("evaluators") or {}).get(name)) for row in ranked]
         columns.append(Column(visible(title), cells, number=True))
+    cells = [Cell(cells_text({"mean": row["score"]})) for row in ranked]
+    columns.append(Column("Score ↑", cells, number=True, least=2))
     if not without_facts(ranked):
         cells = [Cell(_seconds(row)) for row in ranked]
         columns.append(Column("Inject s ↓", cells, number=True, least=1))
     cells = [Cell(_gibibytes(row["peak_memory_bytes"])) for row in ranked]
     columns.append(Column("Memory ↓", cells, number=True, least=2))
-    cells = [Cell(cells_text({"mean": row["score"]})) for row in ranked]
-    columns.append(Column("Score ↑", cells, number=True, least=2))
     legend = [text for mark, text in meant.items() if mark in marks]
     caption = "\n".join(filter(None, [_caption(verdicts), *legend]))
     return Sheet(columns, caption=caption, colours=COLOURS, where_else=ELSEWHERE)
