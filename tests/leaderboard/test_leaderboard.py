@@ -743,7 +743,7 @@ def test_a_cell_that_failed_elsewhere_gives_way(tmp_path):
     }
     runs = [write(tmp_path / "bad", bad), write(tmp_path / "good", good)]
     pages = [render(order, tmp_path / "README.md") for order in (runs, runs[::-1])]
-    assert all("failed" not in page and "| sft" in page.replace("[", "") for page in pages)
+    assert all("(failed)" not in page and "| sft" in page.replace("[", "") for page in pages)
 
 
 def test_seeds_without_tables_have_means_and_no_interval(tmp_path):
