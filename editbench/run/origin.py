@@ -128,6 +128,5 @@ def _url(package: Distribution) -> str:
     for line in package.metadata.get_all("Project-URL") or ():
         label, _, url = line.partition(",")
         found[re.sub(r"[\W_]", "", label).lower()] = url.strip()
-    home = package.metadata.get_all("Home-page") or [""]
-    address: str = next((found[label] for label in LABELS if found.get(label)), home[0])
-    return address
+    home: list[str] = package.metadata.get_all("Home-page") or [""]
+    return next((found[label] for label in LABELS if found.get(label)), home[0])
