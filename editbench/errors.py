@@ -39,7 +39,7 @@ class EditbenchError(Exception):
 
 
 class UnknownNameError(EditbenchError):
-    """A name is not among ``known``; the message suggests the nearest ones.
+    """A name is not among ``known``; the message suggests the nearest ones, or else lists all.
 
     Args:
         kind: the kind of thing that was looked for, such as ``method``.
@@ -63,8 +63,9 @@ class UnknownNameError(EditbenchError):
         text = f"Unknown {kind} {name!r}."
         if close:
             text += " Did you mean " + " or ".join(repr(c) for c in close) + "?"
-        installed = known if shown is None else sorted(shown)
-        text += f" Installed: {listed(installed, 30) or 'none'}."
+        else:
+            installed = known if shown is None else sorted(shown)
+            text += f" Installed: {listed(installed, 30) or 'none'}."
         super().__init__(f"{text} {hint}".strip())
 
 

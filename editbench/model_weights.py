@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,9 +71,10 @@ class ModelWeights:
         """
         weight = self._parameters.get(name)
         if weight is None:
-            raise ModelError(
-                f"{self.name} has no weight {name!r}. The edit was made for another architecture."
-            )
+            close = difflib.get_close_matches(name, self._parameters, n=1, cutoff=0.8)
+            other = "the edit was made for another architecture."
+            meant = f"Did you mean {close[0]!r}? If not, {other}" if close else other.capitalize()
+            raise ModelError(f"{self.name} has no weight {name!r}. {meant}")
         return offloaded(self.model, name) if weight.is_meta else weight
 
     @torch.no_grad()

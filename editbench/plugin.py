@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
-from editbench.errors import MethodError, NoTokenError, OptionError
+from editbench.errors import MethodError, NoTokenError, OptionError, PluginError
 from editbench.options import MAX_COUNT, check_seed, check_size, parse_option, shortened
 from editbench.report import EditRecord, Figure
 from editbench.types import Case, Fact
@@ -70,7 +70,7 @@ class Method(ABC):
     ``inject`` keeps these promises, which ``editbench.testing.check_method`` tests:
 
     - It leaves the weights, hooks, ``requires_grad`` flags, train/eval mode and global random state
-      of ``model`` as it found them, also when it is interrupted.
+      of ``model`` as it found them, also when it is interrupted. It leaves no ``.grad``.
     - The same seed gives the same edit, bit for bit.
     - An empty list of facts gives an empty edit.
     """
@@ -205,9 +205,18 @@ class Method(ABC):
 
         The other arguments are fields of ``Edit``; ``model_hash`` is computed where it is not
         given. Warnings about the model go into its diagnostics.
-        """
-        from editbench.edit import Edit  # imports torch, which the contracts do without
 
+        Raises:
+            MethodError: a change, key, value or sum is infinite or NaN, or no tensor of numbers
+                that could be saved.
+        """
+        # These import torch, which the contracts do without.
+        from editbench.changes import flaw_of
+        from editbench.edit import Edit
+
+        # Here, since answers of such a model would be scored like any others.
+        if flaw := flaw_of(changes or {}, keys or {}, values, sums):
+            raise MethodError(f"The edit of {self.name} cannot be applied: {flaw}.")
         figures = dict(diagnostics or {})
         if model.warnings:
             # once each: the parts of a composed edit have them already
@@ -240,7 +249,10 @@ class Method(ABC):
         Raises:
             OptionError: if an option or recipe is unknown, or a value has the wrong type or is out
                 of range.
+            PluginError: if the class declares options that are none (``lost_options``).
         """
+        if lost := cls.lost_options():
+            raise PluginError(f"Method {name!r} cannot be used: {lost}.")
         given = cls._written_out(name, _by_field(name, options))
         own = {field.name for field in fields(cls)}
         known = sorted(own | {"recipe"} if cls.recipes else own)
@@ -268,6 +280,21 @@ class Method(ABC):
             return cls(**values)
         except (ValueError, TypeError) as error:
             raise OptionError(f"Bad option for {name}: {error}.") from error
+
+    @classmethod
+    def lost_options(cls) -> str | None:
+        """Return why what a class declares is no option, or ``None``: it is no dataclass."""
+        for base in cls.__mro__:
+            if not issubclass(base, Method) or "__dataclass_params__" in vars(base):
+                continue
+            # As texts, since a module may keep its annotations so (PEP 563).
+            own = inspect.get_annotations(base)
+            if lost := [key for key, kind in own.items() if "ClassVar" not in str(kind)]:
+                return (
+                    f"class {base.__name__} declares {', '.join(lost)} and is no dataclass, so "
+                    "these are no options; write @dataclass(frozen=True) above it"
+                )
+        return None
 
     @classmethod
     def _written_out(cls, name: str, options: Mapping[str, object]) -> dict[str, object]:

@@ -194,6 +194,8 @@ def _load(group: Group, module: str, attribute: str) -> Plugin:
     # Now, and not when a run is under way and first makes an object of it.
     if inspect.isabstract(plugin):
         raise TypeError(f"it does not define {', '.join(sorted(plugin.__abstractmethods__))}")
+    if issubclass(plugin, Method) and (lost := plugin.lost_options()):
+        raise TypeError(lost)
     return plugin
 
 

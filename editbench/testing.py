@@ -264,6 +264,18 @@ def teach_to_read(model: LanguageModel, facts: Sequence[Fact], steps: int = 40) 
     return model
 
 
+def save_tiny_model(folder: str | Path, family: str = "llama") -> Path:
+    """Write ``tiny_model(family)``, which can read ``FACTS`` from a note, as a Hugging Face folder.
+
+    ``editbench compare --model FOLDER`` takes seconds with it: a rehearsal, and no measurement.
+    """
+    model = teach_to_read(tiny_model(family), FACTS)
+    with quiet_transformers():
+        model.model.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    return Path(folder)
+
+
 # --- the checks -----------------------------------------------------------------------------------
 
 TINY_OPTIONS: dict[str, object] = {
@@ -529,7 +541,9 @@ def unchanged(model: LanguageModel, what: str) -> Iterator[None]:
         before = _state(model)
         yield
         for name, value in _state(model).items():
-            assert _same(before[name], value), f"{what} changed the {name}"
+            assert _same(before[name], value), (
+                f"{what} changed the {name}{_which(before[name], value)}{HINTS.get(name, '')}"
+            )
     finally:
         frozen.requires_grad_(was[0])
         odd.train(was[1])
@@ -574,6 +588,21 @@ def _device_rng_state(device: torch.device) -> torch.Tensor | None:
         return None
     state: torch.Tensor = torch.get_device_module(device).get_rng_state(device)
     return state
+
+
+HINTS = {"gradients": "; leave no .grad: use torch.autograd.grad, or end with zero_grad()"}
+"""What a method left changed -> what to do about it."""
+
+
+def _which(before: object, after: object) -> str:
+    """Return ``: NAME`` of the first weight or module for which two states differ, if they say."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    elif isinstance(before, list) and isinstance(after, list):
+        names = [name for name in [*before, *after] if (name in before) != (name in after)]
+    else:
+        return ""
+    return f": {names[0] or 'the whole model'}" if names else ""
 
 
 def _same(before: object, after: object) -> bool:

@@ -87,7 +87,8 @@ def render(
         key: [(seed, _link(record, output)) for seed, record in records]
         for key, records in read.records.items()
     }
-    parts = ["# Leaderboard"]
+    # A page that no command made is that of one run, in its folder.
+    parts = ["# Leaderboard" if command else "# Results of a run"]
     if command:
         # A fence must be longer than any run of backticks that it encloses.
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))

@@ -210,6 +210,8 @@ def _by_seed(cells: Iterable[Cell]) -> Iterator[tuple[list[Cell], list[Cell]]]:
             cell.data,
             summary["method"],
             without_seed(keyed_options(summary)),
+            # The same name, but other code: a plug-in that was changed between two seeds.
+            look_up(summary, ("versions", "plugins")),
         ]
         groups.setdefault(json.dumps(identity, sort_keys=True), []).append(cell)
     for group in groups.values():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from editbench.aliases import DEFAULT as DEFAULT_MODEL
 from editbench.cli import console, parsing
 from editbench.cli.loading import read_batch_size
 from editbench.cli.options import (
@@ -34,7 +35,7 @@ def doctor(
     model: Annotated[
         str,
         typer.Argument(help="Alias, hub id (owner/name), local folder or .gguf file."),
-    ],
+    ] = DEFAULT_MODEL,
     methods: Annotated[
         str,
         typer.Option(help="Method names, separated by commas.  [default: all but EasyEdit's]"),

@@ -39,7 +39,9 @@ def results(ranked: Sequence[Row], scores: Verdicts, retention: Verdicts) -> lis
 
 
 def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Sheet:
+    from editbench.leaderboard import definitions
     from editbench.leaderboard.rows import axes_of, axis_of, title_of, without_facts
+    from editbench.leaderboard.tables import is_infeasible, is_untuned
 
     def axis_cell(row: Row, axis: str) -> Cell:
         key = row["key"]
@@ -47,7 +49,9 @@ def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Sheet:
         style = AHEAD if ahead else BEHIND if verdicts.behind(key, axis) else ""
         return _interval(axis_of(row, axis), " *" * ahead, style)
 
-    columns = [_methods(ranked, with_status=True)]
+    marks = [" †" if is_untuned(row) else " §" if is_infeasible(row) else "" for row in ranked]
+    meant = {" †": definitions.UNTUNED, " §": definitions.INFEASIBLE}
+    columns = [_methods(ranked, marks)]
     for axis in axes_of(ranked):
         cells = [axis_cell(row, axis) for row in ranked]
         columns.append(_numbers(title_of(axis, ranked), cells))
@@ -56,12 +60,16 @@ def _scores(ranked: Sequence[Row], verdicts: Verdicts) -> Sheet:
     for name, title in evaluator_titles(ranked).items():
         cells = [_interval((row.get("evaluators") or {}).get(name)) for row in ranked]
         columns.append(Column(visible(title), cells, number=True))
+    cells = [Cell(cells_text({"mean": row["score"]})) for row in ranked]
+    columns.append(Column("Score ↑", cells, number=True, least=2))
     if not without_facts(ranked):
         cells = [Cell(_seconds(row)) for row in ranked]
         columns.append(Column("Inject s ↓", cells, number=True, least=1))
     cells = [Cell(_gibibytes(row["peak_memory_bytes"])) for row in ranked]
     columns.append(Column("Memory ↓", cells, number=True, least=2))
-    return Sheet(columns, caption=_caption(verdicts), colours=COLOURS, where_else=ELSEWHERE)
+    legend = [text for mark, text in meant.items() if mark in marks]
+    caption = "\n".join(filter(None, [_caption(verdicts), *legend]))
+    return Sheet(columns, caption=caption, colours=COLOURS, where_else=ELSEWHERE)
 
 
 def _numbers(title: str, cells: Sequence[Cell]) -> Column:
@@ -70,12 +78,15 @@ def _numbers(title: str, cells: Sequence[Cell]) -> Column:
     return Column(title, cells, number=True, least=3 * is_empty)
 
 
-def _methods(ranked: Sequence[Row], with_status: bool = False) -> Column:
-    def text(row: Row) -> str:
-        status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
-        return _label(row) + status * with_status
+def _methods(ranked: Sequence[Row], marks: Sequence[str] = ()) -> Column:
+    """Return the column of names; with the status of each row where ``marks`` are given."""
 
-    return Column("Method", [Cell(text(row)) for row in ranked])
+    def text(row: Row, mark: str) -> str:
+        status = "" if row["status"] == "done" else f" ({visible(row['status'])})"
+        return f"{_label(row)}{status}{mark}"
+
+    names = map(text, ranked, marks) if marks else map(_label, ranked)
+    return Column("Method", [Cell(name) for name in names])
 
 
 def _interval(
@@ -198,11 +209,11 @@ def _caption(verdicts: Verdicts) -> str:
     count = len(verdicts.comparisons)
     text = (
         "* ahead of every other method, base and ice aside; paired by case,"
-        f" {count} comparison{'s' * (count > 1)}, Holm, 5 %."
+        f" {count} comparison{'s' * (count > 1)}, wrong in at most 5 % of such tables (Holm)."
     )
     # Scores lie between 0 and 1, so no difference can exceed 1.
-    smallest = ", ".join(
-        f"{heading(column)} {f'{difference:.2f}' if difference <= 1 else 'none'}"
-        for column, difference in verdicts.detectable.items()
-    )
-    return visible(text + (f" Detectable with 80 % power: {smallest}." if smallest else ""))
+    sizes = verdicts.detectable.items()
+    found = ", ".join(f"{heading(name)} {size:.2f}" for name, size in sizes if size <= 1)
+    lost = ", ".join(heading(name) for name, size in sizes if size > 1)
+    text += f" Differences that are found four times out of five: {found}." if found else ""
+    return visible(text + (f" Too few to find any difference: {lost}." if lost else ""))

@@ -388,6 +388,11 @@ def exit_if_incomplete(folder: Path, summaries: Sequence[CellSummary]) -> None:
     """Exit with 1 if a cell failed or a retention task could not be asked."""
     from editbench.records.reading import not_asked, run_folders
 
-    failed = any(summary["status"] == "failed" for summary in summaries)
-    if failed or any(map(not_asked, run_folders(folder))):
+    failed = [summary for summary in summaries if summary["status"] == "failed"]
+    folders = run_folders(folder)
+    for summary in failed:
+        written = [each / "cells" / summary["key"] / "summary.json" for each in folders]
+        for file in filter(Path.exists, written):
+            console.say(f"{summary['method']} failed; its traceback is in {file}")
+    if failed or any(map(not_asked, folders)):
         raise typer.Exit(1)

@@ -107,7 +107,7 @@ def show_trials(record: Record, folder: Path, options: RunOptions) -> None:
     """Print the trials of a tune run, mark the chosen ones, and report what went wrong."""
     title = (
         f"{record['budget']} trials each, the first with the defaults, on {record['corpus']['n']}"
-        f" dev facts; feasible: retention at least {record['retention']}"
+        f" dev facts; keeps enough: a retention of at least {record['retention']}"
     )
     rows = [
         _trial_row(method, trial, trial == tried["chosen"])
@@ -115,7 +115,7 @@ def show_trials(record: Record, folder: Path, options: RunOptions) -> None:
         for trial in tried["trials"]
     ]
     page = console.out()
-    table = console.listing(rows, title, ("feasible", "inject s"), f" {folder} has them.")
+    table = console.listing(rows, title, ("keeps enough", "inject s"), f" {folder} has them.")
     console.fit(page, table)
     page.print(table)
     for note in _notes(record):
@@ -127,13 +127,15 @@ def show_trials(record: Record, folder: Path, options: RunOptions) -> None:
 
 
 def _same(options: RunOptions) -> list[str]:
-    """Return the options by which ``compare`` gets the model and the facts of ``options``."""
+    """Return the options by which ``compare`` gets the model, facts and tasks of ``options``."""
     named = {
         "--facts": options.facts,
         "--corpus": options.corpus,
         "--data": options.data,
         **{f"--{name}-column": column for name, column in options.columns.items()},
         "--regime": options.regime,
+        "--tasks": options.tasks,
+        "--limit": str(options.limit or 0),
         "--model": options.model,
         "--precision": options.precision,
         "--dtype": options.dtype,
@@ -142,9 +144,11 @@ def _same(options: RunOptions) -> list[str]:
         "--batch-size": options.batch_size,
     }
     usual = {"--regime": "batch", "--model": DEFAULT_MODEL}
+    usual |= {"--tasks": RunOptions.tasks, "--limit": str(RunOptions.limit)}
     usual |= dict.fromkeys(("--precision", "--dtype", "--device", "--batch-size"), "auto")
     pairs = [(name, value) for name, value in named.items() if value != usual.get(name)]
     pairs += [("--layout", part) for part in options.layout]
+    pairs += [("--task-data", data) for data in options.task_data]
     return [text for name, value in pairs if value is not None for text in (name, value)]
 
 
@@ -158,7 +162,7 @@ def _trial_row(method: str, trial: Record, chosen: bool) -> dict[str, object]:
         "options": ", ".join(options),
         "recall ↑": _two_decimals(trial["recall"]),
         "retention ↑": _two_decimals(trial["retention"]),
-        "feasible": trial["feasible"],
+        "keeps enough": trial["feasible"],
         "inject s": _two_decimals(trial["seconds"]),
         "chosen": chosen,
     }
@@ -178,7 +182,10 @@ def _notes(record: Record) -> Iterator[str]:
             if trial["status"] != "done":
                 yield f"{method}@trial{trial['trial']}: {trial['status']}: {trial['note']}"
         if not tried["chosen"]:
-            yield f"{method}: every trial failed, so nothing is chosen."
+            if any(trial["recall"] is not None for trial in tried["trials"]):
+                yield f"{method}: no trial taught anything; the defaults stand."
+            else:
+                yield f"{method}: every trial failed, so nothing is chosen."
         elif not tried["chosen"]["feasible"]:
             yield (
                 f"{method}: no trial keeps a retention of {record['retention']};"

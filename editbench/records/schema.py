@@ -167,6 +167,9 @@ class Versions(TypedDict):
     regime: NotRequired[int]
     """Sequences only: version of the rules by which they are watched, stopped and asked."""
     evaluators: NotRequired[dict[str, int]]
+    plugins: NotRequired[dict[str, str]]
+    """``method NAME`` or ``evaluator NAME`` -> digest of the code of a plug-in, where there is one.
+    Older cells lack it."""
 
 
 class VitalSigns(TypedDict):

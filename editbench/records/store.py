@@ -212,9 +212,15 @@ class RunStore:
             for name in names[:6]
         ]
         more = f"; and {len(names) - 6} more" if len(names) > 6 else ""
+        row = (
+            " To add a row to a table, run compare --methods NAME alone, with another --output, "
+            f"and then: editbench leaderboard {self.path} THAT."
+        )
         raise RecordError(
             f"{self.path} holds a run with another configuration: {'; '.join(shown)}{more}. "
             "Use another --output, or repeat the old configuration to resume."
+            + row
+            * ("methods" in names)
         )
 
 

@@ -22,7 +22,8 @@ from editbench.models import LanguageModel
 from editbench.plugin import Method
 from editbench.records.schema import CellSummary, ChatRecord, StoredConfig, Versions
 from editbench.run import regimes
-from editbench.run.config import run_identity
+from editbench.run.config import method_of, run_identity
+from editbench.run.origin import code_of
 from editbench.run.plan import Plan
 from editbench.types import digest
 
@@ -57,7 +58,7 @@ def cell_key(
         "options": method.options(),
         "left_out": method.left_out(),
         "sources": method.sources(),
-        "versions": versions_of(plan, method),
+        "versions": versions_of(plan, name, method),
         "model": {
             "hash": weights,
             "precision": precision,
@@ -74,8 +75,8 @@ def cell_key(
     return key_of(cast("CellSummary", summary), cast("StoredConfig", run_identity(config)))
 
 
-def versions_of(plan: Plan, method: Method) -> Versions:
-    """Return the versions of all code that can move a number of the cell."""
+def versions_of(plan: Plan, name: str, method: Method) -> Versions:
+    """Return the versions of all code that can move a number of the cell of method ``name``."""
     versions: Versions = {"scoring": SCORING, "method": method.version}
     # Left out while it is 1: that is the key of cells from before engines had versions.
     if method.engine_version > 1:
@@ -86,6 +87,12 @@ def versions_of(plan: Plan, method: Method) -> Versions:
         versions["evaluators"] = {
             name: evaluator.version for name, evaluator in plan.evaluators.items()
         }
+    # Who writes a plug-in changes it all day, and does not raise its version each time.
+    code = code_of("methods", method_of(name))
+    for evaluator in plan.evaluators:
+        code |= code_of("evaluators", evaluator)
+    if code:
+        versions["plugins"] = code
     return versions
 
 
@@ -144,6 +151,9 @@ def _optional_parts(summary: CellSummary, config: StoredConfig) -> list[object]:
         parts.append({"evaluators": evaluators})
     if chat := summary["model"].get("chat"):
         parts.append({"chat": chat})
+    # Cells from before have none: their plug-ins' code is not known, and they are computed again.
+    if plugins := versions.get("plugins"):
+        parts.append({"plugins": plugins})
     return parts
 
 

@@ -10,7 +10,8 @@ of edited / base score, and r the required minimum of R. The value of a trial is
     R - r           otherwise: below 0, and higher the nearer R is to r
     -1              if the method failed
 
-and the trial with the highest value is chosen; among equals, the first. TPE: Bergstra et al. 2011;
+and the trial with the highest value is chosen; among equals, the first. Where no trial has any
+recall, none is, and the method keeps its defaults. TPE: Bergstra et al. 2011;
 Optuna: arXiv 1907.10902.
 
 A search is a run folder with the cells METHOD@trial0, METHOD@trial1, ... The options of a trial
@@ -90,8 +91,8 @@ class MethodSearch(TypedDict):
     """Options that all trials share, as they were given; absent where there are none."""
     trials: list[Trial]
     chosen: Trial | None
-    """``None`` if no trial has scores, since all failed. A trial that keeps too little can be
-    chosen; it is then not ``feasible``."""
+    """``None`` if all trials failed, or none of them taught anything. A trial that keeps too little
+    can be chosen; it is then not ``feasible``."""
 
 
 class SearchRecord(TypedDict):
@@ -152,7 +153,8 @@ class Search:
             chosen = registry.get("methods", method)
             if not chosen.space:
                 raise OptionError(
-                    f"{method} declares nothing to tune (its space is empty). Leave it out."
+                    f"{method} declares nothing to tune (its space is empty). Give the class a "
+                    "`space`, or leave it out."
                 )
             chosen.from_options(method, self.given(method))
             if not self.space(method):
@@ -441,6 +443,11 @@ def _recall(summary: CellSummary) -> float | None:
 
 
 def chosen(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial with the highest value, or ``None`` if none taught anything."""
+    return highest(trials) if any(trial["recall"] for trial in trials) else None
+
+
+def highest(trials: Sequence[Trial]) -> Trial | None:
     """Return the trial with the highest value, or ``None`` if none has scores."""
     scored = [trial for trial in trials if trial["recall"] is not None]
     # max returns the first of equals, so the defaults win a tie.

@@ -17,6 +17,7 @@ from editbench.errors import DataError, PluginError
 from editbench.plugin import Method
 from editbench.run.artifact import Artifact
 from editbench.run.config import RunConfig, method_of
+from editbench.run.origin import code_of
 from editbench.run.plan import Plan
 from editbench.types import Case
 
@@ -66,7 +67,9 @@ def plan_from_json(data: bytes) -> Plan:
     if other := _differing(record["files"], _files(plan)):
         raise DataError(f"{other} is missing, or has other contents than where the run was started")
     if other := _differing(record["versions"], _versions(plan)):
-        raise PluginError(f"plug-in {other} has another version than where the run was started")
+        raise PluginError(
+            f"plug-in {other} has another version or other code than where the run was started"
+        )
     return plan
 
 
@@ -86,9 +89,14 @@ def _files(plan: Plan) -> dict[str, str | None]:
     return {**plan.task_digests, **named}
 
 
-def _versions(plan: Plan) -> dict[str, list[int]]:
-    methods = {name: [each.version, each.engine_version] for name, each in plan.methods.items()}
-    return {**methods, **{name: [each.version] for name, each in plan.evaluators.items()}}
+def _versions(plan: Plan) -> dict[str, list[object]]:
+    methods: dict[str, list[object]] = {
+        name: [each.version, each.engine_version, code_of("methods", method_of(name))]
+        for name, each in plan.methods.items()
+    }
+    return methods | {
+        name: [each.version, code_of("evaluators", name)] for name, each in plan.evaluators.items()
+    }
 
 
 def _differing(there: Mapping[str, object], here: Mapping[str, object]) -> str | None:

@@ -227,7 +227,7 @@ def _conditions(
         "regime": config.regime,
         "seed": config.seed,
         "limit": config.limit,
-        "versions": versions_of(plan, method),
+        "versions": versions_of(plan, name, method),
         **({"judge": {"model": config.judge_model}} if config.judge else {}),
         "environment": {**environment(), "code": code_digest(), **machine(model)},
         **({"artifact": artifact} if artifact is not None else {}),

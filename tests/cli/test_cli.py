@@ -819,6 +819,8 @@ def test_a_run_of_another_configuration(compare, refused, here):
     assert (
         said.code == 2 and "another configuration" in said.err and "n is 2 there, 1 now" in said.err
     )
+    assert "To add a row to a table, run compare --methods NAME alone" in said.err
+    assert "To add a row" not in compare("-n", 1).err, "the methods are the same"
 
 
 def test_a_run_of_other_facts_or_weights_under_the_same_names(compare, here, model):

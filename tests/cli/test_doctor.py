@@ -14,6 +14,7 @@ from tiny import editbench, write_facts, write_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from editbench import registry
+from editbench.aliases import DEFAULT
 from editbench.asked import Batch, Evaluation
 from editbench.cost import Meter
 from editbench.doctor import check_memory, examine
@@ -570,3 +571,11 @@ def test_several_gpus_are_offered_where_the_weights_fit_together(free, fits, mon
     monkeypatch.setattr(remedies, "free_on_all", lambda _kind: sizes)
     flags = remedy("sft", sft, replace(model, free=sizes[0]), texts)
     assert flags == (["--device-map auto"] if fits else None)
+
+
+def test_without_a_model_it_is_the_default_one():
+    # Refused after the model was read, or because it is not here, and before anything is timed.
+    wrong = ("--layout", "layers=nosuch")
+    bare, named = (editbench("doctor", *model, *wrong) for model in ([], [DEFAULT]))
+    assert (bare.code, bare.err) == (named.code, named.err) and bare.code == 2
+    assert "nosuch" in bare.err or "setup-model" in bare.err

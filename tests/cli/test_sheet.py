@@ -80,7 +80,7 @@ def test_a_ranking_of_twelve_methods_cuts_nothing(width, spread):
         assert name in words if len(name) <= 24 else name[:20] in said, name
     assert said.count("[0.44, 0.64]") == 4 * 12, "the axes"
     assert said.count("0.55 ±0.03" if spread else "0.55") == 4 * 12
-    assert f"Left out at {width} columns: Inject s, Memory. The page README.md" in said
+    assert f"Left out at {width} columns: Inject s, Memory, Score. The page README.md" in said
     said = drawn(tasks, width)
     assert max(map(cell_len, said.splitlines())) <= width
     assert said.count("[-0.21, -0.01]") == 4 * 11, "the base has no change"
@@ -92,7 +92,7 @@ def test_a_score_that_nobody_has_is_left_out_before_seconds_and_memory():
     for cell in cells:
         del cell["metrics"]["generalization"], cell["metrics"]["portability"]
     scores, _ = ranking.results(rows(cells), Verdicts(), Verdicts())
-    assert "Left out at 80 columns: Memory, Generalization." in drawn(scores, 80)
+    assert "Left out at 80 columns: Memory, Score, Generalization." in drawn(scores, 80)
 
 
 def test_a_wide_terminal_shows_all_columns_in_single_lines():

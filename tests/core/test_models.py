@@ -779,3 +779,12 @@ def test_models_without_values_or_states_are_named():
 def test_a_device_that_is_not_there_is_refused_before_loading(tmp_path, device):
     with pytest.raises(OptionError, match=f"Device '{device}' (cannot be used: |is not known)"):
         load_model(tmp_path / "no model", device=device)
+
+
+def test_a_weight_that_is_not_there_is_said_with_the_nearest_one():
+    model = tiny_model("llama")
+    with pytest.raises(ModelError, match=r"no weight 'model.layers.1.mlp.down.weight'") as said:
+        model.weight("model.layers.1.mlp.down.weight")
+    assert "Did you mean 'model.layers.1.mlp.down_proj.weight'? If not, the edit" in str(said.value)
+    with pytest.raises(ModelError, match=r"no weight 'x'. The edit was made for another arch"):
+        model.weight("x")

@@ -1,5 +1,6 @@
 """Names to plug-ins: built in, third-party, clashing, broken."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from editbench.plugin import Corpus, Method
 
 PLUGIN = """
 from dataclasses import dataclass
+from typing import ClassVar
 from editbench.corpora.local import Local
 from editbench.plugin import Method
 
@@ -27,6 +29,11 @@ class Good(Method):
 
 class Unfinished(Method):
     pass
+
+class Forgot(Good):
+    name = "forgot"
+    about: ClassVar[str] = "no option"
+    size: float = 0.05
 
 class Texts(Local):
     summary = "my texts"
@@ -86,6 +93,23 @@ def test_an_unknown_name_gets_suggestions(group, kind):
         f"Unknown {kind} {wrong!r}. Did you mean" in text
         and f"See 'editbench list {group}'." in text
     )
+    assert "Installed" not in text, "a near name says enough"
+    with pytest.raises(UnknownNameError, match=f"Unknown {kind} 'qqqq'. Installed: "):
+        registry.get(group, "qqqq")
+
+
+def test_options_of_a_class_that_is_no_dataclass_are_not_lost_silently(install):
+    install("mine", methods="forgot = strange_plugin:Forgot\ngood = strange_plugin:Good")
+    lost = (
+        "class Forgot declares size and is no dataclass, so these are no options; "
+        "write @dataclass(frozen=True) above it"
+    )
+    with pytest.raises(PluginError, match=re.escape(lost)):
+        registry.get("methods", "forgot")
+    forgot = sys.modules["strange_plugin"].Forgot
+    with pytest.raises(PluginError, match=re.escape(f"Method 'forgot' cannot be used: {lost}.")):
+        forgot.from_options("forgot", {})
+    assert registry.get("methods", "good").from_options("good", {"seed": 1}).seed == 1
 
 
 def test_a_slip_of_the_fingers_gets_the_name_with_these_letters_and_a_short_list():

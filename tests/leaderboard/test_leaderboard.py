@@ -743,7 +743,7 @@ def test_a_cell_that_failed_elsewhere_gives_way(tmp_path):
     }
     runs = [write(tmp_path / "bad", bad), write(tmp_path / "good", good)]
     pages = [render(order, tmp_path / "README.md") for order in (runs, runs[::-1])]
-    assert all("failed" not in page and "| sft" in page.replace("[", "") for page in pages)
+    assert all("(failed)" not in page and "| sft" in page.replace("[", "") for page in pages)
 
 
 def test_seeds_without_tables_have_means_and_no_interval(tmp_path):
@@ -993,8 +993,9 @@ def test_the_terminal_stars_who_is_ahead(tmp_path, capsys):
         and "+0.00 [-0.09, +0.09] *" in shown
         and shown.count("] *") == 2
     )
-    assert "2 comparisons, Holm, 5 %. Detectable with 80 % power: efficacy 0." in " ".join(
-        shown.split()
+    assert (
+        "2 comparisons, wrong in at most 5 % of such tables (Holm). Differences that are found "
+        "four times out of five: efficacy 0." in " ".join(shown.split())
     )
 
 
@@ -1020,7 +1021,20 @@ def test_nothing_in_a_foreign_record_moves_the_cursor(tmp_path, capsys):
 def test_the_terminal_promises_no_difference_above_one(capsys):
     found = Verdicts([Comparison("efficacy", "a", "b", 0.5, 0.2)], {"efficacy": 1.4})
     console.out().print(ranking.results(rows([summary("a"), summary("b")]), found, Verdicts())[0])
-    assert "80 % power: efficacy none." in " ".join(capsys.readouterr().out.split())
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Too few to find any difference: efficacy." in said and "four times" not in said
+
+
+def test_the_terminal_marks_what_was_not_tuned_and_has_the_score(capsys):
+    rowed = rows([summary("base"), summary("a", tuned=False), summary("b", tuned=True)])
+    sheet = ranking.results(rowed, Verdicts(), Verdicts())[0]
+    by_name = {cell.text: i for i, cell in enumerate(sheet.columns[0].cells)}
+    assert set(by_name) == {"base", "a †", "b"}
+    assert "† not tuned: no search on the dev slice" in sheet.caption
+    (score,) = (column for column in sheet.columns if column.title == "Score ↑")
+    assert score.cells[by_name["b"]].text == f"{rowed[by_name['b']]['score']:.2f}"
+    tuned = [row for row in rowed if row["method"] != "a"]
+    assert "†" not in ranking.results(tuned, Verdicts(), Verdicts())[0].caption
 
 
 def test_variants_are_rivals_and_those_of_ice_are_not(tmp_path):

@@ -250,6 +250,12 @@ class LeavesHook(Honest):
         return super().inject(model, facts)
 
 
+class LeavesGradients(Honest):
+    def inject(self, model, facts):
+        model.weight(model.layout.weight_name(1)).sum().backward()
+        return super().inject(model, facts)
+
+
 class SeedsGlobally(Honest):
     def inject(self, model, facts):
         torch.manual_seed(self.seed)
@@ -329,11 +335,15 @@ def test_an_honest_method_passes(reader, tmp_path, method):
     ("broken", "complaint"),
     [
         (LeavesWeights, "inject changed the weights"),
-        (LeavesHook, "inject changed the hooks"),
+        (LeavesHook, "inject changed the hooks: the whole model"),
+        (
+            LeavesGradients,
+            r"inject changed the gradients: model.layers.1.mlp.down_proj.weight; leave no .grad",
+        ),
         (SeedsGlobally, "inject changed the torch random state"),
         (DrawsGlobally, "two runs with one seed"),
         (SwitchesMode, "inject changed the train or eval mode"),
-        (Thaws, "inject changed the requires_grad"),
+        (Thaws, "inject changed the requires_grad: model.embed_tokens.weight"),
         (Unteaches, "did not become more probable"),
         (DoesNothing, "changed no weight"),
         (WritesAbroad, "written outside the cache"),

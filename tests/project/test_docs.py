@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import operator
 import re
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 
 import pretend_device
@@ -15,6 +17,7 @@ from suites import write_suite
 from tiny import editbench, write_model
 
 from editbench import registry
+from editbench.plugin import Method
 from editbench.testing import FACTS, check_method
 
 ROOT = Path(__file__).parents[2]
@@ -59,21 +62,46 @@ def test_no_interval_on_a_page_is_typed_by_hand(cited):
         assert not re.findall(cited.INTERVAL, rest), page
 
 
-@pytest.mark.parametrize("device", ["cpu", "pretend"])
-def test_the_method_in_one_file_passes_the_battery(
-    device, reader, tmp_path_factory, tmp_path, monkeypatch
-):
+@pytest.fixture
+def own_method(tmp_path_factory, monkeypatch):
+    """Write the files of the page on a method of one's own, as its project would be installed."""
+    folder, page = tmp_path_factory.mktemp("plugin"), TEXTS["docs/tutorials/my-method.md"]
+    for name, block in PYTHON.findall(page):
+        (folder / name).write_text(block, encoding="utf-8")
+    (toml,) = re.findall(r"```toml title=\"pyproject.toml\"\n(.*?)```", page, re.DOTALL)
+    project = tomllib.loads(toml)["project"]
+    info = folder / "one_step-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    points = project["entry-points"]["editbench.methods"].items()
+    (info / "entry_points.txt").write_text(
+        "\n".join(["[editbench.methods]", *(f"{name} = {value}" for name, value in points)])
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delenv("EDITBENCH_PLUGINS", raising=False)
+    yield
+    for name in ("editbench_one_step", "several_steps"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize(
+    ("module", "cls", "device"),
+    [
+        ("editbench_one_step", "OneStepMethod", "cpu"),
+        ("editbench_one_step", "OneStepMethod", "pretend"),
+        ("several_steps", "SeveralStepsMethod", "cpu"),
+    ],
+)
+@pytest.mark.usefixtures("own_method")
+def test_the_method_in_one_file_passes_the_battery(module, cls, device, reader, tmp_path):
     if device == "pretend":
         if not pretend_device.AVAILABLE:
             pytest.skip("this PyTorch takes no device from Python")
         pretend_device.register()
-    folder = tmp_path_factory.mktemp("plugin")
-    (folder / "my_method.py").write_text(
-        next(block for _, block in BLOCKS if "class OneStep" in block), encoding="utf-8"
-    )
-    monkeypatch.syspath_prepend(str(folder))
     model = pretend_device.moved(reader("llama"), device)
-    check_method(importlib.import_module("my_method").OneStep, model, FACTS, tmp_path)
+    check_method(getattr(importlib.import_module(module), cls), model, FACTS, tmp_path)
 
 
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
@@ -97,6 +125,10 @@ def test_the_five_lines_of_the_readme_run(model, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_cells_of_a_notebook_run(path, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    run_cells(path, model, monkeypatch)
+
+
+def run_cells(path, model, monkeypatch):
     namespace = {"__name__": "notebook"}
     monkeypatch.setitem(sys.modules, "notebook", type(sys)("notebook"))
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -117,6 +149,48 @@ def test_the_commands_of_a_tutorial_run(page, model, tmp_path, monkeypatch):
             said = run(line, model)
             # A random model says few facts, for which inject and evaluate end with 1.
             assert said.code in (0, 1) and "Traceback" not in said.err, f"{line}\n{said.err}"
+
+
+@pytest.mark.usefixtures("own_method")
+def test_the_commands_of_the_page_on_an_own_method_run(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (rehearsal, block) = re.findall(
+        r"^```sh\n(.*?)```", TEXTS["docs/tutorials/my-method.md"], re.M | re.S
+    )
+    python, compare = rehearsal.splitlines()
+    exec(shlex.split(python)[2], {})
+    said = editbench(*shlex.split(compare)[1:])
+    assert said.code == 0 and "one-step: done" in said.err, said.err
+    for line in block.replace("--methods one-step,memit", "--methods one-step").splitlines():
+        words = line.replace("--budget 8", "--budget 2").replace("-n 10", "-n 2").split()[1:]
+        if words[0] != "list":
+            words += ["--model", model, "--tasks", "eb_grammar", "--limit", "10"]
+        if words[0] == "tune":
+            words += ["-n", "2"]
+        said = editbench(*words)
+        # A random model learns nothing in one step, and then the defaults stand.
+        assert said.code == (words[0] == "tune"), f"{line}\n{said.err}"
+    assert "size=0.05" in said.out and "the defaults stand" in said.err
+
+
+def test_the_calls_of_the_page_on_plug_ins_are_there(reader):
+    model, page = reader("llama"), TEXTS["docs/reference/plugins.md"]
+    first = "".join(line.split(" | ")[0] for line in page.splitlines() if line.startswith("| "))
+    calls = set(re.findall(r"`(model\.[\w.]+)", first))
+    assert len(calls) > 10 and "model.layout.weight_name" in calls
+    for call in calls:
+        operator.attrgetter(call.removeprefix("model."))(model)
+    declared = page.split("## What a method declares")[1].split("## The contracts")[0]
+    for name in re.findall(r"`([a-z_]+)`", declared.replace("`trainer`", "")):
+        assert hasattr(Method, name), name
+
+
+def test_the_notebook_on_an_own_method_shows_an_effect(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (path,) = (path for path in NOTEBOOKS if path.stem == "my_method")
+    run_cells(path, "no model is loaded", monkeypatch)
+    before, after = re.findall(r"(-[\d.]+) (?:before|after)", capsys.readouterr().out)
+    assert float(after) > float(before) + 1
 
 
 def test_the_commands_of_the_page_on_submissions_run(model, tmp_path, monkeypatch):

@@ -93,8 +93,8 @@ def test_the_options_that_editors_got_leave_stored_cells_their_keys():
 
 
 def test_an_engine_is_part_of_a_key_from_its_second_version_on():
-    assert versions_of(plan(), Plain()) == {"scoring": SCORING, "method": 1}
-    assert versions_of(plan(), NewEngine())["engine"] == 2
+    assert versions_of(plan(), "plain", Plain()) == {"scoring": SCORING, "method": 1}
+    assert versions_of(plan(), "plain", NewEngine())["engine"] == 2
     assert key(plan(), NewEngine()) != key(plan(), Plain())
 
 

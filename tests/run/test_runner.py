@@ -32,6 +32,7 @@ from editbench.run.folder import no_empty_run
 from editbench.run.keys import cell_key, code_digest
 from editbench.run.plan import Plan, make_plan
 from editbench.run.scores import curve_scores
+from editbench.testing import FACTS, check_method
 from editbench.types import Case, Fact, Probe, digest
 
 
@@ -275,6 +276,7 @@ def test_the_key_of_a_cell_changes_with_what_can_change_its_numbers(config, tmp_
         "dtype",  # a part of the weights' hash
         "device_map",  # these two move a number by rounding alone
         "batch_size",
+        "suite",  # only a name for what the other fields say
     }
     assert set(RunConfig.__dataclass_fields__) == classified, (
         "a new field: say below whether it changes a cell"
@@ -804,6 +806,8 @@ def test_a_method_that_fails_costs_only_its_own_cell(
         and record["note"] == "ZeroDivisionError: the third layer is missing"
     )
     assert "in inject" in record["traceback"] and "ZeroDivisionError" in record["traceback"]
+    where = f"raises failed; its traceback is in {path.relative_to(tmp_path)}"
+    assert where in said.err and "rome failed" not in said.err
     if json_too:
         row = said.rows["raises"]
         assert (
@@ -1132,3 +1136,33 @@ def test_tasks_in_threads_are_told_of_to_the_same_reporter():
         tasks = [lambda i=i: progress.say(str(i)) for i in range(4)]
         assert len(list(runner.side_by_side(2, tasks))) == 4
     assert sorted(said) == ["0", "1", "2", "3"]
+
+
+@dataclass(frozen=True)
+class NotFinite(Method):
+    """Divides by nothing, as a method does that normalises a gradient of zero."""
+
+    name: ClassVar[str] = "not-finite"
+    kind: ClassVar[str] = "weight editor"
+
+    def inject(self, model, facts):
+        if not facts:
+            return self.edit(model, facts)
+        name = model.layout.weight_name(1)
+        zero = torch.zeros_like(model.weight(name))
+        return self.edit(model, facts, {name: zero / zero.norm()})
+
+
+def test_an_edit_that_is_not_finite_is_no_row(config, model, plug, tmp_path):
+    plug(**{"not-finite": NotFinite})
+    config = replace(config, methods=("base", "not-finite"), options={})
+    done, _ = run(config, model, tmp_path / "run")
+    row = done["not-finite"]
+    assert row["status"] == "failed" and row["metrics"] == {}
+    flaw = f"'{model.layout.weight_name(1)}' has values that are infinite or NaN"
+    assert row["note"] == f"MethodError: The edit of not-finite cannot be applied: {flaw}."
+
+
+def test_the_battery_says_that_an_edit_is_not_finite(model, tmp_path):
+    with pytest.raises(MethodError, match="'model.layers.1.*' has values that are infinite or NaN"):
+        check_method(NotFinite, model, FACTS, tmp_path)

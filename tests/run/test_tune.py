@@ -401,12 +401,12 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
     assert said.code == 0, said.err
     assert (
         "3 trials each, the first with the defaults, on 2 dev facts; "
-        "feasible: retention at least 0.5" in said.out
+        "keeps enough: a retention of at least 0.5" in said.out
     )
     assert said.out.count("nudge ") == 3 and "size=auto, sign=1, times=2" in said.out
     assert (
-        "editbench compare --methods nudge --tuned tune --corpus local --data facts.jsonl --model"
-        in said.err
+        "editbench compare --methods nudge --tuned tune --corpus local --data facts.jsonl"
+        " --tasks eb_grammar --limit 6 --model" in said.err
     )
     as_json = command("tune", "--retention", 0.5, "--json")
     found = json.loads(as_json.out)
@@ -415,7 +415,7 @@ def test_what_was_chosen_is_what_compare_runs(command, tmp_path):
         and found["run"] == "tune"
         and found["budget"] == 3
     )
-    assert "feasible: retention" not in as_json.out and editbench("show", "tune").code == 0
+    assert "keeps enough: a" not in as_json.out and editbench("show", "tune").code == 0
 
     chosen = found["methods"]["nudge"]["chosen"]
     said = command(
@@ -485,6 +485,17 @@ def test_two_searches_go_into_one_table(command, tmp_path):
     assert (
         "The searches were not equal: trials " in page and "3 (nudge)" in page and "1 (sft)" in page
     )
+
+
+def test_where_no_trial_taught_anything_the_defaults_stand(command, tmp_path):
+    said = command("tune", "--option", "nudge.share=1e-9", "--retention", 0.5)
+    assert said.code == 1 and "nudge: no trial taught anything; the defaults stand." in said.err
+    assert "--tuned" not in said.err
+    record = Tuned.read(tmp_path / "tune").record["methods"]["nudge"]
+    assert record["chosen"] is None and {trial["recall"] for trial in record["trials"]} == {0.0}
+    assert editbench("verify", "tune").code == 0
+    said = command("compare", "--methods", "nudge", "--tuned", "tune")
+    assert said.code == 2 and "tune has chosen options for no method" in said.err
 
 
 def test_trials_that_fail_are_said(command, nudge, monkeypatch):

@@ -18,7 +18,7 @@ from editbench.records.schema import CellSummary, StoredConfig
 from editbench.records.store import RunStore
 from editbench.run import runner
 from editbench.run.config import RunConfig, run_identity
-from editbench.run.keys import template_digest
+from editbench.run.keys import template_digest, versions_of
 from editbench.run.plan import Plan, make_plan
 from editbench.run.verify.comparing import ALWAYS, PLACE, Row, compare, compare_table, is_near
 from editbench.run.verify.report import Report
@@ -92,17 +92,20 @@ def _config_of(run: Path, config: StoredConfig, summary: CellSummary) -> RunConf
 def _compare_conditions(
     summary: CellSummary, plan: Plan, model: LanguageModel, report: Report
 ) -> None:
-    """Compare the hashes of the model, the cases and the files that options name.
+    """Compare the hashes of the model, the cases, the files that options name and plug-ins.
 
-    An older record may lack the template or the files, which then count as equal.
+    An older record may lack the template, the files or the plug-ins, which then count as equal.
     """
     stored, template = summary["model"], template_digest(model)
-    files = plan.methods[summary["method"]].sources()
+    method = plan.methods[summary["method"]]
+    files = method.sources()
+    plugins = versions_of(plan, summary["method"], method).get("plugins")
     for what, there, now in (
         ("hash of the weights", stored.get("hash"), model.fingerprint()),
         ("chat template", stored.get("chat_template", template), template),
         ("hash of the corpus's cases", summary["corpus"].get("hash"), plan.slice_hash),
         ("hashes of the files that its options name", summary.get("sources", files), files),
+        ("code of plug-ins", summary.get("versions", {}).get("plugins", plugins), plugins),
     ):
         if there != now:
             report.differ(summary["key"], what, there, now)

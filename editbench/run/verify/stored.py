@@ -122,7 +122,8 @@ def check_tuned(run: Path, summaries: Sequence[CellSummary], report: Report) -> 
         what = f"tuned.json, {method}"
         for before, after in zip(search["trials"], jsonable(trials), strict=True):
             report.numbers += compare(run.name, f"{what}, trials", before, after, report)
-        best = jsonable(tune.chosen(trials))
+        # Earlier versions also chose among trials none of which taught anything.
+        best = jsonable(tune.chosen(trials) or (search["chosen"] and tune.highest(trials)))
         report.numbers += compare(run.name, f"{what}, chosen", search["chosen"], best, report)
 
 
