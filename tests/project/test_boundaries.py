@@ -44,7 +44,8 @@ MAY_IMPORT = {
 }
 """Folder -> the parts of ``editbench`` that it may import: nouns, folders, or single modules."""
 EXCEPTIONS = {
-    (f"eval/diagnostics{part}.py", "edit") for part in ("", "/drift", "/fisher", "/positions", "/targets")
+    (f"eval/diagnostics{part}.py", "edit")
+    for part in ("", "/drift", "/fisher", "/positions", "/targets")
 } | {("eval/diagnostics/fisher.py", "changes")}
 """Diagnostics describe an edit. No other evaluation may know that there is one."""
 PROBES = {"Case", "Probe", "Corpus", "Evaluator", "Score"}
