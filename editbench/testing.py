@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from editbench import progress
-from editbench.changes import Change
+from editbench.changes import Change, flaw_of
 from editbench.checkpoints import quiet_transformers
 from editbench.edit import Edit
 from editbench.errors import MethodError, ModelError, OptionError
@@ -317,12 +317,15 @@ def check_method(
 
     Raises:
         AssertionError: if a promise of ``editbench.plugin.Method`` is broken.
+        MethodError: if the edit is infinite or NaN.
     """
     chosen = method.from_options(method.name, {**tiny_options(method), **options})
     check_options(chosen)
     with only_writes_below(tmp, cache_dir()), unchanged(model, "inject"):
         given = list(facts)
         edit = chosen.inject(model, given)
+    if flaw := flaw_of(edit.changes, edit.keys, edit.values, edit.sums):
+        raise MethodError(f"The edit of {method.name} cannot be applied: {flaw}.")
     assert given == list(facts), "inject changed the list of facts that it was given"
     assert edit.facts == tuple(facts), "the edit does not carry its facts"
     assert (edit.method, edit.model_hash) == (method.name, model.fingerprint()), (

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from editbench import progress
-from editbench.errors import NoTokenError, OptionError
+from editbench.errors import MethodError, NoTokenError, OptionError
 from editbench.live import NOT_MEASURED
 from editbench.options import shortened
 from editbench.plugin import Method
@@ -246,6 +246,19 @@ def inject(
     return _sequential(job, curve, chunk)
 
 
+def _check(edit: Edit) -> None:
+    """Check that an edit can be applied. One chunk of a sequence may not: that is a collapse.
+
+    Raises:
+        MethodError: a change is infinite or NaN, or has no tensor of numbers that could be saved.
+    """
+    from editbench.changes import flaw_of  # imports torch
+
+    # Answers of such a model would be scored like any others.
+    if flaw := flaw_of(edit.changes, edit.keys, edit.values, edit.sums):
+        raise MethodError(f"The edit of {edit.method} cannot be applied: {flaw}.")
+
+
 def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
     points, total = [], len(job.cases)
     # A batch edit depends on all of its facts, so each point needs an edit of its own. The last
@@ -253,6 +266,7 @@ def _batch(job: _Job, curve: Sequence[int]) -> Outcome:
     for count in sorted({*curve, total}):
         cases = job.cases[:count]
         edit = job.inject(cases, "inject" if count == total else "inject for the curve")
+        _check(edit)
         with edit.applied(job.model):
             points.append(job.point(cases, count, edit.moves, last=count == total))
     return Outcome(edit, edit.moves, points)
@@ -269,6 +283,7 @@ def _single(job: _Job) -> Outcome:
         for case in job.cases:
             with job.phase("inject"):
                 edit = next(edits)
+            _check(edit)
             # The weights are hashed once, not for each fact.
             with edit.applied(job.model, check=edit.model_hash != weights):
                 with job.phase("probes"):

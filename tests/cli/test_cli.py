@@ -350,9 +350,9 @@ def test_a_table_has_a_column_for_each_evaluator(compare, capsys):
     (table, *_) = ranking.results(rows, Verdicts(), Verdicts())
     headers = [column.title for column in table.columns]
     place = headers.index("Retention ↑") + 1
-    assert len(headers) == 8 and headers[place] == "Brief [%] ↑"
+    assert len(headers) == 9 and headers[place] == "Brief [%] ↑"
     assert [cell.text for cell in table.columns[place].cells] == ["0.50 [0.25, 0.75]", "–"]
-    assert headers[place + 1 :] == ["Inject s ↓", "Memory ↓"]
+    assert headers[place + 1 :] == ["Score ↑", "Inject s ↓", "Memory ↓"]
     page = console.out()
     console.fit(page, table)
     page.print(table)
@@ -1038,7 +1038,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(compare, here, model, s
 def test_ctrl_c_in_inject_leaves_nothing(here, inject, monkeypatch):
     from editbench.methods._train import loop as _train
 
-    def interrupted(*args):
+    def interrupted(*args, **named):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_train, "train", interrupted)

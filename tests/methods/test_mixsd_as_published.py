@@ -247,9 +247,9 @@ def test_a_cloze_has_no_prompt_of_the_paper():
         known = {name: value for name, value in short.items() if hasattr(method, name)}
         edit = paper(method, **known).inject(model, [*FACTS[:1], *ASKED[:1]])
         said = edit.diagnostics["warnings"]
-        assert sum("1 of 2 facts are clozes" in warning for warning in said) == 1
+        assert sum("Clozes among the facts: 1 of 2." in warning for warning in said) == 1
         edit = paper(method, **known).inject(model, ASKED[:1])
-        assert not any("clozes" in warning for warning in edit.diagnostics["warnings"])
+        assert not any("Clozes" in warning for warning in edit.diagnostics["warnings"])
 
 
 def adamw(module):

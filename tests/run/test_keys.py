@@ -81,7 +81,8 @@ def test_the_options_that_editors_got_leave_stored_cells_their_keys():
         return set(registry.get("methods", name).from_options(name, options).left_out())
 
     shared = {"stop", "norm_anchor", "norm_facts"}
-    assert left_out("memit") == left_out("pmet") == {"fact_token", "last_layers", *shared}
+    batch = {"fact_token", "last_layers", "shrink", *shared}
+    assert left_out("memit") == left_out("pmet") == batch
     assert left_out("memit", stop="loss") == left_out("memit") - {"stop"}
     assert left_out("memit", norm_anchor=True) == left_out("memit") - {"norm_anchor"}
     assert left_out("rome") == {"prefix_style", *shared}

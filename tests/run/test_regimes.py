@@ -541,8 +541,7 @@ def test_growth_is_of_weights_that_had_a_size(model):
             chain.add(method.edit(model, [], doubled))
             assert chain.growth() == pytest.approx(2.0)
         with Chain(model) as chain:
-            damaged = {**doubled, empty: doubled[name].fill_(math.nan)}
-            chain.add(replace(method.edit(model, []), changes=damaged))
+            chain.add(method.edit(model, [], {**doubled, empty: doubled[name].fill_(math.nan)}))
             assert math.isnan(chain.growth())
     finally:
         with torch.no_grad():

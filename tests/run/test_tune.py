@@ -278,10 +278,11 @@ def test_all_trials_share_the_options_that_are_given(config, model, tmp_path, nu
     _, (_, one, two) = load_run(tmp_path / "run")
     assert options_of(one) == {"size": 0.5, "sign": -1, "times": 3}
     assert options_of(two) == {**second["options"], "sign": -1}
-    options, _ = Tuned.read(tmp_path / "run").options(("nudge",), {})
-    assert options["nudge"] == {"recipe": "strong", "sign": "-1", **tried["chosen"]["options"]}
     assert "recipe" not in one and "options" in search.identity(config)["tune"]
-    run(replace(search, options={"nudge": {"recipe": "strong"}}), config, model, tmp_path / "two")
+    strong = replace(search, options={"nudge": {"recipe": "strong"}})
+    chosen = run(strong, config, model, tmp_path / "two")[0]["methods"]["nudge"]["chosen"]
+    options, _ = Tuned.read(tmp_path / "two").options(("nudge",), {})
+    assert options["nudge"] == {"recipe": "strong", **chosen["options"]}
     assert load_run(tmp_path / "two")[1][1]["recipe"] == "strong", "exactly the recipe"
     exact = replace(search, options={"nudge": {"recipe": "exact"}})
     first, second = run(exact, config, model, tmp_path / "three")[0]["methods"]["nudge"]["trials"]
