@@ -66,6 +66,32 @@ ROWS = {
         {**RATE, **FRAMES, **AFTER, "kl": 4.0, "epochs": 10},
         FEW,
     ),
+    # The second round: around the row that reached the goal, and mixed targets trained longer.
+    "sft, 3 frames, kl 4, instructed, fitted rate": (
+        "sft",
+        {**FRAMES, "kl": 4.0},
+        MANY,
+    ),
+    "sft, 5 frames, kl 4, instructed": (
+        "sft",
+        {**RATE, "rewordings": 4, "kl": 4.0, "epochs": 3},
+        MANY,
+    ),
+    "sft, lora 16, 3 frames, kl 4, instructed, lr 5e-4": (
+        "sft",
+        {**RATE, **FRAMES, "lr": 5e-4, "lora": 16, "kl": 4.0, "epochs": 5},
+        MANY,
+    ),
+    "mixsd, 3 frames, kl 1, instructed, 80 steps": (
+        "mixsd",
+        {**RATE, **FRAMES, **HELD, **AFTER, "epochs": 10},
+        MANY,
+    ),
+    "mixsd and canonical, 3 frames, kl 4, instructed, 90 steps": (
+        "mixsd",
+        {**RATE, **FRAMES, **AFTER, "kl": 4.0, "epochs": 6, "canonical": True},
+        MANY,
+    ),
     **{
         f"{weight} of {name}": ("sum", {name: weight}, {})
         for weight in (0.9, 0.85, 0.8, 0.7)
