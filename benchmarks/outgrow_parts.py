@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 
 def own() -> int:
@@ -58,7 +59,8 @@ def train() -> None:
         for weight in model.parameters():
             weight.fill_(0.5)
     n = sum(weight.numel() for weight in model.parameters())
-    with trainable(SimpleNamespace(model=model), None, None, 0) as trained:  # type: ignore[arg-type]
+    handle: Any = SimpleNamespace(model=model)
+    with trainable(handle, None, None, 0) as trained:
         weights = list(trained.parameters.values())
         optimizer = torch.optim.AdamW(weights, fused=True)
         for weight in weights:

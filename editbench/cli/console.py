@@ -30,7 +30,11 @@ QUIET_SECONDS = 5
 LINE_SECONDS = 10.0
 """Without a terminal, seconds between two lines about one step."""
 MISSING = "–"
-PLAIN = {"↑": "^", "↓": "v", "→": ">", "−": "-", "–": "-", "—": "-", "†": "+", "§": "#"}
+PLAIN = {
+    **{"↑": "^", "↓": "v", "→": ">"},
+    **{"−": "-", "–": "-", "—": "-"},
+    **{"†": "+", "§": "#"},
+}
 """What stands for a sign of ours that an encoding lacks: one character, so that tables stay
 straight. Windows pipes and files, for example, have no arrows (cp1252)."""
 
