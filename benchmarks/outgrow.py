@@ -4,7 +4,7 @@
     python benchmarks/outgrow.py inject FOLDER memit rome   # the command of that name, from outside
     python benchmarks/outgrow.py files FOLDER               # hash, save, load, restore; one pass
     python benchmarks/outgrow.py paper                      # 70B on 8 x 80 GB, from its sizes alone
-    python benchmarks/outgrow.py page FOLDER                # the tables, benchmarks/outgrow.md
+    python benchmarks/outgrow.py page                       # the tables, benchmarks/outgrow.md
 
 ``inject`` starts ``editbench inject`` for 20 facts of the demo corpus, watches its resident memory,
 and compares the highest with the doctor's prediction. Steps and tokens are few, since memory does
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import usage
 
 RESULT = Path(__file__).parent / "results" / "outgrow.json"
 PAGE = Path(__file__).parent / "outgrow.md"
@@ -226,16 +227,13 @@ def demo_facts() -> list[Any]:
 
 
 def main() -> None:
-    what, folder, *labels = [*sys.argv[1:], ""] if len(sys.argv) == 2 else sys.argv[1:]
-    if what == "write":
-        write(folder)
-        return
-    if what == "files":
-        files(folder)
-        return
-    if what in ("paper", "page"):
-        {"paper": paper, "page": page}[what]()
-        return
+    commands = {"write": write, "inject": measure, "files": files, "paper": paper, "page": page}
+    usage.run(__doc__, commands, sys.argv[1:])
+
+
+def measure(folder: str, *labels: str) -> None:
+    """Measure and store the methods of these names, or all."""
+    usage.check_names("method", labels, METHODS)
     for label in labels or METHODS:
         store(inject(folder, label))
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import usage
+
 
 def own() -> int:
     """Return the bytes of this process that are in no file."""
@@ -90,4 +92,4 @@ def moments() -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDITBENCH_CACHE"] = folder
-        {"train": train, "moments": moments}[sys.argv[1]]()
+        usage.run(__doc__, {"train": train, "moments": moments}, sys.argv[1:])
